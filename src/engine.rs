@@ -1,0 +1,244 @@
+//! The request path: one function over probes, releases and gates, in this order.
+//!
+//! A probe is answered and nothing else happens. Each release that the request is for then picks a version;
+//! of several that steer by the same header the first one counts. Gates come last, as which upstream a
+//! request needs may depend on its version: a gate on a version's upstream holds for the requests that go
+//! to that version, any other gate for every request it matches.
+
+use crate::policy::probe::Kind;
+use crate::policy::upstream::UpstreamId;
+use crate::policy::{Mode, Policy};
+use crate::readiness::{self, Permit};
+use crate::release::{self, Choice, Rotation};
+use crate::request::{Headers, Request};
+use crate::{gate, probe};
+
+/// What is known of the upstreams at the moment of the request.
+pub trait Readiness {
+    /// What a request for the upstream may do.
+    fn standing(&self, upstream: UpstreamId) -> Standing;
+
+    /// Asks to let this request through to an upstream that is on trial.
+    fn lend(&mut self, upstream: UpstreamId) -> Option<Permit>;
+}
+
+/// What a request for an upstream may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Go ahead.
+    Ready,
+    /// Don't go.
+    NotReady(readiness::Reason),
+    /// Go ahead with a permit.
+    Trial(readiness::Reason),
+}
+
+/// What is to happen to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision<'p> {
+    /// What the host does.
+    pub action: Action<'p>,
+    /// The version it got in each release that it is for.
+    pub assignments: Vec<Assignment<'p>>,
+    /// Permits taken on its way. The host gives each back exactly once.
+    pub permits: Vec<(UpstreamId, Permit)>,
+}
+
+/// What the host does with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action<'p> {
+    /// Forward it with these header edits; there may be none.
+    Forward(Vec<Edit<'p>>),
+    /// Answer it.
+    Reply(Reply),
+}
+
+/// One header edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edit<'p> {
+    /// The header, in lower case.
+    pub header: &'p str,
+    /// Its new value; `None` removes it.
+    pub value: Option<&'p str>,
+}
+
+/// The version that a request got, by its place in the release's versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assignment<'p> {
+    /// The release, by its place in the policy.
+    pub release: usize,
+    /// The version it should have.
+    pub choice: Choice<'p>,
+    /// The version it got.
+    pub version: usize,
+    /// Why it got that one.
+    pub reason: release::Reason,
+}
+
+/// A reply made up by the filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u32,
+    /// Its headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Its body.
+    pub body: String,
+    /// What Envoy's access log shows as `response_code_details`.
+    pub details: String,
+    /// What it is counted as.
+    pub cause: Cause,
+}
+
+/// Why the filter replied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The request is a probe.
+    Probe {
+        /// Which one.
+        kind: Kind,
+        /// What it was told.
+        passed: bool,
+    },
+    /// An upstream it needs is not Ready.
+    Gate {
+        /// Which one.
+        upstream: UpstreamId,
+        /// Why.
+        reason: readiness::Reason,
+    },
+}
+
+/// Decides what is to happen to a request.
+///
+/// `rotations` are this worker's, one for each release of the policy, in its order.
+pub fn decide<'p, R: Request>(
+    policy: &'p Policy,
+    request: &R,
+    readiness: &mut impl Readiness,
+    rotations: &mut [Rotation],
+) -> Decision<'p> {
+    let forward = Action::Forward(Vec::new());
+    let mut decision = Decision { action: forward, assignments: Vec::new(), permits: Vec::new() };
+    if policy.mode == Mode::Off {
+        return decision;
+    }
+    let mut request = Headers::new(request);
+    if let Some(probe) = probe::find(policy, &mut request) {
+        decision.action = Action::Reply(probe::answer(policy, probe, readiness));
+        return decision;
+    }
+    let edits = steer(policy, &mut request, readiness, rotations, &mut decision);
+    decision.action = match closed_gate(policy, &mut request, readiness, &mut decision) {
+        Some(reply) => Action::Reply(reply),
+        None => Action::Forward(edits),
+    };
+    decision
+}
+
+/// Picks a version in each release that the request is for, and gives the header edits that follow.
+fn steer<'p, R: Request>(
+    policy: &'p Policy,
+    request: &mut Headers<'_, R>,
+    readiness: &mut impl Readiness,
+    rotations: &mut [Rotation],
+    decision: &mut Decision<'p>,
+) -> Vec<Edit<'p>> {
+    let mut edits: Vec<Edit<'p>> = Vec::new();
+    for (place, (release, rotation)) in policy.releases.iter().zip(rotations).enumerate() {
+        let steered = edits.iter().any(|edit| edit.header == release.steer_header);
+        if steered || !release.matches.hold(request) {
+            continue;
+        }
+        let choice = release::choose(release, request, rotation);
+        let mut enter = |version: usize| match release.versions.get(version) {
+            Some(version) => admit(version.upstream, readiness, decision).is_ok(),
+            None => false,
+        };
+        // The default goes ahead even when it is not Ready: there is nowhere else to send the request. It
+        // takes a permit all the same where there is one, or its trial would never end.
+        let (version, reason) = if enter(choice.version) || choice.version == release.default {
+            (choice.version, choice.reason)
+        } else {
+            enter(release.default);
+            (release.default, release::Reason::Fallback)
+        };
+        let Some(name) = release.versions.get(version).map(|version| version.name.as_str()) else {
+            continue;
+        };
+        edits.push(Edit { header: &release.steer_header, value: Some(name) });
+        decision.assignments.push(Assignment { release: place, choice, version, reason });
+    }
+    // What comes from outside must not pick a route that its release does not give it. Where any release
+    // trusts the header, it may be meant for a later hop.
+    for release in &policy.releases {
+        let header = release.steer_header.as_str();
+        let mut same = policy.releases.iter().filter(|other| other.steer_header == header);
+        let steered = edits.iter().any(|edit| edit.header == header);
+        if !steered && !same.any(|other| other.trust_incoming) && request.get(header).is_some() {
+            edits.push(Edit { header, value: None });
+        }
+    }
+    edits
+}
+
+/// The reply of the first gate that keeps the request from going on.
+fn closed_gate<R: Request>(
+    policy: &Policy,
+    request: &mut Headers<'_, R>,
+    readiness: &mut impl Readiness,
+    decision: &mut Decision<'_>,
+) -> Option<Reply> {
+    policy.gates.iter().find_map(|gate| {
+        if goes_elsewhere(policy, gate.upstream, decision) || !gate.matches.hold(request) {
+            return None;
+        }
+        let reason = admit(gate.upstream, readiness, decision).err()?;
+        Some(gate::reply(policy, gate, reason))
+    })
+}
+
+/// Whether the upstream is a version's and the request got another version.
+fn goes_elsewhere(policy: &Policy, upstream: UpstreamId, decision: &Decision<'_>) -> bool {
+    let versions = |assignment: &Assignment<'_>| {
+        policy.releases.get(assignment.release).map(|release| &release.versions)
+    };
+    let of_release = |assignment: &&Assignment<'_>| {
+        versions(assignment)
+            .is_some_and(|versions| versions.iter().any(|version| version.upstream == upstream))
+    };
+    let goes_there = |assignment: &Assignment<'_>| {
+        versions(assignment)
+            .and_then(|versions| versions.get(assignment.version))
+            .map(|version| version.upstream)
+            == Some(upstream)
+    };
+    let mut concerned = decision.assignments.iter().filter(of_release).peekable();
+    concerned.peek().is_some() && !concerned.any(goes_there)
+}
+
+/// Whether the request may go to the upstream; on trial, if it gets a permit. One permit does for all that
+/// the request needs the upstream for.
+fn admit(
+    upstream: UpstreamId,
+    readiness: &mut impl Readiness,
+    decision: &mut Decision<'_>,
+) -> Result<(), readiness::Reason> {
+    match readiness.standing(upstream) {
+        Standing::Ready => Ok(()),
+        Standing::NotReady(reason) => Err(reason),
+        Standing::Trial(_) if decision.permits.iter().any(|(held, _)| *held == upstream) => Ok(()),
+        Standing::Trial(reason) => match readiness.lend(upstream) {
+            Some(permit) => {
+                decision.permits.push((upstream, permit));
+                Ok(())
+            }
+            // The question brought news, and there is nothing on trial any more.
+            None if readiness.standing(upstream) == Standing::Ready => Ok(()),
+            None => Err(reason),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

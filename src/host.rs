@@ -1,0 +1,16 @@
+//! The host: the only part of the crate that calls the proxy.
+//!
+//! A VM has one [`root::Root`] for each policy it was given, and a [`stream::Stream`] for each request. Both
+//! work on one [`worker::Worker`]: the policy, this VM's snapshot of what all VMs of the proxy know, and
+//! its counters. The request path reads the snapshot; only an upstream on trial makes it touch the store.
+//!
+//! The SDK's convenient calls panic on what a client can send (a header that is not UTF-8, for one), and a
+//! panic ends the VM and every request in it. The host therefore reads bytes, and only in the phase in
+//! which the proxy has them.
+
+mod abi;
+mod metric;
+mod root;
+mod store;
+mod stream;
+mod worker;

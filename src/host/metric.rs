@@ -1,0 +1,154 @@
+//! Counters in the proxy's own statistics.
+//!
+//! The ABI knows no labels, so they stand in the name as `.label=.=value;.;`, the form that Istio's
+//! bootstrap already has patterns for. A tag pattern in the proxy's configuration turns them into labels.
+//! All values come from the policy: their number is bounded by it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::MetricType;
+
+use crate::engine::{Assignment, Cause};
+use crate::policy::Policy;
+use crate::policy::probe::Kind;
+use crate::policy::upstream::UpstreamId;
+use crate::readiness::{self, Transition};
+use crate::release;
+
+thread_local! {
+    /// The proxy gives a new id each time a name is defined and never frees one, so a VM defines each once,
+    /// however often its policy changes.
+    static IDS: RefCell<HashMap<String, u32>> = RefCell::default();
+}
+
+/// One thing that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Count {
+    Assignment { release: usize, version: usize, reason: release::Reason },
+    Probe { kind: Kind, passed: bool },
+    Gated { upstream: UpstreamId, reason: &'static str },
+    Transition { upstream: UpstreamId, from: &'static str, to: &'static str, reason: &'static str },
+    Check { upstream: UpstreamId, result: &'static str },
+}
+
+/// The counters of one policy.
+#[derive(Default)]
+pub struct Counters {
+    ids: RefCell<HashMap<Count, u32>>,
+}
+
+impl Counters {
+    /// Defines what is sure to be counted, so that it shows as 0 before it first happens.
+    pub fn define(&self, policy: &Policy) {
+        for (release, version) in policy
+            .releases
+            .iter()
+            .enumerate()
+            .flat_map(|(place, release)| (0..release.versions.len()).map(move |version| (place, version)))
+        {
+            for reason in release::Reason::ALL {
+                self.add(policy, Count::Assignment { release, version, reason }, 0);
+            }
+        }
+        for probe in &policy.probes {
+            for passed in [true, false] {
+                self.add(policy, Count::Probe { kind: probe.kind, passed }, 0);
+            }
+        }
+    }
+
+    /// Counts the version a request got.
+    pub fn assigned(&self, policy: &Policy, assignment: &Assignment<'_>) {
+        let Assignment { release, version, reason, .. } = *assignment;
+        self.add(policy, Count::Assignment { release, version, reason }, 1);
+    }
+
+    /// Counts a reply.
+    pub fn replied(&self, policy: &Policy, cause: Cause) {
+        let count = match cause {
+            Cause::Probe { kind, passed } => Count::Probe { kind, passed },
+            Cause::Gate { upstream, reason } => Count::Gated { upstream, reason: reason.code() },
+        };
+        self.add(policy, count, 1);
+    }
+
+    /// Counts a transition.
+    pub fn changed(&self, policy: &Policy, upstream: UpstreamId, transition: Transition) {
+        let Transition { from, to, reason } = transition;
+        self.add(
+            policy,
+            Count::Transition { upstream, from, to, reason: readiness::Reason::code(reason) },
+            1,
+        );
+    }
+
+    /// Counts a check as `passed`, `failed`, or `error` where it could not be sent.
+    pub fn checked(&self, policy: &Policy, upstream: UpstreamId, result: &'static str) {
+        self.add(policy, Count::Check { upstream, result }, 1);
+    }
+
+    fn add(&self, policy: &Policy, count: Count, amount: i64) {
+        let Ok(mut ids) = self.ids.try_borrow_mut() else {
+            return;
+        };
+        let id = match ids.get(&count) {
+            Some(id) => *id,
+            None => {
+                let Some(id) = define(&count.name(policy)) else {
+                    return;
+                };
+                ids.insert(count, id);
+                id
+            }
+        };
+        if amount > 0 {
+            // The id is one that the proxy gave, so it knows it.
+            let _ = hostcalls::increment_metric(id, amount);
+        }
+    }
+}
+
+/// The id of the counter with this name.
+fn define(name: &str) -> Option<u32> {
+    IDS.with(|ids| {
+        let mut ids = ids.try_borrow_mut().ok()?;
+        if let Some(id) = ids.get(name) {
+            return Some(*id);
+        }
+        let id = hostcalls::define_metric(MetricType::Counter, name).ok()?;
+        ids.insert(name.to_owned(), id);
+        Some(id)
+    })
+}
+
+impl Count {
+    fn name(self, policy: &Policy) -> String {
+        let upstream = |id| ("upstream", policy.upstream(id).map_or("", |upstream| upstream.name.as_str()));
+        let (name, labels) = match self {
+            Count::Assignment { release, version, reason } => {
+                let release = policy.releases.get(release);
+                let version = release.and_then(|release| release.versions.get(version));
+                let names = (
+                    release.map_or("", |release| &release.name),
+                    version.map_or("", |version| &version.name),
+                );
+                ("assignments", vec![("release", names.0), ("version", names.1), ("reason", reason.code())])
+            }
+            Count::Probe { kind, passed } => {
+                ("probe_answers", vec![("probe", kind.name()), ("code", if passed { "200" } else { "503" })])
+            }
+            Count::Gated { upstream: id, reason } => {
+                ("gated_requests", vec![upstream(id), ("reason", reason)])
+            }
+            Count::Transition { upstream: id, from, to, reason } => {
+                ("transitions", vec![upstream(id), ("from", from), ("to", to), ("reason", reason)])
+            }
+            Count::Check { upstream: id, result } => ("checks", vec![upstream(id), ("result", result)]),
+        };
+        let policy = [("policy", policy.name.as_str())];
+        let labels = policy.into_iter().chain(labels).map(|(label, value)| format!("{label}=.={value};.;"));
+        format!("graygate_{name}_total.{}", labels.collect::<String>())
+    }
+}

@@ -1,0 +1,229 @@
+//! One policy in one VM: its configuration, its ticks, and the active checks while this VM leads them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{BufferType, ContextType, MapType, Status};
+use twox_hash::XxHash64;
+
+use super::worker::{self, Worker};
+use super::{store, stream};
+use crate::lease::Lease;
+use crate::policy::upstream::{Check, UpstreamId};
+use crate::policy::{Mode, Policy};
+use crate::readiness::check;
+use crate::time::Time;
+
+thread_local! {
+    /// The newest root of each plugin and policy in this VM. After an update the older one serves its last
+    /// requests until the listener has drained; it goes on looking, but checks nothing any more.
+    static NEWEST: RefCell<HashMap<String, u32>> = RefCell::default();
+}
+
+/// The most problems of a refused policy that are logged, as each VM logs them all.
+const LOGGED: usize = 20;
+
+/// A leader that does not renew in this time is given up; or in three ticks, where that is longer.
+const LEASE: Duration = Duration::from_secs(1);
+
+/// The root context.
+pub struct Root {
+    context_id: u32,
+    worker: Option<Rc<Worker>>,
+    /// The plugin's name and the policy's.
+    identity: String,
+    tick: Duration,
+    /// Checks under way, by the callout's token.
+    in_flight: HashMap<u32, InFlight>,
+    /// Upstreams whose last check could not be sent: said once, not at each try.
+    unsent: Vec<UpstreamId>,
+}
+
+struct InFlight {
+    upstream: UpstreamId,
+    generation: u32,
+}
+
+impl Root {
+    /// A root with no policy yet.
+    pub fn new(context_id: u32) -> Self {
+        Root {
+            context_id,
+            worker: None,
+            identity: String::new(),
+            tick: Duration::ZERO,
+            in_flight: HashMap::new(),
+            unsent: Vec::new(),
+        }
+    }
+
+    /// Starts the checks that are due, if this VM leads.
+    fn check(&mut self, worker: &Worker, now: Time) {
+        let lease = LEASE.max(3 * self.tick);
+        if !worker.policy.has_checks() || !self.is_newest() || !leads(worker, now, lease) {
+            return;
+        }
+        for (id, upstream) in worker.policy.upstream_ids() {
+            let in_flight = self.in_flight.values().any(|check| check.upstream == id);
+            let (Some(check), Some(state), false) = (&upstream.check, worker.snapshot(id), in_flight) else {
+                continue;
+            };
+            if !check::is_due(&state, check, now, self.tick / 2) {
+                continue;
+            }
+            worker.check_started(id, now);
+            match send(check, &upstream.cluster) {
+                Ok(token) => {
+                    self.unsent.retain(|unsent| *unsent != id);
+                    self.in_flight.insert(token, InFlight { upstream: id, generation: state.generation });
+                }
+                Err(status) => {
+                    worker.counters.checked(&worker.policy, id, "error");
+                    if !self.unsent.contains(&id) {
+                        self.unsent.push(id);
+                        let (policy, upstream, cluster) =
+                            (&worker.policy.name, &upstream.name, &upstream.cluster);
+                        log::warn!(
+                            "policy {policy}: upstream {upstream}: check not sent: {}",
+                            unsent(status, cluster)
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_newest(&self) -> bool {
+        NEWEST.with(|newest| {
+            let newest = newest.try_borrow().ok();
+            newest.is_none_or(|newest| newest.get(&self.identity) == Some(&self.context_id))
+        })
+    }
+}
+
+/// Whether this VM leads the checks, for `span` from now on.
+fn leads(worker: &Worker, now: Time, span: Duration) -> bool {
+    let claim = store::update(&worker.checks_key("leader"), |current| {
+        let claim = Lease::claim(current, worker.id, now, span);
+        (claim.is_some(), claim)
+    });
+    claim.unwrap_or(false)
+}
+
+/// Sends one check as a callout.
+fn send(check: &Check, cluster: &str) -> Result<u32, Status> {
+    let mut headers = vec![
+        (":method", "GET"),
+        (":scheme", check.scheme),
+        (":path", check.path.as_str()),
+        (":authority", check.authority.as_str()),
+    ];
+    headers.extend(check.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    if !check.headers.iter().any(|(name, _)| name == "user-agent") {
+        headers.push(("user-agent", concat!("graygate/", env!("CARGO_PKG_VERSION"))));
+    }
+    hostcalls::dispatch_http_call(cluster, headers, None, Vec::new(), check.timeout)
+}
+
+/// Why a check was not sent, in words.
+fn unsent(status: Status, cluster: &str) -> String {
+    match status {
+        Status::BadArgument => format!("the proxy has no cluster {cluster:?}"),
+        Status::InternalFailure => format!("cluster {cluster:?} has no host to connect to"),
+        status => format!("cluster {cluster:?}: {status:?}"),
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, _: usize) {
+        let (Some(InFlight { upstream, generation }), Some(worker)) =
+            (self.in_flight.remove(&token), &self.worker)
+        else {
+            return;
+        };
+        // With no headers there is no map to ask, and asking would end the VM.
+        let result = if headers == 0 {
+            check::judge(None, false)
+        } else {
+            // The router adds this header to every answer of an upstream, and to none of its own.
+            let header = "x-envoy-upstream-service-time";
+            let served = hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, header);
+            check::judge(stream::status(MapType::HttpCallResponseHeaders), matches!(served, Ok(Some(_))))
+        };
+        worker.checked(upstream, generation, result);
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        let text = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size);
+        let text = text.ok().flatten().unwrap_or_default();
+        let policy = match Policy::from_json(&text) {
+            Ok(policy) => policy,
+            Err(problems) => {
+                let count = problems.iter().count();
+                for problem in problems.iter().take(LOGGED) {
+                    log::error!("policy refused: {problem}");
+                }
+                if count > LOGGED {
+                    log::error!(
+                        "policy refused: {} more problems; `graygate check` prints them all",
+                        count - LOGGED
+                    );
+                }
+                return false;
+            }
+        };
+        let plugin = hostcalls::get_property(vec!["plugin_name"]).ok().flatten().unwrap_or_default();
+        self.identity = format!("{}/{}", String::from_utf8_lossy(&plugin), policy.name);
+        NEWEST.with(|newest| {
+            if let Ok(mut newest) = newest.try_borrow_mut() {
+                newest.insert(self.identity.clone(), self.context_id);
+            }
+        });
+        if is_news(&self.identity, &text) {
+            log::info!("policy {}: loaded: {}", policy.name, policy.summary());
+        }
+        if policy.mode != Mode::Off
+            && let Some(tick) = policy.tick()
+        {
+            self.tick = tick;
+            // Can't fail: a root may always set its tick.
+            let _ = hostcalls::set_tick_period(tick);
+        }
+        self.worker = Some(Rc::new(Worker::new(policy)));
+        true
+    }
+
+    fn on_tick(&mut self) {
+        let Some(worker) = self.worker.clone() else {
+            return;
+        };
+        let now = worker::now();
+        worker.refresh(now);
+        self.check(&worker, now);
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        let worker = self.worker.clone()?;
+        Some(Box::new(stream::Stream::new(worker)))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+/// Whether this VM is the first of the proxy to be given this text, so that it is the one to say so.
+fn is_news(identity: &str, text: &[u8]) -> bool {
+    let hash = XxHash64::oneshot(0, text);
+    let first = store::update(&format!("graygate/{identity}/loaded"), |last: Option<u64>| {
+        let news = last != Some(hash);
+        (news, news.then_some(hash))
+    });
+    first.unwrap_or(false)
+}

@@ -1,0 +1,234 @@
+//! What one VM holds for one policy: its snapshot of the upstreams, and what it saw since it last shared it.
+
+use std::cell::RefCell;
+use std::hash::{Hash, Hasher};
+use std::time::UNIX_EPOCH;
+
+use proxy_wasm::hostcalls;
+use twox_hash::XxHash64;
+
+use super::abi;
+use super::metric::Counters;
+use super::store;
+use crate::engine::{self, Decision, Readiness, Standing};
+use crate::policy::Policy;
+use crate::policy::upstream::{Upstream, UpstreamId};
+use crate::readiness::check::CheckFailure;
+use crate::readiness::streak::Streak;
+use crate::readiness::{Outcome, Permit, Phase, State, Transition};
+use crate::release::Rotation;
+use crate::request::Request;
+use crate::response::Verdict;
+use crate::time::Time;
+
+/// Changes with the shape of what is stored, so that another release of this module starts afresh.
+const LAYOUT: u32 = 1;
+
+/// One VM's part in one policy.
+pub struct Worker {
+    /// The policy.
+    pub policy: Policy,
+    /// Its counters.
+    pub counters: Counters,
+    /// This VM among those of the proxy.
+    pub id: u64,
+    board: RefCell<Board>,
+    rotations: RefCell<Vec<Rotation>>,
+}
+
+/// This VM's view of the upstreams.
+struct Board {
+    slots: Vec<Slot>,
+    /// For ids of permits: unique together with the VM's own.
+    permits: u64,
+}
+
+/// One upstream, as this VM sees it.
+struct Slot {
+    key: String,
+    snapshot: State,
+    /// Responses seen since the snapshot was taken.
+    streak: Streak,
+}
+
+impl Worker {
+    /// Starts with what the other VMs know already.
+    pub fn new(policy: Policy) -> Self {
+        let now = now();
+        let slots = policy.upstreams.iter().map(|upstream| {
+            let key = key(&policy, upstream);
+            let snapshot = store::get(&key).unwrap_or_else(|| {
+                let first = State::new(upstream, now);
+                store::update(&key, |known: Option<State>| match known {
+                    Some(known) => (known, None),
+                    None => (first.clone(), Some(first.clone())),
+                })
+                .unwrap_or(first)
+            });
+            Slot { key, snapshot, streak: Streak::default() }
+        });
+        let board = Board { slots: slots.collect(), permits: 0 };
+        let rotations = policy.releases.iter().map(|release| Rotation::new(release, abi::random()));
+        let rotations = RefCell::new(rotations.collect());
+        let counters = Counters::default();
+        counters.define(&policy);
+        Worker { board: RefCell::new(board), rotations, counters, id: abi::random(), policy }
+    }
+
+    /// What is to happen to a request. Nothing, should the VM's state be in use: that can't be, as the
+    /// proxy runs one callback of a VM at a time, and a panic is no way to find out.
+    pub fn decide(&self, request: &impl Request) -> Option<Decision<'_>> {
+        let mut rotations = self.rotations.try_borrow_mut().ok()?;
+        Some(engine::decide(&self.policy, request, &mut Snapshot(self), &mut rotations))
+    }
+
+    /// The upstream's state, as this VM last saw it.
+    pub fn snapshot(&self, id: UpstreamId) -> Option<State> {
+        self.slot(id, |slot| slot.snapshot.clone())
+    }
+
+    /// Takes a look at the shared state of every upstream, and adds what this VM saw and what time did.
+    pub fn refresh(&self, now: Time) {
+        let random = abi::random();
+        let watched = |upstream: &Upstream| upstream.check.is_some() || upstream.breaker.is_some();
+        for (id, _) in self.policy.upstream_ids().filter(|(_, upstream)| watched(upstream)) {
+            let seen = self.slot(id, |slot| (slot.snapshot.generation, core::mem::take(&mut slot.streak)));
+            let Some((generation, streak)) = seen else {
+                continue;
+            };
+            self.update(id, |upstream, state| {
+                let observed = state.observed(upstream, now, generation, streak, random);
+                observed.or_else(|| state.elapsed(upstream, now, random))
+            });
+        }
+    }
+
+    /// Takes the verdict on one response of the upstream. A failure that may be the last one it takes is
+    /// shared at once; anything else can wait for the tick.
+    pub fn observe(&self, id: UpstreamId, verdict: Verdict) {
+        let Some(upstream) = self.policy.upstream(id) else {
+            return;
+        };
+        let share = self.slot(id, |slot| {
+            match verdict {
+                _ if slot.snapshot.phase != Phase::Ready => return None,
+                Verdict::Ignored => return None,
+                Verdict::Success => slot.streak.succeeded(),
+                Verdict::Failure => slot.streak.failed(),
+            }
+            let trips = verdict == Verdict::Failure && slot.snapshot.would_trip(upstream, slot.streak);
+            trips.then(|| (slot.snapshot.generation, core::mem::take(&mut slot.streak)))
+        });
+        if let Some((generation, streak)) = share.flatten() {
+            let (now, random) = (now(), abi::random());
+            self.update(id, |upstream, state| state.observed(upstream, now, generation, streak, random));
+        }
+    }
+
+    /// Gives a permit back.
+    pub fn settle(&self, id: UpstreamId, permit: Permit, outcome: Outcome) {
+        let (now, random) = (now(), abi::random());
+        self.update(id, |upstream, state| state.settle(upstream, now, permit, outcome, random));
+    }
+
+    /// Notes that a check starts now.
+    pub fn check_started(&self, id: UpstreamId, now: Time) {
+        self.update(id, |_, state| {
+            state.checks.started = Some(now);
+            None
+        });
+    }
+
+    /// Takes the result of a check that was started in `generation`.
+    pub fn checked(&self, id: UpstreamId, generation: u32, result: Result<(), CheckFailure>) {
+        self.counters.checked(&self.policy, id, if result.is_ok() { "passed" } else { "failed" });
+        let now = now();
+        self.update(id, |upstream, state| state.checked(upstream, now, generation, result));
+    }
+
+    /// A key for what all VMs with the same checks share.
+    pub fn checks_key(&self, what: &str) -> String {
+        let mut hasher = XxHash64::with_seed(LAYOUT.into());
+        self.policy.upstreams.hash(&mut hasher);
+        format!("graygate/{}/{what}/{:016x}", self.policy.name, hasher.finish())
+    }
+
+    /// Applies one update to the shared state, takes the result as the snapshot, and makes a transition
+    /// known. An update that loses to too many others is dropped: the next tick brings another.
+    fn update(&self, id: UpstreamId, apply: impl Fn(&Upstream, &mut State) -> Option<Transition>) {
+        self.exchange(id, |upstream, state| ((), apply(upstream, state)));
+    }
+
+    /// The same for an update that also gives something back.
+    fn exchange<T>(
+        &self,
+        id: UpstreamId,
+        apply: impl Fn(&Upstream, &mut State) -> (T, Option<Transition>),
+    ) -> Option<T> {
+        let upstream = self.policy.upstream(id)?;
+        let (key, fallback) = self.slot(id, |slot| (slot.key.clone(), slot.snapshot.clone()))?;
+        let (result, transition, state) = store::update(&key, |known: Option<State>| {
+            let before = known.clone();
+            let mut state = known.unwrap_or_else(|| fallback.clone());
+            let (result, transition) = apply(upstream, &mut state);
+            let changed = before.as_ref() != Some(&state);
+            ((result, transition, state.clone()), changed.then_some(state))
+        })?;
+        self.slot(id, |slot| {
+            // What was seen of an earlier phase says nothing of this one.
+            if slot.snapshot.generation != state.generation {
+                slot.streak = Streak::default();
+            }
+            slot.snapshot = state;
+        });
+        if let Some(transition) = transition {
+            let Transition { from, to, reason } = transition;
+            log::info!("policy {}: upstream {}: {from} -> {to} ({reason})", self.policy.name, upstream.name);
+            self.counters.changed(&self.policy, id, transition);
+        }
+        Some(result)
+    }
+
+    fn slot<T>(&self, id: UpstreamId, look: impl FnOnce(&mut Slot) -> T) -> Option<T> {
+        self.board.try_borrow_mut().ok()?.slots.get_mut(id.0).map(look)
+    }
+}
+
+/// The readiness that the request path sees.
+struct Snapshot<'w>(&'w Worker);
+
+impl Readiness for Snapshot<'_> {
+    fn standing(&self, id: UpstreamId) -> Standing {
+        let standing = self.0.slot(id, |slot| match slot.snapshot.phase {
+            Phase::Ready => Standing::Ready,
+            Phase::NotReady { .. } => Standing::NotReady(slot.snapshot.reason),
+            Phase::Trial { .. } => Standing::Trial(slot.snapshot.reason),
+        });
+        // Every id of a policy has its slot.
+        standing.unwrap_or(Standing::Ready)
+    }
+
+    fn lend(&mut self, id: UpstreamId) -> Option<Permit> {
+        let number = self.0.board.try_borrow_mut().ok().map(|mut board| {
+            board.permits = board.permits.wrapping_add(1);
+            board.permits
+        })?;
+        let (now, permit) = (now(), self.0.id.wrapping_add(number));
+        self.0.exchange(id, |upstream, state| (state.lend(upstream, now, permit), None))?
+    }
+}
+
+/// The store's key for what is known of an upstream. It holds whatever the state depends on, so that a
+/// change of anything else, such as weights, loses nothing.
+fn key(policy: &Policy, upstream: &Upstream) -> String {
+    let mut hasher = XxHash64::with_seed(LAYOUT.into());
+    upstream.hash(&mut hasher);
+    format!("graygate/{}/upstream/{}/{:016x}", policy.name, upstream.name, hasher.finish())
+}
+
+/// The proxy's wall clock. It always has one; without it, time would stand still.
+pub fn now() -> Time {
+    let time = hostcalls::get_current_time().ok();
+    let span = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    Time::from_millis(crate::time::millis(span))
+}

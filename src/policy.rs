@@ -1,0 +1,156 @@
+//! The policy document: what a user writes, checked and compiled once.
+//!
+//! Reading has two steps. [`document`] turns text into a tree and gives no meaning to anything. The readers,
+//! one file per part, then go through the tree once, note every problem, and build the types that the rest
+//! of the crate works with. A value that makes no sense can't be built.
+//!
+//! Names are those that users already know: a check is a Kubernetes probe stanza, a match an Istio
+//! `HTTPMatchRequest`, a sticky key an Istio `consistentHash` stanza, a failure one of Envoy's `retry_on`
+//! words. A key whose function is not there yet is checked all the same and then refused, never ignored.
+
+pub mod document;
+pub mod gate;
+pub mod matcher;
+pub mod probe;
+pub mod problem;
+pub mod reader;
+pub mod release;
+pub mod upstream;
+
+use core::time::Duration;
+
+use document::Node;
+use gate::Gate;
+use probe::Probe;
+use problem::{Log, Problems};
+use reader::Value;
+use release::Release;
+use upstream::{Upstream, UpstreamId};
+
+/// A compiled policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// A DNS label; in logs, metrics and replies.
+    pub name: String,
+    /// Whether decisions take effect.
+    pub mode: Mode,
+    /// The upstreams, in the document's order; [`UpstreamId`] is a place in it.
+    pub upstreams: Vec<Upstream>,
+    /// The health endpoints.
+    pub probes: Vec<Probe>,
+    /// The releases.
+    pub releases: Vec<Release>,
+    /// The gates.
+    pub gates: Vec<Gate>,
+}
+
+/// Whether decisions take effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They do.
+    Enforce,
+    /// The filter does nothing at all.
+    Off,
+}
+
+impl Policy {
+    /// Reads a document as the filter receives it. Envoy 1.40 hands over a `google.protobuf.Struct` in its
+    /// binary form, whatever its reference says, hence the hint.
+    pub fn from_json(text: &[u8]) -> Result<Self, Problems> {
+        let node = serde_json::from_slice(text).map_err(|error| {
+            Problems::unreadable(format!(
+                "not a JSON document: {error}; allowed: one JSON object, in Envoy as a google.protobuf.StringValue"
+            ))
+        })?;
+        Self::from_node(&node)
+    }
+
+    /// Reads a document that is a tree already.
+    pub fn from_node(node: &Node) -> Result<Self, Problems> {
+        let log = Log::default();
+        let policy = read(&Value::root(node, &log));
+        log.finish(policy)
+    }
+
+    /// How often a VM looks at the shared state: a quarter of the shortest check period or wait, from 50 to
+    /// 250 ms. `None`: no upstream's readiness can change.
+    pub fn tick(&self) -> Option<Duration> {
+        let checks =
+            self.upstreams.iter().filter_map(|upstream| upstream.check.as_ref()).map(|check| check.period);
+        let breakers = self.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref());
+        let shortest = checks.chain(breakers.map(|breaker| breaker.not_ready_for)).min()?;
+        Some((shortest / 4).clamp(Duration::from_millis(50), Duration::from_millis(250)))
+    }
+
+    /// Whether any upstream is checked.
+    pub fn has_checks(&self) -> bool {
+        self.upstreams.iter().any(|upstream| upstream.check.is_some())
+    }
+
+    /// Whether any response is evidence of anything.
+    pub fn observes_responses(&self) -> bool {
+        self.mode != Mode::Off && self.upstreams.iter().any(|upstream| upstream.breaker.is_some())
+    }
+
+    /// What the policy holds, in one line.
+    pub fn summary(&self) -> String {
+        let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+        let parts = [
+            count(self.upstreams.len(), "upstream"),
+            count(self.probes.len(), "probe"),
+            count(self.releases.len(), "release"),
+            count(self.gates.len(), "gate"),
+        ];
+        let mode = if self.mode == Mode::Off { " (mode: off)" } else { "" };
+        format!("{}{mode}", parts.join(", "))
+    }
+
+    /// The upstream with this id.
+    pub fn upstream(&self, id: UpstreamId) -> Option<&Upstream> {
+        self.upstreams.get(id.0)
+    }
+
+    /// The upstreams with their ids.
+    pub fn upstream_ids(&self) -> impl Iterator<Item = (UpstreamId, &Upstream)> {
+        self.upstreams.iter().enumerate().map(|(place, upstream)| (UpstreamId(place), upstream))
+    }
+}
+
+fn read(document: &Value<'_>) -> Option<Policy> {
+    let fields = document.object(&["name", "mode", "rollout", "upstreams", "probes", "releases", "gates"])?;
+    let name = fields.require("name", "a DNS label such as reviews").and_then(Value::dns_label);
+    let mode = fields.read("mode", Some(Mode::Enforce), |value| {
+        let modes = [("enforce", Some(Mode::Enforce)), ("shadow", None), ("off", Some(Mode::Off))];
+        let mode = value.choice(&modes)?;
+        if mode.is_none() {
+            value.later();
+        }
+        Some(mode)
+    });
+    fields.later("rollout", |value| value.object(&["percent"])?.get("percent")?.integer(0..=100));
+
+    let upstreams = fields.read("upstreams", Vec::new(), upstream::read);
+    let known = upstreams.as_deref();
+    let probes = fields.read("probes", Vec::new(), |value| probe::read(value, known));
+    let releases = fields.read("releases", Vec::new(), |value| release::read(value, known));
+    let gates = fields.read("gates", Vec::new(), |value| gate::read(value, known));
+    let mut policy = Policy {
+        name: name?.to_owned(),
+        mode: mode??,
+        upstreams: upstreams?,
+        probes: probes?,
+        releases: releases?,
+        gates: gates?,
+    };
+    let versions =
+        policy.releases.iter().flat_map(|release| &release.versions).map(|version| version.upstream);
+    for id in versions.chain(policy.gates.iter().map(|gate| gate.upstream)) {
+        if let Some(upstream) = policy.upstreams.get_mut(id.0) {
+            upstream.guarded = true;
+        }
+    }
+    Some(policy)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! A policy document before it means anything: a tree that keeps what a user wrote, repeated keys included.
+//!
+//! `serde_json::Value` would keep only the last of two equal keys, and a derived type stops at the first
+//! problem. The tree is the same whether it was read from JSON (the filter) or YAML (the tool).
+
+use core::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+/// One value of the document.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Node {
+    /// `null`, or a key with nothing behind it.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Integer(i128),
+    /// Any other number; also a whole one beyond 64 bits.
+    Number(f64),
+    /// A string.
+    Text(String),
+    /// A list.
+    List(Vec<Node>),
+    /// An object, in the document's order.
+    Object(Vec<(String, Node)>),
+}
+
+/// The most of a value that a message quotes, in characters.
+const QUOTED: usize = 60;
+
+impl fmt::Display for Node {
+    /// The value as a message quotes it: short, on one line, with control characters escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Node::Null => f.write_str("null"),
+            Node::Bool(value) => write!(f, "{value}"),
+            Node::Integer(value) => write!(f, "{value}"),
+            Node::Number(value) => write!(f, "{value:?}"),
+            Node::Text(text) if text.chars().nth(QUOTED).is_some() => {
+                let start: String = text.chars().take(QUOTED).collect();
+                write!(f, "{start:?}… ({} bytes)", text.len())
+            }
+            Node::Text(text) => write!(f, "{text:?}"),
+            Node::List(items) => write!(f, "a list of {}", items.len()),
+            Node::Object(fields) => write!(f, "an object of {} fields", fields.len()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Integer(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Integer(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Number(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Node, E> {
+        Ok(Node::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Node::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Node, A::Error> {
+        let mut object = Vec::new();
+        while let Some(field) = fields.next_entry()? {
+            object.push(field);
+        }
+        Ok(Node::Object(object))
+    }
+}

@@ -1,0 +1,339 @@
+//! Readiness: what a proxy knows about an upstream, and how it changes.
+//!
+//! ```text
+//!            failureThreshold checks failed, or
+//!            consecutiveFailures responses failed
+//!   Ready ───────────────────────────────────────▶ NotReady ◀──────────┐
+//!     ▲ ▲                                           │    │             │ a trial request or
+//!     │ └── successThreshold checks passed ─────────┘    │ wait over   │ enough checks failed
+//!     │                                                  ▼             │
+//!     └──── trial.successes requests succeeded ──────── Trial ─────────┘
+//! ```
+//!
+//! - **Checks** follow the kubelet: consecutive results against thresholds. A check that could not be sent
+//!   is no result. Passed checks count from the last change of state on, and end a Trial as well as a
+//!   NotReady, whatever brought it about.
+//! - **Responses** count while the upstream is Ready. What arrives later, from requests sent before, is
+//!   about the past and is dropped; so is a check started in an earlier generation.
+//! - **Trial** begins when the wait is over, unless the checks say that the upstream is down: no user's
+//!   request is spent on what a check knows already. It lets a few requests through, each on a lease. A
+//!   lease that expires, or is given back with no verdict, is a failure. An upstream that nothing guards
+//!   has no trial: its traffic never stopped, so when the wait is over it is Ready until its responses say
+//!   otherwise.
+//! - **The wait** doubles with each trip, up to its cap, with up to a tenth of jitter on top. It starts over
+//!   once the upstream has been Ready for as long as the longest wait.
+//!
+//! An upstream is one state for the whole proxy. Every method is a pure update of it: the host reads the
+//! state from the store that its workers share, applies one, and writes it back by compare-and-swap.
+
+pub mod check;
+pub mod streak;
+
+use core::fmt;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::upstream::{Breaker, Upstream};
+use crate::response::Verdict;
+use crate::time::{Time, millis};
+use check::{CheckFailure, Checks};
+use streak::Streak;
+
+/// What is known of one upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// What follows from it for a request.
+    pub phase: Phase,
+    /// Why it is in this phase.
+    pub reason: Reason,
+    /// Since when.
+    pub since: Time,
+    /// Goes up with each change of phase; tells evidence about this phase from evidence about an earlier one.
+    pub generation: u32,
+    /// When the upstream was first known.
+    pub known_since: Time,
+    /// The active checks' results.
+    pub checks: Checks,
+    /// Consecutive failed responses.
+    failures: u32,
+    /// Trips without a healthy time between them; sets the wait.
+    trips: u32,
+}
+
+/// What follows for a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Forward it.
+    Ready,
+    /// Don't.
+    NotReady {
+        /// When a trial may begin; `None`: only checks end it.
+        until: Option<Time>,
+    },
+    /// Forward it if it gets a lease.
+    Trial {
+        /// Requests under way.
+        leases: Vec<TrialLease>,
+        /// Requests that succeeded so far.
+        successes: u32,
+    },
+}
+
+impl Phase {
+    /// The word in logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Phase::Ready => "ready",
+            Phase::NotReady { .. } => "not-ready",
+            Phase::Trial { .. } => "trial",
+        }
+    }
+}
+
+/// One request let through on trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialLease {
+    id: u64,
+    until: Time,
+}
+
+/// What a stream holds that was let through on trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permit {
+    id: u64,
+    generation: u32,
+}
+
+/// Why an upstream is in its phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// Nothing is known yet; the policy says what to assume.
+    Assumed,
+    /// Enough checks passed.
+    CheckPassed,
+    /// Enough checks failed; this is how the last one did.
+    CheckFailed(CheckFailure),
+    /// So many responses failed in a row.
+    ConsecutiveFailures(u32),
+    /// The wait is over, a trial may begin.
+    WaitOver,
+    /// Enough trial requests succeeded.
+    TrialPassed,
+    /// A trial request failed.
+    TrialFailed,
+    /// A trial request got no answer.
+    TrialUnanswered,
+}
+
+impl Reason {
+    /// The word in metrics and `response_code_details`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Reason::Assumed => "assumed",
+            Reason::CheckPassed => "check-passed",
+            Reason::CheckFailed(_) => "check-failed",
+            Reason::ConsecutiveFailures(_) => "consecutive-failures",
+            Reason::WaitOver => "wait-over",
+            Reason::TrialPassed => "trial-passed",
+            Reason::TrialFailed => "trial-failed",
+            Reason::TrialUnanswered => "trial-unanswered",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    /// The code, with what more is known.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::CheckFailed(failure) => write!(f, "{}: {failure}", self.code()),
+            Reason::ConsecutiveFailures(count) => write!(f, "{}: {count}", self.code()),
+            _ => f.write_str(self.code()),
+        }
+    }
+}
+
+/// A change of phase: one log line and one count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// The phase that was left, by name.
+    pub from: &'static str,
+    /// The phase that was entered, by name.
+    pub to: &'static str,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl State {
+    /// What is known before the first verdict.
+    pub fn new(upstream: &Upstream, now: Time) -> Self {
+        State {
+            phase: if upstream.assume_ready { Phase::Ready } else { Phase::NotReady { until: None } },
+            reason: Reason::Assumed,
+            since: now,
+            generation: 0,
+            known_since: now,
+            checks: Checks::default(),
+            failures: 0,
+            trips: 0,
+        }
+    }
+
+    /// Takes the result of a check that was started in `generation`.
+    pub fn checked(
+        &mut self,
+        upstream: &Upstream,
+        now: Time,
+        generation: u32,
+        result: Result<(), CheckFailure>,
+    ) -> Option<Transition> {
+        let check = upstream.check.as_ref().filter(|_| generation == self.generation)?;
+        self.checks.record(result);
+        let ready = matches!(self.phase, Phase::Ready);
+        match result {
+            Ok(()) if !ready && self.checks.passed >= check.success_threshold => {
+                self.enter(Phase::Ready, Reason::CheckPassed, now)
+            }
+            Err(failure) if self.checks.failed >= check.failure_threshold => match self.phase {
+                Phase::NotReady { .. } => None,
+                _ => self.enter(Phase::NotReady { until: None }, Reason::CheckFailed(failure), now),
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether the responses that one worker saw would make the upstream NotReady.
+    pub fn would_trip(&self, upstream: &Upstream, streak: Streak) -> bool {
+        let breaker = upstream.breaker.as_ref();
+        breaker.is_some_and(|breaker| streak.worst_after(self.failures) >= breaker.consecutive_failures)
+    }
+
+    /// Takes the responses that one worker saw in `generation`. `random` spreads the wait that may follow.
+    pub fn observed(
+        &mut self,
+        upstream: &Upstream,
+        now: Time,
+        generation: u32,
+        streak: Streak,
+        random: u64,
+    ) -> Option<Transition> {
+        let breaker = upstream.breaker.as_ref()?;
+        if generation != self.generation || self.phase != Phase::Ready {
+            return None;
+        }
+        let worst = streak.worst_after(self.failures);
+        self.failures = streak.tail_after(self.failures);
+        if worst < breaker.consecutive_failures {
+            return None;
+        }
+        self.trip(breaker, Reason::ConsecutiveFailures(worst), now, random)
+    }
+
+    /// Takes the passing of time: a wait that is over, a trial request that never was answered.
+    pub fn elapsed(&mut self, upstream: &Upstream, now: Time, random: u64) -> Option<Transition> {
+        let breaker = upstream.breaker.as_ref()?;
+        match &self.phase {
+            Phase::NotReady { until: Some(until) } => {
+                let wait_over = now.is_due(*until, longest_wait(breaker));
+                let down = upstream
+                    .check
+                    .as_ref()
+                    .is_some_and(|check| self.checks.failed >= check.failure_threshold);
+                let next = match upstream.guarded {
+                    true => Phase::Trial { leases: Vec::new(), successes: 0 },
+                    false => Phase::Ready,
+                };
+                (wait_over && !down).then(|| self.enter(next, Reason::WaitOver, now))?
+            }
+            Phase::Trial { leases, .. } => {
+                let expired = leases.iter().any(|lease| now.is_due(lease.until, breaker.trial.lease_for));
+                expired.then(|| self.trip(breaker, Reason::TrialUnanswered, now, random))?
+            }
+            _ => None,
+        }
+    }
+
+    /// Asks to let one request through on trial. `id` is unique to the request.
+    pub fn lend(&mut self, upstream: &Upstream, now: Time, id: u64) -> Option<Permit> {
+        let trial = &upstream.breaker.as_ref()?.trial;
+        let Phase::Trial { leases, .. } = &mut self.phase else {
+            return None;
+        };
+        if leases.len() >= usize::try_from(trial.requests).unwrap_or(usize::MAX) {
+            return None;
+        }
+        leases.push(TrialLease { id, until: now + trial.lease_for });
+        Some(Permit { id, generation: self.generation })
+    }
+
+    /// Takes a permit back, with what the request came to.
+    pub fn settle(
+        &mut self,
+        upstream: &Upstream,
+        now: Time,
+        permit: Permit,
+        outcome: Outcome,
+        random: u64,
+    ) -> Option<Transition> {
+        let breaker = upstream.breaker.as_ref()?;
+        let Phase::Trial { leases, successes } = &mut self.phase else {
+            return None;
+        };
+        let place = leases.iter().position(|lease| lease.id == permit.id);
+        leases.remove(place.filter(|_| permit.generation == self.generation)?);
+        match outcome {
+            Outcome::Unused | Outcome::Seen(Verdict::Ignored) => None,
+            Outcome::Unanswered => self.trip(breaker, Reason::TrialUnanswered, now, random),
+            Outcome::Seen(Verdict::Failure) => self.trip(breaker, Reason::TrialFailed, now, random),
+            Outcome::Seen(Verdict::Success) => {
+                *successes += 1;
+                let passed = *successes >= breaker.trial.successes;
+                passed.then(|| self.enter(Phase::Ready, Reason::TrialPassed, now))?
+            }
+        }
+    }
+
+    fn trip(&mut self, breaker: &Breaker, reason: Reason, now: Time, random: u64) -> Option<Transition> {
+        let healthy =
+            matches!(self.phase, Phase::Ready) && now.since(self.since) >= breaker.max_not_ready_for;
+        self.trips = if healthy { 1 } else { self.trips.saturating_add(1) };
+        let wait = wait(breaker, self.trips, random);
+        self.enter(Phase::NotReady { until: Some(now + wait) }, reason, now)
+    }
+
+    fn enter(&mut self, phase: Phase, reason: Reason, now: Time) -> Option<Transition> {
+        let transition = Transition { from: self.phase.name(), to: phase.name(), reason };
+        self.phase = phase;
+        self.reason = reason;
+        self.since = now;
+        self.generation = self.generation.wrapping_add(1);
+        self.checks.passed = 0;
+        self.failures = 0;
+        Some(transition)
+    }
+}
+
+/// What a request on trial came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A response came.
+    Seen(Verdict),
+    /// The stream ended without one.
+    Unanswered,
+    /// The request never went to the upstream.
+    Unused,
+}
+
+/// The wait after the `trips`th trip in a row.
+fn wait(breaker: &Breaker, trips: u32, random: u64) -> Duration {
+    let doublings = trips.saturating_sub(1).min(31);
+    let wait = breaker.not_ready_for.saturating_mul(1 << doublings).min(breaker.max_not_ready_for);
+    wait + Duration::from_millis(random % (millis(wait) / 10 + 1))
+}
+
+fn longest_wait(breaker: &Breaker) -> Duration {
+    breaker.max_not_ready_for + breaker.max_not_ready_for / 10
+}
+
+#[cfg(test)]
+mod tests;

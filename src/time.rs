@@ -1,0 +1,81 @@
+//! A point in time, as the host reports it. The core never asks for one itself.
+
+use core::ops::Add;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since the Unix epoch by the proxy's wall clock.
+///
+/// The clock may jump. Code that waits for a point in time therefore also bounds how far away that point
+/// may lie, with [`Time::is_due`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Time(u64);
+
+impl Time {
+    /// The point `millis` milliseconds after the epoch.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// How long ago `earlier` was; zero where it lies in the future.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Whether `deadline` has come, where it was set at most `ahead` in advance.
+    ///
+    /// A deadline further away than `ahead` was set before the clock jumped back. It counts as due, so
+    /// that no jump makes anything wait longer than its own setting.
+    pub fn is_due(self, deadline: Time, ahead: Duration) -> bool {
+        deadline <= self || deadline > self + ahead
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+
+    fn add(self, span: Duration) -> Time {
+        Time(self.0.saturating_add(millis(span)))
+    }
+}
+
+/// `span` in whole milliseconds, saturating.
+pub fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_deadline_is_due_when_it_has_come() {
+        let now = Time::from_millis(10_000);
+        assert!(now.is_due(Time::from_millis(10_000), SECOND));
+        assert!(!now.is_due(Time::from_millis(10_001), SECOND));
+    }
+
+    #[test]
+    fn a_clock_that_jumped_back_does_not_lengthen_a_wait() {
+        let before = Time::from_millis(100_000);
+        let deadline = before + SECOND;
+        let after = Time::from_millis(40_000);
+        assert!(after.is_due(deadline, SECOND));
+    }
+
+    #[test]
+    fn additions_saturate() {
+        let late = Time::from_millis(u64::MAX);
+        assert_eq!(late + SECOND, late);
+    }
+}
