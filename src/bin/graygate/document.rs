@@ -1,0 +1,41 @@
+//! Reading a policy from a file, JSON or YAML.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use graygate::policy::document::Node;
+use graygate::policy::problem::Problems;
+use serde_saphyr::{DuplicateKeyPolicy, options};
+
+use crate::Failure;
+
+/// Reads the document in `file`; `-` is standard input. By its name it is JSON or YAML, and by how it
+/// starts where the name does not tell.
+pub fn read(file: &PathBuf) -> Result<Result<Node, Problems>, Failure> {
+    let mut text = Vec::new();
+    let read = match file.to_str() {
+        Some("-") => std::io::stdin().read_to_end(&mut text),
+        _ => std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut text)),
+    };
+    read.map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
+    Ok(parse(file, &text))
+}
+
+fn parse(file: &Path, text: &[u8]) -> Result<Node, Problems> {
+    let json = match file.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => true,
+        Some("yaml" | "yml") => false,
+        _ => text.trim_ascii_start().starts_with(b"{"),
+    };
+    if json {
+        return serde_json::from_slice(text).map_err(|error| unreadable("JSON", error));
+    }
+    let text = core::str::from_utf8(text).map_err(|error| unreadable("YAML", error))?;
+    // Every key reaches the policy's own check for repeated ones, which names the path of each.
+    let options = options! { duplicate_keys: DuplicateKeyPolicy::LastWins, strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| unreadable("YAML", error))
+}
+
+fn unreadable(kind: &str, error: impl core::fmt::Display) -> Problems {
+    Problems::unreadable(format!("not a {kind} document: {error}"))
+}

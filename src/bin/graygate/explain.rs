@@ -1,0 +1,296 @@
+//! `graygate explain`: what the filter would decide for a request, and why.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use graygate::engine::{self, Action, Assignment, Cause, Decision, Readiness, Standing};
+use graygate::policy::Policy;
+use graygate::policy::release::Key;
+use graygate::policy::upstream::UpstreamId;
+use graygate::readiness::{Permit, Reason};
+use graygate::release::{self, Rotation};
+use graygate::request::Request;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Failure;
+
+/// The arguments of `explain`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The policy, JSON or YAML
+    #[arg(long)]
+    policy: PathBuf,
+    /// The request's path, with its query
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// The request's method
+    #[arg(long, default_value = "GET")]
+    method: String,
+    /// The request's host
+    #[arg(long, default_value = "localhost")]
+    authority: String,
+    /// A request header, as NAME=VALUE; may be repeated
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// An upstream that is not Ready; may be repeated. The others are as the policy assumes them.
+    #[arg(long, value_name = "UPSTREAM")]
+    not_ready: Vec<String>,
+    /// Explain each of these requests instead, one JSON object per line:
+    /// {"method", "path", "authority", "headers": {NAME: VALUE}}; "-" is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "method", "authority", "headers"])]
+    requests: Option<PathBuf>,
+    /// Print one JSON object per request
+    #[arg(long)]
+    json: bool,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("allowed: NAME=VALUE, such as x-user-id=alice")?;
+    Ok((name.to_ascii_lowercase(), value.to_owned()))
+}
+
+/// A request in words.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    #[serde(default = "get")]
+    method: String,
+    #[serde(default = "root")]
+    path: String,
+    #[serde(default = "localhost")]
+    authority: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+fn localhost() -> String {
+    "localhost".to_owned()
+}
+
+impl Request for Question {
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let value = match name {
+            ":method" => &self.method,
+            ":path" => &self.path,
+            ":authority" | "host" => &self.authority,
+            ":scheme" => return Some(Cow::Borrowed(b"http")),
+            name => self.headers.get(name)?,
+        };
+        Some(Cow::Borrowed(value.as_bytes()))
+    }
+}
+
+/// Readiness as it is assumed for the sake of the question.
+struct Assumed<'p> {
+    policy: &'p Policy,
+    not_ready: &'p [String],
+}
+
+impl Readiness for Assumed<'_> {
+    fn standing(&self, id: UpstreamId) -> Standing {
+        match self.policy.upstream(id) {
+            Some(upstream) if !upstream.assume_ready || self.not_ready.contains(&upstream.name) => {
+                Standing::NotReady(Reason::Assumed)
+            }
+            _ => Standing::Ready,
+        }
+    }
+
+    fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
+        None
+    }
+}
+
+/// Explains one request or many.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let policy = crate::policy(&arguments.policy)?;
+    for name in &arguments.not_ready {
+        if !policy.upstreams.iter().any(|upstream| upstream.name == *name) {
+            let names: Vec<&str> = policy.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+            let allowed = names.join(", ");
+            return Err(Failure::Usage(format!(
+                "--not-ready {name:?}: no such upstream; allowed: {allowed}"
+            )));
+        }
+    }
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut answer = |question: &Question| {
+        let mut readiness = Assumed { policy: &policy, not_ready: &arguments.not_ready };
+        let mut rotations: Vec<_> = policy.releases.iter().map(|release| Rotation::new(release, 0)).collect();
+        let decision = engine::decide(&policy, question, &mut readiness, &mut rotations);
+        let written = match arguments.json {
+            true => writeln!(out, "{}", to_json(&policy, &decision)),
+            false => to_text(&policy, question, &decision, &mut out),
+        };
+        written.map_err(|error| Failure::Usage(format!("standard output: {error}")))
+    };
+    match &arguments.requests {
+        None => answer(&Question {
+            method: arguments.method.clone(),
+            path: arguments.path.clone(),
+            authority: arguments.authority.clone(),
+            headers: joined(&arguments.headers),
+        }),
+        Some(file) => {
+            let usage = |line: usize, error: &dyn core::fmt::Display| {
+                Failure::Usage(format!("{}, line {}: {error}", file.display(), line + 1))
+            };
+            let input: Box<dyn Read> = match file.to_str() {
+                Some("-") => Box::new(std::io::stdin()),
+                _ => Box::new(std::fs::File::open(file).map_err(|error| usage(0, &error))?),
+            };
+            for (number, line) in BufReader::new(input).lines().enumerate() {
+                let line = line.map_err(|error| usage(number, &error))?;
+                let mut question: Question =
+                    serde_json::from_str(&line).map_err(|error| usage(number, &error))?;
+                let headers: Vec<_> = core::mem::take(&mut question.headers).into_iter().collect();
+                question.headers = joined(&headers);
+                answer(&question)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Headers by lower-case name. Of one that is repeated the filter sees the values joined by commas.
+fn joined(headers: &[(String, String)]) -> BTreeMap<String, String> {
+    let mut joined: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in headers {
+        let entry = joined.entry(name.to_ascii_lowercase());
+        entry.and_modify(|all| *all = format!("{all},{value}")).or_insert_with(|| value.clone());
+    }
+    joined
+}
+
+/// The names in an assignment: release, version wanted, version got.
+fn names<'p>(policy: &'p Policy, assignment: &Assignment<'_>) -> [&'p str; 3] {
+    let release = policy.releases.get(assignment.release);
+    let version = |place: usize| {
+        release.and_then(|release| release.versions.get(place)).map_or("", |version| version.name.as_str())
+    };
+    [
+        release.map_or("", |release| &release.name),
+        version(assignment.choice.version),
+        version(assignment.version),
+    ]
+}
+
+fn key(key: &Key) -> String {
+    match key {
+        Key::Header(name) => format!("header {name}"),
+        Key::Cookie(name) => format!("cookie {name}"),
+    }
+}
+
+fn to_json(policy: &Policy, decision: &Decision<'_>) -> Value {
+    let assignments: Vec<Value> = decision
+        .assignments
+        .iter()
+        .map(|assignment| {
+            let [release, wanted, version] = names(policy, assignment);
+            let bucket = assignment.choice.bucket;
+            json!({
+                "release": release,
+                "version": version,
+                "reason": assignment.reason.code(),
+                "wanted": {"version": wanted, "reason": assignment.choice.reason.code()},
+                "key": bucket.map(|(source, _)| key(source)),
+                "bucket": bucket.map(|(_, bucket)| bucket),
+            })
+        })
+        .collect();
+    match &decision.action {
+        Action::Forward(edits) => {
+            let set: BTreeMap<_, _> =
+                edits.iter().filter_map(|edit| Some((edit.header, edit.value?))).collect();
+            let remove: Vec<_> =
+                edits.iter().filter(|edit| edit.value.is_none()).map(|edit| edit.header).collect();
+            json!({"action": "forward", "set": set, "remove": remove, "assignments": assignments})
+        }
+        Action::Reply(reply) => {
+            let headers: BTreeMap<_, _> = reply.headers.iter().map(|(name, value)| (name, value)).collect();
+            let (status, details) = (reply.status, &reply.details);
+            json!({
+                "action": "reply", "status": status, "headers": headers, "body": reply.body,
+                "details": details, "assignments": assignments,
+            })
+        }
+    }
+}
+
+fn to_text(
+    policy: &Policy,
+    question: &Question,
+    decision: &Decision<'_>,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    writeln!(out, "request   {} {} for {}", question.method, question.path, question.authority)?;
+    for assignment in &decision.assignments {
+        let [release, wanted, version] = names(policy, assignment);
+        let bounds = policy.releases.get(assignment.release).map_or(&[][..], |release| &release.bounds);
+        let why = match (assignment.choice.reason, assignment.choice.bucket) {
+            (_, Some((source, bucket))) => {
+                format!("{} is in bucket {bucket}; {}", key(source), held(bounds, assignment))
+            }
+            (release::Reason::Incoming, _) => "the request names it, and the release trusts that".to_owned(),
+            (release::Reason::Match, _) => "the request meets the version's own match".to_owned(),
+            _ => "the request has no key, so each worker deals the versions out in turn".to_owned(),
+        };
+        writeln!(out, "release   {release}: {wanted} ({}): {why}", assignment.choice.reason.code())?;
+        if assignment.reason == release::Reason::Fallback {
+            writeln!(out, "          {version} (fallback): the upstream of {wanted} is not ready")?;
+        }
+    }
+    match &decision.action {
+        Action::Forward(edits) => {
+            writeln!(out, "decision  forward")?;
+            for edit in edits {
+                match edit.value {
+                    Some(value) => writeln!(out, "          with {}: {value}", edit.header)?,
+                    None => writeln!(out, "          without {}, which is not to be trusted", edit.header)?,
+                }
+            }
+        }
+        Action::Reply(reply) => {
+            let why = match reply.cause {
+                Cause::Probe { kind, .. } => format!("the {} probe", kind.name()),
+                Cause::Gate { upstream, reason } => {
+                    let name = policy.upstream(upstream).map_or("", |upstream| &upstream.name);
+                    format!("the gate on upstream {name}, which is not ready: {reason}")
+                }
+            };
+            writeln!(out, "decision  reply {}: {why}", reply.status)?;
+            for (name, value) in &reply.headers {
+                writeln!(out, "          {name}: {value}")?;
+            }
+            for line in reply.body.lines() {
+                writeln!(out, "          {line}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The buckets of the version that an assignment wants.
+fn held(bounds: &[(u16, usize)], assignment: &Assignment<'_>) -> String {
+    let mut start = 0;
+    for (end, version) in bounds {
+        if *version == assignment.choice.version {
+            return format!("it holds {start} to {}", end.saturating_sub(1));
+        }
+        start = *end;
+    }
+    "it is the default".to_owned()
+}

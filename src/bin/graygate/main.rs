@@ -1,0 +1,71 @@
+//! The command line tool: the filter's own code, asked without a proxy.
+
+mod document;
+mod explain;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use graygate::policy::Policy;
+
+/// Checks graygate policies and explains what the filter makes of them.
+#[derive(Parser)]
+#[command(version, after_help = "Exit code: 0, 1 if the policy has problems, 2 for wrong usage.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check a policy and print all its problems
+    Check {
+        /// The policy, JSON or YAML; "-" is standard input
+        file: PathBuf,
+    },
+    /// Print what the filter would decide for a request, and why
+    Explain(explain::Arguments),
+}
+
+/// Why the tool ends without having done what it was asked.
+pub enum Failure {
+    /// The policy has problems. They have been printed.
+    Problems,
+    /// The tool was called wrongly; this says how.
+    Usage(String),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Check { file } => check(&file),
+        Command::Explain(arguments) => explain::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Problems) => ExitCode::from(1),
+        Err(Failure::Usage(message)) => {
+            eprintln!("graygate: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn check(file: &PathBuf) -> Result<(), Failure> {
+    let policy = policy(file)?;
+    println!("{}: policy {}: no problems: {}", file.display(), policy.name, policy.summary());
+    Ok(())
+}
+
+/// Reads and compiles the policy in `file`, and prints its problems if it has any.
+pub fn policy(file: &PathBuf) -> Result<Policy, Failure> {
+    let compiled = document::read(file)?.and_then(|document| Policy::from_node(&document));
+    compiled.map_err(|problems| {
+        let count = problems.iter().count();
+        for problem in problems.iter() {
+            eprintln!("{}: {problem}", file.display());
+        }
+        eprintln!("{}: {count} problem{}", file.display(), if count == 1 { "" } else { "s" });
+        Failure::Problems
+    })
+}
