@@ -18,6 +18,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// Nobody's lease: it ended long ago.
+    pub fn none() -> Self {
+        Lease { owner: 0, until: Time::from_millis(0) }
+    }
+
     /// The lease that `claimant` should write to lead for another `span`, or nothing while another VM leads.
     pub fn claim(current: Option<Lease>, claimant: u64, now: Time, span: Duration) -> Option<Lease> {
         match current {

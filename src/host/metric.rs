@@ -110,6 +110,13 @@ impl Counters {
     }
 }
 
+/// Counts a policy that was refused. The proxy's own record of it does not say why; the log does.
+pub fn refused(plugin: &str) {
+    if let Some(id) = define(&format!("graygate_policies_refused_total.plugin=.={plugin};.;")) {
+        let _ = hostcalls::increment_metric(id, 1);
+    }
+}
+
 /// The id of the counter with this name.
 fn define(name: &str) -> Option<u32> {
     IDS.with(|ids| {

@@ -11,8 +11,7 @@ use proxy_wasm::types::{BufferType, ContextType, MapType, Status};
 use twox_hash::XxHash64;
 
 use super::worker::{self, Worker};
-use super::{store, stream};
-use crate::lease::Lease;
+use super::{metric, store, stream};
 use crate::policy::upstream::{Check, UpstreamId};
 use crate::policy::{Mode, Policy};
 use crate::readiness::check;
@@ -64,7 +63,7 @@ impl Root {
     /// Starts the checks that are due, if this VM leads.
     fn check(&mut self, worker: &Worker, now: Time) {
         let lease = LEASE.max(3 * self.tick);
-        if !worker.policy.has_checks() || !self.is_newest() || !leads(worker, now, lease) {
+        if !worker.policy.has_checks() || !self.is_newest() || !worker.leads(now, lease) {
             return;
         }
         for (id, upstream) in worker.policy.upstream_ids() {
@@ -103,15 +102,6 @@ impl Root {
             newest.is_none_or(|newest| newest.get(&self.identity) == Some(&self.context_id))
         })
     }
-}
-
-/// Whether this VM leads the checks, for `span` from now on.
-fn leads(worker: &Worker, now: Time, span: Duration) -> bool {
-    let claim = store::update(&worker.checks_key("leader"), |current| {
-        let claim = Lease::claim(current, worker.id, now, span);
-        (claim.is_some(), claim)
-    });
-    claim.unwrap_or(false)
 }
 
 /// Sends one check as a callout.
@@ -162,6 +152,8 @@ impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
         let text = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size);
         let text = text.ok().flatten().unwrap_or_default();
+        let plugin = hostcalls::get_property(vec!["plugin_name"]).ok().flatten().unwrap_or_default();
+        let plugin = String::from_utf8_lossy(&plugin);
         let policy = match Policy::from_json(&text) {
             Ok(policy) => policy,
             Err(problems) => {
@@ -175,11 +167,11 @@ impl RootContext for Root {
                         count - LOGGED
                     );
                 }
+                metric::refused(&plugin);
                 return false;
             }
         };
-        let plugin = hostcalls::get_property(vec!["plugin_name"]).ok().flatten().unwrap_or_default();
-        self.identity = format!("{}/{}", String::from_utf8_lossy(&plugin), policy.name);
+        self.identity = format!("{plugin}/{}", policy.name);
         NEWEST.with(|newest| {
             if let Ok(mut newest) = newest.try_borrow_mut() {
                 newest.insert(self.identity.clone(), self.context_id);

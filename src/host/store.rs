@@ -16,13 +16,23 @@ pub fn get<T: DeserializeOwned>(key: &str) -> Option<T> {
     read(key).0
 }
 
+/// Gives `key` a first value, if it has none.
+///
+/// The proxy can't create a key only if it is absent: two VMs that both find none would both write, and
+/// both believe they were first. Who relies on [`update`] having one winner seeds the key while the policy
+/// is configured, which the proxy tries out in a VM of its own before any other VM sees the policy.
+pub fn seed<T: Serialize + DeserializeOwned>(key: &str, value: &T) {
+    update(key, |known: Option<T>| ((), if known.is_none() { Some(value) } else { None }));
+}
+
 /// Replaces the value of `key` by what `update` makes of it; `None` leaves it as it is.
 ///
 /// `update` may run several times. Its result is given back only once the value is written, so what follows
 /// from it (a log line, a count, a callout) is done by exactly one VM.
-pub fn update<T, R>(key: &str, update: impl Fn(Option<T>) -> (R, Option<T>)) -> Option<R>
+pub fn update<T, N, R>(key: &str, update: impl Fn(Option<T>) -> (R, Option<N>)) -> Option<R>
 where
-    T: Serialize + DeserializeOwned,
+    T: DeserializeOwned,
+    N: Serialize,
 {
     for _ in 0..TRIES {
         let (value, version) = read(key);

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
 use twox_hash::XxHash64;
@@ -11,6 +11,7 @@ use super::abi;
 use super::metric::Counters;
 use super::store;
 use crate::engine::{self, Decision, Readiness, Standing};
+use crate::lease::Lease;
 use crate::policy::Policy;
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::readiness::check::CheckFailure;
@@ -56,15 +57,10 @@ impl Worker {
     pub fn new(policy: Policy) -> Self {
         let now = now();
         let slots = policy.upstreams.iter().map(|upstream| {
-            let key = key(&policy, upstream);
-            let snapshot = store::get(&key).unwrap_or_else(|| {
-                let first = State::new(upstream, now);
-                store::update(&key, |known: Option<State>| match known {
-                    Some(known) => (known, None),
-                    None => (first.clone(), Some(first.clone())),
-                })
-                .unwrap_or(first)
-            });
+            let key = key(&policy, &format!("upstream/{}", upstream.name), upstream);
+            let first = State::new(upstream, now);
+            store::seed(&key, &first);
+            let snapshot = store::get(&key).unwrap_or(first);
             Slot { key, snapshot, streak: Streak::default() }
         });
         let board = Board { slots: slots.collect(), permits: 0 };
@@ -72,7 +68,9 @@ impl Worker {
         let rotations = RefCell::new(rotations.collect());
         let counters = Counters::default();
         counters.define(&policy);
-        Worker { board: RefCell::new(board), rotations, counters, id: abi::random(), policy }
+        let worker = Worker { board: RefCell::new(board), rotations, counters, id: abi::random(), policy };
+        store::seed(&worker.leader_key(), &Lease::none());
+        worker
     }
 
     /// What is to happen to a request. Nothing, should the VM's state be in use: that can't be, as the
@@ -146,11 +144,18 @@ impl Worker {
         self.update(id, |upstream, state| state.checked(upstream, now, generation, result));
     }
 
-    /// A key for what all VMs with the same checks share.
-    pub fn checks_key(&self, what: &str) -> String {
-        let mut hasher = XxHash64::with_seed(LAYOUT.into());
-        self.policy.upstreams.hash(&mut hasher);
-        format!("graygate/{}/{what}/{:016x}", self.policy.name, hasher.finish())
+    /// Whether this VM leads the checks, for `span` from now on. Leadership is that of one set of upstreams:
+    /// a policy that checks others has a leader of its own.
+    pub fn leads(&self, now: Time, span: Duration) -> bool {
+        let claim = store::update(&self.leader_key(), |current| {
+            let claim = Lease::claim(current, self.id, now, span);
+            (claim.is_some(), claim)
+        });
+        claim.unwrap_or(false)
+    }
+
+    fn leader_key(&self) -> String {
+        key(&self.policy, "leader", &self.policy.upstreams)
     }
 
     /// Applies one update to the shared state, takes the result as the snapshot, and makes a transition
@@ -218,12 +223,12 @@ impl Readiness for Snapshot<'_> {
     }
 }
 
-/// The store's key for what is known of an upstream. It holds whatever the state depends on, so that a
-/// change of anything else, such as weights, loses nothing.
-fn key(policy: &Policy, upstream: &Upstream) -> String {
+/// A key of the store. It holds a hash of what the value depends on, so that a change of anything else,
+/// such as weights, loses nothing.
+fn key(policy: &Policy, what: &str, depends_on: &impl Hash) -> String {
     let mut hasher = XxHash64::with_seed(LAYOUT.into());
-    upstream.hash(&mut hasher);
-    format!("graygate/{}/upstream/{}/{:016x}", policy.name, upstream.name, hasher.finish())
+    depends_on.hash(&mut hasher);
+    format!("graygate/{}/{what}/{:016x}", policy.name, hasher.finish())
 }
 
 /// The proxy's wall clock. It always has one; without it, time would stand still.

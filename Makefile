@@ -1,0 +1,49 @@
+# The front door: `make` lists what there is. The scripts in .ci install what they
+# need, say so, and do nothing the second time.
+.PHONY: help wasm tool demo up test lint unit wasm-test integration configs venv clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
+
+wasm: ## build the filter: dist/graygate.wasm
+	@.ci/wasm
+
+tool: ## build the command line tool: target/release/graygate
+	cargo build --release --locked --no-default-features --features tool --bin graygate
+
+demo: wasm venv ## show in a real Envoy what graygate does, in half a minute
+	@.venv/bin/python envoy/demo.py
+
+up: wasm venv ## leave Envoy with graygate running, for curl, until Ctrl-C
+	@.venv/bin/python envoy/demo.py up
+
+# Fastest first. One after the other: they would share the same cores.
+test: ## all checks and tests
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory wasm-test
+	@$(MAKE) --no-print-directory configs
+	@$(MAKE) --no-print-directory integration
+
+lint: ## formatting and clippy
+	cargo fmt --check
+	cargo clippy --all-targets --locked --no-default-features --features tool -- -D warnings
+	cargo clippy --lib --locked --features host -- -D warnings
+
+unit: ## unit and property tests, native
+	cargo test --locked --no-default-features --features tool
+
+wasm-test: ## the core's tests on wasm32, under Node
+	@.ci/wasm-test
+
+configs: tool venv ## the configurations in envoy/, read by Envoy and the tool
+	@.ci/configs
+
+integration: wasm tool venv ## behaviour in a real Envoy
+	.venv/bin/python -m pytest tests
+
+venv:
+	@.ci/venv
+
+clean: ## remove what was built; what was installed stays
+	rm -rf target dist

@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""The demo: a real Envoy, two versions of a service, and what graygate does when they fail.
+
+Every line of the table is measured as it is printed. The exit code is 1 if one of
+them is not as it should be. `demo.py up` leaves all running instead, for curl.
+"""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT / "tests"))
+
+from harness.client import Response, get  # noqa: E402
+from harness.envoy import Envoy  # noqa: E402
+from harness.load import Answer, Load, Request, drive  # noqa: E402
+from harness.local import FILTER_FILE, Local, discovery  # noqa: E402
+from harness.wait import until  # noqa: E402
+
+USERS = 10_000
+PROBES = 1_000
+# No failure for so long counts as "over".
+CALM = 1.0
+
+
+class Service:
+    """One version of the demo service, as a process that can be killed, stopped and started."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name, self.port = name, port
+
+    def __enter__(self) -> Service:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def start(self) -> None:
+        command = [sys.executable, str(PROJECT / "envoy/upstream.py"), "--name", self.name, "--port", str(self.port)]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        until(lambda: get(self.port, "/healthz").status == 200, 10, f"{self.name} on port {self.port}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def count(self) -> int:
+        return int(get(self.port, "/count").body)
+
+
+class Table:
+    """Lines of what, measured and wanted; remembers whether one was not as it should be."""
+
+    def __init__(self) -> None:
+        self.good = True
+        self.line("", "WHAT", "MEASURED", "SHOULD BE")
+
+    def row(self, what: str, measured: str, wanted: str, good: bool) -> None:
+        self.good &= good
+        self.line("ok " if good else "NOT", what, measured, wanted)
+
+    def line(self, *cells: str) -> None:
+        widths = (3, 48, 44, 0)
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths)).rstrip(), flush=True)
+
+
+class Demo:
+    def __init__(self, envoy: Envoy, v1: Service, v2: Service) -> None:
+        self.envoy, self.v1, self.v2 = envoy, v1, v2
+        self.gray, self.plain = envoy.port("graygate"), envoy.port("plain")
+        self.users = [Request("/reviews", {"x-user-id": f"user-{number}"}) for number in range(USERS)]
+        self.table = Table()
+
+    def run(self) -> bool:
+        until(lambda: get(self.gray, "/readyz").status == 200, 10, "/readyz 200")
+        self.probes()
+        first = self.split()
+        raised = self.raise_weight(first)
+        self.kill_canary(raised)
+        self.hang_last()
+        self.recover(raised)
+        return self.table.good
+
+    def probes(self) -> None:
+        before = self.v1.count() + self.v2.count()
+        for path in ("/livez", "/readyz"):
+            right = sum(answer.status == 200 for answer in drive(self.gray, [Request(path)] * PROBES))
+            self.table.row(f"{path} asked {PROBES} times", f"{right} times 200", f"{PROBES}", right == PROBES)
+        reached = self.v1.count() + self.v2.count() - before
+        self.table.row("of these, requests that reached an app", f"{reached}", "0", reached == 0)
+
+    def split(self) -> list[Answer]:
+        first = drive(self.gray, self.users)
+        self.share("v2 has weight 10 of 100", first, 10)
+        moved = changes(first, drive(self.gray, self.users))
+        self.table.row("the same users again: moved", f"{moved}", "0", moved == 0)
+        return first
+
+    def raise_weight(self, before: list[Answer]) -> list[Answer]:
+        refusal = self.envoy.put(FILTER_FILE, discovery("raised", {"v1": 70, "v2": 30}))
+        if refusal:
+            raise SystemExit(f"{FILTER_FILE}: refused by Envoy: {refusal}")
+        after = drive(self.gray, self.users)
+        self.share("weight of v2 raised to 30, no restart", after, 30)
+        ahead, back = changes(before, after, "v1", "v2"), changes(before, after, "v2", "v1")
+        self.table.row("moved from v1 to v2", f"{ahead} users", "only these", ahead > 0)
+        self.table.row("moved back from v2 to v1", f"{back} users", "0", back == 0)
+        return after
+
+    def share(self, what: str, answers: list[Answer], percent: int) -> None:
+        share = 100 * sum(answer.version == "v2" for answer in answers) / len(answers)
+        served = all(answer.status == 200 for answer in answers)
+        measured = f"{share:.2f} % of {len(answers)} users on v2"
+        self.table.row(what, measured, f"{percent} % ± 1", served and abs(share - percent) < 1)
+
+    def kill_canary(self, placed: list[Answer]) -> None:
+        canary = [user for user, answer in zip(self.users, placed) if answer.version == "v2"]
+        with Load(self.gray, canary, rate=500) as load:
+            until(lambda: len(load.answers) > 250, 10, "250 answers to v2's users")
+            killed = time.monotonic()
+            self.v2.kill()
+            until(lambda: self.moved_over(load, killed), 15, "v2's users served by v1")
+        after = load.since(killed)
+        failed = [answer for answer in after if answer.status != 200]
+        last = max((answer.answered for answer in failed), default=min(answer.answered for answer in after))
+        # Timed to the end of the last failure: from there on, every request is served.
+        took = last - killed
+        self.table.row("v2 killed under 500 requests/s: on v1 after", f"{took:.2f} s", "under 2 s", took < 2)
+        measured = f"{len(failed)} of {len(after)}"
+        self.table.row("requests that failed in between", measured, "few", len(failed) < 100)
+
+    @staticmethod
+    def moved_over(load: Load, killed: float) -> bool:
+        latest = load.since(max(killed, time.monotonic() - CALM))
+        calm = time.monotonic() - killed > CALM and len(latest) > 50
+        return calm and all(answer.status == 200 and answer.version == "v1" for answer in latest)
+
+    def hang_last(self) -> None:
+        self.v1.process.send_signal(signal.SIGSTOP)
+        hung = time.monotonic()
+        # Impatient, so that a request that hangs doesn't hide the moment.
+        until(lambda: gated(get(self.gray, "/reviews", timeout=0.1)), 15, "503 from graygate with v1 hung")
+        took = time.monotonic() - hung
+        self.table.row("v1 hangs too: noticed after", f"{took:.2f} s", "under 5 s", took < 5)
+        times = []
+        for _ in range(100):
+            asked = time.monotonic()
+            answer = get(self.gray, "/reviews")
+            times.append(time.monotonic() - asked)
+        median = statistics.median(times) * 1000
+        measured = f"{answer.status} in {median:.1f} ms (median of 100)"
+        self.table.row("a request then", measured, "503, under 5 ms", gated(answer) and median < 5)
+        asked = time.monotonic()
+        without = get(self.plain, "/reviews")
+        waited = time.monotonic() - asked
+        self.table.row("the same without graygate", f"{without.status} after {waited:.1f} s", "a wait", waited > 1)
+        print(f"     graygate's answer: retry-after: {answer.headers['retry-after']}; {answer.text.strip()}")
+
+    def recover(self, placed: list[Answer]) -> None:
+        self.v1.process.send_signal(signal.SIGCONT)
+        self.v2.start()
+        back = time.monotonic()
+        # Enough users that both versions must let through more than a trial.
+        sample = slice(0, 300)
+        before, users = placed[sample], self.users[sample]
+        until(lambda: not changes(before, drive(self.gray, users)), 20, "all users on their version")
+        took = time.monotonic() - back
+        self.table.row("both back: all served by their own version after", f"{took:.2f} s", "under 10 s", took < 10)
+        final = drive(self.gray, self.users)
+        lost = changes(placed, final)
+        self.table.row("users not where they were before", f"{lost} of {USERS}", "0", lost == 0)
+
+
+def changes(before: list[Answer], after: list[Answer], was: str | None = None, now: str | None = None) -> int:
+    """How many users are served by another version than before; of those from `was` to `now` if given."""
+    moves = [(a.version, b.version) for a, b in zip(before, after) if a.version != b.version]
+    return len([move for move in moves if was is None or move == (was, now)])
+
+
+def gated(answer: Response) -> bool:
+    return answer.status == 503 and "retry-after" in answer.headers
+
+
+def stay_up(envoy: Envoy, local: Local) -> None:
+    gray, plain = envoy.port("graygate"), envoy.port("plain")
+    print(f"""\
+Envoy runs with graygate, and v1 and v2 behind it. Try:
+
+  curl -i 127.0.0.1:{gray}/readyz                          answered at the proxy
+  curl -i 127.0.0.1:{gray}/hello -H 'x-user-id: alice'     alice's version, always the same
+  curl -i 127.0.0.1:{gray}/hello -H 'x-tester: true'       testers get v2
+  curl -i 127.0.0.1:{plain}/hello                           Envoy without graygate
+  curl -s 127.0.0.1:{envoy.admin_port}/stats/prometheus | grep ^graygate_
+
+The policy is in {FILTER_FILE}: edit a copy and mv it there. Logs are in
+{envoy.directory}. Ctrl-C ends all.""", flush=True)
+    with suppress(KeyboardInterrupt):
+        signal.pause()
+
+
+def main() -> int:
+    staying = sys.argv[1:] == ["up"]
+    if sys.argv[1:] and not staying:
+        print(f"demo.py: argument {sys.argv[1]!r}; allowed: none, or \"up\"", file=sys.stderr)
+        return 2
+    if not (PROJECT / "dist/graygate.wasm").exists():
+        print("dist/graygate.wasm: not there; build it with: make wasm", file=sys.stderr)
+        return 1
+    local = Local()
+    for port, other in local.moved.items():
+        print(f"port {port} is taken; using {other} instead")
+    # For curl, the project's own files are live; the demo edits a copy.
+    setting = {"links": ("dist", "envoy")} if staying else {"files": {FILTER_FILE: discovery("first")}}
+    # As an exception, so that what was started is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with ExitStack() as stack:
+        v1 = stack.enter_context(Service("v1", local.port(8081)))
+        v2 = stack.enter_context(Service("v2", local.port(8082)))
+        envoy = stack.enter_context(Envoy(local.document, concurrency=2, **setting))
+        if staying:
+            stay_up(envoy, local)
+            return 0
+        try:
+            good = Demo(envoy, v1, v2).run()
+        except AssertionError as error:
+            print(f"NOT  {error}\n--- the end of Envoy's log ---\n{envoy.tail()}")
+            good = False
+        return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

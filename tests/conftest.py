@@ -1,0 +1,76 @@
+"""Fixtures that most tests share: two upstreams, a policy over them, and a way to start Envoy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from harness.config import Policy, bootstrap
+from harness.envoy import Envoy
+from upstream import Upstream
+
+
+@pytest.fixture
+def v1() -> Iterator[Upstream]:
+    with Upstream("v1") as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def v2() -> Iterator[Upstream]:
+    with Upstream("v2") as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def policy() -> dict[str, Any]:
+    """Two versions, 90 to 10, checked five times a second. Fresh for each test: change it freely."""
+    check = {
+        "httpGet": {"path": "/healthz"},
+        "periodSeconds": 0.2,
+        "timeoutSeconds": 0.2,
+        "failureThreshold": 2,
+    }
+    versions = [
+        {"name": "v1", "upstream": "reviews-v1", "weight": 90, "default": True},
+        {"name": "v2", "upstream": "reviews-v2", "weight": 10, "match": [{"headers": {"x-tester": {"exact": "true"}}}]},
+    ]
+    release = {
+        "name": "reviews",
+        "steer": {"header": "x-gray-version"},
+        "hashOn": [{"httpHeaderName": "x-user-id"}, {"httpCookie": {"name": "user"}}],
+        "versions": versions,
+    }
+    return {
+        "name": "reviews",
+        "upstreams": {name: {"cluster": name, "readinessProbe": dict(check)} for name in ("reviews-v1", "reviews-v2")},
+        "probes": {
+            "liveness": {"path": "/livez"},
+            "readiness": {"path": "/readyz", "checks": [{"upstream": "reviews-v1"}]},
+        },
+        "releases": [release],
+        "gates": [{"upstream": "reviews-v1", "reply": {"retryAfterSeconds": 2}}],
+    }
+
+
+@pytest.fixture
+def start(v1: Upstream, v2: Upstream) -> Iterator[Callable[..., Envoy]]:
+    """`envoy = start(policy, delivery="ecds", concurrency=1)`, over v1 and v2; ended with the test."""
+    with ExitStack() as stack:
+
+        def start_envoy(policy: Policy, concurrency: int = 2, **options: Any) -> Envoy:
+            ports = {"reviews-v1": v1.port, "reviews-v2": v2.port}
+            return stack.enter_context(Envoy(bootstrap(policy, ports, **options), concurrency=concurrency))
+
+        yield start_envoy
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Any:
+    """A failed test shows the end of the log of each Envoy that a fixture still holds."""
+    report = yield
+    if report.failed:
+        report.sections += [(f"Envoy log, process {envoy.pid}", envoy.tail()) for envoy in Envoy.running]
+    return report

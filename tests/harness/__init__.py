@@ -1,0 +1,1 @@
+"""What the tests and the demo stand on: a real Envoy, its configuration, clients and load."""

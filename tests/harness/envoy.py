@@ -1,0 +1,237 @@
+"""A real Envoy as a context manager: started, asked, given new policies, ended by process id."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from . import client
+from .config import Config, Policy, Tree
+from .wait import until
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def binary() -> str:
+    """ENVOY if set, else the one installed beside this Python, else one on PATH."""
+    beside = Path(sys.executable).with_name("envoy")
+    found = os.environ.get("ENVOY") or (str(beside) if beside.exists() else shutil.which("envoy"))
+    if not found or not shutil.which(found):
+        raise FileNotFoundError(f"Envoy: {found}: no such program; set ENVOY to one, or install tests/requirements.txt")
+    return found
+
+
+def replace_file(path: Path, content: Any) -> None:
+    """By rename, which is the one change of a file that Envoy watches for. JSON is YAML too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(content if isinstance(content, str) else json.dumps(content, indent=1))
+    fresh.rename(path)
+
+
+class Envoy:
+    """Runs in a directory of its own, with links to directories of the project in it.
+
+    `config` is a `Config`, or a whole bootstrap as a dict, then with the other files
+    it refers to in `files`.
+    """
+
+    running: ClassVar[list[Envoy]] = []
+
+    def __init__(
+        self,
+        config: Config | Tree,
+        *,
+        concurrency: int = 2,
+        drain_seconds: int = 1,
+        log_level: str = "info",
+        files: Mapping[str, Any] = {},
+        links: Sequence[str] = ("dist",),
+    ) -> None:
+        self.config = config
+        self._links = links
+        self._options = [
+            *("--concurrency", str(concurrency)),
+            *("--drain-time-s", str(drain_seconds), "--drain-strategy", "immediate"),
+            *("--parent-shutdown-time-s", str(drain_seconds + 1)),
+            *("--log-level", log_level, "--component-log-level", "main:warning"),
+            # The default of ten seconds would keep access log lines back.
+            *("--file-flush-interval-msec", "50"),
+            "--disable-hot-restart",
+        ]
+        self._files = dict(files)
+        self._version = 1
+
+    # -- life -------------------------------------------------------------------
+
+    def __enter__(self) -> Envoy:
+        self.directory = Path(tempfile.mkdtemp(prefix="graygate-envoy-"))
+        for name in self._links:
+            (self.directory / name).symlink_to(PROJECT / name)
+        for name, content in self._files.items():
+            replace_file(self.directory / name, content)
+        config = self.config
+        if isinstance(config, Config) and config.dynamic_file:
+            replace_file(self.directory / config.dynamic_file, config.discovery(str(self._version)))
+        document = config.document() if isinstance(config, Config) else config
+        replace_file(self.directory / "bootstrap.json", document)
+        self._process = subprocess.Popen(
+            [binary(), "-c", "bootstrap.json", "--admin-address-path", "admin.address", *self._options],
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=(self.directory / "stdout.log").open("wb"),
+            stderr=(self.directory / "envoy.log").open("wb"),
+        )
+        Envoy.running.append(self)
+        try:
+            until(self._live, 20, "Envoy LIVE")
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(self, _: object = None, failure: BaseException | None = None, *__: object) -> None:
+        Envoy.running.remove(self)
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if failure:
+            failure.add_note(f"--- the end of Envoy's log ---\n{self.tail()}")
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _live(self) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(f"Envoy ended with exit code {self._process.returncode}")
+        # A listener that waits for its first configuration holds Envoy back from LIVE.
+        return bool(self.admin_port) and self.admin("/ready").strip() == "LIVE"
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    # -- what it says -----------------------------------------------------------
+
+    @property
+    def admin_port(self) -> int:
+        """0 until Envoy has bound it."""
+        file = self.directory / "admin.address"
+        text = file.read_text() if file.exists() else ""
+        return int(text.rpartition(":")[2] or 0)
+
+    def admin(self, path: str, method: str = "GET") -> str:
+        return client.get(self.admin_port, path, method=method).text
+
+    def port(self, name: str = "graygate") -> int:
+        """A listener's port, once it listens."""
+        return until(lambda: self.ports().get(name), 10, f"listener {name} bound")
+
+    def ports(self) -> dict[str, int]:
+        listeners = json.loads(self.admin("/listeners?format=json")).get("listener_statuses", [])
+        return {entry["name"]: entry["local_address"]["socket_address"]["port_value"] for entry in listeners}
+
+    def stats(self, prefix: str = "") -> dict[str, Any]:
+        """Counters and gauges (int) and texts (str) whose name starts so."""
+        answer = self.admin(f"/stats?format=json&filter={quote('^' + re.escape(prefix))}")
+        return {stat["name"]: stat["value"] for stat in json.loads(answer)["stats"] if "value" in stat}
+
+    def counter(self, metric: str, **tags: str) -> int:
+        """The sum of a counter of the filter over all label sets with these labels.
+
+        `from` is written `from_`: `counter("graygate_transitions_total", from_="ready")`.
+        """
+        wanted = {name.rstrip("_"): value for name, value in tags.items()}
+        total = 0
+        for name, value in self.stats(f"wasmcustom.{metric}.").items():
+            labels = dict(re.findall(r"(\w+)=\.=(.*?);\.;", name))
+            total += value if wanted.items() <= labels.items() else 0
+        return total
+
+    def prometheus(self) -> str:
+        return self.admin("/stats/prometheus")
+
+    def logs(self) -> str:
+        """Envoy's log so far, with the filter's lines in it."""
+        return (self.directory / "envoy.log").read_text(errors="replace")
+
+    def tail(self, lines: int = 40) -> str:
+        return "\n".join(self.logs().splitlines()[-lines:])
+
+    def access_log(self, listener: str = "graygate") -> list[dict[str, Any]]:
+        """One dict per finished request. Lines come some 50 ms late: poll for them."""
+        file = self.directory / f"{listener}.access.log"
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    # -- new policies -----------------------------------------------------------
+
+    def publish(self, policy: Policy, timeout: float = 10.0) -> str:
+        """Put a policy to a running Envoy, and wait for its word: "" if taken, else why not."""
+        if not isinstance(self.config, Config) or not self.config.dynamic_file:
+            raise ValueError('publish: this Envoy\'s filter is static; allowed: delivery "ecds" or "lds"')
+        self.config = self.config.with_policy(policy)
+        self._version += 1
+        return self.put(self.config.dynamic_file, self.config.discovery(str(self._version)), timeout)
+
+    def put(self, file: str, discovery: Tree, timeout: float = 10.0) -> str:
+        """The same with a whole discovery response, whose version_info is a new one.
+
+        Taken is what the main thread says; each worker follows within milliseconds.
+        A refusal is what the filter logged at the time, and Envoy's error, which alone
+        holds no more than that the plugin could not be created.
+        """
+        logged, refused = len(self.logs()), self.refusals()
+        version = discovery["version_info"]
+        replace_file(self.directory / file, discovery)
+
+        def verdict() -> str | None:
+            if self.refusals() > refused:
+                return "refused"
+            return "taken" if self.live_version() == version else None
+
+        if until(verdict, timeout, f"{file} version {version} taken or refused by Envoy") == "taken":
+            return ""
+        # A log entry may have several lines: it ends where the next one's time begins.
+        entry = r"(?s)(?:wasm log graygate|config update rejected): (.*?)(?=\n\[\d{4}-|\n*\Z)"
+        return "\n".join(re.findall(entry, self.logs()[logged:]))
+
+    def refusals(self) -> int:
+        """Dynamic configurations refused so far."""
+        return self._discovery("update_rejected") + self._discovery("update_failure")
+
+    def live_version(self) -> str:
+        """The version_info of the latest dynamic configuration that Envoy took."""
+        # Not from the configuration dump: a listener updated in place keeps its first
+        # version there, and a filter shows even one that was refused.
+        warming = self.stats("listener_manager.total_listeners_warming").values()
+        return "" if any(warming) else str(self._discovery("version_text"))
+
+    def error_state(self) -> str:
+        """What the configuration dump says of a refused listener; "" if it wasn't."""
+        dumps = json.loads(self.admin("/config_dump"))["configs"]
+        listeners = [entry for dump in dumps for entry in dump.get("dynamic_listeners", [])]
+        details = [entry["error_state"].get("details", "") for entry in listeners if "error_state" in entry]
+        return details[0] if details else ""
+
+    def _discovery(self, stat: str) -> Any:
+        names = ("listener_manager.lds", "extension_config_discovery.http_filter.graygate")
+        for prefix in names:
+            for name, value in self.stats(f"{prefix}.{stat}").items():
+                if name == f"{prefix}.{stat}":
+                    return value
+        return 0

@@ -1,0 +1,78 @@
+"""The configuration in `envoy/` as it stands, save for ports that something else has taken."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from .config import Tree
+from .envoy import PROJECT
+
+FILTER_FILE = "envoy/graygate.yaml"
+
+
+def load(name: str) -> Tree:
+    return yaml.safe_load((PROJECT / name).read_text())
+
+
+def socket_addresses(tree: Any) -> Iterator[Tree]:
+    if isinstance(tree, dict):
+        for name, child in tree.items():
+            if name == "socket_address":
+                yield child
+            else:
+                yield from socket_addresses(child)
+    elif isinstance(tree, list):
+        for child in tree:
+            yield from socket_addresses(child)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def taken(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do it; without, a port whose last connections linger looks taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+        return False
+
+
+class Local:
+    """`moved` maps each port of envoy.yaml that could not be had to the one in its place.
+
+    With `own_ports=False` all are moved, for tests that run beside a local Envoy.
+    """
+
+    def __init__(self, own_ports: bool = True) -> None:
+        self.document = load("envoy/envoy.yaml")
+        self.moved: dict[int, int] = {}
+        for address in socket_addresses(self.document):
+            port = address["port_value"]
+            if not own_ports or taken(port):
+                address["port_value"] = self.moved.setdefault(port, free_port())
+
+    def port(self, port: int) -> int:
+        return self.moved.get(port, port)
+
+
+def discovery(version: str, weights: Mapping[str, int] = {}) -> Tree:
+    """The filter with its policy; with other weights, if given, for the first release's versions."""
+    response = load(FILTER_FILE)
+    response["version_info"] = version
+    configuration = response["resources"][0]["typed_config"]["config"]["configuration"]
+    policy = json.loads(configuration["value"])
+    for each in policy["releases"][0]["versions"]:
+        each["weight"] = weights.get(each["name"], each["weight"])
+    configuration["value"] = json.dumps(policy)
+    return response

@@ -1,0 +1,28 @@
+"""The command line tool, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .envoy import PROJECT
+
+BINARY = PROJECT / "target" / "release" / "graygate"
+
+
+def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [str(BINARY), *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=30, check=False)
+
+
+def explain(directory: Path, policy: Mapping[str, Any], questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the filter would decide for each of these requests, as the tool says."""
+    file = directory / "policy.json"
+    file.write_text(json.dumps(policy))
+    lines = "".join(json.dumps(question) + "\n" for question in questions)
+    done = run("explain", "--policy", file, "--json", "--requests", "-", stdin=lines)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,0 +1,29 @@
+"""Waiting without sleeping blindly: a condition, a deadline, and what was waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], timeout: float = 10.0, what: str = "the condition", every: float = 0.02) -> T:
+    """Ask until the condition is truthy, and return its value.
+
+    An AssertionError names what was waited for and the last value. An OSError counts
+    as "not yet", because what is waited for is often a server that comes up.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            value = condition()
+            if value:
+                return value
+            last = repr(value)
+        except OSError as error:
+            last = repr(error)
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what}; last value: {last}")
+        time.sleep(every)

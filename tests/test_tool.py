@@ -1,0 +1,79 @@
+"""The command line tool: what it says and how it ends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from harness.tool import run
+
+
+@pytest.fixture
+def file(policy, tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump(policy))
+    return path
+
+
+def test_check_takes_json_and_yaml(policy, file, tmp_path):
+    as_json = tmp_path / "policy.json"
+    as_json.write_text(json.dumps(policy))
+    for path in (file, as_json):
+        done = run("check", path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"{path}: policy reviews: no problems: 2 upstreams, 2 probes, 1 release, 1 gate\n"
+    assert run("check", "-", stdin=json.dumps(policy)).returncode == 0
+
+
+def test_check_prints_all_problems_and_ends_with_1(policy, file):
+    policy["releases"][0]["versions"][0]["wieght"] = 1
+    policy["gates"][0]["upstream"] = "reviews-v3"
+    policy["rollout"] = {"percent": 25}
+    file.write_text(yaml.safe_dump(policy, sort_keys=False))
+    done = run("check", file)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        f"{file}: rollout: not supported yet",
+        f'{file}: releases[0].versions[0].wieght: unknown field; did you mean "weight"?',
+        f'{file}: gates[0].upstream: "reviews-v3" is no upstream; allowed: reviews-v1, reviews-v2',
+        f"{file}: 3 problems",
+    ]
+
+
+def test_a_repeated_key_is_a_problem_in_yaml_too(file):
+    file.write_text("name: a\nname: b\n")
+    done = run("check", file)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, f"{file}: name: given twice; allowed: once")
+
+
+@pytest.mark.parametrize("text", ["", "a: b: c", "{", "- 1", "\0", "&a [*a]"])
+def test_a_document_that_can_not_be_read_is_a_problem(file, text):
+    file.write_text(text)
+    assert run("check", file).returncode == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["chekc"], ["check"], ["check", "/not/there"], ["explain"]])
+def test_wrong_usage_ends_with_2(arguments):
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr
+
+
+def test_explain_says_what_and_why(file):
+    done = run("explain", "--policy", file, "--header", "x-user-id=alice", "--path", "/api")
+    assert done.stdout.splitlines() == [
+        "request   GET /api for localhost",
+        "release   reviews: v1 (sticky): header x-user-id is in bucket 6405; it holds 1000 to 9999",
+        "decision  forward",
+        "          with x-gray-version: v1",
+    ]
+
+
+def test_explain_takes_readiness_as_told(file):
+    done = run("explain", "--policy", file, "--header", "x-tester=true", "--not-ready", "reviews-v2")
+    assert "v1 (fallback): the upstream of v2 is not ready" in done.stdout
+    done = run("explain", "--policy", file, "--header", "x-user-id=alice", "--not-ready", "reviews-v1")
+    assert "decision  reply 503: the gate on upstream reviews-v1" in done.stdout
+    done = run("explain", "--policy", file, "--not-ready", "reviews-v9")
+    assert done.returncode == 2 and "allowed: reviews-v1, reviews-v2" in done.stderr
