@@ -196,7 +196,12 @@ impl State {
             }
             Err(failure) if self.checks.failed >= check.failure_threshold => match self.phase {
                 Phase::NotReady { .. } => None,
-                _ => self.enter(Phase::NotReady { until: None }, Reason::CheckFailed(failure), now),
+                _ => {
+                    if let Some(breaker) = &upstream.breaker {
+                        self.forget(breaker, now);
+                    }
+                    self.enter(Phase::NotReady { until: None }, Reason::CheckFailed(failure), now)
+                }
             },
             _ => None,
         }
@@ -293,10 +298,16 @@ impl State {
         }
     }
 
+    /// Forgets earlier trips where the phase that ends was a healthy time.
+    fn forget(&mut self, breaker: &Breaker, now: Time) {
+        if self.phase == Phase::Ready && now.since(self.since) >= breaker.max_not_ready_for {
+            self.trips = 0;
+        }
+    }
+
     fn trip(&mut self, breaker: &Breaker, reason: Reason, now: Time, random: u64) -> Option<Transition> {
-        let healthy =
-            matches!(self.phase, Phase::Ready) && now.since(self.since) >= breaker.max_not_ready_for;
-        self.trips = if healthy { 1 } else { self.trips.saturating_add(1) };
+        self.forget(breaker, now);
+        self.trips = self.trips.saturating_add(1);
         let wait = wait(breaker, self.trips, random);
         self.enter(Phase::NotReady { until: Some(now + wait) }, reason, now)
     }

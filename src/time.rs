@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(u64);
 
+/// The most that two workers' readings of the clock may be apart, or a clock be set back unnoticed.
+const APART: Duration = Duration::from_secs(1);
+
 impl Time {
     /// The point `millis` milliseconds after the epoch.
     pub const fn from_millis(millis: u64) -> Self {
@@ -31,9 +34,10 @@ impl Time {
     /// Whether `deadline` has come, where it was set at most `ahead` in advance.
     ///
     /// A deadline further away than `ahead` was set before the clock jumped back. It counts as due, so
-    /// that no jump makes anything wait longer than its own setting.
+    /// that no jump makes anything wait longer than its own setting. A second more is no jump: workers read
+    /// the clock one after another, so what one has just set may lie ahead of what another read before.
     pub fn is_due(self, deadline: Time, ahead: Duration) -> bool {
-        deadline <= self || deadline > self + ahead
+        deadline <= self || deadline > self + ahead + APART
     }
 }
 
@@ -71,6 +75,13 @@ mod tests {
         let deadline = before + SECOND;
         let after = Time::from_millis(40_000);
         assert!(after.is_due(deadline, SECOND));
+    }
+
+    #[test]
+    fn a_deadline_set_a_moment_ahead_of_this_clock_is_not_due() {
+        let now = Time::from_millis(10_000);
+        let deadline = Time::from_millis(10_001) + SECOND;
+        assert!(!now.is_due(deadline, SECOND));
     }
 
     #[test]

@@ -1,1 +1,578 @@
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
+use super::*;
+use crate::readiness::check::CheckFailure;
+use crate::readiness::streak::Streak;
+use crate::readiness::{Reason, State};
+use crate::time::Time;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const DOWN: Standing = Standing::NotReady(Reason::CheckFailed(CheckFailure::Status(500)));
+const TRIAL: Standing = Standing::Trial(Reason::WaitOver);
+
+/// Users of the release `reviews`, weights 80 and 20: see the golden vectors of the hash.
+const ON_V1: &str = "alice";
+const ON_V2: &str = "jane.doe@example.com";
+
+const REVIEWS: &str = r#"{"name":"reviews","match":[{"uri":{"prefix":"/api"}}],"steer":{"header":"x-v"},
+    "hashOn":[{"httpHeaderName":"x-user"}],"versions":[
+    {"name":"v1","upstream":"one","weight":80,"default":true},
+    {"name":"v2","upstream":"two","weight":20,"match":[{"headers":{"x-tester":{}}}]}]}"#;
+
+/// A policy with the upstreams `one`, `two`, `db` and `mq`.
+fn policy(parts: &str) -> Policy {
+    let text = format!(
+        r#"{{"name":"shop","upstreams":{{"one":{{"cluster":"one"}},"two":{{"cluster":"two"}},
+        "db":{{"cluster":"db"}},"mq":{{"cluster":"mq"}}}}{}{parts}}}"#,
+        if parts.is_empty() { "" } else { "," }
+    );
+    Policy::from_json(text.as_bytes()).unwrap()
+}
+
+fn with_releases(releases: &[&str]) -> Bench {
+    Bench::new(policy(&format!(r#""releases":[{}]"#, releases.join(","))))
+}
+
+fn with_reviews_and_gates(gates: &str) -> Bench {
+    Bench::new(policy(&format!(r#""releases":[{REVIEWS}],"gates":[{gates}]"#)))
+}
+
+/// What is known of the upstreams, with so many permits for those on trial.
+struct Known {
+    standings: Vec<Standing>,
+    permits: Vec<u32>,
+    mint: Mint,
+}
+
+impl Readiness for Known {
+    fn standing(&self, upstream: UpstreamId) -> Standing {
+        self.standings[upstream.0]
+    }
+
+    fn lend(&mut self, upstream: UpstreamId) -> Option<Permit> {
+        assert!(matches!(self.standings[upstream.0], Standing::Trial(_)), "asked with no trial on");
+        let left = &mut self.permits[upstream.0];
+        *left = left.checked_sub(1)?;
+        Some(self.mint.permit())
+    }
+}
+
+/// Makes permits: only a state on trial gives any.
+struct Mint {
+    policy: Policy,
+    state: State,
+    ids: u64,
+}
+
+impl Mint {
+    fn new() -> Self {
+        let text = br#"{"name":"p","upstreams":{"a":{"cluster":"a","circuitBreaker":
+            {"consecutiveFailures":1,"trial":{"requests":100}}}},"gates":[{"upstream":"a"}]}"#;
+        let policy = Policy::from_json(text).unwrap();
+        let upstream = &policy.upstreams[0];
+        let mut state = State::new(upstream, Time::from_millis(0));
+        let mut streak = Streak::default();
+        streak.failed();
+        state.observed(upstream, Time::from_millis(0), 0, streak, 0);
+        state.elapsed(upstream, Time::from_millis(5_000), 0);
+        Mint { policy, state, ids: 0 }
+    }
+
+    fn permit(&mut self) -> Permit {
+        self.ids += 1;
+        self.state.lend(&self.policy.upstreams[0], Time::from_millis(5_000), self.ids).unwrap()
+    }
+}
+
+/// A request; notes which headers it is asked for.
+struct Ask {
+    headers: BTreeMap<String, Vec<u8>>,
+    asked: RefCell<Vec<String>>,
+}
+
+impl Ask {
+    fn to(method: &str, path: &str) -> Self {
+        let ask = Ask { headers: BTreeMap::new(), asked: RefCell::default() };
+        ask.with(":method", method).with(":path", path)
+    }
+
+    fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.headers.insert(name.to_owned(), value.as_ref().to_vec());
+        self
+    }
+}
+
+fn get(path: &str) -> Ask {
+    Ask::to("GET", path)
+}
+
+/// A request of the release's by this user.
+fn by(user: &str) -> Ask {
+    get("/api").with("x-user", user)
+}
+
+impl Request for Ask {
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        self.asked.borrow_mut().push(name.to_owned());
+        self.headers.get(name).map(|value| Cow::Borrowed(value.as_slice()))
+    }
+}
+
+/// A policy, what is known, and the rotations of one worker.
+struct Bench {
+    policy: Policy,
+    known: Known,
+    rotations: Vec<Rotation>,
+}
+
+impl Bench {
+    fn new(policy: Policy) -> Self {
+        let count = policy.upstreams.len();
+        let known =
+            Known { standings: vec![Standing::Ready; count], permits: vec![0; count], mint: Mint::new() };
+        let rotations = policy.releases.iter().map(|release| Rotation::new(release, 0)).collect();
+        Bench { policy, known, rotations }
+    }
+
+    fn id(&self, name: &str) -> UpstreamId {
+        self.policy.upstream_ids().find(|(_, upstream)| upstream.name == name).unwrap().0
+    }
+
+    fn set(mut self, name: &str, standing: Standing) -> Self {
+        let id = self.id(name);
+        self.known.standings[id.0] = standing;
+        self
+    }
+
+    /// The upstream is on trial, with so many permits to give.
+    fn on_trial(mut self, name: &str, permits: u32) -> Self {
+        let id = self.id(name);
+        self.known.permits[id.0] = permits;
+        self.set(name, TRIAL)
+    }
+
+    fn ask(&mut self, ask: Ask) -> Told {
+        let decision = decide(&self.policy, &ask, &mut self.known, &mut self.rotations);
+        let assigned = decision.assignments.iter().map(|assignment| {
+            let release = &self.policy.releases[assignment.release];
+            let version = &release.versions[assignment.version].name;
+            format!("{} {version} by {}", release.name, assignment.reason.code())
+        });
+        let assigned = assigned.collect::<Vec<_>>().join(", ");
+        let permits = decision.permits.iter().map(|(id, _)| self.policy.upstream(*id).unwrap().name.clone());
+        let permits = permits.collect::<Vec<_>>().join(", ");
+        let edit = |edit: &Edit<'_>| match edit.value {
+            Some(value) => format!("{}: {value}", edit.header),
+            None => format!("no {}", edit.header),
+        };
+        let (edits, reply) = match decision.action {
+            Action::Forward(edits) => (Some(edits.iter().map(edit).collect::<Vec<_>>().join(", ")), None),
+            Action::Reply(reply) => (None, Some(reply)),
+        };
+        Told { edits, reply, assigned, permits }
+    }
+}
+
+/// A decision in words.
+#[derive(Debug)]
+struct Told {
+    edits: Option<String>,
+    reply: Option<Reply>,
+    assigned: String,
+    permits: String,
+}
+
+impl Told {
+    #[track_caller]
+    fn is_forwarded(&self, edits: &str) -> &Self {
+        assert_eq!(self.edits.as_deref(), Some(edits), "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    fn is_assigned(&self, assigned: &str) -> &Self {
+        assert_eq!(self.assigned, assigned, "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    fn holds_permits(&self, permits: &str) -> &Self {
+        assert_eq!(self.permits, permits, "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    fn is_gated_by(&self, upstream: &str) -> &Reply {
+        let reply = self.reply.as_ref().unwrap_or_else(|| panic!("{self:?}"));
+        assert!(reply.details.starts_with(&format!("graygate_gate{{shop|{upstream}|")), "{self:?}");
+        reply
+    }
+}
+
+mod nothing {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    /// All parts but the releases.
+    const PARTS: &str = r#""probes":{"liveness":{"path":"/livez"}},"gates":[{"upstream":"db"}],"#;
+
+    #[test]
+    fn happens_while_the_mode_is_off() {
+        let mut bench =
+            Bench::new(policy(&format!(r#""mode":"off",{PARTS}"releases":[{REVIEWS}]"#))).set("db", DOWN);
+        for ask in [get("/livez"), by(ON_V2), by(ON_V1).with("x-v", "v2")] {
+            bench.ask(ask).is_forwarded("").is_assigned("").holds_permits("");
+        }
+        let ask = by(ON_V2);
+        decide(&bench.policy, &ask, &mut bench.known, &mut bench.rotations);
+        assert!(ask.asked.borrow().is_empty());
+    }
+
+    #[test]
+    fn is_asked_of_the_host_where_the_policy_holds_nothing() {
+        let mut bench = Bench::new(policy(""));
+        let ask = by(ON_V2);
+        decide(&bench.policy, &ask, &mut bench.known, &mut bench.rotations);
+        assert!(ask.asked.borrow().is_empty());
+    }
+
+    /// Each is a host call that copies the value.
+    #[test]
+    fn is_asked_of_the_host_twice() {
+        let mut bench = Bench::new(policy(&format!(
+            r#"{PARTS}"releases":[{REVIEWS},{}]"#,
+            REVIEWS.replace("reviews", "again")
+        )));
+        for ask in [by(ON_V2), get("/livez"), get("/other").with("x-v", "v2"), Ask::to("POST", "/livez")] {
+            decide(&bench.policy, &ask, &mut bench.known, &mut bench.rotations);
+            let mut asked = ask.asked.take();
+            asked.sort();
+            let count = asked.len();
+            asked.dedup();
+            assert_eq!(asked.len(), count);
+        }
+    }
+}
+
+mod probes {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn bench() -> Bench {
+        let probes = r#""probes":{"liveness":{"path":"/api/livez"},"readiness":{"path":"/readyz","checks":[{"upstream":"db"}]}}"#;
+        Bench::new(policy(&format!(r#"{probes},"releases":[{REVIEWS}],"gates":[{{"upstream":"db"}}]"#)))
+    }
+
+    #[test]
+    fn are_answered_and_nothing_else_happens() {
+        let mut bench = bench().set("db", DOWN).on_trial("one", 1);
+        let told = bench.ask(get("/api/livez").with("x-user", ON_V1));
+        told.is_assigned("").holds_permits("");
+        assert_eq!(told.reply.unwrap().status, 200);
+        let told = bench.ask(Ask::to("HEAD", "/readyz?verbose"));
+        assert_eq!(told.reply.unwrap().status, 503);
+        bench.ask(get("/api").with("x-user", ON_V1)).holds_permits("one");
+    }
+
+    #[test]
+    fn with_another_method_are_requests_like_any_other() {
+        let mut bench = bench();
+        bench.ask(Ask::to("POST", "/api/livez").with("x-user", ON_V2)).is_forwarded("x-v: v2");
+        bench.ask(Ask::to("POST", "/readyz")).is_forwarded("");
+    }
+
+    #[test]
+    fn take_no_permit_of_an_upstream_on_trial() {
+        let told = bench().on_trial("db", 1).ask(get("/readyz"));
+        told.holds_permits("");
+        assert_eq!(told.reply.unwrap().status, 200);
+    }
+}
+
+mod releases {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn steer_the_requests_they_are_for() {
+        let mut bench = with_releases(&[REVIEWS]);
+        bench.ask(by(ON_V1)).is_forwarded("x-v: v1").is_assigned("reviews v1 by sticky").holds_permits("");
+        bench.ask(by(ON_V2)).is_forwarded("x-v: v2").is_assigned("reviews v2 by sticky");
+        bench.ask(by(ON_V1).with("x-tester", "")).is_forwarded("x-v: v2").is_assigned("reviews v2 by match");
+        bench.ask(get("/other").with("x-user", ON_V2)).is_forwarded("").is_assigned("");
+    }
+
+    #[test]
+    fn deal_requests_with_no_key_out_by_weight() {
+        let mut bench = with_releases(&[REVIEWS]);
+        let mut on_v2 = 0;
+        for _ in 0..1_000 {
+            on_v2 += u32::from(bench.ask(get("/api")).assigned == "reviews v2 by rotation");
+        }
+        assert_eq!(on_v2, 200);
+    }
+
+    #[test]
+    fn overwrite_an_incoming_version_that_they_do_not_trust() {
+        let mut bench = with_releases(&[REVIEWS]);
+        for spoofed in [&b"v2"[..], b"v9", b"", b"\xff"] {
+            bench
+                .ask(by(ON_V1).with("x-v", spoofed))
+                .is_forwarded("x-v: v1")
+                .is_assigned("reviews v1 by sticky");
+        }
+    }
+
+    #[test]
+    fn strip_their_header_from_requests_they_are_not_for() {
+        let other = REVIEWS.replace("reviews", "other").replace("x-v", "x-w");
+        let mut bench = with_releases(&[REVIEWS, &REVIEWS.replace("reviews", "more"), &other]);
+        bench.ask(get("/other").with("x-v", "v2")).is_forwarded("no x-v");
+        bench.ask(get("/other").with("x-w", "\u{1}").with("x-v", "")).is_forwarded("no x-v, no x-w");
+    }
+
+    #[test]
+    fn leave_alone_a_header_that_any_of_them_trusts() {
+        let trusting = REVIEWS
+            .replace("reviews", "inside")
+            .replace("/api", "/inside")
+            .replace(r#""steer""#, r#""trustIncoming":true,"steer""#);
+        let mut bench = with_releases(&[REVIEWS, &trusting]);
+        bench.ask(get("/other").with("x-v", "v2")).is_forwarded("");
+        bench.ask(by(ON_V1).with("x-v", "v2")).is_forwarded("x-v: v1");
+        bench
+            .ask(get("/inside").with("x-v", "v2"))
+            .is_forwarded("x-v: v2")
+            .is_assigned("inside v2 by incoming");
+    }
+
+    #[test]
+    fn that_steer_by_one_header_count_in_the_documents_order() {
+        let second = REVIEWS.replace("reviews", "second").replace("/api", "/");
+        let mut bench = with_releases(&[REVIEWS, &second]);
+        let told = bench.ask(by(ON_V2));
+        told.is_forwarded("x-v: v2").is_assigned("reviews v2 by sticky");
+        assert!(bench.ask(get("/other")).assigned.starts_with("second "));
+    }
+
+    #[test]
+    fn that_steer_by_headers_of_their_own_count_each() {
+        let ratings = REVIEWS.replace("reviews", "ratings").replace("x-v", "x-ratings");
+        let told = with_releases(&[REVIEWS, &ratings]).ask(by(ON_V2).with("x-tester", "1"));
+        told.is_forwarded("x-v: v2, x-ratings: v2").is_assigned("reviews v2 by match, ratings v2 by match");
+    }
+}
+
+mod a_version_that_is_not_ready {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn falls_back_to_the_default_and_the_reason_says_so() {
+        let mut bench = with_releases(&[REVIEWS]).set("two", DOWN);
+        bench.ask(by(ON_V2)).is_forwarded("x-v: v1").is_assigned("reviews v1 by fallback");
+        bench.ask(by("x").with("x-tester", "1")).is_assigned("reviews v1 by fallback");
+        bench.ask(by(ON_V1)).is_assigned("reviews v1 by sticky");
+    }
+
+    #[test]
+    fn falls_back_also_where_a_trusted_hop_named_it() {
+        let trusting = REVIEWS.replace(r#""steer""#, r#""trustIncoming":true,"steer""#);
+        let mut bench = with_releases(&[&trusting]).set("two", DOWN);
+        bench.ask(by(ON_V1).with("x-v", "v2")).is_forwarded("x-v: v1").is_assigned("reviews v1 by fallback");
+    }
+
+    #[test]
+    fn keeps_its_place_in_the_decision() {
+        let mut bench = with_releases(&[REVIEWS]).set("two", DOWN);
+        let ask = by(ON_V2);
+        let decision = decide(&bench.policy, &ask, &mut bench.known, &mut bench.rotations);
+        let assignment = decision.assignments[0];
+        assert_eq!((assignment.version, assignment.reason), (0, release::Reason::Fallback));
+        assert_eq!((assignment.choice.version, assignment.choice.reason), (1, release::Reason::Sticky));
+        assert_eq!(assignment.choice.bucket.unwrap().1, 1839);
+    }
+
+    #[test]
+    fn gets_the_request_all_the_same_where_it_is_the_default() {
+        let mut bench = with_releases(&[REVIEWS]).set("one", DOWN);
+        bench.ask(by(ON_V1)).is_forwarded("x-v: v1").is_assigned("reviews v1 by sticky");
+        let mut bench = bench.set("two", DOWN);
+        bench.ask(by(ON_V2)).is_forwarded("x-v: v1").is_assigned("reviews v1 by fallback");
+    }
+
+    #[test]
+    fn gives_no_turn_away_in_the_rotation() {
+        let mut bench = with_releases(&[REVIEWS]).set("two", DOWN);
+        let fallbacks =
+            (0..100).filter(|_| bench.ask(get("/api")).assigned == "reviews v1 by fallback").count();
+        assert_eq!(fallbacks, 20);
+    }
+}
+
+mod a_version_on_trial {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn takes_a_request_with_a_permit_and_no_more() {
+        let mut bench = with_releases(&[REVIEWS]).on_trial("two", 1);
+        bench.ask(by(ON_V2)).is_assigned("reviews v2 by sticky").holds_permits("two");
+        bench.ask(by(ON_V2)).is_assigned("reviews v1 by fallback").holds_permits("");
+    }
+
+    #[test]
+    fn costs_one_permit_however_often_a_request_needs_it() {
+        let again = REVIEWS.replace("reviews", "again").replace("x-v", "x-w");
+        let parts =
+            format!(r#""releases":[{REVIEWS},{again}],"gates":[{{"upstream":"two"}},{{"upstream":"two"}}]"#);
+        let mut bench = Bench::new(policy(&parts)).on_trial("two", 1);
+        let told = bench.ask(by(ON_V2).with("x-tester", "1"));
+        told.is_forwarded("x-v: v2, x-w: v2").holds_permits("two");
+    }
+
+    #[test]
+    fn that_is_the_default_takes_permits_while_there_are_any() {
+        let mut bench = with_releases(&[REVIEWS]).on_trial("one", 1);
+        bench.ask(by(ON_V1)).is_forwarded("x-v: v1").holds_permits("one");
+        bench.ask(by(ON_V1)).is_forwarded("x-v: v1").holds_permits("");
+    }
+
+    #[test]
+    fn that_is_fallen_back_to_takes_a_permit_too() {
+        let mut bench = with_releases(&[REVIEWS]).set("two", DOWN).on_trial("one", 1);
+        bench.ask(by(ON_V2)).is_assigned("reviews v1 by fallback").holds_permits("one");
+    }
+
+    #[test]
+    fn hands_its_permit_over_even_where_a_gate_answers() {
+        let mut bench = with_reviews_and_gates(r#"{"upstream":"db"}"#).on_trial("two", 1).set("db", DOWN);
+        let told = bench.ask(by(ON_V2));
+        told.is_gated_by("db");
+        told.holds_permits("two");
+    }
+}
+
+mod gates {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn let_requests_pass_while_the_upstream_is_ready() {
+        with_reviews_and_gates(r#"{"upstream":"db"}"#).ask(by(ON_V1)).is_forwarded("x-v: v1");
+    }
+
+    #[test]
+    fn answer_every_request_they_match_whatever_its_version() {
+        let mut bench = with_reviews_and_gates(r#"{"upstream":"db","match":[{"uri":{"prefix":"/api"}}]}"#)
+            .set("db", DOWN);
+        bench.ask(by(ON_V1)).is_gated_by("db");
+        bench.ask(by(ON_V2)).is_gated_by("db");
+        bench.ask(get("/other")).is_forwarded("");
+    }
+
+    #[test]
+    fn on_a_versions_upstream_answer_those_that_go_to_that_version() {
+        let mut bench = with_reviews_and_gates(r#"{"upstream":"one"}"#).set("one", DOWN);
+        bench.ask(by(ON_V1)).is_gated_by("one");
+        bench.ask(by(ON_V2)).is_forwarded("x-v: v2");
+        // Fallen back to it.
+        let mut bench = bench.set("two", DOWN);
+        bench.ask(by(ON_V2)).is_gated_by("one");
+    }
+
+    #[test]
+    fn on_a_version_that_fell_back_let_its_requests_pass() {
+        let mut bench = with_reviews_and_gates(r#"{"upstream":"two"}"#).set("two", DOWN);
+        bench.ask(by(ON_V2)).is_forwarded("x-v: v1").is_assigned("reviews v1 by fallback");
+    }
+
+    /// No version says where it goes, so the gate's own match does.
+    #[test]
+    fn on_a_versions_upstream_hold_for_requests_that_are_for_no_release() {
+        let mut bench = with_reviews_and_gates(r#"{"upstream":"two"}"#).set("two", DOWN);
+        bench.ask(get("/other")).is_gated_by("two");
+    }
+
+    #[test]
+    fn answer_in_the_documents_order() {
+        let mut bench = with_reviews_and_gates(r#"{"upstream":"mq"},{"upstream":"db"}"#).set("db", DOWN);
+        bench.ask(by(ON_V1)).is_gated_by("db");
+        let mut bench = bench.set("mq", DOWN);
+        bench.ask(by(ON_V1)).is_gated_by("mq");
+    }
+
+    #[test]
+    fn on_trial_let_those_with_a_permit_pass() {
+        let mut bench = with_reviews_and_gates(r#"{"upstream":"db"}"#).on_trial("db", 1);
+        bench.ask(by(ON_V1)).is_forwarded("x-v: v1").holds_permits("db");
+        let told = bench.ask(by(ON_V1));
+        assert_eq!(told.is_gated_by("db").details, "graygate_gate{shop|db|wait-over}");
+    }
+
+    #[test]
+    fn on_a_default_version_on_trial_hold_back_those_with_no_permit() {
+        let mut bench = with_reviews_and_gates(r#"{"upstream":"one"}"#).on_trial("one", 1);
+        bench.ask(by(ON_V1)).is_forwarded("x-v: v1").holds_permits("one");
+        bench.ask(by(ON_V1)).is_gated_by("one");
+    }
+
+    #[test]
+    fn answer_503_with_the_upstream_and_the_reason() {
+        let mut bench = with_reviews_and_gates(r#"{"upstream":"db"}"#).set("db", DOWN);
+        let told = bench.ask(by(ON_V1));
+        let reply = told.is_gated_by("db");
+        assert_eq!(reply.status, 503);
+        assert_eq!(reply.body, "policy shop: upstream db is not ready: check-failed: status 500\n");
+        assert_eq!(reply.details, "graygate_gate{shop|db|check-failed}");
+        assert!(reply.headers.contains(&("retry-after".into(), "5".into())));
+        let reason = Reason::CheckFailed(CheckFailure::Status(500));
+        assert_eq!(reply.cause, Cause::Gate { upstream: bench.id("db"), reason });
+    }
+
+    #[test]
+    fn answer_as_the_policy_says() {
+        let gate = r#"{"upstream":"db","reply":{"status":429,"retryAfterSeconds":7,"headers":{"X-Why":"down"},
+            "body":"{\"up\":\"{upstream}\",\"why\":\"{reason}\",\"again\":{retryAfter}}"}}"#;
+        let told = with_reviews_and_gates(gate).set("db", DOWN).ask(by(ON_V1));
+        let reply = told.is_gated_by("db");
+        assert_eq!(
+            (reply.status, reply.body.as_str()),
+            (429, r#"{"up":"db","why":"check-failed","again":7}"#)
+        );
+        let headers: Vec<_> = reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        assert_eq!(headers, ["x-why: down", "content-type: application/json", "retry-after: 7"]);
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf_8_harm_nothing_anywhere() {
+    let probes = r#""probes":{"liveness":{"path":"/livez"}}"#;
+    let gates = r#""gates":[{"upstream":"db","match":[{"headers":{"x-user":{"prefix":"\u00e9"}},"uri":{"prefix":"/"}}]}]"#;
+    let mut bench =
+        Bench::new(policy(&format!(r#"{probes},"releases":[{REVIEWS}],{gates}"#))).set("db", DOWN);
+    let odd = [&b"\xff"[..], b"\xc3", b"\xc3\xa9\xff", b"\0", b"", b"v1\xff", b"=;,=", &[b'a'; 60 * 1024]];
+    for name in [":path", ":method", "x-user", "x-v", "x-tester", "cookie", ":authority"] {
+        for value in odd {
+            bench.ask(by(ON_V1).with(name, value));
+        }
+    }
+    let told = bench.ask(by("").with("x-user", b"\xff\xfe\x00\x80"));
+    told.is_assigned("reviews v1 by sticky");
+}
+
+#[test]
+fn a_request_with_no_headers_at_all_is_let_pass() {
+    let probes = r#""probes":{"liveness":{"path":"/livez"}}"#;
+    let mut bench = Bench::new(policy(&format!(r#"{probes},"releases":[{REVIEWS}]"#)));
+    bench.ask(Ask { headers: BTreeMap::new(), asked: RefCell::default() }).is_forwarded("");
+}

@@ -1,6 +1,7 @@
 //! Matches in the terms of an Istio `HTTPMatchRequest`: the entries of a list are alternatives, the
 //! conditions of one entry must all hold.
 
+use super::document::Node;
 use super::reader::Value;
 use crate::request::{self, Headers, Request};
 
@@ -118,7 +119,13 @@ impl RequestMatch {
             query_params: named(fields.get("queryParams"), str::to_owned),
         };
         let conditional = known.iter().filter(|key| !["name", "ignoreUriCase"].contains(key));
-        if !conditional.into_iter().any(|key| fields.get(key).is_some()) {
+        // `headers: {}` is no condition either.
+        let empty = |key: &str| {
+            let value =
+                fields.get(key).filter(|_| ["headers", "withoutHeaders", "queryParams"].contains(&key));
+            value.is_some_and(|value| matches!(value.node(), Node::Object(fields) if fields.is_empty()))
+        };
+        if !conditional.into_iter().any(|key| fields.get(key).is_some() && !empty(key)) {
             return value.problem("would match every request; allowed: at least one condition");
         }
         Some(conditions)
@@ -150,4 +157,134 @@ fn named(value: Option<&Value<'_>>, name: fn(&str) -> String) -> Vec<(String, St
             Some((name(key), StringMatch::read(value, true)?))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::policy::problem::Log;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    struct Get(Vec<(&'static str, &'static [u8])>);
+
+    impl Request for Get {
+        fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+            self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| Cow::Borrowed(*value))
+        }
+    }
+
+    fn matches(text: &str) -> Matches {
+        let node: Node = serde_json::from_str(text).unwrap();
+        let log = Log::default();
+        let matches = Matches::read(&Value::root(&node, &log));
+        log.finish(matches).unwrap()
+    }
+
+    /// Whether a GET of `path` with these headers meets the conditions.
+    fn holds(conditions: &str, path: &'static str, headers: &[(&'static str, &'static [u8])]) -> bool {
+        let mut all: Vec<(&str, &[u8])> = vec![
+            (":path", path.as_bytes()),
+            (":method", b"GET"),
+            (":scheme", b"http"),
+            (":authority", b"shop:80"),
+        ];
+        all.extend(headers);
+        matches(conditions).hold(&mut Headers::new(&Get(all)))
+    }
+
+    #[test]
+    fn no_conditions_hold_for_every_request_but_name_none() {
+        assert!(holds("[]", "/", &[]));
+        assert!(!matches("[]").any(&mut Headers::new(&Get(Vec::new()))));
+    }
+
+    #[test]
+    fn entries_are_alternatives_and_their_conditions_must_all_hold() {
+        let either = r#"[{"uri":{"exact":"/a"},"headers":{"x":{"exact":"1"}}},{"uri":{"exact":"/b"}}]"#;
+        assert!(holds(either, "/a", &[("x", b"1")]));
+        assert!(!holds(either, "/a", &[("x", b"2")]));
+        assert!(holds(either, "/b", &[]));
+        assert!(!holds(either, "/c", &[("x", b"1")]));
+    }
+
+    #[test]
+    fn a_uri_is_a_path_without_its_query() {
+        assert!(holds(r#"[{"uri":{"exact":"/a"}}]"#, "/a?b=c", &[]));
+        assert!(!holds(r#"[{"uri":{"exact":"/a"}}]"#, "/a/", &[]));
+        assert!(holds(r#"[{"uri":{"prefix":"/a"}}]"#, "/abc", &[]));
+        assert!(!holds(r#"[{"uri":{"prefix":"/a?b"}}]"#, "/a?b=c", &[]));
+        assert!(!holds(r#"[{"uri":{"prefix":"/abc"}}]"#, "/ab", &[]));
+    }
+
+    #[test]
+    fn ignore_uri_case_is_for_the_uri_alone() {
+        let any_case = r#"[{"uri":{"prefix":"/API"},"ignoreUriCase":true,"headers":{"x":{"exact":"A"}}}]"#;
+        assert!(holds(any_case, "/api/v1", &[("x", b"A")]));
+        assert!(!holds(any_case, "/api/v1", &[("x", b"a")]));
+        assert!(!holds(r#"[{"uri":{"prefix":"/API"}}]"#, "/api", &[]));
+    }
+
+    #[test]
+    fn method_scheme_and_authority_are_conditions_of_their_own() {
+        assert!(holds(r#"[{"method":{"exact":"GET"},"scheme":{"exact":"http"}}]"#, "/", &[]));
+        assert!(!holds(r#"[{"method":{"exact":"get"}}]"#, "/", &[]));
+        assert!(!holds(r#"[{"scheme":{"exact":"https"}}]"#, "/", &[]));
+        assert!(holds(r#"[{"authority":{"exact":"shop:80"}}]"#, "/", &[]));
+        assert!(holds(r#"[{"authority":{"prefix":"shop"}}]"#, "/", &[]));
+        assert!(!holds(r#"[{"authority":{"exact":"shop"}}]"#, "/", &[]));
+    }
+
+    #[test]
+    fn header_names_have_no_case_and_their_values_do() {
+        assert!(holds(r#"[{"headers":{"X-Tester":{"exact":"Yes"}}}]"#, "/", &[("x-tester", b"Yes")]));
+        assert!(!holds(r#"[{"headers":{"X-Tester":{"exact":"Yes"}}}]"#, "/", &[("x-tester", b"yes")]));
+        assert!(!holds(r#"[{"headers":{"x-tester":{"exact":"Yes"}}}]"#, "/", &[]));
+    }
+
+    #[test]
+    fn an_empty_condition_is_met_by_any_value() {
+        let present = r#"[{"headers":{"x":{}}}]"#;
+        assert!(holds(present, "/", &[("x", b"")]));
+        assert!(holds(present, "/", &[("x", b"1")]));
+        assert!(!holds(present, "/", &[]));
+    }
+
+    #[test]
+    fn no_header_of_without_headers_may_match() {
+        let without = r#"[{"withoutHeaders":{"x":{"exact":"1"},"y":{}}}]"#;
+        assert!(holds(without, "/", &[]));
+        assert!(holds(without, "/", &[("x", b"2")]));
+        assert!(!holds(without, "/", &[("x", b"1")]));
+        assert!(!holds(without, "/", &[("x", b"2"), ("y", b"")]));
+    }
+
+    #[test]
+    fn query_parameters_must_all_hold() {
+        let both = r#"[{"queryParams":{"a":{"exact":"1"},"B":{}}}]"#;
+        assert!(holds(both, "/p?a=1&B", &[]));
+        assert!(holds(both, "/p?B=x&a=1", &[]));
+        assert!(!holds(both, "/p?a=1&b", &[]));
+        assert!(!holds(both, "/p?a=11&B", &[]));
+        assert!(!holds(both, "/p", &[]));
+        assert!(holds(r#"[{"queryParams":{"a":{"prefix":"1"}}}]"#, "/p?a=11", &[]));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_are_compared_as_they_are() {
+        assert!(!holds(r#"[{"headers":{"x":{"exact":"é"}}}]"#, "/", &[("x", b"\xe9")]));
+        assert!(holds(r#"[{"headers":{"x":{"exact":"é"}}}]"#, "/", &[("x", b"\xc3\xa9")]));
+        assert!(holds(r#"[{"headers":{"x":{"prefix":"é"}}}]"#, "/", &[("x", b"\xc3\xa9\xff")]));
+        assert!(!holds(r#"[{"headers":{"x":{"prefix":"é"}}}]"#, "/", &[("x", b"\xc3")]));
+        assert!(holds(r#"[{"headers":{"x":{}}}]"#, "/", &[("x", b"\xff\xfe\0")]));
+    }
+
+    #[test]
+    fn a_request_with_no_path_meets_no_condition_on_it() {
+        for conditions in [r#"[{"uri":{"prefix":"/"}}]"#, r#"[{"queryParams":{"a":{}}}]"#] {
+            assert!(!matches(conditions).hold(&mut Headers::new(&Get(Vec::new()))));
+        }
+    }
 }

@@ -52,18 +52,22 @@ impl core::error::Error for Problems {}
 
 /// Where reading notes problems. Shared by all readers of one document, so that all are found in one pass.
 #[derive(Debug, Default)]
-pub struct Log(RefCell<Vec<Problem>>);
+pub struct Log(RefCell<Vec<(Vec<usize>, Problem)>>);
 
 impl Log {
-    /// Notes one problem.
-    pub fn note(&self, path: &str, message: String) {
-        self.0.borrow_mut().push(Problem { path: path.to_owned(), message });
+    /// Notes one problem. `place` is where the value stands: the steps from the root, each counted among its
+    /// siblings.
+    pub fn note(&self, place: &[usize], path: &str, message: String) {
+        self.0.borrow_mut().push((place.to_vec(), Problem { path: path.to_owned(), message }));
     }
 
     /// `value` if there were no problems. A reader that gives up has noted why, so `value` is then present;
     /// should it not be, that too is a problem rather than a panic.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Problems> {
-        let problems = self.0.into_inner();
+        let mut noted = self.0.into_inner();
+        // The readers go by their own order, a user by that of the document.
+        noted.sort_by(|(place, _), (other, _)| place.cmp(other));
+        let problems: Vec<Problem> = noted.into_iter().map(|(_, problem)| problem).collect();
         match value {
             Some(value) if problems.is_empty() => Ok(value),
             None if problems.is_empty() => Err(Problems::unreadable("the policy could not be compiled")),

@@ -13,13 +13,15 @@ use super::problem::Log;
 pub struct Value<'a> {
     node: &'a Node,
     path: String,
+    /// The steps from the root, each counted among its siblings.
+    place: Vec<usize>,
     log: &'a Log,
 }
 
 impl<'a> Value<'a> {
     /// The document itself.
     pub fn root(node: &'a Node, log: &'a Log) -> Self {
-        Self { node, path: String::new(), log }
+        Self { node, path: String::new(), place: Vec::new(), log }
     }
 
     /// Notes that the value is not one of what is `allowed`.
@@ -29,7 +31,7 @@ impl<'a> Value<'a> {
 
     /// Notes a problem in words of the caller's own.
     pub fn problem<T>(&self, message: impl Display) -> Option<T> {
-        self.log.note(&self.path, message.to_string());
+        self.log.note(&self.place, &self.path, message.to_string());
         None
     }
 
@@ -60,8 +62,8 @@ impl<'a> Value<'a> {
         };
         let mut entries: Vec<(&'a str, Value<'a>)> = Vec::with_capacity(fields.len());
         let mut seen = std::collections::HashSet::with_capacity(fields.len());
-        for (key, node) in fields {
-            let value = self.below(node, &segment(&self.path, key));
+        for (index, (key, node)) in fields.iter().enumerate() {
+            let value = self.below(node, index, &segment(&self.path, key));
             if seen.insert(key.as_str()) {
                 entries.push((key, value));
             } else {
@@ -77,7 +79,7 @@ impl<'a> Value<'a> {
             return self.refuse("a list");
         };
         let items = items.iter().enumerate();
-        Some(items.map(|(index, node)| self.below(node, &format!("[{index}]"))).collect())
+        Some(items.map(|(index, node)| self.below(node, index, &format!("[{index}]"))).collect())
     }
 
     /// A string of at least one character.
@@ -194,7 +196,8 @@ impl<'a> Value<'a> {
         let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if name.is_empty() || !name.bytes().all(token) {
             return self.problem(format!(
-                "{name:?} is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~"
+                "{} is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~",
+                Node::Text(name)
             ));
         }
         if write && PROXY_HEADERS.contains(&name.as_str()) {
@@ -227,8 +230,10 @@ impl<'a> Value<'a> {
         self.refuse("a path that starts with \"/\", in visible ASCII, with no \"?\" or \"#\"")
     }
 
-    fn below(&self, node: &'a Node, segment: &str) -> Value<'a> {
-        Value { node, path: format!("{}{segment}", self.path), log: self.log }
+    fn below(&self, node: &'a Node, index: usize, segment: &str) -> Value<'a> {
+        let mut place = self.place.clone();
+        place.push(index);
+        Value { node, path: format!("{}{segment}", self.path), place, log: self.log }
     }
 
     /// The node itself, for what only some kinds of value share.
@@ -271,7 +276,8 @@ impl<'a> Fields<'a> {
     pub fn require(&self, key: &str, allowed: &str) -> Option<&Value<'a>> {
         self.get(key).or_else(|| {
             let path = format!("{}{}", self.object.path, segment(&self.object.path, key));
-            self.object.log.note(&path, format!("missing; allowed: {allowed}"));
+            let message = format!("missing; allowed: {allowed}");
+            self.object.log.note(&self.object.place, &path, message);
             None
         })
     }

@@ -152,8 +152,13 @@ impl Version {
         let weight = weight.and_then(|value| value.integer(0..=u32::MAX));
         let default = fields.read("default", false, Value::boolean);
         let overrides = fields.read("match", Matches::default(), Matches::read);
-        let version =
-            Version { name: name?.to_owned(), upstream: upstream?, weight: weight?, overrides: overrides? };
+        // What is bad has been noted. A stand-in takes its place, so that the list can be judged all the same.
+        let version = Version {
+            name: name?.to_owned(),
+            upstream: upstream.unwrap_or(UpstreamId(0)),
+            weight: weight.unwrap_or(1),
+            overrides: overrides.unwrap_or_default(),
+        };
         Some((version, default?))
     }
 }

@@ -1,5 +1,6 @@
 //! `upstreams`: what a request may need, and how its readiness is learnt.
 
+use core::net::Ipv6Addr;
 use core::time::Duration;
 
 use super::document::Node;
@@ -122,6 +123,9 @@ pub fn read(value: &Value<'_>) -> Option<Vec<Upstream>> {
     )
 }
 
+/// The most upstreams that a message lists.
+const LISTED: usize = 20;
+
 /// Reads the name of an upstream, which must be one of `upstreams`. Where those could not be read, that has
 /// been noted, and any name will do.
 pub fn reference(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<UpstreamId> {
@@ -131,10 +135,16 @@ pub fn reference(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Up
     };
     let found = upstreams.iter().position(|upstream| upstream.name == name);
     found.map(UpstreamId).or_else(|| {
-        let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+        // A bad name has been noted already, and a long list helps nobody.
+        let names = upstreams.iter().map(|upstream| upstream.name.as_str()).filter(|name| is_label(name));
+        let mut names: Vec<&str> = names.take(LISTED + 1).collect();
+        if names.len() > LISTED {
+            names.truncate(LISTED);
+            names.push("…");
+        }
         let allowed =
             if names.is_empty() { "none, as upstreams is empty".to_owned() } else { names.join(", ") };
-        value.problem(format!("{name:?} is no upstream; allowed: {allowed}"))
+        value.problem(format!("{} is no upstream; allowed: {allowed}", value.node()))
     })
 }
 
@@ -164,7 +174,7 @@ impl Upstream {
         fields.later("force", |value| value.choice(&[("none", ()), ("ready", ()), ("notReady", ())]));
 
         if assume_ready == Some(false) && fields.get("readinessProbe").is_none() {
-            return value.problem(
+            value.problem::<()>(
                 "assumed notReady with no readinessProbe to find it ready, so that requests for it would be \
                  refused for ever; allowed: a readinessProbe, or assume: ready",
             );
@@ -252,10 +262,14 @@ impl HttpGet {
         });
         let scheme =
             fields.read("scheme", "http", |value| value.choice(&[("HTTP", "http"), ("HTTPS", "https")]));
-        let host = fields.read("host", upstream, |value| {
+        let host = fields.read("host", upstream.to_owned(), |value| {
             let text = value.text()?;
             let clean = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
-            clean.then_some(text).or_else(|| value.refuse("a host name or address"))
+            let host = match text.parse::<Ipv6Addr>() {
+                Ok(_) => format!("[{text}]"),
+                Err(_) => text.to_owned(),
+            };
+            clean.then_some(host).or_else(|| value.refuse("a host name or address"))
         });
         let port = fields.read("port", None, |value| match value.node() {
             Node::Text(_) => {
@@ -275,7 +289,7 @@ impl HttpGet {
         let authority = match (named, port?) {
             (Some(host), _) => host,
             (None, Some(port)) => format!("{}:{port}", host?),
-            (None, None) => host?.to_owned(),
+            (None, None) => host?,
         };
         let headers = headers.into_iter().filter(|(name, _)| name != "host").collect();
         Some(HttpGet { path: path?.to_owned(), scheme: scheme?, authority, headers })

@@ -78,3 +78,88 @@ pub fn is_due(state: &State, check: &Check, now: Time, slack: core::time::Durati
         state.checks.started.is_none_or(|started| soon.is_due(started + check.period, check.period + slack));
     ready_for_first && next
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::policy::Policy;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A state first known at 100 s, with its check: every 10 s after a delay of 5 s.
+    fn state(started: Option<u64>) -> (State, Check) {
+        let text = br#"{"name":"p","upstreams":{"a":{"cluster":"a","readinessProbe":
+            {"httpGet":{},"initialDelaySeconds":5,"periodSeconds":10}}}}"#;
+        let upstream = Policy::from_json(text).unwrap().upstreams.remove(0);
+        let mut state = State::new(&upstream, Time::from_millis(100_000));
+        state.checks.started = started.map(Time::from_millis);
+        (state, upstream.check.unwrap())
+    }
+
+    /// Whether a check is due, by the time in milliseconds.
+    fn due(started: Option<u64>, now: u64, slack: Duration) -> bool {
+        let (state, check) = state(started);
+        is_due(&state, &check, Time::from_millis(now), slack)
+    }
+
+    #[test]
+    fn the_first_check_waits_for_the_initial_delay() {
+        assert!(!due(None, 104_999, Duration::ZERO));
+        assert!(due(None, 105_000, Duration::ZERO));
+        assert!(due(None, 999_000, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_period_runs_from_start_to_start() {
+        assert!(!due(Some(105_000), 114_999, Duration::ZERO));
+        assert!(due(Some(105_000), 115_000, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_check_that_comes_due_within_half_a_tick_is_due() {
+        assert!(!due(Some(105_000), 114_874, 125 * MS));
+        assert!(due(Some(105_000), 114_875, 125 * MS));
+        assert!(!due(Some(105_000), 105_000, 125 * MS));
+    }
+
+    #[test]
+    fn a_clock_that_jumped_back_delays_no_check() {
+        assert!(due(Some(105_000), 50_000, Duration::ZERO));
+        assert!(due(None, 50_000, Duration::ZERO));
+    }
+
+    #[test]
+    fn the_status_decides_as_with_the_kubelet() {
+        for status in [200, 204, 301, 302, 399] {
+            assert_eq!(judge(Some(status), true), Ok(()), "{status}");
+        }
+        for status in [100, 199, 400, 404, 429, 500, 503, 504, 599] {
+            assert_eq!(judge(Some(status), true), Err(CheckFailure::Status(status)), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_the_proxy_makes_up_is_told_from_what_the_upstream_says() {
+        assert_eq!(judge(Some(503), false), Err(CheckFailure::Unreachable));
+        assert_eq!(judge(Some(504), false), Err(CheckFailure::TimedOut));
+        assert_eq!(judge(Some(500), false), Err(CheckFailure::Status(500)));
+        assert_eq!(judge(None, false), Err(CheckFailure::Broken));
+        assert_eq!(judge(None, true), Err(CheckFailure::Broken));
+    }
+
+    #[test]
+    fn results_in_a_row_are_counted_and_saturate() {
+        let mut checks = Checks { passed: 0, failed: u32::MAX, started: None };
+        checks.record(Err(CheckFailure::Broken));
+        assert_eq!((checks.passed, checks.failed), (0, u32::MAX));
+        checks.record(Ok(()));
+        checks.record(Ok(()));
+        assert_eq!((checks.passed, checks.failed), (2, 0));
+        checks.record(Err(CheckFailure::Broken));
+        assert_eq!((checks.passed, checks.failed), (0, 1));
+    }
+}

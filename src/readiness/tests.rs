@@ -1,1 +1,677 @@
+use core::time::Duration;
 
+use super::*;
+use crate::policy::upstream::{Check, FailOn, Trial};
+use Verdict::{Failure, Ignored, Success};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DOWN: Result<(), CheckFailure> = Err(CheckFailure::Status(500));
+
+fn bare() -> Upstream {
+    Upstream {
+        name: "app".into(),
+        cluster: "app".into(),
+        check: None,
+        breaker: None,
+        assume_ready: true,
+        guarded: true,
+    }
+}
+
+/// Checked, with these thresholds.
+fn checked(failures: u32, successes: u32) -> Upstream {
+    let check = Check {
+        path: "/".into(),
+        scheme: "http",
+        authority: "app".into(),
+        headers: Vec::new(),
+        initial_delay: Duration::ZERO,
+        period: SECOND,
+        timeout: SECOND,
+        failure_threshold: failures,
+        success_threshold: successes,
+    };
+    Upstream { check: Some(check), ..bare() }
+}
+
+/// Judged by its responses: trips at `failures` in a row, waits 1 s to 8 s, then a trial of three at a time.
+fn judged(failures: u32) -> Upstream {
+    let breaker = Breaker {
+        fail_on: vec![FailOn::ServerError],
+        consecutive_failures: failures,
+        not_ready_for: SECOND,
+        max_not_ready_for: 8 * SECOND,
+        trial: Trial { requests: 3, successes: 2, lease_for: 30 * SECOND },
+    };
+    Upstream { breaker: Some(breaker), ..bare() }
+}
+
+fn checked_and_judged() -> Upstream {
+    Upstream { check: checked(2, 2).check, ..judged(3) }
+}
+
+/// One upstream with a clock that the test moves.
+struct Bench {
+    upstream: Upstream,
+    state: State,
+    now: Time,
+    random: u64,
+    ids: u64,
+}
+
+impl Bench {
+    fn new(upstream: Upstream) -> Self {
+        let now = Time::from_millis(1_000_000);
+        Bench { state: State::new(&upstream, now), upstream, now, random: 0, ids: 0 }
+    }
+
+    /// A bench whose upstream has just tripped.
+    fn tripped(upstream: Upstream) -> Self {
+        let mut bench = Bench::new(upstream);
+        bench.trip();
+        bench
+    }
+
+    /// A bench whose upstream is on trial.
+    fn on_trial(upstream: Upstream) -> Self {
+        let mut bench = Bench::tripped(upstream);
+        bench.after(SECOND);
+        assert_eq!(bench.tick(), moved("not-ready", "trial", Reason::WaitOver));
+        bench
+    }
+
+    fn after(&mut self, span: Duration) -> &mut Self {
+        self.now = self.now + span;
+        self
+    }
+
+    fn back_by(&mut self, span: Duration) -> &mut Self {
+        self.now = Time::from_millis(self.now.as_millis() - millis(span));
+        self
+    }
+
+    fn check(&mut self, result: Result<(), CheckFailure>) -> Option<Transition> {
+        self.state.checked(&self.upstream, self.now, self.state.generation, result)
+    }
+
+    /// Responses as one worker sees them: `S` and `F`.
+    fn respond(&mut self, responses: &str) -> Option<Transition> {
+        let generation = self.state.generation;
+        self.respond_late(generation, responses)
+    }
+
+    fn respond_late(&mut self, generation: u32, responses: &str) -> Option<Transition> {
+        self.state.observed(&self.upstream, self.now, generation, streak(responses), self.random)
+    }
+
+    fn trip(&mut self) {
+        let failures = self.upstream.breaker.as_ref().unwrap().consecutive_failures;
+        let transition = self.respond(&"F".repeat(failures as usize));
+        assert_eq!(transition, moved("ready", "not-ready", Reason::ConsecutiveFailures(failures)));
+    }
+
+    fn tick(&mut self) -> Option<Transition> {
+        self.state.elapsed(&self.upstream, self.now, self.random)
+    }
+
+    fn lend(&mut self) -> Option<Permit> {
+        self.ids += 1;
+        self.state.lend(&self.upstream, self.now, self.ids)
+    }
+
+    fn settle(&mut self, permit: Permit, outcome: Outcome) -> Option<Transition> {
+        self.state.settle(&self.upstream, self.now, permit, outcome, self.random)
+    }
+
+    /// One request on trial, from permit to response.
+    fn try_out(&mut self, verdict: Verdict) -> Option<Transition> {
+        let permit = self.lend().unwrap();
+        self.settle(permit, Outcome::Seen(verdict))
+    }
+
+    fn phase(&self) -> &'static str {
+        self.state.phase.name()
+    }
+
+    /// How long it stays NotReady by its own word.
+    fn wait(&self) -> Duration {
+        match self.state.phase {
+            Phase::NotReady { until: Some(until) } => until.since(self.now),
+            ref phase => panic!("{phase:?}"),
+        }
+    }
+}
+
+fn streak(responses: &str) -> Streak {
+    let mut streak = Streak::default();
+    for response in responses.chars() {
+        match response {
+            'S' => streak.succeeded(),
+            _ => streak.failed(),
+        }
+    }
+    streak
+}
+
+fn moved(from: &'static str, to: &'static str, reason: Reason) -> Option<Transition> {
+    Some(Transition { from, to, reason })
+}
+
+mod first {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn the_policys_assumption_holds() {
+        let bench = Bench::new(checked(3, 1));
+        assert_eq!((bench.phase(), bench.state.reason), ("ready", Reason::Assumed));
+        let bench = Bench::new(Upstream { assume_ready: false, ..checked(3, 1) });
+        assert_eq!((bench.phase(), bench.state.reason), ("not-ready", Reason::Assumed));
+    }
+
+    #[test]
+    fn an_assumed_not_ready_ends_by_checks_alone() {
+        let mut bench = Bench::new(Upstream { assume_ready: false, ..checked_and_judged() });
+        assert_eq!(bench.after(3_600 * SECOND).tick(), None);
+        assert_eq!(bench.check(Ok(())), None);
+        assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    }
+
+    #[test]
+    fn an_upstream_that_nothing_judges_never_changes() {
+        let mut bench = Bench::new(bare());
+        let before = bench.state.clone();
+        assert_eq!(bench.respond("FFFFFFFFFF"), None);
+        assert_eq!(bench.check(DOWN), None);
+        assert_eq!(bench.after(3_600 * SECOND).tick(), None);
+        assert_eq!(bench.lend(), None);
+        assert_eq!(bench.state, before);
+    }
+}
+
+mod checks {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn that_fail_often_enough_in_a_row_make_it_not_ready() {
+        let mut bench = Bench::new(checked(3, 1));
+        assert_eq!((bench.check(DOWN), bench.check(DOWN)), (None, None));
+        let timed_out = CheckFailure::TimedOut;
+        assert_eq!(bench.check(Err(timed_out)), moved("ready", "not-ready", Reason::CheckFailed(timed_out)));
+        assert_eq!(bench.state.phase, Phase::NotReady { until: None });
+    }
+
+    #[test]
+    fn that_pass_in_between_start_the_count_anew() {
+        let mut bench = Bench::new(checked(2, 1));
+        for _ in 0..10 {
+            assert_eq!((bench.check(DOWN), bench.check(Ok(()))), (None, None));
+        }
+        assert_eq!(bench.phase(), "ready");
+    }
+
+    #[test]
+    fn that_pass_often_enough_in_a_row_make_it_ready() {
+        let mut bench = Bench::new(checked(1, 3));
+        bench.check(DOWN);
+        assert_eq!((bench.check(Ok(())), bench.check(Ok(()))), (None, None));
+        assert_eq!(bench.check(DOWN), None);
+        assert_eq!((bench.check(Ok(())), bench.check(Ok(()))), (None, None));
+        assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    }
+
+    #[test]
+    fn that_go_on_the_same_change_nothing() {
+        let mut bench = Bench::new(checked(1, 1));
+        assert_eq!((bench.check(Ok(())), bench.check(Ok(()))), (None, None));
+        bench.check(DOWN);
+        let generation = bench.state.generation;
+        assert_eq!((bench.check(DOWN), bench.check(DOWN)), (None, None));
+        assert_eq!(bench.state.generation, generation);
+    }
+
+    #[test]
+    fn that_made_it_not_ready_are_all_that_ends_it() {
+        let mut bench = Bench::new(checked_and_judged());
+        bench.check(DOWN);
+        assert!(bench.check(DOWN).is_some());
+        assert_eq!(bench.after(3_600 * SECOND).tick(), None);
+        bench.check(Ok(()));
+        assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    }
+
+    #[test]
+    fn that_pass_end_a_not_ready_whatever_brought_it_about() {
+        let mut bench = Bench::tripped(checked_and_judged());
+        assert_eq!(bench.check(Ok(())), None);
+        assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    }
+
+    #[test]
+    fn that_pass_end_a_trial() {
+        let mut bench = Bench::on_trial(checked_and_judged());
+        bench.check(Ok(()));
+        assert_eq!(bench.check(Ok(())), moved("trial", "ready", Reason::CheckPassed));
+    }
+
+    #[test]
+    fn that_fail_end_a_trial() {
+        let mut bench = Bench::on_trial(checked_and_judged());
+        assert_eq!(bench.check(DOWN), None);
+        assert_eq!(
+            bench.check(DOWN),
+            moved("trial", "not-ready", Reason::CheckFailed(CheckFailure::Status(500)))
+        );
+        assert_eq!(bench.state.phase, Phase::NotReady { until: None });
+    }
+
+    #[test]
+    fn that_passed_before_the_last_change_do_not_count() {
+        let mut bench = Bench::new(checked_and_judged());
+        bench.check(Ok(()));
+        bench.trip();
+        assert_eq!(bench.check(Ok(())), None);
+        assert_eq!(bench.phase(), "not-ready");
+    }
+
+    #[test]
+    fn of_an_earlier_generation_are_dropped() {
+        let mut bench = Bench::new(checked_and_judged());
+        let earlier = bench.state.generation;
+        bench.trip();
+        let before = bench.state.clone();
+        for result in [Ok(()), Ok(()), DOWN, DOWN] {
+            assert_eq!(bench.state.checked(&bench.upstream, bench.now, earlier, result), None);
+        }
+        assert_eq!(bench.state, before);
+    }
+}
+
+mod responses {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn that_fail_in_a_row_trip_at_exactly_the_threshold() {
+        for threshold in [1, 2, 5, 100] {
+            let mut bench = Bench::new(judged(threshold));
+            for _ in 1..threshold {
+                assert_eq!(bench.respond("F"), None);
+            }
+            assert_eq!(
+                bench.respond("F"),
+                moved("ready", "not-ready", Reason::ConsecutiveFailures(threshold))
+            );
+        }
+    }
+
+    #[test]
+    fn that_succeed_in_between_start_the_count_anew() {
+        let mut bench = Bench::new(judged(3));
+        assert_eq!(bench.respond("FFSFF"), None);
+        assert_eq!(bench.respond("SFF"), None);
+        assert_eq!(bench.respond(""), None);
+        assert_eq!(bench.respond("F"), moved("ready", "not-ready", Reason::ConsecutiveFailures(3)));
+    }
+
+    #[test]
+    fn that_failed_in_a_row_in_the_middle_of_a_piece_trip_too() {
+        let mut bench = Bench::new(judged(3));
+        assert_eq!(bench.respond("SFFFS"), moved("ready", "not-ready", Reason::ConsecutiveFailures(3)));
+    }
+
+    #[test]
+    fn would_trip_exactly_where_they_do() {
+        for before in ["", "F", "FF", "SF", "FS"] {
+            for piece in ["", "F", "FF", "FFF", "SFF", "FSF", "FFS", "SFFF"] {
+                let mut bench = Bench::new(judged(3));
+                bench.respond(before);
+                let would = bench.state.would_trip(&bench.upstream, streak(piece));
+                assert_eq!(would, bench.respond(piece).is_some(), "{before}|{piece}");
+            }
+        }
+        assert!(!Bench::new(bare()).state.would_trip(&bare(), streak("FFFFFF")));
+    }
+
+    #[test]
+    fn of_an_earlier_generation_are_dropped() {
+        let mut bench = Bench::on_trial(judged(3));
+        bench.try_out(Success);
+        assert_eq!(bench.try_out(Success), moved("trial", "ready", Reason::TrialPassed));
+        for earlier in 0..bench.state.generation {
+            assert_eq!(bench.respond_late(earlier, "FFFFF"), None);
+        }
+        assert_eq!(bench.respond("FF"), None);
+        assert_eq!(bench.respond("F"), moved("ready", "not-ready", Reason::ConsecutiveFailures(3)));
+    }
+
+    #[test]
+    fn count_only_while_it_is_ready() {
+        let mut bench = Bench::tripped(judged(3));
+        assert_eq!(bench.respond("FFFFF"), None);
+        bench.after(SECOND).tick();
+        assert_eq!(bench.respond("FFFFF"), None);
+        assert_eq!(bench.phase(), "trial");
+    }
+
+    #[test]
+    fn do_not_end_a_not_ready() {
+        let mut bench = Bench::tripped(judged(3));
+        assert_eq!(bench.respond("SSSSSSSS"), None);
+        assert_eq!(bench.phase(), "not-ready");
+    }
+}
+
+mod trials {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn begin_when_the_wait_is_over_and_not_before() {
+        let mut bench = Bench::tripped(judged(3));
+        assert_eq!(bench.after(Duration::from_millis(999)).tick(), None);
+        let transition = bench.after(Duration::from_millis(1)).tick();
+        assert_eq!(transition, moved("not-ready", "trial", Reason::WaitOver));
+    }
+
+    #[test]
+    fn end_when_enough_requests_succeeded() {
+        let mut bench = Bench::on_trial(judged(3));
+        assert_eq!(bench.try_out(Success), None);
+        assert_eq!(bench.try_out(Success), moved("trial", "ready", Reason::TrialPassed));
+    }
+
+    #[test]
+    fn fail_with_the_first_request_that_fails() {
+        let mut bench = Bench::on_trial(judged(3));
+        bench.try_out(Success);
+        assert_eq!(bench.try_out(Failure), moved("trial", "not-ready", Reason::TrialFailed));
+        assert!(matches!(bench.state.phase, Phase::NotReady { until: Some(_) }));
+    }
+
+    #[test]
+    fn fail_when_a_stream_ends_with_no_answer() {
+        let mut bench = Bench::on_trial(judged(3));
+        let permit = bench.lend().unwrap();
+        assert_eq!(
+            bench.settle(permit, Outcome::Unanswered),
+            moved("trial", "not-ready", Reason::TrialUnanswered)
+        );
+    }
+
+    #[test]
+    fn fail_when_a_lease_expires() {
+        let mut bench = Bench::on_trial(judged(3));
+        bench.lend().unwrap();
+        assert_eq!(bench.after(Duration::from_millis(29_999)).tick(), None);
+        let transition = bench.after(Duration::from_millis(1)).tick();
+        assert_eq!(transition, moved("trial", "not-ready", Reason::TrialUnanswered));
+    }
+
+    #[test]
+    fn go_on_for_ever_with_no_request_under_way() {
+        let mut bench = Bench::on_trial(judged(3));
+        assert_eq!(bench.after(86_400 * SECOND).tick(), None);
+        assert_eq!(bench.phase(), "trial");
+    }
+
+    #[test]
+    fn let_so_many_requests_through_at_the_same_time() {
+        let mut bench = Bench::on_trial(judged(3));
+        let permits: Vec<_> = (0..3).map(|_| bench.lend().unwrap()).collect();
+        assert_eq!(bench.lend(), None);
+        bench.settle(permits[0], Outcome::Unused);
+        assert!(bench.lend().is_some());
+        assert_eq!(bench.lend(), None);
+    }
+
+    /// A request that another gate answered, or a reply that was not the upstream's.
+    #[test]
+    fn learn_nothing_from_a_permit_that_says_nothing() {
+        let mut bench = Bench::on_trial(judged(3));
+        for outcome in [Outcome::Unused, Outcome::Seen(Ignored)] {
+            for _ in 0..10 {
+                let permit = bench.lend().unwrap();
+                assert_eq!(bench.settle(permit, outcome), None);
+            }
+        }
+        assert_eq!(bench.phase(), "trial");
+        bench.try_out(Success);
+        assert_eq!(bench.try_out(Success), moved("trial", "ready", Reason::TrialPassed));
+    }
+
+    #[test]
+    fn take_each_permit_back_once() {
+        let mut bench = Bench::on_trial(judged(3));
+        let permit = bench.lend().unwrap();
+        assert_eq!(bench.settle(permit, Outcome::Seen(Success)), None);
+        assert_eq!(bench.settle(permit, Outcome::Seen(Success)), None);
+        assert_eq!(bench.settle(permit, Outcome::Unanswered), None);
+        assert_eq!(bench.phase(), "trial");
+    }
+
+    #[test]
+    fn drop_permits_of_an_earlier_trial() {
+        let mut bench = Bench::on_trial(judged(3));
+        let old = bench.lend().unwrap();
+        bench.try_out(Failure);
+        bench.after(60 * SECOND).tick();
+        assert_eq!(bench.phase(), "trial");
+        // The same id again, as a worker that started anew may give it.
+        bench.ids = 0;
+        let new = bench.lend().unwrap();
+        for outcome in [Outcome::Seen(Success), Outcome::Seen(Failure), Outcome::Unanswered] {
+            assert_eq!(bench.settle(old, outcome), None);
+        }
+        assert_eq!(
+            bench.settle(new, Outcome::Seen(Failure)),
+            moved("trial", "not-ready", Reason::TrialFailed)
+        );
+    }
+
+    #[test]
+    fn are_the_only_phase_with_permits() {
+        let mut bench = Bench::new(judged(3));
+        assert_eq!(bench.lend(), None);
+        bench.trip();
+        assert_eq!(bench.lend(), None);
+    }
+
+    #[test]
+    fn wait_until_the_checks_no_longer_say_that_it_is_down() {
+        let mut bench = Bench::tripped(checked_and_judged());
+        bench.check(DOWN);
+        bench.check(DOWN);
+        assert_eq!(bench.after(60 * SECOND).tick(), None);
+        assert_eq!(bench.check(Ok(())), None);
+        assert_eq!(bench.tick(), moved("not-ready", "trial", Reason::WaitOver));
+    }
+
+    #[test]
+    fn are_left_out_where_nothing_keeps_the_traffic_away() {
+        let mut bench = Bench::tripped(Upstream { guarded: false, ..judged(3) });
+        assert_eq!(bench.after(Duration::from_millis(999)).tick(), None);
+        let transition = bench.after(Duration::from_millis(1)).tick();
+        assert_eq!(transition, moved("not-ready", "ready", Reason::WaitOver));
+        bench.trip();
+        assert_eq!(bench.wait(), 2 * SECOND);
+    }
+}
+
+mod waits {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn double_with_each_trip_up_to_the_cap() {
+        let mut bench = Bench::tripped(judged(3));
+        for seconds in [1, 2, 4, 8, 8, 8] {
+            assert_eq!(bench.wait(), seconds * SECOND);
+            bench.after(seconds * SECOND).tick();
+            bench.try_out(Failure);
+        }
+    }
+
+    #[test]
+    fn stay_at_the_cap_after_any_number_of_trips() {
+        let mut bench = Bench::tripped(judged(3));
+        for trips in [31, 32, 33, u32::MAX - 1, u32::MAX] {
+            bench.after(10 * SECOND).tick();
+            bench.state.trips = trips;
+            bench.try_out(Failure);
+            assert_eq!(bench.wait(), 8 * SECOND);
+        }
+    }
+
+    #[test]
+    fn get_up_to_a_tenth_of_jitter_on_top() {
+        let mut longest = Duration::ZERO;
+        for random in (0..500).chain([u64::MAX, u64::MAX / 2]) {
+            let mut bench = Bench::new(judged(3));
+            bench.random = random;
+            bench.trip();
+            assert!((SECOND..=SECOND + SECOND / 10).contains(&bench.wait()), "{:?}", bench.wait());
+            longest = longest.max(bench.wait());
+        }
+        assert_eq!(longest, SECOND + SECOND / 10);
+    }
+
+    #[test]
+    fn start_over_after_a_healthy_time_as_long_as_the_longest() {
+        for (healthy, next) in [(8_000, 1), (7_999, 4)] {
+            let mut bench = Bench::on_trial(judged(3));
+            bench.try_out(Failure);
+            bench.after(2 * SECOND).tick();
+            bench.try_out(Success);
+            bench.try_out(Success);
+            bench.after(Duration::from_millis(healthy)).trip();
+            assert_eq!(bench.wait(), next * SECOND, "{healthy}");
+        }
+    }
+
+    /// The healthy time need not be the last thing before the trip.
+    #[test]
+    fn start_over_also_where_the_healthy_time_ended_by_checks() {
+        let mut bench = Bench::tripped(checked_and_judged());
+        bench.check(Ok(()));
+        bench.check(Ok(()));
+        bench.after(3_600 * SECOND);
+        bench.check(DOWN);
+        assert!(bench.check(DOWN).is_some());
+        bench.check(Ok(()));
+        assert!(bench.check(Ok(())).is_some());
+        bench.after(SECOND).trip();
+        assert_eq!(bench.wait(), SECOND);
+    }
+}
+
+mod clocks {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn that_jump_back_do_not_lengthen_a_wait() {
+        let mut bench = Bench::tripped(judged(3));
+        assert_eq!(bench.back_by(600 * SECOND).tick(), moved("not-ready", "trial", Reason::WaitOver));
+    }
+
+    #[test]
+    fn that_jump_back_do_not_keep_a_forgotten_lease() {
+        let mut bench = Bench::on_trial(judged(3));
+        bench.lend().unwrap();
+        assert_eq!(bench.back_by(600 * SECOND).tick(), moved("trial", "not-ready", Reason::TrialUnanswered));
+    }
+
+    #[test]
+    fn that_jump_ahead_end_a_wait() {
+        let mut bench = Bench::tripped(judged(3));
+        assert_eq!(bench.after(1_000_000 * SECOND).tick(), moved("not-ready", "trial", Reason::WaitOver));
+    }
+
+    /// Workers read the clock one after the other: what one has just written may lie ahead of what another
+    /// read a moment before.
+    #[test]
+    fn of_two_workers_may_differ_by_a_moment() {
+        let moment = Duration::from_millis(1);
+        let mut bench = Bench::on_trial(judged(3));
+        bench.lend().unwrap();
+        assert_eq!(bench.back_by(moment).tick(), None);
+
+        let mut upstream = judged(3);
+        upstream.breaker.as_mut().unwrap().max_not_ready_for = SECOND;
+        let mut bench = Bench::new(upstream);
+        bench.random = 100;
+        bench.trip();
+        assert_eq!(bench.back_by(moment).tick(), None);
+    }
+
+    #[test]
+    fn at_their_ends_panic_nowhere() {
+        for now in [0, u64::MAX] {
+            let mut bench = Bench::new(checked_and_judged());
+            bench.now = Time::from_millis(now);
+            bench.random = u64::MAX;
+            bench.trip();
+            bench.tick();
+            bench.lend();
+            bench.tick();
+            bench.check(DOWN);
+            bench.check(Ok(()));
+        }
+    }
+}
+
+mod transitions {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn raise_the_generation_by_one_and_note_when_and_why() {
+        let mut bench = Bench::on_trial(judged(3));
+        assert_eq!(bench.state.generation, 2);
+        assert_eq!((bench.state.since, bench.state.reason), (bench.now, Reason::WaitOver));
+        bench.state.generation = u32::MAX;
+        bench.try_out(Failure);
+        assert_eq!(bench.state.generation, 0);
+    }
+
+    #[test]
+    fn survive_the_store() {
+        let mut bench = Bench::on_trial(checked_and_judged());
+        bench.lend().unwrap();
+        bench.check(DOWN);
+        bench.state.checks.started = Some(bench.now);
+        let bytes = postcard::to_allocvec(&bench.state).unwrap();
+        assert_eq!(postcard::from_bytes::<State>(&bytes).unwrap(), bench.state);
+    }
+
+    #[test]
+    fn have_reasons_with_codes_fit_for_metrics() {
+        let reasons = [
+            Reason::Assumed,
+            Reason::CheckPassed,
+            Reason::CheckFailed(CheckFailure::Unreachable),
+            Reason::ConsecutiveFailures(5),
+            Reason::WaitOver,
+            Reason::TrialPassed,
+            Reason::TrialFailed,
+            Reason::TrialUnanswered,
+        ];
+        let mut codes: Vec<_> = reasons.iter().map(|reason| reason.code()).collect();
+        assert!(codes.iter().all(|code| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')));
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), reasons.len());
+        assert_eq!(Reason::CheckFailed(CheckFailure::Status(503)).to_string(), "check-failed: status 503");
+        assert_eq!(Reason::ConsecutiveFailures(5).to_string(), "consecutive-failures: 5");
+        assert_eq!(Reason::TrialFailed.to_string(), "trial-failed");
+    }
+}

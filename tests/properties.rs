@@ -1,0 +1,613 @@
+//! Rules of the core that hold for any input.
+#![cfg(not(target_arch = "wasm32"))]
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use graygate::engine::{self, Readiness, Standing};
+use graygate::policy::Policy;
+use graygate::policy::release::Release;
+use graygate::policy::upstream::{Upstream, UpstreamId};
+use graygate::readiness::check::CheckFailure;
+use graygate::readiness::streak::Streak;
+use graygate::readiness::{self, Outcome, Permit, Phase, State, Transition};
+use graygate::release::{self, Reason, Rotation};
+use graygate::request::{Headers, Request};
+use graygate::response::Verdict;
+use graygate::time::Time;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde_json::Value;
+
+/// The document that the design shows, with every key there is.
+const FULL: &str = include_str!("data/full-policy.json");
+
+mod documents {
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Mutation {
+        Drop,
+        Replace(&'static str),
+        Rename(&'static str),
+        /// Writes the field a second time, or the item.
+        Repeat,
+    }
+
+    fn mutation() -> impl Strategy<Value = (Index, Mutation)> {
+        let values = select(vec![
+            "null",
+            "true",
+            "0",
+            "-1",
+            "1",
+            "0.5",
+            "1e308",
+            "18446744073709551616",
+            "-9223372036854775808",
+            r#""""#,
+            r#""\u0000""#,
+            r#""\n""#,
+            r#""é""#,
+            r#""app""#,
+            r#""5xx""#,
+            r#""9999999999h""#,
+            "[]",
+            "[[]]",
+            "{}",
+            r#"{"":{}}"#,
+            r#"{"a":1,"a":2}"#,
+            r#"[null,{},"",0]"#,
+        ]);
+        let keys = select(vec![
+            "",
+            "name",
+            "wieght",
+            "match",
+            "\u{0}",
+            "a.b[0]",
+            "é",
+            "a rather long key that is far from any known one, by all means",
+        ]);
+        let mutation = prop_oneof![
+            Just(Mutation::Drop),
+            values.prop_map(Mutation::Replace),
+            keys.prop_map(Mutation::Rename),
+            Just(Mutation::Repeat),
+        ];
+        (any::<Index>(), mutation)
+    }
+
+    /// [`FULL`] without the keys whose function is not there yet, so that it compiles.
+    fn supported() -> Value {
+        let mut document: Value = serde_json::from_str(FULL).unwrap();
+        let problems = Policy::from_json(FULL.as_bytes()).unwrap_err();
+        for problem in problems.iter() {
+            let pointer = format!("/{}", problem.path.replace(['.', '['], "/").replace(']', ""));
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            document.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(key);
+        }
+        let keys = document.pointer_mut("/releases/0/hashOn").unwrap().as_array_mut().unwrap();
+        keys.retain(|key| key != &serde_json::json!({}));
+        document
+    }
+
+    #[test]
+    fn that_use_only_what_is_there_compile() {
+        let document = supported().to_string();
+        assert_eq!(Policy::from_json(document.as_bytes()).err(), None);
+    }
+
+    /// The number of fields and items below a value.
+    fn size(value: &Value) -> usize {
+        match value {
+            Value::Object(fields) => fields.values().map(|value| 1 + size(value)).sum(),
+            Value::Array(items) => items.iter().map(|value| 1 + size(value)).sum(),
+            _ => 0,
+        }
+    }
+
+    /// The document's text, with the field or item number `at` mutated. Text, as a tree has no key twice.
+    fn mutated(value: &Value, at: &mut usize, mutation: &Mutation) -> String {
+        let mut parts = Vec::new();
+        let (keys, values): (Vec<Option<&String>>, Vec<&Value>) = match value {
+            Value::Object(fields) => fields.iter().map(|(key, value)| (Some(key), value)).unzip(),
+            Value::Array(items) => items.iter().map(|value| (None, value)).unzip(),
+            _ => return value.to_string(),
+        };
+        for (key, value) in keys.iter().zip(values) {
+            let here = *at == 0;
+            *at = at.wrapping_sub(1);
+            let field = |key: Option<&str>, value: String| match key {
+                Some(key) => format!("{}:{value}", Value::from(key)),
+                None => value,
+            };
+            let key = key.map(String::as_str);
+            match mutation {
+                _ if !here => parts.push(field(key, mutated(value, at, mutation))),
+                Mutation::Drop => {}
+                Mutation::Replace(text) => parts.push(field(key, (*text).to_owned())),
+                Mutation::Rename(name) => parts.push(field(key.map(|_| *name), value.to_string())),
+                Mutation::Repeat => {
+                    parts.extend([field(key, value.to_string()), field(key, value.to_string())])
+                }
+            }
+        }
+        match value {
+            Value::Object(_) => format!("{{{}}}", parts.join(",")),
+            _ => format!("[{}]", parts.join(",")),
+        }
+    }
+
+    /// A request that has every header.
+    struct Visit;
+
+    impl Request for Visit {
+        fn header(&self, _: &str) -> Option<Cow<'_, [u8]>> {
+            Some(Cow::Borrowed(b"/api"))
+        }
+    }
+
+    /// No upstream is ready, and no permit to be had.
+    struct Nothing;
+
+    impl Readiness for Nothing {
+        fn standing(&self, upstream: UpstreamId) -> Standing {
+            let reason = readiness::Reason::TrialFailed;
+            if upstream.0.is_multiple_of(2) { Standing::NotReady(reason) } else { Standing::Trial(reason) }
+        }
+
+        fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
+            None
+        }
+    }
+
+    /// Reads a document and checks what it is refused with, if it is; uses it once, if not.
+    fn read(text: &[u8]) -> Result<(), TestCaseError> {
+        let problems = match Policy::from_json(text) {
+            Ok(policy) => {
+                let mut rotations: Vec<_> =
+                    policy.releases.iter().map(|release| Rotation::new(release, 7)).collect();
+                for _ in 0..3 {
+                    engine::decide(&policy, &Visit, &mut Nothing, &mut rotations);
+                }
+                return Ok(());
+            }
+            Err(problems) => problems,
+        };
+        prop_assert!(problems.iter().count() > 0);
+        for problem in problems.iter() {
+            prop_assert!(!problem.message.is_empty());
+            prop_assert_ne!(&problem.message, "the policy could not be compiled");
+            prop_assert!(!problem.to_string().contains(char::is_control), "{problem:?}");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_500))]
+
+        #[test]
+        fn of_any_kind_are_read_or_refused_with_words(full in prop::bool::weighted(0.2), (first, mutation) in mutation(), (second, again) in mutation()) {
+            let document = if full { serde_json::from_str(FULL).unwrap() } else { supported() };
+            let once = mutated(&document, &mut first.index(size(&document)), &mutation);
+            read(once.as_bytes())?;
+            if let Ok(document @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str::<Value>(&once)
+                && size(&document) > 0
+            {
+                read(mutated(&document, &mut second.index(size(&document)), &again).as_bytes())?;
+            }
+        }
+
+        #[test]
+        fn cut_or_with_bytes_changed_are_read_or_refused_with_words(at in any::<Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+            let mut text = serde_json::to_string_pretty(&supported()).unwrap().into_bytes();
+            let at = at.index(text.len());
+            text[at] = byte;
+            if cut {
+                text.truncate(at);
+            }
+            read(&text)?;
+        }
+    }
+}
+
+mod releases {
+    use super::*;
+
+    struct User(Vec<u8>);
+
+    impl Request for User {
+        fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+            (name == "x-user").then_some(Cow::Borrowed(&self.0))
+        }
+    }
+
+    fn release(weights: &[u32]) -> Release {
+        let version = |(place, weight): (usize, &u32)| serde_json::json!({"name": format!("v{place}"), "upstream": "a", "weight": weight, "default": place == 0});
+        let versions: Vec<_> = weights.iter().enumerate().map(version).collect();
+        let document = serde_json::json!({"name": "p", "upstreams": {"a": {"cluster": "a"}}, "releases": [
+            {"name": "reviews", "steer": {"header": "x-v"}, "hashOn": [{"httpHeaderName": "x-user"}], "versions": versions}
+        ]});
+        Policy::from_json(document.to_string().as_bytes()).unwrap().releases.remove(0)
+    }
+
+    /// The version of a user, whichever turn it is.
+    fn version(release: &Release, key: &[u8]) -> usize {
+        let user = User(key.to_vec());
+        let choice = release::choose(release, &mut Headers::new(&user), &mut Rotation::new(release, 0));
+        assert_eq!(choice.reason, Reason::Sticky);
+        choice.version
+    }
+
+    fn users() -> impl Iterator<Item = Vec<u8>> {
+        (0..500).map(|number| format!("user-{number}").into_bytes())
+    }
+
+    fn total(weights: &[u32]) -> u64 {
+        weights.iter().map(|weight| u64::from(*weight)).sum()
+    }
+
+    fn weights() -> impl Strategy<Value = Vec<u32>> {
+        let weight = prop_oneof![Just(0), 1..=100u32, any::<u32>()];
+        vec(weight, 1..6).prop_filter("no weight at all", |weights| total(weights) > 0)
+    }
+
+    fn small_weights() -> impl Strategy<Value = Vec<u32>> {
+        vec(0..=60u32, 1..6).prop_filter("no weight at all", |weights| total(weights) > 0)
+    }
+
+    proptest! {
+        #[test]
+        fn move_nobody_back_when_weight_moves_to_a_later_version(
+            mut weights in weights(), from in any::<Index>(), to in any::<Index>(), part in any::<Index>(),
+        ) {
+            let before = release(&weights);
+            let (from, to) = (from.index(weights.len()), to.index(weights.len()));
+            let (from, to) = (from.min(to), from.max(to));
+            let most = weights[from].min(u32::MAX - weights[to]);
+            let part = part.index(most as usize + 1) as u32;
+            weights[from] -= part;
+            weights[to] += part;
+            let after = release(&weights);
+            for user in users() {
+                prop_assert!(version(&after, &user) >= version(&before, &user));
+            }
+        }
+
+        /// Whatever becomes of the total.
+        #[test]
+        fn move_nobody_back_when_the_last_weight_is_raised(mut weights in weights(), raise in any::<u32>()) {
+            let before = release(&weights);
+            let last = weights.last_mut().unwrap();
+            *last = last.saturating_add(raise);
+            let after = release(&weights);
+            for user in users() {
+                prop_assert!(version(&after, &user) >= version(&before, &user));
+            }
+        }
+
+        #[test]
+        fn give_a_user_the_same_version_at_any_worker_at_any_time(weights in weights(), key in vec(any::<u8>(), 1..100)) {
+            let first = version(&release(&weights), &key);
+            prop_assert_eq!(version(&release(&weights), &key), first);
+            prop_assert!(weights[first] > 0);
+        }
+
+        #[test]
+        fn hold_buckets_as_exactly_as_buckets_can(weights in weights()) {
+            let release = release(&weights);
+            let mut below = 0;
+            for (bound, place) in &release.bounds {
+                let exact = u64::from(weights[*place]) * 10_000;
+                let held = u64::from(bound - below);
+                prop_assert!((held * total(&weights)).abs_diff(exact) <= total(&weights));
+                below = *bound;
+            }
+            prop_assert_eq!(below, 10_000);
+        }
+
+        #[test]
+        fn rotate_exactly_by_weight_from_any_phase(weights in small_weights(), random in any::<u64>()) {
+            let release = release(&weights);
+            let mut rotation = Rotation::new(&release, random);
+            let total = total(&weights) as i64;
+            let mut counts = vec![0i64; weights.len()];
+            for turn in 1..=total {
+                counts[rotation.next(&release)] += 1;
+                for (count, weight) in counts.iter().zip(&weights) {
+                    let off = (count * total - turn * i64::from(*weight)).abs();
+                    prop_assert!(off <= weights.len() as i64 * total, "turn {turn}: {counts:?}");
+                    prop_assert!(*weight > 0 || *count == 0);
+                }
+            }
+            prop_assert_eq!(counts, weights.iter().map(|weight| i64::from(*weight)).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// Several workers of one proxy, each with a snapshot and a streak, and the store they share.
+mod worlds {
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        /// The clock moves on by so many milliseconds.
+        Later(u32),
+        /// The clock is set back by so many milliseconds.
+        Back(u32),
+        Tick,
+        Respond(bool),
+        CheckStarts,
+        CheckEnds(bool),
+        Lend,
+        Settle(Index, Outcome),
+        /// A worker dies and another takes its place: what it held is forgotten.
+        Die,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let outcome = prop_oneof![
+            6 => Just(Outcome::Seen(Verdict::Success)),
+            1 => Just(Outcome::Seen(Verdict::Failure)),
+            1 => Just(Outcome::Seen(Verdict::Ignored)),
+            1 => Just(Outcome::Unanswered),
+            1 => Just(Outcome::Unused),
+        ];
+        prop_oneof![
+            6 => (0..2_000u32).prop_map(Event::Later),
+            1 => (0..60_000u32).prop_map(Event::Later),
+            1 => (0..60_000u32).prop_map(Event::Back),
+            8 => Just(Event::Tick),
+            8 => prop::bool::weighted(0.3).prop_map(Event::Respond),
+            3 => Just(Event::CheckStarts),
+            3 => any::<bool>().prop_map(Event::CheckEnds),
+            6 => Just(Event::Lend),
+            6 => (any::<Index>(), outcome).prop_map(|(place, outcome)| Event::Settle(place, outcome)),
+            1 => Just(Event::Die),
+        ]
+    }
+
+    struct Worker {
+        snapshot: State,
+        streak: Streak,
+        permits: Vec<Permit>,
+        /// The generations in which checks under way were started.
+        checks: Vec<u32>,
+    }
+
+    impl Worker {
+        fn new(store: &State) -> Self {
+            Worker {
+                snapshot: store.clone(),
+                streak: Streak::default(),
+                permits: Vec::new(),
+                checks: Vec::new(),
+            }
+        }
+    }
+
+    struct World {
+        upstream: Upstream,
+        /// As the store holds it.
+        store: Vec<u8>,
+        workers: Vec<Worker>,
+        now: Time,
+        ids: u64,
+    }
+
+    impl World {
+        fn new(upstream: Upstream, workers: usize) -> Self {
+            let now = Time::from_millis(10_000_000);
+            let state = State::new(&upstream, now);
+            let store = postcard::to_allocvec(&state).unwrap();
+            World {
+                upstream,
+                store,
+                workers: (0..workers).map(|_| Worker::new(&state)).collect(),
+                now,
+                ids: 0,
+            }
+        }
+
+        fn state(&self) -> State {
+            postcard::from_bytes(&self.store).unwrap()
+        }
+
+        /// One update of the shared state, as the host makes it, with all that must be true of any.
+        fn update<T>(
+            &mut self,
+            worker: usize,
+            apply: impl FnOnce(&Upstream, &mut State, Time) -> (T, Option<Transition>),
+        ) -> Result<T, TestCaseError> {
+            let before = self.state();
+            let mut after = before.clone();
+            let (result, transition) = apply(&self.upstream, &mut after, self.now);
+            match transition {
+                Some(Transition { from, to, reason }) => {
+                    prop_assert_ne!(from, to);
+                    prop_assert_eq!((from, to), (before.phase.name(), after.phase.name()));
+                    prop_assert_eq!((reason, self.now), (after.reason, after.since));
+                    prop_assert_eq!(after.generation, before.generation + 1);
+                }
+                None => {
+                    prop_assert_eq!(before.phase.name(), after.phase.name());
+                    let unchanged = |state: &State| (state.generation, state.reason, state.since);
+                    prop_assert_eq!(unchanged(&before), unchanged(&after));
+                }
+            }
+            if let (Phase::Trial { leases, .. }, Some(breaker)) = (&after.phase, &self.upstream.breaker) {
+                prop_assert!(leases.len() <= breaker.trial.requests as usize);
+            }
+            self.store = postcard::to_allocvec(&after).unwrap();
+            prop_assert_eq!(&self.state(), &after);
+            let worker = &mut self.workers[worker];
+            if worker.snapshot.generation != after.generation {
+                worker.streak = Streak::default();
+            }
+            worker.snapshot = after;
+            Ok(result)
+        }
+
+        fn tick(&mut self, at: usize, random: u64) -> Result<(), TestCaseError> {
+            let worker = &mut self.workers[at];
+            let (generation, streak) = (worker.snapshot.generation, std::mem::take(&mut worker.streak));
+            self.update(at, |upstream, state, now| {
+                let observed = state.observed(upstream, now, generation, streak, random);
+                ((), observed.or_else(|| state.elapsed(upstream, now, random)))
+            })
+        }
+
+        fn happen(&mut self, at: usize, event: Event, random: u64) -> Result<(), TestCaseError> {
+            let worker = &mut self.workers[at];
+            match event {
+                Event::Later(millis) => self.now = self.now + Duration::from_millis(millis.into()),
+                Event::Back(millis) => self.now = Time::from_millis(self.now.as_millis() - u64::from(millis)),
+                Event::Tick => self.tick(at, random)?,
+                Event::Respond(_) if worker.snapshot.phase != Phase::Ready => {}
+                Event::Respond(true) => worker.streak.succeeded(),
+                Event::Respond(false) => {
+                    worker.streak.failed();
+                    if worker.snapshot.would_trip(&self.upstream, worker.streak) {
+                        let (generation, streak) =
+                            (worker.snapshot.generation, std::mem::take(&mut worker.streak));
+                        self.update(at, |upstream, state, now| {
+                            ((), state.observed(upstream, now, generation, streak, random))
+                        })?;
+                    }
+                }
+                Event::CheckStarts => worker.checks.push(worker.snapshot.generation),
+                Event::CheckEnds(passed) => {
+                    if let Some(generation) = worker.checks.pop() {
+                        let result = if passed { Ok(()) } else { Err(CheckFailure::TimedOut) };
+                        self.update(at, |upstream, state, now| {
+                            ((), state.checked(upstream, now, generation, result))
+                        })?;
+                    }
+                }
+                Event::Lend => {
+                    self.ids += 1;
+                    let id = self.ids;
+                    let permit =
+                        self.update(at, |upstream, state, now| (state.lend(upstream, now, id), None))?;
+                    self.workers[at].permits.extend(permit);
+                }
+                Event::Settle(place, outcome) => {
+                    if !worker.permits.is_empty() {
+                        let permit = worker.permits.swap_remove(place.index(worker.permits.len()));
+                        self.update(at, |upstream, state, now| {
+                            ((), state.settle(upstream, now, permit, outcome, random))
+                        })?;
+                    }
+                }
+                Event::Die => self.workers[at] = Worker::new(&postcard::from_bytes(&self.store).unwrap()),
+            }
+            Ok(())
+        }
+    }
+
+    fn upstream(check: bool, breaker: bool, guarded: bool) -> Upstream {
+        let mut upstream = serde_json::json!({"cluster": "app"});
+        if check {
+            upstream["readinessProbe"] =
+                serde_json::json!({"httpGet": {}, "failureThreshold": 2, "successThreshold": 2});
+        }
+        if breaker {
+            upstream["circuitBreaker"] = serde_json::json!({"consecutiveFailures": 3, "notReadyFor": "1s",
+                "maxNotReadyFor": "10s", "trial": {"requests": 2, "successes": 3, "leaseFor": "5s"}});
+        }
+        let gates = if guarded { serde_json::json!([{"upstream": "app"}]) } else { serde_json::json!([]) };
+        let document = serde_json::json!({"name": "p", "upstreams": {"app": upstream}, "gates": gates});
+        Policy::from_json(document.to_string().as_bytes()).unwrap().upstreams.remove(0)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn keep_the_rules_of_one_shared_state(
+            (check, breaker, guarded) in any::<(bool, bool, bool)>(),
+            workers in 1..5usize,
+            events in vec((any::<Index>(), event(), any::<u64>()), 1..300),
+        ) {
+            let mut world = World::new(upstream(check, breaker, guarded), workers);
+            for (worker, event, random) in events {
+                world.happen(worker.index(workers), event, random)?;
+                let state = world.state();
+                prop_assert!(guarded || state.phase.name() != "trial");
+                prop_assert!(check || breaker || state.generation == 0);
+            }
+        }
+
+        #[test]
+        fn never_stay_not_ready_by_the_breaker_alone(
+            workers in 1..5usize,
+            events in vec((any::<Index>(), event(), any::<u64>()), 1..200),
+            step in 50..1_000u64,
+        ) {
+            let mut world = World::new(upstream(false, true, true), workers);
+            for (worker, event, random) in events {
+                world.happen(worker.index(workers), event, random)?;
+            }
+            let since = world.now;
+            // The longest wait, its jitter, and what workers' clocks may be apart.
+            let longest = Duration::from_millis(10_000 + 1_000 + 1_000 + step);
+            while matches!(world.state().phase, Phase::NotReady { .. }) {
+                prop_assert!(world.now.since(since) <= longest);
+                world.now = world.now + Duration::from_millis(step);
+                for worker in 0..workers {
+                    world.tick(worker, 0)?;
+                }
+            }
+        }
+
+        /// A lost permit ends its trial, a new one follows, and good answers end that.
+        #[test]
+        fn come_back_when_the_upstream_does(
+            workers in 1..5usize,
+            events in vec((any::<Index>(), event(), any::<u64>()), 1..200),
+        ) {
+            let mut world = World::new(upstream(false, true, true), workers);
+            for (worker, event, random) in events {
+                world.happen(worker.index(workers), event, random)?;
+            }
+            let since = world.now;
+            for worker in &mut world.workers {
+                worker.permits.clear();
+                worker.streak = Streak::default();
+            }
+            while world.state().phase != Phase::Ready {
+                prop_assert!(world.now.since(since) < Duration::from_secs(60), "{:?}", world.state());
+                world.now = world.now + Duration::from_millis(250);
+                for worker in 0..workers {
+                    world.tick(worker, 0)?;
+                    world.happen(worker, Event::Lend, 0)?;
+                    if let Some(permit) = world.workers[worker].permits.pop() {
+                        let outcome = Outcome::Seen(Verdict::Success);
+                        world.update(worker, |upstream, state, now| ((), state.settle(upstream, now, permit, outcome, 0)))?;
+                    }
+                }
+            }
+        }
+
+        /// Counts are exact for one worker: it trips with the third failure in a row, whenever it ticks.
+        #[test]
+        fn of_one_worker_trip_at_exactly_the_threshold(responses in vec((prop::bool::weighted(0.4), any::<bool>()), 1..100)) {
+            let mut world = World::new(upstream(false, true, true), 1);
+            let mut failures = 0;
+            for (succeeded, tick) in responses {
+                failures = if succeeded { 0 } else { failures + 1 };
+                world.happen(0, Event::Respond(succeeded), 0)?;
+                prop_assert_eq!(world.state().phase == Phase::Ready, failures < 3);
+                if failures == 3 {
+                    break;
+                }
+                if tick {
+                    world.tick(0, 0)?;
+                }
+            }
+        }
+    }
+}
