@@ -2,8 +2,10 @@
 //!
 //! A probe is answered and nothing else happens. Each release that the request is for then picks a version;
 //! of several that steer by the same header the first one counts. Gates come last, as which upstream a
-//! request needs may depend on its version: a gate on a version's upstream holds for the requests that go
-//! to that version, any other gate for every request it matches.
+//! request needs may depend on its version: where a release with that upstream is for the request, the gate
+//! holds only if the request goes to that version; else it holds for every request it matches.
+//!
+//! A steer header from outside that no release trusts is as good as absent: nothing matches on it.
 
 use crate::policy::probe::Kind;
 use crate::policy::upstream::UpstreamId;
@@ -137,13 +139,16 @@ pub fn decide<'p, R: Request>(
 }
 
 /// Picks a version in each release that the request is for, and gives the header edits that follow.
-fn steer<'p, R: Request>(
+fn steer<'p: 'r, 'r, R: Request>(
     policy: &'p Policy,
-    request: &mut Headers<'_, R>,
+    request: &mut Headers<'r, R>,
     readiness: &mut impl Readiness,
     rotations: &mut [Rotation],
     decision: &mut Decision<'p>,
 ) -> Vec<Edit<'p>> {
+    for header in &policy.untrusted_headers {
+        request.show(header, None);
+    }
     let mut edits: Vec<Edit<'p>> = Vec::new();
     for (place, (release, rotation)) in policy.releases.iter().zip(rotations).enumerate() {
         let steered = edits.iter().any(|edit| edit.header == release.steer_header);
@@ -166,16 +171,14 @@ fn steer<'p, R: Request>(
         let Some(name) = release.versions.get(version).map(|version| version.name.as_str()) else {
             continue;
         };
+        request.show(&release.steer_header, Some(name));
         edits.push(Edit { header: &release.steer_header, value: Some(name) });
         decision.assignments.push(Assignment { release: place, choice, version, reason });
     }
-    // What comes from outside must not pick a route that its release does not give it. Where any release
-    // trusts the header, it may be meant for a later hop.
-    for release in &policy.releases {
-        let header = release.steer_header.as_str();
-        let mut same = policy.releases.iter().filter(|other| other.steer_header == header);
+    // What comes from outside must not pick a route that its release does not give it.
+    for header in &policy.untrusted_headers {
         let steered = edits.iter().any(|edit| edit.header == header);
-        if !steered && !same.any(|other| other.trust_incoming) && request.get(header).is_some() {
+        if !steered && request.came_with(header) {
             edits.push(Edit { header, value: None });
         }
     }
@@ -183,9 +186,9 @@ fn steer<'p, R: Request>(
 }
 
 /// The reply of the first gate that keeps the request from going on.
-fn closed_gate<R: Request>(
-    policy: &Policy,
-    request: &mut Headers<'_, R>,
+fn closed_gate<'r, R: Request>(
+    policy: &'r Policy,
+    request: &mut Headers<'r, R>,
     readiness: &mut impl Readiness,
     decision: &mut Decision<'_>,
 ) -> Option<Reply> {

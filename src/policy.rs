@@ -42,6 +42,9 @@ pub struct Policy {
     pub releases: Vec<Release>,
     /// The gates.
     pub gates: Vec<Gate>,
+    /// Steer headers that no release trusts, each once. One that any release trusts may be meant for a
+    /// later hop.
+    pub untrusted_headers: Vec<String>,
 }
 
 /// Whether decisions take effect.
@@ -141,7 +144,15 @@ fn read(document: &Value<'_>) -> Option<Policy> {
         probes: probes?,
         releases: releases?,
         gates: gates?,
+        untrusted_headers: Vec::new(),
     };
+    for release in &policy.releases {
+        let header = &release.steer_header;
+        let mut same = policy.releases.iter().filter(|other| other.steer_header == *header);
+        if !same.any(|other| other.trust_incoming) && !policy.untrusted_headers.contains(header) {
+            policy.untrusted_headers.push(header.clone());
+        }
+    }
     let versions =
         policy.releases.iter().flat_map(|release| &release.versions).map(|version| version.upstream);
     for id in versions.chain(policy.gates.iter().map(|gate| gate.upstream)) {

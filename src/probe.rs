@@ -11,7 +11,7 @@ use crate::policy::probe::Probe;
 use crate::request::{self, Headers, Request};
 
 /// The probe that the request is, if it is one.
-pub fn find<'p, R: Request>(policy: &'p Policy, request: &mut Headers<'_, R>) -> Option<&'p Probe> {
+pub fn find<'p: 'r, 'r, R: Request>(policy: &'p Policy, request: &mut Headers<'r, R>) -> Option<&'p Probe> {
     if policy.probes.is_empty() {
         return None;
     }

@@ -58,9 +58,9 @@ pub struct Choice<'p> {
 }
 
 /// Chooses the version for a request that the release is for.
-pub fn choose<'p, R: Request>(
+pub fn choose<'p: 'r, 'r, R: Request>(
     release: &'p Release,
-    request: &mut Headers<'_, R>,
+    request: &mut Headers<'r, R>,
     rotation: &mut Rotation,
 ) -> Choice<'p> {
     let by = |version, reason| Choice { version, reason, bucket: None };
@@ -70,10 +70,7 @@ pub fn choose<'p, R: Request>(
     {
         return by(place, Reason::Incoming);
     }
-    let overridden = |request: &mut Headers<'_, R>| {
-        release.versions.iter().position(|version| version.overrides.any(request))
-    };
-    if let Some(place) = overridden(request) {
+    if let Some(place) = release.versions.iter().position(|version| version.overrides.any(request)) {
         return by(place, Reason::Match);
     }
     for key in &release.keys {
@@ -86,7 +83,7 @@ pub fn choose<'p, R: Request>(
 }
 
 /// The bucket of the key, if the request has it. An empty key is none: it would put all who have it together.
-fn bucket<R: Request>(release: &Release, key: &Key, request: &mut Headers<'_, R>) -> Option<u16> {
+fn bucket<'r, R: Request>(release: &Release, key: &'r Key, request: &mut Headers<'r, R>) -> Option<u16> {
     let value = match key {
         Key::Header(name) => request.get(name),
         Key::Cookie(name) => request.get("cookie").and_then(|header| request::cookie(header, name)),

@@ -9,10 +9,11 @@ pub trait Request {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>>;
 }
 
-/// A request whose headers are each asked for once at most.
+/// A request whose headers are each asked for once at most, and which shows what was decided on it so far:
+/// a match sees the request as it will go on, not as it came.
 pub struct Headers<'r, R> {
     request: &'r R,
-    seen: Vec<(String, Option<Cow<'r, [u8]>>)>,
+    seen: Vec<(&'r str, Option<Cow<'r, [u8]>>)>,
 }
 
 impl<'r, R: Request> Headers<'r, R> {
@@ -22,13 +23,24 @@ impl<'r, R: Request> Headers<'r, R> {
     }
 
     /// The value of the header `name`, in lower case.
-    pub fn get(&mut self, name: &str) -> Option<&[u8]> {
-        let known = self.seen.iter().position(|(seen, _)| seen == name);
+    pub fn get(&mut self, name: &'r str) -> Option<&[u8]> {
+        let known = self.seen.iter().position(|(seen, _)| *seen == name);
         let index = known.unwrap_or_else(|| {
-            self.seen.push((name.to_owned(), self.request.header(name)));
+            self.seen.push((name, self.request.header(name)));
             self.seen.len() - 1
         });
         self.seen.get(index).and_then(|(_, value)| value.as_deref())
+    }
+
+    /// Shows the header `name` with this value from now on, or as absent.
+    pub fn show(&mut self, name: &'r str, value: Option<&'r str>) {
+        self.seen.retain(|(seen, _)| *seen != name);
+        self.seen.push((name, value.map(|value| Cow::Borrowed(value.as_bytes()))));
+    }
+
+    /// Whether the request came with the header `name`, whatever is shown now.
+    pub fn came_with(&self, name: &str) -> bool {
+        self.request.header(name).is_some()
     }
 }
 

@@ -66,13 +66,13 @@ fn origin(details: &[u8]) -> Origin {
             () => Origin::NoAnswer,
         };
     }
-    match ["response_timeout", "upstream_response_timeout", "upstream_per_try_timeout"]
-        .into_iter()
-        .any(starts)
-    {
-        true => Origin::NoAnswer,
-        false => Origin::Proxy,
-    }
+    let timeouts = [
+        "response_timeout",
+        "upstream_response_timeout",
+        "upstream_per_try_timeout",
+        "upstream_per_try_idle_timeout",
+    ];
+    if timeouts.into_iter().any(starts) { Origin::NoAnswer } else { Origin::Proxy }
 }
 
 #[cfg(test)]

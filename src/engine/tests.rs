@@ -353,6 +353,12 @@ mod releases {
     }
 
     #[test]
+    fn are_not_matched_by_a_header_that_they_do_not_trust() {
+        let tester = REVIEWS.replace("x-tester\":{}", "x-v\":{\"exact\":\"v2\"}");
+        with_releases(&[&tester]).ask(by(ON_V1).with("x-v", "v2")).is_assigned("reviews v1 by sticky");
+    }
+
+    #[test]
     fn that_steer_by_one_header_count_in_the_documents_order() {
         let second = REVIEWS.replace("reviews", "second").replace("/api", "/");
         let mut bench = with_releases(&[REVIEWS, &second]);
@@ -494,6 +500,15 @@ mod gates {
     fn on_a_version_that_fell_back_let_its_requests_pass() {
         let mut bench = with_reviews_and_gates(r#"{"upstream":"two"}"#).set("two", DOWN);
         bench.ask(by(ON_V2)).is_forwarded("x-v: v1").is_assigned("reviews v1 by fallback");
+    }
+
+    #[test]
+    fn match_on_the_version_that_was_decided_and_not_on_the_one_that_was_sent() {
+        let gate = r#"{"upstream":"db","match":[{"headers":{"x-v":{"exact":"v2"}}}]}"#;
+        let mut bench = with_reviews_and_gates(gate).set("db", DOWN);
+        bench.ask(by(ON_V1).with("x-v", "v2")).is_forwarded("x-v: v1");
+        bench.ask(by(ON_V2).with("x-v", "v1")).is_gated_by("db");
+        bench.ask(get("/other").with("x-v", "v2")).is_forwarded("no x-v");
     }
 
     /// No version says where it goes, so the gate's own match does.

@@ -63,8 +63,19 @@ impl Reply {
         let retry_after_seconds =
             fields.read("retryAfterSeconds", default.retry_after_seconds, |value| value.integer(0..=86_400));
         let headers = fields.read("headers", Vec::new(), |value| {
-            let entries = value.entries()?;
-            Some(entries.iter().filter_map(|(name, value)| read_header(name, value)).collect())
+            let mut headers: Vec<(String, String)> = Vec::new();
+            for (name, value) in value.entries()?.iter() {
+                let Some((name, text)) = read_header(name, value) else {
+                    continue;
+                };
+                if headers.iter().any(|(known, _)| *known == name) {
+                    value.problem::<()>(format!(
+                        "a second header {name:?}, as case does not count; allowed: one"
+                    ));
+                }
+                headers.push((name, text));
+            }
+            Some(headers)
         });
         let body = fields.read("body", None, |value| match value.text()? {
             text if text.len() > BODY => {

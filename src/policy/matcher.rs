@@ -49,10 +49,13 @@ impl StringMatch {
     fn read(value: &Value<'_>, present: bool) -> Option<Self> {
         let fields = value.object(&["exact", "prefix", "regex"])?;
         fields.later("regex", Value::text);
-        let text = |key| fields.get(key).map(|value| value.text().map(str::to_owned));
-        match (text("exact"), text("prefix"), fields.get("regex")) {
-            (Some(exact), None, None) => Some(StringMatch::Exact(exact?)),
-            (None, Some(prefix), None) => Some(StringMatch::Prefix(prefix?)),
+        match (fields.get("exact"), fields.get("prefix"), fields.get("regex")) {
+            // Empty is a value like any other: `?key` and `?key=` have it.
+            (Some(exact), None, None) if *exact.node() == Node::Text(String::new()) => {
+                Some(StringMatch::Exact(String::new()))
+            }
+            (Some(exact), None, None) => Some(StringMatch::Exact(exact.text()?.to_owned())),
+            (None, Some(prefix), None) => Some(StringMatch::Prefix(prefix.text()?.to_owned())),
             (None, None, Some(_)) => None,
             (None, None, None) if present => Some(StringMatch::Present),
             _ => value.refuse("one of exact, prefix"),
@@ -76,12 +79,12 @@ impl Matches {
     }
 
     /// Whether the request meets one of the alternatives, or there are none to meet.
-    pub fn hold<R: Request>(&self, request: &mut Headers<'_, R>) -> bool {
+    pub fn hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
         self.is_empty() || self.any(request)
     }
 
     /// Whether the request meets one of the alternatives.
-    pub fn any<R: Request>(&self, request: &mut Headers<'_, R>) -> bool {
+    pub fn any<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
         self.0.iter().any(|conditions| conditions.hold(request))
     }
 }
@@ -110,13 +113,13 @@ impl RequestMatch {
                 headers.push((pseudo.to_owned(), condition));
             }
         }
-        headers.extend(named(fields.get("headers"), str::to_ascii_lowercase));
+        headers.extend(named(fields.get("headers"), header));
         let conditions = RequestMatch {
             uri: uri?,
             ignore_uri_case: ignore_uri_case?,
             headers,
-            without_headers: named(fields.get("withoutHeaders"), str::to_ascii_lowercase),
-            query_params: named(fields.get("queryParams"), str::to_owned),
+            without_headers: named(fields.get("withoutHeaders"), header),
+            query_params: named(fields.get("queryParams"), |name, _| Some(name.to_owned())),
         };
         let conditional = known.iter().filter(|key| !["name", "ignoreUriCase"].contains(key));
         // `headers: {}` is no condition either.
@@ -131,7 +134,7 @@ impl RequestMatch {
         Some(conditions)
     }
 
-    fn hold<R: Request>(&self, request: &mut Headers<'_, R>) -> bool {
+    fn hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
         let uri = self.uri.as_ref().is_none_or(|condition| {
             let path = request.get(":path").map(request::path);
             condition.holds(path, self.ignore_uri_case)
@@ -146,7 +149,10 @@ impl RequestMatch {
 }
 
 /// Conditions by name; a bad one is noted and left out.
-fn named(value: Option<&Value<'_>>, name: fn(&str) -> String) -> Vec<(String, StringMatch)> {
+fn named(
+    value: Option<&Value<'_>>,
+    name: fn(&str, &Value<'_>) -> Option<String>,
+) -> Vec<(String, StringMatch)> {
     let entries = value.and_then(Value::entries);
     let conditions = entries.iter().flat_map(|entries| entries.iter());
     conditions
@@ -154,9 +160,18 @@ fn named(value: Option<&Value<'_>>, name: fn(&str) -> String) -> Vec<(String, St
             if key.is_empty() || key.contains(|c: char| c.is_control() || c == ' ') {
                 return value.problem("a bad name; allowed: a name with no spaces or control characters");
             }
-            Some((name(key), StringMatch::read(value, true)?))
+            Some((name(key, value)?, StringMatch::read(value, true)?))
         })
         .collect()
+}
+
+/// The name of a header, in lower case. Under these four, Istio would ignore the condition.
+fn header(name: &str, value: &Value<'_>) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    if ["uri", "scheme", "method", "authority"].contains(&name.as_str()) {
+        return value.problem(format!("{name} is no header; allowed: {name} beside headers"));
+    }
+    Some(name)
 }
 
 #[cfg(test)]
@@ -270,6 +285,8 @@ mod tests {
         assert!(!holds(both, "/p?a=11&B", &[]));
         assert!(!holds(both, "/p", &[]));
         assert!(holds(r#"[{"queryParams":{"a":{"prefix":"1"}}}]"#, "/p?a=11", &[]));
+        assert!(holds(r#"[{"queryParams":{"a":{"exact":""}}}]"#, "/p?a", &[]));
+        assert!(!holds(r#"[{"queryParams":{"a":{"exact":""}}}]"#, "/p?a=1", &[]));
     }
 
     #[test]

@@ -241,13 +241,13 @@ fn read_rollback(value: &Value<'_>) -> Option<()> {
 
 /// Lays the versions end to end over the buckets, the last one first; see [`Release::bounds`].
 fn bounds(versions: &[Version]) -> Vec<(u16, usize)> {
-    let total: u64 = versions.iter().map(|version| u64::from(version.weight)).sum();
+    let total: u128 = versions.iter().map(|version| u128::from(version.weight)).sum();
     let mut sum = 0;
     let laid = versions.iter().enumerate().rev().map(|(place, version)| {
-        sum += u64::from(version.weight);
+        sum += u128::from(version.weight);
         // Rounding the running sum keeps each share within one bucket, and every bound rises with its weights.
         // The total is above 0, and a bound is at most BUCKETS.
-        let bound = (sum * u64::from(hash::BUCKETS) + total / 2) / total.max(1);
+        let bound = (sum * u128::from(hash::BUCKETS) + total / 2) / total.max(1);
         (bound as u16, place)
     });
     laid.collect()

@@ -632,6 +632,10 @@ mod messages {
                 r#"headers["a b"]: a bad name; allowed: a name with no spaces or control characters"#,
             ),
             (
+                r#"{"headers":{"Method":{"exact":"GET"}}}"#,
+                "headers.Method: method is no header; allowed: method beside headers",
+            ),
+            (
                 r#"{"port":80}"#,
                 "port: not supported: a filter does not see what this names; allowed: leave it out",
             ),
@@ -690,10 +694,18 @@ mod messages {
             problems(&with_release(&format!(r#""steer":{{"header":"Host"}},{VERSIONS}"#))),
             [format!(r#"releases[0].steer.header: "host" {own}"#)]
         );
+        assert_eq!(
+            problems(&with_get(r#""httpHeaders":[{"name":"content-length","value":"5"}]"#)),
+            [format!(r#"upstreams.app.readinessProbe.httpGet.httpHeaders[0].name: "content-length" {own}"#)]
+        );
         assert_problem(&[
             (
                 with_gate(r#""reply":{"headers":{"Retry-After":"9"}}"#),
                 "gates[0].reply.headers.Retry-After: set elsewhere; allowed: retryAfterSeconds",
+            ),
+            (
+                with_gate(r#""reply":{"headers":{"x-why":"a","X-Why":"b"}}"#),
+                r#"gates[0].reply.headers.X-Why: a second header "x-why", as case does not count; allowed: one"#,
             ),
             (
                 with_release(&format!(r#""steer":{{"header":":path"}},{VERSIONS}"#)),

@@ -279,7 +279,11 @@ impl HttpGet {
         });
         let headers = fields.each("httpHeaders", |value| {
             let fields = value.object(&["name", "value"])?;
-            let name = fields.require("name", "a header name").and_then(|value| value.header_name(false));
+            let name = fields.require("name", "a header name").and_then(|value| {
+                // The host is the policy's to say; what else frames a message is the proxy's.
+                let name = value.header_name(false)?;
+                if name == "host" { Some(name) } else { value.header_name(true) }
+            });
             let text = fields.require("value", "a header value").and_then(Value::header_value);
             Some((name?, text?.to_owned()))
         });
