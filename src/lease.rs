@@ -1,6 +1,9 @@
-//! Who leads: one VM per proxy runs the active checks, by a lease that expires.
+//! Who checks: one VM per proxy sends an upstream's checks, by a lease that expires.
 //!
-//! Any VM may hold it, the main thread's too. A VM that dies simply stops renewing.
+//! Any VM may hold it, the main thread's too. A VM that dies, or whose policy is gone, simply stops
+//! renewing. While an update is under way, VMs hold the policy in two forms; the newer form's checks count,
+//! so its holder takes the lease from an older one at once, and an older one comes in again only when
+//! nobody newer is left.
 
 use core::time::Duration;
 
@@ -8,27 +11,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Time;
 
-/// A claim to lead, as kept in the store that all VMs of a proxy share.
+/// A claim to check, as kept in the store that all VMs of a proxy share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// The random id of the VM that leads.
-    pub owner: u64,
-    /// When the claim ends unless renewed.
+    /// Whose it is.
+    pub holder: Holder,
+    /// When it ends unless renewed.
     pub until: Time,
+}
+
+/// Who may hold a lease: one policy in one VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Random.
+    pub id: u64,
+    /// When it was given its policy.
+    pub configured: Time,
 }
 
 impl Lease {
     /// Nobody's lease: it ended long ago.
     pub fn none() -> Self {
-        Lease { owner: 0, until: Time::from_millis(0) }
+        let start = Time::from_millis(0);
+        Lease { holder: Holder { id: 0, configured: start }, until: start }
     }
 
-    /// The lease that `claimant` should write to lead for another `span`, or nothing while another VM leads.
-    pub fn claim(current: Option<Lease>, claimant: u64, now: Time, span: Duration) -> Option<Lease> {
-        match current {
-            Some(held) if held.owner != claimant && !now.is_due(held.until, span) => None,
-            _ => Some(Lease { owner: claimant, until: now + span }),
-        }
+    /// The lease that `claimant` should write to hold it for another `span`; nothing while it is another's.
+    pub fn claim(current: Option<Lease>, claimant: Holder, now: Time, span: Duration) -> Option<Lease> {
+        let free = current.is_none_or(|held| {
+            held.holder.id == claimant.id
+                || held.holder.configured < claimant.configured
+                || now.is_due(held.until, span)
+        });
+        free.then(|| Lease { holder: claimant, until: now + span })
     }
 }
 
@@ -44,23 +59,51 @@ mod tests {
         Time::from_millis(second * 1_000)
     }
 
-    #[test]
-    fn one_leads_and_renews_while_others_wait() {
-        let first = Lease::claim(None, 1, at(0), SPAN);
-        assert_eq!(first, Some(Lease { owner: 1, until: at(3) }));
-        assert_eq!(Lease::claim(first, 2, at(2), SPAN), None);
-        assert_eq!(Lease::claim(first, 1, at(2), SPAN), Some(Lease { owner: 1, until: at(5) }));
+    fn holder(id: u64, configured: u64) -> Holder {
+        Holder { id, configured: at(configured) }
+    }
+
+    /// The lease after `claims` of (holder, second), with whether each was granted.
+    fn claims(claims: &[(Holder, u64)]) -> Vec<bool> {
+        let mut lease = Some(Lease::none());
+        let mut claim = |(holder, second): &(Holder, u64)| {
+            let granted = Lease::claim(lease, *holder, at(*second), SPAN);
+            lease = granted.or(lease);
+            granted.is_some()
+        };
+        claims.iter().map(&mut claim).collect()
     }
 
     #[test]
-    fn another_takes_over_when_the_lease_has_expired() {
-        let dead = Some(Lease { owner: 1, until: at(3) });
-        assert_eq!(Lease::claim(dead, 2, at(3), SPAN), Some(Lease { owner: 2, until: at(6) }));
+    fn one_holds_and_renews_while_others_wait() {
+        let (first, second) = (holder(1, 10), holder(2, 10));
+        let asked = [(first, 10), (second, 11), (first, 12), (second, 14), (first, 14)];
+        assert_eq!(claims(&asked), [true, false, true, false, true]);
     }
 
     #[test]
-    fn a_clock_that_jumped_back_does_not_leave_the_proxy_without_a_leader() {
-        let from_the_future = Some(Lease { owner: 1, until: at(1_000) });
-        assert!(Lease::claim(from_the_future, 2, at(5), SPAN).is_some());
+    fn another_takes_over_when_it_has_expired() {
+        assert_eq!(
+            claims(&[(holder(1, 10), 10), (holder(2, 10), 12), (holder(2, 10), 13)]),
+            [true, false, true]
+        );
+    }
+
+    #[test]
+    fn a_newer_policy_takes_it_from_an_older_one_and_not_the_other_way_round() {
+        let (old, new) = (holder(1, 10), holder(2, 20));
+        assert_eq!(claims(&[(old, 20), (new, 20), (old, 21), (old, 22)]), [true, true, false, false]);
+    }
+
+    #[test]
+    fn an_older_policy_comes_in_again_when_the_newer_one_is_gone() {
+        let (old, new) = (holder(1, 10), holder(2, 20));
+        assert_eq!(claims(&[(new, 20), (old, 21), (old, 23), (old, 24)]), [true, false, true, true]);
+    }
+
+    #[test]
+    fn a_clock_that_jumped_back_does_not_leave_the_proxy_without_a_holder() {
+        let held = Lease { holder: holder(1, 1_000), until: at(1_003) };
+        assert!(Lease::claim(Some(held), holder(2, 5), at(5), SPAN).is_some());
     }
 }

@@ -85,11 +85,6 @@ impl Policy {
         Some((shortest / 4).clamp(Duration::from_millis(50), Duration::from_millis(250)))
     }
 
-    /// Whether any upstream is checked.
-    pub fn has_checks(&self) -> bool {
-        self.upstreams.iter().any(|upstream| upstream.check.is_some())
-    }
-
     /// Whether any response is evidence of anything.
     pub fn observes_responses(&self) -> bool {
         self.mode != Mode::Off && self.upstreams.iter().any(|upstream| upstream.breaker.is_some())

@@ -11,15 +11,16 @@
 //! ```
 //!
 //! - **Checks** follow the kubelet: consecutive results against thresholds. A check that could not be sent
-//!   is no result. Passed checks count from the last change of state on, and end a Trial as well as a
-//!   NotReady, whatever brought it about.
+//!   is no result. Passed checks count from the last change of phase on. They end any NotReady, and a
+//!   Trial. One exception: when responses fail again with no healthy time in between, the checks have shown
+//!   that they don't see what is wrong, and the wait has to pass before they count.
 //! - **Responses** count while the upstream is Ready. What arrives later, from requests sent before, is
 //!   about the past and is dropped; so is a check started in an earlier generation.
 //! - **Trial** begins when the wait is over, unless the checks say that the upstream is down: no user's
 //!   request is spent on what a check knows already. It lets a few requests through, each on a lease. A
-//!   lease that expires, or is given back with no verdict, is a failure. An upstream that nothing guards
-//!   has no trial: its traffic never stopped, so when the wait is over it is Ready until its responses say
-//!   otherwise.
+//!   lease that expires with no answer is a failure. A request whose client leaves is none: it says nothing
+//!   of the upstream, and clients could else keep it out. An upstream that nothing guards has no trial: its
+//!   traffic never stopped, so when the wait is over it is Ready until its responses say otherwise.
 //! - **The wait** doubles with each trip, up to its cap, with up to a tenth of jitter on top. It starts over
 //!   once the upstream has been Ready for as long as the longest wait.
 //!
@@ -191,7 +192,7 @@ impl State {
         self.checks.record(result);
         let ready = matches!(self.phase, Phase::Ready);
         match result {
-            Ok(()) if !ready && self.checks.passed >= check.success_threshold => {
+            Ok(()) if !ready && !self.must_wait() && self.checks.passed >= check.success_threshold => {
                 self.enter(Phase::Ready, Reason::CheckPassed, now)
             }
             Err(failure) if self.checks.failed >= check.failure_threshold => match self.phase {
@@ -250,6 +251,8 @@ impl State {
                 };
                 (wait_over && !down).then(|| self.enter(next, Reason::WaitOver, now))?
             }
+            // What guarded it went away with an update of the policy.
+            Phase::Trial { .. } if !upstream.guarded => self.enter(Phase::Ready, Reason::WaitOver, now),
             Phase::Trial { leases, .. } => {
                 let expired = leases.iter().any(|lease| now.is_due(lease.until, breaker.trial.lease_for));
                 expired.then(|| self.trip(breaker, Reason::TrialUnanswered, now, random))?
@@ -288,7 +291,6 @@ impl State {
         leases.remove(place.filter(|_| permit.generation == self.generation)?);
         match outcome {
             Outcome::Unused | Outcome::Seen(Verdict::Ignored) => None,
-            Outcome::Unanswered => self.trip(breaker, Reason::TrialUnanswered, now, random),
             Outcome::Seen(Verdict::Failure) => self.trip(breaker, Reason::TrialFailed, now, random),
             Outcome::Seen(Verdict::Success) => {
                 *successes += 1;
@@ -296,6 +298,11 @@ impl State {
                 passed.then(|| self.enter(Phase::Ready, Reason::TrialPassed, now))?
             }
         }
+    }
+
+    /// Whether a wait is on that passed checks can't cut short.
+    fn must_wait(&self) -> bool {
+        matches!(self.phase, Phase::NotReady { until: Some(_) }) && self.trips > 1
     }
 
     /// Forgets earlier trips where the phase that ends was a healthy time.
@@ -329,9 +336,7 @@ impl State {
 pub enum Outcome {
     /// A response came.
     Seen(Verdict),
-    /// The stream ended without one.
-    Unanswered,
-    /// The request never went to the upstream.
+    /// It never went to the upstream, or its client left before the answer.
     Unused,
 }
 

@@ -334,9 +334,13 @@ mod tests {
             assert_eq!(held(&[90, 10]), [9_000, 1_000]);
             assert_eq!(held(&[9_999, 1]), [9_999, 1]);
             assert_eq!(held(&[1, 1, 1]).iter().sum::<u64>(), 10_000);
-            for weights in
-                [&[1, 1, 1][..], &[7, 0, 11, 13], &[u32::MAX, 1], &[1, u32::MAX, u32::MAX], &[0, 0, 5, 0]]
-            {
+            for weights in [
+                &[1, 1, 1][..],
+                &[7, 0, 11, 13],
+                &[u32::MAX, 1 << 20],
+                &[1 << 20, u32::MAX, u32::MAX],
+                &[0, 0, 5, 0],
+            ] {
                 let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
                 for (held, weight) in held(weights).into_iter().zip(weights) {
                     let exact = u64::from(*weight) * 10_000;
@@ -421,7 +425,7 @@ mod tests {
         #[test]
         fn takes_the_largest_weights() {
             assert_eq!(dealt(&[u32::MAX, u32::MAX], u64::MAX, 1_000), [500, 500]);
-            assert_eq!(dealt(&[u32::MAX, 1], u64::MAX, 1_000), [1_000, 0]);
+            assert_eq!(dealt(&[u32::MAX, 0], u64::MAX, 1_000), [1_000, 0]);
         }
     }
 }

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 /// Where header values come from. In the filter each call is a host call that copies the value.
 pub trait Request {
     /// The value of a header by its lower-case name; `:path`, `:method`, `:scheme` and `:authority` are
-    /// headers too. Bytes: nobody has checked that they are UTF-8.
+    /// headers too. Of a header that is repeated it is the first value; the proxy itself joins the cookies of
+    /// an HTTP/2 request. Bytes: nobody has checked that they are UTF-8.
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>>;
 }
 

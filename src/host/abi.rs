@@ -7,7 +7,7 @@ use super::root::Root;
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|context_id| Box::new(Root::new(context_id)));
+    proxy_wasm::set_root_context(|_| Box::new(Root::new()));
 }}
 
 #[cfg_attr(target_arch = "wasm32", link(wasm_import_module = "env"))]

@@ -1,6 +1,5 @@
 //! One policy in one VM: its configuration, its ticks, and the active checks while this VM leads them.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,24 +16,15 @@ use crate::policy::{Mode, Policy};
 use crate::readiness::check;
 use crate::time::Time;
 
-thread_local! {
-    /// The newest root of each plugin and policy in this VM. After an update the older one serves its last
-    /// requests until the listener has drained; it goes on looking, but checks nothing any more.
-    static NEWEST: RefCell<HashMap<String, u32>> = RefCell::default();
-}
-
 /// The most problems of a refused policy that are logged, as each VM logs them all.
 const LOGGED: usize = 20;
 
-/// A leader that does not renew in this time is given up; or in three ticks, where that is longer.
+/// A VM that does not renew its lease in this time is given up; or in three ticks, where that is longer.
 const LEASE: Duration = Duration::from_secs(1);
 
 /// The root context.
 pub struct Root {
-    context_id: u32,
     worker: Option<Rc<Worker>>,
-    /// The plugin's name and the policy's.
-    identity: String,
     tick: Duration,
     /// Checks under way, by the callout's token.
     in_flight: HashMap<u32, InFlight>,
@@ -49,29 +39,19 @@ struct InFlight {
 
 impl Root {
     /// A root with no policy yet.
-    pub fn new(context_id: u32) -> Self {
-        Root {
-            context_id,
-            worker: None,
-            identity: String::new(),
-            tick: Duration::ZERO,
-            in_flight: HashMap::new(),
-            unsent: Vec::new(),
-        }
+    pub fn new() -> Self {
+        Root { worker: None, tick: Duration::ZERO, in_flight: HashMap::new(), unsent: Vec::new() }
     }
 
-    /// Starts the checks that are due, if this VM leads.
+    /// Starts the checks that are due, of those that are this VM's to send.
     fn check(&mut self, worker: &Worker, now: Time) {
         let lease = LEASE.max(3 * self.tick);
-        if !worker.policy.has_checks() || !self.is_newest() || !worker.leads(now, lease) {
-            return;
-        }
         for (id, upstream) in worker.policy.upstream_ids() {
             let in_flight = self.in_flight.values().any(|check| check.upstream == id);
             let (Some(check), Some(state), false) = (&upstream.check, worker.snapshot(id), in_flight) else {
                 continue;
             };
-            if !check::is_due(&state, check, now, self.tick / 2) {
+            if !worker.leads(id, now, lease) || !check::is_due(&state, check, now, self.tick / 2) {
                 continue;
             }
             worker.check_started(id, now);
@@ -95,13 +75,6 @@ impl Root {
             }
         }
     }
-
-    fn is_newest(&self) -> bool {
-        NEWEST.with(|newest| {
-            let newest = newest.try_borrow().ok();
-            newest.is_none_or(|newest| newest.get(&self.identity) == Some(&self.context_id))
-        })
-    }
 }
 
 /// Sends one check as a callout.
@@ -123,7 +96,9 @@ fn send(check: &Check, cluster: &str) -> Result<u32, Status> {
 fn unsent(status: Status, cluster: &str) -> String {
     match status {
         Status::BadArgument => format!("the proxy has no cluster {cluster:?}"),
-        Status::InternalFailure => format!("cluster {cluster:?} has no host to connect to"),
+        Status::InternalFailure => {
+            format!("cluster {cluster:?} has no host to connect to, or is at its limits")
+        }
         status => format!("cluster {cluster:?}: {status:?}"),
     }
 }
@@ -171,13 +146,7 @@ impl RootContext for Root {
                 return false;
             }
         };
-        self.identity = format!("{plugin}/{}", policy.name);
-        NEWEST.with(|newest| {
-            if let Ok(mut newest) = newest.try_borrow_mut() {
-                newest.insert(self.identity.clone(), self.context_id);
-            }
-        });
-        if is_news(&self.identity, &text) {
+        if is_news(&plugin, &policy, &text) {
             log::info!("policy {}: loaded: {}", policy.name, policy.summary());
         }
         if policy.mode != Mode::Off
@@ -211,9 +180,10 @@ impl RootContext for Root {
 }
 
 /// Whether this VM is the first of the proxy to be given this text, so that it is the one to say so.
-fn is_news(identity: &str, text: &[u8]) -> bool {
+fn is_news(plugin: &str, policy: &Policy, text: &[u8]) -> bool {
     let hash = XxHash64::oneshot(0, text);
-    let first = store::update(&format!("graygate/{identity}/loaded"), |last: Option<u64>| {
+    let key = format!("graygate/{}/loaded/{plugin}", policy.name);
+    let first = store::update(&key, |last: Option<u64>| {
         let news = last != Some(hash);
         (news, news.then_some(hash))
     });

@@ -13,7 +13,7 @@ use crate::engine;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness::{Outcome, Permit};
 use crate::request::Request;
-use crate::response;
+use crate::response::{self, Verdict};
 
 /// The context of one request.
 pub struct Stream {
@@ -30,10 +30,10 @@ impl Stream {
         Self { worker, replied: false, permits: Vec::new() }
     }
 
-    /// Gives back every permit for an upstream that `outcome` knows what came of.
-    fn settle(&mut self, outcome: impl Fn(&Worker, UpstreamId) -> Outcome) {
+    /// Gives back all permits.
+    fn settle(&mut self, outcome: Outcome) {
         for (upstream, permit) in core::mem::take(&mut self.permits) {
-            self.worker.settle(upstream, permit, outcome(&self.worker, upstream));
+            self.worker.settle(upstream, permit, outcome);
         }
     }
 }
@@ -60,11 +60,12 @@ impl HttpContext for Stream {
                 Action::Continue
             }
             engine::Action::Reply(reply) => {
-                self.settle(|_, _| Outcome::Unused);
+                self.settle(Outcome::Unused);
                 self.replied = true;
                 worker.counters.replied(&worker.policy, reply.cause);
                 if !abi::send_local_response(reply.status, &reply.headers, &reply.body, &reply.details) {
                     log::error!("policy {}: the proxy took no reply: {}", worker.policy.name, reply.details);
+                    return Action::Continue;
                 }
                 Action::Pause
             }
@@ -100,12 +101,18 @@ impl HttpContext for Stream {
             self.permits = permits.into_iter().filter(|(id, _)| !reached(*id)).collect();
         }
         // The rest are for upstreams that the request did not go to.
-        self.settle(|_, _| Outcome::Unused);
+        self.settle(Outcome::Unused);
         Action::Continue
     }
 
     fn on_log(&mut self) {
-        self.settle(|_, _| Outcome::Unanswered);
+        if self.permits.is_empty() {
+            return;
+        }
+        // No response came by: the proxy has followed a redirect of the upstream's, or the client has left.
+        let redirected =
+            property(&["response", "code_details"]).is_some_and(|details| details == b"internal_redirect");
+        self.settle(if redirected { Outcome::Seen(Verdict::Success) } else { Outcome::Unused });
     }
 }
 

@@ -11,7 +11,7 @@ use super::abi;
 use super::metric::Counters;
 use super::store;
 use crate::engine::{self, Decision, Readiness, Standing};
-use crate::lease::Lease;
+use crate::lease::{Holder, Lease};
 use crate::policy::Policy;
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::readiness::check::CheckFailure;
@@ -31,8 +31,8 @@ pub struct Worker {
     pub policy: Policy,
     /// Its counters.
     pub counters: Counters,
-    /// This VM among those of the proxy.
-    pub id: u64,
+    /// This policy in this VM, among all of the proxy.
+    holder: Holder,
     board: RefCell<Board>,
     rotations: RefCell<Vec<Rotation>>,
 }
@@ -57,9 +57,10 @@ impl Worker {
     pub fn new(policy: Policy) -> Self {
         let now = now();
         let slots = policy.upstreams.iter().map(|upstream| {
-            let key = key(&policy, &format!("upstream/{}", upstream.name), upstream);
+            let key = key(&policy, upstream);
             let first = State::new(upstream, now);
             store::seed(&key, &first);
+            store::seed(&leader_key(&key), &Lease::none());
             let snapshot = store::get(&key).unwrap_or(first);
             Slot { key, snapshot, streak: Streak::default() }
         });
@@ -68,9 +69,8 @@ impl Worker {
         let rotations = RefCell::new(rotations.collect());
         let counters = Counters::default();
         counters.define(&policy);
-        let worker = Worker { board: RefCell::new(board), rotations, counters, id: abi::random(), policy };
-        store::seed(&worker.leader_key(), &Lease::none());
-        worker
+        let holder = Holder { id: abi::random(), configured: now };
+        Worker { board: RefCell::new(board), rotations, counters, holder, policy }
     }
 
     /// What is to happen to a request. Nothing, should the VM's state be in use: that can't be, as the
@@ -94,10 +94,13 @@ impl Worker {
             let Some((generation, streak)) = seen else {
                 continue;
             };
-            self.update(id, |upstream, state| {
+            let shared = self.update(id, |upstream, state| {
                 let observed = state.observed(upstream, now, generation, streak, random);
                 observed.or_else(|| state.elapsed(upstream, now, random))
             });
+            if !shared {
+                self.slot(id, |slot| slot.streak = streak);
+            }
         }
     }
 
@@ -119,17 +122,21 @@ impl Worker {
         });
         if let Some((generation, streak)) = share.flatten() {
             let (now, random) = (now(), abi::random());
-            self.update(id, |upstream, state| state.observed(upstream, now, generation, streak, random));
+            let shared =
+                self.update(id, |upstream, state| state.observed(upstream, now, generation, streak, random));
+            if !shared {
+                self.slot(id, |slot| slot.streak = streak);
+            }
         }
     }
 
-    /// Gives a permit back.
+    /// Gives a permit back. Should that not get through, its lease ends by itself.
     pub fn settle(&self, id: UpstreamId, permit: Permit, outcome: Outcome) {
         let (now, random) = (now(), abi::random());
         self.update(id, |upstream, state| state.settle(upstream, now, permit, outcome, random));
     }
 
-    /// Notes that a check starts now.
+    /// Notes that a check starts now. Should that not get through, the next tick sends another.
     pub fn check_started(&self, id: UpstreamId, now: Time) {
         self.update(id, |_, state| {
             state.checks.started = Some(now);
@@ -137,31 +144,30 @@ impl Worker {
         });
     }
 
-    /// Takes the result of a check that was started in `generation`.
+    /// Takes the result of a check that was started in `generation`. Should that not get through, the next
+    /// check says the same.
     pub fn checked(&self, id: UpstreamId, generation: u32, result: Result<(), CheckFailure>) {
         self.counters.checked(&self.policy, id, if result.is_ok() { "passed" } else { "failed" });
         let now = now();
         self.update(id, |upstream, state| state.checked(upstream, now, generation, result));
     }
 
-    /// Whether this VM leads the checks, for `span` from now on. Leadership is that of one set of upstreams:
-    /// a policy that checks others has a leader of its own.
-    pub fn leads(&self, now: Time, span: Duration) -> bool {
-        let claim = store::update(&self.leader_key(), |current| {
-            let claim = Lease::claim(current, self.id, now, span);
+    /// Whether the checks of the upstream are this VM's to send, for `span` from now on.
+    pub fn leads(&self, id: UpstreamId, now: Time, span: Duration) -> bool {
+        let Some(key) = self.slot(id, |slot| leader_key(&slot.key)) else {
+            return false;
+        };
+        let claim = store::update(&key, |current| {
+            let claim = Lease::claim(current, self.holder, now, span);
             (claim.is_some(), claim)
         });
         claim.unwrap_or(false)
     }
 
-    fn leader_key(&self) -> String {
-        key(&self.policy, "leader", &self.policy.upstreams)
-    }
-
     /// Applies one update to the shared state, takes the result as the snapshot, and makes a transition
-    /// known. An update that loses to too many others is dropped: the next tick brings another.
-    fn update(&self, id: UpstreamId, apply: impl Fn(&Upstream, &mut State) -> Option<Transition>) {
-        self.exchange(id, |upstream, state| ((), apply(upstream, state)));
+    /// known. Whether it was written: it may lose to too many others.
+    fn update(&self, id: UpstreamId, apply: impl Fn(&Upstream, &mut State) -> Option<Transition>) -> bool {
+        self.exchange(id, |upstream, state| ((), apply(upstream, state))).is_some()
     }
 
     /// The same for an update that also gives something back.
@@ -218,17 +224,22 @@ impl Readiness for Snapshot<'_> {
             board.permits = board.permits.wrapping_add(1);
             board.permits
         })?;
-        let (now, permit) = (now(), self.0.id.wrapping_add(number));
+        let (now, permit) = (now(), self.0.holder.id.wrapping_add(number));
         self.0.exchange(id, |upstream, state| (state.lend(upstream, now, permit), None))?
     }
 }
 
-/// A key of the store. It holds a hash of what the value depends on, so that a change of anything else,
-/// such as weights, loses nothing.
-fn key(policy: &Policy, what: &str, depends_on: &impl Hash) -> String {
+/// The store's key for what is known of an upstream. It holds a hash of what that knowledge is about, so that
+/// a change of anything else, such as weights or thresholds, loses nothing.
+fn key(policy: &Policy, upstream: &Upstream) -> String {
     let mut hasher = XxHash64::with_seed(LAYOUT.into());
-    depends_on.hash(&mut hasher);
-    format!("graygate/{}/{what}/{:016x}", policy.name, hasher.finish())
+    upstream.subject().hash(&mut hasher);
+    format!("graygate/{}/upstream/{}/{:016x}", policy.name, upstream.name, hasher.finish())
+}
+
+/// The key for who sends the checks of the upstream whose state is behind `key`.
+fn leader_key(key: &str) -> String {
+    format!("{key}/leader")
 }
 
 /// The proxy's wall clock. It always has one; without it, time would stand still.

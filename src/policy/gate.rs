@@ -75,6 +75,7 @@ impl Reply {
                 }
                 headers.push((name, text));
             }
+            value.headers_at_most(headers.len());
             Some(headers)
         });
         let body = fields.read("body", None, |value| match value.text()? {
@@ -96,6 +97,10 @@ fn read_header(name: &str, value: &Value<'_>) -> Option<(String, String)> {
     let name = value.as_header_name(name, true)?;
     if name == "retry-after" {
         return value.problem("set elsewhere; allowed: retryAfterSeconds");
+    }
+    if name.starts_with("grpc-") {
+        return value
+            .problem("would tell a gRPC client another outcome than the status does; allowed: status");
     }
     Some((name, value.header_value()?.to_owned()))
 }

@@ -209,15 +209,24 @@ impl<'a> Value<'a> {
         Some(name)
     }
 
-    /// A header value: no control characters, so that it can't end the header it stands in.
+    /// A header value: at most 4 KiB, and no control characters, so that it can't end the header it stands in.
     pub fn header_value(&self) -> Option<&'a str> {
         let Node::Text(text) = self.node else {
             return self.refuse("a string");
         };
-        if text.chars().any(char::is_control) {
-            return self.refuse("a header value: no control characters");
+        if text.len() > HEADER_VALUE || text.chars().any(char::is_control) {
+            return self
+                .refuse(format!("a header value: at most {HEADER_VALUE} bytes, no control characters"));
         }
         Some(text)
+    }
+
+    /// Notes that `count` headers are more than a policy may add to one message. The proxy takes no map of
+    /// more than some thousand, and then leaves all of them out.
+    pub fn headers_at_most(&self, count: usize) {
+        if count > HEADERS {
+            self.problem::<()>(format!("{count} headers; allowed: at most {HEADERS}"));
+        }
     }
 
     /// A request path, without a query: it starts with `/`.
@@ -254,6 +263,12 @@ pub fn is_label(text: &str) -> bool {
         && ends(text.bytes().next())
         && ends(text.bytes().last())
 }
+
+/// The longest header value, in bytes.
+const HEADER_VALUE: usize = 4_096;
+
+/// The most headers that a policy adds to one message.
+const HEADERS: usize = 50;
 
 /// Headers that frame a message or name its host: a policy may not write them.
 const PROXY_HEADERS: [&str; 8] =

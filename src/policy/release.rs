@@ -99,6 +99,16 @@ impl Release {
         });
         fields.later("rollback", read_rollback);
 
+        // Steering would overwrite the key, or the cookies it is one of.
+        if let (Some(steer), Some(keys)) = (&steer_header, &keys) {
+            let is_key = |key: &Key| matches!(key, Key::Header(name) if name == steer);
+            if steer == "cookie" || keys.iter().any(is_key) {
+                let allowed = "a header that carries nothing else, such as x-gray-version";
+                fields
+                    .get("steer")?
+                    .problem::<()>(format!("{steer:?} carries something else; allowed: {allowed}"));
+            }
+        }
         let (name, versions) = (name?.to_owned(), versions?);
         let default = versions.iter().position(|(_, default)| *default)?;
         let versions: Vec<Version> = versions.into_iter().map(|(version, _)| version).collect();
@@ -132,6 +142,20 @@ fn read_versions(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Ve
     }
     if versions.is_empty() {
         return value.problem("an empty list; allowed: at least one version");
+    }
+    let laid: Vec<Version> = versions.iter().map(|(version, _)| version.clone()).collect();
+    let mut start = 0;
+    for (bound, place) in bounds(&laid) {
+        if let (Some(version), Some(item)) = (laid.get(place), items.get(place))
+            && version.weight > 0
+            && bound == start
+        {
+            item.problem::<()>(format!(
+                "weight {} is less than 0.01 % of all weights; allowed: 0, or at least that share",
+                version.weight
+            ));
+        }
+        start = bound;
     }
     if versions.iter().all(|(version, _)| version.weight == 0) {
         return value.problem("the weights are all 0; allowed: at least one above 0");

@@ -241,7 +241,7 @@ mod defaults {
         assert_eq!(policy.mode, Mode::Enforce);
         assert_eq!(policy.summary(), "0 upstreams, 0 probes, 0 releases, 0 gates");
         assert_eq!(policy.tick(), None);
-        assert!(!policy.has_checks() && !policy.observes_responses());
+        assert!(!policy.observes_responses());
     }
 
     #[test]
@@ -562,6 +562,10 @@ mod messages {
             ),
             (with_versions(""), "releases[0].versions: an empty list; allowed: at least one version"),
             (
+                with_versions(&format!("{},{}", v("v1", 99_996, true), v("v2", 4, false))),
+                "releases[0].versions[1]: weight 4 is less than 0.01 % of all weights; allowed: 0, or at least that share",
+            ),
+            (
                 with_versions(&format!("{},{}", v("v1", 1, true), v("v1", 1, false))),
                 r#"releases[0].versions[1]: a second version named "v1"; allowed: one of each name"#,
             ),
@@ -704,6 +708,10 @@ mod messages {
                 "gates[0].reply.headers.Retry-After: set elsewhere; allowed: retryAfterSeconds",
             ),
             (
+                with_gate(r#""reply":{"headers":{"Grpc-Status":"0"}}"#),
+                "gates[0].reply.headers.Grpc-Status: would tell a gRPC client another outcome than the status does; allowed: status",
+            ),
+            (
                 with_gate(r#""reply":{"headers":{"x-why":"a","X-Why":"b"}}"#),
                 r#"gates[0].reply.headers.X-Why: a second header "x-why", as case does not count; allowed: one"#,
             ),
@@ -713,9 +721,39 @@ mod messages {
             ),
             (
                 with_gate(r#""reply":{"headers":{"x":"a\r\nb: c"}}"#),
-                r#"gates[0].reply.headers.x: "a\r\nb: c" is not allowed; allowed: a header value: no control characters"#,
+                r#"gates[0].reply.headers.x: "a\r\nb: c" is not allowed; allowed: a header value: at most 4096 bytes, no control characters"#,
             ),
         ]);
+    }
+
+    /// Steering by such a header would lose what it carries.
+    #[test]
+    fn of_a_steer_header_that_is_a_key_name_it() {
+        for (header, key) in
+            [("X-User", r#"{"httpHeaderName":"x-user"}"#), ("cookie", r#"{"httpCookie":{"name":"id"}}"#)]
+        {
+            let release = format!(r#""steer":{{"header":"{header}"}},"hashOn":[{key}],{VERSIONS}"#);
+            let problem = format!(
+                r#"releases[0].steer: "{}" carries something else; allowed: a header that carries nothing else, such as x-gray-version"#,
+                header.to_lowercase()
+            );
+            assert_eq!(problems(&with_release(&release)), [problem]);
+        }
+    }
+
+    #[test]
+    fn of_more_or_longer_headers_than_a_message_takes_say_how_many() {
+        let headers: Vec<_> = (0..51).map(|n| format!(r#""x-{n}":"y""#)).collect();
+        assert_eq!(
+            problems(&with_gate(&format!(r#""reply":{{"headers":{{{}}}}}"#, headers.join(",")))),
+            ["gates[0].reply.headers: 51 headers; allowed: at most 50"]
+        );
+        let long = "x".repeat(4_097);
+        let told = problems(&with_gate(&format!(r#""reply":{{"headers":{{"x":"{long}"}}}}"#)));
+        assert!(
+            told[0].ends_with("allowed: a header value: at most 4096 bytes, no control characters"),
+            "{told:?}"
+        );
     }
 
     #[test]

@@ -10,8 +10,7 @@ use super::reader::{Fields, LABEL, Value, is_label};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamId(pub usize);
 
-/// One upstream. Equal values behave alike, so their hash tells whether what is known of one may be kept
-/// when a policy changes.
+/// One upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Upstream {
     /// The user's name for it.
@@ -27,6 +26,16 @@ pub struct Upstream {
     /// Whether a gate or a version keeps requests away while it is not Ready. Follows from the rest of the
     /// policy.
     pub guarded: bool,
+}
+
+impl Upstream {
+    /// What knowledge of the upstream is about: what is reached, how it is asked, and which kinds of evidence
+    /// there are. Thresholds and times only say what follows from it.
+    pub fn subject(&self) -> impl core::hash::Hash + '_ {
+        let asked = self.check.as_ref();
+        let asked = asked.map(|check| (&check.path, check.scheme, &check.authority, &check.headers));
+        (&self.cluster, asked, self.breaker.is_some())
+    }
 }
 
 /// `readinessProbe`, in the terms and with the defaults of a Pod's.
@@ -288,6 +297,9 @@ impl HttpGet {
             Some((name?, text?.to_owned()))
         });
         let headers = headers?;
+        if let Some(value) = fields.get("httpHeaders") {
+            value.headers_at_most(headers.len());
+        }
         // As with the kubelet, a Host header names the host.
         let named = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.clone());
         let authority = match (named, port?) {

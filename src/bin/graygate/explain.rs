@@ -141,7 +141,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             method: arguments.method.clone(),
             path: arguments.path.clone(),
             authority: arguments.authority.clone(),
-            headers: joined(&arguments.headers),
+            headers: firsts(arguments.headers.clone()),
         }),
         Some(file) => {
             let usage = |line: usize, error: &dyn core::fmt::Display| {
@@ -155,8 +155,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
                 let line = line.map_err(|error| usage(number, &error))?;
                 let mut question: Question =
                     serde_json::from_str(&line).map_err(|error| usage(number, &error))?;
-                let headers: Vec<_> = core::mem::take(&mut question.headers).into_iter().collect();
-                question.headers = joined(&headers);
+                question.headers = firsts(core::mem::take(&mut question.headers).into_iter().collect());
                 answer(&question)?;
             }
             Ok(())
@@ -164,14 +163,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Headers by lower-case name. Of one that is repeated the filter sees the values joined by commas.
-fn joined(headers: &[(String, String)]) -> BTreeMap<String, String> {
-    let mut joined: BTreeMap<String, String> = BTreeMap::new();
+/// Headers by lower-case name. Of one that is repeated the proxy shows the filter the first value.
+fn firsts(headers: Vec<(String, String)>) -> BTreeMap<String, String> {
+    let mut firsts = BTreeMap::new();
     for (name, value) in headers {
-        let entry = joined.entry(name.to_ascii_lowercase());
-        entry.and_modify(|all| *all = format!("{all},{value}")).or_insert_with(|| value.clone());
+        firsts.entry(name.to_ascii_lowercase()).or_insert(value);
     }
-    joined
+    firsts
 }
 
 /// The names in an assignment: release, version wanted, version got.
