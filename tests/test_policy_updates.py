@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from harness.client import get
+from harness.config import listener, plugin
 from harness.load import Load, Request
-from harness.wait import until
+from harness.wait import until, until_all
 
+DRAINED = {"listener_manager.total_listeners_draining": 0}
 USERS = [Request("/", {"x-user-id": f"user-{number}"}) for number in range(200)]
 
 
@@ -71,6 +73,66 @@ def test_a_change_of_weights_keeps_what_is_known_of_the_upstreams(start, policy,
     answers = until(lambda: (a := get(envoy.port(), "/readyz2")).text.startswith(("[+]", "[-]")) and [a], what="new")
     assert [answer.status for answer in answers] == [503]
     assert envoy.counter("graygate_transitions_total", upstream="reviews-v1") == 1
+
+
+def still_checked(v1, envoy):
+    """Checks go on, and what they say counts."""
+    seen = v1.seen("/healthz")
+    until(lambda: v1.seen("/healthz") > seen + 2, what="more checks")
+    v1.answer(500, path="/healthz")
+    until(lambda: get(envoy.port(), "/readyz").status == 503, what="readiness 503")
+    v1.answer(200, path="/healthz")
+    until(lambda: get(envoy.port(), "/readyz").status == 200, what="readiness 200")
+
+
+def test_a_policy_that_is_rolled_back_is_still_checked_when_the_one_between_is_gone(start, policy, v1):
+    envoy = start(policy, delivery="lds")
+    between = {**policy, "gates": []}
+    assert envoy.publish(between) == ""
+    assert envoy.publish(policy) == ""
+    until(lambda: envoy.stats("listener_manager.total_listeners_draining") == DRAINED, what="old listeners gone")
+    still_checked(v1, envoy)
+
+
+def test_an_update_refused_for_another_filters_sake_leaves_the_old_policy_checked(start, policy, v1):
+    envoy = start(policy, delivery="lds")
+    until(lambda: v1.seen("/healthz"), what="a check")
+    discovery = envoy.config.with_policy({**policy, "gates": []}).discovery("2")
+    manager = discovery["resources"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["http_filters"].insert(1, {"name": "bad", "typed_config": plugin("{", vm_id="bad")})
+    assert "Unable to create Wasm plugin" in envoy.put("./lds.json", discovery)
+    still_checked(v1, envoy)
+
+
+def test_a_second_listener_of_the_same_names_may_come_and_go(start, policy, v1):
+    envoy = start(policy, delivery="lds")
+    both = envoy.config.discovery("2")
+    other = plugin({**policy, "gates": []})
+    second = listener("second", [{"name": "graygate", "typed_config": other}], envoy.config.all_routes())
+    both["resources"].append({"@type": "type.googleapis.com/envoy.config.listener.v3.Listener", **second})
+    assert envoy.put("./lds.json", both) == ""
+    assert get(envoy.port("second"), "/readyz").status == 200
+    still_checked(v1, envoy)
+    assert envoy.put("./lds.json", envoy.config.discovery("3")) == ""
+    until(lambda: envoy.stats("listener_manager.total_listeners_draining") == DRAINED, what="the second listener gone")
+    still_checked(v1, envoy)
+
+
+def test_a_change_of_thresholds_and_gates_keeps_what_is_known(start, policy, v1):
+    for upstream in policy["upstreams"].values():
+        upstream["readinessProbe"]["failureThreshold"] = 5
+    envoy = start(policy, delivery="ecds")
+    v1.refuse()
+    until_all(lambda: get(envoy.port(), "/readyz").status == 503, what="v1 not ready")
+    with Load(envoy.port(), [Request("/", {"x-user-id": "alice"})], rate=200) as load:
+        policy["upstreams"]["reviews-v1"]["readinessProbe"]["failureThreshold"] = 6
+        policy["gates"].append({"upstream": "reviews-v2"})
+        assert envoy.publish(policy) == ""
+        served = len(load.answers)
+        until(lambda: len(load.answers) > served + 100, what="load under the new policy")
+    assert {answer.body for answer in load.answers} == {
+        b"policy reviews: upstream reviews-v1 is not ready: check-failed: could not be reached\n"
+    }
 
 
 def test_after_an_update_there_is_still_one_checker(start, policy, v1):

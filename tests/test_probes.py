@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness.client import get, get2
-from harness.wait import until
+from harness.wait import until, until_all
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def test_the_body_names_the_checks(envoy):
 
 def test_readiness_fails_with_its_upstream_and_says_why_while_liveness_passes(envoy, v1):
     v1.answer(500, path="/healthz")
-    answer = until(lambda: (a := get(envoy.port(), "/readyz")).status == 503 and a, what="readiness 503")
-    assert answer.text.startswith("[-]reviews-v1 failed: check-failed: status 500\n")
+    until_all(lambda: get(envoy.port(), "/readyz").status == 503, what="readiness 503")
+    assert get(envoy.port(), "/readyz").text.startswith("[-]reviews-v1 failed: check-failed: status 500\n")
     assert get(envoy.port(), "/readyz", method="HEAD").status == 503
     assert get(envoy.port(), "/livez").status == 200
     v1.answer(200, path="/healthz")
-    until(lambda: get(envoy.port(), "/readyz").status == 200, what="readiness 200")
+    until_all(lambda: get(envoy.port(), "/readyz").status == 200, what="readiness 200")
 
 
 @pytest.mark.parametrize("path", ["/livez/", "/livezz", "/live", "/Livez", "/x?/livez"])

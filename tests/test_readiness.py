@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 
 import pytest
-from harness.client import get
+from harness.client import get, get2
 from harness.config import route
 from harness.load import Load, Request, drive
 from harness.wait import until
@@ -172,21 +173,54 @@ def test_a_trial_lets_only_so_many_requests_through_at_once(start, policy, v1):
     assert sorted(answer.status for answer in answers) == [200] * 2 + [503] * 38
 
 
-def test_a_trial_request_with_no_answer_counts_as_a_failure(start, policy, v1):
-    envoy = start(breaker(policy), timeout="10s")
+def test_a_trial_request_that_goes_unanswered_counts_as_a_failure(start, policy, v1):
+    envoy = start(breaker(policy, trial={"leaseFor": "1s"}), timeout="60s")
     v1.answer(500)
     drive(envoy.port(), [Request("/", ALICE)] * 10, connections=1)
     v1.hang()
+    with Load(envoy.port(), [Request("/", ALICE)], rate=50):
+        until(lambda: transitions(envoy, from_="trial", reason="trial-unanswered"), what="trial over")
+        v1.refuse()  # so that those who hang are told, and the load ends
+
+
+def test_clients_that_leave_do_not_keep_an_upstream_out(start, policy, v1):
+    envoy = start(breaker(policy, trial={"requests": 1, "successes": 1}), timeout="10s")
+    v1.answer(500)
+    drive(envoy.port(), [Request("/", ALICE)] * 10, connections=1)
+    v1.slow(0.3)
     until(lambda: transitions(envoy, to="trial"), what="a trial")
-    until(lambda: goes_unanswered(envoy), what="a request let through on trial")
-    until(lambda: transitions(envoy, from_="trial", reason="trial-unanswered"), what="trial over")
+    for ask in [get, get2] * 5:
+        with suppress(TimeoutError):
+            ask(envoy.port(), "/", ALICE, timeout=0.1)
+    assert transitions(envoy, from_="trial", to="not-ready") == 0
+    until(lambda: get(envoy.port(), "/", ALICE).status == 200, what="served")
+    until(lambda: transitions(envoy, from_="trial", to="ready", reason="trial-passed"), what="ready")
 
 
-def goes_unanswered(envoy):
-    try:
-        return not get(envoy.port(), "/", ALICE, timeout=0.2)
-    except TimeoutError:
-        return True
+def test_a_redirect_that_the_proxy_follows_is_an_answer(start, policy, v1):
+    to_ok = {"max_internal_redirects": 1, "redirect_response_codes": [302]}
+    routes = [{"match": {"prefix": "/"}, "route": {"cluster": "reviews-v1", "internal_redirect_policy": to_ok}}]
+    policy["releases"] = []
+    envoy = start(breaker(policy, trial={"requests": 1, "successes": 2}), routes=routes)
+    v1.answer(500)
+    drive(envoy.port(), [Request("/")] * 10, connections=1)
+    v1.answer(200)
+    v1.answer(302, [("location", "http://reviews/ok")], path="/moved")
+    until(lambda: get(envoy.port(), "/moved").status == 200, what="the redirect followed on trial")
+    until(lambda: get(envoy.port(), "/moved").status == 200 and transitions(envoy, to="ready"), what="ready")
+    assert transitions(envoy, from_="trial", to="not-ready") == 0
+
+
+def test_a_check_that_passes_does_not_cut_short_the_wait_of_an_upstream_that_fails_again(start, policy, v1):
+    policy["upstreams"]["reviews-v1"]["circuitBreaker"] = {"consecutiveFailures": 5, "notReadyFor": "30s"}
+    envoy = start(policy)
+    v1.answer(500, path="/")
+    with Load(envoy.port(), [Request("/", ALICE)], rate=200) as load:
+        until(lambda: transitions(envoy, to="not-ready", reason="consecutive-failures") == 2, what="a second trip")
+        served = len(load.answers)
+        until(lambda: len(load.answers) > served + 400, what="two seconds of load")
+    assert transitions(envoy, upstream="reviews-v1") == 3
+    assert len(load.failed) - sum(b"not ready" in a.body for a in load.failed) < 40
 
 
 def test_all_workers_act_on_a_change_within_two_ticks(start, policy, v1):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
 from harness.client import get, get2
 from harness.load import Request, drive
-from harness.tool import explain
+from harness.tool import explain, run
 from harness.wait import until
 
 USERS = [f"user-{number}" for number in range(10_000)]
@@ -66,6 +67,28 @@ def test_a_cookie_is_a_key_where_there_is_no_header(start, policy, tmp_path):
     by_header = by_user(envoy, users)
     assert [answer.version for answer in answers] == [by_header[user] for user in users]
     assert len(set(by_header.values())) == 2
+
+
+def test_of_a_repeated_key_the_first_counts_as_explain_says(start, policy, tmp_path):
+    envoy = start(policy)
+    users = USERS[:200]
+    twice = [("x-user-id", users[0]), ("X-User-Id", "other")]
+    answers = drive(envoy.port(), [Request("/", [("x-user-id", user), *twice]) for user in users])
+    by_first = by_user(envoy, users)
+    assert [answer.version for answer in answers] == [by_first[user] for user in users]
+    file = tmp_path / "twice.json"
+    file.write_text(json.dumps(policy))
+    for user in users[:20]:
+        headers = ["--header", f"x-user-id={user}", "--header", "X-User-Id=other"]
+        said = json.loads(run("explain", "--policy", file, "--json", *headers).stdout)
+        assert said["assignments"][0]["version"] == by_first[user]
+
+
+def test_http2_cookies_in_many_headers_are_one(start, policy):
+    envoy = start(policy)
+    for user in USERS[:20]:
+        crumbs = [("cookie", "a=1"), ("cookie", f"user={user}"), ("cookie", "b=2")]
+        assert get2(envoy.port(), "/", crumbs).version == get(envoy.port(), "/", {"x-user-id": user}).version
 
 
 def test_requests_without_a_key_follow_the_weights_exactly(start, policy):

@@ -34,9 +34,9 @@ def test_check_prints_all_problems_and_ends_with_1(policy, file):
     done = run("check", file)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
-        f"{file}: rollout: not supported yet",
         f'{file}: releases[0].versions[0].wieght: unknown field; did you mean "weight"?',
         f'{file}: gates[0].upstream: "reviews-v3" is no upstream; allowed: reviews-v1, reviews-v2',
+        f"{file}: rollout: not supported yet",
         f"{file}: 3 problems",
     ]
 

@@ -28,8 +28,6 @@ pub struct Root {
     tick: Duration,
     /// Checks under way, by the callout's token.
     in_flight: HashMap<u32, InFlight>,
-    /// Upstreams whose last check could not be sent: said once, not at each try.
-    unsent: Vec<UpstreamId>,
 }
 
 struct InFlight {
@@ -40,7 +38,7 @@ struct InFlight {
 impl Root {
     /// A root with no policy yet.
     pub fn new() -> Self {
-        Root { worker: None, tick: Duration::ZERO, in_flight: HashMap::new(), unsent: Vec::new() }
+        Root { worker: None, tick: Duration::ZERO, in_flight: HashMap::new() }
     }
 
     /// Starts the checks that are due, of those that are this VM's to send.
@@ -57,21 +55,16 @@ impl Root {
             worker.check_started(id, now);
             match send(check, &upstream.cluster) {
                 Ok(token) => {
-                    self.unsent.retain(|unsent| *unsent != id);
                     self.in_flight.insert(token, InFlight { upstream: id, generation: state.generation });
                 }
-                Err(status) => {
-                    worker.counters.checked(&worker.policy, id, "error");
-                    if !self.unsent.contains(&id) {
-                        self.unsent.push(id);
-                        let (policy, upstream, cluster) =
-                            (&worker.policy.name, &upstream.name, &upstream.cluster);
-                        log::warn!(
-                            "policy {policy}: upstream {upstream}: check not sent: {}",
-                            unsent(status, cluster)
-                        );
-                    }
+                Err(status) if worker.check_unsent(id) => {
+                    let (policy, name) = (&worker.policy.name, &upstream.name);
+                    log::warn!(
+                        "policy {policy}: upstream {name}: check not sent: {}",
+                        unsent(status, &upstream.cluster)
+                    );
                 }
+                Err(_) => {}
             }
         }
     }

@@ -144,6 +144,13 @@ impl Worker {
         });
     }
 
+    /// Notes that a check could not be sent. Whether that is news.
+    pub fn check_unsent(&self, id: UpstreamId) -> bool {
+        self.counters.checked(&self.policy, id, "error");
+        let news = self.exchange(id, |_, state| (!core::mem::replace(&mut state.checks.unsent, true), None));
+        news.unwrap_or(false)
+    }
+
     /// Takes the result of a check that was started in `generation`. Should that not get through, the next
     /// check says the same.
     pub fn checked(&self, id: UpstreamId, generation: u32, result: Result<(), CheckFailure>) {

@@ -17,6 +17,8 @@ pub struct Checks {
     pub failed: u32,
     /// When the last one was started.
     pub started: Option<Time>,
+    /// Whether the last one could not be sent: known to all, so that it is said once.
+    pub unsent: bool,
 }
 
 impl Checks {
@@ -28,6 +30,7 @@ impl Checks {
         };
         *up = up.saturating_add(1);
         *down = 0;
+        self.unsent = false;
     }
 }
 

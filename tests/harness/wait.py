@@ -27,3 +27,12 @@ def until(condition: Callable[[], T], timeout: float = 10.0, what: str = "the co
         if time.monotonic() >= deadline:
             raise AssertionError(f"not within {timeout:g} s: {what}; last value: {last}")
         time.sleep(every)
+
+
+def until_all(condition: Callable[[], object], timeout: float = 10.0, what: str = "the condition", times: int = 20) -> None:
+    """Ask until the condition is truthy so many times in a row.
+
+    For what each worker learns on a tick of its own: where every question is a new
+    connection, so many of them come to all workers.
+    """
+    until(lambda: all(condition() for _ in range(times)), timeout, f"{what}, {times} times in a row")
