@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from harness.client import get, get2
 from harness.load import Request, drive
@@ -21,12 +23,11 @@ ODD = [b"\xff\xfe\x80", b"\xc3\x28", b"x" * 60 * 1024, b"", b" ", b"=;=;;", b"us
 
 
 @pytest.mark.parametrize("ask", [get, get2], ids=["http1", "http2"])
-@pytest.mark.parametrize("name", ["x-user-id", "cookie", "x-a", "x-b", "x-gray-version", "user-agent"])
-def test_odd_header_values_are_served(envoy, ask, name):
-    for value in ODD:
+def test_odd_header_values_are_served(envoy, ask):
+    for name, value in product(["x-user-id", "cookie", "x-a", "x-b", "x-gray-version", "user-agent"], ODD):
         if ask is get2 and value == b" ":
             continue  # the protocol forbids it, and Envoy resets the stream before any filter
-        assert ask(envoy.port(), "/x?q=x", {name: value}).version in ("v1", "v2"), value[:10]
+        assert ask(envoy.port(), "/x?q=x", {name: value}).version in ("v1", "v2"), (name, value[:10])
     still_works(envoy)
 
 
@@ -37,15 +38,15 @@ def test_nine_hundred_headers_are_served(envoy, ask):
     still_works(envoy)
 
 
-@pytest.mark.parametrize("path", ["/?", "/%00%ff", "/x?q", "/x?q=%ff&&&=", "//", "/" + "a" * 60_000, "/x?" + "q=x&" * 10_000])
-def test_odd_paths_are_served(envoy, path):
-    assert get(envoy.port(), path).version in ("v1", "v2")
+def test_odd_paths_are_served(envoy):
+    for path in ["/?", "/%00%ff", "/x?q", "/x?q=%ff&&&=", "//", "/" + "a" * 60_000, "/x?" + "q=x&" * 10_000]:
+        assert get(envoy.port(), path).version in ("v1", "v2"), path[:20]
     still_works(envoy)
 
 
-@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PATCH", "TRACE"])
-def test_odd_methods_are_answered(envoy, method):
-    assert get(envoy.port(), "/", method=method).status == 200
+def test_odd_methods_are_answered(envoy):
+    for method in ["HEAD", "OPTIONS", "PATCH", "TRACE"]:
+        assert get(envoy.port(), "/", method=method).status == 200, method
     still_works(envoy)
 
 

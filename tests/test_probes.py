@@ -13,11 +13,11 @@ def envoy(start, policy):
 
 
 @pytest.mark.parametrize("ask", [get, get2], ids=["http1", "http2"])
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/livez?verbose", "/readyz?a=b&c"])
-def test_a_probe_is_answered_at_the_proxy(envoy, v1, v2, ask, path):
-    answer = ask(envoy.port(), path)
-    assert answer.status == 200
-    assert "policy reviews: " in answer.text
+def test_a_probe_is_answered_at_the_proxy(envoy, v1, v2, ask):
+    for path in ["/livez", "/readyz", "/livez?verbose", "/readyz?a=b&c"]:
+        answer = ask(envoy.port(), path)
+        assert answer.status == 200, path
+        assert "policy reviews: " in answer.text, path
     assert v1.requests == v2.requests == 0
 
 
@@ -42,14 +42,14 @@ def test_readiness_fails_with_its_upstream_and_says_why_while_liveness_passes(en
     until_all(lambda: get(envoy.port(), "/readyz").status == 200, what="readiness 200")
 
 
-@pytest.mark.parametrize("path", ["/livez/", "/livezz", "/live", "/Livez", "/x?/livez"])
-def test_only_the_exact_path_is_a_probe(envoy, v1, path):
-    assert get(envoy.port(), path).version in ("v1", "v2")
+def test_only_the_exact_path_is_a_probe(envoy):
+    for path in ["/livez/", "/livezz", "/live", "/Livez", "/x?/livez"]:
+        assert get(envoy.port(), path).version in ("v1", "v2"), path
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-def test_other_methods_reach_the_app(envoy, method):
-    assert get(envoy.port(), "/livez", method=method, body=b"x").version in ("v1", "v2")
+def test_other_methods_reach_the_app(envoy):
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"]:
+        assert get(envoy.port(), "/livez", method=method, body=b"x").version in ("v1", "v2"), method
 
 
 def test_the_access_log_tells_a_probe_by_its_details(envoy):

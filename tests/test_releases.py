@@ -115,11 +115,11 @@ def test_a_match_overrides_the_weight(start, policy):
 
 
 @pytest.mark.parametrize("ask", [get, get2], ids=["http1", "http2"])
-@pytest.mark.parametrize("spoofed", ["v2", "v1", "", "nonsense", b"\xff\xfe"])
-def test_a_spoofed_steer_header_is_overwritten(start, policy, v1, ask, spoofed):
+def test_a_spoofed_steer_header_is_overwritten(start, policy, v1, ask):
     envoy = start(weights(policy, v1=1, v2=0))
-    assert ask(envoy.port(), "/", {"x-gray-version": spoofed}).version == "v1"
-    assert [value for name, value in v1.last_headers_of("/") if name == b"x-gray-version"] == [b"v1"]
+    for spoofed in ["v2", "v1", "", "nonsense", b"\xff\xfe"]:
+        assert ask(envoy.port(), "/", {"x-gray-version": spoofed}).version == "v1", spoofed
+        assert [value for name, value in v1.last_headers_of("/") if name == b"x-gray-version"] == [b"v1"]
 
 
 def test_repeated_spoofed_headers_are_overwritten_all(start, policy, v1):
