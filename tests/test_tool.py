@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
+from harness.envoy import PROJECT
 from harness.tool import run
 
 
@@ -24,6 +26,14 @@ def test_check_takes_json_and_yaml(policy, file, tmp_path):
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == f"{path}: policy reviews: no problems: 2 upstreams, 2 probes, 1 release, 1 gate\n"
     assert run("check", "-", stdin=json.dumps(policy)).returncode == 0
+
+
+def test_the_readmes_policy_has_no_problems(tmp_path):
+    readme = (PROJECT / "README.md").read_text()
+    path = tmp_path / "policy.yaml"
+    path.write_text(re.search(r"```yaml\n(name: .*?)```", readme, re.DOTALL)[1])
+    done = run("check", path)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_check_prints_all_problems_and_ends_with_1(policy, file):
