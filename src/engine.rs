@@ -7,33 +7,13 @@
 //!
 //! A steer header from outside that no release trusts is as good as absent: nothing matches on it.
 
-use crate::policy::probe::Kind;
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
-use crate::readiness::{self, Permit};
+use crate::readiness::{self, Permit, Readiness, Standing};
 use crate::release::{self, Choice, Rotation};
+use crate::reply::Reply;
 use crate::request::{Headers, Request};
 use crate::{gate, probe};
-
-/// What is known of the upstreams at the moment of the request.
-pub trait Readiness {
-    /// What a request for the upstream may do.
-    fn standing(&self, upstream: UpstreamId) -> Standing;
-
-    /// Asks to let this request through to an upstream that is on trial.
-    fn lend(&mut self, upstream: UpstreamId) -> Option<Permit>;
-}
-
-/// What a request for an upstream may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Go ahead.
-    Ready,
-    /// Don't go.
-    NotReady(readiness::Reason),
-    /// Go ahead with a permit.
-    Trial(readiness::Reason),
-}
 
 /// What is to happen to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,40 +55,6 @@ pub struct Assignment<'p> {
     pub version: usize,
     /// Why it got that one.
     pub reason: release::Reason,
-}
-
-/// A reply made up by the filter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// The HTTP status.
-    pub status: u32,
-    /// Its headers, names in lower case.
-    pub headers: Vec<(String, String)>,
-    /// Its body.
-    pub body: String,
-    /// What Envoy's access log shows as `response_code_details`.
-    pub details: String,
-    /// What it is counted as.
-    pub cause: Cause,
-}
-
-/// Why the filter replied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// The request is a probe.
-    Probe {
-        /// Which one.
-        kind: Kind,
-        /// What it was told.
-        passed: bool,
-    },
-    /// An upstream it needs is not Ready.
-    Gate {
-        /// Which one.
-        upstream: UpstreamId,
-        /// Why.
-        reason: readiness::Reason,
-    },
 }
 
 /// Decides what is to happen to a request.

@@ -1,10 +1,10 @@
 //! Gates: what a request is told whose upstream is not Ready.
 
-use crate::engine::{Cause, Reply};
 use crate::policy::Policy;
 use crate::policy::gate::Gate;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness::Reason;
+use crate::reply::{Cause, Reply};
 
 /// The reply of `gate`, whose upstream is not Ready for `reason`.
 ///

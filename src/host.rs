@@ -14,3 +14,13 @@ mod root;
 mod store;
 mod stream;
 mod worker;
+
+/// What the proxy calls first, once in each VM.
+mod entry {
+    use super::root::Root;
+
+    proxy_wasm::main! {{
+        proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);
+        proxy_wasm::set_root_context(|_| Box::new(Root::new()));
+    }}
+}

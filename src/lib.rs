@@ -12,6 +12,7 @@
 //! | [`probe`], [`release`], [`gate`] | the three jobs |
 //! | [`readiness`] | what is known of each upstream, and how it changes |
 //! | [`response`] | what a response says about the upstream it came from |
+//! | [`reply`] | a reply that the filter makes up |
 //! | [`request`], [`hash`], [`lease`], [`time`] | values the others share |
 #![cfg_attr(not(feature = "host"), forbid(unsafe_code))]
 #![cfg_attr(feature = "host", deny(unsafe_code))]
@@ -26,6 +27,7 @@ pub mod policy;
 pub mod probe;
 pub mod readiness;
 pub mod release;
+pub mod reply;
 pub mod request;
 pub mod response;
 pub mod time;

@@ -5,9 +5,10 @@
 
 use core::fmt::Write;
 
-use crate::engine::{Cause, Readiness, Reply, Standing};
 use crate::policy::Policy;
 use crate::policy::probe::Probe;
+use crate::readiness::{Readiness, Standing};
+use crate::reply::{Cause, Reply};
 use crate::request::{self, Headers, Request};
 
 /// The probe that the request is, if it is one.

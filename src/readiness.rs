@@ -35,11 +35,31 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::upstream::{Breaker, Upstream};
+use crate::policy::upstream::{Breaker, Upstream, UpstreamId};
 use crate::response::Verdict;
 use crate::time::{Time, millis};
 use check::{CheckFailure, Checks};
 use streak::Streak;
+
+/// What is known of the upstreams at the moment of the request.
+pub trait Readiness {
+    /// What a request for the upstream may do.
+    fn standing(&self, upstream: UpstreamId) -> Standing;
+
+    /// Asks to let this request through to an upstream that is on trial.
+    fn lend(&mut self, upstream: UpstreamId) -> Option<Permit>;
+}
+
+/// What a request for an upstream may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Go ahead.
+    Ready,
+    /// Don't go.
+    NotReady(Reason),
+    /// Go ahead with a permit.
+    Trial(Reason),
+}
 
 /// What is known of one upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

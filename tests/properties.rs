@@ -5,13 +5,13 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use graygate::engine::{self, Readiness, Standing};
+use graygate::engine;
 use graygate::policy::Policy;
 use graygate::policy::release::Release;
 use graygate::policy::upstream::{Upstream, UpstreamId};
 use graygate::readiness::check::CheckFailure;
 use graygate::readiness::streak::Streak;
-use graygate::readiness::{self, Outcome, Permit, Phase, State, Transition};
+use graygate::readiness::{self, Outcome, Permit, Phase, Readiness, Standing, State, Transition};
 use graygate::release::{self, Reason, Rotation};
 use graygate::request::{Headers, Request};
 use graygate::response::Verdict;

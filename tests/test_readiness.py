@@ -46,6 +46,18 @@ def test_one_vm_checks_for_all_workers(start, policy, v1, concurrency):
     assert envoy.counter("graygate_checks_total", upstream="reviews-v1", result="passed") >= 5
 
 
+def test_a_check_that_takes_longer_than_its_period_is_not_overlapped(start, policy, v1):
+    check(policy)["timeoutSeconds"] = 2.5
+    envoy = start(policy)
+    until(lambda: v1.seen("/healthz"), what="the first check")
+    v1.hang(path="/healthz")
+    seen = v1.seen("/healthz")
+    failed = {"upstream": "reviews-v1", "result": "failed"}
+    until(lambda: envoy.counter("graygate_checks_total", **failed), what="a check timed out")
+    # One that hung, one that had just been answered, one after the time-out.
+    assert v1.seen("/healthz") - seen <= 3
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [

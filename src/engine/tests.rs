@@ -6,6 +6,7 @@ use super::*;
 use crate::readiness::check::CheckFailure;
 use crate::readiness::streak::Streak;
 use crate::readiness::{Reason, State};
+use crate::reply::Cause;
 use crate::time::Time;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;

@@ -1,14 +1,5 @@
-//! What the SDK does not offer: the module's entry, a local reply with details, and randomness.
+//! What the SDK does not offer: a local reply with details, and randomness.
 #![allow(unsafe_code)]
-
-use proxy_wasm::types::LogLevel;
-
-use super::root::Root;
-
-proxy_wasm::main! {{
-    proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| Box::new(Root::new()));
-}}
 
 #[cfg_attr(target_arch = "wasm32", link(wasm_import_module = "env"))]
 unsafe extern "C" {

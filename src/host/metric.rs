@@ -10,12 +10,13 @@ use std::collections::HashMap;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 
-use crate::engine::{Assignment, Cause};
+use crate::engine::Assignment;
 use crate::policy::Policy;
 use crate::policy::probe::Kind;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness::{self, Transition};
 use crate::release;
+use crate::reply::Cause;
 
 thread_local! {
     /// The proxy gives a new id each time a name is defined and never frees one, so a VM defines each once,

@@ -45,13 +45,17 @@ impl Root {
     fn check(&mut self, worker: &Worker, now: Time) {
         let lease = LEASE.max(3 * self.tick);
         for (id, upstream) in worker.policy.upstream_ids() {
-            let in_flight = self.in_flight.values().any(|check| check.upstream == id);
-            let (Some(check), Some(state), false) = (&upstream.check, worker.snapshot(id), in_flight) else {
+            let (Some(check), Some(state)) = (&upstream.check, worker.snapshot(id)) else {
                 continue;
             };
-            if !worker.leads(id, now, lease) || !check::is_due(&state, check, now, self.tick / 2) {
+            // The lease is renewed while a check is under way, too: one that takes its time must not make
+            // another VM send the next.
+            let leads = worker.leads(id, now, lease);
+            let in_flight = self.in_flight.values().any(|check| check.upstream == id);
+            if !leads || in_flight || !check::is_due(&state, check, now, self.tick / 2) {
                 continue;
             }
+            // Noted first: should the lease change hands now, the next holder knows when one is due.
             worker.check_started(id, now);
             match send(check, &upstream.cluster) {
                 Ok(token) => {
@@ -153,6 +157,7 @@ impl RootContext for Root {
         true
     }
 
+    /// What others saw comes in first, so that whether a check is due is judged by the newest state.
     fn on_tick(&mut self) {
         let Some(worker) = self.worker.clone() else {
             return;

@@ -46,6 +46,7 @@ impl HttpContext for Stream {
         let Some(decision) = worker.decide(&ProxyRequest) else {
             return Action::Continue;
         };
+        // Kept before anything else is done, so that each goes back whatever becomes of the stream.
         self.permits = decision.permits;
         match decision.action {
             engine::Action::Forward(edits) => {

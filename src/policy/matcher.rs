@@ -134,6 +134,8 @@ impl RequestMatch {
         Some(conditions)
     }
 
+    /// Conditions on one thing come together, and none is looked at once another has failed: each header
+    /// that is not asked for saves a host call.
     fn hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
         let uri = self.uri.as_ref().is_none_or(|condition| {
             let path = request.get(":path").map(request::path);

@@ -143,6 +143,7 @@ fn read_versions(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Ve
     if versions.is_empty() {
         return value.problem("an empty list; allowed: at least one version");
     }
+    // A share too small for a bucket would be none at all, without a word.
     let laid: Vec<Version> = versions.iter().map(|(version, _)| version.clone()).collect();
     let mut start = 0;
     for (bound, place) in bounds(&laid) {

@@ -6,12 +6,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use graygate::engine::{self, Action, Assignment, Cause, Decision, Readiness, Standing};
+use graygate::engine::{self, Action, Assignment, Decision};
 use graygate::policy::Policy;
 use graygate::policy::release::Key;
 use graygate::policy::upstream::UpstreamId;
-use graygate::readiness::{Permit, Reason};
+use graygate::readiness::{Permit, Readiness, Reason, Standing};
 use graygate::release::{self, Rotation};
+use graygate::reply::Cause;
 use graygate::request::Request;
 use serde::Deserialize;
 use serde_json::{Value, json};
