@@ -1,9 +1,9 @@
-//! Who checks: one VM per proxy sends an upstream's checks, by a lease that expires.
+//! Who leads: one VM per proxy sends an upstream's checks and ends its waits, by a lease that expires.
 //!
 //! Any VM may hold it, the main thread's too. A VM that dies, or whose policy is gone, simply stops
-//! renewing. While an update is under way, VMs hold the policy in two forms; the newer form's checks count,
-//! so its holder takes the lease from an older one at once, and an older one comes in again only when
-//! nobody newer is left.
+//! renewing. While an update is under way, VMs hold the policy in two forms; the newer form's settings
+//! count, so its holder takes the lease from an older one at once, and an older one comes in again only
+//! when nobody newer is left.
 
 use core::time::Duration;
 
@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Time;
 
-/// A claim to check, as kept in the store that all VMs of a proxy share.
+/// A claim to lead, as kept in the store that all VMs of a proxy share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Whose it is.
     pub holder: Holder,
+    /// When it was claimed or renewed.
+    pub from: Time,
     /// When it ends unless renewed.
     pub until: Time,
 }
@@ -33,7 +35,7 @@ impl Lease {
     /// Nobody's lease: it ended long ago.
     pub fn none() -> Self {
         let start = Time::from_millis(0);
-        Lease { holder: Holder { id: 0, configured: start }, until: start }
+        Lease { holder: Holder { id: 0, configured: start }, from: start, until: start }
     }
 
     /// The lease that `claimant` should write to hold it for another `span`; nothing while it is another's.
@@ -41,9 +43,9 @@ impl Lease {
         let free = current.is_none_or(|held| {
             held.holder.id == claimant.id
                 || held.holder.configured < claimant.configured
-                || now.is_due(held.until, span)
+                || now.is_due(held.from, held.until)
         });
-        free.then(|| Lease { holder: claimant, until: now + span })
+        free.then(|| Lease { holder: claimant, from: now, until: now + span })
     }
 }
 
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_jumped_back_does_not_leave_the_proxy_without_a_holder() {
-        let held = Lease { holder: holder(1, 1_000), until: at(1_003) };
+        let held = Lease { holder: holder(1, 1_000), from: at(1_000), until: at(1_003) };
         assert!(Lease::claim(Some(held), holder(2, 5), at(5), SPAN).is_some());
     }
 }

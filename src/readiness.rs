@@ -14,13 +14,14 @@
 //!   is no result. Passed checks count from the last change of phase on. They end any NotReady, and a
 //!   Trial. One exception: when responses fail again with no healthy time in between, the checks have shown
 //!   that they don't see what is wrong, and the wait has to pass before they count.
-//! - **Responses** count while the upstream is Ready. What arrives later, from requests sent before, is
-//!   about the past and is dropped; so is a check started in an earlier generation.
+//! - **Responses** count if their request was sent in the phase that they are counted in. What arrives
+//!   later is about the past and is dropped; so is a check started in an earlier generation.
 //! - **Trial** begins when the wait is over, unless the checks say that the upstream is down: no user's
 //!   request is spent on what a check knows already. It lets a few requests through, each on a lease. A
-//!   lease that expires with no answer is a failure. A request whose client leaves is none: it says nothing
-//!   of the upstream, and clients could else keep it out. An upstream that nothing guards has no trial: its
-//!   traffic never stopped, so when the wait is over it is Ready until its responses say otherwise.
+//!   lease that expires with no answer is a failure. A request whose client leaves, or has not sent all of
+//!   it, is none: it says nothing of the upstream, and clients could else keep it out. An upstream that
+//!   nothing guards has no trial: its traffic never stopped, so when the wait is over it is Ready until its
+//!   responses say otherwise.
 //! - **The wait** doubles with each trip, up to its cap, with up to a tenth of jitter on top. It starts over
 //!   once the upstream has been Ready for as long as the longest wait.
 //!
@@ -116,7 +117,9 @@ impl Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrialLease {
     id: u64,
+    from: Time,
     until: Time,
+    asked: bool,
 }
 
 /// What a stream holds that was let through on trial.
@@ -145,6 +148,8 @@ pub enum Reason {
     TrialFailed,
     /// A trial request got no answer.
     TrialUnanswered,
+    /// What it was judged by is no longer in the policy.
+    PolicyChanged,
 }
 
 impl Reason {
@@ -159,6 +164,7 @@ impl Reason {
             Reason::TrialPassed => "trial-passed",
             Reason::TrialFailed => "trial-failed",
             Reason::TrialUnanswered => "trial-unanswered",
+            Reason::PolicyChanged => "policy-changed",
         }
     }
 }
@@ -208,6 +214,7 @@ impl State {
         generation: u32,
         result: Result<(), CheckFailure>,
     ) -> Option<Transition> {
+        self.checks.unsent = false;
         let check = upstream.check.as_ref().filter(|_| generation == self.generation)?;
         self.checks.record(result);
         let ready = matches!(self.phase, Phase::Ready);
@@ -255,12 +262,15 @@ impl State {
         self.trip(breaker, Reason::ConsecutiveFailures(worst), now, random)
     }
 
-    /// Takes the passing of time: a wait that is over, a trial request that never was answered.
+    /// Takes the passing of time: a wait that is over, a trial request that never was answered. For whoever
+    /// leads the upstream, so that while an update is under way the newer policy's settings count.
     pub fn elapsed(&mut self, upstream: &Upstream, now: Time, random: u64) -> Option<Transition> {
-        let breaker = upstream.breaker.as_ref()?;
-        match &self.phase {
+        let Some(breaker) = &upstream.breaker else {
+            return self.unjudged(now);
+        };
+        match &mut self.phase {
             Phase::NotReady { until: Some(until) } => {
-                let wait_over = now.is_due(*until, longest_wait(breaker));
+                let wait_over = now.is_due(self.since, *until);
                 let down = upstream
                     .check
                     .as_ref()
@@ -274,15 +284,26 @@ impl State {
             // What guarded it went away with an update of the policy.
             Phase::Trial { .. } if !upstream.guarded => self.enter(Phase::Ready, Reason::WaitOver, now),
             Phase::Trial { leases, .. } => {
-                let expired = leases.iter().any(|lease| now.is_due(lease.until, breaker.trial.lease_for));
-                expired.then(|| self.trip(breaker, Reason::TrialUnanswered, now, random))?
+                let expired = |lease: &TrialLease| now.is_due(lease.from, lease.until);
+                let unanswered = leases.iter().any(|lease| expired(lease) && lease.asked);
+                leases.retain(|lease| !expired(lease));
+                unanswered.then(|| self.trip(breaker, Reason::TrialUnanswered, now, random))?
             }
-            _ => None,
+            Phase::Ready | Phase::NotReady { until: None } => None,
         }
     }
 
-    /// Asks to let one request through on trial. `id` is unique to the request.
-    pub fn lend(&mut self, upstream: &Upstream, now: Time, id: u64) -> Option<Permit> {
+    /// Ends what a breaker began that an update of the policy took away: nothing else would.
+    fn unjudged(&mut self, now: Time) -> Option<Transition> {
+        match self.phase {
+            Phase::Ready | Phase::NotReady { until: None } => None,
+            _ => self.enter(Phase::Ready, Reason::PolicyChanged, now),
+        }
+    }
+
+    /// Asks to let one request through on trial. `id` is unique to the request; `asked` says whether all of
+    /// the request is there, so that only the upstream can be who keeps it waiting.
+    pub fn lend(&mut self, upstream: &Upstream, now: Time, id: u64, asked: bool) -> Option<Permit> {
         let trial = &upstream.breaker.as_ref()?.trial;
         let Phase::Trial { leases, .. } = &mut self.phase else {
             return None;
@@ -290,7 +311,7 @@ impl State {
         if leases.len() >= usize::try_from(trial.requests).unwrap_or(usize::MAX) {
             return None;
         }
-        leases.push(TrialLease { id, until: now + trial.lease_for });
+        leases.push(TrialLease { id, from: now, until: now + trial.lease_for, asked });
         Some(Permit { id, generation: self.generation })
     }
 
@@ -303,16 +324,40 @@ impl State {
         outcome: Outcome,
         random: u64,
     ) -> Option<Transition> {
-        let breaker = upstream.breaker.as_ref()?;
-        let Phase::Trial { leases, successes } = &mut self.phase else {
+        let Phase::Trial { leases, .. } = &mut self.phase else {
             return None;
         };
         let place = leases.iter().position(|lease| lease.id == permit.id);
         leases.remove(place.filter(|_| permit.generation == self.generation)?);
         match outcome {
-            Outcome::Unused | Outcome::Seen(Verdict::Ignored) => None,
-            Outcome::Seen(Verdict::Failure) => self.trip(breaker, Reason::TrialFailed, now, random),
-            Outcome::Seen(Verdict::Success) => {
+            Outcome::Unused => None,
+            Outcome::Seen(verdict) => self.tried(upstream, now, verdict, random),
+        }
+    }
+
+    /// Takes a response to a request that went to the upstream on trial without a permit, as one may that no
+    /// gate and no version stands before.
+    pub fn witnessed(
+        &mut self,
+        upstream: &Upstream,
+        now: Time,
+        generation: u32,
+        verdict: Verdict,
+        random: u64,
+    ) -> Option<Transition> {
+        let current = generation == self.generation && matches!(self.phase, Phase::Trial { .. });
+        current.then(|| self.tried(upstream, now, verdict, random))?
+    }
+
+    fn tried(&mut self, upstream: &Upstream, now: Time, verdict: Verdict, random: u64) -> Option<Transition> {
+        let breaker = upstream.breaker.as_ref()?;
+        let Phase::Trial { successes, .. } = &mut self.phase else {
+            return None;
+        };
+        match verdict {
+            Verdict::Ignored => None,
+            Verdict::Failure => self.trip(breaker, Reason::TrialFailed, now, random),
+            Verdict::Success => {
                 *successes += 1;
                 let passed = *successes >= breaker.trial.successes;
                 passed.then(|| self.enter(Phase::Ready, Reason::TrialPassed, now))?
@@ -365,10 +410,6 @@ fn wait(breaker: &Breaker, trips: u32, random: u64) -> Duration {
     let doublings = trips.saturating_sub(1).min(31);
     let wait = breaker.not_ready_for.saturating_mul(1 << doublings).min(breaker.max_not_ready_for);
     wait + Duration::from_millis(random % (millis(wait) / 10 + 1))
-}
-
-fn longest_wait(breaker: &Breaker) -> Duration {
-    breaker.max_not_ready_for + breaker.max_not_ready_for / 10
 }
 
 #[cfg(test)]

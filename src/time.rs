@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch by the proxy's wall clock.
 ///
-/// The clock may jump. Code that waits for a point in time therefore also bounds how far away that point
-/// may lie, with [`Time::is_due`].
+/// The clock may jump. Code that waits for a point in time therefore also keeps when the wait began, for
+/// [`Time::is_due`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(u64);
 
@@ -31,13 +31,13 @@ impl Time {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// Whether `deadline` has come, where it was set at most `ahead` in advance.
+    /// Whether `deadline`, which was set at `set`, has come.
     ///
-    /// A deadline further away than `ahead` was set before the clock jumped back. It counts as due, so
-    /// that no jump makes anything wait longer than its own setting. A second more is no jump: workers read
-    /// the clock one after another, so what one has just set may lie ahead of what another read before.
-    pub fn is_due(self, deadline: Time, ahead: Duration) -> bool {
-        deadline <= self || deadline > self + ahead + APART
+    /// Where `set` lies ahead, the clock has jumped back since. The deadline then counts as due, so that no
+    /// jump makes anything wait longer than its own setting. A second ahead is no jump: workers read the
+    /// clock one after another, so what one has just set may lie ahead of what another read before.
+    pub fn is_due(self, set: Time, deadline: Time) -> bool {
+        deadline <= self || set > self + APART
     }
 }
 
@@ -64,24 +64,22 @@ mod tests {
 
     #[test]
     fn a_deadline_is_due_when_it_has_come() {
-        let now = Time::from_millis(10_000);
-        assert!(now.is_due(Time::from_millis(10_000), SECOND));
-        assert!(!now.is_due(Time::from_millis(10_001), SECOND));
+        let (set, now) = (Time::from_millis(9_000), Time::from_millis(10_000));
+        assert!(now.is_due(set, Time::from_millis(10_000)));
+        assert!(!now.is_due(set, Time::from_millis(10_001)));
     }
 
     #[test]
     fn a_clock_that_jumped_back_does_not_lengthen_a_wait() {
-        let before = Time::from_millis(100_000);
-        let deadline = before + SECOND;
-        let after = Time::from_millis(40_000);
-        assert!(after.is_due(deadline, SECOND));
+        let set = Time::from_millis(100_000);
+        assert!(Time::from_millis(40_000).is_due(set, set + SECOND));
     }
 
     #[test]
-    fn a_deadline_set_a_moment_ahead_of_this_clock_is_not_due() {
-        let now = Time::from_millis(10_000);
-        let deadline = Time::from_millis(10_001) + SECOND;
-        assert!(!now.is_due(deadline, SECOND));
+    fn clocks_that_are_a_moment_apart_are_no_jump() {
+        let set = Time::from_millis(100_000);
+        assert!(!Time::from_millis(99_000).is_due(set, set + SECOND));
+        assert!(Time::from_millis(98_999).is_due(set, set + SECOND));
     }
 
     #[test]

@@ -501,7 +501,7 @@ mod worlds {
                     self.ids += 1;
                     let id = self.ids;
                     let permit =
-                        self.update(at, |upstream, state, now| (state.lend(upstream, now, id), None))?;
+                        self.update(at, |upstream, state, now| (state.lend(upstream, now, id, true), None))?;
                     self.workers[at].permits.extend(permit);
                 }
                 Event::Settle(place, outcome) => {

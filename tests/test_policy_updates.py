@@ -135,6 +135,61 @@ def test_a_change_of_thresholds_and_gates_keeps_what_is_known(start, policy, v1)
     }
 
 
+def judged_by_responses(policy, **settings):
+    del policy["upstreams"]["reviews-v1"]["readinessProbe"]
+    policy["upstreams"]["reviews-v1"]["circuitBreaker"] = {"consecutiveFailures": 5, **settings}
+    return policy
+
+
+@pytest.mark.parametrize("delivery", ["lds", "ecds"])
+def test_a_longer_wait_counts_from_the_update_on(start, policy, v1, delivery):
+    envoy = start(judged_by_responses(policy, notReadyFor="500ms"), delivery=delivery)
+    policy["upstreams"]["reviews-v1"]["circuitBreaker"]["notReadyFor"] = "1h"
+    assert envoy.publish(policy) == ""
+    v1.answer(500)
+    alice = [Request("/", {"x-user-id": "alice"})]
+    with Load(envoy.port(), alice, rate=200) as load:
+        until(lambda: envoy.counter("graygate_transitions_total", to="not-ready"), what="not ready")
+        served = len(load.answers)
+        until(lambda: len(load.answers) > served + 300, what="load for more than the old wait")
+    assert envoy.counter("graygate_transitions_total") == 1
+
+
+def test_a_breaker_taken_away_takes_its_verdict_with_it(start, policy, v1):
+    envoy = start(judged_by_responses(policy, notReadyFor="1h"), delivery="ecds")
+    v1.answer(500)
+    until_all(lambda: "consecutive-failures" in get(envoy.port(), "/", {"x-user-id": "alice"}).text, what="gated")
+    v1.answer(200)
+    del policy["upstreams"]["reviews-v1"]["circuitBreaker"]
+    policy["upstreams"]["reviews-v2"]["circuitBreaker"] = {}
+    assert envoy.publish(policy) == ""
+    until_all(lambda: get(envoy.port(), "/", {"x-user-id": "alice"}).status == 200, what="let through")
+
+
+def test_a_breaker_added_while_checks_fail_keeps_the_gate_closed(start, policy, v1):
+    envoy = start(policy, delivery="ecds")
+    v1.refuse()
+    until_all(lambda: get(envoy.port(), "/readyz").status == 503, what="v1 not ready")
+    policy["upstreams"]["reviews-v1"]["circuitBreaker"] = {}
+    policy["probes"]["readiness"]["path"] = "/readyz2"
+    assert envoy.publish(policy) == ""
+    answer = until(lambda: (a := get(envoy.port(), "/readyz2")).text[:1] == "[" and a, what="the new policy")
+    assert answer.status == 503
+    assert envoy.counter("graygate_transitions_total", upstream="reviews-v1") == 1
+
+
+def test_a_changed_assumption_holds_while_nothing_is_known(start, policy):
+    for upstream in policy["upstreams"].values():
+        upstream["assume"] = "notReady"
+        upstream["readinessProbe"]["initialDelaySeconds"] = 600
+    envoy = start(policy, delivery="ecds")
+    assert get(envoy.port(), "/readyz").status == 503
+    for upstream in policy["upstreams"].values():
+        upstream["assume"] = "ready"
+    assert envoy.publish(policy) == ""
+    until_all(lambda: get(envoy.port(), "/readyz").status == 200, what="ready as assumed now")
+
+
 def test_after_an_update_there_is_still_one_checker(start, policy, v1):
     policy["upstreams"]["reviews-v1"]["readinessProbe"]["periodSeconds"] = 0.5
     envoy = start(policy, delivery="lds")

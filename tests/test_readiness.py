@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -11,7 +12,7 @@ import pytest
 from harness.client import get, get2
 from harness.config import route
 from harness.load import Load, Request, drive
-from harness.wait import until
+from harness.wait import until, until_all
 
 ALICE = {"x-user-id": "alice"}
 
@@ -207,6 +208,52 @@ def test_clients_that_leave_do_not_keep_an_upstream_out(start, policy, v1):
     assert transitions(envoy, from_="trial", to="not-ready") == 0
     until(lambda: get(envoy.port(), "/", ALICE).status == 200, what="served")
     until(lambda: transitions(envoy, from_="trial", to="ready", reason="trial-passed"), what="ready")
+
+
+def test_a_client_that_is_slow_to_send_does_not_keep_an_upstream_out(start, policy, v1):
+    policy["releases"] = []
+    envoy = start(breaker(policy, trial={"requests": 2, "successes": 3, "leaseFor": "1s"}), timeout="30s")
+    v1.answer(500)
+    drive(envoy.port(), [Request("/")] * 10, connections=1)
+    v1.answer(200)
+    until(lambda: transitions(envoy, to="trial"), what="a trial")
+    with socket.create_connection(("127.0.0.1", envoy.port())) as slow:
+        slow.sendall(b"POST / HTTP/1.1\r\nhost: reviews\r\ncontent-length: 10\r\n\r\n")
+        with Load(envoy.port(), [Request("/")], rate=50):
+            until(lambda: transitions(envoy, from_="trial", to="ready"), what="ready")
+    assert transitions(envoy, reason="trial-unanswered") == 0
+
+
+def test_responses_to_requests_sent_before_a_trip_are_about_the_past(start, policy, v1):
+    policy["upstreams"]["reviews-v1"]["circuitBreaker"] = {"consecutiveFailures": 3, "notReadyFor": "20s"}
+    envoy = start(policy, timeout="1s", concurrency=1)
+    v1.hang(path="/")
+    with Load(envoy.port(), [Request("/", ALICE)], rate=40, connections=40) as load:
+        until(lambda: transitions(envoy, reason="consecutive-failures"), what="a trip")
+        v1.answer(200, path="/")
+        until(lambda: transitions(envoy, to="ready", reason="check-passed"), what="ready by a check")
+        # More than the time-out later, all that hung have come to their end.
+        sent = len(load.answers)
+        until(lambda: len(load.since(load.answers[sent - 1].answered + 1.5)) > 20, what="load after the hang")
+    assert transitions(envoy, to="not-ready") == 1
+    assert load.answers[-1].status == 200
+
+
+def test_a_trial_ends_by_the_responses_of_requests_that_no_gate_holds_back(start, policy, v2):
+    """The gate guards what its requests need, not where they go."""
+    policy["releases"] = []
+    policy["gates"] = [{"match": [{"uri": {"prefix": "/pay"}}], "upstream": "reviews-v2"}]
+    upstream = policy["upstreams"]["reviews-v2"]
+    del upstream["readinessProbe"]
+    upstream["circuitBreaker"] = {"consecutiveFailures": 5, "notReadyFor": "500ms"}
+    to_v2 = {"match": {"prefix": "/b"}, "route": {"cluster": "reviews-v2"}}
+    envoy = start(policy, routes=[to_v2, route("reviews-v1", "5s")])
+    v2.answer(500)
+    with Load(envoy.port(), [Request("/b"), Request("/pay")], rate=100):
+        until(lambda: transitions(envoy, from_="trial", to="not-ready", reason="trial-failed"), what="a failed trial")
+        v2.answer(200)
+        until(lambda: transitions(envoy, from_="trial", to="ready", reason="trial-passed"), what="ready")
+    until_all(lambda: get(envoy.port(), "/pay").status == 200, what="let through")
 
 
 def test_a_redirect_that_the_proxy_follows_is_an_answer(start, policy, v1):

@@ -84,7 +84,7 @@ impl Mint {
 
     fn permit(&mut self) -> Permit {
         self.ids += 1;
-        self.state.lend(&self.policy.upstreams[0], Time::from_millis(5_000), self.ids).unwrap()
+        self.state.lend(&self.policy.upstreams[0], Time::from_millis(5_000), self.ids, true).unwrap()
     }
 }
 

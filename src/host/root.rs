@@ -11,7 +11,7 @@ use twox_hash::XxHash64;
 
 use super::worker::{self, Worker};
 use super::{metric, store, stream};
-use crate::policy::upstream::{Check, UpstreamId};
+use crate::policy::upstream::{Check, Upstream, UpstreamId};
 use crate::policy::{Mode, Policy};
 use crate::readiness::check;
 use crate::time::Time;
@@ -19,7 +19,7 @@ use crate::time::Time;
 /// The most problems of a refused policy that are logged, as each VM logs them all.
 const LOGGED: usize = 20;
 
-/// A VM that does not renew its lease in this time is given up; or in three ticks, where that is longer.
+/// A VM that does not renew its lease in this time is given up. Four ticks at least.
 const LEASE: Duration = Duration::from_secs(1);
 
 /// The root context.
@@ -41,35 +41,27 @@ impl Root {
         Root { worker: None, tick: Duration::ZERO, in_flight: HashMap::new() }
     }
 
-    /// Starts the checks that are due, of those that are this VM's to send.
-    fn check(&mut self, worker: &Worker, now: Time) {
-        let lease = LEASE.max(3 * self.tick);
-        for (id, upstream) in worker.policy.upstream_ids() {
-            let (Some(check), Some(state)) = (&upstream.check, worker.snapshot(id)) else {
-                continue;
-            };
-            // The lease is renewed while a check is under way, too: one that takes its time must not make
-            // another VM send the next.
-            let leads = worker.leads(id, now, lease);
-            let in_flight = self.in_flight.values().any(|check| check.upstream == id);
-            if !leads || in_flight || !check::is_due(&state, check, now, self.tick / 2) {
-                continue;
+    /// Sends the upstream's next check, if it is due.
+    fn check(&mut self, worker: &Worker, id: UpstreamId, upstream: &Upstream, now: Time) {
+        let in_flight = self.in_flight.values().any(|check| check.upstream == id);
+        let (Some(check), Some(state), false) = (&upstream.check, worker.snapshot(id), in_flight) else {
+            return;
+        };
+        if !check::is_due(&state, check, now, self.tick / 2) {
+            return;
+        }
+        // Noted first: should the lease change hands now, the next holder knows when one is due.
+        worker.check_started(id, now);
+        match send(check, &upstream.cluster) {
+            Ok(token) => {
+                self.in_flight.insert(token, InFlight { upstream: id, generation: state.generation });
             }
-            // Noted first: should the lease change hands now, the next holder knows when one is due.
-            worker.check_started(id, now);
-            match send(check, &upstream.cluster) {
-                Ok(token) => {
-                    self.in_flight.insert(token, InFlight { upstream: id, generation: state.generation });
-                }
-                Err(status) if worker.check_unsent(id) => {
-                    let (policy, name) = (&worker.policy.name, &upstream.name);
-                    log::warn!(
-                        "policy {policy}: upstream {name}: check not sent: {}",
-                        unsent(status, &upstream.cluster)
-                    );
-                }
-                Err(_) => {}
+            Err(status) if worker.check_unsent(id) => {
+                let (policy, name) = (&worker.policy.name, &upstream.name);
+                let why = unsent(status, &upstream.cluster);
+                log::warn!("policy {policy}: upstream {name}: check not sent: {why}");
             }
+            Err(_) => {}
         }
     }
 }
@@ -163,8 +155,15 @@ impl RootContext for Root {
             return;
         };
         let now = worker::now();
-        worker.refresh(now);
-        self.check(&worker, now);
+        for (id, upstream) in worker.policy.upstream_ids().filter(|(_, upstream)| upstream.is_watched()) {
+            // Renewed while a check is under way, too: one that takes its time must not make another VM
+            // send the next.
+            let leads = worker.leads(id, now, LEASE);
+            worker.refresh(id, now, leads);
+            if leads {
+                self.check(&worker, id, upstream, now);
+            }
+        }
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {

@@ -10,6 +10,7 @@ use proxy_wasm::types::{Action, MapType};
 use super::abi;
 use super::worker::Worker;
 use crate::engine;
+use crate::policy::Policy;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness::{Outcome, Permit};
 use crate::request::Request;
@@ -20,6 +21,8 @@ pub struct Stream {
     worker: Rc<Worker>,
     /// Whether the reply is the filter's own, which is evidence of nothing.
     replied: bool,
+    /// The worker's epoch when the request was decided on.
+    epoch: u64,
     /// Permits it holds. Each goes back once, whatever the stream comes to.
     permits: Vec<(UpstreamId, Permit)>,
 }
@@ -27,13 +30,13 @@ pub struct Stream {
 impl Stream {
     /// A request of the worker's.
     pub fn new(worker: Rc<Worker>) -> Self {
-        Self { worker, replied: false, permits: Vec::new() }
+        Self { worker, replied: false, epoch: 0, permits: Vec::new() }
     }
 
-    /// Gives back all permits.
-    fn settle(&mut self, outcome: Outcome) {
+    /// Gives back all permits, for upstreams that the request did not go to.
+    fn give_back(&mut self) {
         for (upstream, permit) in core::mem::take(&mut self.permits) {
-            self.worker.settle(upstream, permit, outcome);
+            self.worker.settle(upstream, permit, Outcome::Unused);
         }
     }
 }
@@ -41,11 +44,12 @@ impl Stream {
 impl Context for Stream {}
 
 impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let worker = Rc::clone(&self.worker);
-        let Some(decision) = worker.decide(&ProxyRequest) else {
+        let Some(decision) = worker.decide(&ProxyRequest, end_of_stream) else {
             return Action::Continue;
         };
+        self.epoch = worker.epoch();
         // Kept before anything else is done, so that each goes back whatever becomes of the stream.
         self.permits = decision.permits;
         match decision.action {
@@ -61,7 +65,7 @@ impl HttpContext for Stream {
                 Action::Continue
             }
             engine::Action::Reply(reply) => {
-                self.settle(Outcome::Unused);
+                self.give_back();
                 self.replied = true;
                 worker.counters.replied(&worker.policy, reply.cause);
                 if !abi::send_local_response(reply.status, &reply.headers, &reply.body, &reply.details) {
@@ -78,13 +82,8 @@ impl HttpContext for Stream {
         if self.replied || !policy.observes_responses() {
             return Action::Continue;
         }
-        // Not the upstream that was decided on but the one that was reached: the route table has the last word.
-        let cluster = property(&["xds", "cluster_name"]);
-        let reached = |id: UpstreamId| {
-            policy
-                .upstream(id)
-                .is_some_and(|upstream| Some(upstream.cluster.as_bytes()) == cluster.as_deref())
-        };
+        let cluster = reached();
+        let reached = |id: UpstreamId| is_of(policy, id, &cluster);
         let watched = policy.upstream_ids().filter(|(id, _)| reached(*id));
         let watched = watched.filter_map(|(id, upstream)| Some((id, upstream.breaker.as_ref()?)));
         let watched: Vec<_> = watched.collect();
@@ -96,13 +95,12 @@ impl HttpContext for Stream {
                 let verdict = response::classify(status, &details, &breaker.fail_on);
                 match permits.iter().find(|(held, _)| *held == id) {
                     Some((_, permit)) => self.worker.settle(id, *permit, Outcome::Seen(verdict)),
-                    None => self.worker.observe(id, verdict),
+                    None => self.worker.observe(id, verdict, self.epoch),
                 }
             }
             self.permits = permits.into_iter().filter(|(id, _)| !reached(*id)).collect();
         }
-        // The rest are for upstreams that the request did not go to.
-        self.settle(Outcome::Unused);
+        self.give_back();
         Action::Continue
     }
 
@@ -110,11 +108,26 @@ impl HttpContext for Stream {
         if self.permits.is_empty() {
             return;
         }
-        // No response came by: the proxy has followed a redirect of the upstream's, or the client has left.
-        let redirected =
-            property(&["response", "code_details"]).is_some_and(|details| details == b"internal_redirect");
-        self.settle(if redirected { Outcome::Seen(Verdict::Success) } else { Outcome::Unused });
+        // No response came by: the client has left, or the proxy has followed a redirect, which the upstream
+        // that was reached has answered with.
+        let details = property(&["response", "code_details"]);
+        let redirected = details.is_some_and(|details| details == b"internal_redirect");
+        let cluster = reached();
+        for (id, permit) in core::mem::take(&mut self.permits) {
+            let answered = redirected && is_of(&self.worker.policy, id, &cluster);
+            let outcome = if answered { Outcome::Seen(Verdict::Success) } else { Outcome::Unused };
+            self.worker.settle(id, permit, outcome);
+        }
     }
+}
+
+/// The cluster that the request went to. Not the one that was decided on: the route table has the last word.
+fn reached() -> Option<Vec<u8>> {
+    property(&["xds", "cluster_name"])
+}
+
+fn is_of(policy: &Policy, id: UpstreamId, cluster: &Option<Vec<u8>>) -> bool {
+    policy.upstream(id).is_some_and(|upstream| Some(upstream.cluster.as_bytes()) == cluster.as_deref())
 }
 
 /// The request's headers, each a host call away. To be used in the request's own callback alone.

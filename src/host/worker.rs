@@ -1,6 +1,6 @@
 //! What one VM holds for one policy: its snapshot of the upstreams, and what it saw since it last shared it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ use crate::policy::Policy;
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::readiness::check::CheckFailure;
 use crate::readiness::streak::Streak;
-use crate::readiness::{Outcome, Permit, Phase, Readiness, Standing, State, Transition};
+use crate::readiness::{Outcome, Permit, Phase, Readiness, Reason, Standing, State, Transition};
 use crate::release::Rotation;
 use crate::request::Request;
 use crate::response::Verdict;
@@ -34,6 +34,8 @@ pub struct Worker {
     /// This policy in this VM, among all of the proxy.
     holder: Holder,
     board: RefCell<Board>,
+    /// Goes up each time that this VM learns of a change of phase.
+    epoch: Cell<u64>,
     rotations: RefCell<Vec<Rotation>>,
 }
 
@@ -50,6 +52,8 @@ struct Slot {
     snapshot: State,
     /// Responses seen since the snapshot was taken.
     streak: Streak,
+    /// The epoch in which this VM learnt of the phase.
+    epoch: u64,
 }
 
 impl Worker {
@@ -59,10 +63,14 @@ impl Worker {
         let slots = policy.upstreams.iter().map(|upstream| {
             let key = key(&policy, upstream);
             let first = State::new(upstream, now);
-            store::seed(&key, &first);
+            // An assumption of an earlier policy holds no longer than that policy.
+            store::update(&key, |known: Option<State>| match known {
+                Some(known) if known.reason != Reason::Assumed || known.phase == first.phase => ((), None),
+                _ => ((), Some(first.clone())),
+            });
             store::seed(&leader_key(&key), &Lease::none());
             let snapshot = store::get(&key).unwrap_or(first);
-            Slot { key, snapshot, streak: Streak::default() }
+            Slot { key, snapshot, streak: Streak::default(), epoch: 0 }
         });
         let board = Board { slots: slots.collect(), permits: 0 };
         let rotations = policy.releases.iter().map(|release| Rotation::new(release, abi::random()));
@@ -70,14 +78,22 @@ impl Worker {
         let counters = Counters::default();
         counters.define(&policy);
         let holder = Holder { id: abi::random(), configured: now };
-        Worker { board: RefCell::new(board), rotations, counters, holder, policy }
+        Worker { board: RefCell::new(board), epoch: Cell::new(0), rotations, counters, holder, policy }
     }
 
     /// What is to happen to a request. Nothing, should the VM's state be in use: that can't be, as the
     /// proxy runs one callback of a VM at a time, and a panic is no way to find out.
-    pub fn decide(&self, request: &impl Request) -> Option<Decision<'_>> {
+    ///
+    /// `asked` says whether all of the request is there.
+    pub fn decide(&self, request: &impl Request, asked: bool) -> Option<Decision<'_>> {
         let mut rotations = self.rotations.try_borrow_mut().ok()?;
-        Some(engine::decide(&self.policy, request, &mut Snapshot(self), &mut rotations))
+        let mut snapshot = Snapshot { worker: self, asked };
+        Some(engine::decide(&self.policy, request, &mut snapshot, &mut rotations))
+    }
+
+    /// The current epoch, for [`Worker::observe`].
+    pub fn epoch(&self) -> u64 {
+        self.epoch.get()
     }
 
     /// The upstream's state, as this VM last saw it.
@@ -85,52 +101,57 @@ impl Worker {
         self.slot(id, |slot| slot.snapshot.clone())
     }
 
-    /// Takes a look at the shared state of every upstream, and adds what this VM saw and what time did.
-    pub fn refresh(&self, now: Time) {
+    /// Takes a look at the shared state of an upstream, and adds what this VM saw. If it leads the upstream,
+    /// what time did, too.
+    pub fn refresh(&self, id: UpstreamId, now: Time, leads: bool) {
+        let seen = self.slot(id, |slot| (slot.snapshot.generation, core::mem::take(&mut slot.streak)));
+        let Some((generation, streak)) = seen else {
+            return;
+        };
         let random = abi::random();
-        let watched = |upstream: &Upstream| upstream.check.is_some() || upstream.breaker.is_some();
-        for (id, _) in self.policy.upstream_ids().filter(|(_, upstream)| watched(upstream)) {
-            let seen = self.slot(id, |slot| (slot.snapshot.generation, core::mem::take(&mut slot.streak)));
-            let Some((generation, streak)) = seen else {
-                continue;
-            };
-            let shared = self.update(id, |upstream, state| {
-                let observed = state.observed(upstream, now, generation, streak, random);
-                observed.or_else(|| state.elapsed(upstream, now, random))
-            });
-            if !shared {
-                self.slot(id, |slot| slot.streak = streak);
-            }
+        let shared = self.update(id, |upstream, state| {
+            let observed = state.observed(upstream, now, generation, streak, random);
+            observed.or_else(|| leads.then(|| state.elapsed(upstream, now, random))?)
+        });
+        if !shared {
+            self.slot(id, |slot| slot.streak = streak);
         }
     }
 
-    /// Takes the verdict on one response of the upstream. A failure that may be the last one it takes is
-    /// shared at once; anything else can wait for the tick.
-    pub fn observe(&self, id: UpstreamId, verdict: Verdict) {
+    /// Takes the verdict on one response of the upstream, to a request of `epoch`. While it is Ready, a
+    /// failure that may be the last one it takes is shared at once; anything else can wait for the tick.
+    pub fn observe(&self, id: UpstreamId, verdict: Verdict, epoch: u64) {
         let Some(upstream) = self.policy.upstream(id) else {
             return;
         };
         let share = self.slot(id, |slot| {
+            let on_trial = matches!(slot.snapshot.phase, Phase::Trial { .. });
             match verdict {
-                _ if slot.snapshot.phase != Phase::Ready => return None,
+                // The request was sent before this VM knew of the phase: its response is about the past.
+                _ if epoch < slot.epoch => return None,
                 Verdict::Ignored => return None,
+                _ if on_trial => return Some((slot.snapshot.generation, None)),
+                _ if slot.snapshot.phase != Phase::Ready => return None,
                 Verdict::Success => slot.streak.succeeded(),
                 Verdict::Failure => slot.streak.failed(),
             }
             let trips = verdict == Verdict::Failure && slot.snapshot.would_trip(upstream, slot.streak);
-            trips.then(|| (slot.snapshot.generation, core::mem::take(&mut slot.streak)))
+            trips.then(|| (slot.snapshot.generation, Some(core::mem::take(&mut slot.streak))))
         });
-        if let Some((generation, streak)) = share.flatten() {
-            let (now, random) = (now(), abi::random());
-            let shared =
-                self.update(id, |upstream, state| state.observed(upstream, now, generation, streak, random));
-            if !shared {
-                self.slot(id, |slot| slot.streak = streak);
-            }
+        let Some((generation, streak)) = share.flatten() else {
+            return;
+        };
+        let (now, random) = (now(), abi::random());
+        let shared = self.update(id, |upstream, state| match streak {
+            Some(streak) => state.observed(upstream, now, generation, streak, random),
+            None => state.witnessed(upstream, now, generation, verdict, random),
+        });
+        if let (false, Some(streak)) = (shared, streak) {
+            self.slot(id, |slot| slot.streak = streak);
         }
     }
 
-    /// Gives a permit back. Should that not get through, its lease ends by itself.
+    /// Gives a permit back. Should that not get through, its lease expires.
     pub fn settle(&self, id: UpstreamId, permit: Permit, outcome: Outcome) {
         let (now, random) = (now(), abi::random());
         self.update(id, |upstream, state| state.settle(upstream, now, permit, outcome, random));
@@ -159,7 +180,7 @@ impl Worker {
         self.update(id, |upstream, state| state.checked(upstream, now, generation, result));
     }
 
-    /// Whether the checks of the upstream are this VM's to send, for `span` from now on.
+    /// Whether this VM leads the upstream, for `span` from now on: sends its checks, and ends its waits.
     pub fn leads(&self, id: UpstreamId, now: Time, span: Duration) -> bool {
         let Some(key) = self.slot(id, |slot| leader_key(&slot.key)) else {
             return false;
@@ -196,6 +217,8 @@ impl Worker {
             // What was seen of an earlier phase says nothing of this one.
             if slot.snapshot.generation != state.generation {
                 slot.streak = Streak::default();
+                slot.epoch = self.epoch.get() + 1;
+                self.epoch.set(slot.epoch);
             }
             slot.snapshot = state;
         });
@@ -213,11 +236,14 @@ impl Worker {
 }
 
 /// The readiness that the request path sees.
-struct Snapshot<'w>(&'w Worker);
+struct Snapshot<'w> {
+    worker: &'w Worker,
+    asked: bool,
+}
 
 impl Readiness for Snapshot<'_> {
     fn standing(&self, id: UpstreamId) -> Standing {
-        let standing = self.0.slot(id, |slot| match slot.snapshot.phase {
+        let standing = self.worker.slot(id, |slot| match slot.snapshot.phase {
             Phase::Ready => Standing::Ready,
             Phase::NotReady { .. } => Standing::NotReady(slot.snapshot.reason),
             Phase::Trial { .. } => Standing::Trial(slot.snapshot.reason),
@@ -227,12 +253,12 @@ impl Readiness for Snapshot<'_> {
     }
 
     fn lend(&mut self, id: UpstreamId) -> Option<Permit> {
-        let number = self.0.board.try_borrow_mut().ok().map(|mut board| {
+        let number = self.worker.board.try_borrow_mut().ok().map(|mut board| {
             board.permits = board.permits.wrapping_add(1);
             board.permits
         })?;
-        let (now, permit) = (now(), self.0.holder.id.wrapping_add(number));
-        self.0.exchange(id, |upstream, state| (state.lend(upstream, now, permit), None))?
+        let (now, permit) = (now(), self.worker.holder.id.wrapping_add(number));
+        self.worker.exchange(id, |upstream, state| (state.lend(upstream, now, permit, self.asked), None))?
     }
 }
 
@@ -244,7 +270,7 @@ fn key(policy: &Policy, upstream: &Upstream) -> String {
     format!("graygate/{}/upstream/{}/{:016x}", policy.name, upstream.name, hasher.finish())
 }
 
-/// The key for who sends the checks of the upstream whose state is behind `key`.
+/// The key for who leads the upstream whose state is behind `key`.
 fn leader_key(key: &str) -> String {
     format!("{key}/leader")
 }

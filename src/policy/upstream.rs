@@ -29,12 +29,17 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// What knowledge of the upstream is about: what is reached, how it is asked, and which kinds of evidence
-    /// there are. Thresholds and times only say what follows from it.
+    /// Whether anything can change what is known of the upstream.
+    pub fn is_watched(&self) -> bool {
+        self.check.is_some() || self.breaker.is_some()
+    }
+
+    /// What knowledge of the upstream is about: what is reached, how it is asked, and whether it is watched at
+    /// all. All else only says what follows from it.
     pub fn subject(&self) -> impl core::hash::Hash + '_ {
         let asked = self.check.as_ref();
         let asked = asked.map(|check| (&check.path, check.scheme, &check.authority, &check.headers));
-        (&self.cluster, asked, self.breaker.is_some())
+        (&self.cluster, asked, self.is_watched())
     }
 }
 

@@ -30,7 +30,6 @@ impl Checks {
         };
         *up = up.saturating_add(1);
         *down = 0;
-        self.unsent = false;
     }
 }
 
@@ -76,9 +75,8 @@ pub fn judge(status: Option<u16>, from_upstream: bool) -> Result<(), CheckFailur
 /// the next tick would then miss by more.
 pub fn is_due(state: &State, check: &Check, now: Time, slack: core::time::Duration) -> bool {
     let soon = now + slack;
-    let ready_for_first = soon.is_due(state.known_since + check.initial_delay, check.initial_delay);
-    let next =
-        state.checks.started.is_none_or(|started| soon.is_due(started + check.period, check.period + slack));
+    let ready_for_first = soon.is_due(state.known_since, state.known_since + check.initial_delay);
+    let next = state.checks.started.is_none_or(|started| soon.is_due(started, started + check.period));
     ready_for_first && next
 }
 

@@ -116,7 +116,7 @@ impl Bench {
 
     fn lend(&mut self) -> Option<Permit> {
         self.ids += 1;
-        self.state.lend(&self.upstream, self.now, self.ids)
+        self.state.lend(&self.upstream, self.now, self.ids, true)
     }
 
     fn settle(&mut self, permit: Permit, outcome: Outcome) -> Option<Transition> {
@@ -429,6 +429,37 @@ mod trials {
         assert_eq!(transition, moved("trial", "not-ready", Reason::TrialUnanswered));
     }
 
+    /// Who waits is the upstream, for the rest of the request.
+    #[test]
+    fn learn_nothing_from_a_lease_of_a_request_that_was_not_all_there() {
+        let mut bench = Bench::on_trial(judged(3));
+        for id in 100..103 {
+            bench.state.lend(&bench.upstream, bench.now, id, false).unwrap();
+        }
+        assert_eq!(bench.lend(), None);
+        assert_eq!(bench.after(30 * SECOND).tick(), None);
+        assert!(bench.lend().is_some());
+    }
+
+    #[test]
+    fn count_responses_to_requests_that_nothing_held_back() {
+        let mut bench = Bench::on_trial(judged(3));
+        let witness = |bench: &mut Bench, generation, verdict| {
+            bench.state.witnessed(&bench.upstream, bench.now, generation, verdict, 0)
+        };
+        let generation = bench.state.generation;
+        assert_eq!(witness(&mut bench, generation - 1, Failure), None);
+        assert_eq!(witness(&mut bench, generation, Ignored), None);
+        assert_eq!(witness(&mut bench, generation, Success), None);
+        assert_eq!(witness(&mut bench, generation, Success), moved("trial", "ready", Reason::TrialPassed));
+        assert_eq!(witness(&mut bench, generation + 1, Failure), None);
+        let mut bench = Bench::on_trial(judged(3));
+        assert_eq!(
+            witness(&mut bench, generation, Failure),
+            moved("trial", "not-ready", Reason::TrialFailed)
+        );
+    }
+
     #[test]
     fn go_on_for_ever_with_no_request_under_way() {
         let mut bench = Bench::on_trial(judged(3));
@@ -531,6 +562,37 @@ mod an_update_of_the_policy {
     }
 
     #[test]
+    fn that_takes_the_breaker_away_ends_what_it_began() {
+        for mut bench in [Bench::tripped(judged(3)), Bench::on_trial(judged(3))] {
+            let from = bench.phase();
+            bench.upstream.breaker = None;
+            assert_eq!(bench.tick(), moved(from, "ready", Reason::PolicyChanged));
+        }
+    }
+
+    /// Every wait and lease was set by the settings of its time.
+    #[test]
+    fn that_changes_times_ends_no_wait_and_no_lease_early() {
+        let times = |span: Duration| {
+            let mut upstream = judged(3);
+            let breaker = upstream.breaker.as_mut().unwrap();
+            (breaker.not_ready_for, breaker.max_not_ready_for) = (span, span);
+            breaker.trial.lease_for = span;
+            upstream
+        };
+        let (short, long) = (times(SECOND), times(60 * SECOND));
+        let mut bench = Bench::tripped(long.clone());
+        bench.upstream = short.clone();
+        assert_eq!(bench.after(59 * SECOND).tick(), None);
+        assert_eq!(bench.after(SECOND).tick(), moved("not-ready", "trial", Reason::WaitOver));
+        bench.upstream = long;
+        bench.lend().unwrap();
+        bench.upstream = short;
+        assert_eq!(bench.after(59 * SECOND).tick(), None);
+        assert_eq!(bench.after(SECOND).tick(), moved("trial", "not-ready", Reason::TrialUnanswered));
+    }
+
+    #[test]
     fn that_changes_no_more_than_thresholds_times_or_gates_is_about_the_same_upstream() {
         use core::hash::{Hash, Hasher};
         let subject = |upstream: &Upstream| {
@@ -543,12 +605,12 @@ mod an_update_of_the_policy {
             Upstream { guarded: false, assume_ready: false, ..before.clone() },
             Upstream { check: checked(9, 9).check, ..before.clone() },
             Upstream { breaker: judged(9).breaker, ..before.clone() },
+            Upstream { breaker: None, ..before.clone() },
         ];
         assert!(same.iter().all(|after| subject(after) == subject(&before)));
         let other = [
             Upstream { cluster: "other".into(), ..before.clone() },
             Upstream { check: None, ..before.clone() },
-            Upstream { breaker: None, ..before.clone() },
         ];
         assert!(other.iter().all(|after| subject(after) != subject(&before)));
     }
