@@ -40,7 +40,7 @@ configs: tool venv ## the configurations in envoy/, read by Envoy and the tool
 	@.ci/configs
 
 integration: wasm tool venv ## behaviour in a real Envoy
-	.venv/bin/python -m pytest tests
+	.venv/bin/python -m pytest tests -n 2
 
 venv:
 	@.ci/venv

@@ -30,7 +30,7 @@ def policy() -> dict[str, Any]:
     check = {
         "httpGet": {"path": "/healthz"},
         "periodSeconds": 0.2,
-        "timeoutSeconds": 0.2,
+        "timeoutSeconds": 0.5,
         "failureThreshold": 2,
     }
     versions = [

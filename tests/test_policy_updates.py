@@ -202,7 +202,8 @@ def test_after_an_update_there_is_still_one_checker(start, policy, v1):
         until(lambda: len(load.answers) >= 200, what="two seconds of load")
         spent = load.answers[-1].answered - load.answers[0].asked
         checks = v1.seen("/healthz") - seen
-    assert 1 <= checks <= spent / 0.5 + 1
+    # One at each end of the time; a second checker would send as many again.
+    assert 1 <= checks <= spent / 0.5 + 2
 
 
 def test_a_loaded_policy_is_logged_once(start, policy):

@@ -43,7 +43,7 @@ def test_one_vm_checks_for_all_workers(start, policy, v1, concurrency):
     begun, seen = time.monotonic(), v1.seen("/healthz")
     until(lambda: v1.seen("/healthz") >= seen + 5, what="five more checks")
     # With a prober per VM they would take a fraction of this.
-    assert time.monotonic() - begun > 4 * 0.25
+    assert time.monotonic() - begun > 3 * 0.25
     assert envoy.counter("graygate_checks_total", upstream="reviews-v1", result="passed") >= 5
 
 
@@ -84,7 +84,7 @@ def test_each_way_to_fail_a_check_is_named(start, policy, v1, fault, reason):
 
 
 def test_it_takes_failure_threshold_failures_in_a_row(start, policy, v1):
-    check(policy)["failureThreshold"] = 3
+    check(policy).update(failureThreshold=3, periodSeconds=0.5)
     envoy = start(policy)
     until(lambda: v1.seen("/healthz"), what="the first check")
     v1.answer(500, path="/healthz")
@@ -94,7 +94,7 @@ def test_it_takes_failure_threshold_failures_in_a_row(start, policy, v1):
 
 def test_it_takes_success_threshold_successes_in_a_row(start, policy, v1):
     policy["upstreams"]["reviews-v1"]["assume"] = "notReady"
-    check(policy)["successThreshold"] = 3
+    check(policy).update(successThreshold=3, periodSeconds=0.5)
     envoy = start(policy)
     assert get(envoy.port(), "/", ALICE).status == 503
     until(lambda: transitions(envoy, upstream="reviews-v1", to="ready"), what="ready")
@@ -297,4 +297,4 @@ def test_all_workers_act_on_a_change_within_two_ticks(start, policy, v1):
     line = re.search(r"\[([\d-]+ [\d:.]+)\].*reviews-v1: ready -> not-ready", envoy.logs())
     changed = datetime.fromisoformat(line[1]).replace(tzinfo=timezone.utc).timestamp()
     last = max(a.asked for a in load.answers if a.status == 200) - time.monotonic() + time.time()
-    assert last - changed < 2 * 0.05 + 0.4
+    assert last - changed < 2 * 0.05 + 0.9
