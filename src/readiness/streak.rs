@@ -50,12 +50,9 @@ impl Streak {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    fn streak(responses: &str) -> Streak {
+impl Streak {
+    /// Of responses in a row: `S` for a success, `F` for a failure.
+    pub fn of(responses: &str) -> Self {
         let mut streak = Streak::default();
         for response in responses.chars() {
             match response {
@@ -65,6 +62,13 @@ mod tests {
         }
         streak
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     /// The plain count over the whole sequence: (worst, tail).
     fn count(responses: &str) -> (u32, u32) {
@@ -83,7 +87,7 @@ mod tests {
                 for cut in 0..=whole.len() {
                     let (first, second) = whole.split_at(cut);
                     let (before_worst, before) = count(first);
-                    let joined = streak(second);
+                    let joined = Streak::of(second);
                     let worst = before_worst.max(joined.worst_after(before));
                     assert_eq!((worst, joined.tail_after(before)), count(&whole), "{first}|{second}");
                 }

@@ -101,7 +101,7 @@ impl Bench {
     }
 
     fn respond_late(&mut self, generation: u32, responses: &str) -> Option<Transition> {
-        self.state.observed(&self.upstream, self.now, generation, streak(responses), self.random)
+        self.state.observed(&self.upstream, self.now, generation, Streak::of(responses), self.random)
     }
 
     fn trip(&mut self) {
@@ -140,17 +140,6 @@ impl Bench {
             ref phase => panic!("{phase:?}"),
         }
     }
-}
-
-fn streak(responses: &str) -> Streak {
-    let mut streak = Streak::default();
-    for response in responses.chars() {
-        match response {
-            'S' => streak.succeeded(),
-            _ => streak.failed(),
-        }
-    }
-    streak
 }
 
 fn moved(from: &'static str, to: &'static str, reason: Reason) -> Option<Transition> {
@@ -356,11 +345,11 @@ mod responses {
             for piece in ["", "F", "FF", "FFF", "SFF", "FSF", "FFS", "SFFF"] {
                 let mut bench = Bench::new(judged(3));
                 bench.respond(before);
-                let would = bench.state.would_trip(&bench.upstream, streak(piece));
+                let would = bench.state.would_trip(&bench.upstream, Streak::of(piece));
                 assert_eq!(would, bench.respond(piece).is_some(), "{before}|{piece}");
             }
         }
-        assert!(!Bench::new(bare()).state.would_trip(&bare(), streak("FFFFFF")));
+        assert!(!Bench::new(bare()).state.would_trip(&bare(), Streak::of("FFFFFF")));
     }
 
     #[test]
