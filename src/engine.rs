@@ -1,6 +1,6 @@
 //! The request path: one function over probes, releases and gates, in this order.
 //!
-//! A probe is answered and nothing else happens. Each release that the request is for then picks a version;
+//! A probe is answered and nothing else happens: no version, no gate, no permit. Each release that the request is for then picks a version;
 //! of several that steer by the same header the first one counts. Gates come last, as which upstream a
 //! request needs may depend on its version: where a release with that upstream is for the request, the gate
 //! holds only if the request goes to that version; else it holds for every request it matches.
@@ -9,6 +9,7 @@
 
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
+use crate::probe::health::Call;
 use crate::readiness::{self, Permit, Readiness, Standing};
 use crate::release::{self, Choice, Rotation};
 use crate::reply::Reply;
@@ -33,6 +34,29 @@ pub enum Action<'p> {
     Forward(Vec<Edit<'p>>),
     /// Answer it.
     Reply(Reply),
+    /// Order the proxy to drain, or to stop draining, then answer it.
+    Drain {
+        /// The order.
+        draining: bool,
+        /// The answer once it is done.
+        reply: Reply,
+    },
+    /// Answer it with what the app last said, or forward it with these edits and keep what the app says.
+    PassThrough {
+        /// The probe that it is, by its place in the policy.
+        endpoint: usize,
+        /// Whether it asks for no body; such answers are kept apart.
+        head: bool,
+        /// The edits.
+        edits: Vec<Edit<'p>>,
+    },
+    /// Forward it with these edits, and make the response the one to this gRPC health check.
+    GrpcCheck {
+        /// The check.
+        call: Call,
+        /// The edits.
+        edits: Vec<Edit<'p>>,
+    },
 }
 
 /// One header edit.
@@ -72,8 +96,11 @@ pub fn decide<'p, R: Request>(
         return decision;
     }
     let mut request = Headers::new(request);
-    if let Some(probe) = probe::find(policy, &mut request) {
-        decision.action = Action::Reply(probe::answer(policy, probe, readiness));
+    if let Some(ask) = probe::find(policy, &mut request) {
+        decision.action = probe::answer(policy, ask, &mut request, readiness);
+        if let Action::PassThrough { edits, .. } | Action::GrpcCheck { edits, .. } = &mut decision.action {
+            strip_untrusted(policy, &request, edits);
+        }
         return decision;
     }
     let edits = steer(policy, &mut request, readiness, rotations, &mut decision);
@@ -121,14 +148,19 @@ fn steer<'p: 'r, 'r, R: Request>(
         edits.push(Edit { header: &release.steer_header, value: Some(name) });
         decision.assignments.push(Assignment { release: place, choice, version, reason });
     }
-    // What comes from outside must not pick a route that its release does not give it.
+    strip_untrusted(policy, request, &mut edits);
+    edits
+}
+
+/// Removes the steer headers that came from outside and that no edit replaces: they must not pick a route
+/// that no release gives the request.
+fn strip_untrusted<'p, R: Request>(policy: &'p Policy, request: &Headers<'_, R>, edits: &mut Vec<Edit<'p>>) {
     for header in &policy.untrusted_headers {
         let steered = edits.iter().any(|edit| edit.header == header);
         if !steered && request.came_with(header) {
             edits.push(Edit { header, value: None });
         }
     }
-    edits
 }
 
 /// The reply of the first gate that keeps the request from going on.

@@ -29,8 +29,9 @@ pub fn reply(policy: &Policy, gate: &Gate, reason: Reason) -> Reply {
     headers.push(("retry-after".to_owned(), retry_after));
     Reply {
         status: gate.reply.status,
+        grpc_status: None,
         headers,
-        body,
+        body: body.into_bytes(),
         details: format!("graygate_gate{{{}|{upstream}|{}}}", policy.name, reason.code()),
         cause: Cause::Gate { upstream: gate.upstream, reason },
     }

@@ -9,6 +9,9 @@
 //! which the proxy has them.
 
 mod abi;
+mod check;
+mod fetch;
+mod health;
 mod metric;
 mod root;
 mod store;

@@ -11,8 +11,9 @@
 //! | [`engine`] | the request path: one function over probes, releases and gates |
 //! | [`probe`], [`release`], [`gate`] | the three jobs |
 //! | [`readiness`] | what is known of each upstream, and how it changes |
+//! | [`lifecycle`] | whether the proxy has started, and whether it drains |
 //! | [`response`] | what a response says about the upstream it came from |
-//! | [`reply`] | a reply that the filter makes up |
+//! | [`reply`], [`replay`] | a reply that the filter makes up, or has kept |
 //! | [`request`], [`hash`], [`lease`], [`time`] | values the others share |
 #![cfg_attr(not(feature = "host"), forbid(unsafe_code))]
 #![cfg_attr(feature = "host", deny(unsafe_code))]
@@ -23,10 +24,12 @@ pub mod hash;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod lease;
+pub mod lifecycle;
 pub mod policy;
 pub mod probe;
 pub mod readiness;
 pub mod release;
+pub mod replay;
 pub mod reply;
 pub mod request;
 pub mod response;

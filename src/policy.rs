@@ -8,6 +8,7 @@
 //! `HTTPMatchRequest`, a sticky key an Istio `consistentHash` stanza, a failure one of Envoy's `retry_on`
 //! words. A key whose function is not there yet is checked all the same and then refused, never ignored.
 
+pub mod check;
 pub mod document;
 pub mod gate;
 pub mod matcher;
@@ -21,7 +22,7 @@ use core::time::Duration;
 
 use document::Node;
 use gate::Gate;
-use probe::Probe;
+use probe::Probes;
 use problem::{Log, Problems};
 use reader::Value;
 use release::Release;
@@ -37,7 +38,7 @@ pub struct Policy {
     /// The upstreams, in the document's order; [`UpstreamId`] is a place in it.
     pub upstreams: Vec<Upstream>,
     /// The health endpoints.
-    pub probes: Vec<Probe>,
+    pub probes: Probes,
     /// The releases.
     pub releases: Vec<Release>,
     /// The gates.
@@ -76,12 +77,14 @@ impl Policy {
     }
 
     /// How often a VM looks at the shared state: a quarter of the shortest check period or wait, from 50 to
-    /// 250 ms. `None`: no upstream's readiness can change.
+    /// 250 ms. `None`: nothing that is shared can change.
     pub fn tick(&self) -> Option<Duration> {
         let checks =
-            self.upstreams.iter().filter_map(|upstream| upstream.check.as_ref()).map(|check| check.period);
+            self.upstreams.iter().filter_map(|upstream| Some(upstream.check.as_ref()?.periods.shortest()));
         let breakers = self.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref());
-        let shortest = checks.chain(breakers.map(|breaker| breaker.not_ready_for)).min()?;
+        let drain = self.probes.drain.as_ref().map(|_| Duration::from_secs(1));
+        let spans = checks.chain(breakers.map(|breaker| breaker.not_ready_for)).chain(drain);
+        let shortest = spans.min()?;
         Some((shortest / 4).clamp(Duration::from_millis(50), Duration::from_millis(250)))
     }
 
@@ -95,7 +98,7 @@ impl Policy {
         let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
         let parts = [
             count(self.upstreams.len(), "upstream"),
-            count(self.probes.len(), "probe"),
+            count(self.probes.count(), "probe"),
             count(self.releases.len(), "release"),
             count(self.gates.len(), "gate"),
         ];
@@ -129,7 +132,7 @@ fn read(document: &Value<'_>) -> Option<Policy> {
 
     let upstreams = fields.read("upstreams", Vec::new(), upstream::read);
     let known = upstreams.as_deref();
-    let probes = fields.read("probes", Vec::new(), |value| probe::read(value, known));
+    let probes = fields.read("probes", Probes::default(), |value| probe::read(value, known));
     let releases = fields.read("releases", Vec::new(), |value| release::read(value, known));
     let gates = fields.read("gates", Vec::new(), |value| gate::read(value, known));
     let mut policy = Policy {

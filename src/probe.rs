@@ -1,152 +1,191 @@
-//! Probes: which request is a probe, and what it is told.
+//! Probes: which request is one, and what it is told.
 //!
-//! A probe is a GET or HEAD of a probe's exact path, whatever its query. An upstream on trial counts as
-//! ready here: without traffic no trial would end, and a failed readiness keeps the traffic away.
+//! A health endpoint is asked by a GET or HEAD of its exact path, whatever the query, or of that path with
+//! the name of one of its checks behind it. An upstream on trial counts as ready here: without traffic no
+//! trial would end, and a failed readiness keeps the traffic away.
 
-use core::fmt::Write;
+pub mod drain;
+pub mod health;
+mod json;
+mod text;
+mod verdict;
 
+use crate::engine::{Action, Edit};
 use crate::policy::Policy;
-use crate::policy::probe::Probe;
-use crate::readiness::{Readiness, Standing};
-use crate::reply::{Cause, Reply};
+use crate::policy::probe::{Basis, Checks, Component, Details, Drain, GRPC_HEALTH, Kind, Probe};
+use crate::readiness::Readiness;
+use crate::reply::{Asked, Cause, Reply};
 use crate::request::{self, Headers, Request};
+use verdict::{Outcome, Verdict};
 
-/// The probe that the request is, if it is one.
-pub fn find<'p: 'r, 'r, R: Request>(policy: &'p Policy, request: &mut Headers<'r, R>) -> Option<&'p Probe> {
-    if policy.probes.is_empty() {
-        return None;
-    }
-    let path = request::path(request.get(":path")?);
-    let probe = policy.probes.iter().find(|probe| probe.path.as_bytes() == path)?;
-    matches!(request.get(":method"), Some(b"GET" | b"HEAD")).then_some(probe)
+/// What a request asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask<'p> {
+    /// A health endpoint, by its place in the policy; or one check of it.
+    Endpoint(usize, &'p Probe, Option<&'p Component>),
+    /// The switch that fails readiness.
+    Drain(&'p Drain),
+    /// gRPC's health service.
+    Grpc,
 }
 
-/// The answer to a probe: 200 or 503, and a line for each check in the manner of the Kubernetes API server.
-pub fn answer(policy: &Policy, probe: &Probe, readiness: &impl Readiness) -> Reply {
-    let mut body = String::new();
-    let mut passed = true;
-    for id in &probe.checks {
-        let name = policy.upstream(*id).map_or("", |upstream| upstream.name.as_str());
-        // Writing to a String can't fail.
-        let _ = match readiness.standing(*id) {
-            Standing::Ready => writeln!(body, "[+]{name} ok"),
-            Standing::Trial(_) => writeln!(body, "[+]{name} ok: on trial"),
-            Standing::NotReady(reason) => {
-                passed = false;
-                writeln!(body, "[-]{name} failed: {reason}")
-            }
-        };
+/// What the request asks, if it is a probe.
+pub fn find<'p: 'r, 'r, R: Request>(policy: &'p Policy, request: &mut Headers<'r, R>) -> Option<Ask<'p>> {
+    let probes = &policy.probes;
+    if probes.is_empty() {
+        return None;
     }
-    let (status, verdict) = if passed { (200, "passed") } else { (503, "failed") };
-    let _ = writeln!(body, "policy {}: {} {verdict}", policy.name, probe.kind.name());
+    let ask = by_path(policy, request::path(request.get(":path")?))?;
+    let method = request.get(":method");
+    let asked = !matches!(ask, Ask::Endpoint(..)) || matches!(method, Some(b"GET" | b"HEAD"));
+    (asked && probes.matches.hold(request)).then_some(ask)
+}
+
+fn by_path<'p>(policy: &'p Policy, path: &[u8]) -> Option<Ask<'p>> {
+    let probes = &policy.probes;
+    let endpoints = || probes.endpoints.iter().enumerate();
+    if let Some((place, probe)) = endpoints().find(|(_, probe)| probe.path.as_bytes() == path) {
+        return Some(Ask::Endpoint(place, probe, None));
+    }
+    if let Some(drain) = probes.drain.as_ref().filter(|drain| drain.path.as_bytes() == path) {
+        return Some(Ask::Drain(drain));
+    }
+    if !probes.grpc_services.is_empty() && path.starts_with(GRPC_HEALTH.as_bytes()) {
+        return Some(Ask::Grpc);
+    }
+    endpoints().find_map(|(place, probe)| {
+        let rest = path.strip_prefix(probe.path.as_bytes())?;
+        let name = if probe.path.ends_with('/') { rest } else { rest.strip_prefix(b"/")? };
+        let components = probe.checks()?.components.iter();
+        let named = |component: &&Component| {
+            policy.upstream(component.upstream).is_some_and(|upstream| upstream.name.as_bytes() == name)
+        };
+        Some(Ask::Endpoint(place, probe, Some(components.into_iter().find(named)?)))
+    })
+}
+
+/// What is to happen to a request that asks.
+pub fn answer<'p: 'r, 'r, R: Request>(
+    policy: &'p Policy,
+    ask: Ask<'p>,
+    request: &mut Headers<'r, R>,
+    readiness: &impl Readiness,
+) -> Action<'p> {
+    match ask {
+        Ask::Endpoint(place, probe, component) => match &probe.basis {
+            Basis::Checks(checks) => {
+                let verdict = match component {
+                    // One check alone: its own result, whatever else holds readiness back.
+                    Some(component) => {
+                        let component = Component { required: true, weight: 0, ..*component };
+                        let alone = Checks { components: vec![component], minimum_score: 0 };
+                        match probe.kind {
+                            Kind::Startup => Verdict::of_startup(policy, &alone, readiness),
+                            _ => Verdict::of(policy, Kind::Group, &alone, readiness, &[]),
+                        }
+                    }
+                    None => {
+                        let excluded =
+                            request::query_values(request.get(":path").unwrap_or_default(), "exclude");
+                        Verdict::of(policy, probe.kind, checks, readiness, &excluded.collect::<Vec<_>>())
+                    }
+                };
+                Action::Reply(reply(policy, place, probe, &verdict, request))
+            }
+            Basis::App(_) => {
+                let verdict = Verdict::of(policy, probe.kind, &Checks::default(), readiness, &[]);
+                if verdict.outcome == Outcome::Failed {
+                    return Action::Reply(reply(policy, place, probe, &verdict, request));
+                }
+                // Its query must not make a difference, as the answer is everybody's.
+                let edit = Edit { header: ":path", value: Some(&probe.path) };
+                let with_query = request.get(":path").is_some_and(|path| path != probe.path.as_bytes());
+                let head = request.get(":method") == Some(b"HEAD");
+                Action::PassThrough {
+                    endpoint: place,
+                    head,
+                    edits: with_query.then_some(edit).into_iter().collect(),
+                }
+            }
+        },
+        Ask::Drain(drain) => drain::answer(policy, drain, request, readiness),
+        Ask::Grpc => health::answer(policy, request, readiness),
+    }
+}
+
+/// Whether the startup probe's checks have passed by now. With none, there is nothing to wait for.
+pub fn has_started(policy: &Policy, readiness: &impl Readiness) -> bool {
+    let Some(checks) = policy.probes.of(Kind::Startup).and_then(Probe::checks) else {
+        return true;
+    };
+    Verdict::of_startup(policy, checks, readiness).outcome != Outcome::Failed
+}
+
+/// Whether readiness says yes; without a readiness probe, whether nothing holds it back.
+fn is_ready(policy: &Policy, readiness: &impl Readiness) -> bool {
+    let none = Checks::default();
+    let checks = policy.probes.of(Kind::Readiness).and_then(Probe::checks).unwrap_or(&none);
+    Verdict::of(policy, Kind::Readiness, checks, readiness, &[]).outcome != Outcome::Failed
+}
+
+/// The reply that says a verdict, in the form that is asked for.
+fn reply<'r, R: Request>(
+    policy: &Policy,
+    place: usize,
+    probe: &Probe,
+    verdict: &Verdict<'_>,
+    request: &mut Headers<'r, R>,
+) -> Reply {
+    let form = request.get("accept").and_then(json::media_type);
+    let verbose = request::query_values(request.get(":path").unwrap_or_default(), "verbose").next().is_some();
+    let lists = match policy.probes.details {
+        Details::Never => false,
+        Details::OnFailure => verbose || form.is_some() || verdict.outcome != Outcome::Passed,
+        Details::Always => true,
+    };
+    let body = match form {
+        Some(_) => json::body(policy, probe, verdict, lists),
+        None => text::body(policy, probe, verdict, lists).into_bytes(),
+    };
+    // The proxy answers faster than a cache would, so only the form whose specification has caches in mind
+    // allows them one.
+    let cache_control = match (form, verdict.outcome) {
+        (Some(_), Outcome::Passed) => format!("max-age={}", verdict.news_in.as_secs()),
+        _ => "no-store".to_owned(),
+    };
+    let mut headers = vec![
+        ("content-type", form.unwrap_or("text/plain; charset=utf-8").to_owned()),
+        ("cache-control", cache_control),
+        ("vary", "accept".to_owned()),
+        ("x-content-type-options", "nosniff".to_owned()),
+    ];
+    headers.extend(verdict.oldest.map(|age| ("age", age.as_secs().to_string())));
+    if policy.probes.marker_headers {
+        let marks = [
+            ("x-envoy-degraded", Outcome::Degraded),
+            ("x-envoy-immediate-health-check-fail", Outcome::Failed),
+        ];
+        let draining = verdict.held.iter().any(|(name, _)| *name == "drain");
+        for (name, outcome) in marks {
+            if verdict.outcome == outcome && (outcome == Outcome::Degraded || draining) {
+                headers.push((name, "true".to_owned()));
+            }
+        }
+    }
+    let status = match verdict.outcome {
+        Outcome::Passed => probe.statuses.passed,
+        Outcome::Degraded => probe.statuses.degraded,
+        Outcome::Failed => probe.statuses.failed,
+    };
     Reply {
         status,
-        headers: [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
+        grpc_status: None,
+        headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         body,
-        details: format!("graygate_probe{{{}|{}}}", policy.name, probe.kind.name()),
-        cause: Cause::Probe { kind: probe.kind, passed },
+        details: format!("graygate_probe{{{}|{}}}", policy.name, probe.name),
+        cause: Cause::Probe { asked: Asked::Endpoint(place), code: status, result: verdict.outcome.word() },
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::borrow::Cow;
-
-    use super::*;
-    use crate::policy::upstream::UpstreamId;
-    use crate::readiness::check::CheckFailure;
-    use crate::readiness::{Permit, Reason};
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    struct Ask(&'static str, &'static [u8]);
-
-    impl Request for Ask {
-        fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-            match name {
-                ":method" => Some(Cow::Borrowed(self.0.as_bytes())),
-                ":path" => Some(Cow::Borrowed(self.1)),
-                _ => None,
-            }
-        }
-    }
-
-    struct Known(Vec<Standing>);
-
-    impl Readiness for Known {
-        fn standing(&self, upstream: UpstreamId) -> Standing {
-            self.0[upstream.0]
-        }
-
-        fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
-            panic!("a probe needs no permit")
-        }
-    }
-
-    fn policy() -> Policy {
-        let text = br#"{"name":"shop","upstreams":{"app":{"cluster":"app"},"db":{"cluster":"db"}},
-            "probes":{"liveness":{"path":"/livez"},
-                "readiness":{"path":"/readyz","checks":[{"upstream":"app"},{"upstream":"db"}]}}}"#;
-        Policy::from_json(text).unwrap()
-    }
-
-    fn found(method: &'static str, path: &'static [u8]) -> Option<&'static str> {
-        let policy = policy();
-        find(&policy, &mut Headers::new(&Ask(method, path))).map(|probe| probe.kind.name())
-    }
-
-    fn answered(probe: usize, standings: [Standing; 2]) -> (u32, String) {
-        let policy = policy();
-        let reply = answer(&policy, &policy.probes[probe], &Known(standings.to_vec()));
-        (reply.status, reply.body)
-    }
-
-    #[test]
-    fn a_get_or_head_of_the_exact_path_is_a_probe_whatever_its_query() {
-        assert_eq!(found("GET", b"/livez"), Some("liveness"));
-        assert_eq!(found("HEAD", b"/readyz"), Some("readiness"));
-        assert_eq!(found("GET", b"/readyz?verbose&x=/livez"), Some("readiness"));
-        assert_eq!(found("GET", b"/livez?\xff"), Some("liveness"));
-    }
-
-    #[test]
-    fn any_other_path_or_method_is_not() {
-        for path in [&b"/"[..], b"", b"/livez/", b"/livezz", b"/LIVEZ", b"/a?/livez", b"/livez\xff", b"livez"]
-        {
-            assert_eq!(found("GET", path), None, "{path:?}");
-        }
-        for method in ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "get", ""] {
-            assert_eq!(found(method, b"/livez"), None, "{method}");
-        }
-    }
-
-    #[test]
-    fn liveness_depends_on_nothing() {
-        let down = Standing::NotReady(Reason::TrialFailed);
-        assert_eq!(answered(0, [down, down]), (200, "policy shop: liveness passed\n".to_owned()));
-    }
-
-    #[test]
-    fn readiness_passes_while_every_upstream_is_ready_or_on_trial() {
-        let body = "[+]app ok\n[+]db ok: on trial\npolicy shop: readiness passed\n";
-        assert_eq!(answered(1, [Standing::Ready, Standing::Trial(Reason::WaitOver)]), (200, body.to_owned()));
-    }
-
-    #[test]
-    fn readiness_fails_with_one_upstream_that_is_not_ready_and_says_why() {
-        let down = Standing::NotReady(Reason::CheckFailed(CheckFailure::Status(500)));
-        let body = "[+]app ok\n[-]db failed: check-failed: status 500\npolicy shop: readiness failed\n";
-        assert_eq!(answered(1, [Standing::Ready, down]), (503, body.to_owned()));
-    }
-
-    #[test]
-    fn an_answer_is_never_cached_and_names_policy_and_probe_in_its_details() {
-        let policy = policy();
-        let reply = answer(&policy, &policy.probes[1], &Known(vec![Standing::Ready; 2]));
-        assert!(reply.headers.contains(&("cache-control".to_owned(), "no-store".to_owned())));
-        assert_eq!(reply.details, "graygate_probe{shop|readiness}");
-        assert_eq!(reply.cause, Cause::Probe { kind: policy.probes[1].kind, passed: true });
-    }
-}
+mod tests;

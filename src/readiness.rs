@@ -36,19 +36,41 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::lifecycle::Lifecycle;
 use crate::policy::upstream::{Breaker, Upstream, UpstreamId};
 use crate::response::Verdict;
 use crate::time::{Time, millis};
 use check::{CheckFailure, Checks};
 use streak::Streak;
 
-/// What is known of the upstreams at the moment of the request.
+/// What is known at the moment of the request.
 pub trait Readiness {
-    /// What a request for the upstream may do.
+    /// What a request that needs the upstream may do.
     fn standing(&self, upstream: UpstreamId) -> Standing;
 
     /// Asks to let this request through to an upstream that is on trial.
     fn lend(&mut self, upstream: UpstreamId) -> Option<Permit>;
+
+    /// What is known of the upstream, for a request that only asks.
+    fn knowledge(&self, upstream: UpstreamId) -> Knowledge;
+
+    /// Where this proxy stands between its start and its end.
+    fn lifecycle(&self) -> Lifecycle;
+
+    /// The proxy's clock.
+    fn now(&self) -> Time;
+}
+
+/// What is known of an upstream, and what that rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Knowledge {
+    /// What a request for it may do.
+    pub standing: Standing,
+    /// When a check was last answered, well or badly.
+    pub heard: Option<Time>,
+    /// Whether it is Ready by evidence: by as many passed checks as that takes, or by a trial. One that has
+    /// no checks is taken at its word.
+    pub proven: bool,
 }
 
 /// What a request for an upstream may do.
@@ -192,18 +214,31 @@ pub struct Transition {
 }
 
 impl State {
-    /// What is known before the first verdict.
-    pub fn new(upstream: &Upstream, now: Time) -> Self {
+    /// What is known before the first verdict. `random` spreads the first check.
+    pub fn new(upstream: &Upstream, now: Time, random: u64) -> Self {
         State {
             phase: if upstream.assume_ready { Phase::Ready } else { Phase::NotReady { until: None } },
             reason: Reason::Assumed,
             since: now,
             generation: 0,
             known_since: now,
-            checks: Checks::default(),
+            checks: Checks::new(random),
             failures: 0,
             trips: 0,
         }
+    }
+
+    /// What is known.
+    pub fn knowledge(&self, upstream: &Upstream) -> Knowledge {
+        let standing = match self.phase {
+            Phase::Ready => Standing::Ready,
+            Phase::NotReady { .. } => Standing::NotReady(self.reason),
+            Phase::Trial { .. } => Standing::Trial(self.reason),
+        };
+        let proven = upstream.check.as_ref().is_none_or(|check| {
+            self.reason != Reason::Assumed || self.checks.passed >= check.success_threshold
+        });
+        Knowledge { standing, heard: self.checks.heard, proven: proven && standing == Standing::Ready }
     }
 
     /// Takes the result of a check that was started in `generation`.
@@ -216,6 +251,7 @@ impl State {
     ) -> Option<Transition> {
         self.checks.unsent = false;
         let check = upstream.check.as_ref().filter(|_| generation == self.generation)?;
+        self.checks.heard = Some(now);
         self.checks.record(result);
         let ready = matches!(self.phase, Phase::Ready);
         match result {
@@ -223,7 +259,8 @@ impl State {
                 self.enter(Phase::Ready, Reason::CheckPassed, now)
             }
             Err(failure) if self.checks.failed >= check.failure_threshold => match self.phase {
-                Phase::NotReady { .. } => None,
+                // An assumption that the checks bear out has their reason from now on.
+                Phase::NotReady { .. } if self.reason != Reason::Assumed => None,
                 _ => {
                     if let Some(breaker) = &upstream.breaker {
                         self.forget(breaker, now);

@@ -1,6 +1,5 @@
 //! A reply that the filter makes up, and what it is counted as.
 
-use crate::policy::probe::Kind;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness;
 
@@ -9,14 +8,27 @@ use crate::readiness;
 pub struct Reply {
     /// The HTTP status.
     pub status: u32,
+    /// The grpc-status for a gRPC request, where it is not the one that the HTTP status stands for.
+    pub grpc_status: Option<u32>,
     /// Its headers, names in lower case.
     pub headers: Vec<(String, String)>,
     /// Its body.
-    pub body: String,
+    pub body: Vec<u8>,
     /// What Envoy's access log shows as `response_code_details`.
     pub details: String,
     /// What it is counted as.
     pub cause: Cause,
+}
+
+/// What a probe asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asked {
+    /// A health endpoint, by its place in the policy.
+    Endpoint(usize),
+    /// The drain switch.
+    Drain,
+    /// gRPC's health service.
+    Grpc,
 }
 
 /// Why the filter replied.
@@ -24,10 +36,12 @@ pub struct Reply {
 pub enum Cause {
     /// The request is a probe.
     Probe {
-        /// Which one.
-        kind: Kind,
-        /// What it was told.
-        passed: bool,
+        /// What it asks.
+        asked: Asked,
+        /// The status of the answer: grpc-status where it is by gRPC.
+        code: u32,
+        /// What it was told, in a word.
+        result: &'static str,
     },
     /// An upstream it needs is not Ready.
     Gate {

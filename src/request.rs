@@ -8,6 +8,12 @@ pub trait Request {
     /// headers too. Of a header that is repeated it is the first value; the proxy itself joins the cookies of
     /// an HTTP/2 request. Bytes: nobody has checked that they are UTF-8.
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>>;
+
+    /// Where the request comes from, as `address:port`; the port is 0 where the proxy took the address from a
+    /// header. Nothing where that is not known.
+    fn source(&self) -> Option<Cow<'_, [u8]>> {
+        None
+    }
 }
 
 /// A request whose headers are each asked for once at most, and which shows what was decided on it so far:
@@ -31,6 +37,11 @@ impl<'r, R: Request> Headers<'r, R> {
             self.seen.len() - 1
         });
         self.seen.get(index).and_then(|(_, value)| value.as_deref())
+    }
+
+    /// Where the request comes from, as [`Request::source`] has it.
+    pub fn source(&self) -> Option<Cow<'r, [u8]>> {
+        self.request.source()
     }
 
     /// Shows the header `name` with this value from now on, or as absent.

@@ -49,6 +49,12 @@ pub fn classify(status: Option<u16>, details: &[u8], fail_on: &[FailOn]) -> Verd
     }
 }
 
+/// Whether a response with these `response.code_details` tells how the upstream is: it is the upstream's own,
+/// or the router's for want of one.
+pub fn is_of_upstream(details: &[u8]) -> bool {
+    origin(details) != Origin::Proxy
+}
+
 /// The details that Envoy's router sets, in its own words.
 fn origin(details: &[u8]) -> Origin {
     let starts = |text: &str| details.starts_with(text.as_bytes());

@@ -26,6 +26,11 @@ impl Time {
         self.0
     }
 
+    /// How long after the epoch.
+    pub const fn since_epoch(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+
     /// How long ago `earlier` was; zero where it lies in the future.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

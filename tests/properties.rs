@@ -6,12 +6,13 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use graygate::engine;
+use graygate::lifecycle::Lifecycle;
 use graygate::policy::Policy;
 use graygate::policy::release::Release;
 use graygate::policy::upstream::{Upstream, UpstreamId};
 use graygate::readiness::check::CheckFailure;
 use graygate::readiness::streak::Streak;
-use graygate::readiness::{self, Outcome, Permit, Phase, Readiness, Standing, State, Transition};
+use graygate::readiness::{self, Knowledge, Outcome, Permit, Phase, Readiness, Standing, State, Transition};
 use graygate::release::{self, Reason, Rotation};
 use graygate::request::{Headers, Request};
 use graygate::response::Verdict;
@@ -161,6 +162,18 @@ mod documents {
 
         fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
             None
+        }
+
+        fn knowledge(&self, upstream: UpstreamId) -> Knowledge {
+            Knowledge { standing: self.standing(upstream), heard: None, proven: false }
+        }
+
+        fn lifecycle(&self) -> Lifecycle {
+            Lifecycle::default()
+        }
+
+        fn now(&self) -> Time {
+            Time::from_millis(0)
         }
     }
 
@@ -411,7 +424,7 @@ mod worlds {
     impl World {
         fn new(upstream: Upstream, workers: usize) -> Self {
             let now = Time::from_millis(10_000_000);
-            let state = State::new(&upstream, now);
+            let state = State::new(&upstream, now, 0);
             let store = postcard::to_allocvec(&state).unwrap();
             World {
                 upstream,

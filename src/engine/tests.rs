@@ -3,9 +3,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::lifecycle::Lifecycle;
 use crate::readiness::check::CheckFailure;
 use crate::readiness::streak::Streak;
-use crate::readiness::{Reason, State};
+use crate::readiness::{Knowledge, Reason, State};
 use crate::reply::Cause;
 use crate::time::Time;
 #[cfg(target_arch = "wasm32")]
@@ -45,6 +46,7 @@ fn with_reviews_and_gates(gates: &str) -> Bench {
 struct Known {
     standings: Vec<Standing>,
     permits: Vec<u32>,
+    lifecycle: Lifecycle,
     mint: Mint,
 }
 
@@ -58,6 +60,18 @@ impl Readiness for Known {
         let left = &mut self.permits[upstream.0];
         *left = left.checked_sub(1)?;
         Some(self.mint.permit())
+    }
+
+    fn knowledge(&self, upstream: UpstreamId) -> Knowledge {
+        Knowledge { standing: self.standings[upstream.0], heard: None, proven: true }
+    }
+
+    fn lifecycle(&self) -> Lifecycle {
+        self.lifecycle
+    }
+
+    fn now(&self) -> Time {
+        Time::from_millis(0)
     }
 }
 
@@ -74,7 +88,7 @@ impl Mint {
             {"consecutiveFailures":1,"trial":{"requests":100}}}},"gates":[{"upstream":"a"}]}"#;
         let policy = Policy::from_json(text).unwrap();
         let upstream = &policy.upstreams[0];
-        let mut state = State::new(upstream, Time::from_millis(0));
+        let mut state = State::new(upstream, Time::from_millis(0), 0);
         let mut streak = Streak::default();
         streak.failed();
         state.observed(upstream, Time::from_millis(0), 0, streak, 0);
@@ -91,12 +105,13 @@ impl Mint {
 /// A request; notes which headers it is asked for.
 struct Ask {
     headers: BTreeMap<String, Vec<u8>>,
+    source: String,
     asked: RefCell<Vec<String>>,
 }
 
 impl Ask {
     fn to(method: &str, path: &str) -> Self {
-        let ask = Ask { headers: BTreeMap::new(), asked: RefCell::default() };
+        let ask = Ask { headers: BTreeMap::new(), source: String::new(), asked: RefCell::default() };
         ask.with(":method", method).with(":path", path)
     }
 
@@ -120,6 +135,10 @@ impl Request for Ask {
         self.asked.borrow_mut().push(name.to_owned());
         self.headers.get(name).map(|value| Cow::Borrowed(value.as_slice()))
     }
+
+    fn source(&self) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Borrowed(self.source.as_bytes()))
+    }
 }
 
 /// A policy, what is known, and the rotations of one worker.
@@ -132,8 +151,9 @@ struct Bench {
 impl Bench {
     fn new(policy: Policy) -> Self {
         let count = policy.upstreams.len();
-        let known =
-            Known { standings: vec![Standing::Ready; count], permits: vec![0; count], mint: Mint::new() };
+        let lifecycle = Lifecycle { started: true, draining: false };
+        let (standings, permits) = (vec![Standing::Ready; count], vec![0; count]);
+        let known = Known { standings, permits, lifecycle, mint: Mint::new() };
         let rotations = policy.releases.iter().map(|release| Rotation::new(release, 0)).collect();
         Bench { policy, known, rotations }
     }
@@ -169,17 +189,26 @@ impl Bench {
             Some(value) => format!("{}: {value}", edit.header),
             None => format!("no {}", edit.header),
         };
-        let (edits, reply) = match decision.action {
-            Action::Forward(edits) => (Some(edits.iter().map(edit).collect::<Vec<_>>().join(", ")), None),
-            Action::Reply(reply) => (None, Some(reply)),
+        let words = |edits: &[Edit<'_>]| Some(edits.iter().map(edit).collect::<Vec<_>>().join(", "));
+        let (what, edits, reply) = match decision.action {
+            Action::Forward(edits) => ("forward", words(&edits), None),
+            Action::PassThrough { edits, head: false, .. } => ("pass through", words(&edits), None),
+            Action::PassThrough { edits, head: true, .. } => {
+                ("pass through with no body", words(&edits), None)
+            }
+            Action::GrpcCheck { edits, .. } => ("grpc check", words(&edits), None),
+            Action::Reply(reply) => ("reply", None, Some(reply)),
+            Action::Drain { draining: true, reply } => ("drain", None, Some(reply)),
+            Action::Drain { draining: false, reply } => ("stop draining", None, Some(reply)),
         };
-        Told { edits, reply, assigned, permits }
+        Told { what, edits, reply, assigned, permits }
     }
 }
 
 /// A decision in words.
 #[derive(Debug)]
 struct Told {
+    what: &'static str,
     edits: Option<String>,
     reply: Option<Reply>,
     assigned: String,
@@ -189,7 +218,21 @@ struct Told {
 impl Told {
     #[track_caller]
     fn is_forwarded(&self, edits: &str) -> &Self {
-        assert_eq!(self.edits.as_deref(), Some(edits), "{self:?}");
+        self.is("forward", edits)
+    }
+
+    /// What is done, with these edits.
+    #[track_caller]
+    fn is(&self, what: &str, edits: &str) -> &Self {
+        assert_eq!((self.what, self.edits.as_deref()), (what, Some(edits)), "{self:?}");
+        self
+    }
+
+    /// What is done, and the status of the reply.
+    #[track_caller]
+    fn is_answered(&self, what: &str, status: u32) -> &Self {
+        let replied = self.reply.as_ref().map(|reply| reply.status);
+        assert_eq!((self.what, replied), (what, Some(status)), "{self:?}");
         self
     }
 
@@ -292,6 +335,78 @@ mod probes {
         let told = bench().on_trial("db", 1).ask(get("/readyz"));
         told.holds_permits("");
         assert_eq!(told.reply.unwrap().status, 200);
+    }
+
+    /// With a gate that would stop them and a release that would steer them.
+    fn beside_all_else(probes: &str) -> Bench {
+        let reviews = REVIEWS.replace("/api", "/");
+        let parts = format!(r#""probes":{{{probes}}},"releases":[{reviews}],"gates":[{{"upstream":"db"}}]"#);
+        Bench::new(policy(&parts)).set("db", DOWN)
+    }
+
+    #[test]
+    fn that_pass_through_go_on_with_no_query_no_version_and_no_gate() {
+        let mut bench = beside_all_else(r#""liveness":{"path":"/livez","passThrough":{"cacheSeconds":2}}"#);
+        bench.ask(get("/livez").with("x-user", ON_V2)).is("pass through", "").is_assigned("");
+        bench.ask(get("/livez?a=b")).is("pass through", ":path: /livez");
+        bench.ask(Ask::to("HEAD", "/livez")).is("pass through with no body", "");
+        bench.ask(get("/livez").with("x-v", "v2")).is("pass through", "no x-v");
+    }
+
+    #[test]
+    fn that_pass_through_do_not_while_readiness_is_held_back() {
+        let through = r#""passThrough":{"cacheSeconds":2}"#;
+        let mut bench = beside_all_else(&format!(
+            r#""startup":{{"path":"/s"}},"liveness":{{"path":"/l",{through}}},"readiness":{{"path":"/r",{through}}}"#
+        ));
+        bench.known.lifecycle = Lifecycle { started: false, draining: false };
+        bench.ask(get("/r")).is_answered("reply", 503);
+        bench.ask(get("/l")).is("pass through", "");
+    }
+
+    #[test]
+    fn of_grpc_go_to_the_hop_and_nowhere_else() {
+        let mut bench = beside_all_else(r#""grpc":{"services":[""]}"#);
+        let mut check = |path: &str, content_type: &str| {
+            let ask = Ask::to("POST", &format!("/grpc.health.v1.Health/{path}"));
+            bench.ask(ask.with("content-type", content_type).with("x-v", "v2"))
+        };
+        let edits = "content-type: application/x-graygate, x-graygate-hop: grpc-health, no x-v";
+        check("Check", "application/grpc").is("grpc check", edits);
+        check("Check", "application/json").is_answered("reply", 415);
+        check("Check", "application/x-graygate").is_answered("reply", 415);
+        bench
+            .ask(Ask::to("PUT", "/grpc.health.v1.Health/Check").with("content-type", "application/grpc"))
+            .is_answered("reply", 200);
+        let mut check = |path: &str, content_type: &str| {
+            let ask = Ask::to("POST", &format!("/grpc.health.v1.Health/{path}"));
+            bench.ask(ask.with("content-type", content_type))
+        };
+        for method in ["Watch", "List", "", "Check/"] {
+            let told = check(method, "application/grpc+proto");
+            assert_eq!(
+                told.is_answered("reply", 200).reply.as_ref().unwrap().grpc_status,
+                Some(12),
+                "{method}"
+            );
+        }
+    }
+
+    #[test]
+    fn that_order_a_drain_are_followed_from_an_allowed_address() {
+        let mut bench = beside_all_else(r#""drain":{"path":"/drainz","from":["10.0.0.0/8"]}"#);
+        let mut order = |method: &str, source: &str| {
+            bench.ask(Ask { source: source.to_owned(), ..Ask::to(method, "/drainz?x") })
+        };
+        order("POST", "10.1.2.3:4567").is_answered("drain", 200);
+        order("DELETE", "10.1.2.3:4567").is_answered("stop draining", 200);
+        order("GET", "10.1.2.3:4567").is_answered("reply", 200);
+        order("PUT", "10.1.2.3:4567").is_answered("reply", 405);
+        for method in ["POST", "DELETE", "GET", "PUT"] {
+            for source in ["11.1.2.3:4567", "10.1.2.3:0", ""] {
+                order(method, source).is_answered("reply", 403);
+            }
+        }
     }
 }
 
@@ -548,7 +663,7 @@ mod gates {
         let told = bench.ask(by(ON_V1));
         let reply = told.is_gated_by("db");
         assert_eq!(reply.status, 503);
-        assert_eq!(reply.body, "policy shop: upstream db is not ready: check-failed: status 500\n");
+        assert_eq!(reply.body, b"policy shop: upstream db is not ready: check-failed: status 500\n");
         assert_eq!(reply.details, "graygate_gate{shop|db|check-failed}");
         assert!(reply.headers.contains(&("retry-after".into(), "5".into())));
         let reason = Reason::CheckFailed(CheckFailure::Status(500));
@@ -562,7 +677,7 @@ mod gates {
         let told = with_reviews_and_gates(gate).set("db", DOWN).ask(by(ON_V1));
         let reply = told.is_gated_by("db");
         assert_eq!(
-            (reply.status, reply.body.as_str()),
+            (reply.status, core::str::from_utf8(&reply.body).unwrap()),
             (429, r#"{"up":"db","why":"check-failed","again":7}"#)
         );
         let headers: Vec<_> = reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
@@ -590,5 +705,5 @@ fn bytes_that_are_not_utf_8_harm_nothing_anywhere() {
 fn a_request_with_no_headers_at_all_is_let_pass() {
     let probes = r#""probes":{"liveness":{"path":"/livez"}}"#;
     let mut bench = Bench::new(policy(&format!(r#"{probes},"releases":[{REVIEWS}]"#)));
-    bench.ask(Ask { headers: BTreeMap::new(), asked: RefCell::default() }).is_forwarded("");
+    bench.ask(Ask { headers: BTreeMap::new(), ..get("") }).is_forwarded("");
 }

@@ -1,5 +1,8 @@
-//! What the SDK does not offer: a local reply with details, and randomness.
+//! What the SDK does not offer: a local reply with details, randomness, and a failed gRPC call's words as the
+//! bytes they are.
 #![allow(unsafe_code)]
+
+use crate::reply::Reply;
 
 #[cfg_attr(target_arch = "wasm32", link(wasm_import_module = "env"))]
 unsafe extern "C" {
@@ -13,6 +16,8 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
+
+    fn proxy_get_status(code: *mut u32, words: *mut *mut u8, words_size: *mut usize) -> u32;
 }
 
 #[cfg_attr(target_arch = "wasm32", link(wasm_import_module = "wasi_snapshot_preview1"))]
@@ -23,22 +28,24 @@ unsafe extern "C" {
 /// Lets the proxy work out the grpc-status from the HTTP status; it does so for gRPC requests alone.
 const GRPC_STATUS_FROM_HTTP: i32 = -1;
 
-/// Answers the request with a reply whose `details` the access log shows; the SDK's own call sends none.
+/// Answers the request with the reply, whose details the access log shows; the SDK's own call sends none.
 /// Whether the proxy took it.
-pub fn send_local_response(status: u32, headers: &[(String, String)], body: &str, details: &str) -> bool {
-    let headers = serialize(headers);
+pub fn send_local_response(reply: &Reply) -> bool {
+    let Reply { status, body, details, .. } = reply;
+    let grpc_status = reply.grpc_status.and_then(|status| i32::try_from(status).ok());
+    let headers = serialize(&reply.headers);
     // SAFETY: each pointer comes with the length of the live slice it points to; the proxy copies all of
     // them before it returns and keeps none.
     let result = unsafe {
         proxy_send_local_response(
-            status,
+            *status,
             details.as_ptr(),
             details.len(),
             body.as_ptr(),
             body.len(),
             headers.as_ptr(),
             headers.len(),
-            GRPC_STATUS_FROM_HTTP,
+            grpc_status.unwrap_or(GRPC_STATUS_FROM_HTTP),
         )
     };
     result == 0
@@ -50,6 +57,20 @@ pub fn random() -> u64 {
     // SAFETY: the proxy writes at most `size` bytes to a buffer of that size.
     let _ = unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) };
     u64::from_le_bytes(bytes)
+}
+
+/// What the proxy has to say of the gRPC call that has just ended. They may be another server's words, so
+/// nobody has checked that they are UTF-8.
+pub fn grpc_words() -> Vec<u8> {
+    let (mut code, mut words, mut size) = (0, core::ptr::null_mut(), 0);
+    // SAFETY: the proxy writes to three places that live here. What it puts there it has allocated by this
+    // module's own allocator for this call, with that size as length and capacity.
+    unsafe {
+        match proxy_get_status(&mut code, &mut words, &mut size) {
+            0 if !words.is_null() => Vec::from_raw_parts(words, size, size),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// The ABI's form of a header map: a count, the sizes of all names and values, then each with a NUL behind.

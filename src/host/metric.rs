@@ -12,11 +12,10 @@ use proxy_wasm::types::MetricType;
 
 use crate::engine::Assignment;
 use crate::policy::Policy;
-use crate::policy::probe::Kind;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness::{self, Transition};
 use crate::release;
-use crate::reply::Cause;
+use crate::reply::{Asked, Cause};
 
 thread_local! {
     /// The proxy gives a new id each time a name is defined and never frees one, so a VM defines each once,
@@ -28,7 +27,7 @@ thread_local! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Count {
     Assignment { release: usize, version: usize, reason: release::Reason },
-    Probe { kind: Kind, passed: bool },
+    Probe { asked: Asked, code: u32, result: &'static str },
     Gated { upstream: UpstreamId, reason: &'static str },
     Transition { upstream: UpstreamId, from: &'static str, to: &'static str, reason: &'static str },
     Check { upstream: UpstreamId, result: &'static str },
@@ -53,9 +52,9 @@ impl Counters {
                 self.add(policy, Count::Assignment { release, version, reason }, 0);
             }
         }
-        for probe in &policy.probes {
-            for passed in [true, false] {
-                self.add(policy, Count::Probe { kind: probe.kind, passed }, 0);
+        for (place, probe) in policy.probes.endpoints.iter().enumerate() {
+            for (code, result) in [(probe.statuses.passed, "passed"), (probe.statuses.failed, "failed")] {
+                self.add(policy, Count::Probe { asked: Asked::Endpoint(place), code, result }, 0);
             }
         }
     }
@@ -69,7 +68,7 @@ impl Counters {
     /// Counts a reply.
     pub fn replied(&self, policy: &Policy, cause: Cause) {
         let count = match cause {
-            Cause::Probe { kind, passed } => Count::Probe { kind, passed },
+            Cause::Probe { asked, code, result } => Count::Probe { asked, code, result },
             Cause::Gate { upstream, reason } => Count::Gated { upstream, reason: reason.code() },
         };
         self.add(policy, count, 1);
@@ -134,6 +133,7 @@ fn define(name: &str) -> Option<u32> {
 impl Count {
     fn name(self, policy: &Policy) -> String {
         let upstream = |id| ("upstream", policy.upstream(id).map_or("", |upstream| upstream.name.as_str()));
+        let status;
         let (name, labels) = match self {
             Count::Assignment { release, version, reason } => {
                 let release = policy.releases.get(release);
@@ -144,8 +144,16 @@ impl Count {
                 );
                 ("assignments", vec![("release", names.0), ("version", names.1), ("reason", reason.code())])
             }
-            Count::Probe { kind, passed } => {
-                ("probe_answers", vec![("probe", kind.name()), ("code", if passed { "200" } else { "503" })])
+            Count::Probe { asked, code, result } => {
+                let probe = match asked {
+                    Asked::Endpoint(place) => {
+                        policy.probes.endpoints.get(place).map_or("", |probe| probe.name.as_str())
+                    }
+                    Asked::Drain => "drain",
+                    Asked::Grpc => "grpc",
+                };
+                status = code.to_string();
+                ("probe_answers", vec![("probe", probe), ("code", status.as_str()), ("result", result)])
             }
             Count::Gated { upstream: id, reason } => {
                 ("gated_requests", vec![upstream(id), ("reason", reason)])

@@ -1,17 +1,18 @@
 //! One policy in one VM: its configuration, its ticks, and the active checks while this VM leads them.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{BufferType, ContextType, MapType, Status};
+use proxy_wasm::types::{BufferType, ContextType, Status};
 use twox_hash::XxHash64;
 
+use super::check::{Checks, Finished};
 use super::worker::{self, Worker};
 use super::{metric, store, stream};
-use crate::policy::upstream::{Check, Upstream, UpstreamId};
+use crate::policy::check::Call;
+use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::policy::{Mode, Policy};
 use crate::readiness::check;
 use crate::time::Time;
@@ -26,36 +27,27 @@ const LEASE: Duration = Duration::from_secs(1);
 pub struct Root {
     worker: Option<Rc<Worker>>,
     tick: Duration,
-    /// Checks under way, by the callout's token.
-    in_flight: HashMap<u32, InFlight>,
-}
-
-struct InFlight {
-    upstream: UpstreamId,
-    generation: u32,
+    checks: Checks,
 }
 
 impl Root {
     /// A root with no policy yet.
     pub fn new() -> Self {
-        Root { worker: None, tick: Duration::ZERO, in_flight: HashMap::new() }
+        Root { worker: None, tick: Duration::ZERO, checks: Checks::default() }
     }
 
     /// Sends the upstream's next check, if it is due.
     fn check(&mut self, worker: &Worker, id: UpstreamId, upstream: &Upstream, now: Time) {
-        let in_flight = self.in_flight.values().any(|check| check.upstream == id);
-        let (Some(check), Some(state), false) = (&upstream.check, worker.snapshot(id), in_flight) else {
+        let (Some(check), Some(state)) = (&upstream.check, worker.snapshot(id)) else {
             return;
         };
-        if !check::is_due(&state, check, now, self.tick / 2) {
+        if self.checks.busy(id, now) || !check::is_due(&state, check, now, self.tick / 2) {
             return;
         }
         // Noted first: should the lease change hands now, the next holder knows when one is due.
         worker.check_started(id, now);
-        match send(check, &upstream.cluster) {
-            Ok(token) => {
-                self.in_flight.insert(token, InFlight { upstream: id, generation: state.generation });
-            }
+        match self.checks.start(id, upstream, check, state.generation, now) {
+            Ok(()) => {}
             Err(status) if worker.check_unsent(id) => {
                 let (policy, name) = (&worker.policy.name, &upstream.name);
                 let why = unsent(status, &upstream.cluster);
@@ -66,27 +58,12 @@ impl Root {
     }
 }
 
-/// Sends one check as a callout.
-fn send(check: &Check, cluster: &str) -> Result<u32, Status> {
-    let mut headers = vec![
-        (":method", "GET"),
-        (":scheme", check.scheme),
-        (":path", check.path.as_str()),
-        (":authority", check.authority.as_str()),
-    ];
-    headers.extend(check.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    if !check.headers.iter().any(|(name, _)| name == "user-agent") {
-        headers.push(("user-agent", concat!("graygate/", env!("CARGO_PKG_VERSION"))));
-    }
-    hostcalls::dispatch_http_call(cluster, headers, None, Vec::new(), check.timeout)
-}
-
 /// Why a check was not sent, in words.
 fn unsent(status: Status, cluster: &str) -> String {
     match status {
         Status::BadArgument => format!("the proxy has no cluster {cluster:?}"),
         Status::InternalFailure => {
-            format!("cluster {cluster:?} has no host to connect to, or is at its limits")
+            format!("cluster {cluster:?} has no host to connect to, is at its limits, or is not there")
         }
         status => format!("cluster {cluster:?}: {status:?}"),
     }
@@ -94,20 +71,30 @@ fn unsent(status: Status, cluster: &str) -> String {
 
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, _: usize) {
-        let (Some(InFlight { upstream, generation }), Some(worker)) =
-            (self.in_flight.remove(&token), &self.worker)
-        else {
+        let Some(worker) = &self.worker else {
             return;
         };
-        // With no headers there is no map to ask, and asking would end the VM.
-        let result = if headers == 0 {
-            check::judge(None, false)
-        } else {
-            // The router adds this header to every answer of an upstream, and to none of its own.
-            let header = "x-envoy-upstream-service-time";
-            let served = hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, header);
-            check::judge(stream::status(MapType::HttpCallResponseHeaders), matches!(served, Ok(Some(_))))
+        let asked = |id| {
+            let upstream = worker.policy.upstream(id)?;
+            match &upstream.check.as_ref()?.call {
+                Call::Http(get) => Some((upstream.cluster.as_str(), get)),
+                Call::Grpc(_) => None,
+            }
         };
+        let finished = self.checks.answered(token, headers, worker::now(), asked);
+        finish(worker, finished);
+    }
+
+    fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
+        let finished = self.checks.ended(token, status, size);
+        if let Some(worker) = &self.worker {
+            finish(worker, finished);
+        }
+    }
+}
+
+fn finish(worker: &Worker, finished: Option<Finished>) {
+    if let Some(Finished { upstream, generation, result }) = finished {
         worker.checked(upstream, generation, result);
     }
 }
@@ -164,6 +151,7 @@ impl RootContext for Root {
                 self.check(&worker, id, upstream, now);
             }
         }
+        worker.refresh_lifecycle();
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {

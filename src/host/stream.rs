@@ -8,29 +8,89 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, MapType};
 
 use super::abi;
-use super::worker::Worker;
-use crate::engine;
+use super::fetch::Fetch;
+use super::health::Check;
+use super::worker::{self, Worker};
+use crate::engine::{self, Edit};
 use crate::policy::Policy;
+use crate::policy::probe::Basis;
 use crate::policy::upstream::UpstreamId;
+use crate::probe;
 use crate::readiness::{Outcome, Permit};
+use crate::replay::{self, Recall};
+use crate::reply::{Cause, Reply};
 use crate::request::Request;
 use crate::response::{self, Verdict};
 
 /// The context of one request.
 pub struct Stream {
     worker: Rc<Worker>,
-    /// Whether the reply is the filter's own, which is evidence of nothing.
-    replied: bool,
+    role: Role,
     /// The worker's epoch when the request was decided on.
     epoch: u64,
     /// Permits it holds. Each goes back once, whatever the stream comes to.
     permits: Vec<(UpstreamId, Permit)>,
 }
 
+/// What the request is.
+enum Role {
+    /// A user's request, on its way to an upstream. Its response alone is evidence.
+    Traffic,
+    /// Answered by the filter.
+    Answered,
+    /// A probe that went on to the app.
+    Fetch(Fetch),
+    /// A gRPC health check that is to be answered.
+    Check(Check),
+}
+
 impl Stream {
     /// A request of the worker's.
     pub fn new(worker: Rc<Worker>) -> Self {
-        Self { worker, replied: false, epoch: 0, permits: Vec::new() }
+        Self { worker, role: Role::Traffic, epoch: 0, permits: Vec::new() }
+    }
+
+    /// Answers the request.
+    fn reply(&mut self, mut reply: Reply) -> Action {
+        let worker = Rc::clone(&self.worker);
+        self.give_back();
+        self.role = Role::Answered;
+        worker.counters.replied(&worker.policy, reply.cause);
+        if worker.policy.probes.marker_headers && matches!(reply.cause, Cause::Probe { .. }) {
+            // Envoy's health checks tell by it that they have reached the service they were meant for.
+            let name = "x-envoy-upstream-healthchecked-cluster";
+            reply.headers.push((name.to_owned(), worker.service.clone()));
+        }
+        if !abi::send_local_response(&reply) {
+            log::error!("policy {}: the proxy took no reply: {}", worker.policy.name, reply.details);
+            return Action::Continue;
+        }
+        Action::Pause
+    }
+
+    /// Answers a probe with what the app last said, or lets it through to the app.
+    fn pass_through(&mut self, endpoint: usize, head: bool, edits: &[Edit<'_>]) -> Action {
+        let worker = Rc::clone(&self.worker);
+        let policy = &worker.policy;
+        let Some(probe) = policy.probes.endpoints.get(endpoint) else {
+            return Action::Continue;
+        };
+        let Basis::App(rule) = &probe.basis else {
+            return Action::Continue;
+        };
+        let key = worker.kept_key(probe, head);
+        match worker.recall(&key, rule) {
+            Some((Recall::Replay(answer), _)) => {
+                self.reply(replay::reply(policy, endpoint, probe, answer, worker::now()))
+            }
+            Some((Recall::Fetch, id)) => {
+                write(edits);
+                let headers = rule.headers.clone();
+                self.role = Role::Fetch(Fetch { key, id, headers, answer: None, ended: false });
+                Action::Continue
+            }
+            Some((Recall::Silence, _)) | None => self.reply(replay::silence(policy, endpoint, probe)),
+        }
     }
 
     /// Gives back all permits, for upstreams that the request did not go to.
@@ -54,32 +114,51 @@ impl HttpContext for Stream {
         self.permits = decision.permits;
         match decision.action {
             engine::Action::Forward(edits) => {
-                // A changed request header makes the proxy pick the route anew, so no call asks for it.
-                for edit in edits {
-                    // Can't fail while the request's headers are at hand, as they are in this callback.
-                    let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, edit.header, edit.value);
-                }
+                write(&edits);
                 for assignment in &decision.assignments {
                     worker.counters.assigned(&worker.policy, assignment);
                 }
                 Action::Continue
             }
-            engine::Action::Reply(reply) => {
-                self.give_back();
-                self.replied = true;
-                worker.counters.replied(&worker.policy, reply.cause);
-                if !abi::send_local_response(reply.status, &reply.headers, &reply.body, &reply.details) {
-                    log::error!("policy {}: the proxy took no reply: {}", worker.policy.name, reply.details);
-                    return Action::Continue;
-                }
-                Action::Pause
+            engine::Action::Reply(reply) => self.reply(reply),
+            engine::Action::Drain { draining, reply } => match worker.drain(draining) {
+                true => self.reply(reply),
+                false => self.reply(probe::drain::failed(&worker.policy)),
+            },
+            engine::Action::PassThrough { endpoint, head, edits } => {
+                self.pass_through(endpoint, head, &edits)
+            }
+            engine::Action::GrpcCheck { mut call, edits } => {
+                call.receive(b"", end_of_stream);
+                write(&edits);
+                self.role = Role::Check(Check::new(call));
+                Action::Continue
             }
         }
     }
 
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if let Role::Check(check) = &mut self.role {
+            check.on_request_body(size, end_of_stream);
+        }
+        Action::Continue
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        if let Role::Check(check) = &mut self.role {
+            check.on_request_body(0, true);
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let policy = &self.worker.policy;
-        if self.replied || !policy.observes_responses() {
+        match &mut self.role {
+            Role::Fetch(fetch) => fetch.on_headers(&self.worker, end_of_stream),
+            Role::Check(check) => check.on_response_headers(&self.worker, end_of_stream),
+            Role::Answered | Role::Traffic => {}
+        }
+        if !matches!(self.role, Role::Traffic) || !policy.observes_responses() {
             return Action::Continue;
         }
         let cluster = reached();
@@ -104,7 +183,28 @@ impl HttpContext for Stream {
         Action::Continue
     }
 
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        match &mut self.role {
+            Role::Fetch(fetch) => fetch.on_body(&self.worker, size, end_of_stream),
+            Role::Check(check) => check.on_response_body(size, end_of_stream),
+            Role::Answered | Role::Traffic => {}
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        match &mut self.role {
+            Role::Fetch(fetch) => fetch.end(&self.worker, true),
+            Role::Check(check) => check.on_response_trailers(),
+            Role::Answered | Role::Traffic => {}
+        }
+        Action::Continue
+    }
+
     fn on_log(&mut self) {
+        if let Role::Fetch(fetch) = &mut self.role {
+            fetch.end(&self.worker, false);
+        }
         if self.permits.is_empty() {
             return;
         }
@@ -118,6 +218,14 @@ impl HttpContext for Stream {
             let outcome = if answered { Outcome::Seen(Verdict::Success) } else { Outcome::Unused };
             self.worker.settle(id, permit, outcome);
         }
+    }
+}
+
+/// Edits the request's headers. A change makes the proxy pick the route anew, so no call asks for it.
+fn write(edits: &[Edit<'_>]) {
+    for edit in edits {
+        // Can't fail while the request's headers are at hand, as they are in their callback.
+        let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, edit.header, edit.value);
     }
 }
 
@@ -137,10 +245,14 @@ impl Request for ProxyRequest {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok()?.map(Cow::Owned)
     }
+
+    fn source(&self) -> Option<Cow<'_, [u8]>> {
+        property(&["source", "address"]).map(Cow::Owned)
+    }
 }
 
 /// A property of the request, as bytes. Absent and unreadable are the same to those who ask.
-fn property(path: &[&str]) -> Option<Vec<u8>> {
+pub fn property(path: &[&str]) -> Option<Vec<u8>> {
     hostcalls::get_property(path.to_vec()).ok()?
 }
 

@@ -12,18 +12,22 @@ use super::metric::Counters;
 use super::store;
 use crate::engine::{self, Decision};
 use crate::lease::{Holder, Lease};
+use crate::lifecycle::Lifecycle;
 use crate::policy::Policy;
+use crate::policy::probe::{Kind, PassThrough, Probe};
 use crate::policy::upstream::{Upstream, UpstreamId};
+use crate::probe;
 use crate::readiness::check::CheckFailure;
 use crate::readiness::streak::Streak;
-use crate::readiness::{Outcome, Permit, Phase, Readiness, Reason, Standing, State, Transition};
+use crate::readiness::{Knowledge, Outcome, Permit, Phase, Readiness, Reason, Standing, State, Transition};
 use crate::release::Rotation;
+use crate::replay::{Answer, Kept, Recall};
 use crate::request::Request;
 use crate::response::Verdict;
 use crate::time::Time;
 
 /// Changes with the shape of what is stored, so that another release of this module starts afresh.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// One VM's part in one policy.
 pub struct Worker {
@@ -36,14 +40,18 @@ pub struct Worker {
     board: RefCell<Board>,
     /// Goes up each time that this VM learns of a change of phase.
     epoch: Cell<u64>,
+    /// As this VM last saw it.
+    lifecycle: Cell<Lifecycle>,
+    /// The name of this proxy's own cluster, as its peers' health checks expect it.
+    pub service: String,
     rotations: RefCell<Vec<Rotation>>,
 }
 
 /// This VM's view of the upstreams.
 struct Board {
     slots: Vec<Slot>,
-    /// For ids of permits: unique together with the VM's own.
-    permits: u64,
+    /// For ids of permits and fetches: unique together with the VM's own.
+    ids: u64,
 }
 
 /// One upstream, as this VM sees it.
@@ -54,6 +62,8 @@ struct Slot {
     streak: Streak,
     /// The epoch in which this VM learnt of the phase.
     epoch: u64,
+    /// Whether a request has needed it since the snapshot was taken.
+    needed: bool,
 }
 
 impl Worker {
@@ -62,7 +72,7 @@ impl Worker {
         let now = now();
         let slots = policy.upstreams.iter().map(|upstream| {
             let key = key(&policy, upstream);
-            let first = State::new(upstream, now);
+            let first = State::new(upstream, now, abi::random());
             // An assumption of an earlier policy holds no longer than that policy.
             store::update(&key, |known: Option<State>| match known {
                 Some(known) if known.reason != Reason::Assumed || known.phase == first.phase => ((), None),
@@ -70,15 +80,21 @@ impl Worker {
             });
             store::seed(&leader_key(&key), &Lease::none());
             let snapshot = store::get(&key).unwrap_or(first);
-            Slot { key, snapshot, streak: Streak::default(), epoch: 0 }
+            Slot { key, snapshot, streak: Streak::default(), epoch: 0, needed: false }
         });
-        let board = Board { slots: slots.collect(), permits: 0 };
+        let board = Board { slots: slots.collect(), ids: 0 };
         let rotations = policy.releases.iter().map(|release| Rotation::new(release, abi::random()));
         let rotations = RefCell::new(rotations.collect());
         let counters = Counters::default();
         counters.define(&policy);
         let holder = Holder { id: abi::random(), configured: now };
-        Worker { board: RefCell::new(board), epoch: Cell::new(0), rotations, counters, holder, policy }
+        let lifecycle = Cell::default();
+        let service = hostcalls::get_property(vec!["xds", "node", "cluster"]).ok().flatten();
+        let service = String::from_utf8_lossy(&service.unwrap_or_default()).into_owned();
+        let (board, epoch) = (RefCell::new(board), Cell::new(0));
+        let worker = Worker { board, epoch, lifecycle, service, rotations, counters, holder, policy };
+        worker.refresh_lifecycle();
+        worker
     }
 
     /// What is to happen to a request. Nothing, should the VM's state be in use: that can't be, as the
@@ -104,12 +120,18 @@ impl Worker {
     /// Takes a look at the shared state of an upstream, and adds what this VM saw. If it leads the upstream,
     /// what time did, too.
     pub fn refresh(&self, id: UpstreamId, now: Time, leads: bool) {
-        let seen = self.slot(id, |slot| (slot.snapshot.generation, core::mem::take(&mut slot.streak)));
-        let Some((generation, streak)) = seen else {
+        let seen = self.slot(id, |slot| {
+            let needed = core::mem::take(&mut slot.needed);
+            (slot.snapshot.generation, core::mem::take(&mut slot.streak), needed)
+        });
+        let Some((generation, streak, needed)) = seen else {
             return;
         };
         let random = abi::random();
         let shared = self.update(id, |upstream, state| {
+            if let Some(check) = upstream.check.as_ref().filter(|_| needed) {
+                state.checks.need(check, now);
+            }
             let observed = state.observed(upstream, now, generation, streak, random);
             observed.or_else(|| leads.then(|| state.elapsed(upstream, now, random))?)
         });
@@ -125,6 +147,7 @@ impl Worker {
             return;
         };
         let share = self.slot(id, |slot| {
+            slot.needed = true;
             let on_trial = matches!(slot.snapshot.phase, Phase::Trial { .. });
             match verdict {
                 // The request was sent before this VM knew of the phase: its response is about the past.
@@ -159,8 +182,9 @@ impl Worker {
 
     /// Notes that a check starts now. Should that not get through, the next tick sends another.
     pub fn check_started(&self, id: UpstreamId, now: Time) {
+        let random = abi::random();
         self.update(id, |_, state| {
-            state.checks.started = Some(now);
+            state.checks.start(now, random);
             None
         });
     }
@@ -190,6 +214,82 @@ impl Worker {
             (claim.is_some(), claim)
         });
         claim.unwrap_or(false)
+    }
+
+    /// Takes a look at where the proxy stands, and notes that it has started, if it has by what this VM knows.
+    pub fn refresh_lifecycle(&self) {
+        let probes = &self.policy.probes;
+        let starts = probes.of(Kind::Startup).is_some();
+        if !starts && probes.drain.is_none() {
+            return;
+        }
+        self.lifecycle.set(store::get(&self.lifecycle_key()).unwrap_or_default());
+        let started = self.lifecycle.get().started;
+        if starts && !started && probe::has_started(&self.policy, &Snapshot { worker: self, asked: false }) {
+            self.change_lifecycle("started", |lifecycle| lifecycle.started = true);
+        }
+    }
+
+    /// Orders the proxy to drain, or to stop draining. Whether the order is through.
+    pub fn drain(&self, draining: bool) -> bool {
+        let event = if draining { "draining" } else { "no longer draining" };
+        self.change_lifecycle(event, |lifecycle| lifecycle.draining = draining)
+    }
+
+    /// Applies one change to where the proxy stands, and makes it known if it is one. Whether it was written.
+    fn change_lifecycle(&self, event: &str, change: impl Fn(&mut Lifecycle)) -> bool {
+        let changed = store::update(&self.lifecycle_key(), |known: Option<Lifecycle>| {
+            let before = known.unwrap_or_default();
+            let mut after = before;
+            change(&mut after);
+            ((before, after), (known != Some(after)).then_some(after))
+        });
+        let Some((before, after)) = changed else {
+            return false;
+        };
+        self.lifecycle.set(after);
+        if before != after {
+            log::info!("policy {}: {event}", self.policy.name);
+        }
+        true
+    }
+
+    fn lifecycle_key(&self) -> String {
+        format!("graygate/{}/lifecycle", self.policy.name)
+    }
+
+    /// What a request for a probe that passes through gets, and the id that it has if it goes on.
+    pub fn recall(&self, kept: &str, rule: &PassThrough) -> Option<(Recall, u64)> {
+        let (id, now) = (self.id()?, now());
+        let recall = store::update(kept, |known: Option<Kept>| {
+            let before = known.clone();
+            let mut kept = known.unwrap_or_default();
+            let recall = kept.ask(rule, now, id);
+            (recall, (before.as_ref() != Some(&kept)).then_some(kept))
+        });
+        Some((recall?, id))
+    }
+
+    /// Takes what the app answered to the request with this id; nothing, where that is not to be kept.
+    pub fn keep(&self, kept: &str, id: u64, answer: Option<Answer>) {
+        store::update(kept, |known: Option<Kept>| {
+            let mut kept = known.unwrap_or_default();
+            kept.end(id, answer.clone());
+            ((), Some(kept))
+        });
+    }
+
+    /// The store's key for the app's answers to a probe.
+    pub fn kept_key(&self, probe: &Probe, head: bool) -> String {
+        let method = if head { "HEAD" } else { "GET" };
+        format!("graygate/{}/kept/{}/{method}{}", self.policy.name, probe.name, probe.path)
+    }
+
+    /// An id that no other request of the proxy has.
+    fn id(&self) -> Option<u64> {
+        let mut board = self.board.try_borrow_mut().ok()?;
+        board.ids = board.ids.wrapping_add(1);
+        Some(self.holder.id.wrapping_add(board.ids))
     }
 
     /// Applies one update to the shared state, takes the result as the snapshot, and makes a transition
@@ -243,21 +343,33 @@ struct Snapshot<'w> {
 
 impl Readiness for Snapshot<'_> {
     fn standing(&self, id: UpstreamId) -> Standing {
-        let standing = self.worker.slot(id, |slot| match slot.snapshot.phase {
-            Phase::Ready => Standing::Ready,
-            Phase::NotReady { .. } => Standing::NotReady(slot.snapshot.reason),
-            Phase::Trial { .. } => Standing::Trial(slot.snapshot.reason),
-        });
         // Every id of a policy has its slot.
-        standing.unwrap_or(Standing::Ready)
+        self.worker.slot(id, |slot| slot.needed = true);
+        self.knowledge(id).standing
+    }
+
+    fn knowledge(&self, id: UpstreamId) -> Knowledge {
+        let upstream = self.worker.policy.upstream(id);
+        let known =
+            upstream.and_then(|upstream| self.worker.slot(id, |slot| slot.snapshot.knowledge(upstream)));
+        known.unwrap_or(Knowledge { standing: Standing::Ready, heard: None, proven: true })
+    }
+
+    fn lifecycle(&self) -> Lifecycle {
+        let (lifecycle, probes) = (self.worker.lifecycle.get(), &self.worker.policy.probes);
+        Lifecycle {
+            started: lifecycle.started || probes.of(Kind::Startup).is_none(),
+            // An update that takes the switch away ends the drain: nothing else could.
+            draining: lifecycle.draining && probes.drain.is_some(),
+        }
+    }
+
+    fn now(&self) -> Time {
+        now()
     }
 
     fn lend(&mut self, id: UpstreamId) -> Option<Permit> {
-        let number = self.worker.board.try_borrow_mut().ok().map(|mut board| {
-            board.permits = board.permits.wrapping_add(1);
-            board.permits
-        })?;
-        let (now, permit) = (now(), self.worker.holder.id.wrapping_add(number));
+        let (now, permit) = (now(), self.worker.id()?);
         self.worker.exchange(id, |upstream, state| (state.lend(upstream, now, permit, self.asked), None))?
     }
 }

@@ -1,17 +1,62 @@
 //! `probes`: the health endpoints that the proxy answers.
 
+use core::time::Duration;
+
+use ipnet::IpNet;
+
+use super::matcher::Matches;
 use super::reader::{Fields, Value};
 use super::upstream::{self, Upstream, UpstreamId};
+
+/// The health endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Probes {
+    /// Those asked by HTTP.
+    pub endpoints: Vec<Probe>,
+    /// The services whose health is answered by gRPC; empty: none.
+    pub grpc_services: Vec<String>,
+    /// The switch that fails readiness.
+    pub drain: Option<Drain>,
+    /// How much an answer tells.
+    pub details: Details,
+    /// The age from which on what is known of an upstream is stale. Absent: by its check's periods.
+    pub stale_after: Option<Duration>,
+    /// Whether answers carry the headers by which another Envoy's health checks learn more than a status.
+    pub marker_headers: bool,
+    /// What a request must meet as well to be one of these.
+    pub matches: Matches,
+}
+
+impl Probes {
+    /// Whether no request is a probe.
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty() && self.grpc_services.is_empty() && self.drain.is_none()
+    }
+
+    /// How many kinds of question are answered.
+    pub fn count(&self) -> usize {
+        self.endpoints.len() + usize::from(!self.grpc_services.is_empty()) + usize::from(self.drain.is_some())
+    }
+
+    /// The probe of this kind, if there is one.
+    pub fn of(&self, kind: Kind) -> Option<&Probe> {
+        self.endpoints.iter().find(|probe| probe.kind == kind)
+    }
+}
 
 /// One health endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
+    /// Its name in bodies, logs and metrics: that of its kind, or the group's own.
+    pub name: String,
     /// Which question it answers.
     pub kind: Kind,
     /// The exact path, without a query.
     pub path: String,
-    /// The upstreams that must all be Ready. Empty: the answer is always yes.
-    pub checks: Vec<UpstreamId>,
+    /// What the answer rests on.
+    pub basis: Basis,
+    /// The answer's status.
+    pub statuses: Statuses,
 }
 
 /// The question a probe asks.
@@ -19,75 +64,321 @@ pub struct Probe {
 pub enum Kind {
     /// Is this proxy alive? Depends on nothing outside.
     Liveness,
-    /// May it be sent traffic?
+    /// Has it started? Once it has, for good.
+    Startup,
+    /// May it be sent traffic? Not before it has started, and not while it drains.
     Readiness,
+    /// How are these upstreams?
+    Group,
 }
 
-impl Kind {
-    /// The word in bodies and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Liveness => "liveness",
-            Kind::Readiness => "readiness",
-        }
+/// What an answer rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// What is known of some upstreams.
+    Checks(Checks),
+    /// What the app itself answers.
+    App(PassThrough),
+}
+
+/// The upstreams that an answer rests on. None: the answer is always yes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// Each upstream once.
+    pub components: Vec<Component>,
+    /// What the weights of those that don't fail must add up to. 1 to the sum of all; 0 where none has one.
+    pub minimum_score: u32,
+}
+
+impl Checks {
+    /// The sum of all weights.
+    pub fn weights(&self) -> u32 {
+        self.components.iter().fold(0, |sum, component| sum.saturating_add(component.weight))
+    }
+}
+
+/// One upstream's part in an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Component {
+    /// Which one.
+    pub upstream: UpstreamId,
+    /// Whether the answer is no while it fails. Default: only where it has no weight.
+    pub required: bool,
+    /// What it adds to the score while it doesn't. 1 to 1,000,000; 0: nothing.
+    pub weight: u32,
+}
+
+/// The status for each outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statuses {
+    /// 200 to 399, default 200.
+    pub passed: u32,
+    /// Passed, though something is wrong. 200 to 599, default 200.
+    pub degraded: u32,
+    /// 400 to 599, default 503.
+    pub failed: u32,
+}
+
+/// `passThrough`: the app's own answer, fetched now and then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassThrough {
+    /// How long an answer is fresh. 100 ms to 1 h.
+    pub cache: Duration,
+    /// The headers of the answer that are kept with it, names in lower case. Default: `content-type`.
+    pub headers: Vec<String>,
+}
+
+/// `drain`: readiness fails from the order on, until it is taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// The exact path, without a query.
+    pub path: String,
+    /// Whose orders are followed. Default: those from the loopback addresses.
+    pub from: Vec<IpNet>,
+}
+
+/// How much an answer tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Details {
+    /// The verdict alone.
+    Never,
+    /// Each check, where something is wrong or the asker wants to know.
+    #[default]
+    OnFailure,
+    /// Each check.
+    Always,
+}
+
+impl Default for Statuses {
+    fn default() -> Self {
+        Self { passed: 200, degraded: 200, failed: 503 }
     }
 }
 
 /// Reads `probes`.
-pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Vec<Probe>> {
-    let fields = value.object(&["liveness", "readiness", "startup", "grpc", "drain", "details", "match"])?;
-    let check = |value: &Value<'_>| read_check(value, upstreams);
-    let liveness = fields.read("liveness", None, |value| {
-        let fields = value.object(&["path", "checks"])?;
-        if let Some(checks) = fields.get("checks") {
-            checks.problem::<()>("liveness depends on nothing outside; allowed: checks under readiness");
-        }
-        Some(Some(Probe { kind: Kind::Liveness, path: read_path(&fields)?, checks: Vec::new() }))
+pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Probes> {
+    let fields = value.object(&[
+        "liveness",
+        "startup",
+        "readiness",
+        "groups",
+        "grpc",
+        "drain",
+        "details",
+        "staleAfterSeconds",
+        "markerHeaders",
+        "match",
+    ])?;
+    let fixed = [("liveness", Kind::Liveness), ("startup", Kind::Startup), ("readiness", Kind::Readiness)];
+    let endpoints = fixed.map(|(name, kind)| {
+        fields.read(name, None, |value| Probe::read(name, kind, value, upstreams).map(Some))
     });
-    let readiness = fields.read("readiness", None, |value| {
-        let fields = value.object(&["path", "checks", "minimumScore"])?;
-        fields.later("minimumScore", |value| value.integer(1..=1_000_000));
-        let (path, checks) = (read_path(&fields), fields.each("checks", check));
-        Some(Some(Probe { kind: Kind::Readiness, path: path?, checks: checks? }))
+    let groups = fields.read("groups", Vec::new(), |value| {
+        let group = |(name, value): (&str, &Value<'_>)| {
+            let name = value.as_label(name)?;
+            if ["liveness", "startup", "readiness", "grpc", "drain"].contains(&name) {
+                return value.problem("a name that is taken; allowed: one of its own");
+            }
+            Probe::read(name, Kind::Group, value, upstreams)
+        };
+        Some(value.entries()?.iter().filter_map(group).collect())
     });
-    fields.later("startup", |value| {
-        let fields = value.object(&["path", "checks"])?;
-        fields.each("checks", check);
-        read_path(&fields)
-    });
-    fields.later("grpc", |value| {
+    let grpc_services = fields.read("grpc", Vec::new(), |value| {
+        let fields = value.object(&["services"])?;
         let service = |value: &Value<'_>| value.header_value().map(str::to_owned);
-        value.object(&["services"])?.each("services", service)
+        fields.require("services", "a list of service names; \"\" is the server as a whole")?;
+        let services = fields.each("services", service)?;
+        if services.is_empty() {
+            return fields
+                .get("services")?
+                .problem("an empty list; allowed: at least one name, such as \"\"");
+        }
+        Some(services)
     });
-    fields.later("drain", |value| {
-        let fields = value.object(&["path", "from"])?;
-        fields.each("from", |value| value.text().map(str::to_owned));
-        read_path(&fields)
-    });
-    fields.later("details", |value| value.choice(&[("never", ()), ("onFailure", ()), ("always", ())]));
-    fields.later("match", super::matcher::Matches::read);
+    let drain = fields.read("drain", None, |value| Drain::read(value).map(Some));
+    let all = [("never", Details::Never), ("onFailure", Details::OnFailure), ("always", Details::Always)];
+    let details = fields.read("details", Details::default(), |value| value.choice(&all));
+    let ages = Duration::from_millis(100)..=Duration::from_secs(86_400);
+    let stale_after = fields.read("staleAfterSeconds", None, |value| value.seconds(ages).map(Some));
+    let marker_headers = fields.read("markerHeaders", false, Value::boolean);
+    let matches = fields.read("match", Matches::default(), Matches::read);
 
-    let probes: Vec<Probe> = [liveness?, readiness?].into_iter().flatten().collect();
-    if let [first, second] = probes.as_slice()
-        && first.path == second.path
-    {
-        return value.problem(format!(
-            "{} and {} share the path {:?}; allowed: a path of its own for each",
-            first.kind.name(),
-            second.kind.name(),
-            first.path
-        ));
+    let [liveness, startup, readiness] = endpoints;
+    let endpoints: Vec<Probe> =
+        [liveness?, startup?, readiness?].into_iter().flatten().chain(groups?).collect();
+    let probes = Probes {
+        endpoints,
+        grpc_services: grpc_services?,
+        drain: drain?,
+        details: details?,
+        stale_after: stale_after?,
+        marker_headers: marker_headers?,
+        matches: matches?,
+    };
+    let passes_through = |probe: &&Probe| matches!(probe.basis, Basis::App(_));
+    if !probes.grpc_services.is_empty() && probes.of(Kind::Readiness).as_ref().is_some_and(passes_through) {
+        return fields.get("grpc")?.problem(
+            "readiness passes through, so nothing is known to answer from; allowed: beside a readiness with checks",
+        );
+    }
+    let drain = probes.drain.iter().map(|drain| ("drain", &drain.path));
+    let mut paths: Vec<(&str, &String)> = Vec::new();
+    for (name, path) in probes.endpoints.iter().map(|probe| (probe.name.as_str(), &probe.path)).chain(drain) {
+        if let Some((other, _)) = paths.iter().find(|(_, taken)| *taken == path) {
+            return value.problem(format!(
+                "{other} and {name} share the path {path:?}; allowed: a path of its own for each"
+            ));
+        }
+        paths.push((name, path));
     }
     Some(probes)
 }
 
-fn read_path(fields: &Fields<'_>) -> Option<String> {
-    fields.require("path", "a path such as /readyz").and_then(Value::path).map(str::to_owned)
+impl Probe {
+    fn read(name: &str, kind: Kind, value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Self> {
+        let fields = value.object(&["path", "checks", "minimumScore", "statuses", "passThrough"])?;
+        let path = read_path(&fields);
+        let statuses = fields.read("statuses", Statuses::default(), Statuses::read);
+        let checks = match kind {
+            Kind::Liveness => {
+                for value in ["checks", "minimumScore"].iter().filter_map(|key| fields.get(key)) {
+                    value.problem::<()>(
+                        "liveness depends on nothing outside; allowed: checks under readiness",
+                    );
+                }
+                Some(Checks::default())
+            }
+            _ => Checks::read(&fields, upstreams),
+        };
+        let pass_through = fields.read("passThrough", None, |value| {
+            if matches!(kind, Kind::Startup | Kind::Group) {
+                return value.problem("not for this probe; allowed: under liveness and readiness");
+            }
+            if fields.get("checks").is_some() || fields.get("minimumScore").is_some() {
+                return value.problem("given beside checks; allowed: one of checks, passThrough");
+            }
+            if fields.get("statuses").is_some() {
+                return value
+                    .problem("given beside statuses, which are the app's then; allowed: one of them");
+            }
+            PassThrough::read(value).map(Some)
+        });
+        let basis = match pass_through? {
+            Some(pass_through) => Basis::App(pass_through),
+            None => Basis::Checks(checks?),
+        };
+        Some(Probe { name: name.to_owned(), kind, path: path?, basis, statuses: statuses? })
+    }
+
+    /// The upstreams that the answer rests on.
+    pub fn checks(&self) -> Option<&Checks> {
+        match &self.basis {
+            Basis::Checks(checks) => Some(checks),
+            Basis::App(_) => None,
+        }
+    }
 }
 
-fn read_check(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<UpstreamId> {
-    let fields = value.object(&["upstream", "weight", "required"])?;
-    fields.later("weight", |value| value.integer(1..=1_000_000));
-    fields.later("required", Value::boolean);
-    upstream::required_reference(&fields, upstreams)
+impl Checks {
+    fn read(fields: &Fields<'_>, upstreams: Option<&[Upstream]>) -> Option<Self> {
+        let components = fields.read("checks", Vec::new(), |value| {
+            let mut components: Vec<Component> = Vec::new();
+            for item in value.list()? {
+                let Some(component) = Component::read(&item, upstreams) else {
+                    continue;
+                };
+                // Without upstreams to tell apart, all names are one.
+                if upstreams.is_some() && components.iter().any(|other| other.upstream == component.upstream)
+                {
+                    item.problem::<()>("a second check of the same upstream; allowed: one");
+                }
+                components.push(component);
+            }
+            Some(components)
+        });
+        let minimum = fields.get("minimumScore");
+        let read = Checks { components: components?, minimum_score: 0 };
+        let sum = read.weights();
+        if sum == 0 {
+            return match minimum {
+                Some(value) => value.problem("no check has a weight; allowed: with at least one weight"),
+                None => Some(read),
+            };
+        }
+        let allowed = format!("a whole number from 1 to {sum}, the sum of all weights");
+        let minimum_score = fields.require("minimumScore", &allowed)?.integer(1..=sum)?;
+        Some(Checks { minimum_score, ..read })
+    }
 }
+
+impl Component {
+    fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Self> {
+        let fields = value.object(&["upstream", "weight", "required"])?;
+        let weight = fields.read("weight", 0, |value| value.integer(1..=1_000_000));
+        let required = fields.read("required", fields.get("weight").is_none(), Value::boolean);
+        let upstream = upstream::required_reference(&fields, upstreams);
+        Some(Component { upstream: upstream?, required: required?, weight: weight? })
+    }
+}
+
+impl Statuses {
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let fields = value.object(&["passed", "degraded", "failed"])?;
+        let default = Statuses::default();
+        let passed = fields.read("passed", default.passed, |value| value.integer(200..=399));
+        let degraded = fields.read("degraded", default.degraded, |value| value.integer(200..=599));
+        let failed = fields.read("failed", default.failed, |value| value.integer(400..=599));
+        Some(Statuses { passed: passed?, degraded: degraded?, failed: failed? })
+    }
+}
+
+impl PassThrough {
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let fields = value.object(&["cacheSeconds", "headers"])?;
+        let spans = Duration::from_millis(100)..=Duration::from_secs(3_600);
+        let cache = fields.require("cacheSeconds", "a number of seconds such as 2");
+        let cache = cache.and_then(|value| value.seconds(spans));
+        let default = vec!["content-type".to_owned()];
+        let headers = fields.read("headers", default, |value| {
+            let names: Vec<String> = value.list()?.iter().filter_map(|name| name.header_name(true)).collect();
+            value.headers_at_most(names.len());
+            Some(names)
+        });
+        Some(PassThrough { cache: cache?, headers: headers? })
+    }
+}
+
+impl Drain {
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let fields = value.object(&["path", "from"])?;
+        let loopback = || ["127.0.0.0/8", "::1/128"].iter().filter_map(|text| text.parse().ok()).collect();
+        let from = fields.read("from", loopback(), |value| {
+            let networks = value.list()?;
+            if networks.is_empty() {
+                return value.problem("an empty list, so that nobody could; allowed: at least one network");
+            }
+            Some(networks.iter().filter_map(Value::network).collect())
+        });
+        Some(Drain { path: read_path(&fields)?, from: from? })
+    }
+}
+
+/// The path of a probe. A `*` would be taken for a pattern, and a probe that matches more than it should
+/// answers what is not meant for it.
+fn read_path(fields: &Fields<'_>) -> Option<String> {
+    let value = fields.require("path", "a path such as /readyz")?;
+    let path = value.path()?;
+    if path.contains('*') {
+        return value.problem(format!(
+            "{path:?} is no pattern, as a probe has one exact path; allowed: a path with no \"*\""
+        ));
+    }
+    if path.starts_with(GRPC_HEALTH) {
+        return value
+            .problem(format!("{path:?} is gRPC's own; allowed: any path but those under {GRPC_HEALTH}"));
+    }
+    Some(path.to_owned())
+}
+
+/// Under this path are the methods of gRPC's health service.
+pub const GRPC_HEALTH: &str = "/grpc.health.v1.Health/";

@@ -2,8 +2,11 @@
 //! of its kind; the caller goes on with the next key, so that one pass finds every problem.
 
 use core::fmt::Display;
+use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
+
+use ipnet::IpNet;
 
 use super::document::Node;
 use super::problem::Log;
@@ -172,6 +175,19 @@ impl<'a> Value<'a> {
             }
             self.refuse(LABEL)
         })
+    }
+
+    /// The same rule for a `name` that stands elsewhere, such as in the key of this value.
+    pub fn as_label<'n>(&self, name: &'n str) -> Option<&'n str> {
+        let named = is_label(name).then_some(name);
+        named.or_else(|| self.problem(format!("a bad name; allowed: {LABEL}")))
+    }
+
+    /// An IP address, or a network as `10.0.0.0/8`.
+    pub fn network(&self) -> Option<IpNet> {
+        let text = self.text()?;
+        let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        network.or_else(|| self.refuse("an address or a network, such as 10.0.0.1, 10.0.0.0/8 or ::1/128"))
     }
 
     /// A DNS label (RFC 1123): up to 63 lower-case letters, digits and `-`, no `-` at an end.

@@ -1,16 +1,19 @@
 use super::*;
 use crate::hash;
+use crate::policy::check::{Call, Check, GrpcHealth, HttpGet};
 use crate::policy::gate::Reply;
 use crate::policy::matcher::Matches;
-use crate::policy::probe::Kind;
 use crate::policy::release::Key;
-use crate::policy::upstream::{Breaker, Check, FailOn, Trial};
+use crate::policy::upstream::{Breaker, FailOn, Trial};
+
+mod checks;
+mod probes;
 
 /// The document that the design shows, with every key there is.
 const FULL: &str = include_str!("../../tests/data/full-policy.json");
 
 /// The keys of [`FULL`] whose function is not there yet.
-const LATER: [&str; 26] = [
+const LATER: [&str; 17] = [
     "rollout",
     "upstreams.app.circuitBreaker.failurePercent",
     "upstreams.app.circuitBreaker.slowPercent",
@@ -19,15 +22,6 @@ const LATER: [&str; 26] = [
     "upstreams.app.circuitBreaker.minimumRequests",
     "upstreams.app.circuitBreaker.trial.rampOver",
     "upstreams.app.force",
-    "probes.startup",
-    "probes.readiness.checks[1].weight",
-    "probes.readiness.checks[2].weight",
-    "probes.readiness.checks[3].required",
-    "probes.readiness.minimumScore",
-    "probes.grpc",
-    "probes.drain",
-    "probes.details",
-    "probes.match",
     "releases[0].hashOn[1].httpCookie.ttl",
     "releases[0].hashOn[1].httpCookie.path",
     "releases[0].hashOn[1].httpCookie.secure",
@@ -149,7 +143,7 @@ mod the_whole_document {
         let policy = compile(&supported());
         assert_eq!(policy.name, "reviews");
         assert_eq!(policy.mode, Mode::Enforce);
-        assert_eq!(policy.summary(), "6 upstreams, 2 probes, 1 release, 1 gate");
+        assert_eq!(policy.summary(), "6 upstreams, 5 probes, 1 release, 1 gate");
     }
 
     #[test]
@@ -160,15 +154,13 @@ mod the_whole_document {
             name: "app".into(),
             cluster: "app".into(),
             check: Some(Check {
-                path: "/healthz".into(),
-                scheme: "http",
-                authority: "app.local".into(),
-                headers: vec![("x-probe".into(), "graygate".into())],
-                initial_delay: Duration::ZERO,
-                period: 5 * second,
-                timeout: second,
-                failure_threshold: 3,
-                success_threshold: 1,
+                call: Call::Http(HttpGet {
+                    path: "/healthz".into(),
+                    authority: "app.local".into(),
+                    headers: vec![("x-probe".into(), "graygate".into())],
+                    ..Check::every(second).get().clone()
+                }),
+                ..Check::every(5 * second)
             }),
             breaker: Some(Breaker {
                 fail_on: vec![FailOn::ServerError],
@@ -181,17 +173,6 @@ mod the_whole_document {
             guarded: true,
         };
         assert_eq!(policy.upstreams[0], app);
-    }
-
-    #[test]
-    fn gives_the_probes_what_it_says() {
-        let policy = compile(&supported());
-        let probes: Vec<_> = policy.probes.iter().map(|probe| (probe.kind, probe.path.as_str())).collect();
-        assert_eq!(probes, [(Kind::Liveness, "/livez"), (Kind::Readiness, "/readyz")]);
-        assert!(policy.probes[0].checks.is_empty());
-        let checked: Vec<_> =
-            policy.probes[1].checks.iter().map(|id| policy.upstream(*id).unwrap().name.as_str()).collect();
-        assert_eq!(checked, ["app", "db", "cache", "mq"]);
     }
 
     #[test]
@@ -245,24 +226,6 @@ mod defaults {
     }
 
     #[test]
-    fn a_check_has_those_of_a_pod() {
-        let policy = compile(&with_upstream(r#""readinessProbe":{"httpGet":{"port":8080}}"#));
-        let expected = Check {
-            path: "/".into(),
-            scheme: "http",
-            authority: "app:8080".into(),
-            headers: Vec::new(),
-            initial_delay: Duration::ZERO,
-            period: Duration::from_secs(10),
-            timeout: Duration::from_secs(1),
-            failure_threshold: 3,
-            success_threshold: 1,
-        };
-        assert_eq!(policy.upstreams[0].check.as_ref(), Some(&expected));
-        assert!(policy.upstreams[0].assume_ready);
-    }
-
-    #[test]
     fn a_breaker_has_those_that_its_fields_state() {
         let policy = compile(&with_upstream(r#""circuitBreaker":{}"#));
         let expected = Breaker {
@@ -303,13 +266,6 @@ mod values {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn numbers_may_be_floats_and_seconds_may_be_fractions() {
-        let policy = compile(&with_check(r#""periodSeconds":0.5,"failureThreshold":2.0"#));
-        let check = policy.upstreams[0].check.as_ref().unwrap();
-        assert_eq!((check.period, check.failure_threshold), (Duration::from_millis(500), 2));
-    }
-
-    #[test]
     fn both_ends_of_every_range_are_inside() {
         assert_compiles(&[
             with_check(r#""periodSeconds":0.1,"timeoutSeconds":0.01,"initialDelaySeconds":3600"#),
@@ -323,30 +279,6 @@ mod values {
             with_gate(r#""reply":{"status":599,"retryAfterSeconds":86400}"#),
             with_versions(r#"{"name":"v1","upstream":"a","weight":4294967295,"default":true}"#),
         ]);
-    }
-
-    #[test]
-    fn a_host_header_names_the_host_of_a_check_as_with_the_kubelet() {
-        let policy = compile(&with_get(
-            r#""host":"ignored","port":80,"httpHeaders":[{"name":"Host","value":"shop.local"},{"name":"A","value":""}]"#,
-        ));
-        let check = policy.upstreams[0].check.as_ref().unwrap();
-        assert_eq!(check.authority, "shop.local");
-        assert_eq!(check.headers, [("a".to_owned(), String::new())]);
-    }
-
-    #[test]
-    fn an_address_of_version_6_is_an_authority_in_brackets() {
-        for (host, authority) in [("::1", "[::1]:80"), ("[::1]", "[::1]:80"), ("10.0.0.1", "10.0.0.1:80")] {
-            let policy = compile(&with_get(&format!(r#""host":"{host}","port":80"#)));
-            assert_eq!(policy.upstreams[0].check.as_ref().unwrap().authority, authority);
-        }
-    }
-
-    #[test]
-    fn the_scheme_of_a_check_is_a_pods() {
-        let policy = compile(&with_get(r#""scheme":"HTTPS""#));
-        assert_eq!(policy.upstreams[0].check.as_ref().unwrap().scheme, "https");
     }
 
     #[test]
@@ -584,28 +516,6 @@ mod messages {
         );
     }
 
-    #[test]
-    fn of_probes_say_what_cannot_be() {
-        assert_problem(&[
-            (
-                with_probes(r#""liveness":{"path":"/z"},"readiness":{"path":"/z"}"#),
-                r#"probes: liveness and readiness share the path "/z"; allowed: a path of its own for each"#,
-            ),
-            (
-                with_probes(r#""liveness":{"path":"/z","checks":[]}"#),
-                "probes.liveness.checks: liveness depends on nothing outside; allowed: checks under readiness",
-            ),
-            (
-                with_probes(r#""liveness":{"path":"livez"}"#),
-                r##"probes.liveness.path: "livez" is not allowed; allowed: a path that starts with "/", in visible ASCII, with no "?" or "#""##,
-            ),
-            (
-                with_probes(r#""liveness":{}"#),
-                "probes.liveness.path: missing; allowed: a path such as /readyz",
-            ),
-        ]);
-    }
-
     /// A condition that is none would send every request to a version that is for a few.
     #[test]
     fn of_matches_with_no_condition_say_that_all_would_match() {
@@ -658,24 +568,8 @@ mod messages {
     }
 
     #[test]
-    fn of_checks_say_what_a_filter_cannot_do() {
+    fn of_a_breaker_say_what_a_failure_can_be() {
         assert_problem(&[
-            (
-                with_get(r#""port":"http""#),
-                r#"upstreams.app.readinessProbe.httpGet.port: "http" is not allowed; allowed: a number from 1 to 65535, as a filter does not know a Pod's port names"#,
-            ),
-            (
-                with_upstream(r#""readinessProbe":{"tcpSocket":{"port":80}}"#),
-                "upstreams.app.readinessProbe.tcpSocket: not supported: a filter can open no socket and start no process; allowed: httpGet",
-            ),
-            (
-                with_upstream(r#""readinessProbe":{"grpc":{"service":"shop.Reviews"}}"#),
-                "upstreams.app.readinessProbe.grpc: not supported yet",
-            ),
-            (
-                with_upstream(r#""readinessProbe":{}"#),
-                "upstreams.app.readinessProbe.httpGet: missing; allowed: an object such as {path: /healthz}",
-            ),
             (
                 with_breaker(r#""failOn":[]"#),
                 "upstreams.app.circuitBreaker.failOn: an empty list, so that nothing would be a failure; allowed: at least one word",
@@ -765,7 +659,7 @@ mod messages {
         );
         assert_eq!(
             problems(r#"{"name":"p","upstreams":{"a\u0000\n":{"cluster":"a"}}}"#),
-            [format!(r#"upstreams["a\0\n"]: a bad name for an upstream; allowed: {label}"#)]
+            [format!(r#"upstreams["a\0\n"]: a bad name; allowed: {label}"#)]
         );
     }
 

@@ -1,10 +1,9 @@
 //! `upstreams`: what a request may need, and how its readiness is learnt.
 
-use core::net::Ipv6Addr;
 use core::time::Duration;
 
-use super::document::Node;
-use super::reader::{Fields, LABEL, Value, is_label};
+use super::check::Check;
+use super::reader::{Fields, Value, is_label};
 
 /// Which upstream of a policy; the place in [`super::Policy::upstreams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,33 +36,8 @@ impl Upstream {
     /// What knowledge of the upstream is about: what is reached, how it is asked, and whether it is watched at
     /// all. All else only says what follows from it.
     pub fn subject(&self) -> impl core::hash::Hash + '_ {
-        let asked = self.check.as_ref();
-        let asked = asked.map(|check| (&check.path, check.scheme, &check.authority, &check.headers));
-        (&self.cluster, asked, self.is_watched())
+        (&self.cluster, self.check.as_ref().map(|check| &check.call), self.is_watched())
     }
-}
-
-/// `readinessProbe`, in the terms and with the defaults of a Pod's.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Check {
-    /// The request's path, with its query.
-    pub path: String,
-    /// `http` or `https`: what the request says. Whether TLS is spoken is the cluster's own setting.
-    pub scheme: &'static str,
-    /// The `:authority` of the request.
-    pub authority: String,
-    /// Further headers, names in lower case.
-    pub headers: Vec<(String, String)>,
-    /// From the moment the upstream is first known to its first check. 0 to 1 h, default 0.
-    pub initial_delay: Duration,
-    /// From the start of one check to the start of the next. 100 ms to 1 h, default 10 s.
-    pub period: Duration,
-    /// How long an answer may take. 10 ms to 5 min, default 1 s.
-    pub timeout: Duration,
-    /// Consecutive failures that make it NotReady. 1 to 1,000, default 3.
-    pub failure_threshold: u32,
-    /// Consecutive successes that make it Ready. 1 to 1,000, default 1.
-    pub success_threshold: u32,
 }
 
 /// `circuitBreaker`: readiness from the traffic itself.
@@ -176,12 +150,11 @@ impl Upstream {
     }
 
     fn read(name: &str, value: &Value<'_>) -> Option<Self> {
-        if !is_label(name) {
-            value.problem::<()>(format!("a bad name for an upstream; allowed: {LABEL}"));
-        }
+        value.as_label(name);
         let fields = value.object(&["cluster", "readinessProbe", "circuitBreaker", "assume", "force"])?;
         let cluster = fields.require("cluster", "the name of an Envoy cluster").and_then(Value::header_value);
-        let check = fields.read("readinessProbe", None, |value| Check::read(name, value).map(Some));
+        let longest = cluster.unwrap_or_default().len();
+        let check = fields.read("readinessProbe", None, |value| Check::read(name, longest, value).map(Some));
         let breaker = fields.read("circuitBreaker", None, |value| Breaker::read(value).map(Some));
         let assume_ready =
             fields.read("assume", true, |value| value.choice(&[("ready", true), ("notReady", false)]));
@@ -205,115 +178,6 @@ impl Upstream {
             assume_ready: assume_ready?,
             guarded: false,
         })
-    }
-}
-
-impl Check {
-    fn read(upstream: &str, value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&[
-            "httpGet",
-            "grpc",
-            "tcpSocket",
-            "exec",
-            "initialDelaySeconds",
-            "periodSeconds",
-            "timeoutSeconds",
-            "failureThreshold",
-            "successThreshold",
-        ])?;
-        for key in ["tcpSocket", "exec"] {
-            if let Some(value) = fields.get(key) {
-                value.problem::<()>(
-                    "not supported: a filter can open no socket and start no process; allowed: httpGet",
-                );
-            }
-        }
-        fields.later("grpc", |value| {
-            let fields = value.object(&["service", "port"])?;
-            fields.get("service").and_then(Value::header_value);
-            fields.get("port").and_then(|port| port.integer(1..=65_535))
-        });
-        let get = match fields.get("httpGet") {
-            Some(get) => HttpGet::read(upstream, get),
-            None if ["grpc", "tcpSocket", "exec"].iter().any(|key| fields.get(key).is_some()) => None,
-            None => fields.require("httpGet", "an object such as {path: /healthz}").and(None),
-        };
-        let initial_delay = fields.read("initialDelaySeconds", ms(0), |value| value.seconds(ms(0)..=HOUR));
-        let period = fields.read("periodSeconds", 10 * SECOND, |value| value.seconds(ms(100)..=HOUR));
-        let timeout = fields.read("timeoutSeconds", SECOND, |value| value.seconds(ms(10)..=300 * SECOND));
-        let failure_threshold = fields.read("failureThreshold", 3, |value| value.integer(1..=1_000));
-        let success_threshold = fields.read("successThreshold", 1, |value| value.integer(1..=1_000));
-        let get = get?;
-        Some(Check {
-            path: get.path,
-            scheme: get.scheme,
-            authority: get.authority,
-            headers: get.headers,
-            initial_delay: initial_delay?,
-            period: period?,
-            timeout: timeout?,
-            failure_threshold: failure_threshold?,
-            success_threshold: success_threshold?,
-        })
-    }
-}
-
-/// `httpGet`, as in a Pod.
-struct HttpGet {
-    path: String,
-    scheme: &'static str,
-    authority: String,
-    headers: Vec<(String, String)>,
-}
-
-impl HttpGet {
-    fn read(upstream: &str, value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["path", "port", "host", "scheme", "httpHeaders"])?;
-        let path = fields.read("path", "/", |value| {
-            let text = value.text()?;
-            let clean = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
-            clean.then_some(text).or_else(|| value.refuse("a path that starts with \"/\", in visible ASCII"))
-        });
-        let scheme =
-            fields.read("scheme", "http", |value| value.choice(&[("HTTP", "http"), ("HTTPS", "https")]));
-        let host = fields.read("host", upstream.to_owned(), |value| {
-            let text = value.text()?;
-            let clean = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
-            let host = match text.parse::<Ipv6Addr>() {
-                Ok(_) => format!("[{text}]"),
-                Err(_) => text.to_owned(),
-            };
-            clean.then_some(host).or_else(|| value.refuse("a host name or address"))
-        });
-        let port = fields.read("port", None, |value| match value.node() {
-            Node::Text(_) => {
-                value.refuse("a number from 1 to 65535, as a filter does not know a Pod's port names")
-            }
-            _ => value.integer(1..=65_535).map(Some),
-        });
-        let headers = fields.each("httpHeaders", |value| {
-            let fields = value.object(&["name", "value"])?;
-            let name = fields.require("name", "a header name").and_then(|value| {
-                // The host is the policy's to say; what else frames a message is the proxy's.
-                let name = value.header_name(false)?;
-                if name == "host" { Some(name) } else { value.header_name(true) }
-            });
-            let text = fields.require("value", "a header value").and_then(Value::header_value);
-            Some((name?, text?.to_owned()))
-        });
-        let headers = headers?;
-        if let Some(value) = fields.get("httpHeaders") {
-            value.headers_at_most(headers.len());
-        }
-        // As with the kubelet, a Host header names the host.
-        let named = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.clone());
-        let authority = match (named, port?) {
-            (Some(host), _) => host,
-            (None, Some(port)) => format!("{}:{port}", host?),
-            (None, None) => host?,
-        };
-        let headers = headers.into_iter().filter(|(name, _)| name != "host").collect();
-        Some(HttpGet { path: path?.to_owned(), scheme: scheme?, authority, headers })
     }
 }
 

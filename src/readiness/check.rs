@@ -1,12 +1,17 @@
 //! Active checks: when the next one is due, and what the last ones said.
 
+pub mod grpc;
+pub mod redirect;
+
 use core::fmt;
+use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::State;
-use crate::policy::upstream::Check;
-use crate::time::Time;
+use super::{Phase, State};
+use crate::policy::check::{Check, HttpGet};
+use crate::time::{Time, millis};
+use redirect::Target;
 
 /// Consecutive results, as the kubelet counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,11 +22,28 @@ pub struct Checks {
     pub failed: u32,
     /// When the last one was started.
     pub started: Option<Time>,
+    /// When one was last answered, well or badly.
+    pub heard: Option<Time>,
     /// Whether the last one could not be sent: known to all, so that it is said once.
     pub unsent: bool,
+    /// When a request last needed the upstream, to within a part of a period.
+    needed: Option<Time>,
+    /// Where in its jitter the next one lies: a share of the whole, in parts of 65,536.
+    spread: u16,
 }
 
 impl Checks {
+    /// Nothing known yet. `random` spreads the first check.
+    pub fn new(random: u64) -> Self {
+        Self { spread: spread(random), ..Self::default() }
+    }
+
+    /// Notes that a check starts now. `random` spreads the next one.
+    pub fn start(&mut self, now: Time, random: u64) {
+        self.started = Some(now);
+        self.spread = spread(random);
+    }
+
     /// Takes one result.
     pub fn record(&mut self, result: Result<(), CheckFailure>) {
         let (up, down) = match result {
@@ -31,6 +53,29 @@ impl Checks {
         *up = up.saturating_add(1);
         *down = 0;
     }
+
+    /// Notes that a request needs the upstream now. Not each time: it is known well enough if it was noted
+    /// within the last quarter of the shortest period.
+    pub fn need(&mut self, check: &Check, now: Time) {
+        if check.periods.idle == check.periods.ready {
+            return;
+        }
+        let lately = |noted: Time| !now.is_due(noted, noted + check.periods.shortest() / 4);
+        if !self.needed.is_some_and(lately) {
+            self.needed = Some(now);
+        }
+    }
+
+    /// The part of `jitter` that falls to the next check.
+    fn jitter(&self, jitter: Duration) -> Duration {
+        let share = (u128::from(millis(jitter)) * u128::from(self.spread)) >> u16::BITS;
+        Duration::from_millis(u64::try_from(share).unwrap_or(u64::MAX))
+    }
+}
+
+/// The top 16 bits.
+fn spread(random: u64) -> u16 {
+    u16::try_from(random >> 48).unwrap_or_default()
 }
 
 /// How a check failed.
@@ -44,6 +89,12 @@ pub enum CheckFailure {
     TimedOut,
     /// The answer broke off, or was larger than the proxy buffers.
     Broken,
+    /// Redirected more often than the kubelet follows, or to what is no address.
+    Redirected,
+    /// The gRPC call ended with this grpc-status.
+    GrpcStatus(u32),
+    /// The gRPC service says that it is not serving, with this of the protocol's `ServingStatus`.
+    NotServing(u32),
 }
 
 impl fmt::Display for CheckFailure {
@@ -53,58 +104,129 @@ impl fmt::Display for CheckFailure {
             CheckFailure::Unreachable => f.write_str("could not be reached"),
             CheckFailure::TimedOut => f.write_str("no answer in time"),
             CheckFailure::Broken => f.write_str("the answer broke off"),
+            CheckFailure::Redirected => f.write_str("redirected too often, or to no address"),
+            CheckFailure::GrpcStatus(status) => write!(f, "grpc-status {status}"),
+            CheckFailure::NotServing(2) => f.write_str("NOT_SERVING"),
+            CheckFailure::NotServing(status) => write!(f, "not serving: serving status {status}"),
         }
     }
 }
 
-/// What an HTTP answer to a check says.
+/// What is to be done about an HTTP answer to a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is a result.
+    Result(Result<(), CheckFailure>),
+    /// It sends the check on, within the same timeout.
+    Follow(Target),
+}
+
+/// An HTTP answer to a check.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'a> {
+    /// Its status; none where it broke off.
+    pub status: Option<u16>,
+    /// Whether the upstream sent it. Tells its own 503 or 504 from the one that the proxy makes up when there
+    /// is no connection, or no answer in time.
+    pub from_upstream: bool,
+    /// Its `location`.
+    pub location: Option<&'a [u8]>,
+}
+
+/// Judges the answer to a check that has been redirected `redirects` times so far, last to `target`.
 ///
-/// The status rule is the kubelet's: 200 to 399 passes. `from_upstream` tells an upstream's own 503 or 504
-/// from the one that the proxy makes up when there is no connection, or no answer in time.
-pub fn judge(status: Option<u16>, from_upstream: bool) -> Result<(), CheckFailure> {
-    match status {
-        Some(200..=399) => Ok(()),
-        Some(503) if !from_upstream => Err(CheckFailure::Unreachable),
-        Some(504) if !from_upstream => Err(CheckFailure::TimedOut),
-        Some(status) => Err(CheckFailure::Status(status)),
-        None => Err(CheckFailure::Broken),
+/// The rule is the kubelet's: 200 to 399 passes, after redirects on the same host have been followed. Where
+/// the policy lists statuses, these pass and no others, and no redirect is followed.
+pub fn judge(get: &HttpGet, target: &Target, redirects: u32, response: Response<'_>) -> Answer {
+    let Some(status) = response.status else {
+        return Answer::Result(Err(CheckFailure::Broken));
+    };
+    if !response.from_upstream {
+        match status {
+            503 => return Answer::Result(Err(CheckFailure::Unreachable)),
+            504 => return Answer::Result(Err(CheckFailure::TimedOut)),
+            _ => {}
+        }
     }
+    let passes = match &get.expected {
+        Some(expected) => expected.iter().any(|range| range.contains(&status)),
+        None => {
+            if let (301 | 302 | 303 | 307 | 308, Some(location)) = (status, response.location) {
+                return redirect::follow(&get.authority, target, redirects, location);
+            }
+            (200..=399).contains(&status)
+        }
+    };
+    Answer::Result(if passes { Ok(()) } else { Err(CheckFailure::Status(status)) })
 }
 
 /// Whether the next check is due at `now`, or comes due within the half tick that `slack` is: waiting for
 /// the next tick would then miss by more.
-pub fn is_due(state: &State, check: &Check, now: Time, slack: core::time::Duration) -> bool {
+pub fn is_due(state: &State, check: &Check, now: Time, slack: Duration) -> bool {
     let soon = now + slack;
-    let ready_for_first = soon.is_due(state.known_since, state.known_since + check.initial_delay);
-    let next = state.checks.started.is_none_or(|started| soon.is_due(started, started + check.period));
-    ready_for_first && next
+    let checks = &state.checks;
+    let Some(started) = checks.started else {
+        let delay = check.initial_delay + checks.jitter(check.initial_jitter);
+        return soon.is_due(state.known_since, state.known_since + delay);
+    };
+    let period = period(state, check, now);
+    let jitter = checks.jitter(period * check.jitter_percent / 100);
+    soon.is_due(started, started + period + jitter)
+}
+
+/// The period that holds now. The last results speak for a change: the edge's. Else by phase, and by whether
+/// anyone needs to know.
+fn period(state: &State, check: &Check, now: Time) -> Duration {
+    let (checks, periods) = (&state.checks, &check.periods);
+    let ready = state.phase == Phase::Ready;
+    let on_edge = if ready {
+        (1..check.failure_threshold).contains(&checks.failed)
+    } else {
+        (1..check.success_threshold).contains(&checks.passed)
+    };
+    let used = checks.needed.unwrap_or(state.known_since);
+    match ready {
+        _ if on_edge => periods.edge,
+        false => periods.not_ready,
+        true if now.is_due(used, used + periods.idle) => periods.idle,
+        true => periods.ready,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
-
     use super::*;
     use crate::policy::Policy;
+    use crate::policy::upstream::Upstream;
+    use crate::readiness::Reason;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// A state first known at 100 s, with its check: every 10 s after a delay of 5 s.
-    fn state(started: Option<u64>) -> (State, Check) {
-        let text = br#"{"name":"p","upstreams":{"a":{"cluster":"a","readinessProbe":
-            {"httpGet":{},"initialDelaySeconds":5,"periodSeconds":10}}}}"#;
-        let upstream = Policy::from_json(text).unwrap().upstreams.remove(0);
-        let mut state = State::new(&upstream, Time::from_millis(100_000));
-        state.checks.started = started.map(Time::from_millis);
-        (state, upstream.check.unwrap())
+    /// An upstream with these fields in its check, first known at 100 s. `random` is for its jitter.
+    fn state(fields: &str, random: u64) -> (State, Upstream) {
+        let text = format!(
+            r#"{{"name":"p","upstreams":{{"a":{{"cluster":"a","readinessProbe":{{"httpGet":{{}},{fields}}}}}}}}}"#
+        );
+        let upstream = Policy::from_json(text.as_bytes()).unwrap().upstreams.remove(0);
+        (State::new(&upstream, Time::from_millis(100_000), random), upstream)
     }
 
-    /// Whether a check is due, by the time in milliseconds.
+    /// When the next check falls due, in milliseconds after `from`, which is in milliseconds, too.
+    fn due_after(state: &State, upstream: &Upstream, from: u64) -> u64 {
+        let check = upstream.check.as_ref().unwrap();
+        let due = |millis: &u64| is_due(state, check, Time::from_millis(from + millis), Duration::ZERO);
+        (0..4_000_000).step_by(50).find(due).unwrap()
+    }
+
+    const PLAIN: &str = r#""initialDelaySeconds":5,"periodSeconds":10"#;
+
+    /// Whether a check is due that was last started then, by the time in milliseconds.
     fn due(started: Option<u64>, now: u64, slack: Duration) -> bool {
-        let (state, check) = state(started);
-        is_due(&state, &check, Time::from_millis(now), slack)
+        let (mut state, upstream) = state(PLAIN, 0);
+        state.checks.started = started.map(Time::from_millis);
+        is_due(&state, upstream.check.as_ref().unwrap(), Time::from_millis(now), slack)
     }
 
     #[test]
@@ -134,22 +256,122 @@ mod tests {
     }
 
     #[test]
+    fn jitter_is_added_to_the_first_delay_and_to_each_period() {
+        let fields =
+            r#""initialDelaySeconds":5,"initialJitterSeconds":4,"periodSeconds":10,"jitterPercent":20"#;
+        for (random, first, next) in [(0, 5_000, 10_000), (1 << 63, 7_000, 11_000), (u64::MAX, 9_000, 12_000)]
+        {
+            let (mut state, upstream) = state(fields, random);
+            assert_eq!(due_after(&state, &upstream, 100_000), first);
+            state.checks.start(Time::from_millis(200_000), random);
+            assert_eq!(due_after(&state, &upstream, 200_000), next);
+        }
+    }
+
+    #[test]
+    fn a_period_is_that_of_the_edge_of_a_change_of_phase_or_of_an_idle_time() {
+        let fields = r#""periodSeconds":10,"notReadyPeriodSeconds":2,"edgePeriodSeconds":1,"idlePeriodSeconds":60,
+            "failureThreshold":2,"successThreshold":2"#;
+        let (mut state, upstream) = state(fields, 0);
+        let check = upstream.check.clone().unwrap();
+        let start = |state: &mut State, at: u64| state.checks.start(Time::from_millis(at), 0);
+        let take = |state: &mut State, at: u64, result| {
+            let generation = state.generation;
+            state.checked(&upstream, Time::from_millis(at), generation, result);
+        };
+        start(&mut state, 100_000);
+        assert_eq!(due_after(&state, &upstream, 100_000), 10_000);
+        take(&mut state, 100_000, Err(CheckFailure::Broken));
+        assert_eq!(due_after(&state, &upstream, 100_000), 1_000);
+        take(&mut state, 100_000, Err(CheckFailure::Broken));
+        assert_eq!(state.reason, Reason::CheckFailed(CheckFailure::Broken));
+        assert_eq!(due_after(&state, &upstream, 100_000), 2_000);
+        take(&mut state, 100_000, Ok(()));
+        assert_eq!(due_after(&state, &upstream, 100_000), 1_000);
+        take(&mut state, 100_000, Ok(()));
+        assert_eq!(due_after(&state, &upstream, 100_000), 10_000);
+        // Nobody has needed it for a minute.
+        start(&mut state, 165_000);
+        assert_eq!(due_after(&state, &upstream, 165_000), 60_000);
+        state.checks.need(&check, Time::from_millis(166_000));
+        assert_eq!(due_after(&state, &upstream, 166_000), 9_000);
+    }
+
+    #[test]
+    fn that_a_request_needs_it_is_noted_now_and_then() {
+        let (mut state, upstream) = state(r#""periodSeconds":10,"idlePeriodSeconds":60"#, 0);
+        let check = upstream.check.unwrap();
+        let mut needed_at = |millis| {
+            state.checks.need(&check, Time::from_millis(millis));
+            state.checks.needed
+        };
+        assert_eq!(needed_at(1_000), Some(Time::from_millis(1_000)));
+        assert_eq!(needed_at(3_499), Some(Time::from_millis(1_000)));
+        assert_eq!(needed_at(3_500), Some(Time::from_millis(3_500)));
+    }
+
+    /// What the answer comes to, for a check with these fields.
+    fn judged(fields: &str, status: Option<u16>, from_upstream: bool, location: Option<&str>) -> Answer {
+        let (_, upstream) = state(fields, 0);
+        let check = upstream.check.unwrap();
+        let location = location.map(str::as_bytes);
+        let target = Target::first(check.get());
+        judge(check.get(), &target, 0, Response { status, from_upstream, location })
+    }
+
+    fn result(status: Option<u16>, from_upstream: bool) -> Result<(), CheckFailure> {
+        match judged(PLAIN, status, from_upstream, None) {
+            Answer::Result(result) => result,
+            Answer::Follow(target) => panic!("{target:?}"),
+        }
+    }
+
+    #[test]
     fn the_status_decides_as_with_the_kubelet() {
         for status in [200, 204, 301, 302, 399] {
-            assert_eq!(judge(Some(status), true), Ok(()), "{status}");
+            assert_eq!(result(Some(status), true), Ok(()), "{status}");
         }
         for status in [100, 199, 400, 404, 429, 500, 503, 504, 599] {
-            assert_eq!(judge(Some(status), true), Err(CheckFailure::Status(status)), "{status}");
+            assert_eq!(result(Some(status), true), Err(CheckFailure::Status(status)), "{status}");
+        }
+    }
+
+    #[test]
+    fn expected_statuses_replace_that_rule_and_nothing_is_followed() {
+        let fields = r#""expectedStatuses":[404,{"start":200,"end":202}]"#;
+        for (status, passes) in
+            [(200, true), (201, true), (202, false), (302, false), (404, true), (503, false)]
+        {
+            let expected = if passes { Ok(()) } else { Err(CheckFailure::Status(status)) };
+            assert_eq!(
+                judged(fields, Some(status), true, Some("/there")),
+                Answer::Result(expected),
+                "{status}"
+            );
+        }
+        let unreachable = Answer::Result(Err(CheckFailure::Unreachable));
+        assert_eq!(judged(r#""expectedStatuses":[503]"#, Some(503), false, None), unreachable);
+    }
+
+    #[test]
+    fn a_redirect_is_followed_where_it_says_where_to() {
+        for status in [301, 302, 303, 307, 308] {
+            let followed = judged(PLAIN, Some(status), true, Some("/there"));
+            assert!(matches!(&followed, Answer::Follow(target) if target.path == "/there"), "{followed:?}");
+            assert_eq!(judged(PLAIN, Some(status), true, None), Answer::Result(Ok(())));
+        }
+        for status in [300, 304] {
+            assert_eq!(judged(PLAIN, Some(status), true, Some("/there")), Answer::Result(Ok(())));
         }
     }
 
     #[test]
     fn what_the_proxy_makes_up_is_told_from_what_the_upstream_says() {
-        assert_eq!(judge(Some(503), false), Err(CheckFailure::Unreachable));
-        assert_eq!(judge(Some(504), false), Err(CheckFailure::TimedOut));
-        assert_eq!(judge(Some(500), false), Err(CheckFailure::Status(500)));
-        assert_eq!(judge(None, false), Err(CheckFailure::Broken));
-        assert_eq!(judge(None, true), Err(CheckFailure::Broken));
+        assert_eq!(result(Some(503), false), Err(CheckFailure::Unreachable));
+        assert_eq!(result(Some(504), false), Err(CheckFailure::TimedOut));
+        assert_eq!(result(Some(500), false), Err(CheckFailure::Status(500)));
+        assert_eq!(result(None, false), Err(CheckFailure::Broken));
+        assert_eq!(result(None, true), Err(CheckFailure::Broken));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 use core::time::Duration;
 
 use super::*;
-use crate::policy::upstream::{Check, FailOn, Trial};
+use crate::policy::check::Check;
+use crate::policy::upstream::{FailOn, Trial};
 use Verdict::{Failure, Ignored, Success};
+
+mod kubelet;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DOWN: Result<(), CheckFailure> = Err(CheckFailure::Status(500));
@@ -20,17 +23,7 @@ fn bare() -> Upstream {
 
 /// Checked, with these thresholds.
 fn checked(failures: u32, successes: u32) -> Upstream {
-    let check = Check {
-        path: "/".into(),
-        scheme: "http",
-        authority: "app".into(),
-        headers: Vec::new(),
-        initial_delay: Duration::ZERO,
-        period: SECOND,
-        timeout: SECOND,
-        failure_threshold: failures,
-        success_threshold: successes,
-    };
+    let check = Check { failure_threshold: failures, success_threshold: successes, ..Check::every(SECOND) };
     Upstream { check: Some(check), ..bare() }
 }
 
@@ -62,7 +55,7 @@ struct Bench {
 impl Bench {
     fn new(upstream: Upstream) -> Self {
         let now = Time::from_millis(1_000_000);
-        Bench { state: State::new(&upstream, now), upstream, now, random: 0, ids: 0 }
+        Bench { state: State::new(&upstream, now, 0), upstream, now, random: 0, ids: 0 }
     }
 
     /// A bench whose upstream has just tripped.
@@ -220,6 +213,16 @@ mod checks {
         let generation = bench.state.generation;
         assert_eq!((bench.check(DOWN), bench.check(DOWN)), (None, None));
         assert_eq!(bench.state.generation, generation);
+    }
+
+    #[test]
+    fn that_bear_out_an_assumption_give_it_their_reason_once() {
+        let mut bench = Bench::new(Upstream { assume_ready: false, ..checked(2, 1) });
+        assert_eq!(bench.check(DOWN), None);
+        let reason = Reason::CheckFailed(CheckFailure::Status(500));
+        assert_eq!(bench.check(DOWN), moved("not-ready", "not-ready", reason));
+        assert_eq!((bench.check(DOWN), bench.state.reason), (None, reason));
+        assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
     }
 
     #[test]

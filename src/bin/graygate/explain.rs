@@ -1,19 +1,23 @@
 //! `graygate explain`: what the filter would decide for a request, and why.
 
+use core::net::SocketAddr;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use graygate::engine::Edit;
 use graygate::engine::{self, Action, Assignment, Decision};
+use graygate::lifecycle::Lifecycle;
 use graygate::policy::Policy;
 use graygate::policy::release::Key;
 use graygate::policy::upstream::UpstreamId;
-use graygate::readiness::{Permit, Readiness, Reason, Standing};
+use graygate::readiness::{Knowledge, Permit, Readiness, Reason, Standing};
 use graygate::release::{self, Rotation};
-use graygate::reply::Cause;
+use graygate::reply::{Asked, Cause, Reply};
 use graygate::request::Request;
+use graygate::time::Time;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -37,12 +41,16 @@ pub struct Arguments {
     /// A request header, as NAME=VALUE; may be repeated
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// Where the request comes from, as ADDRESS:PORT; the port is 0 where the proxy takes the address from a
+    /// header
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:50000")]
+    source: SocketAddr,
     /// An upstream that is not Ready; may be repeated. The others are as the policy assumes them.
     #[arg(long, value_name = "UPSTREAM")]
     not_ready: Vec<String>,
     /// Explain each of these requests instead, one JSON object per line:
-    /// {"method", "path", "authority", "headers": {NAME: VALUE}}; "-" is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "method", "authority", "headers"])]
+    /// {"method", "path", "authority", "source", "headers": {NAME: VALUE}}; "-" is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "method", "authority", "source", "headers"])]
     requests: Option<PathBuf>,
     /// Print one JSON object per request
     #[arg(long)]
@@ -64,6 +72,8 @@ struct Question {
     path: String,
     #[serde(default = "localhost")]
     authority: String,
+    #[serde(default = "loopback")]
+    source: SocketAddr,
     #[serde(default)]
     headers: BTreeMap<String, String>,
 }
@@ -74,6 +84,10 @@ fn get() -> String {
 
 fn root() -> String {
     "/".to_owned()
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 50_000))
 }
 
 fn localhost() -> String {
@@ -90,6 +104,10 @@ impl Request for Question {
             name => self.headers.get(name)?,
         };
         Some(Cow::Borrowed(value.as_bytes()))
+    }
+
+    fn source(&self) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Owned(self.source.to_string().into_bytes()))
     }
 }
 
@@ -111,6 +129,20 @@ impl Readiness for Assumed<'_> {
 
     fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
         None
+    }
+
+    fn knowledge(&self, id: UpstreamId) -> Knowledge {
+        // As though each had been checked just now.
+        let standing = self.standing(id);
+        Knowledge { standing, heard: Some(self.now()), proven: standing == Standing::Ready }
+    }
+
+    fn lifecycle(&self) -> Lifecycle {
+        Lifecycle { started: true, draining: false }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_millis(0)
     }
 }
 
@@ -142,6 +174,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             method: arguments.method.clone(),
             path: arguments.path.clone(),
             authority: arguments.authority.clone(),
+            source: arguments.source,
             headers: firsts(arguments.headers.clone()),
         }),
         Some(file) => {
@@ -210,23 +243,32 @@ fn to_json(policy: &Policy, decision: &Decision<'_>) -> Value {
             })
         })
         .collect();
-    match &decision.action {
-        Action::Forward(edits) => {
-            let set: BTreeMap<_, _> =
-                edits.iter().filter_map(|edit| Some((edit.header, edit.value?))).collect();
-            let remove: Vec<_> =
-                edits.iter().filter(|edit| edit.value.is_none()).map(|edit| edit.header).collect();
-            json!({"action": "forward", "set": set, "remove": remove, "assignments": assignments})
-        }
-        Action::Reply(reply) => {
-            let headers: BTreeMap<_, _> = reply.headers.iter().map(|(name, value)| (name, value)).collect();
-            let (status, details) = (reply.status, &reply.details);
-            json!({
-                "action": "reply", "status": status, "headers": headers, "body": reply.body,
-                "details": details, "assignments": assignments,
-            })
-        }
+    let mut answer = match &decision.action {
+        Action::Forward(edits) => edited("forward", edits),
+        Action::PassThrough { edits, .. } => edited("pass through", edits),
+        Action::GrpcCheck { edits, .. } => edited("grpc health check", edits),
+        Action::Reply(reply) => replied("reply", reply),
+        Action::Drain { draining: true, reply } => replied("drain", reply),
+        Action::Drain { draining: false, reply } => replied("stop draining", reply),
+    };
+    if let Value::Object(fields) = &mut answer {
+        fields.insert("assignments".to_owned(), Value::Array(assignments));
     }
+    answer
+}
+
+fn edited(action: &str, edits: &[Edit<'_>]) -> Value {
+    let set: BTreeMap<_, _> = edits.iter().filter_map(|edit| Some((edit.header, edit.value?))).collect();
+    let remove: Vec<_> = edits.iter().filter(|edit| edit.value.is_none()).map(|edit| edit.header).collect();
+    json!({"action": action, "set": set, "remove": remove})
+}
+
+fn replied(action: &str, reply: &Reply) -> Value {
+    let headers: BTreeMap<_, _> = reply.headers.iter().map(|(name, value)| (name, value)).collect();
+    let body = String::from_utf8_lossy(&reply.body);
+    json!({
+        "action": action, "status": reply.status, "headers": headers, "body": body, "details": reply.details,
+    })
 }
 
 fn to_text(
@@ -252,34 +294,54 @@ fn to_text(
             writeln!(out, "          {version} (fallback): the upstream of {wanted} is not ready")?;
         }
     }
-    match &decision.action {
-        Action::Forward(edits) => {
-            writeln!(out, "decision  forward")?;
-            for edit in edits {
-                match edit.value {
-                    Some(value) => writeln!(out, "          with {}: {value}", edit.header)?,
-                    None => writeln!(out, "          without {}, which is not to be trusted", edit.header)?,
-                }
-            }
+    let (words, edits, reply) = match &decision.action {
+        Action::Forward(edits) => ("forward".to_owned(), edits.as_slice(), None),
+        Action::PassThrough { edits, .. } => {
+            ("answer with what the app last said, or forward".to_owned(), edits.as_slice(), None)
+        }
+        Action::GrpcCheck { edits, .. } => {
+            ("forward, and answer as gRPC health check".to_owned(), edits.as_slice(), None)
         }
         Action::Reply(reply) => {
-            let why = match reply.cause {
-                Cause::Probe { kind, .. } => format!("the {} probe", kind.name()),
-                Cause::Gate { upstream, reason } => {
-                    let name = policy.upstream(upstream).map_or("", |upstream| &upstream.name);
-                    format!("the gate on upstream {name}, which is not ready: {reason}")
-                }
-            };
-            writeln!(out, "decision  reply {}: {why}", reply.status)?;
-            for (name, value) in &reply.headers {
-                writeln!(out, "          {name}: {value}")?;
-            }
-            for line in reply.body.lines() {
-                writeln!(out, "          {line}")?;
-            }
+            (format!("reply {}: {}", reply.status, why(policy, reply)), &[][..], Some(reply))
+        }
+        Action::Drain { draining, reply } => {
+            let order = if *draining { "drain" } else { "stop draining" };
+            (format!("{order}, then reply {}", reply.status), &[][..], Some(reply))
+        }
+    };
+    writeln!(out, "decision  {words}")?;
+    for edit in edits {
+        match edit.value {
+            Some(value) => writeln!(out, "          with {}: {value}", edit.header)?,
+            None => writeln!(out, "          without {}, which is not to be trusted", edit.header)?,
+        }
+    }
+    if let Some(reply) = reply {
+        for (name, value) in &reply.headers {
+            writeln!(out, "          {name}: {value}")?;
+        }
+        for line in String::from_utf8_lossy(&reply.body).lines() {
+            writeln!(out, "          {line}")?;
         }
     }
     Ok(())
+}
+
+/// What a reply is to.
+fn why(policy: &Policy, reply: &Reply) -> String {
+    match reply.cause {
+        Cause::Probe { asked: Asked::Endpoint(place), .. } => {
+            let name = policy.probes.endpoints.get(place).map_or("", |probe| &probe.name);
+            format!("the {name} probe")
+        }
+        Cause::Probe { asked: Asked::Drain, .. } => "the drain switch".to_owned(),
+        Cause::Probe { asked: Asked::Grpc, .. } => "gRPC's health service".to_owned(),
+        Cause::Gate { upstream, reason } => {
+            let name = policy.upstream(upstream).map_or("", |upstream| &upstream.name);
+            format!("the gate on upstream {name}, which is not ready: {reason}")
+        }
+    }
 }
 
 /// The buckets of the version that an assignment wants.

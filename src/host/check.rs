@@ -1,0 +1,170 @@
+//! Active checks under way: callouts of one root, from the first request to the result.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, MapType, Status};
+
+use super::{abi, stream};
+use crate::policy::check::{Call, Check, HttpGet};
+use crate::policy::upstream::{Upstream, UpstreamId};
+use crate::readiness::check::redirect::Target;
+use crate::readiness::check::{self, Answer, CheckFailure, Response, grpc};
+use crate::time::Time;
+
+/// How long after its timeout a check is given up whose end the proxy did not report.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The checks under way, by the callout's token. The two kinds of callout number theirs apart.
+#[derive(Default)]
+pub struct Checks(HashMap<(Kind, u32), Underway>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Http,
+    Grpc,
+}
+
+/// One check.
+struct Underway {
+    upstream: UpstreamId,
+    /// The generation of the state that it was started in.
+    generation: u32,
+    started: Time,
+    until: Time,
+    target: Option<Target>,
+    redirects: u32,
+}
+
+/// The result of a check.
+pub struct Finished {
+    /// Of which upstream.
+    pub upstream: UpstreamId,
+    /// The generation of the state that it was started in.
+    pub generation: u32,
+    /// What it came to.
+    pub result: Result<(), CheckFailure>,
+}
+
+impl Checks {
+    /// Whether a check of the upstream is under way.
+    pub fn busy(&mut self, id: UpstreamId, now: Time) -> bool {
+        self.0.retain(|_, check| !now.is_due(check.started, check.until + GRACE));
+        self.0.values().any(|check| check.upstream == id)
+    }
+
+    /// Starts a check of the upstream, or says why the proxy does not take it.
+    pub fn start(
+        &mut self,
+        id: UpstreamId,
+        upstream: &Upstream,
+        check: &Check,
+        generation: u32,
+        now: Time,
+    ) -> Result<(), Status> {
+        let (kind, token, target) = match &check.call {
+            Call::Http(get) => {
+                let target = Target::first(get);
+                (Kind::Http, ask(get, &target, &upstream.cluster, check.timeout)?, Some(target))
+            }
+            Call::Grpc(health) => {
+                let service =
+                    grpc::service(&upstream.cluster, &health.authority).ok_or(Status::BadArgument)?;
+                let request = grpc::request(&health.service);
+                let token = hostcalls::dispatch_grpc_call(
+                    &service,
+                    grpc::SERVICE,
+                    grpc::METHOD,
+                    Vec::new(),
+                    Some(&request),
+                    check.timeout,
+                )?;
+                (Kind::Grpc, token, None)
+            }
+        };
+        let until = now + check.timeout;
+        let check = Underway { upstream: id, generation, started: now, until, target, redirects: 0 };
+        self.0.insert((kind, token), check);
+        Ok(())
+    }
+
+    /// Takes the end of an HTTP callout; `asked` says what of an upstream is asked, and of which cluster. A
+    /// redirect that is followed is no end of its check.
+    pub fn answered<'p>(
+        &mut self,
+        token: u32,
+        headers: usize,
+        now: Time,
+        asked: impl Fn(UpstreamId) -> Option<(&'p str, &'p HttpGet)>,
+    ) -> Option<Finished> {
+        let check = self.0.remove(&(Kind::Http, token))?;
+        let (Some(target), Some((cluster, get))) = (&check.target, asked(check.upstream)) else {
+            return None;
+        };
+        // With no headers there is no map to ask, and asking would end the VM.
+        let header = |name| match headers {
+            0 => None,
+            _ => hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, name).ok()?,
+        };
+        let location = header("location");
+        let response = Response {
+            status: if headers == 0 { None } else { stream::status(MapType::HttpCallResponseHeaders) },
+            // The router adds this header to every answer of an upstream, and to none of its own.
+            from_upstream: header("x-envoy-upstream-service-time").is_some(),
+            location: location.as_deref(),
+        };
+        match check::judge(get, target, check.redirects, response) {
+            Answer::Result(result) => Some(check.finished(result)),
+            Answer::Follow(_) if now.is_due(check.started, check.until) => {
+                Some(check.finished(Err(CheckFailure::TimedOut)))
+            }
+            Answer::Follow(next) => {
+                let left = check.until.since(now);
+                match ask(get, &next, cluster, left) {
+                    Ok(token) => {
+                        let redirects = check.redirects + 1;
+                        self.0
+                            .insert((Kind::Http, token), Underway { target: Some(next), redirects, ..check });
+                        None
+                    }
+                    // Its first request got through, so the upstream has lost its hosts since.
+                    Err(_) => Some(check.finished(Err(CheckFailure::Unreachable))),
+                }
+            }
+        }
+    }
+
+    /// Takes the end of a gRPC callout.
+    pub fn ended(&mut self, token: u32, status: u32, size: usize) -> Option<Finished> {
+        let check = self.0.remove(&(Kind::Grpc, token))?;
+        let message = match status {
+            0 if size > 0 => hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten(),
+            _ => None,
+        };
+        let words = if status == 0 { Vec::new() } else { abi::grpc_words() };
+        let result = grpc::judge(status, &String::from_utf8_lossy(&words), &message.unwrap_or_default());
+        Some(check.finished(result))
+    }
+}
+
+impl Underway {
+    fn finished(&self, result: Result<(), CheckFailure>) -> Finished {
+        Finished { upstream: self.upstream, generation: self.generation, result }
+    }
+}
+
+/// Sends one request of an HTTP check.
+fn ask(get: &HttpGet, target: &Target, cluster: &str, timeout: Duration) -> Result<u32, Status> {
+    let mut headers = vec![
+        (":method", get.method),
+        (":scheme", target.scheme.as_str()),
+        (":path", target.path.as_str()),
+        (":authority", target.authority.as_str()),
+    ];
+    headers.extend(get.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    if !get.headers.iter().any(|(name, _)| name == "user-agent") {
+        headers.push(("user-agent", concat!("graygate/", env!("CARGO_PKG_VERSION"))));
+    }
+    hostcalls::dispatch_http_call(cluster, headers, None, Vec::new(), timeout)
+}

@@ -1,0 +1,329 @@
+//! `readinessProbe`: how an upstream is checked, in the terms and with the defaults of a Pod's.
+
+use core::net::Ipv6Addr;
+use core::ops::RangeInclusive;
+use core::time::Duration;
+
+use super::document::Node;
+use super::reader::{Fields, Value};
+
+/// How one upstream is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Check {
+    /// What is asked.
+    pub call: Call,
+    /// From the moment the upstream is first known to its first check. 0 to 1 h, default 0.
+    pub initial_delay: Duration,
+    /// Up to so much is added to that, at random, so that proxies which start together don't check together.
+    /// 0 to 1 h, default 0.
+    pub initial_jitter: Duration,
+    /// From the start of one check to the start of the next.
+    pub periods: Periods,
+    /// Up to this share of a period is added to it, at random. 0 to 100 %, default 0.
+    pub jitter_percent: u32,
+    /// How long an answer may take, redirects included. 10 ms to 5 min, default 1 s.
+    pub timeout: Duration,
+    /// Consecutive failures that make it NotReady. 1 to 1,000, default 3.
+    pub failure_threshold: u32,
+    /// Consecutive successes that make it Ready. 1 to 1,000, default 1.
+    pub success_threshold: u32,
+}
+
+impl Check {
+    /// The age from which on the last answer is stale, where the policy does not say: three times the
+    /// longest period, and a timeout.
+    pub fn stale_after(&self) -> Duration {
+        self.periods.longest() * 3 + self.timeout
+    }
+}
+
+/// The periods of a check, each 100 ms to 1 h. All are `periodSeconds` unless given, and that is 10 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Periods {
+    /// `periodSeconds`: while it is Ready.
+    pub ready: Duration,
+    /// `notReadyPeriodSeconds`: while it isn't.
+    pub not_ready: Duration,
+    /// `edgePeriodSeconds`: while the last results speak for a change, but too few of them.
+    pub edge: Duration,
+    /// `idlePeriodSeconds`: while it is Ready, and no request has needed it for as long.
+    pub idle: Duration,
+}
+
+impl Periods {
+    /// The shortest of them.
+    pub fn shortest(&self) -> Duration {
+        self.all().into_iter().fold(self.ready, Duration::min)
+    }
+
+    /// The longest of them.
+    pub fn longest(&self) -> Duration {
+        self.all().into_iter().fold(self.ready, Duration::max)
+    }
+
+    fn all(&self) -> [Duration; 4] {
+        [self.ready, self.not_ready, self.edge, self.idle]
+    }
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// `httpGet`.
+    Http(HttpGet),
+    /// `grpc`: `grpc.health.v1.Health/Check`.
+    Grpc(GrpcHealth),
+}
+
+/// `httpGet`, as in a Pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpGet {
+    /// `GET`, `HEAD` or `OPTIONS`: a check changes nothing. Default `GET`.
+    pub method: &'static str,
+    /// The request's path, with its query. Default `/`.
+    pub path: String,
+    /// `http` or `https`: what the request says. Whether TLS is spoken is the cluster's own setting.
+    pub scheme: &'static str,
+    /// The `:authority` of the request.
+    pub authority: String,
+    /// Further headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Statuses that pass, instead of the kubelet's rule.
+    pub expected: Option<Vec<RangeInclusive<u16>>>,
+}
+
+/// `grpc`, as in a Pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GrpcHealth {
+    /// The `:authority` of the request.
+    pub authority: String,
+    /// The service whose health is asked for. Empty, the default: the server's as a whole.
+    pub service: String,
+}
+
+/// The longest cluster name that a gRPC callout can be given, in bytes: the proxy takes the cluster as a
+/// protobuf message, the SDK takes that message as text, and a longer length in it would not be UTF-8.
+const GRPC_CLUSTER: usize = 125;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const SECOND: Duration = Duration::from_secs(1);
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+impl Check {
+    /// Reads the `readinessProbe` of `upstream`, whose cluster's name has so many bytes.
+    pub fn read(upstream: &str, cluster_length: usize, value: &Value<'_>) -> Option<Self> {
+        let fields = value.object(&[
+            "httpGet",
+            "grpc",
+            "tcpSocket",
+            "exec",
+            "expectedStatuses",
+            "initialDelaySeconds",
+            "initialJitterSeconds",
+            "periodSeconds",
+            "notReadyPeriodSeconds",
+            "edgePeriodSeconds",
+            "idlePeriodSeconds",
+            "jitterPercent",
+            "timeoutSeconds",
+            "failureThreshold",
+            "successThreshold",
+        ])?;
+        for key in ["tcpSocket", "exec"] {
+            if let Some(value) = fields.get(key) {
+                value.problem::<()>(
+                    "not supported: a filter can open no socket and start no process; allowed: httpGet, grpc",
+                );
+            }
+        }
+        let expected = fields.read("expectedStatuses", None, |value| read_statuses(value).map(Some));
+        let call = match (fields.get("httpGet"), fields.get("grpc")) {
+            (Some(_), Some(grpc)) => grpc.problem("given beside httpGet; allowed: one of httpGet, grpc"),
+            (Some(get), None) => {
+                let get = HttpGet::read(upstream, get);
+                get.and_then(|get| Some(Call::Http(HttpGet { expected: expected?, ..get })))
+            }
+            (None, Some(grpc)) => {
+                if let Some(statuses) = fields.get("expectedStatuses") {
+                    statuses.problem::<()>("a gRPC answer has no such status; allowed: beside httpGet");
+                }
+                if cluster_length > GRPC_CLUSTER {
+                    return grpc.problem(format!(
+                        "the name of the cluster has {cluster_length} bytes; allowed for a gRPC check: at most {GRPC_CLUSTER}"
+                    ));
+                }
+                GrpcHealth::read(upstream, grpc).map(Call::Grpc)
+            }
+            (None, None) if ["tcpSocket", "exec"].iter().any(|key| fields.get(key).is_some()) => None,
+            (None, None) => {
+                fields.require("httpGet", "an object such as {path: /healthz}, or grpc").and(None)
+            }
+        };
+        let span = |key, default, range: RangeInclusive<Duration>| {
+            fields.read(key, default, |value| value.seconds(range.clone()))
+        };
+        let initial_delay = span("initialDelaySeconds", ms(0), ms(0)..=HOUR);
+        let initial_jitter = span("initialJitterSeconds", ms(0), ms(0)..=HOUR);
+        let periods = read_periods(&fields);
+        let timeout = span("timeoutSeconds", SECOND, ms(10)..=300 * SECOND);
+        let jitter_percent = fields.read("jitterPercent", 0, |value| value.integer(0..=100));
+        let failure_threshold = fields.read("failureThreshold", 3, |value| value.integer(1..=1_000));
+        let success_threshold = fields.read("successThreshold", 1, |value| value.integer(1..=1_000));
+        Some(Check {
+            call: call?,
+            initial_delay: initial_delay?,
+            initial_jitter: initial_jitter?,
+            periods: periods?,
+            jitter_percent: jitter_percent?,
+            timeout: timeout?,
+            failure_threshold: failure_threshold?,
+            success_threshold: success_threshold?,
+        })
+    }
+}
+
+#[cfg(test)]
+impl Check {
+    /// `httpGet: {}` every `period`, answered within a second; all else as in a Pod.
+    pub fn every(period: Duration) -> Self {
+        let get = HttpGet {
+            method: "GET",
+            path: "/".into(),
+            scheme: "http",
+            authority: "app".into(),
+            headers: Vec::new(),
+            expected: None,
+        };
+        Check {
+            call: Call::Http(get),
+            initial_delay: Duration::ZERO,
+            initial_jitter: Duration::ZERO,
+            periods: Periods { ready: period, not_ready: period, edge: period, idle: period },
+            jitter_percent: 0,
+            timeout: SECOND,
+            failure_threshold: 3,
+            success_threshold: 1,
+        }
+    }
+
+    /// The HTTP request that it sends.
+    pub fn get(&self) -> &HttpGet {
+        match &self.call {
+            Call::Http(get) => get,
+            Call::Grpc(_) => panic!("a gRPC check"),
+        }
+    }
+}
+
+fn read_periods(fields: &Fields<'_>) -> Option<Periods> {
+    let period = |key, default| fields.read(key, default, |value| value.seconds(ms(100)..=HOUR));
+    let ready = period("periodSeconds", 10 * SECOND);
+    let [not_ready, edge, idle] = ["notReadyPeriodSeconds", "edgePeriodSeconds", "idlePeriodSeconds"]
+        .map(|key| period(key, ready.unwrap_or(SECOND)));
+    Some(Periods { ready: ready?, not_ready: not_ready?, edge: edge?, idle: idle? })
+}
+
+/// Statuses, each a number or, as Envoy writes a range, `{start: 200, end: 300}` without its end.
+fn read_statuses(value: &Value<'_>) -> Option<Vec<RangeInclusive<u16>>> {
+    let items = value.list()?;
+    if items.is_empty() {
+        return value.problem("an empty list, so that no check would pass; allowed: at least one status");
+    }
+    let status =
+        |value: &Value<'_>, range| value.integer(range).and_then(|status| u16::try_from(status).ok());
+    let read = |item: &Value<'_>| {
+        if !matches!(item.node(), Node::Object(_)) {
+            return status(item, 100..=599).map(|status| status..=status);
+        }
+        let fields = item.object(&["start", "end"])?;
+        let start =
+            fields.require("start", "a status such as 200").and_then(|value| status(value, 100..=599));
+        let end = fields.require("end", "a status such as 300").and_then(|value| status(value, 101..=600));
+        let (start, end) = (start?, end?);
+        if start >= end {
+            return item.problem(format!("{start} to before {end} is no status; allowed: start below end"));
+        }
+        Some(start..=end.saturating_sub(1))
+    };
+    Some(items.iter().filter_map(read).collect())
+}
+
+/// A `port`, for what stands in the request; where it connects is the cluster's setting.
+fn read_port(fields: &Fields<'_>) -> Option<Option<u32>> {
+    fields.read("port", None, |value| match value.node() {
+        Node::Text(_) => {
+            value.refuse("a number from 1 to 65535, as a filter does not know a Pod's port names")
+        }
+        _ => value.integer(1..=65_535).map(Some),
+    })
+}
+
+fn authority(host: String, port: Option<u32>) -> String {
+    match port {
+        Some(port) => format!("{host}:{port}"),
+        None => host,
+    }
+}
+
+impl HttpGet {
+    fn read(upstream: &str, value: &Value<'_>) -> Option<Self> {
+        let fields = value.object(&["method", "path", "port", "host", "scheme", "httpHeaders"])?;
+        let methods = ["GET", "HEAD", "OPTIONS"].map(|method| (method, method));
+        let method = fields.read("method", "GET", |value| value.choice(&methods));
+        let path = fields.read("path", "/", |value| {
+            let text = value.text()?;
+            let clean = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
+            clean.then_some(text).or_else(|| value.refuse("a path that starts with \"/\", in visible ASCII"))
+        });
+        let scheme =
+            fields.read("scheme", "http", |value| value.choice(&[("HTTP", "http"), ("HTTPS", "https")]));
+        let host = fields.read("host", upstream.to_owned(), |value| {
+            let text = value.text()?;
+            let clean = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
+            let host = match text.parse::<Ipv6Addr>() {
+                Ok(_) => format!("[{text}]"),
+                Err(_) => text.to_owned(),
+            };
+            clean.then_some(host).or_else(|| value.refuse("a host name or address"))
+        });
+        let port = read_port(&fields);
+        let headers = fields.each("httpHeaders", |value| {
+            let fields = value.object(&["name", "value"])?;
+            let name = fields.require("name", "a header name").and_then(|value| {
+                // The host is the policy's to say; what else frames a message is the proxy's.
+                let name = value.header_name(false)?;
+                if name == "host" { Some(name) } else { value.header_name(true) }
+            });
+            let text = fields.require("value", "a header value").and_then(Value::header_value);
+            Some((name?, text?.to_owned()))
+        });
+        let headers = headers?;
+        if let Some(value) = fields.get("httpHeaders") {
+            value.headers_at_most(headers.len());
+        }
+        // As with the kubelet, a Host header names the host.
+        let named = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.clone());
+        let authority = named.map_or_else(|| Some(authority(host?, port?)), Some);
+        let headers = headers.into_iter().filter(|(name, _)| name != "host").collect();
+        Some(HttpGet {
+            method: method?,
+            path: path?.to_owned(),
+            scheme: scheme?,
+            authority: authority?,
+            headers,
+            expected: None,
+        })
+    }
+}
+
+impl GrpcHealth {
+    fn read(upstream: &str, value: &Value<'_>) -> Option<Self> {
+        let fields = value.object(&["service", "port"])?;
+        let service = fields.read("service", "", Value::header_value);
+        let port = read_port(&fields);
+        Some(GrpcHealth { authority: authority(upstream.to_owned(), port?), service: service?.to_owned() })
+    }
+}

@@ -1,0 +1,156 @@
+//! `readinessProbe`.
+
+use super::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// The check of the only upstream.
+fn check(document: &str) -> Check {
+    compile(document).upstreams.remove(0).check.unwrap()
+}
+
+fn with_grpc(fields: &str) -> String {
+    with_upstream(&format!(r#""readinessProbe":{{"grpc":{{{fields}}}}}"#))
+}
+
+#[test]
+fn a_check_has_the_defaults_of_a_pods() {
+    let mut expected = Check::every(Duration::from_secs(10));
+    if let Call::Http(get) = &mut expected.call {
+        get.authority = "app:8080".into();
+    }
+    assert_eq!(check(&with_upstream(r#""readinessProbe":{"httpGet":{"port":8080}}"#)), expected);
+}
+
+#[test]
+fn numbers_may_be_floats_and_seconds_may_be_fractions() {
+    let check = check(&with_check(r#""periodSeconds":0.5,"failureThreshold":2.0"#));
+    assert_eq!((check.periods.ready, check.failure_threshold), (Duration::from_millis(500), 2));
+}
+
+#[test]
+fn all_periods_are_the_one_unless_given() {
+    let periods = |fields: &str| check(&with_check(fields)).periods;
+    let ms = Duration::from_millis;
+    let one = periods(r#""periodSeconds":4"#);
+    assert_eq!([one.not_ready, one.edge, one.idle], [ms(4_000); 3]);
+    let all = periods(
+        r#""periodSeconds":4,"notReadyPeriodSeconds":1,"edgePeriodSeconds":0.5,"idlePeriodSeconds":60"#,
+    );
+    assert_eq!([all.not_ready, all.edge, all.idle], [ms(1_000), ms(500), ms(60_000)]);
+    assert_eq!((all.shortest(), all.longest()), (ms(500), ms(60_000)));
+}
+
+#[test]
+fn an_answer_is_stale_after_three_of_the_longest_periods_and_a_timeout() {
+    let check = check(&with_check(r#""periodSeconds":2,"idlePeriodSeconds":5,"timeoutSeconds":1"#));
+    assert_eq!(check.stale_after(), Duration::from_secs(16));
+}
+
+#[test]
+fn a_host_header_names_the_host_as_with_the_kubelet() {
+    let check = check(&with_get(
+        r#""host":"ignored","port":80,"httpHeaders":[{"name":"Host","value":"shop.local"},{"name":"A","value":""}]"#,
+    ));
+    assert_eq!(check.get().authority, "shop.local");
+    assert_eq!(check.get().headers, [("a".to_owned(), String::new())]);
+}
+
+#[test]
+fn an_address_of_version_6_is_an_authority_in_brackets() {
+    for (host, authority) in [("::1", "[::1]:80"), ("[::1]", "[::1]:80"), ("10.0.0.1", "10.0.0.1:80")] {
+        let check = check(&with_get(&format!(r#""host":"{host}","port":80"#)));
+        assert_eq!(check.get().authority, authority);
+    }
+}
+
+#[test]
+fn the_scheme_is_a_pods_and_the_method_one_that_changes_nothing() {
+    let check = check(&with_get(r#""scheme":"HTTPS","method":"HEAD""#));
+    assert_eq!((check.get().scheme, check.get().method), ("https", "HEAD"));
+    assert_problem(&[(
+        with_get(r#""method":"POST""#),
+        r#"upstreams.app.readinessProbe.httpGet.method: "POST" is not allowed; allowed: GET, HEAD, OPTIONS"#,
+    )]);
+}
+
+#[test]
+fn expected_statuses_are_numbers_or_ranges_as_envoys() {
+    let check = check(&with_check(r#""expectedStatuses":[204,{"start":200,"end":203}]"#));
+    assert_eq!(check.get().expected, Some(vec![204..=204, 200..=202]));
+    let at = "upstreams.app.readinessProbe.expectedStatuses";
+    for (statuses, problem) in [
+        ("[]", ": an empty list, so that no check would pass; allowed: at least one status"),
+        ("[99]", "[0]: 99 is not allowed; allowed: a whole number from 100 to 599"),
+        (r#"["2xx"]"#, r#"[0]: "2xx" is not allowed; allowed: a whole number from 100 to 599"#),
+        (r#"[{"start":300,"end":300}]"#, "[0]: 300 to before 300 is no status; allowed: start below end"),
+        (r#"[{"start":300}]"#, "[0].end: missing; allowed: a status such as 300"),
+    ] {
+        let document = with_check(&format!(r#""expectedStatuses":{statuses}"#));
+        assert_eq!(problems(&document), [format!("{at}{problem}")]);
+    }
+}
+
+#[test]
+fn a_grpc_check_asks_for_a_service() {
+    let call = |document: &str| check(document).call;
+    let asks = |authority: &str, service: &str| {
+        Call::Grpc(GrpcHealth { authority: authority.into(), service: service.into() })
+    };
+    assert_eq!(call(&with_grpc("")), asks("app", ""));
+    assert_eq!(
+        call(&with_grpc(r#""port":50051,"service":"shop.Reviews""#)),
+        asks("app:50051", "shop.Reviews")
+    );
+}
+
+/// What a name that is longer would make of the message that names the cluster.
+#[test]
+fn a_grpc_check_needs_a_cluster_whose_name_fits() {
+    let document = |length: usize| {
+        let cluster = "c".repeat(length);
+        format!(
+            r#"{{"name":"p","upstreams":{{"app":{{"cluster":"{cluster}","readinessProbe":{{"grpc":{{}}}}}}}}}}"#
+        )
+    };
+    compile(&document(125));
+    assert_problem(&[(
+        document(126),
+        "upstreams.app.readinessProbe.grpc: the name of the cluster has 126 bytes; allowed for a gRPC check: at most 125",
+    )]);
+}
+
+#[test]
+fn problems_say_what_a_filter_cannot_do() {
+    let with_probe = |fields: &str| with_upstream(&format!(r#""readinessProbe":{{{fields}}}"#));
+    assert_problem(&[
+        (
+            with_get(r#""port":"http""#),
+            r#"upstreams.app.readinessProbe.httpGet.port: "http" is not allowed; allowed: a number from 1 to 65535, as a filter does not know a Pod's port names"#,
+        ),
+        (
+            with_probe(r#""tcpSocket":{"port":80}"#),
+            "upstreams.app.readinessProbe.tcpSocket: not supported: a filter can open no socket and start no process; allowed: httpGet, grpc",
+        ),
+        (
+            with_probe(r#""exec":{"command":["true"]}"#),
+            "upstreams.app.readinessProbe.exec: not supported: a filter can open no socket and start no process; allowed: httpGet, grpc",
+        ),
+        (
+            with_probe(r#""httpGet":{},"grpc":{}"#),
+            "upstreams.app.readinessProbe.grpc: given beside httpGet; allowed: one of httpGet, grpc",
+        ),
+        (
+            with_probe(r#""grpc":{},"expectedStatuses":[200]"#),
+            "upstreams.app.readinessProbe.expectedStatuses: a gRPC answer has no such status; allowed: beside httpGet",
+        ),
+        (
+            with_probe(""),
+            "upstreams.app.readinessProbe.httpGet: missing; allowed: an object such as {path: /healthz}, or grpc",
+        ),
+        (
+            with_check(r#""jitterPercent":101"#),
+            "upstreams.app.readinessProbe.jitterPercent: 101 is not allowed; allowed: a whole number from 0 to 100",
+        ),
+    ]);
+}

@@ -1,0 +1,277 @@
+//! `probes`.
+
+use super::*;
+use crate::policy::probe::{Basis, Checks, Component, Details, Drain, Kind, PassThrough, Probe, Statuses};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// The probes of a policy with the upstreams `app` and `db`.
+fn probes(fields: &str) -> Probes {
+    compile(&document(fields)).probes
+}
+
+fn document(fields: &str) -> String {
+    let upstreams = r#""upstreams":{"app":{"cluster":"app"},"db":{"cluster":"db"}}"#;
+    format!(r#"{{"name":"p",{upstreams},"probes":{{{fields}}}}}"#)
+}
+
+fn readiness(fields: &str) -> String {
+    document(&format!(r#""readiness":{{"path":"/r",{fields}}}"#))
+}
+
+/// The one problem of each document, without the `probes.` that all start with.
+fn assert_refused(rows: &[(String, &str)]) {
+    for (document, problem) in rows {
+        assert_eq!(problems(document), [format!("probes{problem}")], "{document}");
+    }
+}
+
+#[test]
+fn the_full_document_gives_what_it_says() {
+    let policy = compile(&supported());
+    let probe = |name: &str, kind, path: &str, checks| Probe {
+        name: name.into(),
+        kind,
+        path: path.into(),
+        basis: Basis::Checks(checks),
+        statuses: Statuses { passed: 200, degraded: 200, failed: 503 },
+    };
+    let component = |place, required, weight| Component { upstream: UpstreamId(place), required, weight };
+    let app = Checks { components: vec![component(0, true, 0)], minimum_score: 0 };
+    let all = Checks {
+        components: vec![
+            component(0, true, 0),
+            component(2, false, 40),
+            component(1, false, 30),
+            component(3, false, 0),
+        ],
+        minimum_score: 70,
+    };
+    let expected = Probes {
+        endpoints: vec![
+            probe("liveness", Kind::Liveness, "/livez", Checks::default()),
+            probe("startup", Kind::Startup, "/startupz", app),
+            probe("readiness", Kind::Readiness, "/readyz", all),
+        ],
+        grpc_services: vec![String::new(), "shop.Reviews".into()],
+        drain: Some(Drain {
+            path: "/drainz".into(),
+            from: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+        }),
+        details: Details::OnFailure,
+        stale_after: None,
+        marker_headers: false,
+        matches: Matches::default(),
+    };
+    assert_eq!(policy.probes, expected);
+}
+
+#[test]
+fn a_drain_switch_follows_loopback_unless_told_otherwise() {
+    let from = |fields: &str| probes(&format!(r#""drain":{{"path":"/d"{fields}}}"#)).drain.unwrap().from;
+    let parsed =
+        |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<ipnet::IpNet>>();
+    assert_eq!(from(""), parsed(&["127.0.0.0/8", "::1/128"]));
+    assert_eq!(from(r#","from":["10.0.0.1","fd00::/8"]"#), parsed(&["10.0.0.1/32", "fd00::/8"]));
+}
+
+#[test]
+fn a_drain_switch_alone_makes_the_workers_tick() {
+    assert_eq!(compile(&document(r#""drain":{"path":"/d"}"#)).tick(), Some(Duration::from_millis(250)));
+}
+
+#[test]
+fn a_weight_makes_a_check_one_that_may_fail() {
+    let required = |fields: &str| {
+        let fields = format!(
+            r#""readiness":{{"path":"/r","minimumScore":1,"checks":[{{"upstream":"db","weight":1}},{{"upstream":"app"{fields}}}]}}"#
+        );
+        probes(&fields).endpoints[0].checks().unwrap().components[1].required
+    };
+    assert!(required(""));
+    assert!(!required(r#","required":false"#));
+    assert!(!required(r#","weight":2"#));
+    assert!(required(r#","weight":2,"required":true"#));
+}
+
+#[test]
+fn an_answer_that_passes_through_keeps_its_content_type() {
+    let basis = |fields: &str| {
+        probes(&format!(r#""liveness":{{"path":"/l","passThrough":{{{fields}}}}}"#)).endpoints.remove(0).basis
+    };
+    let two = Duration::from_secs(2);
+    assert_eq!(
+        basis(r#""cacheSeconds":2"#),
+        Basis::App(PassThrough { cache: two, headers: vec!["content-type".into()] })
+    );
+    assert_eq!(
+        basis(r#""cacheSeconds":2,"headers":["X-A"]"#),
+        Basis::App(PassThrough { cache: two, headers: vec!["x-a".into()] })
+    );
+}
+
+#[test]
+fn groups_are_probes_with_names_of_their_own() {
+    let probes = probes(
+        r#""groups":{"deep":{"path":"/deepz","checks":[{"upstream":"db"}],"statuses":{"failed":500}}}"#,
+    );
+    let deep = &probes.endpoints[0];
+    assert_eq!((deep.name.as_str(), deep.kind, deep.statuses.failed), ("deep", Kind::Group, 500));
+    assert_refused(&[
+        (
+            document(r#""groups":{"drain":{"path":"/d"}}"#),
+            ".groups.drain: a name that is taken; allowed: one of its own",
+        ),
+        (
+            document(r#""groups":{"a b":{"path":"/d"}}"#),
+            r#".groups["a b"]: a bad name; allowed: 1 to 63 letters, digits, "-", "_" and ".", with a letter or digit at both ends"#,
+        ),
+    ]);
+}
+
+#[test]
+fn both_ends_of_every_range_are_inside() {
+    assert_compiles(&[
+        document(r#""staleAfterSeconds":0.1"#),
+        document(r#""staleAfterSeconds":86400"#),
+        document(r#""liveness":{"path":"/l","statuses":{"passed":200,"degraded":200,"failed":400}}"#),
+        document(r#""liveness":{"path":"/l","statuses":{"passed":399,"degraded":599,"failed":599}}"#),
+        document(r#""liveness":{"path":"/l","passThrough":{"cacheSeconds":0.1}}"#),
+        document(r#""liveness":{"path":"/l","passThrough":{"cacheSeconds":3600}}"#),
+        readiness(r#""minimumScore":1,"checks":[{"upstream":"app","weight":1}]"#),
+        readiness(
+            r#""minimumScore":1000001,"checks":[{"upstream":"app","weight":1000000},{"upstream":"db","weight":1}]"#,
+        ),
+    ]);
+}
+
+#[test]
+fn paths_are_exact_and_each_its_own() {
+    assert_refused(&[
+        (
+            document(r#""liveness":{"path":"/z"},"readiness":{"path":"/z"}"#),
+            r#": liveness and readiness share the path "/z"; allowed: a path of its own for each"#,
+        ),
+        (
+            document(r#""liveness":{"path":"/z"},"drain":{"path":"/z"}"#),
+            r#": liveness and drain share the path "/z"; allowed: a path of its own for each"#,
+        ),
+        (
+            document(r#""liveness":{"path":"livez"}"#),
+            r##".liveness.path: "livez" is not allowed; allowed: a path that starts with "/", in visible ASCII, with no "?" or "#""##,
+        ),
+        (
+            document(r#""liveness":{"path":"/*"}"#),
+            r#".liveness.path: "/*" is no pattern, as a probe has one exact path; allowed: a path with no "*""#,
+        ),
+        (
+            document(r#""liveness":{"path":"/grpc.health.v1.Health/Check"}"#),
+            r#".liveness.path: "/grpc.health.v1.Health/Check" is gRPC's own; allowed: any path but those under /grpc.health.v1.Health/"#,
+        ),
+        (document(r#""liveness":{}"#), ".liveness.path: missing; allowed: a path such as /readyz"),
+    ]);
+}
+
+#[test]
+fn a_probe_that_every_request_would_meet_is_refused() {
+    assert_refused(&[(
+        document(r#""liveness":{"path":"/l"},"match":[{}]"#),
+        ".match[0]: would match every request; allowed: at least one condition",
+    )]);
+}
+
+#[test]
+fn liveness_depends_on_nothing_outside() {
+    let problem = "liveness depends on nothing outside; allowed: checks under readiness";
+    assert_refused(&[
+        (document(r#""liveness":{"path":"/z","checks":[]}"#), &format!(".liveness.checks: {problem}")),
+        (
+            document(r#""liveness":{"path":"/z","minimumScore":1}"#),
+            &format!(".liveness.minimumScore: {problem}"),
+        ),
+    ]);
+}
+
+#[test]
+fn a_score_that_cannot_be_is_refused() {
+    let one = r#""checks":[{"upstream":"app","weight":40}]"#;
+    assert_refused(&[
+        (
+            readiness(one),
+            ".readiness.minimumScore: missing; allowed: a whole number from 1 to 40, the sum of all weights",
+        ),
+        (
+            readiness(&format!(r#"{one},"minimumScore":41"#)),
+            ".readiness.minimumScore: 41 is not allowed; allowed: a whole number from 1 to 40",
+        ),
+        (
+            readiness(r#""minimumScore":1,"checks":[{"upstream":"app"}]"#),
+            ".readiness.minimumScore: no check has a weight; allowed: with at least one weight",
+        ),
+        (
+            readiness(r#""checks":[{"upstream":"app"},{"upstream":"app"}]"#),
+            ".readiness.checks[1]: a second check of the same upstream; allowed: one",
+        ),
+        (
+            readiness(r#""checks":[{"upstream":"mq"}]"#),
+            r#".readiness.checks[0].upstream: "mq" is no upstream; allowed: app, db"#,
+        ),
+    ]);
+}
+
+#[test]
+fn what_passes_through_has_no_verdict_of_its_own() {
+    let through = r#""passThrough":{"cacheSeconds":2}"#;
+    assert_refused(&[
+        (
+            readiness(&format!(r#"{through},"checks":[{{"upstream":"app"}}]"#)),
+            ".readiness.passThrough: given beside checks; allowed: one of checks, passThrough",
+        ),
+        (
+            readiness(&format!(r#"{through},"statuses":{{"failed":500}}"#)),
+            ".readiness.passThrough: given beside statuses, which are the app's then; allowed: one of them",
+        ),
+        (
+            document(&format!(r#""startup":{{"path":"/s",{through}}}"#)),
+            ".startup.passThrough: not for this probe; allowed: under liveness and readiness",
+        ),
+        (
+            document(&format!(r#""readiness":{{"path":"/r",{through}}},"grpc":{{"services":[""]}}"#)),
+            ".grpc: readiness passes through, so nothing is known to answer from; allowed: beside a readiness with checks",
+        ),
+        (
+            readiness(r#""passThrough":{}"#),
+            ".readiness.passThrough.cacheSeconds: missing; allowed: a number of seconds such as 2",
+        ),
+        (
+            readiness(r#""passThrough":{"cacheSeconds":2,"headers":["Content-Length"]}"#),
+            r#".readiness.passThrough.headers[0]: "content-length" is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive"#,
+        ),
+    ]);
+}
+
+#[test]
+fn lists_that_would_make_a_probe_useless_are_refused() {
+    assert_refused(&[
+        (
+            document(r#""grpc":{"services":[]}"#),
+            r#".grpc.services: an empty list; allowed: at least one name, such as """#,
+        ),
+        (
+            document(r#""grpc":{}"#),
+            r#".grpc.services: missing; allowed: a list of service names; "" is the server as a whole"#,
+        ),
+        (
+            document(r#""drain":{"path":"/d","from":[]}"#),
+            ".drain.from: an empty list, so that nobody could; allowed: at least one network",
+        ),
+        (
+            document(r#""drain":{"path":"/d","from":["10.0.0.0/33"]}"#),
+            r#".drain.from[0]: "10.0.0.0/33" is not allowed; allowed: an address or a network, such as 10.0.0.1, 10.0.0.0/8 or ::1/128"#,
+        ),
+        (
+            document(r#""details":"onfailure""#),
+            r#".details: "onfailure" is not allowed; allowed: never, onFailure, always; did you mean "onFailure"?"#,
+        ),
+    ]);
+}

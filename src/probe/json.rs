@@ -1,0 +1,105 @@
+//! An answer in the health+json form (draft-inadarei-api-health-check).
+
+use std::time::UNIX_EPOCH;
+
+use serde::ser::{Serialize, Serializer};
+
+use super::verdict::{Finding, Health, Outcome, Verdict};
+use crate::policy::Policy;
+use crate::policy::probe::Probe;
+use crate::time::millis;
+
+/// The media type to answer in, where `accept` asks for JSON: the form's own, if it is among those.
+pub fn media_type(accept: &[u8]) -> Option<&'static str> {
+    let accepts = |name: &str| {
+        accept.split(|byte| *byte == b',').any(|range| {
+            let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            let named = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(name.as_bytes()));
+            // With the weight 0 it is the one thing that is not wanted.
+            named
+                && !parts
+                    .any(|part| part.starts_with(b"q=0") && part.iter().skip(2).all(|c| b"0.".contains(c)))
+        })
+    };
+    ["application/health+json", "application/json"].into_iter().find(|name| accepts(name))
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    status: &'static str,
+    service_id: &'a str,
+    description: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checks: Option<Checks<'a>>,
+}
+
+/// The checks by name, in the policy's order. The form has a list for each, as there might be several of a
+/// kind.
+struct Checks<'a>(&'a [Finding<'a>]);
+
+impl Serialize for Checks<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|finding| (finding.name, [Check::of(finding)])))
+    }
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Check {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_milliseconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<u32>,
+    required: bool,
+}
+
+impl Check {
+    fn of(finding: &Finding<'_>) -> Self {
+        let (status, output) = match finding.health {
+            Health::Ok => ("pass", None),
+            Health::Excluded => ("pass", Some("excluded".to_owned())),
+            Health::Doubtful(doubt) => ("warn", Some(doubt.to_string())),
+            Health::Failed(fault) => ("fail", Some(fault.to_string())),
+        };
+        let time = finding.heard.and_then(|(heard, _)| UNIX_EPOCH.checked_add(heard.since_epoch()));
+        Check {
+            status,
+            output,
+            time: time.map(|time| humantime::format_rfc3339_millis(time).to_string()),
+            age_milliseconds: finding.heard.map(|(_, age)| millis(age)),
+            weight: Some(finding.component.weight).filter(|weight| *weight > 0),
+            required: finding.component.required,
+        }
+    }
+}
+
+/// The body that says the verdict, and, with `lists`, what it rests on.
+pub fn body(policy: &Policy, probe: &Probe, verdict: &Verdict<'_>, lists: bool) -> Vec<u8> {
+    let held = verdict.held.iter().map(|(_, reason)| (*reason).to_owned());
+    let reasons: Vec<String> = held.chain(verdict.score.map(|score| score.to_string())).collect();
+    let notes = verdict.unknown.iter().map(|name| format!("no check {name:?} to exclude"));
+    let document = Document {
+        status: match verdict.outcome {
+            Outcome::Passed => "pass",
+            Outcome::Degraded => "warn",
+            Outcome::Failed => "fail",
+        },
+        service_id: &policy.name,
+        description: &probe.name,
+        output: (lists && !reasons.is_empty()).then(|| reasons.join("; ")),
+        notes: if lists { notes.collect() } else { Vec::new() },
+        checks: lists.then_some(Checks(&verdict.findings)),
+    };
+    // Texts and numbers alone: there is nothing in it that could not be written.
+    serde_json::to_vec(&document).unwrap_or_default()
+}

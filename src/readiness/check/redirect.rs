@@ -1,0 +1,184 @@
+//! Redirects of a check, as the kubelet treats them.
+//!
+//! One to the same host name is followed, whatever its port: where a check connects is its cluster's
+//! setting. One to another host passes, as what is there is none of this check's business.
+//!
+//! A location is resolved as in RFC 3986, section 5.2. A library for it would add 21 kB to the module.
+
+use super::{Answer, CheckFailure};
+use crate::policy::check::HttpGet;
+
+/// The most redirects that the kubelet follows.
+const FOLLOWED: u32 = 10;
+
+/// What one request of a check asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its `:scheme`.
+    pub scheme: String,
+    /// Its `:authority`.
+    pub authority: String,
+    /// Its `:path`, with the query.
+    pub path: String,
+}
+
+impl Target {
+    /// What the first request asks for.
+    pub fn first(get: &HttpGet) -> Self {
+        Target { scheme: get.scheme.to_owned(), authority: get.authority.clone(), path: get.path.clone() }
+    }
+}
+
+/// What to do about a redirect of `target` to `location`, `redirects` redirects after the check of `host`
+/// started.
+pub fn follow(host: &str, target: &Target, redirects: u32, location: &[u8]) -> Answer {
+    let Some(next) = resolve(target, location) else {
+        return Answer::Result(Err(CheckFailure::Redirected));
+    };
+    if !host_name(&next.authority).eq_ignore_ascii_case(host_name(host)) {
+        return Answer::Result(Ok(()));
+    }
+    match redirects < FOLLOWED {
+        true => Answer::Follow(next),
+        false => Answer::Result(Err(CheckFailure::Redirected)),
+    }
+}
+
+/// An authority without its port.
+fn host_name(authority: &str) -> &str {
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
+    if port.bytes().all(|byte| byte.is_ascii_digit()) { host } else { authority }
+}
+
+/// The target that `location` names, seen from `target`.
+fn resolve(target: &Target, location: &[u8]) -> Option<Target> {
+    let location = core::str::from_utf8(location).ok()?;
+    if !location.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    let location = location.split('#').next().unwrap_or_default();
+    // A scheme ends at the first colon, unless a path, a query or an authority has begun before that.
+    let (scheme, rest) = match location.split_once(':') {
+        Some((scheme, rest)) if !scheme.contains(['/', '?', '[']) => (scheme.to_ascii_lowercase(), rest),
+        _ => (target.scheme.clone(), location),
+    };
+    let absolute = rest.len() < location.len();
+    let (authority, reference) = match rest.strip_prefix("//") {
+        Some(rest) => rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())),
+        None if absolute => return None,
+        None => (target.authority.as_str(), rest),
+    };
+    if authority.is_empty() || authority.contains('@') || !["http", "https"].contains(&scheme.as_str()) {
+        return None;
+    }
+    let (base, base_query) = if rest.starts_with("//") { ("/", None) } else { halves(&target.path) };
+    let (path, query) = halves(reference);
+    let directory = base.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let (path, query) = match path {
+        "" => (base.to_owned(), query.or(base_query)),
+        path if path.starts_with('/') => (normal(path), query),
+        path => (normal(&format!("{directory}/{path}")), query),
+    };
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    Some(Target { scheme, authority: authority.to_owned(), path: format!("{path}{query}") })
+}
+
+/// A path, and the query behind it.
+fn halves(target: &str) -> (&str, Option<&str>) {
+    target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)))
+}
+
+/// An absolute path without `.` and `..` in it.
+fn normal(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                // What leads to a directory ends in a slash.
+                if segments.peek().is_none() {
+                    kept.push("");
+                }
+            }
+            segment => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn target(authority: &str, path: &str) -> Target {
+        Target { scheme: "http".to_owned(), authority: authority.to_owned(), path: path.to_owned() }
+    }
+
+    fn from_app(location: &[u8]) -> Answer {
+        follow("app:8080", &target("app:8080", "/a/b?x=1"), 0, location)
+    }
+
+    #[test]
+    fn one_on_the_same_host_is_followed() {
+        let rows: [(&[u8], &str, &str); 17] = [
+            (b"", "app:8080", "/a/b?x=1"),
+            (b"#part", "app:8080", "/a/b?x=1"),
+            (b"?", "app:8080", "/a/b?"),
+            (b".", "app:8080", "/a/"),
+            (b"..", "app:8080", "/"),
+            (b"../../../c", "app:8080", "/c"),
+            (b"./c//d/./e/../f", "app:8080", "/a/c//d/f"),
+            (b"/c?next=http://other/", "app:8080", "/c?next=http://other/"),
+            (b"http://app:8080?y=2", "app:8080", "/?y=2"),
+            (b"/c", "app:8080", "/c"),
+            (b"c", "app:8080", "/a/c"),
+            (b"../c?y=2", "app:8080", "/c?y=2"),
+            (b"?y=2", "app:8080", "/a/b?y=2"),
+            (b"http://app:8080/c", "app:8080", "/c"),
+            (b"http://APP:9090/c#part", "APP:9090", "/c"),
+            (b"//app/c", "app", "/c"),
+            (b"http://app", "app", "/"),
+        ];
+        for (location, authority, path) in rows {
+            let shown = String::from_utf8_lossy(location);
+            assert_eq!(from_app(location), Answer::Follow(target(authority, path)), "{shown}");
+        }
+        let Answer::Follow(next) = from_app(b"https://app/c") else { panic!("not followed") };
+        assert_eq!((next.scheme.as_str(), next.authority.as_str()), ("https", "app"));
+    }
+
+    #[test]
+    fn one_to_another_host_passes() {
+        for location in [&b"http://login.example.com/"[..], b"//other/c", b"http://app.local:8080/"] {
+            assert_eq!(from_app(location), Answer::Result(Ok(())));
+        }
+    }
+
+    #[test]
+    fn one_to_no_address_fails() {
+        for location in
+            [&b"http://"[..], b"mailto:a@b", b"/a b", b"/\xff", b"http:/c", b"http://u@app/", b"ws://app/"]
+        {
+            assert_eq!(from_app(location), Answer::Result(Err(CheckFailure::Redirected)), "{location:?}");
+        }
+    }
+
+    #[test]
+    fn the_eleventh_fails() {
+        let at = |redirects| follow("app", &target("app", "/"), redirects, b"/");
+        assert_eq!(at(9), Answer::Follow(target("app", "/")));
+        assert_eq!(at(10), Answer::Result(Err(CheckFailure::Redirected)));
+    }
+
+    #[test]
+    fn an_address_of_version_6_is_a_host_name() {
+        let from = target("[::1]:8080", "/");
+        assert_eq!(follow("[::1]:8080", &from, 0, b"/c"), Answer::Follow(target("[::1]:8080", "/c")));
+        assert_eq!(follow("[::1]:8080", &from, 0, b"http://[::2]:8080/"), Answer::Result(Ok(())));
+    }
+}
