@@ -40,6 +40,7 @@ configs: tool venv ## the configurations in envoy/, read by Envoy and the tool
 	@.ci/configs
 
 integration: wasm tool venv ## behaviour in a real Envoy
+	@.ci/grpc-health-probe
 	.venv/bin/python -m pytest tests -n 2
 
 venv:

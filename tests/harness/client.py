@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import select
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from http.client import HTTPMessage
 
 import h2.config
 import h2.connection
+import h2.errors
 import h2.events
 
 # Pairs where a header is repeated or its order matters; values may be any bytes.
@@ -41,16 +43,29 @@ def pairs(headers: Headers) -> list[tuple[str, bytes]]:
 
 
 def get(
-    port: int, path: str = "/", headers: Headers = (), method: str = "GET", body: bytes = b"", timeout: float = 10.0
+    port: int,
+    path: str = "/",
+    headers: Headers = (),
+    method: str = "GET",
+    body: bytes = b"",
+    timeout: float = 10.0,
+    *,
+    source: str = "127.0.0.1",
+    preamble: bytes = b"",
 ) -> Response:
-    """Ask 127.0.0.1 over HTTP/1.1 on a connection of its own. `host` is `reviews` unless given."""
+    """Ask 127.0.0.1 over HTTP/1.1 on a connection of its own. `host` is `reviews` unless given.
+
+    `source` is another local address to ask from; `preamble` goes before the request, as in the PROXY protocol.
+    """
     given = pairs(headers)
     if not any(name.lower() == "host" for name, _ in given):
         given.insert(0, ("host", b"reviews"))
     if body:
         given.append(("content-length", b"%d" % len(body)))
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout, source_address=(source, 0))
     try:
+        connection.connect()
+        connection.sock.sendall(preamble)
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in given:
             connection.putheader(name, value)
@@ -62,42 +77,97 @@ def get(
 
 
 def get2(
-    port: int, path: str = "/", headers: Headers = (), method: str = "GET", body: bytes = b"", timeout: float = 10.0
+    port: int,
+    path: str | bytes = "/",
+    headers: Headers = (),
+    method: str = "GET",
+    body: bytes = b"",
+    timeout: float = 10.0,
 ) -> Response:
     """The same over HTTP/2 in clear text. Trailers are kept apart; with them comes grpc-status."""
-    config = h2.config.H2Configuration(header_encoding=None, validate_outbound_headers=False)
-    link = h2.connection.H2Connection(config)
-    given = [(name.lower().encode(), value) for name, value in pairs(headers)]
-    authority = next((value for name, value in given if name == b"host"), b"reviews")
-    pseudo = [(":method", method), (":path", path), (":scheme", "http"), (":authority", authority)]
-    with socket.create_connection(("127.0.0.1", port), timeout) as sock:
-        link.initiate_connection()
-        stream = link.get_next_available_stream_id()
-        ask = [*pseudo, *(pair for pair in given if pair[0] != b"host")]
-        link.send_headers(stream, ask, end_stream=not body)
+    with Stream(port, path, headers, method, timeout, end=not body) as stream:
         if body:
-            link.send_data(stream, body, end_stream=True)
-        sock.sendall(link.data_to_send())
-        return _answer(sock, link)
+            stream.send(body, end=True)
+        return stream.answer()
 
 
-def _answer(sock: socket.socket, link: h2.connection.H2Connection) -> Response:
-    status, headers, trailers, body = 0, HTTPMessage(), HTTPMessage(), b""
-    while data := sock.recv(65536):
-        for event in link.receive_data(data):
+class Stream:
+    """One HTTP/2 request in clear text, on a connection of its own, sent at the caller's pace."""
+
+    def __init__(
+        self,
+        port: int,
+        path: str | bytes = "/",
+        headers: Headers = (),
+        method: str = "POST",
+        timeout: float = 10.0,
+        *,
+        end: bool = False,
+    ) -> None:
+        config = h2.config.H2Configuration(header_encoding=None, validate_outbound_headers=False)
+        self._link = h2.connection.H2Connection(config)
+        given = [(name.lower().encode(), value) for name, value in pairs(headers)]
+        authority = next((value for name, value in given if name == b"host"), b"reviews")
+        pseudo = [(":method", method), (":path", path), (":scheme", "http"), (":authority", authority)]
+        self._ask = [*pseudo, *(pair for pair in given if pair[0] != b"host")]
+        self._end = end
+        self._address = ("127.0.0.1", port)
+        self._timeout = timeout
+        self._status, self._headers, self._trailers, self._body = 0, HTTPMessage(), HTTPMessage(), b""
+        self._ended = False
+
+    def __enter__(self) -> Stream:
+        """The headers are sent."""
+        self._sock = socket.create_connection(self._address, self._timeout)
+        self._link.initiate_connection()
+        self._id = self._link.get_next_available_stream_id()
+        self._link.send_headers(self._id, self._ask, end_stream=self._end)
+        self._flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    def send(self, data: bytes = b"", *, end: bool = False) -> None:
+        self._link.send_data(self._id, data, end_stream=end)
+        self._flush()
+
+    def reset(self) -> None:
+        self._link.reset_stream(self._id, h2.errors.ErrorCodes.CANCEL)
+        self._flush()
+
+    def _flush(self) -> None:
+        self._sock.sendall(self._link.data_to_send())
+
+    def answer(self) -> Response:
+        while not self._ended:
+            self._receive()
+        return Response(self._status, self._headers, self._body, self._trailers)
+
+    def answered(self) -> bool:
+        """Whether anything of an answer is there. Doesn't wait."""
+        while not self._ended and select.select([self._sock], [], [], 0)[0]:
+            self._receive()
+        return bool(self._status)
+
+    def _receive(self) -> None:
+        data = self._sock.recv(65536)
+        if not data:
+            raise ConnectionResetError("HTTP/2 connection closed by the proxy before the answer's end")
+        for event in self._link.receive_data(data):
             if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
-                into = headers if isinstance(event, h2.events.ResponseReceived) else trailers
+                into = self._headers if isinstance(event, h2.events.ResponseReceived) else self._trailers
                 for name, value in event.headers:
                     if name == b":status":
-                        status = int(value)
+                        self._status = int(value)
                     else:
                         into[name.decode()] = value.decode("latin-1")
             elif isinstance(event, h2.events.DataReceived):
-                body += event.data
-                link.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                self._body += event.data
+                self._link.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, h2.events.StreamReset):
                 raise ConnectionResetError(f"HTTP/2 stream reset by the proxy, error code {event.error_code}")
             elif isinstance(event, h2.events.StreamEnded):
-                return Response(status, headers, body, trailers)
-        sock.sendall(link.data_to_send())
-    raise ConnectionResetError("HTTP/2 connection closed by the proxy before the answer's end")
+                self._ended = True
+                return
+        self._flush()

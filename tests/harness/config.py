@@ -21,6 +21,10 @@ Delivery = Literal["static", "ecds", "lds"]
 MODULE = "dist/graygate.wasm"
 TAGS = ("policy", "release", "version", "upstream", "probe", "reason", "from", "to", "code", "result", "plugin")
 
+# The internal listener, and the cluster that leads to it, for gRPC health checks of the proxy.
+HOP = "graygate-hop"
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+
 HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 NETWORK_FILTERS = "type.googleapis.com/envoy.extensions.filters.network"
 
@@ -41,13 +45,26 @@ def socket_address(port: int = 0) -> Tree:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def cluster(name: str, port: int) -> Tree:
-    endpoint = {"endpoint": {"address": socket_address(port)}}
+def cluster(name: str, port: int, http2: bool = False) -> Tree:
+    """One local port. HTTP/2, which gRPC wants, is what Envoy speaks to it only where told to."""
+    tree = cluster_of(name, socket_address(port))
+    if http2:
+        extension = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+        explicit = {"http2_protocol_options": {}}
+        options = {"@type": f"type.googleapis.com/{extension}", "explicit_http_config": explicit}
+        tree["typed_extension_protocol_options"] = {extension: options}
+    return tree
+
+
+def cluster_of(name: str, address: Tree) -> Tree:
     return {
         "name": name,
         "type": "STATIC",
         "connect_timeout": "0.25s",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
     }
 
 
@@ -76,6 +93,34 @@ def route(cluster_name: str, timeout: str, header: tuple[str, str] | None = None
     if header:
         match["headers"] = [{"name": header[0], "string_match": {"exact": header[1]}}]
     return {"match": match, "route": {"cluster": cluster_name, "timeout": timeout}}
+
+
+def hop_route() -> Tree:
+    """The way of a gRPC health check, which the filter marks, to the hop."""
+    match = {"path": HEALTH_CHECK, "headers": [{"name": "x-graygate-hop", "present_match": True}]}
+    return {"match": match, "route": {"cluster": HOP}}
+
+
+def hop_cluster() -> Tree:
+    return cluster_of(HOP, {"envoy_internal_address": {"server_listener_name": HOP}})
+
+
+def hop_listener() -> Tree:
+    """Answers 200 with a body once it has the whole request; the filter makes gRPC of that."""
+    buffered = {
+        "name": "buffer",
+        "typed_config": {"@type": f"{HTTP_FILTERS}.buffer.v3.Buffer", "max_request_bytes": 8192},
+    }
+    answer = {"status": 200, "body": {"inline_string": "hop\n"}}
+    tree = listener(HOP, [buffered], [{"match": {"prefix": "/"}, "direct_response": answer}])
+    del tree["address"]
+    return {**tree, "internal_listener": {}}
+
+
+def internal_listeners() -> Tree:
+    """Without this in the bootstrap, Envoy refuses internal listeners."""
+    extension = "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+    return {"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": extension}}
 
 
 def access_log(path: str) -> list[Tree]:
@@ -144,6 +189,7 @@ class Config:
     routes: Sequence[Tree] | None = None
     timeout: str = "5s"
     plain: bool = False  # a second listener, `plain`, with the same routes and no filter
+    hop: bool = False  # what gRPC health checks of the proxy take, with its route before all others
     vm_id: str = "graygate"
     node_id: str = "test-node"
     filters_before: Sequence[Tree] = ()
@@ -169,6 +215,9 @@ class Config:
         versions = [route(name, self.timeout, (header, version)) for header, version, name in steered(self.policy)]
         return [*versions, route(next(iter(self.upstreams)), self.timeout)]
 
+    def route_table(self) -> list[Tree]:
+        return [hop_route(), *self.all_routes()] if self.hop else self.all_routes()
+
     def listener(self) -> Tree:
         own: Tree = {"name": "graygate"}
         if self.delivery == "ecds":
@@ -176,7 +225,7 @@ class Config:
         else:
             own["typed_config"] = plugin(self.policy, self.vm_id)
         filters = [*self.filters_before, own, *self.filters_after]
-        return listener("graygate", filters, self.all_routes(), self.hcm)
+        return listener("graygate", filters, self.route_table(), self.hcm)
 
     def discovery(self, version: str) -> Tree:
         """The content of the dynamic file: a discovery response with one resource."""
@@ -195,13 +244,17 @@ class Config:
         clusters = [*(cluster(name, port) for name, port in self.upstreams.items()), *self.clusters]
         listeners = [] if self.delivery == "lds" else [self.listener()]
         if self.plain:
-            listeners.append(listener("plain", (), self.all_routes(), self.hcm))
-        document = {
+            listeners.append(listener("plain", (), self.route_table(), self.hcm))
+        document: Tree = {
             "node": {"id": self.node_id, "cluster": "test"},
             "admin": {"address": socket_address()},
             "stats_config": {"stats_tags": stats_tags()},
             "static_resources": {"listeners": listeners, "clusters": clusters},
         }
+        if self.hop:
+            listeners.append(hop_listener())
+            clusters.append(hop_cluster())
+            document["bootstrap_extensions"] = [internal_listeners()]
         if self.delivery == "lds":
             document["dynamic_resources"] = {"lds_config": self.source()}
         return document

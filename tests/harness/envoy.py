@@ -143,7 +143,9 @@ class Envoy:
 
     def ports(self) -> dict[str, int]:
         listeners = json.loads(self.admin("/listeners?format=json")).get("listener_statuses", [])
-        return {entry["name"]: entry["local_address"]["socket_address"]["port_value"] for entry in listeners}
+        # An internal listener has no socket.
+        addresses = {entry["name"]: entry["local_address"].get("socket_address") for entry in listeners}
+        return {name: address["port_value"] for name, address in addresses.items() if address}
 
     def stats(self, prefix: str = "") -> dict[str, Any]:
         """Counters and gauges (int) and texts (str) whose name starts so."""
@@ -161,6 +163,10 @@ class Envoy:
             labels = dict(re.findall(r"(\w+)=\.=(.*?);\.;", name))
             total += value if wanted.items() <= labels.items() else 0
         return total
+
+    def transitions(self, **tags: str) -> int:
+        """Changes of an upstream's phase, with these labels."""
+        return self.counter("graygate_transitions_total", **tags)
 
     def prometheus(self) -> str:
         return self.admin("/stats/prometheus")

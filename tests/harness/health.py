@@ -1,0 +1,170 @@
+"""gRPC's health service: an upstream that offers it, and two clients that ask for it.
+
+One client is Python's grpcio, the other is grpc-health-probe, which asks as the kubelet does, by grpc-go.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import grpc
+from grpc_health.v1.health import HealthServicer
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from .envoy import PROJECT
+
+PROBE = PROJECT / ".tools" / "bin" / "grpc-health-probe"
+
+
+class Health(HealthServicer):
+    """The servicer of others, with an eye on who asks, and a way to keep them waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checks: Counter[str] = Counter()
+        self.authority = ""
+        self.hanging = False
+
+    def Check(self, request: HealthCheckRequest, context: Any) -> HealthCheckResponse:
+        self.checks[request.service] += 1
+        # The only place where the server has it.
+        self.authority = context._rpc_event.call_details.host.decode()
+        if self.hanging:
+            left = threading.Event()
+            # False where the client has left already.
+            if context.add_callback(left.set):
+                left.wait(60)
+        return super().Check(request, context)
+
+
+class HealthServer:
+    """A test's gRPC upstream, with nothing but health. The service "" is SERVING, all others are unknown."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
+        self._health = Health()
+        self._server: grpc.Server | None = None
+
+    def __enter__(self) -> HealthServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # -- what it saw ------------------------------------------------------------
+
+    @property
+    def checks(self) -> int:
+        """Calls of Check, for whichever service."""
+        return self._health.checks.total()
+
+    def checks_of(self, service: str) -> int:
+        return self._health.checks[service]
+
+    @property
+    def authority(self) -> str:
+        """The `:authority` of the latest check."""
+        return self._health.authority
+
+    # -- what it does -----------------------------------------------------------
+
+    def say(self, status: str, service: str = "") -> None:
+        """From now on the service has this `ServingStatus`, such as NOT_SERVING."""
+        self._health.set(service, HealthCheckResponse.ServingStatus.Value(status))
+
+    def hang(self, hanging: bool = True) -> None:
+        """Take checks, and don't answer them."""
+        self._health.hanging = hanging
+
+    def stop(self) -> None:
+        """Close the listening socket and all connections: connects are refused."""
+        if self._server:
+            self._server.stop(grace=None).wait(5)
+            self._server = None
+
+    def start(self) -> None:
+        """Listen, again on the same port if it has had one."""
+        # Without so_reuseport=0 a second server could share the port with the first one.
+        self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
+        call = grpc.unary_unary_rpc_method_handler(
+            self._health.Check, HealthCheckRequest.FromString, HealthCheckResponse.SerializeToString
+        )
+        # Not by the generated function: the server does not keep the authority of methods that it registers.
+        service = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": call})
+        self._server.add_generic_rpc_handlers([service])
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._server.start()
+
+
+def channel(port: int) -> grpc.Channel:
+    """With a connection of its own: channels to the same address would share one."""
+    options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+    return grpc.insecure_channel(f"127.0.0.1:{port}", options)
+
+
+class Answer(NamedTuple):
+    """The service's status, such as SERVING; or the call's, such as NOT_FOUND, with its details."""
+
+    word: str
+    details: str = ""
+
+
+def answer_of(response: HealthCheckResponse) -> Answer:
+    return Answer(HealthCheckResponse.ServingStatus.Name(response.status))
+
+
+def refusal(error: grpc.RpcError) -> Answer:
+    return Answer(error.code().name, error.details() or "")
+
+
+def check(port: int, service: str = "", timeout: float = 10.0, compress: bool = False) -> Answer:
+    """Ask for the health of a service, by grpcio."""
+    compression = grpc.Compression.Gzip if compress else None
+    with channel(port) as link:
+        try:
+            request = HealthCheckRequest(service=service)
+            return answer_of(HealthStub(link).Check(request, timeout=timeout, compression=compression))
+        except grpc.RpcError as error:
+            return refusal(error)
+
+
+def check_many(port: int, service: str, times: int, timeout: float = 20.0) -> list[Answer]:
+    """The same so many times at once on one connection."""
+    with channel(port) as link:
+        stub = HealthStub(link)
+        request = HealthCheckRequest(service=service)
+        calls = [stub.Check.future(request, timeout=timeout) for _ in range(times)]
+        return [refusal(error) if (error := call.exception()) else answer_of(call.result()) for call in calls]
+
+
+def watch(port: int, service: str = "", timeout: float = 10.0) -> Answer:
+    """The first answer of Watch."""
+    with channel(port) as link:
+        try:
+            request = HealthCheckRequest(service=service)
+            return answer_of(next(HealthStub(link).Watch(request, timeout=timeout)))
+        except grpc.RpcError as error:
+            return refusal(error)
+
+
+def probe(port: int, service: str = "", *options: str, timeout: float = 10.0) -> tuple[int, str]:
+    """Ask by grpc-health-probe: its exit code, and what it said.
+
+    The code is 0 if SERVING, 2 if there is no connection, 3 if the call failed, 4 if another status.
+    """
+    if not PROBE.exists():
+        raise FileNotFoundError(f"{PROBE}: no such program; .ci/grpc-health-probe installs it")
+    limits = ["-connect-timeout", f"{timeout:g}s", "-rpc-timeout", f"{timeout:g}s"]
+    command = [str(PROBE), "-addr", f"127.0.0.1:{port}", "-service", service, *limits, *options]
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=2 * timeout + 10, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
