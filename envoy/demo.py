@@ -18,6 +18,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "tests"))
 
+from harness import health  # noqa: E402
 from harness.client import Response, get  # noqa: E402
 from harness.envoy import Envoy  # noqa: E402
 from harness.load import Answer, Load, Request, drive  # noqa: E402
@@ -97,6 +98,14 @@ class Demo:
             self.table.row(f"{path} asked {PROBES} times", f"{right} times 200", f"{PROBES}", right == PROBES)
         reached = self.v1.count() + self.v2.count() - before
         self.table.row("of these, requests that reached an app", f"{reached}", "0", reached == 0)
+        serving, _ = health.check(self.gray)
+        self.table.row("grpc.health.v1.Health/Check", serving, "SERVING", serving == "SERVING")
+        for order, wanted in (("POST", 503), ("DELETE", 200)):
+            get(self.gray, "/drainz", method=order)
+            until(lambda: get(self.gray, "/readyz").status == wanted, 5, f"/readyz {wanted}")
+            measured = f"/readyz {get(self.gray, '/readyz').status}, /livez {get(self.gray, '/livez').status}"
+            what = "told to drain" if order == "POST" else "drain taken back"
+            self.table.row(what, measured, f"{wanted}, 200", measured == f"/readyz {wanted}, /livez 200")
 
     def split(self) -> list[Answer]:
         first = drive(self.gray, self.users)

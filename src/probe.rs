@@ -72,45 +72,70 @@ pub fn answer<'p: 'r, 'r, R: Request>(
     readiness: &impl Readiness,
 ) -> Action<'p> {
     match ask {
-        Ask::Endpoint(place, probe, component) => match &probe.basis {
-            Basis::Checks(checks) => {
-                let verdict = match component {
-                    // One check alone: its own result, whatever else holds readiness back.
-                    Some(component) => {
-                        let component = Component { required: true, weight: 0, ..*component };
-                        let alone = Checks { components: vec![component], minimum_score: 0 };
-                        match probe.kind {
-                            Kind::Startup => Verdict::of_startup(policy, &alone, readiness),
-                            _ => Verdict::of(policy, Kind::Group, &alone, readiness, &[]),
-                        }
-                    }
-                    None => {
-                        let excluded =
-                            request::query_values(request.get(":path").unwrap_or_default(), "exclude");
-                        Verdict::of(policy, probe.kind, checks, readiness, &excluded.collect::<Vec<_>>())
-                    }
-                };
-                Action::Reply(reply(policy, place, probe, &verdict, request))
+        Ask::Endpoint(place, probe, component) => match (&probe.basis, component) {
+            (Basis::Checks(_), Some(component)) => {
+                Action::Reply(one_check(policy, place, probe, component, request, readiness))
             }
-            Basis::App(_) => {
+            (Basis::Checks(checks), None) => {
+                let excluded = request::query_values(request.get(":path").unwrap_or_default(), "exclude");
+                let excluded: Vec<&[u8]> = excluded.collect();
+                let verdict = Verdict::of(policy, probe.kind, checks, readiness, &excluded);
+                Action::Reply(whole(policy, place, probe, &verdict, request))
+            }
+            (Basis::App(_), _) => {
+                // The app has no say in what holds readiness back.
                 let verdict = Verdict::of(policy, probe.kind, &Checks::default(), readiness, &[]);
-                if verdict.outcome == Outcome::Failed {
-                    return Action::Reply(reply(policy, place, probe, &verdict, request));
-                }
-                // Its query must not make a difference, as the answer is everybody's.
-                let edit = Edit { header: ":path", value: Some(&probe.path) };
-                let with_query = request.get(":path").is_some_and(|path| path != probe.path.as_bytes());
-                let head = request.get(":method") == Some(b"HEAD");
-                Action::PassThrough {
-                    endpoint: place,
-                    head,
-                    edits: with_query.then_some(edit).into_iter().collect(),
+                match verdict.outcome {
+                    Outcome::Failed => Action::Reply(whole(policy, place, probe, &verdict, request)),
+                    _ => pass_through(place, probe, request),
                 }
             }
         },
         Ask::Drain(drain) => drain::answer(policy, drain, request, readiness),
         Ask::Grpc => health::answer(policy, request, readiness),
     }
+}
+
+/// The reply to a probe as a whole.
+fn whole<'r, R: Request>(
+    policy: &Policy,
+    place: usize,
+    probe: &Probe,
+    verdict: &Verdict<'_>,
+    request: &mut Headers<'r, R>,
+) -> Reply {
+    reply(policy, probe, Asked::Endpoint(place), verdict, request)
+}
+
+/// The reply to a probe for one of its checks: that one's own result, whatever else holds readiness back.
+fn one_check<'r, R: Request>(
+    policy: &Policy,
+    place: usize,
+    probe: &Probe,
+    component: &Component,
+    request: &mut Headers<'r, R>,
+    readiness: &impl Readiness,
+) -> Reply {
+    let alone = Component { required: true, weight: 0, ..*component };
+    let alone = Checks { components: vec![alone], minimum_score: 0 };
+    let verdict = match probe.kind {
+        Kind::Startup => Verdict::of_startup(policy, &alone, readiness),
+        _ => Verdict::of(policy, Kind::Group, &alone, readiness, &[]),
+    };
+    reply(policy, probe, Asked::Check(place, component.upstream), &verdict, request)
+}
+
+/// Lets a probe through to the app, unless an answer is kept.
+fn pass_through<'p: 'r, 'r, R: Request>(
+    place: usize,
+    probe: &'p Probe,
+    request: &mut Headers<'r, R>,
+) -> Action<'p> {
+    // The answer is everybody's, so one asker's query must make no difference to it.
+    let with_query = request.get(":path") != Some(probe.path.as_bytes());
+    let edit = with_query.then_some(Edit { header: ":path", value: Some(&probe.path) });
+    let head = request.get(":method") == Some(b"HEAD");
+    Action::PassThrough { endpoint: place, head, edits: edit.into_iter().collect() }
 }
 
 /// Whether the startup probe's checks have passed by now. With none, there is nothing to wait for.
@@ -128,14 +153,15 @@ fn is_ready(policy: &Policy, readiness: &impl Readiness) -> bool {
     Verdict::of(policy, Kind::Readiness, checks, readiness, &[]).outcome != Outcome::Failed
 }
 
-/// The reply that says a verdict, in the form that is asked for.
+/// The reply that says the verdict on what is asked, in the form that is asked for.
 fn reply<'r, R: Request>(
     policy: &Policy,
-    place: usize,
     probe: &Probe,
+    asked: Asked,
     verdict: &Verdict<'_>,
     request: &mut Headers<'r, R>,
 ) -> Reply {
+    let name = asked.name(policy);
     let form = request.get("accept").and_then(json::media_type);
     let verbose = request::query_values(request.get(":path").unwrap_or_default(), "verbose").next().is_some();
     let lists = match policy.probes.details {
@@ -144,8 +170,8 @@ fn reply<'r, R: Request>(
         Details::Always => true,
     };
     let body = match form {
-        Some(_) => json::body(policy, probe, verdict, lists),
-        None => text::body(policy, probe, verdict, lists).into_bytes(),
+        Some(_) => json::body(policy, &name, verdict, lists),
+        None => text::body(policy, &name, verdict, lists).into_bytes(),
     };
     // The proxy answers faster than a cache would, so only the form whose specification has caches in mind
     // allows them one.
@@ -183,7 +209,7 @@ fn reply<'r, R: Request>(
         headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         body,
         details: format!("graygate_probe{{{}|{}}}", policy.name, probe.name),
-        cause: Cause::Probe { asked: Asked::Endpoint(place), code: status, result: verdict.outcome.word() },
+        cause: Cause::Probe { asked, code: status, result: verdict.outcome.word() },
     }
 }
 

@@ -1,5 +1,6 @@
 //! A reply that the filter makes up, and what it is counted as.
 
+use crate::policy::Policy;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness;
 
@@ -25,10 +26,29 @@ pub struct Reply {
 pub enum Asked {
     /// A health endpoint, by its place in the policy.
     Endpoint(usize),
+    /// One check of it.
+    Check(usize, UpstreamId),
     /// The drain switch.
     Drain,
     /// gRPC's health service.
     Grpc,
+}
+
+impl Asked {
+    /// The name in metrics.
+    pub fn name(self, policy: &Policy) -> String {
+        let endpoint =
+            |place: usize| policy.probes.endpoints.get(place).map_or("", |probe| probe.name.as_str());
+        match self {
+            Asked::Endpoint(place) => endpoint(place).to_owned(),
+            Asked::Check(place, id) => {
+                let upstream = policy.upstream(id).map_or("", |upstream| upstream.name.as_str());
+                format!("{}/{upstream}", endpoint(place))
+            }
+            Asked::Drain => "drain".to_owned(),
+            Asked::Grpc => "grpc".to_owned(),
+        }
+    }
 }
 
 /// Why the filter replied.

@@ -133,7 +133,7 @@ fn define(name: &str) -> Option<u32> {
 impl Count {
     fn name(self, policy: &Policy) -> String {
         let upstream = |id| ("upstream", policy.upstream(id).map_or("", |upstream| upstream.name.as_str()));
-        let status;
+        let (probe, status);
         let (name, labels) = match self {
             Count::Assignment { release, version, reason } => {
                 let release = policy.releases.get(release);
@@ -145,15 +145,11 @@ impl Count {
                 ("assignments", vec![("release", names.0), ("version", names.1), ("reason", reason.code())])
             }
             Count::Probe { asked, code, result } => {
-                let probe = match asked {
-                    Asked::Endpoint(place) => {
-                        policy.probes.endpoints.get(place).map_or("", |probe| probe.name.as_str())
-                    }
-                    Asked::Drain => "drain",
-                    Asked::Grpc => "grpc",
-                };
-                status = code.to_string();
-                ("probe_answers", vec![("probe", probe), ("code", status.as_str()), ("result", result)])
+                (probe, status) = (asked.name(policy), code.to_string());
+                (
+                    "probe_answers",
+                    vec![("probe", probe.as_str()), ("code", status.as_str()), ("result", result)],
+                )
             }
             Count::Gated { upstream: id, reason } => {
                 ("gated_requests", vec![upstream(id), ("reason", reason)])

@@ -6,7 +6,6 @@ use serde::ser::{Serialize, Serializer};
 
 use super::verdict::{Finding, Health, Outcome, Verdict};
 use crate::policy::Policy;
-use crate::policy::probe::Probe;
 use crate::time::millis;
 
 /// The media type to answer in, where `accept` asks for JSON: the form's own, if it is among those.
@@ -83,8 +82,8 @@ impl Check {
     }
 }
 
-/// The body that says the verdict, and, with `lists`, what it rests on.
-pub fn body(policy: &Policy, probe: &Probe, verdict: &Verdict<'_>, lists: bool) -> Vec<u8> {
+/// The body that says the verdict on `name`, and, with `lists`, what it rests on.
+pub fn body(policy: &Policy, name: &str, verdict: &Verdict<'_>, lists: bool) -> Vec<u8> {
     let held = verdict.held.iter().map(|(_, reason)| (*reason).to_owned());
     let reasons: Vec<String> = held.chain(verdict.score.map(|score| score.to_string())).collect();
     let notes = verdict.unknown.iter().map(|name| format!("no check {name:?} to exclude"));
@@ -95,7 +94,7 @@ pub fn body(policy: &Policy, probe: &Probe, verdict: &Verdict<'_>, lists: bool) 
             Outcome::Failed => "fail",
         },
         service_id: &policy.name,
-        description: &probe.name,
+        description: name,
         output: (lists && !reasons.is_empty()).then(|| reasons.join("; ")),
         notes: if lists { notes.collect() } else { Vec::new() },
         checks: lists.then_some(Checks(&verdict.findings)),

@@ -140,7 +140,7 @@ fn a_get_or_head_of_the_exact_path_is_a_probe_whatever_its_query() {
 #[test]
 fn a_name_behind_the_path_asks_for_one_check() {
     let bench = Bench::new(REQUIRED).set("cache", DOWN);
-    assert_eq!(bench.get("/readyz/db"), (200, "policy shop: readiness passed\n".to_owned()));
+    assert_eq!(bench.get("/readyz/db"), (200, "policy shop: readiness/db passed\n".to_owned()));
     let (status, body) = bench.get("/readyz/cache?verbose");
     assert_eq!(status, 503);
     assert!(body.starts_with("[-]cache failed: check-failed: status 500\n"), "{body}");

@@ -4,10 +4,9 @@ use core::fmt::Write;
 
 use super::verdict::{Finding, Health, Verdict};
 use crate::policy::Policy;
-use crate::policy::probe::Probe;
 
-/// The body that says the verdict, and, with `lists`, what it rests on.
-pub fn body(policy: &Policy, probe: &Probe, verdict: &Verdict<'_>, lists: bool) -> String {
+/// The body that says the verdict on `name`, and, with `lists`, what it rests on.
+pub fn body(policy: &Policy, name: &str, verdict: &Verdict<'_>, lists: bool) -> String {
     let mut body = String::new();
     // Writing to a String can't fail.
     if lists {
@@ -17,7 +16,7 @@ pub fn body(policy: &Policy, probe: &Probe, verdict: &Verdict<'_>, lists: bool) 
         super::Outcome::Degraded => "passed, degraded",
         outcome => outcome.word(),
     };
-    let _ = write!(body, "policy {}: {} {outcome}", policy.name, probe.name);
+    let _ = write!(body, "policy {}: {} {outcome}", policy.name, name);
     if let Some(age) = verdict.oldest.filter(|_| lists) {
         let _ = write!(body, "; oldest answer {:.1} s", age.as_secs_f64());
     }

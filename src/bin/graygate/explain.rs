@@ -15,7 +15,7 @@ use graygate::policy::release::Key;
 use graygate::policy::upstream::UpstreamId;
 use graygate::readiness::{Knowledge, Permit, Readiness, Reason, Standing};
 use graygate::release::{self, Rotation};
-use graygate::reply::{Asked, Cause, Reply};
+use graygate::reply::{Cause, Reply};
 use graygate::request::Request;
 use graygate::time::Time;
 use serde::Deserialize;
@@ -331,12 +331,7 @@ fn to_text(
 /// What a reply is to.
 fn why(policy: &Policy, reply: &Reply) -> String {
     match reply.cause {
-        Cause::Probe { asked: Asked::Endpoint(place), .. } => {
-            let name = policy.probes.endpoints.get(place).map_or("", |probe| &probe.name);
-            format!("the {name} probe")
-        }
-        Cause::Probe { asked: Asked::Drain, .. } => "the drain switch".to_owned(),
-        Cause::Probe { asked: Asked::Grpc, .. } => "gRPC's health service".to_owned(),
+        Cause::Probe { asked, .. } => format!("the {} probe", asked.name(policy)),
         Cause::Gate { upstream, reason } => {
             let name = policy.upstream(upstream).map_or("", |upstream| &upstream.name);
             format!("the gate on upstream {name}, which is not ready: {reason}")
