@@ -20,11 +20,12 @@ import signal
 import socket
 import struct
 import threading
-from collections import Counter
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 Headers = Sequence[tuple[str | bytes, str | bytes]]
@@ -32,6 +33,8 @@ Headers = Sequence[tuple[str | bytes, str | bytes]]
 UNCOUNTED = ("/healthz", "/count")
 REASONS = {200: "OK", 204: "No Content", 404: "Not Found", 503: "Service Unavailable"}
 MAX_HEAD = 1 << 20
+# How many of a path's latest requests are remembered.
+KEPT_CALLS = 1000
 
 
 def raw(text: str | bytes) -> bytes:
@@ -48,7 +51,10 @@ def encode(status: int, headers: Headers, body: bytes, *, head: bool = False) ->
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What is done with a request. `reset` is "", "before" the answer, or "mid-body"."""
+    """What is done with a request. `reset` is "", "before" the answer, or "mid-body".
+
+    `whole` is an answer byte for byte, instead of one made of status, headers and body.
+    """
 
     status: int | None = None
     headers: Headers = ()
@@ -56,9 +62,17 @@ class Behaviour:
     delay: float = 0.0
     hang: bool = False
     reset: str = ""
+    whole: bytes | None = None
 
 
 NORMAL = Behaviour()
+
+
+class Call(NamedTuple):
+    """`at` is on the monotonic clock."""
+
+    method: str
+    at: float
 
 
 class Connection(asyncio.Protocol):
@@ -88,7 +102,7 @@ class Connection(asyncio.Protocol):
             if request is None:
                 break
             method, path, headers = request
-            behaviour = self.service.note(path, headers)
+            behaviour = self.service.note(method, path, headers)
             if behaviour is NORMAL:
                 answers.append(self.service.normal(method, path))
                 continue
@@ -171,6 +185,7 @@ class Service:
         self.name = name
         self.paths: Counter[str] = Counter()
         self.last_headers: dict[str, list[tuple[bytes, bytes]]] = {}
+        self.calls: defaultdict[str, deque[Call]] = defaultdict(lambda: deque(maxlen=KEPT_CALLS))
         self.connections: set[Connection] = set()
         self.behaviour = NORMAL
         self.by_path: dict[str, Behaviour] = {}
@@ -179,16 +194,19 @@ class Service:
     def requests(self) -> int:
         return self.paths.total() - sum(self.paths[path] for path in UNCOUNTED)
 
-    def note(self, target: str, headers: list[tuple[bytes, bytes]]) -> Behaviour:
+    def note(self, method: str, target: str, headers: list[tuple[bytes, bytes]]) -> Behaviour:
         path = target.partition("?")[0]
         self.paths[path] += 1
         self.last_headers[path] = headers
+        self.calls[path].append(Call(method, time.monotonic()))
         return self.by_path.get(path, self.behaviour)
 
     def normal(self, method: str, target: str) -> bytes:
         return self.given(NORMAL, method, target)
 
     def given(self, behaviour: Behaviour, method: str, target: str) -> bytes:
+        if behaviour.whole is not None:
+            return behaviour.whole
         path = target.partition("?")[0]
         body = behaviour.body
         if body is None:
@@ -243,6 +261,10 @@ class Upstream:
     def last_headers_of(self, path: str) -> list[tuple[bytes, bytes]]:
         """The headers of the latest request on this path, in order; names in lower case."""
         return self._on_loop(lambda: self._service.last_headers[path])
+
+    def calls_of(self, path: str) -> list[Call]:
+        """The latest requests on this path, at most 1,000 of them."""
+        return self._on_loop(lambda: list(self._service.calls[path]))
 
     def seen(self, path: str) -> int:
         """Requests on this path; the query string doesn't count as part of it."""

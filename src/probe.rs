@@ -119,11 +119,26 @@ fn one_check<'r, R: Request>(
     let alone = Component { required: true, weight: 0, ..*component };
     let alone = Checks { components: vec![alone], minimum_score: 0 };
     let verdict = match probe.kind {
-        Kind::Startup => Verdict::of_startup(policy, &alone, readiness),
+        Kind::Startup if !readiness.lifecycle().started => Verdict::of_startup(policy, &alone, readiness),
         _ => Verdict::of(policy, Kind::Group, &alone, readiness, &[]),
     };
     reply(policy, probe, Asked::Check(place, component.upstream), &verdict, request)
 }
+
+/// Headers by which an asker gets an answer of its own. The app's answer is everybody's, so it is asked without
+/// them, and without a query.
+pub const OWN: [&str; 10] = [
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "cookie",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "range",
+];
 
 /// Lets a probe through to the app, unless an answer is kept.
 fn pass_through<'p: 'r, 'r, R: Request>(
@@ -131,11 +146,12 @@ fn pass_through<'p: 'r, 'r, R: Request>(
     probe: &'p Probe,
     request: &mut Headers<'r, R>,
 ) -> Action<'p> {
-    // The answer is everybody's, so one asker's query must make no difference to it.
     let with_query = request.get(":path") != Some(probe.path.as_bytes());
-    let edit = with_query.then_some(Edit { header: ":path", value: Some(&probe.path) });
+    let path = with_query.then_some(Edit { header: ":path", value: Some(&probe.path) });
+    let own = OWN.iter().map(|header| Edit { header, value: None });
+    let edits = path.into_iter().chain(own).collect();
     let head = request.get(":method") == Some(b"HEAD");
-    Action::PassThrough { endpoint: place, head, edits: edit.into_iter().collect() }
+    Action::PassThrough { endpoint: place, head, edits }
 }
 
 /// Whether the startup probe's checks have passed by now. With none, there is nothing to wait for.
@@ -166,7 +182,10 @@ fn reply<'r, R: Request>(
     let verbose = request::query_values(request.get(":path").unwrap_or_default(), "verbose").next().is_some();
     let lists = match policy.probes.details {
         Details::Never => false,
-        Details::OnFailure => verbose || form.is_some() || verdict.outcome != Outcome::Passed,
+        Details::OnFailure => {
+            let asked = verbose || form.is_some();
+            asked || verdict.outcome != Outcome::Passed || !verdict.unknown.is_empty()
+        }
         Details::Always => true,
     };
     let body = match form {
@@ -174,9 +193,12 @@ fn reply<'r, R: Request>(
         None => text::body(policy, &name, verdict, lists).into_bytes(),
     };
     // The proxy answers faster than a cache would, so only the form whose specification has caches in mind
-    // allows them one.
-    let cache_control = match (form, verdict.outcome) {
-        (Some(_), Outcome::Passed) => format!("max-age={}", verdict.news_in.as_secs()),
+    // allows them, until the next check. An order to drain does not wait for that.
+    let ordered = probe.kind == Kind::Readiness && policy.probes.drain.is_some();
+    let cache_control = match form {
+        Some(_) if verdict.outcome == Outcome::Passed && !ordered => {
+            format!("max-age={}", verdict.news_in.as_secs())
+        }
         _ => "no-store".to_owned(),
     };
     let mut headers = vec![
@@ -203,6 +225,8 @@ fn reply<'r, R: Request>(
         Outcome::Degraded => probe.statuses.degraded,
         Outcome::Failed => probe.statuses.failed,
     };
+    // These have no body; one that came all the same would be taken for the start of the next answer.
+    let body = if matches!(status, 204 | 205 | 304) { Vec::new() } else { body };
     Reply {
         status,
         grpc_status: None,

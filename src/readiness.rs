@@ -68,6 +68,8 @@ pub struct Knowledge {
     pub standing: Standing,
     /// When a check was last answered, well or badly.
     pub heard: Option<Time>,
+    /// How long such an answer is fresh: three of the periods that hold now, and a timeout.
+    pub fresh_for: Duration,
     /// Whether it is Ready by evidence: by as many passed checks as that takes, or by a trial. One that has
     /// no checks is taken at its word.
     pub proven: bool,
@@ -228,17 +230,24 @@ impl State {
         }
     }
 
-    /// What is known.
-    pub fn knowledge(&self, upstream: &Upstream) -> Knowledge {
-        let standing = match self.phase {
+    /// What a request that needs the upstream may do.
+    pub fn standing(&self) -> Standing {
+        match self.phase {
             Phase::Ready => Standing::Ready,
             Phase::NotReady { .. } => Standing::NotReady(self.reason),
             Phase::Trial { .. } => Standing::Trial(self.reason),
-        };
+        }
+    }
+
+    /// What is known at `now`.
+    pub fn knowledge(&self, upstream: &Upstream, now: Time) -> Knowledge {
+        let standing = self.standing();
         let proven = upstream.check.as_ref().is_none_or(|check| {
             self.reason != Reason::Assumed || self.checks.passed >= check.success_threshold
         });
-        Knowledge { standing, heard: self.checks.heard, proven: proven && standing == Standing::Ready }
+        let proven = proven && standing == Standing::Ready;
+        let fresh_for = upstream.check.as_ref().map(|check| check::fresh_for(self, check, now));
+        Knowledge { standing, heard: self.checks.heard, fresh_for: fresh_for.unwrap_or_default(), proven }
     }
 
     /// Takes the result of a check that was started in `generation`.

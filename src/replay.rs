@@ -1,15 +1,15 @@
 //! The app's own answer to a probe that passes through: fetched now and then, and replayed in between.
 //!
 //! However many ask, and on whatever worker, one request at a time goes on to the app, on a lease that ends
-//! by itself. While it is out, the others get the last answer for as long again as it was fresh; then they are
-//! told that the app doesn't answer.
+//! by itself. Until it has been out for as long as an answer is fresh, the others get the last answer,
+//! whatever its age, which it carries; then they are told that the app doesn't answer.
 
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
-use crate::policy::probe::{PassThrough, Probe};
+use crate::policy::probe::PassThrough;
 use crate::reply::{Asked, Cause, Reply};
 use crate::time::Time;
 
@@ -57,67 +57,67 @@ pub enum Recall {
 }
 
 impl Kept {
-    /// What a request gets at `now`; `id` is unique to it.
-    pub fn ask(&mut self, rule: &PassThrough, now: Time, id: u64) -> Recall {
-        let within =
-            |span: Duration| self.answer.as_ref().filter(|kept| !now.is_due(kept.at, kept.at + span));
-        if let Some(fresh) = within(rule.cache) {
-            return Recall::Replay(fresh.clone());
+    /// What a request gets at `now`. `id` is unique to it; with none, it may not be the one that goes on.
+    pub fn ask(&mut self, rule: &PassThrough, now: Time, id: Option<u64>) -> Recall {
+        let within = |from: Time, span: Duration| !now.is_due(from, from + span);
+        let replay = |answer: &Answer| Recall::Replay(answer.clone());
+        if let Some(fresh) = self.answer.as_ref().filter(|answer| within(answer.at, rule.cache)) {
+            return replay(fresh);
         }
-        let out = self.fetch.is_some_and(|fetch| !now.is_due(fetch.from, fetch.from + LEASE));
-        if !out {
+        let out = self.fetch.filter(|fetch| within(fetch.from, LEASE));
+        if let (None, Some(id)) = (out, id) {
             self.fetch = Some(Fetch { id, from: now });
             return Recall::Fetch;
         }
-        match within(rule.cache * 2) {
-            Some(last) => Recall::Replay(last.clone()),
-            None => Recall::Silence,
-        }
+        let patient = out.is_none_or(|fetch| within(fetch.from, rule.cache));
+        self.answer.as_ref().filter(|_| patient).map_or(Recall::Silence, replay)
     }
 
     /// Takes the end of the request `id`: the app's answer, or none that may be kept.
     pub fn end(&mut self, id: u64, answer: Option<Answer>) {
-        if self.fetch.is_none_or(|fetch| fetch.id != id) {
-            return;
-        }
-        self.fetch = None;
-        if answer.is_some() {
+        self.fetch = self.fetch.filter(|fetch| fetch.id != id);
+        // One that comes after its lease is still the newest word of the app's.
+        let newer = |answer: &Answer| self.answer.as_ref().is_none_or(|kept| kept.at <= answer.at);
+        if answer.as_ref().is_some_and(newer) {
             self.answer = answer;
         }
     }
 }
 
-/// The reply that replays `answer`.
-pub fn reply(policy: &Policy, place: usize, probe: &Probe, answer: Answer, now: Time) -> Reply {
+/// The reply that replays `answer`. By its age and how long it may be kept anyone can tell whether it is fresh.
+pub fn reply(policy: &Policy, place: usize, rule: &PassThrough, answer: Answer, now: Time) -> Reply {
     let mut headers = answer.headers;
     headers.push(("age".to_owned(), now.since(answer.at).as_secs().to_string()));
-    make(policy, place, probe, u32::from(answer.status), headers, answer.body)
+    if !headers.iter().any(|(name, _)| name == "cache-control") {
+        headers.push(("cache-control".to_owned(), format!("max-age={}", rule.cache.as_secs())));
+    }
+    make(policy, place, answer.status, headers, answer.body)
 }
 
 /// The reply that says that the app doesn't answer.
-pub fn silence(policy: &Policy, place: usize, probe: &Probe) -> Reply {
-    let body = format!("policy {}: {} failed: the app has not answered yet\n", policy.name, probe.name);
+pub fn silence(policy: &Policy, place: usize) -> Reply {
     let headers = [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")];
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    make(policy, place, probe, 503, headers, body.into_bytes())
+    let name = Asked::Endpoint(place).name(policy);
+    let body = format!("policy {}: {name} failed: the app does not answer\n", policy.name);
+    make(policy, place, 503, headers, body.into_bytes())
 }
 
-fn make(
-    policy: &Policy,
-    place: usize,
-    probe: &Probe,
-    status: u32,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-) -> Reply {
+/// What an answer of the app's with this status is counted as.
+pub fn cause(place: usize, status: u16) -> Cause {
     let result = if status < 400 { "passed" } else { "failed" };
+    Cause::Probe { asked: Asked::Endpoint(place), code: u32::from(status), result }
+}
+
+fn make(policy: &Policy, place: usize, status: u16, headers: Vec<(String, String)>, body: Vec<u8>) -> Reply {
+    let details = format!("graygate_probe{{{}|{}}}", policy.name, Asked::Endpoint(place).name(policy));
     Reply {
-        status,
+        status: u32::from(status),
         grpc_status: None,
         headers,
         body,
-        details: format!("graygate_probe{{{}|{}}}", policy.name, probe.name),
-        cause: Cause::Probe { asked: Asked::Endpoint(place), code: status, result },
+        details,
+        cause: cause(place, status),
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
     fn answered() -> (PassThrough, Kept) {
         let rule = PassThrough { cache: Duration::from_secs(2), headers: Vec::new() };
         let mut kept = Kept::default();
-        assert_eq!(kept.ask(&rule, at(0), 1), Recall::Fetch);
+        assert_eq!(kept.ask(&rule, at(0), Some(1)), Recall::Fetch);
         kept.end(1, answer(0));
         (rule, kept)
     }
@@ -151,45 +151,67 @@ mod tests {
     #[test]
     fn an_answer_is_replayed_while_it_is_fresh_and_then_fetched_again() {
         let (rule, mut kept) = answered();
-        assert!(replayed(&kept.ask(&rule, at(1_999), 2)));
-        assert_eq!(kept.ask(&rule, at(2_000), 3), Recall::Fetch);
+        assert!(replayed(&kept.ask(&rule, at(1_999), Some(2))));
+        assert_eq!(kept.ask(&rule, at(2_000), Some(3)), Recall::Fetch);
     }
 
     #[test]
-    fn one_request_at_a_time_goes_on() {
+    fn one_request_at_a_time_goes_on_and_the_others_get_the_last_answer_for_a_while() {
         let (rule, mut kept) = answered();
-        assert_eq!(kept.ask(&rule, at(2_000), 2), Recall::Fetch);
-        assert!(replayed(&kept.ask(&rule, at(2_001), 3)));
-        assert!(replayed(&kept.ask(&rule, at(3_999), 4)));
-        assert_eq!(kept.ask(&rule, at(4_000), 5), Recall::Silence);
-        kept.end(2, answer(4_500));
-        assert!(replayed(&kept.ask(&rule, at(4_501), 6)));
+        assert_eq!(kept.ask(&rule, at(60_000), Some(2)), Recall::Fetch);
+        assert!(replayed(&kept.ask(&rule, at(60_001), Some(3))));
+        assert!(replayed(&kept.ask(&rule, at(61_999), Some(4))));
+        assert_eq!(kept.ask(&rule, at(62_000), Some(5)), Recall::Silence);
+        kept.end(2, answer(62_500));
+        assert!(replayed(&kept.ask(&rule, at(62_501), Some(6))));
     }
 
     #[test]
     fn before_the_first_answer_others_are_told_that_there_is_none() {
         let (rule, _) = answered();
         let mut kept = Kept::default();
-        assert_eq!(kept.ask(&rule, at(0), 1), Recall::Fetch);
-        assert_eq!(kept.ask(&rule, at(1), 2), Recall::Silence);
+        assert_eq!(kept.ask(&rule, at(0), Some(1)), Recall::Fetch);
+        assert_eq!(kept.ask(&rule, at(1), Some(2)), Recall::Silence);
+    }
+
+    /// One that is not all there could keep the others waiting at its leisure.
+    #[test]
+    fn a_request_that_may_not_go_on_takes_nobodys_place() {
+        let (rule, mut kept) = answered();
+        assert!(replayed(&kept.ask(&rule, at(60_000), None)));
+        assert_eq!(kept.ask(&rule, at(60_001), Some(2)), Recall::Fetch);
+        assert_eq!(Kept::default().ask(&rule, at(0), None), Recall::Silence);
     }
 
     #[test]
     fn a_request_that_comes_to_nothing_makes_way_for_the_next() {
         let (rule, mut kept) = answered();
-        assert_eq!(kept.ask(&rule, at(2_000), 2), Recall::Fetch);
+        assert_eq!(kept.ask(&rule, at(2_000), Some(2)), Recall::Fetch);
         kept.end(2, None);
-        assert_eq!(kept.ask(&rule, at(2_001), 3), Recall::Fetch);
+        assert_eq!(kept.ask(&rule, at(2_001), Some(3)), Recall::Fetch);
     }
 
     #[test]
-    fn a_request_that_never_ends_is_given_up() {
+    fn a_request_that_takes_too_long_is_given_up_but_not_its_answer() {
         let (rule, mut kept) = answered();
-        assert_eq!(kept.ask(&rule, at(2_000), 2), Recall::Fetch);
-        assert_eq!(kept.ask(&rule, at(11_999), 3), Recall::Silence);
-        assert_eq!(kept.ask(&rule, at(12_000), 4), Recall::Fetch);
-        // Its answer is too late: another is on its way.
+        assert_eq!(kept.ask(&rule, at(2_000), Some(2)), Recall::Fetch);
+        assert_eq!(kept.ask(&rule, at(11_999), Some(3)), Recall::Silence);
+        assert_eq!(kept.ask(&rule, at(12_000), Some(4)), Recall::Fetch);
         kept.end(2, answer(12_001));
-        assert_eq!(kept.ask(&rule, at(12_002), 5), Recall::Silence);
+        assert_eq!(kept.ask(&rule, at(12_002), Some(5)), Recall::Replay(answer(12_001).unwrap()));
+        kept.end(4, answer(12_000));
+        assert_eq!(kept.answer, answer(12_001));
+    }
+
+    #[test]
+    fn a_replay_tells_its_age_and_how_long_it_is_fresh() {
+        let (rule, kept) = answered();
+        let text = br#"{"name":"p","probes":{"liveness":{"path":"/l","passThrough":{"cacheSeconds":2}}}}"#;
+        let policy = Policy::from_json(text).unwrap();
+        let reply = reply(&policy, 0, &rule, kept.answer.unwrap(), at(3_500));
+        let headers: Vec<_> = reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        assert_eq!(headers, ["age: 3", "cache-control: max-age=2"]);
+        assert_eq!((reply.status, reply.details.as_str()), (200, "graygate_probe{p|liveness}"));
+        assert_eq!(silence(&policy, 0).body, b"policy p: liveness failed: the app does not answer\n");
     }
 }

@@ -56,6 +56,19 @@ def policy() -> dict[str, Any]:
 
 
 @pytest.fixture
+def rule(policy: dict[str, Any]) -> dict[str, Any]:
+    """How readiness passes through in `policy`: what is kept is kept for good."""
+    policy["probes"]["readiness"] = {"path": "/readyz", "passThrough": {"cacheSeconds": 3600}}
+    return policy["probes"]["readiness"]["passThrough"]
+
+
+@pytest.fixture
+def check(policy: dict[str, Any]) -> dict[str, Any]:
+    """The active check of v1 in `policy`."""
+    return policy["upstreams"]["reviews-v1"]["readinessProbe"]
+
+
+@pytest.fixture
 def start(v1: Upstream, v2: Upstream) -> Iterator[Callable[..., Envoy]]:
     """`envoy = start(policy, delivery="ecds", concurrency=1)`, over v1 and v2; ended with the test."""
     with ExitStack() as stack:

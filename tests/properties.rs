@@ -165,7 +165,12 @@ mod documents {
         }
 
         fn knowledge(&self, upstream: UpstreamId) -> Knowledge {
-            Knowledge { standing: self.standing(upstream), heard: None, proven: false }
+            Knowledge {
+                standing: self.standing(upstream),
+                heard: None,
+                fresh_for: Duration::ZERO,
+                proven: false,
+            }
         }
 
         fn lifecycle(&self) -> Lifecycle {

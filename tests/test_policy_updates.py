@@ -55,7 +55,7 @@ def test_a_good_policy_replaces_the_old_one_with_no_failed_request(start, policy
             policy["releases"][0]["versions"][1]["weight"] = round * 100
             policy["probes"]["readiness"]["path"] = f"/readyz-{round}"
             assert envoy.publish(policy) == ""
-            until(lambda: get(envoy.port(), f"/readyz-{round}").text.startswith("[+]"), what="the new policy")
+            until(lambda: "readiness passed" in get(envoy.port(), f"/readyz-{round}").text, what="the new policy")
             served = len(load.answers)
             until(lambda: len(load.answers) >= served + 100, what="load under the new policy")
     assert load.failed == []

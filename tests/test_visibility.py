@@ -11,13 +11,13 @@ from harness.wait import until
 
 def test_everything_counted_has_labels_in_prometheus(start, policy, v1):
     envoy = start(policy)
-    get(envoy.port(), "/readyz")
+    get(envoy.port(), "/livez")
     get(envoy.port(), "/", {"x-user-id": "alice"})
     v1.refuse()
     until(lambda: get(envoy.port(), "/", {"x-user-id": "alice"}).status == 503 and gated(envoy), what="gated")
     text = envoy.prometheus()
     for line in [
-        'graygate_probe_answers_total{policy="reviews",probe="readiness",code="200"} 1',
+        'graygate_probe_answers_total{policy="reviews",probe="liveness",code="200",result="passed"} 1',
         'graygate_assignments_total{policy="reviews",release="reviews",version="v1",reason="sticky"} ',
         'graygate_gated_requests_total{policy="reviews",upstream="reviews-v1",reason="check-failed"} ',
         'graygate_transitions_total{policy="reviews",upstream="reviews-v1",reason="check-failed",from="ready",to="not-ready"} 1',

@@ -7,11 +7,13 @@ use proxy_wasm::types::{BufferType, MapType};
 
 use super::stream::{property, status};
 use super::worker::{self, Worker};
-use crate::replay::{Answer, BODY};
+use crate::replay::{self, Answer, BODY};
 use crate::response;
 
 /// One request for the app's own answer.
 pub struct Fetch {
+    /// The probe, by its place in the policy.
+    pub endpoint: usize,
     /// The store's key for what is kept.
     pub key: String,
     /// The request's id, which says whether it is still its answer that is waited for.
@@ -35,7 +37,11 @@ impl Fetch {
             // A reply's headers are text.
             Some((name.clone(), String::from_utf8(value).ok()?))
         };
-        self.answer = status(MapType::HttpResponseHeaders).filter(|_| of_app).map(|status| Answer {
+        let status = status(MapType::HttpResponseHeaders);
+        if let Some(status) = status {
+            worker.counters.replied(&worker.policy, replay::cause(self.endpoint, status));
+        }
+        self.answer = status.filter(|_| of_app).map(|status| Answer {
             status,
             headers: self.headers.iter().filter_map(header).collect(),
             body: Vec::new(),

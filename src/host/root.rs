@@ -41,11 +41,12 @@ impl Root {
         let (Some(check), Some(state)) = (&upstream.check, worker.snapshot(id)) else {
             return;
         };
-        if self.checks.busy(id, now) || !check::is_due(&state, check, now, self.tick / 2) {
+        let slack = self.tick / 2;
+        let due = !self.checks.busy(id, now) && check::is_due(&state, check, now, slack);
+        // Claimed before it is sent: should the lease change hands now, the next holder knows.
+        if !due || !worker.claims_check(id, now, slack) {
             return;
         }
-        // Noted first: should the lease change hands now, the next holder knows when one is due.
-        worker.check_started(id, now);
         match self.checks.start(id, upstream, check, state.generation, now) {
             Ok(()) => {}
             Err(status) if worker.check_unsent(id) => {

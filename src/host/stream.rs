@@ -68,8 +68,9 @@ impl Stream {
         Action::Pause
     }
 
-    /// Answers a probe with what the app last said, or lets it through to the app.
-    fn pass_through(&mut self, endpoint: usize, head: bool, edits: &[Edit<'_>]) -> Action {
+    /// Answers a probe with what the app last said, or lets it through to the app. It must be all there to be
+    /// let through, or a client could hold up everybody's answer by not sending the rest.
+    fn pass_through(&mut self, endpoint: usize, head: bool, edits: &[Edit<'_>], whole: bool) -> Action {
         let worker = Rc::clone(&self.worker);
         let policy = &worker.policy;
         let Some(probe) = policy.probes.endpoints.get(endpoint) else {
@@ -78,18 +79,18 @@ impl Stream {
         let Basis::App(rule) = &probe.basis else {
             return Action::Continue;
         };
-        let key = worker.kept_key(probe, head);
-        match worker.recall(&key, rule) {
+        let key = worker.kept_key(probe, rule, head);
+        match worker.recall(&key, rule, whole) {
             Some((Recall::Replay(answer), _)) => {
-                self.reply(replay::reply(policy, endpoint, probe, answer, worker::now()))
+                self.reply(replay::reply(policy, endpoint, rule, answer, worker::now()))
             }
             Some((Recall::Fetch, id)) => {
                 write(edits);
                 let headers = rule.headers.clone();
-                self.role = Role::Fetch(Fetch { key, id, headers, answer: None, ended: false });
+                self.role = Role::Fetch(Fetch { endpoint, key, id, headers, answer: None, ended: false });
                 Action::Continue
             }
-            Some((Recall::Silence, _)) | None => self.reply(replay::silence(policy, endpoint, probe)),
+            Some((Recall::Silence, _)) | None => self.reply(replay::silence(policy, endpoint)),
         }
     }
 
@@ -126,7 +127,7 @@ impl HttpContext for Stream {
                 false => self.reply(probe::drain::failed(&worker.policy)),
             },
             engine::Action::PassThrough { endpoint, head, edits } => {
-                self.pass_through(endpoint, head, &edits)
+                self.pass_through(endpoint, head, &edits, end_of_stream)
             }
             engine::Action::GrpcCheck { mut call, edits } => {
                 call.receive(b"", end_of_stream);

@@ -17,7 +17,7 @@ use crate::policy::Policy;
 use crate::policy::probe::{Kind, PassThrough, Probe};
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::probe;
-use crate::readiness::check::CheckFailure;
+use crate::readiness::check::{self, CheckFailure};
 use crate::readiness::streak::Streak;
 use crate::readiness::{Knowledge, Outcome, Permit, Phase, Readiness, Reason, Standing, State, Transition};
 use crate::release::Rotation;
@@ -93,6 +93,13 @@ impl Worker {
         let service = String::from_utf8_lossy(&service.unwrap_or_default()).into_owned();
         let (board, epoch) = (RefCell::new(board), Cell::new(0));
         let worker = Worker { board, epoch, lifecycle, service, rotations, counters, holder, policy };
+        let drains = worker.policy.probes.drain.is_some();
+        let draining =
+            || store::get::<Lifecycle>(&worker.lifecycle_key()).is_some_and(|known| known.draining);
+        if !drains && draining() {
+            // An update that takes the switch away ends the drain: nothing else could.
+            worker.drain(false);
+        }
         worker.refresh_lifecycle();
         worker
     }
@@ -180,13 +187,18 @@ impl Worker {
         self.update(id, |upstream, state| state.settle(upstream, now, permit, outcome, random));
     }
 
-    /// Notes that a check starts now. Should that not get through, the next tick sends another.
-    pub fn check_started(&self, id: UpstreamId, now: Time) {
+    /// Whether a check is due, which then is noted as started now. Two VMs may both believe that they lead, for
+    /// the moment in which the lease changes hands; one of them is told so.
+    pub fn claims_check(&self, id: UpstreamId, now: Time, slack: Duration) -> bool {
         let random = abi::random();
-        self.update(id, |_, state| {
-            state.checks.start(now, random);
-            None
+        let due = self.exchange(id, |upstream, state| {
+            let due = upstream.check.as_ref().is_some_and(|check| check::is_due(state, check, now, slack));
+            if due {
+                state.checks.start(now, random);
+            }
+            (due, None)
         });
+        due.unwrap_or(false)
     }
 
     /// Notes that a check could not be sent. Whether that is news.
@@ -259,12 +271,14 @@ impl Worker {
     }
 
     /// What a request for a probe that passes through gets, and the id that it has if it goes on.
-    pub fn recall(&self, kept: &str, rule: &PassThrough) -> Option<(Recall, u64)> {
+    /// `may_fetch` says whether it may be the one.
+    pub fn recall(&self, kept: &str, rule: &PassThrough, may_fetch: bool) -> Option<(Recall, u64)> {
         let (id, now) = (self.id()?, now());
+        let fetch = may_fetch.then_some(id);
         let recall = store::update(kept, |known: Option<Kept>| {
             let before = known.clone();
             let mut kept = known.unwrap_or_default();
-            let recall = kept.ask(rule, now, id);
+            let recall = kept.ask(rule, now, fetch);
             (recall, (before.as_ref() != Some(&kept)).then_some(kept))
         });
         Some((recall?, id))
@@ -279,10 +293,12 @@ impl Worker {
         });
     }
 
-    /// The store's key for the app's answers to a probe.
-    pub fn kept_key(&self, probe: &Probe, head: bool) -> String {
-        let method = if head { "HEAD" } else { "GET" };
-        format!("graygate/{}/kept/{}/{method}{}", self.policy.name, probe.name, probe.path)
+    /// The store's key for the app's answers to a probe. It holds a hash of what they answer, and of what is
+    /// kept of them.
+    pub fn kept_key(&self, probe: &Probe, rule: &PassThrough, head: bool) -> String {
+        let mut hasher = XxHash64::with_seed(LAYOUT.into());
+        (&probe.path, &rule.headers, head).hash(&mut hasher);
+        format!("graygate/{}/kept/{}/{:016x}", self.policy.name, probe.name, hasher.finish())
     }
 
     /// An id that no other request of the proxy has.
@@ -343,23 +359,27 @@ struct Snapshot<'w> {
 
 impl Readiness for Snapshot<'_> {
     fn standing(&self, id: UpstreamId) -> Standing {
+        let standing = self.worker.slot(id, |slot| {
+            slot.needed = true;
+            slot.snapshot.standing()
+        });
         // Every id of a policy has its slot.
-        self.worker.slot(id, |slot| slot.needed = true);
-        self.knowledge(id).standing
+        standing.unwrap_or(Standing::Ready)
     }
 
     fn knowledge(&self, id: UpstreamId) -> Knowledge {
-        let upstream = self.worker.policy.upstream(id);
+        let (upstream, now) = (self.worker.policy.upstream(id), now());
         let known =
-            upstream.and_then(|upstream| self.worker.slot(id, |slot| slot.snapshot.knowledge(upstream)));
-        known.unwrap_or(Knowledge { standing: Standing::Ready, heard: None, proven: true })
+            upstream.and_then(|upstream| self.worker.slot(id, |slot| slot.snapshot.knowledge(upstream, now)));
+        let unknown =
+            Knowledge { standing: Standing::Ready, heard: None, fresh_for: Duration::ZERO, proven: true };
+        known.unwrap_or(unknown)
     }
 
     fn lifecycle(&self) -> Lifecycle {
         let (lifecycle, probes) = (self.worker.lifecycle.get(), &self.worker.policy.probes);
         Lifecycle {
             started: lifecycle.started || probes.of(Kind::Startup).is_none(),
-            // An update that takes the switch away ends the drain: nothing else could.
             draining: lifecycle.draining && probes.drain.is_some(),
         }
     }

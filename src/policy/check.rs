@@ -30,10 +30,14 @@ pub struct Check {
 }
 
 impl Check {
-    /// The age from which on the last answer is stale, where the policy does not say: three times the
-    /// longest period, and a timeout.
-    pub fn stale_after(&self) -> Duration {
-        self.periods.longest() * 3 + self.timeout
+    /// A period with all the jitter that may be added to it.
+    pub fn longest(&self, period: Duration) -> Duration {
+        period + period * self.jitter_percent / 100
+    }
+
+    /// The oldest that an answer gets where nothing is wrong.
+    pub fn oldest_answer(&self) -> Duration {
+        self.longest(self.periods.longest()) + self.timeout
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Probes {
     pub drain: Option<Drain>,
     /// How much an answer tells.
     pub details: Details,
-    /// The age from which on what is known of an upstream is stale. Absent: by its check's periods.
+    /// The age from which on what is known of an upstream is stale. Absent: by the period of its check.
     pub stale_after: Option<Duration>,
     /// Whether answers carry the headers by which another Envoy's health checks learn more than a status.
     pub marker_headers: bool,
@@ -113,7 +113,8 @@ pub struct Component {
 pub struct Statuses {
     /// 200 to 399, default 200.
     pub passed: u32,
-    /// Passed, though something is wrong. 200 to 599, default 200.
+    /// Passed, though something is wrong. 200 to 399, default 200: a no would keep the traffic from an upstream
+    /// on trial, and no trial ends without.
     pub degraded: u32,
     /// 400 to 599, default 503.
     pub failed: u32,
@@ -221,6 +222,18 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Probes>
             "readiness passes through, so nothing is known to answer from; allowed: beside a readiness with checks",
         );
     }
+    if let (Some(limit), Some(upstreams)) = (probes.stale_after, upstreams) {
+        let components =
+            probes.endpoints.iter().filter_map(Probe::checks).flat_map(|checks| &checks.components);
+        let upstreams = components.filter_map(|component| upstreams.get(component.upstream.0));
+        let oldest =
+            upstreams.filter_map(|upstream| Some((upstream.check.as_ref()?.oldest_answer(), &upstream.name)));
+        if let Some((oldest, name)) = oldest.max().filter(|(oldest, _)| *oldest > limit) {
+            return fields.get("staleAfterSeconds")?.problem(format!(
+                "{limit:?} is too short, as answers of {name} get {oldest:?} old between its checks; allowed: no less than that"
+            ));
+        }
+    }
     let drain = probes.drain.iter().map(|drain| ("drain", &drain.path));
     let mut paths: Vec<(&str, &String)> = Vec::new();
     for (name, path) in probes.endpoints.iter().map(|probe| (probe.name.as_str(), &probe.path)).chain(drain) {
@@ -326,7 +339,7 @@ impl Statuses {
         let fields = value.object(&["passed", "degraded", "failed"])?;
         let default = Statuses::default();
         let passed = fields.read("passed", default.passed, |value| value.integer(200..=399));
-        let degraded = fields.read("degraded", default.degraded, |value| value.integer(200..=599));
+        let degraded = fields.read("degraded", default.degraded, |value| value.integer(200..=399));
         let failed = fields.read("failed", default.failed, |value| value.integer(400..=599));
         Some(Statuses { passed: passed?, degraded: degraded?, failed: failed? })
     }
@@ -340,12 +353,23 @@ impl PassThrough {
         let cache = cache.and_then(|value| value.seconds(spans));
         let default = vec!["content-type".to_owned()];
         let headers = fields.read("headers", default, |value| {
-            let names: Vec<String> = value.list()?.iter().filter_map(|name| name.header_name(true)).collect();
+            let names: Vec<String> = value.list()?.iter().filter_map(read_kept).collect();
             value.headers_at_most(names.len());
             Some(names)
         });
         Some(PassThrough { cache: cache?, headers: headers? })
     }
+}
+
+/// A header that may be kept with an answer. Not one that is for one asker, or that is the proxy's to set.
+fn read_kept(value: &Value<'_>) -> Option<String> {
+    let name = value.header_name(true)?;
+    if name == "age" || name == "set-cookie" || name.starts_with("x-envoy-") {
+        return value.problem(format!(
+            "{name:?} is for one answer alone; allowed: any but age, set-cookie and x-envoy-*"
+        ));
+    }
+    Some(name)
 }
 
 impl Drain {

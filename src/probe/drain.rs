@@ -60,7 +60,7 @@ fn authorize(drain: &Drain, source: Option<&[u8]>) -> Result<(), String> {
     let ip = address.ip().to_canonical();
     if address.port() == 0 {
         return Err(format!(
-            "no drain from {ip}, as the proxy takes that from a header, not from the connection"
+            "no drain from {ip}, which has no port: the proxy takes such an address from a header"
         ));
     }
     let allowed = drain.from.iter().any(|network| network.contains(&ip));

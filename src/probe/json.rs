@@ -16,8 +16,10 @@ pub fn media_type(accept: &[u8]) -> Option<&'static str> {
             let named = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(name.as_bytes()));
             // With the weight 0 it is the one thing that is not wanted.
             named
-                && !parts
-                    .any(|part| part.starts_with(b"q=0") && part.iter().skip(2).all(|c| b"0.".contains(c)))
+                && !parts.any(|part| {
+                    part.to_ascii_lowercase().starts_with(b"q=0")
+                        && part.iter().skip(2).all(|c| b"0.".contains(c))
+                })
         })
     };
     ["application/health+json", "application/json"].into_iter().find(|name| accepts(name))

@@ -90,8 +90,11 @@ pub enum Doubt {
 pub enum Fault {
     /// It is not ready.
     NotReady(Reason),
-    /// It may be ready, but has not shown it.
-    Unproven,
+    /// It may be ready, but has not shown it: too few checks have passed, or none was answered yet.
+    Unproven {
+        /// Whether one was.
+        heard: bool,
+    },
 }
 
 impl fmt::Display for Doubt {
@@ -108,7 +111,8 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::NotReady(reason) => reason.fmt(f),
-            Fault::Unproven => f.write_str("not checked yet"),
+            Fault::Unproven { heard: false } => Doubt::NotChecked.fmt(f),
+            Fault::Unproven { heard: true } => f.write_str("too few checks have passed yet"),
         }
     }
 }
@@ -154,22 +158,28 @@ impl<'p> Verdict<'p> {
         if kind == Kind::Readiness && lifecycle.draining {
             held.push(("drain", "draining"));
         }
-        // By the flag alone, which all workers see: a yes that another worker takes back would be none.
-        if kind == Kind::Startup {
-            held.push(("startup", "not started yet"));
-        }
         let findings = find(policy, checks, readiness, kind == Kind::Startup, excluded);
         let unknown = excluded
             .iter()
             .filter(|name| !findings.iter().any(|finding: &Finding<'_>| finding.name.as_bytes() == **name));
-        let shown = |name: &&[u8]| String::from_utf8_lossy(name).chars().take(REPEATED.1).collect();
-        let unknown = unknown.take(REPEATED.0).map(shown).collect();
+        let mut shown: Vec<String> = Vec::new();
+        for name in unknown {
+            let name: String = String::from_utf8_lossy(name).chars().take(REPEATED.1).collect();
+            if shown.len() < REPEATED.0 && !shown.contains(&name) {
+                shown.push(name);
+            }
+        }
         let periods = checks
             .components
             .iter()
             .filter_map(|component| Some(policy.upstream(component.upstream)?.check.as_ref()?.periods.ready));
-        let mut verdict = Verdict { unknown, ..Verdict::new(findings, held, checks) };
+        let mut verdict = Verdict { unknown: shown, ..Verdict::new(findings, held, checks) };
         verdict.news_in = periods.min().unwrap_or_default();
+        // By the flag alone, which all workers see: a yes that another worker takes back would be none.
+        if kind == Kind::Startup && verdict.outcome != Outcome::Failed {
+            verdict.held.push(("startup", "not started yet"));
+            verdict.outcome = Outcome::Failed;
+        }
         verdict
     }
 
@@ -221,7 +231,7 @@ fn find<'p>(
             true => Health::Excluded,
             false if proof && !knowledge.proven => Health::Failed(match knowledge.standing {
                 Standing::NotReady(reason) if reason != Reason::Assumed => Fault::NotReady(reason),
-                _ => Fault::Unproven,
+                _ => Fault::Unproven { heard: knowledge.heard.is_some() },
             }),
             false => health(policy, upstream, knowledge, now),
         };
@@ -234,15 +244,17 @@ fn find<'p>(
 
 fn health(policy: &Policy, upstream: &Upstream, knowledge: Knowledge, now: Time) -> Health {
     match (knowledge.standing, &upstream.check, knowledge.heard) {
-        (Standing::NotReady(Reason::Assumed), Some(_), None) => Health::Failed(Fault::Unproven),
+        (Standing::NotReady(Reason::Assumed), Some(_), None) => {
+            Health::Failed(Fault::Unproven { heard: false })
+        }
         (Standing::NotReady(reason), ..) => Health::Failed(Fault::NotReady(reason)),
         (Standing::Trial(_), ..) => Health::Doubtful(Doubt::OnTrial),
         (Standing::Ready, None, _) => Health::Ok,
         (Standing::Ready, Some(_), None) => Health::Doubtful(Doubt::NotChecked),
-        (Standing::Ready, Some(check), Some(heard)) => {
-            let limit = policy.probes.stale_after.unwrap_or_else(|| check.stale_after());
+        (Standing::Ready, Some(_), Some(heard)) => {
             let age = now.since(heard);
-            if age > limit { Health::Doubtful(Doubt::Stale(age)) } else { Health::Ok }
+            let stale = age > policy.probes.stale_after.unwrap_or(knowledge.fresh_for);
+            if stale { Health::Doubtful(Doubt::Stale(age)) } else { Health::Ok }
         }
     }
 }

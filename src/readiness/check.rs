@@ -174,6 +174,11 @@ pub fn is_due(state: &State, check: &Check, now: Time, slack: Duration) -> bool 
     soon.is_due(started, started + period + jitter)
 }
 
+/// How long an answer is fresh: long enough for two checks in a row to be missed.
+pub fn fresh_for(state: &State, check: &Check, now: Time) -> Duration {
+    check.longest(period(state, check, now)) * 3 + check.timeout
+}
+
 /// The period that holds now. The last results speak for a change: the edge's. Else by phase, and by whether
 /// anyone needs to know.
 fn period(state: &State, check: &Check, now: Time) -> Duration {

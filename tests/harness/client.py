@@ -55,7 +55,7 @@ def get(
 ) -> Response:
     """Ask 127.0.0.1 over HTTP/1.1 on a connection of its own. `host` is `reviews` unless given.
 
-    `source` is another local address to ask from; `preamble` goes before the request, as in the PROXY protocol.
+    `source` is the local address to ask from; `preamble` goes before the request, as the PROXY protocol does.
     """
     given = pairs(headers)
     if not any(name.lower() == "host" for name, _ in given):

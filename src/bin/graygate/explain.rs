@@ -1,6 +1,7 @@
 //! `graygate explain`: what the filter would decide for a request, and why.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -134,7 +135,12 @@ impl Readiness for Assumed<'_> {
     fn knowledge(&self, id: UpstreamId) -> Knowledge {
         // As though each had been checked just now.
         let standing = self.standing(id);
-        Knowledge { standing, heard: Some(self.now()), proven: standing == Standing::Ready }
+        Knowledge {
+            standing,
+            heard: Some(self.now()),
+            fresh_for: Duration::ZERO,
+            proven: standing == Standing::Ready,
+        }
     }
 
     fn lifecycle(&self) -> Lifecycle {

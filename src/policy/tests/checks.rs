@@ -42,9 +42,9 @@ fn all_periods_are_the_one_unless_given() {
 }
 
 #[test]
-fn an_answer_is_stale_after_three_of_the_longest_periods_and_a_timeout() {
-    let check = check(&with_check(r#""periodSeconds":2,"idlePeriodSeconds":5,"timeoutSeconds":1"#));
-    assert_eq!(check.stale_after(), Duration::from_secs(16));
+fn an_answer_gets_as_old_as_the_longest_period_with_its_jitter_and_a_timeout() {
+    let fields = r#""periodSeconds":2,"idlePeriodSeconds":5,"timeoutSeconds":1,"jitterPercent":20"#;
+    assert_eq!(check(&with_check(fields)).oldest_answer(), Duration::from_secs(7));
 }
 
 #[test]

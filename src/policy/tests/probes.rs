@@ -5,6 +5,22 @@ use crate::policy::probe::{Basis, Checks, Component, Details, Drain, Kind, PassT
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+/// Between two checks nothing is wrong yet.
+#[test]
+fn an_age_that_answers_get_anyway_is_not_stale() {
+    let document = |seconds: u32| {
+        format!(
+            r#"{{"name":"p","upstreams":{{"app":{{"cluster":"a","readinessProbe":{{"httpGet":{{}},"periodSeconds":5}}}}}},
+            "probes":{{"staleAfterSeconds":{seconds},"readiness":{{"path":"/r","checks":[{{"upstream":"app"}}]}}}}}}"#
+        )
+    };
+    compile(&document(6));
+    assert_refused(&[(
+        document(5),
+        ".staleAfterSeconds: 5s is too short, as answers of app get 6s old between its checks; allowed: no less than that",
+    )]);
+}
+
 /// The probes of a policy with the upstreams `app` and `db`.
 fn probes(fields: &str) -> Probes {
     compile(&document(fields)).probes
@@ -135,7 +151,7 @@ fn both_ends_of_every_range_are_inside() {
         document(r#""staleAfterSeconds":0.1"#),
         document(r#""staleAfterSeconds":86400"#),
         document(r#""liveness":{"path":"/l","statuses":{"passed":200,"degraded":200,"failed":400}}"#),
-        document(r#""liveness":{"path":"/l","statuses":{"passed":399,"degraded":599,"failed":599}}"#),
+        document(r#""liveness":{"path":"/l","statuses":{"passed":399,"degraded":399,"failed":599}}"#),
         document(r#""liveness":{"path":"/l","passThrough":{"cacheSeconds":0.1}}"#),
         document(r#""liveness":{"path":"/l","passThrough":{"cacheSeconds":3600}}"#),
         readiness(r#""minimumScore":1,"checks":[{"upstream":"app","weight":1}]"#),
@@ -242,6 +258,10 @@ fn what_passes_through_has_no_verdict_of_its_own() {
         (
             readiness(r#""passThrough":{}"#),
             ".readiness.passThrough.cacheSeconds: missing; allowed: a number of seconds such as 2",
+        ),
+        (
+            readiness(r#""passThrough":{"cacheSeconds":2,"headers":["Set-Cookie"]}"#),
+            r#".readiness.passThrough.headers[0]: "set-cookie" is for one answer alone; allowed: any but age, set-cookie and x-envoy-*"#,
         ),
         (
             readiness(r#""passThrough":{"cacheSeconds":2,"headers":["Content-Length"]}"#),

@@ -85,7 +85,7 @@ impl Readiness for Pod {
     }
 
     fn knowledge(&self, _: UpstreamId) -> Knowledge {
-        self.bench.state.knowledge(&self.bench.upstream)
+        self.bench.state.knowledge(&self.bench.upstream, self.bench.now)
     }
 
     fn lifecycle(&self) -> Lifecycle {

@@ -1,0 +1,238 @@
+"""The drain switch: an order from an allowed address fails readiness in all workers; nothing else changes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from harness.client import get, get2
+from harness.config import bootstrap
+from harness.envoy import Envoy
+from harness.load import Load, Request
+from harness.probe import all_pass, all_say, document, status, text
+from harness.wait import until, until_all
+
+DRAINING = "policy reviews: draining\n"
+NOT_DRAINING = "policy reviews: not draining\n"
+ALICE = {"x-user-id": "alice"}
+
+
+@pytest.fixture
+def switched(policy):
+    policy["probes"]["drain"] = {"path": "/drainz"}
+    return policy
+
+
+def order(envoy, method="POST", headers=(), **options):
+    return get(envoy.port(), "/drainz", headers, method, **options)
+
+
+def orders_from(policy, *networks):
+    policy["probes"]["drain"] = {"path": "/drainz", "from": list(networks)}
+    return policy
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_an_order_fails_readiness_in_all_workers_until_it_is_taken_back(start, switched, v1, concurrency):
+    switched["probes"]["startup"] = {"path": "/startupz", "checks": [{"upstream": "reviews-v1"}]}
+    envoy = start(switched, concurrency=concurrency)
+    all_pass(envoy)
+    assert (order(envoy, "GET").status, order(envoy, "GET").text) == (200, NOT_DRAINING)
+    assert (order(envoy).status, order(envoy).text) == (200, DRAINING)
+    all_say(envoy, 503)
+    assert "[+]reviews-v1 ok\n[-]drain failed: draining\npolicy reviews: readiness failed" in text(envoy)
+    assert (document(envoy)["status"], document(envoy)["output"]) == ("fail", "draining")
+    assert {status(envoy, path) for path in ("/livez", "/startupz", "/readyz/reviews-v1")} == {200}
+    assert {order(envoy, "GET").text for _ in range(20)} == {DRAINING}
+    assert (order(envoy, "DELETE").text, order(envoy, "DELETE").status) == (NOT_DRAINING, 200)
+    all_pass(envoy)
+    assert v1.requests == 0
+    lines = [line.rpartition("policy ")[2] for line in envoy.logs().splitlines() if "draining" in line]
+    assert lines == ["reviews: draining", "reviews: no longer draining"]
+
+
+def test_all_workers_know_of_it_within_two_ticks(start, switched):
+    """The tick is 50 ms here. The rest is room for a busy machine."""
+    envoy = start(switched, concurrency=4)
+    all_pass(envoy)
+    with Load(envoy.port(), [Request("/readyz")], rate=400, connections=32) as load:
+        until(lambda: len(load.answers) > 100, what="load")
+        order(envoy)
+        ordered = time.monotonic()
+        until(lambda: {answer.status for answer in load.answers[-100:]} == {503}, what="all failed")
+    assert max(answer.asked for answer in load.answers if answer.status == 200) - ordered < 2 * 0.05 + 0.9
+
+
+def test_methods_other_than_the_four_are_not_allowed(start, switched):
+    envoy = start(switched)
+    for method in ["PUT", "PATCH", "OPTIONS"]:
+        answer = order(envoy, method, body=b"x")
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, POST, DELETE"), method
+    assert order(envoy, "GET").text == NOT_DRAINING
+    head = order(envoy, "HEAD")
+    assert (head.status, head.body) == (200, b"")
+
+
+def test_an_order_may_have_a_query_and_a_body_and_come_by_http2(start, switched):
+    envoy = start(switched)
+    assert get2(envoy.port(), "/drainz?why=deploy", method="POST", body=b"x" * 10_000).text == DRAINING
+    all_say(envoy, 503)
+    assert get2(envoy.port(), "/drainz", method="DELETE").text == NOT_DRAINING
+
+
+def test_no_probe_can_leave_it_out(start, switched):
+    envoy = start(switched)
+    order(envoy)
+    all_say(envoy, 503, "/readyz?exclude=drain&exclude=reviews-v1")
+
+
+def test_requests_are_gated_and_released_as_ever_while_draining(start, switched, v1):
+    envoy = start(switched)
+    order(envoy)
+    all_say(envoy, 503)
+    assert get(envoy.port(), "/", {"x-tester": "true"}).version == "v2"
+    assert get(envoy.port(), "/", ALICE).version == "v1"
+    v1.answer(500, path="/healthz")
+    until_all(lambda: "reviews-v1 is not ready" in get(envoy.port(), "/", ALICE).text, what="gated")
+    v1.answer(200, path="/healthz")
+    until_all(lambda: get(envoy.port(), "/", ALICE).version == "v1", what="let through")
+
+
+@pytest.mark.parametrize("delivery", ["lds", "ecds"])
+def test_it_outlives_a_policy_update_and_ends_where_the_policy_has_it_no_more(start, switched, delivery):
+    envoy = start(switched, delivery=delivery)
+    all_pass(envoy)
+    order(envoy)
+    all_say(envoy, 503)
+    switched["probes"]["liveness"]["statuses"] = {"passed": 201}
+    with Load(envoy.port(), [Request("/readyz")], rate=200) as load:
+        assert envoy.publish(switched) == ""
+        all_say(envoy, 201, "/livez")
+    assert {answer.status for answer in load.answers} == {503}
+    drain = switched["probes"].pop("drain")
+    assert envoy.publish(switched) == ""
+    all_say(envoy, 200)
+    assert order(envoy, headers=ALICE).version == "v1"
+    switched["probes"]["drain"] = drain
+    assert envoy.publish(switched) == ""
+    until_all(lambda: order(envoy, "GET").text == NOT_DRAINING, what="the switch back, and off")
+    assert status(envoy) == 200
+
+
+def test_orders_are_counted(start, switched):
+    envoy = start(orders_from(switched, "127.0.0.2/32"))
+    order(envoy)
+    for method in ["POST", "DELETE"]:
+        order(envoy, method, source="127.0.0.2")
+    for code, result in [("403", "refused"), ("200", "draining"), ("200", "not-draining")]:
+        assert envoy.counter("graygate_probe_answers_total", probe="drain", code=code, result=result) == 1
+
+
+# -- who may ------------------------------------------------------------------------
+
+
+def test_orders_from_other_addresses_are_refused(start, switched):
+    envoy = start(orders_from(switched, "10.0.0.0/8", "127.0.0.2/32"))
+    for method in ["POST", "DELETE", "GET", "HEAD", "PUT"]:
+        answer = order(envoy, method)
+        assert answer.status == 403, method
+    assert order(envoy, "POST").text == "policy reviews: no drain from 127.0.0.1\n"
+    assert order(envoy, "GET", source="127.0.0.2").text == NOT_DRAINING
+    assert order(envoy, "POST", source="127.0.0.2").text == DRAINING
+    all_say(envoy, 503)
+    assert order(envoy, "DELETE").status == 403
+    assert order(envoy, "GET", source="127.0.0.2").text == DRAINING
+
+
+def detection(name, **settings):
+    package = f"type.googleapis.com/envoy.extensions.http.original_ip_detection.{name}.v3"
+    kind = {"xff": "XffConfig", "custom_header": "CustomHeaderConfig"}[name]
+    extension = {"name": name, "typed_config": {"@type": f"{package}.{kind}", **settings}}
+    return {"original_ip_detection_extensions": [extension]}
+
+
+LOOPBACK = {"cidrs": [{"address_prefix": "127.0.0.0", "prefix_len": 8}]}
+MANAGERS = {
+    "default": {},
+    "skips-append": {"skip_xff_append": True},
+    "trusts-a-hop": {"xff_num_trusted_hops": 1},
+    "remote": {"use_remote_address": True},
+    "remote-skips-append": {"use_remote_address": True, "skip_xff_append": True},
+    "remote-trusts-a-hop": {"use_remote_address": True, "xff_num_trusted_hops": 1},
+    "remote-trusts-a-hop-skips-append": {
+        "use_remote_address": True,
+        "xff_num_trusted_hops": 1,
+        "skip_xff_append": True,
+    },
+    "xff-extension": detection("xff", xff_num_trusted_hops=1),
+    "xff-extension-trusts-networks": detection("xff", xff_trusted_cidrs=LOOPBACK),
+    "header-extension": detection(
+        "custom_header", header_name="x-real-ip", allow_extension_to_set_address_as_trusted=True
+    ),
+}
+
+
+def spoofed(address):
+    forms = ["{0}", " {0} ", "{0}:0", "{0}:4711", "::ffff:{0}", "[::ffff:{0}]:4711", "unix://{0}"]
+    forms += ["{0}, {0}", "192.0.2.1, {0}", "{0}, 192.0.2.1", "192.0.2.1,{0},127.0.0.1", "{0}, 127.0.0.1"]
+    entries = [form.format(address) for form in forms]
+    names = ["x-forwarded-for", "x-real-ip", "x-envoy-external-address", "x-client-ip", "forwarded"]
+    yield from ({name: entry} for name in names[:2] for entry in entries)
+    yield {name: address for name in names}
+    yield [("x-forwarded-for", address), ("x-forwarded-for", address), ("x-forwarded-for", "127.0.0.1")]
+
+
+@pytest.mark.parametrize("manager", MANAGERS.values(), ids=MANAGERS)
+def test_no_header_makes_an_order_come_from_elsewhere(start, switched, manager):
+    """Not even where the proxy is told to believe the header: whoever can send it could drain."""
+    envoy = start(orders_from(switched, "10.0.0.0/8", "127.0.0.2/32", "::ffff:0:0/96"), hcm=manager)
+    for address in ["10.0.0.1", "127.0.0.2"]:
+        for headers in spoofed(address):
+            assert order(envoy, headers=headers).status == 403, headers
+    assert order(envoy, "GET", source="127.0.0.2").text == NOT_DRAINING
+
+
+def test_a_refusal_says_that_the_address_is_a_headers(start, switched):
+    said = order(start(switched), headers={"x-forwarded-for": "127.0.0.1"}).text
+    assert said.startswith("policy reviews: no drain from 127.0.0.1, which has no port")
+
+
+@pytest.mark.parametrize("manager", ["remote", "remote-skips-append"])
+def test_where_headers_do_not_make_the_source_an_allowed_one_may_send_them(start, switched, manager):
+    envoy = start(switched, hcm=MANAGERS[manager])
+    for headers in spoofed("192.0.2.1"):
+        assert order(envoy, headers=headers).text == DRAINING, headers
+
+
+@pytest.fixture
+def behind_proxy_protocol(switched, v1, v2):
+    """An Envoy whose listener takes the PROXY protocol, and connections without."""
+    ports = {"reviews-v1": v1.port, "reviews-v2": v2.port}
+    tree = bootstrap(orders_from(switched, "10.0.0.0/8"), ports).document()
+    kind = "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
+    taken = {"@type": kind, "allow_requests_without_proxy_protocol": True}
+    [listener] = tree["static_resources"]["listeners"]
+    listener["listener_filters"] = [{"name": "proxy", "typed_config": taken}]
+    with Envoy(tree) as envoy:
+        yield envoy
+
+
+def proxied(address):
+    return f"PROXY TCP4 {address} 127.0.0.1 4711 80\r\n".encode()
+
+
+def test_the_address_in_the_proxy_protocol_is_the_sources(behind_proxy_protocol):
+    envoy = behind_proxy_protocol
+    assert order(envoy, preamble=proxied("10.0.0.1")).text == DRAINING
+    told = proxied("10.255.255.255")
+    until_all(lambda: order(envoy, "GET", preamble=told).text == DRAINING, what="draining")
+    for other in ["127.0.0.1", "192.0.2.1", "11.0.0.1"]:
+        assert order(envoy, preamble=proxied(other)).text == f"policy reviews: no drain from {other}\n"
+    for none in [b"", b"PROXY UNKNOWN\r\n"]:
+        assert order(envoy, preamble=none).text == "policy reviews: no drain from 127.0.0.1\n"
+
+
+def test_no_header_changes_what_the_proxy_protocol_says(behind_proxy_protocol):
+    for headers in spoofed("10.0.0.1"):
+        answer = order(behind_proxy_protocol, headers=headers, preamble=proxied("192.0.2.1"))
+        assert answer.status == 403, headers
