@@ -7,9 +7,9 @@
 //!
 //! A steer header from outside that no release trusts is as good as absent: nothing matches on it.
 
+use crate::action::{Action, Edit};
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
-use crate::probe::health::Call;
 use crate::readiness::{self, Permit, Readiness, Standing};
 use crate::release::{self, Choice, Rotation};
 use crate::reply::Reply;
@@ -25,47 +25,6 @@ pub struct Decision<'p> {
     pub assignments: Vec<Assignment<'p>>,
     /// Permits taken on its way. The host gives each back exactly once.
     pub permits: Vec<(UpstreamId, Permit)>,
-}
-
-/// What the host does with a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action<'p> {
-    /// Forward it with these header edits; there may be none.
-    Forward(Vec<Edit<'p>>),
-    /// Answer it.
-    Reply(Reply),
-    /// Order the proxy to drain, or to stop draining, then answer it.
-    Drain {
-        /// The order.
-        draining: bool,
-        /// The answer once it is done.
-        reply: Reply,
-    },
-    /// Answer it with what the app last said, or forward it with these edits and keep what the app says.
-    PassThrough {
-        /// The probe that it is, by its place in the policy.
-        endpoint: usize,
-        /// Whether it asks for no body; such answers are kept apart.
-        head: bool,
-        /// The edits.
-        edits: Vec<Edit<'p>>,
-    },
-    /// Forward it with these edits, and make the response the one to this gRPC health check.
-    GrpcCheck {
-        /// The check.
-        call: Call,
-        /// The edits.
-        edits: Vec<Edit<'p>>,
-    },
-}
-
-/// One header edit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Edit<'p> {
-    /// The header, in lower case.
-    pub header: &'p str,
-    /// Its new value; `None` removes it.
-    pub value: Option<&'p str>,
 }
 
 /// The version that a request got, by its place in the release's versions.

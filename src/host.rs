@@ -9,6 +9,7 @@
 //! which the proxy has them.
 
 mod abi;
+mod attribute;
 mod check;
 mod fetch;
 mod health;

@@ -13,11 +13,13 @@
 //! | [`readiness`] | what is known of each upstream, and how it changes |
 //! | [`lifecycle`] | whether the proxy has started, and whether it drains |
 //! | [`response`] | what a response says about the upstream it came from |
+//! | [`action`] | what is done with a request |
 //! | [`reply`], [`replay`] | a reply that the filter makes up, or has kept |
 //! | [`request`], [`hash`], [`lease`], [`time`] | values the others share |
 #![cfg_attr(not(feature = "host"), forbid(unsafe_code))]
 #![cfg_attr(feature = "host", deny(unsafe_code))]
 
+pub mod action;
 pub mod engine;
 pub mod gate;
 pub mod hash;

@@ -10,7 +10,7 @@ mod json;
 mod text;
 mod verdict;
 
-use crate::engine::{Action, Edit};
+use crate::action::{Action, Edit};
 use crate::policy::Policy;
 use crate::policy::probe::{Basis, Checks, Component, Details, Drain, GRPC_HEALTH, Kind, Probe};
 use crate::readiness::Readiness;

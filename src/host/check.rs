@@ -6,7 +6,7 @@ use std::time::Duration;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, Status};
 
-use super::{abi, stream};
+use super::{abi, attribute};
 use crate::policy::check::{Call, Check, HttpGet};
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::readiness::check::redirect::Target;
@@ -109,7 +109,7 @@ impl Checks {
         };
         let location = header("location");
         let response = Response {
-            status: if headers == 0 { None } else { stream::status(MapType::HttpCallResponseHeaders) },
+            status: if headers == 0 { None } else { attribute::status(MapType::HttpCallResponseHeaders) },
             // The router adds this header to every answer of an upstream, and to none of its own.
             from_upstream: header("x-envoy-upstream-service-time").is_some(),
             location: location.as_deref(),

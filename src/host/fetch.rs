@@ -5,7 +5,7 @@ use std::rc::Rc;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType};
 
-use super::stream::{property, status};
+use super::attribute::{attribute, status};
 use super::worker::{self, Worker};
 use crate::replay::{self, Answer, BODY};
 use crate::response;
@@ -30,7 +30,7 @@ impl Fetch {
     /// Takes the answer's headers. What is not of the app's making is passed on and not kept: another filter
     /// may have said it to this one asker.
     pub fn on_headers(&mut self, worker: &Rc<Worker>, end: bool) {
-        let details = property(&["response", "code_details"]).unwrap_or_default();
+        let details = attribute(&["response", "code_details"]).unwrap_or_default();
         let of_app = response::is_of_upstream(&details);
         let header = |name: &String| {
             let value = hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name).ok()??;

@@ -3,22 +3,22 @@
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType};
 
-use super::stream::status;
+use super::attribute::status;
 use super::worker::Worker;
-use crate::probe::health::{Call, Outcome};
+use crate::probe::health::call::{Call, Outcome};
 
 /// One check, from its request to its response.
-pub struct Check {
+pub struct Exchange {
     call: Call,
     outcome: Option<Outcome>,
     /// Whether the response's message has been written.
     written: bool,
 }
 
-impl Check {
+impl Exchange {
     /// A check that is on its way.
     pub fn new(call: Call) -> Self {
-        Check { call, outcome: None, written: false }
+        Exchange { call, outcome: None, written: false }
     }
 
     /// Takes a part of the request's body.

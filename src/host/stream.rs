@@ -8,10 +8,11 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, MapType};
 
 use super::abi;
+use super::attribute::{attribute, status};
 use super::fetch::Fetch;
-use super::health::Check;
+use super::health::Exchange;
 use super::worker::{self, Worker};
-use crate::engine::{self, Edit};
+use crate::action::{self, Edit};
 use crate::policy::Policy;
 use crate::policy::probe::Basis;
 use crate::policy::upstream::UpstreamId;
@@ -41,7 +42,7 @@ enum Role {
     /// A probe that went on to the app.
     Fetch(Fetch),
     /// A gRPC health check that is to be answered.
-    Check(Check),
+    Health(Exchange),
 }
 
 impl Stream {
@@ -114,40 +115,40 @@ impl HttpContext for Stream {
         // Kept before anything else is done, so that each goes back whatever becomes of the stream.
         self.permits = decision.permits;
         match decision.action {
-            engine::Action::Forward(edits) => {
+            action::Action::Forward(edits) => {
                 write(&edits);
                 for assignment in &decision.assignments {
                     worker.counters.assigned(&worker.policy, assignment);
                 }
                 Action::Continue
             }
-            engine::Action::Reply(reply) => self.reply(reply),
-            engine::Action::Drain { draining, reply } => match worker.drain(draining) {
+            action::Action::Reply(reply) => self.reply(reply),
+            action::Action::Drain { draining, reply } => match worker.drain(draining) {
                 true => self.reply(reply),
                 false => self.reply(probe::drain::failed(&worker.policy)),
             },
-            engine::Action::PassThrough { endpoint, head, edits } => {
+            action::Action::PassThrough { endpoint, head, edits } => {
                 self.pass_through(endpoint, head, &edits, end_of_stream)
             }
-            engine::Action::GrpcCheck { mut call, edits } => {
+            action::Action::GrpcCheck { mut call, edits } => {
                 call.receive(b"", end_of_stream);
                 write(&edits);
-                self.role = Role::Check(Check::new(call));
+                self.role = Role::Health(Exchange::new(call));
                 Action::Continue
             }
         }
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        if let Role::Check(check) = &mut self.role {
-            check.on_request_body(size, end_of_stream);
+        if let Role::Health(exchange) = &mut self.role {
+            exchange.on_request_body(size, end_of_stream);
         }
         Action::Continue
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        if let Role::Check(check) = &mut self.role {
-            check.on_request_body(0, true);
+        if let Role::Health(exchange) = &mut self.role {
+            exchange.on_request_body(0, true);
         }
         Action::Continue
     }
@@ -156,7 +157,7 @@ impl HttpContext for Stream {
         let policy = &self.worker.policy;
         match &mut self.role {
             Role::Fetch(fetch) => fetch.on_headers(&self.worker, end_of_stream),
-            Role::Check(check) => check.on_response_headers(&self.worker, end_of_stream),
+            Role::Health(exchange) => exchange.on_response_headers(&self.worker, end_of_stream),
             Role::Answered | Role::Traffic => {}
         }
         if !matches!(self.role, Role::Traffic) || !policy.observes_responses() {
@@ -168,7 +169,7 @@ impl HttpContext for Stream {
         let watched = watched.filter_map(|(id, upstream)| Some((id, upstream.breaker.as_ref()?)));
         let watched: Vec<_> = watched.collect();
         if !watched.is_empty() {
-            let details = property(&["response", "code_details"]).unwrap_or_default();
+            let details = attribute(&["response", "code_details"]).unwrap_or_default();
             let status = status(MapType::HttpResponseHeaders);
             let permits = core::mem::take(&mut self.permits);
             for (id, breaker) in watched {
@@ -187,7 +188,7 @@ impl HttpContext for Stream {
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match &mut self.role {
             Role::Fetch(fetch) => fetch.on_body(&self.worker, size, end_of_stream),
-            Role::Check(check) => check.on_response_body(size, end_of_stream),
+            Role::Health(exchange) => exchange.on_response_body(size, end_of_stream),
             Role::Answered | Role::Traffic => {}
         }
         Action::Continue
@@ -196,7 +197,7 @@ impl HttpContext for Stream {
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         match &mut self.role {
             Role::Fetch(fetch) => fetch.end(&self.worker, true),
-            Role::Check(check) => check.on_response_trailers(),
+            Role::Health(exchange) => exchange.on_response_trailers(),
             Role::Answered | Role::Traffic => {}
         }
         Action::Continue
@@ -211,7 +212,7 @@ impl HttpContext for Stream {
         }
         // No response came by: the client has left, or the proxy has followed a redirect, which the upstream
         // that was reached has answered with.
-        let details = property(&["response", "code_details"]);
+        let details = attribute(&["response", "code_details"]);
         let redirected = details.is_some_and(|details| details == b"internal_redirect");
         let cluster = reached();
         for (id, permit) in core::mem::take(&mut self.permits) {
@@ -232,7 +233,7 @@ fn write(edits: &[Edit<'_>]) {
 
 /// The cluster that the request went to. Not the one that was decided on: the route table has the last word.
 fn reached() -> Option<Vec<u8>> {
-    property(&["xds", "cluster_name"])
+    attribute(&["xds", "cluster_name"])
 }
 
 fn is_of(policy: &Policy, id: UpstreamId, cluster: &Option<Vec<u8>>) -> bool {
@@ -248,17 +249,6 @@ impl Request for ProxyRequest {
     }
 
     fn source(&self) -> Option<Cow<'_, [u8]>> {
-        property(&["source", "address"]).map(Cow::Owned)
+        attribute(&["source", "address"]).map(Cow::Owned)
     }
-}
-
-/// A property of the request, as bytes. Absent and unreadable are the same to those who ask.
-pub fn property(path: &[&str]) -> Option<Vec<u8>> {
-    hostcalls::get_property(path.to_vec()).ok()?
-}
-
-/// The `:status` of a response, or of a callout's.
-pub fn status(map: MapType) -> Option<u16> {
-    let bytes = hostcalls::get_map_value_bytes(map, ":status").ok()??;
-    core::str::from_utf8(&bytes).ok()?.parse().ok()
 }

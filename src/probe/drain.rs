@@ -7,7 +7,7 @@
 
 use core::net::SocketAddr;
 
-use crate::engine::Action;
+use crate::action::Action;
 use crate::policy::Policy;
 use crate::policy::probe::Drain;
 use crate::readiness::Readiness;

@@ -5,51 +5,22 @@
 //! route table knows ([`HOP`]); on its way back the answer is made the gRPC response it is to be. All other
 //! methods need no message: they are not implemented.
 
-use crate::engine::{Action, Edit};
+pub mod call;
+
+use crate::action::{Action, Edit};
 use crate::policy::Policy;
 use crate::policy::probe::GRPC_HEALTH;
 use crate::readiness::Readiness;
 use crate::readiness::check::grpc;
 use crate::reply::{Asked, Cause, Reply};
 use crate::request::{self, Headers, Request};
+use call::{Call, UNIMPLEMENTED};
 
 /// The request header that leads a Check to its upstream, and its value.
 pub const HOP: (&str, &str) = ("x-graygate-hop", "grpc-health");
 
 /// The `content-type` of a Check on its way there. As gRPC it would be answered with no body.
 const PLAIN: &str = "application/x-graygate";
-
-/// The longest request, in bytes: a frame's head, and a message with the longest name that a policy may hold.
-const REQUEST: usize = 5 + 3 + 4_096;
-
-/// The most that a request's body is kept of: one byte more tells that it is too long.
-const KEPT: usize = REQUEST + 1;
-
-/// One Check, from its request to its response.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// Whether readiness says yes.
-    ready: bool,
-    /// The request's body, as far as it has come.
-    body: Vec<u8>,
-    /// Whether that is all of it.
-    whole: bool,
-}
-
-/// What a Check is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Ready.
-    Serving,
-    /// Not ready.
-    NotServing,
-    /// The policy names no such service.
-    NotFound,
-    /// The message is compressed, or no such message.
-    Unreadable,
-    /// There was nothing to make a response of.
-    NoHop,
-}
 
 /// What is to happen to a request for the health service.
 pub fn answer<'p: 'r, 'r, R: Request>(
@@ -68,7 +39,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
         return Action::Reply(reply(policy, 200, Some(UNIMPLEMENTED), words, "unimplemented"));
     }
     let edits = [("content-type", PLAIN), HOP].map(|(header, value)| Edit { header, value: Some(value) });
-    let call = Call { ready: super::is_ready(policy, readiness), body: Vec::new(), whole: false };
+    let call = Call::new(super::is_ready(policy, readiness));
     Action::GrpcCheck { call, edits: edits.to_vec() }
 }
 
@@ -89,150 +60,11 @@ fn reply(policy: &Policy, status: u32, grpc_status: Option<u32>, words: &str, re
     }
 }
 
-const UNIMPLEMENTED: u32 = 12;
-
-impl Call {
-    /// Takes a part of the request's body. `end` says whether it is the last one.
-    pub fn receive(&mut self, part: &[u8], end: bool) {
-        let left = KEPT.saturating_sub(self.body.len());
-        self.body.extend(part.iter().take(left));
-        self.whole |= end;
-    }
-
-    /// What the Check is told, now that its response is there to be made. `hop` says whether that is one.
-    pub fn outcome(&self, policy: &Policy, hop: bool) -> Outcome {
-        // Said first, as an upstream may have refused it for its length.
-        if self.body.len() > REQUEST {
-            return Outcome::Unreadable;
-        }
-        if !hop || !self.whole {
-            return Outcome::NoHop;
-        }
-        match self.service() {
-            None => Outcome::Unreadable,
-            Some(service) if !policy.probes.grpc_services.iter().any(|known| known.as_bytes() == service) => {
-                Outcome::NotFound
-            }
-            Some(_) if self.ready => Outcome::Serving,
-            Some(_) => Outcome::NotServing,
-        }
-    }
-
-    /// The service that is asked for: the body is one frame, a 0 for no compression, the message's length in
-    /// four bytes, the message.
-    fn service(&self) -> Option<&[u8]> {
-        let (head, message) = self.body.split_first_chunk::<5>()?;
-        let [compressed, length @ ..] = *head;
-        let length = usize::try_from(u32::from_be_bytes(length)).ok()?;
-        let plain = compressed == 0 && length == message.len();
-        plain.then(|| grpc::requested_service(message))?
-    }
-}
-
-impl Outcome {
-    /// The grpc-status.
-    pub fn status(self) -> u32 {
-        match self {
-            Outcome::Serving | Outcome::NotServing => 0,
-            Outcome::NotFound => 5,
-            Outcome::Unreadable => UNIMPLEMENTED,
-            Outcome::NoHop => 14,
-        }
-    }
-
-    /// The grpc-message of a status that is no success.
-    pub fn words(self) -> &'static str {
-        match self {
-            Outcome::Serving | Outcome::NotServing => "",
-            Outcome::NotFound => "unknown service",
-            Outcome::Unreadable => "not one uncompressed HealthCheckRequest",
-            Outcome::NoHop => "the route by x-graygate-hop leads to no upstream that answers",
-        }
-    }
-
-    /// The response's body: a frame with a `HealthCheckResponse`, if there is one.
-    pub fn body(self) -> &'static [u8] {
-        const fn frame(status: u8) -> [u8; 7] {
-            [0, 0, 0, 0, 2, 8, status]
-        }
-        match self {
-            Outcome::Serving => const { &frame(grpc::SERVING) },
-            Outcome::NotServing => const { &frame(grpc::NOT_SERVING) },
-            _ => &[],
-        }
-    }
-
-    /// What it is counted as.
-    pub fn cause(self) -> Cause {
-        let result = match self {
-            Outcome::Serving => "serving",
-            Outcome::NotServing => "not-serving",
-            Outcome::NotFound => "not-found",
-            Outcome::Unreadable => "unimplemented",
-            Outcome::NoHop => "error",
-        };
-        Cause::Probe { asked: Asked::Grpc, code: self.status(), result }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    fn told(ready: bool, parts: &[&[u8]]) -> Outcome {
-        let text = br#"{"name":"p","probes":{"grpc":{"services":["","shop"]}}}"#;
-        let policy = Policy::from_json(text).unwrap();
-        let mut call = Call { ready, body: Vec::new(), whole: false };
-        for (place, part) in parts.iter().enumerate() {
-            call.receive(part, place + 1 == parts.len());
-        }
-        call.outcome(&policy, true)
-    }
-
-    #[test]
-    fn a_named_service_is_as_ready_as_the_proxy() {
-        let shop: &[u8] = b"\0\0\0\0\x06\x0a\x04shop";
-        assert_eq!(told(true, &[shop]), Outcome::Serving);
-        assert_eq!(told(false, &[shop]), Outcome::NotServing);
-        assert_eq!(told(true, &[b"\0\0\0\0\0"]), Outcome::Serving);
-        assert_eq!(told(true, &[b"\0\0\0\0\x06\x0a\x04shoq"]), Outcome::NotFound);
-    }
-
-    #[test]
-    fn a_request_may_come_in_pieces() {
-        assert_eq!(told(true, &[b"\0\0", b"\0\0\x06\x0a", b"", b"\x04shop", b""]), Outcome::Serving);
-    }
-
-    #[test]
-    fn what_is_no_single_plain_message_is_not_implemented() {
-        let long = [&b"\0\0\0\x20\0"[..], &[0x0a; 0x2000]].concat();
-        let bodies: [&[u8]; 6] =
-            [b"", b"\0\0\0\0", b"\x01\0\0\0\0", b"\0\0\0\0\x07\x0a\x04shop", b"\0\0\0\0\0\0\0\0\0\0", &long];
-        for body in bodies {
-            assert_eq!(told(true, &[body]), Outcome::Unreadable, "{:?}", body.get(..12));
-        }
-    }
-
-    #[test]
-    fn a_response_before_the_request_is_whole_is_no_hop() {
-        let policy = Policy::from_json(br#"{"name":"p","probes":{"grpc":{"services":[""]}}}"#).unwrap();
-        let mut call = Call { ready: true, body: Vec::new(), whole: false };
-        call.receive(b"\0\0\0\0\0", false);
-        assert_eq!(call.outcome(&policy, true), Outcome::NoHop);
-        call.receive(b"", true);
-        assert_eq!(call.outcome(&policy, false), Outcome::NoHop);
-        assert_eq!(call.outcome(&policy, true), Outcome::Serving);
-    }
-
-    #[test]
-    fn a_request_that_is_too_long_is_called_so_though_the_upstream_refused_it() {
-        let policy = Policy::from_json(br#"{"name":"p","probes":{"grpc":{"services":[""]}}}"#).unwrap();
-        let mut call = Call { ready: true, body: Vec::new(), whole: false };
-        call.receive(&[0; REQUEST + 1], false);
-        assert_eq!(call.outcome(&policy, false), Outcome::Unreadable);
-    }
 
     #[test]
     fn grpc_is_told_by_its_content_type() {

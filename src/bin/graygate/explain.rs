@@ -8,8 +8,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use graygate::engine::Edit;
-use graygate::engine::{self, Action, Assignment, Decision};
+use graygate::action::{Action, Edit};
+use graygate::engine::{self, Assignment, Decision};
 use graygate::lifecycle::Lifecycle;
 use graygate::policy::Policy;
 use graygate::policy::release::Key;
