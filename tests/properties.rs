@@ -10,7 +10,8 @@ use graygate::lifecycle::Lifecycle;
 use graygate::policy::Policy;
 use graygate::policy::release::Release;
 use graygate::policy::upstream::{Upstream, UpstreamId};
-use graygate::readiness::check::CheckFailure;
+use graygate::readiness::check::redirect::{self, Target};
+use graygate::readiness::check::{Answer, CheckFailure, grpc};
 use graygate::readiness::streak::Streak;
 use graygate::readiness::{self, Knowledge, Outcome, Permit, Phase, Readiness, Standing, State, Transition};
 use graygate::release::{self, Reason, Rotation};
@@ -202,6 +203,21 @@ mod documents {
             prop_assert!(!problem.to_string().contains(char::is_control), "{problem:?}");
         }
         Ok(())
+    }
+
+    proptest! {
+        /// What another server sends in answer to a check is any bytes at all.
+        #[test]
+        fn any_answer_to_a_check_is_judged(
+            message in vec(any::<u8>(), 0..64), location in vec(any::<u8>(), 0..64), path in "/[!-~]{0,20}",
+        ) {
+            let _ = (grpc::judge(0, "", &message), grpc::requested_service(&message));
+            let target = Target { scheme: "http".into(), authority: "app:80".into(), path };
+            if let Answer::Follow(next) = redirect::follow("app", &target, 0, &location) {
+                prop_assert!(next.path.starts_with('/'), "{next:?}");
+                prop_assert!(next.path.bytes().all(|byte| byte.is_ascii_graphic()), "{next:?}");
+            }
+        }
     }
 
     proptest! {

@@ -143,7 +143,7 @@ mod the_whole_document {
         let policy = compile(&supported());
         assert_eq!(policy.name, "reviews");
         assert_eq!(policy.mode, Mode::Enforce);
-        assert_eq!(policy.summary(), "6 upstreams, 5 probes, 1 release, 1 gate");
+        assert_eq!(policy.summary(), "7 upstreams, 6 probes, 1 release, 1 gate");
     }
 
     #[test]

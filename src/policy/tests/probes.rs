@@ -45,29 +45,36 @@ fn assert_refused(rows: &[(String, &str)]) {
 #[test]
 fn the_full_document_gives_what_it_says() {
     let policy = compile(&supported());
-    let probe = |name: &str, kind, path: &str, checks| Probe {
+    let probe = |name: &str, kind, path: &str, basis| Probe {
         name: name.into(),
         kind,
         path: path.into(),
-        basis: Basis::Checks(checks),
+        basis,
         statuses: Statuses { passed: 200, degraded: 200, failed: 503 },
     };
-    let component = |place, required, weight| Component { upstream: UpstreamId(place), required, weight };
-    let app = Checks { components: vec![component(0, true, 0)], minimum_score: 0 };
+    let component = |upstream: &str, required, weight| {
+        let place = policy.upstreams.iter().position(|known| known.name == upstream).unwrap();
+        Component { upstream: UpstreamId(place), required, weight }
+    };
+    let one =
+        |upstream| Basis::Checks(Checks { components: vec![component(upstream, true, 0)], minimum_score: 0 });
+    let kept = PassThrough { cache: Duration::from_secs(2), headers: vec!["content-type".into()] };
+    let deep = Statuses { passed: 200, degraded: 207, failed: 500 };
     let all = Checks {
         components: vec![
-            component(0, true, 0),
-            component(2, false, 40),
-            component(1, false, 30),
-            component(3, false, 0),
+            component("app", true, 0),
+            component("db", false, 40),
+            component("cache", false, 30),
+            component("mq", false, 0),
         ],
         minimum_score: 70,
     };
     let expected = Probes {
         endpoints: vec![
-            probe("liveness", Kind::Liveness, "/livez", Checks::default()),
-            probe("startup", Kind::Startup, "/startupz", app),
-            probe("readiness", Kind::Readiness, "/readyz", all),
+            probe("liveness", Kind::Liveness, "/livez", Basis::App(kept)),
+            probe("startup", Kind::Startup, "/startupz", one("app")),
+            probe("readiness", Kind::Readiness, "/readyz", Basis::Checks(all)),
+            Probe { statuses: deep, ..probe("deep", Kind::Group, "/deepz", one("search")) },
         ],
         grpc_services: vec![String::new(), "shop.Reviews".into()],
         drain: Some(Drain {
@@ -75,8 +82,8 @@ fn the_full_document_gives_what_it_says() {
             from: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
         }),
         details: Details::OnFailure,
-        stale_after: None,
-        marker_headers: false,
+        stale_after: Some(Duration::from_secs(30)),
+        marker_headers: true,
         matches: Matches::default(),
     };
     assert_eq!(policy.probes, expected);
