@@ -1,5 +1,6 @@
 //! What is done with a request: the values that a decision is made of.
 
+use crate::policy::probe::{PassThrough, Probe};
 use crate::probe::health::call::Call;
 use crate::reply::Reply;
 
@@ -17,14 +18,17 @@ pub enum Action<'p> {
         /// The answer once it is done.
         reply: Reply,
     },
-    /// Answer it with what the app last said, or forward it with these edits and keep what the app says.
+    /// Answer it with what the app last said; or let it go to the app with nothing of the asker's in it, and
+    /// keep what the app says.
     PassThrough {
         /// The probe that it is, by its place in the policy.
         endpoint: usize,
+        /// The probe.
+        probe: &'p Probe,
+        /// How it passes through.
+        rule: &'p PassThrough,
         /// Whether it asks for no body; such answers are kept apart.
         head: bool,
-        /// The edits.
-        edits: Vec<Edit<'p>>,
     },
     /// Forward it with these edits, and make the response the one to this gRPC health check.
     GrpcCheck {

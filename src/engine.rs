@@ -1,9 +1,10 @@
 //! The request path: one function over probes, releases and gates, in this order.
 //!
-//! A probe is answered and nothing else happens: no version, no gate, no permit. Each release that the request is for then picks a version;
-//! of several that steer by the same header the first one counts. Gates come last, as which upstream a
-//! request needs may depend on its version: where a release with that upstream is for the request, the gate
-//! holds only if the request goes to that version; else it holds for every request it matches.
+//! A probe is answered and nothing else happens: no version, no gate, no permit. Each release that another
+//! request is for then picks a version; of several that steer by the same header the first one counts. Gates
+//! come last, as which upstream a request needs may depend on its version: where a release with that upstream
+//! is for the request, the gate holds only if the request goes to that version; else it holds for every
+//! request it matches.
 //!
 //! A steer header from outside that no release trusts is as good as absent: nothing matches on it.
 
@@ -55,9 +56,12 @@ pub fn decide<'p, R: Request>(
         return decision;
     }
     let mut request = Headers::new(request);
+    for header in &policy.untrusted_headers {
+        request.show(header, None);
+    }
     if let Some(ask) = probe::find(policy, &mut request) {
         decision.action = probe::answer(policy, ask, &mut request, readiness);
-        if let Action::PassThrough { edits, .. } | Action::GrpcCheck { edits, .. } = &mut decision.action {
+        if let Action::GrpcCheck { edits, .. } = &mut decision.action {
             strip_untrusted(policy, &request, edits);
         }
         return decision;
@@ -78,9 +82,6 @@ fn steer<'p: 'r, 'r, R: Request>(
     rotations: &mut [Rotation],
     decision: &mut Decision<'p>,
 ) -> Vec<Edit<'p>> {
-    for header in &policy.untrusted_headers {
-        request.show(header, None);
-    }
     let mut edits: Vec<Edit<'p>> = Vec::new();
     for (place, (release, rotation)) in policy.releases.iter().zip(rotations).enumerate() {
         let steered = edits.iter().any(|edit| edit.header == release.steer_header);

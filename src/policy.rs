@@ -77,13 +77,14 @@ impl Policy {
     }
 
     /// How often a VM looks at the shared state: a quarter of the shortest check period or wait, from 50 to
-    /// 250 ms. `None`: nothing that is shared can change.
+    /// 250 ms; 250 ms for a startup probe or a drain switch alone. `None`: nothing that is shared can change.
     pub fn tick(&self) -> Option<Duration> {
         let checks =
             self.upstreams.iter().filter_map(|upstream| Some(upstream.check.as_ref()?.periods.shortest()));
         let breakers = self.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref());
-        let drain = self.probes.drain.as_ref().map(|_| Duration::from_secs(1));
-        let spans = checks.chain(breakers.map(|breaker| breaker.not_ready_for)).chain(drain);
+        let lives = self.probes.drain.is_some() || self.probes.of(probe::Kind::Startup).is_some();
+        let lifecycle = lives.then_some(Duration::from_secs(1));
+        let spans = checks.chain(breakers.map(|breaker| breaker.not_ready_for)).chain(lifecycle);
         let shortest = spans.min()?;
         Some((shortest / 4).clamp(Duration::from_millis(50), Duration::from_millis(250)))
     }

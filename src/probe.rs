@@ -10,7 +10,7 @@ mod json;
 mod text;
 mod verdict;
 
-use crate::action::{Action, Edit};
+use crate::action::Action;
 use crate::policy::Policy;
 use crate::policy::probe::{Basis, Checks, Component, Details, Drain, GRPC_HEALTH, Kind, Probe};
 use crate::readiness::Readiness;
@@ -80,31 +80,25 @@ pub fn answer<'p: 'r, 'r, R: Request>(
                 let excluded = request::query_values(request.get(":path").unwrap_or_default(), "exclude");
                 let excluded: Vec<&[u8]> = excluded.collect();
                 let verdict = Verdict::of(policy, probe.kind, checks, readiness, &excluded);
-                Action::Reply(whole(policy, place, probe, &verdict, request))
+                Action::Reply(reply(policy, probe, Asked::Endpoint(place), &verdict, request))
             }
-            (Basis::App(_), _) => {
+            (Basis::App(rule), _) => {
                 // The app has no say in what holds readiness back.
                 let verdict = Verdict::of(policy, probe.kind, &Checks::default(), readiness, &[]);
                 match verdict.outcome {
-                    Outcome::Failed => Action::Reply(whole(policy, place, probe, &verdict, request)),
-                    _ => pass_through(place, probe, request),
+                    Outcome::Failed => {
+                        Action::Reply(reply(policy, probe, Asked::Endpoint(place), &verdict, request))
+                    }
+                    _ => {
+                        let head = request.get(":method") == Some(b"HEAD");
+                        Action::PassThrough { endpoint: place, probe, rule, head }
+                    }
                 }
             }
         },
         Ask::Drain(drain) => drain::answer(policy, drain, request, readiness),
         Ask::Grpc => health::answer(policy, request, readiness),
     }
-}
-
-/// The reply to a probe as a whole.
-fn whole<'r, R: Request>(
-    policy: &Policy,
-    place: usize,
-    probe: &Probe,
-    verdict: &Verdict<'_>,
-    request: &mut Headers<'r, R>,
-) -> Reply {
-    reply(policy, probe, Asked::Endpoint(place), verdict, request)
 }
 
 /// The reply to a probe for one of its checks: that one's own result, whatever else holds readiness back.
@@ -125,35 +119,6 @@ fn one_check<'r, R: Request>(
     reply(policy, probe, Asked::Check(place, component.upstream), &verdict, request)
 }
 
-/// Headers by which an asker gets an answer of its own. The app's answer is everybody's, so it is asked without
-/// them, and without a query.
-pub const OWN: [&str; 10] = [
-    "accept",
-    "accept-encoding",
-    "authorization",
-    "cookie",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "range",
-];
-
-/// Lets a probe through to the app, unless an answer is kept.
-fn pass_through<'p: 'r, 'r, R: Request>(
-    place: usize,
-    probe: &'p Probe,
-    request: &mut Headers<'r, R>,
-) -> Action<'p> {
-    let with_query = request.get(":path") != Some(probe.path.as_bytes());
-    let path = with_query.then_some(Edit { header: ":path", value: Some(&probe.path) });
-    let own = OWN.iter().map(|header| Edit { header, value: None });
-    let edits = path.into_iter().chain(own).collect();
-    let head = request.get(":method") == Some(b"HEAD");
-    Action::PassThrough { endpoint: place, head, edits }
-}
-
 /// Whether the startup probe's checks have passed by now. With none, there is nothing to wait for.
 pub fn has_started(policy: &Policy, readiness: &impl Readiness) -> bool {
     let Some(checks) = policy.probes.of(Kind::Startup).and_then(Probe::checks) else {
@@ -168,6 +133,10 @@ fn is_ready(policy: &Policy, readiness: &impl Readiness) -> bool {
     let checks = policy.probes.of(Kind::Readiness).and_then(Probe::checks).unwrap_or(&none);
     Verdict::of(policy, Kind::Readiness, checks, readiness, &[]).outcome != Outcome::Failed
 }
+
+/// The marker header by which another Envoy's health checks tell that they have reached the service they were
+/// meant for. Its value is the host's to know.
+pub const SERVICE: &str = "x-envoy-upstream-healthchecked-cluster";
 
 /// The reply that says the verdict on what is asked, in the form that is asked for.
 fn reply<'r, R: Request>(
@@ -208,18 +177,13 @@ fn reply<'r, R: Request>(
         ("x-content-type-options", "nosniff".to_owned()),
     ];
     headers.extend(verdict.oldest.map(|age| ("age", age.as_secs().to_string())));
-    if policy.probes.marker_headers {
-        let marks = [
-            ("x-envoy-degraded", Outcome::Degraded),
-            ("x-envoy-immediate-health-check-fail", Outcome::Failed),
-        ];
-        let draining = verdict.held.iter().any(|(name, _)| *name == "drain");
-        for (name, outcome) in marks {
-            if verdict.outcome == outcome && (outcome == Outcome::Degraded || draining) {
-                headers.push((name, "true".to_owned()));
-            }
-        }
-    }
+    let draining = verdict.held.iter().any(|(name, _)| *name == "drain");
+    let marker = match verdict.outcome {
+        Outcome::Degraded => Some("x-envoy-degraded"),
+        Outcome::Failed if draining => Some("x-envoy-immediate-health-check-fail"),
+        _ => None,
+    };
+    headers.extend(marker.filter(|_| policy.probes.marker_headers).map(|name| (name, "true".to_owned())));
     let status = match verdict.outcome {
         Outcome::Passed => probe.statuses.passed,
         Outcome::Degraded => probe.statuses.degraded,

@@ -37,6 +37,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Lifecycle;
+use crate::policy::check::Check;
 use crate::policy::upstream::{Breaker, Upstream, UpstreamId};
 use crate::response::Verdict;
 use crate::time::{Time, millis};
@@ -68,10 +69,7 @@ pub struct Knowledge {
     pub standing: Standing,
     /// When a check was last answered, well or badly.
     pub heard: Option<Time>,
-    /// How long such an answer is fresh: three of the periods that hold now, and a timeout.
-    pub fresh_for: Duration,
-    /// Whether it is Ready by evidence: by as many passed checks as that takes, or by a trial. One that has
-    /// no checks is taken at its word.
+    /// Whether it is Ready by as many passed checks as that takes. One that has no checks is taken at its word.
     pub proven: bool,
 }
 
@@ -239,15 +237,14 @@ impl State {
         }
     }
 
-    /// What is known at `now`.
-    pub fn knowledge(&self, upstream: &Upstream, now: Time) -> Knowledge {
+    /// What is known of the upstream.
+    pub fn knowledge(&self, upstream: &Upstream) -> Knowledge {
         let standing = self.standing();
-        let proven = upstream.check.as_ref().is_none_or(|check| {
-            self.reason != Reason::Assumed || self.checks.passed >= check.success_threshold
-        });
-        let proven = proven && standing == Standing::Ready;
-        let fresh_for = upstream.check.as_ref().map(|check| check::fresh_for(self, check, now));
-        Knowledge { standing, heard: self.checks.heard, fresh_for: fresh_for.unwrap_or_default(), proven }
+        let enough = |check: &Check| {
+            self.reason == Reason::CheckPassed || self.checks.passed >= check.success_threshold
+        };
+        let proven = upstream.check.as_ref().is_none_or(enough);
+        Knowledge { standing, heard: self.checks.heard, proven: proven && standing == Standing::Ready }
     }
 
     /// Takes the result of a check that was started in `generation`.

@@ -1,15 +1,16 @@
 //! The app's own answer to a probe that passes through: fetched now and then, and replayed in between.
 //!
 //! However many ask, and on whatever worker, one request at a time goes on to the app, on a lease that ends
-//! by itself. Until it has been out for as long as an answer is fresh, the others get the last answer,
-//! whatever its age, which it carries; then they are told that the app doesn't answer.
+//! by itself. Until the app has been waited for as long as an answer is fresh, the others get the last answer,
+//! whatever its age, which it carries; then they are told that there is none. All waiting counts since the
+//! app's last answer, by whichever request: those who give up soon must not make a hung app look alive.
 
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
-use crate::policy::probe::PassThrough;
+use crate::policy::probe::{Kind, PassThrough};
 use crate::reply::{Asked, Cause, Reply};
 use crate::time::Time;
 
@@ -24,6 +25,8 @@ const LEASE: Duration = Duration::from_secs(10);
 pub struct Kept {
     answer: Option<Answer>,
     fetch: Option<Fetch>,
+    /// For how long requests that have ended were out for nothing since the last answer.
+    waited: Duration,
 }
 
 /// An answer of the app's.
@@ -52,7 +55,9 @@ pub enum Recall {
     Replay(Answer),
     /// It is the one that goes on to the app.
     Fetch,
-    /// The app has not answered in time.
+    /// Nothing is known yet: the first request is still out.
+    Unknown,
+    /// The app has not answered for too long.
     Silence,
 }
 
@@ -69,17 +74,23 @@ impl Kept {
             self.fetch = Some(Fetch { id, from: now });
             return Recall::Fetch;
         }
-        let patient = out.is_none_or(|fetch| within(fetch.from, rule.cache));
-        self.answer.as_ref().filter(|_| patient).map_or(Recall::Silence, replay)
+        let waited = self.waited + out.map_or(Duration::ZERO, |fetch| now.since(fetch.from));
+        match &self.answer {
+            _ if waited >= rule.cache => Recall::Silence,
+            Some(last) => replay(last),
+            None => Recall::Unknown,
+        }
     }
 
-    /// Takes the end of the request `id`: the app's answer, or none that may be kept.
-    pub fn end(&mut self, id: u64, answer: Option<Answer>) {
-        self.fetch = self.fetch.filter(|fetch| fetch.id != id);
-        // One that comes after its lease is still the newest word of the app's.
-        let newer = |answer: &Answer| self.answer.as_ref().is_none_or(|kept| kept.at <= answer.at);
-        if answer.as_ref().is_some_and(newer) {
-            self.answer = answer;
+    /// Takes the end of the request `id` at `now`: the app's answer, or none that may be kept. An answer that
+    /// comes after its lease is still the app's latest word.
+    pub fn end(&mut self, id: u64, answer: Option<Answer>, now: Time) {
+        let fetch = self.fetch;
+        self.fetch = fetch.filter(|fetch| fetch.id != id);
+        if answer.is_some() {
+            (self.answer, self.waited) = (answer, Duration::ZERO);
+        } else if let Some(fetch) = fetch.filter(|fetch| fetch.id == id) {
+            self.waited = self.waited.saturating_add(now.since(fetch.from));
         }
     }
 }
@@ -94,13 +105,26 @@ pub fn reply(policy: &Policy, place: usize, rule: &PassThrough, answer: Answer, 
     make(policy, place, answer.status, headers, answer.body)
 }
 
+/// The reply before the first answer: as with the kubelet, a liveness probe starts as passed, a readiness probe
+/// as failed.
+pub fn unknown(policy: &Policy, place: usize) -> Reply {
+    match policy.probes.endpoints.get(place).map(|probe| probe.kind) {
+        Some(Kind::Liveness) => say(policy, place, 200, "passed: the app has not answered yet"),
+        _ => say(policy, place, 503, "failed: the app has not answered yet"),
+    }
+}
+
 /// The reply that says that the app doesn't answer.
 pub fn silence(policy: &Policy, place: usize) -> Reply {
+    say(policy, place, 503, "failed: the app does not answer")
+}
+
+fn say(policy: &Policy, place: usize, status: u16, words: &str) -> Reply {
     let headers = [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")];
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let name = Asked::Endpoint(place).name(policy);
-    let body = format!("policy {}: {name} failed: the app does not answer\n", policy.name);
-    make(policy, place, 503, headers, body.into_bytes())
+    let body = format!("policy {}: {name} {words}\n", policy.name);
+    make(policy, place, status, headers, body.into_bytes())
 }
 
 /// What an answer of the app's with this status is counted as.
@@ -137,10 +161,10 @@ mod tests {
 
     /// What is kept of two-second answers, after the request 1 was answered at 0.
     fn answered() -> (PassThrough, Kept) {
-        let rule = PassThrough { cache: Duration::from_secs(2), headers: Vec::new() };
+        let rule = PassThrough { cache: Duration::from_secs(2), headers: Vec::new(), host: None };
         let mut kept = Kept::default();
         assert_eq!(kept.ask(&rule, at(0), Some(1)), Recall::Fetch);
-        kept.end(1, answer(0));
+        kept.end(1, answer(0), at(0));
         (rule, kept)
     }
 
@@ -162,7 +186,7 @@ mod tests {
         assert!(replayed(&kept.ask(&rule, at(60_001), Some(3))));
         assert!(replayed(&kept.ask(&rule, at(61_999), Some(4))));
         assert_eq!(kept.ask(&rule, at(62_000), Some(5)), Recall::Silence);
-        kept.end(2, answer(62_500));
+        kept.end(2, answer(62_500), at(62_500));
         assert!(replayed(&kept.ask(&rule, at(62_501), Some(6))));
     }
 
@@ -171,7 +195,8 @@ mod tests {
         let (rule, _) = answered();
         let mut kept = Kept::default();
         assert_eq!(kept.ask(&rule, at(0), Some(1)), Recall::Fetch);
-        assert_eq!(kept.ask(&rule, at(1), Some(2)), Recall::Silence);
+        assert_eq!(kept.ask(&rule, at(1_999), Some(2)), Recall::Unknown);
+        assert_eq!(kept.ask(&rule, at(2_000), Some(3)), Recall::Silence);
     }
 
     /// One that is not all there could keep the others waiting at its leisure.
@@ -180,15 +205,42 @@ mod tests {
         let (rule, mut kept) = answered();
         assert!(replayed(&kept.ask(&rule, at(60_000), None)));
         assert_eq!(kept.ask(&rule, at(60_001), Some(2)), Recall::Fetch);
-        assert_eq!(Kept::default().ask(&rule, at(0), None), Recall::Silence);
+        assert_eq!(Kept::default().ask(&rule, at(0), None), Recall::Unknown);
     }
 
     #[test]
     fn a_request_that_comes_to_nothing_makes_way_for_the_next() {
         let (rule, mut kept) = answered();
         assert_eq!(kept.ask(&rule, at(2_000), Some(2)), Recall::Fetch);
-        kept.end(2, None);
+        kept.end(2, None, at(2_000));
         assert_eq!(kept.ask(&rule, at(2_001), Some(3)), Recall::Fetch);
+    }
+
+    /// Else a hung app would look as it last did for as long as anybody with little patience asks.
+    #[test]
+    fn requests_that_are_given_up_one_after_the_other_count_as_one_wait() {
+        let (rule, mut kept) = answered();
+        for second in 60..62 {
+            let from = second * 1_000;
+            assert_eq!(kept.ask(&rule, at(from), Some(second)), Recall::Fetch);
+            assert!(replayed(&kept.ask(&rule, at(from + 900), Some(1_000 + second))));
+            kept.end(second, None, at(from + 950));
+        }
+        assert_eq!(kept.ask(&rule, at(62_000), Some(3)), Recall::Fetch);
+        assert_eq!(kept.ask(&rule, at(62_100), Some(4)), Recall::Silence);
+        kept.end(3, answer(62_200), at(62_200));
+        assert_eq!(kept.ask(&rule, at(80_000), Some(5)), Recall::Fetch);
+        assert!(replayed(&kept.ask(&rule, at(81_000), Some(6))));
+    }
+
+    #[test]
+    fn a_clock_that_jumped_back_leaves_no_answer_for_good() {
+        let (rule, mut kept) = answered();
+        let earlier = Time::from_millis(500_000);
+        assert_eq!(kept.ask(&rule, earlier, Some(2)), Recall::Fetch);
+        let answer = Answer { status: 500, headers: Vec::new(), body: Vec::new(), at: earlier };
+        kept.end(2, Some(answer.clone()), earlier);
+        assert_eq!(kept.ask(&rule, earlier, Some(3)), Recall::Replay(answer));
     }
 
     #[test]
@@ -197,21 +249,21 @@ mod tests {
         assert_eq!(kept.ask(&rule, at(2_000), Some(2)), Recall::Fetch);
         assert_eq!(kept.ask(&rule, at(11_999), Some(3)), Recall::Silence);
         assert_eq!(kept.ask(&rule, at(12_000), Some(4)), Recall::Fetch);
-        kept.end(2, answer(12_001));
+        kept.end(2, answer(12_001), at(12_001));
         assert_eq!(kept.ask(&rule, at(12_002), Some(5)), Recall::Replay(answer(12_001).unwrap()));
-        kept.end(4, answer(12_000));
-        assert_eq!(kept.answer, answer(12_001));
     }
 
     #[test]
     fn a_replay_tells_its_age_and_how_long_it_is_fresh() {
         let (rule, kept) = answered();
-        let text = br#"{"name":"p","probes":{"liveness":{"path":"/l","passThrough":{"cacheSeconds":2}}}}"#;
+        let text = br#"{"name":"p","probes":{"liveness":{"path":"/l","passThrough":{"cacheSeconds":2}},
+            "readiness":{"path":"/r","passThrough":{"cacheSeconds":2}}}}"#;
         let policy = Policy::from_json(text).unwrap();
         let reply = reply(&policy, 0, &rule, kept.answer.unwrap(), at(3_500));
         let headers: Vec<_> = reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         assert_eq!(headers, ["age: 3", "cache-control: max-age=2"]);
         assert_eq!((reply.status, reply.details.as_str()), (200, "graygate_probe{p|liveness}"));
         assert_eq!(silence(&policy, 0).body, b"policy p: liveness failed: the app does not answer\n");
+        assert_eq!((unknown(&policy, 0).status, unknown(&policy, 1).status), (200, 503));
     }
 }

@@ -166,12 +166,7 @@ mod documents {
         }
 
         fn knowledge(&self, upstream: UpstreamId) -> Knowledge {
-            Knowledge {
-                standing: self.standing(upstream),
-                heard: None,
-                fresh_for: Duration::ZERO,
-                proven: false,
-            }
+            Knowledge { standing: self.standing(upstream), heard: None, proven: false }
         }
 
         fn lifecycle(&self) -> Lifecycle {

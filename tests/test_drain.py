@@ -113,10 +113,21 @@ def test_it_outlives_a_policy_update_and_ends_where_the_policy_has_it_no_more(st
     assert envoy.publish(switched) == ""
     all_say(envoy, 200)
     assert order(envoy, headers=ALICE).version == "v1"
+    until(lambda: "no longer draining" in envoy.logs(), what="the end of the drain")
     switched["probes"]["drain"] = drain
     assert envoy.publish(switched) == ""
     until_all(lambda: order(envoy, "GET").text == NOT_DRAINING, what="the switch back, and off")
     assert status(envoy) == 200
+
+
+def test_an_update_that_is_refused_ends_no_drain(start, switched):
+    envoy = start(switched, delivery="lds")
+    assert order(envoy).status == 200
+    all_say(envoy, 503)
+    without = {name: probe for name, probe in switched["probes"].items() if name != "drain"}
+    assert envoy.put("./lds.json", envoy.config.refused({**switched, "probes": without})) != ""
+    assert order(envoy, "GET").text == DRAINING
+    assert "no longer draining" not in envoy.logs()
 
 
 def test_orders_are_counted(start, switched):

@@ -50,6 +50,12 @@ def test_there_are_none_unless_the_policy_wants_them(start, marked, v2):
     assert markers(envoy) == {}
 
 
+def test_the_apps_own_answer_says_whose_it_is_when_it_is_new_and_when_it_is_replayed(start, policy, rule):
+    policy["probes"]["markerHeaders"] = True
+    envoy = start(policy)
+    assert [markers(envoy), markers(envoy)] == [{SERVICE: "test"}] * 2
+
+
 def test_they_say_degraded_draining_and_whose_answer_it_is(start, marked, v1, v2):
     """The service is what Envoy was started with as its own cluster."""
     envoy = start(marked)

@@ -65,8 +65,19 @@ def test_before_the_first_answer_others_are_told_so(start, policy, rule, v1):
         until(lambda: v1.seen("/readyz"), what="one that waits for the app")
         answers = drive(envoy.port(), [Request("/readyz")] * 100)
         assert {answer.status for answer in answers} == {503}
-        assert answers[0].body.decode().startswith(SILENT)
+        assert answers[0].body == b"policy reviews: readiness failed: the app has not answered yet\n"
         assert v1.seen("/readyz") == 1
+
+
+def test_before_the_first_answer_liveness_passes_as_with_the_kubelet(start, policy, v1):
+    policy["probes"]["liveness"]["passThrough"] = {"cacheSeconds": 1}
+    v1.hang(path="/livez")
+    envoy = start(policy, timeout="60s")
+    with Stream(envoy.port(), "/livez", method="GET", end=True):
+        until(lambda: v1.seen("/livez"), what="one that waits for the app")
+        first = get(envoy.port(), "/livez")
+        assert (first.status, first.text) == (200, "policy reviews: liveness passed: the app has not answered yet\n")
+        until(lambda: get(envoy.port(), "/livez").status == 503, what="503 of an app that does not answer")
 
 
 def test_when_the_one_that_waits_leaves_the_next_one_goes_on(start, policy, rule, v1):
@@ -106,6 +117,23 @@ def test_an_app_that_is_down_is_asked_no_more_often(start, policy, rule, v1):
     assert not is_replay(first) and is_replay(again)
     v1.accept()
     until(lambda: ask(envoy).status == 200, what="the app asked again")
+
+
+def test_a_prober_of_little_patience_keeps_no_old_answer_alive(start, policy, rule, v1):
+    """Each of its requests ends before the others would be told; together they are one wait."""
+    rule["cacheSeconds"] = 1
+    envoy = start(policy, timeout="60s")
+    assert ask(envoy).status == 200
+    v1.hang(path="/readyz")
+
+    def told_while_another_waits():
+        with Stream(envoy.port(), "/readyz", method="GET", end=True):
+            time.sleep(0.3)
+            return ask(envoy, timeout=0.5).status
+
+    until(lambda: told_while_another_waits() == 503, what="503")
+    v1.answer(200, path="/readyz")
+    until(lambda: ask(envoy, timeout=0.5).status == 200, what="200")
 
 
 def test_those_who_come_together_after_a_while_get_the_last_answer(start, policy, rule, v1):

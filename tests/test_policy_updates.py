@@ -97,11 +97,21 @@ def test_a_policy_that_is_rolled_back_is_still_checked_when_the_one_between_is_g
 def test_an_update_refused_for_another_filters_sake_leaves_the_old_policy_checked(start, policy, v1):
     envoy = start(policy, delivery="lds")
     until(lambda: v1.seen("/healthz"), what="a check")
-    discovery = envoy.config.with_policy({**policy, "gates": []}).discovery("2")
-    manager = discovery["resources"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    manager["http_filters"].insert(1, {"name": "bad", "typed_config": plugin("{", vm_id="bad")})
-    assert "Unable to create Wasm plugin" in envoy.put("./lds.json", discovery)
+    refused = envoy.config.refused({**policy, "gates": []})
+    assert "Unable to create Wasm plugin" in envoy.put("./lds.json", refused)
     still_checked(v1, envoy)
+
+
+def test_an_update_refused_for_another_filters_sake_changes_no_assumption(start, policy):
+    """Nothing is known yet, and what the refused policy would assume is of no account."""
+    upstream = policy["upstreams"]["reviews-v1"]
+    upstream["readinessProbe"]["initialDelaySeconds"] = 600
+    envoy = start(policy, delivery="lds")
+    pessimist = {**policy, "upstreams": {**policy["upstreams"], "reviews-v1": {**upstream, "assume": "notReady"}}}
+    assert envoy.put("./lds.json", envoy.config.refused(pessimist)) != ""
+    assert {get(envoy.port(), "/readyz").status for _ in range(20)} == {200}
+    assert envoy.publish(pessimist) == ""
+    until_all(lambda: get(envoy.port(), "/readyz").status == 503, what="the assumption of one that is taken")
 
 
 def test_a_second_listener_of_the_same_names_may_come_and_go(start, policy, v1):

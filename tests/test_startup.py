@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from harness.client import get
+from harness.config import bootstrap
+from harness.envoy import Envoy
 from harness.load import Load, Request
 from harness.probe import all_pass, all_say, document, status, text
 from harness.wait import until, until_all
@@ -136,3 +138,30 @@ def test_a_startup_that_an_update_brings_fails_no_probe_of_a_proxy_that_has_proo
         all_say(envoy, 200, "/startupz")
         until_all(lambda: document(envoy)["status"] == "pass", what="readiness passed")
     assert load.failed == []
+
+
+def test_a_startup_that_is_refused_starts_nothing(start, gated, v2):
+    v2.answer(500, path="/healthz")
+    envoy = start(gated, delivery="lds")
+    easy = {**gated, "probes": {**gated["probes"], "startup": {"path": "/startupz"}}}
+    assert envoy.put("./lds.json", envoy.config.refused(easy)) != ""
+    never_starts(envoy)
+
+
+def test_an_older_policy_that_is_on_its_way_out_has_no_say(v1, v2, gated):
+    """Its listener goes on for its last connections, and asks for less than the new one."""
+    v2.answer(500, path="/healthz")
+    ports = {"reviews-v1": v1.port, "reviews-v2": v2.port}
+    easier = {**gated["probes"], "startup": {"path": "/startupz", "checks": [{"upstream": "reviews-v1"}]}}
+    v1.answer(500, path="/healthz")
+    config = bootstrap({**gated, "probes": easier}, ports, delivery="lds")
+    with Envoy(config, drain_seconds=60) as envoy:
+        all_say(envoy, 503, "/startupz")
+        assert envoy.publish(gated) == ""
+        seen = v2.seen("/healthz")
+        until(lambda: v2.seen("/healthz") > seen + 2, what="the new policy at work")
+        v1.answer(200, path="/healthz")
+        until_all(lambda: "[+]reviews-v1 ok" in text(envoy), what="v1 up")
+        never_starts(envoy)
+        v2.answer(200, path="/healthz")
+        all_say(envoy, 200, "/startupz")

@@ -161,7 +161,7 @@ def test_an_upstream_on_trial_passes_with_a_reserve(start, policy, v1):
     assert document(envoy)["checks"] == {"reviews-v1": [finding]}
 
 
-by_default, as_given = ({}, 1.1), ({"staleAfterSeconds": 0.8}, 0.8)
+by_default, as_given = ({}, 1.1), ({"staleAfterSeconds": 1.0}, 1.0)
 
 
 @pytest.mark.parametrize(("given", "stale_after"), [by_default, as_given], ids=["by-default", "as-given"])

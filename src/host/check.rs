@@ -13,6 +13,9 @@ use crate::readiness::check::redirect::Target;
 use crate::readiness::check::{self, Answer, CheckFailure, Response, grpc};
 use crate::time::Time;
 
+/// What requests of the proxy's own call themselves.
+pub const AGENT: &str = concat!("graygate/", env!("CARGO_PKG_VERSION"));
+
 /// How long after its timeout a check is given up whose end the proxy did not report.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -128,7 +131,7 @@ impl Checks {
                             .insert((Kind::Http, token), Underway { target: Some(next), redirects, ..check });
                         None
                     }
-                    // Its first request got through, so the upstream has lost its hosts since.
+                    // Its first request got through: the cluster has lost its hosts since, or is at its limits.
                     Err(_) => Some(check.finished(Err(CheckFailure::Unreachable))),
                 }
             }
@@ -164,7 +167,7 @@ fn ask(get: &HttpGet, target: &Target, cluster: &str, timeout: Duration) -> Resu
     ];
     headers.extend(get.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     if !get.headers.iter().any(|(name, _)| name == "user-agent") {
-        headers.push(("user-agent", concat!("graygate/", env!("CARGO_PKG_VERSION"))));
+        headers.push(("user-agent", AGENT));
     }
     hostcalls::dispatch_http_call(cluster, headers, None, Vec::new(), timeout)
 }

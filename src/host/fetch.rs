@@ -1,35 +1,130 @@
-//! A probe's request on its way to the app, and the answer that is kept of it.
+//! Probes that pass through: the app's answers as all VMs share them, and the request that fetches one.
 
-use std::rc::Rc;
+use std::hash::{Hash, Hasher};
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType};
+use twox_hash::XxHash64;
 
 use super::attribute::{attribute, status};
+use super::check::AGENT;
+use super::store;
 use super::worker::{self, Worker};
-use crate::replay::{self, Answer, BODY};
+use crate::policy::Policy;
+use crate::policy::probe::{Basis, PassThrough, Probe};
+use crate::probe;
+use crate::replay::{self, Answer, BODY, Kept, Recall};
 use crate::response;
+
+/// Gives each probe that passes through its place in the store; see [`store::seed`].
+pub fn seed(policy: &Policy) {
+    for probe in &policy.probes.endpoints {
+        if let Basis::App(rule) = &probe.basis {
+            for head in [false, true] {
+                store::seed(&key(policy, probe, rule, head), &Kept::default());
+            }
+        }
+    }
+}
+
+/// The store's key for the app's answers to a probe. It holds a hash of what they answer, and of what is kept
+/// of them.
+fn key(policy: &Policy, probe: &Probe, rule: &PassThrough, head: bool) -> String {
+    let mut hasher = XxHash64::with_seed(worker::LAYOUT.into());
+    (&probe.path, &rule.headers, head).hash(&mut hasher);
+    format!("graygate/{}/kept/{}/{:016x}", policy.name, probe.name, hasher.finish())
+}
+
+/// A request for a probe that passes through.
+pub struct Probing<'p> {
+    /// The probe, by its place in the policy.
+    pub endpoint: usize,
+    /// The probe.
+    pub probe: &'p Probe,
+    /// How it passes through.
+    pub rule: &'p PassThrough,
+    /// Whether it asks for no body.
+    pub head: bool,
+    /// Whether all of it is there. One that isn't may not go on: whoever sends it could hold up everybody's
+    /// answer by not sending the rest.
+    pub whole: bool,
+}
+
+/// What becomes of a request for a probe that passes through.
+pub enum Fate {
+    /// It gets the answer that is kept.
+    Replay(Answer),
+    /// It goes on to the app.
+    Fetch(Fetch),
+    /// Nothing is known yet.
+    Unknown,
+    /// The app has not answered for too long.
+    Silence,
+}
+
+/// Looks up what is kept for the probe.
+pub fn look_up(worker: &Worker, probing: &Probing<'_>) -> Fate {
+    let Probing { endpoint, probe, rule, head, whole } = *probing;
+    let (key, now) = (key(&worker.policy, probe, rule, head), worker::now());
+    let Some(id) = worker.id() else {
+        return Fate::Silence;
+    };
+    let recall = store::update(&key, |known: Option<Kept>| {
+        let mut kept = known.unwrap_or_default();
+        let recall = kept.ask(rule, now, whole.then_some(id));
+        // Only that one has gone on is news to the others.
+        let news = (recall == Recall::Fetch).then_some(kept);
+        (recall, news)
+    });
+    match recall {
+        Some(Recall::Replay(answer)) => Fate::Replay(answer),
+        Some(Recall::Fetch) => Fate::Fetch(Fetch {
+            endpoint,
+            key,
+            id,
+            headers: rule.headers.clone(),
+            answer: None,
+            ended: false,
+        }),
+        Some(Recall::Unknown) => Fate::Unknown,
+        Some(Recall::Silence) | None => Fate::Silence,
+    }
+}
+
+/// Makes the request that goes on to the app one of the proxy's own: the answer is everybody's, so nothing that
+/// one asker sends may make a difference to it.
+pub fn write_request(policy: &Policy, probing: &Probing<'_>) {
+    let Probing { probe, rule, head, .. } = *probing;
+    let scheme = hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, ":scheme").ok().flatten();
+    let scheme = if scheme.as_deref() == Some(b"https") { "https" } else { "http" };
+    let headers = vec![
+        (":method", if head { "HEAD" } else { "GET" }),
+        (":scheme", scheme),
+        (":authority", rule.host.as_deref().unwrap_or(&policy.name)),
+        (":path", probe.path.as_str()),
+        ("user-agent", AGENT),
+        // Without it the proxy finds no route.
+        ("x-forwarded-proto", scheme),
+    ];
+    // Can't fail while the request's headers are at hand, as they are in their callback.
+    let _ = hostcalls::set_map(MapType::HttpRequestHeaders, headers);
+}
 
 /// One request for the app's own answer.
 pub struct Fetch {
-    /// The probe, by its place in the policy.
-    pub endpoint: usize,
-    /// The store's key for what is kept.
-    pub key: String,
-    /// The request's id, which says whether it is still its answer that is waited for.
-    pub id: u64,
-    /// The headers that are kept.
-    pub headers: Vec<String>,
+    endpoint: usize,
+    key: String,
+    id: u64,
+    headers: Vec<String>,
     /// What has come of the answer so far.
-    pub answer: Option<Answer>,
-    /// Whether it has ended.
-    pub ended: bool,
+    answer: Option<Answer>,
+    ended: bool,
 }
 
 impl Fetch {
     /// Takes the answer's headers. What is not of the app's making is passed on and not kept: another filter
     /// may have said it to this one asker.
-    pub fn on_headers(&mut self, worker: &Rc<Worker>, end: bool) {
+    pub fn on_headers(&mut self, worker: &Worker, end: bool) {
         let details = attribute(&["response", "code_details"]).unwrap_or_default();
         let of_app = response::is_of_upstream(&details);
         let header = |name: &String| {
@@ -47,13 +142,18 @@ impl Fetch {
             body: Vec::new(),
             at: worker::now(),
         });
+        if worker.policy.probes.marker_headers {
+            let service = Some(worker.service.as_str());
+            // Can't fail in the callback of these headers.
+            let _ = hostcalls::set_map_value(MapType::HttpResponseHeaders, probe::SERVICE, service);
+        }
         if end {
-            self.end(worker, true);
+            self.complete(worker);
         }
     }
 
     /// Takes a part of the answer's body.
-    pub fn on_body(&mut self, worker: &Rc<Worker>, size: usize, end: bool) {
+    pub fn on_body(&mut self, worker: &Worker, size: usize, end: bool) {
         if let Some(answer) = &mut self.answer {
             let left = BODY.saturating_sub(answer.body.len()).min(size);
             if left > 0 {
@@ -62,14 +162,34 @@ impl Fetch {
             }
         }
         if end {
-            self.end(worker, true);
+            self.complete(worker);
         }
     }
 
-    /// Takes the end of the answer, or of the stream where there was none or only a part of it.
-    pub fn end(&mut self, worker: &Rc<Worker>, whole: bool) {
-        if !core::mem::replace(&mut self.ended, true) {
-            worker.keep(&self.key, self.id, self.answer.take().filter(|_| whole));
+    /// The answer is all there, and is kept.
+    pub fn complete(&mut self, worker: &Worker) {
+        let answer = self.answer.take();
+        self.end(worker, answer);
+    }
+
+    /// The stream is over. If its answer was not complete, nothing of it is kept.
+    pub fn give_up(&mut self, worker: &Worker) {
+        self.end(worker, None);
+    }
+
+    fn end(&mut self, worker: &Worker, answer: Option<Answer>) {
+        if core::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let (id, now) = (self.id, worker::now());
+        let ended = store::update(&self.key, |known: Option<Kept>| {
+            let mut kept = known.unwrap_or_default();
+            kept.end(id, answer.clone(), now);
+            ((), Some(kept))
+        });
+        if ended.is_none() {
+            // Its lease expires; until then no other request goes on.
+            log::warn!("policy {}: an answer of the app's could not be kept", worker.policy.name);
         }
     }
 }

@@ -23,9 +23,9 @@ impl Exchange {
 
     /// Takes a part of the request's body.
     pub fn on_request_body(&mut self, size: usize, end: bool) {
-        let part = match size {
+        let part = match self.call.room().min(size) {
             0 => None,
-            _ => hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten(),
+            size => hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten(),
         };
         self.call.receive(&part.unwrap_or_default(), end);
     }

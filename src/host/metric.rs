@@ -2,7 +2,8 @@
 //!
 //! The ABI knows no labels, so they stand in the name as `.label=.=value;.;`, the form that Istio's
 //! bootstrap already has patterns for. A tag pattern in the proxy's configuration turns them into labels.
-//! All values come from the policy: their number is bounded by it.
+//! All values come from the policy, save the status of an app that a probe passes through to: their number is
+//! bounded.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ enum Count {
     Gated { upstream: UpstreamId, reason: &'static str },
     Transition { upstream: UpstreamId, from: &'static str, to: &'static str, reason: &'static str },
     Check { upstream: UpstreamId, result: &'static str },
+    Lifecycle { to: &'static str },
 }
 
 /// The counters of one policy.
@@ -82,6 +84,11 @@ impl Counters {
             Count::Transition { upstream, from, to, reason: readiness::Reason::code(reason) },
             1,
         );
+    }
+
+    /// Counts that the proxy is now `started`, `draining`, or `not-draining`.
+    pub fn lived(&self, policy: &Policy, to: &'static str) {
+        self.add(policy, Count::Lifecycle { to }, 1);
     }
 
     /// Counts a check as `passed`, `failed`, or `error` where it could not be sent.
@@ -158,6 +165,7 @@ impl Count {
                 ("transitions", vec![upstream(id), ("from", from), ("to", to), ("reason", reason)])
             }
             Count::Check { upstream: id, result } => ("checks", vec![upstream(id), ("result", result)]),
+            Count::Lifecycle { to } => ("lifecycle_changes", vec![("to", to)]),
         };
         let policy = [("policy", policy.name.as_str())];
         let labels = policy.into_iter().chain(labels).map(|(label, value)| format!("{label}=.={value};.;"));

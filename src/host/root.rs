@@ -27,13 +27,15 @@ const LEASE: Duration = Duration::from_secs(1);
 pub struct Root {
     worker: Option<Rc<Worker>>,
     tick: Duration,
+    /// Whether the policy has come into use; one that the proxy only tries out never ticks.
+    ticked: bool,
     checks: Checks,
 }
 
 impl Root {
     /// A root with no policy yet.
     pub fn new() -> Self {
-        Root { worker: None, tick: Duration::ZERO, checks: Checks::default() }
+        Root { worker: None, tick: Duration::ZERO, ticked: false, checks: Checks::default() }
     }
 
     /// Sends the upstream's next check, if it is due.
@@ -44,12 +46,12 @@ impl Root {
         let slack = self.tick / 2;
         let due = !self.checks.busy(id, now) && check::is_due(&state, check, now, slack);
         // Claimed before it is sent: should the lease change hands now, the next holder knows.
-        if !due || !worker.claims_check(id, now, slack) {
+        if !due || !worker.claim_check(id, now, slack) {
             return;
         }
         match self.checks.start(id, upstream, check, state.generation, now) {
             Ok(()) => {}
-            Err(status) if worker.check_unsent(id) => {
+            Err(status) if worker.note_unsent(id) => {
                 let (policy, name) = (&worker.policy.name, &upstream.name);
                 let why = unsent(status, &upstream.cluster);
                 log::warn!("policy {policy}: upstream {name}: check not sent: {why}");
@@ -126,14 +128,15 @@ impl RootContext for Root {
         if is_news(&plugin, &policy, &text) {
             log::info!("policy {}: loaded: {}", policy.name, policy.summary());
         }
-        if policy.mode != Mode::Off
-            && let Some(tick) = policy.tick()
+        let worker = Worker::new(policy);
+        if worker.policy.mode != Mode::Off
+            && let Some(tick) = worker.tick()
         {
             self.tick = tick;
             // Can't fail: a root may always set its tick.
             let _ = hostcalls::set_tick_period(tick);
         }
-        self.worker = Some(Rc::new(Worker::new(policy)));
+        self.worker = Some(Rc::new(worker));
         true
     }
 
@@ -142,17 +145,20 @@ impl RootContext for Root {
         let Some(worker) = self.worker.clone() else {
             return;
         };
+        if !core::mem::replace(&mut self.ticked, true) {
+            worker.take_over();
+        }
         let now = worker::now();
         for (id, upstream) in worker.policy.upstream_ids().filter(|(_, upstream)| upstream.is_watched()) {
             // Renewed while a check is under way, too: one that takes its time must not make another VM
             // send the next.
-            let leads = worker.leads(id, now, LEASE);
+            let leads = worker.claim_lead(id, now, LEASE);
             worker.refresh(id, now, leads);
             if leads {
                 self.check(&worker, id, upstream, now);
             }
         }
-        worker.refresh_lifecycle();
+        worker.refresh_lifecycle(now, LEASE);
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {

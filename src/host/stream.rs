@@ -9,16 +9,15 @@ use proxy_wasm::types::{Action, MapType};
 
 use super::abi;
 use super::attribute::{attribute, status};
-use super::fetch::Fetch;
+use super::fetch::{self, Fate, Fetch, Probing};
 use super::health::Exchange;
 use super::worker::{self, Worker};
 use crate::action::{self, Edit};
 use crate::policy::Policy;
-use crate::policy::probe::Basis;
 use crate::policy::upstream::UpstreamId;
 use crate::probe;
 use crate::readiness::{Outcome, Permit};
-use crate::replay::{self, Recall};
+use crate::replay;
 use crate::reply::{Cause, Reply};
 use crate::request::Request;
 use crate::response::{self, Verdict};
@@ -58,9 +57,7 @@ impl Stream {
         self.role = Role::Answered;
         worker.counters.replied(&worker.policy, reply.cause);
         if worker.policy.probes.marker_headers && matches!(reply.cause, Cause::Probe { .. }) {
-            // Envoy's health checks tell by it that they have reached the service they were meant for.
-            let name = "x-envoy-upstream-healthchecked-cluster";
-            reply.headers.push((name.to_owned(), worker.service.clone()));
+            reply.headers.push((probe::SERVICE.to_owned(), worker.service.clone()));
         }
         if !abi::send_local_response(&reply) {
             log::error!("policy {}: the proxy took no reply: {}", worker.policy.name, reply.details);
@@ -69,29 +66,21 @@ impl Stream {
         Action::Pause
     }
 
-    /// Answers a probe with what the app last said, or lets it through to the app. It must be all there to be
-    /// let through, or a client could hold up everybody's answer by not sending the rest.
-    fn pass_through(&mut self, endpoint: usize, head: bool, edits: &[Edit<'_>], whole: bool) -> Action {
+    /// Answers a probe with what the app last said, or lets it through to the app.
+    fn pass_through(&mut self, probing: &Probing<'_>) -> Action {
         let worker = Rc::clone(&self.worker);
-        let policy = &worker.policy;
-        let Some(probe) = policy.probes.endpoints.get(endpoint) else {
-            return Action::Continue;
-        };
-        let Basis::App(rule) = &probe.basis else {
-            return Action::Continue;
-        };
-        let key = worker.kept_key(probe, rule, head);
-        match worker.recall(&key, rule, whole) {
-            Some((Recall::Replay(answer), _)) => {
-                self.reply(replay::reply(policy, endpoint, rule, answer, worker::now()))
+        let Probing { endpoint, rule, .. } = *probing;
+        match fetch::look_up(&worker, probing) {
+            Fate::Replay(answer) => {
+                self.reply(replay::reply(&worker.policy, endpoint, rule, answer, worker::now()))
             }
-            Some((Recall::Fetch, id)) => {
-                write(edits);
-                let headers = rule.headers.clone();
-                self.role = Role::Fetch(Fetch { endpoint, key, id, headers, answer: None, ended: false });
+            Fate::Fetch(fetch) => {
+                fetch::write_request(&worker.policy, probing);
+                self.role = Role::Fetch(fetch);
                 Action::Continue
             }
-            Some((Recall::Silence, _)) | None => self.reply(replay::silence(policy, endpoint)),
+            Fate::Unknown => self.reply(replay::unknown(&worker.policy, endpoint)),
+            Fate::Silence => self.reply(replay::silence(&worker.policy, endpoint)),
         }
     }
 
@@ -127,8 +116,8 @@ impl HttpContext for Stream {
                 true => self.reply(reply),
                 false => self.reply(probe::drain::failed(&worker.policy)),
             },
-            action::Action::PassThrough { endpoint, head, edits } => {
-                self.pass_through(endpoint, head, &edits, end_of_stream)
+            action::Action::PassThrough { endpoint, probe, rule, head } => {
+                self.pass_through(&Probing { endpoint, probe, rule, head, whole: end_of_stream })
             }
             action::Action::GrpcCheck { mut call, edits } => {
                 call.receive(b"", end_of_stream);
@@ -196,7 +185,7 @@ impl HttpContext for Stream {
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         match &mut self.role {
-            Role::Fetch(fetch) => fetch.end(&self.worker, true),
+            Role::Fetch(fetch) => fetch.complete(&self.worker),
             Role::Health(exchange) => exchange.on_response_trailers(),
             Role::Answered | Role::Traffic => {}
         }
@@ -205,7 +194,7 @@ impl HttpContext for Stream {
 
     fn on_log(&mut self) {
         if let Role::Fetch(fetch) = &mut self.role {
-            fetch.end(&self.worker, false);
+            fetch.give_up(&self.worker);
         }
         if self.permits.is_empty() {
             return;

@@ -8,26 +8,26 @@ use proxy_wasm::hostcalls;
 use twox_hash::XxHash64;
 
 use super::abi;
+use super::lifecycle::Shared;
 use super::metric::Counters;
-use super::store;
+use super::{fetch, leader, store};
 use crate::engine::{self, Decision};
-use crate::lease::{Holder, Lease};
+use crate::lease::Holder;
 use crate::lifecycle::Lifecycle;
 use crate::policy::Policy;
-use crate::policy::probe::{Kind, PassThrough, Probe};
+use crate::policy::probe::Kind;
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::probe;
 use crate::readiness::check::{self, CheckFailure};
 use crate::readiness::streak::Streak;
 use crate::readiness::{Knowledge, Outcome, Permit, Phase, Readiness, Reason, Standing, State, Transition};
 use crate::release::Rotation;
-use crate::replay::{Answer, Kept, Recall};
 use crate::request::Request;
 use crate::response::Verdict;
 use crate::time::Time;
 
 /// Changes with the shape of what is stored, so that another release of this module starts afresh.
-const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 2;
 
 /// One VM's part in one policy.
 pub struct Worker {
@@ -40,8 +40,8 @@ pub struct Worker {
     board: RefCell<Board>,
     /// Goes up each time that this VM learns of a change of phase.
     epoch: Cell<u64>,
-    /// As this VM last saw it.
-    lifecycle: Cell<Lifecycle>,
+    /// Where the proxy stands.
+    lifecycle: Shared,
     /// The name of this proxy's own cluster, as its peers' health checks expect it.
     pub service: String,
     rotations: RefCell<Vec<Rotation>>,
@@ -73,13 +73,10 @@ impl Worker {
         let slots = policy.upstreams.iter().map(|upstream| {
             let key = key(&policy, upstream);
             let first = State::new(upstream, now, abi::random());
-            // An assumption of an earlier policy holds no longer than that policy.
-            store::update(&key, |known: Option<State>| match known {
-                Some(known) if known.reason != Reason::Assumed || known.phase == first.phase => ((), None),
-                _ => ((), Some(first.clone())),
-            });
-            store::seed(&leader_key(&key), &Lease::none());
-            let snapshot = store::get(&key).unwrap_or(first);
+            store::seed(&key, &first);
+            leader::seed(&key);
+            let snapshot = store::get(&key).filter(|known: &State| !is_stale_assumption(known, &first));
+            let snapshot = snapshot.unwrap_or(first);
             Slot { key, snapshot, streak: Streak::default(), epoch: 0, needed: false }
         });
         let board = Board { slots: slots.collect(), ids: 0 };
@@ -88,19 +85,17 @@ impl Worker {
         let counters = Counters::default();
         counters.define(&policy);
         let holder = Holder { id: abi::random(), configured: now };
-        let lifecycle = Cell::default();
+        let lifecycle = Shared::new(&policy);
         let service = hostcalls::get_property(vec!["xds", "node", "cluster"]).ok().flatten();
         let service = String::from_utf8_lossy(&service.unwrap_or_default()).into_owned();
         let (board, epoch) = (RefCell::new(board), Cell::new(0));
         let worker = Worker { board, epoch, lifecycle, service, rotations, counters, holder, policy };
-        let drains = worker.policy.probes.drain.is_some();
-        let draining =
-            || store::get::<Lifecycle>(&worker.lifecycle_key()).is_some_and(|known| known.draining);
-        if !drains && draining() {
-            // An update that takes the switch away ends the drain: nothing else could.
-            worker.drain(false);
+        fetch::seed(&worker.policy);
+        // As an update that brings a startup probe must fail no readiness, what is known counts at once. The
+        // others learn of it on the first tick.
+        if worker.has_started() {
+            worker.lifecycle.assume_started();
         }
-        worker.refresh_lifecycle();
         worker
     }
 
@@ -143,7 +138,10 @@ impl Worker {
             observed.or_else(|| leads.then(|| state.elapsed(upstream, now, random))?)
         });
         if !shared {
-            self.slot(id, |slot| slot.streak = streak);
+            self.slot(id, |slot| {
+                slot.streak = streak;
+                slot.needed |= needed;
+            });
         }
     }
 
@@ -187,9 +185,9 @@ impl Worker {
         self.update(id, |upstream, state| state.settle(upstream, now, permit, outcome, random));
     }
 
-    /// Whether a check is due, which then is noted as started now. Two VMs may both believe that they lead, for
+    /// Claims the check that is due, if one is: it is noted as started now. Whether there was one. Two VMs may both believe that they lead, for
     /// the moment in which the lease changes hands; one of them is told so.
-    pub fn claims_check(&self, id: UpstreamId, now: Time, slack: Duration) -> bool {
+    pub fn claim_check(&self, id: UpstreamId, now: Time, slack: Duration) -> bool {
         let random = abi::random();
         let due = self.exchange(id, |upstream, state| {
             let due = upstream.check.as_ref().is_some_and(|check| check::is_due(state, check, now, slack));
@@ -202,7 +200,7 @@ impl Worker {
     }
 
     /// Notes that a check could not be sent. Whether that is news.
-    pub fn check_unsent(&self, id: UpstreamId) -> bool {
+    pub fn note_unsent(&self, id: UpstreamId) -> bool {
         self.counters.checked(&self.policy, id, "error");
         let news = self.exchange(id, |_, state| (!core::mem::replace(&mut state.checks.unsent, true), None));
         news.unwrap_or(false)
@@ -216,93 +214,74 @@ impl Worker {
         self.update(id, |upstream, state| state.checked(upstream, now, generation, result));
     }
 
-    /// Whether this VM leads the upstream, for `span` from now on: sends its checks, and ends its waits.
-    pub fn leads(&self, id: UpstreamId, now: Time, span: Duration) -> bool {
-        let Some(key) = self.slot(id, |slot| leader_key(&slot.key)) else {
-            return false;
-        };
-        let claim = store::update(&key, |current| {
-            let claim = Lease::claim(current, self.holder, now, span);
-            (claim.is_some(), claim)
-        });
-        claim.unwrap_or(false)
+    /// Claims to lead the upstream for `span` from now on: to send its checks, and end its waits. Whether it
+    /// does.
+    pub fn claim_lead(&self, id: UpstreamId, now: Time, span: Duration) -> bool {
+        let key = self.slot(id, |slot| slot.key.clone());
+        key.is_some_and(|key| leader::claim(&key, self.holder, now, span))
+    }
+
+    /// Makes this policy's what an earlier one left behind that only that one could end or meant: an order to
+    /// drain with no switch for it any more, an assumption. Once, when the policy has come into use: before
+    /// that, the proxy may still refuse it.
+    pub fn take_over(&self) {
+        if self.drains_in_vain() {
+            self.drain(false);
+        }
+        let now = now();
+        for (id, upstream) in self.policy.upstream_ids() {
+            let first = State::new(upstream, now, abi::random());
+            self.update(id, |_, state| {
+                if is_stale_assumption(state, &first) {
+                    *state = first.clone();
+                }
+                None
+            });
+        }
+    }
+
+    /// How often this VM has to look at what is shared.
+    pub fn tick(&self) -> Option<Duration> {
+        let drains_in_vain = self.drains_in_vain().then_some(Duration::from_millis(250));
+        self.policy.tick().or(drains_in_vain)
+    }
+
+    /// Whether an order to drain stands that this policy has no switch for.
+    fn drains_in_vain(&self) -> bool {
+        self.lifecycle.seen().draining && self.policy.probes.drain.is_none()
     }
 
     /// Takes a look at where the proxy stands, and notes that it has started, if it has by what this VM knows.
-    pub fn refresh_lifecycle(&self) {
+    /// Only the newest policy's word counts: an older one may ask for less.
+    pub fn refresh_lifecycle(&self, now: Time, span: Duration) {
         let probes = &self.policy.probes;
         let starts = probes.of(Kind::Startup).is_some();
         if !starts && probes.drain.is_none() {
             return;
         }
-        self.lifecycle.set(store::get(&self.lifecycle_key()).unwrap_or_default());
-        let started = self.lifecycle.get().started;
-        if starts && !started && probe::has_started(&self.policy, &Snapshot { worker: self, asked: false }) {
-            self.change_lifecycle("started", |lifecycle| lifecycle.started = true);
+        self.lifecycle.refresh();
+        let leads =
+            starts && !self.lifecycle.seen().started && self.lifecycle.claim_lead(self.holder, now, span);
+        if leads && self.has_started() && self.lifecycle.start() == Some(true) {
+            self.counters.lived(&self.policy, "started");
         }
+    }
+
+    fn has_started(&self) -> bool {
+        probe::has_started(&self.policy, &Snapshot { worker: self, asked: false })
     }
 
     /// Orders the proxy to drain, or to stop draining. Whether the order is through.
     pub fn drain(&self, draining: bool) -> bool {
-        let event = if draining { "draining" } else { "no longer draining" };
-        self.change_lifecycle(event, |lifecycle| lifecycle.draining = draining)
-    }
-
-    /// Applies one change to where the proxy stands, and makes it known if it is one. Whether it was written.
-    fn change_lifecycle(&self, event: &str, change: impl Fn(&mut Lifecycle)) -> bool {
-        let changed = store::update(&self.lifecycle_key(), |known: Option<Lifecycle>| {
-            let before = known.unwrap_or_default();
-            let mut after = before;
-            change(&mut after);
-            ((before, after), (known != Some(after)).then_some(after))
-        });
-        let Some((before, after)) = changed else {
-            return false;
-        };
-        self.lifecycle.set(after);
-        if before != after {
-            log::info!("policy {}: {event}", self.policy.name);
+        let ordered = self.lifecycle.drain(draining);
+        if ordered == Some(true) {
+            self.counters.lived(&self.policy, if draining { "draining" } else { "not-draining" });
         }
-        true
-    }
-
-    fn lifecycle_key(&self) -> String {
-        format!("graygate/{}/lifecycle", self.policy.name)
-    }
-
-    /// What a request for a probe that passes through gets, and the id that it has if it goes on.
-    /// `may_fetch` says whether it may be the one.
-    pub fn recall(&self, kept: &str, rule: &PassThrough, may_fetch: bool) -> Option<(Recall, u64)> {
-        let (id, now) = (self.id()?, now());
-        let fetch = may_fetch.then_some(id);
-        let recall = store::update(kept, |known: Option<Kept>| {
-            let before = known.clone();
-            let mut kept = known.unwrap_or_default();
-            let recall = kept.ask(rule, now, fetch);
-            (recall, (before.as_ref() != Some(&kept)).then_some(kept))
-        });
-        Some((recall?, id))
-    }
-
-    /// Takes what the app answered to the request with this id; nothing, where that is not to be kept.
-    pub fn keep(&self, kept: &str, id: u64, answer: Option<Answer>) {
-        store::update(kept, |known: Option<Kept>| {
-            let mut kept = known.unwrap_or_default();
-            kept.end(id, answer.clone());
-            ((), Some(kept))
-        });
-    }
-
-    /// The store's key for the app's answers to a probe. It holds a hash of what they answer, and of what is
-    /// kept of them.
-    pub fn kept_key(&self, probe: &Probe, rule: &PassThrough, head: bool) -> String {
-        let mut hasher = XxHash64::with_seed(LAYOUT.into());
-        (&probe.path, &rule.headers, head).hash(&mut hasher);
-        format!("graygate/{}/kept/{}/{:016x}", self.policy.name, probe.name, hasher.finish())
+        ordered.is_some()
     }
 
     /// An id that no other request of the proxy has.
-    fn id(&self) -> Option<u64> {
+    pub fn id(&self) -> Option<u64> {
         let mut board = self.board.try_borrow_mut().ok()?;
         board.ids = board.ids.wrapping_add(1);
         Some(self.holder.id.wrapping_add(board.ids))
@@ -368,16 +347,15 @@ impl Readiness for Snapshot<'_> {
     }
 
     fn knowledge(&self, id: UpstreamId) -> Knowledge {
-        let (upstream, now) = (self.worker.policy.upstream(id), now());
+        let upstream = self.worker.policy.upstream(id);
         let known =
-            upstream.and_then(|upstream| self.worker.slot(id, |slot| slot.snapshot.knowledge(upstream, now)));
-        let unknown =
-            Knowledge { standing: Standing::Ready, heard: None, fresh_for: Duration::ZERO, proven: true };
+            upstream.and_then(|upstream| self.worker.slot(id, |slot| slot.snapshot.knowledge(upstream)));
+        let unknown = Knowledge { standing: Standing::Ready, heard: None, proven: true };
         known.unwrap_or(unknown)
     }
 
     fn lifecycle(&self) -> Lifecycle {
-        let (lifecycle, probes) = (self.worker.lifecycle.get(), &self.worker.policy.probes);
+        let (lifecycle, probes) = (self.worker.lifecycle.seen(), &self.worker.policy.probes);
         Lifecycle {
             started: lifecycle.started || probes.of(Kind::Startup).is_none(),
             draining: lifecycle.draining && probes.drain.is_some(),
@@ -394,17 +372,18 @@ impl Readiness for Snapshot<'_> {
     }
 }
 
+/// Whether what is `known` is only what an earlier policy assumed, and this one assumes otherwise: as in
+/// `first`, the state that nothing is known in.
+fn is_stale_assumption(known: &State, first: &State) -> bool {
+    known.reason == Reason::Assumed && known.phase != first.phase
+}
+
 /// The store's key for what is known of an upstream. It holds a hash of what that knowledge is about, so that
 /// a change of anything else, such as weights or thresholds, loses nothing.
 fn key(policy: &Policy, upstream: &Upstream) -> String {
     let mut hasher = XxHash64::with_seed(LAYOUT.into());
     upstream.subject().hash(&mut hasher);
     format!("graygate/{}/upstream/{}/{:016x}", policy.name, upstream.name, hasher.finish())
-}
-
-/// The key for who leads the upstream whose state is behind `key`.
-fn leader_key(key: &str) -> String {
-    format!("{key}/leader")
 }
 
 /// The proxy's wall clock. It always has one; without it, time would stand still.

@@ -30,14 +30,20 @@ pub struct Check {
 }
 
 impl Check {
-    /// A period with all the jitter that may be added to it.
-    pub fn longest(&self, period: Duration) -> Duration {
-        period + period * self.jitter_percent / 100
+    /// The oldest that an answer gets where nothing is wrong: the longest period with all its jitter, a timeout,
+    /// and a tick, by which a check may slip.
+    pub fn oldest_answer(&self) -> Duration {
+        self.longest_period() + self.timeout + TICK
     }
 
-    /// The oldest that an answer gets where nothing is wrong.
-    pub fn oldest_answer(&self) -> Duration {
-        self.longest(self.periods.longest()) + self.timeout
+    /// The age from which on an answer is stale, where the policy does not say: two checks have been missed.
+    pub fn stale_after(&self) -> Duration {
+        self.longest_period() * 3 + self.timeout
+    }
+
+    fn longest_period(&self) -> Duration {
+        let longest = self.periods.longest();
+        longest + longest * self.jitter_percent / 100
     }
 }
 
@@ -79,6 +85,16 @@ pub enum Call {
     Grpc(GrpcHealth),
 }
 
+impl Call {
+    /// What is asked, without how the answer is judged.
+    pub fn asks(&self) -> impl core::hash::Hash + '_ {
+        match self {
+            Call::Http(get) => (get.method, get.scheme, &get.authority, &get.path, get.headers.as_slice()),
+            Call::Grpc(health) => ("", "", &health.authority, &health.service, &[][..]),
+        }
+    }
+}
+
 /// `httpGet`, as in a Pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpGet {
@@ -108,6 +124,9 @@ pub struct GrpcHealth {
 /// The longest cluster name that a gRPC callout can be given, in bytes: the proxy takes the cluster as a
 /// protobuf message, the SDK takes that message as text, and a longer length in it would not be UTF-8.
 const GRPC_CLUSTER: usize = 125;
+
+/// The longest tick of a worker; see [`super::Policy::tick`].
+const TICK: Duration = ms(250);
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -255,6 +274,17 @@ fn read_statuses(value: &Value<'_>) -> Option<Vec<RangeInclusive<u16>>> {
     Some(items.iter().filter_map(read).collect())
 }
 
+/// A `host`, as it stands in a request.
+pub fn read_host(value: &Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    let clean = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
+    let host = match text.parse::<Ipv6Addr>() {
+        Ok(_) => format!("[{text}]"),
+        Err(_) => text.to_owned(),
+    };
+    clean.then_some(host).or_else(|| value.refuse("a host name or address"))
+}
+
 /// A `port`, for what stands in the request; where it connects is the cluster's setting.
 fn read_port(fields: &Fields<'_>) -> Option<Option<u32>> {
     fields.read("port", None, |value| match value.node() {
@@ -284,15 +314,7 @@ impl HttpGet {
         });
         let scheme =
             fields.read("scheme", "http", |value| value.choice(&[("HTTP", "http"), ("HTTPS", "https")]));
-        let host = fields.read("host", upstream.to_owned(), |value| {
-            let text = value.text()?;
-            let clean = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
-            let host = match text.parse::<Ipv6Addr>() {
-                Ok(_) => format!("[{text}]"),
-                Err(_) => text.to_owned(),
-            };
-            clean.then_some(host).or_else(|| value.refuse("a host name or address"))
-        });
+        let host = fields.read("host", upstream.to_owned(), read_host);
         let port = read_port(&fields);
         let headers = fields.each("httpHeaders", |value| {
             let fields = value.object(&["name", "value"])?;

@@ -127,6 +127,8 @@ pub struct PassThrough {
     pub cache: Duration,
     /// The headers of the answer that are kept with it, names in lower case. Default: `content-type`.
     pub headers: Vec<String>,
+    /// The `:authority` that the app is asked for. Absent: the policy's name.
+    pub host: Option<String>,
 }
 
 /// `drain`: readiness fails from the order on, until it is taken back.
@@ -347,7 +349,7 @@ impl Statuses {
 
 impl PassThrough {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["cacheSeconds", "headers"])?;
+        let fields = value.object(&["cacheSeconds", "headers", "host"])?;
         let spans = Duration::from_millis(100)..=Duration::from_secs(3_600);
         let cache = fields.require("cacheSeconds", "a number of seconds such as 2");
         let cache = cache.and_then(|value| value.seconds(spans));
@@ -357,7 +359,8 @@ impl PassThrough {
             value.headers_at_most(names.len());
             Some(names)
         });
-        Some(PassThrough { cache: cache?, headers: headers? })
+        let host = fields.read("host", None, |value| super::check::read_host(value).map(Some));
+        Some(PassThrough { cache: cache?, headers: headers?, host: host? })
     }
 }
 

@@ -36,7 +36,7 @@ impl Upstream {
     /// What knowledge of the upstream is about: what is reached, how it is asked, and whether it is watched at
     /// all. All else only says what follows from it.
     pub fn subject(&self) -> impl core::hash::Hash + '_ {
-        (&self.cluster, self.check.as_ref().map(|check| &check.call), self.is_watched())
+        (&self.cluster, self.check.as_ref().map(|check| check.call.asks()), self.is_watched())
     }
 }
 
@@ -153,8 +153,8 @@ impl Upstream {
         value.as_label(name);
         let fields = value.object(&["cluster", "readinessProbe", "circuitBreaker", "assume", "force"])?;
         let cluster = fields.require("cluster", "the name of an Envoy cluster").and_then(Value::header_value);
-        let longest = cluster.unwrap_or_default().len();
-        let check = fields.read("readinessProbe", None, |value| Check::read(name, longest, value).map(Some));
+        let length = cluster.unwrap_or_default().len();
+        let check = fields.read("readinessProbe", None, |value| Check::read(name, length, value).map(Some));
         let breaker = fields.read("circuitBreaker", None, |value| Breaker::read(value).map(Some));
         let assume_ready =
             fields.read("assume", true, |value| value.choice(&[("ready", true), ("notReady", false)]));

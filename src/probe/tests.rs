@@ -70,12 +70,8 @@ impl Bench {
             |name: &str| format!(r#""{name}":{{"cluster":"{name}","readinessProbe":{{"httpGet":{{}}}}}}"#);
         let upstreams = ["db", "cache", "api", "queue"].map(check).join(",");
         let text = format!(r#"{{"name":"shop","upstreams":{{{upstreams}}},"probes":{{{probes}}}}}"#);
-        let known = Knowledge {
-            standing: Standing::Ready,
-            heard: Some(Time::from_millis(999_600)),
-            fresh_for: Duration::from_secs(31),
-            proven: true,
-        };
+        let known =
+            Knowledge { standing: Standing::Ready, heard: Some(Time::from_millis(999_600)), proven: true };
         let lifecycle = Lifecycle { started: true, draining: false };
         Bench { policy: Policy::from_json(text.as_bytes()).unwrap(), known: Known(vec![known; 4], lifecycle) }
     }
@@ -238,6 +234,7 @@ fn a_check_in_doubt_degrades_and_says_so() {
     };
     assert_eq!(line(|db| db.standing = Standing::Trial(Reason::WaitOver)), "[+]db ok: on trial");
     assert_eq!(line(|db| db.heard = None), "[+]db ok: not checked yet");
+    // Three periods of ten seconds and a timeout of one.
     assert_eq!(
         line(|db| db.heard = Some(Time::from_millis(968_900))),
         "[+]db ok: stale, last answer 31.1 s ago"

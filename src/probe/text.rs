@@ -2,7 +2,7 @@
 
 use core::fmt::Write;
 
-use super::verdict::{Finding, Health, Verdict};
+use super::verdict::{Finding, Health, Seconds, Verdict};
 use crate::policy::Policy;
 
 /// The body that says the verdict on `name`, and, with `lists`, what it rests on.
@@ -18,7 +18,7 @@ pub fn body(policy: &Policy, name: &str, verdict: &Verdict<'_>, lists: bool) -> 
     };
     let _ = write!(body, "policy {}: {} {outcome}", policy.name, name);
     if let Some(age) = verdict.oldest.filter(|_| lists) {
-        let _ = write!(body, "; oldest answer {:.1} s", age.as_secs_f64());
+        let _ = write!(body, "; oldest answer {} s", Seconds(age));
     }
     body.push('\n');
     body

@@ -23,7 +23,7 @@ pub struct Verdict<'p> {
     pub unknown: Vec<String>,
     /// The age of the oldest answer that the verdict rests on.
     pub oldest: Option<Duration>,
-    /// The shortest period of its checks: the soonest that it may change. Zero where there are none.
+    /// The shortest period of its checks while they pass: how long a yes is good for. Zero where there are none.
     pub news_in: Duration,
 }
 
@@ -101,7 +101,7 @@ impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Doubt::OnTrial => f.write_str("on trial"),
-            Doubt::Stale(age) => write!(f, "stale, last answer {:.1} s ago", age.as_secs_f64()),
+            Doubt::Stale(age) => write!(f, "stale, last answer {} s ago", Seconds(*age)),
             Doubt::NotChecked => f.write_str("not checked yet"),
         }
     }
@@ -114,6 +114,15 @@ impl fmt::Display for Fault {
             Fault::Unproven { heard: false } => Doubt::NotChecked.fmt(f),
             Fault::Unproven { heard: true } => f.write_str("too few checks have passed yet"),
         }
+    }
+}
+
+/// A span in seconds with one decimal, cut off.
+pub struct Seconds(pub Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0.as_secs(), self.0.subsec_millis() / 100)
     }
 }
 
@@ -169,10 +178,9 @@ impl<'p> Verdict<'p> {
                 shown.push(name);
             }
         }
-        let periods = checks
-            .components
-            .iter()
-            .filter_map(|component| Some(policy.upstream(component.upstream)?.check.as_ref()?.periods.ready));
+        let periods = checks.components.iter().filter_map(|component| {
+            Some(policy.upstream(component.upstream)?.check.as_ref()?.periods.ready)
+        });
         let mut verdict = Verdict { unknown: shown, ..Verdict::new(findings, held, checks) };
         verdict.news_in = periods.min().unwrap_or_default();
         // By the flag alone, which all workers see: a yes that another worker takes back would be none.
@@ -229,10 +237,7 @@ fn find<'p>(
         let knowledge = readiness.knowledge(component.upstream);
         let health = match excluded.contains(&upstream.name.as_bytes()) {
             true => Health::Excluded,
-            false if proof && !knowledge.proven => Health::Failed(match knowledge.standing {
-                Standing::NotReady(reason) if reason != Reason::Assumed => Fault::NotReady(reason),
-                _ => Fault::Unproven { heard: knowledge.heard.is_some() },
-            }),
+            false if proof && !knowledge.proven => Health::Failed(fault(knowledge)),
             false => health(policy, upstream, knowledge, now),
         };
         let heard =
@@ -242,18 +247,23 @@ fn find<'p>(
     found.collect()
 }
 
+/// Why an upstream fails that is not ready, or not by evidence.
+fn fault(knowledge: Knowledge) -> Fault {
+    match knowledge.standing {
+        Standing::NotReady(reason) if reason != Reason::Assumed => Fault::NotReady(reason),
+        _ => Fault::Unproven { heard: knowledge.heard.is_some() },
+    }
+}
+
 fn health(policy: &Policy, upstream: &Upstream, knowledge: Knowledge, now: Time) -> Health {
     match (knowledge.standing, &upstream.check, knowledge.heard) {
-        (Standing::NotReady(Reason::Assumed), Some(_), None) => {
-            Health::Failed(Fault::Unproven { heard: false })
-        }
-        (Standing::NotReady(reason), ..) => Health::Failed(Fault::NotReady(reason)),
+        (Standing::NotReady(_), ..) => Health::Failed(fault(knowledge)),
         (Standing::Trial(_), ..) => Health::Doubtful(Doubt::OnTrial),
         (Standing::Ready, None, _) => Health::Ok,
         (Standing::Ready, Some(_), None) => Health::Doubtful(Doubt::NotChecked),
-        (Standing::Ready, Some(_), Some(heard)) => {
+        (Standing::Ready, Some(check), Some(heard)) => {
             let age = now.since(heard);
-            let stale = age > policy.probes.stale_after.unwrap_or(knowledge.fresh_for);
+            let stale = age > policy.probes.stale_after.unwrap_or_else(|| check.stale_after());
             if stale { Health::Doubtful(Doubt::Stale(age)) } else { Health::Ok }
         }
     }

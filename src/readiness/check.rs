@@ -87,7 +87,7 @@ pub enum CheckFailure {
     Unreachable,
     /// No answer within `timeoutSeconds`.
     TimedOut,
-    /// The answer broke off, or was larger than the proxy buffers.
+    /// The answer broke off, was no answer that the proxy understands, or larger than it buffers.
     Broken,
     /// Redirected more often than the kubelet follows, or to what is no address.
     Redirected,
@@ -103,7 +103,7 @@ impl fmt::Display for CheckFailure {
             CheckFailure::Status(status) => write!(f, "status {status}"),
             CheckFailure::Unreachable => f.write_str("could not be reached"),
             CheckFailure::TimedOut => f.write_str("no answer in time"),
-            CheckFailure::Broken => f.write_str("the answer broke off"),
+            CheckFailure::Broken => f.write_str("the answer broke off, or was none"),
             CheckFailure::Redirected => f.write_str("redirected too often, or to no address"),
             CheckFailure::GrpcStatus(status) => write!(f, "grpc-status {status}"),
             CheckFailure::NotServing(2) => f.write_str("NOT_SERVING"),
@@ -126,8 +126,8 @@ pub enum Answer {
 pub struct Response<'a> {
     /// Its status; none where it broke off.
     pub status: Option<u16>,
-    /// Whether the upstream sent it. Tells its own 503 or 504 from the one that the proxy makes up when there
-    /// is no connection, or no answer in time.
+    /// Whether the upstream sent it. Tells its own 502, 503 or 504 from the one that the proxy makes up when
+    /// there is nothing to be understood, no connection, or no answer in time.
     pub from_upstream: bool,
     /// Its `location`.
     pub location: Option<&'a [u8]>,
@@ -145,6 +145,7 @@ pub fn judge(get: &HttpGet, target: &Target, redirects: u32, response: Response<
         match status {
             503 => return Answer::Result(Err(CheckFailure::Unreachable)),
             504 => return Answer::Result(Err(CheckFailure::TimedOut)),
+            500..=599 => return Answer::Result(Err(CheckFailure::Broken)),
             _ => {}
         }
     }
@@ -172,11 +173,6 @@ pub fn is_due(state: &State, check: &Check, now: Time, slack: Duration) -> bool 
     let period = period(state, check, now);
     let jitter = checks.jitter(period * check.jitter_percent / 100);
     soon.is_due(started, started + period + jitter)
-}
-
-/// How long an answer is fresh: long enough for two checks in a row to be missed.
-pub fn fresh_for(state: &State, check: &Check, now: Time) -> Duration {
-    check.longest(period(state, check, now)) * 3 + check.timeout
 }
 
 /// The period that holds now. The last results speak for a change: the edge's. Else by phase, and by whether
@@ -374,7 +370,7 @@ mod tests {
     fn what_the_proxy_makes_up_is_told_from_what_the_upstream_says() {
         assert_eq!(result(Some(503), false), Err(CheckFailure::Unreachable));
         assert_eq!(result(Some(504), false), Err(CheckFailure::TimedOut));
-        assert_eq!(result(Some(500), false), Err(CheckFailure::Status(500)));
+        assert_eq!(result(Some(502), false), Err(CheckFailure::Broken));
         assert_eq!(result(None, false), Err(CheckFailure::Broken));
         assert_eq!(result(None, true), Err(CheckFailure::Broken));
     }

@@ -1,7 +1,6 @@
 use core::time::Duration;
 
 use super::*;
-use crate::policy::check::Check;
 use crate::policy::upstream::{FailOn, Trial};
 use Verdict::{Failure, Ignored, Success};
 

@@ -102,7 +102,10 @@ def hop_route() -> Tree:
 
 
 def hop_cluster() -> Tree:
-    return cluster_of(HOP, {"envoy_internal_address": {"server_listener_name": HOP}})
+    """With room for clients that stall."""
+    limits = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), 65536)
+    hop = cluster_of(HOP, {"envoy_internal_address": {"server_listener_name": HOP}})
+    return {**hop, "circuit_breakers": {"thresholds": [limits]}}
 
 
 def hop_listener() -> Tree:
@@ -112,7 +115,8 @@ def hop_listener() -> Tree:
         "typed_config": {"@type": f"{HTTP_FILTERS}.buffer.v3.Buffer", "max_request_bytes": 8192},
     }
     answer = {"status": 200, "body": {"inline_string": "hop\n"}}
-    tree = listener(HOP, [buffered], [{"match": {"prefix": "/"}, "direct_response": answer}])
+    routes = [{"match": {"prefix": "/"}, "direct_response": answer}]
+    tree = listener(HOP, [buffered], routes, {"request_timeout": "5s"})
     del tree["address"]
     return {**tree, "internal_listener": {}}
 
@@ -226,6 +230,11 @@ class Config:
             own["typed_config"] = plugin(self.policy, self.vm_id)
         filters = [*self.filters_before, own, *self.filters_after]
         return listener("graygate", filters, self.route_table(), self.hcm)
+
+    def refused(self, policy: Policy) -> Tree:
+        """A listener that Envoy refuses for another filter's sake, once it has tried out this policy."""
+        broken = {"name": "bad", "typed_config": plugin("{", vm_id="bad")}
+        return replace(self.with_policy(policy), filters_after=[broken]).discovery("refused")
 
     def discovery(self, version: str) -> Tree:
         """The content of the dynamic file: a discovery response with one resource."""

@@ -1,7 +1,6 @@
 //! `graygate explain`: what the filter would decide for a request, and why.
 
 use core::net::SocketAddr;
-use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -135,12 +134,7 @@ impl Readiness for Assumed<'_> {
     fn knowledge(&self, id: UpstreamId) -> Knowledge {
         // As though each had been checked just now.
         let standing = self.standing(id);
-        Knowledge {
-            standing,
-            heard: Some(self.now()),
-            fresh_for: Duration::ZERO,
-            proven: standing == Standing::Ready,
-        }
+        Knowledge { standing, heard: Some(self.now()), proven: standing == Standing::Ready }
     }
 
     fn lifecycle(&self) -> Lifecycle {
@@ -251,7 +245,7 @@ fn to_json(policy: &Policy, decision: &Decision<'_>) -> Value {
         .collect();
     let mut answer = match &decision.action {
         Action::Forward(edits) => edited("forward", edits),
-        Action::PassThrough { edits, .. } => edited("pass through", edits),
+        Action::PassThrough { .. } => edited("pass through", &[]),
         Action::GrpcCheck { edits, .. } => edited("grpc health check", edits),
         Action::Reply(reply) => replied("reply", reply),
         Action::Drain { draining: true, reply } => replied("drain", reply),
@@ -302,8 +296,8 @@ fn to_text(
     }
     let (words, edits, reply) = match &decision.action {
         Action::Forward(edits) => ("forward".to_owned(), edits.as_slice(), None),
-        Action::PassThrough { edits, .. } => {
-            ("answer with what the app last said, or forward".to_owned(), edits.as_slice(), None)
+        Action::PassThrough { .. } => {
+            ("answer with what the app last said, or ask the app".to_owned(), &[][..], None)
         }
         Action::GrpcCheck { edits, .. } => {
             ("forward, and answer as gRPC health check".to_owned(), edits.as_slice(), None)
@@ -320,7 +314,7 @@ fn to_text(
     for edit in edits {
         match edit.value {
             Some(value) => writeln!(out, "          with {}: {value}", edit.header)?,
-            None => writeln!(out, "          without {}, which is not to be trusted", edit.header)?,
+            None => writeln!(out, "          without {}", edit.header)?,
         }
     }
     if let Some(reply) = reply {

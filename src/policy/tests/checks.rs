@@ -42,9 +42,11 @@ fn all_periods_are_the_one_unless_given() {
 }
 
 #[test]
-fn an_answer_gets_as_old_as_the_longest_period_with_its_jitter_and_a_timeout() {
+fn the_age_of_an_answer_goes_by_the_longest_period_with_its_jitter_and_the_timeout() {
     let fields = r#""periodSeconds":2,"idlePeriodSeconds":5,"timeoutSeconds":1,"jitterPercent":20"#;
-    assert_eq!(check(&with_check(fields)).oldest_answer(), Duration::from_secs(7));
+    let check = check(&with_check(fields));
+    assert_eq!(check.oldest_answer(), Duration::from_millis(7_250));
+    assert_eq!(check.stale_after(), Duration::from_secs(19));
 }
 
 #[test]

@@ -14,10 +14,10 @@ fn an_age_that_answers_get_anyway_is_not_stale() {
             "probes":{{"staleAfterSeconds":{seconds},"readiness":{{"path":"/r","checks":[{{"upstream":"app"}}]}}}}}}"#
         )
     };
-    compile(&document(6));
+    compile(&document(7));
     assert_refused(&[(
-        document(5),
-        ".staleAfterSeconds: 5s is too short, as answers of app get 6s old between its checks; allowed: no less than that",
+        document(6),
+        ".staleAfterSeconds: 6s is too short, as answers of app get 6.25s old between its checks; allowed: no less than that",
     )]);
 }
 
@@ -58,7 +58,8 @@ fn the_full_document_gives_what_it_says() {
     };
     let one =
         |upstream| Basis::Checks(Checks { components: vec![component(upstream, true, 0)], minimum_score: 0 });
-    let kept = PassThrough { cache: Duration::from_secs(2), headers: vec!["content-type".into()] };
+    let kept =
+        PassThrough { cache: Duration::from_secs(2), headers: vec!["content-type".into()], host: None };
     let deep = Statuses { passed: 200, degraded: 207, failed: 500 };
     let all = Checks {
         components: vec![
@@ -125,11 +126,11 @@ fn an_answer_that_passes_through_keeps_its_content_type() {
     let two = Duration::from_secs(2);
     assert_eq!(
         basis(r#""cacheSeconds":2"#),
-        Basis::App(PassThrough { cache: two, headers: vec!["content-type".into()] })
+        Basis::App(PassThrough { cache: two, headers: vec!["content-type".into()], host: None })
     );
     assert_eq!(
-        basis(r#""cacheSeconds":2,"headers":["X-A"]"#),
-        Basis::App(PassThrough { cache: two, headers: vec!["x-a".into()] })
+        basis(r#""cacheSeconds":2,"headers":["X-A"],"host":"shop.local""#),
+        Basis::App(PassThrough { cache: two, headers: vec!["x-a".into()], host: Some("shop.local".into()) })
     );
 }
 

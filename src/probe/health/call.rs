@@ -45,10 +45,14 @@ impl Call {
         Call { ready, body: Vec::new(), whole: false }
     }
 
+    /// How many more bytes of the request's body are of interest.
+    pub fn room(&self) -> usize {
+        KEPT.saturating_sub(self.body.len())
+    }
+
     /// Takes a part of the request's body. `end` says whether it is the last one.
     pub fn receive(&mut self, part: &[u8], end: bool) {
-        let left = KEPT.saturating_sub(self.body.len());
-        self.body.extend(part.iter().take(left));
+        self.body.extend(part.iter().take(self.room()));
         self.whole |= end;
     }
 

@@ -5,9 +5,9 @@
 
 use super::CheckFailure;
 
-/// The service and method of a check.
+/// The service that is asked.
 pub const SERVICE: &str = "grpc.health.v1.Health";
-/// The method of a check.
+/// The method that it is asked by.
 pub const METHOD: &str = "Check";
 
 /// `ServingStatus::SERVING`.
@@ -62,8 +62,8 @@ pub fn judge(status: u32, words: &str, message: &[u8]) -> Result<(), CheckFailur
             None => Err(CheckFailure::Broken),
         },
         DEADLINE_EXCEEDED => Err(CheckFailure::TimedOut),
-        UNAVAILABLE if words.contains("timeout") => Err(CheckFailure::TimedOut),
-        UNAVAILABLE if words.contains("reset") || words.contains("connect") => Err(CheckFailure::Unreachable),
+        UNAVAILABLE if words.starts_with("upstream request timeout") => Err(CheckFailure::TimedOut),
+        UNAVAILABLE if words.starts_with("upstream connect error") => Err(CheckFailure::Unreachable),
         status => Err(CheckFailure::GrpcStatus(status)),
     }
 }
@@ -193,6 +193,6 @@ mod tests {
         assert_eq!(judge(4, "", b""), Err(CheckFailure::TimedOut));
         assert_eq!(judge(14, refused, b""), Err(CheckFailure::Unreachable));
         assert_eq!(judge(5, "unknown service", b""), Err(CheckFailure::GrpcStatus(5)));
-        assert_eq!(judge(14, "", b""), Err(CheckFailure::GrpcStatus(14)));
+        assert_eq!(judge(14, "db connection timeout", b""), Err(CheckFailure::GrpcStatus(14)));
     }
 }
