@@ -137,6 +137,8 @@ def test_orders_are_counted(start, switched):
         order(envoy, method, source="127.0.0.2")
     for code, result in [("403", "refused"), ("200", "draining"), ("200", "not-draining")]:
         assert envoy.counter("graygate_probe_answers_total", probe="drain", code=code, result=result) == 1
+    for to in ["draining", "not-draining"]:
+        assert envoy.counter("graygate_lifecycle_changes_total", to=to) == 1
 
 
 # -- who may ------------------------------------------------------------------------
