@@ -178,9 +178,10 @@ impl<'p> Verdict<'p> {
                 shown.push(name);
             }
         }
-        let periods = checks.components.iter().filter_map(|component| {
-            Some(policy.upstream(component.upstream)?.check.as_ref()?.periods.ready)
-        });
+        let periods = checks
+            .components
+            .iter()
+            .filter_map(|component| Some(policy.upstream(component.upstream)?.check.as_ref()?.periods.ready));
         let mut verdict = Verdict { unknown: shown, ..Verdict::new(findings, held, checks) };
         verdict.news_in = periods.min().unwrap_or_default();
         // By the flag alone, which all workers see: a yes that another worker takes back would be none.
