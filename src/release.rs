@@ -10,6 +10,8 @@
 //!
 //! A version whose upstream is not Ready is then replaced by the default one: **fallback**.
 
+use core::net::{IpAddr, SocketAddr};
+
 use crate::hash;
 use crate::policy::release::{Key, Release};
 use crate::request::{self, Headers, Request};
@@ -84,11 +86,26 @@ pub fn choose<'p: 'r, 'r, R: Request>(
 
 /// The bucket of the key, if the request has it. An empty key is none: it would put all who have it together.
 fn bucket<'r, R: Request>(release: &Release, key: &'r Key, request: &mut Headers<'r, R>) -> Option<u16> {
+    let source;
     let value = match key {
         Key::Header(name) => request.get(name),
         Key::Cookie(name) => request.get("cookie").and_then(|header| request::cookie(header, name)),
+        Key::QueryParameter(name) => {
+            request.get(":path").and_then(|target| request::query_values(target, name).next())
+        }
+        Key::SourceIp => {
+            source = address(request.source()?.as_ref())?.to_string();
+            Some(source.as_bytes())
+        }
     };
     value.filter(|value| !value.is_empty()).map(|value| hash::bucket(release.seed, value))
+}
+
+/// The address in an `address:port`, in the one form that its text has. A version 4 address that a listener
+/// for both versions has mapped into version 6 is the same one.
+fn address(source: &[u8]) -> Option<IpAddr> {
+    let source: SocketAddr = core::str::from_utf8(source).ok()?.parse().ok()?;
+    Some(source.ip().to_canonical())
 }
 
 /// The version that holds a bucket.
@@ -143,6 +160,34 @@ mod tests {
 
     use super::*;
     use crate::policy::Policy;
+
+    /// A request from a path and a source.
+    struct From<'t>(&'t str, &'t str);
+
+    impl Request for From<'_> {
+        fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+            (name == ":path").then(|| Cow::Borrowed(self.0.as_bytes()))
+        }
+
+        fn source(&self) -> Option<Cow<'_, [u8]>> {
+            Some(Cow::Borrowed(self.1.as_bytes()))
+        }
+    }
+
+    /// The release `reviews` with this one key.
+    fn keyed(key: &str) -> Release {
+        let text = format!(
+            r#"{{"name":"p","upstreams":{{"a":{{"cluster":"a"}}}},"releases":[{{"name":"reviews","steer":{{"header":"x-v"}},
+            "hashOn":[{key}],"versions":[{{"name":"v1","upstream":"a","weight":1,"default":true}}]}}]}}"#
+        );
+        Policy::from_json(text.as_bytes()).unwrap().releases.remove(0)
+    }
+
+    fn bucket_of(release: &Release, path: &str, source: &str) -> Option<u16> {
+        let request = From(path, source);
+        let choice = choose(release, &mut Headers::new(&request), &mut Rotation::new(release, 0));
+        choice.bucket.map(|(_, bucket)| bucket)
+    }
 
     struct Get(Vec<(&'static str, Vec<u8>)>);
 
@@ -261,6 +306,35 @@ mod tests {
             let header = chosen(&release, &[("x-user", b"\xff\xfe\x00\x80")]).bucket.unwrap().1;
             let cookie = chosen(&release, &[("cookie", b"id=\xff\xfe\x00\x80")]).bucket.unwrap().1;
             assert_eq!((header, cookie), (6397, 6397));
+        }
+
+        #[test]
+        fn a_key_may_be_a_query_parameter_as_it_is_written() {
+            let release = keyed(r#"{"httpQueryParameterName":"uid"}"#);
+            let bucket = |path: &str| bucket_of(&release, path, "");
+            assert_eq!(bucket("/a?x=1&uid=alice"), Some(6405));
+            assert_eq!(bucket("/a?uid=alice&uid=bob"), Some(6405));
+            assert_ne!(bucket("/a?uid=%61lice"), Some(6405));
+            for none in ["/a", "/a?uid=", "/a?uid", "/a?UID=alice", "/uid=alice"] {
+                assert_eq!(bucket(none), None, "{none}");
+            }
+        }
+
+        #[test]
+        fn a_key_may_be_the_source_address_without_its_port() {
+            let release = keyed(r#"{"useSourceIp":true}"#);
+            let bucket = |source: &str| bucket_of(&release, "/", source);
+            let one = bucket("10.1.2.3:4567");
+            assert!(one.is_some());
+            // A port of 0 is that of an address which the proxy took from a header: the client's own.
+            for same in ["10.1.2.3:80", "10.1.2.3:0", "[::ffff:10.1.2.3]:80"] {
+                assert_eq!(bucket(same), one, "{same}");
+            }
+            assert_eq!(bucket("[2001:db8:0:0::1]:80"), bucket("[2001:DB8::1]:443"));
+            assert_ne!(bucket("10.1.2.4:80"), one);
+            for none in ["", "10.1.2.3", "/run/envoy.sock", "\u{fffd}"] {
+                assert_eq!(bucket(none), None, "{none}");
+            }
         }
 
         #[test]

@@ -84,6 +84,36 @@ def test_of_a_repeated_key_the_first_counts_as_explain_says(start, policy, tmp_p
         assert said["assignments"][0]["version"] == by_first[user]
 
 
+def test_a_query_parameter_is_a_key_as_it_is_written(start, policy, tmp_path):
+    policy["releases"][0]["hashOn"] = [{"httpQueryParameterName": "uid"}]
+    paths = [f"/a?x=1&uid={user}&y" for user in USERS[:500]] + ["/?uid=%61&uid=b", "/?uid=\u00e9"]
+    envoy = start(policy)
+    got = [answer.version for answer in drive(envoy.port(), [Request(path) for path in paths])]
+    said = explain(tmp_path, policy, [{"path": path} for path in paths[:-1]])
+    assert got[:-1] == [line["assignments"][0]["version"] for line in said]
+    assert {line["assignments"][0]["reason"] for line in said} == {"sticky"}
+    assert Counter(got)["v2"] > 0
+
+
+@pytest.mark.parametrize("forwarded", [False, True], ids=["connection", "x-forwarded-for"])
+def test_the_source_address_is_a_key(start, policy, tmp_path, forwarded):
+    """As the proxy sees it: from the connection, or from a header that it is told to believe."""
+    policy["releases"][0]["hashOn"] = [{"useSourceIp": True}]
+    sources = [f"127.0.{number}.{number % 5 + 1}" for number in range(60)]
+    envoy = start(weights(policy, v1=50, v2=50))
+
+    def version(source):
+        if forwarded:
+            return get(envoy.port(), headers={"x-forwarded-for": source}).version
+        return get(envoy.port(), source=source).version
+
+    versions = [version(source) for source in sources]
+    assert [version(source) for source in sources] == versions
+    said = explain(tmp_path, policy, [{"source": f"{source}:{0 if forwarded else 50000}"} for source in sources])
+    assert versions == [line["assignments"][0]["version"] for line in said]
+    assert set(versions) == {"v1", "v2"}
+
+
 def test_http2_cookies_in_many_headers_are_one(start, policy):
     envoy = start(policy)
     for user in USERS[:20]:
@@ -188,3 +218,18 @@ def test_a_match_in_all_its_terms(start, policy):
     assert version(**{"x-a": "bob"}) == "v1"
     assert version(**{"x-b": None}) == "v1"
     assert version(**{"x-c": "no"}) == "v1"
+
+
+@pytest.mark.parametrize(
+    ("condition", "matched", "passed_over"),
+    [
+        ({"headers": {"x-a": {"regex": "al.*|bob"}}}, [{"x-a": "alice"}, {"x-a": "bob"}], [{"x-a": "xbob"}, {"x-a": b"al\xff"}]),
+        ({"withoutHeaders": {"x-a": {"regex": "b.*"}}}, [{}, {"x-a": "alice"}], [{"x-a": "bob"}]),
+    ],
+    ids=["headers", "withoutHeaders"],
+)
+def test_a_regex_matches_whole_values(start, policy, condition, matched, passed_over):
+    policy["releases"][0]["versions"][1]["match"] = [condition]
+    envoy = start(weights(policy, v1=1, v2=0))
+    assert {get(envoy.port(), "/", headers).version for headers in matched} == {"v2"}
+    assert {get(envoy.port(), "/", headers).version for headers in passed_over} == {"v1"}

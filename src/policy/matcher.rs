@@ -1,6 +1,10 @@
 //! Matches in the terms of an Istio `HTTPMatchRequest`: the entries of a list are alternatives, the
 //! conditions of one entry must all hold.
 
+use core::hash::{Hash, Hasher};
+
+use regex_lite::{Regex, RegexBuilder};
+
 use super::document::Node;
 use super::reader::Value;
 use crate::request::{self, Headers, Request};
@@ -27,6 +31,59 @@ enum StringMatch {
     Present,
     Exact(String),
     Prefix(String),
+    Regex(Pattern),
+}
+
+/// A regular expression that the whole of a value must match, as in Istio. Two are the same if their text is.
+#[derive(Clone, Debug)]
+struct Pattern {
+    text: String,
+    compiled: Regex,
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
+
+impl Hash for Pattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+/// The longest regular expression, in bytes.
+const PATTERN: usize = 1_024;
+
+/// The most memory that a compiled one may take, in bytes. The time to match goes by it, too.
+const COMPILED: usize = 64 * 1_024;
+
+/// The longest value that is matched, in bytes: the time to match grows with it, and clients choose it.
+const MATCHED: usize = 4_096;
+
+impl Pattern {
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let text = value.text()?;
+        if text.len() > PATTERN {
+            return value.problem(format!("{} bytes; allowed: at most {PATTERN}", text.len()));
+        }
+        match RegexBuilder::new(&format!("^(?:{text})$")).size_limit(COMPILED).build() {
+            Ok(compiled) => Some(Pattern { text: text.to_owned(), compiled }),
+            Err(error) => value.problem(format!(
+                "{} is no regular expression: {error}; allowed: RE2's syntax without Unicode classes, as regex-lite has it",
+                value.node()
+            )),
+        }
+    }
+
+    /// Text alone can match: what is no UTF-8 does not. Nor does a value that is too long.
+    fn matches(&self, value: &[u8]) -> bool {
+        let text = core::str::from_utf8(value).ok().filter(|text| text.len() <= MATCHED);
+        text.is_some_and(|text| self.compiled.is_match(text))
+    }
 }
 
 impl StringMatch {
@@ -41,14 +98,14 @@ impl StringMatch {
         match self {
             StringMatch::Present => true,
             StringMatch::Exact(text) => same(value, text),
+            StringMatch::Regex(pattern) => pattern.matches(value),
             StringMatch::Prefix(text) => value.get(..text.len()).is_some_and(|start| same(start, text)),
         }
     }
 
-    /// `{exact: …}` or `{prefix: …}`; where `present` is allowed, `{}` stands for any value.
+    /// `{exact: …}`, `{prefix: …}` or `{regex: …}`; where `present` is allowed, `{}` stands for any value.
     fn read(value: &Value<'_>, present: bool) -> Option<Self> {
         let fields = value.object(&["exact", "prefix", "regex"])?;
-        fields.later("regex", Value::text);
         match (fields.get("exact"), fields.get("prefix"), fields.get("regex")) {
             // Empty is a value like any other: `?key` and `?key=` have it.
             (Some(exact), None, None) if *exact.node() == Node::Text(String::new()) => {
@@ -56,9 +113,9 @@ impl StringMatch {
             }
             (Some(exact), None, None) => Some(StringMatch::Exact(exact.text()?.to_owned())),
             (None, Some(prefix), None) => Some(StringMatch::Prefix(prefix.text()?.to_owned())),
-            (None, None, Some(_)) => None,
+            (None, None, Some(regex)) => Pattern::read(regex).map(StringMatch::Regex),
             (None, None, None) if present => Some(StringMatch::Present),
-            _ => value.refuse("one of exact, prefix"),
+            _ => value.refuse("one of exact, prefix, regex"),
         }
     }
 }
@@ -267,6 +324,31 @@ mod tests {
         assert!(holds(present, "/", &[("x", b"")]));
         assert!(holds(present, "/", &[("x", b"1")]));
         assert!(!holds(present, "/", &[]));
+    }
+
+    #[test]
+    fn a_regex_must_match_the_whole_value_and_text_alone_can() {
+        let header = r#"[{"headers":{"x":{"regex":"v[0-9]+|canary"}}}]"#;
+        for (value, matches) in [
+            (&b"v12"[..], true),
+            (b"canary", true),
+            (b"v", false),
+            (b"xv1", false),
+            (b"v1x", false),
+            (b"v1\xff", false),
+        ] {
+            assert_eq!(holds(header, "/", &[("x", value)]), matches, "{value:?}");
+        }
+        assert!(holds(r#"[{"uri":{"regex":"/users/[^/]+/orders"}}]"#, "/users/7/orders?x=1", &[]));
+        assert!(!holds(r#"[{"uri":{"regex":"/users/[^/]+/orders"}}]"#, "/users/7/8/orders", &[]));
+        assert!(holds(r#"[{"uri":{"regex":"(?i)/API.*"}}]"#, "/api/v1", &[]));
+        assert!(holds(r#"[{"queryParams":{"a":{"regex":"1|2"}}}]"#, "/?a=3&a=2", &[]));
+        let any = r#"[{"headers":{"x":{"regex":"a*"}}}]"#;
+        assert!(holds(any, "/", &[("x", &[b'a'; 4_096])]));
+        assert!(!holds(any, "/", &[("x", &[b'a'; 4_097])]));
+        // As in Istio, the case of a regular expression is its own matter.
+        assert!(!holds(r#"[{"uri":{"regex":"/API"},"ignoreUriCase":true}]"#, "/api", &[]));
+        assert!(!holds(r#"[{"withoutHeaders":{"x":{"regex":".*"}}}]"#, "/", &[("x", b"")]));
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub enum Key {
     Header(String),
     /// `httpCookie`, by its name.
     Cookie(String),
+    /// `httpQueryParameterName`, as written: nothing is percent-decoded.
+    QueryParameter(String),
+    /// `useSourceIp`: where the request comes from, as the proxy sees it.
+    SourceIp,
 }
 
 /// Reads `releases`.
@@ -195,12 +199,16 @@ impl Key {
         let header =
             fields.read("httpHeaderName", None, |value| value.header_name(false).map(Key::Header).map(Some));
         let cookie = fields.read("httpCookie", None, |value| read_cookie(value).map(Key::Cookie).map(Some));
-        fields.later("httpQueryParameterName", Value::text);
-        fields.later("useSourceIp", Value::boolean);
-        let later = ["httpQueryParameterName", "useSourceIp"].iter().any(|key| fields.get(key).is_some());
-        match (header?, cookie?) {
-            (Some(key), None) | (None, Some(key)) if !later => Some(key),
-            (None, None) if later => None,
+        let parameter = fields.read("httpQueryParameterName", None, |value| {
+            Some(Some(Key::QueryParameter(value.text()?.to_owned())))
+        });
+        let source = fields.read("useSourceIp", None, |value| match value.boolean()? {
+            true => Some(Some(Key::SourceIp)),
+            false => value.refuse("true, or no such key"),
+        });
+        let mut keys = [header?, cookie?, parameter?, source?].into_iter().flatten();
+        match (keys.next(), keys.next()) {
+            (Some(key), None) => Some(key),
             _ => value.refuse("one of httpHeaderName, httpCookie, httpQueryParameterName, useSourceIp"),
         }
     }

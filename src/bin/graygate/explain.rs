@@ -223,6 +223,8 @@ fn key(key: &Key) -> String {
     match key {
         Key::Header(name) => format!("header {name}"),
         Key::Cookie(name) => format!("cookie {name}"),
+        Key::QueryParameter(name) => format!("query parameter {name}"),
+        Key::SourceIp => "source address".to_owned(),
     }
 }
 
