@@ -166,7 +166,7 @@ mod tests {
 
     impl Request for From<'_> {
         fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-            (name == ":path").then(|| Cow::Borrowed(self.0.as_bytes()))
+            (name == ":path").then_some(Cow::Borrowed(self.0.as_bytes()))
         }
 
         fn source(&self) -> Option<Cow<'_, [u8]>> {
