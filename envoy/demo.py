@@ -23,7 +23,7 @@ from harness.client import Response, get  # noqa: E402
 from harness.envoy import Envoy  # noqa: E402
 from harness.load import Answer, Load, Request, drive  # noqa: E402
 from harness.local import FILTER_FILE, Local, discovery  # noqa: E402
-from harness.wait import until  # noqa: E402
+from harness.wait import until, until_all  # noqa: E402
 
 USERS = 10_000
 PROBES = 1_000
@@ -102,7 +102,8 @@ class Demo:
         self.table.row("grpc.health.v1.Health/Check", serving, "SERVING", serving == "SERVING")
         for order, wanted in (("POST", 503), ("DELETE", 200)):
             get(self.gray, "/drainz", method=order)
-            until(lambda: get(self.gray, "/readyz").status == wanted, 5, f"/readyz {wanted}")
+            # Each worker learns of it on its own tick.
+            until_all(lambda: get(self.gray, "/readyz").status == wanted, 5, f"/readyz {wanted}")
             measured = f"/readyz {get(self.gray, '/readyz').status}, /livez {get(self.gray, '/livez').status}"
             what = "told to drain" if order == "POST" else "drain taken back"
             self.table.row(what, measured, f"{wanted}, 200", measured == f"/readyz {wanted}, /livez 200")

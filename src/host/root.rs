@@ -10,7 +10,7 @@ use twox_hash::XxHash64;
 
 use super::check::{Checks, Finished};
 use super::worker::{self, Worker};
-use super::{metric, store, stream};
+use super::{fetch, metric, store, stream};
 use crate::policy::check::Call;
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::policy::{Mode, Policy};
@@ -129,6 +129,7 @@ impl RootContext for Root {
             log::info!("policy {}: loaded: {}", policy.name, policy.summary());
         }
         let worker = Worker::new(policy);
+        fetch::seed(&worker.policy);
         if worker.policy.mode != Mode::Off
             && let Some(tick) = worker.tick()
         {

@@ -10,7 +10,7 @@ use twox_hash::XxHash64;
 use super::abi;
 use super::lifecycle::Shared;
 use super::metric::Counters;
-use super::{fetch, leader, store};
+use super::{leader, store};
 use crate::engine::{self, Decision};
 use crate::lease::Holder;
 use crate::lifecycle::Lifecycle;
@@ -90,7 +90,6 @@ impl Worker {
         let service = String::from_utf8_lossy(&service.unwrap_or_default()).into_owned();
         let (board, epoch) = (RefCell::new(board), Cell::new(0));
         let worker = Worker { board, epoch, lifecycle, service, rotations, counters, holder, policy };
-        fetch::seed(&worker.policy);
         // As an update that brings a startup probe must fail no readiness, what is known counts at once. The
         // others learn of it on the first tick.
         if worker.has_started() {
