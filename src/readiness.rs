@@ -69,7 +69,8 @@ pub struct Knowledge {
     pub standing: Standing,
     /// When a check was last answered, well or badly.
     pub heard: Option<Time>,
-    /// Whether it is Ready by as many passed checks as that takes. One that has no checks is taken at its word.
+    /// Whether it is Ready by as many passed checks as that takes. One that has no checks is taken at its word,
+    /// while nothing speaks against it.
     pub proven: bool,
 }
 
@@ -243,8 +244,12 @@ impl State {
         let enough = |check: &Check| {
             self.reason == Reason::CheckPassed || self.checks.passed >= check.success_threshold
         };
-        let proven = upstream.check.as_ref().is_none_or(enough);
-        Knowledge { standing, heard: self.checks.heard, proven: proven && standing == Standing::Ready }
+        let proven = match &upstream.check {
+            Some(check) => standing == Standing::Ready && enough(check),
+            // On trial, too: no trial would end without traffic.
+            None => !matches!(standing, Standing::NotReady(_)),
+        };
+        Knowledge { standing, heard: self.checks.heard, proven }
     }
 
     /// Takes the result of a check that was started in `generation`.

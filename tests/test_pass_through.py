@@ -225,3 +225,12 @@ def test_each_answer_is_counted_once(start, policy, rule, v1):
     for _ in range(10):
         ask(envoy)
     assert envoy.counter("graygate_probe_answers_total", probe="readiness", code="200", result="passed") == 10
+
+
+def test_what_the_proxy_has_set_of_a_request_stays(start, policy, rule, v1):
+    """The scheme that it was asked by, and the id that traces go by; not what a client says of them."""
+    envoy = start(policy, hcm={"use_remote_address": True})
+    assert ask(envoy, headers={"x-forwarded-proto": "https", "x-request-id": "x" * 5_000}).status == 200
+    seen = dict(v1.last_headers_of("/readyz"))
+    assert seen[b"x-forwarded-proto"] == b"http"
+    assert len(seen[b"x-request-id"]) == 36

@@ -31,7 +31,7 @@ pub fn seed(policy: &Policy) {
 /// of them.
 fn key(policy: &Policy, probe: &Probe, rule: &PassThrough, head: bool) -> String {
     let mut hasher = XxHash64::with_seed(worker::LAYOUT.into());
-    (&probe.path, &rule.headers, head).hash(&mut hasher);
+    (&probe.path, &rule.headers, &rule.host, head).hash(&mut hasher);
     format!("graygate/{}/kept/{}/{:016x}", policy.name, probe.name, hasher.finish())
 }
 
@@ -91,21 +91,34 @@ pub fn look_up(worker: &Worker, probing: &Probing<'_>) -> Fate {
     }
 }
 
+/// The longest `x-request-id` that is kept, in bytes: a UUID and some more.
+const REQUEST_ID: usize = 64;
+
 /// Makes the request that goes on to the app one of the proxy's own: the answer is everybody's, so nothing that
-/// one asker sends may make a difference to it.
+/// one asker sends may make a difference to it. What the proxy itself has set stays: by which scheme it was
+/// asked, whether from inside, and the id that traces go by.
 pub fn write_request(policy: &Policy, probing: &Probing<'_>) {
     let Probing { probe, rule, head, .. } = *probing;
-    let scheme = hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, ":scheme").ok().flatten();
-    let scheme = if scheme.as_deref() == Some(b"https") { "https" } else { "http" };
-    let headers = vec![
+    let asked = |name| {
+        let value = hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok()??;
+        String::from_utf8(value).ok()
+    };
+    // Without it the proxy finds no route.
+    let secure =
+        asked("x-forwarded-proto").or_else(|| asked(":scheme")).is_some_and(|proto| proto == "https");
+    let scheme = if secure { "https" } else { "http" };
+    let id = asked("x-request-id").filter(|id| id.len() <= REQUEST_ID);
+    let internal = asked("x-envoy-internal").filter(|internal| internal == "true");
+    let mut headers = vec![
         (":method", if head { "HEAD" } else { "GET" }),
         (":scheme", scheme),
         (":authority", rule.host.as_deref().unwrap_or(&policy.name)),
         (":path", probe.path.as_str()),
         ("user-agent", AGENT),
-        // Without it the proxy finds no route.
         ("x-forwarded-proto", scheme),
     ];
+    headers.extend(id.as_deref().map(|id| ("x-request-id", id)));
+    headers.extend(internal.as_deref().map(|internal| ("x-envoy-internal", internal)));
     // Can't fail while the request's headers are at hand, as they are in their callback.
     let _ = hostcalls::set_map(MapType::HttpRequestHeaders, headers);
 }

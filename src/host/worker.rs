@@ -184,8 +184,8 @@ impl Worker {
         self.update(id, |upstream, state| state.settle(upstream, now, permit, outcome, random));
     }
 
-    /// Claims the check that is due, if one is: it is noted as started now. Whether there was one. Two VMs may both believe that they lead, for
-    /// the moment in which the lease changes hands; one of them is told so.
+    /// Claims the check that is due, if one is: it is noted as started now. Whether there was one. Two VMs may
+    /// both believe that they lead, for the moment in which the lease changes hands; one of them is told no.
     pub fn claim_check(&self, id: UpstreamId, now: Time, slack: Duration) -> bool {
         let random = abi::random();
         let due = self.exchange(id, |upstream, state| {

@@ -165,6 +165,19 @@ fn startup_takes_as_many_successes_as_its_threshold() {
     assert_eq!(Pod::new(r#""successThreshold":2"#, true).says("+-++"), "-- -- -- SR");
 }
 
+/// What has no checks can't be proven: all that may hold up the start is what speaks against it.
+#[test]
+fn startup_waits_for_no_trial_of_what_has_no_checks() {
+    let mut pod = Pod::new(r#""failureThreshold":9"#, true);
+    pod.bench.upstream = judged(3);
+    assert!(probe::has_started(&pod.policy, &pod));
+    pod.bench.trip();
+    assert!(!probe::has_started(&pod.policy, &pod));
+    pod.bench.after(SECOND).tick();
+    assert!(matches!(pod.bench.state.phase, Phase::Trial { .. }));
+    assert!(probe::has_started(&pod.policy, &pod));
+}
+
 /// Responses may have shut an upstream out, and the wait for it be over: nobody knows yet how it is.
 #[test]
 fn startup_takes_evidence_and_no_end_of_a_wait() {
