@@ -14,7 +14,7 @@ use crate::action::Action;
 use crate::policy::Policy;
 use crate::policy::probe::{Basis, Checks, Component, Details, Drain, GRPC_HEALTH, Kind, Probe};
 use crate::readiness::Readiness;
-use crate::reply::{Asked, Cause, Reply};
+use crate::reply::{Asked, Reply};
 use crate::request::{self, Headers, Request};
 use verdict::{Outcome, Verdict};
 
@@ -56,11 +56,11 @@ fn by_path<'p>(policy: &'p Policy, path: &[u8]) -> Option<Ask<'p>> {
     endpoints().find_map(|(place, probe)| {
         let rest = path.strip_prefix(probe.path.as_bytes())?;
         let name = if probe.path.ends_with('/') { rest } else { rest.strip_prefix(b"/")? };
-        let components = probe.checks()?.components.iter();
+        let mut components = probe.checks()?.components.iter();
         let named = |component: &&Component| {
             policy.upstream(component.upstream).is_some_and(|upstream| upstream.name.as_bytes() == name)
         };
-        Some(Ask::Endpoint(place, probe, Some(components.into_iter().find(named)?)))
+        Some(Ask::Endpoint(place, probe, Some(components.find(named)?)))
     })
 }
 
@@ -191,14 +191,8 @@ fn reply<'r, R: Request>(
     };
     // These have no body; one that came all the same would be taken for the start of the next answer.
     let body = if matches!(status, 204 | 205 | 304) { Vec::new() } else { body };
-    Reply {
-        status,
-        grpc_status: None,
-        headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        body,
-        details: format!("graygate_probe{{{}|{}}}", policy.name, probe.name),
-        cause: Cause::Probe { asked, code: status, result: verdict.outcome.word() },
-    }
+    let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    Reply::to_probe(policy, asked, status, verdict.outcome.word(), headers, body)
 }
 
 #[cfg(test)]

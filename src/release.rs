@@ -10,8 +10,6 @@
 //!
 //! A version whose upstream is not Ready is then replaced by the default one: **fallback**.
 
-use core::net::{IpAddr, SocketAddr};
-
 use crate::hash;
 use crate::policy::release::{Key, Release};
 use crate::request::{self, Headers, Request};
@@ -94,18 +92,11 @@ fn bucket<'r, R: Request>(release: &Release, key: &'r Key, request: &mut Headers
             request.get(":path").and_then(|target| request::query_values(target, name).next())
         }
         Key::SourceIp => {
-            source = address(request.source()?.as_ref())?.to_string();
+            source = request.source()?.ip().to_string();
             Some(source.as_bytes())
         }
     };
     value.filter(|value| !value.is_empty()).map(|value| hash::bucket(release.seed, value))
-}
-
-/// The address in an `address:port`, in the one form that its text has. A version 4 address that a listener
-/// for both versions has mapped into version 6 is the same one.
-fn address(source: &[u8]) -> Option<IpAddr> {
-    let source: SocketAddr = core::str::from_utf8(source).ok()?.parse().ok()?;
-    Some(source.ip().to_canonical())
 }
 
 /// The version that holds a bucket.

@@ -74,7 +74,8 @@ impl Kept {
             self.fetch = Some(Fetch { id, from: now });
             return Recall::Fetch;
         }
-        let waited = self.waited + out.map_or(Duration::ZERO, |fetch| now.since(fetch.from));
+        let out = out.map_or(Duration::ZERO, |fetch| now.since(fetch.from));
+        let waited = self.waited.saturating_add(out);
         match &self.answer {
             _ if waited >= rule.cache => Recall::Silence,
             Some(last) => replay(last),
@@ -102,7 +103,8 @@ pub fn reply(policy: &Policy, place: usize, rule: &PassThrough, answer: Answer, 
     if !headers.iter().any(|(name, _)| name == "cache-control") {
         headers.push(("cache-control".to_owned(), format!("max-age={}", rule.cache.as_secs())));
     }
-    make(policy, place, answer.status, headers, answer.body)
+    let status = u32::from(answer.status);
+    Reply::to_probe(policy, Asked::Endpoint(place), status, result(status), headers, answer.body)
 }
 
 /// The reply before the first answer: as with the kubelet, a liveness probe starts as passed, a readiness probe
@@ -119,30 +121,20 @@ pub fn silence(policy: &Policy, place: usize) -> Reply {
     say(policy, place, 503, "failed: the app does not answer")
 }
 
-fn say(policy: &Policy, place: usize, status: u16, words: &str) -> Reply {
-    let headers = [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")];
-    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let name = Asked::Endpoint(place).name(policy);
-    let body = format!("policy {}: {name} {words}\n", policy.name);
-    make(policy, place, status, headers, body.into_bytes())
+fn say(policy: &Policy, place: usize, status: u32, words: &str) -> Reply {
+    let asked = Asked::Endpoint(place);
+    let words = format!("{} {words}", asked.name(policy));
+    Reply::line_to_probe(policy, asked, status, result(status), &words)
 }
 
 /// What an answer of the app's with this status is counted as.
 pub fn cause(place: usize, status: u16) -> Cause {
-    let result = if status < 400 { "passed" } else { "failed" };
-    Cause::Probe { asked: Asked::Endpoint(place), code: u32::from(status), result }
+    let code = u32::from(status);
+    Cause::Probe { asked: Asked::Endpoint(place), code, result: result(code) }
 }
 
-fn make(policy: &Policy, place: usize, status: u16, headers: Vec<(String, String)>, body: Vec<u8>) -> Reply {
-    let details = format!("graygate_probe{{{}|{}}}", policy.name, Asked::Endpoint(place).name(policy));
-    Reply {
-        status: u32::from(status),
-        grpc_status: None,
-        headers,
-        body,
-        details,
-        cause: cause(place, status),
-    }
+fn result(status: u32) -> &'static str {
+    if status < 400 { "passed" } else { "failed" }
 }
 
 #[cfg(test)]

@@ -21,6 +21,41 @@ pub struct Reply {
     pub cause: Cause,
 }
 
+impl Reply {
+    /// The reply to a probe.
+    pub fn to_probe(
+        policy: &Policy,
+        asked: Asked,
+        status: u32,
+        result: &'static str,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+    ) -> Self {
+        // By the name of what is configured; which check of it was asked for is in the counters.
+        let name = match asked {
+            Asked::Check(place, _) => Asked::Endpoint(place).name(policy),
+            asked => asked.name(policy),
+        };
+        let details = format!("graygate_probe{{{}|{name}}}", policy.name);
+        let cause = Cause::Probe { asked, code: status, result };
+        Reply { status, grpc_status: None, headers, body, details, cause }
+    }
+
+    /// The same in a line of text, which is true for this moment alone.
+    pub fn line_to_probe(
+        policy: &Policy,
+        asked: Asked,
+        status: u32,
+        result: &'static str,
+        words: &str,
+    ) -> Self {
+        let headers = [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let body = format!("policy {}: {words}\n", policy.name).into_bytes();
+        Reply::to_probe(policy, asked, status, result, headers, body)
+    }
+}
+
 /// What a probe asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Asked {

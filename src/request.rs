@@ -1,5 +1,6 @@
 //! The request, as the core sees it: header values by name, asked for only when a decision needs them.
 
+use core::net::SocketAddr;
 use std::borrow::Cow;
 
 /// Where header values come from. In the filter each call is a host call that copies the value.
@@ -39,9 +40,9 @@ impl<'r, R: Request> Headers<'r, R> {
         self.seen.get(index).and_then(|(_, value)| value.as_deref())
     }
 
-    /// Where the request comes from, as [`Request::source`] has it.
-    pub fn source(&self) -> Option<Cow<'r, [u8]>> {
-        self.request.source()
+    /// Where the request comes from; the port is 0 where the proxy took the address from a header.
+    pub fn source(&self) -> Option<SocketAddr> {
+        address(&self.request.source()?)
     }
 
     /// Shows the header `name` with this value from now on, or as absent.
@@ -54,6 +55,14 @@ impl<'r, R: Request> Headers<'r, R> {
     pub fn came_with(&self, name: &str) -> bool {
         self.request.header(name).is_some()
     }
+}
+
+/// The address in an `address:port`. A version 4 address that a listener for both versions has mapped into
+/// version 6 is the same one.
+pub fn address(source: &[u8]) -> Option<SocketAddr> {
+    let mut source: SocketAddr = core::str::from_utf8(source).ok()?.parse().ok()?;
+    source.set_ip(source.ip().to_canonical());
+    Some(source)
 }
 
 /// The path of a `:path` value, without its query.

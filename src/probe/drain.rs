@@ -11,7 +11,7 @@ use crate::action::Action;
 use crate::policy::Policy;
 use crate::policy::probe::Drain;
 use crate::readiness::Readiness;
-use crate::reply::{Asked, Cause, Reply};
+use crate::reply::{Asked, Reply};
 use crate::request::{Headers, Request};
 
 /// What is to happen to a request for the switch.
@@ -21,7 +21,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
     request: &mut Headers<'r, R>,
     readiness: &impl Readiness,
 ) -> Action<'p> {
-    if let Err(why) = authorize(drain, request.source().as_deref()) {
+    if let Err(why) = authorize(drain, request.source()) {
         return Action::Reply(reply(policy, 403, &why, "refused"));
     }
     let order = match request.get(":method") {
@@ -52,12 +52,11 @@ fn stands(policy: &Policy, draining: bool) -> Reply {
 }
 
 /// Why no order from there is followed.
-fn authorize(drain: &Drain, source: Option<&[u8]>) -> Result<(), String> {
-    let address = source.and_then(|source| core::str::from_utf8(source).ok());
-    let Some(address) = address.and_then(|text| text.parse::<SocketAddr>().ok()) else {
+fn authorize(drain: &Drain, source: Option<SocketAddr>) -> Result<(), String> {
+    let Some(address) = source else {
         return Err("no drain from what is no IP address".to_owned());
     };
-    let ip = address.ip().to_canonical();
+    let ip = address.ip();
     if address.port() == 0 {
         return Err(format!(
             "no drain from {ip}, which has no port: the proxy takes such an address from a header"
@@ -68,26 +67,20 @@ fn authorize(drain: &Drain, source: Option<&[u8]>) -> Result<(), String> {
 }
 
 fn reply(policy: &Policy, status: u32, words: &str, result: &'static str) -> Reply {
-    let headers = [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")];
-    Reply {
-        status,
-        grpc_status: None,
-        headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
-        body: format!("policy {}: {words}\n", policy.name).into_bytes(),
-        details: format!("graygate_probe{{{}|drain}}", policy.name),
-        cause: Cause::Probe { asked: Asked::Drain, code: status, result },
-    }
+    Reply::line_to_probe(policy, Asked::Drain, status, result, words)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn allowed(from: &[&str], source: Option<&str>) -> bool {
         let from = from.iter().map(|text| text.parse().unwrap()).collect();
-        authorize(&Drain { path: "/drainz".to_owned(), from }, source.map(str::as_bytes)).is_ok()
+        let source = source.and_then(|source| request::address(source.as_bytes()));
+        authorize(&Drain { path: "/drainz".to_owned(), from }, source).is_ok()
     }
 
     #[test]

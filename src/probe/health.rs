@@ -12,7 +12,7 @@ use crate::policy::Policy;
 use crate::policy::probe::GRPC_HEALTH;
 use crate::readiness::Readiness;
 use crate::readiness::check::grpc;
-use crate::reply::{Asked, Cause, Reply};
+use crate::reply::{Asked, Reply};
 use crate::request::{self, Headers, Request};
 use call::{Call, UNIMPLEMENTED};
 
@@ -30,13 +30,13 @@ pub fn answer<'p: 'r, 'r, R: Request>(
 ) -> Action<'p> {
     if !request.get("content-type").is_some_and(is_grpc) {
         let words = "this path takes gRPC alone; allowed: content-type application/grpc";
-        return Action::Reply(reply(policy, 415, None, words, "unimplemented"));
+        return Action::Reply(reply(policy, 415, false, words));
     }
     let path = request::path(request.get(":path").unwrap_or_default());
     let is_check = path.strip_prefix(GRPC_HEALTH.as_bytes()) == Some(grpc::METHOD.as_bytes());
     if !is_check || request.get(":method") != Some(b"POST") {
         let words = "of grpc.health.v1.Health the proxy answers Check alone, by POST";
-        return Action::Reply(reply(policy, 200, Some(UNIMPLEMENTED), words, "unimplemented"));
+        return Action::Reply(reply(policy, UNIMPLEMENTED, true, words));
     }
     let edits = [("content-type", PLAIN), HOP].map(|(header, value)| Edit { header, value: Some(value) });
     let call = Call::new(super::is_ready(policy, readiness));
@@ -49,15 +49,11 @@ fn is_grpc(content_type: &[u8]) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+") || rest.starts_with(b";"))
 }
 
-fn reply(policy: &Policy, status: u32, grpc_status: Option<u32>, words: &str, result: &'static str) -> Reply {
-    Reply {
-        status,
-        grpc_status,
-        headers: Vec::new(),
-        body: format!("policy {}: {words}", policy.name).into_bytes(),
-        details: format!("graygate_probe{{{}|grpc}}", policy.name),
-        cause: Cause::Probe { asked: Asked::Grpc, code: grpc_status.unwrap_or(status), result },
-    }
+/// A reply in words. Where it is by gRPC, they are its message and `code` its grpc-status.
+fn reply(policy: &Policy, code: u32, grpc: bool, words: &str) -> Reply {
+    let body = format!("policy {}: {words}", policy.name).into_bytes();
+    let reply = Reply::to_probe(policy, Asked::Grpc, code, "unimplemented", Vec::new(), body);
+    if grpc { Reply { status: 200, grpc_status: Some(code), ..reply } } else { reply }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::lifecycle::Lifecycle;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness::check::CheckFailure;
 use crate::readiness::{Knowledge, Permit, Reason, Standing};
+use crate::reply::Cause;
 use crate::time::Time;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
