@@ -1,0 +1,405 @@
+use super::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+#[test]
+fn of_unknown_fields_suggest_the_nearest_known_one() {
+    let misspelt = r#"{"name":"v1","upstream":"a","weight":1,"default":true},{"name":"v2","upstream":"b","weight":1,"wieght":2}"#;
+    assert_problem(&[
+        (with_versions(misspelt), r#"releases[0].versions[1].wieght: unknown field; did you mean "weight"?"#),
+        (
+            with_upstream(r#""readinessprobe":{}"#),
+            r#"upstreams.app.readinessprobe: unknown field; did you mean "readinessProbe"?"#,
+        ),
+        (
+            r#"{"name":"p","banana":1}"#.into(),
+            "banana: unknown field; allowed: name, mode, rollout, upstreams, probes, releases, gates",
+        ),
+        (
+            r#"{"name":"p","a b":1}"#.into(),
+            r#"["a b"]: unknown field; allowed: name, mode, rollout, upstreams, probes, releases, gates"#,
+        ),
+    ]);
+}
+
+#[test]
+fn of_repeated_keys_name_the_key() {
+    assert_problem(&[
+        (r#"{"name":"p","name":"q"}"#.into(), "name: given twice; allowed: once"),
+        (
+            r#"{"name":"p","upstreams":{"a":{"cluster":"a"},"a":{"cluster":"b"}}}"#.into(),
+            "upstreams.a: given twice; allowed: once",
+        ),
+        (
+            with_match(r#"{"headers":{"x":{"exact":"1"},"x":{"exact":"2"}}}"#),
+            "releases[0].versions[0].match[0].headers.x: given twice; allowed: once",
+        ),
+    ]);
+}
+
+#[test]
+fn of_wrong_types_say_what_is_allowed() {
+    assert_problem(&[
+        ("{}".into(), "name: missing; allowed: a DNS label such as reviews"),
+        (r#"{"name":7}"#.into(), "name: 7 is not allowed; allowed: a string, not empty"),
+        (r#"{"name":""}"#.into(), r#"name: "" is not allowed; allowed: a string, not empty"#),
+        (
+            r#"{"name":"Reviews"}"#.into(),
+            r#"name: "Reviews" is not allowed; allowed: a DNS label: 1 to 63 lower-case letters, digits and "-", with no "-" at either end"#,
+        ),
+        (
+            r#"{"name":"p","upstreams":[]}"#.into(),
+            "upstreams: a list of 0 is not allowed; allowed: an object",
+        ),
+        (
+            r#"{"name":"p","releases":{"a":1}}"#.into(),
+            "releases: an object of 1 fields is not allowed; allowed: a list",
+        ),
+        (r#"{"name":"p","gates":null}"#.into(), "gates: null is not allowed; allowed: a list"),
+        (
+            with_release(&format!(r#"{STEER},{VERSIONS},"trustIncoming":"yes""#)),
+            r#"releases[0].trustIncoming: "yes" is not allowed; allowed: true or false"#,
+        ),
+        (
+            r#"{"name":"p","mode":"enforced"}"#.into(),
+            r#"mode: "enforced" is not allowed; allowed: enforce, shadow, off; did you mean "enforce"?"#,
+        ),
+        (
+            with_get(r#""scheme":"http""#),
+            r#"upstreams.app.readinessProbe.httpGet.scheme: "http" is not allowed; allowed: HTTP, HTTPS; did you mean "HTTP"?"#,
+        ),
+    ]);
+}
+
+#[test]
+fn of_values_out_of_range_give_the_range() {
+    assert_problem(&[
+        (
+            with_check(r#""periodSeconds":0.05"#),
+            "upstreams.app.readinessProbe.periodSeconds: 0.05 is not allowed; allowed: a number of seconds from 0.1 to 3600",
+        ),
+        (
+            with_check(r#""initialDelaySeconds":-1"#),
+            "upstreams.app.readinessProbe.initialDelaySeconds: -1 is not allowed; allowed: a number of seconds from 0 to 3600",
+        ),
+        (
+            with_check(r#""failureThreshold":0"#),
+            "upstreams.app.readinessProbe.failureThreshold: 0 is not allowed; allowed: a whole number from 1 to 1000",
+        ),
+        (
+            with_check(r#""failureThreshold":2.5"#),
+            "upstreams.app.readinessProbe.failureThreshold: 2.5 is not allowed; allowed: a whole number from 1 to 1000",
+        ),
+        (
+            with_breaker(r#""notReadyFor":"10ms""#),
+            r#"upstreams.app.circuitBreaker.notReadyFor: "10ms" is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 100ms to 3600s"#,
+        ),
+        (
+            with_breaker(r#""notReadyFor":5"#),
+            r#"upstreams.app.circuitBreaker.notReadyFor: 5 is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 100ms to 3600s"#,
+        ),
+        (
+            with_breaker(r#""notReadyFor":"10s","maxNotReadyFor":"9s""#),
+            r#"upstreams.app.circuitBreaker.maxNotReadyFor: "9s" is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 10s to 86400s"#,
+        ),
+        (
+            with_gate(r#""reply":{"status":200}"#),
+            "gates[0].reply.status: 200 is not allowed; allowed: a whole number from 400 to 599",
+        ),
+        (
+            with_versions(r#"{"name":"v1","upstream":"a","weight":4294967296,"default":true}"#),
+            "releases[0].versions[0].weight: 4294967296 is not allowed; allowed: a whole number from 0 to 4294967295",
+        ),
+        (
+            with_versions(r#"{"name":"v1","upstream":"a","weight":18446744073709551616,"default":true}"#),
+            "releases[0].versions[0].weight: 1.8446744073709552e19 is not allowed; allowed: a whole number from 0 to 4294967295",
+        ),
+    ]);
+}
+
+#[test]
+fn of_unknown_upstreams_name_the_known_ones() {
+    assert_problem(&[
+        (
+            with_versions(r#"{"name":"v1","upstream":"c","weight":1,"default":true}"#),
+            r#"releases[0].versions[0].upstream: "c" is no upstream; allowed: a, b"#,
+        ),
+        (
+            r#"{"name":"p","gates":[{"upstream":"app"}]}"#.into(),
+            r#"gates[0].upstream: "app" is no upstream; allowed: none, as upstreams is empty"#,
+        ),
+        (
+            with_probes(r#""readiness":{"path":"/r","checks":[{"upstream":"db"}]}"#),
+            r#"probes.readiness.checks[0].upstream: "db" is no upstream; allowed: app"#,
+        ),
+    ]);
+}
+
+#[test]
+fn of_versions_that_make_no_release_say_why() {
+    let v = |name: &str, weight: u32, default: bool| {
+        format!(r#"{{"name":"{name}","upstream":"a","weight":{weight},"default":{default}}}"#)
+    };
+    assert_problem(&[
+        (
+            with_versions(&format!("{},{}", v("v1", 0, true), v("v2", 0, false))),
+            "releases[0].versions: the weights are all 0; allowed: at least one above 0",
+        ),
+        (
+            with_versions(&v("v1", 1, false)),
+            "releases[0].versions: no version is the default; allowed: default: true on one of them",
+        ),
+        (
+            with_versions(&format!("{},{}", v("v1", 1, true), v("v2", 1, true))),
+            "releases[0].versions: more than one version is the default; allowed: default: true on one of them",
+        ),
+        (with_versions(""), "releases[0].versions: an empty list; allowed: at least one version"),
+        (
+            with_versions(&format!("{},{}", v("v1", 99_996, true), v("v2", 4, false))),
+            "releases[0].versions[1]: weight 4 is less than 0.01 % of all weights; allowed: 0, or at least that share",
+        ),
+        (
+            with_versions(&format!("{},{}", v("v1", 1, true), v("v1", 1, false))),
+            r#"releases[0].versions[1]: a second version named "v1"; allowed: one of each name"#,
+        ),
+    ]);
+}
+
+#[test]
+fn of_two_releases_with_one_name_point_to_the_second() {
+    let release = format!(r#"{{"name":"r",{STEER},{VERSIONS}}}"#);
+    let document =
+        format!(r#"{{"name":"p","upstreams":{{"a":{{"cluster":"a"}}}},"releases":[{release},{release}]}}"#);
+    assert_eq!(
+        problems(&document),
+        [r#"releases[1]: a second release named "r"; allowed: one of each name"#]
+    );
+}
+
+/// A condition that is none would send every request to a version that is for a few.
+#[test]
+fn of_matches_with_no_condition_say_that_all_would_match() {
+    let path = "releases[0].versions[0].match[0]: would match every request; allowed: at least one condition";
+    assert_problem(&[
+        (with_match("{}"), path),
+        (with_match(r#"{"name":"all"}"#), path),
+        (with_match(r#"{"ignoreUriCase":true}"#), path),
+        (with_match(r#"{"headers":{}}"#), path),
+        (with_match(r#"{"withoutHeaders":{},"queryParams":{}}"#), path),
+    ]);
+}
+
+#[test]
+fn of_conditions_say_what_one_is() {
+    let all = "releases[0].versions[0].match[0]";
+    for (condition, problem) in [
+        (r#"{"uri":{}}"#, "uri: an object of 0 fields is not allowed; allowed: one of exact, prefix, regex"),
+        (
+            r#"{"uri":{"exact":"/a","prefix":"/b"}}"#,
+            "uri: an object of 2 fields is not allowed; allowed: one of exact, prefix, regex",
+        ),
+        (r#"{"uri":"/a"}"#, r#"uri: "/a" is not allowed; allowed: an object"#),
+        (
+            r#"{"uri":{"regex":"/a("}}"#,
+            r#"uri.regex: "/a(" is no regular expression: found open group without closing ')'; allowed: RE2's syntax without Unicode classes, as regex-lite has it"#,
+        ),
+        (
+            r#"{"headers":{"a b":{}}}"#,
+            r#"headers["a b"]: a bad name; allowed: a name with no spaces or control characters"#,
+        ),
+        (
+            r#"{"headers":{"Method":{"exact":"GET"}}}"#,
+            "headers.Method: method is no header; allowed: method beside headers",
+        ),
+        (
+            r#"{"port":80}"#,
+            "port: not supported: a filter does not see what this names; allowed: leave it out",
+        ),
+    ] {
+        assert_eq!(problems(&with_match(condition)), [format!("{all}.{problem}")], "{condition}");
+    }
+}
+
+#[test]
+fn of_an_upstream_that_could_never_be_ready_say_so() {
+    assert_problem(&[(
+        with_upstream(r#""assume":"notReady","circuitBreaker":{}"#),
+        "upstreams.app: assumed notReady with no readinessProbe to find it ready, so that requests for it would be refused for ever; allowed: a readinessProbe, or assume: ready",
+    )]);
+    compile(&with_upstream(r#""assume":"notReady","readinessProbe":{"httpGet":{}}"#));
+}
+
+#[test]
+fn of_a_breaker_say_what_a_failure_can_be() {
+    assert_problem(&[
+        (
+            with_breaker(r#""failOn":[]"#),
+            "upstreams.app.circuitBreaker.failOn: an empty list, so that nothing would be a failure; allowed: at least one word",
+        ),
+        (
+            with_breaker(r#""failOn":["unavailable"]"#),
+            "upstreams.app.circuitBreaker.failOn[0]: not supported yet",
+        ),
+    ]);
+}
+
+#[test]
+fn of_headers_that_cannot_be_written_name_those() {
+    let own = "is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive";
+    assert_eq!(
+        problems(&with_gate(r#""reply":{"headers":{"Content-Length":"0"}}"#)),
+        [format!(r#"gates[0].reply.headers.Content-Length: "content-length" {own}"#)]
+    );
+    assert_eq!(
+        problems(&with_release(&format!(r#""steer":{{"header":"Host"}},{VERSIONS}"#))),
+        [format!(r#"releases[0].steer.header: "host" {own}"#)]
+    );
+    assert_eq!(
+        problems(&with_get(r#""httpHeaders":[{"name":"content-length","value":"5"}]"#)),
+        [format!(r#"upstreams.app.readinessProbe.httpGet.httpHeaders[0].name: "content-length" {own}"#)]
+    );
+    assert_problem(&[
+        (
+            with_gate(r#""reply":{"headers":{"Retry-After":"9"}}"#),
+            "gates[0].reply.headers.Retry-After: set elsewhere; allowed: retryAfterSeconds",
+        ),
+        (
+            with_gate(r#""reply":{"headers":{"Grpc-Status":"0"}}"#),
+            "gates[0].reply.headers.Grpc-Status: would tell a gRPC client another outcome than the status does; allowed: status",
+        ),
+        (
+            with_gate(r#""reply":{"headers":{"x-why":"a","X-Why":"b"}}"#),
+            r#"gates[0].reply.headers.X-Why: a second header "x-why", as case does not count; allowed: one"#,
+        ),
+        (
+            with_release(&format!(r#""steer":{{"header":":path"}},{VERSIONS}"#)),
+            r#"releases[0].steer.header: ":path" is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~"#,
+        ),
+        (
+            with_gate(r#""reply":{"headers":{"x":"a\r\nb: c"}}"#),
+            r#"gates[0].reply.headers.x: "a\r\nb: c" is not allowed; allowed: a header value: at most 4096 bytes, no control characters"#,
+        ),
+    ]);
+}
+
+/// Steering by such a header would lose what it carries.
+#[test]
+fn of_a_steer_header_that_is_a_key_name_it() {
+    for (header, key) in
+        [("X-User", r#"{"httpHeaderName":"x-user"}"#), ("cookie", r#"{"httpCookie":{"name":"id"}}"#)]
+    {
+        let release = format!(r#""steer":{{"header":"{header}"}},"hashOn":[{key}],{VERSIONS}"#);
+        let problem = format!(
+            r#"releases[0].steer: "{}" carries something else; allowed: a header that carries nothing else, such as x-gray-version"#,
+            header.to_lowercase()
+        );
+        assert_eq!(problems(&with_release(&release)), [problem]);
+    }
+}
+
+#[test]
+fn of_more_or_longer_headers_than_a_message_takes_say_how_many() {
+    let headers: Vec<_> = (0..51).map(|n| format!(r#""x-{n}":"y""#)).collect();
+    assert_eq!(
+        problems(&with_gate(&format!(r#""reply":{{"headers":{{{}}}}}"#, headers.join(",")))),
+        ["gates[0].reply.headers: 51 headers; allowed: at most 50"]
+    );
+    let long = "x".repeat(4_097);
+    let told = problems(&with_gate(&format!(r#""reply":{{"headers":{{"x":"{long}"}}}}"#)));
+    assert!(
+        told[0].ends_with("allowed: a header value: at most 4096 bytes, no control characters"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn of_names_with_control_characters_show_them_escaped() {
+    let label = "1 to 63 letters, digits, \"-\", \"_\" and \".\", with a letter or digit at both ends";
+    assert_eq!(
+        problems(&with_versions(r#"{"name":"v\u0000","upstream":"a","weight":1,"default":true}"#)),
+        [format!(r#"releases[0].versions[0].name: "v\0" is not allowed; allowed: {label}"#)]
+    );
+    assert_eq!(
+        problems(r#"{"name":"p","upstreams":{"a\u0000\n":{"cluster":"a"}}}"#),
+        [format!(r#"upstreams["a\0\n"]: a bad name; allowed: {label}"#)]
+    );
+}
+
+#[test]
+fn of_unreadable_text_say_what_is_expected() {
+    assert_eq!(
+        problems(""),
+        [
+            "not a JSON document: EOF while parsing a value at line 1 column 0; allowed: one JSON object, in Envoy as a google.protobuf.StringValue"
+        ]
+    );
+}
+
+#[test]
+fn quote_a_long_value_in_part() {
+    let document = format!(r#"{{"name":"{}"}}"#, "x".repeat(1_000));
+    assert!(
+        problems(&document)[0]
+            .starts_with(&format!("name: {:?}… (1000 bytes) is not allowed", "x".repeat(60)))
+    );
+}
+
+#[test]
+fn of_many_problems_come_all_at_once_and_in_the_documents_order() {
+    let document = r#"{
+        "gates": [{"upstream": "nope", "reply": {"status": 1}}, {"upstream": "app", "when": 1}],
+        "name": "Bad Name",
+        "releases": [
+            {"name": "r", "steer": {"header": "te"}, "hashOn": [{}, {"useSourceIp": false}], "versions": [
+                {"name": "v 1", "upstream": "app", "weight": -1, "default": "yes"}
+            ]},
+            {"steer": {}, "versions": []}
+        ],
+        "upstreams": {
+            "app": {"readinessProbe": {"httpGet": {"path": "x"}, "periodSeconds": "5"}, "clutser": "app"},
+            "b c": {"cluster": "", "assume": "notReady"}
+        },
+        "mode": "shadow"
+    }"#;
+    let paths: Vec<_> = Policy::from_json(document.as_bytes())
+        .unwrap_err()
+        .iter()
+        .map(|problem| problem.path.clone())
+        .collect();
+    let expected = [
+        "gates[0].upstream",
+        "gates[0].reply.status",
+        "gates[1].when",
+        "name",
+        "releases[0].steer.header",
+        "releases[0].hashOn[0]",
+        "releases[0].hashOn[1].useSourceIp",
+        "releases[0].versions[0].name",
+        "releases[0].versions[0].weight",
+        "releases[0].versions[0].default",
+        "releases[1].name",
+        "releases[1].steer",
+        "releases[1].versions",
+        "upstreams.app.cluster",
+        "upstreams.app.readinessProbe.httpGet.path",
+        "upstreams.app.readinessProbe.periodSeconds",
+        "upstreams.app.clutser",
+        "upstreams[\"b c\"]",
+        "upstreams[\"b c\"]",
+        "upstreams[\"b c\"].cluster",
+        "mode",
+    ];
+    assert_eq!(paths, expected);
+}
+
+#[test]
+fn of_one_version_do_not_hide_those_of_the_list() {
+    let document =
+        with_versions(r#"{"name":"v1","upstream":"a","wieght":1},{"name":"v1","upstream":"b","weight":1}"#);
+    let found = problems(&document);
+    for expected in
+        ["no version is the default", "a second version named", "did you mean \"weight\"", "missing"]
+    {
+        assert!(found.iter().any(|problem| problem.contains(expected)), "{expected}: {found:#?}");
+    }
+}

@@ -1,0 +1,147 @@
+//! None of these may panic, and none may be taken for a policy.
+
+use super::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const MIB: usize = 1 << 20;
+
+/// The document is refused, in words of a size that a log can take.
+fn assert_refused(document: impl AsRef<[u8]>) {
+    let document = document.as_ref();
+    let start = String::from_utf8_lossy(&document[..document.len().min(80)]).into_owned();
+    let problems = Policy::from_json(document).expect_err(&start);
+    assert!(problems.iter().count() > 0, "{start}");
+    for problem in problems.iter() {
+        assert!(!problem.message.is_empty(), "{start}");
+        assert!(problem.to_string().len() < 2_000, "{start}: {} bytes", problem.to_string().len());
+    }
+}
+
+#[test]
+fn that_are_no_object() {
+    for document in ["", " ", "null", "true", "0", "-1.5", r#""name""#, "[]", "[{}]", "{", "{}{}", "\0"] {
+        assert_refused(document);
+    }
+}
+
+#[test]
+fn that_are_not_utf_8() {
+    assert_refused(b"\xff\xfe");
+    assert_refused(b"{\"name\":\"\xff\"}");
+    assert_refused(b"{\"\xc3\x28\":1}");
+    assert_refused(r#"{"name":"\ud800"}"#);
+    assert_refused(b"\xef\xbb\xbf{\"name\":\"p\"}");
+}
+
+#[test]
+fn that_are_deep() {
+    for depth in [64, 120, 126, 127, 128, 129, 1_000, 100_000] {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        assert_refused(format!("{open}{close}"));
+        assert_refused(format!(r#"{{"name":{open}{close}}}"#));
+        let (open, close) = (r#"{"upstreams":"#.repeat(depth), "}".repeat(depth));
+        assert_refused(format!("{open}1{close}"));
+    }
+}
+
+#[test]
+fn that_are_large() {
+    let long = "x".repeat(MIB);
+    assert_refused(format!(r#"{{"name":"{long}"}}"#));
+    assert_refused(format!(r#"{{"name":"p","{long}":1}}"#));
+    assert_refused(with_release(&format!(r#""steer":{{"header":"{long} "}},{VERSIONS}"#)));
+    assert_refused(with_gate(&format!(r#""reply":{{"body":"{long}"}}"#)));
+    assert_refused(format!(r#"{{"name":"p","gates":[{{"upstream":"{long}"}}]}}"#));
+    assert_refused(format!(
+        r#"{{"name":"p","upstreams":{{"{long}":{{"cluster":"a"}}}},"gates":[{{"upstream":"a"}}]}}"#
+    ));
+    assert_refused(format!(r#"{{"name":[{}0]}}"#, "0,".repeat(MIB / 2)));
+    assert_refused(format!(r#"{{"name":"p","gates":[{}0]}}"#, "0,".repeat(MIB / 64)));
+    assert_refused(format!(r#"{{{}"name":"p"}}"#, r#""a":1,"#.repeat(MIB / 64)));
+    let fields: String = (0..MIB / 64).map(|i| format!(r#""f{i}":1,"#)).collect();
+    assert_refused(format!(r#"{{{fields}"name":"p"}}"#));
+}
+
+/// Each wrong name is answered with the right ones: that must not multiply one list by the other.
+#[test]
+fn with_many_upstreams_and_as_many_wrong_names() {
+    let upstreams: Vec<_> = (0..2_000).map(|i| format!(r#""u{i}":{{"cluster":"c"}}"#)).collect();
+    let gates = vec![r#"{"upstream":"x"}"#; 2_000];
+    assert_refused(format!(
+        r#"{{"name":"p","upstreams":{{{}}},"gates":[{}]}}"#,
+        upstreams.join(","),
+        gates.join(",")
+    ));
+}
+
+#[test]
+fn with_numbers_beyond_any_type() {
+    for number in ["18446744073709551616", "-9223372036854775809", "1e308", "1e400", "-1e400", "1e-400"] {
+        for document in [
+            format!(r#"{{"name":{number}}}"#),
+            with_check(&format!(r#""periodSeconds":{number}"#)),
+            with_check(&format!(r#""failureThreshold":{number}"#)),
+            with_versions(&format!(r#"{{"name":"v","upstream":"a","weight":{number}.0,"default":true}}"#)),
+            with_get(&format!(r#""port":{number}"#)),
+        ] {
+            assert_refused(document);
+        }
+    }
+    for duration in [
+        "1e9s",
+        "999999999999999999999999h",
+        &"9".repeat(400),
+        &format!("{}s", "9".repeat(400)),
+        &"9999999999999999h".repeat(2_000),
+    ] {
+        assert_refused(with_breaker(&format!(r#""notReadyFor":"{duration}""#)));
+    }
+}
+
+#[test]
+fn with_every_key_twice() {
+    let document: serde_json::Value = serde_json::from_str(FULL).unwrap();
+    let found = problems(&doubled(&document));
+    let repeated = found.iter().filter(|problem| problem.ends_with(": given twice; allowed: once")).count();
+    assert_eq!(repeated + LATER.len(), found.len(), "{found:#?}");
+    // Each key that is read at all, and so each but the fields below a repetition.
+    assert!(repeated > 80, "{repeated}");
+}
+
+/// The document with each key of each object written twice.
+fn doubled(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Object(fields) => {
+            let twice = |(key, value)| {
+                let field = format!("{key:?}:{}", doubled(value));
+                format!("{field},{field}")
+            };
+            format!("{{{}}}", fields.iter().map(twice).collect::<Vec<_>>().join(","))
+        }
+        serde_json::Value::Array(items) => {
+            format!("[{}]", items.iter().map(doubled).collect::<Vec<_>>().join(","))
+        }
+        value => value.to_string(),
+    }
+}
+
+#[test]
+fn with_empty_strings_everywhere() {
+    for (at, _) in FULL.match_indices('"').step_by(2) {
+        let length = FULL[at + 1..].find('"').unwrap();
+        // Emptied keys too: they are unknown, and what they were for is missing.
+        let emptied = format!("{}{}", &FULL[..at + 1], &FULL[at + 1 + length..]);
+        assert_refused(emptied);
+    }
+}
+
+#[test]
+fn with_nul_bytes() {
+    assert_refused(supported().replace("reviews", "re\\u0000views"));
+    assert_refused(supported().replace("app", "a\0pp"));
+    assert_refused(with_get(r#""path":"/\u0000""#));
+    assert_refused(with_get(r#""host":"\u0000""#));
+    assert_refused(with_get(r#""httpHeaders":[{"name":"\u0000","value":"\u0000"}]"#));
+    assert_refused(with_match(r#"{"headers":{"\u0000":{"exact":"\u0000"}}}"#));
+}

@@ -1,0 +1,133 @@
+use super::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+#[test]
+fn that_fail_often_enough_in_a_row_make_it_not_ready() {
+    let mut bench = Bench::new(checked(3, 1));
+    assert_eq!((bench.check(DOWN), bench.check(DOWN)), (None, None));
+    let timed_out = CheckFailure::TimedOut;
+    assert_eq!(bench.check(Err(timed_out)), moved("ready", "not-ready", Reason::CheckFailed(timed_out)));
+    assert_eq!(bench.state.phase, Phase::NotReady { until: None });
+}
+
+#[test]
+fn that_pass_in_between_start_the_count_anew() {
+    let mut bench = Bench::new(checked(2, 1));
+    for _ in 0..10 {
+        assert_eq!((bench.check(DOWN), bench.check(Ok(()))), (None, None));
+    }
+    assert_eq!(bench.phase(), "ready");
+}
+
+#[test]
+fn that_pass_often_enough_in_a_row_make_it_ready() {
+    let mut bench = Bench::new(checked(1, 3));
+    bench.check(DOWN);
+    assert_eq!((bench.check(Ok(())), bench.check(Ok(()))), (None, None));
+    assert_eq!(bench.check(DOWN), None);
+    assert_eq!((bench.check(Ok(())), bench.check(Ok(()))), (None, None));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+}
+
+#[test]
+fn that_go_on_the_same_change_nothing() {
+    let mut bench = Bench::new(checked(1, 1));
+    assert_eq!((bench.check(Ok(())), bench.check(Ok(()))), (None, None));
+    bench.check(DOWN);
+    let generation = bench.state.generation;
+    assert_eq!((bench.check(DOWN), bench.check(DOWN)), (None, None));
+    assert_eq!(bench.state.generation, generation);
+}
+
+#[test]
+fn that_bear_out_an_assumption_give_it_their_reason_once() {
+    let mut bench = Bench::new(Upstream { assume_ready: false, ..checked(2, 1) });
+    assert_eq!(bench.check(DOWN), None);
+    let reason = Reason::CheckFailed(CheckFailure::Status(500));
+    assert_eq!(bench.check(DOWN), moved("not-ready", "not-ready", reason));
+    assert_eq!((bench.check(DOWN), bench.state.reason), (None, reason));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+}
+
+#[test]
+fn that_made_it_not_ready_are_all_that_ends_it() {
+    let mut bench = Bench::new(checked_and_judged());
+    bench.check(DOWN);
+    assert!(bench.check(DOWN).is_some());
+    assert_eq!(bench.after(3_600 * SECOND).tick(), None);
+    bench.check(Ok(()));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+}
+
+#[test]
+fn that_pass_end_a_not_ready_whatever_brought_it_about() {
+    let mut bench = Bench::tripped(checked_and_judged());
+    assert_eq!(bench.check(Ok(())), None);
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+}
+
+/// They have shown that they don't see what is wrong.
+#[test]
+fn that_pass_do_not_cut_short_the_wait_after_a_second_trip_in_a_row() {
+    let mut bench = Bench::tripped(checked_and_judged());
+    bench.check(Ok(()));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    bench.trip();
+    for _ in 0..10 {
+        assert_eq!(bench.check(Ok(())), None);
+    }
+    assert_eq!(bench.after(2 * SECOND).tick(), moved("not-ready", "trial", Reason::WaitOver));
+    bench.check(Ok(()));
+    assert_eq!(bench.check(Ok(())), moved("trial", "ready", Reason::CheckPassed));
+}
+
+#[test]
+fn that_pass_count_again_at_once_after_a_healthy_time() {
+    let mut bench = Bench::tripped(checked_and_judged());
+    bench.check(Ok(()));
+    bench.check(Ok(()));
+    bench.after(8 * SECOND);
+    bench.trip();
+    bench.check(Ok(()));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+}
+
+#[test]
+fn that_pass_end_a_trial() {
+    let mut bench = Bench::on_trial(checked_and_judged());
+    bench.check(Ok(()));
+    assert_eq!(bench.check(Ok(())), moved("trial", "ready", Reason::CheckPassed));
+}
+
+#[test]
+fn that_fail_end_a_trial() {
+    let mut bench = Bench::on_trial(checked_and_judged());
+    assert_eq!(bench.check(DOWN), None);
+    assert_eq!(
+        bench.check(DOWN),
+        moved("trial", "not-ready", Reason::CheckFailed(CheckFailure::Status(500)))
+    );
+    assert_eq!(bench.state.phase, Phase::NotReady { until: None });
+}
+
+#[test]
+fn that_passed_before_the_last_change_do_not_count() {
+    let mut bench = Bench::new(checked_and_judged());
+    bench.check(Ok(()));
+    bench.trip();
+    assert_eq!(bench.check(Ok(())), None);
+    assert_eq!(bench.phase(), "not-ready");
+}
+
+#[test]
+fn of_an_earlier_generation_are_dropped() {
+    let mut bench = Bench::new(checked_and_judged());
+    let earlier = bench.state.generation;
+    bench.trip();
+    let before = bench.state.clone();
+    for result in [Ok(()), Ok(()), DOWN, DOWN] {
+        assert_eq!(bench.state.checked(&bench.upstream, bench.now, earlier, result), None);
+    }
+    assert_eq!(bench.state, before);
+}

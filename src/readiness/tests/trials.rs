@@ -1,0 +1,148 @@
+use super::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+#[test]
+fn begin_when_the_wait_is_over_and_not_before() {
+    let mut bench = Bench::tripped(judged(3));
+    assert_eq!(bench.after(Duration::from_millis(999)).tick(), None);
+    let transition = bench.after(Duration::from_millis(1)).tick();
+    assert_eq!(transition, moved("not-ready", "trial", Reason::WaitOver));
+}
+
+#[test]
+fn end_when_enough_requests_succeeded() {
+    let mut bench = Bench::on_trial(judged(3));
+    assert_eq!(bench.try_out(Success), None);
+    assert_eq!(bench.try_out(Success), moved("trial", "ready", Reason::TrialPassed));
+}
+
+#[test]
+fn fail_with_the_first_request_that_fails() {
+    let mut bench = Bench::on_trial(judged(3));
+    bench.try_out(Success);
+    assert_eq!(bench.try_out(Failure), moved("trial", "not-ready", Reason::TrialFailed));
+    assert!(matches!(bench.state.phase, Phase::NotReady { until: Some(_) }));
+}
+
+#[test]
+fn fail_when_a_lease_expires() {
+    let mut bench = Bench::on_trial(judged(3));
+    bench.lend().unwrap();
+    assert_eq!(bench.after(Duration::from_millis(29_999)).tick(), None);
+    let transition = bench.after(Duration::from_millis(1)).tick();
+    assert_eq!(transition, moved("trial", "not-ready", Reason::TrialUnanswered));
+}
+
+/// Who waits is the upstream, for the rest of the request.
+#[test]
+fn learn_nothing_from_a_lease_of_a_request_that_was_not_all_there() {
+    let mut bench = Bench::on_trial(judged(3));
+    for id in 100..103 {
+        bench.state.lend(&bench.upstream, bench.now, id, false).unwrap();
+    }
+    assert_eq!(bench.lend(), None);
+    assert_eq!(bench.after(30 * SECOND).tick(), None);
+    assert!(bench.lend().is_some());
+}
+
+#[test]
+fn count_responses_to_requests_that_nothing_held_back() {
+    let mut bench = Bench::on_trial(judged(3));
+    let witness = |bench: &mut Bench, generation, verdict| {
+        bench.state.witnessed(&bench.upstream, bench.now, generation, verdict, 0)
+    };
+    let generation = bench.state.generation;
+    assert_eq!(witness(&mut bench, generation - 1, Failure), None);
+    assert_eq!(witness(&mut bench, generation, Ignored), None);
+    assert_eq!(witness(&mut bench, generation, Success), None);
+    assert_eq!(witness(&mut bench, generation, Success), moved("trial", "ready", Reason::TrialPassed));
+    assert_eq!(witness(&mut bench, generation + 1, Failure), None);
+    let mut bench = Bench::on_trial(judged(3));
+    assert_eq!(witness(&mut bench, generation, Failure), moved("trial", "not-ready", Reason::TrialFailed));
+}
+
+#[test]
+fn go_on_for_ever_with_no_request_under_way() {
+    let mut bench = Bench::on_trial(judged(3));
+    assert_eq!(bench.after(86_400 * SECOND).tick(), None);
+    assert_eq!(bench.phase(), "trial");
+}
+
+#[test]
+fn let_so_many_requests_through_at_the_same_time() {
+    let mut bench = Bench::on_trial(judged(3));
+    let permits: Vec<_> = (0..3).map(|_| bench.lend().unwrap()).collect();
+    assert_eq!(bench.lend(), None);
+    bench.settle(permits[0], Outcome::Unused);
+    assert!(bench.lend().is_some());
+    assert_eq!(bench.lend(), None);
+}
+
+/// A request that another gate answered, a client that left, a reply that was not the upstream's.
+#[test]
+fn learn_nothing_from_a_permit_that_says_nothing() {
+    let mut bench = Bench::on_trial(judged(3));
+    for outcome in [Outcome::Unused, Outcome::Seen(Ignored)] {
+        for _ in 0..10 {
+            let permit = bench.lend().unwrap();
+            assert_eq!(bench.settle(permit, outcome), None);
+        }
+    }
+    assert_eq!(bench.phase(), "trial");
+    bench.try_out(Success);
+    assert_eq!(bench.try_out(Success), moved("trial", "ready", Reason::TrialPassed));
+}
+
+#[test]
+fn take_each_permit_back_once() {
+    let mut bench = Bench::on_trial(judged(3));
+    let permit = bench.lend().unwrap();
+    assert_eq!(bench.settle(permit, Outcome::Seen(Success)), None);
+    assert_eq!(bench.settle(permit, Outcome::Seen(Success)), None);
+    assert_eq!(bench.phase(), "trial");
+}
+
+#[test]
+fn drop_permits_of_an_earlier_trial() {
+    let mut bench = Bench::on_trial(judged(3));
+    let old = bench.lend().unwrap();
+    bench.try_out(Failure);
+    bench.after(60 * SECOND).tick();
+    assert_eq!(bench.phase(), "trial");
+    // The same id again, as a worker that started anew may give it.
+    bench.ids = 0;
+    let new = bench.lend().unwrap();
+    for outcome in [Outcome::Seen(Success), Outcome::Seen(Failure), Outcome::Unused] {
+        assert_eq!(bench.settle(old, outcome), None);
+    }
+    assert_eq!(bench.settle(new, Outcome::Seen(Failure)), moved("trial", "not-ready", Reason::TrialFailed));
+}
+
+#[test]
+fn are_the_only_phase_with_permits() {
+    let mut bench = Bench::new(judged(3));
+    assert_eq!(bench.lend(), None);
+    bench.trip();
+    assert_eq!(bench.lend(), None);
+}
+
+#[test]
+fn wait_until_the_checks_no_longer_say_that_it_is_down() {
+    let mut bench = Bench::tripped(checked_and_judged());
+    bench.check(DOWN);
+    bench.check(DOWN);
+    assert_eq!(bench.after(60 * SECOND).tick(), None);
+    assert_eq!(bench.check(Ok(())), None);
+    assert_eq!(bench.tick(), moved("not-ready", "trial", Reason::WaitOver));
+}
+
+#[test]
+fn are_left_out_where_nothing_keeps_the_traffic_away() {
+    let mut bench = Bench::tripped(Upstream { guarded: false, ..judged(3) });
+    assert_eq!(bench.after(Duration::from_millis(999)).tick(), None);
+    let transition = bench.after(Duration::from_millis(1)).tick();
+    assert_eq!(transition, moved("not-ready", "ready", Reason::WaitOver));
+    bench.trip();
+    assert_eq!(bench.wait(), 2 * SECOND);
+}
