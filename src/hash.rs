@@ -14,10 +14,15 @@ pub fn seed(release: &str) -> u64 {
     XxHash64::oneshot(0, release.as_bytes())
 }
 
-/// The bucket of a key, from 0 to 9,999.
-pub fn bucket(seed: u64, key: &[u8]) -> u16 {
+/// The hash of a key.
+pub fn key(seed: u64, key: &[u8]) -> u64 {
+    XxHash64::oneshot(seed, key)
+}
+
+/// The bucket of a hash, from 0 to 9,999.
+pub fn bucket(hash: u64) -> u16 {
     // The remainder is below BUCKETS and so fits; its bias is below 1 in 2^50.
-    (XxHash64::oneshot(seed, key) % u64::from(BUCKETS)) as u16
+    (hash % u64::from(BUCKETS)) as u16
 }
 
 #[cfg(test)]
@@ -32,7 +37,7 @@ mod tests {
         assert_eq!(seed(""), 0xEF46_DB37_51D8_E999);
         assert_eq!(seed("reviews"), REVIEWS);
         for (key, expected) in GOLDEN {
-            assert_eq!(bucket(REVIEWS, key), *expected, "{key:?}");
+            assert_eq!(bucket(super::key(REVIEWS, key)), *expected, "{key:?}");
         }
     }
 

@@ -17,6 +17,7 @@ mod health;
 mod leader;
 mod lifecycle;
 mod metric;
+mod release;
 mod root;
 mod store;
 mod stream;

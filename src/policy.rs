@@ -53,8 +53,21 @@ pub struct Policy {
 pub enum Mode {
     /// They do.
     Enforce,
+    /// They are made and counted, and nothing follows from them.
+    Shadow,
     /// The filter does nothing at all.
     Off,
+}
+
+impl Mode {
+    /// All modes by name.
+    pub const WORDS: [(&str, Mode); 3] =
+        [("enforce", Mode::Enforce), ("shadow", Mode::Shadow), ("off", Mode::Off)];
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, mode)| *mode == self).map_or("", |(word, _)| word)
+    }
 }
 
 impl Policy {
@@ -77,12 +90,14 @@ impl Policy {
     }
 
     /// How often a VM looks at the shared state: a quarter of the shortest check period or wait, from 50 to
-    /// 250 ms; 250 ms for a startup probe or a drain switch alone. `None`: nothing that is shared can change.
+    /// 250 ms; 250 ms for a startup probe, a drain switch, or a release that changes alone. `None`: nothing that is shared can change.
     pub fn tick(&self) -> Option<Duration> {
         let checks =
             self.upstreams.iter().filter_map(|upstream| Some(upstream.check.as_ref()?.periods.shortest()));
         let breakers = self.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref());
-        let lives = self.probes.drain.is_some() || self.probes.of(probe::Kind::Startup).is_some();
+        let lives = self.probes.drain.is_some()
+            || self.probes.of(probe::Kind::Startup).is_some()
+            || self.releases.iter().any(Release::changes);
         let lifecycle = lives.then_some(Duration::from_secs(1));
         let spans = checks.chain(breakers.map(|breaker| breaker.not_ready_for)).chain(lifecycle);
         let shortest = spans.min()?;
@@ -91,7 +106,9 @@ impl Policy {
 
     /// Whether any response is evidence of anything.
     pub fn observes_responses(&self) -> bool {
-        self.mode != Mode::Off && self.upstreams.iter().any(|upstream| upstream.breaker.is_some())
+        self.mode != Mode::Off
+            && (self.upstreams.iter().any(|upstream| upstream.breaker.is_some())
+                || self.releases.iter().any(|release| release.rollback.is_some()))
     }
 
     /// What the policy holds, in one line.
@@ -103,7 +120,10 @@ impl Policy {
             count(self.releases.len(), "release"),
             count(self.gates.len(), "gate"),
         ];
-        let mode = if self.mode == Mode::Off { " (mode: off)" } else { "" };
+        let mode = match self.mode {
+            Mode::Enforce => String::new(),
+            mode => format!(" (mode: {})", mode.name()),
+        };
         format!("{}{mode}", parts.join(", "))
     }
 
@@ -121,14 +141,7 @@ impl Policy {
 fn read(document: &Value<'_>) -> Option<Policy> {
     let fields = document.object(&["name", "mode", "rollout", "upstreams", "probes", "releases", "gates"])?;
     let name = fields.require("name", "a DNS label such as reviews").and_then(Value::dns_label);
-    let mode = fields.read("mode", Some(Mode::Enforce), |value| {
-        let modes = [("enforce", Some(Mode::Enforce)), ("shadow", None), ("off", Some(Mode::Off))];
-        let mode = value.choice(&modes)?;
-        if mode.is_none() {
-            value.later();
-        }
-        Some(mode)
-    });
+    let mode = fields.read("mode", Mode::Enforce, |value| value.choice(&Mode::WORDS));
     fields.later("rollout", |value| value.object(&["percent"])?.get("percent")?.integer(0..=100));
 
     let upstreams = fields.read("upstreams", Vec::new(), upstream::read);
@@ -138,7 +151,7 @@ fn read(document: &Value<'_>) -> Option<Policy> {
     let gates = fields.read("gates", Vec::new(), |value| gate::read(value, known));
     let mut policy = Policy {
         name: name?.to_owned(),
-        mode: mode??,
+        mode: mode?,
         upstreams: upstreams?,
         probes: probes?,
         releases: releases?,
@@ -146,10 +159,13 @@ fn read(document: &Value<'_>) -> Option<Policy> {
         untrusted_headers: Vec::new(),
     };
     for release in &policy.releases {
-        let header = &release.steer_header;
-        let mut same = policy.releases.iter().filter(|other| other.steer_header == *header);
-        if !same.any(|other| other.trust_incoming) && !policy.untrusted_headers.contains(header) {
-            policy.untrusted_headers.push(header.clone());
+        let Some(header) = release.steer.header() else {
+            continue;
+        };
+        let mut same = policy.releases.iter().filter(|other| other.steer.header() == Some(header));
+        let trusted = same.any(|other| other.trust_incoming);
+        if !trusted && !policy.untrusted_headers.iter().any(|known| known == header) {
+            policy.untrusted_headers.push(header.to_owned());
         }
     }
     let versions =

@@ -46,9 +46,13 @@ impl<'r, R: Request> Headers<'r, R> {
     }
 
     /// Shows the header `name` with this value from now on, or as absent.
-    pub fn show(&mut self, name: &'r str, value: Option<&'r str>) {
+    pub fn show(&mut self, name: &'r str, value: Option<Cow<'r, str>>) {
         self.seen.retain(|(seen, _)| *seen != name);
-        self.seen.push((name, value.map(|value| Cow::Borrowed(value.as_bytes()))));
+        let bytes = |value| match value {
+            Cow::Borrowed(text) => Cow::Borrowed(str::as_bytes(text)),
+            Cow::Owned(text) => Cow::Owned(String::into_bytes(text)),
+        };
+        self.seen.push((name, value.map(bytes)));
     }
 
     /// Whether the request came with the header `name`, whatever is shown now.

@@ -14,7 +14,10 @@ use graygate::readiness::check::redirect::{self, Target};
 use graygate::readiness::check::{Answer, CheckFailure, grpc};
 use graygate::readiness::streak::Streak;
 use graygate::readiness::{self, Knowledge, Outcome, Permit, Phase, Readiness, Standing, State, Transition};
-use graygate::release::{self, Reason, Rotation};
+use graygate::release::layout::Layout;
+use graygate::release::rotation::Rotation;
+use graygate::release::split::Split;
+use graygate::release::{self, Reason};
 use graygate::request::{Headers, Request};
 use graygate::response::Verdict;
 use graygate::time::Time;
@@ -182,10 +185,11 @@ mod documents {
     fn read(text: &[u8]) -> Result<(), TestCaseError> {
         let problems = match Policy::from_json(text) {
             Ok(policy) => {
-                let mut rotations: Vec<_> =
-                    policy.releases.iter().map(|release| Rotation::new(release, 7)).collect();
+                let splits =
+                    policy.releases.iter().map(|release| Split::new(release, Time::default(), &[], 7));
+                let mut splits: Vec<_> = splits.collect();
                 for _ in 0..3 {
-                    engine::decide(&policy, &Visit, &mut Nothing, &mut rotations);
+                    engine::decide(&policy, &Visit, &mut Nothing, &mut splits);
                 }
                 return Ok(());
             }
@@ -266,7 +270,8 @@ mod releases {
     /// The version of a user, whichever turn it is.
     fn version(release: &Release, key: &[u8]) -> usize {
         let user = User(key.to_vec());
-        let choice = release::choose(release, &mut Headers::new(&user), &mut Rotation::new(release, 0));
+        let mut split = Split::new(release, Time::default(), &[], 0);
+        let choice = release::choose(release, &mut Headers::new(&user), &mut split, &[], Time::default);
         assert_eq!(choice.reason, Reason::Sticky);
         choice.version
     }
@@ -338,25 +343,21 @@ mod releases {
 
         #[test]
         fn hold_buckets_as_exactly_as_buckets_can(weights in weights()) {
-            let release = release(&weights);
-            let mut below = 0;
-            for (bound, place) in &release.bounds {
-                let exact = u64::from(weights[*place]) * 10_000;
-                let held = u64::from(bound - below);
-                prop_assert!((held * total(&weights)).abs_diff(exact) <= total(&weights));
-                below = *bound;
+            let shares = Layout::of(&weights).shares(weights.len());
+            for (held, weight) in shares.iter().zip(&weights) {
+                let exact = u64::from(*weight) * 10_000;
+                prop_assert!((u64::from(*held) * total(&weights)).abs_diff(exact) <= total(&weights));
             }
-            prop_assert_eq!(below, 10_000);
+            prop_assert_eq!(shares.iter().sum::<u32>(), 10_000);
         }
 
         #[test]
         fn rotate_exactly_by_weight_from_any_phase(weights in small_weights(), random in any::<u64>()) {
-            let release = release(&weights);
-            let mut rotation = Rotation::new(&release, random);
+            let mut rotation = Rotation::new(&weights, random);
             let total = total(&weights) as i64;
             let mut counts = vec![0i64; weights.len()];
             for turn in 1..=total {
-                counts[rotation.next(&release)] += 1;
+                counts[rotation.next(&weights).unwrap()] += 1;
                 for (count, weight) in counts.iter().zip(&weights) {
                     let off = (count * total - turn * i64::from(*weight)).abs();
                     prop_assert!(off <= weights.len() as i64 * total, "turn {turn}: {counts:?}");

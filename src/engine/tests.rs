@@ -3,6 +3,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::action::Change;
+use crate::hash;
 use crate::lifecycle::Lifecycle;
 use crate::readiness::check::CheckFailure;
 use crate::readiness::streak::Streak;
@@ -144,11 +146,11 @@ impl Request for Ask {
     }
 }
 
-/// A policy, what is known, and the rotations of one worker.
+/// A policy, what is known, and how one worker divides requests.
 struct Bench {
     policy: Policy,
     known: Known,
-    rotations: Vec<Rotation>,
+    splits: Vec<Split>,
 }
 
 impl Bench {
@@ -157,8 +159,8 @@ impl Bench {
         let lifecycle = Lifecycle { started: true, draining: false };
         let (standings, permits) = (vec![Standing::Ready; count], vec![0; count]);
         let known = Known { standings, permits, lifecycle, mint: Mint::new() };
-        let rotations = policy.releases.iter().map(|release| Rotation::new(release, 0)).collect();
-        Bench { policy, known, rotations }
+        let splits = policy.releases.iter().map(|release| Split::new(release, Time::default(), &[], 0));
+        Bench { splits: splits.collect(), policy, known }
     }
 
     fn id(&self, name: &str) -> UpstreamId {
@@ -179,7 +181,7 @@ impl Bench {
     }
 
     fn ask(&mut self, ask: Ask) -> Told {
-        let decision = decide(&self.policy, &ask, &mut self.known, &mut self.rotations);
+        let decision = decide(&self.policy, &ask, &mut self.known, &mut self.splits);
         let assigned = decision.assignments.iter().map(|assignment| {
             let release = &self.policy.releases[assignment.release];
             let version = &release.versions[assignment.version].name;
@@ -188,13 +190,14 @@ impl Bench {
         let assigned = assigned.collect::<Vec<_>>().join(", ");
         let permits = decision.permits.iter().map(|(id, _)| self.policy.upstream(*id).unwrap().name.clone());
         let permits = permits.collect::<Vec<_>>().join(", ");
-        let edit = |edit: &Edit<'_>| match edit.value {
-            Some(value) => format!("{}: {value}", edit.header),
-            None => format!("no {}", edit.header),
+        let edit = |edit: &Edit<'_>| match &edit.change {
+            Change::Set(value) => format!("{}: {value}", edit.header),
+            Change::Add(value) => format!("also {}: {value}", edit.header),
+            Change::Remove => format!("no {}", edit.header),
         };
         let words = |edits: &[Edit<'_>]| Some(edits.iter().map(edit).collect::<Vec<_>>().join(", "));
         let (what, edits, reply) = match decision.action {
-            Action::Forward(edits) => ("forward", words(&edits), None),
+            Action::Forward(passage) => ("forward", words(&passage.request), None),
             Action::PassThrough { head: false, .. } => ("pass through", None, None),
             Action::PassThrough { head: true, .. } => ("pass through with no body", None, None),
             Action::GrpcCheck { edits, .. } => ("grpc check", words(&edits), None),
@@ -273,7 +276,7 @@ mod nothing {
             bench.ask(ask).is_forwarded("").is_assigned("").holds_permits("");
         }
         let ask = by(ON_V2);
-        decide(&bench.policy, &ask, &mut bench.known, &mut bench.rotations);
+        decide(&bench.policy, &ask, &mut bench.known, &mut bench.splits);
         assert!(ask.asked.borrow().is_empty());
     }
 
@@ -281,7 +284,7 @@ mod nothing {
     fn is_asked_of_the_host_where_the_policy_holds_nothing() {
         let mut bench = Bench::new(policy(""));
         let ask = by(ON_V2);
-        decide(&bench.policy, &ask, &mut bench.known, &mut bench.rotations);
+        decide(&bench.policy, &ask, &mut bench.known, &mut bench.splits);
         assert!(ask.asked.borrow().is_empty());
     }
 
@@ -293,7 +296,7 @@ mod nothing {
             REVIEWS.replace("reviews", "again")
         )));
         for ask in [by(ON_V2), get("/livez"), get("/other").with("x-v", "v2"), Ask::to("POST", "/livez")] {
-            decide(&bench.policy, &ask, &mut bench.known, &mut bench.rotations);
+            decide(&bench.policy, &ask, &mut bench.known, &mut bench.splits);
             let mut asked = ask.asked.take();
             asked.sort();
             let count = asked.len();
@@ -327,11 +330,11 @@ mod a_version_that_is_not_ready {
     fn keeps_its_place_in_the_decision() {
         let mut bench = with_releases(&[REVIEWS]).set("two", DOWN);
         let ask = by(ON_V2);
-        let decision = decide(&bench.policy, &ask, &mut bench.known, &mut bench.rotations);
-        let assignment = decision.assignments[0];
+        let decision = decide(&bench.policy, &ask, &mut bench.known, &mut bench.splits);
+        let assignment = &decision.assignments[0];
         assert_eq!((assignment.version, assignment.reason), (0, release::Reason::Fallback));
         assert_eq!((assignment.choice.version, assignment.choice.reason), (1, release::Reason::Sticky));
-        assert_eq!(assignment.choice.bucket.unwrap().1, 1839);
+        assert_eq!(hash::bucket(assignment.choice.key.unwrap().1), 1839);
     }
 
     #[test]

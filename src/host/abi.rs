@@ -1,6 +1,8 @@
-//! What the SDK does not offer: a local reply with details, randomness, and a failed gRPC call's words as the
-//! bytes they are.
+//! What the SDK does not offer: a local reply with details, filter state, randomness, and a failed gRPC call's
+//! words as the bytes they are.
 #![allow(unsafe_code)]
+
+use proxy_wasm::hostcalls;
 
 use crate::reply::Reply;
 
@@ -49,6 +51,24 @@ pub fn send_local_response(reply: &Reply) -> bool {
         )
     };
     result == 0
+}
+
+/// Gives the request's filter state an object that routes can match on, and makes the proxy pick the route anew.
+/// Both texts are shorter than 128 bytes, as the names of a policy are.
+pub fn set_filter_state(object: &str, value: &str) {
+    // The argument is a protobuf message: field 1 and field 2 are strings, field 3, left out, is the life span of
+    // the filter chain, the request's own.
+    let mut message = Vec::new();
+    for (tag, text) in [(0x0a, object), (0x12, value)] {
+        let Ok(size @ 0..128) = u8::try_from(text.len()) else {
+            return;
+        };
+        message.extend([tag, size]);
+        message.extend(text.as_bytes());
+    }
+    // Neither can fail: the policy has been read with the names that the proxy knows.
+    let _ = hostcalls::call_foreign_function("set_envoy_filter_state", Some(&message));
+    let _ = hostcalls::call_foreign_function("clear_route_cache", None);
 }
 
 /// A random number from the proxy; 0 should it have none to give.

@@ -1,4 +1,4 @@
-//! Counters in the proxy's own statistics.
+//! Counters, and a gauge, in the proxy's own statistics.
 //!
 //! The ABI knows no labels, so they stand in the name as `.label=.=value;.;`, the form that Istio's
 //! bootstrap already has patterns for. A tag pattern in the proxy's configuration turns them into labels.
@@ -12,10 +12,11 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 
 use crate::engine::Assignment;
-use crate::policy::Policy;
 use crate::policy::upstream::UpstreamId;
+use crate::policy::{Mode, Policy};
 use crate::readiness::{self, Transition};
 use crate::release;
+use crate::release::rollback::{Cause as Fault, Finding};
 use crate::reply::{Asked, Cause};
 
 thread_local! {
@@ -27,12 +28,48 @@ thread_local! {
 /// One thing that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Count {
-    Assignment { release: usize, version: usize, reason: release::Reason },
-    Probe { asked: Asked, code: u32, result: &'static str },
-    Gated { upstream: UpstreamId, reason: &'static str },
-    Transition { upstream: UpstreamId, from: &'static str, to: &'static str, reason: &'static str },
-    Check { upstream: UpstreamId, result: &'static str },
-    Lifecycle { to: &'static str },
+    Assignment {
+        release: usize,
+        version: usize,
+        reason: release::Reason,
+    },
+    Probe {
+        asked: Asked,
+        code: u32,
+        result: &'static str,
+    },
+    Gated {
+        upstream: UpstreamId,
+        reason: &'static str,
+    },
+    Transition {
+        upstream: UpstreamId,
+        from: &'static str,
+        to: &'static str,
+        reason: &'static str,
+    },
+    Check {
+        upstream: UpstreamId,
+        result: &'static str,
+    },
+    Lifecycle {
+        to: &'static str,
+    },
+    Response {
+        release: usize,
+        version: usize,
+        result: &'static str,
+    },
+    Rollback {
+        release: usize,
+        version: usize,
+        cause: Fault,
+    },
+    /// A gauge: what is, not how often.
+    Share {
+        release: usize,
+        version: usize,
+    },
 }
 
 /// The counters of one policy.
@@ -96,42 +133,65 @@ impl Counters {
         self.add(policy, Count::Check { upstream, result }, 1);
     }
 
-    fn add(&self, policy: &Policy, count: Count, amount: i64) {
-        let Ok(mut ids) = self.ids.try_borrow_mut() else {
-            return;
-        };
-        let id = match ids.get(&count) {
-            Some(id) => *id,
-            None => {
-                let Some(id) = define(&count.name(policy)) else {
-                    return;
-                };
-                ids.insert(count, id);
-                id
+    /// Counts a response of a version that a rollback may follow for: `success`, `failure` or `slow`.
+    pub fn responded(&self, policy: &Policy, release: usize, version: usize, result: &'static str) {
+        self.add(policy, Count::Response { release, version, result }, 1);
+    }
+
+    /// Counts a rollback.
+    pub fn rolled_back(&self, policy: &Policy, release: usize, finding: &Finding) {
+        self.add(policy, Count::Rollback { release, version: finding.version, cause: finding.cause }, 1);
+    }
+
+    /// Notes what each version holds now, in hundredths of a percent.
+    pub fn shared(&self, policy: &Policy, release: usize, shares: &[u32]) {
+        for (version, share) in shares.iter().enumerate() {
+            if let Some(id) = self.id(policy, Count::Share { release, version }) {
+                let _ = hostcalls::record_metric(id, u64::from(*share));
             }
-        };
-        if amount > 0 {
+        }
+    }
+
+    fn add(&self, policy: &Policy, count: Count, amount: i64) {
+        let id = self.id(policy, count);
+        if let Some(id) = id.filter(|_| amount > 0) {
             // The id is one that the proxy gave, so it knows it.
             let _ = hostcalls::increment_metric(id, amount);
         }
+    }
+
+    fn id(&self, policy: &Policy, count: Count) -> Option<u32> {
+        let mut ids = self.ids.try_borrow_mut().ok()?;
+        if let Some(id) = ids.get(&count) {
+            return Some(*id);
+        }
+        let kind = match count {
+            Count::Share { .. } => MetricType::Gauge,
+            _ => MetricType::Counter,
+        };
+        let id = define(kind, &count.name(policy))?;
+        ids.insert(count, id);
+        Some(id)
     }
 }
 
 /// Counts a policy that was refused. The proxy's own record of it does not say why; the log does.
 pub fn refused(plugin: &str) {
-    if let Some(id) = define(&format!("graygate_policies_refused_total.plugin=.={plugin};.;")) {
+    if let Some(id) =
+        define(MetricType::Counter, &format!("graygate_policies_refused_total.plugin=.={plugin};.;"))
+    {
         let _ = hostcalls::increment_metric(id, 1);
     }
 }
 
-/// The id of the counter with this name.
-fn define(name: &str) -> Option<u32> {
+/// The id of the metric with this name.
+fn define(kind: MetricType, name: &str) -> Option<u32> {
     IDS.with(|ids| {
         let mut ids = ids.try_borrow_mut().ok()?;
         if let Some(id) = ids.get(name) {
             return Some(*id);
         }
-        let id = hostcalls::define_metric(MetricType::Counter, name).ok()?;
+        let id = hostcalls::define_metric(kind, name).ok()?;
         ids.insert(name.to_owned(), id);
         Some(id)
     })
@@ -140,35 +200,43 @@ fn define(name: &str) -> Option<u32> {
 impl Count {
     fn name(self, policy: &Policy) -> String {
         let upstream = |id| ("upstream", policy.upstream(id).map_or("", |upstream| upstream.name.as_str()));
+        let of = |release: usize, version: usize| {
+            let release = policy.releases.get(release);
+            let version = release.and_then(|release| release.versions.get(version));
+            let version = version.map_or("", |version| version.name.as_str());
+            [("release", release.map_or("", |release| release.name.as_str())), ("version", version)]
+        };
         let (probe, status);
         let (name, labels) = match self {
             Count::Assignment { release, version, reason } => {
-                let release = policy.releases.get(release);
-                let version = release.and_then(|release| release.versions.get(version));
-                let names = (
-                    release.map_or("", |release| &release.name),
-                    version.map_or("", |version| &version.name),
-                );
-                ("assignments", vec![("release", names.0), ("version", names.1), ("reason", reason.code())])
+                ("assignments_total", [&of(release, version)[..], &[("reason", reason.code())]].concat())
             }
+            Count::Response { release, version, result } => {
+                ("responses_total", [&of(release, version)[..], &[("result", result)]].concat())
+            }
+            Count::Rollback { release, version, cause } => {
+                ("rollbacks_total", [&of(release, version)[..], &[("reason", cause.code())]].concat())
+            }
+            Count::Share { release, version } => ("version_share", of(release, version).to_vec()),
             Count::Probe { asked, code, result } => {
                 (probe, status) = (asked.name(policy), code.to_string());
                 (
-                    "probe_answers",
+                    "probe_answers_total",
                     vec![("probe", probe.as_str()), ("code", status.as_str()), ("result", result)],
                 )
             }
             Count::Gated { upstream: id, reason } => {
-                ("gated_requests", vec![upstream(id), ("reason", reason)])
+                ("gated_requests_total", vec![upstream(id), ("reason", reason)])
             }
             Count::Transition { upstream: id, from, to, reason } => {
-                ("transitions", vec![upstream(id), ("from", from), ("to", to), ("reason", reason)])
+                ("transitions_total", vec![upstream(id), ("from", from), ("to", to), ("reason", reason)])
             }
-            Count::Check { upstream: id, result } => ("checks", vec![upstream(id), ("result", result)]),
-            Count::Lifecycle { to } => ("lifecycle_changes", vec![("to", to)]),
+            Count::Check { upstream: id, result } => ("checks_total", vec![upstream(id), ("result", result)]),
+            Count::Lifecycle { to } => ("lifecycle_changes_total", vec![("to", to)]),
         };
-        let policy = [("policy", policy.name.as_str())];
-        let labels = policy.into_iter().chain(labels).map(|(label, value)| format!("{label}=.={value};.;"));
-        format!("graygate_{name}_total.{}", labels.collect::<String>())
+        let shadow = (policy.mode == Mode::Shadow).then_some(("mode", "shadow"));
+        let all = [("policy", policy.name.as_str())].into_iter().chain(labels).chain(shadow);
+        let labels = all.map(|(label, value)| format!("{label}=.={value};.;"));
+        format!("graygate_{name}.{}", labels.collect::<String>())
     }
 }

@@ -160,6 +160,7 @@ impl RootContext for Root {
             }
         }
         worker.refresh_lifecycle(now, LEASE);
+        worker.refresh_releases(now);
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {

@@ -12,15 +12,17 @@ use super::attribute::{attribute, status};
 use super::fetch::{self, Fate, Fetch, Probing};
 use super::health::Exchange;
 use super::worker::{self, Worker};
-use crate::action::{self, Edit};
-use crate::policy::Policy;
+use crate::action::{self, Change, Edit};
+use crate::engine::Assignment;
 use crate::policy::upstream::UpstreamId;
+use crate::policy::{Mode, Policy};
 use crate::probe;
 use crate::readiness::{Outcome, Permit};
 use crate::replay;
 use crate::reply::{Cause, Reply};
 use crate::request::Request;
 use crate::response::{self, Verdict};
+use crate::time::Time;
 
 /// The context of one request.
 pub struct Stream {
@@ -30,6 +32,12 @@ pub struct Stream {
     epoch: u64,
     /// Permits it holds. Each goes back once, whatever the stream comes to.
     permits: Vec<(UpstreamId, Permit)>,
+    /// What is done to the response.
+    edits: Vec<Edit<'static>>,
+    /// The versions it got that a rollback may follow for: release and version, by their places.
+    judged: Vec<(usize, usize)>,
+    /// When it went on, where that is asked for.
+    sent: Option<Time>,
 }
 
 /// What the request is.
@@ -47,7 +55,15 @@ enum Role {
 impl Stream {
     /// A request of the worker's.
     pub fn new(worker: Rc<Worker>) -> Self {
-        Self { worker, role: Role::Traffic, epoch: 0, permits: Vec::new() }
+        Self {
+            worker,
+            role: Role::Traffic,
+            epoch: 0,
+            permits: Vec::new(),
+            edits: Vec::new(),
+            judged: Vec::new(),
+            sent: None,
+        }
     }
 
     /// Answers the request.
@@ -84,6 +100,82 @@ impl Stream {
         }
     }
 
+    /// Counts the versions that the request got, and notes those that its response is to be counted for.
+    fn assigned(&mut self, worker: &Worker, assignments: &[Assignment<'_>]) {
+        for assignment in assignments {
+            worker.counters.assigned(&worker.policy, assignment);
+            let release = worker.policy.releases.get(assignment.release);
+            if let Some(rollback) = release.and_then(|release| release.rollback.as_ref()) {
+                self.judged.push((assignment.release, assignment.version));
+                if rollback.latency.is_some() {
+                    self.sent = self.sent.or_else(|| Some(worker::now()));
+                }
+            }
+        }
+    }
+
+    /// Counts what would be done, makes it the request's label, and does nothing of it.
+    fn shadow(&mut self, worker: &Worker, action: &action::Action<'_>, assignments: &[Assignment<'_>]) {
+        let policy = &worker.policy;
+        let label = match action {
+            action::Action::Forward(_) => {
+                self.assigned(worker, assignments);
+                explanation(policy, assignments)
+            }
+            action::Action::Reply(reply) | action::Action::Drain { reply, .. } => {
+                if matches!(reply.cause, Cause::Probe { .. }) {
+                    self.role = Role::Answered;
+                }
+                worker.counters.replied(policy, reply.cause);
+                reply.details.clone()
+            }
+            action::Action::PassThrough { .. } | action::Action::GrpcCheck { .. } => {
+                self.role = Role::Answered;
+                return;
+            }
+        };
+        if !label.is_empty() {
+            let _ = hostcalls::set_property(vec!["graygate"], Some(label.as_bytes()));
+        }
+    }
+
+    /// Counts the response for each version that the request got, if it is that version's.
+    fn judge(&self, cluster: &Option<Vec<u8>>) {
+        let policy = &self.worker.policy;
+        for (place, version) in &self.judged {
+            let release = policy.releases.get(*place);
+            let (Some(release), Some(cluster)) = (release, cluster) else {
+                continue;
+            };
+            let own = release.versions.get(*version).is_some_and(|own| own.cluster.as_bytes() == cluster);
+            let Some(rollback) = release.rollback.as_ref().filter(|_| own) else {
+                continue;
+            };
+            let details = attribute(&["response", "code_details"]).unwrap_or_default();
+            let verdict =
+                response::classify(status(MapType::HttpResponseHeaders), &details, &rollback.fail_on);
+            if verdict == Verdict::Ignored {
+                continue;
+            }
+            let failed = verdict == Verdict::Failure;
+            let slow = rollback.latency.zip(self.sent);
+            let slow = slow.is_some_and(|(latency, sent)| worker::now().since(sent) > latency.above);
+            self.worker.releases.note(*place, *version, |tally| {
+                tally.responses += 1;
+                tally.failures += u64::from(failed);
+                tally.slow += u64::from(slow);
+            });
+            let result = if failed {
+                "failure"
+            } else if slow {
+                "slow"
+            } else {
+                "success"
+            };
+            self.worker.counters.responded(policy, *place, *version, result);
+        }
+    }
+
     /// Gives back all permits, for upstreams that the request did not go to.
     fn give_back(&mut self) {
         for (upstream, permit) in core::mem::take(&mut self.permits) {
@@ -103,12 +195,18 @@ impl HttpContext for Stream {
         self.epoch = worker.epoch();
         // Kept before anything else is done, so that each goes back whatever becomes of the stream.
         self.permits = decision.permits;
+        if worker.policy.mode == Mode::Shadow {
+            self.shadow(&worker, &decision.action, &decision.assignments);
+            return Action::Continue;
+        }
         match decision.action {
-            action::Action::Forward(edits) => {
-                write(&edits);
-                for assignment in &decision.assignments {
-                    worker.counters.assigned(&worker.policy, assignment);
+            action::Action::Forward(passage) => {
+                write(MapType::HttpRequestHeaders, &passage.request);
+                for (object, value) in &passage.filter_state {
+                    abi::set_filter_state(object, value);
                 }
+                self.edits = passage.response.into_iter().map(Edit::into_owned).collect();
+                self.assigned(&worker, &decision.assignments);
                 Action::Continue
             }
             action::Action::Reply(reply) => self.reply(reply),
@@ -121,7 +219,7 @@ impl HttpContext for Stream {
             }
             action::Action::GrpcCheck { mut call, edits } => {
                 call.receive(b"", end_of_stream);
-                write(&edits);
+                write(MapType::HttpRequestHeaders, &edits);
                 self.role = Role::Health(Exchange::new(call));
                 Action::Continue
             }
@@ -149,10 +247,15 @@ impl HttpContext for Stream {
             Role::Health(exchange) => exchange.on_response_headers(&self.worker, end_of_stream),
             Role::Answered | Role::Traffic => {}
         }
-        if !matches!(self.role, Role::Traffic) || !policy.observes_responses() {
+        if !matches!(self.role, Role::Traffic) {
+            return Action::Continue;
+        }
+        write(MapType::HttpResponseHeaders, &self.edits);
+        if !policy.observes_responses() {
             return Action::Continue;
         }
         let cluster = reached();
+        self.judge(&cluster);
         let reached = |id: UpstreamId| is_of(policy, id, &cluster);
         let watched = policy.upstream_ids().filter(|(id, _)| reached(*id));
         let watched = watched.filter_map(|(id, upstream)| Some((id, upstream.breaker.as_ref()?)));
@@ -212,12 +315,27 @@ impl HttpContext for Stream {
     }
 }
 
-/// Edits the request's headers. A change makes the proxy pick the route anew, so no call asks for it.
-fn write(edits: &[Edit<'_>]) {
-    for edit in edits {
-        // Can't fail while the request's headers are at hand, as they are in their callback.
-        let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, edit.header, edit.value);
+/// Edits the headers of the message that is at hand. A change of a request's makes the proxy pick the route anew,
+/// so no call asks for it.
+fn write(map: MapType, edits: &[Edit<'_>]) {
+    for Edit { header, change } in edits {
+        // Can't fail while the message's headers are at hand, as they are in their callback.
+        let _ = match change {
+            Change::Set(value) => hostcalls::set_map_value(map, header, Some(value)),
+            Change::Add(value) => hostcalls::add_map_value(map, header, value),
+            Change::Remove => hostcalls::set_map_value(map, header, None),
+        };
     }
+}
+
+/// The versions that a request got, and why, in words: `reviews=v2 sticky`.
+fn explanation(policy: &Policy, assignments: &[Assignment<'_>]) -> String {
+    let words = assignments.iter().filter_map(|assignment| {
+        let release = policy.releases.get(assignment.release)?;
+        let version = release.versions.get(assignment.version)?;
+        Some(format!("{}={} {}", release.name, version.name, assignment.reason.code()))
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// The cluster that the request went to. Not the one that was decided on: the route table has the last word.

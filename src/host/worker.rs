@@ -10,6 +10,7 @@ use twox_hash::XxHash64;
 use super::abi;
 use super::lifecycle::Shared;
 use super::metric::Counters;
+use super::release::{News, Releases};
 use super::{leader, store};
 use crate::engine::{self, Decision};
 use crate::lease::Holder;
@@ -21,7 +22,7 @@ use crate::probe;
 use crate::readiness::check::{self, CheckFailure};
 use crate::readiness::streak::Streak;
 use crate::readiness::{Knowledge, Outcome, Permit, Phase, Readiness, Reason, Standing, State, Transition};
-use crate::release::Rotation;
+use crate::release::split::Split;
 use crate::request::Request;
 use crate::response::Verdict;
 use crate::time::Time;
@@ -44,7 +45,8 @@ pub struct Worker {
     lifecycle: Shared,
     /// The name of this proxy's own cluster, as its peers' health checks expect it.
     pub service: String,
-    rotations: RefCell<Vec<Rotation>>,
+    /// The releases.
+    pub releases: Releases,
 }
 
 /// This VM's view of the upstreams.
@@ -80,8 +82,7 @@ impl Worker {
             Slot { key, snapshot, streak: Streak::default(), epoch: 0, needed: false }
         });
         let board = Board { slots: slots.collect(), ids: 0 };
-        let rotations = policy.releases.iter().map(|release| Rotation::new(release, abi::random()));
-        let rotations = RefCell::new(rotations.collect());
+        let releases = Releases::new(&policy, now);
         let counters = Counters::default();
         counters.define(&policy);
         let holder = Holder { id: abi::random(), configured: now };
@@ -89,7 +90,7 @@ impl Worker {
         let service = hostcalls::get_property(vec!["xds", "node", "cluster"]).ok().flatten();
         let service = String::from_utf8_lossy(&service.unwrap_or_default()).into_owned();
         let (board, epoch) = (RefCell::new(board), Cell::new(0));
-        let worker = Worker { board, epoch, lifecycle, service, rotations, counters, holder, policy };
+        let worker = Worker { board, epoch, lifecycle, service, releases, counters, holder, policy };
         // As an update that brings a startup probe must fail no readiness, what is known counts at once. The
         // others learn of it on the first tick.
         if worker.has_started() {
@@ -103,9 +104,9 @@ impl Worker {
     ///
     /// `asked` says whether all of the request is there.
     pub fn decide(&self, request: &impl Request, asked: bool) -> Option<Decision<'_>> {
-        let mut rotations = self.rotations.try_borrow_mut().ok()?;
+        let mut splits = self.releases.splits().try_borrow_mut().ok()?;
         let mut snapshot = Snapshot { worker: self, asked };
-        Some(engine::decide(&self.policy, request, &mut snapshot, &mut rotations))
+        Some(engine::decide(&self.policy, request, &mut snapshot, &mut splits))
     }
 
     /// The current epoch, for [`Worker::observe`].
@@ -209,6 +210,7 @@ impl Worker {
     /// check says the same.
     pub fn checked(&self, id: UpstreamId, generation: u32, result: Result<(), CheckFailure>) {
         self.counters.checked(&self.policy, id, if result.is_ok() { "passed" } else { "failed" });
+        self.releases.checked(&self.policy, id, result.is_ok());
         let now = now();
         self.update(id, |upstream, state| state.checked(upstream, now, generation, result));
     }
@@ -224,6 +226,10 @@ impl Worker {
     /// drain with no switch for it any more, an assumption. Once, when the policy has come into use: before
     /// that, the proxy may still refuse it.
     pub fn take_over(&self) {
+        self.releases.take_over(&self.policy);
+        for (place, split) in self.releases.splits().borrow().iter().enumerate() {
+            self.counters.shared(&self.policy, place, split.shares());
+        }
         if self.drains_in_vain() {
             self.drain(false);
         }
@@ -264,6 +270,26 @@ impl Worker {
         if leads && self.has_started() && self.lifecycle.start() == Some(true) {
             self.counters.lived(&self.policy, "started");
         }
+    }
+
+    /// Takes a look at the releases, and makes known what this VM is the first to know.
+    pub fn refresh_releases(&self, now: Time) {
+        let policy = &self.policy;
+        let share = |place, split: &Split| self.counters.shared(policy, place, split.shares());
+        self.releases.refresh(policy, now, share, |place, release, news| {
+            let name = (&policy.name, &release.name);
+            match news {
+                News::Step(step) => {
+                    log::info!("policy {}: release {}: step {step} of its schedule", name.0, name.1);
+                }
+                News::RolledBack(finding) => {
+                    let version = release.versions.get(finding.version).map_or("", |version| &version.name);
+                    let words = finding.words(release);
+                    log::warn!("policy {}: release {}: {version} rolled back: {words}", name.0, name.1);
+                    self.counters.rolled_back(policy, place, &finding);
+                }
+            }
+        });
     }
 
     fn has_started(&self) -> bool {

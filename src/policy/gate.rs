@@ -62,22 +62,7 @@ impl Reply {
         let status = fields.read("status", default.status, |value| value.integer(400..=599));
         let retry_after_seconds =
             fields.read("retryAfterSeconds", default.retry_after_seconds, |value| value.integer(0..=86_400));
-        let headers = fields.read("headers", Vec::new(), |value| {
-            let mut headers: Vec<(String, String)> = Vec::new();
-            for (name, value) in value.entries()?.iter() {
-                let Some((name, text)) = read_header(name, value) else {
-                    continue;
-                };
-                if headers.iter().any(|(known, _)| *known == name) {
-                    value.problem::<()>(format!(
-                        "a second header {name:?}, as case does not count; allowed: one"
-                    ));
-                }
-                headers.push((name, text));
-            }
-            value.headers_at_most(headers.len());
-            Some(headers)
-        });
+        let headers = fields.read("headers", Vec::new(), |value| value.headers(may_write));
         let body = fields.read("body", None, |value| match value.text()? {
             text if text.len() > BODY => {
                 value.problem(format!("{} bytes; allowed: at most {BODY}", text.len()))
@@ -93,14 +78,15 @@ impl Reply {
     }
 }
 
-fn read_header(name: &str, value: &Value<'_>) -> Option<(String, String)> {
-    let name = value.as_header_name(name, true)?;
-    if name == "retry-after" {
-        return value.problem("set elsewhere; allowed: retryAfterSeconds");
-    }
-    if name.starts_with("grpc-") {
-        return value
-            .problem("would tell a gRPC client another outcome than the status does; allowed: status");
-    }
-    Some((name, value.header_value()?.to_owned()))
+/// Whether a gate may write the header, which is noted where it may not.
+fn may_write(value: &Value<'_>, name: &str) -> bool {
+    let problem = match name {
+        "retry-after" => "set elsewhere; allowed: retryAfterSeconds",
+        name if name.starts_with("grpc-") => {
+            "would tell a gRPC client another outcome than the status does; allowed: status"
+        }
+        _ => return true,
+    };
+    value.problem::<()>(problem);
+    false
 }

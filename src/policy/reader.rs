@@ -5,11 +5,13 @@ use core::fmt::Display;
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
+use std::time::UNIX_EPOCH;
 
 use ipnet::IpNet;
 
 use super::document::Node;
 use super::problem::Log;
+use crate::time::{Time, millis};
 
 /// A value of the document and where it stands.
 #[derive(Clone)]
@@ -148,6 +150,17 @@ impl<'a> Value<'a> {
         })
     }
 
+    /// A point in time in RFC 3339 and in UTC, such as `2026-12-01T10:00:00Z`; to the millisecond.
+    pub fn time(&self) -> Option<Time> {
+        let time = match self.node {
+            Node::Text(text) => humantime::parse_rfc3339(text).ok(),
+            _ => None,
+        };
+        let span = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        span.map(|span| Time::from_millis(millis(span)))
+            .or_else(|| self.refuse("a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z"))
+    }
+
     /// One of a few words.
     pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
         let word = match self.node {
@@ -235,6 +248,26 @@ impl<'a> Value<'a> {
                 .refuse(format!("a header value: at most {HEADER_VALUE} bytes, no control characters"));
         }
         Some(text)
+    }
+
+    /// Headers by name, given back in lower case. `may_write` notes which of them this place may not write.
+    pub fn headers(&self, may_write: impl Fn(&Value<'a>, &str) -> bool) -> Option<Vec<(String, String)>> {
+        let mut headers: Vec<(String, String)> = Vec::new();
+        for (name, value) in self.entries()?.iter() {
+            let Some(name) = value.as_header_name(name, true).filter(|name| may_write(value, name)) else {
+                continue;
+            };
+            let Some(text) = value.header_value() else {
+                continue;
+            };
+            if headers.iter().any(|(known, _)| *known == name) {
+                value
+                    .problem::<()>(format!("a second header {name:?}, as case does not count; allowed: one"));
+            }
+            headers.push((name, text.to_owned()));
+        }
+        self.headers_at_most(headers.len());
+        Some(headers)
     }
 
     /// Notes that `count` headers are more than a policy may add to one message. The proxy takes no map of

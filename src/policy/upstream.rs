@@ -202,15 +202,7 @@ impl Breaker {
         fields.later("window", |value| value.duration(SECOND..=HOUR));
         fields.later("minimumRequests", |value| value.integer(1..=1_000_000));
 
-        let fail_on = fields.read("failOn", vec![FailOn::ServerError], |value| {
-            let words = value.list()?;
-            if words.is_empty() {
-                return value.problem(
-                    "an empty list, so that nothing would be a failure; allowed: at least one word",
-                );
-            }
-            Some(words.iter().filter_map(FailOn::read).collect())
-        });
+        let fail_on = FailOn::read_list(&fields);
         let consecutive_failures = fields.read("consecutiveFailures", 5, |value| value.integer(1..=100_000));
         let not_ready_for = fields.read("notReadyFor", 5 * SECOND, |value| value.duration(ms(100)..=HOUR));
         let floor = not_ready_for.unwrap_or(ms(100));
@@ -246,6 +238,19 @@ impl Trial {
 }
 
 impl FailOn {
+    /// Reads the field `failOn`, a list of words; `5xx` where it is not there.
+    pub fn read_list(fields: &Fields<'_>) -> Option<Vec<Self>> {
+        fields.read("failOn", vec![FailOn::ServerError], |value| {
+            let words = value.list()?;
+            if words.is_empty() {
+                return value.problem(
+                    "an empty list, so that nothing would be a failure; allowed: at least one word",
+                );
+            }
+            Some(words.iter().filter_map(FailOn::read).collect())
+        })
+    }
+
     fn read(value: &Value<'_>) -> Option<Self> {
         let words = [
             ("5xx", Some(FailOn::ServerError)),

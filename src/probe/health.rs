@@ -38,7 +38,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
         let words = "of grpc.health.v1.Health the proxy answers Check alone, by POST";
         return Action::Reply(reply(policy, UNIMPLEMENTED, true, words));
     }
-    let edits = [("content-type", PLAIN), HOP].map(|(header, value)| Edit { header, value: Some(value) });
+    let edits = [("content-type", PLAIN), HOP].map(|(header, value)| Edit::set(header, value));
     let call = Call::new(super::is_ready(policy, readiness));
     Action::GrpcCheck { call, edits: edits.to_vec() }
 }

@@ -1,5 +1,8 @@
 //! `graygate explain`: what the filter would decide for a request, and why.
 
+mod json;
+mod text;
+
 use core::net::SocketAddr;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,19 +10,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use graygate::action::{Action, Edit};
-use graygate::engine::{self, Assignment, Decision};
+use graygate::engine::{self, Assignment};
 use graygate::lifecycle::Lifecycle;
 use graygate::policy::Policy;
-use graygate::policy::release::Key;
+use graygate::policy::release::key::Key;
 use graygate::policy::upstream::UpstreamId;
 use graygate::readiness::{Knowledge, Permit, Readiness, Reason, Standing};
-use graygate::release::{self, Rotation};
-use graygate::reply::{Cause, Reply};
+use graygate::release::split::Split;
 use graygate::request::Request;
 use graygate::time::Time;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use crate::Failure;
 
@@ -48,6 +48,12 @@ pub struct Arguments {
     /// An upstream that is not Ready; may be repeated. The others are as the policy assumes them.
     #[arg(long, value_name = "UPSTREAM")]
     not_ready: Vec<String>,
+    /// The time, in RFC 3339 and UTC; now, where it is not given
+    #[arg(long, value_name = "TIME", value_parser = crate::time)]
+    at: Option<Time>,
+    /// A version that has been rolled back; may be repeated
+    #[arg(long, value_name = "RELEASE/VERSION")]
+    rolled_back: Vec<String>,
     /// Explain each of these requests instead, one JSON object per line:
     /// {"method", "path", "authority", "source", "headers": {NAME: VALUE}}; "-" is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "method", "authority", "source", "headers"])]
@@ -115,6 +121,7 @@ impl Request for Question {
 struct Assumed<'p> {
     policy: &'p Policy,
     not_ready: &'p [String],
+    now: Time,
 }
 
 impl Readiness for Assumed<'_> {
@@ -142,7 +149,7 @@ impl Readiness for Assumed<'_> {
     }
 
     fn now(&self) -> Time {
-        Time::from_millis(0)
+        self.now
     }
 }
 
@@ -158,14 +165,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             )));
         }
     }
+    let now = arguments.at.unwrap_or_else(crate::now);
+    let splits = splits(&policy, now, &arguments.rolled_back)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut answer = |question: &Question| {
-        let mut readiness = Assumed { policy: &policy, not_ready: &arguments.not_ready };
-        let mut rotations: Vec<_> = policy.releases.iter().map(|release| Rotation::new(release, 0)).collect();
-        let decision = engine::decide(&policy, question, &mut readiness, &mut rotations);
+        let mut readiness = Assumed { policy: &policy, not_ready: &arguments.not_ready, now };
+        let decision = engine::decide(&policy, question, &mut readiness, &mut splits.clone());
         let written = match arguments.json {
-            true => writeln!(out, "{}", to_json(&policy, &decision)),
-            false => to_text(&policy, question, &decision, &mut out),
+            true => writeln!(out, "{}", json::value(&policy, &decision)),
+            false => text::write(&policy, &splits, question, &decision, &mut out),
         };
         written.map_err(|error| Failure::Usage(format!("standard output: {error}")))
     };
@@ -197,6 +205,30 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
+/// How each release divides its requests at this time, with these versions rolled back long since.
+fn splits(policy: &Policy, now: Time, rolled_back: &[String]) -> Result<Vec<Split>, Failure> {
+    let mut since: Vec<Vec<Option<Time>>> =
+        policy.releases.iter().map(|release| vec![None; release.versions.len()]).collect();
+    for name in rolled_back {
+        let (release, version) = name.split_once('/').unwrap_or((name, ""));
+        let place = policy.releases.iter().position(|known| known.name == release);
+        let slot = place.and_then(|place| {
+            let versions = &policy.releases.get(place)?.versions;
+            let version = versions.iter().position(|known| known.name == version)?;
+            since.get_mut(place)?.get_mut(version)
+        });
+        let Some(slot) = slot else {
+            return Err(Failure::Usage(format!(
+                "--rolled-back {name:?}: no such version; allowed: RELEASE/VERSION, as the policy names them"
+            )));
+        };
+        *slot = Some(Time::from_millis(0));
+    }
+    let splits =
+        policy.releases.iter().zip(&since).map(|(release, since)| Split::new(release, now, since, 0));
+    Ok(splits.collect())
+}
+
 /// Headers by lower-case name. Of one that is repeated the proxy shows the filter the first value.
 fn firsts(headers: Vec<(String, String)>) -> BTreeMap<String, String> {
     let mut firsts = BTreeMap::new();
@@ -219,136 +251,12 @@ fn names<'p>(policy: &'p Policy, assignment: &Assignment<'_>) -> [&'p str; 3] {
     ]
 }
 
+/// Where a key was found, in words.
 fn key(key: &Key) -> String {
     match key {
         Key::Header(name) => format!("header {name}"),
-        Key::Cookie(name) => format!("cookie {name}"),
+        Key::Cookie(cookie) => format!("cookie {}", cookie.name),
         Key::QueryParameter(name) => format!("query parameter {name}"),
         Key::SourceIp => "source address".to_owned(),
     }
-}
-
-fn to_json(policy: &Policy, decision: &Decision<'_>) -> Value {
-    let assignments: Vec<Value> = decision
-        .assignments
-        .iter()
-        .map(|assignment| {
-            let [release, wanted, version] = names(policy, assignment);
-            let bucket = assignment.choice.bucket;
-            json!({
-                "release": release,
-                "version": version,
-                "reason": assignment.reason.code(),
-                "wanted": {"version": wanted, "reason": assignment.choice.reason.code()},
-                "key": bucket.map(|(source, _)| key(source)),
-                "bucket": bucket.map(|(_, bucket)| bucket),
-            })
-        })
-        .collect();
-    let mut answer = match &decision.action {
-        Action::Forward(edits) => edited("forward", edits),
-        Action::PassThrough { .. } => edited("pass through", &[]),
-        Action::GrpcCheck { edits, .. } => edited("grpc health check", edits),
-        Action::Reply(reply) => replied("reply", reply),
-        Action::Drain { draining: true, reply } => replied("drain", reply),
-        Action::Drain { draining: false, reply } => replied("stop draining", reply),
-    };
-    if let Value::Object(fields) = &mut answer {
-        fields.insert("assignments".to_owned(), Value::Array(assignments));
-    }
-    answer
-}
-
-fn edited(action: &str, edits: &[Edit<'_>]) -> Value {
-    let set: BTreeMap<_, _> = edits.iter().filter_map(|edit| Some((edit.header, edit.value?))).collect();
-    let remove: Vec<_> = edits.iter().filter(|edit| edit.value.is_none()).map(|edit| edit.header).collect();
-    json!({"action": action, "set": set, "remove": remove})
-}
-
-fn replied(action: &str, reply: &Reply) -> Value {
-    let headers: BTreeMap<_, _> = reply.headers.iter().map(|(name, value)| (name, value)).collect();
-    let body = String::from_utf8_lossy(&reply.body);
-    json!({
-        "action": action, "status": reply.status, "headers": headers, "body": body, "details": reply.details,
-    })
-}
-
-fn to_text(
-    policy: &Policy,
-    question: &Question,
-    decision: &Decision<'_>,
-    out: &mut impl Write,
-) -> std::io::Result<()> {
-    writeln!(out, "request   {} {} for {}", question.method, question.path, question.authority)?;
-    for assignment in &decision.assignments {
-        let [release, wanted, version] = names(policy, assignment);
-        let bounds = policy.releases.get(assignment.release).map_or(&[][..], |release| &release.bounds);
-        let why = match (assignment.choice.reason, assignment.choice.bucket) {
-            (_, Some((source, bucket))) => {
-                format!("{} is in bucket {bucket}; {}", key(source), held(bounds, assignment))
-            }
-            (release::Reason::Incoming, _) => "the request names it, and the release trusts that".to_owned(),
-            (release::Reason::Match, _) => "the request meets the version's own match".to_owned(),
-            _ => "the request has no key, so each worker deals the versions out in turn".to_owned(),
-        };
-        writeln!(out, "release   {release}: {wanted} ({}): {why}", assignment.choice.reason.code())?;
-        if assignment.reason == release::Reason::Fallback {
-            writeln!(out, "          {version} (fallback): the upstream of {wanted} is not ready")?;
-        }
-    }
-    let (words, edits, reply) = match &decision.action {
-        Action::Forward(edits) => ("forward".to_owned(), edits.as_slice(), None),
-        Action::PassThrough { .. } => {
-            ("answer with what the app last said, or ask the app".to_owned(), &[][..], None)
-        }
-        Action::GrpcCheck { edits, .. } => {
-            ("forward, and answer as gRPC health check".to_owned(), edits.as_slice(), None)
-        }
-        Action::Reply(reply) => {
-            (format!("reply {}: {}", reply.status, why(policy, reply)), &[][..], Some(reply))
-        }
-        Action::Drain { draining, reply } => {
-            let order = if *draining { "drain" } else { "stop draining" };
-            (format!("{order}, then reply {}", reply.status), &[][..], Some(reply))
-        }
-    };
-    writeln!(out, "decision  {words}")?;
-    for edit in edits {
-        match edit.value {
-            Some(value) => writeln!(out, "          with {}: {value}", edit.header)?,
-            None => writeln!(out, "          without {}", edit.header)?,
-        }
-    }
-    if let Some(reply) = reply {
-        for (name, value) in &reply.headers {
-            writeln!(out, "          {name}: {value}")?;
-        }
-        for line in String::from_utf8_lossy(&reply.body).lines() {
-            writeln!(out, "          {line}")?;
-        }
-    }
-    Ok(())
-}
-
-/// What a reply is to.
-fn why(policy: &Policy, reply: &Reply) -> String {
-    match reply.cause {
-        Cause::Probe { asked, .. } => format!("the {} probe", asked.name(policy)),
-        Cause::Gate { upstream, reason } => {
-            let name = policy.upstream(upstream).map_or("", |upstream| &upstream.name);
-            format!("the gate on upstream {name}, which is not ready: {reason}")
-        }
-    }
-}
-
-/// The buckets of the version that an assignment wants.
-fn held(bounds: &[(u16, usize)], assignment: &Assignment<'_>) -> String {
-    let mut start = 0;
-    for (end, version) in bounds {
-        if *version == assignment.choice.version {
-            return format!("it holds {start} to {}", end.saturating_sub(1));
-        }
-        start = *end;
-    }
-    "it is the default".to_owned()
 }

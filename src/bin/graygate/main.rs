@@ -5,9 +5,11 @@ mod explain;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
 use graygate::policy::Policy;
+use graygate::time::Time;
 
 /// Checks graygate policies and explains what the filter makes of them.
 #[derive(Parser)]
@@ -25,7 +27,7 @@ enum Command {
         file: PathBuf,
     },
     /// Print what the filter would decide for a request, and why
-    Explain(explain::Arguments),
+    Explain(Box<explain::Arguments>),
 }
 
 /// Why the tool ends without having done what it was asked.
@@ -55,6 +57,20 @@ fn check(file: &PathBuf) -> Result<(), Failure> {
     let policy = policy(file)?;
     println!("{}: policy {}: no problems: {}", file.display(), policy.name, policy.summary());
     Ok(())
+}
+
+/// A time as a policy has it.
+pub fn time(text: &str) -> Result<Time, String> {
+    let time = humantime::parse_rfc3339(text).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let time = time.ok_or("allowed: a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z")?;
+    Ok(Time::from_millis(graygate::time::millis(time)))
+}
+
+/// The time now. The filter is told it; the tool may ask.
+#[allow(clippy::disallowed_methods)]
+pub fn now() -> Time {
+    let span = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::from_millis(graygate::time::millis(span))
 }
 
 /// Reads and compiles the policy in `file`, and prints its problems if it has any.

@@ -359,7 +359,7 @@ fn of_many_problems_come_all_at_once_and_in_the_documents_order() {
             "app": {"readinessProbe": {"httpGet": {"path": "x"}, "periodSeconds": "5"}, "clutser": "app"},
             "b c": {"cluster": "", "assume": "notReady"}
         },
-        "mode": "shadow"
+        "mode": "shade"
     }"#;
     let paths: Vec<_> = Policy::from_json(document.as_bytes())
         .unwrap_err()

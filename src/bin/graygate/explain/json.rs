@@ -1,0 +1,84 @@
+//! An explanation for programs.
+
+use std::collections::BTreeMap;
+
+use graygate::action::{Action, Change, Edit, Passage};
+use graygate::engine::{Assignment, Decision};
+use graygate::hash;
+use graygate::policy::Policy;
+use graygate::reply::Reply;
+use serde_json::{Value, json};
+
+use super::{key, names};
+
+/// One request's explanation.
+pub fn value(policy: &Policy, decision: &Decision<'_>) -> Value {
+    let assignments = decision.assignments.iter().map(|assignment| assigned(policy, assignment));
+    let assignments: Vec<Value> = assignments.collect();
+    let mut answer = match &decision.action {
+        Action::Forward(passage) => forwarded(passage),
+        Action::PassThrough { .. } => edited("pass through", &[]),
+        Action::GrpcCheck { edits, .. } => edited("grpc health check", edits),
+        Action::Reply(reply) => replied("reply", reply),
+        Action::Drain { draining: true, reply } => replied("drain", reply),
+        Action::Drain { draining: false, reply } => replied("stop draining", reply),
+    };
+    if let Value::Object(fields) = &mut answer {
+        fields.insert("assignments".to_owned(), Value::Array(assignments));
+    }
+    answer
+}
+
+fn assigned(policy: &Policy, assignment: &Assignment<'_>) -> Value {
+    let [release, wanted, version] = names(policy, assignment);
+    let choice = &assignment.choice;
+    json!({
+        "release": release,
+        "version": version,
+        "reason": assignment.reason.code(),
+        "wanted": {"version": wanted, "reason": choice.reason.code()},
+        "key": choice.key.map(|(source, _)| key(source)),
+        "bucket": choice.key.map(|(_, hash)| hash::bucket(hash)),
+        "issued": choice.issued.as_ref().map(|issued| &issued.key),
+    })
+}
+
+fn forwarded(passage: &Passage<'_>) -> Value {
+    let mut answer = edited("forward", &passage.request);
+    if let Value::Object(fields) = &mut answer {
+        let filter_state: BTreeMap<_, _> = passage.filter_state.iter().copied().collect();
+        fields.insert("response".to_owned(), edits(&passage.response));
+        fields.insert("filterState".to_owned(), json!(filter_state));
+    }
+    answer
+}
+
+fn edited(action: &str, list: &[Edit<'_>]) -> Value {
+    let mut answer = edits(list);
+    if let Value::Object(fields) = &mut answer {
+        fields.insert("action".to_owned(), json!(action));
+    }
+    answer
+}
+
+fn edits(edits: &[Edit<'_>]) -> Value {
+    let (mut set, mut add, mut remove) = (BTreeMap::new(), Vec::new(), Vec::new());
+    for Edit { header, change } in edits {
+        match change {
+            Change::Set(value) => {
+                set.insert(header, value);
+            }
+            Change::Add(value) => add.push([header, value]),
+            Change::Remove => remove.push(header),
+        }
+    }
+    json!({"set": set, "add": add, "remove": remove})
+}
+
+fn replied(action: &str, reply: &Reply) -> Value {
+    let headers: BTreeMap<_, _> = reply.headers.iter().map(|(name, value)| (name, value)).collect();
+    let body = String::from_utf8_lossy(&reply.body);
+    json!({
+        "action": action, "status": reply.status, "headers": headers, "body": body, "details": reply.details,
+    })
+}

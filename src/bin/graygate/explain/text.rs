@@ -1,0 +1,191 @@
+//! An explanation for people.
+
+use std::io::{self, Write};
+
+use graygate::action::{Action, Change, Edit};
+use graygate::engine::{Assignment, Decision};
+use graygate::hash;
+use graygate::policy::release::Release;
+use graygate::policy::release::steer::Steer;
+use graygate::policy::{Mode, Policy};
+use graygate::release::Reason;
+use graygate::release::split::Split;
+use graygate::reply::{Cause, Reply};
+
+use super::{Question, key, names};
+
+/// Writes one request's explanation.
+pub fn write(
+    policy: &Policy,
+    splits: &[Split],
+    question: &Question,
+    decision: &Decision<'_>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    writeln!(out, "request   {} {} for {}", question.method, question.path, question.authority)?;
+    if policy.mode != Mode::Enforce {
+        writeln!(out, "mode      {}: nothing of this is done", policy.mode.name())?;
+    }
+    for assignment in &decision.assignments {
+        let (release, split) = (policy.releases.get(assignment.release), splits.get(assignment.release));
+        if let (Some(release), Some(split)) = (release, split) {
+            write_assignment(policy, release, split, assignment, out)?;
+        }
+    }
+    let (words, edits, reply) = match &decision.action {
+        Action::Forward(passage) => ("forward".to_owned(), passage.request.as_slice(), None),
+        Action::PassThrough { .. } => {
+            ("answer with what the app last said, or ask the app".to_owned(), &[][..], None)
+        }
+        Action::GrpcCheck { edits, .. } => {
+            ("forward, and answer as gRPC health check".to_owned(), edits.as_slice(), None)
+        }
+        Action::Reply(reply) => {
+            (format!("reply {}: {}", reply.status, why(policy, reply)), &[][..], Some(reply))
+        }
+        Action::Drain { draining, reply } => {
+            let order = if *draining { "drain" } else { "stop draining" };
+            (format!("{order}, then reply {}", reply.status), &[][..], Some(reply))
+        }
+    };
+    writeln!(out, "decision  {words}")?;
+    write_edits(edits, out)?;
+    if let Action::Forward(passage) = &decision.action {
+        for (object, value) in &passage.filter_state {
+            writeln!(out, "          with filter state {object}: {value}")?;
+        }
+        if !passage.response.is_empty() {
+            writeln!(out, "response")?;
+            write_edits(&passage.response, out)?;
+        }
+    }
+    if let Some(reply) = reply {
+        for (name, value) in &reply.headers {
+            writeln!(out, "          {name}: {value}")?;
+        }
+        for line in String::from_utf8_lossy(&reply.body).lines() {
+            writeln!(out, "          {line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the version, then each reason in the order of precedence, up to the one that counts.
+fn write_assignment(
+    policy: &Policy,
+    release: &Release,
+    split: &Split,
+    assignment: &Assignment<'_>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let [name, wanted, version] = names(policy, assignment);
+    writeln!(out, "release   {name}: {version} ({})", assignment.reason.code())?;
+    for (reason, words) in chain(release, split, assignment, wanted) {
+        writeln!(out, "          {reason:<17} {words}")?;
+    }
+    if assignment.reason == Reason::Fallback {
+        writeln!(out, "          {:<17} the upstream of {wanted} is not ready: {version}", "fallback")?;
+    }
+    Ok(())
+}
+
+/// The chain of reasons: why each one before the last did not count, and why the last one did.
+fn chain(
+    release: &Release,
+    split: &Split,
+    assignment: &Assignment<'_>,
+    wanted: &str,
+) -> Vec<(&'static str, String)> {
+    let choice = &assignment.choice;
+    let last = choice.reason;
+    let mut chain = Vec::new();
+    let mut add = |reason: Reason, words: String| chain.push((reason.code(), words));
+
+    let header = release.steer.header().unwrap_or_default();
+    match last {
+        Reason::Incoming => add(last, format!("{header} of the request names {wanted}")),
+        Reason::NoSuchVersion => {
+            let kept = match release.steer {
+                Steer::Header(_) => ", and stays as it is for the next hop",
+                _ => "",
+            };
+            add(last, format!("{header} of the request names none of these versions{kept}: {wanted}"));
+        }
+        _ if release.trust_incoming => add(Reason::Incoming, format!("no: the request has no {header}")),
+        _ => add(Reason::Incoming, "no: not trusted".to_owned()),
+    }
+    if matches!(last, Reason::Incoming | Reason::NoSuchVersion) {
+        return chain;
+    }
+    if last == Reason::Match {
+        add(last, format!("the request meets that of {wanted}"));
+        return chain;
+    }
+    let any = release.versions.iter().any(|version| !version.overrides.is_empty());
+    add(Reason::Match, if any { "no: none is met" } else { "no: no version has one" }.to_owned());
+
+    let Some((source, hash)) = choice.key else {
+        let keys: Vec<String> = release.keys.iter().map(key).collect();
+        let keys =
+            if keys.is_empty() { "hashOn is empty".to_owned() } else { format!("no {}", keys.join(", no ")) };
+        add(Reason::Sticky, format!("no: {keys}"));
+        let issued = choice.issued.as_ref();
+        let issued = issued.map(|issued| format!(", who gets a key of that version's: {}", issued.key));
+        add(last, format!("the next in turn: {wanted}{}", issued.unwrap_or_default()));
+        return chain;
+    };
+    let source = key(source);
+    if last == Reason::Allowed {
+        add(last, format!("{source} is on the list of {wanted}"));
+        return chain;
+    }
+    if release.versions.iter().any(|version| !version.allow.is_empty()) {
+        add(Reason::Allowed, format!("no: {source} is on no list"));
+    }
+    if last == Reason::ExistingSession {
+        add(last, format!("{source} was issued before startsAt: {wanted}"));
+        return chain;
+    }
+    if release.starts_at.is_some() {
+        add(Reason::ExistingSession, format!("no: {source} was not issued before startsAt"));
+    }
+    let place = match release.steer {
+        Steer::RandomValueHeader(_) => format!("{source} is the number {hash}"),
+        _ => format!("{source} is in bucket {}", hash::bucket(hash)),
+    };
+    match last {
+        Reason::Denied => add(last, format!("{place}, of a version whose list denies it: {wanted}")),
+        _ => add(last, format!("{place}; {wanted} holds {}", held(split, assignment.choice.version))),
+    }
+    chain
+}
+
+/// The buckets of a version.
+fn held(split: &Split, version: usize) -> String {
+    let ranges = split.layout().ranges().filter(|(_, holder)| *holder == version);
+    let ranges: Vec<String> =
+        ranges.map(|(range, _)| format!("{} to {}", range.start, range.end.saturating_sub(1))).collect();
+    if ranges.is_empty() { "none".to_owned() } else { ranges.join(", ") }
+}
+
+fn write_edits(edits: &[Edit<'_>], out: &mut impl Write) -> io::Result<()> {
+    for Edit { header, change } in edits {
+        match change {
+            Change::Set(value) => writeln!(out, "          with {header}: {value}")?,
+            Change::Add(value) => writeln!(out, "          with one more {header}: {value}")?,
+            Change::Remove => writeln!(out, "          without {header}")?,
+        }
+    }
+    Ok(())
+}
+
+/// What a reply is to.
+fn why(policy: &Policy, reply: &Reply) -> String {
+    match reply.cause {
+        Cause::Probe { asked, .. } => format!("the {} probe", asked.name(policy)),
+        Cause::Gate { upstream, reason } => {
+            let name = policy.upstream(upstream).map_or("", |upstream| &upstream.name);
+            format!("the gate on upstream {name}, which is not ready: {reason}")
+        }
+    }
+}
