@@ -66,6 +66,11 @@ impl Schedule {
         before.clone()
     }
 
+    /// The layout that it begins with, and that at the end of each step.
+    pub fn layouts(&self) -> impl Iterator<Item = &Layout> {
+        core::iter::once(&self.first).chain(self.steps.iter().map(|step| &step.layout))
+    }
+
     /// How many of its steps have begun by then.
     pub fn begun(&self, now: Time) -> usize {
         self.steps.iter().take_while(|step| step.change.at <= now).count()

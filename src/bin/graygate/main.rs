@@ -2,6 +2,7 @@
 
 mod document;
 mod explain;
+mod simulate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ enum Command {
     },
     /// Print what the filter would decide for a request, and why
     Explain(Box<explain::Arguments>),
+    /// Print, and draw, what a change of weights does to users
+    Simulate(simulate::Arguments),
 }
 
 /// Why the tool ends without having done what it was asked.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Check { file } => check(&file),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,237 @@
+//! `graygate simulate`: what a change of weights does to users, before anybody sees it.
+
+mod drawing;
+mod table;
+
+use std::io::BufRead;
+use std::path::PathBuf;
+
+use clap::Args;
+use graygate::hash;
+use graygate::policy::Policy;
+use graygate::policy::release::Release;
+use graygate::policy::release::steer::Steer;
+use graygate::release::layout::Layout;
+
+use crate::Failure;
+
+/// The arguments of `simulate`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The policy, JSON or YAML
+    #[arg(long)]
+    policy: PathBuf,
+    /// The release, by name; may be left out where the policy has one
+    #[arg(long)]
+    release: Option<String>,
+    /// How many users: user-0, user-1 and so on
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    users: u32,
+    /// Users by their own keys instead, one per line; "-" is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "users")]
+    keys: Option<PathBuf>,
+    /// A version's shares in percent, step by step; may be repeated for others. The default version has the rest.
+    /// Without it, the steps are the policy's own: its weights, then its schedule
+    #[arg(long, value_name = "VERSION=SHARE,SHARE…", value_parser = shares)]
+    weights: Vec<(String, Vec<u32>)>,
+    /// Take the steps of --weights as steps of a schedule, each laid out from the one before, and not as the
+    /// weights of one policy after another
+    #[arg(long, requires = "weights")]
+    as_schedule: bool,
+    /// Draw it into this file, too
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Print one JSON object per step
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads `v2=0,10,30`, in hundredths of a percent.
+fn shares(text: &str) -> Result<(String, Vec<u32>), String> {
+    let allowed = "allowed: VERSION=SHARE,SHARE… in percent, such as v2=0,0.5,10,100";
+    let (name, list) = text.split_once('=').ok_or(allowed)?;
+    let share = |text: &str| {
+        let percent: f64 = text.trim().parse().ok()?;
+        (0.0..=100.0).contains(&percent).then(|| (percent * 100.0).round() as u32)
+    };
+    let shares: Option<Vec<u32>> = list.split(',').map(share).collect();
+    Ok((name.to_owned(), shares.ok_or(allowed)?))
+}
+
+/// One step: the weights, and where they leave the users.
+struct Step {
+    /// Each version's share of the buckets, in hundredths of a percent.
+    weights: Vec<u32>,
+    /// How many users each version has.
+    users: Vec<u64>,
+    /// How many users came from which version to which, staying ones too: `flows[from][to]`. Empty at the first
+    /// step.
+    flows: Vec<Vec<u64>>,
+    /// The least share of the buckets that must change hands, in hundredths of a percent.
+    must: u32,
+}
+
+impl Step {
+    /// The users who changed their version, with the versions: the most first.
+    fn moves(&self) -> Vec<(usize, usize, u64)> {
+        let all = self
+            .flows
+            .iter()
+            .enumerate()
+            .flat_map(|(from, row)| row.iter().enumerate().map(move |(to, count)| (from, to, *count)));
+        let mut moves: Vec<_> = all.filter(|(from, to, count)| from != to && *count > 0).collect();
+        moves.sort_by_key(|(_, _, count)| core::cmp::Reverse(*count));
+        moves
+    }
+
+    fn moved(&self) -> u64 {
+        self.moves().iter().map(|(_, _, count)| count).sum()
+    }
+}
+
+/// Runs the simulation.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let policy = crate::policy(&arguments.policy)?;
+    let release = find(&policy, arguments.release.as_deref())?;
+    let layouts = layouts(release, arguments)?;
+    let hashes = hashes(release, arguments)?;
+    let steps = steps(release, &layouts, &hashes);
+    let names: Vec<&str> = release.versions.iter().map(|version| version.name.as_str()).collect();
+    if arguments.json {
+        table::print_json(&names, &steps);
+    } else {
+        println!("release {}, {} users", release.name, hashes.len());
+        table::print(&names, &steps);
+    }
+    if let Some(file) = &arguments.svg {
+        drawing::save(file, &release.name, &names, &steps)
+            .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
+    }
+    Ok(())
+}
+
+fn find<'p>(policy: &'p Policy, name: Option<&str>) -> Result<&'p Release, Failure> {
+    let names: Vec<&str> = policy.releases.iter().map(|release| release.name.as_str()).collect();
+    let release = match name {
+        Some(name) => policy.releases.iter().find(|release| release.name == name),
+        None if names.len() == 1 => policy.releases.first(),
+        None => None,
+    };
+    let Some(release) = release else {
+        let allowed =
+            if names.is_empty() { "none, as the policy has no releases" } else { &names.join(", ") };
+        return Err(Failure::Usage(format!("--release {}: allowed: {allowed}", name.unwrap_or("not given"))));
+    };
+    if let Steer::RandomValueHeader(_) = release.steer {
+        return Err(Failure::Usage(format!(
+            "release {} steers by randomValueHeader: the weights are the route's; allowed: another release",
+            release.name
+        )));
+    }
+    Ok(release)
+}
+
+/// The layout of each step.
+fn layouts(release: &Release, arguments: &Arguments) -> Result<Vec<Layout>, Failure> {
+    if arguments.weights.is_empty() {
+        return Ok(release.schedule.layouts().cloned().collect());
+    }
+    let mut columns: Vec<Option<&[u32]>> = vec![None; release.versions.len()];
+    for (name, shares) in &arguments.weights {
+        let place = release.versions.iter().position(|version| version.name == *name);
+        let column = place.filter(|place| *place != release.default).and_then(|place| columns.get_mut(place));
+        let Some(column) = column else {
+            return Err(Failure::Usage(format!(
+                "--weights {name}: no such version, or the default one, which has the rest; allowed: {}",
+                others(release)
+            )));
+        };
+        *column = Some(shares);
+    }
+    let count = columns.iter().flatten().map(|shares| shares.len()).max().unwrap_or_default();
+    if columns.iter().flatten().any(|shares| shares.len() != count) {
+        return Err(Failure::Usage("--weights: allowed: as many shares for each version".to_owned()));
+    }
+    let mut layouts: Vec<Layout> = Vec::new();
+    for step in 0..count {
+        let at = |column: &Option<&[u32]>| column.and_then(|shares| shares.get(step)).copied().unwrap_or(0);
+        let mut weights: Vec<u32> = columns.iter().map(at).collect();
+        let sum: u32 = weights.iter().sum();
+        let Some(rest) = u32::from(hash::BUCKETS).checked_sub(sum) else {
+            return Err(Failure::Usage(format!(
+                "--weights: step {} makes {} %; allowed: at most 100 % in all",
+                step + 1,
+                f64::from(sum) / 100.0
+            )));
+        };
+        if let Some(weight) = weights.get_mut(release.default) {
+            *weight = rest;
+        }
+        let layout = match layouts.last().filter(|_| arguments.as_schedule) {
+            Some(last) => last.stepped(&weights),
+            None => Layout::of(&weights),
+        };
+        layouts.push(layout);
+    }
+    Ok(layouts)
+}
+
+fn others(release: &Release) -> String {
+    let versions = release.versions.iter().enumerate().filter(|(place, _)| *place != release.default);
+    versions.map(|(_, version)| version.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The hash of each user's key.
+fn hashes(release: &Release, arguments: &Arguments) -> Result<Vec<u64>, Failure> {
+    let Some(file) = &arguments.keys else {
+        let keys = (0..arguments.users).map(|number| format!("user-{number}"));
+        return Ok(keys.map(|key| hash::key(release.seed, key.as_bytes())).collect());
+    };
+    let failed = |error: std::io::Error| Failure::Usage(format!("{}: {error}", file.display()));
+    let input: Box<dyn std::io::Read> = match file.to_str() {
+        Some("-") => Box::new(std::io::stdin()),
+        _ => Box::new(std::fs::File::open(file).map_err(failed)?),
+    };
+    let mut hashes = Vec::new();
+    // Bytes, as a key need not be text.
+    for line in std::io::BufReader::new(input).split(b'\n') {
+        let line = line.map_err(failed)?;
+        let key = line.strip_suffix(b"\r").unwrap_or(&line);
+        if !key.is_empty() {
+            hashes.push(hash::key(release.seed, key));
+        }
+    }
+    if hashes.is_empty() {
+        return Err(Failure::Usage(format!("{}: no keys; allowed: one per line", file.display())));
+    }
+    Ok(hashes)
+}
+
+fn steps(release: &Release, layouts: &[Layout], hashes: &[u64]) -> Vec<Step> {
+    let count = release.versions.len();
+    let mut before: Option<&Layout> = None;
+    let steps = layouts.iter().map(|layout| {
+        let mut users = vec![0; count];
+        let mut flows = if before.is_some() { vec![vec![0; count]; count] } else { Vec::new() };
+        for bucket in hashes.iter().map(|hash| hash::bucket(*hash)) {
+            let Some(to) = layout.holder(bucket) else {
+                continue;
+            };
+            if let Some(users) = users.get_mut(to) {
+                *users += 1;
+            }
+            let from = before.and_then(|before| before.holder(bucket));
+            let flow =
+                from.and_then(|from| flows.get_mut(from)).and_then(|row: &mut Vec<u64>| row.get_mut(to));
+            if let Some(flow) = flow {
+                *flow += 1;
+            }
+        }
+        let weights = layout.shares(count);
+        let had = before.map_or_else(|| weights.clone(), |before| before.shares(count));
+        let must = weights.iter().zip(&had).map(|(has, had)| has.saturating_sub(*had)).sum();
+        before = Some(layout);
+        Step { weights, users, flows, must }
+    });
+    steps.collect()
+}

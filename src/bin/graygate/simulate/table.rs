@@ -1,0 +1,55 @@
+//! A simulation in numbers.
+
+use serde_json::{Value, json};
+
+use super::Step;
+
+/// Prints one line per step: shares, who moved, and who had to.
+pub fn print(names: &[&str], steps: &[Step]) {
+    let width = names.iter().map(|name| name.len()).max().unwrap_or_default().max(8);
+    let columns: String = names.iter().map(|name| format!("  {name:>width$}")).collect();
+    println!("step{columns}     moved      must  who");
+    for (number, step) in (1..).zip(steps) {
+        let all: u64 = step.users.iter().sum();
+        let shares = step.users.iter().map(|users| format!("  {:>width$}", percent(*users, all)));
+        let shares: String = shares.collect();
+        if step.flows.is_empty() {
+            println!("{number:>4}{shares}");
+            continue;
+        }
+        let moves = step.moves();
+        let name = |place: usize| names.get(place).copied().unwrap_or_default();
+        let who = moves.iter().map(|(from, to, count)| format!("{} -> {}: {count}", name(*from), name(*to)));
+        let who: Vec<String> = who.collect();
+        let who = if who.is_empty() { "nobody".to_owned() } else { who.join(", ") };
+        let (moved, must) = (percent(step.moved(), all), percent(step.must.into(), 10_000));
+        println!("{number:>4}{shares}  {moved:>8}  {must:>8}  {who}");
+    }
+}
+
+/// Prints one JSON object per step.
+pub fn print_json(names: &[&str], steps: &[Step]) {
+    for step in steps {
+        let by_name = |numbers: Vec<u64>| -> Value {
+            names.iter().zip(numbers).map(|(name, number)| ((*name).to_owned(), json!(number))).collect()
+        };
+        let name = |place: usize| names.get(place).copied().unwrap_or_default();
+        let moves = step.moves();
+        let moves = moves
+            .iter()
+            .map(|(from, to, count)| json!({"from": name(*from), "to": name(*to), "users": count}));
+        let object = json!({
+            "buckets": by_name(step.weights.iter().map(|weight| u64::from(*weight)).collect()),
+            "users": by_name(step.users.clone()),
+            "moved": step.moved(),
+            "moves": moves.collect::<Vec<_>>(),
+            "mustMoveBuckets": step.must,
+        });
+        println!("{object}");
+    }
+}
+
+/// A share, with two digits behind the point.
+pub fn percent(part: u64, all: u64) -> String {
+    format!("{:.2} %", part as f64 * 100.0 / all.max(1) as f64)
+}
