@@ -118,7 +118,9 @@ fn steer<'p: 'r, 'r, R: Request>(
         Some(Edit::add("set-cookie", cookie::give(issued.cookie, issue, &issued.key)))
     }));
     for release in ended {
-        passage.response.extend(taken_back(policy, release, splits, request));
+        // Two releases may have issued the same one.
+        let edit = taken_back(policy, release, splits, request);
+        passage.response.extend(edit.filter(|edit| !passage.response.contains(edit)));
     }
     passage
 }

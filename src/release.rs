@@ -23,6 +23,8 @@ pub mod rotation;
 pub mod schedule;
 pub mod split;
 
+use std::collections::BTreeSet;
+
 use crate::hash;
 use crate::policy::release::Release;
 use crate::policy::release::key::{Cookie, Key};
@@ -163,26 +165,24 @@ fn by_key<'p: 'r, 'r, R: Request>(
     };
     let value = value.filter(|value| !value.is_empty())?;
     let hash = hash::key(release.seed, value);
-    let (version, reason) = place(release, split, value, hash);
+    let (version, reason) = place(release, split, key, value, hash);
     Some(Choice { version, reason, key: Some((key, hash)), number: hash, issued: None })
 }
 
-/// The version of a key, and why.
-fn place(release: &Release, split: &Split, key: &[u8], hash: u64) -> (usize, Reason) {
-    // A list is text, so a key that is none is on no list.
-    let text = core::str::from_utf8(key).ok();
-    let listed = |version: &&crate::policy::release::version::Version| {
-        text.is_some_and(|text| version.allow.contains(text))
-    };
-    if let Some(place) = release.versions.iter().position(|version| listed(&version)) {
+/// The version of a key with this value, and why.
+fn place(release: &Release, split: &Split, key: &Key, value: &[u8], hash: u64) -> (usize, Reason) {
+    // A list is text, so a value that is none is on no list.
+    let text = core::str::from_utf8(value).ok();
+    let listed = |keys: &BTreeSet<String>| text.is_some_and(|text| keys.contains(text));
+    if let Some(place) = release.versions.iter().position(|version| listed(&version.allow)) {
         return (place, Reason::Allowed);
     }
-    if release.starts_at.is_some_and(|start| cookie::issued(key).is_some_and(|issued| issued < start)) {
+    let issued = Some(value).filter(|_| matches!(key, Key::Cookie(_))).and_then(cookie::issued);
+    if release.starts_at.zip(issued).is_some_and(|(start, issued)| issued < start) {
         return (release.default, Reason::ExistingSession);
     }
     let place = holder(release, split, hash).unwrap_or(release.default);
-    let denied =
-        release.versions.get(place).zip(text).is_some_and(|(version, text)| version.deny.contains(text));
+    let denied = release.versions.get(place).is_some_and(|version| listed(&version.deny));
     if denied { (release.default, Reason::Denied) } else { (place, Reason::Sticky) }
 }
 

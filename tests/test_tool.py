@@ -74,15 +74,83 @@ def test_explain_says_what_and_why(file):
     done = run("explain", "--policy", file, "--header", "x-user-id=alice", "--path", "/api")
     assert done.stdout.splitlines() == [
         "request   GET /api for localhost",
-        "release   reviews: v1 (sticky): header x-user-id is in bucket 6405; it holds 1000 to 9999",
+        "release   reviews: v1 (sticky)",
+        "          incoming          no: not trusted",
+        "          match             no: none is met",
+        "          sticky            header x-user-id is in bucket 6405; v1 holds 1000 to 9999",
         "decision  forward",
         "          with x-gray-version: v1",
     ]
 
 
+def reasons(file, *arguments):
+    """The chain of reasons, as (reason, words), and the response's edits."""
+    done = run("explain", "--policy", file, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    end = next(number for number, line in enumerate(lines) if line.startswith("decision"))
+    return [tuple(line[10:].split(maxsplit=1)) for line in lines[2:end]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chain"),
+    [
+        (["--header", "x-gray-version=v2"], [("incoming", "x-gray-version of the request names v2")]),
+        (
+            ["--header", "x-gray-version=v7"],
+            [
+                (
+                    "no-such-version",
+                    "x-gray-version of the request names none of these versions, and stays as it is for the next hop: v1",
+                )
+            ],
+        ),
+        (["--header", "x-tester=true"], [..., ("match", "the request meets that of v2")]),
+        (["--header", "x-user-id=bob"], [..., ("allowed", "header x-user-id is on the list of v2")]),
+        (
+            ["--header", "cookie=user=692d6000-0123456789abcdef"],
+            [..., ("allowed", "no: cookie user is on no list"), ("existing-session", "cookie user was issued before startsAt: v1")],
+        ),
+        (
+            ["--header", "x-user-id=jane.doe@example.com", "--at", "2026-12-01T10:00:00Z"],
+            [..., ("denied", "header x-user-id is in bucket 1839, of a version whose list denies it: v1")],
+        ),
+        (["--at", "2026-12-01T10:00:00Z"], [..., ("sticky", "no: no header x-user-id, no cookie user"), ("rotation", ...)]),
+        (
+            ["--header", "x-user-id=user-3", "--at", "2026-12-01T09:59:59Z"],
+            [..., ("sticky", "header x-user-id is in bucket 6933; v1 holds 0 to 9999")],
+        ),
+        (
+            ["--header", "x-user-id=alice", "--at", "2026-12-01T10:00:00Z", "--rolled-back", "reviews/v2"],
+            [..., ("sticky", "header x-user-id is in bucket 6405; v1 holds 0 to 9999")],
+        ),
+    ],
+)
+def test_explain_shows_the_chain_of_reasons(policy, tmp_path, arguments, chain):
+    release = policy["releases"][0]
+    release |= {"trustIncoming": True, "startsAt": "2026-12-01T10:00:00Z"}
+    release["versions"][0]["weight"], release["versions"][1]["weight"] = 70, 30
+    release["versions"][1] |= {"allow": ["bob"], "deny": ["jane.doe@example.com"]}
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(policy))
+    found = reasons(file, *arguments)
+    wanted = [part for part in chain if part is not ...]
+    found = found[-len(wanted) :]
+    assert [reason for reason, _ in found] == [reason for reason, _ in wanted]
+    for (_, said), (_, words) in zip(found, wanted, strict=True):
+        assert words in (..., said)
+
+
+def test_explain_says_what_it_does_not_know(file):
+    for arguments in (["--rolled-back", "reviews/v9"], ["--rolled-back", "reviews"], ["--at", "tomorrow"]):
+        done = run("explain", "--policy", file, *arguments)
+        assert done.returncode == 2 and "allowed: " in done.stderr
+
+
 def test_explain_takes_readiness_as_told(file):
     done = run("explain", "--policy", file, "--header", "x-tester=true", "--not-ready", "reviews-v2")
-    assert "v1 (fallback): the upstream of v2 is not ready" in done.stdout
+    assert "release   reviews: v1 (fallback)" in done.stdout
+    assert "fallback          the upstream of v2 is not ready: v1" in done.stdout
     done = run("explain", "--policy", file, "--header", "x-user-id=alice", "--not-ready", "reviews-v1")
     assert "decision  reply 503: the gate on upstream reviews-v1" in done.stdout
     done = run("explain", "--policy", file, "--not-ready", "reviews-v9")

@@ -19,7 +19,7 @@ Delivery = Literal["static", "ecds", "lds"]
 
 # Relative to Envoy's working directory, which links to the project's `dist`.
 MODULE = "dist/graygate.wasm"
-TAGS = ("policy", "release", "version", "upstream", "probe", "reason", "from", "to", "code", "result", "plugin")
+TAGS = ("policy", "release", "version", "upstream", "probe", "reason", "from", "to", "code", "result", "mode", "plugin")
 
 # The internal listener, and the cluster that leads to it, for gRPC health checks of the proxy.
 HOP = "graygate-hop"

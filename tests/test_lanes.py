@@ -1,0 +1,175 @@
+"""A request keeps its version over three hops, each behind a proxy of its own: gateway, service a, service b.
+
+Only the gateway decides. The proxies of a and b trust the header, which a's apps copy from
+the request that they got onto the one that they send.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from harness.client import get
+from harness.config import bootstrap
+from harness.envoy import Envoy
+from harness.load import Request, drive
+from upstream import Upstream
+
+HEADER = "x-gray-version"
+USERS = [f"user-{number}" for number in range(300)]
+
+
+class Relay:
+    """An app that asks the next service for each request, and answers with who served both."""
+
+    def __init__(self, name: str, next_port: int) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1
+
+            def do_GET(self) -> None:
+                lane = self.headers[HEADER]
+                answer = get(next_port, self.path, {} if lane is None else {HEADER: lane})
+                chain = {"a": name, "b": answer.version, "lane": lane, "status": answer.status}
+                body = json.dumps(chain).encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self._thread = Thread(target=self._server.serve_forever, name=f"relay-{name}", daemon=True)
+        self.port = self._server.server_port
+
+    def __enter__(self) -> Relay:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join(5)
+        self._server.server_close()
+
+
+def policy(service: str, clusters: dict[str, str], **release: Any) -> dict[str, Any]:
+    """A policy with one release, whose versions are served by these clusters; the first is the default."""
+    weights = {"v1": 70, "v2": 30}
+    versions = [
+        {"name": name, "upstream": cluster, "weight": weights[name], "default": name == next(iter(clusters))}
+        for name, cluster in clusters.items()
+    ]
+    return {
+        "name": service,
+        "upstreams": {cluster: {"cluster": cluster} for cluster in clusters.values()},
+        "releases": [{"name": service, "steer": {"header": HEADER}, **release, "versions": versions}],
+    }
+
+
+@dataclass(frozen=True)
+class Chain:
+    gateway: Envoy
+    a: Envoy
+    b: Envoy
+    apps: dict[str, Upstream]
+
+    def ask(self, users=USERS, **headers: str) -> list[dict[str, Any]]:
+        """Each user asks the gateway: who served whom."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        requests = [Request("/", {"x-user-id": user, **named}) for user in users]
+        answers = drive(self.gateway.port(), requests, connections=8)
+        assert {answer.status for answer in answers} == {200}
+        return [json.loads(answer.body) for answer in answers]
+
+
+@pytest.fixture
+def chain() -> Iterator[Callable[..., Chain]]:
+    """`chain(a=["v1"], b=["v1", "v2"])`: which versions each service has."""
+    with ExitStack() as stack:
+
+        def envoy(service: str, ports: dict[str, int], **release: Any) -> Envoy:
+            clusters = {version: f"{service}-{version}" for version in ports}
+            upstreams = {clusters[version]: port for version, port in ports.items()}
+            return stack.enter_context(Envoy(bootstrap(policy(service, clusters, **release), upstreams)))
+
+        def start(a: list[str], b: list[str]) -> Chain:
+            apps = {version: stack.enter_context(Upstream(version)) for version in b}
+            of_b = envoy("b", {version: app.port for version, app in apps.items()}, trustIncoming=True)
+            relays = {version: stack.enter_context(Relay(version, of_b.port())) for version in a}
+            of_a = envoy("a", {version: relay.port for version, relay in relays.items()}, trustIncoming=True)
+            port = of_a.port()
+            gateway = envoy("gateway", {"v1": port, "v2": port}, hashOn=[{"httpHeaderName": "x-user-id"}])
+            return Chain(gateway, of_a, of_b, apps)
+
+        yield start
+
+
+def lanes(chains):
+    return [(told["lane"], told["a"], told["b"]) for told in chains]
+
+
+def counted(envoy, **tags):
+    return envoy.counter("graygate_assignments_total", **tags)
+
+
+def lane_at(app):
+    """The version header of the latest request that reached this app."""
+    return [value for name, value in app.last_headers_of("/") if name == HEADER.encode()]
+
+
+def test_a_user_stays_in_one_lane_over_all_hops(chain):
+    hops = chain(a=["v1", "v2"], b=["v1", "v2"])
+    first = lanes(hops.ask())
+    shares = Counter(first)
+    assert set(shares) == {("v1", "v1", "v1"), ("v2", "v2", "v2")}
+    assert abs(shares["v2", "v2", "v2"] / len(USERS) - 0.30) < 0.12
+    assert lanes(hops.ask()) == first
+    for version in ("v1", "v2"):
+        passed = 2 * shares[version, version, version]
+        assert counted(hops.gateway, version=version, reason="sticky") == passed
+        assert counted(hops.a, version=version, reason="incoming") == passed
+        assert counted(hops.b, version=version, reason="incoming") == passed
+    assert counted(hops.a) == counted(hops.b) == counted(hops.gateway) == 2 * len(USERS)
+
+
+def test_a_last_service_without_the_version_serves_its_default_and_still_sees_the_lane(chain):
+    hops = chain(a=["v1", "v2"], b=["v1"])
+    told = lanes(hops.ask())
+    assert set(told) == {("v1", "v1", "v1"), ("v2", "v2", "v1")}
+    on_v2 = told.count(("v2", "v2", "v1"))
+    assert counted(hops.b, version="v1", reason="no-such-version") == on_v2
+    assert counted(hops.b, version="v1", reason="incoming") == len(USERS) - on_v2
+    for user, (lane, _, _) in list(zip(USERS, told, strict=True))[:30]:
+        hops.ask([user])
+        assert lane_at(hops.apps["v1"]) == [lane.encode()]
+
+
+def test_a_service_in_between_without_the_version_passes_the_lane_on(chain):
+    hops = chain(a=["v1"], b=["v1", "v2"])
+    told = lanes(hops.ask())
+    assert set(told) == {("v1", "v1", "v1"), ("v2", "v1", "v2")}
+    on_v2 = told.count(("v2", "v1", "v2"))
+    assert counted(hops.a, version="v1", reason="no-such-version") == on_v2
+    assert counted(hops.b, version="v2", reason="incoming") == on_v2
+
+
+def test_the_gateway_ignores_a_lane_that_a_client_asks_for(chain):
+    hops = chain(a=["v1", "v2"], b=["v1", "v2"])
+    honest = lanes(hops.ask())
+    for spoofed in ("v1", "v2", "v9", ""):
+        assert lanes(hops.ask(x_gray_version=spoofed)) == honest, spoofed
+    assert counted(hops.gateway, reason="sticky") == 5 * len(USERS)
+    assert counted(hops.b, reason="no-such-version") == 0
