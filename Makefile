@@ -1,6 +1,6 @@
 # The front door: `make` lists what there is. The scripts in .ci install what they
 # need, say so, and do nothing the second time.
-.PHONY: help wasm tool demo up test lint unit wasm-test integration configs venv clean
+.PHONY: help wasm tool demo up compare test lint unit wasm-test integration configs venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -16,6 +16,9 @@ demo: wasm venv ## show in a real Envoy what graygate does, in half a minute
 
 up: wasm venv ## leave Envoy with graygate running, for curl, until Ctrl-C
 	@.venv/bin/python envoy/demo.py up
+
+compare: wasm venv ## the same users through Envoy's weighted_clusters and through graygate, half a minute
+	@.venv/bin/python envoy/compare.py
 
 # Fastest first. One after the other: they would share the same cores.
 test: ## all checks and tests
@@ -41,6 +44,7 @@ configs: tool venv ## the configurations in envoy/, read by Envoy and the tool
 
 integration: wasm tool venv ## behaviour in a real Envoy
 	@.ci/grpc-health-probe
+	@.ci/clock
 	.venv/bin/python -m pytest tests -n 2
 
 venv:

@@ -233,3 +233,25 @@ def test_a_regex_matches_whole_values(start, policy, condition, matched, passed_
     envoy = start(weights(policy, v1=1, v2=0))
     assert {get(envoy.port(), "/", headers).version for headers in matched} == {"v2"}
     assert {get(envoy.port(), "/", headers).version for headers in passed_over} == {"v1"}
+
+
+def test_a_match_on_cookies_that_say_always_and_never(start, policy):
+    v1, v2 = policy["releases"][0]["versions"]
+    v1["match"] = [{"cookies": {"gray": {"exact": "never"}}}]
+    v2["match"] = [{"cookies": {"gray": {"exact": "always"}}}]
+    envoy = start(weights(policy, v1=50, v2=50))
+
+    def version(cookie, user):
+        return get(envoy.port(), headers={"x-user-id": user, "cookie": cookie}).version
+
+    assert {version("a=b; gray=always", user) for user in USERS[:20]} == {"v2"}
+    assert {version("gray=never; a=b", user) for user in USERS[:20]} == {"v1"}
+    for other in ("gray=other", "xgray=always", "gray=other; gray=always", "gray"):
+        assert {version(other, user) for user in USERS[:20]} == {"v1", "v2"}, other
+
+
+def test_a_match_on_where_a_request_comes_from(start, policy):
+    policy["releases"][0]["versions"][1]["match"] = [{"sourceIpBlocks": ["127.0.7.0/24", "::1"]}]
+    envoy = start(weights(policy, v1=1, v2=0))
+    assert get(envoy.port(), source="127.0.7.9").version == "v2"
+    assert get(envoy.port(), source="127.0.8.9").version == "v1"

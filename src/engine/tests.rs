@@ -52,6 +52,7 @@ struct Known {
     standings: Vec<Standing>,
     permits: Vec<u32>,
     lifecycle: Lifecycle,
+    now: Time,
     mint: Mint,
 }
 
@@ -76,7 +77,7 @@ impl Readiness for Known {
     }
 
     fn now(&self) -> Time {
-        Time::from_millis(0)
+        self.now
     }
 }
 
@@ -158,7 +159,7 @@ impl Bench {
         let count = policy.upstreams.len();
         let lifecycle = Lifecycle { started: true, draining: false };
         let (standings, permits) = (vec![Standing::Ready; count], vec![0; count]);
-        let known = Known { standings, permits, lifecycle, mint: Mint::new() };
+        let known = Known { standings, permits, lifecycle, now: Time::default(), mint: Mint::new() };
         let splits = policy.releases.iter().map(|release| Split::new(release, Time::default(), &[], 0));
         Bench { splits: splits.collect(), policy, known }
     }
@@ -180,6 +181,15 @@ impl Bench {
         self.set(name, TRIAL)
     }
 
+    /// So many seconds after the epoch.
+    fn at(mut self, second: u64) -> Self {
+        self.known.now = Time::from_millis(second * 1_000);
+        for (release, split) in self.policy.releases.iter().zip(&mut self.splits) {
+            split.update(release, self.known.now, &[]);
+        }
+        self
+    }
+
     fn ask(&mut self, ask: Ask) -> Told {
         let decision = decide(&self.policy, &ask, &mut self.known, &mut self.splits);
         let assigned = decision.assignments.iter().map(|assignment| {
@@ -196,8 +206,14 @@ impl Bench {
             Change::Remove => format!("no {}", edit.header),
         };
         let words = |edits: &[Edit<'_>]| Some(edits.iter().map(edit).collect::<Vec<_>>().join(", "));
+        let (mut response, mut state) = (None, String::new());
         let (what, edits, reply) = match decision.action {
-            Action::Forward(passage) => ("forward", words(&passage.request), None),
+            Action::Forward(passage) => {
+                response = words(&passage.response);
+                let objects = passage.filter_state.iter().map(|(object, value)| format!("{object}: {value}"));
+                state = objects.collect::<Vec<_>>().join(", ");
+                ("forward", words(&passage.request), None)
+            }
             Action::PassThrough { head: false, .. } => ("pass through", None, None),
             Action::PassThrough { head: true, .. } => ("pass through with no body", None, None),
             Action::GrpcCheck { edits, .. } => ("grpc check", words(&edits), None),
@@ -205,7 +221,7 @@ impl Bench {
             Action::Drain { draining: true, reply } => ("drain", None, Some(reply)),
             Action::Drain { draining: false, reply } => ("stop draining", None, Some(reply)),
         };
-        Told { what, edits, reply, assigned, permits }
+        Told { what, edits, response, state, reply, assigned, permits }
     }
 }
 
@@ -214,6 +230,8 @@ impl Bench {
 struct Told {
     what: &'static str,
     edits: Option<String>,
+    response: Option<String>,
+    state: String,
     reply: Option<Reply>,
     assigned: String,
     permits: String,
@@ -223,6 +241,20 @@ impl Told {
     #[track_caller]
     fn is_forwarded(&self, edits: &str) -> &Self {
         self.is("forward", edits)
+    }
+
+    /// The response gets these edits.
+    #[track_caller]
+    fn comes_back_with(&self, edits: &str) -> &Self {
+        assert_eq!(self.response.as_deref(), Some(edits), "{self:?}");
+        self
+    }
+
+    /// The proxy's filter state has these objects.
+    #[track_caller]
+    fn is_noted_as(&self, state: &str) -> &Self {
+        assert_eq!(self.state, state, "{self:?}");
+        self
     }
 
     /// What is done, with these edits.

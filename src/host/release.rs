@@ -51,7 +51,10 @@ impl Releases {
     /// As they are at `now`, with what the other VMs know already.
     pub fn new(policy: &Policy, now: Time) -> Self {
         let clock = format!("graygate/{}/clock", policy.name);
-        let latest = store::get(&clock).unwrap_or(now).max(now);
+        let latest = match policy.releases.iter().any(Release::changes) {
+            true => forward(&clock, now),
+            false => now,
+        };
         let changing = policy.releases.iter().enumerate().filter(|(_, release)| release.changes());
         let slots = changing.map(|(place, release)| {
             let key = format!("graygate/{}/release/{LAYOUT}/{}", policy.name, release.name);
@@ -142,7 +145,8 @@ impl Releases {
         if slots.is_empty() {
             return;
         }
-        let now = self.forward(now);
+        let now = forward(&self.clock, now).max(self.latest.get());
+        self.latest.set(now);
         for slot in slots.iter_mut() {
             let (Some(release), Some(split)) =
                 (policy.releases.get(slot.release), splits.get_mut(slot.release))
@@ -179,18 +183,16 @@ impl Releases {
             }
         }
     }
+}
 
-    /// The time, which never runs back for this proxy: a clock that is set back must not undo a step.
-    fn forward(&self, now: Time) -> Time {
-        let latest = store::update(&self.clock, |known: Option<Time>| {
-            let known = known.unwrap_or_default();
-            let ahead = now.as_millis() >= known.as_millis().saturating_add(GRAIN);
-            (known.max(now), ahead.then_some(now))
-        });
-        let latest = latest.unwrap_or(now).max(self.latest.get());
-        self.latest.set(latest);
-        latest
-    }
+/// The time, which never runs back for this proxy: a clock that is set back must not undo a step.
+fn forward(clock: &str, now: Time) -> Time {
+    let latest = store::update(clock, |known: Option<Time>| {
+        let known = known.unwrap_or_default();
+        let ahead = now.as_millis() >= known.as_millis().saturating_add(GRAIN);
+        (known.max(now), ahead.then_some(now))
+    });
+    latest.unwrap_or(now)
 }
 
 /// All that the policy says of the release, as a hash.

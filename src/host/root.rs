@@ -130,12 +130,14 @@ impl RootContext for Root {
         }
         let worker = Worker::new(policy);
         fetch::seed(&worker.policy);
-        if worker.policy.mode != Mode::Off
-            && let Some(tick) = worker.tick()
-        {
-            self.tick = tick;
-            // Can't fail: a root may always set its tick.
-            let _ = hostcalls::set_tick_period(tick);
+        match worker.tick().filter(|_| worker.policy.mode != Mode::Off) {
+            Some(tick) => {
+                self.tick = tick;
+                // Can't fail: a root may always set its tick.
+                let _ = hostcalls::set_tick_period(tick);
+            }
+            // Nothing will ever change, so there is no first tick to do it at.
+            None => worker.show_shares(),
         }
         self.worker = Some(Rc::new(worker));
         true

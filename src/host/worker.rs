@@ -227,9 +227,7 @@ impl Worker {
     /// that, the proxy may still refuse it.
     pub fn take_over(&self) {
         self.releases.take_over(&self.policy);
-        for (place, split) in self.releases.splits().borrow().iter().enumerate() {
-            self.counters.shared(&self.policy, place, split.shares());
-        }
+        self.show_shares();
         if self.drains_in_vain() {
             self.drain(false);
         }
@@ -242,6 +240,16 @@ impl Worker {
                 }
                 None
             });
+        }
+    }
+
+    /// Shows what each version holds.
+    pub fn show_shares(&self) {
+        let Ok(splits) = self.releases.splits().try_borrow() else {
+            return;
+        };
+        for (place, split) in splits.iter().enumerate() {
+            self.counters.shared(&self.policy, place, split.shares());
         }
     }
 

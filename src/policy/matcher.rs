@@ -3,6 +3,7 @@
 
 use core::hash::{Hash, Hasher};
 
+use ipnet::IpNet;
 use regex_lite::{Regex, RegexBuilder};
 
 use super::document::Node;
@@ -23,6 +24,10 @@ struct RequestMatch {
     headers: Vec<(String, StringMatch)>,
     without_headers: Vec<(String, StringMatch)>,
     query_params: Vec<(String, StringMatch)>,
+    /// On the first value of each.
+    cookies: Vec<(String, StringMatch)>,
+    /// Where the request comes from, as the proxy sees it. Empty: anywhere.
+    source_ip_blocks: Vec<IpNet>,
 }
 
 /// A condition on one string.
@@ -150,7 +155,9 @@ impl RequestMatch {
     fn read(value: &Value<'_>) -> Option<Self> {
         let known =
             ["name", "uri", "ignoreUriCase", "scheme", "method", "authority", "headers", "withoutHeaders"];
-        let known = [&known[..], &["queryParams"], &CONTROL_PLANE[..]].concat();
+        // The last two are not Istio's: it has no cookies but in a header's text, and this name elsewhere.
+        let own = ["queryParams", "cookies", "sourceIpBlocks"];
+        let known = [&known[..], &own, &CONTROL_PLANE[..]].concat();
         let fields = value.object(&known)?;
         for key in CONTROL_PLANE {
             if let Some(value) = fields.get(key) {
@@ -171,18 +178,24 @@ impl RequestMatch {
             }
         }
         headers.extend(named(fields.get("headers"), header));
+        let source_ip_blocks = fields.read("sourceIpBlocks", Vec::new(), |value| match value.list()? {
+            items if items.is_empty() => value.problem("an empty list; allowed: at least one network"),
+            items => Some(items.iter().filter_map(Value::network).collect()),
+        });
         let conditions = RequestMatch {
             uri: uri?,
             ignore_uri_case: ignore_uri_case?,
             headers,
             without_headers: named(fields.get("withoutHeaders"), header),
             query_params: named(fields.get("queryParams"), |name, _| Some(name.to_owned())),
+            cookies: named(fields.get("cookies"), |name, _| Some(name.to_owned())),
+            source_ip_blocks: source_ip_blocks?,
         };
         let conditional = known.iter().filter(|key| !["name", "ignoreUriCase"].contains(key));
         // `headers: {}` is no condition either.
+        let maps = ["headers", "withoutHeaders", "queryParams", "cookies"];
         let empty = |key: &str| {
-            let value =
-                fields.get(key).filter(|_| ["headers", "withoutHeaders", "queryParams"].contains(&key));
+            let value = fields.get(key).filter(|_| maps.contains(&key));
             value.is_some_and(|value| matches!(value.node(), Node::Object(fields) if fields.is_empty()))
         };
         if !conditional.into_iter().any(|key| fields.get(key).is_some() && !empty(key)) {
@@ -204,6 +217,16 @@ impl RequestMatch {
                 let target = request.get(":path").unwrap_or_default();
                 request::query_values(target, name).any(|value| condition.holds(Some(value), false))
             })
+            && self.cookies.iter().all(|(name, condition)| {
+                let header = request.get("cookie");
+                condition.holds(header.and_then(|header| request::cookie(header, name)), false)
+            })
+            && (self.source_ip_blocks.is_empty() || self.comes_from(request))
+    }
+
+    fn comes_from<R: Request>(&self, request: &Headers<'_, R>) -> bool {
+        let source = request.source();
+        source.is_some_and(|source| self.source_ip_blocks.iter().any(|block| block.contains(&source.ip())))
     }
 }
 

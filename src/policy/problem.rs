@@ -55,6 +55,11 @@ impl core::error::Error for Problems {}
 pub struct Log(RefCell<Vec<(Vec<usize>, Problem)>>);
 
 impl Log {
+    /// Whether nothing has been noted.
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
     /// Notes one problem. `place` is where the value stands: the steps from the root, each counted among its
     /// siblings.
     pub fn note(&self, place: &[usize], path: &str, message: String) {

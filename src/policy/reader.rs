@@ -40,6 +40,11 @@ impl<'a> Value<'a> {
         None
     }
 
+    /// Whether nothing of the document has been noted so far.
+    pub fn is_first_problem(&self) -> bool {
+        self.log.is_empty()
+    }
+
     /// Refuses a key whose function is not there yet, whatever its value.
     pub fn later(&self) {
         self.problem::<()>("not supported yet");

@@ -108,7 +108,10 @@ impl Release {
         if let (Some(steer), Some(keys)) = (&steer, &keys) {
             steer.judge(&fields, keys, trust_incoming == Some(true), known.unwrap_or_default());
         }
-        if let (Some(Some(rollback)), Some(upstreams), Some(versions)) = (&rollback, upstreams, known) {
+        // An upstream that could not be read has a stand-in, which has no checks.
+        if let (Some(Some(rollback)), Some(upstreams), Some(versions)) = (&rollback, upstreams, known)
+            && value.is_first_problem()
+        {
             rollback.judge(&fields, versions, upstreams);
         }
         let ((versions, default), name) = (versions?, name?);

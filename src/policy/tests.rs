@@ -11,6 +11,7 @@ mod checks;
 mod messages;
 mod odd_documents;
 mod probes;
+mod releases;
 
 /// The document that the design shows, with every key there is.
 const FULL: &str = include_str!("../../tests/data/full-policy.json");

@@ -31,3 +31,86 @@ pub fn next(last: u64) -> u64 {
 fn total(versions: &[Version]) -> u64 {
     versions.iter().map(|version| u64::from(version.weight)).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    /// Versions of these weights; the last one is the default.
+    fn versions(weights: &[u32]) -> Vec<Version> {
+        let version = |(place, weight): (usize, &u32)| {
+            let default = place + 1 == weights.len();
+            format!(r#"{{"name":"v{place}","upstream":"a","weight":{weight},"default":{default}}}"#)
+        };
+        let list: Vec<_> = weights.iter().enumerate().map(version).collect();
+        let text = format!(
+            r#"{{"name":"p","upstreams":{{"a":{{"cluster":"a"}}}},"releases":[{{"name":"reviews",
+            "steer":{{"randomValueHeader":"x-r"}},"versions":[{}]}}]}}"#,
+            list.join(",")
+        );
+        Policy::from_json(text.as_bytes()).unwrap().releases.remove(0).versions
+    }
+
+    #[test]
+    fn a_number_picks_along_the_weights_in_their_order() {
+        let versions = versions(&[3, 0, 2]);
+        let picked = [0, 2, 3, 4, 5, 8, 9].map(|number| pick(&versions, number).unwrap());
+        assert_eq!(picked, [0, 0, 2, 2, 0, 2, 2]);
+        // 2^64 - 1 is a multiple of 5.
+        assert_eq!(pick(&versions, u64::MAX), Some(0));
+        assert_eq!(pick(&versions, u64::MAX - 1), Some(2));
+    }
+
+    #[test]
+    fn a_number_picks_nothing_where_there_is_no_version() {
+        assert_eq!(pick(&[], 7), None);
+        assert_eq!(of(&[], 0, 7), None);
+    }
+
+    #[test]
+    fn a_version_has_a_number_for_each_hash_that_picks_it() {
+        for weights in [&[90, 10][..], &[1], &[3, 0, 2], &[u32::MAX, u32::MAX], &[1, 9_999]] {
+            let versions = versions(weights);
+            for (place, weight) in weights.iter().enumerate() {
+                for hash in [0, 1, 7, 89, 1 << 32, u64::MAX - 1, u64::MAX] {
+                    let number = of(&versions, place, hash);
+                    assert_eq!(number.is_some(), *weight > 0);
+                    assert_eq!(number.and_then(|number| pick(&versions, number)), number.map(|_| place));
+                    assert!(number.is_none_or(|number| number < total(&versions)));
+                }
+            }
+            assert_eq!(of(&versions, weights.len(), 7), None);
+        }
+    }
+
+    #[test]
+    fn a_sequence_goes_through_all_remainders_once_from_anywhere() {
+        for total in (1..300).chain([1_000, 9_999, 10_000, 65_536]) {
+            for start in [0, 1, 1 << 40] {
+                let (mut seen, mut number) = (vec![false; total as usize], start);
+                for _ in 0..total {
+                    number = next(number);
+                    let place = (number % total) as usize;
+                    assert!(!core::mem::replace(&mut seen[place], true), "{total} from {start}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_sequence_does_not_linger() {
+        let mut number = 0;
+        let tenth: Vec<bool> = core::iter::from_fn(|| {
+            number = next(number);
+            Some(number % 100 >= 90)
+        })
+        .take(1_000)
+        .collect();
+        let longest = tenth.split(|hit| *hit).map(<[bool]>::len).max();
+        let together = tenth.split(|hit| !hit).map(<[bool]>::len).max();
+        assert!(longest <= Some(18) && together == Some(1), "{longest:?} without, {together:?} with");
+    }
+}

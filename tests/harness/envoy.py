@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -56,8 +57,10 @@ class Envoy:
         log_level: str = "info",
         files: Mapping[str, Any] = {},
         links: Sequence[str] = ("dist",),
+        own_clock: bool = False,
     ) -> None:
         self.config = config
+        self._own_clock = own_clock
         self._links = links
         self._options = [
             *("--concurrency", str(concurrency)),
@@ -90,6 +93,7 @@ class Envoy:
             stdin=subprocess.DEVNULL,
             stdout=(self.directory / "stdout.log").open("wb"),
             stderr=(self.directory / "envoy.log").open("wb"),
+            env={**os.environ, **(self._clock() if self._own_clock else {})},
         )
         Envoy.running.append(self)
         try:
@@ -124,6 +128,23 @@ class Envoy:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    # -- its clock --------------------------------------------------------------
+
+    def _clock(self) -> dict[str, str]:
+        """The variables that give it a wall clock of its own."""
+        library = PROJECT / "target" / "clock.so"
+        if not library.exists():
+            raise FileNotFoundError(f"{library}: not built; .ci/clock builds it")
+        self.set_clock(0)
+        return {"LD_PRELOAD": str(library), "CLOCK_OFFSET_FILE": str(self.directory / "clock")}
+
+    def set_clock(self, seconds: int) -> None:
+        """So many seconds before or after the true time, from now on."""
+        # In place: the process has the file in its memory.
+        (self.directory / "clock").touch()
+        with (self.directory / "clock").open("r+b") as file:
+            file.write(struct.pack("q", seconds))
 
     # -- what it says -----------------------------------------------------------
 

@@ -1,0 +1,885 @@
+use super::*;
+use crate::policy::release::rollback::Latency;
+use crate::policy::release::version::HeaderEdits;
+use crate::release::layout::Layout;
+use crate::time::Time;
+
+const TWO: &str = r#""versions":[{"name":"v1","upstream":"a","weight":90,"default":true},{"name":"v2","upstream":"b","weight":10}]"#;
+
+/// 2026-12-01T10:00:00Z.
+const TEN: Time = Time::from_millis(1796119200000);
+
+/// A release of two versions with these fields.
+fn with(fields: &str) -> String {
+    with_release(&format!("{STEER},{TWO},{fields}"))
+}
+
+/// A release of two versions that steers so, with these fields.
+fn steered(steer: &str, fields: &str) -> String {
+    with_release(&format!(r#""steer":{steer},{TWO}{fields}"#))
+}
+
+/// v1 with these fields, and v2 with those.
+fn with_both(v1: &str, v2: &str) -> String {
+    with_versions(&format!(
+        r#"{{"name":"v1","upstream":"a","weight":90,"default":true{v1}}},{{"name":"v2","upstream":"b","weight":10{v2}}}"#
+    ))
+}
+
+fn with_cookie(fields: &str) -> String {
+    with(&format!(r#""hashOn":[{{"httpCookie":{{{fields}}}}}]"#))
+}
+
+fn with_steps(steps: &str) -> String {
+    with(&format!(r#""schedule":[{steps}]"#))
+}
+
+/// A step at ten, with these weights and fields.
+fn step(weights: &str, fields: &str) -> String {
+    format!(r#"{{"at":"2026-12-01T10:00:00Z","weights":{{{weights}}}{fields}}}"#)
+}
+
+fn with_rollback(fields: &str) -> String {
+    with(&format!(r#""rollback":{{{fields}}}"#))
+}
+
+fn with_headers(headers: &str) -> String {
+    with_both("", &format!(r#","headers":{headers}"#))
+}
+
+/// Each document has this one problem, at this place of the release.
+fn assert_problem_of_release(rows: &[(String, &str)]) {
+    for (document, problem) in rows {
+        assert_eq!(problems(document), [format!("releases[0].{problem}")], "{document}");
+    }
+}
+
+mod steer {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn is_one_of_four() {
+        for (steer, expected) in [
+            (r#"{"header":"X-V"}"#, Steer::Header("x-v".into())),
+            (r#"{"clusterHeader":"X-C"}"#, Steer::ClusterHeader("x-c".into())),
+            (r#"{"randomValueHeader":"X-R"}"#, Steer::RandomValueHeader("x-r".into())),
+            (r#"{"filterState":"envoy.string"}"#, Steer::FilterState("envoy.string".into())),
+        ] {
+            assert_eq!(compile(&steered(steer, "")).releases[0].steer, expected);
+        }
+    }
+
+    #[test]
+    fn of_no_kind_or_of_two_is_refused() {
+        let one_of = "allowed: one of header, clusterHeader, randomValueHeader, filterState";
+        assert_problem_of_release(&[
+            (steered("{}", ""), &format!("steer: an object of 0 fields is not allowed; {one_of}")),
+            (
+                steered(r#"{"header":"x-a","filterState":"envoy.string"}"#, ""),
+                &format!("steer: an object of 2 fields is not allowed; {one_of}"),
+            ),
+            (steered(r#""x-v""#, ""), r#"steer: "x-v" is not allowed; allowed: an object"#),
+        ]);
+    }
+
+    #[test]
+    fn by_a_header_that_is_none_is_refused() {
+        let own = "is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive";
+        assert_problem_of_release(&[
+            (steered(r#"{"clusterHeader":"Host"}"#, ""), &format!(r#"steer.clusterHeader: "host" {own}"#)),
+            (
+                steered(r#"{"randomValueHeader":"a b"}"#, ""),
+                r#"steer.randomValueHeader: "a b" is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~"#,
+            ),
+            (
+                steered(r#"{"clusterHeader":7}"#, ""),
+                "steer.clusterHeader: 7 is not allowed; allowed: a string, not empty",
+            ),
+            (
+                steered(r#"{"randomValueHeader":"x-r"}"#, r#","hashOn":[{"httpHeaderName":"X-R"}]"#),
+                r#"steer: "x-r" carries something else; allowed: a header that carries nothing else, such as x-gray-version"#,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn by_a_header_that_a_version_edits_is_refused() {
+        for edits in [r#"{"set":{"X-V":"1"}}"#, r#"{"add":{"x-v":"1"}}"#, r#"{"remove":["x-v"]}"#] {
+            assert_problem_of_release(&[(
+                with_headers(&format!(r#"{{"request":{edits}}}"#)),
+                r#"steer: "x-v" is edited by a version's headers, too; allowed: a header of its own"#,
+            )]);
+            compile(&with_headers(&format!(r#"{{"response":{edits}}}"#)));
+        }
+    }
+
+    #[test]
+    fn by_filter_state_knows_one_object_and_trusts_nobody() {
+        assert_problem_of_release(&[
+            (
+                steered(r#"{"filterState":"my.key"}"#, ""),
+                r#"steer.filterState: "my.key" is not allowed; allowed: envoy.string"#,
+            ),
+            (
+                steered(r#"{"filterState":"envoy.string"}"#, r#","trustIncoming":true"#),
+                "trustIncoming: no header carries the version; allowed: false, or steer by a header",
+            ),
+        ]);
+        compile(&steered(r#"{"filterState":"envoy.string"}"#, r#","trustIncoming":false"#));
+    }
+
+    #[test]
+    fn by_a_cluster_that_two_versions_share_trusts_nobody() {
+        let shared = |trust: bool| {
+            with_release(&format!(
+                r#""steer":{{"clusterHeader":"x-c"}},"trustIncoming":{trust},"versions":[
+                {{"name":"v1","upstream":"a","weight":1,"default":true}},{{"name":"v2","upstream":"a","weight":1}}]"#
+            ))
+        };
+        compile(&shared(false));
+        assert_problem_of_release(&[(
+            shared(true),
+            "trustIncoming: two versions have the same cluster, so the header does not tell which is meant; allowed: false, or a cluster for each",
+        )]);
+    }
+}
+
+mod a_random_value_header {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const RANDOM: &str = r#"{"randomValueHeader":"x-r"}"#;
+
+    #[test]
+    fn may_do_without_versions_and_nothing_else_may() {
+        let policy = compile(&with_release(&format!(r#""steer":{RANDOM}"#)));
+        assert!(policy.releases[0].versions.is_empty());
+        for steer in
+            [STEER, r#""steer":{"clusterHeader":"x-c"}"#, r#""steer":{"filterState":"envoy.string"}"#]
+        {
+            assert_problem_of_release(&[(
+                with_release(steer),
+                "versions: missing; allowed: a list of versions",
+            )]);
+        }
+    }
+
+    #[test]
+    fn leaves_the_weights_to_the_route() {
+        let message = "the route's weights decide, which the filter can't change; allowed: steer by header, clusterHeader or filterState";
+        for (key, value) in [
+            ("startsAt", r#""2026-12-01T10:00:00Z""#),
+            ("schedule", &format!("[{}]", step(r#""v1":1,"v2":1"#, ""))),
+            ("rollback", r#"{"failurePercent":5}"#),
+        ] {
+            assert_problem_of_release(&[(
+                steered(RANDOM, &format!(r#","{key}":{value}"#)),
+                &format!("{key}: {message}"),
+            )]);
+        }
+    }
+
+    #[test]
+    fn names_no_version_that_could_be_trusted() {
+        assert_problem_of_release(&[(
+            steered(RANDOM, r#","trustIncoming":true"#),
+            "trustIncoming: a number names no version; allowed: false, or steer by header or clusterHeader",
+        )]);
+    }
+
+    #[test]
+    fn leads_to_no_version_of_weight_0() {
+        let unweighted = |field: &str| {
+            with_release(&format!(
+                r#""steer":{RANDOM},"versions":[{{"name":"v1","upstream":"a","weight":1,"default":true}},
+                {{"name":"v2","upstream":"b","weight":0{field}}}]"#
+            ))
+        };
+        compile(&unweighted(""));
+        for field in [r#","allow":["alice"]"#, r#","match":[{"headers":{"x-tester":{}}}]"#] {
+            assert_problem_of_release(&[(
+                unweighted(field),
+                "versions: no number leads to a version of weight 0, so its match or allow could not work; allowed: a weight above 0, or neither",
+            )]);
+        }
+    }
+
+    #[test]
+    fn tells_no_version_for_the_response_where_there_are_none() {
+        compile(&steered(RANDOM, r#","responseHeader":"x-served""#));
+        assert_problem_of_release(&[(
+            with_release(&format!(r#""steer":{RANDOM},"responseHeader":"x-served""#)),
+            "responseHeader: which version the route picks is not known without versions; allowed: versions as the route has them",
+        )]);
+    }
+}
+
+mod a_cookie {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn issue(fields: &str) -> Option<Issue> {
+        let policy = compile(&with_cookie(&format!(r#""name":"id",{fields}"#)));
+        policy.releases[0].issues()?.issue.clone()
+    }
+
+    #[test]
+    fn with_a_ttl_is_issued_for_all_paths_and_nothing_more() {
+        let plain = Issue {
+            ttl: Duration::from_secs(3_600),
+            path: "/".into(),
+            domain: None,
+            secure: false,
+            http_only: false,
+            same_site: None,
+            partitioned: false,
+        };
+        assert_eq!(issue(r#""ttl":"1h""#), Some(plain));
+    }
+
+    #[test]
+    fn has_the_attributes_that_it_says() {
+        let all = r#""ttl":"0s","path":"/shop","domain":"Example.com","secure":true,"httpOnly":true,"sameSite":"None","partitioned":true"#;
+        let full = Issue {
+            ttl: Duration::ZERO,
+            path: "/shop".into(),
+            domain: Some("example.com".into()),
+            secure: true,
+            http_only: true,
+            same_site: Some("None"),
+            partitioned: true,
+        };
+        assert_eq!(issue(all), Some(full));
+    }
+
+    #[test]
+    fn with_no_ttl_is_not_issued_and_has_no_attributes() {
+        let attributes = [
+            r#""path":"/""#,
+            r#""domain":"a""#,
+            r#""secure":false"#,
+            r#""httpOnly":true"#,
+            r#""sameSite":"Lax""#,
+            r#""partitioned":true"#,
+        ];
+        for attribute in attributes {
+            let key = attribute.split('"').nth(1).unwrap();
+            assert_problem_of_release(&[(
+                with_cookie(&format!(r#""name":"id",{attribute}"#)),
+                &format!("hashOn[0].httpCookie.{key}: only an issued cookie has it; allowed: with ttl"),
+            )]);
+        }
+        assert_eq!(compile(&with_cookie(r#""name":"id""#)).releases[0].issues(), None);
+    }
+
+    #[test]
+    fn lives_up_to_400_days() {
+        assert_compiles(&[with_cookie(r#""name":"id","ttl":"9600h""#)]);
+        for ttl in [r#""9600h1ms""#, r#""-1s""#, r#""1d""#, "3600"] {
+            let found = problems(&with_cookie(&format!(r#""name":"id","ttl":{ttl}"#)));
+            let start = format!(
+                r#"releases[0].hashOn[0].httpCookie.ttl: {ttl} is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0"#
+            );
+            assert!(found.len() == 1 && found[0].starts_with(&start), "{found:?}");
+            assert!(found[0].ends_with("to 34560000s"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn has_a_path_a_domain_and_words_as_browsers_know_them() {
+        let path = "allowed: a path that starts with \"/\", in visible ASCII, with no \"?\" or \"#\"";
+        let rows = [
+            (r#""path":"shop""#, format!(r#"path: "shop" is not allowed; {path}"#)),
+            (r#""path":"/a;b""#, r#"path: "/a;b" is not allowed; allowed: a path with no ";""#.into()),
+            (r#""domain":"""#, r#"domain: "" is not allowed; allowed: a string, not empty"#.into()),
+            (r#""secure":"yes""#, r#"secure: "yes" is not allowed; allowed: true or false"#.into()),
+            (r#""httpOnly":1"#, "httpOnly: 1 is not allowed; allowed: true or false".into()),
+            (
+                r#""sameSite":"lax""#,
+                r#"sameSite: "lax" is not allowed; allowed: Lax, Strict, None; did you mean "Lax"?"#.into(),
+            ),
+        ];
+        let domains = [".example.com", "example.com.", "a;b", "a b", "https://a", "a:80", "exämple.com"];
+        let domains = domains.map(|domain| {
+            let problem =
+                format!(r#"domain: "{domain}" is not allowed; allowed: a domain such as example.com"#);
+            (format!(r#""domain":"{domain}""#), problem)
+        });
+        let rows = rows.map(|(field, problem)| (field.to_owned(), problem));
+        for (field, problem) in rows.iter().chain(&domains) {
+            assert_problem_of_release(&[(
+                with_cookie(&format!(r#""name":"id","ttl":"1h",{field}"#)),
+                &format!("hashOn[0].httpCookie.{problem}"),
+            )]);
+        }
+    }
+
+    #[test]
+    fn that_browsers_would_throw_away_is_refused() {
+        let prefix = "name: browsers take this prefix only with secure; allowed: secure: true";
+        let host = "name: browsers take __Host- only with path / and no domain; allowed: these";
+        for (fields, problem) in [
+            (
+                r#""name":"id","sameSite":"None""#,
+                "sameSite: browsers take None only with secure; allowed: secure: true, Lax, Strict",
+            ),
+            (
+                r#""name":"id","partitioned":true,"secure":false"#,
+                "partitioned: browsers take it only with secure; allowed: secure: true",
+            ),
+            (r#""name":"__Secure-id""#, prefix),
+            (r#""name":"__Host-id""#, prefix),
+            (r#""name":"__Host-id","secure":true,"domain":"a.b""#, host),
+            (r#""name":"__Host-id","secure":true,"path":"/shop""#, host),
+        ] {
+            assert_problem_of_release(&[(
+                with_cookie(&format!(r#"{fields},"ttl":"1h""#)),
+                &format!("hashOn[0].httpCookie.{problem}"),
+            )]);
+        }
+        assert_compiles(&[
+            with_cookie(r#""name":"id","ttl":"1h","secure":true,"sameSite":"None","partitioned":true"#),
+            with_cookie(r#""name":"__Secure-id","ttl":"1h","secure":true,"domain":"a.b","path":"/shop""#),
+            with_cookie(r#""name":"__Host-id","ttl":"1h","secure":true,"path":"/""#),
+            with_cookie(r#""name":"__Host-id""#),
+        ]);
+    }
+
+    #[test]
+    fn with_an_unknown_attribute_is_refused() {
+        assert_problem_of_release(&[
+            (
+                with_cookie(r#""name":"id","ttl":"1h","maxAge":1"#),
+                "hashOn[0].httpCookie.maxAge: unknown field; allowed: name, ttl, path, domain, secure, httpOnly, sameSite, partitioned",
+            ),
+            (with_cookie(r#""ttl":"1h""#), "hashOn[0].httpCookie.name: missing; allowed: a cookie's name"),
+        ]);
+    }
+}
+
+mod times {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn are_in_utc_to_the_millisecond() {
+        let start = |text: &str| compile(&with(&format!(r#""startsAt":"{text}""#))).releases[0].starts_at;
+        assert_eq!(start("2026-12-01T10:00:00Z"), Some(TEN));
+        assert_eq!(start("2026-12-01T10:00:00.5Z"), Some(TEN + Duration::from_millis(500)));
+        assert_eq!(start("1970-01-01T00:00:00Z"), Some(Time::from_millis(0)));
+        assert_eq!(start("9999-12-31T23:59:59Z"), Some(Time::from_millis(253_402_300_799_000)));
+    }
+
+    #[test]
+    fn that_are_none_are_refused_wherever_they_stand() {
+        let allowed = "allowed: a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z";
+        for time in [
+            r#""2026-12-01T10:00:00+01:00""#,
+            r#""2026-12-01T10:00:00""#,
+            r#""2026-12-01 10:00:00Z""#,
+            r#""2026-12-01""#,
+            r#""2026-13-01T10:00:00Z""#,
+            r#""2026-02-29T10:00:00Z""#,
+            r#""2026-12-01T24:00:00Z""#,
+            r#""1969-12-31T23:59:59Z""#,
+            r#""é026-12-01T10:00:00Z""#,
+            r#""now""#,
+            r#""""#,
+            "1796119200",
+            "1796119200.5",
+            "null",
+        ] {
+            let step = format!(r#"{{"at":{time},"weights":{{"v1":1,"v2":1}}}}"#);
+            assert_problem_of_release(&[
+                (
+                    with(&format!(r#""startsAt":{time}"#)),
+                    &format!("startsAt: {time} is not allowed; {allowed}"),
+                ),
+                (with_steps(&step), &format!("schedule[0].at: {time} is not allowed; {allowed}")),
+            ]);
+        }
+    }
+}
+
+mod a_schedule {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn takes_its_steps_at_their_times() {
+        let later = r#"{"at":"2026-12-01T11:00:00Z","over":"2h","weights":{"v2":100,"v1":0}}"#;
+        let policy = compile(&with_steps(&format!("{},{later}", step(r#""v1":70,"v2":30"#, ""))));
+        let shares = |after: u64| policy.releases[0].schedule.at(TEN + Duration::from_secs(after)).shares(2);
+        assert_eq!(policy.releases[0].schedule.at(Time::from_millis(0)), Layout::of(&[90, 10]));
+        assert_eq!([shares(0), shares(3_599)], [[7_000, 3_000]; 2]);
+        assert_eq!(shares(7_200), [3_500, 6_500]);
+        assert_eq!(shares(10_800), [0, 10_000]);
+    }
+
+    #[test]
+    fn needs_a_time_and_weights_for_each_step() {
+        assert_problem_of_release(&[
+            (with(r#""schedule":{}"#), "schedule: an object of 0 fields is not allowed; allowed: a list"),
+            (with_steps("1"), "schedule[0]: 1 is not allowed; allowed: an object"),
+            (
+                with_steps(r#"{"weights":{"v1":1,"v2":1}}"#),
+                "schedule[0].at: missing; allowed: a time such as 2026-12-01T10:00:00Z",
+            ),
+            (
+                with_steps(r#"{"at":"2026-12-01T10:00:00Z"}"#),
+                "schedule[0].weights: missing; allowed: an object such as {v1: 70, v2: 30}",
+            ),
+            (
+                with_steps(&step(r#""v1":1,"v2":1"#, r#","ovr":"1h""#)),
+                r#"schedule[0].ovr: unknown field; did you mean "over"?"#,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn is_for_the_versions_of_its_release() {
+        let stranger = "no version of this release; allowed: the names under versions";
+        assert_problem_of_release(&[
+            (with_steps(&step(r#""v1":1,"v3":1"#, "")), &format!("schedule[0].weights.v3: {stranger}")),
+            (
+                with_steps(&step(r#""v1":1,"v2":1,"v 3":0"#, "")),
+                &format!(r#"schedule[0].weights["v 3"]: {stranger}"#),
+            ),
+            (
+                with_steps(&step(r#""v1":1,"v1":2,"v2":1"#, "")),
+                "schedule[0].weights.v1: given twice; allowed: once",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn must_name_every_version_that_has_weight_until_then() {
+        let missing = |name: &str| {
+            format!(
+                "weights: {name} is missing, which has weight until then; allowed: all versions, with 0 for none"
+            )
+        };
+        let gone = step(r#""v1":100,"v2":0"#, "");
+        let next = |weights: &str| format!(r#"{{"at":"2026-12-02T10:00:00Z","weights":{{{weights}}}}}"#);
+        assert_problem_of_release(&[
+            (with_steps(&step(r#""v1":70"#, "")), &format!("schedule[0].{}", missing("v2"))),
+            (with_steps(&step("", "")), &format!("schedule[0].{}", missing("v1"))),
+            (with_steps(&format!("{gone},{}", next(r#""v2":1"#))), &format!("schedule[1].{}", missing("v1"))),
+        ]);
+        compile(&with_steps(&format!("{gone},{}", next(r#""v1":1"#))));
+    }
+
+    #[test]
+    fn has_weights_as_the_versions_have() {
+        let range = "is not allowed; allowed: a whole number from 0 to 4294967295";
+        assert_problem_of_release(&[
+            (with_steps(&step(r#""v1":-1,"v2":1"#, "")), &format!("schedule[0].weights.v1: -1 {range}")),
+            (with_steps(&step(r#""v1":"7","v2":1"#, "")), &format!(r#"schedule[0].weights.v1: "7" {range}"#)),
+            (with_steps(&step(r#""v1":0.5,"v2":1"#, "")), &format!("schedule[0].weights.v1: 0.5 {range}")),
+            (
+                with_steps(&step(r#""v1":0,"v2":0"#, "")),
+                "schedule[0].weights: the weights are all 0; allowed: at least one above 0",
+            ),
+            (
+                with_steps(&step(r#""v1":99996,"v2":4"#, "")),
+                "schedule[0].weights: weight 4 is less than 0.01 % of all weights; allowed: 0, or at least that share",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn is_in_order_and_its_ramps_do_not_overlap() {
+        let (first, ramp) = (step(r#""v1":70,"v2":30"#, ""), step(r#""v1":70,"v2":30"#, r#","over":"2h""#));
+        let at = |time: &str| format!(r#"{{"at":"{time}","weights":{{"v1":1,"v2":1}}}}"#);
+        let problem =
+            "schedule[1]: before the step above has ended; allowed: in order, each after the last one's ramp";
+        assert_problem_of_release(&[
+            (with_steps(&format!("{first},{}", at("2026-12-01T09:59:59.999Z"))), problem),
+            (with_steps(&format!("{ramp},{}", at("2026-12-01T11:59:59.999Z"))), problem),
+        ]);
+        compile(&with_steps(&format!("{ramp},{}", at("2026-12-01T12:00:00Z"))));
+    }
+
+    #[test]
+    fn does_not_begin_before_the_release_does() {
+        let started =
+            |at: &str| with(&format!(r#""startsAt":"{at}","schedule":[{}]"#, step(r#""v1":1,"v2":1"#, "")));
+        compile(&started("2026-12-01T10:00:00Z"));
+        assert_problem_of_release(&[(
+            started("2026-12-01T10:00:00.001Z"),
+            "schedule[0]: before startsAt, when all have the default version; allowed: startsAt or later",
+        )]);
+    }
+
+    #[test]
+    fn has_ramps_of_up_to_a_year_and_up_to_100_steps() {
+        let over = |over: &str| with_steps(&step(r#""v1":1,"v2":1"#, &format!(r#","over":{over}"#)));
+        assert_compiles(&[over(r#""0s""#), over(r#""8784h""#)]);
+        for bad in [r#""8784h1ms""#, r#""-1s""#, "5"] {
+            let found = problems(&over(bad));
+            let start = format!("releases[0].schedule[0].over: {bad} is not allowed; allowed: a duration");
+            assert!(found.len() == 1 && found[0].starts_with(&start), "{found:?}");
+            assert!(found[0].ends_with("to 31622400s"), "{found:?}");
+        }
+        let steps = |count: u32| {
+            let step =
+                |n: u32| format!(r#"{{"at":"2026-12-01T10:{:02}:00Z","weights":{{"v1":1,"v2":1}}}}"#, n % 60);
+            let hour = |n: u32| step(n).replace("T10", &format!("T{}", 10 + n / 60));
+            (0..count).map(hour).collect::<Vec<_>>().join(",")
+        };
+        compile(&with_steps(&steps(100)));
+        assert_problem_of_release(&[(with_steps(&steps(101)), "schedule: 101 steps; allowed: at most 100")]);
+    }
+
+    #[test]
+    fn is_not_blamed_for_versions_that_could_not_be_read() {
+        let schedule = format!(r#""schedule":[{}]"#, step(r#""v1":70,"v2":30"#, ""));
+        assert_problem_of_release(&[(
+            with_release(&format!(r#"{STEER},"versions":[],{schedule}"#)),
+            "versions: an empty list; allowed: at least one version",
+        )]);
+    }
+}
+
+mod a_rollback {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn has_defaults_for_all_but_what_it_judges_by() {
+        let policy = compile(&with_rollback(r#""failurePercent":5"#));
+        let rollback = policy.releases[0].rollback.as_ref().unwrap();
+        assert_eq!((rollback.failure_percent, rollback.latency), (Some(5), None));
+        assert_eq!((rollback.check_failure_percent, rollback.minimum_requests), (None, 50));
+        assert_eq!(rollback.fail_on, [FailOn::ServerError]);
+        assert_eq!((rollback.window, rollback.over), (Duration::from_secs(60), Duration::ZERO));
+    }
+
+    #[test]
+    fn has_what_it_says() {
+        let policy = compile(&with_rollback(
+            r#""latency":{"percentile":99,"above":"300ms"},"failOn":["reset"],"minimumRequests":9,"window":"1h","over":"24h""#,
+        ));
+        let rollback = policy.releases[0].rollback.as_ref().unwrap();
+        let latency = Latency { percentile: 99, above: Duration::from_millis(300) };
+        assert_eq!((rollback.failure_percent, rollback.latency), (None, Some(latency)));
+        assert_eq!((&rollback.fail_on[..], rollback.minimum_requests), (&[FailOn::Reset][..], 9));
+        assert_eq!(rollback.window, Duration::from_secs(3_600));
+        assert_eq!(rollback.over, Duration::from_secs(86_400));
+    }
+
+    #[test]
+    fn needs_something_to_judge_by() {
+        let nothing =
+            "rollback: nothing to judge by; allowed: at least one of failurePercent, latency, checks";
+        assert_problem_of_release(&[
+            (with_rollback(""), nothing),
+            (with_rollback(r#""failOn":["5xx"],"window":"60s""#), nothing),
+            (
+                with_rollback(r#""latency":{"above":"1s"}"#),
+                "rollback.latency.percentile: missing; allowed: a whole number from 1 to 99",
+            ),
+            (
+                with_rollback(r#""latency":{"percentile":99}"#),
+                r#"rollback.latency.above: missing; allowed: a duration such as "300ms""#,
+            ),
+            (
+                with_rollback(r#""checks":{}"#),
+                "rollback.checks.failurePercent: missing; allowed: a whole number from 1 to 100",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn has_numbers_in_their_ranges() {
+        let percent = "is not allowed; allowed: a whole number from 1 to";
+        let seconds = r#"is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from"#;
+        for (field, problem) in [
+            (r#""failurePercent":0"#, format!("failurePercent: 0 {percent} 100")),
+            (r#""failurePercent":101"#, format!("failurePercent: 101 {percent} 100")),
+            (r#""failurePercent":2.5"#, format!("failurePercent: 2.5 {percent} 100")),
+            (r#""latency":"300ms""#, r#"latency: "300ms" is not allowed; allowed: an object"#.into()),
+            (
+                r#""latency":{"percentile":99.9,"above":"1s"}"#,
+                format!("latency.percentile: 99.9 {percent} 99"),
+            ),
+            (r#""latency":{"percentile":100,"above":"1s"}"#, format!("latency.percentile: 100 {percent} 99")),
+            (
+                r#""latency":{"percentile":99,"above":"0s"}"#,
+                format!(r#"latency.above: "0s" {seconds} 1ms to 3600s"#),
+            ),
+            (
+                r#""latency":{"percentile":99,"above":300}"#,
+                format!("latency.above: 300 {seconds} 1ms to 3600s"),
+            ),
+            (r#""failurePercent":5,"minimumRequests":0"#, format!("minimumRequests: 0 {percent} 1000000")),
+            (r#""failurePercent":5,"window":"999ms""#, format!(r#"window: "999ms" {seconds} 1s to 3600s"#)),
+            (r#""failurePercent":5,"window":"61m""#, format!(r#"window: "61m" {seconds} 1s to 3600s"#)),
+            (
+                r#""failurePercent":5,"failOn":[]"#,
+                "failOn: an empty list, so that nothing would be a failure; allowed: at least one word"
+                    .into(),
+            ),
+            (r#""failurePercent":5,"failOn":["cancelled"]"#, "failOn[0]: not supported yet".into()),
+            (r#""failurePercent":5,"windw":"1s""#, r#"windw: unknown field; did you mean "window"?"#.into()),
+        ] {
+            assert_problem_of_release(&[(with_rollback(field), &format!("rollback.{problem}"))]);
+        }
+        let found = problems(&with_rollback(r#""failurePercent":5,"over":"25h""#));
+        assert!(found.len() == 1 && found[0].starts_with(r#"releases[0].rollback.over: "25h" is not"#));
+    }
+
+    #[test]
+    fn by_checks_needs_them_for_the_upstream_of_each_version() {
+        let checked = |upstreams: &str| {
+            format!(
+                r#"{{"name":"p","upstreams":{{{upstreams}}},"releases":[{{"name":"r",{STEER},{TWO},"rollback":{{"checks":{{"failurePercent":50}}}}}}]}}"#
+            )
+        };
+        let probe = r#""readinessProbe":{"httpGet":{}}"#;
+        let both = format!(r#""a":{{"cluster":"a",{probe}}},"b":{{"cluster":"b",{probe}}}"#);
+        compile(&checked(&both));
+        let message = "has none; allowed: a readinessProbe for the upstream of each version";
+        assert_problem_of_release(&[
+            (
+                checked(&format!(r#""a":{{"cluster":"a",{probe}}},"b":{{"cluster":"b"}}"#)),
+                &format!("rollback: checks: the upstream of v2 {message}"),
+            ),
+            (
+                checked(&format!(r#""a":{{"cluster":"a"}},"b":{{"cluster":"b",{probe}}}"#)),
+                &format!("rollback: checks: the upstream of v1 {message}"),
+            ),
+        ]);
+    }
+}
+
+mod lists_of_keys {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn hold_keys_as_they_are_written() {
+        let policy = compile(&with_both("", r#","allow":["Bob","alice","alice"],"deny":["用户-42"]"#));
+        let version = &policy.releases[0].versions[1];
+        assert!(version.allow.iter().eq(["Bob", "alice"]) && version.deny.iter().eq(["用户-42"]));
+    }
+
+    #[test]
+    fn hold_text_and_at_most_10_000() {
+        let many = |count: u32| {
+            let keys: Vec<_> = (0..count).map(|n| format!(r#""{n}""#)).collect();
+            with_both("", &format!(r#","allow":[{}]"#, keys.join(",")))
+        };
+        compile(&many(10_000));
+        assert_problem_of_release(&[
+            (many(10_001), "versions[1].allow: 10001 keys; allowed: at most 10000"),
+            (
+                with_both("", r#","allow":"alice""#),
+                r#"versions[1].allow: "alice" is not allowed; allowed: a list"#,
+            ),
+            (
+                with_both("", r#","deny":[7]"#),
+                "versions[1].deny[0]: 7 is not allowed; allowed: a string, not empty",
+            ),
+            (
+                with_both("", r#","allow":[""]"#),
+                r#"versions[1].allow[0]: "" is not allowed; allowed: a string, not empty"#,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn do_not_contradict_each_other() {
+        assert_problem_of_release(&[
+            (
+                with_both("", r#","allow":["a","b"],"deny":["b"]"#),
+                r#"versions[1]: both allow and deny have the key "b"; allowed: one of them"#,
+            ),
+            (
+                with_both(r#","allow":["a"]"#, r#","allow":["a"]"#),
+                r#"versions[1]: allow has the key "a", which v1 has, too; allowed: each key in one version's list"#,
+            ),
+            (
+                with_both(r#","deny":["a"]"#, ""),
+                "versions[0]: deny on the default version, which is where the denied go; allowed: on any other version",
+            ),
+        ]);
+        compile(&with_both(r#","allow":["a"]"#, r#","deny":["a"]"#));
+    }
+}
+
+mod header_edits {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn are_those_of_a_virtual_service() {
+        let policy = compile(&with_headers(
+            r#"{"request":{"set":{"X-A":"b"},"add":{"x-c":""},"remove":["X-E"]},"response":{"remove":["Server"]}}"#,
+        ));
+        let version = &policy.releases[0].versions[1];
+        let request = HeaderEdits {
+            set: vec![("x-a".into(), "b".into())],
+            add: vec![("x-c".into(), String::new())],
+            remove: vec!["x-e".into()],
+        };
+        assert_eq!(version.request, request);
+        assert_eq!(version.response, HeaderEdits { remove: vec!["server".into()], ..HeaderEdits::default() });
+        assert_eq!(policy.releases[0].versions[0].request, HeaderEdits::default());
+    }
+
+    #[test]
+    fn that_cannot_be_made_are_refused() {
+        let name = "is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~";
+        let own = "is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive";
+        for (headers, problem) in [
+            ("[]", ": a list of 0 is not allowed; allowed: an object".into()),
+            (r#"{"requests":{}}"#, r#".requests: unknown field; did you mean "request"?"#.into()),
+            (r#"{"request":{"sett":{}}}"#, r#".request.sett: unknown field; did you mean "set"?"#.into()),
+            (
+                r#"{"request":{"set":[]}}"#,
+                ".request.set: a list of 0 is not allowed; allowed: an object".into(),
+            ),
+            (r#"{"request":{"set":{"Host":"a"}}}"#, format!(r#".request.set.Host: "host" {own}"#)),
+            (r#"{"request":{"add":{":path":"/"}}}"#, format!(r#".request.add[":path"]: ":path" {name}"#)),
+            (r#"{"response":{"remove":["TE"]}}"#, format!(r#".response.remove[0]: "te" {own}"#)),
+            (r#"{"response":{"remove":[":status"]}}"#, format!(r#".response.remove[0]: ":status" {name}"#)),
+            (
+                r#"{"response":{"remove":{"a":1}}}"#,
+                ".response.remove: an object of 1 fields is not allowed; allowed: a list".into(),
+            ),
+            (
+                r#"{"response":{"set":{"a":7}}}"#,
+                ".response.set.a: 7 is not allowed; allowed: a string".into(),
+            ),
+            (
+                r#"{"response":{"set":{"a":"b\nc"}}}"#,
+                r#".response.set.a: "b\nc" is not allowed; allowed: a header value: at most 4096 bytes, no control characters"#.into(),
+            ),
+            (
+                r#"{"response":{"add":{"a":"1","A":"2"}}}"#,
+                r#".response.add.A: a second header "a", as case does not count; allowed: one"#.into(),
+            ),
+        ] {
+            assert_problem_of_release(&[(with_headers(headers), &format!("versions[1].headers{problem}"))]);
+        }
+    }
+
+    #[test]
+    fn are_at_most_50_of_one_message() {
+        let remove = |count: u32| {
+            let names: Vec<_> = (0..count).map(|n| format!(r#""x-{n}""#)).collect();
+            with_headers(&format!(r#"{{"request":{{"set":{{"a":"1"}},"remove":[{}]}}}}"#, names.join(",")))
+        };
+        compile(&remove(49));
+        assert_problem_of_release(&[(
+            remove(50),
+            "versions[1].headers.request: 51 headers; allowed: at most 50",
+        )]);
+    }
+}
+
+mod a_release {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn skips_what_it_says_and_never_all() {
+        assert!(!compile(&with(r#""skip":[{"uri":{"prefix":"/static"}}]"#)).releases[0].skip.is_empty());
+        assert_problem_of_release(&[
+            (with(r#""skip":[{}]"#), "skip[0]: would match every request; allowed: at least one condition"),
+            (with(r#""skip":{}"#), "skip: an object of 0 fields is not allowed; allowed: a list"),
+            (
+                with(r#""skip":[{"uri":{}}]"#),
+                "skip[0].uri: an object of 0 fields is not allowed; allowed: one of exact, prefix, regex",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn names_a_header_for_the_response() {
+        let policy = compile(&with(r#""responseHeader":"X-Served""#));
+        assert_eq!(policy.releases[0].response_header.as_deref(), Some("x-served"));
+        assert_problem_of_release(&[
+            (
+                with(r#""responseHeader":"""#),
+                r#"responseHeader: "" is not allowed; allowed: a string, not empty"#,
+            ),
+            (
+                with(r#""responseHeader":true"#),
+                "responseHeader: true is not allowed; allowed: a string, not empty",
+            ),
+            (
+                with(r#""responseHeader":"a b""#),
+                r#"responseHeader: "a b" is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~"#,
+            ),
+            (
+                with(r#""responseHeader":"Connection""#),
+                r#"responseHeader: "connection" is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive"#,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn with_a_slip_in_a_key_gets_the_right_one() {
+        for (slip, key) in [("startAt", "startsAt"), ("shedule", "schedule"), ("rolback", "rollback")] {
+            assert_problem_of_release(&[(
+                with(&format!(r#""{slip}":1"#)),
+                &format!("{slip}: unknown field; did you mean {key:?}?"),
+            )]);
+        }
+    }
+
+    #[test]
+    fn that_changes_by_itself_needs_a_tick() {
+        let tick = |document: String| compile(&document).tick();
+        let quarter = Some(Duration::from_millis(250));
+        assert_eq!(tick(with(r#""startsAt":"2026-12-01T10:00:00Z""#)), quarter);
+        assert_eq!(tick(with_steps(&step(r#""v1":1,"v2":1"#, ""))), quarter);
+        assert_eq!(tick(with_rollback(r#""failurePercent":5"#)), quarter);
+        assert_eq!(tick(with_cookie(r#""name":"id","ttl":"1h""#)), None);
+    }
+
+    #[test]
+    fn with_a_rollback_observes_responses() {
+        assert!(compile(&with_rollback(r#""failurePercent":5"#)).observes_responses());
+        assert!(!compile(&with(r#""startsAt":"2026-12-01T10:00:00Z""#)).observes_responses());
+    }
+
+    #[test]
+    fn has_all_its_problems_told_at_once() {
+        let found = problems(&with_release(
+            r#""steer":{"filterState":"x"},"skip":[{}],"startsAt":1,"responseHeader":"te",
+            "hashOn":[{"httpCookie":{"name":"id","secure":true}}],
+            "versions":[{"name":"v1","upstream":"a","weight":1,"default":true,"deny":[1],"headers":{"request":1}}],
+            "schedule":[{"at":1,"weights":{"v1":-1}},{"weights":{"v9":1}}],"rollback":{"window":"0s"}"#,
+        ));
+        let paths: Vec<_> = found.iter().map(|problem| problem.split(": ").next().unwrap()).collect();
+        let expected = [
+            "steer.filterState",
+            "skip[0]",
+            "startsAt",
+            "responseHeader",
+            "hashOn[0].httpCookie.secure",
+            "versions[0].deny[0]",
+            "versions[0].headers.request",
+            "schedule[0].at",
+            "schedule[0].weights.v1",
+            "schedule[1].at",
+            "schedule[1].weights.v9",
+            "rollback",
+            "rollback.window",
+        ];
+        assert_eq!(paths, expected.map(|path| format!("releases[0].{path}")));
+    }
+}
