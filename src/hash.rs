@@ -3,6 +3,8 @@
 //! XXH64, as its specification defines it: the same on wasm32, x86-64 and Arm, in the filter and in the
 //! tool. A changed constant here would move users between versions, so golden vectors guard it.
 
+use core::hash::{Hash, Hasher};
+
 use twox_hash::XxHash64;
 
 /// How many buckets a release has: one is a share of 0.01 %.
@@ -23,6 +25,27 @@ pub fn key(seed: u64, key: &[u8]) -> u64 {
 pub fn bucket(hash: u64) -> u16 {
     // The remainder is below BUCKETS and so fits; its bias is below 1 in 2^50.
     (hash % u64::from(BUCKETS)) as u16
+}
+
+/// A digest of all of a value, to tell whether it is still the same. It holds for one build of this module.
+pub fn digest(seed: u64, value: &impl Hash) -> u64 {
+    let mut digest = Digest(XxHash64::with_seed(seed));
+    value.hash(&mut digest);
+    digest.finish()
+}
+
+struct Digest(XxHash64);
+
+impl Hasher for Digest {
+    /// One copy of the hash, and not one for each field of a policy, which would be 20 kB of the module.
+    #[inline(never)]
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.finish()
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,13 @@
 //! Probes that pass through: the app's answers as all VMs share them, and the request that fetches one.
 
-use std::hash::{Hash, Hasher};
-
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType};
-use twox_hash::XxHash64;
 
 use super::attribute::{attribute, status};
 use super::check::AGENT;
 use super::store;
 use super::worker::{self, Worker};
+use crate::hash;
 use crate::policy::Policy;
 use crate::policy::probe::{Basis, PassThrough, Probe};
 use crate::probe;
@@ -30,9 +28,9 @@ pub fn seed(policy: &Policy) {
 /// The store's key for the app's answers to a probe. It holds a hash of what they answer, and of what is kept
 /// of them.
 fn key(policy: &Policy, probe: &Probe, rule: &PassThrough, head: bool) -> String {
-    let mut hasher = XxHash64::with_seed(worker::LAYOUT.into());
-    (&probe.path, &rule.headers, &rule.host, head).hash(&mut hasher);
-    format!("graygate/{}/kept/{}/{:016x}", policy.name, probe.name, hasher.finish())
+    let subject = (&probe.path, &rule.headers, &rule.host, head);
+    let subject = hash::digest(worker::LAYOUT.into(), &subject);
+    format!("graygate/{}/kept/{}/{subject:016x}", policy.name, probe.name)
 }
 
 /// A request for a probe that passes through.

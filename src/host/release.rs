@@ -2,12 +2,10 @@
 //! versions since it last shared it.
 
 use std::cell::{Cell, RefCell};
-use std::hash::{Hash, Hasher};
-
-use twox_hash::XxHash64;
 
 use super::worker::LAYOUT;
 use super::{abi, store};
+use crate::hash;
 use crate::policy::Policy;
 use crate::policy::release::Release;
 use crate::policy::upstream::UpstreamId;
@@ -58,7 +56,7 @@ impl Releases {
         let changing = policy.releases.iter().enumerate().filter(|(_, release)| release.changes());
         let slots = changing.map(|(place, release)| {
             let key = format!("graygate/{}/release/{LAYOUT}/{}", policy.name, release.name);
-            let subject = subject(release);
+            let subject = hash::digest(0, release);
             store::seed(&key, &Record::new(release, subject, latest));
             let record = store::get(&key).filter(|record: &Record| record.subject == subject);
             let rolled_back = record.map(|record| record.rolled_back()).unwrap_or_default();
@@ -193,11 +191,4 @@ fn forward(clock: &str, now: Time) -> Time {
         (known.max(now), ahead.then_some(now))
     });
     latest.unwrap_or(now)
-}
-
-/// All that the policy says of the release, as a hash.
-fn subject(release: &Release) -> u64 {
-    let mut hasher = XxHash64::with_seed(0);
-    release.hash(&mut hasher);
-    hasher.finish()
 }

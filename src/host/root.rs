@@ -6,11 +6,11 @@ use std::time::Duration;
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType, Status};
-use twox_hash::XxHash64;
 
 use super::check::{Checks, Finished};
 use super::worker::{self, Worker};
 use super::{fetch, metric, store, stream};
+use crate::hash;
 use crate::policy::check::Call;
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::policy::{Mode, Policy};
@@ -177,7 +177,7 @@ impl RootContext for Root {
 
 /// Whether this VM is the first of the proxy to be given this text, so that it is the one to say so.
 fn is_news(plugin: &str, policy: &Policy, text: &[u8]) -> bool {
-    let hash = XxHash64::oneshot(0, text);
+    let hash = hash::key(0, text);
     let key = format!("graygate/{}/loaded/{plugin}", policy.name);
     let first = store::update(&key, |last: Option<u64>| {
         let news = last != Some(hash);

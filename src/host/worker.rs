@@ -1,11 +1,7 @@
 //! What one VM holds for one policy: its snapshot of the upstreams, and what it saw since it last shared it.
 
 use std::cell::{Cell, RefCell};
-use std::hash::{Hash, Hasher};
 use std::time::{Duration, UNIX_EPOCH};
-
-use proxy_wasm::hostcalls;
-use twox_hash::XxHash64;
 
 use super::abi;
 use super::lifecycle::Shared;
@@ -13,6 +9,7 @@ use super::metric::Counters;
 use super::release::{News, Releases};
 use super::{leader, store};
 use crate::engine::{self, Decision};
+use crate::hash;
 use crate::lease::Holder;
 use crate::lifecycle::Lifecycle;
 use crate::policy::Policy;
@@ -26,6 +23,7 @@ use crate::release::split::Split;
 use crate::request::Request;
 use crate::response::Verdict;
 use crate::time::Time;
+use proxy_wasm::hostcalls;
 
 /// Changes with the shape of what is stored, so that another release of this module starts afresh.
 pub const LAYOUT: u32 = 2;
@@ -414,9 +412,8 @@ fn is_stale_assumption(known: &State, first: &State) -> bool {
 /// The store's key for what is known of an upstream. It holds a hash of what that knowledge is about, so that
 /// a change of anything else, such as weights or thresholds, loses nothing.
 fn key(policy: &Policy, upstream: &Upstream) -> String {
-    let mut hasher = XxHash64::with_seed(LAYOUT.into());
-    upstream.subject().hash(&mut hasher);
-    format!("graygate/{}/upstream/{}/{:016x}", policy.name, upstream.name, hasher.finish())
+    let subject = hash::digest(LAYOUT.into(), &upstream.subject());
+    format!("graygate/{}/upstream/{}/{subject:016x}", policy.name, upstream.name)
 }
 
 /// The proxy's wall clock. It always has one; without it, time would stand still.
