@@ -49,7 +49,7 @@ pub struct Policy {
 }
 
 /// Whether decisions take effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// They do.
     Enforce,

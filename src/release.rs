@@ -7,7 +7,8 @@
 //! 2. **match**: the first version, in the document's order, whose own `match` the request meets, whatever
 //!    its weight;
 //! 3. **allowed**: the version that has the request's key on its list, whatever its weight;
-//! 4. **existing-session**: the default version, for a key that was issued before the release started;
+//! 4. **existing-session**: the default version, for a key that was issued before the release started, until it
+//!    has ended;
 //! 5. **sticky**: the version that holds the bucket of the key; or the default one where that version's list says
 //!    that the key is **denied**;
 //! 6. **rotation**: with no key, each worker deals the versions out in turn, exactly by weight. Where the release
@@ -177,8 +178,8 @@ fn place(release: &Release, split: &Split, key: &Key, value: &[u8], hash: u64) -
     if let Some(place) = release.versions.iter().position(|version| listed(&version.allow)) {
         return (place, Reason::Allowed);
     }
-    let issued = Some(value).filter(|_| matches!(key, Key::Cookie(_))).and_then(cookie::issued);
-    if release.starts_at.zip(issued).is_some_and(|(start, issued)| issued < start) {
+    let cookie = Some(value).filter(|_| matches!(key, Key::Cookie(_)) && split.under_way());
+    if release.starts_at.zip(cookie.and_then(cookie::issued)).is_some_and(|(start, issued)| issued < start) {
         return (release.default, Reason::ExistingSession);
     }
     let place = holder(release, split, hash).unwrap_or(release.default);
@@ -201,7 +202,9 @@ fn by_turn<'p>(release: &'p Release, split: &mut Split, now: impl Fn() -> Time) 
     let number = number::of(&release.versions, version, turn).unwrap_or(turn);
     let mut choice = Choice { version, reason: Reason::Rotation, key: None, number, issued: None };
     if let Some(cookie) = release.issues().filter(|_| split.under_way()) {
-        let (key, hash) = new_key(release, split, version, now());
+        // By the time that divides, so that who comes between a start and the tick that follows it is of before.
+        let time = if release.starts_at.is_some() { split.time() } else { now() };
+        let (key, hash) = new_key(release, split, version, time);
         choice.number = hash;
         choice.issued = Some(Issued { cookie, key });
     }
@@ -215,13 +218,13 @@ const TRIES: usize = 20 * hash::BUCKETS as usize;
 /// A key that nobody has yet, with its hash: one that the version holds, so that users who come with no key are
 /// divided as exactly as requests are.
 fn new_key(release: &Release, split: &mut Split, version: usize, now: Time) -> (String, u64) {
+    let mut key = cookie::NewKey::at(now);
     let mut tries = 0;
     loop {
-        let key = cookie::key(now, split.id());
-        let hash = hash::key(release.seed, key.as_bytes());
+        let hash = hash::key(release.seed, key.with_id(split.id()));
         tries += 1;
         if tries == TRIES || holder(release, split, hash).is_none_or(|holder| holder == version) {
-            return (key, hash);
+            return (key.text(), hash);
         }
     }
 }

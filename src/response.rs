@@ -62,7 +62,8 @@ fn origin(details: &[u8]) -> Origin {
     if details == b"via_upstream" {
         return Origin::Upstream;
     }
-    if starts("no_healthy_upstream") {
+    // The cluster has no host, or is not there: a request for it can't be served either way.
+    if starts("no_healthy_upstream") || starts("cluster_not_found") {
         return Origin::NoConnection;
     }
     if starts("upstream_reset_before_response_started") {

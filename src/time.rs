@@ -1,7 +1,9 @@
 //! A point in time, as the host reports it. The core never asks for one itself.
 
+use core::fmt;
 use core::ops::Add;
 use core::time::Duration;
+use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,16 @@ impl Time {
     /// clock one after another, so what one has just set may lie ahead of what another read before.
     pub fn is_due(self, set: Time, deadline: Time) -> bool {
         deadline <= self || set > self + APART
+    }
+}
+
+impl fmt::Display for Time {
+    /// In RFC 3339 and in UTC, to the millisecond.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match UNIX_EPOCH.checked_add(self.since_epoch()) {
+            Some(time) => humantime::format_rfc3339_millis(time).fmt(f),
+            None => f.write_str("a time beyond all calendars"),
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use graygate::engine;
+use graygate::action::Action;
+use graygate::engine::{self, Assignment};
 use graygate::lifecycle::Lifecycle;
 use graygate::policy::Policy;
 use graygate::policy::release::Release;
@@ -16,8 +18,9 @@ use graygate::readiness::streak::Streak;
 use graygate::readiness::{self, Knowledge, Outcome, Permit, Phase, Readiness, Standing, State, Transition};
 use graygate::release::layout::Layout;
 use graygate::release::rotation::Rotation;
+use graygate::release::schedule::{Change, Schedule};
 use graygate::release::split::Split;
-use graygate::release::{self, Reason};
+use graygate::release::{self, Reason, cookie};
 use graygate::request::{Headers, Request};
 use graygate::response::Verdict;
 use graygate::time::Time;
@@ -156,7 +159,7 @@ mod documents {
     }
 
     /// No upstream is ready, and no permit to be had.
-    struct Nothing;
+    pub struct Nothing;
 
     impl Readiness for Nothing {
         fn standing(&self, upstream: UpstreamId) -> Standing {
@@ -185,8 +188,10 @@ mod documents {
     fn read(text: &[u8]) -> Result<(), TestCaseError> {
         let problems = match Policy::from_json(text) {
             Ok(policy) => {
-                let splits =
-                    policy.releases.iter().map(|release| Split::new(release, Time::default(), &[], 7));
+                let splits = policy
+                    .releases
+                    .iter()
+                    .map(|release| Split::new(release, Time::default(), Time::default(), &[], 7));
                 let mut splits: Vec<_> = splits.collect();
                 for _ in 0..3 {
                     engine::decide(&policy, &Visit, &mut Nothing, &mut splits);
@@ -248,6 +253,9 @@ mod documents {
 }
 
 mod releases {
+    use proptest::collection::SizeRange;
+
+    use super::documents::Nothing;
     use super::*;
 
     struct User(Vec<u8>);
@@ -270,7 +278,7 @@ mod releases {
     /// The version of a user, whichever turn it is.
     fn version(release: &Release, key: &[u8]) -> usize {
         let user = User(key.to_vec());
-        let mut split = Split::new(release, Time::default(), &[], 0);
+        let mut split = Split::new(release, Time::default(), Time::default(), &[], 0);
         let choice = release::choose(release, &mut Headers::new(&user), &mut split, &[], Time::default);
         assert_eq!(choice.reason, Reason::Sticky);
         choice.version
@@ -300,6 +308,76 @@ mod releases {
 
     fn small_weights() -> impl Strategy<Value = Vec<u32>> {
         vec(0..=60u32, 1..6).prop_filter("no weight at all", |weights| total(weights) > 0)
+    }
+
+    /// Who holds each bucket.
+    fn holders(layout: &Layout) -> Vec<usize> {
+        layout.ranges().flat_map(|(range, version)| range.map(move |_| version)).collect()
+    }
+
+    /// The moves between two layouts: from whom to whom, bucket by bucket.
+    fn moves(before: &Layout, after: &Layout) -> Vec<(usize, usize)> {
+        holders(before).into_iter().zip(holders(after)).filter(|(from, to)| from != to).collect()
+    }
+
+    /// How many buckets must move for the shares to change so.
+    fn must_move(before: &Layout, after: &Layout, versions: usize) -> usize {
+        let (had, has) = (before.shares(versions), after.shares(versions));
+        had.iter().zip(has).map(|(had, has)| had.abs_diff(has) as usize).sum::<usize>() / 2
+    }
+
+    /// The step to these weights, with all that must be true of any.
+    fn stepped(before: &Layout, weights: &[u32]) -> Result<Layout, TestCaseError> {
+        let after = before.stepped(weights);
+        prop_assert_eq!(after.shares(weights.len()), Layout::of(weights).shares(weights.len()));
+        let moves = moves(before, &after);
+        prop_assert_eq!(moves.len(), must_move(before, &after, weights.len()));
+        let (lose, gain): (BTreeSet<_>, BTreeSet<_>) = moves.into_iter().unzip();
+        prop_assert!(lose.is_disjoint(&gain), "{lose:?} {gain:?}");
+        Ok(after)
+    }
+
+    /// Weights for so many versions.
+    fn weights_of(versions: usize) -> impl Strategy<Value = Vec<u32>> {
+        let weight = prop_oneof![2 => Just(0), 5 => 1..=100u32, 1 => any::<u32>()];
+        vec(weight, versions).prop_filter("no weight at all", |weights| total(weights) > 0)
+    }
+
+    /// Weights that follow each other, for the same versions.
+    fn successive(count: impl Into<SizeRange> + Clone) -> impl Strategy<Value = Vec<Vec<u32>>> {
+        (1..8usize).prop_flat_map(move |versions| vec(weights_of(versions), count.clone()))
+    }
+
+    /// Weights, of which a part moves from one version to another.
+    fn shift_of_weight() -> impl Strategy<Value = (Vec<u32>, Vec<u32>, usize)> {
+        let parts = (2..8usize).prop_flat_map(weights_of);
+        (parts, any::<(Index, Index, Index)>()).prop_filter_map(
+            "nothing to move",
+            |(before, (from, to, part))| {
+                let (from, to) = (from.index(before.len()), to.index(before.len()));
+                let most = before[from].min(u32::MAX - before[to]);
+                let part = part.index(most as usize + 1) as u32;
+                let mut after = before.clone();
+                after[from] -= part;
+                after[to] += part;
+                (part > 0 && from != to).then_some((before, after, from.abs_diff(to)))
+            },
+        )
+    }
+
+    /// Changes in order, each some time after the end of the one before.
+    fn changes(versions: usize) -> impl Strategy<Value = Vec<Change>> {
+        let over = prop_oneof![Just(0), 1..100_000u64];
+        vec((0..50_000u64, over, weights_of(versions)), 0..4).prop_map(|changes| {
+            let mut end = Time::from_millis(0);
+            let change = |(wait, over, weights)| {
+                let at = end + Duration::from_millis(wait);
+                let over = Duration::from_millis(over);
+                end = at + over;
+                Change { at, over, weights }
+            };
+            changes.into_iter().map(change).collect()
+        })
     }
 
     proptest! {
@@ -352,19 +430,229 @@ mod releases {
         }
 
         #[test]
-        fn rotate_exactly_by_weight_from_any_phase(weights in small_weights(), random in any::<u64>()) {
-            let mut rotation = Rotation::new(&weights, random);
-            let total = total(&weights) as i64;
-            let mut counts = vec![0i64; weights.len()];
-            for turn in 1..=total {
-                counts[rotation.next(&weights).unwrap()] += 1;
-                for (count, weight) in counts.iter().zip(&weights) {
-                    let off = (count * total - turn * i64::from(*weight)).abs();
-                    prop_assert!(off <= weights.len() as i64 * total, "turn {turn}: {counts:?}");
-                    prop_assert!(*weight > 0 || *count == 0);
+        fn rotate_exactly_by_weight_in_each_round(weights in small_weights(), random in any::<u64>()) {
+            let mut rotation = Rotation::new(random);
+            for _ in 0..3 {
+                let mut counts = vec![0; weights.len()];
+                for _ in 0..total(&weights) {
+                    counts[rotation.next(&weights).unwrap()] += 1;
+                }
+                prop_assert_eq!(&counts, &weights);
+            }
+        }
+
+        #[test]
+        fn move_in_a_step_what_must_move_and_no_version_both_ways(weights in successive(2)) {
+            stepped(&Layout::of(&weights[0]), &weights[1])?;
+        }
+
+        #[test]
+        fn move_so_along_any_steps_whichever_versions_come_and_go(weights in successive(2..10)) {
+            let mut layout = Layout::of(&weights[0]);
+            for weights in &weights {
+                layout = stepped(&layout, weights)?;
+            }
+            for (version, weight) in weights.last().unwrap().iter().enumerate() {
+                prop_assert!(*weight > 0 || !holders(&layout).contains(&version));
+            }
+        }
+
+        #[test]
+        fn of_two_versions_move_in_place_what_must_move(before in weights_of(2), after in weights_of(2)) {
+            let (before, after) = (Layout::of(&before), Layout::of(&after));
+            prop_assert_eq!(moves(&before, &after).len(), must_move(&before, &after, 2));
+            prop_assert_eq!(before.stepped(&after.shares(2)), after);
+        }
+
+        #[test]
+        fn change_nothing_for_a_version_of_weight_0(weights in (1..8usize).prop_flat_map(weights_of), place in any::<Index>()) {
+            let (mut more, place) = (weights.clone(), place.index(weights.len() + 1));
+            more.insert(place, 0);
+            let (layout, more) = (Layout::of(&weights), Layout::of(&more));
+            let renamed = |version: &usize| version - usize::from(*version > place);
+            prop_assert_eq!(holders(&layout), holders(&more).iter().map(renamed).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn move_in_place_at_most_the_distance_times_what_must((before, after, distance) in shift_of_weight()) {
+            let versions = before.len();
+            let (before, after) = (Layout::of(&before), Layout::of(&after));
+            let (moved, must) = (moves(&before, &after).len(), must_move(&before, &after, versions));
+            prop_assert!(moved >= must && moved <= must * distance, "{moved} of {must}");
+        }
+
+        #[test]
+        fn never_move_a_user_twice_along_a_ramp(weights in successive(2), whole in 1..1_000u64, mut parts in vec(0..1_000u64, 1..6)) {
+            let before = Layout::of(&weights[0]);
+            let shifts = before.shifts(&weights[1]);
+            let end = holders(&before.stepped(&weights[1]));
+            let (first, mut last) = (holders(&before), holders(&before));
+            parts.retain(|part| *part <= whole);
+            parts.sort_unstable();
+            for done in parts.into_iter().chain([whole]) {
+                let now = holders(&before.shifted(&shifts, done, whole));
+                let may = |bucket: usize| match last[bucket] == first[bucket] {
+                    true => now[bucket] == first[bucket] || now[bucket] == end[bucket],
+                    false => now[bucket] == last[bucket],
+                };
+                prop_assert!((0..now.len()).all(may));
+                prop_assert!(done < whole || now == end);
+                last = now;
+            }
+        }
+
+        /// As long as the rise is not less than a bucket, by which any share may be off.
+        #[test]
+        fn take_nothing_from_a_version_whose_share_rises_in_a_step(
+            weights in small_weights(), version in any::<Index>(), raise in 1..=100u32,
+        ) {
+            let mut raised = weights.clone();
+            let version = version.index(weights.len());
+            raised[version] += raise;
+            let layout = Layout::of(&weights);
+            let moves = moves(&layout, &layout.stepped(&raised));
+            prop_assert!(moves.iter().all(|(from, _)| *from != version));
+        }
+
+        #[test]
+        fn follow_the_straight_line_of_a_schedule_at_any_time(
+            (first, changes) in (1..6usize).prop_flat_map(|versions| (weights_of(versions), changes(versions))),
+            times in vec(0..400_000u64, 1..20),
+        ) {
+            let schedule = Schedule::new(&first, 0, None, changes.clone());
+            prop_assert_eq!(&schedule, &Schedule::new(&first, 0, None, changes.clone()));
+            for time in times.into_iter().map(Time::from_millis) {
+                let begun = changes.iter().filter(|change| change.at <= time).count();
+                let (done, under_way) = changes.split_at(begun.saturating_sub(1));
+                let before = done.last().map_or(&first, |change| &change.weights);
+                let (now, part) = match under_way.first().filter(|change| change.at <= time) {
+                    Some(change) => (&change.weights, match change.over {
+                        Duration::ZERO => 1.0,
+                        over => (time.since(change.at).as_secs_f64() / over.as_secs_f64()).min(1.0),
+                    }),
+                    None => (before, 1.0),
+                };
+                let [before, now] = [before, now].map(|weights| Layout::of(weights).shares(first.len()));
+                let shares = schedule.at(time).shares(first.len());
+                for (share, (before, now)) in shares.iter().zip(before.iter().zip(&now)) {
+                    let line = f64::from(*before) * (1.0 - part) + f64::from(*now) * part;
+                    prop_assert!((f64::from(*share) - line).abs() <= 0.5 * (first.len() - 1) as f64 + 1e-6);
+                }
+                prop_assert_eq!(shares.iter().sum::<u32>(), 10_000);
+                prop_assert_eq!(schedule.begun(time), begun);
+                prop_assert!(schedule.goes_on(time) || schedule.at(time) == schedule.at(Time::from_millis(u64::MAX)));
+            }
+        }
+
+        #[test]
+        fn give_back_from_one_version_to_its_heir_alone(
+            weights in successive(2), version in any::<Index>(), heir in any::<Index>(), whole in 0..1_000u64, parts in vec(0..1_100u64, 2),
+        ) {
+            let versions = weights[0].len();
+            let (version, heir) = (version.index(versions), heir.index(versions));
+            let layout = Layout::of(&weights[0]).stepped(&weights[1]);
+            let (less, more) = (parts[0].min(parts[1]), parts[0].max(parts[1]));
+            let [less, more, all] = [less, more, whole].map(|done| layout.given_back(version, heir, done, whole));
+            for after in [&less, &more, &all] {
+                prop_assert!(moves(&layout, after).iter().all(|moved| *moved == (version, heir)));
+            }
+            prop_assert!(moves(&less, &more).iter().all(|moved| *moved == (version, heir)));
+            prop_assert!(version == heir || !holders(&all).contains(&version));
+        }
+    }
+
+    /// A request that has these headers and this path.
+    #[derive(Clone, Debug)]
+    struct Any(Vec<(&'static str, Vec<u8>)>);
+
+    impl Request for Any {
+        fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+            self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| Cow::Borrowed(value.as_slice()))
+        }
+    }
+
+    fn any_request() -> impl Strategy<Value = Any> {
+        let name = select(vec![":path", "cookie", "x-user", "x-v", "x-c", "x-r", "x-tester"]);
+        let text = select(vec![
+            "id=",
+            "692d6720-0000000000009f86",
+            "; ",
+            "other=",
+            "/api",
+            "?uid=",
+            "v1",
+            "v2",
+            "\"",
+            ",",
+        ]);
+        let part =
+            prop_oneof![3 => text.prop_map(|text| text.as_bytes().to_vec()), 1 => vec(any::<u8>(), 0..30)];
+        let value = vec(part, 0..6).prop_map(|parts| parts.concat());
+        vec((name, value), 0..8).prop_map(Any)
+    }
+
+    /// Releases that issue cookies, for each way to steer one.
+    fn issuing(weights: &[u32], trusts: bool) -> Policy {
+        let version = |(place, weight): (usize, &u32)| serde_json::json!({"name": format!("v{place}"), "upstream": format!("u{place}"), "weight": weight, "default": place == 0});
+        let versions: Vec<_> = weights.iter().enumerate().map(version).collect();
+        let cluster = |place| (format!("u{place}"), serde_json::json!({"cluster": format!("u{place}")}));
+        let upstreams: serde_json::Map<_, _> = (0..weights.len()).map(cluster).collect();
+        let steers = [
+            ("header", "x-v"),
+            ("clusterHeader", "x-c"),
+            ("randomValueHeader", "x-r"),
+            ("filterState", "envoy.string"),
+        ];
+        let release = |(place, (way, value)): (usize, (&str, &str))| {
+            let cookie =
+                serde_json::json!({"name": if place % 2 == 0 { "id" } else { "other" }, "ttl": "1h"});
+            let trusts = trusts && way.ends_with("eader") && way != "randomValueHeader";
+            serde_json::json!({"name": format!("r{place}"), "steer": {way: value}, "trustIncoming": trusts,
+                "hashOn": [{"httpHeaderName": "x-user"}, {"httpQueryParameterName": "uid"}, {"httpCookie": cookie}], "versions": versions})
+        };
+        let releases: Vec<_> = steers.into_iter().enumerate().map(release).collect();
+        let document = serde_json::json!({"name": "p", "upstreams": upstreams, "releases": releases});
+        Policy::from_json(document.to_string().as_bytes()).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn deal_exactly_over_a_round_at_any_worker(weights in weights_of(4), random in any::<u64>()) {
+            prop_assume!(fit(&weights));
+            let release = release(&weights);
+            let mut split = Split::new(&release, Time::default(), Time::default(), &[], random);
+            let mut counts = vec![0; weights.len()];
+            for _ in 0..10_000 {
+                counts[split.turn().unwrap()] += 1;
+            }
+            prop_assert_eq!(&counts, split.shares());
+            prop_assert_eq!(split.layout(), &Layout::of(&weights));
+        }
+
+        #[test]
+        fn that_issue_cookies_take_any_request(
+            weights in vec(20..=60u32, 1..5), trusts in any::<bool>(), random in any::<u64>(), requests in vec(any_request(), 1..30),
+        ) {
+            let policy = issuing(&weights, trusts);
+            let split = |release| Split::new(release, Time::default(), Time::default(), &[], random);
+            let mut splits: Vec<_> = policy.releases.iter().map(split).collect();
+            for request in requests {
+                let decision = engine::decide(&policy, &request, &mut Nothing, &mut splits);
+                let Action::Forward(passage) = decision.action else {
+                    return Err(TestCaseError::fail("answered"));
+                };
+                let cookies = passage.response.iter().filter(|edit| edit.header == "set-cookie").count();
+                prop_assert!(cookies <= 2, "{passage:?}");
+                prop_assert_eq!(decision.assignments.len(), policy.releases.len());
+                for Assignment { choice, .. } in &decision.assignments {
+                    let issued = choice.issued.as_ref().map(|issued| issued.key.as_bytes());
+                    prop_assert!(issued.is_none_or(|key| cookie::issued(key).is_some()));
+                    prop_assert!(choice.issued.is_none() || choice.reason == Reason::Rotation);
+                    prop_assert_eq!(choice.key.is_some(), choice.reason == Reason::Sticky);
                 }
             }
-            prop_assert_eq!(counts, weights.iter().map(|weight| i64::from(*weight)).collect::<Vec<_>>());
         }
     }
 }

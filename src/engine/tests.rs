@@ -3,7 +3,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::action::Change;
+use crate::action::{Change, Edit};
 use crate::hash;
 use crate::lifecycle::Lifecycle;
 use crate::readiness::check::CheckFailure;
@@ -160,7 +160,10 @@ impl Bench {
         let lifecycle = Lifecycle { started: true, draining: false };
         let (standings, permits) = (vec![Standing::Ready; count], vec![0; count]);
         let known = Known { standings, permits, lifecycle, now: Time::default(), mint: Mint::new() };
-        let splits = policy.releases.iter().map(|release| Split::new(release, Time::default(), &[], 0));
+        let splits = policy
+            .releases
+            .iter()
+            .map(|release| Split::new(release, Time::default(), Time::default(), &[], 0));
         Bench { splits: splits.collect(), policy, known }
     }
 
@@ -185,7 +188,7 @@ impl Bench {
     fn at(mut self, second: u64) -> Self {
         self.known.now = Time::from_millis(second * 1_000);
         for (release, split) in self.policy.releases.iter().zip(&mut self.splits) {
-            split.update(release, self.known.now, &[]);
+            split.update(release, self.known.now, self.known.now, &[]);
         }
         self
     }

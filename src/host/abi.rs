@@ -66,7 +66,7 @@ pub fn set_filter_state(object: &str, value: &str) {
         message.extend([tag, size]);
         message.extend(text.as_bytes());
     }
-    // Neither can fail: the policy has been read with the names that the proxy knows.
+    // Neither can fail: the names are those that the proxy of this ABI knows.
     let _ = hostcalls::call_foreign_function("set_envoy_filter_state", Some(&message));
     let _ = hostcalls::call_foreign_function("clear_route_cache", None);
 }

@@ -14,7 +14,7 @@ use proxy_wasm::types::MetricType;
 use crate::engine::Assignment;
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
-use crate::readiness::{self, Transition};
+use crate::readiness::Transition;
 use crate::release;
 use crate::release::rollback::{Cause as Fault, Finding};
 use crate::reply::{Asked, Cause};
@@ -65,6 +65,9 @@ enum Count {
         version: usize,
         cause: Fault,
     },
+    Schedule {
+        release: usize,
+    },
     /// A gauge: what is, not how often.
     Share {
         release: usize,
@@ -79,16 +82,26 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Defines what is sure to be counted, so that it shows as 0 before it first happens.
+    /// Defines what may well be counted, so that it shows as 0 before it first happens: who watches for a rise
+    /// would not see one from nothing.
     pub fn define(&self, policy: &Policy) {
-        for (release, version) in policy
-            .releases
-            .iter()
-            .enumerate()
-            .flat_map(|(place, release)| (0..release.versions.len()).map(move |version| (place, version)))
-        {
-            for reason in release::Reason::ALL {
-                self.add(policy, Count::Assignment { release, version, reason }, 0);
+        for (release, of) in policy.releases.iter().enumerate() {
+            if of.schedule.changes() {
+                self.add(policy, Count::Schedule { release }, 0);
+            }
+            for version in 0..of.versions.len() {
+                for reason in release::Reason::ALL {
+                    self.add(policy, Count::Assignment { release, version, reason }, 0);
+                }
+                let Some(rollback) = &of.rollback else {
+                    continue;
+                };
+                for result in ["success", "slow", "failure"] {
+                    self.add(policy, Count::Response { release, version, result }, 0);
+                }
+                for cause in Fault::ALL.into_iter().filter(|cause| cause.is_judged(rollback)) {
+                    self.add(policy, Count::Rollback { release, version, cause }, 0);
+                }
             }
         }
         for (place, probe) in policy.probes.endpoints.iter().enumerate() {
@@ -116,11 +129,7 @@ impl Counters {
     /// Counts a transition.
     pub fn changed(&self, policy: &Policy, upstream: UpstreamId, transition: Transition) {
         let Transition { from, to, reason } = transition;
-        self.add(
-            policy,
-            Count::Transition { upstream, from, to, reason: readiness::Reason::code(reason) },
-            1,
-        );
+        self.add(policy, Count::Transition { upstream, from, to, reason: reason.code() }, 1);
     }
 
     /// Counts that the proxy is now `started`, `draining`, or `not-draining`.
@@ -136,6 +145,11 @@ impl Counters {
     /// Counts a response of a version that a rollback may follow for: `success`, `failure` or `slow`.
     pub fn responded(&self, policy: &Policy, release: usize, version: usize, result: &'static str) {
         self.add(policy, Count::Response { release, version, result }, 1);
+    }
+
+    /// Counts a change that a release's schedule makes.
+    pub fn begun(&self, policy: &Policy, release: usize) {
+        self.add(policy, Count::Schedule { release }, 1);
     }
 
     /// Counts a rollback.
@@ -216,6 +230,10 @@ impl Count {
             }
             Count::Rollback { release, version, cause } => {
                 ("rollbacks_total", [&of(release, version)[..], &[("reason", cause.code())]].concat())
+            }
+            Count::Schedule { release } => {
+                let [name, _] = of(release, 0);
+                ("schedule_steps_total", vec![name])
             }
             Count::Share { release, version } => ("version_share", of(release, version).to_vec()),
             Count::Probe { asked, code, result } => {

@@ -9,7 +9,7 @@ use crate::hash;
 use crate::policy::Policy;
 use crate::policy::release::Release;
 use crate::policy::upstream::UpstreamId;
-use crate::release::rollback::{Finding, Record, Tally};
+use crate::release::rollback::{Book, Finding, Record, Tally};
 use crate::release::split::Split;
 use crate::time::Time;
 
@@ -17,8 +17,12 @@ use crate::time::Time;
 pub struct Releases {
     splits: RefCell<Vec<Split>>,
     slots: RefCell<Vec<Slot>>,
-    /// The latest time that a VM of this proxy has seen.
+    /// When this VM was given the policy.
+    configured: Time,
+    /// The latest time that it has seen.
     latest: Cell<Time>,
+    /// The store's keys: for the book of the policy's name, and for the latest time that any VM has seen.
+    book: String,
     clock: String,
 }
 
@@ -26,8 +30,7 @@ pub struct Releases {
 struct Slot {
     /// Its place in the policy.
     release: usize,
-    key: String,
-    /// What the policy says of it, as a hash.
+    /// What the policy says of it, as a digest.
     subject: u64,
     seen: Vec<Tally>,
     /// Since when each version is rolled back.
@@ -36,46 +39,46 @@ struct Slot {
 
 /// What is to be made known of a release, by this VM and no other.
 pub enum News {
-    /// Its schedule has come to this step, counted from 1.
-    Step(u64),
+    /// So many changes of its schedule have begun.
+    Begun(u64),
     /// A version is rolled back.
     RolledBack(Finding),
 }
 
-/// By how much time must have gone on to be shared again, in milliseconds.
-const GRAIN: u64 = 500;
-
 impl Releases {
     /// As they are at `now`, with what the other VMs know already.
     pub fn new(policy: &Policy, now: Time) -> Self {
-        let clock = format!("graygate/{}/clock", policy.name);
+        let key = |what: &str| format!("graygate/{}/{what}/{LAYOUT}", policy.name);
+        let (book, clock) = (key("releases"), key("clock"));
+        store::seed(&book, &Book::default());
         let latest = match policy.releases.iter().any(Release::changes) {
             true => forward(&clock, now),
             false => now,
         };
+        let mut known: Book = store::get(&book).unwrap_or_default();
         let changing = policy.releases.iter().enumerate().filter(|(_, release)| release.changes());
         let slots = changing.map(|(place, release)| {
-            let key = format!("graygate/{}/release/{LAYOUT}/{}", policy.name, release.name);
-            let subject = hash::digest(0, release);
-            store::seed(&key, &Record::new(release, subject, latest));
-            let record = store::get(&key).filter(|record: &Record| record.subject == subject);
+            // What is only tried out, in shadow, is not to be found true when it is meant.
+            let subject = hash::digest(0, &(release, policy.mode));
+            let record = known.record(&release.name, subject);
             let rolled_back = record.map(|record| record.rolled_back()).unwrap_or_default();
-            Slot {
-                release: place,
-                key,
-                subject,
-                seen: vec![Tally::default(); release.versions.len()],
-                rolled_back,
-            }
+            let seen = vec![Tally::default(); release.versions.len()];
+            Slot { release: place, subject, seen, rolled_back }
         });
         let slots: Vec<Slot> = slots.collect();
         let splits = policy.releases.iter().enumerate().map(|(place, release)| {
             let slot = slots.iter().find(|slot| slot.release == place);
             let rolled_back = slot.map_or(&[][..], |slot| &slot.rolled_back);
-            Split::new(release, latest, rolled_back, abi::random())
+            Split::new(release, latest, now, rolled_back, abi::random())
         });
-        let splits = RefCell::new(splits.collect());
-        Releases { splits, slots: RefCell::new(slots), latest: Cell::new(latest), clock }
+        Releases {
+            splits: RefCell::new(splits.collect()),
+            slots: RefCell::new(slots),
+            configured: now,
+            latest: Cell::new(latest),
+            book,
+            clock,
+        }
     }
 
     /// How each release divides its requests right now.
@@ -100,9 +103,8 @@ impl Releases {
             release.rollback.as_ref().is_some_and(|rollback| rollback.check_failure_percent.is_some())
         };
         for (place, release) in policy.releases.iter().enumerate().filter(|(_, release)| judged(release)) {
-            for (version, _) in
-                release.versions.iter().enumerate().filter(|(_, version)| version.upstream == id)
-            {
+            let served = release.versions.iter().enumerate().filter(|(_, version)| version.upstream == id);
+            for (version, _) in served {
                 self.note(place, version, |tally| {
                     tally.checks += 1;
                     tally.failed_checks += u64::from(!passed);
@@ -111,20 +113,22 @@ impl Releases {
         }
     }
 
-    /// Begins anew with each release that this policy has changed, rollbacks and all. Once, when the policy has
-    /// come into use: before that, the proxy may still refuse it.
+    /// Makes the book this policy's: what is known of a release stays where the policy has not changed it, and
+    /// goes otherwise, rollbacks and all. Once, when the policy has come into use: before that, the proxy may
+    /// still refuse it. A policy with no such releases does so as well, or one that went would come back as it was.
     pub fn take_over(&self, policy: &Policy) {
         let Ok(slots) = self.slots.try_borrow() else {
             return;
         };
-        for slot in slots.iter() {
-            if let Some(release) = policy.releases.get(slot.release) {
-                store::update(&slot.key, |known: Option<Record>| {
-                    let other = known.is_none_or(|record| record.subject != slot.subject);
-                    ((), other.then(|| Record::new(release, slot.subject, self.latest.get())))
-                });
-            }
-        }
+        store::update(&self.book, |known: Option<Book>| {
+            let own = slots.iter().filter_map(|slot| {
+                let release = policy.releases.get(slot.release)?;
+                Some((release.name.clone(), Record::new(release, slot.subject, self.latest.get())))
+            });
+            let known = known.unwrap_or_default();
+            let taken = known.taken_over(self.configured, own.collect());
+            ((), taken.filter(|taken| *taken != known))
+        });
     }
 
     /// Shares what this VM saw, and takes a look at what follows: from the others, and from time. `share` is told
@@ -134,7 +138,7 @@ impl Releases {
         policy: &Policy,
         now: Time,
         mut share: impl FnMut(usize, &Split),
-        mut news: impl FnMut(usize, &Release, News),
+        mut news: impl FnMut(usize, News),
     ) {
         let (Ok(mut slots), Ok(mut splits)) = (self.slots.try_borrow_mut(), self.splits.try_borrow_mut())
         else {
@@ -143,41 +147,50 @@ impl Releases {
         if slots.is_empty() {
             return;
         }
-        let now = forward(&self.clock, now).max(self.latest.get());
-        self.latest.set(now);
+        let latest = forward(&self.clock, now).max(self.latest.get());
+        self.latest.set(latest);
         for slot in slots.iter_mut() {
             let (Some(release), Some(split)) =
                 (policy.releases.get(slot.release), splits.get_mut(slot.release))
             else {
                 continue;
             };
-            let begun = release.schedule.begun(now) as u64;
+            let begun = release.schedule.begun(latest) as u64;
             let seen = slot.seen.iter().any(|tally| *tally != Tally::default());
-            let shared = store::update(&slot.key, |known: Option<Record>| {
-                let before = known.unwrap_or_else(|| Record::new(release, slot.subject, now));
-                // A newer policy's. What this one knew stands for the requests that it still serves.
-                if before.subject != slot.subject {
-                    return ((slot.rolled_back.clone(), Vec::new(), None), None);
-                }
-                let mut record = before.clone();
-                let findings = if seen { record.observed(release, now, &slot.seen) } else { Vec::new() };
-                let step = (begun > record.steps).then_some(begun);
-                record.steps = record.steps.max(begun);
-                let changed = record != before;
-                ((record.rolled_back(), findings, step), changed.then_some(record))
+            let default_holds = split.shares().get(release.default).is_some_and(|share| *share > 0);
+            let shared = store::update(&self.book, |known: Option<Book>| {
+                let mut book = known.unwrap_or_default();
+                // A newer policy's, where it is not there. What this one knew stands for the requests that it
+                // still serves.
+                let Some(record) = book.record(&release.name, slot.subject) else {
+                    return (None, None);
+                };
+                let before = record.clone();
+                let findings = match seen {
+                    true => record.observed(release, now, &slot.seen, default_holds),
+                    false => Vec::new(),
+                };
+                let news = (begun > record.begun).then_some(begun);
+                record.begun = record.begun.max(begun);
+                let (changed, rolled_back) = (*record != before, record.rolled_back());
+                (Some((rolled_back, findings, news)), changed.then_some(book))
             });
             // What could not be shared now, to too many others, is with the next.
-            let Some((rolled_back, findings, step)) = shared else {
+            let Some(shared) = shared else {
                 continue;
             };
             slot.seen.fill(Tally::default());
+            let Some((rolled_back, findings, begun)) = shared else {
+                split.update(release, latest, now, &slot.rolled_back);
+                continue;
+            };
             slot.rolled_back = rolled_back;
-            if split.update(release, now, &slot.rolled_back) {
+            if split.update(release, latest, now, &slot.rolled_back) {
                 share(slot.release, split);
             }
-            let step = step.map(News::Step);
-            for event in step.into_iter().chain(findings.into_iter().map(News::RolledBack)) {
-                news(slot.release, release, event);
+            let findings = findings.into_iter().map(News::RolledBack);
+            for event in begun.map(News::Begun).into_iter().chain(findings) {
+                news(slot.release, event);
             }
         }
     }
@@ -187,8 +200,7 @@ impl Releases {
 fn forward(clock: &str, now: Time) -> Time {
     let latest = store::update(clock, |known: Option<Time>| {
         let known = known.unwrap_or_default();
-        let ahead = now.as_millis() >= known.as_millis().saturating_add(GRAIN);
-        (known.max(now), ahead.then_some(now))
+        (known.max(now), (now > known).then_some(now))
     });
     latest.unwrap_or(now)
 }

@@ -23,6 +23,9 @@ const LOGGED: usize = 20;
 /// A VM that does not renew its lease in this time is given up. Four ticks at least.
 const LEASE: Duration = Duration::from_secs(1);
 
+/// After how long a policy that needs no ticks has its only one.
+const FIRST: Duration = Duration::from_millis(50);
+
 /// The root context.
 pub struct Root {
     worker: Option<Rc<Worker>>,
@@ -130,14 +133,11 @@ impl RootContext for Root {
         }
         let worker = Worker::new(policy);
         fetch::seed(&worker.policy);
-        match worker.tick().filter(|_| worker.policy.mode != Mode::Off) {
-            Some(tick) => {
-                self.tick = tick;
-                // Can't fail: a root may always set its tick.
-                let _ = hostcalls::set_tick_period(tick);
-            }
-            // Nothing will ever change, so there is no first tick to do it at.
-            None => worker.show_shares(),
+        if worker.policy.mode != Mode::Off {
+            // Each policy has a first tick, by which it is in use.
+            self.tick = worker.tick().unwrap_or(FIRST);
+            // Can't fail: a root may always set its tick.
+            let _ = hostcalls::set_tick_period(self.tick);
         }
         self.worker = Some(Rc::new(worker));
         true
@@ -150,6 +150,9 @@ impl RootContext for Root {
         };
         if !core::mem::replace(&mut self.ticked, true) {
             worker.take_over();
+            if worker.tick().is_none() {
+                let _ = hostcalls::set_tick_period(Duration::ZERO);
+            }
         }
         let now = worker::now();
         for (id, upstream) in worker.policy.upstream_ids().filter(|(_, upstream)| upstream.is_watched()) {

@@ -14,6 +14,7 @@ use super::health::Exchange;
 use super::worker::{self, Worker};
 use crate::action::{self, Change, Edit};
 use crate::engine::Assignment;
+use crate::policy::release::rollback::Rollback;
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
 use crate::probe;
@@ -140,39 +141,46 @@ impl Stream {
     }
 
     /// Counts the response for each version that the request got, if it is that version's.
-    fn judge(&self, cluster: &Option<Vec<u8>>) {
+    fn judge(&mut self, cluster: &Option<Vec<u8>>, classify: impl Fn(&Rollback) -> Verdict) {
+        let judged = core::mem::take(&mut self.judged);
         let policy = &self.worker.policy;
-        for (place, version) in &self.judged {
-            let release = policy.releases.get(*place);
-            let (Some(release), Some(cluster)) = (release, cluster) else {
+        for (place, version) in judged {
+            let Some(release) = policy.releases.get(place) else {
                 continue;
             };
-            let own = release.versions.get(*version).is_some_and(|own| own.cluster.as_bytes() == cluster);
-            let Some(rollback) = release.rollback.as_ref().filter(|_| own) else {
+            let own = release.versions.get(version).map(|version| version.cluster.as_bytes());
+            let Some(rollback) = release.rollback.as_ref().filter(|_| own == cluster.as_deref()) else {
                 continue;
             };
-            let details = attribute(&["response", "code_details"]).unwrap_or_default();
-            let verdict =
-                response::classify(status(MapType::HttpResponseHeaders), &details, &rollback.fail_on);
-            if verdict == Verdict::Ignored {
-                continue;
-            }
-            let failed = verdict == Verdict::Failure;
-            let slow = rollback.latency.zip(self.sent);
-            let slow = slow.is_some_and(|(latency, sent)| worker::now().since(sent) > latency.above);
-            self.worker.releases.note(*place, *version, |tally| {
+            let failed = match classify(rollback) {
+                Verdict::Ignored => continue,
+                verdict => verdict == Verdict::Failure,
+            };
+            let slow = self.is_slow(rollback);
+            self.worker.releases.note(place, version, |tally| {
                 tally.responses += 1;
                 tally.failures += u64::from(failed);
                 tally.slow += u64::from(slow);
             });
-            let result = if failed {
-                "failure"
-            } else if slow {
-                "slow"
-            } else {
-                "success"
+            let result = match (failed, slow) {
+                (true, _) => "failure",
+                (false, true) => "slow",
+                (false, false) => "success",
             };
-            self.worker.counters.responded(policy, *place, *version, result);
+            self.worker.counters.responded(policy, place, version, result);
+        }
+    }
+
+    fn is_slow(&self, rollback: &Rollback) -> bool {
+        let waited = rollback.latency.zip(self.sent);
+        waited.is_some_and(|(latency, sent)| worker::now().since(sent) > latency.above)
+    }
+
+    /// Starts the time that a response takes once all of the request is there: how long the client takes is its
+    /// own affair.
+    fn all_sent(&mut self) {
+        if self.sent.is_some() {
+            self.sent = Some(worker::now());
         }
     }
 
@@ -230,6 +238,9 @@ impl HttpContext for Stream {
         if let Role::Health(exchange) = &mut self.role {
             exchange.on_request_body(size, end_of_stream);
         }
+        if end_of_stream {
+            self.all_sent();
+        }
         Action::Continue
     }
 
@@ -237,11 +248,13 @@ impl HttpContext for Stream {
         if let Role::Health(exchange) = &mut self.role {
             exchange.on_request_body(0, true);
         }
+        self.all_sent();
         Action::Continue
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let policy = &self.worker.policy;
+        let worker = Rc::clone(&self.worker);
+        let policy = &worker.policy;
         match &mut self.role {
             Role::Fetch(fetch) => fetch.on_headers(&self.worker, end_of_stream),
             Role::Health(exchange) => exchange.on_response_headers(&self.worker, end_of_stream),
@@ -255,14 +268,14 @@ impl HttpContext for Stream {
             return Action::Continue;
         }
         let cluster = reached();
-        self.judge(&cluster);
         let reached = |id: UpstreamId| is_of(policy, id, &cluster);
         let watched = policy.upstream_ids().filter(|(id, _)| reached(*id));
         let watched = watched.filter_map(|(id, upstream)| Some((id, upstream.breaker.as_ref()?)));
         let watched: Vec<_> = watched.collect();
-        if !watched.is_empty() {
+        if !watched.is_empty() || !self.judged.is_empty() {
             let details = attribute(&["response", "code_details"]).unwrap_or_default();
             let status = status(MapType::HttpResponseHeaders);
+            self.judge(&cluster, |rollback| response::classify(status, &details, &rollback.fail_on));
             let permits = core::mem::take(&mut self.permits);
             for (id, breaker) in watched {
                 let verdict = response::classify(status, &details, &breaker.fail_on);
@@ -299,7 +312,7 @@ impl HttpContext for Stream {
         if let Role::Fetch(fetch) = &mut self.role {
             fetch.give_up(&self.worker);
         }
-        if self.permits.is_empty() {
+        if self.permits.is_empty() && self.judged.is_empty() {
             return;
         }
         // No response came by: the client has left, or the proxy has followed a redirect, which the upstream
@@ -307,6 +320,15 @@ impl HttpContext for Stream {
         let details = attribute(&["response", "code_details"]);
         let redirected = details.is_some_and(|details| details == b"internal_redirect");
         let cluster = reached();
+        // Who has waited for longer than is allowed before leaving has seen a slow response, if no failed one.
+        let slow = |rollback: &Rollback| self.is_slow(rollback);
+        let waited = self.judged.iter().any(|(place, _)| {
+            let release = self.worker.policy.releases.get(*place);
+            release.and_then(|release| release.rollback.as_ref()).is_some_and(slow)
+        });
+        if waited && !redirected {
+            self.judge(&cluster, |_| Verdict::Success);
+        }
         for (id, permit) in core::mem::take(&mut self.permits) {
             let answered = redirected && is_of(&self.worker.policy, id, &cluster);
             let outcome = if answered { Outcome::Seen(Verdict::Success) } else { Outcome::Unused };

@@ -12,9 +12,9 @@ use crate::engine::{self, Decision};
 use crate::hash;
 use crate::lease::Holder;
 use crate::lifecycle::Lifecycle;
-use crate::policy::Policy;
 use crate::policy::probe::Kind;
 use crate::policy::upstream::{Upstream, UpstreamId};
+use crate::policy::{Mode, Policy};
 use crate::probe;
 use crate::readiness::check::{self, CheckFailure};
 use crate::readiness::streak::Streak;
@@ -282,16 +282,21 @@ impl Worker {
     pub fn refresh_releases(&self, now: Time) {
         let policy = &self.policy;
         let share = |place, split: &Split| self.counters.shared(policy, place, split.shares());
-        self.releases.refresh(policy, now, share, |place, release, news| {
-            let name = (&policy.name, &release.name);
+        self.releases.refresh(policy, now, share, |place, news| {
+            let Some(release) = policy.releases.get(place) else {
+                return;
+            };
+            let shadow = if policy.mode == Mode::Shadow { " (mode: shadow)" } else { "" };
+            let whose = format!("policy {}: release {}", policy.name, release.name);
             match news {
-                News::Step(step) => {
-                    log::info!("policy {}: release {}: step {step} of its schedule", name.0, name.1);
+                News::Begun(begun) => {
+                    let name = release.schedule.name(usize::try_from(begun).unwrap_or(usize::MAX));
+                    log::info!("{whose}: {name} of its schedule{shadow}");
+                    self.counters.begun(policy, place);
                 }
                 News::RolledBack(finding) => {
                     let version = release.versions.get(finding.version).map_or("", |version| &version.name);
-                    let words = finding.words(release);
-                    log::warn!("policy {}: release {}: {version} rolled back: {words}", name.0, name.1);
+                    log::warn!("{whose}: {version} rolled back: {}{shadow}", finding.words(release));
                     self.counters.rolled_back(policy, place, &finding);
                 }
             }

@@ -148,9 +148,12 @@ impl<'a> Value<'a> {
             _ => None,
         };
         span.filter(|span| range.contains(span)).or_else(|| {
-            let (low, high) = (range.start(), range.end());
+            // Zero nanoseconds is no unit that one could write here.
+            let low = Some(range.start()).filter(|low| !low.is_zero());
+            let low = low.map_or("0s".to_owned(), |low| format!("{low:?}"));
+            let high = range.end();
             self.refuse(format!(
-                "a duration such as \"300ms\", \"1.5s\" or \"1h30m\", from {low:?} to {high:?}"
+                "a duration such as \"300ms\", \"1.5s\" or \"1h30m\", from {low} to {high:?}"
             ))
         })
     }
@@ -227,12 +230,8 @@ impl<'a> Value<'a> {
     /// The same rule for a `name` that stands elsewhere, such as in the key of this value.
     pub fn as_header_name(&self, name: &str, write: bool) -> Option<String> {
         let name = name.to_ascii_lowercase();
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if name.is_empty() || !name.bytes().all(token) {
-            return self.problem(format!(
-                "{} is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~",
-                Node::Text(name)
-            ));
+        if !is_token(&name) {
+            return self.problem(format!("{} is not a header name; allowed: {TOKEN}", Node::Text(name)));
         }
         if write && PROXY_HEADERS.contains(&name.as_str()) {
             return self.problem(format!(
@@ -241,6 +240,13 @@ impl<'a> Value<'a> {
             ));
         }
         Some(name)
+    }
+
+    /// The name of a cookie: a token, as a header's is, but its case counts.
+    pub fn cookie_name(&self) -> Option<&'a str> {
+        let name = self.text()?;
+        let named = is_token(name).then_some(name);
+        named.or_else(|| self.problem(format!("{} is not the name of a cookie; allowed: {TOKEN}", self.node)))
     }
 
     /// A header value: at most 4 KiB, and no control characters, so that it can't end the header it stands in.
@@ -316,6 +322,14 @@ pub fn is_label(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         && ends(text.bytes().next())
         && ends(text.bytes().last())
+}
+
+/// What a token is (RFC 9110, section 5.6.2), in words.
+const TOKEN: &str = "letters, digits and any of !#$%&'*+-.^_`|~";
+
+fn is_token(text: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(token)
 }
 
 /// The longest header value, in bytes.

@@ -65,7 +65,25 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Vec<Rel
         Some(release)
     });
     // Collected before it is judged, so that a bad release doesn't hide the next one's problems.
-    releases.collect::<Vec<_>>().into_iter().collect()
+    let releases: Vec<_> = releases.collect();
+    judge_edits(&items, &releases);
+    releases.into_iter().collect()
+}
+
+/// Notes versions that edit a header by which a release steers: its own, or another's. Which of the two counted
+/// would be hard to tell, and what came from outside could look like it.
+fn judge_edits(items: &[Value<'_>], releases: &[Option<Release>]) {
+    let steers = || releases.iter().flatten().filter_map(|release| Some((release, release.steer.header()?)));
+    for (item, release) in items.iter().zip(releases) {
+        for version in release.iter().flat_map(|release| &release.versions) {
+            for (steering, header) in steers().filter(|(_, header)| version.request.edits(header)) {
+                item.problem::<()>(format!(
+                    "headers of {} edit {header:?}, by which {} steers; allowed: any other header",
+                    version.name, steering.name
+                ));
+            }
+        }
+    }
 }
 
 const KEYS: [&str; 11] = [
@@ -91,9 +109,18 @@ impl Release {
         let steer = fields.require("steer", "an object such as {header: x-gray-version}");
         let steer = steer.and_then(Steer::read);
         let trust_incoming = fields.read("trustIncoming", false, Value::boolean);
-        let keys = fields.each("hashOn", Key::read);
-        let starts_at = fields.read("startsAt", None, |value| value.time().map(Some));
-        let response_header = fields.read("responseHeader", None, |value| value.header_name(true).map(Some));
+        let keys = Key::read_all(&fields);
+        // To the second, as issued keys tell when they were.
+        let starts_at = fields.read("startsAt", None, |value| match value.time()? {
+            time if time.as_millis() % 1_000 == 0 => Some(Some(time)),
+            _ => value.refuse("a whole second"),
+        });
+        let response_header = fields.read("responseHeader", None, |value| match value.header_name(true)? {
+            name if name == "set-cookie" => value.problem(
+                "\"set-cookie\" carries something else; allowed: a header that carries nothing else",
+            ),
+            name => Some(Some(name)),
+        });
         let bare = matches!(steer, Some(Steer::RandomValueHeader(_))) && fields.get("versions").is_none();
         let versions = match bare {
             true => Some((Vec::new(), 0)),
@@ -101,18 +128,23 @@ impl Release {
                 .require("versions", "a list of versions")
                 .and_then(|value| version::read(value, upstreams)),
         };
-        let known = versions.as_ref().map(|(versions, _)| versions.as_slice());
+        let known = versions.as_ref().map(|(versions, _)| versions.as_slice()).filter(|_| !bare);
         let steps =
             fields.read("schedule", Vec::new(), |value| schedule::read(value, known, starts_at.flatten()));
-        let rollback = fields.read("rollback", None, |value| Rollback::read(value).map(Some));
-        if let (Some(steer), Some(keys)) = (&steer, &keys) {
-            steer.judge(&fields, keys, trust_incoming == Some(true), known.unwrap_or_default());
+        let rollback =
+            fields.read("rollback", None, |value| Rollback::read(value, known.zip(upstreams)).map(Some));
+        if let (Some(steer), Some(keys), Some((versions, default))) = (&steer, &keys, &versions) {
+            steer.judge(&fields, keys, trust_incoming == Some(true), versions, *default);
         }
-        // An upstream that could not be read has a stand-in, which has no checks.
-        if let (Some(Some(rollback)), Some(upstreams), Some(versions)) = (&rollback, upstreams, known)
-            && value.is_first_problem()
+        if let (Some([]), Some(versions)) = (keys.as_deref(), known)
+            && versions.iter().any(|version| !version.allow.is_empty() || !version.deny.is_empty())
+            && fields.get("hashOn").is_none_or(|value| value.list().is_some_and(|list| list.is_empty()))
         {
-            rollback.judge(&fields, versions, upstreams);
+            contradiction(
+                &fields,
+                "versions",
+                "allow and deny list keys, and there are none; allowed: with hashOn",
+            );
         }
         let ((versions, default), name) = (versions?, name?);
         let weights: Vec<u32> = versions.iter().map(|version| version.weight).collect();
@@ -136,10 +168,7 @@ impl Release {
 
     /// The cookie that a request gets that has no key.
     pub fn issues(&self) -> Option<&Cookie> {
-        self.keys.iter().find_map(|key| match key {
-            Key::Cookie(cookie) if cookie.issue.is_some() => Some(cookie),
-            _ => None,
-        })
+        self.keys.iter().filter_map(Key::cookie).find(|cookie| cookie.issue.is_some())
     }
 
     /// Whether who holds what can change while the policy stays.

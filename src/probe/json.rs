@@ -1,7 +1,5 @@
 //! An answer in the health+json form (draft-inadarei-api-health-check).
 
-use std::time::UNIX_EPOCH;
-
 use serde::ser::{Serialize, Serializer};
 
 use super::verdict::{Finding, Health, Outcome, Verdict};
@@ -72,11 +70,10 @@ impl Check {
             Health::Doubtful(doubt) => ("warn", Some(doubt.to_string())),
             Health::Failed(fault) => ("fail", Some(fault.to_string())),
         };
-        let time = finding.heard.and_then(|(heard, _)| UNIX_EPOCH.checked_add(heard.since_epoch()));
         Check {
             status,
             output,
-            time: time.map(|time| humantime::format_rfc3339_millis(time).to_string()),
+            time: finding.heard.map(|(heard, _)| heard.to_string()),
             age_milliseconds: finding.heard.map(|(_, age)| millis(age)),
             weight: Some(finding.component.weight).filter(|weight| *weight > 0),
             required: finding.component.required,

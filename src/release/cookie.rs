@@ -9,9 +9,35 @@ use crate::time::Time;
 /// and 64 bits that no other has, as sixteen. All of it is the key.
 ///
 /// Nobody has signed it: who makes one up gets the version of that key, as with any other key.
-pub fn key(issued: Time, id: u64) -> String {
-    let seconds = u32::try_from(issued.as_millis() / 1_000).unwrap_or(u32::MAX);
-    format!("{seconds:08x}-{id:016x}")
+pub struct NewKey([u8; 25]);
+
+impl NewKey {
+    /// A key that is issued at this time.
+    pub fn at(time: Time) -> Self {
+        let seconds = u32::try_from(time.as_millis() / 1_000).unwrap_or(u32::MAX);
+        let mut key = NewKey([b'-'; 25]);
+        key.write(0, 8, seconds.into());
+        key
+    }
+
+    /// The key with this id.
+    pub fn with_id(&mut self, id: u64) -> &[u8] {
+        self.write(9, 16, id);
+        &self.0
+    }
+
+    /// The key as text.
+    pub fn text(&self) -> String {
+        self.0.iter().copied().map(char::from).collect()
+    }
+
+    /// Writes the last `digits` hexadecimal digits of a number. By hand, as many keys are tried for one.
+    fn write(&mut self, from: usize, digits: usize, number: u64) {
+        for (place, digit) in self.0.iter_mut().skip(from).take(digits).enumerate() {
+            let nibble = (number >> (4 * (digits - 1 - place)) & 0xf) as u32;
+            *digit = char::from_digit(nibble, 16).map_or(b'0', |digit| digit as u8);
+        }
+    }
 }
 
 /// When a key was issued, if it is of the filter's own making.
@@ -88,7 +114,9 @@ mod tests {
 
     #[test]
     fn a_key_tells_when_it_was_issued() {
-        let text = key(Time::from_millis(1_764_583_200_999), 0x9f86);
+        let mut key = NewKey::at(Time::from_millis(1_764_583_200_999));
+        key.with_id(0x9f86);
+        let text = key.text();
         assert_eq!(text, "692d6720-0000000000009f86");
         assert_eq!(issued(text.as_bytes()), Some(Time::from_millis(1_764_583_200_000)));
     }

@@ -133,11 +133,14 @@ impl Layout {
         Self::from_holders(&holders)
     }
 
-    /// The layout after `done` parts of `whole` of what `version` holds went to `heir`, the highest first.
+    /// The layout after `done` parts of `whole` of what `version` holds went to `heir`: the buckets next to those
+    /// of the heir first, where the two are neighbours.
     pub fn given_back(&self, version: usize, heir: usize, done: u64, whole: u64) -> Self {
         let held = self.ranges().filter(|(_, holder)| *holder == version).flat_map(|(range, _)| range);
         let mut buckets: Vec<u16> = held.collect();
-        buckets.reverse();
+        if heir < version {
+            buckets.reverse();
+        }
         self.shifted(&[Shift { from: version, to: heir, buckets }], done, whole)
     }
 

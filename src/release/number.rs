@@ -24,7 +24,7 @@ pub fn of(versions: &[Version], version: usize, hash: u64) -> Option<u64> {
 
 /// The next number of a sequence that goes through all remainders once, whatever the total, and does not linger.
 pub fn next(last: u64) -> u64 {
-    // A prime that no total of weights has as a factor, unless it is a multiple of it.
+    // A prime, so only a total that is a multiple of it does not get all remainders in turn.
     last.wrapping_add(2_654_435_761)
 }
 

@@ -3,23 +3,26 @@
 //! A version is judged by the share of its responses (or of its upstream's checks) that are bad. It is rolled
 //! back when, in one window,
 //!
-//! 1. there are enough of them: the minimum;
-//! 2. the share is above the threshold, and a likelihood-ratio test says so with G of at least 2, which chance
-//!    alone does once in some forty cases at the threshold itself;
-//! 3. the share is above the default version's in the same window, by the same test with G of at least 12, or 16
-//!    in windows shorter than a minute: once in two millions, or in a hundred millions. What both suffer from is
-//!    not the new version's fault. Where the default version has had fewer than the minimum, the threshold stands
-//!    for it, unless it is itself above that.
+//! 1. there are enough of them: the minimum, and as many as tell anything of so small a share;
+//! 2. the share is above the limit, and a likelihood-ratio test says so with G of at least 2, which chance
+//!    alone does once in some forty cases at the limit itself;
+//! 3. the share is above the default version's, of as much of its past as is kept, by the same test with G of at
+//!    least 12, or 16 in a window that is one of many: once in two millions, or in a hundred millions;
+//! 4. and above the default version's in the same window, which itself is within the limit: what both suffer from
+//!    is not the new version's fault.
 //!
-//! The third makes false alarms rare, however often one looks; the second spares a version that is worse than
-//! the other, but as good as asked for. G is the logarithm of how much likelier the counts are if the shares
-//! differ than if they don't; 2 G is about the square of a normal deviate (S. S. Wilks, 1938).
+//! Where the default version holds nothing, the limit stands for it in 3, and there is no 4. The third makes false
+//! alarms rare, however often one looks; the second spares a version that is worse than the other, but as good as
+//! asked for. G is the logarithm of how much likelier the counts are if the shares differ than if they don't; 2 G
+//! is about the square of a normal deviate (S. S. Wilks, 1938).
 //!
 //! Two windows run at the same time. The long one lasts as long as the policy says and then begins anew, but
 //! not before there were twice the minimum: so little traffic is judged by all it has. The short one begins
-//! anew at twice the minimum: so a failure that comes suddenly is not thinned out by the good time before it.
+//! anew at twice the minimum, however soon that is: so a failure that comes suddenly is not thinned out by the
+//! good time before it. Short ones are many, and so are long ones of less than a minute.
 
 use core::fmt;
+use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,14 +45,44 @@ pub struct Tally {
     pub failed_checks: u64,
 }
 
+/// What all workers of a proxy know of a policy's releases that change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Book {
+    /// When the policy was configured whose book it is.
+    pub configured: Time,
+    /// By name.
+    pub records: Vec<(String, Record)>,
+}
+
+impl Book {
+    /// The record of a release, if it is about what `subject` stands for.
+    pub fn record(&mut self, release: &str, subject: u64) -> Option<&mut Record> {
+        let record = self.records.iter_mut().find(|(name, _)| name == release);
+        record.map(|(_, record)| record).filter(|record| record.subject == subject)
+    }
+
+    /// The book of a policy that has just come into use, `own` its releases: what is known of each stays where
+    /// the release has not changed, and begins anew where it has. Nothing if it is another's, who is newer.
+    pub fn taken_over(&self, configured: Time, own: Vec<(String, Record)>) -> Option<Book> {
+        let mut known = self.clone();
+        let records = own.into_iter().map(|(name, record)| {
+            let kept = known.record(&name, record.subject).cloned();
+            (name, kept.unwrap_or(record))
+        });
+        let records = records.collect();
+        (self.configured <= configured).then_some(Book { configured, records })
+    }
+}
+
 /// What all workers of a proxy know of a release's versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// What it is about: a hash of all that the policy says of the release. A rollback stands until that changes.
+    /// What it is about: a digest of all that the policy says of the release. A rollback stands until that
+    /// changes.
     pub subject: u64,
     versions: Vec<Judged>,
-    /// How many steps of the schedule have been made known.
-    pub steps: u64,
+    /// How much of the schedule has been made known; see [`crate::release::schedule::Schedule::begun`].
+    pub begun: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +96,8 @@ struct Judged {
 struct Series {
     short: Window,
     long: Window,
+    /// The default version's past.
+    past: Count,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,22 +134,35 @@ pub struct Finding {
     pub version: usize,
     /// What for.
     pub cause: Cause,
-    /// The threshold, in percent.
+    /// The most that is allowed, in percent.
     pub limit: u32,
     /// The version's counts.
     pub counts: Count,
-    /// The default version's in the same window.
+    /// The default version's beside them.
     pub default: Count,
 }
 
 /// How many checks it takes to judge by them.
-const MINIMUM_CHECKS: u64 = 5;
+const MINIMUM_CHECKS: u32 = 5;
 
-/// How much likelier the counts must be above the threshold.
+/// How much likelier the counts must be above the threshold, as G.
 const ABOVE: f64 = 2.0;
 
-/// A window that is shorter than this is looked at more often.
-const LONG: core::time::Duration = core::time::Duration::from_secs(60);
+/// How much likelier they must be worse than the default version's.
+const WORSE: f64 = 12.0;
+
+/// The same for windows of which many go into an hour.
+const WORSE_OFTEN: f64 = 16.0;
+
+/// Windows shorter than this are many.
+const OFTEN: Duration = Duration::from_secs(60);
+
+/// How many a window has room for at least: with fewer, even a version that fails always, beside one that never
+/// does, could not be told from chance.
+const ROOM: u64 = 24;
+
+/// How much of the default version's past is kept, in minimums.
+const PAST: u64 = 100;
 
 impl Cause {
     /// All causes, in the order in which they are looked at.
@@ -129,6 +177,11 @@ impl Cause {
         }
     }
 
+    /// Whether the policy judges by it.
+    pub fn is_judged(self, rollback: &Rollback) -> bool {
+        self.rule(rollback).is_some()
+    }
+
     fn count(self, tally: &Tally) -> Count {
         match self {
             Cause::Failures => Count { all: tally.responses, bad: tally.failures },
@@ -137,14 +190,16 @@ impl Cause {
         }
     }
 
-    /// The threshold in percent, and the minimum; nothing where the policy does not judge by it.
-    fn rule(self, rollback: &Rollback) -> Option<(u32, u64)> {
-        let minimum = u64::from(rollback.minimum_requests);
-        match self {
-            Cause::Failures => Some((rollback.failure_percent?, minimum)),
-            Cause::Latency => Some((100u32.saturating_sub(rollback.latency?.percentile), minimum)),
-            Cause::Checks => Some((rollback.check_failure_percent?, MINIMUM_CHECKS)),
-        }
+    /// The rule by which the policy judges this, if it does.
+    fn rule(self, rollback: &Rollback) -> Option<Rule> {
+        let (limit, minimum) = match self {
+            Cause::Failures => (rollback.failure_percent?, rollback.minimum_requests),
+            Cause::Latency => {
+                (100u32.saturating_sub(rollback.latency?.percentile), rollback.minimum_requests)
+            }
+            Cause::Checks => (rollback.check_failure_percent?, MINIMUM_CHECKS),
+        };
+        Some(Rule { limit, minimum: minimum.max(telling(limit)).into(), window: rollback.window })
     }
 }
 
@@ -152,11 +207,11 @@ impl Record {
     /// Nothing is known yet. What the schedule has done by now is no news.
     pub fn new(release: &Release, subject: u64, now: Time) -> Self {
         let window = Window { from: now, version: Count::default(), default: Count::default() };
-        let series = Series { short: window.clone(), long: window };
+        let series = Series { short: window.clone(), long: window, past: Count::default() };
         let judged = Judged { since: None, series: [series.clone(), series.clone(), series] };
         let judged =
             if release.rollback.is_some() { vec![judged; release.versions.len()] } else { Vec::new() };
-        Record { subject, versions: judged, steps: release.schedule.begun(now) as u64 }
+        Record { subject, versions: judged, begun: release.schedule.begun(now) as u64 }
     }
 
     /// Since when each version is rolled back, if it is.
@@ -164,9 +219,15 @@ impl Record {
         self.versions.iter().map(|judged| judged.since).collect()
     }
 
-    /// Takes what a worker saw of each version. What follows is given back once: a version that is rolled back
+    /// Takes what a worker saw of each version; `default_holds` tells whether the default one has a share. What follows is given back once: a version that is rolled back
     /// stays so, and is judged no more.
-    pub fn observed(&mut self, release: &Release, now: Time, seen: &[Tally]) -> Vec<Finding> {
+    pub fn observed(
+        &mut self,
+        release: &Release,
+        now: Time,
+        seen: &[Tally],
+        default_holds: bool,
+    ) -> Vec<Finding> {
         let Some(rollback) = &release.rollback else {
             return Vec::new();
         };
@@ -177,14 +238,14 @@ impl Record {
                 continue;
             }
             for (cause, series) in Cause::ALL.into_iter().zip(&mut judged.series) {
-                let Some((limit, minimum)) = cause.rule(rollback) else {
+                let Some(rule) = cause.rule(rollback) else {
                     continue;
                 };
-                let found =
-                    series.add(cause.count(tally), cause.count(&default), now, rollback, (limit, minimum));
+                series.add(cause.count(tally), cause.count(&default), &rule);
+                let found = series.judge(&rule, default_holds, now);
                 if let Some((counts, default)) = found {
                     judged.since = Some(now);
-                    findings.push(Finding { version, cause, limit, counts, default });
+                    findings.push(Finding { version, cause, limit: rule.limit, counts, default });
                     break;
                 }
             }
@@ -193,30 +254,56 @@ impl Record {
     }
 }
 
+/// How many it takes to tell three times this share, in percent, from the share itself: with twice as many, it is
+/// told in nineteen of twenty cases. 290 at 1 %, 140 at 2 %, 50 at 5 %.
+fn telling(limit: u32) -> u32 {
+    300u32.checked_div(limit).unwrap_or(300).saturating_sub(10)
+}
+
+/// By what a share of bad ones is judged.
+struct Rule {
+    /// In percent.
+    limit: u32,
+    minimum: u64,
+    window: Duration,
+}
+
+impl Rule {
+    /// How many a window has room for before it may begin anew.
+    fn room(&self) -> u64 {
+        (2 * self.minimum).max(ROOM)
+    }
+}
+
 impl Series {
-    /// Adds counts of the version and the default version. Gives those that it is to be rolled back for.
-    fn add(
-        &mut self,
-        version: Count,
-        default: Count,
-        now: Time,
-        rollback: &Rollback,
-        (limit, minimum): (u32, u64),
-    ) -> Option<(Count, Count)> {
-        let doubt = if rollback.window < LONG { 16.0 } else { 12.0 };
-        for (window, doubt, span) in
-            [(&mut self.long, doubt, Some(rollback.window)), (&mut self.short, 16.0, None)]
-        {
+    fn add(&mut self, version: Count, default: Count, rule: &Rule) {
+        for window in [&mut self.long, &mut self.short] {
             window.version.add(version);
             window.default.add(default);
-            if window.is_bad(f64::from(limit) / 100.0, minimum, doubt) {
-                return Some((window.version, window.default));
+        }
+        self.past.add(default);
+        // Halved, so that the latest counts most.
+        if self.past.all > PAST * rule.minimum {
+            self.past = Count { all: self.past.all / 2, bad: self.past.bad / 2 };
+        }
+    }
+
+    /// The counts that the version is to be rolled back for, if it is: its own, and the default version's beside
+    /// them. Begins windows anew that are over.
+    fn judge(&mut self, rule: &Rule, default_holds: bool, now: Time) -> Option<(Count, Count)> {
+        let often = if rule.window < OFTEN { WORSE_OFTEN } else { WORSE };
+        let past = default_holds.then_some(self.past);
+        for (window, worse, span) in
+            [(&mut self.long, often, rule.window), (&mut self.short, WORSE_OFTEN, Duration::ZERO)]
+        {
+            if window.is_bad(rule, past, worse) {
+                return Some((window.version, past.unwrap_or(window.default)));
             }
-            let passed = span.is_none_or(|span| now.since(window.from) >= span);
-            let full = window.version.all >= 2 * minimum;
+            let passed = |span| now.is_due(window.from, window.from + span);
+            let full = window.version.all >= rule.room();
             // While nothing comes of the version, what the default one does says nothing of then.
-            let idle = window.version.all == 0 && now.since(window.from) >= rollback.window;
-            if (passed && full) || idle {
+            let idle = window.version.all == 0 && passed(rule.window);
+            if (full && passed(span)) || idle {
                 *window = Window { from: now, version: Count::default(), default: Count::default() };
             }
         }
@@ -225,18 +312,21 @@ impl Series {
 }
 
 impl Window {
-    fn is_bad(&self, threshold: f64, minimum: u64, doubt: f64) -> bool {
+    /// `past` is the default version's, if it holds anything.
+    fn is_bad(&self, rule: &Rule, past: Option<Count>, worse: f64) -> bool {
         let Window { version, default, .. } = self;
-        if version.all < minimum || version.share() <= threshold {
+        let limit = f64::from(rule.limit) / 100.0;
+        if version.all < rule.minimum || version.share() <= limit {
             return false;
         }
-        let above = version.against(threshold);
-        let beyond = if default.all >= minimum {
-            let joint = Count { all: version.all + default.all, bad: version.bad + default.bad }.share();
-            let worse = version.share() > default.share();
-            worse && version.against(joint) + default.against(joint) >= doubt
-        } else {
-            default.share() <= threshold && above >= doubt
+        let above = version.against(limit);
+        let beyond = match past {
+            Some(past) => {
+                default.share() <= limit
+                    && version.above(past) >= worse
+                    && (default.all < rule.minimum || version.above(*default) >= ABOVE)
+            }
+            None => above >= worse,
         };
         above >= ABOVE && beyond
     }
@@ -251,6 +341,12 @@ impl Count {
     /// The share of bad ones; 0 of none.
     fn share(self) -> f64 {
         if self.all == 0 { 0.0 } else { self.bad as f64 / self.all as f64 }
+    }
+
+    /// The same for this share and the `other` being two against their being one; 0 where this is not above it.
+    fn above(self, other: Count) -> f64 {
+        let joint = Count { all: self.all + other.all, bad: self.bad + other.bad }.share();
+        if self.share() > other.share() { self.against(joint) + other.against(joint) } else { 0.0 }
     }
 
     /// The logarithm of how much likelier these counts are by their own share than by `share`.

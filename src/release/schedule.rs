@@ -71,9 +71,18 @@ impl Schedule {
         core::iter::once(&self.first).chain(self.steps.iter().map(|step| &step.layout))
     }
 
-    /// How many of its steps have begun by then.
+    /// How many of its changes have begun by then: the start, if it has one, and the steps.
     pub fn begun(&self, now: Time) -> usize {
-        self.steps.iter().take_while(|step| step.change.at <= now).count()
+        let started = self.starts_at.is_some_and(|start| start <= now);
+        usize::from(started) + self.steps.iter().take_while(|step| step.change.at <= now).count()
+    }
+
+    /// What the change is called that is number `begun`.
+    pub fn name(&self, begun: usize) -> String {
+        match begun.checked_sub(usize::from(self.starts_at.is_some())) {
+            Some(step @ 1..) => format!("step {step}"),
+            _ => "start".to_owned(),
+        }
     }
 
     /// Whether anything of it lies ahead, or is under way.

@@ -1,10 +1,13 @@
 //! How a release divides its requests right now, in one worker.
 
+use core::time::Duration;
+
 use super::layout::Layout;
 use super::number;
 use super::rotation::Rotation;
 use crate::hash;
 use crate::policy::release::Release;
+use crate::policy::release::steer::Steer;
 use crate::time::{Time, millis};
 
 /// One release's division of now, and one worker's place in it.
@@ -12,47 +15,85 @@ use crate::time::{Time, millis};
 pub struct Split {
     layout: Layout,
     shares: Vec<u32>,
+    /// By what the versions take turns.
+    turns: Vec<u32>,
     rotation: Rotation,
     under_way: bool,
+    /// What the layout was made of: the schedule's, and what was given back of each version, as so many parts.
+    made_of: (Layout, Vec<Option<(u64, u64)>>),
+    /// By which time the schedule's was.
+    time: Time,
     last_id: u64,
     last_number: u64,
 }
 
 impl Split {
-    /// As it is at `now`. `rolled_back` tells for each version since when it is; `random` where this worker starts
-    /// in the rotation, and which ids it gives.
-    pub fn new(release: &Release, now: Time, rolled_back: &[Option<Time>], random: u64) -> Self {
+    /// As it is at the time `scheduled`, which never runs back, and by the proxy's own clock at `now`.
+    /// `rolled_back` tells for each version since when it is; `random` seeds the order of turns, and the ids.
+    pub fn new(
+        release: &Release,
+        scheduled: Time,
+        now: Time,
+        rolled_back: &[Option<Time>],
+        random: u64,
+    ) -> Self {
         let mut split = Split {
             layout: Layout::default(),
             shares: Vec::new(),
-            rotation: Rotation::default(),
+            turns: Vec::new(),
+            rotation: Rotation::new(random),
             under_way: true,
+            made_of: (Layout::default(), Vec::new()),
+            time: scheduled,
             last_id: random,
             last_number: random,
         };
-        split.update(release, now, rolled_back);
-        split.rotation = Rotation::new(&split.shares, random);
+        split.update(release, scheduled, now, rolled_back);
         split
     }
 
-    /// As it is at a later time. Whether any share has changed.
-    pub fn update(&mut self, release: &Release, now: Time, rolled_back: &[Option<Time>]) -> bool {
+    /// As it is at a later time. Whether anybody holds anything else now.
+    pub fn update(
+        &mut self,
+        release: &Release,
+        scheduled: Time,
+        now: Time,
+        rolled_back: &[Option<Time>],
+    ) -> bool {
+        self.time = scheduled;
         if release.versions.is_empty() {
             return false;
         }
-        let mut layout = release.schedule.at(now);
-        let many = layout.ranges().nth(1).is_some();
-        self.under_way = many || release.schedule.goes_on(now);
-        let over = release.rollback.as_ref().map_or(0, |rollback| millis(rollback.over));
-        for (version, since) in rolled_back.iter().enumerate() {
-            if let Some(since) = since {
-                layout = layout.given_back(version, release.default, millis(now.since(*since)), over);
+        let layout = release.schedule.at(scheduled);
+        self.under_way = layout.ranges().nth(1).is_some() || release.schedule.goes_on(scheduled);
+        let over = release.rollback.as_ref().map_or(Duration::ZERO, |rollback| rollback.over);
+        let given = rolled_back.iter().map(|since| since.map(|since| given_back(since, over, now)));
+        let made_of = (layout, given.collect::<Vec<_>>());
+        if made_of == self.made_of {
+            return false;
+        }
+        let mut layout = made_of.0.clone();
+        for (version, given) in made_of.1.iter().enumerate() {
+            if let Some((done, whole)) = given {
+                layout = layout.given_back(version, release.default, *done, *whole);
             }
         }
         let changed = layout != self.layout;
+        self.rotation.settle(&self.turns);
         self.shares = layout.shares(release.versions.len());
+        self.turns = match release.steer {
+            // As the route divides, and not in buckets.
+            Steer::RandomValueHeader(_) => release.versions.iter().map(|version| version.weight).collect(),
+            _ => self.shares.clone(),
+        };
         self.layout = layout;
+        self.made_of = made_of;
         changed
+    }
+
+    /// By which time of the schedule it is.
+    pub fn time(&self) -> Time {
+        self.time
     }
 
     /// The layout.
@@ -73,7 +114,7 @@ impl Split {
 
     /// The version whose turn it is.
     pub fn turn(&mut self) -> Option<usize> {
-        self.rotation.next(&self.shares)
+        self.rotation.next(&self.turns)
     }
 
     /// The next number for a route that picks by one.
@@ -88,6 +129,12 @@ impl Split {
         // The counter's hash, as ids in a row would tell who came when.
         hash::key(self.last_id, b"")
     }
+}
+
+/// How much of what a version held is given back, as so many parts of so many. A clock that was set back since
+/// then must not bring anything back.
+fn given_back(since: Time, over: Duration, now: Time) -> (u64, u64) {
+    if now.is_due(since, since + over) { (1, 1) } else { (millis(now.since(since)), millis(over)) }
 }
 
 #[cfg(test)]
@@ -118,8 +165,8 @@ mod tests {
     #[test]
     fn a_version_that_is_rolled_back_leaves_the_others_alone() {
         let release = release("");
-        let before = Split::new(&release, at(0), &[], 0);
-        let after = Split::new(&release, at(100), &[None, Some(at(100)), None], 0);
+        let before = Split::new(&release, at(0), at(0), &[], 0);
+        let after = Split::new(&release, at(100), at(100), &[None, Some(at(100)), None], 0);
         assert_eq!(after.shares(), [9_000, 0, 1_000]);
         for bucket in 0..BUCKETS {
             let (had, has) = (before.layout().holder(bucket), after.layout().holder(bucket));
@@ -130,11 +177,11 @@ mod tests {
     #[test]
     fn a_gradual_rollback_takes_its_time() {
         let release = release(r#","rollback":{"failurePercent":5,"over":"60s"}"#);
-        let mut split = Split::new(&release, at(0), &[], 0);
+        let mut split = Split::new(&release, at(0), at(0), &[], 0);
         let gone = [None, Some(at(100)), None];
         let shares: Vec<u32> = [100, 115, 130, 160, 999]
             .map(|second| {
-                split.update(&release, at(second), &gone);
+                split.update(&release, at(second), at(second), &gone);
                 split.shares()[1]
             })
             .into();
@@ -145,10 +192,10 @@ mod tests {
     fn an_update_tells_whether_it_changed_anything() {
         let extra = r#","schedule":[{"at":"1970-01-01T00:01:40Z","weights":{"v1":0,"v2":100,"v3":0}}]"#;
         let release = release(extra);
-        let mut split = Split::new(&release, at(0), &[], 0);
+        let mut split = Split::new(&release, at(0), at(0), &[], 0);
         assert!(split.under_way());
-        assert!(!split.update(&release, at(99), &[]));
-        assert!(split.update(&release, at(100), &[]));
+        assert!(!split.update(&release, at(99), at(99), &[]));
+        assert!(split.update(&release, at(100), at(100), &[]));
         assert!(!split.under_way());
     }
 }

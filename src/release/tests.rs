@@ -82,7 +82,7 @@ fn chosen<'r>(release: &'r Release, headers: &[(&'static str, &[u8])]) -> Choice
 const NOW: Time = Time::from_millis(1_764_583_200_000);
 
 fn choose_for<'r>(release: &'r Release, request: &impl Request) -> Choice<'r> {
-    choose(release, &mut Headers::new(request), &mut Split::new(release, NOW, &[], 0), &[], || NOW)
+    choose(release, &mut Headers::new(request), &mut Split::new(release, NOW, NOW, &[], 0), &[], || NOW)
 }
 
 /// The version's name and the reason.
@@ -210,7 +210,13 @@ mod precedence {
     fn an_allowed_key_comes_before_an_existing_session_and_that_before_its_bucket() {
         let release = release_with_lists(r#","startsAt":"2025-12-01T10:00:01Z""#);
         let told = |second: u64, cookie: &str| {
-            let mut split = Split::new(&release, Time::from_millis(second * 1_000), &[], 0);
+            let mut split = Split::new(
+                &release,
+                Time::from_millis(second * 1_000),
+                Time::from_millis(second * 1_000),
+                &[],
+                0,
+            );
             let request = Get(vec![("cookie", format!("id={cookie}").into_bytes())]);
             choose(&release, &mut Headers::new(&request), &mut split, &[], || NOW).reason.code()
         };
@@ -443,7 +449,7 @@ mod an_issued_key {
     }
 
     fn split(release: &Release) -> Split {
-        Split::new(release, NOW, &[], 7)
+        Split::new(release, NOW, NOW, &[], 7)
     }
 
     #[test]
@@ -469,7 +475,7 @@ mod an_issued_key {
         let release = issuing("");
         let mut keys = HashSet::new();
         for random in [0, 1 << 32, u64::MAX - 1_000] {
-            let mut split = Split::new(&release, NOW, &[], random);
+            let mut split = Split::new(&release, NOW, NOW, &[], random);
             for _ in 0..200 {
                 let issued = choice(&release, &mut split, "", &[]).issued.unwrap();
                 assert_eq!(cookie::issued(issued.key.as_bytes()), Some(NOW));
@@ -505,14 +511,14 @@ mod an_issued_key {
         let schedule = r#","schedule":[{"at":"2025-12-01T10:00:00Z","weights":{"v1":0,"v2":1,"v3":0}}]"#;
         let release = issuing(schedule);
         assert_eq!(choice(&release, &mut split(&release), "", &[]).issued, None);
-        let mut before = Split::new(&release, Time::from_millis(NOW.as_millis() - 1), &[], 7);
+        let mut before = Split::new(&release, Time::from_millis(NOW.as_millis() - 1), NOW, &[], 7);
         assert!(choice(&release, &mut before, "", &[]).issued.is_some());
     }
 
     #[test]
     fn of_a_version_that_is_rolled_back_is_the_default_versions() {
         let release = issuing(r#","rollback":{"failurePercent":5}"#);
-        let mut split = Split::new(&release, NOW, &[None, Some(NOW), Some(NOW)], 7);
+        let mut split = Split::new(&release, NOW, NOW, &[None, Some(NOW), Some(NOW)], 7);
         let first = choice(&release, &mut split, "", &[]);
         assert_eq!((first.version, first.issued.is_some()), (0, true));
     }
@@ -567,7 +573,7 @@ mod a_number {
     #[test]
     fn of_a_turn_leads_to_its_version_exactly_by_weight() {
         let release = random(VERSIONS);
-        let mut split = Split::new(&release, NOW, &[], 12_345);
+        let mut split = Split::new(&release, NOW, NOW, &[], 12_345);
         for _ in 0..5 {
             let mut counts = [0; 2];
             for _ in 0..100 {
@@ -583,7 +589,7 @@ mod a_number {
     #[test]
     fn of_a_turn_without_versions_goes_through_all_remainders() {
         let release = random("");
-        let mut split = Split::new(&release, NOW, &[], 12_345);
+        let mut split = Split::new(&release, NOW, NOW, &[], 12_345);
         let mut on_v2 = 0;
         for _ in 0..1_000 {
             let request = Get(Vec::new());
@@ -650,7 +656,11 @@ mod golden_vectors {
             (&[80, 10, 10], 0x4308_3627_08E8_E973),
         ] {
             let release = release(weights);
-            assert_eq!(digest(&release, &mut Split::new(&release, NOW, &[], 0)), expected, "{weights:?}");
+            assert_eq!(
+                digest(&release, &mut Split::new(&release, NOW, NOW, &[], 0)),
+                expected,
+                "{weights:?}"
+            );
         }
     }
 
@@ -665,7 +675,7 @@ mod golden_vectors {
             {{"at":"1970-01-01T00:01:40Z","weights":{{"v1":60,"v2":30,"v3":10}}}},
             {{"at":"1970-01-01T00:03:20Z","over":"300s","weights":{{"v1":20,"v2":50,"v3":30}}}}]"#
         ));
-        let mut split = Split::new(&release, Time::default(), &[], 0);
+        let mut split = Split::new(&release, Time::default(), Time::default(), &[], 0);
         for (second, expected) in [
             (0, 0xB7C7_6CC8_C733_8CC5),
             (100, 0x676A_4189_5E2F_7A73),
@@ -674,7 +684,7 @@ mod golden_vectors {
             (400, 0x70BA_3FEC_AD8B_35FF),
             (500, 0x9486_E00B_30B0_1CF9),
         ] {
-            split.update(&release, Time::from_millis(second * 1_000), &[]);
+            split.update(&release, Time::from_millis(second * 1_000), Time::from_millis(second * 1_000), &[]);
             assert_eq!(digest(&release, &mut split), expected, "{second}");
         }
     }

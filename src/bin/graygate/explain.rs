@@ -166,11 +166,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     let now = arguments.at.unwrap_or_else(crate::now);
-    let splits = splits(&policy, now, &arguments.rolled_back)?;
+    let mut splits = splits(&policy, now, &arguments.rolled_back)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut answer = |question: &Question| {
         let mut readiness = Assumed { policy: &policy, not_ready: &arguments.not_ready, now };
-        let decision = engine::decide(&policy, question, &mut readiness, &mut splits.clone());
+        let decision = engine::decide(&policy, question, &mut readiness, &mut splits);
         let written = match arguments.json {
             true => writeln!(out, "{}", json::value(&policy, &decision)),
             false => text::write(&policy, &splits, question, &decision, &mut out),
@@ -215,17 +215,18 @@ fn splits(policy: &Policy, now: Time, rolled_back: &[String]) -> Result<Vec<Spli
         let slot = place.and_then(|place| {
             let versions = &policy.releases.get(place)?.versions;
             let version = versions.iter().position(|known| known.name == version)?;
+            policy.releases.get(place).filter(|release| release.default != version)?;
             since.get_mut(place)?.get_mut(version)
         });
         let Some(slot) = slot else {
             return Err(Failure::Usage(format!(
-                "--rolled-back {name:?}: no such version; allowed: RELEASE/VERSION, as the policy names them"
+                "--rolled-back {name:?}: no such version, or the default one; allowed: RELEASE/VERSION, as the policy names them"
             )));
         };
         *slot = Some(Time::from_millis(0));
     }
     let splits =
-        policy.releases.iter().zip(&since).map(|(release, since)| Split::new(release, now, since, 0));
+        policy.releases.iter().zip(&since).map(|(release, since)| Split::new(release, now, now, since, 0));
     Ok(splits.collect())
 }
 

@@ -3,7 +3,7 @@
 mod drawing;
 mod table;
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -30,8 +30,9 @@ pub struct Arguments {
     /// Users by their own keys instead, one per line; "-" is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "users")]
     keys: Option<PathBuf>,
-    /// A version's shares in percent, step by step; may be repeated for others. The default version has the rest.
-    /// Without it, the steps are the policy's own: its weights, then its schedule
+    /// A version's shares in percent, step by step; may be repeated for others. The default version has the rest,
+    /// and those that are not named have none. Without it, the steps are the policy's own: its weights, then its
+    /// schedule
     #[arg(long, value_name = "VERSION=SHARE,SHARE…", value_parser = shares)]
     weights: Vec<(String, Vec<u32>)>,
     /// Take the steps of --weights as steps of a schedule, each laid out from the one before, and not as the
@@ -48,11 +49,12 @@ pub struct Arguments {
 
 /// Reads `v2=0,10,30`, in hundredths of a percent.
 fn shares(text: &str) -> Result<(String, Vec<u32>), String> {
-    let allowed = "allowed: VERSION=SHARE,SHARE… in percent, such as v2=0,0.5,10,100";
+    let allowed = "allowed: VERSION=SHARE,SHARE… in percent, with two digits behind the point at most, such as v2=0,0.5,10,100";
     let (name, list) = text.split_once('=').ok_or(allowed)?;
     let share = |text: &str| {
-        let percent: f64 = text.trim().parse().ok()?;
-        (0.0..=100.0).contains(&percent).then(|| (percent * 100.0).round() as u32)
+        let hundredths = text.trim().parse::<f64>().ok()? * 100.0;
+        let whole = (hundredths - hundredths.round()).abs() < 1e-6;
+        (whole && (0.0..=10_000.0).contains(&hundredths)).then(|| hundredths.round() as u32)
     };
     let shares: Option<Vec<u32>> = list.split(',').map(share).collect();
     Ok((name.to_owned(), shares.ok_or(allowed)?))
@@ -97,12 +99,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let hashes = hashes(release, arguments)?;
     let steps = steps(release, &layouts, &hashes);
     let names: Vec<&str> = release.versions.iter().map(|version| version.name.as_str()).collect();
-    if arguments.json {
-        table::print_json(&names, &steps);
-    } else {
-        println!("release {}, {} users", release.name, hashes.len());
-        table::print(&names, &steps);
-    }
+    let mut out = std::io::stdout().lock();
+    let written = match arguments.json {
+        true => table::write_json(&names, &steps, &mut out),
+        false => writeln!(out, "release {}, {} users", release.name, hashes.len())
+            .and_then(|()| table::write(&names, &steps, &mut out)),
+    };
+    written.map_err(|error| Failure::Usage(format!("standard output: {error}")))?;
     if let Some(file) = &arguments.svg {
         drawing::save(file, &release.name, &names, &steps)
             .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
@@ -146,7 +149,11 @@ fn layouts(release: &Release, arguments: &Arguments) -> Result<Vec<Layout>, Fail
                 others(release)
             )));
         };
-        *column = Some(shares);
+        if column.replace(shares).is_some() {
+            return Err(Failure::Usage(format!(
+                "--weights {name}: given twice; allowed: once for each version"
+            )));
+        }
     }
     let count = columns.iter().flatten().map(|shares| shares.len()).max().unwrap_or_default();
     if columns.iter().flatten().any(|shares| shares.len() != count) {

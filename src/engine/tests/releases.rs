@@ -113,7 +113,10 @@ mod a_cluster_header {
     #[test]
     fn that_is_trusted_reaches_the_clusters_of_the_release_alone() {
         let mut bench = with_releases(&[&reviews(STEER, TRUSTS)]);
-        bench.ask(by(ON_V1).with("x-c", "two")).is_forwarded("x-c: two").is_assigned("reviews v2 by incoming");
+        bench
+            .ask(by(ON_V1).with("x-c", "two"))
+            .is_forwarded("x-c: two")
+            .is_assigned("reviews v2 by incoming");
         for stranger in ["db", "v2", "Two"] {
             let told = bench.ask(by(ON_V2).with("x-c", stranger));
             told.is_forwarded("x-c: one").is_assigned("reviews v1 by no-such-version");
@@ -158,12 +161,28 @@ mod a_random_value_header {
 
     #[test]
     fn without_versions_is_all_there_is() {
-        let bare = format!(r#"{{"name":"reviews","steer":{STEER},"hashOn":[{{"httpHeaderName":"x-user"}}]}}"#);
+        let bare =
+            format!(r#"{{"name":"reviews","steer":{STEER},"hashOn":[{{"httpHeaderName":"x-user"}}]}}"#);
         let mut bench = with_releases(&[&bare]).set("one", DOWN);
         let told = bench.ask(by(ON_V1));
         told.is_forwarded("x-r: 16255817437575496405").is_assigned("").comes_back_with("").is_noted_as("");
         bench.ask(get("/api")).is_forwarded("x-r: 2654435761");
         bench.ask(get("/api")).is_forwarded("x-r: 5308871522");
+    }
+
+    #[test]
+    fn without_a_key_is_exact_over_each_total() {
+        let thirds = format!(
+            r#"{{"name":"reviews","steer":{STEER},"versions":[{{"name":"v1","upstream":"one","weight":1,"default":true}},
+            {{"name":"v2","upstream":"two","weight":1}},{{"name":"v3","upstream":"db","weight":1}}]}}"#
+        );
+        let mut bench = with_releases(&[&thirds]);
+        for round in 0..10_000 {
+            let mut seen: Vec<String> = (0..3).map(|_| bench.ask(get("/")).assigned).collect();
+            seen.sort();
+            let each = ["v1", "v2", "v3"].map(|version| format!("reviews {version} by rotation"));
+            assert_eq!(seen, each, "round {round}");
+        }
     }
 
     #[test]
@@ -238,9 +257,46 @@ mod the_headers_of_a_version {
         bench.set("two", DOWN).ask(by(ON_V2)).comes_back_with("x-served: v1");
     }
 
+    /// A bench whose one gate is for requests with this header, and closed.
+    fn gated(header: &str) -> Bench {
+        let release = reviews_with_v2(HEADERS);
+        let gate = format!(r#"{{"upstream":"db","match":[{{"headers":{{{header}}}}}]}}"#);
+        Bench::new(policy(&format!(r#""releases":[{release}],"gates":[{gate}]"#))).set("db", DOWN)
+    }
+
+    #[test]
+    fn are_on_the_request_that_a_gate_sees() {
+        let mut set = gated(r#""x-a":{"exact":"b"}"#);
+        set.ask(by(ON_V2)).is_gated_by("db");
+        set.ask(by(ON_V2).with("x-a", "c")).is_gated_by("db");
+        set.ask(by(ON_V1)).is_forwarded("x-v: v1");
+        let mut removed = gated(r#""x-e":{}"#);
+        removed.ask(by(ON_V1).with("x-e", "1")).is_gated_by("db");
+        removed.ask(by(ON_V2).with("x-e", "1")).is_forwarded("x-v: v2, no x-e, x-a: b, also x-c: d");
+    }
+
+    #[test]
+    fn that_are_added_leave_a_gate_the_first_value() {
+        let mut bench = gated(r#""x-c":{"exact":"d"}"#);
+        bench.ask(by(ON_V2)).is_gated_by("db");
+        bench.ask(by(ON_V2).with("x-c", "c")).is_forwarded("x-v: v2, no x-e, x-a: b, also x-c: d");
+    }
+
+    #[test]
+    fn are_what_the_next_release_matches_on() {
+        let second = REVIEWS
+            .replace("reviews", "second")
+            .replace("x-v", "x-w")
+            .replace("x-tester\":{}", "x-a\":{\"exact\":\"b\"}");
+        let mut bench = with_releases(&[&reviews_with_v2(HEADERS), &second]);
+        bench.ask(by(ON_V1).with("x-tester", "1")).is_assigned("reviews v2 by match, second v2 by match");
+        bench.ask(by(ON_V1)).is_assigned("reviews v1 by sticky, second v2 by sticky");
+    }
+
     #[test]
     fn follow_those_of_the_release_before() {
-        let first = reviews_with_v2(HEADERS).replace(r#""name":"reviews""#, r#""name":"a","responseHeader":"x-served-a""#);
+        let first = reviews_with_v2(HEADERS)
+            .replace(r#""name":"reviews""#, r#""name":"a","responseHeader":"x-served-a""#);
         let second = reviews(r#"{"header":"x-w"}"#, r#","responseHeader":"x-served-b""#);
         let told = with_releases(&[&first, &second]).ask(by(ON_V2).with("x-tester", "1"));
         told.is_forwarded("x-v: v2, no x-e, x-a: b, also x-c: d, x-w: v2");
@@ -297,7 +353,9 @@ mod a_trusted_version_that_does_not_exist {
         let mut bench = with_releases(&[&reviews(r#"{"header":"x-v"}"#, &extra)]);
         for stranger in [&b"v9"[..], b"V2", b"\xff"] {
             let told = bench.ask(by(ON_V2).with("x-v", stranger));
-            told.is_forwarded("").is_assigned("reviews v1 by no-such-version").comes_back_with("x-served: v1");
+            told.is_forwarded("")
+                .is_assigned("reviews v1 by no-such-version")
+                .comes_back_with("x-served: v1");
         }
         bench.ask(by(ON_V2).with("x-v", "")).is_forwarded("x-v: v2").is_assigned("reviews v2 by sticky");
     }
@@ -395,7 +453,8 @@ mod an_issued_cookie {
     #[test]
     fn that_falls_back_is_given_all_the_same() {
         let mut bench = with_releases(&[&issuing(ID, "")]).set("two", DOWN);
-        let fallback = (0..100).map(|_| bench.ask(get("/api"))).find(|told| told.assigned.ends_with("fallback"));
+        let fallback =
+            (0..100).map(|_| bench.ask(get("/api"))).find(|told| told.assigned.ends_with("fallback"));
         let key = given(&fallback.unwrap());
         let mut bench = bench.set("two", Standing::Ready);
         let told = bench.ask(get("/api").with("cookie", format!("id={key}")));
@@ -435,7 +494,8 @@ mod an_issued_cookie {
     #[test]
     fn of_a_strangers_making_is_never_taken_back() {
         let mut bench = with_releases(&[&ended("")]);
-        for strange in ["id=alice", "id=", "id=692d6720-0000000000009F86", "other=692d6720-0000000000009f86"] {
+        for strange in ["id=alice", "id=", "id=692d6720-0000000000009F86", "other=692d6720-0000000000009f86"]
+        {
             bench.ask(get("/api").with("cookie", strange)).comes_back_with("");
         }
     }
@@ -454,7 +514,8 @@ mod an_issued_cookie {
 
     #[test]
     fn is_kept_while_another_release_issues_it() {
-        let second = issuing(ID, "").replace("reviews", "second").replace("x-v", "x-w").replace("/api", "/more");
+        let second =
+            issuing(ID, "").replace("reviews", "second").replace("x-v", "x-w").replace("/api", "/more");
         let mut bench = with_releases(&[&ended(""), &second]);
         bench.ask(get("/api").with("cookie", format!("id={OWN}"))).comes_back_with("");
         bench.ask(get("/api")).comes_back_with("");
@@ -491,7 +552,8 @@ fn give_those_on_a_list_what_it_says() {
 
 #[test]
 fn give_everybody_the_default_until_they_start_but_for_overrides() {
-    let mut bench = with_releases(&[&reviews(r#"{"header":"x-v"}"#, r#","startsAt":"1970-01-01T00:01:40Z""#)]);
+    let mut bench =
+        with_releases(&[&reviews(r#"{"header":"x-v"}"#, r#","startsAt":"1970-01-01T00:01:40Z""#)]);
     bench.ask(by(ON_V2)).is_assigned("reviews v1 by sticky");
     bench.ask(get("/api")).is_assigned("reviews v1 by rotation");
     bench.ask(by(ON_V1).with("x-tester", "1")).is_assigned("reviews v2 by match");

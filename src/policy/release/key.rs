@@ -49,8 +49,34 @@ pub struct Issue {
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl Key {
-    /// Reads one item of `hashOn`.
-    pub fn read(value: &Value<'_>) -> Option<Self> {
+    /// The cookie that it is in, if it is in one.
+    pub fn cookie(&self) -> Option<&Cookie> {
+        match self {
+            Key::Cookie(cookie) => Some(cookie),
+            _ => None,
+        }
+    }
+
+    /// Reads `hashOn`. Of several keys that could be issued only one would ever be.
+    pub fn read_all(fields: &Fields<'_>) -> Option<Vec<Self>> {
+        fields.read("hashOn", Vec::new(), |value| {
+            let (mut keys, mut issues) = (Vec::new(), false);
+            for item in value.list()? {
+                let Some(key) = Key::read(&item) else {
+                    continue;
+                };
+                if matches!(&key, Key::Cookie(cookie) if cookie.issue.is_some())
+                    && core::mem::replace(&mut issues, true)
+                {
+                    item.problem::<()>("a second cookie with ttl; allowed: one, as no more would be issued");
+                }
+                keys.push(key);
+            }
+            Some(keys)
+        })
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
         let fields =
             value.object(&["httpHeaderName", "httpCookie", "httpQueryParameterName", "useSourceIp"])?;
         let header =
@@ -75,11 +101,7 @@ impl Cookie {
     fn read(value: &Value<'_>) -> Option<Self> {
         let attributes = ["path", "domain", "secure", "httpOnly", "sameSite", "partitioned"];
         let fields = value.object(&[&["name", "ttl"][..], &attributes].concat())?;
-        // A cookie's name is a token, as a header's is, but its case counts.
-        let name = fields.require("name", "a cookie's name").and_then(|value| {
-            value.header_name(false)?;
-            value.text()
-        });
+        let name = fields.require("name", "a cookie's name").and_then(Value::cookie_name);
         let issue = match fields.get("ttl") {
             Some(ttl) => Issue::read(ttl, &fields, name.unwrap_or_default()).map(Some),
             None => {
@@ -129,27 +151,34 @@ impl Issue {
 
     /// Notes what browsers would throw the cookie away for. Whether there is nothing.
     fn judge(&self, fields: &Fields<'_>, name: &str) -> bool {
-        let object = fields.object();
-        let refuse = |key: &str, message: &str| {
-            fields.get(key).unwrap_or(object).problem::<()>(message);
-            false
-        };
         let host = name.starts_with("__Host-");
-        if self.same_site == Some("None") && !self.secure {
-            return refuse(
+        let prefixed = host || name.starts_with("__Secure-");
+        let problems = [
+            (
+                self.same_site == Some("None") && !self.secure,
                 "sameSite",
                 "browsers take None only with secure; allowed: secure: true, Lax, Strict",
-            );
+            ),
+            (
+                self.partitioned && !self.secure,
+                "partitioned",
+                "browsers take it only with secure; allowed: secure: true",
+            ),
+            (
+                prefixed && !self.secure,
+                "name",
+                "browsers take this prefix only with secure; allowed: secure: true",
+            ),
+            (
+                host && (self.domain.is_some() || self.path != "/"),
+                "name",
+                "browsers take __Host- only with path / and no domain; allowed: these",
+            ),
+        ];
+        let found: Vec<_> = problems.into_iter().filter(|(found, ..)| *found).collect();
+        for (_, key, message) in &found {
+            fields.get(key).unwrap_or(fields.object()).problem::<()>(message);
         }
-        if self.partitioned && !self.secure {
-            return refuse("partitioned", "browsers take it only with secure; allowed: secure: true");
-        }
-        if (host || name.starts_with("__Secure-")) && !self.secure {
-            return refuse("name", "browsers take this prefix only with secure; allowed: secure: true");
-        }
-        if host && (self.domain.is_some() || self.path != "/") {
-            return refuse("name", "browsers take __Host- only with path / and no domain; allowed: these");
-        }
-        true
+        found.is_empty()
     }
 }

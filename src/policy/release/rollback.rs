@@ -3,19 +3,19 @@
 use core::time::Duration;
 
 use super::version::Version;
-use crate::policy::reader::{Fields, Value};
+use crate::policy::reader::Value;
 use crate::policy::upstream::{FailOn, Upstream};
 
 /// When, and how fast. At least one of the criteria is there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rollback {
-    /// `failurePercent`, 1 to 100: more of the version's responses fail.
+    /// `failurePercent`, 1 to 99: more of the version's responses fail.
     pub failure_percent: Option<u32>,
     /// Which responses are failures. Default `5xx`.
     pub fail_on: Vec<FailOn>,
     /// `latency`: more of its responses are slow.
     pub latency: Option<Latency>,
-    /// `checks.failurePercent`, 1 to 100: more of the active checks of its upstream fail.
+    /// `checks.failurePercent`, 1 to 99: more of the active checks of its upstream fail.
     pub check_failure_percent: Option<u32>,
     /// How many responses it takes to judge. 1 to 1,000,000, default 50.
     pub minimum_requests: u32,
@@ -38,18 +38,14 @@ const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 impl Rollback {
-    /// Reads `rollback`.
-    pub fn read(value: &Value<'_>) -> Option<Self> {
+    /// Reads `rollback`; `known` are the versions, and the upstreams, as far as they could be read.
+    pub fn read(value: &Value<'_>, known: Option<(&[Version], &[Upstream])>) -> Option<Self> {
         let criteria = ["failurePercent", "latency", "checks"];
         let others = ["failOn", "minimumRequests", "window", "over"];
         let fields = value.object(&[&criteria[..], &others].concat())?;
-        let percent = |value: &Value<'_>| value.integer(1..=100).map(Some);
-        let failure_percent = fields.read("failurePercent", None, percent);
+        let failure_percent = fields.read("failurePercent", None, |value| percent(value).map(Some));
         let latency = fields.read("latency", None, |value| Latency::read(value).map(Some));
-        let check_failure_percent = fields.read("checks", None, |value| {
-            let fields = value.object(&["failurePercent"])?;
-            fields.require("failurePercent", "a whole number from 1 to 100").and_then(percent)
-        });
+        let check_failure_percent = fields.read("checks", None, |value| read_checks(value, known).map(Some));
         let fail_on = FailOn::read_list(&fields);
         let minimum_requests = fields.read("minimumRequests", 50, |value| value.integer(1..=1_000_000));
         let window = fields.read("window", 60_000 * MS, |value| value.duration(1_000 * MS..=HOUR));
@@ -68,20 +64,28 @@ impl Rollback {
             over: over?,
         })
     }
+}
 
-    /// Notes versions that the checks can't judge, as they have none.
-    pub(super) fn judge(&self, fields: &Fields<'_>, versions: &[Version], upstreams: &[Upstream]) {
-        let unchecked = |version: &&Version| {
-            upstreams.get(version.upstream.0).is_some_and(|upstream| upstream.check.is_none())
-        };
-        let rollback = fields.get("rollback").filter(|_| self.check_failure_percent.is_some());
-        if let (Some(rollback), Some(version)) = (rollback, versions.iter().find(unchecked)) {
-            rollback.problem::<()>(format!(
-                "checks: the upstream of {} has none; allowed: a readinessProbe for the upstream of each version",
-                version.name
-            ));
-        }
+/// Reads `checks`. An upstream that could not be read has a stand-in, of which nothing can be said.
+fn read_checks(value: &Value<'_>, known: Option<(&[Version], &[Upstream])>) -> Option<u32> {
+    let fields = value.object(&["failurePercent"])?;
+    let share = fields.require("failurePercent", "a whole number from 1 to 99").and_then(percent);
+    let known = known.filter(|_| value.is_first_problem());
+    let upstreams = known.iter().flat_map(|(versions, upstreams)| {
+        versions.iter().filter_map(|version| Some((version, upstreams.get(version.upstream.0)?)))
+    });
+    for (version, upstream) in upstreams.filter(|(_, upstream)| upstream.check.is_none()) {
+        value.problem::<()>(format!(
+            "upstream {:?} of {} has no checks; allowed: with a readinessProbe",
+            upstream.name, version.name
+        ));
     }
+    share
+}
+
+/// A share that can be exceeded.
+fn percent(value: &Value<'_>) -> Option<u32> {
+    value.integer(1..=99)
 }
 
 impl Latency {

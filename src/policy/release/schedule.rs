@@ -29,17 +29,20 @@ pub fn read(value: &Value<'_>, versions: Option<&[Version]>, starts_at: Option<T
             sound = false;
             continue;
         };
-        if starts_at.is_some_and(|start| step.at < start) {
-            item.problem::<()>(
-                "before startsAt, when all have the default version; allowed: startsAt or later",
-            );
+        if let Some(start) = starts_at.filter(|start| step.at < *start) {
+            item.problem::<()>(format!(
+                "{} is before startsAt, until when all have the default version; allowed: from {start} on",
+                step.at
+            ));
         }
         if let Some(last) = steps.last()
-            && step.at < last.at + last.over
+            && (step.at < last.at + last.over || step.at == last.at)
         {
-            item.problem::<()>(
-                "before the step above has ended; allowed: in order, each after the last one's ramp",
-            );
+            let (end, than) = (last.at + last.over, if last.over.is_zero() { "later than" } else { "from" });
+            item.problem::<()>(format!(
+                "{} is before the step above has ended; allowed: {than} {end}",
+                step.at
+            ));
         }
         before = versions.map(|_| step.weights.clone());
         steps.push(step);
@@ -53,6 +56,7 @@ fn read_step(value: &Value<'_>, versions: Option<&[Version]>, before: Option<&[u
     let over = fields.read("over", Duration::ZERO, |value| value.duration(Duration::ZERO..=RAMP));
     let named = fields.require("weights", "an object such as {v1: 70, v2: 30}")?;
     let mut weights: Vec<Option<u32>> = vec![None; versions.map_or(0, <[_]>::len)];
+    let mut values: Vec<Option<Value<'_>>> = vec![None; weights.len()];
     let mut sound = true;
     for (name, weight) in named.entries()?.iter() {
         let number = weight.integer(0..=u32::MAX);
@@ -61,11 +65,13 @@ fn read_step(value: &Value<'_>, versions: Option<&[Version]>, before: Option<&[u
             continue;
         };
         let place = versions.iter().position(|version| version.name == name);
-        match place.and_then(|place| weights.get_mut(place)) {
-            Some(slot) => *slot = number,
+        let slots = place.and_then(|place| Some((weights.get_mut(place)?, values.get_mut(place)?)));
+        match slots {
+            Some((slot, value)) => (*slot, *value) = (number, Some(weight.clone())),
             None => {
                 sound = false;
-                weight.problem::<()>("no version of this release; allowed: the names under versions");
+                let names: Vec<&str> = versions.iter().map(|version| version.name.as_str()).collect();
+                weight.problem::<()>(format!("no version of this release; allowed: {}", names.join(", ")));
             }
         }
     }
@@ -83,7 +89,7 @@ fn read_step(value: &Value<'_>, versions: Option<&[Version]>, before: Option<&[u
     }
     let weights: Vec<u32> = weights.into_iter().map(Option::unwrap_or_default).collect();
     if sound && versions.is_some() {
-        version::judge_weights(named, &weights, |_| None)?;
+        version::judge_weights(named, &weights, |place| values.get(place).cloned().flatten())?;
     }
     Some(Change { at: at?, over: over?, weights: sound.then_some(weights)? })
 }

@@ -63,7 +63,14 @@ impl Steer {
     }
 
     /// Notes what of the rest of the release can't be done with this.
-    pub(super) fn judge(&self, fields: &Fields<'_>, keys: &[Key], trusts: bool, versions: &[Version]) {
+    pub(super) fn judge(
+        &self,
+        fields: &Fields<'_>,
+        keys: &[Key],
+        trusts: bool,
+        versions: &[Version],
+        default: usize,
+    ) {
         let Some(steer) = fields.get("steer") else {
             return;
         };
@@ -72,12 +79,6 @@ impl Steer {
         if let Some(name) = self.header().filter(|name| *name == "cookie" || is_key(name)) {
             let allowed = "a header that carries nothing else, such as x-gray-version";
             steer.problem::<()>(format!("{name:?} carries something else; allowed: {allowed}"));
-        }
-        let edited = |name: &&str| versions.iter().any(|version| version.request.edits(name));
-        if let Some(name) = self.header().filter(edited) {
-            steer.problem::<()>(format!(
-                "{name:?} is edited by a version's headers, too; allowed: a header of its own"
-            ));
         }
         match self {
             Steer::Header(_) => {}
@@ -113,11 +114,15 @@ impl Steer {
                         "a number names no version; allowed: false, or steer by header or clusterHeader",
                     );
                 }
-                if versions.iter().any(|version| version.weight == 0 && version.is_overridden()) {
+                // The default one takes who is denied, and who falls back.
+                let forced = |(place, version): (usize, &Version)| {
+                    version.weight == 0 && (version.is_overridden() || place == default)
+                };
+                if versions.iter().enumerate().any(forced) {
                     contradiction(
                         fields,
                         "versions",
-                        "no number leads to a version of weight 0, so its match or allow could not work; allowed: a weight above 0, or neither",
+                        "no number leads to a version of weight 0, so it can be neither the default nor have match or allow; allowed: a weight above 0",
                     );
                 }
                 if versions.is_empty() {

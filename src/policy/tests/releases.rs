@@ -4,6 +4,7 @@ use crate::policy::release::version::HeaderEdits;
 use crate::release::layout::Layout;
 use crate::time::Time;
 
+const HASH_ON: &str = r#""hashOn":[{"httpHeaderName":"x-user"}]"#;
 const TWO: &str = r#""versions":[{"name":"v1","upstream":"a","weight":90,"default":true},{"name":"v2","upstream":"b","weight":10}]"#;
 
 /// 2026-12-01T10:00:00Z.
@@ -20,10 +21,15 @@ fn steered(steer: &str, fields: &str) -> String {
 }
 
 /// v1 with these fields, and v2 with those.
-fn with_both(v1: &str, v2: &str) -> String {
-    with_versions(&format!(
+fn both(v1: &str, v2: &str) -> String {
+    format!(
         r#"{{"name":"v1","upstream":"a","weight":90,"default":true{v1}}},{{"name":"v2","upstream":"b","weight":10{v2}}}"#
-    ))
+    )
+}
+
+/// A release of [`both`] without keys.
+fn with_both(v1: &str, v2: &str) -> String {
+    with_versions(&both(v1, v2))
 }
 
 fn with_cookie(fields: &str) -> String {
@@ -107,11 +113,40 @@ mod steer {
     #[test]
     fn by_a_header_that_a_version_edits_is_refused() {
         for edits in [r#"{"set":{"X-V":"1"}}"#, r#"{"add":{"x-v":"1"}}"#, r#"{"remove":["x-v"]}"#] {
-            assert_problem_of_release(&[(
+            assert_problem(&[(
                 with_headers(&format!(r#"{{"request":{edits}}}"#)),
-                r#"steer: "x-v" is edited by a version's headers, too; allowed: a header of its own"#,
+                "releases[0]: headers of v2 edit \"x-v\", by which r steers; allowed: any other header",
             )]);
             compile(&with_headers(&format!(r#"{{"response":{edits}}}"#)));
+        }
+    }
+
+    #[test]
+    fn by_a_header_that_a_version_of_another_release_edits_is_refused() {
+        let release = |name: &str, steer: &str, v2: &str| {
+            format!(
+                r#"{{"name":"{name}","steer":{{{steer}}},"versions":[{}]}}"#,
+                both("", &format!(r#","headers":{{"request":{v2}}}"#))
+            )
+        };
+        let releases = |first: String, second: String| {
+            format!(
+                r#"{{"name":"p","upstreams":{{"a":{{"cluster":"a"}},"b":{{"cluster":"b"}}}},"releases":[{first},{second}]}}"#
+            )
+        };
+        let header = r#""header":"x-v""#;
+        for steer in [r#""header":"x-w""#, r#""clusterHeader":"X-W""#, r#""randomValueHeader":"x-w""#] {
+            let steering = || release("steering", steer, "{}");
+            for edits in [r#"{"set":{"X-W":"1"}}"#, r#"{"add":{"x-w":"1"}}"#, r#"{"remove":["x-w"]}"#] {
+                let editing = || release("editing", header, edits);
+                let problem =
+                    "headers of v2 edit \"x-w\", by which steering steers; allowed: any other header";
+                assert_problem(&[
+                    (releases(editing(), steering()), &format!("releases[0]: {problem}")),
+                    (releases(steering(), editing()), &format!("releases[1]: {problem}")),
+                ]);
+            }
+            compile(&releases(release("editing", header, r#"{"set":{"x-u":"1"}}"#), steering()));
         }
     }
 
@@ -180,6 +215,10 @@ mod a_random_value_header {
                 &format!("{key}: {message}"),
             )]);
         }
+        assert_problem_of_release(&[(
+            with_release(&format!(r#""steer":{RANDOM},"schedule":[{}]"#, step(r#""v1":1"#, ""))),
+            &format!("schedule: {message}"),
+        )]);
     }
 
     #[test]
@@ -192,17 +231,23 @@ mod a_random_value_header {
 
     #[test]
     fn leads_to_no_version_of_weight_0() {
-        let unweighted = |field: &str| {
+        let unweighted = |v1: &str, v2: &str| {
             with_release(&format!(
-                r#""steer":{RANDOM},"versions":[{{"name":"v1","upstream":"a","weight":1,"default":true}},
-                {{"name":"v2","upstream":"b","weight":0{field}}}]"#
+                r#""steer":{RANDOM},{HASH_ON},"versions":[{{"name":"v1","upstream":"a","weight":1{v1}}},
+                {{"name":"v2","upstream":"b","weight":0{v2}}}]"#
             ))
         };
-        compile(&unweighted(""));
-        for field in [r#","allow":["alice"]"#, r#","match":[{"headers":{"x-tester":{}}}]"#] {
+        let default = r#","default":true"#;
+        assert_compiles(&[unweighted(default, ""), unweighted(default, r#","deny":["alice"]"#)]);
+        for (v1, v2) in [
+            (default, r#","allow":["alice"]"#),
+            (default, r#","match":[{"headers":{"x-tester":{}}}]"#),
+            ("", default),
+            (r#","deny":["alice"]"#, default),
+        ] {
             assert_problem_of_release(&[(
-                unweighted(field),
-                "versions: no number leads to a version of weight 0, so its match or allow could not work; allowed: a weight above 0, or neither",
+                unweighted(v1, v2),
+                "versions: no number leads to a version of weight 0, so it can be neither the default nor have match or allow; allowed: a weight above 0",
             )]);
         }
     }
@@ -213,6 +258,16 @@ mod a_random_value_header {
         assert_problem_of_release(&[(
             with_release(&format!(r#""steer":{RANDOM},"responseHeader":"x-served""#)),
             "responseHeader: which version the route picks is not known without versions; allowed: versions as the route has them",
+        )]);
+    }
+
+    #[test]
+    fn is_not_blamed_for_versions_that_could_not_be_read() {
+        assert_problem_of_release(&[(
+            with_release(&format!(
+                r#""steer":{RANDOM},"responseHeader":"x-served","versions":[{{"name":"v1","upstream":"a","weight":1}}]"#
+            )),
+            "versions: no version is the default; allowed: default: true on one of them",
         )]);
     }
 }
@@ -280,12 +335,12 @@ mod a_cookie {
     fn lives_up_to_400_days() {
         assert_compiles(&[with_cookie(r#""name":"id","ttl":"9600h""#)]);
         for ttl in [r#""9600h1ms""#, r#""-1s""#, r#""1d""#, "3600"] {
-            let found = problems(&with_cookie(&format!(r#""name":"id","ttl":{ttl}"#)));
-            let start = format!(
-                r#"releases[0].hashOn[0].httpCookie.ttl: {ttl} is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0"#
-            );
-            assert!(found.len() == 1 && found[0].starts_with(&start), "{found:?}");
-            assert!(found[0].ends_with("to 34560000s"), "{found:?}");
+            assert_problem_of_release(&[(
+                with_cookie(&format!(r#""name":"id","ttl":{ttl}"#)),
+                &format!(
+                    r#"hashOn[0].httpCookie.ttl: {ttl} is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0s to 34560000s"#
+                ),
+            )]);
         }
     }
 
@@ -359,6 +414,36 @@ mod a_cookie {
             (with_cookie(r#""ttl":"1h""#), "hashOn[0].httpCookie.name: missing; allowed: a cookie's name"),
         ]);
     }
+
+    #[test]
+    fn has_a_token_for_a_name_whose_case_counts() {
+        let Key::Cookie(cookie) = &compile(&with_cookie(r#""name":"Id!""#)).releases[0].keys[0] else {
+            panic!("not a cookie");
+        };
+        assert_eq!(cookie.name, "Id!");
+        for name in ["A;B", "A B", "A=B", "Ä"] {
+            assert_problem_of_release(&[(
+                with_cookie(&format!(r#""name":"{name}""#)),
+                &format!(
+                    r#"hashOn[0].httpCookie.name: "{name}" is not the name of a cookie; allowed: letters, digits and any of !#$%&'*+-.^_`|~"#
+                ),
+            )]);
+        }
+    }
+
+    #[test]
+    fn with_a_ttl_is_one_in_a_release() {
+        let keys = |keys: &str| with(&format!(r#""hashOn":[{keys}]"#));
+        let (a, b) =
+            (r#"{"httpCookie":{"name":"a","ttl":"1h"}}"#, r#"{"httpCookie":{"name":"b","ttl":"1h"}}"#);
+        let problem = "a second cookie with ttl; allowed: one, as no more would be issued";
+        let between = r#"{"httpHeaderName":"x-user"},{"httpCookie":{"name":"c"}}"#;
+        assert_problem_of_release(&[
+            (keys(&format!("{a},{b}")), &format!("hashOn[1]: {problem}")),
+            (keys(&format!("{a},{between},{b}")), &format!("hashOn[3]: {problem}")),
+        ]);
+        compile(&keys(&format!("{between},{a}")));
+    }
 }
 
 mod times {
@@ -367,12 +452,31 @@ mod times {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn are_in_utc_to_the_millisecond() {
+    fn are_in_utc() {
         let start = |text: &str| compile(&with(&format!(r#""startsAt":"{text}""#))).releases[0].starts_at;
         assert_eq!(start("2026-12-01T10:00:00Z"), Some(TEN));
-        assert_eq!(start("2026-12-01T10:00:00.5Z"), Some(TEN + Duration::from_millis(500)));
+        assert_eq!(start("2026-12-01T10:00:00.000Z"), Some(TEN));
         assert_eq!(start("1970-01-01T00:00:00Z"), Some(Time::from_millis(0)));
         assert_eq!(start("9999-12-31T23:59:59Z"), Some(Time::from_millis(253_402_300_799_000)));
+    }
+
+    #[test]
+    fn of_a_step_are_to_the_millisecond() {
+        let step = r#"{"at":"2026-12-01T10:00:00.5Z","weights":{"v1":70,"v2":30}}"#;
+        let policy = compile(&with_steps(step));
+        let shares =
+            |after: u64| policy.releases[0].schedule.at(TEN + Duration::from_millis(after)).shares(2);
+        assert_eq!([shares(499), shares(500)], [[9_000, 1_000], [7_000, 3_000]]);
+    }
+
+    #[test]
+    fn of_a_start_are_whole_seconds() {
+        for time in ["2026-12-01T10:00:00.5Z", "2026-12-01T10:00:00.001Z", "2026-12-01T09:59:59.999Z"] {
+            assert_problem_of_release(&[(
+                with(&format!(r#""startsAt":"{time}""#)),
+                &format!(r#"startsAt: "{time}" is not allowed; allowed: a whole second"#),
+            )]);
+        }
     }
 
     #[test]
@@ -444,7 +548,7 @@ mod a_schedule {
 
     #[test]
     fn is_for_the_versions_of_its_release() {
-        let stranger = "no version of this release; allowed: the names under versions";
+        let stranger = "no version of this release; allowed: v1, v2";
         assert_problem_of_release(&[
             (with_steps(&step(r#""v1":1,"v3":1"#, "")), &format!("schedule[0].weights.v3: {stranger}")),
             (
@@ -488,7 +592,7 @@ mod a_schedule {
             ),
             (
                 with_steps(&step(r#""v1":99996,"v2":4"#, "")),
-                "schedule[0].weights: weight 4 is less than 0.01 % of all weights; allowed: 0, or at least that share",
+                "schedule[0].weights.v2: weight 4 is less than 0.01 % of all weights; allowed: 0, or at least that share",
             ),
         ]);
     }
@@ -497,13 +601,21 @@ mod a_schedule {
     fn is_in_order_and_its_ramps_do_not_overlap() {
         let (first, ramp) = (step(r#""v1":70,"v2":30"#, ""), step(r#""v1":70,"v2":30"#, r#","over":"2h""#));
         let at = |time: &str| format!(r#"{{"at":"{time}","weights":{{"v1":1,"v2":1}}}}"#);
-        let problem =
-            "schedule[1]: before the step above has ended; allowed: in order, each after the last one's ramp";
-        assert_problem_of_release(&[
-            (with_steps(&format!("{first},{}", at("2026-12-01T09:59:59.999Z"))), problem),
-            (with_steps(&format!("{ramp},{}", at("2026-12-01T11:59:59.999Z"))), problem),
+        for (above, time, allowed) in [
+            (&first, "2026-12-01T09:59:59.999Z", "later than 2026-12-01T10:00:00.000Z"),
+            (&first, "2026-12-01T10:00:00.000Z", "later than 2026-12-01T10:00:00.000Z"),
+            (&ramp, "2026-12-01T10:00:00.000Z", "from 2026-12-01T12:00:00.000Z"),
+            (&ramp, "2026-12-01T11:59:59.999Z", "from 2026-12-01T12:00:00.000Z"),
+        ] {
+            assert_problem_of_release(&[(
+                with_steps(&format!("{above},{}", at(time))),
+                &format!("schedule[1]: {time} is before the step above has ended; allowed: {allowed}"),
+            )]);
+        }
+        assert_compiles(&[
+            with_steps(&format!("{first},{}", at("2026-12-01T10:00:00.001Z"))),
+            with_steps(&format!("{ramp},{}", at("2026-12-01T12:00:00Z"))),
         ]);
-        compile(&with_steps(&format!("{ramp},{}", at("2026-12-01T12:00:00Z"))));
     }
 
     #[test]
@@ -512,8 +624,8 @@ mod a_schedule {
             |at: &str| with(&format!(r#""startsAt":"{at}","schedule":[{}]"#, step(r#""v1":1,"v2":1"#, "")));
         compile(&started("2026-12-01T10:00:00Z"));
         assert_problem_of_release(&[(
-            started("2026-12-01T10:00:00.001Z"),
-            "schedule[0]: before startsAt, when all have the default version; allowed: startsAt or later",
+            started("2026-12-01T10:00:01Z"),
+            "schedule[0]: 2026-12-01T10:00:00.000Z is before startsAt, until when all have the default version; allowed: from 2026-12-01T10:00:01.000Z on",
         )]);
     }
 
@@ -522,10 +634,12 @@ mod a_schedule {
         let over = |over: &str| with_steps(&step(r#""v1":1,"v2":1"#, &format!(r#","over":{over}"#)));
         assert_compiles(&[over(r#""0s""#), over(r#""8784h""#)]);
         for bad in [r#""8784h1ms""#, r#""-1s""#, "5"] {
-            let found = problems(&over(bad));
-            let start = format!("releases[0].schedule[0].over: {bad} is not allowed; allowed: a duration");
-            assert!(found.len() == 1 && found[0].starts_with(&start), "{found:?}");
-            assert!(found[0].ends_with("to 31622400s"), "{found:?}");
+            assert_problem_of_release(&[(
+                over(bad),
+                &format!(
+                    r#"schedule[0].over: {bad} is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0s to 31622400s"#
+                ),
+            )]);
         }
         let steps = |count: u32| {
             let step =
@@ -592,7 +706,7 @@ mod a_rollback {
             ),
             (
                 with_rollback(r#""checks":{}"#),
-                "rollback.checks.failurePercent: missing; allowed: a whole number from 1 to 100",
+                "rollback.checks.failurePercent: missing; allowed: a whole number from 1 to 99",
             ),
         ]);
     }
@@ -602,9 +716,11 @@ mod a_rollback {
         let percent = "is not allowed; allowed: a whole number from 1 to";
         let seconds = r#"is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from"#;
         for (field, problem) in [
-            (r#""failurePercent":0"#, format!("failurePercent: 0 {percent} 100")),
-            (r#""failurePercent":101"#, format!("failurePercent: 101 {percent} 100")),
-            (r#""failurePercent":2.5"#, format!("failurePercent: 2.5 {percent} 100")),
+            (r#""failurePercent":0"#, format!("failurePercent: 0 {percent} 99")),
+            (r#""failurePercent":100"#, format!("failurePercent: 100 {percent} 99")),
+            (r#""failurePercent":2.5"#, format!("failurePercent: 2.5 {percent} 99")),
+            (r#""checks":{"failurePercent":0}"#, format!("checks.failurePercent: 0 {percent} 99")),
+            (r#""checks":{"failurePercent":100}"#, format!("checks.failurePercent: 100 {percent} 99")),
             (r#""latency":"300ms""#, r#"latency: "300ms" is not allowed; allowed: an object"#.into()),
             (
                 r#""latency":{"percentile":99.9,"above":"1s"}"#,
@@ -627,13 +743,13 @@ mod a_rollback {
                 "failOn: an empty list, so that nothing would be a failure; allowed: at least one word"
                     .into(),
             ),
+            (r#""failurePercent":5,"over":"25h""#, format!(r#"over: "25h" {seconds} 0s to 86400s"#)),
             (r#""failurePercent":5,"failOn":["cancelled"]"#, "failOn[0]: not supported yet".into()),
             (r#""failurePercent":5,"windw":"1s""#, r#"windw: unknown field; did you mean "window"?"#.into()),
         ] {
             assert_problem_of_release(&[(with_rollback(field), &format!("rollback.{problem}"))]);
         }
-        let found = problems(&with_rollback(r#""failurePercent":5,"over":"25h""#));
-        assert!(found.len() == 1 && found[0].starts_with(r#"releases[0].rollback.over: "25h" is not"#));
+        assert_compiles(&[with_rollback(r#""failurePercent":1"#), with_rollback(r#""failurePercent":99"#)]);
     }
 
     #[test]
@@ -646,17 +762,24 @@ mod a_rollback {
         let probe = r#""readinessProbe":{"httpGet":{}}"#;
         let both = format!(r#""a":{{"cluster":"a",{probe}}},"b":{{"cluster":"b",{probe}}}"#);
         compile(&checked(&both));
-        let message = "has none; allowed: a readinessProbe for the upstream of each version";
+        let problem = |upstream: &str, version: &str| {
+            format!(
+                "rollback.checks: upstream {upstream:?} of {version} has no checks; allowed: with a readinessProbe"
+            )
+        };
         assert_problem_of_release(&[
             (
                 checked(&format!(r#""a":{{"cluster":"a",{probe}}},"b":{{"cluster":"b"}}"#)),
-                &format!("rollback: checks: the upstream of v2 {message}"),
+                &problem("b", "v2"),
             ),
             (
                 checked(&format!(r#""a":{{"cluster":"a"}},"b":{{"cluster":"b",{probe}}}"#)),
-                &format!("rollback: checks: the upstream of v1 {message}"),
+                &problem("a", "v1"),
             ),
         ]);
+        let neither = checked(r#""a":{"cluster":"a"},"b":{"cluster":"b"}"#);
+        let both = [problem("a", "v1"), problem("b", "v2")];
+        assert_eq!(problems(&neither), both.map(|problem| format!("releases[0].{problem}")));
     }
 }
 
@@ -665,9 +788,14 @@ mod lists_of_keys {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    /// v1 with these fields, and v2 with those, in a release with a key.
+    fn with_lists(v1: &str, v2: &str) -> String {
+        with_release(&format!(r#"{STEER},{HASH_ON},"versions":[{}]"#, both(v1, v2)))
+    }
+
     #[test]
     fn hold_keys_as_they_are_written() {
-        let policy = compile(&with_both("", r#","allow":["Bob","alice","alice"],"deny":["用户-42"]"#));
+        let policy = compile(&with_lists("", r#","allow":["Bob","alice","alice"],"deny":["用户-42"]"#));
         let version = &policy.releases[0].versions[1];
         assert!(version.allow.iter().eq(["Bob", "alice"]) && version.deny.iter().eq(["用户-42"]));
     }
@@ -676,21 +804,21 @@ mod lists_of_keys {
     fn hold_text_and_at_most_10_000() {
         let many = |count: u32| {
             let keys: Vec<_> = (0..count).map(|n| format!(r#""{n}""#)).collect();
-            with_both("", &format!(r#","allow":[{}]"#, keys.join(",")))
+            with_lists("", &format!(r#","allow":[{}]"#, keys.join(",")))
         };
         compile(&many(10_000));
         assert_problem_of_release(&[
             (many(10_001), "versions[1].allow: 10001 keys; allowed: at most 10000"),
             (
-                with_both("", r#","allow":"alice""#),
+                with_lists("", r#","allow":"alice""#),
                 r#"versions[1].allow: "alice" is not allowed; allowed: a list"#,
             ),
             (
-                with_both("", r#","deny":[7]"#),
+                with_lists("", r#","deny":[7]"#),
                 "versions[1].deny[0]: 7 is not allowed; allowed: a string, not empty",
             ),
             (
-                with_both("", r#","allow":[""]"#),
+                with_lists("", r#","allow":[""]"#),
                 r#"versions[1].allow[0]: "" is not allowed; allowed: a string, not empty"#,
             ),
         ]);
@@ -700,19 +828,42 @@ mod lists_of_keys {
     fn do_not_contradict_each_other() {
         assert_problem_of_release(&[
             (
-                with_both("", r#","allow":["a","b"],"deny":["b"]"#),
+                with_lists("", r#","allow":["a","b"],"deny":["b"]"#),
                 r#"versions[1]: both allow and deny have the key "b"; allowed: one of them"#,
             ),
             (
-                with_both(r#","allow":["a"]"#, r#","allow":["a"]"#),
+                with_lists(r#","allow":["a"]"#, r#","allow":["a"]"#),
                 r#"versions[1]: allow has the key "a", which v1 has, too; allowed: each key in one version's list"#,
             ),
             (
-                with_both(r#","deny":["a"]"#, ""),
+                with_lists(r#","deny":["a"]"#, ""),
                 "versions[0]: deny on the default version, which is where the denied go; allowed: on any other version",
             ),
         ]);
-        compile(&with_both(r#","allow":["a"]"#, r#","deny":["a"]"#));
+        compile(&with_lists(r#","allow":["a"]"#, r#","deny":["a"]"#));
+    }
+
+    #[test]
+    fn need_keys_to_look_for() {
+        let problem = "versions: allow and deny list keys, and there are none; allowed: with hashOn";
+        let keyed = |keys: &str| {
+            with_release(&format!(
+                r#"{STEER},"hashOn":{keys},"versions":[{}]"#,
+                both("", r#","allow":["alice"]"#)
+            ))
+        };
+        assert_problem_of_release(&[
+            (with_both("", r#","allow":["alice"]"#), problem),
+            (with_both("", r#","deny":["alice"]"#), problem),
+            (with_both(r#","allow":["bob"]"#, r#","deny":["alice"]"#), problem),
+            (keyed("[]"), problem),
+            (keyed("7"), "hashOn: 7 is not allowed; allowed: a list"),
+            (
+                keyed(r#"[{"httpCookie":{"name":"a b"}}]"#),
+                r#"hashOn[0].httpCookie.name: "a b" is not the name of a cookie; allowed: letters, digits and any of !#$%&'*+-.^_`|~"#,
+            ),
+        ]);
+        compile(&with_both(r#","allow":[]"#, r#","allow":[],"deny":[]"#));
     }
 }
 
@@ -818,6 +969,10 @@ mod a_release {
             (
                 with(r#""responseHeader":true"#),
                 "responseHeader: true is not allowed; allowed: a string, not empty",
+            ),
+            (
+                with(r#""responseHeader":"Set-Cookie""#),
+                r#"responseHeader: "set-cookie" carries something else; allowed: a header that carries nothing else"#,
             ),
             (
                 with(r#""responseHeader":"a b""#),

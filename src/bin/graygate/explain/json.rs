@@ -6,6 +6,7 @@ use graygate::action::{Action, Change, Edit, Passage};
 use graygate::engine::{Assignment, Decision};
 use graygate::hash;
 use graygate::policy::Policy;
+use graygate::policy::release::steer::Steer;
 use graygate::reply::Reply;
 use serde_json::{Value, json};
 
@@ -32,13 +33,15 @@ pub fn value(policy: &Policy, decision: &Decision<'_>) -> Value {
 fn assigned(policy: &Policy, assignment: &Assignment<'_>) -> Value {
     let [release, wanted, version] = names(policy, assignment);
     let choice = &assignment.choice;
+    let steer = policy.releases.get(assignment.release).map(|release| &release.steer);
+    let by_number = matches!(steer, Some(Steer::RandomValueHeader(_)));
     json!({
         "release": release,
         "version": version,
         "reason": assignment.reason.code(),
         "wanted": {"version": wanted, "reason": choice.reason.code()},
         "key": choice.key.map(|(source, _)| key(source)),
-        "bucket": choice.key.map(|(_, hash)| hash::bucket(hash)),
+        "bucket": choice.key.filter(|_| !by_number).map(|(_, hash)| hash::bucket(hash)),
         "issued": choice.issued.as_ref().map(|issued| &issued.key),
     })
 }

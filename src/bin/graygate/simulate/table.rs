@@ -1,20 +1,22 @@
 //! A simulation in numbers.
 
+use std::io::{self, Write};
+
 use serde_json::{Value, json};
 
 use super::Step;
 
-/// Prints one line per step: shares, who moved, and who had to.
-pub fn print(names: &[&str], steps: &[Step]) {
+/// Writes one line per step: shares, who moved, and who had to.
+pub fn write(names: &[&str], steps: &[Step], out: &mut impl Write) -> io::Result<()> {
     let width = names.iter().map(|name| name.len()).max().unwrap_or_default().max(8);
     let columns: String = names.iter().map(|name| format!("  {name:>width$}")).collect();
-    println!("step{columns}     moved      must  who");
+    writeln!(out, "step{columns}     moved      must  who")?;
     for (number, step) in (1..).zip(steps) {
         let all: u64 = step.users.iter().sum();
         let shares = step.users.iter().map(|users| format!("  {:>width$}", percent(*users, all)));
         let shares: String = shares.collect();
         if step.flows.is_empty() {
-            println!("{number:>4}{shares}");
+            writeln!(out, "{number:>4}{shares}")?;
             continue;
         }
         let moves = step.moves();
@@ -23,12 +25,13 @@ pub fn print(names: &[&str], steps: &[Step]) {
         let who: Vec<String> = who.collect();
         let who = if who.is_empty() { "nobody".to_owned() } else { who.join(", ") };
         let (moved, must) = (percent(step.moved(), all), percent(step.must.into(), 10_000));
-        println!("{number:>4}{shares}  {moved:>8}  {must:>8}  {who}");
+        writeln!(out, "{number:>4}{shares}  {moved:>8}  {must:>8}  {who}")?;
     }
+    Ok(())
 }
 
-/// Prints one JSON object per step.
-pub fn print_json(names: &[&str], steps: &[Step]) {
+/// Writes one JSON object per step.
+pub fn write_json(names: &[&str], steps: &[Step], out: &mut impl Write) -> io::Result<()> {
     for step in steps {
         let by_name = |numbers: Vec<u64>| -> Value {
             names.iter().zip(numbers).map(|(name, number)| ((*name).to_owned(), json!(number))).collect()
@@ -45,8 +48,9 @@ pub fn print_json(names: &[&str], steps: &[Step]) {
             "moves": moves.collect::<Vec<_>>(),
             "mustMoveBuckets": step.must,
         });
-        println!("{object}");
+        writeln!(out, "{object}")?;
     }
+    Ok(())
 }
 
 /// A share, with two digits behind the point.
