@@ -36,6 +36,19 @@ def test_the_readmes_policy_has_no_problems(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_readmes_release_has_no_problems(tmp_path):
+    readme = (PROJECT / "README.md").read_text()
+    policy = {
+        "name": "shop",
+        "upstreams": {name: {"cluster": name} for name in ("checkout-v1", "checkout-v2")},
+        "releases": yaml.safe_load(re.search(r"```yaml\nreleases:\n(- name: checkout\n.*?)```", readme, re.DOTALL)[1]),
+    }
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(policy))
+    done = run("check", path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_check_prints_all_problems_and_ends_with_1(policy, file):
     policy["releases"][0]["versions"][0]["wieght"] = 1
     policy["gates"][0]["upstream"] = "reviews-v3"

@@ -29,7 +29,7 @@ pub fn seed(policy: &Policy) {
 /// of them.
 fn key(policy: &Policy, probe: &Probe, rule: &PassThrough, head: bool) -> String {
     let subject = (&probe.path, &rule.headers, &rule.host, head);
-    let subject = hash::digest(worker::LAYOUT.into(), &subject);
+    let subject = hash::digest(store::LAYOUT.into(), &subject);
     format!("graygate/{}/kept/{}/{subject:016x}", policy.name, probe.name)
 }
 

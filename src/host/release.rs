@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::worker::LAYOUT;
 use super::{abi, store};
 use crate::hash;
 use crate::policy::Policy;
@@ -48,7 +47,7 @@ pub enum News {
 impl Releases {
     /// As they are at `now`, with what the other VMs know already.
     pub fn new(policy: &Policy, now: Time) -> Self {
-        let key = |what: &str| format!("graygate/{}/{what}/{LAYOUT}", policy.name);
+        let key = |what: &str| format!("graygate/{}/{what}/{}", policy.name, store::LAYOUT);
         let (book, clock) = (key("releases"), key("clock"));
         store::seed(&book, &Book::default());
         let latest = match policy.releases.iter().any(Release::changes) {

@@ -7,6 +7,9 @@ use proxy_wasm::types::Status;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// Changes with the shape of what is stored, so that another release of this module starts afresh.
+pub const LAYOUT: u32 = 2;
+
 /// How often an update is tried against other VMs' updates before it is given up. Each loss means that
 /// another VM won, so this many in a row do not happen by chance.
 const TRIES: usize = 16;

@@ -25,9 +25,6 @@ use crate::response::Verdict;
 use crate::time::Time;
 use proxy_wasm::hostcalls;
 
-/// Changes with the shape of what is stored, so that another release of this module starts afresh.
-pub const LAYOUT: u32 = 2;
-
 /// One VM's part in one policy.
 pub struct Worker {
     /// The policy.
@@ -417,7 +414,7 @@ fn is_stale_assumption(known: &State, first: &State) -> bool {
 /// The store's key for what is known of an upstream. It holds a hash of what that knowledge is about, so that
 /// a change of anything else, such as weights or thresholds, loses nothing.
 fn key(policy: &Policy, upstream: &Upstream) -> String {
-    let subject = hash::digest(LAYOUT.into(), &upstream.subject());
+    let subject = hash::digest(store::LAYOUT.into(), &upstream.subject());
     format!("graygate/{}/upstream/{}/{subject:016x}", policy.name, upstream.name)
 }
 
