@@ -12,6 +12,7 @@
 mod abi;
 mod attribute;
 mod check;
+mod evidence;
 mod fetch;
 mod health;
 mod leader;

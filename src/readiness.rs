@@ -30,6 +30,7 @@
 
 pub mod check;
 pub mod streak;
+pub mod window;
 
 use core::fmt;
 use core::time::Duration;
@@ -43,6 +44,7 @@ use crate::response::Verdict;
 use crate::time::{Time, millis};
 use check::{CheckFailure, Checks};
 use streak::Streak;
+use window::{Counts, Window};
 
 /// What is known at the moment of the request.
 pub trait Readiness {
@@ -102,6 +104,8 @@ pub struct State {
     pub checks: Checks,
     /// Consecutive failed responses.
     failures: u32,
+    /// What responses there were lately.
+    window: Window,
     /// Trips without a healthy time between them; sets the wait.
     trips: u32,
 }
@@ -163,6 +167,12 @@ pub enum Reason {
     CheckFailed(CheckFailure),
     /// So many responses failed in a row.
     ConsecutiveFailures(u32),
+    /// So large a share of the latest responses failed.
+    FailureShare(Share),
+    /// So large a share of the latest responses was slow.
+    SlowShare(Share),
+    /// The operator says so.
+    Forced,
     /// The wait is over, a trial may begin.
     WaitOver,
     /// Enough trial requests succeeded.
@@ -175,6 +185,15 @@ pub enum Reason {
     PolicyChanged,
 }
 
+/// So many of so many responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The bad ones.
+    pub part: u32,
+    /// All.
+    pub all: u32,
+}
+
 impl Reason {
     /// The word in metrics and `response_code_details`.
     pub fn code(self) -> &'static str {
@@ -183,6 +202,9 @@ impl Reason {
             Reason::CheckPassed => "check-passed",
             Reason::CheckFailed(_) => "check-failed",
             Reason::ConsecutiveFailures(_) => "consecutive-failures",
+            Reason::FailureShare(_) => "failure-share",
+            Reason::SlowShare(_) => "slow-share",
+            Reason::Forced => "forced",
             Reason::WaitOver => "wait-over",
             Reason::TrialPassed => "trial-passed",
             Reason::TrialFailed => "trial-failed",
@@ -198,6 +220,9 @@ impl fmt::Display for Reason {
         match self {
             Reason::CheckFailed(failure) => write!(f, "{}: {failure}", self.code()),
             Reason::ConsecutiveFailures(count) => write!(f, "{}: {count}", self.code()),
+            Reason::FailureShare(Share { part, all }) | Reason::SlowShare(Share { part, all }) => {
+                write!(f, "{}: {part} of {all}", self.code())
+            }
             _ => f.write_str(self.code()),
         }
     }
@@ -225,12 +250,18 @@ impl State {
             known_since: now,
             checks: Checks::new(random),
             failures: 0,
+            window: Window::new(now),
             trips: 0,
         }
     }
 
-    /// What a request that needs the upstream may do.
-    pub fn standing(&self) -> Standing {
+    /// What a request that needs the upstream may do. The operator's word stands above all that is known.
+    pub fn standing(&self, upstream: &Upstream) -> Standing {
+        match upstream.force {
+            Some(true) => return Standing::Ready,
+            Some(false) => return Standing::NotReady(Reason::Forced),
+            None => {}
+        }
         match self.phase {
             Phase::Ready => Standing::Ready,
             Phase::NotReady { .. } => Standing::NotReady(self.reason),
@@ -240,12 +271,12 @@ impl State {
 
     /// What is known of the upstream.
     pub fn knowledge(&self, upstream: &Upstream) -> Knowledge {
-        let standing = self.standing();
+        let standing = self.standing(upstream);
         let enough = |check: &Check| {
             self.reason == Reason::CheckPassed || self.checks.passed >= check.success_threshold
         };
         let proven = match &upstream.check {
-            Some(check) => standing == Standing::Ready && enough(check),
+            Some(check) => standing == Standing::Ready && (upstream.force.is_some() || enough(check)),
             // On trial, too: no trial would end without traffic.
             None => !matches!(standing, Standing::NotReady(_)),
         };
@@ -284,9 +315,16 @@ impl State {
     }
 
     /// Whether the responses that one worker saw would make the upstream NotReady.
-    pub fn would_trip(&self, upstream: &Upstream, streak: Streak) -> bool {
-        let breaker = upstream.breaker.as_ref();
-        breaker.is_some_and(|breaker| streak.worst_after(self.failures) >= breaker.consecutive_failures)
+    pub fn would_trip(&self, upstream: &Upstream, now: Time, streak: Streak) -> bool {
+        let Some(breaker) = &upstream.breaker else {
+            return false;
+        };
+        let mut window = self.window.clone();
+        if let Some(shares) = &breaker.shares {
+            window.add(shares.window, now, streak.counts());
+        }
+        let worst = streak.worst_after(self.failures);
+        worst >= breaker.consecutive_failures || too_many(breaker, window.counts()).is_some()
     }
 
     /// Takes the responses that one worker saw in `generation`. `random` spreads the wait that may follow.
@@ -304,10 +342,14 @@ impl State {
         }
         let worst = streak.worst_after(self.failures);
         self.failures = streak.tail_after(self.failures);
-        if worst < breaker.consecutive_failures {
-            return None;
+        if let Some(shares) = &breaker.shares {
+            self.window.add(shares.window, now, streak.counts());
         }
-        self.trip(breaker, Reason::ConsecutiveFailures(worst), now, random)
+        let reason = match worst >= breaker.consecutive_failures {
+            true => Some(Reason::ConsecutiveFailures(worst)),
+            false => too_many(breaker, self.window.counts()),
+        };
+        self.trip(breaker, reason?, now, random)
     }
 
     /// Takes the passing of time: a wait that is over, a trial request that never was answered. For whoever
@@ -404,7 +446,7 @@ impl State {
         };
         match verdict {
             Verdict::Ignored => None,
-            Verdict::Failure => self.trip(breaker, Reason::TrialFailed, now, random),
+            Verdict::Failure | Verdict::Slow => self.trip(breaker, Reason::TrialFailed, now, random),
             Verdict::Success => {
                 *successes += 1;
                 let passed = *successes >= breaker.trial.successes;
@@ -440,8 +482,24 @@ impl State {
         self.generation = self.generation.wrapping_add(1);
         self.checks.passed = 0;
         self.failures = 0;
+        self.window = Window::new(now);
         Some(transition)
     }
+}
+
+/// Why these counts are too many bad ones, if they are.
+fn too_many(breaker: &Breaker, counts: Counts) -> Option<Reason> {
+    let shares = breaker.shares.as_ref()?;
+    let reaches = |part: u32, percent: u32| {
+        counts.all >= shares.minimum_requests
+            && u64::from(part) * 100 >= u64::from(counts.all) * u64::from(percent)
+    };
+    let share = |part| Share { part, all: counts.all };
+    if shares.failure_percent.is_some_and(|percent| reaches(counts.failed, percent)) {
+        return Some(Reason::FailureShare(share(counts.failed)));
+    }
+    let slow = shares.slow.as_ref().is_some_and(|slow| reaches(counts.slow, slow.percent));
+    slow.then(|| Reason::SlowShare(share(counts.slow)))
 }
 
 /// What a request on trial came to.

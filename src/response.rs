@@ -9,6 +9,8 @@ pub enum Verdict {
     Success,
     /// It doesn't.
     Failure,
+    /// It works, but takes longer than it may. Whoever knows how long it took says so.
+    Slow,
     /// Nothing about the upstream: a reply of this or another filter, or of the proxy's own limits.
     Ignored,
 }
@@ -30,11 +32,24 @@ enum Origin {
 ///
 /// Only details that name the upstream count: a rate limit, an authorization filter or a direct response
 /// says nothing about it. Nor does `overflow`, the proxy's own limit on connections and requests.
-pub fn classify(status: Option<u16>, details: &[u8], fail_on: &[FailOn]) -> Verdict {
+///
+/// `grpc_status` is the service's own, of a gRPC response whose status is known.
+pub fn classify(
+    status: Option<u16>,
+    details: &[u8],
+    grpc_status: Option<u32>,
+    fail_on: &[FailOn],
+) -> Verdict {
     let origin = origin(details);
     let failed = |word: &FailOn| match (word, origin) {
         (_, Origin::Proxy) => false,
         (FailOn::ConnectFailure, origin) => origin == Origin::NoConnection,
+        (FailOn::Status(_) | FailOn::Retriable4xx, Origin::NoConnection | Origin::NoAnswer) => false,
+        // A client sees the router's own 503 as UNAVAILABLE.
+        (FailOn::Grpc(code), Origin::NoConnection | Origin::NoAnswer) => *code == UNAVAILABLE,
+        (FailOn::Grpc(code), Origin::Upstream) => grpc_status == Some(*code),
+        (FailOn::Status(code), Origin::Upstream) => status == Some(*code),
+        (FailOn::Retriable4xx, Origin::Upstream) => status == Some(409),
         (_, Origin::NoConnection | Origin::NoAnswer) => true,
         (FailOn::ServerError, Origin::Upstream) => matches!(status, Some(500..=599)),
         (FailOn::GatewayError, Origin::Upstream) => matches!(status, Some(502..=504)),
@@ -47,6 +62,19 @@ pub fn classify(status: Option<u16>, details: &[u8], fail_on: &[FailOn]) -> Verd
         // No answer, and the policy does not call that a failure: no success either.
         Origin::NoConnection | Origin::NoAnswer => Verdict::Ignored,
     }
+}
+
+/// The gRPC status UNAVAILABLE.
+const UNAVAILABLE: u32 = 14;
+
+/// Whether these details, at the end of a stream, are of a response that broke off after it had begun.
+pub fn broke_off(details: &[u8]) -> bool {
+    details.starts_with(b"upstream_reset_after_response_started")
+}
+
+/// Whether these details are of a request whose route leads to a cluster that is not there.
+pub fn had_no_cluster(details: &[u8]) -> bool {
+    details == b"cluster_not_found"
 }
 
 /// Whether a response with these `response.code_details` tells how the upstream is: it is the upstream's own,
@@ -63,7 +91,7 @@ fn origin(details: &[u8]) -> Origin {
         return Origin::Upstream;
     }
     // The cluster has no host, or is not there: a request for it can't be served either way.
-    if starts("no_healthy_upstream") || starts("cluster_not_found") {
+    if starts("no_healthy_upstream") || had_no_cluster(details) {
         return Origin::NoConnection;
     }
     if starts("upstream_reset_before_response_started") {
@@ -72,6 +100,9 @@ fn origin(details: &[u8]) -> Origin {
             () if contains("connection_failure") || contains("connection_timeout") => Origin::NoConnection,
             () => Origin::NoAnswer,
         };
+    }
+    if broke_off(details) {
+        return Origin::NoAnswer;
     }
     let timeouts = [
         "response_timeout",
@@ -111,11 +142,50 @@ mod tests {
         ];
         for (word, status, details, expected) in rows {
             assert_eq!(
-                classify(Some(*status), details.as_bytes(), &[*word]),
+                classify(Some(*status), details.as_bytes(), None, &[*word]),
                 *expected,
                 "{word:?} {status} {details}"
             );
         }
+    }
+
+    #[test]
+    fn statuses_may_be_named_one_by_one() {
+        for (status, word, expected) in [
+            (429, FailOn::Status(429), Failure),
+            (503, FailOn::Status(429), Success),
+            (409, FailOn::Retriable4xx, Failure),
+            (404, FailOn::Retriable4xx, Success),
+        ] {
+            assert_eq!(classify(Some(status), b"via_upstream", None, &[word]), expected, "{status} {word:?}");
+        }
+        assert_eq!(classify(Some(503), REFUSED.as_bytes(), None, &[FailOn::Status(503)]), Ignored);
+    }
+
+    #[test]
+    fn a_grpc_status_is_the_services_own_or_what_a_client_sees_of_no_answer() {
+        let (exhausted, unavailable) = (FailOn::Grpc(8), FailOn::Grpc(14));
+        for (details, status, word, expected) in [
+            ("via_upstream", Some(8), exhausted, Failure),
+            ("via_upstream", Some(0), exhausted, Success),
+            ("via_upstream", None, exhausted, Success),
+            ("via_upstream", Some(14), unavailable, Failure),
+            (REFUSED, None, unavailable, Failure),
+            (REFUSED, None, exhausted, Ignored),
+        ] {
+            let verdict = classify(Some(200), details.as_bytes(), status, &[word]);
+            assert_eq!(verdict, expected, "{details} {status:?} {word:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_that_breaks_off_is_none() {
+        let details = b"upstream_reset_after_response_started{remote_reset}";
+        assert!(broke_off(details) && !broke_off(b"via_upstream"));
+        for word in [ServerError, GatewayError, Reset] {
+            assert_eq!(classify(Some(200), details, None, &[word]), Failure, "{word:?}");
+        }
+        assert_eq!(classify(Some(200), details, None, &[ConnectFailure]), Ignored);
     }
 
     #[test]
@@ -130,7 +200,7 @@ mod tests {
             "\u{fffd}",
         ];
         for details in own {
-            assert_eq!(classify(Some(503), details.as_bytes(), &[ServerError]), Ignored, "{details}");
+            assert_eq!(classify(Some(503), details.as_bytes(), None, &[ServerError]), Ignored, "{details}");
         }
     }
 }

@@ -798,7 +798,7 @@ mod worlds {
                 Event::Respond(true) => worker.streak.succeeded(),
                 Event::Respond(false) => {
                     worker.streak.failed();
-                    if worker.snapshot.would_trip(&self.upstream, worker.streak) {
+                    if worker.snapshot.would_trip(&self.upstream, self.now, worker.streak) {
                         let (generation, streak) =
                             (worker.snapshot.generation, std::mem::take(&mut worker.streak));
                         self.update(at, |upstream, state, now| {

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from harness.client import get, get2
 from harness.load import Request, drive
-from harness.wait import until
+from harness.wait import until, until_all
 
 ID = "([0-9a-f]{8})-[0-9a-f]{16}"
 ATTRIBUTES = {
@@ -332,6 +332,40 @@ def test_it_is_not_taken_back_while_another_release_needs_it(start, policy, two,
     assert set_cookies(get(port, f"/{over}", back(OURS))) == []
 
 
+@pytest.fixture
+def apart(two, cookie):
+    """The same two, with a cookie for each."""
+    two[1]["hashOn"] = [{"httpCookie": {**cookie, "name": "ratings-id"}}]
+    return two
+
+
+def test_two_releases_with_a_cookie_each_divide_newcomers_each_for_itself(start, policy, apart):
+    port = start(policy, concurrency=1).port()
+    answers = [get(port) for _ in range(200)]
+    both = Counter((answer.headers["x-reviews"], answer.headers["x-ratings"]) for answer in answers)
+    assert set(both) == {(reviews, ratings) for reviews in ("v1", "v2") for ratings in ("v1", "v2")}
+    assert all(20 <= count <= 80 for count in both.values()), both
+    for answer in answers[:40]:
+        cookies = [line.partition(";")[0] for line in set_cookies(answer)]
+        assert sorted(cookie.partition("=")[0] for cookie in cookies) == ["gray-id", "ratings-id"]
+        again = get(port, "/", {"cookie": "; ".join(cookies)})
+        for name in ("x-reviews", "x-ratings"):
+            assert again.headers[name] == answer.headers[name]
+        assert set_cookies(again) == []
+
+
+def test_it_is_not_taken_back_while_another_release_reads_it(start, policy, two):
+    weigh(two[0], 100, 0)
+    two[1]["hashOn"] = [{"httpCookie": {"name": "gray-id"}}]
+    port = start(policy).port()
+    assert set_cookies(get(port)) == []
+    ids = made(int(time.time()), 40)
+    answers = [get(port, "/", back(value)) for value in ids]
+    assert [set_cookies(answer) for answer in answers] == [[]] * 40
+    assert {answer.headers["x-reviews"] for answer in answers} == {"v1"}
+    assert {answer.headers["x-ratings"] for answer in answers} == {"v1", "v2"}
+
+
 def test_when_both_have_ended_it_is_taken_back_once(start, policy, two):
     for release in two:
         weigh(release, 100, 0)
@@ -340,9 +374,8 @@ def test_when_both_have_ended_it_is_taken_back_once(start, policy, two):
     assert set_cookies(get(port, "/", back(OURS))) == ["gray-id=; Max-Age=0; Path=/"]
 
 
-def test_a_release_with_a_cookie_of_another_name_does_not_keep_it(start, policy, two, cookie):
-    two[1]["hashOn"] = [{"httpCookie": {**cookie, "name": "ratings-id"}}]
-    weigh(two[0], 100, 0)
+def test_a_release_with_a_cookie_of_another_name_does_not_keep_it(start, policy, apart):
+    weigh(apart[0], 100, 0)
     lines = set_cookies(get(start(policy).port(), "/", back(OURS)))
     assert "gray-id=; Max-Age=0; Path=/" in lines
     assert [line for line in lines if re.match(f"ratings-id={ID}; ", line)] and len(lines) == 2
@@ -381,6 +414,19 @@ def test_a_cookie_from_before_the_start_stays_on_the_default(start, policy, rele
     assert Counter(returning(envoy, new).values())["v2"] > 60
     assert counted(envoy, "sticky") == len(new)
     assert counted(envoy, "existing-session") == len(old)
+
+
+def test_a_cookie_from_before_the_start_follows_the_schedule_to_its_end(start, policy, release):
+    began = int(time.time()) - 3600
+    release["startsAt"] = utc(began)
+    envoy = start(policy, delivery="ecds")
+    old = made(began - 60, 50)
+    assert set(returning(envoy, old).values()) == {"v1"}
+    release["schedule"] = [{"at": utc(int(time.time()) + 3), "weights": {"v1": 0, "v2": 100}}]
+    assert envoy.publish(policy) == ""
+    assert set(returning(envoy, old).values()) == {"v1"}
+    until_all(lambda: set(returning(envoy, old).values()) == {"v2"}, what="all on v2", times=5)
+    assert set_cookies(get(envoy.port(), "/", back(old[0]))) == ["gray-id=; Max-Age=0; Path=/"]
 
 
 def test_a_foreign_value_or_another_key_is_no_session_from_before(start, policy, release):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 
 import pytest
-from harness.client import get
-from harness.config import bootstrap
+from harness.client import Stream, get
+from harness.config import bootstrap, route
 from harness.envoy import Envoy
 from harness.load import Load, Request, drive
 from harness.users import USERS, by_user, moves, requests_of, share, watch, went_back
@@ -112,6 +114,22 @@ def test_a_version_is_not_rolled_back_where_the_default_fails_as_well(start, pol
     assert set(before.values()) == {"v1", "v2"}
 
 
+def test_a_default_version_of_few_requests_that_fails_alike_spares_the_other(start, policy, v1, v2):
+    versions = guarded(policy)["releases"][0]["versions"]
+    for version, weight in zip(versions, (5, 95), strict=True):
+        version["weight"] = weight
+    for upstream in (v1, v2):
+        upstream.answer(500, path="/broken")
+    envoy = start(policy)
+    # For each version every fifth fails.
+    requests = [Request(path, {"x-user-id": user}) for user in USERS[:120] for path in [*["/"] * 4, "/broken"]]
+    with Load(envoy.port(), requests, rate=200, connections=1) as load:
+        until(lambda: len(load.answers) >= len(requests), 20, f"{len(requests)} answers")
+    assert responses(envoy, "v2", "failure") > 100
+    assert 0 < responses(envoy, "v1", "failure") < 15
+    never_rolled_back(envoy)
+
+
 def test_a_few_failures_below_the_threshold_are_no_reason(start, policy, v2):
     envoy = start(guarded(policy, failurePercent=20))
     v2.answer(500, path="/broken")
@@ -151,6 +169,22 @@ def test_a_version_that_cannot_be_reached_is_rolled_back(start, policy, v2):
     assert rollbacks(envoy, version="v2", reason="failures") == 1
 
 
+def test_a_version_whose_cluster_is_not_there_is_rolled_back(start, policy):
+    guarded(policy)["upstreams"]["reviews-v2"]["cluster"] = "nowhere"
+    policy["releases"][0]["steer"] = {"clusterHeader": "x-gray-cluster"}
+    steered = route("reviews-v1", "5s")
+    steered["match"]["headers"] = [{"name": "x-gray-cluster", "present_match": True}]
+    steered["route"] = {"cluster_header": "x-gray-cluster"}
+    envoy = start(policy, routes=[steered, route("reviews-v1", "5s")])
+    answers = drive(envoy.port(), requests_of(USERS[:50]))
+    assert {(answer.status, answer.version) for answer in answers} == {(200, "v1"), (503, None)}
+    never_rolled_back(envoy)
+    until_rolled_back(envoy)
+    assert rollbacks(envoy, version="v2", reason="failures") == 1
+    (line,) = said(envoy)
+    assert line.startswith("failures 100.0 % of ")
+
+
 def test_a_slow_version_is_rolled_back(start, policy, v2):
     envoy = start(guarded(policy, latency={"percentile": 90, "above": "50ms"}))
     v2.slow(0.2)
@@ -161,6 +195,46 @@ def test_a_slow_version_is_rolled_back(start, policy, v2):
     v2.answer()
     assert get(envoy.port(), "/", {"x-tester": "true"}).version == "v2"
     assert share(by_user(envoy)) == 0
+
+
+def test_a_version_that_never_answers_is_rolled_back_as_clients_leave(start, policy, v2):
+    envoy = start(guarded(policy, latency={"percentile": 90, "above": "100ms"}))
+    v2.hang()
+    port = envoy.port()
+
+    def leave(user):
+        with suppress(TimeoutError):
+            return get(port, "/", {"x-user-id": user}, timeout=0.5).version
+
+    with ThreadPoolExecutor(32) as clients:
+        assert set(clients.map(leave, USERS[:200])) == {"v1", None}
+        until(lambda: rollbacks(envoy, version="v2"), what="v2 rolled back")
+        until_all(lambda: set(clients.map(leave, USERS[:100])) == {"v1"}, what="all on v1", times=5)
+    assert (rollbacks(envoy), rollbacks(envoy, version="v2", reason="latency")) == (1, 1)
+    assert len(said(envoy)) == 1
+    assert responses(envoy, "v2", "slow") >= 50
+    assert responses(envoy, "v2", "success") == responses(envoy, "v2", "failure") == 0
+
+
+def test_a_slow_upload_is_no_slow_response(start, policy):
+    envoy = start(guarded(policy, latency={"percentile": 90, "above": "1s"}))
+    on_v2 = [user for user, version in by_user(envoy, USERS[:200]).items() if version == "v2"][:60]
+    asked = len(on_v2)
+    before = responses(envoy, "v2", "success")
+    port = envoy.port()
+    with ExitStack() as stack:
+        uploads = [stack.enter_context(Stream(port, "/", {"x-user-id": user})) for user in on_v2]
+        for part in range(3):
+            for upload in uploads:
+                upload.send(b"x" * 1000)
+            time.sleep(0.5)
+        for upload in uploads:
+            upload.send(end=True)
+        assert {upload.answer().version for upload in uploads} == {"v2"}
+    until(lambda: responses(envoy, "v2", "success") == before + asked, what=f"{asked} responses more")
+    assert asked == 60
+    assert responses(envoy, "v2", "slow") == 0
+    never_rolled_back(envoy)
 
 
 def test_a_version_is_not_rolled_back_where_the_default_is_as_slow(start, policy, v1, v2):
@@ -231,6 +305,57 @@ def test_a_version_that_still_fails_after_a_change_of_the_release_is_rolled_back
     assert len(said(envoy)) == 2
 
 
+@pytest.mark.parametrize("delivery", ["lds", "ecds"])
+def test_a_release_that_has_been_another_in_between_begins_anew(start, policy, v2, delivery):
+    first = guarded(policy)
+    other = deepcopy(first)
+    other["probes"]["startup"] = {"path": "/startupz", "checks": []}
+    del other["releases"][0]["rollback"]
+    for version, weight in zip(other["releases"][0]["versions"], (100, 0), strict=True):
+        version["weight"] = weight
+    envoy = start(first, delivery=delivery)
+    v2.answer(500)
+    until_rolled_back(envoy)
+    v2.answer()
+
+    assert envoy.publish(other) == ""
+    until(lambda: envoy.counter("graygate_lifecycle_changes_total", to="started"), what="the other in use")
+    until_all(lambda: set(by_user(envoy, USERS[:100]).values()) == {"v1"}, what="all on v1", times=3)
+
+    assert envoy.publish(first) == ""
+    again = watch(envoy, lambda versions: share(versions) > 0, 5, "v2 in use again")[-1].versions
+    assert abs(share(again) - 50) < 6
+    assert rollbacks(envoy, version="v2") == 1
+    v2.answer(500)
+    with Load(envoy.port(), requests_of(USERS)):
+        until(lambda: rollbacks(envoy, version="v2") == 2, what="v2 rolled back again")
+    until_rolled_back(envoy)
+    assert (rollbacks(envoy), len(said(envoy))) == (2, 2)
+
+
+def test_what_shadow_rolled_back_is_not_when_it_is_enforced(start, policy, v2):
+    split = by_user(start(deepcopy(guarded(policy))))
+    policy["mode"] = "shadow"
+    envoy = start(policy, delivery="ecds")
+    v2.answer(500)
+    routed = [Request("/", {"x-user-id": user, "x-gray-version": version}) for user, version in split.items()]
+    with Load(envoy.port(), routed):
+        until(lambda: rollbacks(envoy, version="v2", mode="shadow"), what="v2 rolled back in shadow")
+    (line,) = said(envoy)
+    assert line.endswith(" (mode: shadow)")
+    assert {answer.version for answer in drive(envoy.port(), routed)} == {"v1", "v2"}
+
+    v2.answer()
+    policy["mode"] = "enforce"
+    assert envoy.publish(policy) == ""
+    until_all(lambda: by_user(envoy) == split, what="v2 with its share", times=3)
+    assert (rollbacks(envoy), rollbacks(envoy, mode="shadow")) == (1, 1)
+    v2.answer(500)
+    until_rolled_back(envoy)
+    assert (rollbacks(envoy), rollbacks(envoy, mode="shadow")) == (2, 1)
+    assert [line.endswith(" (mode: shadow)") for line in said(envoy)] == [True, False]
+
+
 def test_it_stays_rolled_back_when_it_is_well_again(start, policy, v2):
     envoy = start(guarded(policy, failurePercent=5, window="1s"))
     v2.answer(500)
@@ -255,6 +380,21 @@ def test_every_response_is_counted_by_its_result(start, policy, v2):
     wanted = {("v1", "success"): 2 * on_v1, ("v1", "failure"): 0, ("v2", "success"): on_v2, ("v2", "failure"): on_v2}
     wanted |= {("v1", "slow"): 0, ("v2", "slow"): 0}
     until(lambda: {key: responses(envoy, *key) for key in wanted} == wanted, what=f"counters {wanted}")
+
+
+def test_what_may_be_counted_shows_as_0_before_it_happens(start, policy):
+    latency = {"percentile": 99, "above": "300ms"}
+    checked = {name: dict(upstream) for name, upstream in policy["upstreams"].items()}
+    guarded(policy, failurePercent=5, latency=latency, checks={"failurePercent": 50})["upstreams"] = checked
+    shown = start(policy).prometheus()
+    results = ("success", "slow", "failure")
+    reasons = ("incoming", "no-such-version", "match", "allowed", "existing-session", "sticky", "denied", "rotation")
+    wanted = [("v2", "rollbacks", "reason", cause) for cause in ("failures", "latency", "checks")]
+    wanted += [(version, "responses", "result", result) for version in ("v1", "v2") for result in results]
+    wanted += [(version, "assignments", "reason", reason) for version in ("v1", "v2") for reason in reasons]
+    for version, what, label, value in [*wanted, ("v1", "assignments", "reason", "fallback")]:
+        labels = f'policy="reviews",release="reviews",version="{version}",{label}="{value}"'
+        assert f"graygate_{what}_total{{{labels}}} 0\n" in shown
 
 
 def test_a_rollback_shows_in_prometheus_and_in_the_share(start, policy, v2):

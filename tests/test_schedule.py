@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -125,6 +126,24 @@ def test_the_gauge_shows_the_share_as_of_now(start, policy):
     until(lambda: 1000 < shown(envoy) < 5000, what="a share amid the ramp", every=0.01)
     until(lambda: shown(envoy) == 5000, what="the share after the ramp", every=0.01)
     until(lambda: (shown(envoy, "v1"), shown(envoy, "v2")) == (0, 10000), what="the shares at the end")
+
+
+def test_each_step_is_counted_once_over_all_workers(start, policy):
+    def counted():
+        return envoy.counter("graygate_schedule_steps_total", policy="reviews", release="reviews")
+
+    envoy = start(policy, delivery="ecds", concurrency=2)
+    before = by_user(envoy)
+    first = due(2)
+    past = step(due(-60), v1=90, v2=10)
+    steps = [past, step(first, v1=70, v2=30), step(first + 3, over="1s", v1=0, v2=100)]
+    assert envoy.publish(scheduled(policy, *steps)) == ""
+    assert 'graygate_schedule_steps_total{policy="reviews",release="reviews"} 0\n' in envoy.prometheus()
+    watch(envoy, lambda versions: versions != before, what="the step")
+    assert counted() == 1
+    watch(envoy, lambda versions: set(versions.values()) == {"v2"}, what="all on v2")
+    assert counted() == 2
+    assert re.findall(r"release reviews: (step \d) of its schedule", envoy.logs()) == ["step 2", "step 3"]
 
 
 def test_a_new_policy_with_the_same_schedule_keeps_to_it(start, policy):

@@ -13,3 +13,15 @@ pub fn status(map: MapType) -> Option<u16> {
     let bytes = hostcalls::get_map_value_bytes(map, ":status").ok()??;
     core::str::from_utf8(&bytes).ok()?.parse().ok()
 }
+
+/// The gRPC status of a response, where it is in these headers or trailers.
+pub fn grpc_status(map: MapType) -> Option<u32> {
+    let bytes = hostcalls::get_map_value_bytes(map, "grpc-status").ok()??;
+    core::str::from_utf8(&bytes).ok()?.parse().ok()
+}
+
+/// Whether the response at hand is a gRPC service's.
+pub fn is_grpc() -> bool {
+    let kind = hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, "content-type").ok().flatten();
+    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}

@@ -159,8 +159,10 @@ impl Releases {
             let default_holds = split.shares().get(release.default).is_some_and(|share| *share > 0);
             let shared = store::update(&self.book, |known: Option<Book>| {
                 let mut book = known.unwrap_or_default();
-                // A newer policy's, where it is not there. What this one knew stands for the requests that it
-                // still serves.
+                if seen && book.record(&release.name, slot.subject).is_none() {
+                    book.begin(&release.name, Record::new(release, slot.subject, latest));
+                }
+                // The book is another policy's. What this one knew stands for the requests that it still serves.
                 let Some(record) = book.record(&release.name, slot.subject) else {
                     return (None, None);
                 };

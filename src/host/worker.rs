@@ -13,7 +13,7 @@ use crate::hash;
 use crate::lease::Holder;
 use crate::lifecycle::Lifecycle;
 use crate::policy::probe::Kind;
-use crate::policy::upstream::{Upstream, UpstreamId};
+use crate::policy::upstream::{FailOn, Upstream, UpstreamId};
 use crate::policy::{Mode, Policy};
 use crate::probe;
 use crate::readiness::check::{self, CheckFailure};
@@ -42,6 +42,31 @@ pub struct Worker {
     pub service: String,
     /// The releases.
     pub releases: Releases,
+    /// What has to be found out of each response.
+    pub asks: Asks,
+}
+
+/// What the policy asks of a response beside what is there anyway. Each costs host calls.
+pub struct Asks {
+    /// How long it took.
+    pub time: bool,
+    /// The status of a gRPC service.
+    pub grpc_status: bool,
+}
+
+impl Asks {
+    fn of(policy: &Policy) -> Self {
+        let breakers = || policy.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref());
+        let rollbacks = || policy.releases.iter().filter_map(|release| release.rollback.as_ref());
+        let words = breakers()
+            .flat_map(|breaker| &breaker.fail_on)
+            .chain(rollbacks().flat_map(|rollback| &rollback.fail_on));
+        Asks {
+            time: breakers().any(|breaker| breaker.slower_than().is_some())
+                || rollbacks().any(|rollback| rollback.latency.is_some()),
+            grpc_status: words.copied().any(FailOn::asks_for_grpc_status),
+        }
+    }
 }
 
 /// This VM's view of the upstreams.
@@ -78,6 +103,7 @@ impl Worker {
         });
         let board = Board { slots: slots.collect(), ids: 0 };
         let releases = Releases::new(&policy, now);
+        let asks = Asks::of(&policy);
         let counters = Counters::default();
         counters.define(&policy);
         let holder = Holder { id: abi::random(), configured: now };
@@ -85,7 +111,7 @@ impl Worker {
         let service = hostcalls::get_property(vec!["xds", "node", "cluster"]).ok().flatten();
         let service = String::from_utf8_lossy(&service.unwrap_or_default()).into_owned();
         let (board, epoch) = (RefCell::new(board), Cell::new(0));
-        let worker = Worker { board, epoch, lifecycle, service, releases, counters, holder, policy };
+        let worker = Worker { board, epoch, lifecycle, service, releases, asks, counters, holder, policy };
         // As an update that brings a startup probe must fail no readiness, what is known counts at once. The
         // others learn of it on the first tick.
         if worker.has_started() {
@@ -156,9 +182,11 @@ impl Worker {
                 _ if on_trial => return Some((slot.snapshot.generation, None)),
                 _ if slot.snapshot.phase != Phase::Ready => return None,
                 Verdict::Success => slot.streak.succeeded(),
+                Verdict::Slow => slot.streak.slow(),
                 Verdict::Failure => slot.streak.failed(),
             }
-            let trips = verdict == Verdict::Failure && slot.snapshot.would_trip(upstream, slot.streak);
+            let bad = verdict != Verdict::Success;
+            let trips = bad && slot.snapshot.would_trip(upstream, now(), slot.streak);
             trips.then(|| (slot.snapshot.generation, Some(core::mem::take(&mut slot.streak))))
         });
         let Some((generation, streak)) = share.flatten() else {
@@ -373,10 +401,10 @@ impl Readiness for Snapshot<'_> {
     fn standing(&self, id: UpstreamId) -> Standing {
         let standing = self.worker.slot(id, |slot| {
             slot.needed = true;
-            slot.snapshot.standing()
+            self.worker.policy.upstream(id).map(|upstream| slot.snapshot.standing(upstream))
         });
         // Every id of a policy has its slot.
-        standing.unwrap_or(Standing::Ready)
+        standing.flatten().unwrap_or(Standing::Ready)
     }
 
     fn knowledge(&self, id: UpstreamId) -> Knowledge {

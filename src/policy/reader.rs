@@ -171,6 +171,11 @@ impl<'a> Value<'a> {
 
     /// One of a few words.
     pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
+        self.choice_or(choices, "")
+    }
+
+    /// The same where it could have been something else, which `others` says.
+    pub fn choice_or<T: Copy>(&self, choices: &[(&str, T)], others: &str) -> Option<T> {
         let word = match self.node {
             Node::Text(text) => choices.iter().find(|(word, _)| word == text),
             _ => None,
@@ -182,7 +187,7 @@ impl<'a> Value<'a> {
                 _ => None,
             };
             let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-            return self.refuse(format!("{}{hint}", words.join(", ")));
+            return self.refuse(format!("{}{others}{hint}", words.join(", ")));
         };
         Some(*choice)
     }

@@ -5,7 +5,7 @@ use crate::policy::gate::Reply;
 use crate::policy::matcher::Matches;
 use crate::policy::release::key::{Cookie, Issue, Key};
 use crate::policy::release::steer::Steer;
-use crate::policy::upstream::{Breaker, FailOn, Trial};
+use crate::policy::upstream::{Breaker, FailOn, Shares, Slow, Trial};
 
 mod checks;
 mod messages;
@@ -17,16 +17,7 @@ mod releases;
 const FULL: &str = include_str!("../../tests/data/full-policy.json");
 
 /// The keys of [`FULL`] whose function is not there yet.
-const LATER: [&str; 8] = [
-    "rollout",
-    "upstreams.app.circuitBreaker.failurePercent",
-    "upstreams.app.circuitBreaker.slowPercent",
-    "upstreams.app.circuitBreaker.slowerThan",
-    "upstreams.app.circuitBreaker.window",
-    "upstreams.app.circuitBreaker.minimumRequests",
-    "upstreams.app.circuitBreaker.trial.rampOver",
-    "upstreams.app.force",
-];
+const LATER: [&str; 2] = ["rollout", "upstreams.app.circuitBreaker.trial.rampOver"];
 
 /// [`FULL`] without the keys whose function is not there yet.
 fn supported() -> String {
@@ -158,11 +149,18 @@ mod the_whole_document {
             breaker: Some(Breaker {
                 fail_on: vec![FailOn::ServerError],
                 consecutive_failures: 5,
+                shares: Some(Shares {
+                    failure_percent: Some(50),
+                    slow: Some(Slow { percent: 80, than: 2 * second }),
+                    window: 10 * second,
+                    minimum_requests: 20,
+                }),
                 not_ready_for: 5 * second,
                 max_not_ready_for: 60 * second,
                 trial: Trial { requests: 3, successes: 3, lease_for: 30 * second },
             }),
             assume_ready: true,
+            force: None,
             guarded: true,
         };
         assert_eq!(policy.upstreams[0], app);
@@ -243,6 +241,7 @@ mod defaults {
         let expected = Breaker {
             fail_on: vec![FailOn::ServerError],
             consecutive_failures: 5,
+            shares: None,
             not_ready_for: Duration::from_secs(5),
             max_not_ready_for: Duration::from_secs(60),
             trial: Trial { requests: 3, successes: 3, lease_for: Duration::from_secs(30) },
@@ -285,6 +284,9 @@ mod values {
             with_check(r#""successThreshold":1000,"failureThreshold":1"#),
             with_breaker(r#""consecutiveFailures":100000,"notReadyFor":"100ms","maxNotReadyFor":"24h""#),
             with_breaker(r#""consecutiveFailures":1,"notReadyFor":"1h","maxNotReadyFor":"1h""#),
+            with_breaker(r#""failurePercent":1,"window":"1s","minimumRequests":1"#),
+            with_breaker(r#""failurePercent":100,"slowPercent":1,"slowerThan":"1ms","window":"1h""#),
+            with_breaker(r#""slowPercent":100,"slowerThan":"1h","minimumRequests":1000000"#),
             with_trial(r#""requests":100,"successes":1000,"leaseFor":"1h""#),
             with_trial(r#""requests":1,"successes":1,"leaseFor":"1s""#),
             with_gate(r#""reply":{"status":400,"retryAfterSeconds":0}"#),
@@ -295,10 +297,21 @@ mod values {
 
     #[test]
     fn every_word_of_fail_on_is_known() {
-        let policy = compile(&with_breaker(r#""failOn":["5xx","gateway-error","reset","connect-failure"]"#));
+        let words = r#""5xx","gateway-error","reset","connect-failure","retriable-4xx","429","599","400",
+            "cancelled","deadline-exceeded","resource-exhausted","internal","unavailable""#;
+        let policy = compile(&with_breaker(&format!(r#""failOn":[{words}]"#)));
+        let statuses = [429, 599, 400].map(FailOn::Status);
+        let grpc = [1, 4, 8, 13, 14].map(FailOn::Grpc);
+        let plain = [
+            FailOn::ServerError,
+            FailOn::GatewayError,
+            FailOn::Reset,
+            FailOn::ConnectFailure,
+            FailOn::Retriable4xx,
+        ];
         assert_eq!(
             policy.upstreams[0].breaker.as_ref().unwrap().fail_on,
-            [FailOn::ServerError, FailOn::GatewayError, FailOn::Reset, FailOn::ConnectFailure]
+            [&plain[..], &statuses, &grpc].concat()
         );
     }
 

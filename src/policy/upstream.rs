@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::check::Check;
+use super::document::Node;
 use super::reader::{Fields, Value, is_label};
 
 /// Which upstream of a policy; the place in [`super::Policy::upstreams`].
@@ -22,6 +23,8 @@ pub struct Upstream {
     pub breaker: Option<Breaker>,
     /// Whether it counts as Ready before the first verdict.
     pub assume_ready: bool,
+    /// The operator's word: Ready or not, whatever is known.
+    pub force: Option<bool>,
     /// Whether a gate or a version keeps requests away while it is not Ready. Follows from the rest of the
     /// policy.
     pub guarded: bool,
@@ -47,12 +50,36 @@ pub struct Breaker {
     pub fail_on: Vec<FailOn>,
     /// Consecutive failures that make it NotReady. 1 to 100,000, default 5.
     pub consecutive_failures: u32,
+    /// What shares of the latest responses do, if any.
+    pub shares: Option<Shares>,
     /// How long it then stays NotReady before a trial. 100 ms to 1 h, default 5 s.
     pub not_ready_for: Duration,
     /// The most that wait may grow to. Default 60 s, or `notReadyFor` where that is longer.
     pub max_not_ready_for: Duration,
     /// How it earns trust again.
     pub trial: Trial,
+}
+
+/// Shares of the responses in a window that make it NotReady. At least one of the two is there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shares {
+    /// `failurePercent`, 1 to 100.
+    pub failure_percent: Option<u32>,
+    /// `slowPercent` and `slowerThan`.
+    pub slow: Option<Slow>,
+    /// How far it reaches back. 1 s to 1 h, default 10 s.
+    pub window: Duration,
+    /// How many responses it takes to judge. 1 to 1,000,000, default 20.
+    pub minimum_requests: u32,
+}
+
+/// When a response is slow, and how many may be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Slow {
+    /// 1 to 100.
+    pub percent: u32,
+    /// The most time to the response's headers. 1 ms to 1 h.
+    pub than: Duration,
 }
 
 /// `trial`: a few real requests decide.
@@ -77,20 +104,13 @@ pub enum FailOn {
     Reset,
     /// `connect-failure`: no connection.
     ConnectFailure,
+    /// `retriable-4xx`: 409, as Envoy has it.
+    Retriable4xx,
+    /// A status of 400 to 599, such as `"429"`.
+    Status(u16),
+    /// A gRPC status by its name in Envoy's `retry_grpc_on`, such as `resource-exhausted`.
+    Grpc(u32),
 }
-
-/// Words of Envoy's `retry_on` and `retry_grpc_on` whose meaning is not there yet.
-const FAIL_ON_LATER: [&str; 9] = [
-    "retriable-4xx",
-    "refused-stream",
-    "retriable-status-codes",
-    "retriable-headers",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
-];
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -145,6 +165,7 @@ impl Upstream {
             check: None,
             breaker: None,
             assume_ready: true,
+            force: None,
             guarded: false,
         }
     }
@@ -158,7 +179,8 @@ impl Upstream {
         let breaker = fields.read("circuitBreaker", None, |value| Breaker::read(value).map(Some));
         let assume_ready =
             fields.read("assume", true, |value| value.choice(&[("ready", true), ("notReady", false)]));
-        fields.later("force", |value| value.choice(&[("none", ()), ("ready", ()), ("notReady", ())]));
+        let forces = [("none", None), ("ready", Some(true)), ("notReady", Some(false))];
+        let force = fields.read("force", None, |value| value.choice(&forces));
 
         if assume_ready == Some(false) && fields.get("readinessProbe").is_none() {
             value.problem::<()>(
@@ -176,6 +198,7 @@ impl Upstream {
             check: check?,
             breaker: breaker?,
             assume_ready: assume_ready?,
+            force: force?,
             guarded: false,
         })
     }
@@ -195,13 +218,7 @@ impl Breaker {
             "maxNotReadyFor",
             "trial",
         ])?;
-        let percent = |value: &Value<'_>| value.integer(1..=100);
-        fields.later("failurePercent", percent);
-        fields.later("slowPercent", percent);
-        fields.later("slowerThan", |value| value.duration(ms(1)..=HOUR));
-        fields.later("window", |value| value.duration(SECOND..=HOUR));
-        fields.later("minimumRequests", |value| value.integer(1..=1_000_000));
-
+        let shares = Shares::read(&fields);
         let fail_on = FailOn::read_list(&fields);
         let consecutive_failures = fields.read("consecutiveFailures", 5, |value| value.integer(1..=100_000));
         let not_ready_for = fields.read("notReadyFor", 5 * SECOND, |value| value.duration(ms(100)..=HOUR));
@@ -212,10 +229,39 @@ impl Breaker {
         Some(Breaker {
             fail_on: fail_on?,
             consecutive_failures: consecutive_failures?,
+            shares: shares?,
             not_ready_for: not_ready_for?,
             max_not_ready_for: max_not_ready_for?,
             trial: trial?,
         })
+    }
+}
+
+impl Shares {
+    fn read(fields: &Fields<'_>) -> Option<Option<Self>> {
+        let percent = |value: &Value<'_>| value.integer(1..=100).map(Some);
+        let failure_percent = fields.read("failurePercent", None, percent);
+        let slow_percent = fields.read("slowPercent", None, percent);
+        let slower_than = fields.read("slowerThan", None, |value| value.duration(ms(1)..=HOUR).map(Some));
+        let window = fields.read("window", 10 * SECOND, |value| value.duration(SECOND..=HOUR));
+        let minimum = fields.read("minimumRequests", 20, |value| value.integer(1..=1_000_000));
+        let needs = |key: &str, others: &[&str]| match fields.get(key) {
+            Some(value) if !others.iter().any(|other| fields.get(other).is_some()) => {
+                value.problem(format!("means nothing by itself; allowed: with {}", others.join(" or ")))
+            }
+            _ => Some(()),
+        };
+        let whole = [
+            needs("slowPercent", &["slowerThan"]),
+            needs("slowerThan", &["slowPercent"]),
+            needs("window", &["failurePercent", "slowPercent"]),
+            needs("minimumRequests", &["failurePercent", "slowPercent"]),
+        ];
+        let (failure_percent, slow_percent, slower_than) = (failure_percent?, slow_percent?, slower_than?);
+        let slow = slow_percent.zip(slower_than).map(|(percent, than)| Slow { percent, than });
+        let shares = Shares { failure_percent, slow, window: window?, minimum_requests: minimum? };
+        whole.into_iter().collect::<Option<Vec<()>>>()?;
+        Some(Some(shares).filter(|shares| shares.failure_percent.is_some() || shares.slow.is_some()))
     }
 }
 
@@ -252,18 +298,36 @@ impl FailOn {
     }
 
     fn read(value: &Value<'_>) -> Option<Self> {
-        let words = [
-            ("5xx", Some(FailOn::ServerError)),
-            ("gateway-error", Some(FailOn::GatewayError)),
-            ("reset", Some(FailOn::Reset)),
-            ("connect-failure", Some(FailOn::ConnectFailure)),
-        ];
-        let later = FAIL_ON_LATER.map(|word| (word, None));
-        let word = value.choice(&[&words[..], &later[..]].concat())?;
-        if word.is_none() {
-            value.later();
+        if let Node::Text(text) = value.node()
+            && let Some(status) = text.parse().ok().filter(|status| (400..=599).contains(status))
+        {
+            return Some(FailOn::Status(status));
         }
-        word
+        let words = [
+            ("5xx", FailOn::ServerError),
+            ("gateway-error", FailOn::GatewayError),
+            ("reset", FailOn::Reset),
+            ("connect-failure", FailOn::ConnectFailure),
+            ("retriable-4xx", FailOn::Retriable4xx),
+            ("cancelled", FailOn::Grpc(1)),
+            ("deadline-exceeded", FailOn::Grpc(4)),
+            ("resource-exhausted", FailOn::Grpc(8)),
+            ("internal", FailOn::Grpc(13)),
+            ("unavailable", FailOn::Grpc(14)),
+        ];
+        value.choice_or(&words, ", or a status from 400 to 599 such as \"429\"")
+    }
+
+    /// Whether it takes the status of a gRPC response to tell.
+    pub fn asks_for_grpc_status(self) -> bool {
+        matches!(self, FailOn::Grpc(_))
+    }
+}
+
+impl Breaker {
+    /// The most time that a response may take, if that is judged.
+    pub fn slower_than(&self) -> Option<Duration> {
+        Some(self.shares.as_ref()?.slow.as_ref()?.than)
     }
 }
 

@@ -4,6 +4,8 @@
 //! to append its piece to a longer sequence: how it starts, how it ends, and the worst in between. Counts
 //! are exact for one worker; several workers' pieces are joined whole, in the order they arrive.
 
+use super::window::Counts;
+
 /// A piece of a sequence of responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Streak {
@@ -15,6 +17,8 @@ pub struct Streak {
     tail: u32,
     /// Whether there was a success.
     broken: bool,
+    /// All responses.
+    counts: Counts,
 }
 
 impl Streak {
@@ -23,14 +27,28 @@ impl Streak {
         *self == Self::default()
     }
 
+    /// How many responses there were.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Appends a response that came, but late: it ends a row of failures.
+    pub fn slow(&mut self) {
+        self.succeeded();
+        self.counts.slow = self.counts.slow.saturating_add(1);
+    }
+
     /// Appends a success.
     pub fn succeeded(&mut self) {
+        self.counts.all = self.counts.all.saturating_add(1);
         self.broken = true;
         self.tail = 0;
     }
 
     /// Appends a failure.
     pub fn failed(&mut self) {
+        self.counts.all = self.counts.all.saturating_add(1);
+        self.counts.failed = self.counts.failed.saturating_add(1);
         self.tail = self.tail.saturating_add(1);
         self.longest = self.longest.max(self.tail);
         if !self.broken {
@@ -51,12 +69,13 @@ impl Streak {
 
 #[cfg(test)]
 impl Streak {
-    /// Of responses in a row: `S` for a success, `F` for a failure.
+    /// Of responses in a row: `S` for a success, `L` for one that came late, `F` for a failure.
     pub fn of(responses: &str) -> Self {
         let mut streak = Streak::default();
         for response in responses.chars() {
             match response {
                 'S' => streak.succeeded(),
+                'L' => streak.slow(),
                 _ => streak.failed(),
             }
         }

@@ -6,6 +6,7 @@ use Verdict::{Failure, Ignored, Success};
 
 mod checks;
 mod kubelet;
+mod shares;
 mod trials;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -18,6 +19,7 @@ fn bare() -> Upstream {
         check: None,
         breaker: None,
         assume_ready: true,
+        force: None,
         guarded: true,
     }
 }
@@ -33,6 +35,7 @@ fn judged(failures: u32) -> Upstream {
     let breaker = Breaker {
         fail_on: vec![FailOn::ServerError],
         consecutive_failures: failures,
+        shares: None,
         not_ready_for: SECOND,
         max_not_ready_for: 8 * SECOND,
         trial: Trial { requests: 3, successes: 2, lease_for: 30 * SECOND },
@@ -213,11 +216,11 @@ mod responses {
             for piece in ["", "F", "FF", "FFF", "SFF", "FSF", "FFS", "SFFF"] {
                 let mut bench = Bench::new(judged(3));
                 bench.respond(before);
-                let would = bench.state.would_trip(&bench.upstream, Streak::of(piece));
+                let would = bench.state.would_trip(&bench.upstream, bench.now, Streak::of(piece));
                 assert_eq!(would, bench.respond(piece).is_some(), "{before}|{piece}");
             }
         }
-        assert!(!Bench::new(bare()).state.would_trip(&bare(), Streak::of("FFFFFF")));
+        assert!(!Bench::new(bare()).state.would_trip(&bare(), Time::from_millis(0), Streak::of("FFFFFF")));
     }
 
     #[test]

@@ -50,15 +50,30 @@ pub struct Tally {
 pub struct Book {
     /// When the policy was configured whose book it is.
     pub configured: Time,
-    /// By name.
+    /// By name. One that has been another lately may have more than one.
     pub records: Vec<(String, Record)>,
 }
+
+/// The most records of one release.
+const VARIANTS: usize = 4;
 
 impl Book {
     /// The record of a release, if it is about what `subject` stands for.
     pub fn record(&mut self, release: &str, subject: u64) -> Option<&mut Record> {
-        let record = self.records.iter_mut().find(|(name, _)| name == release);
-        record.map(|(_, record)| record).filter(|record| record.subject == subject)
+        let mut records = self.records.iter_mut();
+        let record = records.find(|(name, record)| name == release && record.subject == subject);
+        record.map(|(_, record)| record)
+    }
+
+    /// Begins a record for a policy whose own is gone, though it has requests to judge: one that has come back
+    /// without the proxy saying so, as a listener's does that has not ended, or one that is about to end.
+    pub fn begin(&mut self, release: &str, record: Record) {
+        let variants = self.records.iter().filter(|(name, _)| name == release).count();
+        let oldest = self.records.iter().position(|(name, _)| name == release);
+        if let Some(oldest) = oldest.filter(|_| variants >= VARIANTS) {
+            self.records.remove(oldest);
+        }
+        self.records.push((release.to_owned(), record));
     }
 
     /// The book of a policy that has just come into use, `own` its releases: what is known of each stays where

@@ -126,11 +126,16 @@ struct Assumed<'p> {
 
 impl Readiness for Assumed<'_> {
     fn standing(&self, id: UpstreamId) -> Standing {
-        match self.policy.upstream(id) {
-            Some(upstream) if !upstream.assume_ready || self.not_ready.contains(&upstream.name) => {
+        let Some(upstream) = self.policy.upstream(id) else {
+            return Standing::Ready;
+        };
+        match upstream.force {
+            Some(true) => Standing::Ready,
+            Some(false) => Standing::NotReady(Reason::Forced),
+            None if !upstream.assume_ready || self.not_ready.contains(&upstream.name) => {
                 Standing::NotReady(Reason::Assumed)
             }
-            _ => Standing::Ready,
+            None => Standing::Ready,
         }
     }
 

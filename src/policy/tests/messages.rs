@@ -237,8 +237,24 @@ fn of_a_breaker_say_what_a_failure_can_be() {
             "upstreams.app.circuitBreaker.failOn: an empty list, so that nothing would be a failure; allowed: at least one word",
         ),
         (
-            with_breaker(r#""failOn":["unavailable"]"#),
-            "upstreams.app.circuitBreaker.failOn[0]: not supported yet",
+            with_breaker(r#""failOn":["unavailble"]"#),
+            r#"upstreams.app.circuitBreaker.failOn[0]: "unavailble" is not allowed; allowed: 5xx, gateway-error, reset, connect-failure, retriable-4xx, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable, or a status from 400 to 599 such as "429"; did you mean "unavailable"?"#,
+        ),
+        (
+            with_breaker(r#""failOn":["399"]"#),
+            r#"upstreams.app.circuitBreaker.failOn[0]: "399" is not allowed; allowed: 5xx, gateway-error, reset, connect-failure, retriable-4xx, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable, or a status from 400 to 599 such as "429""#,
+        ),
+        (
+            with_breaker(r#""slowPercent":50"#),
+            "upstreams.app.circuitBreaker.slowPercent: means nothing by itself; allowed: with slowerThan",
+        ),
+        (
+            with_breaker(r#""slowerThan":"1s""#),
+            "upstreams.app.circuitBreaker.slowerThan: means nothing by itself; allowed: with slowPercent",
+        ),
+        (
+            with_breaker(r#""window":"5s""#),
+            "upstreams.app.circuitBreaker.window: means nothing by itself; allowed: with failurePercent or slowPercent",
         ),
     ]);
 }

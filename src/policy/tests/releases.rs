@@ -744,7 +744,6 @@ mod a_rollback {
                     .into(),
             ),
             (r#""failurePercent":5,"over":"25h""#, format!(r#"over: "25h" {seconds} 0s to 86400s"#)),
-            (r#""failurePercent":5,"failOn":["cancelled"]"#, "failOn[0]: not supported yet".into()),
             (r#""failurePercent":5,"windw":"1s""#, r#"windw: unknown field; did you mean "window"?"#.into()),
         ] {
             assert_problem_of_release(&[(with_rollback(field), &format!("rollback.{problem}"))]);

@@ -307,6 +307,18 @@ mod a_book {
     }
 
     #[test]
+    fn begins_with_a_policy_that_is_back_and_keeps_few_of_each_release() {
+        let mut book = book();
+        for subject in 10..20 {
+            book.begin("reviews", Record::new(&failures(), subject, at(9)));
+        }
+        book.begin("ratings", Record::new(&failures(), 7, at(9)));
+        let subjects: Vec<u64> = book.records.iter().map(|(_, record)| record.subject).collect();
+        assert_eq!(subjects, [16, 17, 18, 19, 7]);
+        assert_eq!(book.record("reviews", 19).map(|record| record.rolled_back()), Some(vec![None, None]));
+    }
+
+    #[test]
     fn has_a_record_for_those_alone_who_mean_the_same() {
         assert!(book().record("reviews", 7).is_some());
         assert!(book().record("reviews", 8).is_none());

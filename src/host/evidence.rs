@@ -1,0 +1,256 @@
+//! What becomes of a user's request, as evidence on the upstream and the versions that it went to.
+//!
+//! The rules: a response counts once, when its headers are there; that of a gRPC service when its status is, where
+//! the policy asks for that. One that breaks off after its headers is one failure more. Of a client that leaves
+//! before an answer nothing is known but how long it waited, which only a rollback by latency asks for. What the
+//! proxy itself answered says nothing; see [`crate::response`].
+
+use std::time::Duration;
+
+use proxy_wasm::types::MapType;
+
+use super::attribute::{attribute, grpc_status, is_grpc, status};
+use super::worker::{self, Worker};
+use crate::engine::Assignment;
+use crate::policy::Policy;
+use crate::policy::release::rollback::Rollback;
+use crate::policy::upstream::UpstreamId;
+use crate::readiness::{Outcome, Permit};
+use crate::response::{self, Verdict};
+use crate::time::Time;
+
+/// One request's evidence, from the decision to the end of the stream.
+#[derive(Default)]
+pub struct Evidence {
+    /// The worker's epoch when the request was decided on.
+    epoch: u64,
+    /// Permits it holds. Each goes back once, whatever the stream comes to.
+    permits: Vec<(UpstreamId, Permit)>,
+    /// The versions it got that a rollback may follow for: release and version, by their places.
+    versions: Vec<(usize, usize)>,
+    /// When all of it had gone on, where that is asked for.
+    sent: Option<Time>,
+    stage: Stage,
+}
+
+/// How far the response has come.
+#[derive(Default)]
+enum Stage {
+    /// Nothing has come.
+    #[default]
+    Waiting,
+    /// Its headers are there, its gRPC status is not.
+    Unsettled(Answer),
+    /// It has been counted; it may still break off.
+    Counted(Answer),
+    /// There is nothing more to learn.
+    Done,
+}
+
+/// A response, as far as it is judged.
+#[derive(Default)]
+struct Answer {
+    status: Option<u16>,
+    details: Vec<u8>,
+    grpc_status: Option<u32>,
+    cluster: Option<Vec<u8>>,
+    /// How long its headers took, where that is asked for.
+    took: Option<Duration>,
+}
+
+impl Answer {
+    fn classify(&self, fail_on: &[crate::policy::upstream::FailOn]) -> Verdict {
+        response::classify(self.status, &self.details, self.grpc_status, fail_on)
+    }
+
+    fn is_of(&self, policy: &Policy, id: UpstreamId) -> bool {
+        is_of(policy, id, self.cluster.as_deref())
+    }
+}
+
+impl Evidence {
+    /// Keeps the permits of a request that is decided on now.
+    pub fn hold(&mut self, worker: &Worker, permits: Vec<(UpstreamId, Permit)>) {
+        self.epoch = worker.epoch();
+        self.permits = permits;
+    }
+
+    /// Notes that the request goes on, with these versions.
+    pub fn forwarded(&mut self, worker: &Worker, assignments: &[Assignment<'_>]) {
+        for assignment in assignments {
+            worker.counters.assigned(&worker.policy, assignment);
+            let release = worker.policy.releases.get(assignment.release);
+            if release.is_some_and(|release| release.rollback.is_some()) {
+                self.versions.push((assignment.release, assignment.version));
+            }
+        }
+        self.sent = worker.asks.time.then(worker::now);
+    }
+
+    /// Starts the time that a response takes once all of the request is there: how long the client takes is its
+    /// own affair.
+    pub fn all_sent(&mut self) {
+        if self.sent.is_some() && matches!(self.stage, Stage::Waiting) {
+            self.sent = Some(worker::now());
+        }
+    }
+
+    /// Takes the response's headers.
+    pub fn on_headers(&mut self, worker: &Worker, end: bool) {
+        let policy = &worker.policy;
+        let cluster = if policy.observes_responses() { reached() } else { None };
+        let judged = |id| is_of(policy, id, cluster.as_deref());
+        let mut upstreams = policy.upstream_ids().filter(|(_, upstream)| upstream.breaker.is_some());
+        if self.versions.is_empty() && !upstreams.any(|(id, _)| judged(id)) {
+            self.stage = Stage::Done;
+            self.give_back(worker);
+            return;
+        }
+        let map = MapType::HttpResponseHeaders;
+        let answer = Answer {
+            status: status(map),
+            details: attribute(&["response", "code_details"]).unwrap_or_default(),
+            grpc_status: if worker.asks.grpc_status { grpc_status(map) } else { None },
+            cluster,
+            took: self.sent.map(|sent| worker::now().since(sent)),
+        };
+        let status_follows = worker.asks.grpc_status && answer.grpc_status.is_none() && !end && is_grpc();
+        if status_follows {
+            self.stage = Stage::Unsettled(answer);
+            return;
+        }
+        self.count(worker, &answer);
+        self.stage = if end { Stage::Done } else { Stage::Counted(answer) };
+    }
+
+    /// Takes the end of the response's body, where no trailers follow.
+    pub fn on_body_end(&mut self, worker: &Worker) {
+        match core::mem::take(&mut self.stage) {
+            Stage::Unsettled(answer) => self.count(worker, &answer),
+            Stage::Waiting | Stage::Counted(_) | Stage::Done => {}
+        }
+        self.stage = Stage::Done;
+    }
+
+    /// Takes the response's trailers.
+    pub fn on_trailers(&mut self, worker: &Worker) {
+        if let Stage::Unsettled(answer) = core::mem::take(&mut self.stage) {
+            let grpc_status = grpc_status(MapType::HttpResponseTrailers);
+            self.count(worker, &Answer { grpc_status, ..answer });
+        }
+        self.stage = Stage::Done;
+    }
+
+    /// Takes the end of the stream.
+    pub fn on_end(&mut self, worker: &Worker) {
+        match core::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Waiting => self.unanswered(worker),
+            Stage::Unsettled(answer) | Stage::Counted(answer) => {
+                let details = attribute(&["response", "code_details"]).unwrap_or_default();
+                if response::broke_off(&details) {
+                    self.count(worker, &Answer { details, took: None, ..answer });
+                }
+            }
+            Stage::Done => {}
+        }
+        self.give_back(worker);
+    }
+
+    /// Gives back all permits, for upstreams that the request did not go to.
+    pub fn give_back(&mut self, worker: &Worker) {
+        for (upstream, permit) in core::mem::take(&mut self.permits) {
+            worker.settle(upstream, permit, Outcome::Unused);
+        }
+    }
+
+    /// No response came by: the client has left, or the proxy has followed a redirect, which the upstream that
+    /// was reached has answered with.
+    fn unanswered(&mut self, worker: &Worker) {
+        if self.permits.is_empty() && (self.versions.is_empty() || self.sent.is_none()) {
+            return;
+        }
+        let details = attribute(&["response", "code_details"]);
+        let redirected = details.is_some_and(|details| details == b"internal_redirect");
+        let cluster = reached();
+        if redirected {
+            for (id, permit) in core::mem::take(&mut self.permits) {
+                let answered = is_of(&worker.policy, id, cluster.as_deref());
+                let outcome = if answered { Outcome::Seen(Verdict::Success) } else { Outcome::Unused };
+                worker.settle(id, permit, outcome);
+            }
+            return;
+        }
+        let Some(waited) = self.sent.map(|sent| worker::now().since(sent)) else {
+            return;
+        };
+        // Who has waited for longer than is allowed before leaving has seen a slow response, if no failed one.
+        let left = Answer { cluster, took: Some(waited), ..Answer::default() };
+        self.count_versions(worker, &left, |rollback| {
+            let slow = rollback.latency.is_some_and(|latency| waited > latency.above);
+            if slow { Verdict::Success } else { Verdict::Ignored }
+        });
+    }
+
+    /// Counts the response for each upstream and each version that it is of.
+    fn count(&mut self, worker: &Worker, answer: &Answer) {
+        let policy = &worker.policy;
+        self.count_versions(worker, answer, |rollback| answer.classify(&rollback.fail_on));
+        let permits = core::mem::take(&mut self.permits);
+        for (id, upstream) in policy.upstream_ids().filter(|(id, _)| answer.is_of(policy, *id)) {
+            let Some(breaker) = &upstream.breaker else {
+                continue;
+            };
+            let slow = breaker.slower_than().zip(answer.took).is_some_and(|(than, took)| took > than);
+            let verdict = match answer.classify(&breaker.fail_on) {
+                Verdict::Success if slow => Verdict::Slow,
+                verdict => verdict,
+            };
+            match permits.iter().find(|(held, _)| *held == id) {
+                Some((_, permit)) => worker.settle(id, *permit, Outcome::Seen(verdict)),
+                None => worker.observe(id, verdict, self.epoch),
+            }
+        }
+        self.permits = permits.into_iter().filter(|(id, _)| !answer.is_of(policy, *id)).collect();
+        self.give_back(worker);
+    }
+
+    fn count_versions(&self, worker: &Worker, answer: &Answer, classify: impl Fn(&Rollback) -> Verdict) {
+        let policy = &worker.policy;
+        for (place, version) in &self.versions {
+            let Some(release) = policy.releases.get(*place) else {
+                continue;
+            };
+            let own = release.versions.get(*version).map(|version| version.cluster.as_bytes());
+            // Where the route leads to no cluster that is there, the version is what led to it.
+            let reached = own == answer.cluster.as_deref() || response::had_no_cluster(&answer.details);
+            let Some(rollback) = release.rollback.as_ref().filter(|_| reached) else {
+                continue;
+            };
+            let failed = match classify(rollback) {
+                Verdict::Ignored => continue,
+                verdict => verdict == Verdict::Failure,
+            };
+            let slow = rollback.latency.zip(answer.took).is_some_and(|(latency, took)| took > latency.above);
+            worker.releases.note(*place, *version, |tally| {
+                tally.responses += 1;
+                tally.failures += u64::from(failed);
+                tally.slow += u64::from(slow);
+            });
+            let result = match (failed, slow) {
+                (true, _) => "failure",
+                (false, true) => "slow",
+                (false, false) => "success",
+            };
+            worker.counters.responded(policy, *place, *version, result);
+        }
+    }
+}
+
+/// The cluster that the request went to. Not the one that was decided on: the route table has the last word.
+fn reached() -> Option<Vec<u8>> {
+    attribute(&["xds", "cluster_name"])
+}
+
+fn is_of(policy: &Policy, id: UpstreamId, cluster: Option<&[u8]>) -> bool {
+    policy.upstream(id).is_some_and(|upstream| Some(upstream.cluster.as_bytes()) == cluster)
+}
