@@ -122,6 +122,10 @@ fn admit(
     match readiness.standing(upstream) {
         Standing::Ready => Ok(()),
         Standing::NotReady(reason) => Err(reason),
+        Standing::Ramp { from, until, reason } => {
+            let let_in = readiness::is_let_in(from, until, readiness.now(), readiness.random());
+            if let_in { Ok(()) } else { Err(reason) }
+        }
         Standing::Trial(_) if decision.permits.iter().any(|(held, _)| *held == upstream) => Ok(()),
         Standing::Trial(reason) => match readiness.lend(upstream) {
             Some(permit) => {

@@ -20,6 +20,7 @@ pub mod upstream;
 
 use core::time::Duration;
 
+use crate::hash;
 use document::Node;
 use gate::Gate;
 use probe::Probes;
@@ -35,6 +36,8 @@ pub struct Policy {
     pub name: String,
     /// Whether decisions take effect.
     pub mode: Mode,
+    /// The share of all proxies, in percent, on which they do.
+    pub rollout: u32,
     /// The upstreams, in the document's order; [`UpstreamId`] is a place in it.
     pub upstreams: Vec<Upstream>,
     /// The health endpoints.
@@ -87,6 +90,15 @@ impl Policy {
         let log = Log::default();
         let policy = read(&Value::root(node, &log));
         log.finish(policy)
+    }
+
+    /// Makes the policy the one of the proxy with this node id: where the rollout has not come to it yet, it
+    /// decides and does nothing of it. A larger share has in it all proxies of a smaller one.
+    pub fn on_node(&mut self, id: &[u8]) {
+        let place = hash::bucket(hash::key(hash::seed(&self.name), id));
+        if self.mode == Mode::Enforce && u32::from(place) >= self.rollout * 100 {
+            self.mode = Mode::Shadow;
+        }
     }
 
     /// How often a VM looks at the shared state: a quarter of the shortest check period or wait, from 50 to
@@ -142,7 +154,10 @@ fn read(document: &Value<'_>) -> Option<Policy> {
     let fields = document.object(&["name", "mode", "rollout", "upstreams", "probes", "releases", "gates"])?;
     let name = fields.require("name", "a DNS label such as reviews").and_then(Value::dns_label);
     let mode = fields.read("mode", Mode::Enforce, |value| value.choice(&Mode::WORDS));
-    fields.later("rollout", |value| value.object(&["percent"])?.get("percent")?.integer(0..=100));
+    let rollout = fields.read("rollout", 100, |value| {
+        let fields = value.object(&["percent"])?;
+        fields.require("percent", "a whole number from 0 to 100")?.integer(0..=100)
+    });
 
     let upstreams = fields.read("upstreams", Vec::new(), upstream::read);
     let known = upstreams.as_deref();
@@ -152,6 +167,7 @@ fn read(document: &Value<'_>) -> Option<Policy> {
     let mut policy = Policy {
         name: name?.to_owned(),
         mode: mode?,
+        rollout: rollout?,
         upstreams: upstreams?,
         probes: probes?,
         releases: releases?,

@@ -62,6 +62,9 @@ pub trait Readiness {
 
     /// The proxy's clock.
     fn now(&self) -> Time;
+
+    /// A random number.
+    fn random(&self) -> u64;
 }
 
 /// What is known of an upstream, and what that rests on.
@@ -76,6 +79,13 @@ pub struct Knowledge {
     pub proven: bool,
 }
 
+/// Whether a request of this random number is one of the share that may go ahead on a ramp.
+pub fn is_let_in(from: Time, until: Time, now: Time, random: u64) -> bool {
+    let (passed, whole) = (millis(now.since(from)), millis(until.since(from)));
+    // A clock that was set back must not close what was opened.
+    now.is_due(from, until) || random % whole.max(1) < passed
+}
+
 /// What a request for an upstream may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -85,6 +95,15 @@ pub enum Standing {
     NotReady(Reason),
     /// Go ahead with a permit.
     Trial(Reason),
+    /// A share of the requests may go ahead, which rises in a straight line from none to all.
+    Ramp {
+        /// Since when.
+        from: Time,
+        /// Until when.
+        until: Time,
+        /// Why not all.
+        reason: Reason,
+    },
 }
 
 /// What is known of one upstream.
@@ -127,6 +146,11 @@ pub enum Phase {
         /// Requests that succeeded so far.
         successes: u32,
     },
+    /// Forward a rising share of them.
+    Ramp {
+        /// When it is all.
+        until: Time,
+    },
 }
 
 impl Phase {
@@ -136,6 +160,7 @@ impl Phase {
             Phase::Ready => "ready",
             Phase::NotReady { .. } => "not-ready",
             Phase::Trial { .. } => "trial",
+            Phase::Ramp { .. } => "ramp",
         }
     }
 }
@@ -177,6 +202,8 @@ pub enum Reason {
     WaitOver,
     /// Enough trial requests succeeded.
     TrialPassed,
+    /// All requests may go again.
+    RampOver,
     /// A trial request failed.
     TrialFailed,
     /// A trial request got no answer.
@@ -207,6 +234,7 @@ impl Reason {
             Reason::Forced => "forced",
             Reason::WaitOver => "wait-over",
             Reason::TrialPassed => "trial-passed",
+            Reason::RampOver => "ramp-over",
             Reason::TrialFailed => "trial-failed",
             Reason::TrialUnanswered => "trial-unanswered",
             Reason::PolicyChanged => "policy-changed",
@@ -266,12 +294,22 @@ impl State {
             Phase::Ready => Standing::Ready,
             Phase::NotReady { .. } => Standing::NotReady(self.reason),
             Phase::Trial { .. } => Standing::Trial(self.reason),
+            Phase::Ramp { until } => Standing::Ramp { from: self.since, until, reason: self.reason },
         }
+    }
+
+    /// Whether it counts as Ready, if not for all requests yet.
+    pub fn serves(&self) -> bool {
+        matches!(self.phase, Phase::Ready | Phase::Ramp { .. })
     }
 
     /// What is known of the upstream.
     pub fn knowledge(&self, upstream: &Upstream) -> Knowledge {
-        let standing = self.standing(upstream);
+        let standing = match self.standing(upstream) {
+            // Whoever only asks is no request that could be turned away.
+            Standing::Ramp { .. } => Standing::Ready,
+            standing => standing,
+        };
         let enough = |check: &Check| {
             self.reason == Reason::CheckPassed || self.checks.passed >= check.success_threshold
         };
@@ -295,7 +333,7 @@ impl State {
         let check = upstream.check.as_ref().filter(|_| generation == self.generation)?;
         self.checks.heard = Some(now);
         self.checks.record(result);
-        let ready = matches!(self.phase, Phase::Ready);
+        let ready = self.serves();
         match result {
             Ok(()) if !ready && !self.must_wait() && self.checks.passed >= check.success_threshold => {
                 self.enter(Phase::Ready, Reason::CheckPassed, now)
@@ -337,7 +375,7 @@ impl State {
         random: u64,
     ) -> Option<Transition> {
         let breaker = upstream.breaker.as_ref()?;
-        if generation != self.generation || self.phase != Phase::Ready {
+        if generation != self.generation || !self.serves() {
             return None;
         }
         let worst = streak.worst_after(self.failures);
@@ -378,6 +416,10 @@ impl State {
                 let unanswered = leases.iter().any(|lease| expired(lease) && lease.asked);
                 leases.retain(|lease| !expired(lease));
                 unanswered.then(|| self.trip(breaker, Reason::TrialUnanswered, now, random))?
+            }
+            Phase::Ramp { until } => {
+                let over = !upstream.guarded || now.is_due(self.since, *until);
+                over.then(|| self.enter(Phase::Ready, Reason::RampOver, now))?
             }
             Phase::Ready | Phase::NotReady { until: None } => None,
         }
@@ -450,7 +492,11 @@ impl State {
             Verdict::Success => {
                 *successes += 1;
                 let passed = *successes >= breaker.trial.successes;
-                passed.then(|| self.enter(Phase::Ready, Reason::TrialPassed, now))?
+                let next = match breaker.trial.ramp_over {
+                    span if span.is_zero() => Phase::Ready,
+                    span => Phase::Ramp { until: now + span },
+                };
+                passed.then(|| self.enter(next, Reason::TrialPassed, now))?
             }
         }
     }
@@ -462,7 +508,7 @@ impl State {
 
     /// Forgets earlier trips where the phase that ends was a healthy time.
     fn forget(&mut self, breaker: &Breaker, now: Time) {
-        if self.phase == Phase::Ready && now.since(self.since) >= breaker.max_not_ready_for {
+        if self.serves() && now.since(self.since) >= breaker.max_not_ready_for {
             self.trips = 0;
         }
     }

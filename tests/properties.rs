@@ -182,6 +182,10 @@ mod documents {
         fn now(&self) -> Time {
             Time::from_millis(0)
         }
+
+        fn random(&self) -> u64 {
+            0
+        }
     }
 
     /// Reads a document and checks what it is refused with, if it is; uses it once, if not.

@@ -79,6 +79,10 @@ impl Readiness for Known {
     fn now(&self) -> Time {
         self.now
     }
+
+    fn random(&self) -> u64 {
+        0
+    }
 }
 
 /// Makes permits: only a state on trial gives any.

@@ -111,7 +111,7 @@ impl RootContext for Root {
         let text = text.ok().flatten().unwrap_or_default();
         let plugin = hostcalls::get_property(vec!["plugin_name"]).ok().flatten().unwrap_or_default();
         let plugin = String::from_utf8_lossy(&plugin);
-        let policy = match Policy::from_json(&text) {
+        let mut policy = match Policy::from_json(&text) {
             Ok(policy) => policy,
             Err(problems) => {
                 let count = problems.iter().count();
@@ -128,6 +128,8 @@ impl RootContext for Root {
                 return false;
             }
         };
+        let node = hostcalls::get_property(vec!["xds", "node", "id"]).ok().flatten();
+        policy.on_node(&node.unwrap_or_default());
         if is_news(&plugin, &policy, &text) {
             log::info!("policy {}: loaded: {}", policy.name, policy.summary());
         }

@@ -180,7 +180,7 @@ impl Worker {
                 _ if epoch < slot.epoch => return None,
                 Verdict::Ignored => return None,
                 _ if on_trial => return Some((slot.snapshot.generation, None)),
-                _ if slot.snapshot.phase != Phase::Ready => return None,
+                _ if !slot.snapshot.serves() => return None,
                 Verdict::Success => slot.streak.succeeded(),
                 Verdict::Slow => slot.streak.slow(),
                 Verdict::Failure => slot.streak.failed(),
@@ -425,6 +425,10 @@ impl Readiness for Snapshot<'_> {
 
     fn now(&self) -> Time {
         now()
+    }
+
+    fn random(&self) -> u64 {
+        abi::random()
     }
 
     fn lend(&mut self, id: UpstreamId) -> Option<Permit> {

@@ -17,7 +17,7 @@ mod releases;
 const FULL: &str = include_str!("../../tests/data/full-policy.json");
 
 /// The keys of [`FULL`] whose function is not there yet.
-const LATER: [&str; 2] = ["rollout", "upstreams.app.circuitBreaker.trial.rampOver"];
+const LATER: [&str; 1] = ["gates[0].whenAllNotReady"];
 
 /// [`FULL`] without the keys whose function is not there yet.
 fn supported() -> String {
@@ -157,7 +157,7 @@ mod the_whole_document {
                 }),
                 not_ready_for: 5 * second,
                 max_not_ready_for: 60 * second,
-                trial: Trial { requests: 3, successes: 3, lease_for: 30 * second },
+                trial: Trial { requests: 3, successes: 3, lease_for: 30 * second, ramp_over: 10 * second },
             }),
             assume_ready: true,
             force: None,
@@ -244,7 +244,12 @@ mod defaults {
             shares: None,
             not_ready_for: Duration::from_secs(5),
             max_not_ready_for: Duration::from_secs(60),
-            trial: Trial { requests: 3, successes: 3, lease_for: Duration::from_secs(30) },
+            trial: Trial {
+                requests: 3,
+                successes: 3,
+                lease_for: Duration::from_secs(30),
+                ramp_over: Duration::ZERO,
+            },
         };
         assert_eq!(policy.upstreams[0].breaker.as_ref(), Some(&expected));
     }
@@ -358,5 +363,66 @@ mod values {
         let policy = compile(&off);
         assert_eq!(policy.mode, Mode::Off);
         assert!(!policy.observes_responses());
+    }
+}
+
+mod a_rollout {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    /// Which of 1,000 nodes do what the policy says.
+    fn enforcing(percent: u32, mode: &str) -> Vec<bool> {
+        let text = format!(r#"{{"name":"p","mode":"{mode}","rollout":{{"percent":{percent}}}}}"#);
+        let policy = compile(&text);
+        let enforces = |node: u32| {
+            let mut policy = policy.clone();
+            policy.on_node(format!("sidecar~10.0.0.{node}~app-{node}.shop").as_bytes());
+            policy.mode == Mode::Enforce
+        };
+        (0..1_000).map(enforces).collect()
+    }
+
+    fn count(enforcing: &[bool]) -> usize {
+        enforcing.iter().filter(|enforces| **enforces).count()
+    }
+
+    #[test]
+    fn comes_to_its_share_of_the_proxies() {
+        assert_eq!(count(&enforcing(0, "enforce")), 0);
+        assert!(count(&enforcing(10, "enforce")).abs_diff(100) < 40);
+        assert_eq!(count(&enforcing(100, "enforce")), 1_000);
+    }
+
+    #[test]
+    fn takes_no_proxy_back_as_it_grows() {
+        let mut before = enforcing(0, "enforce");
+        for percent in [1, 10, 25, 50, 99, 100] {
+            let after = enforcing(percent, "enforce");
+            assert!(before.iter().zip(&after).all(|(before, after)| !before || *after), "{percent}");
+            before = after;
+        }
+    }
+
+    #[test]
+    fn changes_no_other_mode() {
+        assert_eq!(count(&enforcing(100, "shadow")), 0);
+        let mut off = compile(r#"{"name":"p","mode":"off","rollout":{"percent":0}}"#);
+        off.on_node(b"node");
+        assert_eq!(off.mode, Mode::Off);
+    }
+
+    #[test]
+    fn says_what_it_takes() {
+        assert_problem(&[
+            (
+                r#"{"name":"p","rollout":{"percent":101}}"#.into(),
+                "rollout.percent: 101 is not allowed; allowed: a whole number from 0 to 100",
+            ),
+            (
+                r#"{"name":"p","rollout":{}}"#.into(),
+                "rollout.percent: missing; allowed: a whole number from 0 to 100",
+            ),
+        ]);
     }
 }

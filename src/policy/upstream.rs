@@ -91,6 +91,9 @@ pub struct Trial {
     pub successes: u32,
     /// How long one request may go without an answer. 1 s to 1 h, default 30 s.
     pub lease_for: Duration,
+    /// How long after the trial it takes until all requests go again, their share rising in a straight line. 0 s to
+    /// 1 h, default 0 s: at once.
+    pub ramp_over: Duration,
 }
 
 /// One of Envoy's `retry_on` words.
@@ -267,7 +270,7 @@ impl Shares {
 
 impl Default for Trial {
     fn default() -> Self {
-        Self { requests: 3, successes: 3, lease_for: 30 * SECOND }
+        Self { requests: 3, successes: 3, lease_for: 30 * SECOND, ramp_over: Duration::ZERO }
     }
 }
 
@@ -275,11 +278,16 @@ impl Trial {
     fn read(value: &Value<'_>) -> Option<Self> {
         let fields = value.object(&["requests", "successes", "leaseFor", "rampOver"])?;
         let default = Trial::default();
-        fields.later("rampOver", |value| value.duration(ms(0)..=HOUR));
+        let ramp_over = fields.read("rampOver", default.ramp_over, |value| value.duration(ms(0)..=HOUR));
         let requests = fields.read("requests", default.requests, |value| value.integer(1..=100));
         let successes = fields.read("successes", default.successes, |value| value.integer(1..=1_000));
         let lease_for = fields.read("leaseFor", default.lease_for, |value| value.duration(SECOND..=HOUR));
-        Some(Trial { requests: requests?, successes: successes?, lease_for: lease_for? })
+        Some(Trial {
+            requests: requests?,
+            successes: successes?,
+            lease_for: lease_for?,
+            ramp_over: ramp_over?,
+        })
     }
 }
 

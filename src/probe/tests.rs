@@ -57,6 +57,10 @@ impl Readiness for Known {
     fn now(&self) -> Time {
         NOW
     }
+
+    fn random(&self) -> u64 {
+        0
+    }
 }
 
 /// A policy over `db`, `cache`, `api` and `queue`, each checked every ten seconds.

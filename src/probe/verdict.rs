@@ -260,6 +260,8 @@ fn health(policy: &Policy, upstream: &Upstream, knowledge: Knowledge, now: Time)
     match (knowledge.standing, &upstream.check, knowledge.heard) {
         (Standing::NotReady(_), ..) => Health::Failed(fault(knowledge)),
         (Standing::Trial(_), ..) => Health::Doubtful(Doubt::OnTrial),
+        // What is known of an upstream never says that it is on a ramp: to a probe, that is Ready.
+        (Standing::Ramp { .. }, ..) => Health::Ok,
         (Standing::Ready, None, _) => Health::Ok,
         (Standing::Ready, Some(_), None) => Health::Doubtful(Doubt::NotChecked),
         (Standing::Ready, Some(check), Some(heard)) => {

@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Phase, State};
+use super::State;
 use crate::policy::check::{Check, HttpGet};
 use crate::time::{Time, millis};
 use redirect::Target;
@@ -179,7 +179,7 @@ pub fn is_due(state: &State, check: &Check, now: Time, slack: Duration) -> bool 
 /// anyone needs to know.
 fn period(state: &State, check: &Check, now: Time) -> Duration {
     let (checks, periods) = (&state.checks, &check.periods);
-    let ready = state.phase == Phase::Ready;
+    let ready = state.serves();
     let on_edge = if ready {
         (1..check.failure_threshold).contains(&checks.failed)
     } else {

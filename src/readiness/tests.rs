@@ -1,11 +1,13 @@
 use core::time::Duration;
 
 use super::*;
+use crate::hash;
 use crate::policy::upstream::{FailOn, Trial};
 use Verdict::{Failure, Ignored, Success};
 
 mod checks;
 mod kubelet;
+mod ramps;
 mod shares;
 mod trials;
 
@@ -38,7 +40,7 @@ fn judged(failures: u32) -> Upstream {
         shares: None,
         not_ready_for: SECOND,
         max_not_ready_for: 8 * SECOND,
-        trial: Trial { requests: 3, successes: 2, lease_for: 30 * SECOND },
+        trial: Trial { requests: 3, successes: 2, lease_for: 30 * SECOND, ramp_over: Duration::ZERO },
     };
     Upstream { breaker: Some(breaker), ..bare() }
 }

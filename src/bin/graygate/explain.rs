@@ -156,6 +156,10 @@ impl Readiness for Assumed<'_> {
     fn now(&self) -> Time {
         self.now
     }
+
+    fn random(&self) -> u64 {
+        0
+    }
 }
 
 /// Explains one request or many.

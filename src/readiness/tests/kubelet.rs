@@ -143,6 +143,10 @@ impl Readiness for Pod {
     fn now(&self) -> Time {
         self.bench.now
     }
+
+    fn random(&self) -> u64 {
+        0
+    }
 }
 
 /// The kubelet runs no other probe before the startup probe has passed, and that one never again.

@@ -1,0 +1,55 @@
+"""After a trial: a rising share of the requests goes, and the others are told."""
+
+from __future__ import annotations
+
+from harness.client import get
+from harness.load import Request, drive
+from harness.wait import until
+
+ALICE = {"x-user-id": "alice"}
+
+
+def recover(start, policy, v1, ramp):
+    """An Envoy whose v1 has failed, is well again, and passes its trial."""
+    upstream = policy["upstreams"]["reviews-v1"]
+    del upstream["readinessProbe"]
+    trial = {"requests": 1, "successes": 1, "rampOver": ramp}
+    upstream["circuitBreaker"] = {"consecutiveFailures": 3, "notReadyFor": "500ms", "trial": trial}
+    envoy = start(policy)
+    v1.answer(500)
+    until(lambda: get(envoy.port(), "/", ALICE).status == 503, what="gated")
+    v1.answer(200)
+    until(lambda: get(envoy.port(), "/", ALICE).status == 200, what="a trial that passes")
+    return envoy
+
+
+def served(envoy):
+    """Of 100 requests."""
+    return [answer.status for answer in drive(envoy.port(), [Request("/", ALICE)] * 100)].count(200)
+
+
+def test_the_share_of_requests_that_go_rises_until_all_do(start, policy, v1):
+    envoy = recover(start, policy, v1, "6s")
+    shares = [served(envoy)]
+    until(lambda: shares.append(served(envoy)) or shares[-3:] == [100] * 3, timeout=20, what="all go")
+    assert shares[0] < 60
+    assert any(20 < share < 80 for share in shares)
+    assert envoy.transitions(from_="trial", to="ramp", reason="trial-passed") == 1
+    assert envoy.transitions(from_="ramp", to="ready", reason="ramp-over") == 1
+
+
+def test_who_does_not_go_is_told_as_by_a_gate(start, policy, v1):
+    envoy = recover(start, policy, v1, "1h")
+    answer = until(
+        lambda: (answer := get(envoy.port(), "/", ALICE)).status == 503 and answer, what="one who does not go"
+    )
+    assert answer.headers["retry-after"] == "2"
+    assert b"trial-passed" in answer.body
+    assert get(envoy.port(), "/readyz").status == 200
+
+
+def test_failures_on_a_ramp_end_it(start, policy, v1):
+    envoy = recover(start, policy, v1, "2s")
+    v1.answer(500)
+    until(lambda: served(envoy) == 0 and envoy.transitions(from_="ramp", to="not-ready"), what="gated again")
+    assert envoy.transitions(from_="ramp", to="not-ready", reason="consecutive-failures") == 1
