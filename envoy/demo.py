@@ -82,7 +82,7 @@ class Demo:
         self.table = Table()
 
     def run(self) -> bool:
-        until(lambda: get(self.gray, "/readyz").status == 200, 10, "/readyz 200")
+        until_all(lambda: get(self.gray, "/readyz").status == 200, 10, "/readyz 200")
         self.probes()
         first = self.split()
         raised = self.raise_weight(first)
