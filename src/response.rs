@@ -67,10 +67,13 @@ pub fn classify(
 /// The gRPC status UNAVAILABLE.
 const UNAVAILABLE: u32 = 14;
 
-/// Whether these details, at the end of a stream, are of a response that broke off after it had begun.
+/// Whether these details, at the end of a stream whose response had begun, are of one that the upstream did not
+/// bring to an end.
 pub fn broke_off(details: &[u8]) -> bool {
-    details.starts_with(b"upstream_reset_after_response_started")
+    details.starts_with(BROKEN) || details.starts_with(b"response_timeout")
 }
+
+const BROKEN: &[u8] = b"upstream_reset_after_response_started";
 
 /// Whether these details are of a request whose route leads to a cluster that is not there.
 pub fn had_no_cluster(details: &[u8]) -> bool {
@@ -101,7 +104,7 @@ fn origin(details: &[u8]) -> Origin {
             () => Origin::NoAnswer,
         };
     }
-    if broke_off(details) {
+    if details.starts_with(BROKEN) {
         return Origin::NoAnswer;
     }
     let timeouts = [
@@ -181,7 +184,7 @@ mod tests {
     #[test]
     fn a_response_that_breaks_off_is_none() {
         let details = b"upstream_reset_after_response_started{remote_reset}";
-        assert!(broke_off(details) && !broke_off(b"via_upstream"));
+        assert!(broke_off(details) && broke_off(b"response_timeout") && !broke_off(b"via_upstream"));
         for word in [ServerError, GatewayError, Reset] {
             assert_eq!(classify(Some(200), details, None, &[word]), Failure, "{word:?}");
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.client import get
 from harness.load import Request, drive
-from harness.wait import until
+from harness.wait import until, until_all
 
 ALICE = {"x-user-id": "alice"}
 
@@ -40,12 +40,12 @@ def test_the_share_of_requests_that_go_rises_until_all_do(start, policy, v1):
 
 def test_who_does_not_go_is_told_as_by_a_gate(start, policy, v1):
     envoy = recover(start, policy, v1, "1h")
+    until_all(lambda: get(envoy.port(), "/readyz").status == 200, what="all workers know of the ramp")
     answer = until(
         lambda: (answer := get(envoy.port(), "/", ALICE)).status == 503 and answer, what="one who does not go"
     )
     assert answer.headers["retry-after"] == "2"
     assert b"trial-passed" in answer.body
-    assert get(envoy.port(), "/readyz").status == 200
 
 
 def test_failures_on_a_ramp_end_it(start, policy, v1):

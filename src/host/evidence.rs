@@ -1,9 +1,11 @@
 //! What becomes of a user's request, as evidence on the upstream and the versions that it went to.
 //!
-//! The rules: a response counts once, when its headers are there; that of a gRPC service when its status is, where
-//! the policy asks for that. One that breaks off after its headers is one failure more. Of a client that leaves
-//! before an answer nothing is known but how long it waited, which only a rollback by latency asks for. What the
-//! proxy itself answered says nothing; see [`crate::response`].
+//! The rules: a response counts once. A failure counts when its headers are there, and so does whatever a request
+//! on trial comes to; anything else when the response has ended, as one that breaks off is a failure. What is a
+//! failure of a gRPC service is known when its status is, where the policy asks for that. A client that leaves in
+//! the middle of a response has seen it begin well. Of one that leaves before, nothing is known but how long it
+//! waited, which only a rollback by latency asks for. What the proxy itself answered says nothing; see
+//! [`crate::response`].
 
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use super::worker::{self, Worker};
 use crate::engine::Assignment;
 use crate::policy::Policy;
 use crate::policy::release::rollback::Rollback;
-use crate::policy::upstream::UpstreamId;
+use crate::policy::upstream::{Breaker, FailOn, UpstreamId};
 use crate::readiness::{Outcome, Permit};
 use crate::response::{self, Verdict};
 use crate::time::Time;
@@ -30,6 +32,8 @@ pub struct Evidence {
     versions: Vec<(usize, usize)>,
     /// When all of it had gone on, where that is asked for.
     sent: Option<Time>,
+    /// Upstreams whose permits it held when the response began.
+    tried: Vec<UpstreamId>,
     stage: Stage,
 }
 
@@ -41,8 +45,8 @@ enum Stage {
     Waiting,
     /// Its headers are there, its gRPC status is not.
     Unsettled(Answer),
-    /// It has been counted; it may still break off.
-    Counted(Answer),
+    /// What is a failure of it has been counted; it may still break off.
+    Begun(Answer),
     /// There is nothing more to learn.
     Done,
 }
@@ -56,16 +60,39 @@ struct Answer {
     cluster: Option<Vec<u8>>,
     /// How long its headers took, where that is asked for.
     took: Option<Duration>,
+    /// How it broke off, if it did.
+    broken: Option<Vec<u8>>,
 }
 
 impl Answer {
-    fn classify(&self, fail_on: &[crate::policy::upstream::FailOn]) -> Verdict {
+    /// What it says by its beginning, and by its gRPC status.
+    fn classify(&self, fail_on: &[FailOn]) -> Verdict {
         response::classify(self.status, &self.details, self.grpc_status, fail_on)
+    }
+
+    /// What it says by its end, where its beginning was no failure.
+    fn ending(&self, fail_on: &[FailOn]) -> Verdict {
+        match &self.broken {
+            Some(details) => response::classify(self.status, details, self.grpc_status, fail_on),
+            None => self.classify(fail_on),
+        }
+    }
+
+    /// The verdict, or that it was slow.
+    fn or_slow(&self, breaker: &Breaker, verdict: Verdict) -> Verdict {
+        let slow = breaker.slower_than().zip(self.took).is_some_and(|(than, took)| took > than);
+        if slow && verdict == Verdict::Success { Verdict::Slow } else { verdict }
     }
 
     fn is_of(&self, policy: &Policy, id: UpstreamId) -> bool {
         is_of(policy, id, self.cluster.as_deref())
     }
+}
+
+/// The upstreams that the response is of, as far as they are judged by responses.
+fn judging<'p>(policy: &'p Policy, answer: &Answer) -> impl Iterator<Item = (UpstreamId, &'p Breaker)> {
+    let reached = policy.upstream_ids().filter(|(id, _)| answer.is_of(policy, *id));
+    reached.filter_map(|(id, upstream)| Some((id, upstream.breaker.as_ref()?)))
 }
 
 impl Evidence {
@@ -113,47 +140,68 @@ impl Evidence {
             grpc_status: if worker.asks.grpc_status { grpc_status(map) } else { None },
             cluster,
             took: self.sent.map(|sent| worker::now().since(sent)),
+            broken: None,
         };
         let status_follows = worker.asks.grpc_status && answer.grpc_status.is_none() && !end && is_grpc();
         if status_follows {
             self.stage = Stage::Unsettled(answer);
             return;
         }
-        self.count(worker, &answer);
-        self.stage = if end { Stage::Done } else { Stage::Counted(answer) };
+        self.settle(worker, &answer);
+        self.stage = Stage::Begun(answer);
+        if end {
+            self.finish(worker);
+        }
     }
 
     /// Takes the end of the response's body, where no trailers follow.
     pub fn on_body_end(&mut self, worker: &Worker) {
-        match core::mem::take(&mut self.stage) {
-            Stage::Unsettled(answer) => self.count(worker, &answer),
-            Stage::Waiting | Stage::Counted(_) | Stage::Done => {}
-        }
-        self.stage = Stage::Done;
+        self.finish(worker);
     }
 
     /// Takes the response's trailers.
     pub fn on_trailers(&mut self, worker: &Worker) {
-        if let Stage::Unsettled(answer) = core::mem::take(&mut self.stage) {
-            let grpc_status = grpc_status(MapType::HttpResponseTrailers);
-            self.count(worker, &Answer { grpc_status, ..answer });
+        if let Stage::Unsettled(answer) = &mut self.stage {
+            answer.grpc_status = grpc_status(MapType::HttpResponseTrailers);
         }
-        self.stage = Stage::Done;
+        self.finish(worker);
     }
 
     /// Takes the end of the stream.
     pub fn on_end(&mut self, worker: &Worker) {
-        match core::mem::replace(&mut self.stage, Stage::Done) {
+        match &mut self.stage {
             Stage::Waiting => self.unanswered(worker),
-            Stage::Unsettled(answer) | Stage::Counted(answer) => {
+            Stage::Unsettled(answer) | Stage::Begun(answer) => {
                 let details = attribute(&["response", "code_details"]).unwrap_or_default();
-                if response::broke_off(&details) {
-                    self.count(worker, &Answer { details, took: None, ..answer });
+                let broken = response::broke_off(&details);
+                if broken {
+                    answer.broken = Some(details);
+                }
+                // With no status, a gRPC response that was left says nothing.
+                if broken || matches!(self.stage, Stage::Begun(_)) {
+                    self.finish(worker);
                 }
             }
             Stage::Done => {}
         }
+        self.stage = Stage::Done;
         self.give_back(worker);
+    }
+
+    /// Counts what is left to count of a response that has ended.
+    fn finish(&mut self, worker: &Worker) {
+        match core::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Unsettled(mut answer) => {
+                // How it ended is all there is to go by.
+                if let Some(details) = answer.broken.take() {
+                    answer.details = details;
+                }
+                self.settle(worker, &answer);
+                self.count_rest(worker, &answer);
+            }
+            Stage::Begun(answer) => self.count_rest(worker, &answer),
+            Stage::Waiting | Stage::Done => {}
+        }
     }
 
     /// Gives back all permits, for upstreams that the request did not go to.
@@ -187,34 +235,54 @@ impl Evidence {
         let left = Answer { cluster, took: Some(waited), ..Answer::default() };
         self.count_versions(worker, &left, |rollback| {
             let slow = rollback.latency.is_some_and(|latency| waited > latency.above);
-            if slow { Verdict::Success } else { Verdict::Ignored }
+            slow.then_some(Verdict::Success)
         });
     }
 
-    /// Counts the response for each upstream and each version that it is of.
-    fn count(&mut self, worker: &Worker, answer: &Answer) {
+    /// Counts the response where it is a failure, and settles what is held of the upstreams that it is of.
+    fn settle(&mut self, worker: &Worker, answer: &Answer) {
         let policy = &worker.policy;
-        self.count_versions(worker, answer, |rollback| answer.classify(&rollback.fail_on));
+        self.count_versions(worker, answer, |rollback| {
+            Some(answer.classify(&rollback.fail_on)).filter(|verdict| *verdict == Verdict::Failure)
+        });
         let permits = core::mem::take(&mut self.permits);
-        for (id, upstream) in policy.upstream_ids().filter(|(id, _)| answer.is_of(policy, *id)) {
-            let Some(breaker) = &upstream.breaker else {
-                continue;
-            };
-            let slow = breaker.slower_than().zip(answer.took).is_some_and(|(than, took)| took > than);
-            let verdict = match answer.classify(&breaker.fail_on) {
-                Verdict::Success if slow => Verdict::Slow,
-                verdict => verdict,
-            };
+        for (id, breaker) in judging(policy, answer) {
+            let verdict = answer.classify(&breaker.fail_on);
             match permits.iter().find(|(held, _)| *held == id) {
-                Some((_, permit)) => worker.settle(id, *permit, Outcome::Seen(verdict)),
-                None => worker.observe(id, verdict, self.epoch),
+                Some((_, permit)) => {
+                    worker.settle(id, *permit, Outcome::Seen(answer.or_slow(breaker, verdict)));
+                    self.tried.push(id);
+                }
+                None if verdict == Verdict::Failure => worker.observe(id, verdict, self.epoch),
+                None => {}
             }
         }
         self.permits = permits.into_iter().filter(|(id, _)| !answer.is_of(policy, *id)).collect();
         self.give_back(worker);
     }
 
-    fn count_versions(&self, worker: &Worker, answer: &Answer, classify: impl Fn(&Rollback) -> Verdict) {
+    /// Counts the response where its beginning was no failure.
+    fn count_rest(&mut self, worker: &Worker, answer: &Answer) {
+        self.count_versions(worker, answer, |rollback| {
+            let begun = answer.classify(&rollback.fail_on);
+            (begun != Verdict::Failure).then(|| answer.ending(&rollback.fail_on))
+        });
+        for (id, breaker) in judging(&worker.policy, answer) {
+            let verdict = answer.ending(&breaker.fail_on);
+            let counted = answer.classify(&breaker.fail_on) == Verdict::Failure;
+            // What a request on trial came to was told when it began; that it broke off is told all the same.
+            if !counted && (verdict == Verdict::Failure || !self.tried.contains(&id)) {
+                worker.observe(id, answer.or_slow(breaker, verdict), self.epoch);
+            }
+        }
+    }
+
+    fn count_versions(
+        &self,
+        worker: &Worker,
+        answer: &Answer,
+        classify: impl Fn(&Rollback) -> Option<Verdict>,
+    ) {
         let policy = &worker.policy;
         for (place, version) in &self.versions {
             let Some(release) = policy.releases.get(*place) else {
@@ -227,8 +295,8 @@ impl Evidence {
                 continue;
             };
             let failed = match classify(rollback) {
-                Verdict::Ignored => continue,
-                verdict => verdict == Verdict::Failure,
+                None | Some(Verdict::Ignored) => continue,
+                Some(verdict) => verdict == Verdict::Failure,
             };
             let slow = rollback.latency.zip(answer.took).is_some_and(|(latency, took)| took > latency.above);
             worker.releases.note(*place, *version, |tally| {
