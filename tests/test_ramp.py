@@ -19,7 +19,12 @@ def recover(start, policy, v1, ramp):
     v1.answer(500)
     until(lambda: get(envoy.port(), "/", ALICE).status == 503, what="gated")
     v1.answer(200)
-    until(lambda: get(envoy.port(), "/", ALICE).status == 200, what="a trial that passes")
+
+    def passed():
+        get(envoy.port(), "/", ALICE)
+        return envoy.transitions(from_="trial", to="ramp")
+
+    until(passed, what="a trial that passes")
     return envoy
 
 
@@ -35,7 +40,7 @@ def test_the_share_of_requests_that_go_rises_until_all_do(start, policy, v1):
     assert shares[0] < 60
     assert any(20 < share < 80 for share in shares)
     assert envoy.transitions(from_="trial", to="ramp", reason="trial-passed") == 1
-    assert envoy.transitions(from_="ramp", to="ready", reason="ramp-over") == 1
+    until(lambda: envoy.transitions(from_="ramp", to="ready", reason="ramp-over") == 1, what="the end of the ramp")
 
 
 def test_who_does_not_go_is_told_as_by_a_gate(start, policy, v1):
