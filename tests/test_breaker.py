@@ -158,6 +158,15 @@ def test_a_client_that_is_slow_to_send_is_no_slow_answer(start, policy):
     stays_ready(envoy)
 
 
+def fails_a_trial_and_passes_the_next(envoy, v1, connections):
+    """Under load, with v1 well again in between."""
+    with Load(envoy.port(), [Request("/")], rate=40, connections=connections):
+        until(lambda: envoy.transitions(from_="trial", to="not-ready", reason="trial-failed"), what="a failed trial")
+        assert envoy.transitions(to="ready") == 0
+        v1.answer()
+        until(lambda: envoy.transitions(from_="trial", to="ready", reason="trial-passed"), what="ready")
+
+
 def test_a_slow_answer_ends_a_trial(start, policy, v1):
     waits = {"notReadyFor": "500ms", "maxNotReadyFor": "1s"}
     slow = {"slowPercent": 100, "slowerThan": "500ms", "minimumRequests": 1000}
@@ -165,11 +174,7 @@ def test_a_slow_answer_ends_a_trial(start, policy, v1):
     v1.answer(500)
     drive(envoy.port(), [Request("/")] * 10, connections=1)
     v1.slow(0.8)
-    with Load(envoy.port(), [Request("/")], rate=40, connections=4):
-        until(lambda: envoy.transitions(from_="trial", to="not-ready", reason="trial-failed"), what="a failed trial")
-        assert envoy.transitions(to="ready") == 0
-        v1.answer()
-        until(lambda: envoy.transitions(from_="trial", to="ready", reason="trial-passed"), what="ready")
+    fails_a_trial_and_passes_the_next(envoy, v1, connections=4)
 
 
 # -- what a failure is ------------------------------------------------------------
@@ -244,11 +249,7 @@ def test_a_response_that_breaks_off_ends_a_trial(start, policy, v1):
     v1.answer(500)
     in_turn(envoy, *["/"] * 3)
     v1.reset_mid_body()
-    with Load(envoy.port(), [Request("/")], rate=40, connections=1):
-        until(lambda: envoy.transitions(from_="trial", to="not-ready", reason="trial-failed"), what="a failed trial")
-        assert envoy.transitions(to="ready") == 0
-        v1.answer()
-        until(lambda: envoy.transitions(from_="trial", to="ready", reason="trial-passed"), what="ready")
+    fails_a_trial_and_passes_the_next(envoy, v1, connections=1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+use super::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+#[test]
+fn has_defaults_for_all_but_what_it_judges_by() {
+    let policy = compile(&with_rollback(r#""failurePercent":5"#));
+    let rollback = policy.releases[0].rollback.as_ref().unwrap();
+    assert_eq!((rollback.failure_percent, rollback.latency), (Some(5), None));
+    assert_eq!((rollback.check_failure_percent, rollback.minimum_requests), (None, 50));
+    assert_eq!(rollback.fail_on, [FailOn::ServerError]);
+    assert_eq!((rollback.window, rollback.over), (Duration::from_secs(60), Duration::ZERO));
+}
+
+#[test]
+fn has_what_it_says() {
+    let policy = compile(&with_rollback(
+        r#""latency":{"percentile":99,"above":"300ms"},"failOn":["reset"],"minimumRequests":9,"window":"1h","over":"24h""#,
+    ));
+    let rollback = policy.releases[0].rollback.as_ref().unwrap();
+    let latency = Latency { percentile: 99, above: Duration::from_millis(300) };
+    assert_eq!((rollback.failure_percent, rollback.latency), (None, Some(latency)));
+    assert_eq!((&rollback.fail_on[..], rollback.minimum_requests), (&[FailOn::Reset][..], 9));
+    assert_eq!(rollback.window, Duration::from_secs(3_600));
+    assert_eq!(rollback.over, Duration::from_secs(86_400));
+}
+
+#[test]
+fn needs_something_to_judge_by() {
+    let nothing = "rollback: nothing to judge by; allowed: at least one of failurePercent, latency, checks";
+    assert_problem_of_release(&[
+        (with_rollback(""), nothing),
+        (with_rollback(r#""failOn":["5xx"],"window":"60s""#), nothing),
+        (
+            with_rollback(r#""latency":{"above":"1s"}"#),
+            "rollback.latency.percentile: missing; allowed: a whole number from 1 to 99",
+        ),
+        (
+            with_rollback(r#""latency":{"percentile":99}"#),
+            r#"rollback.latency.above: missing; allowed: a duration such as "300ms""#,
+        ),
+        (
+            with_rollback(r#""checks":{}"#),
+            "rollback.checks.failurePercent: missing; allowed: a whole number from 1 to 99",
+        ),
+    ]);
+}
+
+#[test]
+fn has_numbers_in_their_ranges() {
+    let percent = "is not allowed; allowed: a whole number from 1 to";
+    let seconds = r#"is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from"#;
+    for (field, problem) in [
+        (r#""failurePercent":0"#, format!("failurePercent: 0 {percent} 99")),
+        (r#""failurePercent":100"#, format!("failurePercent: 100 {percent} 99")),
+        (r#""failurePercent":2.5"#, format!("failurePercent: 2.5 {percent} 99")),
+        (r#""checks":{"failurePercent":0}"#, format!("checks.failurePercent: 0 {percent} 99")),
+        (r#""checks":{"failurePercent":100}"#, format!("checks.failurePercent: 100 {percent} 99")),
+        (r#""latency":"300ms""#, r#"latency: "300ms" is not allowed; allowed: an object"#.into()),
+        (r#""latency":{"percentile":99.9,"above":"1s"}"#, format!("latency.percentile: 99.9 {percent} 99")),
+        (r#""latency":{"percentile":100,"above":"1s"}"#, format!("latency.percentile: 100 {percent} 99")),
+        (
+            r#""latency":{"percentile":99,"above":"0s"}"#,
+            format!(r#"latency.above: "0s" {seconds} 1ms to 3600s"#),
+        ),
+        (r#""latency":{"percentile":99,"above":300}"#, format!("latency.above: 300 {seconds} 1ms to 3600s")),
+        (r#""failurePercent":5,"minimumRequests":0"#, format!("minimumRequests: 0 {percent} 1000000")),
+        (r#""failurePercent":5,"window":"999ms""#, format!(r#"window: "999ms" {seconds} 1s to 3600s"#)),
+        (r#""failurePercent":5,"window":"61m""#, format!(r#"window: "61m" {seconds} 1s to 3600s"#)),
+        (
+            r#""failurePercent":5,"failOn":[]"#,
+            "failOn: an empty list, so that nothing would be a failure; allowed: at least one word".into(),
+        ),
+        (r#""failurePercent":5,"over":"25h""#, format!(r#"over: "25h" {seconds} 0s to 86400s"#)),
+        (r#""failurePercent":5,"windw":"1s""#, r#"windw: unknown field; did you mean "window"?"#.into()),
+    ] {
+        assert_problem_of_release(&[(with_rollback(field), &format!("rollback.{problem}"))]);
+    }
+    assert_compiles(&[with_rollback(r#""failurePercent":1"#), with_rollback(r#""failurePercent":99"#)]);
+}
+
+#[test]
+fn by_checks_needs_them_for_the_upstream_of_each_version() {
+    let checked = |upstreams: &str| {
+        format!(
+            r#"{{"name":"p","upstreams":{{{upstreams}}},"releases":[{{"name":"r",{STEER},{TWO},"rollback":{{"checks":{{"failurePercent":50}}}}}}]}}"#
+        )
+    };
+    let probe = r#""readinessProbe":{"httpGet":{}}"#;
+    let both = format!(r#""a":{{"cluster":"a",{probe}}},"b":{{"cluster":"b",{probe}}}"#);
+    compile(&checked(&both));
+    let problem = |upstream: &str, version: &str| {
+        format!(
+            "rollback.checks: upstream {upstream:?} of {version} has no checks; allowed: with a readinessProbe"
+        )
+    };
+    assert_problem_of_release(&[
+        (checked(&format!(r#""a":{{"cluster":"a",{probe}}},"b":{{"cluster":"b"}}"#)), &problem("b", "v2")),
+        (checked(&format!(r#""a":{{"cluster":"a"}},"b":{{"cluster":"b",{probe}}}"#)), &problem("a", "v1")),
+    ]);
+    let neither = checked(r#""a":{"cluster":"a"},"b":{"cluster":"b"}"#);
+    let both = [problem("a", "v1"), problem("b", "v2")];
+    assert_eq!(problems(&neither), both.map(|problem| format!("releases[0].{problem}")));
+}

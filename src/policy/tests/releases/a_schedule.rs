@@ -1,0 +1,148 @@
+use super::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+#[test]
+fn takes_its_steps_at_their_times() {
+    let later = r#"{"at":"2026-12-01T11:00:00Z","over":"2h","weights":{"v2":100,"v1":0}}"#;
+    let policy = compile(&with_steps(&format!("{},{later}", step(r#""v1":70,"v2":30"#, ""))));
+    let shares = |after: u64| policy.releases[0].schedule.at(TEN + Duration::from_secs(after)).shares(2);
+    assert_eq!(policy.releases[0].schedule.at(Time::from_millis(0)), Layout::of(&[90, 10]));
+    assert_eq!([shares(0), shares(3_599)], [[7_000, 3_000]; 2]);
+    assert_eq!(shares(7_200), [3_500, 6_500]);
+    assert_eq!(shares(10_800), [0, 10_000]);
+}
+
+#[test]
+fn needs_a_time_and_weights_for_each_step() {
+    assert_problem_of_release(&[
+        (with(r#""schedule":{}"#), "schedule: an object of 0 fields is not allowed; allowed: a list"),
+        (with_steps("1"), "schedule[0]: 1 is not allowed; allowed: an object"),
+        (
+            with_steps(r#"{"weights":{"v1":1,"v2":1}}"#),
+            "schedule[0].at: missing; allowed: a time such as 2026-12-01T10:00:00Z",
+        ),
+        (
+            with_steps(r#"{"at":"2026-12-01T10:00:00Z"}"#),
+            "schedule[0].weights: missing; allowed: an object such as {v1: 70, v2: 30}",
+        ),
+        (
+            with_steps(&step(r#""v1":1,"v2":1"#, r#","ovr":"1h""#)),
+            r#"schedule[0].ovr: unknown field; did you mean "over"?"#,
+        ),
+    ]);
+}
+
+#[test]
+fn is_for_the_versions_of_its_release() {
+    let stranger = "no version of this release; allowed: v1, v2";
+    assert_problem_of_release(&[
+        (with_steps(&step(r#""v1":1,"v3":1"#, "")), &format!("schedule[0].weights.v3: {stranger}")),
+        (
+            with_steps(&step(r#""v1":1,"v2":1,"v 3":0"#, "")),
+            &format!(r#"schedule[0].weights["v 3"]: {stranger}"#),
+        ),
+        (
+            with_steps(&step(r#""v1":1,"v1":2,"v2":1"#, "")),
+            "schedule[0].weights.v1: given twice; allowed: once",
+        ),
+    ]);
+}
+
+#[test]
+fn must_name_every_version_that_has_weight_until_then() {
+    let missing = |name: &str| {
+        format!(
+            "weights: {name} is missing, which has weight until then; allowed: all versions, with 0 for none"
+        )
+    };
+    let gone = step(r#""v1":100,"v2":0"#, "");
+    let next = |weights: &str| format!(r#"{{"at":"2026-12-02T10:00:00Z","weights":{{{weights}}}}}"#);
+    assert_problem_of_release(&[
+        (with_steps(&step(r#""v1":70"#, "")), &format!("schedule[0].{}", missing("v2"))),
+        (with_steps(&step("", "")), &format!("schedule[0].{}", missing("v1"))),
+        (with_steps(&format!("{gone},{}", next(r#""v2":1"#))), &format!("schedule[1].{}", missing("v1"))),
+    ]);
+    compile(&with_steps(&format!("{gone},{}", next(r#""v1":1"#))));
+}
+
+#[test]
+fn has_weights_as_the_versions_have() {
+    let range = "is not allowed; allowed: a whole number from 0 to 4294967295";
+    assert_problem_of_release(&[
+        (with_steps(&step(r#""v1":-1,"v2":1"#, "")), &format!("schedule[0].weights.v1: -1 {range}")),
+        (with_steps(&step(r#""v1":"7","v2":1"#, "")), &format!(r#"schedule[0].weights.v1: "7" {range}"#)),
+        (with_steps(&step(r#""v1":0.5,"v2":1"#, "")), &format!("schedule[0].weights.v1: 0.5 {range}")),
+        (
+            with_steps(&step(r#""v1":0,"v2":0"#, "")),
+            "schedule[0].weights: the weights are all 0; allowed: at least one above 0",
+        ),
+        (
+            with_steps(&step(r#""v1":99996,"v2":4"#, "")),
+            "schedule[0].weights.v2: weight 4 is less than 0.01 % of all weights; allowed: 0, or at least that share",
+        ),
+    ]);
+}
+
+#[test]
+fn is_in_order_and_its_ramps_do_not_overlap() {
+    let (first, ramp) = (step(r#""v1":70,"v2":30"#, ""), step(r#""v1":70,"v2":30"#, r#","over":"2h""#));
+    let at = |time: &str| format!(r#"{{"at":"{time}","weights":{{"v1":1,"v2":1}}}}"#);
+    for (above, time, allowed) in [
+        (&first, "2026-12-01T09:59:59.999Z", "later than 2026-12-01T10:00:00.000Z"),
+        (&first, "2026-12-01T10:00:00.000Z", "later than 2026-12-01T10:00:00.000Z"),
+        (&ramp, "2026-12-01T10:00:00.000Z", "from 2026-12-01T12:00:00.000Z"),
+        (&ramp, "2026-12-01T11:59:59.999Z", "from 2026-12-01T12:00:00.000Z"),
+    ] {
+        assert_problem_of_release(&[(
+            with_steps(&format!("{above},{}", at(time))),
+            &format!("schedule[1]: {time} is before the step above has ended; allowed: {allowed}"),
+        )]);
+    }
+    assert_compiles(&[
+        with_steps(&format!("{first},{}", at("2026-12-01T10:00:00.001Z"))),
+        with_steps(&format!("{ramp},{}", at("2026-12-01T12:00:00Z"))),
+    ]);
+}
+
+#[test]
+fn does_not_begin_before_the_release_does() {
+    let started =
+        |at: &str| with(&format!(r#""startsAt":"{at}","schedule":[{}]"#, step(r#""v1":1,"v2":1"#, "")));
+    compile(&started("2026-12-01T10:00:00Z"));
+    assert_problem_of_release(&[(
+        started("2026-12-01T10:00:01Z"),
+        "schedule[0]: 2026-12-01T10:00:00.000Z is before startsAt, until when all have the default version; allowed: from 2026-12-01T10:00:01.000Z on",
+    )]);
+}
+
+#[test]
+fn has_ramps_of_up_to_a_year_and_up_to_100_steps() {
+    let over = |over: &str| with_steps(&step(r#""v1":1,"v2":1"#, &format!(r#","over":{over}"#)));
+    assert_compiles(&[over(r#""0s""#), over(r#""8784h""#)]);
+    for bad in [r#""8784h1ms""#, r#""-1s""#, "5"] {
+        assert_problem_of_release(&[(
+            over(bad),
+            &format!(
+                r#"schedule[0].over: {bad} is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0s to 31622400s"#
+            ),
+        )]);
+    }
+    let steps = |count: u32| {
+        let step =
+            |n: u32| format!(r#"{{"at":"2026-12-01T10:{:02}:00Z","weights":{{"v1":1,"v2":1}}}}"#, n % 60);
+        let hour = |n: u32| step(n).replace("T10", &format!("T{}", 10 + n / 60));
+        (0..count).map(hour).collect::<Vec<_>>().join(",")
+    };
+    compile(&with_steps(&steps(100)));
+    assert_problem_of_release(&[(with_steps(&steps(101)), "schedule: 101 steps; allowed: at most 100")]);
+}
+
+#[test]
+fn is_not_blamed_for_versions_that_could_not_be_read() {
+    let schedule = format!(r#""schedule":[{}]"#, step(r#""v1":70,"v2":30"#, ""));
+    assert_problem_of_release(&[(
+        with_release(&format!(r#"{STEER},"versions":[],{schedule}"#)),
+        "versions: an empty list; allowed: at least one version",
+    )]);
+}
