@@ -21,6 +21,11 @@ pub fn key(seed: u64, key: &[u8]) -> u64 {
     XxHash64::oneshot(seed, key)
 }
 
+/// A number that tells nothing of the one before or after it, for each of a counter's another.
+pub fn scattered(counter: u64) -> u64 {
+    XxHash64::oneshot(counter, b"")
+}
+
 /// The bucket of a hash, from 0 to 9,999.
 pub fn bucket(hash: u64) -> u16 {
     // The remainder is below BUCKETS and so fits; its bias is below 1 in 2^50.

@@ -354,15 +354,22 @@ impl State {
 
     /// Whether the responses that one worker saw would make the upstream NotReady.
     pub fn would_trip(&self, upstream: &Upstream, now: Time, streak: Streak) -> bool {
-        let Some(breaker) = &upstream.breaker else {
-            return false;
-        };
+        let breaker = upstream.breaker.as_ref();
+        breaker.is_some_and(|breaker| self.after(breaker, now, streak).1.is_some())
+    }
+
+    /// The window with these responses in it, and why they are too many bad ones, if they are.
+    fn after(&self, breaker: &Breaker, now: Time, streak: Streak) -> (Window, Option<Reason>) {
         let mut window = self.window.clone();
         if let Some(shares) = &breaker.shares {
             window.add(shares.window, now, streak.counts());
         }
         let worst = streak.worst_after(self.failures);
-        worst >= breaker.consecutive_failures || too_many(breaker, window.counts()).is_some()
+        let reason = match worst >= breaker.consecutive_failures {
+            true => Some(Reason::ConsecutiveFailures(worst)),
+            false => too_many(breaker, window.counts()),
+        };
+        (window, reason)
     }
 
     /// Takes the responses that one worker saw in `generation`. `random` spreads the wait that may follow.
@@ -378,15 +385,9 @@ impl State {
         if generation != self.generation || !self.serves() {
             return None;
         }
-        let worst = streak.worst_after(self.failures);
+        let (window, reason) = self.after(breaker, now, streak);
         self.failures = streak.tail_after(self.failures);
-        if let Some(shares) = &breaker.shares {
-            self.window.add(shares.window, now, streak.counts());
-        }
-        let reason = match worst >= breaker.consecutive_failures {
-            true => Some(Reason::ConsecutiveFailures(worst)),
-            false => too_many(breaker, self.window.counts()),
-        };
+        self.window = window;
         self.trip(breaker, reason?, now, random)
     }
 

@@ -153,7 +153,7 @@ fn by_key<'p: 'r, 'r, R: Request>(
         Key::Header(name) => request.get(name),
         Key::Cookie(cookie) => {
             let own = issued.iter().find(|issued| issued.cookie.name == cookie.name);
-            let sent = request.get("cookie").and_then(|header| request::cookie(header, &cookie.name));
+            let sent = request.cookie(&cookie.name);
             own.map(|own| own.key.as_bytes()).or(sent)
         }
         Key::QueryParameter(name) => {

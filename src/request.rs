@@ -40,6 +40,11 @@ impl<'r, R: Request> Headers<'r, R> {
         self.seen.get(index).and_then(|(_, value)| value.as_deref())
     }
 
+    /// The first value of the cookie `name`.
+    pub fn cookie(&mut self, name: &str) -> Option<&[u8]> {
+        self.get("cookie").and_then(|header| cookie(header, name))
+    }
+
     /// Where the request comes from; the port is 0 where the proxy took the address from a header.
     pub fn source(&self) -> Option<SocketAddr> {
         address(&self.request.source()?)

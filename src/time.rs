@@ -23,6 +23,12 @@ impl Time {
         Self(millis)
     }
 
+    /// The point that `text` says in RFC 3339 and in UTC, to the millisecond.
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let span = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+        Some(Self(millis(span)))
+    }
+
     /// Milliseconds since the epoch.
     pub const fn as_millis(self) -> u64 {
         self.0

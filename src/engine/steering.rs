@@ -12,7 +12,7 @@ use crate::policy::release::version::HeaderEdits;
 use crate::readiness::Readiness;
 use crate::release::split::Split;
 use crate::release::{self, Choice, Issued, cookie, number};
-use crate::request::{self, Headers, Request};
+use crate::request::{Headers, Request};
 
 /// Picks a version in each release that the request is for, and gives what follows for it.
 pub fn steer<'p: 'r, 'r, R: Request>(
@@ -155,7 +155,7 @@ fn taken_back<'p: 'r, 'r, R: Request>(
     if policy.releases.iter().zip(splits).any(needs) {
         return None;
     }
-    let sent = request.get("cookie").and_then(|header| request::cookie(header, &own.name))?;
+    let sent = request.cookie(&own.name)?;
     cookie::issued(sent)?;
     Some(Edit::add("set-cookie", cookie::take_back(own, own.issue.as_ref()?)))
 }

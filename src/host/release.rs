@@ -148,52 +148,70 @@ impl Releases {
         }
         let latest = forward(&self.clock, now).max(self.latest.get());
         self.latest.set(latest);
-        for slot in slots.iter_mut() {
+        let shared = store::update(&self.book, |known: Option<Book>| {
+            let before = known.unwrap_or_default();
+            let mut book = before.clone();
+            let learn = |slot: &Slot| {
+                let release = policy.releases.get(slot.release)?;
+                let shares = splits.get(slot.release)?.shares();
+                let default_holds = shares.get(release.default).is_some_and(|share| *share > 0);
+                slot.learn(release, &mut book, (now, latest), default_holds)
+            };
+            let learnt: Vec<Option<Learnt>> = slots.iter().map(learn).collect();
+            (learnt, (book != before).then_some(book))
+        });
+        // What could not be shared now, to too many others, is with the next.
+        let Some(learnt) = shared else {
+            return;
+        };
+        for (slot, learnt) in slots.iter_mut().zip(learnt) {
             let (Some(release), Some(split)) =
                 (policy.releases.get(slot.release), splits.get_mut(slot.release))
             else {
                 continue;
             };
-            let begun = release.schedule.begun(latest) as u64;
-            let seen = slot.seen.iter().any(|tally| *tally != Tally::default());
-            let default_holds = split.shares().get(release.default).is_some_and(|share| *share > 0);
-            let shared = store::update(&self.book, |known: Option<Book>| {
-                let mut book = known.unwrap_or_default();
-                if seen && book.record(&release.name, slot.subject).is_none() {
-                    book.begin(&release.name, Record::new(release, slot.subject, latest));
-                }
-                // The book is another policy's. What this one knew stands for the requests that it still serves.
-                let Some(record) = book.record(&release.name, slot.subject) else {
-                    return (None, None);
-                };
-                let before = record.clone();
-                let findings = match seen {
-                    true => record.observed(release, now, &slot.seen, default_holds),
-                    false => Vec::new(),
-                };
-                let news = (begun > record.begun).then_some(begun);
-                record.begun = record.begun.max(begun);
-                let (changed, rolled_back) = (*record != before, record.rolled_back());
-                (Some((rolled_back, findings, news)), changed.then_some(book))
-            });
-            // What could not be shared now, to too many others, is with the next.
-            let Some(shared) = shared else {
-                continue;
-            };
             slot.seen.fill(Tally::default());
-            let Some((rolled_back, findings, begun)) = shared else {
-                split.update(release, latest, now, &slot.rolled_back);
-                continue;
-            };
+            let own = learnt.is_some();
+            let (rolled_back, all_news) = learnt.unwrap_or_else(|| (slot.rolled_back.clone(), Vec::new()));
             slot.rolled_back = rolled_back;
-            if split.update(release, latest, now, &slot.rolled_back) {
+            if split.update(release, latest, now, &slot.rolled_back) && own {
                 share(slot.release, split);
             }
-            let findings = findings.into_iter().map(News::RolledBack);
-            for event in begun.map(News::Begun).into_iter().chain(findings) {
+            for event in all_news {
                 news(slot.release, event);
             }
         }
+    }
+}
+
+/// What a look at the book tells of a release: since when each version is rolled back, and what is new.
+type Learnt = (Vec<Option<Time>>, Vec<News>);
+
+impl Slot {
+    /// Writes what this VM saw into the book, and gives what follows. Nothing where the book is another policy's:
+    /// what this one knew stands for the requests that it still serves. `now` is by the proxy's own clock, `latest`
+    /// never runs back.
+    fn learn(
+        &self,
+        release: &Release,
+        book: &mut Book,
+        (now, latest): (Time, Time),
+        default_holds: bool,
+    ) -> Option<Learnt> {
+        let seen = self.seen.iter().any(|tally| *tally != Tally::default());
+        if seen && book.record(&release.name, self.subject).is_none() {
+            book.begin(&release.name, Record::new(release, self.subject, latest));
+        }
+        let record = book.record(&release.name, self.subject)?;
+        let findings = match seen {
+            true => record.observed(release, now, &self.seen, default_holds),
+            false => Vec::new(),
+        };
+        let begun = release.schedule.begun(latest) as u64;
+        let begins = (begun > record.begun).then_some(News::Begun(begun));
+        record.begun = record.begun.max(begun);
+        let news = begins.into_iter().chain(findings.into_iter().map(News::RolledBack));
+        Some((record.rolled_back(), news.collect()))
     }
 }
 

@@ -267,7 +267,7 @@ impl Worker {
     }
 
     /// Shows what each version holds.
-    pub fn show_shares(&self) {
+    fn show_shares(&self) {
         let Ok(splits) = self.releases.splits().try_borrow() else {
             return;
         };

@@ -217,10 +217,7 @@ impl RequestMatch {
                 let target = request.get(":path").unwrap_or_default();
                 request::query_values(target, name).any(|value| condition.holds(Some(value), false))
             })
-            && self.cookies.iter().all(|(name, condition)| {
-                let header = request.get("cookie");
-                condition.holds(header.and_then(|header| request::cookie(header, name)), false)
-            })
+            && self.cookies.iter().all(|(name, condition)| condition.holds(request.cookie(name), false))
             && (self.source_ip_blocks.is_empty() || self.comes_from(request))
     }
 

@@ -5,13 +5,12 @@ use core::fmt::Display;
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
-use std::time::UNIX_EPOCH;
 
 use ipnet::IpNet;
 
 use super::document::Node;
 use super::problem::Log;
-use crate::time::{Time, millis};
+use crate::time::Time;
 
 /// A value of the document and where it stands.
 #[derive(Clone)]
@@ -161,12 +160,10 @@ impl<'a> Value<'a> {
     /// A point in time in RFC 3339 and in UTC, such as `2026-12-01T10:00:00Z`; to the millisecond.
     pub fn time(&self) -> Option<Time> {
         let time = match self.node {
-            Node::Text(text) => humantime::parse_rfc3339(text).ok(),
+            Node::Text(text) => Time::from_rfc3339(text),
             _ => None,
         };
-        let span = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        span.map(|span| Time::from_millis(millis(span)))
-            .or_else(|| self.refuse("a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z"))
+        time.or_else(|| self.refuse("a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z"))
     }
 
     /// One of a few words.

@@ -54,7 +54,7 @@ impl Rotation {
         }
         for last in (1..self.deck.len()).rev() {
             self.random = self.random.wrapping_add(1);
-            let other = hash::key(self.random, b"") % (last as u64 + 1);
+            let other = hash::scattered(self.random) % (last as u64 + 1);
             self.deck.swap(last, other as usize);
         }
     }

@@ -65,9 +65,8 @@ fn check(file: &PathBuf) -> Result<(), Failure> {
 
 /// A time as a policy has it.
 pub fn time(text: &str) -> Result<Time, String> {
-    let time = humantime::parse_rfc3339(text).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let time = time.ok_or("allowed: a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z")?;
-    Ok(Time::from_millis(graygate::time::millis(time)))
+    let allowed = "allowed: a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z";
+    Time::from_rfc3339(text).ok_or_else(|| allowed.to_owned())
 }
 
 /// The time now. The filter is told it; the tool may ask.

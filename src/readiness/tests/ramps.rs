@@ -24,7 +24,7 @@ fn let_in(bench: &Bench) -> usize {
     let Standing::Ramp { from, until, .. } = bench.state.standing(&bench.upstream) else {
         panic!("{:?}", bench.state);
     };
-    let chance = |request: u64| hash::key(request, b"");
+    let chance = hash::scattered;
     (0..1_000).filter(|request| is_let_in(from, until, bench.now, chance(*request))).count()
 }
 
