@@ -4,19 +4,20 @@
 //! request is for then picks a version; of several that steer by the same header the first one counts. Gates
 //! come last, as which upstream a request needs may depend on its version: where a release with that upstream
 //! is for the request, the gate holds only if the request goes to that version; else it holds for every
-//! request it matches.
+//! request it matches. The first gate that is closed decides; one that fails open leaves it to the next.
 //!
 //! A steer header from outside that no release trusts is as good as absent: nothing matches on it.
 
 mod steering;
 
-use crate::action::{Action, Passage};
-use crate::policy::upstream::UpstreamId;
+use crate::action::{Action, Edit, Passage};
+use crate::gate::{Passed, Way, fail_open};
+use crate::policy::gate::Fallback;
+use crate::policy::upstream::{Breaker, UpstreamId};
 use crate::policy::{Mode, Policy};
 use crate::readiness::{self, Permit, Readiness, Standing};
 use crate::release::split::Split;
 use crate::release::{self, Choice};
-use crate::reply::Reply;
 use crate::request::{Headers, Request};
 use crate::{gate, probe};
 
@@ -29,6 +30,10 @@ pub struct Decision<'p> {
     pub assignments: Vec<Assignment<'p>>,
     /// Permits taken on its way. The host gives each back exactly once.
     pub permits: Vec<(UpstreamId, Permit)>,
+    /// Upstreams against which its response is no evidence.
+    pub ignored: Vec<UpstreamId>,
+    /// Closed gates on its way that did not reply.
+    pub passed: Vec<Passed>,
 }
 
 /// The version that a request got, by its place in the release's versions.
@@ -54,7 +59,13 @@ pub fn decide<'p, R: Request>(
     splits: &mut [Split],
 ) -> Decision<'p> {
     let forward = Action::Forward(Passage::default());
-    let mut decision = Decision { action: forward, assignments: Vec::new(), permits: Vec::new() };
+    let mut decision = Decision {
+        action: forward,
+        assignments: Vec::new(),
+        permits: Vec::new(),
+        ignored: Vec::new(),
+        passed: Vec::new(),
+    };
     if policy.mode == Mode::Off {
         return decision;
     }
@@ -69,28 +80,79 @@ pub fn decide<'p, R: Request>(
         }
         return decision;
     }
+    decision.ignored = ignored(policy, &mut request);
     let passage = steering::steer(policy, &mut request, readiness, splits, &mut decision);
-    decision.action = match closed_gate(policy, &mut request, readiness, &mut decision) {
-        Some(reply) => Action::Reply(reply),
-        None => Action::Forward(passage),
-    };
+    let stopped = stop(policy, &mut request, readiness, &mut decision);
+    decision.action = stopped.unwrap_or(Action::Forward(passage));
+    if let Action::Forward(passage) = &mut decision.action {
+        let told = decision.passed.iter().map(|passed| Edit::add(gate::HEADER, passed.words(policy)));
+        passage.response.extend(told);
+    }
     decision
 }
 
-/// The reply of the first gate that keeps the request from going on.
-fn closed_gate<'r, R: Request>(
-    policy: &'r Policy,
+/// The upstreams whose breaker is not to take the response to this request, as it came, as evidence.
+fn ignored<'r, R: Request>(policy: &'r Policy, request: &mut Headers<'r, R>) -> Vec<UpstreamId> {
+    let mut ignored = Vec::new();
+    for id in &policy.selective {
+        let breaker = policy.upstream(*id).and_then(|upstream| upstream.breaker.as_ref());
+        let counts = |breaker: &'r Breaker, request: &mut Headers<'r, R>| {
+            breaker.record.hold(request) && !breaker.ignore.any(request)
+        };
+        if breaker.is_some_and(|breaker| !counts(breaker, request)) {
+            ignored.push(*id);
+        }
+    }
+    ignored
+}
+
+/// What becomes of the request at the first gate that keeps it from going on, if one does.
+fn stop<'p: 'r, 'r, R: Request>(
+    policy: &'p Policy,
     request: &mut Headers<'r, R>,
     readiness: &mut impl Readiness,
     decision: &mut Decision<'_>,
-) -> Option<Reply> {
+) -> Option<Action<'p>> {
     policy.gates.iter().find_map(|gate| {
         if goes_elsewhere(policy, gate.upstream, decision) || !gate.matches.hold(request) {
             return None;
         }
         let reason = admit(gate.upstream, readiness, decision).err()?;
-        Some(gate::reply(policy, gate, reason))
+        let pass = |way, decision: &mut Decision<'_>| {
+            let passed = Passed { upstream: gate.upstream, reason, way };
+            // Of several gates on one upstream, one is enough to tell.
+            if !decision.passed.contains(&passed) {
+                decision.passed.push(passed);
+            }
+        };
+        match &gate.fallback {
+            Some(Fallback::Upstream { upstream, header })
+                if admit(*upstream, readiness, decision).is_ok() =>
+            {
+                pass(Way::Upstream(*upstream), decision);
+                // Whatever version it should have, it gets none.
+                decision.assignments.clear();
+                let cluster = policy.upstream(*upstream).map_or("", |upstream| upstream.cluster.as_str());
+                return Some(Action::Forward(steering::divert(policy, request, header, cluster)));
+            }
+            Some(Fallback::Answer(answer)) if !is_grpc(request) => {
+                pass(Way::Answer, decision);
+                return Some(Action::Reply(gate::answer(policy, gate, answer, reason)));
+            }
+            _ => {}
+        }
+        if let Some(why) = fail_open::of_gate(policy, gate, readiness) {
+            pass(Way::Open(why), decision);
+            return None;
+        }
+        let known = readiness.knowledge(gate.upstream);
+        Some(Action::Reply(gate::reply(policy, gate, reason, &known, readiness.now())))
     })
+}
+
+/// Whether the request is a gRPC one. To these the proxy can send a status of its own, but no message.
+fn is_grpc<'r, R: Request>(request: &mut Headers<'r, R>) -> bool {
+    request.get("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
 /// Whether the upstream is a version's and the request got another version.
@@ -127,7 +189,7 @@ fn admit(
             if let_in { Ok(()) } else { Err(reason) }
         }
         Standing::Trial(_) if decision.permits.iter().any(|(held, _)| *held == upstream) => Ok(()),
-        Standing::Trial(reason) => match readiness.lend(upstream) {
+        Standing::Trial(reason) => match readiness.lend(upstream, !decision.ignored.contains(&upstream)) {
             Some(permit) => {
                 decision.permits.push((upstream, permit));
                 Ok(())

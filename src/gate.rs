@@ -1,35 +1,120 @@
-//! Gates: what a request is told whose upstream is not Ready.
+//! Gates: what becomes of a request whose upstream is not Ready.
+//!
+//! It gets the gate's fallback, if there is one that is to be had, and the gate's reply if not. When the policy asks
+//! for it, it goes on all the same: see [`fail_open`]. That is said in the response and counted, as is a fallback.
+
+pub mod fail_open;
+
+use core::time::Duration;
 
 use crate::policy::Policy;
-use crate::policy::gate::Gate;
+use crate::policy::gate::{self, Gate};
 use crate::policy::upstream::UpstreamId;
-use crate::readiness::Reason;
+use crate::readiness::{Knowledge, Reason};
 use crate::reply::{Cause, Reply};
+use crate::time::{Time, millis};
+use fail_open::FailOpen;
+
+/// The response header that tells of a closed gate that did not reply. See [`Passed::words`].
+pub const HEADER: &str = "x-graygate-gate";
+
+/// What requests are told to wait, in seconds, where neither the policy nor a wait says.
+const RETRY_AFTER: u32 = 5;
+
+/// A closed gate that did not reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// The upstream that the gate is on.
+    pub upstream: UpstreamId,
+    /// Why that is not Ready.
+    pub reason: Reason,
+    /// What became of the request instead.
+    pub way: Way,
+}
+
+/// What becomes of a request that a closed gate does not reply to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It goes on, as the gate fails open.
+    Open(FailOpen),
+    /// It goes to this upstream.
+    Upstream(UpstreamId),
+    /// It gets the gate's static answer.
+    Answer,
+}
+
+impl Passed {
+    /// What the response says of it: `failed-open; upstream=app; reason=check-failed; because=all-not-ready`, or
+    /// `fallback; upstream=app; reason=check-failed; to=static`, where a static answer is called `answer`.
+    pub fn words(&self, policy: &Policy) -> String {
+        let (upstream, reason) = (name(policy, self.upstream), self.reason.code());
+        match self.way {
+            Way::Open(why) => {
+                format!("failed-open; upstream={upstream}; reason={reason}; because={}", why.code())
+            }
+            way => format!("fallback; upstream={upstream}; reason={reason}; to={}", way.name(policy)),
+        }
+    }
+}
+
+impl Way {
+    /// Where it leads, by name.
+    pub fn name(self, policy: &Policy) -> &str {
+        match self {
+            Way::Open(why) => why.code(),
+            Way::Upstream(id) => name(policy, id),
+            Way::Answer => "answer",
+        }
+    }
+}
 
 /// The reply of `gate`, whose upstream is not Ready for `reason`.
 ///
 /// A gRPC request gets the same: Envoy turns the status into a grpc-status and the body into grpc-message.
-pub fn reply(policy: &Policy, gate: &Gate, reason: Reason) -> Reply {
+pub fn reply(policy: &Policy, gate: &Gate, reason: Reason, known: &Knowledge, now: Time) -> Reply {
+    let retry_after = gate.reply.retry_after_seconds.unwrap_or_else(|| seconds_left(known, now));
+    let mut reply = compose(policy, gate, &gate.reply, reason, retry_after);
+    reply.headers.push(("retry-after".to_owned(), retry_after.to_string()));
+    reply
+}
+
+/// What a request is told instead of what the upstream of `gate` would say.
+pub fn answer(policy: &Policy, gate: &Gate, answer: &gate::Reply, reason: Reason) -> Reply {
+    let mut reply = compose(policy, gate, answer, reason, RETRY_AFTER);
+    let passed = Passed { upstream: gate.upstream, reason, way: Way::Answer };
+    reply.headers.push((HEADER.to_owned(), passed.words(policy)));
+    reply
+}
+
+/// What is left of the wait that is on, if one is, in whole seconds; at least one, so that nobody asks at once.
+fn seconds_left(known: &Knowledge, now: Time) -> u32 {
+    let left = |until: Time| {
+        let seconds = millis(until.since(now) + Duration::from_millis(999)) / 1_000;
+        u32::try_from(seconds.clamp(1, 86_400)).unwrap_or(RETRY_AFTER)
+    };
+    known.until.map_or(RETRY_AFTER, left)
+}
+
+fn compose(policy: &Policy, gate: &Gate, reply: &gate::Reply, reason: Reason, retry_after: u32) -> Reply {
     let upstream = name(policy, gate.upstream);
-    let retry_after = gate.reply.retry_after_seconds.to_string();
-    let body = match &gate.reply.body {
+    let retry_after = retry_after.to_string();
+    let body = match &reply.body {
         Some(body) => fill(
             body,
             &[("{upstream}", upstream), ("{reason}", reason.code()), ("{retryAfter}", &retry_after)],
         ),
         None => format!("policy {}: upstream {upstream} is not ready: {reason}\n", policy.name),
     };
-    let mut headers = gate.reply.headers.clone();
+    let mut headers = reply.headers.clone();
     if !headers.iter().any(|(name, _)| name == "content-type") {
         // A body that looks like JSON is, unless the policy says otherwise.
         let json = body.trim_start().starts_with(['{', '[']);
         let content_type = if json { "application/json" } else { "text/plain; charset=utf-8" };
         headers.push(("content-type".to_owned(), content_type.to_owned()));
     }
-    headers.push(("retry-after".to_owned(), retry_after));
     Reply {
-        status: gate.reply.status,
-        grpc_status: None,
+        status: reply.status,
+        grpc_status: reply.grpc_status,
         headers,
         body: body.into_bytes(),
         details: format!("graygate_gate{{{}|{upstream}|{}}}", policy.name, reason.code()),

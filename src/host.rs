@@ -14,6 +14,7 @@ mod attribute;
 mod check;
 mod evidence;
 mod fetch;
+mod gate;
 mod health;
 mod leader;
 mod lifecycle;

@@ -6,7 +6,7 @@
 //!
 //! Names are those that users already know: a check is a Kubernetes probe stanza, a match an Istio
 //! `HTTPMatchRequest`, a sticky key an Istio `consistentHash` stanza, a failure one of Envoy's `retry_on`
-//! words. A key whose function is not there yet is checked all the same and then refused, never ignored.
+//! words. A key that is not known is refused, never ignored.
 
 pub mod check;
 pub mod document;
@@ -19,10 +19,11 @@ pub mod release;
 pub mod upstream;
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use crate::hash;
 use document::Node;
-use gate::Gate;
+use gate::{Fallback, Gate, WhenAllNotReady};
 use probe::Probes;
 use problem::{Log, Problems};
 use reader::Value;
@@ -46,8 +47,14 @@ pub struct Policy {
     pub releases: Vec<Release>,
     /// The gates.
     pub gates: Vec<Gate>,
-    /// Steer headers that no release trusts, each once. One that any release trusts may be meant for a
-    /// later hop.
+    /// The most of the gated upstreams that may be gated at a time, in percent. 1 to 100, default 100.
+    pub max_gated_percent: u32,
+    /// The upstreams that gates are on, each once.
+    pub gated: Vec<UpstreamId>,
+    /// The upstreams whose breaker takes only some requests as evidence.
+    pub selective: Vec<UpstreamId>,
+    /// Headers by which releases and fallbacks steer and that no release trusts, each once. One that any release
+    /// trusts may be meant for a later hop.
     pub untrusted_headers: Vec<String>,
 }
 
@@ -116,6 +123,18 @@ impl Policy {
         Some((shortest / 4).clamp(Duration::from_millis(50), Duration::from_millis(250)))
     }
 
+    /// How many upstreams may be gated at a time: the share in whole upstreams, but at least one.
+    pub fn most_gated(&self) -> usize {
+        let percent = usize::try_from(self.max_gated_percent).unwrap_or(100);
+        (self.gated.len() * percent / 100).max(1)
+    }
+
+    /// Whether a gate could ever let a request through though its upstream is not Ready.
+    pub fn may_fail_open(&self) -> bool {
+        self.most_gated() < self.gated.len()
+            || self.gates.iter().any(|gate| gate.when_all_not_ready == WhenAllNotReady::Forward)
+    }
+
     /// Whether any response is evidence of anything.
     pub fn observes_responses(&self) -> bool {
         self.mode != Mode::Off
@@ -151,7 +170,16 @@ impl Policy {
 }
 
 fn read(document: &Value<'_>) -> Option<Policy> {
-    let fields = document.object(&["name", "mode", "rollout", "upstreams", "probes", "releases", "gates"])?;
+    let fields = document.object(&[
+        "name",
+        "mode",
+        "rollout",
+        "upstreams",
+        "probes",
+        "releases",
+        "gates",
+        "maxGatedPercent",
+    ])?;
     let name = fields.require("name", "a DNS label such as reviews").and_then(Value::dns_label);
     let mode = fields.read("mode", Mode::Enforce, |value| value.choice(&Mode::WORDS));
     let rollout = fields.read("rollout", 100, |value| {
@@ -163,7 +191,8 @@ fn read(document: &Value<'_>) -> Option<Policy> {
     let known = upstreams.as_deref();
     let probes = fields.read("probes", Probes::default(), |value| probe::read(value, known));
     let releases = fields.read("releases", Vec::new(), |value| release::read(value, known));
-    let gates = fields.read("gates", Vec::new(), |value| gate::read(value, known));
+    let gates = fields.read("gates", Vec::new(), |value| gate::read(value, known, releases.as_deref()));
+    let max_gated_percent = fields.read("maxGatedPercent", 100, |value| value.integer(1..=100));
     let mut policy = Policy {
         name: name?.to_owned(),
         mode: mode?,
@@ -172,26 +201,52 @@ fn read(document: &Value<'_>) -> Option<Policy> {
         probes: probes?,
         releases: releases?,
         gates: gates?,
+        max_gated_percent: max_gated_percent?,
+        gated: Vec::new(),
+        selective: Vec::new(),
         untrusted_headers: Vec::new(),
     };
-    for release in &policy.releases {
-        let Some(header) = release.steer.header() else {
-            continue;
-        };
-        let mut same = policy.releases.iter().filter(|other| other.steer.header() == Some(header));
-        let trusted = same.any(|other| other.trust_incoming);
-        if !trusted && !policy.untrusted_headers.iter().any(|known| known == header) {
-            policy.untrusted_headers.push(header.to_owned());
-        }
-    }
-    let versions =
-        policy.releases.iter().flat_map(|release| &release.versions).map(|version| version.upstream);
-    for id in versions.chain(policy.gates.iter().map(|gate| gate.upstream)) {
-        if let Some(upstream) = policy.upstreams.get_mut(id.0) {
-            upstream.guarded = true;
-        }
-    }
+    policy.derive();
     Some(policy)
+}
+
+impl Policy {
+    /// Works out what follows from the document.
+    fn derive(&mut self) {
+        let fallbacks = || {
+            self.gates.iter().filter_map(|gate| match &gate.fallback {
+                Some(Fallback::Upstream { upstream, header }) => Some((*upstream, header.as_str())),
+                Some(Fallback::Answer(_)) | None => None,
+            })
+        };
+        let steers = self.releases.iter().filter_map(|release| release.steer.header());
+        let mut untrusted: Vec<String> = Vec::new();
+        for header in steers.chain(fallbacks().map(|(_, header)| header)) {
+            let mut same = self.releases.iter().filter(|other| other.steer.header() == Some(header));
+            let trusted = same.any(|other| other.trust_incoming);
+            if !trusted && !untrusted.iter().any(|known| known == header) {
+                untrusted.push(header.to_owned());
+            }
+        }
+        let versions =
+            self.releases.iter().flat_map(|release| &release.versions).map(|version| version.upstream);
+        let gates = self.gates.iter().map(|gate| gate.upstream);
+        let guarded: Vec<_> =
+            versions.chain(gates.clone()).chain(fallbacks().map(|(upstream, _)| upstream)).collect();
+        let gated: BTreeSet<_> = gates.collect();
+        let selects =
+            |upstream: &Upstream| upstream.breaker.as_ref().is_some_and(|breaker| breaker.is_selective());
+        let selective =
+            self.upstream_ids().filter(|(_, upstream)| selects(upstream)).map(|(id, _)| id).collect();
+        for id in guarded {
+            if let Some(upstream) = self.upstreams.get_mut(id.0) {
+                upstream.guarded = true;
+            }
+        }
+        self.untrusted_headers = untrusted;
+        self.gated = gated.into_iter().collect();
+        self.selective = selective;
+    }
 }
 
 #[cfg(test)]

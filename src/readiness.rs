@@ -15,15 +15,17 @@
 //!   Trial. One exception: when responses fail again with no healthy time in between, the checks have shown
 //!   that they don't see what is wrong, and the wait has to pass before they count.
 //! - **Responses** count if their request was sent in the phase that they are counted in. What arrives
-//!   later is about the past and is dropped; so is a check started in an earlier generation.
+//!   later is about the past and is dropped; so is a check started in an earlier generation. Where failures
+//!   with no answer have a threshold of their own, they count towards that one alone.
 //! - **Trial** begins when the wait is over, unless the checks say that the upstream is down: no user's
 //!   request is spent on what a check knows already. It lets a few requests through, each on a lease. A
-//!   lease that expires with no answer is a failure. A request whose client leaves, or has not sent all of
-//!   it, is none: it says nothing of the upstream, and clients could else keep it out. An upstream that
-//!   nothing guards has no trial: its traffic never stopped, so when the wait is over it is Ready until its
-//!   responses say otherwise.
+//!   lease that expires with no answer is a failure, and so is a client that leaves after it has waited for
+//!   one. A client that leaves sooner, or has not sent all of its request, is none: it says nothing of the
+//!   upstream, and clients could else keep it out. An upstream that nothing guards has no trial: its traffic
+//!   never stopped, so when the wait is over it is Ready until its responses say otherwise.
 //! - **The wait** doubles with each trip, up to its cap, with up to a tenth of jitter on top. It starts over
-//!   once the upstream has been Ready for as long as the longest wait.
+//!   once the upstream has been Ready for as long as the longest wait. Where the failing responses asked to be
+//!   left alone for longer, it is that long, up to a cap, and no check that passes cuts it short.
 //!
 //! An upstream is one state for the whole proxy. Every method is a pure update of it: the host reads the
 //! state from the store that its workers share, applies one, and writes it back by compare-and-swap.
@@ -40,7 +42,7 @@ use serde::{Deserialize, Serialize};
 use crate::lifecycle::Lifecycle;
 use crate::policy::check::Check;
 use crate::policy::upstream::{Breaker, Upstream, UpstreamId};
-use crate::response::Verdict;
+use crate::response::{Sample, Verdict};
 use crate::time::{Time, millis};
 use check::{CheckFailure, Checks};
 use streak::Streak;
@@ -51,8 +53,9 @@ pub trait Readiness {
     /// What a request that needs the upstream may do.
     fn standing(&self, upstream: UpstreamId) -> Standing;
 
-    /// Asks to let this request through to an upstream that is on trial.
-    fn lend(&mut self, upstream: UpstreamId) -> Option<Permit>;
+    /// Asks to let this request through to an upstream that is on trial. `counts` says whether it would be
+    /// evidence against it.
+    fn lend(&mut self, upstream: UpstreamId, counts: bool) -> Option<Permit>;
 
     /// What is known of the upstream, for a request that only asks.
     fn knowledge(&self, upstream: UpstreamId) -> Knowledge;
@@ -72,11 +75,22 @@ pub trait Readiness {
 pub struct Knowledge {
     /// What a request for it may do.
     pub standing: Standing,
+    /// Since when it has not been Ready, on trial or not; nothing while it is.
+    pub not_ready_since: Option<Time>,
+    /// Before when no request may go, if that is known.
+    pub until: Option<Time>,
     /// When a check was last answered, well or badly.
     pub heard: Option<Time>,
     /// Whether it is Ready by as many passed checks as that takes. One that has no checks is taken at its word,
     /// while nothing speaks against it.
     pub proven: bool,
+}
+
+impl Knowledge {
+    /// Nothing is known, and nothing speaks against it.
+    pub fn none() -> Self {
+        Knowledge { standing: Standing::Ready, not_ready_since: None, until: None, heard: None, proven: true }
+    }
 }
 
 /// Whether a request of this random number is one of the share that may go ahead on a ramp.
@@ -121,8 +135,14 @@ pub struct State {
     pub known_since: Time,
     /// The active checks' results.
     pub checks: Checks,
+    /// When it was last Ready, or on a ramp; when it was first known, if it never was.
+    left_ready: Time,
     /// Consecutive failed responses.
     failures: u32,
+    /// Consecutive requests without an answer, where they are counted apart.
+    unanswered: u32,
+    /// Until when failing responses asked to be left alone. While it is NotReady: the wait goes by it.
+    retry_at: Option<Time>,
     /// What responses there were lately.
     window: Window,
     /// Trips without a healthy time between them; sets the wait.
@@ -171,7 +191,9 @@ pub struct TrialLease {
     id: u64,
     from: Time,
     until: Time,
-    asked: bool,
+    /// Since when all of the request is there, so that only the upstream can be who keeps it waiting. `None`:
+    /// not yet, or it is no evidence.
+    asked: Option<Time>,
 }
 
 /// What a stream holds that was let through on trial.
@@ -192,6 +214,8 @@ pub enum Reason {
     CheckFailed(CheckFailure),
     /// So many responses failed in a row.
     ConsecutiveFailures(u32),
+    /// So many requests in a row got no answer.
+    LocalOriginFailures(u32),
     /// So large a share of the latest responses failed.
     FailureShare(Share),
     /// So large a share of the latest responses was slow.
@@ -229,6 +253,7 @@ impl Reason {
             Reason::CheckPassed => "check-passed",
             Reason::CheckFailed(_) => "check-failed",
             Reason::ConsecutiveFailures(_) => "consecutive-failures",
+            Reason::LocalOriginFailures(_) => "local-origin-failures",
             Reason::FailureShare(_) => "failure-share",
             Reason::SlowShare(_) => "slow-share",
             Reason::Forced => "forced",
@@ -247,7 +272,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::CheckFailed(failure) => write!(f, "{}: {failure}", self.code()),
-            Reason::ConsecutiveFailures(count) => write!(f, "{}: {count}", self.code()),
+            Reason::ConsecutiveFailures(count) | Reason::LocalOriginFailures(count) => {
+                write!(f, "{}: {count}", self.code())
+            }
             Reason::FailureShare(Share { part, all }) | Reason::SlowShare(Share { part, all }) => {
                 write!(f, "{}: {part} of {all}", self.code())
             }
@@ -277,7 +304,10 @@ impl State {
             generation: 0,
             known_since: now,
             checks: Checks::new(random),
+            left_ready: now,
             failures: 0,
+            unanswered: 0,
+            retry_at: None,
             window: Window::new(now),
             trips: 0,
         }
@@ -318,7 +348,12 @@ impl State {
             // On trial, too: no trial would end without traffic.
             None => !matches!(standing, Standing::NotReady(_)),
         };
-        Knowledge { standing, heard: self.checks.heard, proven }
+        let until = match self.phase {
+            Phase::NotReady { until } if upstream.force.is_none() => until,
+            _ => None,
+        };
+        let not_ready_since = (standing != Standing::Ready).then_some(self.left_ready);
+        Knowledge { standing, not_ready_since, until, heard: self.checks.heard, proven }
     }
 
     /// Takes the result of a check that was started in `generation`.
@@ -364,10 +399,14 @@ impl State {
         if let Some(shares) = &breaker.shares {
             window.add(shares.window, now, streak.counts());
         }
-        let worst = streak.worst_after(self.failures);
-        let reason = match worst >= breaker.consecutive_failures {
-            true => Some(Reason::ConsecutiveFailures(worst)),
-            false => too_many(breaker, window.counts()),
+        let failures = streak.failures.worst_after(self.failures);
+        let unanswered = streak.unanswered.worst_after(self.unanswered);
+        let reason = if failures >= breaker.consecutive_failures {
+            Some(Reason::ConsecutiveFailures(failures))
+        } else if breaker.local_origin_failures.is_some_and(|most| unanswered >= most) {
+            Some(Reason::LocalOriginFailures(unanswered))
+        } else {
+            too_many(breaker, window.counts())
         };
         (window, reason)
     }
@@ -386,7 +425,9 @@ impl State {
             return None;
         }
         let (window, reason) = self.after(breaker, now, streak);
-        self.failures = streak.tail_after(self.failures);
+        self.failures = streak.failures.tail_after(self.failures);
+        self.unanswered = streak.unanswered.tail_after(self.unanswered);
+        self.retry_at = self.retry_at.max(streak.retry_at());
         self.window = window;
         self.trip(breaker, reason?, now, random)
     }
@@ -414,7 +455,7 @@ impl State {
             Phase::Trial { .. } if !upstream.guarded => self.enter(Phase::Ready, Reason::WaitOver, now),
             Phase::Trial { leases, .. } => {
                 let expired = |lease: &TrialLease| now.is_due(lease.from, lease.until);
-                let unanswered = leases.iter().any(|lease| expired(lease) && lease.asked);
+                let unanswered = leases.iter().any(|lease| expired(lease) && lease.asked.is_some());
                 leases.retain(|lease| !expired(lease));
                 unanswered.then(|| self.trip(breaker, Reason::TrialUnanswered, now, random))?
             }
@@ -435,7 +476,7 @@ impl State {
     }
 
     /// Asks to let one request through on trial. `id` is unique to the request; `asked` says whether all of
-    /// the request is there, so that only the upstream can be who keeps it waiting.
+    /// the request is there, and it is evidence.
     pub fn lend(&mut self, upstream: &Upstream, now: Time, id: u64, asked: bool) -> Option<Permit> {
         let trial = &upstream.breaker.as_ref()?.trial;
         let Phase::Trial { leases, .. } = &mut self.phase else {
@@ -444,8 +485,17 @@ impl State {
         if leases.len() >= usize::try_from(trial.requests).unwrap_or(usize::MAX) {
             return None;
         }
-        leases.push(TrialLease { id, from: now, until: now + trial.lease_for, asked });
+        leases.push(TrialLease { id, from: now, until: now + trial.lease_for, asked: asked.then_some(now) });
         Some(Permit { id, generation: self.generation })
+    }
+
+    /// Notes that all of a request is there now that was let through on trial.
+    pub fn sent(&mut self, permit: Permit, now: Time) {
+        if let Phase::Trial { leases, .. } = &mut self.phase
+            && let Some(lease) = leases.iter_mut().find(|lease| lease.id == permit.id)
+        {
+            lease.asked = Some(now);
+        }
     }
 
     /// Takes a permit back, with what the request came to.
@@ -461,10 +511,15 @@ impl State {
             return None;
         };
         let place = leases.iter().position(|lease| lease.id == permit.id);
-        leases.remove(place.filter(|_| permit.generation == self.generation)?);
+        let lease = leases.remove(place.filter(|_| permit.generation == self.generation)?);
         match outcome {
             Outcome::Unused => None,
-            Outcome::Seen(verdict) => self.tried(upstream, now, verdict, random),
+            Outcome::Seen(sample) => self.tried(upstream, now, sample, random),
+            Outcome::Left => {
+                let breaker = upstream.breaker.as_ref()?;
+                let waited = lease.asked.is_some_and(|asked| now.since(asked) >= breaker.patience());
+                waited.then(|| self.trip(breaker, Reason::TrialUnanswered, now, random))?
+            }
         }
     }
 
@@ -475,21 +530,24 @@ impl State {
         upstream: &Upstream,
         now: Time,
         generation: u32,
-        verdict: Verdict,
+        sample: Sample,
         random: u64,
     ) -> Option<Transition> {
         let current = generation == self.generation && matches!(self.phase, Phase::Trial { .. });
-        current.then(|| self.tried(upstream, now, verdict, random))?
+        current.then(|| self.tried(upstream, now, sample, random))?
     }
 
-    fn tried(&mut self, upstream: &Upstream, now: Time, verdict: Verdict, random: u64) -> Option<Transition> {
+    fn tried(&mut self, upstream: &Upstream, now: Time, sample: Sample, random: u64) -> Option<Transition> {
         let breaker = upstream.breaker.as_ref()?;
         let Phase::Trial { successes, .. } = &mut self.phase else {
             return None;
         };
-        match verdict {
+        match sample.verdict {
             Verdict::Ignored => None,
-            Verdict::Failure | Verdict::Slow => self.trip(breaker, Reason::TrialFailed, now, random),
+            Verdict::Failure | Verdict::Unanswered | Verdict::Slow => {
+                self.retry_at = sample.retry_at;
+                self.trip(breaker, Reason::TrialFailed, now, random)
+            }
             Verdict::Success => {
                 *successes += 1;
                 let passed = *successes >= breaker.trial.successes;
@@ -504,7 +562,8 @@ impl State {
 
     /// Whether a wait is on that passed checks can't cut short.
     fn must_wait(&self) -> bool {
-        matches!(self.phase, Phase::NotReady { until: Some(_) }) && self.trips > 1
+        let waits = matches!(self.phase, Phase::NotReady { until: Some(_) });
+        waits && (self.trips > 1 || self.retry_at.is_some())
     }
 
     /// Forgets earlier trips where the phase that ends was a healthy time.
@@ -517,18 +576,26 @@ impl State {
     fn trip(&mut self, breaker: &Breaker, reason: Reason, now: Time, random: u64) -> Option<Transition> {
         self.forget(breaker, now);
         self.trips = self.trips.saturating_add(1);
-        let wait = wait(breaker, self.trips, random);
-        self.enter(Phase::NotReady { until: Some(now + wait) }, reason, now)
+        let asked = self.retry_at.map_or(Duration::ZERO, |at| at.since(now)).min(breaker.max_retry_after);
+        let wait = jittered(wait(breaker, self.trips).max(asked), random);
+        let transition = self.enter(Phase::NotReady { until: Some(now + wait) }, reason, now);
+        self.retry_at = (!asked.is_zero()).then_some(now + asked);
+        transition
     }
 
     fn enter(&mut self, phase: Phase, reason: Reason, now: Time) -> Option<Transition> {
         let transition = Transition { from: self.phase.name(), to: phase.name(), reason };
+        if self.serves() {
+            self.left_ready = now;
+        }
         self.phase = phase;
         self.reason = reason;
         self.since = now;
         self.generation = self.generation.wrapping_add(1);
         self.checks.passed = 0;
         self.failures = 0;
+        self.unanswered = 0;
+        self.retry_at = None;
         self.window = Window::new(now);
         Some(transition)
     }
@@ -553,15 +620,21 @@ fn too_many(breaker: &Breaker, counts: Counts) -> Option<Reason> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A response came.
-    Seen(Verdict),
-    /// It never went to the upstream, or its client left before the answer.
+    Seen(Sample),
+    /// Its client left before an answer.
+    Left,
+    /// It never went to the upstream.
     Unused,
 }
 
 /// The wait after the `trips`th trip in a row.
-fn wait(breaker: &Breaker, trips: u32, random: u64) -> Duration {
+fn wait(breaker: &Breaker, trips: u32) -> Duration {
     let doublings = trips.saturating_sub(1).min(31);
-    let wait = breaker.not_ready_for.saturating_mul(1 << doublings).min(breaker.max_not_ready_for);
+    breaker.not_ready_for.saturating_mul(1 << doublings).min(breaker.max_not_ready_for)
+}
+
+/// The same with up to a tenth on top, so that proxies that saw the same do not come back at the same time.
+fn jittered(wait: Duration, random: u64) -> Duration {
     wait + Duration::from_millis(random % (millis(wait) / 10 + 1))
 }
 

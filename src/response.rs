@@ -1,18 +1,45 @@
 //! What a response says about the upstream it came from: one classification for all that judge responses.
 
+pub mod retry_after;
+
 use crate::policy::upstream::FailOn;
+use crate::time::Time;
 
 /// What one response is evidence of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The upstream works.
     Success,
-    /// It doesn't.
+    /// It doesn't, by its own answer.
     Failure,
+    /// It doesn't, as no answer came, or none to its end: the network's failure as well as the app's.
+    Unanswered,
     /// It works, but takes longer than it may. Whoever knows how long it took says so.
     Slow,
     /// Nothing about the upstream: a reply of this or another filter, or of the proxy's own limits.
     Ignored,
+}
+
+impl Verdict {
+    /// Whether it speaks against the upstream by a word of `failOn`.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Verdict::Failure | Verdict::Unanswered)
+    }
+}
+
+/// One response as evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// What it says.
+    pub verdict: Verdict,
+    /// Until when it asked to be left alone, if it did.
+    pub retry_at: Option<Time>,
+}
+
+impl From<Verdict> for Sample {
+    fn from(verdict: Verdict) -> Self {
+        Sample { verdict, retry_at: None }
+    }
 }
 
 /// How the proxy came by a response.
@@ -28,39 +55,58 @@ enum Origin {
     Proxy,
 }
 
+/// Which responses are failures, and which say nothing, by the words of a policy.
+#[derive(Clone, Copy)]
+pub struct Words<'p> {
+    /// Failures.
+    pub fail_on: &'p [FailOn],
+    /// No evidence, whatever `fail_on` says.
+    pub ignore_on: &'p [FailOn],
+}
+
 /// Judges a response by its status and by Envoy's `response.code_details`.
 ///
 /// Only details that name the upstream count: a rate limit, an authorization filter or a direct response
 /// says nothing about it. Nor does `overflow`, the proxy's own limit on connections and requests.
 ///
 /// `grpc_status` is the service's own, of a gRPC response whose status is known.
-pub fn classify(
-    status: Option<u16>,
-    details: &[u8],
-    grpc_status: Option<u32>,
-    fail_on: &[FailOn],
-) -> Verdict {
-    let origin = origin(details);
-    let failed = |word: &FailOn| match (word, origin) {
+pub fn classify(status: Option<u16>, details: &[u8], grpc_status: Option<u32>, words: Words<'_>) -> Verdict {
+    judge(status, origin(details), grpc_status, words)
+}
+
+/// Judges a request whose client has waited for an answer for longer than it may take, and has left.
+pub fn abandoned(words: Words<'_>) -> Verdict {
+    judge(None, Origin::NoAnswer, None, words)
+}
+
+fn judge(status: Option<u16>, origin: Origin, grpc_status: Option<u32>, words: Words<'_>) -> Verdict {
+    let covered = |words: &[FailOn]| words.iter().any(|word| covers(*word, status, origin, grpc_status));
+    match origin {
+        Origin::Proxy => Verdict::Ignored,
+        _ if covered(words.ignore_on) => Verdict::Ignored,
+        Origin::Upstream if covered(words.fail_on) => Verdict::Failure,
+        Origin::Upstream => Verdict::Success,
+        Origin::NoConnection | Origin::NoAnswer if covered(words.fail_on) => Verdict::Unanswered,
+        // No answer, and the policy does not call that a failure: no success either.
+        Origin::NoConnection | Origin::NoAnswer => Verdict::Ignored,
+    }
+}
+
+/// Whether the word is one for such a response.
+fn covers(word: FailOn, status: Option<u16>, origin: Origin, grpc_status: Option<u32>) -> bool {
+    match (word, origin) {
         (_, Origin::Proxy) => false,
         (FailOn::ConnectFailure, origin) => origin == Origin::NoConnection,
         (FailOn::Status(_) | FailOn::Retriable4xx, Origin::NoConnection | Origin::NoAnswer) => false,
         // A client sees the router's own 503 as UNAVAILABLE.
-        (FailOn::Grpc(code), Origin::NoConnection | Origin::NoAnswer) => *code == UNAVAILABLE,
-        (FailOn::Grpc(code), Origin::Upstream) => grpc_status == Some(*code),
-        (FailOn::Status(code), Origin::Upstream) => status == Some(*code),
+        (FailOn::Grpc(code), Origin::NoConnection | Origin::NoAnswer) => code == UNAVAILABLE,
+        (FailOn::Grpc(code), Origin::Upstream) => grpc_status == Some(code),
+        (FailOn::Status(code), Origin::Upstream) => status == Some(code),
         (FailOn::Retriable4xx, Origin::Upstream) => status == Some(409),
         (_, Origin::NoConnection | Origin::NoAnswer) => true,
         (FailOn::ServerError, Origin::Upstream) => matches!(status, Some(500..=599)),
         (FailOn::GatewayError, Origin::Upstream) => matches!(status, Some(502..=504)),
         (FailOn::Reset, Origin::Upstream) => false,
-    };
-    match origin {
-        Origin::Proxy => Verdict::Ignored,
-        _ if fail_on.iter().any(failed) => Verdict::Failure,
-        Origin::Upstream => Verdict::Success,
-        // No answer, and the policy does not call that a failure: no success either.
-        Origin::NoConnection | Origin::NoAnswer => Verdict::Ignored,
     }
 }
 
@@ -120,9 +166,14 @@ fn origin(details: &[u8]) -> Origin {
 mod tests {
     use super::*;
     use FailOn::{ConnectFailure, GatewayError, Reset, ServerError};
-    use Verdict::{Failure, Ignored, Success};
+    use Verdict::{Failure, Ignored, Success, Unanswered};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn classified(status: u16, details: &str, grpc_status: Option<u32>, word: FailOn) -> Verdict {
+        let words = Words { fail_on: &[word], ignore_on: &[] };
+        classify(Some(status), details.as_bytes(), grpc_status, words)
+    }
 
     const REFUSED: &str = "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}";
     const CLOSED: &str = "upstream_reset_before_response_started{connection_termination}";
@@ -132,23 +183,19 @@ mod tests {
         let rows: &[(FailOn, u16, &str, Verdict)] = &[
             (ServerError, 500, "via_upstream", Failure),
             (ServerError, 404, "via_upstream", Success),
-            (ServerError, 503, REFUSED, Failure),
-            (ServerError, 504, "response_timeout", Failure),
+            (ServerError, 503, REFUSED, Unanswered),
+            (ServerError, 504, "response_timeout", Unanswered),
             (GatewayError, 500, "via_upstream", Success),
             (GatewayError, 502, "via_upstream", Failure),
-            (GatewayError, 503, "no_healthy_upstream", Failure),
+            (GatewayError, 503, "no_healthy_upstream", Unanswered),
             (Reset, 503, "via_upstream", Success),
-            (Reset, 503, CLOSED, Failure),
-            (ConnectFailure, 503, REFUSED, Failure),
+            (Reset, 503, CLOSED, Unanswered),
+            (ConnectFailure, 503, REFUSED, Unanswered),
             (ConnectFailure, 503, CLOSED, Ignored),
             (ConnectFailure, 504, "response_timeout", Ignored),
         ];
         for (word, status, details, expected) in rows {
-            assert_eq!(
-                classify(Some(*status), details.as_bytes(), None, &[*word]),
-                *expected,
-                "{word:?} {status} {details}"
-            );
+            assert_eq!(classified(*status, details, None, *word), *expected, "{word:?} {status} {details}");
         }
     }
 
@@ -160,9 +207,9 @@ mod tests {
             (409, FailOn::Retriable4xx, Failure),
             (404, FailOn::Retriable4xx, Success),
         ] {
-            assert_eq!(classify(Some(status), b"via_upstream", None, &[word]), expected, "{status} {word:?}");
+            assert_eq!(classified(status, "via_upstream", None, word), expected, "{status} {word:?}");
         }
-        assert_eq!(classify(Some(503), REFUSED.as_bytes(), None, &[FailOn::Status(503)]), Ignored);
+        assert_eq!(classified(503, REFUSED, None, FailOn::Status(503)), Ignored);
     }
 
     #[test]
@@ -173,22 +220,23 @@ mod tests {
             ("via_upstream", Some(0), exhausted, Success),
             ("via_upstream", None, exhausted, Success),
             ("via_upstream", Some(14), unavailable, Failure),
-            (REFUSED, None, unavailable, Failure),
+            (REFUSED, None, unavailable, Unanswered),
             (REFUSED, None, exhausted, Ignored),
         ] {
-            let verdict = classify(Some(200), details.as_bytes(), status, &[word]);
-            assert_eq!(verdict, expected, "{details} {status:?} {word:?}");
+            assert_eq!(classified(200, details, status, word), expected, "{details} {status:?} {word:?}");
         }
     }
 
     #[test]
     fn a_response_that_breaks_off_is_none() {
-        let details = b"upstream_reset_after_response_started{remote_reset}";
-        assert!(broke_off(details) && broke_off(b"response_timeout") && !broke_off(b"via_upstream"));
+        let details = "upstream_reset_after_response_started{remote_reset}";
+        assert!(
+            broke_off(details.as_bytes()) && broke_off(b"response_timeout") && !broke_off(b"via_upstream")
+        );
         for word in [ServerError, GatewayError, Reset] {
-            assert_eq!(classify(Some(200), details, None, &[word]), Failure, "{word:?}");
+            assert_eq!(classified(200, details, None, word), Unanswered, "{word:?}");
         }
-        assert_eq!(classify(Some(200), details, None, &[ConnectFailure]), Ignored);
+        assert_eq!(classified(200, details, None, ConnectFailure), Ignored);
     }
 
     #[test]
@@ -203,7 +251,23 @@ mod tests {
             "\u{fffd}",
         ];
         for details in own {
-            assert_eq!(classify(Some(503), details.as_bytes(), None, &[ServerError]), Ignored, "{details}");
+            assert_eq!(classified(503, details, None, ServerError), Ignored, "{details}");
         }
+    }
+
+    #[test]
+    fn what_is_to_be_ignored_is_neither_a_failure_nor_a_success() {
+        let words = Words { fail_on: &[ServerError], ignore_on: &[FailOn::Status(501), ConnectFailure] };
+        let judged = |status, details: &str| classify(Some(status), details.as_bytes(), None, words);
+        assert_eq!(judged(501, "via_upstream"), Ignored);
+        assert_eq!(judged(500, "via_upstream"), Failure);
+        assert_eq!((judged(503, REFUSED), judged(503, CLOSED)), (Ignored, Unanswered));
+    }
+
+    #[test]
+    fn a_client_that_gave_up_waiting_has_had_no_answer() {
+        let given_up = |word| abandoned(Words { fail_on: &[word], ignore_on: &[] });
+        assert_eq!([ServerError, GatewayError, Reset].map(given_up), [Unanswered; 3]);
+        assert_eq!([ConnectFailure, FailOn::Status(504)].map(given_up), [Ignored; 2]);
     }
 }

@@ -160,6 +160,18 @@ fn taken_back<'p: 'r, 'r, R: Request>(
     Some(Edit::add("set-cookie", cookie::take_back(own, own.issue.as_ref()?)))
 }
 
+/// What a request gets that goes to this cluster instead of where it should: nothing of a version's.
+pub fn divert<'p, R: Request>(
+    policy: &'p Policy,
+    request: &Headers<'_, R>,
+    header: &'p str,
+    cluster: &'p str,
+) -> Passage<'p> {
+    let mut passage = Passage { request: vec![Edit::set(header, cluster)], ..Passage::default() };
+    strip_untrusted(policy, request, &mut passage.request);
+    passage
+}
+
 /// Removes the steer headers that came from outside and that no edit replaces: they must not pick a route
 /// that no release gives the request.
 pub fn strip_untrusted<'p, R: Request>(

@@ -9,11 +9,13 @@ use crate::lifecycle::Lifecycle;
 use crate::readiness::check::CheckFailure;
 use crate::readiness::streak::Streak;
 use crate::readiness::{Knowledge, Reason, State};
-use crate::reply::Cause;
+use crate::reply::{Cause, Reply};
+use crate::response::Verdict;
 use crate::time::Time;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+mod gates;
 mod probes;
 mod releases;
 
@@ -53,6 +55,7 @@ struct Known {
     permits: Vec<u32>,
     lifecycle: Lifecycle,
     now: Time,
+    until: Option<Time>,
     mint: Mint,
 }
 
@@ -61,7 +64,7 @@ impl Readiness for Known {
         self.standings[upstream.0]
     }
 
-    fn lend(&mut self, upstream: UpstreamId) -> Option<Permit> {
+    fn lend(&mut self, upstream: UpstreamId, _: bool) -> Option<Permit> {
         assert!(matches!(self.standings[upstream.0], Standing::Trial(_)), "asked with no trial on");
         let left = &mut self.permits[upstream.0];
         *left = left.checked_sub(1)?;
@@ -69,7 +72,11 @@ impl Readiness for Known {
     }
 
     fn knowledge(&self, upstream: UpstreamId) -> Knowledge {
-        Knowledge { standing: self.standings[upstream.0], heard: None, proven: true }
+        let standing = self.standings[upstream.0];
+        // The later in the policy, the longer.
+        let since = Time::from_millis(1_000 - upstream.0 as u64);
+        let not_ready_since = (standing != Standing::Ready).then_some(since);
+        Knowledge { standing, not_ready_since, until: self.until, ..Knowledge::none() }
     }
 
     fn lifecycle(&self) -> Lifecycle {
@@ -100,7 +107,7 @@ impl Mint {
         let upstream = &policy.upstreams[0];
         let mut state = State::new(upstream, Time::from_millis(0), 0);
         let mut streak = Streak::default();
-        streak.failed();
+        streak.add(Verdict::Failure.into(), false);
         state.observed(upstream, Time::from_millis(0), 0, streak, 0);
         state.elapsed(upstream, Time::from_millis(5_000), 0);
         Mint { policy, state, ids: 0 }
@@ -163,7 +170,8 @@ impl Bench {
         let count = policy.upstreams.len();
         let lifecycle = Lifecycle { started: true, draining: false };
         let (standings, permits) = (vec![Standing::Ready; count], vec![0; count]);
-        let known = Known { standings, permits, lifecycle, now: Time::default(), mint: Mint::new() };
+        let (now, until, mint) = (Time::default(), None, Mint::new());
+        let known = Known { standings, permits, lifecycle, now, until, mint };
         let splits = policy
             .releases
             .iter()
@@ -434,108 +442,6 @@ mod a_version_on_trial {
         let told = bench.ask(by(ON_V2));
         told.is_gated_by("db");
         told.holds_permits("two");
-    }
-}
-
-mod gates {
-    use super::*;
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    #[test]
-    fn let_requests_pass_while_the_upstream_is_ready() {
-        with_reviews_and_gates(r#"{"upstream":"db"}"#).ask(by(ON_V1)).is_forwarded("x-v: v1");
-    }
-
-    #[test]
-    fn answer_every_request_they_match_whatever_its_version() {
-        let mut bench = with_reviews_and_gates(r#"{"upstream":"db","match":[{"uri":{"prefix":"/api"}}]}"#)
-            .set("db", DOWN);
-        bench.ask(by(ON_V1)).is_gated_by("db");
-        bench.ask(by(ON_V2)).is_gated_by("db");
-        bench.ask(get("/other")).is_forwarded("");
-    }
-
-    #[test]
-    fn on_a_versions_upstream_answer_those_that_go_to_that_version() {
-        let mut bench = with_reviews_and_gates(r#"{"upstream":"one"}"#).set("one", DOWN);
-        bench.ask(by(ON_V1)).is_gated_by("one");
-        bench.ask(by(ON_V2)).is_forwarded("x-v: v2");
-        // Fallen back to it.
-        let mut bench = bench.set("two", DOWN);
-        bench.ask(by(ON_V2)).is_gated_by("one");
-    }
-
-    #[test]
-    fn on_a_version_that_fell_back_let_its_requests_pass() {
-        let mut bench = with_reviews_and_gates(r#"{"upstream":"two"}"#).set("two", DOWN);
-        bench.ask(by(ON_V2)).is_forwarded("x-v: v1").is_assigned("reviews v1 by fallback");
-    }
-
-    #[test]
-    fn match_on_the_version_that_was_decided_and_not_on_the_one_that_was_sent() {
-        let gate = r#"{"upstream":"db","match":[{"headers":{"x-v":{"exact":"v2"}}}]}"#;
-        let mut bench = with_reviews_and_gates(gate).set("db", DOWN);
-        bench.ask(by(ON_V1).with("x-v", "v2")).is_forwarded("x-v: v1");
-        bench.ask(by(ON_V2).with("x-v", "v1")).is_gated_by("db");
-        bench.ask(get("/other").with("x-v", "v2")).is_forwarded("no x-v");
-    }
-
-    /// No version says where it goes, so the gate's own match does.
-    #[test]
-    fn on_a_versions_upstream_hold_for_requests_that_are_for_no_release() {
-        let mut bench = with_reviews_and_gates(r#"{"upstream":"two"}"#).set("two", DOWN);
-        bench.ask(get("/other")).is_gated_by("two");
-    }
-
-    #[test]
-    fn answer_in_the_documents_order() {
-        let mut bench = with_reviews_and_gates(r#"{"upstream":"mq"},{"upstream":"db"}"#).set("db", DOWN);
-        bench.ask(by(ON_V1)).is_gated_by("db");
-        let mut bench = bench.set("mq", DOWN);
-        bench.ask(by(ON_V1)).is_gated_by("mq");
-    }
-
-    #[test]
-    fn on_trial_let_those_with_a_permit_pass() {
-        let mut bench = with_reviews_and_gates(r#"{"upstream":"db"}"#).on_trial("db", 1);
-        bench.ask(by(ON_V1)).is_forwarded("x-v: v1").holds_permits("db");
-        let told = bench.ask(by(ON_V1));
-        assert_eq!(told.is_gated_by("db").details, "graygate_gate{shop|db|wait-over}");
-    }
-
-    #[test]
-    fn on_a_default_version_on_trial_hold_back_those_with_no_permit() {
-        let mut bench = with_reviews_and_gates(r#"{"upstream":"one"}"#).on_trial("one", 1);
-        bench.ask(by(ON_V1)).is_forwarded("x-v: v1").holds_permits("one");
-        bench.ask(by(ON_V1)).is_gated_by("one");
-    }
-
-    #[test]
-    fn answer_503_with_the_upstream_and_the_reason() {
-        let mut bench = with_reviews_and_gates(r#"{"upstream":"db"}"#).set("db", DOWN);
-        let told = bench.ask(by(ON_V1));
-        let reply = told.is_gated_by("db");
-        assert_eq!(reply.status, 503);
-        assert_eq!(reply.body, b"policy shop: upstream db is not ready: check-failed: status 500\n");
-        assert_eq!(reply.details, "graygate_gate{shop|db|check-failed}");
-        assert!(reply.headers.contains(&("retry-after".into(), "5".into())));
-        let reason = Reason::CheckFailed(CheckFailure::Status(500));
-        assert_eq!(reply.cause, Cause::Gate { upstream: bench.id("db"), reason });
-    }
-
-    #[test]
-    fn answer_as_the_policy_says() {
-        let gate = r#"{"upstream":"db","reply":{"status":429,"retryAfterSeconds":7,"headers":{"X-Why":"down"},
-            "body":"{\"up\":\"{upstream}\",\"why\":\"{reason}\",\"again\":{retryAfter}}"}}"#;
-        let told = with_reviews_and_gates(gate).set("db", DOWN).ask(by(ON_V1));
-        let reply = told.is_gated_by("db");
-        assert_eq!(
-            (reply.status, core::str::from_utf8(&reply.body).unwrap()),
-            (429, r#"{"up":"db","why":"check-failed","again":7}"#)
-        );
-        let headers: Vec<_> = reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        assert_eq!(headers, ["x-why: down", "content-type: application/json", "retry-after: 7"]);
     }
 }
 

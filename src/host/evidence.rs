@@ -3,12 +3,14 @@
 //! The rules: a response counts once. A failure counts when its headers are there, and so does whatever a request
 //! on trial comes to; anything else when the response has ended, as one that breaks off is a failure. What is a
 //! failure of a gRPC service is known when its status is, where the policy asks for that. A client that leaves in
-//! the middle of a response has seen it begin well. Of one that leaves before, nothing is known but how long it
-//! waited, which only a rollback by latency asks for. What the proxy itself answered says nothing; see
-//! [`crate::response`].
+//! the middle of a response has seen it begin well. Of one that leaves before, how long it has waited since all of
+//! its request was there is all that is known: a breaker takes it for no answer after `abandonedAfter`, for a slow
+//! one after `slowerThan`, a rollback likewise; sooner it says nothing. What the proxy itself answered says nothing;
+//! see [`crate::response`]. Nor does a request that a breaker does not record: on trial it may pass, not fail.
 
 use std::time::Duration;
 
+use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 
 use super::attribute::{attribute, grpc_status, is_grpc, status};
@@ -16,9 +18,9 @@ use super::worker::{self, Worker};
 use crate::engine::Assignment;
 use crate::policy::Policy;
 use crate::policy::release::rollback::Rollback;
-use crate::policy::upstream::{Breaker, FailOn, UpstreamId};
+use crate::policy::upstream::{Breaker, UpstreamId};
 use crate::readiness::{Outcome, Permit};
-use crate::response::{self, Verdict};
+use crate::response::{self, Sample, Verdict, Words, retry_after};
 use crate::time::Time;
 
 /// One request's evidence, from the decision to the end of the stream.
@@ -28,6 +30,10 @@ pub struct Evidence {
     epoch: u64,
     /// Permits it holds. Each goes back once, whatever the stream comes to.
     permits: Vec<(UpstreamId, Permit)>,
+    /// Upstreams against which it is no evidence.
+    ignored: Vec<UpstreamId>,
+    /// Whether all of the request is there.
+    asked: bool,
     /// The versions it got that a rollback may follow for: release and version, by their places.
     versions: Vec<(usize, usize)>,
     /// When all of it had gone on, where that is asked for.
@@ -66,15 +72,15 @@ struct Answer {
 
 impl Answer {
     /// What it says by its beginning, and by its gRPC status.
-    fn classify(&self, fail_on: &[FailOn]) -> Verdict {
-        response::classify(self.status, &self.details, self.grpc_status, fail_on)
+    fn classify(&self, words: Words<'_>) -> Verdict {
+        response::classify(self.status, &self.details, self.grpc_status, words)
     }
 
     /// What it says by its end, where its beginning was no failure.
-    fn ending(&self, fail_on: &[FailOn]) -> Verdict {
+    fn ending(&self, words: Words<'_>) -> Verdict {
         match &self.broken {
-            Some(details) => response::classify(self.status, details, self.grpc_status, fail_on),
-            None => self.classify(fail_on),
+            Some(details) => response::classify(self.status, details, self.grpc_status, words),
+            None => self.classify(words),
         }
     }
 
@@ -96,10 +102,17 @@ fn judging<'p>(policy: &'p Policy, answer: &Answer) -> impl Iterator<Item = (Ups
 }
 
 impl Evidence {
-    /// Keeps the permits of a request that is decided on now.
-    pub fn hold(&mut self, worker: &Worker, permits: Vec<(UpstreamId, Permit)>) {
+    /// Keeps the permits of a request that is decided on now, and for which upstreams it is no evidence. `asked`
+    /// says whether all of it is there.
+    pub fn hold(
+        &mut self,
+        worker: &Worker,
+        permits: Vec<(UpstreamId, Permit)>,
+        ignored: Vec<UpstreamId>,
+        asked: bool,
+    ) {
         self.epoch = worker.epoch();
-        self.permits = permits;
+        (self.permits, self.ignored, self.asked) = (permits, ignored, asked);
     }
 
     /// Notes that the request goes on, with these versions.
@@ -116,9 +129,15 @@ impl Evidence {
 
     /// Starts the time that a response takes once all of the request is there: how long the client takes is its
     /// own affair.
-    pub fn all_sent(&mut self) {
-        if self.sent.is_some() && matches!(self.stage, Stage::Waiting) {
+    pub fn all_sent(&mut self, worker: &Worker) {
+        if core::mem::replace(&mut self.asked, true) || !matches!(self.stage, Stage::Waiting) {
+            return;
+        }
+        if self.sent.is_some() {
             self.sent = Some(worker::now());
+        }
+        for (id, permit) in self.permits.iter().filter(|(id, _)| !self.ignored.contains(id)) {
+            worker.sent(*id, *permit);
         }
     }
 
@@ -147,16 +166,16 @@ impl Evidence {
             self.stage = Stage::Unsettled(answer);
             return;
         }
-        self.settle(worker, &answer);
+        self.settle(worker, &answer, Some(map));
         self.stage = Stage::Begun(answer);
         if end {
-            self.finish(worker);
+            self.finish(worker, None);
         }
     }
 
     /// Takes the end of the response's body, where no trailers follow.
     pub fn on_body_end(&mut self, worker: &Worker) {
-        self.finish(worker);
+        self.finish(worker, None);
     }
 
     /// Takes the response's trailers.
@@ -164,7 +183,7 @@ impl Evidence {
         if let Stage::Unsettled(answer) = &mut self.stage {
             answer.grpc_status = grpc_status(MapType::HttpResponseTrailers);
         }
-        self.finish(worker);
+        self.finish(worker, Some(MapType::HttpResponseTrailers));
     }
 
     /// Takes the end of the stream.
@@ -179,7 +198,7 @@ impl Evidence {
                 }
                 // With no status, a gRPC response that was left says nothing.
                 if broken || matches!(self.stage, Stage::Begun(_)) {
-                    self.finish(worker);
+                    self.finish(worker, None);
                 }
             }
             Stage::Done => {}
@@ -188,15 +207,15 @@ impl Evidence {
         self.give_back(worker);
     }
 
-    /// Counts what is left to count of a response that has ended.
-    fn finish(&mut self, worker: &Worker) {
+    /// Counts what is left to count of a response that has ended, in the callback for this part of it.
+    fn finish(&mut self, worker: &Worker, at_hand: Option<MapType>) {
         match core::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Unsettled(mut answer) => {
                 // How it ended is all there is to go by.
                 if let Some(details) = answer.broken.take() {
                     answer.details = details;
                 }
-                self.settle(worker, &answer);
+                self.settle(worker, &answer, at_hand);
                 self.count_rest(worker, &answer);
             }
             Stage::Begun(answer) => self.count_rest(worker, &answer),
@@ -214,7 +233,7 @@ impl Evidence {
     /// No response came by: the client has left, or the proxy has followed a redirect, which the upstream that
     /// was reached has answered with.
     fn unanswered(&mut self, worker: &Worker) {
-        if self.permits.is_empty() && (self.versions.is_empty() || self.sent.is_none()) {
+        if self.permits.is_empty() && self.sent.is_none() {
             return;
         }
         let details = attribute(&["response", "code_details"]);
@@ -223,16 +242,33 @@ impl Evidence {
         if redirected {
             for (id, permit) in core::mem::take(&mut self.permits) {
                 let answered = is_of(&worker.policy, id, cluster.as_deref());
-                let outcome = if answered { Outcome::Seen(Verdict::Success) } else { Outcome::Unused };
+                let outcome = if answered { Outcome::Seen(Verdict::Success.into()) } else { Outcome::Unused };
                 worker.settle(id, permit, outcome);
             }
             return;
         }
-        let Some(waited) = self.sent.map(|sent| worker::now().since(sent)) else {
+        let (reached, others) = core::mem::take(&mut self.permits)
+            .into_iter()
+            .partition(|(id, _)| is_of(&worker.policy, *id, cluster.as_deref()));
+        self.permits = others;
+        for (id, permit) in &reached {
+            worker.settle(*id, *permit, Outcome::Left);
+        }
+        let Some(waited) = self.sent.filter(|_| self.asked).map(|sent| worker::now().since(sent)) else {
             return;
         };
-        // Who has waited for longer than is allowed before leaving has seen a slow response, if no failed one.
         let left = Answer { cluster, took: Some(waited), ..Answer::default() };
+        for (id, breaker) in judging(&worker.policy, &left) {
+            let vain = breaker.abandoned_after.is_some_and(|most| waited >= most);
+            let verdict = if vain { response::abandoned(breaker.words()) } else { Verdict::Ignored };
+            // Who waited in vain has also waited for too long.
+            let slow = breaker.slower_than().is_some_and(|than| waited > than);
+            let verdict = if slow && verdict == Verdict::Ignored { Verdict::Slow } else { verdict };
+            let tried = reached.iter().any(|(held, _)| *held == id);
+            if !tried && !self.ignored.contains(&id) {
+                worker.observe(id, verdict.into(), self.epoch);
+            }
+        }
         self.count_versions(worker, &left, |rollback| {
             let slow = rollback.latency.is_some_and(|latency| waited > latency.above);
             slow.then_some(Verdict::Success)
@@ -240,20 +276,26 @@ impl Evidence {
     }
 
     /// Counts the response where it is a failure, and settles what is held of the upstreams that it is of.
-    fn settle(&mut self, worker: &Worker, answer: &Answer) {
+    fn settle(&mut self, worker: &Worker, answer: &Answer, at_hand: Option<MapType>) {
         let policy = &worker.policy;
         self.count_versions(worker, answer, |rollback| {
-            Some(answer.classify(&rollback.fail_on)).filter(|verdict| *verdict == Verdict::Failure)
+            Some(answer.classify(rollback.words())).filter(|verdict| verdict.is_failure())
         });
         let permits = core::mem::take(&mut self.permits);
         for (id, breaker) in judging(policy, answer) {
-            let verdict = answer.classify(&breaker.fail_on);
+            let verdict = answer.or_slow(breaker, answer.classify(breaker.words()));
+            let ignored = self.ignored.contains(&id) && verdict != Verdict::Success;
+            let verdict = if ignored { Verdict::Ignored } else { verdict };
+            // Only an answer of the upstream's own can ask for anything.
+            let asks = verdict == Verdict::Failure && !breaker.max_retry_after.is_zero();
+            let retry_at = at_hand.filter(|_| asks).and_then(|map| retry_at(map, worker::now()));
+            let sample = Sample { verdict, retry_at };
             match permits.iter().find(|(held, _)| *held == id) {
                 Some((_, permit)) => {
-                    worker.settle(id, *permit, Outcome::Seen(answer.or_slow(breaker, verdict)));
+                    worker.settle(id, *permit, Outcome::Seen(sample));
                     self.tried.push(id);
                 }
-                None if verdict == Verdict::Failure => worker.observe(id, verdict, self.epoch),
+                None if verdict.is_failure() => worker.observe(id, sample, self.epoch),
                 None => {}
             }
         }
@@ -264,15 +306,15 @@ impl Evidence {
     /// Counts the response where its beginning was no failure.
     fn count_rest(&mut self, worker: &Worker, answer: &Answer) {
         self.count_versions(worker, answer, |rollback| {
-            let begun = answer.classify(&rollback.fail_on);
-            (begun != Verdict::Failure).then(|| answer.ending(&rollback.fail_on))
+            let begun = answer.classify(rollback.words());
+            (!begun.is_failure()).then(|| answer.ending(rollback.words()))
         });
         for (id, breaker) in judging(&worker.policy, answer) {
-            let verdict = answer.ending(&breaker.fail_on);
-            let counted = answer.classify(&breaker.fail_on) == Verdict::Failure;
+            let verdict = answer.ending(breaker.words());
+            let counted = answer.classify(breaker.words()).is_failure() || self.ignored.contains(&id);
             // What a request on trial came to was told when it began; that it broke off is told all the same.
-            if !counted && (verdict == Verdict::Failure || !self.tried.contains(&id)) {
-                worker.observe(id, answer.or_slow(breaker, verdict), self.epoch);
+            if !counted && (verdict.is_failure() || !self.tried.contains(&id)) {
+                worker.observe(id, answer.or_slow(breaker, verdict).into(), self.epoch);
             }
         }
     }
@@ -296,7 +338,7 @@ impl Evidence {
             };
             let failed = match classify(rollback) {
                 None | Some(Verdict::Ignored) => continue,
-                Some(verdict) => verdict == Verdict::Failure,
+                Some(verdict) => verdict.is_failure(),
             };
             let slow = rollback.latency.zip(answer.took).is_some_and(|(latency, took)| took > latency.above);
             worker.releases.note(*place, *version, |tally| {
@@ -317,6 +359,14 @@ impl Evidence {
 /// The cluster that the request went to. Not the one that was decided on: the route table has the last word.
 fn reached() -> Option<Vec<u8>> {
     attribute(&["xds", "cluster_name"])
+}
+
+/// Until when the failing response at hand asks to be left alone.
+fn retry_at(map: MapType, now: Time) -> Option<Time> {
+    let value = |name| hostcalls::get_map_value_bytes(map, name).ok()?;
+    let http = || retry_after::of_http(&value("retry-after")?, now);
+    let grpc = || retry_after::of_grpc(&value("grpc-retry-pushback-ms")?, now);
+    http().or_else(grpc)
 }
 
 fn is_of(policy: &Policy, id: UpstreamId, cluster: Option<&[u8]>) -> bool {

@@ -12,6 +12,8 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 
 use crate::engine::Assignment;
+use crate::gate::fail_open::FailOpen;
+use crate::gate::{Passed, Way};
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
 use crate::readiness::Transition;
@@ -41,6 +43,15 @@ enum Count {
     Gated {
         upstream: UpstreamId,
         reason: &'static str,
+    },
+    FailedOpen {
+        upstream: UpstreamId,
+        why: FailOpen,
+    },
+    Fallback {
+        upstream: UpstreamId,
+        /// Nothing where it is the static answer.
+        to: Option<UpstreamId>,
     },
     Transition {
         upstream: UpstreamId,
@@ -104,6 +115,11 @@ impl Counters {
                 }
             }
         }
+        for upstream in policy.gated.iter().filter(|_| policy.may_fail_open()) {
+            for why in FailOpen::ALL {
+                self.add(policy, Count::FailedOpen { upstream: *upstream, why }, 0);
+            }
+        }
         for (place, probe) in policy.probes.endpoints.iter().enumerate() {
             for (code, result) in [(probe.statuses.passed, "passed"), (probe.statuses.failed, "failed")] {
                 self.add(policy, Count::Probe { asked: Asked::Endpoint(place), code, result }, 0);
@@ -124,6 +140,26 @@ impl Counters {
             Cause::Gate { upstream, reason } => Count::Gated { upstream, reason: reason.code() },
         };
         self.add(policy, count, 1);
+    }
+
+    /// Counts closed gates that did not reply: those that failed open, and those that had something else for the
+    /// request, which are gated requests all the same.
+    pub fn passed(&self, policy: &Policy, passed: &[Passed]) {
+        for Passed { upstream, reason, way } in passed {
+            let to = match way {
+                Way::Open(why) => {
+                    self.add(policy, Count::FailedOpen { upstream: *upstream, why: *why }, 1);
+                    continue;
+                }
+                Way::Upstream(to) => {
+                    self.replied(policy, Cause::Gate { upstream: *upstream, reason: *reason });
+                    Some(*to)
+                }
+                // The reply itself is counted with all replies.
+                Way::Answer => None,
+            };
+            self.add(policy, Count::Fallback { upstream: *upstream, to }, 1);
+        }
     }
 
     /// Counts a transition.
@@ -245,6 +281,13 @@ impl Count {
             }
             Count::Gated { upstream: id, reason } => {
                 ("gated_requests_total", vec![upstream(id), ("reason", reason)])
+            }
+            Count::FailedOpen { upstream: id, why } => {
+                ("failed_open_requests_total", vec![upstream(id), ("reason", why.code())])
+            }
+            Count::Fallback { upstream: id, to } => {
+                let to = to.map_or("answer", |to| upstream(to).1);
+                ("fallback_requests_total", vec![upstream(id), ("to", to)])
             }
             Count::Transition { upstream: id, from, to, reason } => {
                 ("transitions_total", vec![upstream(id), ("from", from), ("to", to), ("reason", reason)])

@@ -166,6 +166,7 @@ impl RootContext for Root {
                 self.check(&worker, id, upstream, now);
             }
         }
+        worker.refresh_gates(now, LEASE);
         worker.refresh_lifecycle(now, LEASE);
         worker.refresh_releases(now);
     }

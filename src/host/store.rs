@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Changes with the shape of what is stored, so that another release of this module starts afresh.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// How often an update is tried against other VMs' updates before it is given up. Each loss means that
 /// another VM won, so this many in a row do not happen by chance.

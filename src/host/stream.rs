@@ -1,5 +1,6 @@
 //! One request.
 
+use core::mem::take;
 use std::borrow::Cow;
 use std::rc::Rc;
 
@@ -14,7 +15,7 @@ use super::fetch::{self, Fate, Fetch, Probing};
 use super::health::Exchange;
 use super::worker::{self, Worker};
 use crate::action::{self, Change, Edit};
-use crate::engine::Assignment;
+use crate::engine::Decision;
 use crate::policy::{Mode, Policy};
 use crate::probe;
 use crate::replay;
@@ -83,12 +84,12 @@ impl Stream {
     }
 
     /// Counts what would be done, makes it the request's label, and does nothing of it.
-    fn shadow(&mut self, worker: &Worker, action: &action::Action<'_>, assignments: &[Assignment<'_>]) {
+    fn shadow(&mut self, worker: &Worker, decision: &Decision<'_>) {
         let policy = &worker.policy;
-        let label = match action {
+        let label = match &decision.action {
             action::Action::Forward(_) => {
-                self.evidence.forwarded(worker, assignments);
-                explanation(policy, assignments)
+                self.evidence.forwarded(worker, &decision.assignments);
+                explanation(policy, decision)
             }
             action::Action::Reply(reply) | action::Action::Drain { reply, .. } => {
                 if matches!(reply.cause, Cause::Probe { .. }) {
@@ -113,13 +114,15 @@ impl Context for Stream {}
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let worker = Rc::clone(&self.worker);
-        let Some(decision) = worker.decide(&ProxyRequest, end_of_stream) else {
+        let Some(mut decision) = worker.decide(&ProxyRequest, end_of_stream) else {
             return Action::Continue;
         };
         // Kept before anything else is done, so that each goes back whatever becomes of the stream.
-        self.evidence.hold(&worker, decision.permits);
+        let (permits, ignored) = (take(&mut decision.permits), take(&mut decision.ignored));
+        self.evidence.hold(&worker, permits, ignored, end_of_stream);
+        worker.counters.passed(&worker.policy, &decision.passed);
         if worker.policy.mode == Mode::Shadow {
-            self.shadow(&worker, &decision.action, &decision.assignments);
+            self.shadow(&worker, &decision);
             return Action::Continue;
         }
         match decision.action {
@@ -154,7 +157,7 @@ impl HttpContext for Stream {
             exchange.on_request_body(size, end_of_stream);
         }
         if end_of_stream {
-            self.evidence.all_sent();
+            self.evidence.all_sent(&self.worker);
         }
         Action::Continue
     }
@@ -163,7 +166,7 @@ impl HttpContext for Stream {
         if let Role::Health(exchange) = &mut self.role {
             exchange.on_request_body(0, true);
         }
-        self.evidence.all_sent();
+        self.evidence.all_sent(&self.worker);
         Action::Continue
     }
 
@@ -222,14 +225,14 @@ fn write(map: MapType, edits: &[Edit<'_>]) {
     }
 }
 
-/// The versions that a request got, and why, in words: `reviews=v2 sticky`.
-fn explanation(policy: &Policy, assignments: &[Assignment<'_>]) -> String {
-    let words = assignments.iter().filter_map(|assignment| {
+/// The versions that a request got, and why, in words, and gates that let it pass: `reviews=v2 sticky`.
+fn explanation(policy: &Policy, decision: &Decision<'_>) -> String {
+    let words = decision.assignments.iter().filter_map(|assignment| {
         let release = policy.releases.get(assignment.release)?;
         let version = release.versions.get(assignment.version)?;
         Some(format!("{}={} {}", release.name, version.name, assignment.reason.code()))
     });
-    words.collect::<Vec<_>>().join(", ")
+    words.chain(decision.passed.iter().map(|passed| passed.words(policy))).collect::<Vec<_>>().join(", ")
 }
 
 /// The request's headers, each a host call away. To be used in the request's own callback alone.

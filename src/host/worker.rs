@@ -4,11 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::abi;
+use super::gate::Gates;
 use super::lifecycle::Shared;
 use super::metric::Counters;
 use super::release::{News, Releases};
 use super::{leader, store};
 use crate::engine::{self, Decision};
+use crate::gate::fail_open;
 use crate::hash;
 use crate::lease::Holder;
 use crate::lifecycle::Lifecycle;
@@ -21,7 +23,7 @@ use crate::readiness::streak::Streak;
 use crate::readiness::{Knowledge, Outcome, Permit, Phase, Readiness, Reason, Standing, State, Transition};
 use crate::release::split::Split;
 use crate::request::Request;
-use crate::response::Verdict;
+use crate::response::{Sample, Verdict};
 use crate::time::Time;
 use proxy_wasm::hostcalls;
 
@@ -38,6 +40,8 @@ pub struct Worker {
     epoch: Cell<u64>,
     /// Where the proxy stands.
     lifecycle: Shared,
+    /// Which gates fail open.
+    gates: Gates,
     /// The name of this proxy's own cluster, as its peers' health checks expect it.
     pub service: String,
     /// The releases.
@@ -59,10 +63,10 @@ impl Asks {
         let breakers = || policy.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref());
         let rollbacks = || policy.releases.iter().filter_map(|release| release.rollback.as_ref());
         let words = breakers()
-            .flat_map(|breaker| &breaker.fail_on)
+            .flat_map(|breaker| breaker.fail_on.iter().chain(&breaker.ignore_on))
             .chain(rollbacks().flat_map(|rollback| &rollback.fail_on));
         Asks {
-            time: breakers().any(|breaker| breaker.slower_than().is_some())
+            time: breakers().any(|breaker| breaker.slower_than().or(breaker.abandoned_after).is_some())
                 || rollbacks().any(|rollback| rollback.latency.is_some()),
             grpc_status: words.copied().any(FailOn::asks_for_grpc_status),
         }
@@ -108,10 +112,12 @@ impl Worker {
         counters.define(&policy);
         let holder = Holder { id: abi::random(), configured: now };
         let lifecycle = Shared::new(&policy);
+        let gates = Gates::new(&policy);
         let service = hostcalls::get_property(vec!["xds", "node", "cluster"]).ok().flatten();
         let service = String::from_utf8_lossy(&service.unwrap_or_default()).into_owned();
         let (board, epoch) = (RefCell::new(board), Cell::new(0));
-        let worker = Worker { board, epoch, lifecycle, service, releases, asks, counters, holder, policy };
+        let worker =
+            Worker { board, epoch, lifecycle, gates, service, releases, asks, counters, holder, policy };
         // As an update that brings a startup probe must fail no readiness, what is known counts at once. The
         // others learn of it on the first tick.
         if worker.has_started() {
@@ -166,26 +172,30 @@ impl Worker {
         }
     }
 
-    /// Takes the verdict on one response of the upstream, to a request of `epoch`. While it is Ready, a
-    /// failure that may be the last one it takes is shared at once; anything else can wait for the tick.
-    pub fn observe(&self, id: UpstreamId, verdict: Verdict, epoch: u64) {
+    /// Takes one response of the upstream, to a request of `epoch`. While it is Ready, a failure that may be the
+    /// last one it takes is shared at once; anything else can wait for the tick.
+    pub fn observe(&self, id: UpstreamId, sample: Sample, epoch: u64) {
         let Some(upstream) = self.policy.upstream(id) else {
+            return;
+        };
+        let Some(breaker) = upstream.breaker.as_ref().filter(|_| sample.verdict != Verdict::Ignored) else {
             return;
         };
         let share = self.slot(id, |slot| {
             slot.needed = true;
             let on_trial = matches!(slot.snapshot.phase, Phase::Trial { .. });
-            match verdict {
-                // The request was sent before this VM knew of the phase: its response is about the past.
-                _ if epoch < slot.epoch => return None,
-                Verdict::Ignored => return None,
-                _ if on_trial => return Some((slot.snapshot.generation, None)),
-                _ if !slot.snapshot.serves() => return None,
-                Verdict::Success => slot.streak.succeeded(),
-                Verdict::Slow => slot.streak.slow(),
-                Verdict::Failure => slot.streak.failed(),
+            // The request was sent before this VM knew of the phase: its response is about the past.
+            if epoch < slot.epoch {
+                return None;
             }
-            let bad = verdict != Verdict::Success;
+            if on_trial {
+                return Some((slot.snapshot.generation, None));
+            }
+            if !slot.snapshot.serves() {
+                return None;
+            }
+            slot.streak.add(sample, breaker.counts_apart());
+            let bad = sample.verdict != Verdict::Success;
             let trips = bad && slot.snapshot.would_trip(upstream, now(), slot.streak);
             trips.then(|| (slot.snapshot.generation, Some(core::mem::take(&mut slot.streak))))
         });
@@ -195,11 +205,20 @@ impl Worker {
         let (now, random) = (now(), abi::random());
         let shared = self.update(id, |upstream, state| match streak {
             Some(streak) => state.observed(upstream, now, generation, streak, random),
-            None => state.witnessed(upstream, now, generation, verdict, random),
+            None => state.witnessed(upstream, now, generation, sample, random),
         });
         if let (false, Some(streak)) = (shared, streak) {
             self.slot(id, |slot| slot.streak = streak);
         }
+    }
+
+    /// Notes that all of a request that holds a permit has gone on.
+    pub fn sent(&self, id: UpstreamId, permit: Permit) {
+        let now = now();
+        self.update(id, |_, state| {
+            state.sent(permit, now);
+            None
+        });
     }
 
     /// Gives a permit back. Should that not get through, its lease expires.
@@ -328,6 +347,16 @@ impl Worker {
         });
     }
 
+    /// Takes a look at the gates, and makes known which of them fail open now, if that is news. Only the newest
+    /// policy's word counts: an older one may have other gates.
+    pub fn refresh_gates(&self, now: Time, span: Duration) {
+        if !self.policy.may_fail_open() || !self.gates.claim_lead(self.holder, now, span) {
+            return;
+        }
+        let open = fail_open::upstreams(&self.policy, &Snapshot { worker: self, asked: false });
+        self.gates.show(&self.policy, &open);
+    }
+
     fn has_started(&self) -> bool {
         probe::has_started(&self.policy, &Snapshot { worker: self, asked: false })
     }
@@ -411,8 +440,7 @@ impl Readiness for Snapshot<'_> {
         let upstream = self.worker.policy.upstream(id);
         let known =
             upstream.and_then(|upstream| self.worker.slot(id, |slot| slot.snapshot.knowledge(upstream)));
-        let unknown = Knowledge { standing: Standing::Ready, heard: None, proven: true };
-        known.unwrap_or(unknown)
+        known.unwrap_or_else(Knowledge::none)
     }
 
     fn lifecycle(&self) -> Lifecycle {
@@ -431,9 +459,9 @@ impl Readiness for Snapshot<'_> {
         abi::random()
     }
 
-    fn lend(&mut self, id: UpstreamId) -> Option<Permit> {
-        let (now, permit) = (now(), self.worker.id()?);
-        self.worker.exchange(id, |upstream, state| (state.lend(upstream, now, permit, self.asked), None))?
+    fn lend(&mut self, id: UpstreamId, counts: bool) -> Option<Permit> {
+        let (now, permit, asked) = (now(), self.worker.id()?, self.asked && counts);
+        self.worker.exchange(id, |upstream, state| (state.lend(upstream, now, permit, asked), None))?
     }
 }
 

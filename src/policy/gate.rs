@@ -1,7 +1,11 @@
-//! `gates`: which requests are answered at once when an upstream they need is not Ready.
+//! `gates`: which requests are kept from an upstream that is not Ready, and what becomes of them.
+
+use core::ops::RangeInclusive;
 
 use super::matcher::Matches;
-use super::reader::Value;
+use super::reader::{Fields, Value};
+use super::release::Release;
+use super::release::steer::Steer;
 use super::upstream::{self, Upstream, UpstreamId};
 
 /// One gate.
@@ -11,17 +15,46 @@ pub struct Gate {
     pub matches: Matches,
     /// The upstream they need.
     pub upstream: UpstreamId,
-    /// What they are told while it is not Ready.
+    /// What they get instead of it while it is not Ready, if anything.
+    pub fallback: Option<Fallback>,
+    /// What they are told otherwise.
     pub reply: Reply,
+    /// What it does while no upstream is Ready that a gate of the policy guards.
+    pub when_all_not_ready: WhenAllNotReady,
 }
 
-/// The reply of a gate.
+/// What a gate does while no gated upstream is Ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenAllNotReady {
+    /// It holds. The default.
+    Reply,
+    /// It lets requests through: that all are down is likelier an error of whoever says so.
+    Forward,
+}
+
+/// What a request gets instead of the upstream that it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// Another upstream.
+    Upstream {
+        /// Which one.
+        upstream: UpstreamId,
+        /// The header that takes the name of its cluster, for a route with `cluster_header`; in lower case.
+        header: String,
+    },
+    /// An answer that is good enough. Not for gRPC requests, to which the proxy can send no message.
+    Answer(Reply),
+}
+
+/// A reply of a gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// 400 to 599, default 503. A gRPC request gets the grpc-status that Envoy maps it to: 14 for 503.
+    /// 400 to 599, default 503. As an answer 200 to 599, default 200.
     pub status: u32,
-    /// 0 to 86,400, default 5.
-    pub retry_after_seconds: u32,
+    /// The grpc-status of a gRPC request, 1 to 16. Absent: the one that Envoy maps the status to, 14 for 503.
+    pub grpc_status: Option<u32>,
+    /// 0 to 86,400. Absent: what is left of the wait that is on, or 5. No part of an answer.
+    pub retry_after_seconds: Option<u32>,
     /// Further headers, names in lower case.
     pub headers: Vec<(String, String)>,
     /// At most 16 KiB; `{upstream}`, `{reason}` and `{retryAfter}` are filled in. Absent: a line that names
@@ -32,36 +65,107 @@ pub struct Reply {
 /// The longest body of a reply, in bytes.
 const BODY: usize = 16 * 1024;
 
-/// Reads `gates`.
-pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Vec<Gate>> {
-    let gates: Vec<_> = value.list()?.iter().map(|item| Gate::read(item, upstreams)).collect();
+/// Reads `gates`. `releases` have headers of their own that a fallback must not write; where they could not be
+/// read, that has been noted.
+pub fn read(
+    value: &Value<'_>,
+    upstreams: Option<&[Upstream]>,
+    releases: Option<&[Release]>,
+) -> Option<Vec<Gate>> {
+    let gates: Vec<_> =
+        value.list()?.iter().map(|item| Gate::read(item, upstreams, releases.unwrap_or_default())).collect();
     gates.into_iter().collect()
 }
 
 impl Gate {
-    fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Self> {
-        let fields = value.object(&["match", "upstream", "reply", "whenAllNotReady"])?;
+    fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>, releases: &[Release]) -> Option<Self> {
+        let fields = value.object(&["match", "upstream", "fallback", "reply", "whenAllNotReady"])?;
         let matches = fields.read("match", Matches::default(), Matches::read);
         let upstream = upstream::required_reference(&fields, upstreams);
+        let fallback = fields.read("fallback", None, |value| {
+            let fallback = Fallback::read(value, upstreams, releases)?;
+            match &fallback {
+                Fallback::Upstream { upstream: other, .. } if upstreams.and(upstream) == Some(*other) => {
+                    value.problem("the upstream that the gate is on; allowed: another one")
+                }
+                _ => Some(Some(fallback)),
+            }
+        });
         let reply = fields.read("reply", Reply::default(), Reply::read);
-        fields.later("whenAllNotReady", |value| value.choice(&[("reply", ()), ("forward", ())]));
-        Some(Gate { matches: matches?, upstream: upstream?, reply: reply? })
+        let ways = [("reply", WhenAllNotReady::Reply), ("forward", WhenAllNotReady::Forward)];
+        let when_all_not_ready =
+            fields.read("whenAllNotReady", WhenAllNotReady::Reply, |value| value.choice(&ways));
+        Some(Gate {
+            matches: matches?,
+            upstream: upstream?,
+            fallback: fallback?,
+            reply: reply?,
+            when_all_not_ready: when_all_not_ready?,
+        })
+    }
+}
+
+impl Fallback {
+    fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>, releases: &[Release]) -> Option<Self> {
+        let fields = value.object(&["upstream", "clusterHeader", "answer"])?;
+        if let (Some(answer), None, None) =
+            (fields.get("answer"), fields.get("upstream"), fields.get("clusterHeader"))
+        {
+            return Reply::read_answer(answer).map(Fallback::Answer);
+        }
+        if fields.get("answer").is_some() || fields.get("upstream").is_none() {
+            return value.refuse("upstream with clusterHeader, or answer");
+        }
+        let upstream = upstream::required_reference(&fields, upstreams);
+        let header = fields
+            .require("clusterHeader", "the header that your routes take as cluster_header")
+            .and_then(|value| cluster_header(value, releases));
+        Some(Fallback::Upstream { upstream: upstream?, header: header? })
+    }
+}
+
+/// Reads a header that leads to a cluster: no release may say something else by it.
+fn cluster_header(value: &Value<'_>, releases: &[Release]) -> Option<String> {
+    let header = value.header_name(true)?;
+    let other = releases.iter().find(|release| {
+        release.steer.header() == Some(&header) && !matches!(release.steer, Steer::ClusterHeader(_))
+    });
+    if let Some(release) = other {
+        return value.problem(format!(
+            "release {} says something else by {header:?}; allowed: a header that carries nothing else",
+            release.name
+        ));
+    }
+    match header.as_str() {
+        "cookie" => value.problem("\"cookie\" carries something else; allowed: a header of its own"),
+        _ => Some(header),
     }
 }
 
 impl Default for Reply {
     fn default() -> Self {
-        Self { status: 503, retry_after_seconds: 5, headers: Vec::new(), body: None }
+        Self { status: 503, grpc_status: None, retry_after_seconds: None, headers: Vec::new(), body: None }
     }
 }
 
 impl Reply {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["status", "retryAfterSeconds", "headers", "body"])?;
+        let fields = value.object(&["status", "grpcStatus", "retryAfterSeconds", "headers", "body"])?;
         let default = Reply::default();
-        let status = fields.read("status", default.status, |value| value.integer(400..=599));
+        let grpc_status = fields.read("grpcStatus", None, |value| value.integer(1..=16).map(Some));
         let retry_after_seconds =
-            fields.read("retryAfterSeconds", default.retry_after_seconds, |value| value.integer(0..=86_400));
+            fields.read("retryAfterSeconds", None, |value| value.integer(0..=86_400).map(Some));
+        let reply = Reply::read_http(&fields, default.status, 400..=599)?;
+        Some(Reply { grpc_status: grpc_status?, retry_after_seconds: retry_after_seconds?, ..reply })
+    }
+
+    fn read_answer(value: &Value<'_>) -> Option<Self> {
+        Reply::read_http(&value.object(&["status", "headers", "body"])?, 200, 200..=599)
+    }
+
+    /// What any reply has.
+    fn read_http(fields: &Fields<'_>, status: u32, statuses: RangeInclusive<u32>) -> Option<Self> {
+        let status = fields.read("status", status, |value| value.integer(statuses));
         let headers = fields.read("headers", Vec::new(), |value| value.headers(may_write));
         let body = fields.read("body", None, |value| match value.text()? {
             text if text.len() > BODY => {
@@ -69,12 +173,7 @@ impl Reply {
             }
             text => Some(Some(text.to_owned())),
         });
-        Some(Reply {
-            status: status?,
-            retry_after_seconds: retry_after_seconds?,
-            headers: headers?,
-            body: body?,
-        })
+        Some(Reply { status: status?, headers: headers?, body: body?, ..Reply::default() })
     }
 }
 
@@ -83,7 +182,7 @@ fn may_write(value: &Value<'_>, name: &str) -> bool {
     let problem = match name {
         "retry-after" => "set elsewhere; allowed: retryAfterSeconds",
         name if name.starts_with("grpc-") => {
-            "would tell a gRPC client another outcome than the status does; allowed: status"
+            "would tell a gRPC client another outcome than the status does; allowed: status, grpcStatus"
         }
         _ => return true,
     };

@@ -44,11 +44,6 @@ impl<'a> Value<'a> {
         self.log.is_empty()
     }
 
-    /// Refuses a key whose function is not there yet, whatever its value.
-    pub fn later(&self) {
-        self.problem::<()>("not supported yet");
-    }
-
     /// The fields of an object. `known` are the keys it may have.
     pub fn object(&self, known: &[&str]) -> Option<Fields<'a>> {
         let fields = self.entries()?;
@@ -376,14 +371,6 @@ impl<'a> Fields<'a> {
     /// item is noted and left out.
     pub fn each<T>(&self, key: &str, read: impl Fn(&Value<'a>) -> Option<T>) -> Option<Vec<T>> {
         self.read(key, Vec::new(), |value| Some(value.list()?.iter().filter_map(read).collect()))
-    }
-
-    /// Checks a field whose function is not there yet with `read`, then refuses it.
-    pub fn later<T>(&self, key: &str, read: impl FnOnce(&Value<'a>) -> Option<T>) {
-        if let Some(value) = self.get(key) {
-            read(value);
-            value.later();
-        }
     }
 
     /// The object the fields are of.

@@ -3,6 +3,7 @@ use crate::hash;
 use crate::policy::check::{Call, Check, GrpcHealth, HttpGet};
 use crate::policy::gate::Reply;
 use crate::policy::matcher::Matches;
+use crate::policy::problem::Log;
 use crate::policy::release::key::{Cookie, Issue, Key};
 use crate::policy::release::steer::Steer;
 use crate::policy::upstream::{Breaker, FailOn, Shares, Slow, Trial};
@@ -16,26 +17,16 @@ mod releases;
 /// The document that the design shows, with every key there is.
 const FULL: &str = include_str!("../../tests/data/full-policy.json");
 
-/// The keys of [`FULL`] whose function is not there yet.
-const LATER: [&str; 1] = ["gates[0].whenAllNotReady"];
-
-/// [`FULL`] without the keys whose function is not there yet.
-fn supported() -> String {
-    let mut document: serde_json::Value = serde_json::from_str(FULL).unwrap();
-    for path in LATER {
-        let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
-        let (parent, key) = pointer.rsplit_once('/').unwrap();
-        let parent = document.pointer_mut(parent).unwrap().as_object_mut().unwrap();
-        assert!(parent.remove(key).is_some(), "{path}");
-    }
-    document.to_string()
-}
-
 fn compile(text: &str) -> Policy {
     match Policy::from_json(text.as_bytes()) {
         Ok(policy) => policy,
         Err(problems) => panic!("{text}\n{problems}"),
     }
+}
+
+fn matches(text: &str) -> Matches {
+    let node: Node = serde_json::from_str(text).unwrap();
+    Matches::read(&Value::root(&node, &Log::default())).unwrap()
 }
 
 /// The problems of a document, one per line as the user sees them.
@@ -113,26 +104,16 @@ mod the_whole_document {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn is_refused_for_each_key_that_is_not_there_yet_and_for_nothing_else() {
-        let mut expected: Vec<String> =
-            LATER.iter().map(|path| format!("{path}: not supported yet")).collect();
-        let mut found = problems(FULL);
-        expected.sort();
-        found.sort();
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn compiles_without_the_keys_that_are_not_there_yet() {
-        let policy = compile(&supported());
+    fn compiles() {
+        let policy = compile(FULL);
         assert_eq!(policy.name, "reviews");
         assert_eq!(policy.mode, Mode::Enforce);
-        assert_eq!(policy.summary(), "7 upstreams, 6 probes, 1 release, 1 gate");
+        assert_eq!(policy.summary(), "7 upstreams, 6 probes, 1 release, 2 gates");
     }
 
     #[test]
     fn gives_the_upstream_what_it_says() {
-        let policy = compile(&supported());
+        let policy = compile(FULL);
         let second = Duration::from_secs(1);
         let app = Upstream {
             name: "app".into(),
@@ -148,7 +129,12 @@ mod the_whole_document {
             }),
             breaker: Some(Breaker {
                 fail_on: vec![FailOn::ServerError],
+                ignore_on: vec![FailOn::Status(501)],
+                record: matches(r#"[{"uri":{"prefix":"/api"}}]"#),
+                ignore: matches(r#"[{"uri":{"prefix":"/api/events"}}]"#),
                 consecutive_failures: 5,
+                local_origin_failures: Some(3),
+                abandoned_after: Some(3 * second),
                 shares: Some(Shares {
                     failure_percent: Some(50),
                     slow: Some(Slow { percent: 80, than: 2 * second }),
@@ -157,6 +143,7 @@ mod the_whole_document {
                 }),
                 not_ready_for: 5 * second,
                 max_not_ready_for: 60 * second,
+                max_retry_after: 30 * second,
                 trial: Trial { requests: 3, successes: 3, lease_for: 30 * second, ramp_over: 10 * second },
             }),
             assume_ready: true,
@@ -168,7 +155,7 @@ mod the_whole_document {
 
     #[test]
     fn gives_the_release_what_it_says() {
-        let policy = compile(&supported());
+        let policy = compile(FULL);
         let release = &policy.releases[0];
         assert_eq!(release.name, "reviews");
         assert_eq!(release.seed, hash::seed("reviews"));
@@ -208,16 +195,29 @@ mod the_whole_document {
 
     #[test]
     fn gives_the_gate_what_it_says() {
-        let policy = compile(&supported());
+        let policy = compile(FULL);
         let reply = Reply {
             status: 503,
-            retry_after_seconds: 5,
+            grpc_status: Some(8),
+            retry_after_seconds: Some(5),
             headers: vec![("x-reason".into(), "warming-up".into())],
             body: Some(r#"{"error":"app is not ready"}"#.into()),
         };
         assert_eq!(policy.gates[0].reply, reply);
         assert_eq!(policy.upstream(policy.gates[0].upstream).unwrap().name, "app");
         assert!(!policy.gates[0].matches.is_empty());
+        assert_eq!(policy.gates[0].when_all_not_ready, WhenAllNotReady::Forward);
+        let cache = policy.upstreams.iter().position(|upstream| upstream.name == "cache").unwrap();
+        let header = "x-gray-cluster".to_owned();
+        assert_eq!(
+            policy.gates[0].fallback,
+            Some(Fallback::Upstream { upstream: UpstreamId(cache), header })
+        );
+        let Some(Fallback::Answer(answer)) = &policy.gates[1].fallback else { panic!() };
+        assert_eq!((answer.status, answer.body.as_deref()), (200, Some(r#"{"items":[]}"#)));
+        assert_eq!((policy.max_gated_percent, policy.gated.len(), policy.most_gated()), (50, 2, 1));
+        assert_eq!(policy.untrusted_headers, ["x-gray-version", "x-gray-cluster"]);
+        assert_eq!(policy.selective, [UpstreamId(0)]);
     }
 }
 
@@ -240,10 +240,16 @@ mod defaults {
         let policy = compile(&with_upstream(r#""circuitBreaker":{}"#));
         let expected = Breaker {
             fail_on: vec![FailOn::ServerError],
+            ignore_on: Vec::new(),
+            record: Matches::default(),
+            ignore: Matches::default(),
             consecutive_failures: 5,
+            local_origin_failures: None,
+            abandoned_after: None,
             shares: None,
             not_ready_for: Duration::from_secs(5),
             max_not_ready_for: Duration::from_secs(60),
+            max_retry_after: Duration::from_secs(60),
             trial: Trial {
                 requests: 3,
                 successes: 3,
@@ -257,15 +263,25 @@ mod defaults {
     #[test]
     fn the_longest_wait_is_never_below_the_first() {
         let policy = compile(&with_breaker(r#""notReadyFor":"5m""#));
-        assert_eq!(policy.upstreams[0].breaker.as_ref().unwrap().max_not_ready_for, Duration::from_secs(300));
+        let breaker = policy.upstreams[0].breaker.as_ref().unwrap();
+        let longest = Duration::from_secs(300);
+        assert_eq!((breaker.max_not_ready_for, breaker.max_retry_after), (longest, longest));
     }
 
     #[test]
     fn a_gate_answers_503_for_every_request() {
         let policy = compile(r#"{"name":"p","upstreams":{"a":{"cluster":"a"}},"gates":[{"upstream":"a"}]}"#);
-        let reply = Reply { status: 503, retry_after_seconds: 5, headers: Vec::new(), body: None };
+        let reply = Reply {
+            status: 503,
+            grpc_status: None,
+            retry_after_seconds: None,
+            headers: Vec::new(),
+            body: None,
+        };
         assert_eq!(policy.gates[0].reply, reply);
         assert_eq!(policy.gates[0].matches, Matches::default());
+        assert_eq!((policy.gates[0].fallback.as_ref(), policy.max_gated_percent), (None, 100));
+        assert!(!policy.may_fail_open());
     }
 
     #[test]

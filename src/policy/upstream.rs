@@ -4,7 +4,9 @@ use core::time::Duration;
 
 use super::check::Check;
 use super::document::Node;
+use super::matcher::Matches;
 use super::reader::{Fields, Value, is_label};
+use crate::response::Words;
 
 /// Which upstream of a policy; the place in [`super::Policy::upstreams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,14 +50,27 @@ impl Upstream {
 pub struct Breaker {
     /// Which responses are failures. Default `5xx`.
     pub fail_on: Vec<FailOn>,
+    /// Which responses are no evidence, whatever `failOn` says.
+    pub ignore_on: Vec<FailOn>,
+    /// Requests whose responses are evidence. Empty: all.
+    pub record: Matches,
+    /// Of these, the ones whose responses are none. Empty: no one.
+    pub ignore: Matches,
     /// Consecutive failures that make it NotReady. 1 to 100,000, default 5.
     pub consecutive_failures: u32,
+    /// The same of requests with no answer, which then do not count above. 1 to 100,000. Absent: they count above.
+    pub local_origin_failures: Option<u32>,
+    /// A client that leaves after it has waited this long for an answer has had none. 1 ms to 1 h. Absent: one that
+    /// leaves says nothing, save on trial.
+    pub abandoned_after: Option<Duration>,
     /// What shares of the latest responses do, if any.
     pub shares: Option<Shares>,
     /// How long it then stays NotReady before a trial. 100 ms to 1 h, default 5 s.
     pub not_ready_for: Duration,
     /// The most that wait may grow to. Default 60 s, or `notReadyFor` where that is longer.
     pub max_not_ready_for: Duration,
+    /// The longest wait that a failing response may ask for. 0 s to 24 h, default `maxNotReadyFor`.
+    pub max_retry_after: Duration,
     /// How it earns trust again.
     pub trial: Trial,
 }
@@ -207,11 +222,35 @@ impl Upstream {
     }
 }
 
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            fail_on: vec![FailOn::ServerError],
+            ignore_on: Vec::new(),
+            record: Matches::default(),
+            ignore: Matches::default(),
+            consecutive_failures: 5,
+            local_origin_failures: None,
+            abandoned_after: None,
+            shares: None,
+            not_ready_for: 5 * SECOND,
+            max_not_ready_for: 60 * SECOND,
+            max_retry_after: 60 * SECOND,
+            trial: Trial::default(),
+        }
+    }
+}
+
 impl Breaker {
     fn read(value: &Value<'_>) -> Option<Self> {
         let fields = value.object(&[
             "failOn",
+            "ignoreOn",
+            "record",
+            "ignore",
             "consecutiveFailures",
+            "consecutiveLocalOriginFailures",
+            "abandonedAfter",
             "failurePercent",
             "slowPercent",
             "slowerThan",
@@ -219,22 +258,44 @@ impl Breaker {
             "minimumRequests",
             "notReadyFor",
             "maxNotReadyFor",
+            "maxRetryAfter",
             "trial",
         ])?;
+        let default = Breaker::default();
         let shares = Shares::read(&fields);
         let fail_on = FailOn::read_list(&fields);
-        let consecutive_failures = fields.read("consecutiveFailures", 5, |value| value.integer(1..=100_000));
-        let not_ready_for = fields.read("notReadyFor", 5 * SECOND, |value| value.duration(ms(100)..=HOUR));
+        let ignore_on = fields.each("ignoreOn", FailOn::read);
+        let record = fields.read("record", Matches::default(), Matches::read);
+        let ignore = fields.read("ignore", Matches::default(), Matches::read);
+        let consecutive = |value: &Value<'_>| value.integer(1..=100_000);
+        let consecutive_failures =
+            fields.read("consecutiveFailures", default.consecutive_failures, consecutive);
+        let local_origin_failures =
+            fields.read("consecutiveLocalOriginFailures", None, |value| consecutive(value).map(Some));
+        let abandoned_after =
+            fields.read("abandonedAfter", None, |value| value.duration(ms(1)..=HOUR).map(Some));
+        let not_ready_for =
+            fields.read("notReadyFor", default.not_ready_for, |value| value.duration(ms(100)..=HOUR));
         let floor = not_ready_for.unwrap_or(ms(100));
+        let longest = floor.max(default.max_not_ready_for);
         let max_not_ready_for =
-            fields.read("maxNotReadyFor", floor.max(60 * SECOND), |value| value.duration(floor..=24 * HOUR));
-        let trial = fields.read("trial", Trial::default(), Trial::read);
+            fields.read("maxNotReadyFor", longest, |value| value.duration(floor..=24 * HOUR));
+        let longest = max_not_ready_for.unwrap_or(HOUR);
+        let max_retry_after =
+            fields.read("maxRetryAfter", longest, |value| value.duration(ms(0)..=24 * HOUR));
+        let trial = fields.read("trial", default.trial, Trial::read);
         Some(Breaker {
             fail_on: fail_on?,
+            ignore_on: ignore_on?,
+            record: record?,
+            ignore: ignore?,
             consecutive_failures: consecutive_failures?,
+            local_origin_failures: local_origin_failures?,
+            abandoned_after: abandoned_after?,
             shares: shares?,
             not_ready_for: not_ready_for?,
             max_not_ready_for: max_not_ready_for?,
+            max_retry_after: max_retry_after?,
             trial: trial?,
         })
     }
@@ -336,6 +397,27 @@ impl Breaker {
     /// The most time that a response may take, if that is judged.
     pub fn slower_than(&self) -> Option<Duration> {
         Some(self.shares.as_ref()?.slow.as_ref()?.than)
+    }
+
+    /// Which responses are failures, and which are no evidence.
+    pub fn words(&self) -> Words<'_> {
+        Words { fail_on: &self.fail_on, ignore_on: &self.ignore_on }
+    }
+
+    /// Whether requests with no answer are counted apart.
+    pub fn counts_apart(&self) -> bool {
+        self.local_origin_failures.is_some()
+    }
+
+    /// Whether some requests are no evidence.
+    pub fn is_selective(&self) -> bool {
+        !self.record.is_empty() || !self.ignore.is_empty()
+    }
+
+    /// After how long a client that leaves on trial has waited for an answer in vain.
+    pub fn patience(&self) -> Duration {
+        let shortest = self.abandoned_after.into_iter().chain(self.slower_than()).min();
+        shortest.unwrap_or(SECOND)
     }
 }
 

@@ -42,7 +42,7 @@ impl Readiness for Known {
         self.0[upstream.0].standing
     }
 
-    fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
+    fn lend(&mut self, _: UpstreamId, _: bool) -> Option<Permit> {
         panic!("a probe needs no permit")
     }
 
@@ -75,8 +75,7 @@ impl Bench {
             |name: &str| format!(r#""{name}":{{"cluster":"{name}","readinessProbe":{{"httpGet":{{}}}}}}"#);
         let upstreams = ["db", "cache", "api", "queue"].map(check).join(",");
         let text = format!(r#"{{"name":"shop","upstreams":{{{upstreams}}},"probes":{{{probes}}}}}"#);
-        let known =
-            Knowledge { standing: Standing::Ready, heard: Some(Time::from_millis(999_600)), proven: true };
+        let known = Knowledge { heard: Some(Time::from_millis(999_600)), ..Knowledge::none() };
         let lifecycle = Lifecycle { started: true, draining: false };
         Bench { policy: Policy::from_json(text.as_bytes()).unwrap(), known: Known(vec![known; 4], lifecycle) }
     }

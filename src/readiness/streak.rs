@@ -1,54 +1,46 @@
-//! Consecutive failures, as one worker sees them between two looks at the shared state.
+//! Rows of failures, as one worker sees them between two looks at the shared state.
 //!
 //! Workers see their own responses in order, but not each other's. A worker therefore keeps what it takes
 //! to append its piece to a longer sequence: how it starts, how it ends, and the worst in between. Counts
 //! are exact for one worker; several workers' pieces are joined whole, in the order they arrive.
 
 use super::window::Counts;
+use crate::response::{Sample, Verdict};
+use crate::time::Time;
 
 /// A piece of a sequence of responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Streak {
-    /// Failures before the first success.
+    /// Failures, save those that are counted apart.
+    pub failures: Row,
+    /// Requests that got no answer, where they are counted apart.
+    pub unanswered: Row,
+    /// All responses.
+    counts: Counts,
+    /// Until when the failing ones asked to be left alone.
+    retry_at: Option<Time>,
+}
+
+/// The failures in a row of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Before the first success.
     head: u32,
-    /// The most failures in a row.
+    /// The most of them.
     longest: u32,
-    /// Failures after the last success; with no success, all of them.
+    /// After the last success; with no success, all of them.
     tail: u32,
     /// Whether there was a success.
     broken: bool,
-    /// All responses.
-    counts: Counts,
 }
 
-impl Streak {
-    /// Whether nothing was seen.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// How many responses there were.
-    pub fn counts(&self) -> Counts {
-        self.counts
-    }
-
-    /// Appends a response that came, but late: it ends a row of failures.
-    pub fn slow(&mut self) {
-        self.succeeded();
-        self.counts.slow = self.counts.slow.saturating_add(1);
-    }
-
-    /// Appends a success.
-    pub fn succeeded(&mut self) {
-        self.counts.all = self.counts.all.saturating_add(1);
+impl Row {
+    fn end(&mut self) {
         self.broken = true;
         self.tail = 0;
     }
 
-    /// Appends a failure.
-    pub fn failed(&mut self) {
-        self.counts.all = self.counts.all.saturating_add(1);
-        self.counts.failed = self.counts.failed.saturating_add(1);
+    fn extend(&mut self) {
         self.tail = self.tail.saturating_add(1);
         self.longest = self.longest.max(self.tail);
         if !self.broken {
@@ -67,17 +59,56 @@ impl Streak {
     }
 }
 
+impl Streak {
+    /// How many responses there were.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Until when the failing ones asked to be left alone.
+    pub fn retry_at(&self) -> Option<Time> {
+        self.retry_at
+    }
+
+    /// Appends a response. Where `apart`, requests without an answer have a row of their own: any answer ends
+    /// that one, a failing one too, and none of them goes into the other.
+    pub fn add(&mut self, sample: Sample, apart: bool) {
+        if sample.verdict == Verdict::Ignored {
+            return;
+        }
+        self.counts.add(sample.verdict);
+        match sample.verdict {
+            Verdict::Unanswered if apart => self.unanswered.extend(),
+            Verdict::Failure | Verdict::Unanswered => {
+                self.failures.extend();
+                self.unanswered.end();
+            }
+            // One that came late ends a row as well.
+            _ => {
+                self.failures.end();
+                self.unanswered.end();
+            }
+        }
+        if sample.verdict.is_failure() {
+            self.retry_at = self.retry_at.max(sample.retry_at);
+        }
+    }
+}
+
 #[cfg(test)]
 impl Streak {
-    /// Of responses in a row: `S` for a success, `L` for one that came late, `F` for a failure.
+    /// Of responses in a row: `S` for a success, `L` for one that came late, `F` for a failure, `U` for none, which
+    /// is counted apart.
     pub fn of(responses: &str) -> Self {
         let mut streak = Streak::default();
         for response in responses.chars() {
-            match response {
-                'S' => streak.succeeded(),
-                'L' => streak.slow(),
-                _ => streak.failed(),
-            }
+            let verdict = match response {
+                'S' => Verdict::Success,
+                'L' => Verdict::Slow,
+                'U' => Verdict::Unanswered,
+                _ => Verdict::Failure,
+            };
+            streak.add(verdict.into(), true);
         }
         streak
     }
@@ -106,11 +137,34 @@ mod tests {
                 for cut in 0..=whole.len() {
                     let (first, second) = whole.split_at(cut);
                     let (before_worst, before) = count(first);
-                    let joined = Streak::of(second);
+                    let joined = Streak::of(second).failures;
                     let worst = before_worst.max(joined.worst_after(before));
                     assert_eq!((worst, joined.tail_after(before)), count(&whole), "{first}|{second}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_got_no_answer_has_a_row_of_its_own_that_any_answer_ends() {
+        let rows = |responses| {
+            let streak = Streak::of(responses);
+            (streak.failures.worst_after(0), streak.unanswered.worst_after(0))
+        };
+        assert_eq!(rows("UUU"), (0, 3));
+        assert_eq!(rows("UUFUU"), (1, 2));
+        assert_eq!(rows("FUFUF"), (3, 1));
+        assert_eq!(rows("FULF"), (1, 1));
+    }
+
+    #[test]
+    fn the_latest_wish_of_a_failing_response_counts() {
+        let wish = |verdict, at| Sample { verdict, retry_at: Some(Time::from_millis(at)) };
+        let mut streak = Streak::default();
+        streak.add(wish(Verdict::Failure, 9), false);
+        streak.add(wish(Verdict::Failure, 5), false);
+        streak.add(Verdict::Failure.into(), false);
+        streak.add(wish(Verdict::Success, 100), false);
+        assert_eq!(streak.retry_at(), Some(Time::from_millis(9)));
     }
 }

@@ -2,14 +2,16 @@ use core::time::Duration;
 
 use super::*;
 use crate::hash;
-use crate::policy::upstream::{FailOn, Trial};
+use crate::policy::upstream::Trial;
 use Verdict::{Failure, Ignored, Success};
 
 mod checks;
 mod kubelet;
+mod local_origin;
 mod ramps;
 mod shares;
 mod trials;
+mod wishes;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DOWN: Result<(), CheckFailure> = Err(CheckFailure::Status(500));
@@ -35,12 +37,12 @@ fn checked(failures: u32, successes: u32) -> Upstream {
 /// Judged by its responses: trips at `failures` in a row, waits 1 s to 8 s, then a trial of three at a time.
 fn judged(failures: u32) -> Upstream {
     let breaker = Breaker {
-        fail_on: vec![FailOn::ServerError],
         consecutive_failures: failures,
-        shares: None,
         not_ready_for: SECOND,
         max_not_ready_for: 8 * SECOND,
+        max_retry_after: 20 * SECOND,
         trial: Trial { requests: 3, successes: 2, lease_for: 30 * SECOND, ramp_over: Duration::ZERO },
+        ..Breaker::default()
     };
     Upstream { breaker: Some(breaker), ..bare() }
 }
@@ -125,7 +127,7 @@ impl Bench {
     /// One request on trial, from permit to response.
     fn try_out(&mut self, verdict: Verdict) -> Option<Transition> {
         let permit = self.lend().unwrap();
-        self.settle(permit, Outcome::Seen(verdict))
+        self.settle(permit, Outcome::Seen(verdict.into()))
     }
 
     fn phase(&self) -> &'static str {

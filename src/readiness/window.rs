@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::response::Verdict;
 use crate::time::Time;
 
 /// So many responses, and so many failed and slow ones among them.
@@ -18,7 +19,17 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, more: Counts) {
+    /// Counts one more, unless it says nothing.
+    pub fn add(&mut self, verdict: Verdict) {
+        let one = |counts: bool| u32::from(counts);
+        self.join(Counts {
+            all: one(verdict != Verdict::Ignored),
+            failed: one(verdict.is_failure()),
+            slow: one(verdict == Verdict::Slow),
+        });
+    }
+
+    fn join(&mut self, more: Counts) {
         self.all = self.all.saturating_add(more.all);
         self.failed = self.failed.saturating_add(more.failed);
         self.slow = self.slow.saturating_add(more.slow);
@@ -59,7 +70,7 @@ impl Window {
             self.from = self.from + part * passed;
         }
         if let Some(newest) = self.parts.last_mut() {
-            newest.add(seen);
+            newest.join(seen);
         }
     }
 
@@ -67,7 +78,7 @@ impl Window {
     pub fn counts(&self) -> Counts {
         let mut sum = Counts::default();
         for part in &self.parts {
-            sum.add(*part);
+            sum.join(*part);
         }
         sum
     }

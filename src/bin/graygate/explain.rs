@@ -139,14 +139,16 @@ impl Readiness for Assumed<'_> {
         }
     }
 
-    fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
+    fn lend(&mut self, _: UpstreamId, _: bool) -> Option<Permit> {
         None
     }
 
     fn knowledge(&self, id: UpstreamId) -> Knowledge {
         // As though each had been checked just now.
         let standing = self.standing(id);
-        Knowledge { standing, heard: Some(self.now()), proven: standing == Standing::Ready }
+        let ready = standing == Standing::Ready;
+        let not_ready_since = (!ready).then_some(self.now);
+        Knowledge { standing, not_ready_since, until: None, heard: Some(self.now), proven: ready }
     }
 
     fn lifecycle(&self) -> Lifecycle {

@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::version::Version;
 use crate::policy::reader::Value;
 use crate::policy::upstream::{FailOn, Upstream};
+use crate::response::Words;
 
 /// When, and how fast. At least one of the criteria is there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +64,13 @@ impl Rollback {
             window: window?,
             over: over?,
         })
+    }
+}
+
+impl Rollback {
+    /// Which responses are failures.
+    pub fn words(&self) -> Words<'_> {
+        Words { fail_on: &self.fail_on, ignore_on: &[] }
     }
 }
 

@@ -13,11 +13,11 @@ fn of_unknown_fields_suggest_the_nearest_known_one() {
         ),
         (
             r#"{"name":"p","banana":1}"#.into(),
-            "banana: unknown field; allowed: name, mode, rollout, upstreams, probes, releases, gates",
+            "banana: unknown field; allowed: name, mode, rollout, upstreams, probes, releases, gates, maxGatedPercent",
         ),
         (
             r#"{"name":"p","a b":1}"#.into(),
-            r#"["a b"]: unknown field; allowed: name, mode, rollout, upstreams, probes, releases, gates"#,
+            r#"["a b"]: unknown field; allowed: name, mode, rollout, upstreams, probes, releases, gates, maxGatedPercent"#,
         ),
     ]);
 }
@@ -281,7 +281,7 @@ fn of_headers_that_cannot_be_written_name_those() {
         ),
         (
             with_gate(r#""reply":{"headers":{"Grpc-Status":"0"}}"#),
-            "gates[0].reply.headers.Grpc-Status: would tell a gRPC client another outcome than the status does; allowed: status",
+            "gates[0].reply.headers.Grpc-Status: would tell a gRPC client another outcome than the status does; allowed: status, grpcStatus",
         ),
         (
             with_gate(r#""reply":{"headers":{"x-why":"a","X-Why":"b"}}"#),
@@ -418,4 +418,82 @@ fn of_one_version_do_not_hide_those_of_the_list() {
     {
         assert!(found.iter().any(|problem| problem.contains(expected)), "{expected}: {found:#?}");
     }
+}
+
+fn with_gates(gates: &str) -> String {
+    format!(
+        r#"{{"name":"p","upstreams":{{"app":{{"cluster":"app"}},"b":{{"cluster":"b"}}}},"releases":[{{"name":"r",
+        "steer":{{"header":"x-v"}},"versions":[{{"name":"v1","upstream":"b","weight":1,"default":true}}]}}],"gates":[{gates}]}}"#
+    )
+}
+
+#[test]
+fn of_a_gates_fallback_say_what_one_is() {
+    let fallback = |fields: &str| with_gates(&format!(r#"{{"upstream":"app","fallback":{{{fields}}}}}"#));
+    let kinds = "upstream with clusterHeader, or answer";
+    assert_problem(&[
+        (fallback(""), &format!("gates[0].fallback: an object of 0 fields is not allowed; allowed: {kinds}")),
+        (
+            fallback(r#""answer":{},"upstream":"b""#),
+            &format!("gates[0].fallback: an object of 2 fields is not allowed; allowed: {kinds}"),
+        ),
+        (
+            fallback(r#""upstream":"b""#),
+            "gates[0].fallback.clusterHeader: missing; allowed: the header that your routes take as cluster_header",
+        ),
+        (
+            fallback(r#""upstream":"app","clusterHeader":"x-c""#),
+            "gates[0].fallback: the upstream that the gate is on; allowed: another one",
+        ),
+        (
+            fallback(r#""upstream":"c","clusterHeader":"x-c""#),
+            r#"gates[0].fallback.upstream: "c" is no upstream; allowed: app, b"#,
+        ),
+        (
+            fallback(r#""upstream":"b","clusterHeader":"x-v""#),
+            r#"gates[0].fallback.clusterHeader: release r says something else by "x-v"; allowed: a header that carries nothing else"#,
+        ),
+        (
+            fallback(r#""answer":{"status":199}"#),
+            "gates[0].fallback.answer.status: 199 is not allowed; allowed: a whole number from 200 to 599",
+        ),
+        (
+            fallback(r#""answer":{"retryAfterSeconds":1}"#),
+            "gates[0].fallback.answer.retryAfterSeconds: unknown field; allowed: status, headers, body",
+        ),
+        (
+            with_gates(r#"{"upstream":"app","whenAllNotReady":"open"}"#),
+            r#"gates[0].whenAllNotReady: "open" is not allowed; allowed: reply, forward"#,
+        ),
+        (
+            with_gates(r#"{"upstream":"app","reply":{"grpcStatus":0}}"#),
+            "gates[0].reply.grpcStatus: 0 is not allowed; allowed: a whole number from 1 to 16",
+        ),
+        (
+            r#"{"name":"p","maxGatedPercent":0}"#.into(),
+            "maxGatedPercent: 0 is not allowed; allowed: a whole number from 1 to 100",
+        ),
+    ]);
+}
+
+#[test]
+fn of_what_a_breaker_takes_as_evidence_say_what_is_allowed() {
+    assert_problem(&[
+        (
+            with_breaker(r#""ignore":[{}]"#),
+            "upstreams.app.circuitBreaker.ignore[0]: would match every request; allowed: at least one condition",
+        ),
+        (
+            with_breaker(r#""consecutiveLocalOriginFailures":0"#),
+            "upstreams.app.circuitBreaker.consecutiveLocalOriginFailures: 0 is not allowed; allowed: a whole number from 1 to 100000",
+        ),
+        (
+            with_breaker(r#""abandonedAfter":"0s""#),
+            r#"upstreams.app.circuitBreaker.abandonedAfter: "0s" is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 1ms to 3600s"#,
+        ),
+        (
+            with_breaker(r#""maxRetryAfter":"25h""#),
+            r#"upstreams.app.circuitBreaker.maxRetryAfter: "25h" is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0s to 86400s"#,
+        ),
+    ]);
 }

@@ -104,7 +104,7 @@ fn with_every_key_twice() {
     let document: serde_json::Value = serde_json::from_str(FULL).unwrap();
     let found = problems(&doubled(&document));
     let repeated = found.iter().filter(|problem| problem.ends_with(": given twice; allowed: once")).count();
-    assert_eq!(repeated + LATER.len(), found.len(), "{found:#?}");
+    assert_eq!(repeated, found.len(), "{found:#?}");
     // Each key that is read at all, and so each but the fields below a repetition.
     assert!(repeated > 80, "{repeated}");
 }
@@ -128,18 +128,39 @@ fn doubled(value: &serde_json::Value) -> String {
 
 #[test]
 fn with_empty_strings_everywhere() {
+    let mut compiled = Vec::new();
     for (at, _) in FULL.match_indices('"').step_by(2) {
         let length = FULL[at + 1..].find('"').unwrap();
         // Emptied keys too: they are unknown, and what they were for is missing.
         let emptied = format!("{}{}", &FULL[..at + 1], &FULL[at + 1 + length..]);
-        assert_refused(emptied);
+        match Policy::from_json(emptied.as_bytes()) {
+            Ok(_) => compiled.push(&FULL[at + 1..at + 1 + length]),
+            Err(_) => assert_refused(emptied),
+        }
     }
+    // The values of headers and of conditions, and a gRPC service, may be empty; and what stands between the quotes
+    // within a body.
+    let may_be = [
+        "graygate",
+        "shop.Db",
+        "",
+        "shop.Reviews",
+        "reviews",
+        "true",
+        "always",
+        "v2",
+        "warming-up",
+        "}",
+        ":[]}",
+    ];
+    compiled.retain(|value| !may_be.contains(value));
+    assert_eq!(compiled, [""; 0]);
 }
 
 #[test]
 fn with_nul_bytes() {
-    assert_refused(supported().replace("reviews", "re\\u0000views"));
-    assert_refused(supported().replace("app", "a\0pp"));
+    assert_refused(FULL.replace("reviews", "re\\u0000views"));
+    assert_refused(FULL.replace("app", "a\0pp"));
     assert_refused(with_get(r#""path":"/\u0000""#));
     assert_refused(with_get(r#""host":"\u0000""#));
     assert_refused(with_get(r#""httpHeaders":[{"name":"\u0000","value":"\u0000"}]"#));

@@ -44,7 +44,7 @@ fn assert_refused(rows: &[(String, &str)]) {
 
 #[test]
 fn the_full_document_gives_what_it_says() {
-    let policy = compile(&supported());
+    let policy = compile(FULL);
     let probe = |name: &str, kind, path: &str, basis| Probe {
         name: name.into(),
         kind,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::policy::upstream::{Shares, Slow};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -49,8 +50,8 @@ fn learn_nothing_from_a_lease_of_a_request_that_was_not_all_there() {
 #[test]
 fn count_responses_to_requests_that_nothing_held_back() {
     let mut bench = Bench::on_trial(judged(3));
-    let witness = |bench: &mut Bench, generation, verdict| {
-        bench.state.witnessed(&bench.upstream, bench.now, generation, verdict, 0)
+    let witness = |bench: &mut Bench, generation, verdict: Verdict| {
+        bench.state.witnessed(&bench.upstream, bench.now, generation, verdict.into(), 0)
     };
     let generation = bench.state.generation;
     assert_eq!(witness(&mut bench, generation - 1, Failure), None);
@@ -83,7 +84,7 @@ fn let_so_many_requests_through_at_the_same_time() {
 #[test]
 fn learn_nothing_from_a_permit_that_says_nothing() {
     let mut bench = Bench::on_trial(judged(3));
-    for outcome in [Outcome::Unused, Outcome::Seen(Ignored)] {
+    for outcome in [Outcome::Unused, Outcome::Seen(Ignored.into())] {
         for _ in 0..10 {
             let permit = bench.lend().unwrap();
             assert_eq!(bench.settle(permit, outcome), None);
@@ -94,12 +95,68 @@ fn learn_nothing_from_a_permit_that_says_nothing() {
     assert_eq!(bench.try_out(Success), moved("trial", "ready", Reason::TrialPassed));
 }
 
+/// Who leaves sooner says nothing of the upstream, and could keep it out for good.
+#[test]
+fn fail_with_a_client_that_leaves_after_it_has_waited() {
+    let ms = Duration::from_millis;
+    let slow = |than| Shares {
+        failure_percent: None,
+        slow: Some(Slow { percent: 50, than }),
+        window: SECOND,
+        minimum_requests: 9,
+    };
+    let patience = |abandoned_after, shares: Option<Shares>| {
+        let mut upstream = judged(3);
+        let breaker = upstream.breaker.as_mut().unwrap();
+        (breaker.abandoned_after, breaker.shares) = (abandoned_after, shares);
+        upstream
+    };
+    for (upstream, least) in [
+        (patience(None, None), ms(1_000)),
+        (patience(Some(ms(400)), None), ms(400)),
+        (patience(Some(ms(4_000)), None), ms(4_000)),
+        (patience(None, Some(slow(ms(300)))), ms(300)),
+        (patience(Some(ms(4_000)), Some(slow(ms(300)))), ms(300)),
+    ] {
+        let mut bench = Bench::on_trial(upstream);
+        let permit = bench.lend().unwrap();
+        bench.after(least - ms(1));
+        assert_eq!(bench.settle(permit, Outcome::Left), None);
+        let permit = bench.lend().unwrap();
+        bench.after(least);
+        let transition = bench.settle(permit, Outcome::Left);
+        assert_eq!(transition, moved("trial", "not-ready", Reason::TrialUnanswered));
+    }
+}
+
+#[test]
+fn learn_nothing_from_a_client_that_leaves_before_all_of_its_request_is_there() {
+    let mut bench = Bench::on_trial(judged(3));
+    let permit = bench.state.lend(&bench.upstream, bench.now, 100, false).unwrap();
+    bench.after(20 * SECOND);
+    assert_eq!(bench.settle(permit, Outcome::Left), None);
+    assert_eq!(bench.phase(), "trial");
+}
+
+#[test]
+fn wait_for_the_answer_from_when_all_of_the_request_is_there() {
+    let mut bench = Bench::on_trial(judged(3));
+    let [left, lost] = [100, 101].map(|id| bench.state.lend(&bench.upstream, bench.now, id, false).unwrap());
+    bench.after(10 * SECOND);
+    bench.state.sent(left, bench.now);
+    bench.after(Duration::from_millis(999));
+    assert_eq!(bench.settle(left, Outcome::Left), None);
+    bench.state.sent(lost, bench.now);
+    let transition = bench.after(20 * SECOND).tick();
+    assert_eq!(transition, moved("trial", "not-ready", Reason::TrialUnanswered));
+}
+
 #[test]
 fn take_each_permit_back_once() {
     let mut bench = Bench::on_trial(judged(3));
     let permit = bench.lend().unwrap();
-    assert_eq!(bench.settle(permit, Outcome::Seen(Success)), None);
-    assert_eq!(bench.settle(permit, Outcome::Seen(Success)), None);
+    assert_eq!(bench.settle(permit, Outcome::Seen(Success.into())), None);
+    assert_eq!(bench.settle(permit, Outcome::Seen(Success.into())), None);
     assert_eq!(bench.phase(), "trial");
 }
 
@@ -113,10 +170,13 @@ fn drop_permits_of_an_earlier_trial() {
     // The same id again, as a worker that started anew may give it.
     bench.ids = 0;
     let new = bench.lend().unwrap();
-    for outcome in [Outcome::Seen(Success), Outcome::Seen(Failure), Outcome::Unused] {
+    for outcome in [Outcome::Seen(Success.into()), Outcome::Seen(Failure.into()), Outcome::Unused] {
         assert_eq!(bench.settle(old, outcome), None);
     }
-    assert_eq!(bench.settle(new, Outcome::Seen(Failure)), moved("trial", "not-ready", Reason::TrialFailed));
+    assert_eq!(
+        bench.settle(new, Outcome::Seen(Failure.into())),
+        moved("trial", "not-ready", Reason::TrialFailed)
+    );
 }
 
 #[test]

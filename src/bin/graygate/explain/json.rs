@@ -26,6 +26,8 @@ pub fn value(policy: &Policy, decision: &Decision<'_>) -> Value {
     };
     if let Value::Object(fields) = &mut answer {
         fields.insert("assignments".to_owned(), Value::Array(assignments));
+        let gates: Vec<String> = decision.passed.iter().map(|passed| passed.words(policy)).collect();
+        fields.insert("gates".to_owned(), json!(gates));
     }
     answer
 }

@@ -32,6 +32,9 @@ pub fn write(
             write_assignment(policy, release, split, assignment, out)?;
         }
     }
+    for passed in &decision.passed {
+        writeln!(out, "gate      {}", passed.words(policy))?;
+    }
     let (words, edits, reply) = match &decision.action {
         Action::Forward(passage) => ("forward".to_owned(), passage.request.as_slice(), None),
         Action::PassThrough { .. } => {

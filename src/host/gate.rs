@@ -1,0 +1,55 @@
+//! Which gates fail open, as the log has it: one line when one begins to, one when it ends.
+
+use std::time::Duration;
+
+use super::{leader, store};
+use crate::gate::fail_open::FailOpen;
+use crate::lease::Holder;
+use crate::policy::Policy;
+use crate::policy::upstream::UpstreamId;
+use crate::time::Time;
+
+/// What has been said so far. It is shared, so that it is said once.
+pub struct Gates {
+    key: String,
+}
+
+impl Gates {
+    /// As the other VMs know it already.
+    pub fn new(policy: &Policy) -> Self {
+        let gates = Gates { key: format!("graygate/{}/failing-open/{}", policy.name, store::LAYOUT) };
+        if policy.may_fail_open() {
+            store::seed(&gates.key, &Vec::<(String, String)>::new());
+            leader::seed(&gates.key);
+        }
+        gates
+    }
+
+    /// Claims to say it for `span`. Whether this VM does.
+    pub fn claim_lead(&self, holder: Holder, now: Time, span: Duration) -> bool {
+        leader::claim(&self.key, holder, now, span)
+    }
+
+    /// Says what has changed: these upstreams have a gate that fails open now.
+    pub fn show(&self, policy: &Policy, open: &[(UpstreamId, FailOpen)]) {
+        let name = |id| policy.upstream(id).map(|upstream| upstream.name.clone());
+        let named = open.iter().filter_map(|(id, why)| Some((name(*id)?, why.code().to_owned())));
+        let after: Vec<(String, String)> = named.collect();
+        let before = store::update(&self.key, |known: Option<Vec<(String, String)>>| {
+            let before = known.unwrap_or_default();
+            let news = before != after;
+            (before, news.then_some(after.clone()))
+        });
+        // Should it not get through, the next tick says the same.
+        let Some(before) = before.filter(|before| *before != after) else {
+            return;
+        };
+        let whose = |upstream: &str| format!("policy {}: upstream {upstream}", policy.name);
+        for (upstream, why) in after.iter().filter(|entry| !before.contains(entry)) {
+            log::warn!("{}: not ready, and its gate fails open ({why})", whose(upstream));
+        }
+        for (upstream, _) in before.iter().filter(|(gone, _)| after.iter().all(|(open, _)| open != gone)) {
+            log::info!("{}: its gate no longer fails open", whose(upstream));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What failing responses ask for: to be left alone for a while.
+
+use super::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// A failing response that asks for so many seconds.
+fn asking(bench: &Bench, seconds: u32) -> Sample {
+    Sample { verdict: Failure, retry_at: Some(bench.now + seconds * SECOND) }
+}
+
+fn respond(bench: &mut Bench, sample: Sample) -> Option<Transition> {
+    let mut streak = Streak::default();
+    streak.add(sample, false);
+    bench.state.observed(&bench.upstream, bench.now, bench.state.generation, streak, bench.random)
+}
+
+/// Tripped by a response that asks for so many seconds; the wait is 1 s else, and the cap is 20 s.
+fn tripped_asking(upstream: Upstream, seconds: u32) -> Bench {
+    let mut bench = Bench::new(upstream);
+    let sample = asking(&bench, seconds);
+    assert!(respond(&mut bench, sample).is_some());
+    bench
+}
+
+#[test]
+fn lengthen_the_wait_up_to_a_cap_and_never_shorten_it() {
+    for (asked, waits) in [(0, 1), (1, 1), (7, 7), (20, 20), (21, 20), (4_000_000, 20)] {
+        assert_eq!(tripped_asking(judged(1), asked).wait(), waits * SECOND, "{asked}");
+    }
+}
+
+#[test]
+fn may_be_ignored() {
+    let mut upstream = judged(1);
+    upstream.breaker.as_mut().unwrap().max_retry_after = Duration::ZERO;
+    assert_eq!(tripped_asking(upstream, 9).wait(), SECOND);
+}
+
+#[test]
+fn count_from_when_they_were_asked_and_from_any_response_of_the_row() {
+    let mut bench = Bench::new(judged(3));
+    let sample = asking(&bench, 9);
+    assert_eq!(respond(&mut bench, sample), None);
+    bench.after(2 * SECOND);
+    assert_eq!(bench.respond("F"), None);
+    assert!(bench.respond("F").is_some());
+    assert_eq!(bench.wait(), 7 * SECOND);
+}
+
+#[test]
+fn get_jitter_like_any_wait() {
+    let mut bench = Bench::new(judged(1));
+    bench.random = 1_000;
+    let sample = asking(&bench, 10);
+    respond(&mut bench, sample);
+    assert_eq!(bench.wait(), 11 * SECOND);
+}
+
+#[test]
+fn hold_for_a_trial_too() {
+    let mut bench = Bench::on_trial(judged(3));
+    let permit = bench.lend().unwrap();
+    let sample = asking(&bench, 9);
+    assert_eq!(bench.settle(permit, Outcome::Seen(sample)), moved("trial", "not-ready", Reason::TrialFailed));
+    assert_eq!(bench.wait(), 9 * SECOND);
+}
+
+#[test]
+fn are_forgotten_with_the_phase() {
+    let mut bench = Bench::on_trial(judged(1));
+    let sample = asking(&bench, 15);
+    let permit = bench.lend().unwrap();
+    bench.settle(permit, Outcome::Seen(sample));
+    bench.after(15 * SECOND).tick();
+    bench.try_out(Success);
+    bench.try_out(Success);
+    bench.after(8 * SECOND).trip();
+    assert_eq!(bench.wait(), SECOND);
+}
+
+/// The upstream has said so itself.
+#[test]
+fn are_cut_short_by_no_check_that_passes() {
+    let mut upstream = checked_and_judged();
+    upstream.breaker.as_mut().unwrap().consecutive_failures = 1;
+    let mut bench = tripped_asking(upstream.clone(), 9);
+    for _ in 0..5 {
+        assert_eq!(bench.check(Ok(())), None);
+    }
+    assert_eq!(bench.after(9 * SECOND).tick(), moved("not-ready", "trial", Reason::WaitOver));
+    // A wait that nobody asked for is.
+    let mut bench = tripped_asking(upstream, 0);
+    bench.check(Ok(()));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+}
