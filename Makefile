@@ -31,7 +31,7 @@ test: ## all checks and tests
 lint: ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --all-targets --locked --no-default-features --features tool -- -D warnings
-	cargo clippy --lib --locked --features host -- -D warnings
+	cargo clippy --lib --locked --features faults -- -D warnings
 
 unit: ## unit and property tests, native
 	cargo test --locked --no-default-features --features tool
@@ -45,6 +45,7 @@ configs: tool venv ## the configurations in envoy/, read by Envoy and the tool
 integration: wasm tool venv ## behaviour in a real Envoy
 	@.ci/grpc-health-probe
 	@.ci/clock
+	@.ci/wasm faults
 	.venv/bin/python -m pytest tests -n 2
 
 venv:

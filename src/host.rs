@@ -13,6 +13,8 @@ mod abi;
 mod attribute;
 mod check;
 mod evidence;
+#[cfg(feature = "faults")]
+mod fault;
 mod fetch;
 mod gate;
 mod health;

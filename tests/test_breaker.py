@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 import grpc
 import pytest
 import yaml
+from harness.breaker import gated, in_turn, judged, stays_ready, until_gated
 from harness.client import Stream, get, get2
 from harness.config import cluster, route
 from harness.load import Load, Request, drive
@@ -19,42 +20,7 @@ from harness.wait import until, until_all
 from upstream import Behaviour
 
 GRPC = {"content-type": "application/grpc", "te": "trailers"}
-NEVER = 100_000
 HALF = Behaviour(whole=b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
-
-
-def judged(policy, **settings):
-    """v1 has all requests, a gate on all of them, and is judged by its responses alone."""
-    policy["releases"] = []
-    upstream = policy["upstreams"]["reviews-v1"]
-    del upstream["readinessProbe"]
-    upstream["circuitBreaker"] = {"consecutiveFailures": NEVER, "notReadyFor": "1h", **settings}
-    return policy
-
-
-def in_turn(envoy, *paths):
-    """The statuses of these requests, one after the other."""
-    return [answer.status for answer in drive(envoy.port(), [Request(path) for path in paths], connections=1)]
-
-
-def stays_ready(envoy):
-    """Not within a second, which is four ticks."""
-    time.sleep(1)
-    assert envoy.transitions(upstream="reviews-v1") == 0
-    assert not gated(envoy)
-
-
-def gated(envoy):
-    return get(envoy.port()).headers["retry-after"] is not None
-
-
-def until_gated(envoy, reason):
-    """By all workers, for this reason, which the access log has as well."""
-    said = f"upstream reviews-v1 is not ready: {reason}"
-    until_all(lambda: said in get(envoy.port()).text, what=said)
-    gate = f"graygate_gate{{reviews|reviews-v1|{reason}}}"
-    until(lambda: gate in [line["details"] for line in envoy.access_log()], what=gate)
-    assert envoy.counter("graygate_gated_requests_total", upstream="reviews-v1", reason=reason)
 
 
 # -- shares -----------------------------------------------------------------------

@@ -52,14 +52,14 @@ def test_the_readmes_release_has_no_problems(tmp_path):
 def test_check_prints_all_problems_and_ends_with_1(policy, file):
     policy["releases"][0]["versions"][0]["wieght"] = 1
     policy["gates"][0]["upstream"] = "reviews-v3"
-    policy["gates"][0]["whenAllNotReady"] = "reply"
+    policy["gates"][0]["whenAllNotReady"] = "forwards"
     file.write_text(yaml.safe_dump(policy, sort_keys=False))
     done = run("check", file)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
         f'{file}: releases[0].versions[0].wieght: unknown field; did you mean "weight"?',
         f'{file}: gates[0].upstream: "reviews-v3" is no upstream; allowed: reviews-v1, reviews-v2',
-        f"{file}: gates[0].whenAllNotReady: not supported yet",
+        f'{file}: gates[0].whenAllNotReady: "forwards" is not allowed; allowed: reply, forward; did you mean "forward"?',
         f"{file}: 3 problems",
     ]
 

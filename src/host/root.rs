@@ -163,6 +163,8 @@ impl RootContext for Root {
             let leads = worker.claim_lead(id, now, LEASE);
             worker.refresh(id, now, leads);
             if leads {
+                #[cfg(feature = "faults")]
+                super::fault::on_lead();
                 self.check(&worker, id, upstream, now);
             }
         }

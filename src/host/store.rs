@@ -32,7 +32,7 @@ pub fn seed<T: Serialize + DeserializeOwned>(key: &str, value: &T) {
 ///
 /// `update` may run several times. Its result is given back only once the value is written, so what follows
 /// from it (a log line, a count, a callout) is done by exactly one VM.
-pub fn update<T, N, R>(key: &str, update: impl Fn(Option<T>) -> (R, Option<N>)) -> Option<R>
+pub fn update<T, N, R>(key: &str, mut update: impl FnMut(Option<T>) -> (R, Option<N>)) -> Option<R>
 where
     T: DeserializeOwned,
     N: Serialize,

@@ -113,6 +113,8 @@ impl Context for Stream {}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        #[cfg(feature = "faults")]
+        super::fault::on_request();
         let worker = Rc::clone(&self.worker);
         let Some(mut decision) = worker.decide(&ProxyRequest, end_of_stream) else {
             return Action::Continue;

@@ -380,7 +380,7 @@ impl Worker {
     /// Applies one update to the shared state, takes the result as the snapshot, and makes a transition
     /// known. Whether it was written: it may lose to too many others.
     fn update(&self, id: UpstreamId, apply: impl Fn(&Upstream, &mut State) -> Option<Transition>) -> bool {
-        self.exchange(id, |upstream, state| ((), apply(upstream, state))).is_some()
+        self.apply(id, &mut |upstream, state| apply(upstream, state)).is_some()
     }
 
     /// The same for an update that also gives something back.
@@ -389,14 +389,29 @@ impl Worker {
         id: UpstreamId,
         apply: impl Fn(&Upstream, &mut State) -> (T, Option<Transition>),
     ) -> Option<T> {
+        let mut last = None;
+        self.apply(id, &mut |upstream, state| {
+            let (result, transition) = apply(upstream, state);
+            last = Some(result);
+            transition
+        })?;
+        last
+    }
+
+    /// What all updates have in common, once in the module. `change` may run several times; its last run counts.
+    fn apply(
+        &self,
+        id: UpstreamId,
+        change: &mut dyn FnMut(&Upstream, &mut State) -> Option<Transition>,
+    ) -> Option<()> {
         let upstream = self.policy.upstream(id)?;
         let (key, fallback) = self.slot(id, |slot| (slot.key.clone(), slot.snapshot.clone()))?;
-        let (result, transition, state) = store::update(&key, |known: Option<State>| {
+        let (transition, state) = store::update(&key, |known: Option<State>| {
             let before = known.clone();
             let mut state = known.unwrap_or_else(|| fallback.clone());
-            let (result, transition) = apply(upstream, &mut state);
+            let transition = change(upstream, &mut state);
             let changed = before.as_ref() != Some(&state);
-            ((result, transition, state.clone()), changed.then_some(state))
+            ((transition, state.clone()), changed.then_some(state))
         })?;
         self.slot(id, |slot| {
             // What was seen of an earlier phase says nothing of this one.
@@ -412,7 +427,7 @@ impl Worker {
             log::info!("policy {}: upstream {}: {from} -> {to} ({reason})", self.policy.name, upstream.name);
             self.counters.changed(&self.policy, id, transition);
         }
-        Some(result)
+        Some(())
     }
 
     fn slot<T>(&self, id: UpstreamId, look: impl FnOnce(&mut Slot) -> T) -> Option<T> {

@@ -195,6 +195,7 @@ class Config:
     plain: bool = False  # a second listener, `plain`, with the same routes and no filter
     hop: bool = False  # what gRPC health checks of the proxy take, with its route before all others
     vm_id: str = "graygate"
+    module: str = MODULE
     node_id: str = "test-node"
     filters_before: Sequence[Tree] = ()
     filters_after: Sequence[Tree] = ()
@@ -227,7 +228,7 @@ class Config:
         if self.delivery == "ecds":
             own["config_discovery"] = {"config_source": self.source(), "type_urls": [f"{HTTP_FILTERS}.wasm.v3.Wasm"]}
         else:
-            own["typed_config"] = plugin(self.policy, self.vm_id)
+            own["typed_config"] = plugin(self.policy, self.vm_id, self.module)
         filters = [*self.filters_before, own, *self.filters_after]
         return listener("graygate", filters, self.route_table(), self.hcm)
 
@@ -244,7 +245,7 @@ class Config:
             resource = {
                 "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
                 "name": "graygate",
-                "typed_config": plugin(self.policy, self.vm_id),
+                "typed_config": plugin(self.policy, self.vm_id, self.module),
             }
         return {"version_info": version, "resources": [resource]}
 

@@ -56,7 +56,7 @@ class Envoy:
         drain_seconds: int = 1,
         log_level: str = "info",
         files: Mapping[str, Any] = {},
-        links: Sequence[str] = ("dist",),
+        links: Sequence[str] = ("dist", "target"),
         own_clock: bool = False,
     ) -> None:
         self.config = config

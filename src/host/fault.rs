@@ -1,0 +1,34 @@
+//! Ends VMs on request, for tests of what others do then. In no module but one that is built for tests.
+//!
+//! A request with `x-graygate-fault: here` ends the VM of its worker; one with `x-graygate-fault: leader` ends the VM
+//! that leads, whichever it is, on its next tick.
+#![allow(clippy::panic)]
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::MapType;
+
+use super::store;
+
+/// Whether the leader is to end.
+const KEY: &str = "graygate/fault";
+
+/// Takes the order that a request may bring.
+pub fn on_request() {
+    match hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, "x-graygate-fault") {
+        Ok(Some(order)) if order == b"here" => panic!("ended on request"),
+        Ok(Some(order)) if order == b"leader" => {
+            store::update(KEY, |_: Option<bool>| ((), Some(true)));
+        }
+        _ => {}
+    }
+}
+
+/// Carries out the order, in a VM that leads.
+pub fn on_lead() {
+    let ordered = store::update(KEY, |ordered: Option<bool>| {
+        (ordered == Some(true), ordered.filter(|ordered| *ordered).map(|_| false))
+    });
+    if ordered == Some(true) {
+        panic!("ended on request, as the leader");
+    }
+}

@@ -1,0 +1,207 @@
+"""What counts as evidence: requests that are recorded or not, responses that say nothing, no answer, clients that leave."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, suppress
+
+import pytest
+from harness.breaker import in_turn, judged, stays_ready, until_gated
+from harness.client import Stream, get
+from harness.load import Load, Request, drive
+from harness.wait import until
+
+EVENTS = [{"uri": {"prefix": "/events"}}]
+API = [{"uri": {"prefix": "/api"}}]
+
+
+def leave(envoy, path="/", *, times, after, streams=False):
+    """So many clients at once that leave after so many seconds, with all of their request sent."""
+    logged = len(envoy.access_log())
+    with ExitStack() as stack:
+        asked = [stack.enter_context(Stream(envoy.port(), path, end=True)) for _ in range(times)]
+        time.sleep(after)
+        for stream in asked if streams else []:
+            stream.reset()
+    until(lambda: len(envoy.access_log()) >= logged + times, what="all of them ended")
+
+
+# -- requests ---------------------------------------------------------------------
+
+
+def test_requests_that_are_ignored_are_no_evidence(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=3, ignore=EVENTS), concurrency=1)
+    v1.answer(500)
+    assert in_turn(envoy, *["/events/1"] * 20) == [500] * 20
+    # Neither against it nor in its favour: they end no row.
+    v1.answer(200, path="/events/1")
+    assert in_turn(envoy, "/", "/events/1", "/", "/events/1") == [500, 200, 500, 200]
+    assert envoy.transitions() == 0
+    assert in_turn(envoy, "/", "/") == [500, 503]
+    assert envoy.transitions(reason="consecutive-failures") == 1
+
+
+def test_requests_that_are_not_recorded_are_no_evidence(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=3, record=API, ignore=[{"method": {"exact": "PUT"}}]))
+    v1.answer(500)
+    drive(envoy.port(), [Request("/"), Request("/api", method="PUT")] * 20)
+    # More than the tick in which workers tell of what they saw.
+    time.sleep(1)
+    assert envoy.transitions() == 0
+    drive(envoy.port(), [Request("/api")] * 10)
+    until_gated(envoy, "consecutive-failures")
+
+
+def test_a_response_that_breaks_off_to_a_request_that_is_ignored_says_nothing(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=2, ignore=EVENTS), concurrency=1)
+    v1.reset_mid_body()
+    assert in_turn(envoy, *["/events"] * 8) == [0] * 8
+    assert envoy.transitions() == 0
+    in_turn(envoy, *["/"] * 2)
+    until_gated(envoy, "consecutive-failures")
+
+
+def test_on_trial_a_request_that_is_ignored_may_pass_and_not_fail(start, policy, v1):
+    waits = {"notReadyFor": "500ms", "trial": {"requests": 1, "successes": 2}}
+    envoy = start(judged(policy, consecutiveFailures=2, ignore=EVENTS, **waits))
+    v1.answer(500)
+    drive(envoy.port(), [Request("/")] * 6, connections=1)
+    until(lambda: envoy.transitions(to="trial"), what="a trial")
+    drive(envoy.port(), [Request("/events")] * 20, connections=1)
+    assert envoy.transitions(from_="trial") == 0
+    v1.answer(200)
+    with Load(envoy.port(), [Request("/events")], rate=50):
+        until(lambda: envoy.transitions(from_="trial", to="ready", reason="trial-passed"), what="ready")
+
+
+# -- responses --------------------------------------------------------------------
+
+
+def test_a_status_that_is_ignored_is_neither_a_failure_nor_a_success(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=3, ignoreOn=["501"]), concurrency=1)
+    v1.answer(501, path="/501")
+    v1.answer(500, path="/500")
+    assert in_turn(envoy, *["/501"] * 20, "/500", "/501", "/500", "/501") == [501] * 20 + [500, 501, 500, 501]
+    assert envoy.transitions() == 0
+    assert in_turn(envoy, "/500", "/500") == [500, 503]
+
+
+def test_no_connection_may_be_ignored(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=2, ignoreOn=["connect-failure"]), concurrency=1)
+    v1.refuse()
+    assert in_turn(envoy, *["/"] * 10) == [503] * 10
+    assert envoy.transitions() == 0
+    v1.accept()
+    v1.reset()
+    in_turn(envoy, *["/"] * 2)
+    until_gated(envoy, "consecutive-failures")
+
+
+# -- no answer --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["refuse", "reset", "reset_mid_body", "hang"])
+def test_no_answer_has_a_threshold_of_its_own(start, policy, v1, fault):
+    apart = {"consecutiveFailures": 5, "consecutiveLocalOriginFailures": 2}
+    envoy = start(judged(policy, **apart), concurrency=1, timeout="0.2s")
+    v1.answer(500, path="/500")
+    assert in_turn(envoy, *["/500"] * 4, "/") == [500] * 4 + [200]
+    getattr(v1, fault)()
+    in_turn(envoy, "/", "/")
+    assert envoy.transitions(reason="local-origin-failures") == 1
+    assert "reviews-v1: ready -> not-ready (local-origin-failures: 2)" in envoy.logs()
+    until_gated(envoy, "local-origin-failures")
+
+
+def test_answers_that_fail_end_a_row_of_no_answers(start, policy, v1):
+    apart = {"consecutiveFailures": 5, "consecutiveLocalOriginFailures": 2}
+    envoy = start(judged(policy, **apart), concurrency=1)
+    v1.answer(500, path="/500")
+    v1.reset(path="/reset")
+    in_turn(envoy, *["/reset", "/500"] * 4)
+    assert envoy.transitions() == 0
+    in_turn(envoy, "/reset", "/500")
+    assert envoy.transitions(reason="consecutive-failures") == 1
+
+
+# -- clients that leave -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("streams", [True, False], ids=["reset", "disconnect"])
+def test_clients_that_leave_after_a_stated_time_have_had_no_answer(start, policy, v1, streams):
+    envoy = start(judged(policy, consecutiveFailures=5, abandonedAfter="300ms"), timeout="60s")
+    v1.hang()
+    leave(envoy, times=5, after=0.6, streams=streams)
+    until(lambda: envoy.transitions(reason="consecutive-failures"), what="a trip")
+    v1.answer()
+    until_gated(envoy, "consecutive-failures")
+
+
+def test_clients_that_leave_sooner_say_nothing(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=1, abandonedAfter="30s"), timeout="60s")
+    v1.hang()
+    leave(envoy, times=8, after=0.3)
+    v1.answer()
+    stays_ready(envoy)
+
+
+def test_clients_that_leave_say_nothing_unless_the_policy_says_after_when(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=1), timeout="60s")
+    v1.hang()
+    leave(envoy, times=8, after=1.5)
+    v1.answer()
+    stays_ready(envoy)
+
+
+def test_clients_that_leave_what_is_slow_have_seen_a_slow_answer(start, policy, v1):
+    slow = {"slowPercent": 50, "slowerThan": "300ms", "minimumRequests": 6, "window": "1h"}
+    envoy = start(judged(policy, **slow), timeout="60s")
+    v1.hang()
+    leave(envoy, times=6, after=0.6)
+    until(lambda: envoy.transitions(reason="slow-share"), what="a trip")
+    v1.answer()
+    until_gated(envoy, "slow-share")
+
+
+def test_clients_that_leave_before_they_have_sent_all_say_nothing(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=1, abandonedAfter="200ms"), timeout="60s")
+    v1.hang()
+    with ExitStack() as stack:
+        streams = [stack.enter_context(Stream(envoy.port(), "/")) for _ in range(4)]
+        for stream in streams:
+            stream.send(b"x" * 10)
+        time.sleep(0.6)
+    v1.answer()
+    stays_ready(envoy)
+
+
+def test_on_trial_a_client_that_leaves_after_a_second_has_had_no_answer(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=2, notReadyFor="500ms"), timeout="60s")
+    v1.answer(500)
+    drive(envoy.port(), [Request("/")] * 6, connections=1)
+    v1.hang()
+    until(lambda: envoy.transitions(to="trial"), what="a trial")
+
+    def leaves():
+        with suppress(TimeoutError):
+            get(envoy.port(), timeout=1.5)
+        return envoy.transitions(from_="trial", to="not-ready", reason="trial-unanswered")
+
+    until(leaves, timeout=20, what="a trial that failed")
+
+
+def test_on_trial_a_request_with_a_body_counts_once_all_of_it_is_there(start, policy, v1):
+    trial = {"requests": 1, "successes": 1, "leaseFor": "1s"}
+    envoy = start(judged(policy, consecutiveFailures=2, notReadyFor="500ms", trial=trial), timeout="60s")
+    v1.answer(500)
+    drive(envoy.port(), [Request("/")] * 6, connections=1)
+    v1.hang()
+    until(lambda: envoy.transitions(to="trial"), what="a trial")
+    with Stream(envoy.port(), "/") as stream:
+        until(lambda: get(envoy.port()).status == 503, what="the only permit taken")
+        time.sleep(1.5)
+        assert envoy.transitions(from_="trial") == 0
+        stream.reset()
+    with Stream(envoy.port(), "/") as stream:
+        stream.send(b"all", end=True)
+        until(lambda: envoy.transitions(from_="trial", reason="trial-unanswered"), what="a trial that failed")
