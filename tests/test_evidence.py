@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from harness.breaker import in_turn, judged, stays_ready, until_gated
@@ -24,6 +24,25 @@ def leave(envoy, path="/", *, times, after, streams=False):
         for stream in asked if streams else []:
             stream.reset()
     until(lambda: len(envoy.access_log()) >= logged + times, what="all of them ended")
+
+
+@contextmanager
+def let_through(envoy):
+    """A request whose body is still to come, and that the gate has let through to an upstream that hangs."""
+
+    def ask():
+        stream = Stream(envoy.port(), "/").__enter__()
+        time.sleep(0.1)
+        if not stream.answered():
+            return stream
+        stream.__exit__()
+        return None
+
+    stream = until(ask, what="let through")
+    try:
+        yield stream
+    finally:
+        stream.__exit__()
 
 
 # -- requests ---------------------------------------------------------------------
@@ -197,11 +216,10 @@ def test_on_trial_a_request_with_a_body_counts_once_all_of_it_is_there(start, po
     drive(envoy.port(), [Request("/")] * 6, connections=1)
     v1.hang()
     until(lambda: envoy.transitions(to="trial"), what="a trial")
-    with Stream(envoy.port(), "/") as stream:
-        until(lambda: get(envoy.port()).status == 503, what="the only permit taken")
+    with let_through(envoy) as stream:
         time.sleep(1.5)
         assert envoy.transitions(from_="trial") == 0
         stream.reset()
-    with Stream(envoy.port(), "/") as stream:
+    with let_through(envoy) as stream:
         stream.send(b"all", end=True)
         until(lambda: envoy.transitions(from_="trial", reason="trial-unanswered"), what="a trial that failed")
