@@ -11,18 +11,16 @@ use graygate::engine::{self, Assignment};
 use graygate::lifecycle::Lifecycle;
 use graygate::policy::Policy;
 use graygate::policy::release::Release;
-use graygate::policy::upstream::{Upstream, UpstreamId};
+use graygate::policy::upstream::UpstreamId;
 use graygate::readiness::check::redirect::{self, Target};
-use graygate::readiness::check::{Answer, CheckFailure, grpc};
-use graygate::readiness::streak::Streak;
-use graygate::readiness::{self, Knowledge, Outcome, Permit, Phase, Readiness, Standing, State, Transition};
+use graygate::readiness::check::{Answer, grpc};
+use graygate::readiness::{self, Knowledge, Permit, Readiness, Standing};
 use graygate::release::layout::Layout;
 use graygate::release::rotation::Rotation;
 use graygate::release::schedule::{Change, Schedule};
 use graygate::release::split::Split;
 use graygate::release::{self, Reason, cookie};
 use graygate::request::{Headers, Request};
-use graygate::response::Verdict;
 use graygate::time::Time;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -647,283 +645,105 @@ mod releases {
     }
 }
 
-/// Several workers of one proxy, each with a snapshot and a streak, and the store they share.
-mod worlds {
+mod gates {
     use super::*;
 
-    #[derive(Clone, Copy, Debug)]
-    enum Event {
-        /// The clock moves on by so many milliseconds.
-        Later(u32),
-        /// The clock is set back by so many milliseconds.
-        Back(u32),
-        Tick,
-        Respond(bool),
-        CheckStarts,
-        CheckEnds(bool),
-        Lend,
-        Settle(Index, Outcome),
-        /// A worker dies and another takes its place: what it held is forgotten.
-        Die,
-    }
+    /// One gated upstream: since when it has not been ready, if it isn't; whether the operator says so; and whether its
+    /// gate is to fail open with all.
+    type Gated = (Option<u64>, bool, bool);
 
-    fn event() -> impl Strategy<Value = Event> {
-        let outcome = prop_oneof![
-            6 => Just(Outcome::Seen(Verdict::Success.into())),
-            1 => Just(Outcome::Seen(Verdict::Failure.into())),
-            1 => Just(Outcome::Seen(Verdict::Ignored.into())),
-            1 => Just(Outcome::Unused),
-        ];
-        prop_oneof![
-            6 => (0..2_000u32).prop_map(Event::Later),
-            1 => (0..60_000u32).prop_map(Event::Later),
-            1 => (0..60_000u32).prop_map(Event::Back),
-            8 => Just(Event::Tick),
-            8 => prop::bool::weighted(0.3).prop_map(Event::Respond),
-            3 => Just(Event::CheckStarts),
-            3 => any::<bool>().prop_map(Event::CheckEnds),
-            6 => Just(Event::Lend),
-            6 => (any::<Index>(), outcome).prop_map(|(place, outcome)| Event::Settle(place, outcome)),
-            1 => Just(Event::Die),
-        ]
-    }
+    struct Known(Vec<Gated>);
 
-    struct Worker {
-        snapshot: State,
-        streak: Streak,
-        permits: Vec<Permit>,
-        /// The generations in which checks under way were started.
-        checks: Vec<u32>,
-    }
-
-    impl Worker {
-        fn new(store: &State) -> Self {
-            Worker {
-                snapshot: store.clone(),
-                streak: Streak::default(),
-                permits: Vec::new(),
-                checks: Vec::new(),
-            }
-        }
-    }
-
-    struct World {
-        upstream: Upstream,
-        /// As the store holds it.
-        store: Vec<u8>,
-        workers: Vec<Worker>,
-        now: Time,
-        ids: u64,
-    }
-
-    impl World {
-        fn new(upstream: Upstream, workers: usize) -> Self {
-            let now = Time::from_millis(10_000_000);
-            let state = State::new(&upstream, now, 0);
-            let store = postcard::to_allocvec(&state).unwrap();
-            World {
-                upstream,
-                store,
-                workers: (0..workers).map(|_| Worker::new(&state)).collect(),
-                now,
-                ids: 0,
+    impl Readiness for Known {
+        fn standing(&self, upstream: UpstreamId) -> Standing {
+            match self.0[upstream.0] {
+                (None, false, _) => Standing::Ready,
+                _ => Standing::NotReady(readiness::Reason::TrialFailed),
             }
         }
 
-        fn state(&self) -> State {
-            postcard::from_bytes(&self.store).unwrap()
+        fn lend(&mut self, _: UpstreamId, _: bool) -> Option<Permit> {
+            None
         }
 
-        /// One update of the shared state, as the host makes it, with all that must be true of any.
-        fn update<T>(
-            &mut self,
-            worker: usize,
-            apply: impl FnOnce(&Upstream, &mut State, Time) -> (T, Option<Transition>),
-        ) -> Result<T, TestCaseError> {
-            let before = self.state();
-            let mut after = before.clone();
-            let (result, transition) = apply(&self.upstream, &mut after, self.now);
-            match transition {
-                Some(Transition { from, to, reason }) => {
-                    prop_assert_ne!(from, to);
-                    prop_assert_eq!((from, to), (before.phase.name(), after.phase.name()));
-                    prop_assert_eq!((reason, self.now), (after.reason, after.since));
-                    prop_assert_eq!(after.generation, before.generation + 1);
-                }
-                None => {
-                    prop_assert_eq!(before.phase.name(), after.phase.name());
-                    let unchanged = |state: &State| (state.generation, state.reason, state.since);
-                    prop_assert_eq!(unchanged(&before), unchanged(&after));
-                }
-            }
-            if let (Phase::Trial { leases, .. }, Some(breaker)) = (&after.phase, &self.upstream.breaker) {
-                prop_assert!(leases.len() <= breaker.trial.requests as usize);
-            }
-            self.store = postcard::to_allocvec(&after).unwrap();
-            prop_assert_eq!(&self.state(), &after);
-            let worker = &mut self.workers[worker];
-            if worker.snapshot.generation != after.generation {
-                worker.streak = Streak::default();
-            }
-            worker.snapshot = after;
-            Ok(result)
+        fn knowledge(&self, upstream: UpstreamId) -> Knowledge {
+            let not_ready_since = self.0[upstream.0].0.map(Time::from_millis);
+            Knowledge { standing: self.standing(upstream), not_ready_since, ..Knowledge::none() }
         }
 
-        fn tick(&mut self, at: usize, random: u64) -> Result<(), TestCaseError> {
-            let worker = &mut self.workers[at];
-            let (generation, streak) = (worker.snapshot.generation, std::mem::take(&mut worker.streak));
-            self.update(at, |upstream, state, now| {
-                let observed = state.observed(upstream, now, generation, streak, random);
-                ((), observed.or_else(|| state.elapsed(upstream, now, random)))
-            })
+        fn lifecycle(&self) -> Lifecycle {
+            Lifecycle::default()
         }
 
-        fn happen(&mut self, at: usize, event: Event, random: u64) -> Result<(), TestCaseError> {
-            let worker = &mut self.workers[at];
-            match event {
-                Event::Later(millis) => self.now = self.now + Duration::from_millis(millis.into()),
-                Event::Back(millis) => self.now = Time::from_millis(self.now.as_millis() - u64::from(millis)),
-                Event::Tick => self.tick(at, random)?,
-                Event::Respond(_) if worker.snapshot.phase != Phase::Ready => {}
-                Event::Respond(true) => worker.streak.add(Verdict::Success.into(), false),
-                Event::Respond(false) => {
-                    worker.streak.add(Verdict::Failure.into(), false);
-                    if worker.snapshot.would_trip(&self.upstream, self.now, worker.streak) {
-                        let (generation, streak) =
-                            (worker.snapshot.generation, std::mem::take(&mut worker.streak));
-                        self.update(at, |upstream, state, now| {
-                            ((), state.observed(upstream, now, generation, streak, random))
-                        })?;
-                    }
-                }
-                Event::CheckStarts => worker.checks.push(worker.snapshot.generation),
-                Event::CheckEnds(passed) => {
-                    if let Some(generation) = worker.checks.pop() {
-                        let result = if passed { Ok(()) } else { Err(CheckFailure::TimedOut) };
-                        self.update(at, |upstream, state, now| {
-                            ((), state.checked(upstream, now, generation, result))
-                        })?;
-                    }
-                }
-                Event::Lend => {
-                    self.ids += 1;
-                    let id = self.ids;
-                    let permit =
-                        self.update(at, |upstream, state, now| (state.lend(upstream, now, id, true), None))?;
-                    self.workers[at].permits.extend(permit);
-                }
-                Event::Settle(place, outcome) => {
-                    if !worker.permits.is_empty() {
-                        let permit = worker.permits.swap_remove(place.index(worker.permits.len()));
-                        self.update(at, |upstream, state, now| {
-                            ((), state.settle(upstream, now, permit, outcome, random))
-                        })?;
-                    }
-                }
-                Event::Die => self.workers[at] = Worker::new(&postcard::from_bytes(&self.store).unwrap()),
-            }
-            Ok(())
+        fn now(&self) -> Time {
+            Time::from_millis(0)
+        }
+
+        fn random(&self) -> u64 {
+            0
         }
     }
 
-    fn upstream(check: bool, breaker: bool, guarded: bool) -> Upstream {
-        let mut upstream = serde_json::json!({"cluster": "app"});
-        if check {
-            upstream["readinessProbe"] =
-                serde_json::json!({"httpGet": {}, "failureThreshold": 2, "successThreshold": 2});
+    struct Path(String);
+
+    impl Request for Path {
+        fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+            (name == ":path").then_some(Cow::Borrowed(self.0.as_bytes()))
         }
-        if breaker {
-            upstream["circuitBreaker"] = serde_json::json!({"consecutiveFailures": 3, "notReadyFor": "1s",
-                "maxNotReadyFor": "10s", "trial": {"requests": 2, "successes": 3, "leaseFor": "5s"}});
-        }
-        let gates = if guarded { serde_json::json!([{"upstream": "app"}]) } else { serde_json::json!([]) };
-        let document = serde_json::json!({"name": "p", "upstreams": {"app": upstream}, "gates": gates});
-        Policy::from_json(document.to_string().as_bytes()).unwrap().upstreams.remove(0)
+    }
+
+    /// Which upstreams are gated.
+    fn gated(percent: u32, upstreams: &[Gated]) -> Vec<bool> {
+        let each = |entry: fn(usize, &Gated) -> Value| {
+            upstreams.iter().enumerate().map(move |(place, gated)| entry(place, gated))
+        };
+        let named = each(|place, (_, forced, _)| {
+            let force = if *forced { "notReady" } else { "none" };
+            serde_json::json!({format!("u{place}"): {"cluster": "c", "force": force}})
+        });
+        let named: serde_json::Map<_, _> =
+            named.flat_map(|value| value.as_object().unwrap().clone()).collect();
+        let gates: Vec<_> = each(|place, (.., forward)| {
+            let way = if *forward { "forward" } else { "reply" };
+            serde_json::json!({"upstream": format!("u{place}"), "whenAllNotReady": way,
+                "match": [{"uri": {"exact": format!("/{place}")}}]})
+        })
+        .collect();
+        let document =
+            serde_json::json!({"name": "p", "upstreams": named, "gates": gates, "maxGatedPercent": percent});
+        let policy = Policy::from_json(document.to_string().as_bytes()).unwrap();
+        let mut known = Known(upstreams.to_vec());
+        let mut is_gated = |place: usize| {
+            let decision = engine::decide(&policy, &Path(format!("/{place}")), &mut known, &mut []);
+            let replied = matches!(decision.action, Action::Reply(_));
+            // What goes on past a closed gate is said.
+            let closed = known.standing(UpstreamId(place)) != Standing::Ready;
+            assert_eq!(decision.passed.len(), usize::from(closed && !replied));
+            replied
+        };
+        (0..upstreams.len()).map(&mut is_gated).collect()
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
         #[test]
-        fn keep_the_rules_of_one_shared_state(
-            (check, breaker, guarded) in any::<(bool, bool, bool)>(),
-            workers in 1..5usize,
-            events in vec((any::<Index>(), event(), any::<u64>()), 1..300),
+        fn hold_for_as_many_as_may_be_and_for_none_without_need(
+            percent in 1..=100u32,
+            upstreams in vec((prop::option::of(0..100u64), prop::bool::weighted(0.1), any::<bool>()), 1..9),
         ) {
-            let mut world = World::new(upstream(check, breaker, guarded), workers);
-            for (worker, event, random) in events {
-                world.happen(worker.index(workers), event, random)?;
-                let state = world.state();
-                prop_assert!(guarded || state.phase.name() != "trial");
-                prop_assert!(check || breaker || state.generation == 0);
-            }
-        }
-
-        #[test]
-        fn never_stay_not_ready_by_the_breaker_alone(
-            workers in 1..5usize,
-            events in vec((any::<Index>(), event(), any::<u64>()), 1..200),
-            step in 50..1_000u64,
-        ) {
-            let mut world = World::new(upstream(false, true, true), workers);
-            for (worker, event, random) in events {
-                world.happen(worker.index(workers), event, random)?;
-            }
-            let since = world.now;
-            // The longest wait, its jitter, and what workers' clocks may be apart.
-            let longest = Duration::from_millis(10_000 + 1_000 + 1_000 + step);
-            while matches!(world.state().phase, Phase::NotReady { .. }) {
-                prop_assert!(world.now.since(since) <= longest);
-                world.now = world.now + Duration::from_millis(step);
-                for worker in 0..workers {
-                    world.tick(worker, 0)?;
-                }
-            }
-        }
-
-        /// A lost permit ends its trial, a new one follows, and good answers end that.
-        #[test]
-        fn come_back_when_the_upstream_does(
-            workers in 1..5usize,
-            events in vec((any::<Index>(), event(), any::<u64>()), 1..200),
-        ) {
-            let mut world = World::new(upstream(false, true, true), workers);
-            for (worker, event, random) in events {
-                world.happen(worker.index(workers), event, random)?;
-            }
-            let since = world.now;
-            for worker in &mut world.workers {
-                worker.permits.clear();
-                worker.streak = Streak::default();
-            }
-            while world.state().phase != Phase::Ready {
-                prop_assert!(world.now.since(since) < Duration::from_secs(60), "{:?}", world.state());
-                world.now = world.now + Duration::from_millis(250);
-                for worker in 0..workers {
-                    world.tick(worker, 0)?;
-                    world.happen(worker, Event::Lend, 0)?;
-                    if let Some(permit) = world.workers[worker].permits.pop() {
-                        let outcome = Outcome::Seen(Verdict::Success.into());
-                        world.update(worker, |upstream, state, now| ((), state.settle(upstream, now, permit, outcome, 0)))?;
-                    }
-                }
-            }
-        }
-
-        /// Counts are exact for one worker: it trips with the third failure in a row, whenever it ticks.
-        #[test]
-        fn of_one_worker_trip_at_exactly_the_threshold(responses in vec((prop::bool::weighted(0.4), any::<bool>()), 1..100)) {
-            let mut world = World::new(upstream(false, true, true), 1);
-            let mut failures = 0;
-            for (succeeded, tick) in responses {
-                failures = if succeeded { 0 } else { failures + 1 };
-                world.happen(0, Event::Respond(succeeded), 0)?;
-                prop_assert_eq!(world.state().phase == Phase::Ready, failures < 3);
-                if failures == 3 {
-                    break;
-                }
-                if tick {
-                    world.tick(0, 0)?;
+            let gated = gated(percent, &upstreams);
+            let count = gated.iter().filter(|gated| **gated).count();
+            let closed = upstreams.iter().filter(|(since, forced, _)| since.is_some() || *forced).count();
+            let forced = upstreams.iter().filter(|(_, forced, _)| *forced).count();
+            let most = (upstreams.len() * percent as usize / 100).max(1);
+            prop_assert!(count <= most.max(forced));
+            for (place, (since, forced, forward)) in upstreams.iter().enumerate() {
+                prop_assert!(gated[place] || !forced);
+                prop_assert!(!gated[place] || since.is_some() || *forced);
+                let all = closed == upstreams.len() && *forward;
+                if all && !forced {
+                    prop_assert!(!gated[place]);
+                } else if closed <= most {
+                    prop_assert_eq!(gated[place], since.is_some() || *forced);
                 }
             }
         }
