@@ -49,6 +49,18 @@ def test_the_readmes_release_has_no_problems(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_readmes_readiness_and_gates_have_no_problems(tmp_path):
+    readme = (PROJECT / "README.md").read_text()
+    policy = {"name": "shop"}
+    for part in (r"upstreams:\n  shop:\n.*?", r"gates:\n- match: \[{uri: {prefix: /checkout}}\]\n.*?"):
+        policy |= yaml.safe_load(re.search(f"```yaml\n({part})```", readme, re.DOTALL)[1])
+    policy["upstreams"] |= {name: {"cluster": name} for name in ("search", "search-static", "offers")}
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(policy))
+    done = run("check", path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_check_prints_all_problems_and_ends_with_1(policy, file):
     policy["releases"][0]["versions"][0]["wieght"] = 1
     policy["gates"][0]["upstream"] = "reviews-v3"
