@@ -1,6 +1,6 @@
 # The front door: `make` lists what there is. The scripts in .ci install what they
 # need, say so, and do nothing the second time.
-.PHONY: help wasm tool demo up compare test lint unit wasm-test integration configs venv clean
+.PHONY: help wasm tool demo up compare faults test lint unit wasm-test integration configs venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -19,6 +19,9 @@ up: wasm venv ## leave Envoy with graygate running, for curl, until Ctrl-C
 
 compare: wasm venv ## the same users through Envoy's weighted_clusters and through graygate, half a minute
 	@.venv/bin/python envoy/compare.py
+
+faults: wasm venv ## upstreams that fail in eight ways, through graygate, Envoy's outlier detection and nothing, two minutes
+	@.venv/bin/python envoy/faults.py
 
 # Fastest first. One after the other: they would share the same cores.
 test: ## all checks and tests

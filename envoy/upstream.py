@@ -229,7 +229,7 @@ class Upstream:
 
     A behaviour holds until the next one, for every path or for the one given;
     `answer()` with no argument is back to normal. Requests already being delayed or
-    held are not released by it.
+    held are not released by it. The port stays its own also while it refuses.
     """
 
     def __init__(self, name: str, port: int = 0) -> None:
@@ -238,9 +238,15 @@ class Upstream:
         self._service = Service(name)
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
+        self._claim = socket.socket()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"upstream-{name}", daemon=True)
 
     def __enter__(self) -> Upstream:
+        # Bound for as long as the context lasts, and never listened on: whoever connects to it is refused, and
+        # whoever wants a free port gets another one.
+        self._claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._claim.bind(("127.0.0.1", self.port))
+        self.port = self._claim.getsockname()[1]
         self._thread.start()
         self.accept()
         return self
@@ -250,6 +256,7 @@ class Upstream:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
+        self._claim.close()
 
     # -- what it saw ------------------------------------------------------------
 
@@ -320,7 +327,6 @@ class Upstream:
         async def listen() -> None:
             if self._server is None:
                 self._server = await self._service.listen(self.port)
-                self.port = self._server.sockets[0].getsockname()[1]
 
         self._await(listen())
 

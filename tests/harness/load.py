@@ -178,8 +178,12 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self.stop()
         self._thread.join(30)
+
+    def stop(self) -> None:
+        """Ask no more. For several loads that are to end at the same time."""
+        self._stop.set()
 
     @property
     def failed(self) -> list[Answer]:

@@ -1,0 +1,139 @@
+"""What fails and who looks on, run as a user runs it, with one fault and a short healthy time; and how it counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import faults
+import pytest
+from faults import failed, first_of_run, good, refused
+from harness.envoy import PROJECT
+from harness.load import Answer
+
+SCRIPT = [sys.executable, str(PROJECT / "envoy/faults.py")]
+GRAYGATE = ("breaker", "checks")
+
+
+def run(*arguments):
+    return subprocess.run([*SCRIPT, *arguments], capture_output=True, text=True, timeout=110, check=False)
+
+
+def row(found):
+    """One contestant's figures, as they should stand in the table."""
+    gate, recovery = found["seconds_to_gate"], found["seconds_to_recover"]
+    return [
+        str(found["failed_before_gate"]),
+        "never" if gate is None else f"{gate:.2f}",
+        str(found["failed_in_all"]),
+        str(found["requests"]),
+        f"{recovery:.2f}",
+    ]
+
+
+def test_graygate_gates_and_recovers_where_nothing_does_not(tmp_path):
+    file = tmp_path / "faults.json"
+    done = run("--only", "answers 500", "--healthy", "1", "--json", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(file.read_text())
+    assert list(report["healthy"]) == list(faults.CONTESTANTS)
+    assert list(report["faults"]) == ["answers 500"]
+    figures = report["faults"]["answers 500"]
+    nothing = figures["nothing"]
+    assert nothing["seconds_to_gate"] is None
+    assert nothing["failed_before_gate"] == nothing["failed_in_all"] == nothing["requests"] > 0
+    for name in GRAYGATE:
+        healthy, found = report["healthy"][name], figures[name]
+        assert healthy["requests"] > 0 and (healthy["refused"], healthy["changes"]) == (0, 0)
+        assert found["seconds_to_gate"] is not None and found["seconds_to_recover"] is not None
+        assert 0 < found["failed_before_gate"] <= found["failed_in_all"] < found["requests"]
+    # The table says the same.
+    _, table = done.stdout.split("ANSWERS 500 ")
+    printed = dict(re.findall(r"^  (\S.*?) {2,}(.+)$", table, re.MULTILINE))
+    titled = {faults.CONTESTANTS[name].title: row(found) for name, found in figures.items()}
+    assert {title: cells.split() for title, cells in printed.items()} == titled
+    assert f"Envoy {report['envoy']}, graygate.wasm {report['module_bytes']} bytes" in table
+    assert "faults.py --only 'answers 500' --healthy 1" in table
+
+
+def test_ctrl_c_ends_all_that_was_started():
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = subprocess.Popen(SCRIPT, **pipes, start_new_session=True)
+    with running:
+        assert running.stdout.readline().startswith("healthy")
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors) == (130, "")
+    # No process of its group is left.
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
+
+
+# -- how it counts ----------------------------------------------------------------
+
+
+def answer(status, body=b"", seconds=0.0, asked=0.0):
+    return Answer(status, None, body, asked, asked + seconds)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        (answer(200), good),
+        (answer(200, seconds=0.6), failed),
+        (answer(0, b"closed before the answer's end"), failed),
+        (answer(500), failed),
+        (answer(503, b"policy breaker: upstream app is not ready: trial-failed\n"), refused),
+        (answer(503, b"no healthy upstream"), refused),
+        (answer(503, b"no healthy upstream", seconds=0.6), failed),
+        (answer(503, b"upstream connect error or disconnect/reset before headers"), failed),
+        (answer(504, b"upstream request timeout"), failed),
+    ],
+)
+def test_an_answer_is_good_refused_at_once_or_failed(given, kind):
+    assert [test for test in (good, refused, failed) if test(given)] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("word", "begins"),
+    [
+        ("x" * 19, None),
+        ("x" * 20, 0),
+        ("." * 5 + "x" * 20, 5),
+        ("x" * 10 + "." + "x" * 9, 0),
+        ("x" * 10 + ".." + "x" * 19, None),
+        ("x" * 10 + ".." + "x" * 20, 12),
+        ("." + "x" * 3 + ".." + "x" * 18 + "." + "x", 6),
+    ],
+)
+def test_a_gate_is_closed_from_the_first_of_twenty_refused_on_with_one_exception(word, begins):
+    answers = [answer(503, b"no healthy upstream" * (each == "x"), asked=at) for at, each in enumerate(word)]
+    assert first_of_run(answers, refused, 18) == begins
+
+
+# -- what it refuses --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["explodes", "", "hangs, answers 500"])
+def test_a_fault_that_is_none_is_refused(fault):
+    done = run("--only", fault)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{fault!r}; allowed: refuses connections, hangs," in done.stderr
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "long", ""])
+def test_a_healthy_time_that_is_none_is_refused(seconds):
+    done = run(f"--healthy={seconds}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{seconds!r}; allowed: a number of seconds above 0" in done.stderr
+
+
+@pytest.mark.parametrize("file", ["/no/such/directory/faults.json", "/", ""])
+def test_a_file_that_can_not_be_written_is_refused_at_once(file):
+    done = run(f"--json={file}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{file!r}; allowed: a file in a directory that can be written to" in done.stderr
