@@ -18,11 +18,13 @@
 //!   later is about the past and is dropped; so is a check started in an earlier generation. Where failures
 //!   with no answer have a threshold of their own, they count towards that one alone.
 //! - **Trial** begins when the wait is over, unless the checks say that the upstream is down: no user's
-//!   request is spent on what a check knows already. It lets a few requests through, each on a lease. A
-//!   lease that expires with no answer is a failure, and so is a client that leaves after it has waited for
-//!   one. A client that leaves sooner, or has not sent all of its request, is none: it says nothing of the
-//!   upstream, and clients could else keep it out. An upstream that nothing guards has no trial: its traffic
-//!   never stopped, so when the wait is over it is Ready until its responses say otherwise.
+//!   request is spent on what a check knows already. It lets a few requests through, each on a lease, until
+//!   its response has ended. A failure counts as soon as it is known, a success at the end, or when a lease
+//!   expires whose response has begun. One that expires with no answer is a failure, as is one that is slower
+//!   than it may be, or a client that leaves after it has waited. A client that leaves sooner, or has not sent
+//!   all of its request, is none: it says nothing of the upstream, and clients could else keep it out. An
+//!   upstream that nothing guards has no trial: its traffic never stopped, so when the wait is over it is
+//!   Ready until its responses say otherwise.
 //! - **The wait** doubles with each trip, up to its cap, with up to a tenth of jitter on top. It starts over
 //!   once the upstream has been Ready for as long as the longest wait. Where the failing responses asked to be
 //!   left alone for longer, it is that long, up to a cap, and no check that passes cuts it short.
@@ -194,6 +196,8 @@ pub struct TrialLease {
     /// Since when all of the request is there, so that only the upstream can be who keeps it waiting. `None`:
     /// not yet, or it is no evidence.
     asked: Option<Time>,
+    /// Whether its response has begun, and well.
+    begun: bool,
 }
 
 /// What a stream holds that was let through on trial.
@@ -455,9 +459,17 @@ impl State {
             Phase::Trial { .. } if !upstream.guarded => self.enter(Phase::Ready, Reason::WaitOver, now),
             Phase::Trial { leases, .. } => {
                 let expired = |lease: &TrialLease| now.is_due(lease.from, lease.until);
-                let unanswered = leases.iter().any(|lease| expired(lease) && lease.asked.is_some());
+                // What is slower than it may be has failed, whatever comes of it.
+                let slow = |asked| breaker.slower_than().is_some_and(|than| now.is_due(asked, asked + than));
+                let late = |lease: &TrialLease| {
+                    !lease.begun && lease.asked.is_some_and(|asked| expired(lease) || slow(asked))
+                };
+                if leases.iter().any(late) {
+                    return self.trip(breaker, Reason::TrialUnanswered, now, random);
+                }
+                let endless = leases.iter().filter(|lease| expired(lease) && lease.begun).count();
                 leases.retain(|lease| !expired(lease));
-                unanswered.then(|| self.trip(breaker, Reason::TrialUnanswered, now, random))?
+                self.succeed(breaker, u32::try_from(endless).unwrap_or(u32::MAX), now)
             }
             Phase::Ramp { until } => {
                 let over = !upstream.guarded || now.is_due(self.since, *until);
@@ -485,16 +497,31 @@ impl State {
         if leases.len() >= usize::try_from(trial.requests).unwrap_or(usize::MAX) {
             return None;
         }
-        leases.push(TrialLease { id, from: now, until: now + trial.lease_for, asked: asked.then_some(now) });
+        let asked = asked.then_some(now);
+        leases.push(TrialLease { id, from: now, until: now + trial.lease_for, asked, begun: false });
         Some(Permit { id, generation: self.generation })
     }
 
     /// Notes that all of a request is there now that was let through on trial.
     pub fn sent(&mut self, permit: Permit, now: Time) {
-        if let Phase::Trial { leases, .. } = &mut self.phase
-            && let Some(lease) = leases.iter_mut().find(|lease| lease.id == permit.id)
-        {
+        if let Some(lease) = self.lease(permit) {
             lease.asked = Some(now);
+        }
+    }
+
+    /// Notes that the response to such a request has begun, and well.
+    pub fn begun(&mut self, permit: Permit) {
+        if let Some(lease) = self.lease(permit) {
+            lease.begun = true;
+        }
+    }
+
+    fn lease(&mut self, permit: Permit) -> Option<&mut TrialLease> {
+        match &mut self.phase {
+            Phase::Trial { leases, .. } if permit.generation == self.generation => {
+                leases.iter_mut().find(|lease| lease.id == permit.id)
+            }
+            _ => None,
         }
     }
 
@@ -539,25 +566,28 @@ impl State {
 
     fn tried(&mut self, upstream: &Upstream, now: Time, sample: Sample, random: u64) -> Option<Transition> {
         let breaker = upstream.breaker.as_ref()?;
-        let Phase::Trial { successes, .. } = &mut self.phase else {
-            return None;
-        };
         match sample.verdict {
             Verdict::Ignored => None,
             Verdict::Failure | Verdict::Unanswered | Verdict::Slow => {
                 self.retry_at = sample.retry_at;
                 self.trip(breaker, Reason::TrialFailed, now, random)
             }
-            Verdict::Success => {
-                *successes += 1;
-                let passed = *successes >= breaker.trial.successes;
-                let next = match breaker.trial.ramp_over {
-                    span if span.is_zero() => Phase::Ready,
-                    span => Phase::Ramp { until: now + span },
-                };
-                passed.then(|| self.enter(next, Reason::TrialPassed, now))?
-            }
+            Verdict::Success => self.succeed(breaker, 1, now),
         }
+    }
+
+    /// Counts so many successes more on trial.
+    fn succeed(&mut self, breaker: &Breaker, more: u32, now: Time) -> Option<Transition> {
+        let Phase::Trial { successes, .. } = &mut self.phase else {
+            return None;
+        };
+        *successes = successes.saturating_add(more);
+        let passed = *successes >= breaker.trial.successes;
+        let next = match breaker.trial.ramp_over {
+            span if span.is_zero() => Phase::Ready,
+            span => Phase::Ramp { until: now + span },
+        };
+        passed.then(|| self.enter(next, Reason::TrialPassed, now))?
     }
 
     /// Whether a wait is on that passed checks can't cut short.

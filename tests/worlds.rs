@@ -8,7 +8,7 @@ use std::time::Duration;
 use graygate::policy::Policy;
 use graygate::policy::upstream::{Shares, Slow, Upstream};
 use graygate::readiness::check::CheckFailure;
-use graygate::readiness::streak::Streak;
+use graygate::readiness::streak::{Haste, Streak};
 use graygate::readiness::{Outcome, Permit, Phase, State, Transition};
 use graygate::response::{Sample, Verdict};
 use graygate::time::Time;
@@ -31,6 +31,8 @@ enum Event {
     Lend(bool),
     /// The rest of a request is there.
     Sent(Index),
+    /// Its response begins.
+    Begun(Index),
     Settle(Index, Outcome),
     /// A worker dies and another takes its place: what it held is forgotten.
     Die,
@@ -57,6 +59,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => any::<bool>().prop_map(Event::CheckEnds),
         6 => any::<bool>().prop_map(Event::Lend),
         2 => any::<Index>().prop_map(Event::Sent),
+        2 => any::<Index>().prop_map(Event::Begun),
         6 => (any::<Index>(), outcome).prop_map(|(place, outcome)| Event::Settle(place, outcome)),
         1 => Just(Event::Die),
     ]
@@ -65,6 +68,7 @@ fn event() -> impl Strategy<Value = Event> {
 struct Worker {
     snapshot: State,
     streak: Streak,
+    haste: Haste,
     permits: Vec<Permit>,
     /// The generations in which checks under way were started.
     checks: Vec<u32>,
@@ -72,7 +76,13 @@ struct Worker {
 
 impl Worker {
     fn new(store: &State) -> Self {
-        Worker { snapshot: store.clone(), streak: Streak::default(), permits: Vec::new(), checks: Vec::new() }
+        Worker {
+            snapshot: store.clone(),
+            streak: Streak::default(),
+            haste: Haste::default(),
+            permits: Vec::new(),
+            checks: Vec::new(),
+        }
     }
 }
 
@@ -132,6 +142,7 @@ impl World {
         let worker = &mut self.workers[worker];
         if worker.snapshot.generation != after.generation {
             worker.streak = Streak::default();
+            worker.haste = Haste::default();
         }
         worker.snapshot = after;
         Ok(result)
@@ -144,6 +155,7 @@ impl World {
     /// A tick of a worker that leads the upstream, or does not.
     fn tick_as(&mut self, at: usize, random: u64, leads: bool) -> Result<(), TestCaseError> {
         let worker = &mut self.workers[at];
+        worker.haste.tick();
         let (generation, streak) = (worker.snapshot.generation, std::mem::take(&mut worker.streak));
         self.update(at, |upstream, state, now| {
             let observed = state.observed(upstream, now, generation, streak, random);
@@ -162,9 +174,8 @@ impl World {
             Event::Respond(verdict, wish) => {
                 let retry_at = wish.map(|millis| self.now + Duration::from_millis(millis.into()));
                 worker.streak.add(Sample { verdict, retry_at }, apart);
-                if verdict != Verdict::Success
-                    && worker.snapshot.would_trip(&self.upstream, self.now, worker.streak)
-                {
+                let hurries = worker.haste.hurries(verdict);
+                if hurries || worker.snapshot.would_trip(&self.upstream, self.now, worker.streak) {
                     let (generation, streak) =
                         (worker.snapshot.generation, std::mem::take(&mut worker.streak));
                     self.update(at, |upstream, state, now| {
@@ -188,12 +199,15 @@ impl World {
                     self.update(at, |upstream, state, now| (state.lend(upstream, now, id, whole), None))?;
                 self.workers[at].permits.extend(permit);
             }
-            Event::Sent(place) => {
-                if !worker.permits.is_empty() {
-                    let permit = worker.permits[place.index(worker.permits.len())];
-                    self.update(at, |_, state, now| (state.sent(permit, now), None))?;
-                }
+            Event::Sent(place) if !worker.permits.is_empty() => {
+                let permit = worker.permits[place.index(worker.permits.len())];
+                self.update(at, |_, state, now| (state.sent(permit, now), None))?;
             }
+            Event::Begun(place) if !worker.permits.is_empty() => {
+                let permit = worker.permits[place.index(worker.permits.len())];
+                self.update(at, |_, state, _| (state.begun(permit), None))?;
+            }
+            Event::Sent(_) | Event::Begun(_) => {}
             Event::Settle(place, outcome) => {
                 if !worker.permits.is_empty() {
                     let permit = worker.permits.swap_remove(place.index(worker.permits.len()));

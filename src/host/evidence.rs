@@ -1,7 +1,7 @@
 //! What becomes of a user's request, as evidence on the upstream and the versions that it went to.
 //!
-//! The rules: a response counts once. A failure counts when its headers are there, and so does whatever a request
-//! on trial comes to; anything else when the response has ended, as one that breaks off is a failure. What is a
+//! The rules: a response counts once. A failure counts when its headers are there, and so does a slow response to a
+//! request on trial; anything else when the response has ended, as one that breaks off is a failure. What is a
 //! failure of a gRPC service is known when its status is, where the policy asks for that. A client that leaves in
 //! the middle of a response has seen it begin well. Of one that leaves before, how long it has waited since all of
 //! its request was there is all that is known: a breaker takes it for no answer after `abandonedAfter`, for a slow
@@ -38,7 +38,7 @@ pub struct Evidence {
     versions: Vec<(usize, usize)>,
     /// When all of it had gone on, where that is asked for.
     sent: Option<Time>,
-    /// Upstreams whose permits it held when the response began.
+    /// Upstreams whose permits it has given back with a verdict.
     tried: Vec<UpstreamId>,
     stage: Stage,
 }
@@ -163,10 +163,13 @@ impl Evidence {
         };
         let status_follows = worker.asks.grpc_status && answer.grpc_status.is_none() && !end && is_grpc();
         if status_follows {
+            for (id, permit) in self.permits.iter().filter(|(id, _)| answer.is_of(policy, *id)) {
+                worker.begun(*id, *permit);
+            }
             self.stage = Stage::Unsettled(answer);
             return;
         }
-        self.settle(worker, &answer, Some(map));
+        self.settle(worker, &answer, Some(map), end);
         self.stage = Stage::Begun(answer);
         if end {
             self.finish(worker, None);
@@ -215,7 +218,7 @@ impl Evidence {
                 if let Some(details) = answer.broken.take() {
                     answer.details = details;
                 }
-                self.settle(worker, &answer, at_hand);
+                self.settle(worker, &answer, at_hand, true);
                 self.count_rest(worker, &answer);
             }
             Stage::Begun(answer) => self.count_rest(worker, &answer),
@@ -275,22 +278,27 @@ impl Evidence {
         });
     }
 
-    /// Counts the response where it is a failure, and settles what is held of the upstreams that it is of.
-    fn settle(&mut self, worker: &Worker, answer: &Answer, at_hand: Option<MapType>) {
+    /// Counts the response where it is a failure, and gives back the permits that it is the end of.
+    fn settle(&mut self, worker: &Worker, answer: &Answer, at_hand: Option<MapType>, end: bool) {
         let policy = &worker.policy;
         self.count_versions(worker, answer, |rollback| {
             Some(answer.classify(rollback.words())).filter(|verdict| verdict.is_failure())
         });
+        let mut held = Vec::new();
         let permits = core::mem::take(&mut self.permits);
         for (id, breaker) in judging(policy, answer) {
-            let verdict = answer.or_slow(breaker, answer.classify(breaker.words()));
-            let ignored = self.ignored.contains(&id) && verdict != Verdict::Success;
-            let verdict = if ignored { Verdict::Ignored } else { verdict };
+            let verdict = self.unless_ignored(id, answer.or_slow(breaker, answer.classify(breaker.words())));
             // Only an answer of the upstream's own can ask for anything.
             let asks = verdict == Verdict::Failure && !breaker.max_retry_after.is_zero();
             let retry_at = at_hand.filter(|_| asks).and_then(|map| retry_at(map, worker::now()));
             let sample = Sample { verdict, retry_at };
             match permits.iter().find(|(held, _)| *held == id) {
+                Some((_, permit)) if verdict == Verdict::Success => {
+                    if !end {
+                        worker.begun(id, *permit);
+                    }
+                    held.push((id, *permit));
+                }
                 Some((_, permit)) => {
                     worker.settle(id, *permit, Outcome::Seen(sample));
                     self.tried.push(id);
@@ -301,20 +309,31 @@ impl Evidence {
         }
         self.permits = permits.into_iter().filter(|(id, _)| !answer.is_of(policy, *id)).collect();
         self.give_back(worker);
+        self.permits = held;
     }
 
-    /// Counts the response where its beginning was no failure.
+    /// The verdict, where the request is evidence. One that is none may still speak in favour.
+    fn unless_ignored(&self, id: UpstreamId, verdict: Verdict) -> Verdict {
+        let ignored = verdict != Verdict::Success && self.ignored.contains(&id);
+        if ignored { Verdict::Ignored } else { verdict }
+    }
+
+    /// Counts the response where its beginning was no failure, and gives back the permits that are still held.
     fn count_rest(&mut self, worker: &Worker, answer: &Answer) {
         self.count_versions(worker, answer, |rollback| {
             let begun = answer.classify(rollback.words());
             (!begun.is_failure()).then(|| answer.ending(rollback.words()))
         });
+        let permits = core::mem::take(&mut self.permits);
         for (id, breaker) in judging(&worker.policy, answer) {
-            let verdict = answer.ending(breaker.words());
+            let verdict = answer.or_slow(breaker, answer.ending(breaker.words()));
+            if let Some((_, permit)) = permits.iter().find(|(held, _)| *held == id) {
+                worker.settle(id, *permit, Outcome::Seen(self.unless_ignored(id, verdict).into()));
+                continue;
+            }
             let counted = answer.classify(breaker.words()).is_failure() || self.ignored.contains(&id);
-            // What a request on trial came to was told when it began; that it broke off is told all the same.
-            if !counted && (verdict.is_failure() || !self.tried.contains(&id)) {
-                worker.observe(id, answer.or_slow(breaker, verdict).into(), self.epoch);
+            if !counted && !self.tried.contains(&id) {
+                worker.observe(id, verdict.into(), self.epoch);
             }
         }
     }

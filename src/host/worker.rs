@@ -19,7 +19,7 @@ use crate::policy::upstream::{FailOn, Upstream, UpstreamId};
 use crate::policy::{Mode, Policy};
 use crate::probe;
 use crate::readiness::check::{self, CheckFailure};
-use crate::readiness::streak::Streak;
+use crate::readiness::streak::{Haste, Streak};
 use crate::readiness::{Knowledge, Outcome, Permit, Phase, Readiness, Reason, Standing, State, Transition};
 use crate::release::split::Split;
 use crate::request::Request;
@@ -86,6 +86,7 @@ struct Slot {
     snapshot: State,
     /// Responses seen since the snapshot was taken.
     streak: Streak,
+    haste: Haste,
     /// The epoch in which this VM learnt of the phase.
     epoch: u64,
     /// Whether a request has needed it since the snapshot was taken.
@@ -103,7 +104,14 @@ impl Worker {
             leader::seed(&key);
             let snapshot = store::get(&key).filter(|known: &State| !is_stale_assumption(known, &first));
             let snapshot = snapshot.unwrap_or(first);
-            Slot { key, snapshot, streak: Streak::default(), epoch: 0, needed: false }
+            Slot {
+                key,
+                snapshot,
+                streak: Streak::default(),
+                haste: Haste::default(),
+                epoch: 0,
+                needed: false,
+            }
         });
         let board = Board { slots: slots.collect(), ids: 0 };
         let releases = Releases::new(&policy, now);
@@ -151,6 +159,7 @@ impl Worker {
     pub fn refresh(&self, id: UpstreamId, now: Time, leads: bool) {
         let seen = self.slot(id, |slot| {
             let needed = core::mem::take(&mut slot.needed);
+            slot.haste.tick();
             (slot.snapshot.generation, core::mem::take(&mut slot.streak), needed)
         });
         let Some((generation, streak, needed)) = seen else {
@@ -173,7 +182,7 @@ impl Worker {
     }
 
     /// Takes one response of the upstream, to a request of `epoch`. While it is Ready, a failure that may be the
-    /// last one it takes is shared at once; anything else can wait for the tick.
+    /// last one it takes is shared at once, and so is one of a row, within bounds; anything else waits for the tick.
     pub fn observe(&self, id: UpstreamId, sample: Sample, epoch: u64) {
         let Some(upstream) = self.policy.upstream(id) else {
             return;
@@ -196,8 +205,9 @@ impl Worker {
             }
             slot.streak.add(sample, breaker.counts_apart());
             let bad = sample.verdict != Verdict::Success;
-            let trips = bad && slot.snapshot.would_trip(upstream, now(), slot.streak);
-            trips.then(|| (slot.snapshot.generation, Some(core::mem::take(&mut slot.streak))))
+            let hurries = slot.haste.hurries(sample.verdict);
+            let share = hurries || bad && slot.snapshot.would_trip(upstream, now(), slot.streak);
+            share.then(|| (slot.snapshot.generation, Some(core::mem::take(&mut slot.streak))))
         });
         let Some((generation, streak)) = share.flatten() else {
             return;
@@ -217,6 +227,14 @@ impl Worker {
         let now = now();
         self.update(id, |_, state| {
             state.sent(permit, now);
+            None
+        });
+    }
+
+    /// Notes that the response to a request that holds a permit has begun, and well.
+    pub fn begun(&self, id: UpstreamId, permit: Permit) {
+        self.update(id, |_, state| {
+            state.begun(permit);
             None
         });
     }
@@ -417,6 +435,7 @@ impl Worker {
             // What was seen of an earlier phase says nothing of this one.
             if slot.snapshot.generation != state.generation {
                 slot.streak = Streak::default();
+                slot.haste = Haste::default();
                 slot.epoch = self.epoch.get() + 1;
                 self.epoch.set(slot.epoch);
             }

@@ -21,6 +21,33 @@ pub struct Streak {
     retry_at: Option<Time>,
 }
 
+/// When a worker tells of a failure at once, and does not wait for its tick: from the second in a row that it has
+/// seen, so that an upstream that is down is found so as soon as with one worker. One alone is no row; and no more
+/// than so many between two ticks, as telling costs each worker a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Haste {
+    row: u32,
+    told: u32,
+}
+
+/// How often a worker tells at once between two ticks.
+const TOLD: u32 = 8;
+
+impl Haste {
+    /// A tick has come, on which the worker has told all.
+    pub fn tick(&mut self) {
+        self.told = 0;
+    }
+
+    /// Takes a response. Whether to tell of it at once.
+    pub fn hurries(&mut self, verdict: Verdict) -> bool {
+        self.row = if verdict.is_failure() { self.row.saturating_add(1) } else { 0 };
+        let hurries = self.row > 1 && self.told < TOLD;
+        self.told += u32::from(hurries);
+        hurries
+    }
+}
+
 /// The failures in a row of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Row {
@@ -155,6 +182,19 @@ mod tests {
         assert_eq!(rows("UUFUU"), (1, 2));
         assert_eq!(rows("FUFUF"), (3, 1));
         assert_eq!(rows("FULF"), (1, 1));
+    }
+
+    #[test]
+    fn a_worker_hurries_from_the_second_failure_in_a_row_on_and_not_for_ever() {
+        let mut haste = Haste::default();
+        let [failure, success] = [Verdict::Failure, Verdict::Success];
+        let said = [failure, success, failure, failure, failure, success, failure]
+            .map(|verdict| haste.hurries(verdict));
+        assert_eq!(said, [false, false, false, true, true, false, false]);
+        let hurried = (0..100).filter(|_| haste.hurries(Verdict::Unanswered)).count();
+        assert_eq!(hurried, 6);
+        haste.tick();
+        assert!(haste.hurries(failure));
     }
 
     #[test]

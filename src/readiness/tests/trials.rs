@@ -151,6 +151,49 @@ fn wait_for_the_answer_from_when_all_of_the_request_is_there() {
     assert_eq!(transition, moved("trial", "not-ready", Reason::TrialUnanswered));
 }
 
+/// It may be a stream that never ends.
+#[test]
+fn pass_with_a_lease_that_expires_once_its_response_has_begun() {
+    let mut bench = Bench::on_trial(judged(3));
+    for _ in 0..2 {
+        let permit = bench.lend().unwrap();
+        bench.state.begun(permit);
+    }
+    assert_eq!(bench.lend().map(|permit| bench.settle(permit, Outcome::Unused)), Some(None));
+    assert_eq!(bench.after(Duration::from_millis(29_999)).tick(), None);
+    let transition = bench.after(Duration::from_millis(1)).tick();
+    assert_eq!(transition, moved("trial", "ready", Reason::TrialPassed));
+}
+
+#[test]
+fn fail_with_a_response_that_has_begun_and_breaks_off() {
+    let mut bench = Bench::on_trial(judged(3));
+    let permit = bench.lend().unwrap();
+    bench.state.begun(permit);
+    let transition = bench.settle(permit, Outcome::Seen(Verdict::Unanswered.into()));
+    assert_eq!(transition, moved("trial", "not-ready", Reason::TrialFailed));
+}
+
+#[test]
+fn fail_with_what_is_slower_than_it_may_be_before_its_lease_expires() {
+    let mut upstream = judged(3);
+    upstream.breaker.as_mut().unwrap().shares = Some(Shares {
+        failure_percent: None,
+        slow: Some(Slow { percent: 50, than: 2 * SECOND }),
+        window: SECOND,
+        minimum_requests: 9,
+    });
+    let mut bench = Bench::on_trial(upstream);
+    let begun = bench.lend().unwrap();
+    bench.state.begun(begun);
+    bench.state.lend(&bench.upstream, bench.now, 100, false).unwrap();
+    assert_eq!(bench.after(10 * SECOND).tick(), None);
+    bench.lend().unwrap();
+    assert_eq!(bench.after(Duration::from_millis(1_999)).tick(), None);
+    let transition = bench.after(Duration::from_millis(1)).tick();
+    assert_eq!(transition, moved("trial", "not-ready", Reason::TrialUnanswered));
+}
+
 #[test]
 fn take_each_permit_back_once() {
     let mut bench = Bench::on_trial(judged(3));
