@@ -49,14 +49,9 @@ RECOVERY_DEADLINE = 20.0
 SLOW = 0.5
 RUN = 20
 
-# The window is no longer than the healthy time before a fault (CALM), so that it is full of good answers
-# when the fault begins, whatever came before.
 BREAKER = {
     "consecutiveFailures": 5,
-    "slowPercent": 50,
-    "slowerThan": f"{SLOW:g}s",
-    "window": "4s",
-    "minimumRequests": 10,
+    "unansweredAfter": f"{SLOW:g}s",
     "notReadyFor": "2s",
     "maxNotReadyFor": "4s",
     "trial": {"requests": 1, "successes": 2},

@@ -25,6 +25,7 @@ mod release;
 mod root;
 mod store;
 mod stream;
+mod waiting;
 mod worker;
 
 /// What the proxy calls first, once in each VM.
@@ -33,6 +34,6 @@ mod entry {
 
     proxy_wasm::main! {{
         proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);
-        proxy_wasm::set_root_context(|_| Box::new(Root::new()));
+        proxy_wasm::set_root_context(|id| Box::new(Root::new(id)));
     }}
 }

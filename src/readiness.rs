@@ -460,7 +460,7 @@ impl State {
             Phase::Trial { leases, .. } => {
                 let expired = |lease: &TrialLease| now.is_due(lease.from, lease.until);
                 // What is slower than it may be has failed, whatever comes of it.
-                let slow = |asked| breaker.slower_than().is_some_and(|than| now.is_due(asked, asked + than));
+                let slow = |asked| breaker.patience().is_some_and(|most| now.is_due(asked, asked + most));
                 let late = |lease: &TrialLease| {
                     !lease.begun && lease.asked.is_some_and(|asked| expired(lease) || slow(asked))
                 };
@@ -544,7 +544,8 @@ impl State {
             Outcome::Seen(sample) => self.tried(upstream, now, sample, random),
             Outcome::Left => {
                 let breaker = upstream.breaker.as_ref()?;
-                let waited = lease.asked.is_some_and(|asked| now.since(asked) >= breaker.patience());
+                let waited =
+                    lease.asked.is_some_and(|asked| now.since(asked) >= breaker.patience_of_clients());
                 waited.then(|| self.trip(breaker, Reason::TrialUnanswered, now, random))?
             }
         }

@@ -74,8 +74,8 @@ pub fn classify(status: Option<u16>, details: &[u8], grpc_status: Option<u32>, w
     judge(status, origin(details), grpc_status, words)
 }
 
-/// Judges a request whose client has waited for an answer for longer than it may take, and has left.
-pub fn abandoned(words: Words<'_>) -> Verdict {
+/// Judges a request that has waited for an answer for longer than one may take.
+pub fn unanswered(words: Words<'_>) -> Verdict {
     judge(None, Origin::NoAnswer, None, words)
 }
 
@@ -265,9 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_gave_up_waiting_has_had_no_answer() {
-        let given_up = |word| abandoned(Words { fail_on: &[word], ignore_on: &[] });
-        assert_eq!([ServerError, GatewayError, Reset].map(given_up), [Unanswered; 3]);
-        assert_eq!([ConnectFailure, FailOn::Status(504)].map(given_up), [Ignored; 2]);
+    fn a_request_that_has_waited_for_too_long_has_no_answer() {
+        let waited = |word| unanswered(Words { fail_on: &[word], ignore_on: &[] });
+        assert_eq!([ServerError, GatewayError, Reset].map(waited), [Unanswered; 3]);
+        assert_eq!([ConnectFailure, FailOn::Status(504)].map(waited), [Ignored; 2]);
     }
 }

@@ -8,8 +8,10 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 from harness.breaker import in_turn, judged, stays_ready, until_gated
 from harness.client import Stream, get
+from harness.config import route
 from harness.load import Load, Request, drive
 from harness.wait import until
+from upstream import Behaviour
 
 EVENTS = [{"uri": {"prefix": "/events"}}]
 API = [{"uri": {"prefix": "/api"}}]
@@ -143,12 +145,76 @@ def test_answers_that_fail_end_a_row_of_no_answers(start, policy, v1):
     assert envoy.transitions(reason="consecutive-failures") == 1
 
 
+@contextmanager
+def under_way(envoy, times, method="GET"):
+    """So many requests at once whose clients wait."""
+    with ExitStack() as stack:
+        streams = [stack.enter_context(Stream(envoy.port(), "/", method=method, end=method == "GET")) for _ in range(times)]
+        for stream in streams:
+            if method == "POST":
+                stream.send(b"all of it", end=True)
+        yield streams
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_requests_that_wait_for_too_long_count_before_they_end(start, policy, v1, method):
+    envoy = start(judged(policy, consecutiveFailures=5, unansweredAfter="300ms"), timeout="60s")
+    v1.hang()
+    with under_way(envoy, 5, method) as streams:
+        until(lambda: envoy.transitions(reason="consecutive-failures"), what="a trip")
+        assert not any(stream.answered() for stream in streams)
+        v1.answer()
+        until_gated(envoy, "consecutive-failures")
+
+
+def test_requests_that_wait_count_once_whatever_comes_of_them(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=6, unansweredAfter="200ms"), concurrency=1)
+    for late in (Behaviour(500, delay=0.9), Behaviour(200, delay=0.9)):
+        v1.behave(late)
+        assert {answer.status for answer in drive(envoy.port(), [Request()] * 5, connections=5)} == {late.status}
+        assert envoy.transitions() == 0, "no more than five"
+        if late.status == 500:
+            v1.answer()
+            assert in_turn(envoy, "/") == [200]
+    v1.answer(500)
+    assert in_turn(envoy, "/", "/") == [500, 503], "a late answer is no success: this is the sixth"
+
+
+def test_requests_that_wait_and_are_ignored_do_not_count(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=1, unansweredAfter="100ms", ignore=EVENTS), timeout="60s")
+    v1.hang(path="/events")
+    with ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(Stream(envoy.port(), "/events", end=True))
+        time.sleep(0.5)
+        stays_ready(envoy)
+
+
+def test_requests_that_wait_for_another_cluster_do_not_count(start, policy, v1, v2):
+    routes = [{"match": {"prefix": "/v2"}, "route": {"cluster": "reviews-v2", "timeout": "60s"}}, route("reviews-v1", "60s")]
+    envoy = start(judged(policy, consecutiveFailures=1, unansweredAfter="100ms"), routes=routes)
+    v2.hang()
+    with ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(Stream(envoy.port(), "/v2", end=True))
+        time.sleep(0.5)
+        stays_ready(envoy)
+
+
+def test_answers_within_the_time_are_none_of_it(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=1, unansweredAfter="5s"))
+    v1.slow(0.05)
+    assert {answer.status for answer in drive(envoy.port(), [Request()] * 200)} == {200}
+    v1.answer()
+    stays_ready(envoy)
+
+
 # -- clients that leave -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("streams", [True, False], ids=["reset", "disconnect"])
 def test_clients_that_leave_after_a_stated_time_have_had_no_answer(start, policy, v1, streams):
-    envoy = start(judged(policy, consecutiveFailures=5, abandonedAfter="300ms"), timeout="60s")
+    envoy = start(judged(policy, consecutiveFailures=5, unansweredAfter="300ms"), timeout="60s")
     v1.hang()
     leave(envoy, times=5, after=0.6, streams=streams)
     until(lambda: envoy.transitions(reason="consecutive-failures"), what="a trip")
@@ -157,7 +223,7 @@ def test_clients_that_leave_after_a_stated_time_have_had_no_answer(start, policy
 
 
 def test_clients_that_leave_sooner_say_nothing(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=1, abandonedAfter="30s"), timeout="60s")
+    envoy = start(judged(policy, consecutiveFailures=1, unansweredAfter="30s"), timeout="60s")
     v1.hang()
     leave(envoy, times=8, after=0.3)
     v1.answer()
@@ -183,7 +249,7 @@ def test_clients_that_leave_what_is_slow_have_seen_a_slow_answer(start, policy, 
 
 
 def test_clients_that_leave_before_they_have_sent_all_say_nothing(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=1, abandonedAfter="200ms"), timeout="60s")
+    envoy = start(judged(policy, consecutiveFailures=1, unansweredAfter="200ms"), timeout="60s")
     v1.hang()
     with ExitStack() as stack:
         streams = [stack.enter_context(Stream(envoy.port(), "/")) for _ in range(4)]

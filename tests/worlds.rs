@@ -242,7 +242,7 @@ fn upstream(check: bool, breaker: bool, guarded: bool) -> Upstream {
 fn complete(upstream: &mut Upstream) {
     if let Some(breaker) = &mut upstream.breaker {
         breaker.local_origin_failures = Some(2);
-        breaker.abandoned_after = Some(Duration::from_secs(2));
+        breaker.unanswered_after = Some(Duration::from_secs(2));
         breaker.trial.ramp_over = Duration::from_secs(4);
         breaker.shares = Some(Shares {
             failure_percent: Some(50),

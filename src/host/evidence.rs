@@ -4,8 +4,9 @@
 //! request on trial; anything else when the response has ended, as one that breaks off is a failure. What is a
 //! failure of a gRPC service is known when its status is, where the policy asks for that. A client that leaves in
 //! the middle of a response has seen it begin well. Of one that leaves before, how long it has waited since all of
-//! its request was there is all that is known: a breaker takes it for no answer after `abandonedAfter`, for a slow
-//! one after `slowerThan`, a rollback likewise; sooner it says nothing. What the proxy itself answered says nothing;
+//! its request was there is all that is known: a breaker takes it for a slow answer after `slowerThan`, a rollback
+//! likewise; sooner it says nothing. After `unansweredAfter` a breaker takes it for no answer, and does not wait for
+//! the client to leave. What the proxy itself answered says nothing;
 //! see [`crate::response`]. Nor does a request that a breaker does not record: on trial it may pass, not fail.
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 
 use super::attribute::{attribute, grpc_status, is_grpc, status};
+use super::waiting::Late;
 use super::worker::{self, Worker};
 use crate::engine::Assignment;
 use crate::policy::Policy;
@@ -26,6 +28,8 @@ use crate::time::Time;
 /// One request's evidence, from the decision to the end of the stream.
 #[derive(Default)]
 pub struct Evidence {
+    /// The id of the stream's context.
+    stream: u32,
     /// The worker's epoch when the request was decided on.
     epoch: u64,
     /// Permits it holds. Each goes back once, whatever the stream comes to.
@@ -38,7 +42,7 @@ pub struct Evidence {
     versions: Vec<(usize, usize)>,
     /// When all of it had gone on, where that is asked for.
     sent: Option<Time>,
-    /// Upstreams whose permits it has given back with a verdict.
+    /// Upstreams for which it has counted already: by a permit, or as it waited too long.
     tried: Vec<UpstreamId>,
     stage: Stage,
 }
@@ -102,6 +106,11 @@ fn judging<'p>(policy: &'p Policy, answer: &Answer) -> impl Iterator<Item = (Ups
 }
 
 impl Evidence {
+    /// Nothing known yet of the stream with this context.
+    pub fn new(stream: u32) -> Self {
+        Evidence { stream, ..Self::default() }
+    }
+
     /// Keeps the permits of a request that is decided on now, and for which upstreams it is no evidence. `asked`
     /// says whether all of it is there.
     pub fn hold(
@@ -125,6 +134,21 @@ impl Evidence {
             }
         }
         self.sent = worker.asks.time.then(worker::now);
+        self.wait(worker);
+    }
+
+    /// From now on it may come to have waited for too long.
+    fn wait(&self, worker: &Worker) {
+        if let (Some(since), Some(span), true) = (self.sent, worker.asks.answer_within, self.asked) {
+            worker.waiting.begin(self.stream, since, since + span, self.epoch, &self.ignored);
+        }
+    }
+
+    /// It waits no more.
+    fn stop_waiting(&mut self, worker: &Worker) {
+        if worker.asks.answer_within.is_some() {
+            self.tried.extend(worker.waiting.end(self.stream));
+        }
     }
 
     /// Starts the time that a response takes once all of the request is there: how long the client takes is its
@@ -135,6 +159,7 @@ impl Evidence {
         }
         if self.sent.is_some() {
             self.sent = Some(worker::now());
+            self.wait(worker);
         }
         for (id, permit) in self.permits.iter().filter(|(id, _)| !self.ignored.contains(id)) {
             worker.sent(*id, *permit);
@@ -143,6 +168,7 @@ impl Evidence {
 
     /// Takes the response's headers.
     pub fn on_headers(&mut self, worker: &Worker, end: bool) {
+        self.stop_waiting(worker);
         let policy = &worker.policy;
         let cluster = if policy.observes_responses() { reached() } else { None };
         let judged = |id| is_of(policy, id, cluster.as_deref());
@@ -191,6 +217,7 @@ impl Evidence {
 
     /// Takes the end of the stream.
     pub fn on_end(&mut self, worker: &Worker) {
+        self.stop_waiting(worker);
         match &mut self.stage {
             Stage::Waiting => self.unanswered(worker),
             Stage::Unsettled(answer) | Stage::Begun(answer) => {
@@ -262,13 +289,12 @@ impl Evidence {
         };
         let left = Answer { cluster, took: Some(waited), ..Answer::default() };
         for (id, breaker) in judging(&worker.policy, &left) {
-            let vain = breaker.abandoned_after.is_some_and(|most| waited >= most);
-            let verdict = if vain { response::abandoned(breaker.words()) } else { Verdict::Ignored };
-            // Who waited in vain has also waited for too long.
-            let slow = breaker.slower_than().is_some_and(|than| waited > than);
-            let verdict = if slow && verdict == Verdict::Ignored { Verdict::Slow } else { verdict };
-            let tried = reached.iter().any(|(held, _)| *held == id);
-            if !tried && !self.ignored.contains(&id) {
+            let verdict = unanswered(breaker, waited).unwrap_or_else(|| {
+                let slow = breaker.slower_than().is_some_and(|than| waited > than);
+                if slow { Verdict::Slow } else { Verdict::Ignored }
+            });
+            let told = reached.iter().any(|(held, _)| *held == id) || self.tried.contains(&id);
+            if !told && !self.ignored.contains(&id) {
                 worker.observe(id, verdict.into(), self.epoch);
             }
         }
@@ -303,7 +329,9 @@ impl Evidence {
                     worker.settle(id, *permit, Outcome::Seen(sample));
                     self.tried.push(id);
                 }
-                None if verdict.is_failure() => worker.observe(id, sample, self.epoch),
+                None if verdict.is_failure() && !self.tried.contains(&id) => {
+                    worker.observe(id, sample, self.epoch);
+                }
                 None => {}
             }
         }
@@ -373,6 +401,39 @@ impl Evidence {
             worker.counters.responded(policy, *place, *version, result);
         }
     }
+}
+
+/// Counts the requests of this VM that have waited for too long for an answer. `root` is the id of the root's context.
+pub fn count_late(worker: &Worker, root: u32, now: Time) {
+    let late = worker.waiting.late(now);
+    for Late { stream, waited, epoch, settled } in &late {
+        // Each is asked where it went to. One that is gone by now has ended its wait itself.
+        if hostcalls::set_effective_context(*stream).is_err() {
+            continue;
+        }
+        let answer = Answer { cluster: reached(), ..Answer::default() };
+        let (mut counted, mut next) = (Vec::new(), None);
+        for (id, breaker) in judging(&worker.policy, &answer).filter(|(id, _)| !settled.contains(id)) {
+            match unanswered(breaker, *waited) {
+                Some(verdict) => {
+                    worker.observe(id, verdict.into(), *epoch);
+                    counted.push(id);
+                }
+                None => next = next.into_iter().chain(breaker.unanswered_after).min(),
+            }
+        }
+        worker.waiting.looked_at(*stream, &counted, next);
+    }
+    if !late.is_empty() {
+        // Can't fail: it is the context that has been called.
+        let _ = hostcalls::set_effective_context(root);
+    }
+}
+
+/// What a breaker takes a request for that has waited for so long with no answer, if it is too long.
+fn unanswered(breaker: &Breaker, waited: Duration) -> Option<Verdict> {
+    let vain = breaker.unanswered_after.is_some_and(|most| waited >= most);
+    vain.then(|| response::unanswered(breaker.words()))
 }
 
 /// The cluster that the request went to. Not the one that was decided on: the route table has the last word.

@@ -9,7 +9,7 @@ use proxy_wasm::types::{BufferType, ContextType, Status};
 
 use super::check::{Checks, Finished};
 use super::worker::{self, Worker};
-use super::{fetch, metric, store, stream};
+use super::{evidence, fetch, metric, store, stream};
 use crate::hash;
 use crate::policy::check::Call;
 use crate::policy::upstream::{Upstream, UpstreamId};
@@ -28,6 +28,7 @@ const FIRST: Duration = Duration::from_millis(50);
 
 /// The root context.
 pub struct Root {
+    id: u32,
     worker: Option<Rc<Worker>>,
     tick: Duration,
     /// Whether the policy has come into use; one that the proxy only tries out never ticks.
@@ -36,9 +37,9 @@ pub struct Root {
 }
 
 impl Root {
-    /// A root with no policy yet.
-    pub fn new() -> Self {
-        Root { worker: None, tick: Duration::ZERO, ticked: false, checks: Checks::default() }
+    /// A root with no policy yet. `id` is that of its context.
+    pub fn new(id: u32) -> Self {
+        Root { id, worker: None, tick: Duration::ZERO, ticked: false, checks: Checks::default() }
     }
 
     /// Sends the upstream's next check, if it is due.
@@ -157,6 +158,7 @@ impl RootContext for Root {
             }
         }
         let now = worker::now();
+        evidence::count_late(&worker, self.id, now);
         for (id, upstream) in worker.policy.upstream_ids().filter(|(_, upstream)| upstream.is_watched()) {
             // Renewed while a check is under way, too: one that takes its time must not make another VM
             // send the next.
@@ -173,9 +175,9 @@ impl RootContext for Root {
         worker.refresh_releases(now);
     }
 
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
         let worker = self.worker.clone()?;
-        Some(Box::new(stream::Stream::new(worker)))
+        Some(Box::new(stream::Stream::new(worker, id)))
     }
 
     fn get_type(&self) -> Option<ContextType> {

@@ -44,9 +44,9 @@ enum Role {
 }
 
 impl Stream {
-    /// A request of the worker's.
-    pub fn new(worker: Rc<Worker>) -> Self {
-        Self { worker, role: Role::Traffic, edits: Vec::new(), evidence: Evidence::default() }
+    /// A request of the worker's. `id` is that of its context.
+    pub fn new(worker: Rc<Worker>, id: u32) -> Self {
+        Self { worker, role: Role::Traffic, edits: Vec::new(), evidence: Evidence::new(id) }
     }
 
     /// Answers the request.

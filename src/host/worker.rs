@@ -8,6 +8,7 @@ use super::gate::Gates;
 use super::lifecycle::Shared;
 use super::metric::Counters;
 use super::release::{News, Releases};
+use super::waiting::Waiting;
 use super::{leader, store};
 use crate::engine::{self, Decision};
 use crate::gate::fail_open;
@@ -48,6 +49,8 @@ pub struct Worker {
     pub releases: Releases,
     /// What has to be found out of each response.
     pub asks: Asks,
+    /// Requests that wait for an answer.
+    pub waiting: Waiting,
 }
 
 /// What the policy asks of a response beside what is there anyway. Each costs host calls.
@@ -56,6 +59,8 @@ pub struct Asks {
     pub time: bool,
     /// The status of a gRPC service.
     pub grpc_status: bool,
+    /// After how long the first breaker takes it for none.
+    pub answer_within: Option<Duration>,
 }
 
 impl Asks {
@@ -66,7 +71,8 @@ impl Asks {
             .flat_map(|breaker| breaker.fail_on.iter().chain(&breaker.ignore_on))
             .chain(rollbacks().flat_map(|rollback| &rollback.fail_on));
         Asks {
-            time: breakers().any(|breaker| breaker.slower_than().or(breaker.abandoned_after).is_some())
+            answer_within: breakers().filter_map(|breaker| breaker.unanswered_after).min(),
+            time: breakers().any(|breaker| breaker.slower_than().or(breaker.unanswered_after).is_some())
                 || rollbacks().any(|rollback| rollback.latency.is_some()),
             grpc_status: words.copied().any(FailOn::asks_for_grpc_status),
         }
@@ -124,8 +130,20 @@ impl Worker {
         let service = hostcalls::get_property(vec!["xds", "node", "cluster"]).ok().flatten();
         let service = String::from_utf8_lossy(&service.unwrap_or_default()).into_owned();
         let (board, epoch) = (RefCell::new(board), Cell::new(0));
-        let worker =
-            Worker { board, epoch, lifecycle, gates, service, releases, asks, counters, holder, policy };
+        let waiting = Waiting::default();
+        let worker = Worker {
+            board,
+            epoch,
+            lifecycle,
+            gates,
+            service,
+            releases,
+            asks,
+            waiting,
+            counters,
+            holder,
+            policy,
+        };
         // As an update that brings a startup probe must fail no readiness, what is known counts at once. The
         // others learn of it on the first tick.
         if worker.has_started() {

@@ -134,7 +134,7 @@ mod the_whole_document {
                 ignore: matches(r#"[{"uri":{"prefix":"/api/events"}}]"#),
                 consecutive_failures: 5,
                 local_origin_failures: Some(3),
-                abandoned_after: Some(3 * second),
+                unanswered_after: Some(3 * second),
                 shares: Some(Shares {
                     failure_percent: Some(50),
                     slow: Some(Slow { percent: 80, than: 2 * second }),
@@ -245,7 +245,7 @@ mod defaults {
             ignore: Matches::default(),
             consecutive_failures: 5,
             local_origin_failures: None,
-            abandoned_after: None,
+            unanswered_after: None,
             shares: None,
             not_ready_for: Duration::from_secs(5),
             max_not_ready_for: Duration::from_secs(60),

@@ -60,9 +60,9 @@ pub struct Breaker {
     pub consecutive_failures: u32,
     /// The same of requests with no answer, which then do not count above. 1 to 100,000. Absent: they count above.
     pub local_origin_failures: Option<u32>,
-    /// A client that leaves after it has waited this long for an answer has had none. 1 ms to 1 h. Absent: one that
-    /// leaves says nothing, save on trial.
-    pub abandoned_after: Option<Duration>,
+    /// A request that has waited this long for an answer has none, whether its client is still there or has left.
+    /// 1 ms to 1 h. Absent: one whose client leaves says nothing, save on trial.
+    pub unanswered_after: Option<Duration>,
     /// What shares of the latest responses do, if any.
     pub shares: Option<Shares>,
     /// How long it then stays NotReady before a trial. 100 ms to 1 h, default 5 s.
@@ -231,7 +231,7 @@ impl Default for Breaker {
             ignore: Matches::default(),
             consecutive_failures: 5,
             local_origin_failures: None,
-            abandoned_after: None,
+            unanswered_after: None,
             shares: None,
             not_ready_for: 5 * SECOND,
             max_not_ready_for: 60 * SECOND,
@@ -250,7 +250,7 @@ impl Breaker {
             "ignore",
             "consecutiveFailures",
             "consecutiveLocalOriginFailures",
-            "abandonedAfter",
+            "unansweredAfter",
             "failurePercent",
             "slowPercent",
             "slowerThan",
@@ -272,8 +272,8 @@ impl Breaker {
             fields.read("consecutiveFailures", default.consecutive_failures, consecutive);
         let local_origin_failures =
             fields.read("consecutiveLocalOriginFailures", None, |value| consecutive(value).map(Some));
-        let abandoned_after =
-            fields.read("abandonedAfter", None, |value| value.duration(ms(1)..=HOUR).map(Some));
+        let unanswered_after =
+            fields.read("unansweredAfter", None, |value| value.duration(ms(1)..=HOUR).map(Some));
         let not_ready_for =
             fields.read("notReadyFor", default.not_ready_for, |value| value.duration(ms(100)..=HOUR));
         let floor = not_ready_for.unwrap_or(ms(100));
@@ -291,7 +291,7 @@ impl Breaker {
             ignore: ignore?,
             consecutive_failures: consecutive_failures?,
             local_origin_failures: local_origin_failures?,
-            abandoned_after: abandoned_after?,
+            unanswered_after: unanswered_after?,
             shares: shares?,
             not_ready_for: not_ready_for?,
             max_not_ready_for: max_not_ready_for?,
@@ -414,10 +414,14 @@ impl Breaker {
         !self.record.is_empty() || !self.ignore.is_empty()
     }
 
+    /// After how long on trial a request with no answer has failed, whatever may come of it.
+    pub fn patience(&self) -> Option<Duration> {
+        self.unanswered_after.into_iter().chain(self.slower_than()).min()
+    }
+
     /// After how long a client that leaves on trial has waited for an answer in vain.
-    pub fn patience(&self) -> Duration {
-        let shortest = self.abandoned_after.into_iter().chain(self.slower_than()).min();
-        shortest.unwrap_or(SECOND)
+    pub fn patience_of_clients(&self) -> Duration {
+        self.patience().unwrap_or(SECOND)
     }
 }
 

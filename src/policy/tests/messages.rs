@@ -488,8 +488,8 @@ fn of_what_a_breaker_takes_as_evidence_say_what_is_allowed() {
             "upstreams.app.circuitBreaker.consecutiveLocalOriginFailures: 0 is not allowed; allowed: a whole number from 1 to 100000",
         ),
         (
-            with_breaker(r#""abandonedAfter":"0s""#),
-            r#"upstreams.app.circuitBreaker.abandonedAfter: "0s" is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 1ms to 3600s"#,
+            with_breaker(r#""unansweredAfter":"0s""#),
+            r#"upstreams.app.circuitBreaker.unansweredAfter: "0s" is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 1ms to 3600s"#,
         ),
         (
             with_breaker(r#""maxRetryAfter":"25h""#),

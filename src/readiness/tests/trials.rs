@@ -105,10 +105,10 @@ fn fail_with_a_client_that_leaves_after_it_has_waited() {
         window: SECOND,
         minimum_requests: 9,
     };
-    let patience = |abandoned_after, shares: Option<Shares>| {
+    let patience = |unanswered_after, shares: Option<Shares>| {
         let mut upstream = judged(3);
         let breaker = upstream.breaker.as_mut().unwrap();
-        (breaker.abandoned_after, breaker.shares) = (abandoned_after, shares);
+        (breaker.unanswered_after, breaker.shares) = (unanswered_after, shares);
         upstream
     };
     for (upstream, least) in [
