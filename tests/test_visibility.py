@@ -30,6 +30,17 @@ def gated(envoy):
     return envoy.counter("graygate_gated_requests_total", upstream="reviews-v1")
 
 
+def test_whether_an_upstream_is_ready_is_a_gauge(start, policy, v1, v2):
+    policy["upstreams"]["reviews-v2"]["force"] = "notReady"
+    envoy = start(policy)
+    ready = lambda name: f'graygate_upstream_ready{{policy="reviews",upstream="reviews-{name}"}} '  # noqa: E731
+    until(lambda: f"{ready('v1')}1" in envoy.prometheus() and f"{ready('v2')}0" in envoy.prometheus(), what="shown")
+    v1.refuse()
+    until(lambda: f"{ready('v1')}0" in envoy.prometheus(), what="not ready")
+    v1.accept()
+    until(lambda: f"{ready('v1')}1" in envoy.prometheus(), what="ready")
+
+
 def test_counts_are_those_of_the_requests(start, policy):
     envoy = start(policy)
     requests = [Request("/", {"x-user-id": f"user-{n}"}) for n in range(300)]
@@ -58,7 +69,7 @@ def test_one_log_line_per_transition_and_none_per_request(start, policy, v1):
     until(lambda: envoy.counter("graygate_transitions_total", to="ready"), what="ready")
     lines = re.findall(r"wasm log [^:]*: (.*)", envoy.logs())
     assert lines == [
-        "policy reviews: loaded: 2 upstreams, 2 probes, 1 release, 1 gate",
+        "policy reviews: loaded: 2 upstreams, 2 probes, 1 release, 1 gate, a tick each 50 ms",
         "policy reviews: upstream reviews-v1: ready -> not-ready (check-failed: could not be reached)",
         "policy reviews: upstream reviews-v1: not-ready -> ready (check-passed)",
     ]

@@ -1,10 +1,12 @@
-"""A VM that dies: another leads in its place, and one that is made anew knows what the others know.
+"""A VM that dies: another leads in its place, and one that is made anew knows what the others know. What they share.
 
-The module is built for this: a request's header ends the VM of its worker, or the one that leads.
+The module is built for this: a request's header ends the VM of its worker, or the one that leads; and the log has each
+key of what is shared.
 """
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -94,3 +96,36 @@ def test_permits_of_a_vm_that_has_died_expire(start, policy, v1):
         get(envoy.port(), "/", HERE)
         v1.answer(200)
         until(lambda: envoy.transitions(from_="trial", to="ready"), timeout=20, what="ready")
+
+
+def test_what_is_shared_is_bounded_by_the_policy(start, policy, rule, v1, v2):
+    """Keys can't be deleted, so no request may make one: not by a trial, a rollback, a probe that passes through."""
+    policy["probes"]["drain"] = {"path": "/drainz"}
+    policy["upstreams"]["reviews-v1"]["circuitBreaker"] = {"consecutiveFailures": 3, "notReadyFor": "200ms"}
+    policy["releases"][0]["rollback"] = {"failurePercent": 50, "minimumRequests": 10}
+    policy["gates"][0]["whenAllNotReady"] = "forward"
+    envoy = start(policy, delivery="ecds", module=MODULE)
+
+    def keys():
+        return set(re.findall(r"key in the store: (\S+)", envoy.logs()))
+
+    def use(start):
+        users = range(start, start + 300)
+        paths = [Request(f"/{number}?q={number}", {"x-user-id": f"user-{number}"}) for number in users]
+        v1.answer(500)
+        drive(envoy.port(), [*paths, Request("/readyz"), Request("/livez")])
+        until(lambda: envoy.transitions(upstream="reviews-v1", to="not-ready"), what="a trip")
+        v1.answer(200)
+        drive(envoy.port(), paths)
+        get(envoy.port(), "/drainz", method="POST")
+        get(envoy.port(), "/drainz", method="DELETE")
+
+    use(0)
+    until(lambda: envoy.transitions(upstream="reviews-v1", to="ready"), what="ready")
+    known = keys()
+    assert known and not any("user-" in key for key in known)
+    for round in range(1, 4):
+        policy["releases"][0]["versions"][1]["weight"] = 10 + round
+        assert envoy.publish(policy) == ""
+        use(1000 * round)
+    assert keys() == known

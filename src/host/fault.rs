@@ -1,8 +1,12 @@
-//! Ends VMs on request, for tests of what others do then. In no module but one that is built for tests.
+//! Ends VMs on request, for tests of what others do then, and tells what is stored. In no module but one that is built
+//! for tests.
 //!
 //! A request with `x-graygate-fault: here` ends the VM of its worker; one with `x-graygate-fault: leader` ends the VM
-//! that leads, whichever it is, on its next tick.
+//! that leads, whichever it is, on its next tick. Each key that a VM has to do with in the store is logged once.
 #![allow(clippy::panic)]
+
+use std::cell::RefCell;
+use std::collections::HashSet;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
@@ -11,6 +15,17 @@ use super::store;
 
 /// Whether the leader is to end.
 const KEY: &str = "graygate/fault";
+
+thread_local! {
+    static KEYS: RefCell<HashSet<String>> = RefCell::default();
+}
+
+/// Tells of a key, if it is new to this VM.
+pub fn note(key: &str) {
+    if KEYS.with(|keys| keys.borrow_mut().insert(key.to_owned())) {
+        log::info!("key in the store: {key}");
+    }
+}
 
 /// Takes the order that a request may bring.
 pub fn on_request() {

@@ -84,6 +84,10 @@ enum Count {
         release: usize,
         version: usize,
     },
+    /// A gauge.
+    Ready {
+        upstream: UpstreamId,
+    },
 }
 
 /// The counters of one policy.
@@ -196,9 +200,19 @@ impl Counters {
     /// Notes what each version holds now, in hundredths of a percent.
     pub fn shared(&self, policy: &Policy, release: usize, shares: &[u32]) {
         for (version, share) in shares.iter().enumerate() {
-            if let Some(id) = self.id(policy, Count::Share { release, version }) {
-                let _ = hostcalls::record_metric(id, u64::from(*share));
-            }
+            self.set(policy, Count::Share { release, version }, u64::from(*share));
+        }
+    }
+
+    /// Notes whether an upstream is Ready now, or on a ramp.
+    pub fn is_ready(&self, policy: &Policy, upstream: UpstreamId, ready: bool) {
+        self.set(policy, Count::Ready { upstream }, u64::from(ready));
+    }
+
+    fn set(&self, policy: &Policy, gauge: Count, value: u64) {
+        if let Some(id) = self.id(policy, gauge) {
+            // The id is one that the proxy gave, so it knows it.
+            let _ = hostcalls::record_metric(id, value);
         }
     }
 
@@ -216,7 +230,7 @@ impl Counters {
             return Some(*id);
         }
         let kind = match count {
-            Count::Share { .. } => MetricType::Gauge,
+            Count::Share { .. } | Count::Ready { .. } => MetricType::Gauge,
             _ => MetricType::Counter,
         };
         let id = define(kind, &count.name(policy))?;
@@ -271,6 +285,7 @@ impl Count {
                 let [name, _] = of(release, 0);
                 ("schedule_steps_total", vec![name])
             }
+            Count::Ready { upstream: id } => ("upstream_ready", vec![upstream(id)]),
             Count::Share { release, version } => ("version_share", of(release, version).to_vec()),
             Count::Probe { asked, code, result } => {
                 (probe, status) = (asked.name(policy), code.to_string());

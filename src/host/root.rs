@@ -132,7 +132,9 @@ impl RootContext for Root {
         let node = hostcalls::get_property(vec!["xds", "node", "id"]).ok().flatten();
         policy.on_node(&node.unwrap_or_default());
         if is_news(&plugin, &policy, &text) {
-            log::info!("policy {}: loaded: {}", policy.name, policy.summary());
+            let tick = policy.tick().map(|tick| format!(", a tick each {} ms", tick.as_millis()));
+            let summary = policy.summary();
+            log::info!("policy {}: loaded: {summary}{}", policy.name, tick.unwrap_or_default());
         }
         let worker = Worker::new(policy);
         fetch::seed(&worker.policy);
@@ -165,6 +167,7 @@ impl RootContext for Root {
             let leads = worker.claim_lead(id, now, LEASE);
             worker.refresh(id, now, leads);
             if leads {
+                worker.show_ready(id);
                 #[cfg(feature = "faults")]
                 super::fault::on_lead();
                 self.check(&worker, id, upstream, now);

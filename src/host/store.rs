@@ -54,6 +54,8 @@ where
 }
 
 fn read<T: DeserializeOwned>(key: &str) -> (Option<T>, Option<u32>) {
+    #[cfg(feature = "faults")]
+    super::fault::note(key);
     let (bytes, version) = hostcalls::get_shared_data(key).unwrap_or_default();
     (bytes.and_then(|bytes| postcard::from_bytes(&bytes).ok()), version)
 }

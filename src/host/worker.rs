@@ -321,6 +321,13 @@ impl Worker {
         }
     }
 
+    /// Shows whether the upstream is Ready.
+    pub fn show_ready(&self, id: UpstreamId) {
+        let standing = self.policy.upstream(id).zip(self.snapshot(id)).map(|(up, state)| state.standing(up));
+        let ready = matches!(standing, Some(Standing::Ready | Standing::Ramp { .. }));
+        self.counters.is_ready(&self.policy, id, ready);
+    }
+
     /// Shows what each version holds.
     fn show_shares(&self) {
         let Ok(splits) = self.releases.splits().try_borrow() else {
