@@ -34,6 +34,7 @@ test: ## all checks and tests
 lint: ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --all-targets --locked --no-default-features --features tool -- -D warnings
+	cargo clippy --lib --locked --features host -- -D warnings
 	cargo clippy --lib --locked --features faults -- -D warnings
 
 unit: ## unit and property tests, native

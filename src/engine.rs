@@ -189,7 +189,7 @@ fn admit(
             if let_in { Ok(()) } else { Err(reason) }
         }
         Standing::Trial(_) if decision.permits.iter().any(|(held, _)| *held == upstream) => Ok(()),
-        Standing::Trial(reason) => match readiness.lend(upstream, !decision.ignored.contains(&upstream)) {
+        Standing::Trial(reason) => match readiness.lend(upstream) {
             Some(permit) => {
                 decision.permits.push((upstream, permit));
                 Ok(())

@@ -105,8 +105,9 @@ fn compose(policy: &Policy, gate: &Gate, reply: &gate::Reply, reason: Reason, re
         ),
         None => format!("policy {}: upstream {upstream} is not ready: {reason}\n", policy.name),
     };
+    let body = if reply.has_no_body() { String::new() } else { body };
     let mut headers = reply.headers.clone();
-    if !headers.iter().any(|(name, _)| name == "content-type") {
+    if !body.is_empty() && !headers.iter().any(|(name, _)| name == "content-type") {
         // A body that looks like JSON is, unless the policy says otherwise.
         let json = body.trim_start().starts_with(['{', '[']);
         let content_type = if json { "application/json" } else { "text/plain; charset=utf-8" };

@@ -1,8 +1,8 @@
 //! Readiness: what a proxy knows about an upstream, and how it changes.
 //!
 //! ```text
-//!            failureThreshold checks failed, or
-//!            consecutiveFailures responses failed
+//!            enough checks failed, or enough responses:
+//!            in a row, or of the latest
 //!   Ready ───────────────────────────────────────▶ NotReady ◀──────────┐
 //!     ▲ ▲                                           │    │             │ a trial request or
 //!     │ └── successThreshold checks passed ─────────┘    │ wait over   │ enough checks failed
@@ -10,10 +10,14 @@
 //!     └──── trial.successes requests succeeded ──────── Trial ─────────┘
 //! ```
 //!
+//! Where the policy gives `rampOver`, both ways back lead over a Ramp, on which a rising share of the requests goes,
+//! and which is Ready in all other respects.
+//!
 //! - **Checks** follow the kubelet: consecutive results against thresholds. A check that could not be sent
 //!   is no result. Passed checks count from the last change of phase on. They end any NotReady, and a
-//!   Trial. One exception: when responses fail again with no healthy time in between, the checks have shown
-//!   that they don't see what is wrong, and the wait has to pass before they count.
+//!   Trial. With two exceptions: when responses fail again with no healthy time in between, the checks have
+//!   shown that they don't see what is wrong, and what the responses began, the trial ends; and a wait that the
+//!   upstream has asked for itself has to pass.
 //! - **Responses** count if their request was sent in the phase that they are counted in. What arrives
 //!   later is about the past and is dropped; so is a check started in an earlier generation. Where failures
 //!   with no answer have a threshold of their own, they count towards that one alone.
@@ -22,9 +26,9 @@
 //!   its response has ended. A failure counts as soon as it is known, a success at the end, or when a lease
 //!   expires whose response has begun. One that expires with no answer is a failure, as is one that is slower
 //!   than it may be, or a client that leaves after it has waited. A client that leaves sooner, or has not sent
-//!   all of its request, is none: it says nothing of the upstream, and clients could else keep it out. An
-//!   upstream that nothing guards has no trial: its traffic never stopped, so when the wait is over it is
-//!   Ready until its responses say otherwise.
+//!   all of its request, is none, nor is a request that never got as far as the upstream: these say nothing of
+//!   it, and clients could else keep it out. An upstream that nothing guards has no trial: its traffic never
+//!   stopped, so when the wait is over it is Ready until its responses say otherwise.
 //! - **The wait** doubles with each trip, up to its cap, with up to a tenth of jitter on top. It starts over
 //!   once the upstream has been Ready for as long as the longest wait. Where the failing responses asked to be
 //!   left alone for longer, it is that long, up to a cap, and no check that passes cuts it short.
@@ -55,9 +59,8 @@ pub trait Readiness {
     /// What a request that needs the upstream may do.
     fn standing(&self, upstream: UpstreamId) -> Standing;
 
-    /// Asks to let this request through to an upstream that is on trial. `counts` says whether it would be
-    /// evidence against it.
-    fn lend(&mut self, upstream: UpstreamId, counts: bool) -> Option<Permit>;
+    /// Asks to let this request through to an upstream that is on trial.
+    fn lend(&mut self, upstream: UpstreamId) -> Option<Permit>;
 
     /// What is known of the upstream, for a request that only asks.
     fn knowledge(&self, upstream: UpstreamId) -> Knowledge;
@@ -193,8 +196,8 @@ pub struct TrialLease {
     id: u64,
     from: Time,
     until: Time,
-    /// Since when all of the request is there, so that only the upstream can be who keeps it waiting. `None`:
-    /// not yet, or it is no evidence.
+    /// Since when the upstream has all of the request, so that only it can be who keeps it waiting. `None`: not
+    /// known yet, or it is no evidence.
     asked: Option<Time>,
     /// Whether its response has begun, and well.
     begun: bool,
@@ -226,6 +229,10 @@ pub enum Reason {
     SlowShare(Share),
     /// The operator says so.
     Forced,
+    /// Others are on trial: what a request is told that got no permit.
+    OnTrial,
+    /// Others go ahead: what a request is told that is not among them.
+    OnRamp,
     /// The wait is over, a trial may begin.
     WaitOver,
     /// Enough trial requests succeeded.
@@ -261,6 +268,8 @@ impl Reason {
             Reason::FailureShare(_) => "failure-share",
             Reason::SlowShare(_) => "slow-share",
             Reason::Forced => "forced",
+            Reason::OnTrial => "on-trial",
+            Reason::OnRamp => "on-ramp",
             Reason::WaitOver => "wait-over",
             Reason::TrialPassed => "trial-passed",
             Reason::RampOver => "ramp-over",
@@ -327,8 +336,8 @@ impl State {
         match self.phase {
             Phase::Ready => Standing::Ready,
             Phase::NotReady { .. } => Standing::NotReady(self.reason),
-            Phase::Trial { .. } => Standing::Trial(self.reason),
-            Phase::Ramp { until } => Standing::Ramp { from: self.since, until, reason: self.reason },
+            Phase::Trial { .. } => Standing::Trial(Reason::OnTrial),
+            Phase::Ramp { until } => Standing::Ramp { from: self.since, until, reason: Reason::OnRamp },
         }
     }
 
@@ -375,7 +384,11 @@ impl State {
         let ready = self.serves();
         match result {
             Ok(()) if !ready && !self.must_wait() && self.checks.passed >= check.success_threshold => {
-                self.enter(Phase::Ready, Reason::CheckPassed, now)
+                // What never was ready has nothing to recover from.
+                let recovers = self.reason != Reason::Assumed;
+                let breaker = upstream.breaker.as_ref().filter(|_| recovers && upstream.guarded);
+                let next = breaker.map_or(Phase::Ready, |breaker| after_trial(breaker, now));
+                self.enter(next, Reason::CheckPassed, now)
             }
             Err(failure) if self.checks.failed >= check.failure_threshold => match self.phase {
                 // An assumption that the checks bear out has their reason from now on.
@@ -431,7 +444,8 @@ impl State {
         let (window, reason) = self.after(breaker, now, streak);
         self.failures = streak.failures.tail_after(self.failures);
         self.unanswered = streak.unanswered.tail_after(self.unanswered);
-        self.retry_at = self.retry_at.max(streak.retry_at());
+        // A wish is of its row: an answer that is none ends both.
+        self.retry_at = if streak.is_broken() { None } else { self.retry_at }.max(streak.retry_at());
         self.window = window;
         self.trip(breaker, reason?, now, random)
     }
@@ -487,9 +501,8 @@ impl State {
         }
     }
 
-    /// Asks to let one request through on trial. `id` is unique to the request; `asked` says whether all of
-    /// the request is there, and it is evidence.
-    pub fn lend(&mut self, upstream: &Upstream, now: Time, id: u64, asked: bool) -> Option<Permit> {
+    /// Asks to let one request through on trial. `id` is unique to the request.
+    pub fn lend(&mut self, upstream: &Upstream, now: Time, id: u64) -> Option<Permit> {
         let trial = &upstream.breaker.as_ref()?.trial;
         let Phase::Trial { leases, .. } = &mut self.phase else {
             return None;
@@ -497,15 +510,16 @@ impl State {
         if leases.len() >= usize::try_from(trial.requests).unwrap_or(usize::MAX) {
             return None;
         }
-        let asked = asked.then_some(now);
-        leases.push(TrialLease { id, from: now, until: now + trial.lease_for, asked, begun: false });
+        leases.push(TrialLease { id, from: now, until: now + trial.lease_for, asked: None, begun: false });
         Some(Permit { id, generation: self.generation })
     }
 
-    /// Notes that all of a request is there now that was let through on trial.
-    pub fn sent(&mut self, permit: Permit, now: Time) {
-        if let Some(lease) = self.lease(permit) {
-            lease.asked = Some(now);
+    /// Notes that the upstream has all of a request since then that was let through on trial. From then on it has
+    /// the whole of the lease to answer.
+    pub fn sent(&mut self, upstream: &Upstream, permit: Permit, since: Time) {
+        let span = upstream.breaker.as_ref().map(|breaker| breaker.trial.lease_for);
+        if let Some((lease, span)) = self.lease(permit).zip(span) {
+            (lease.asked, lease.from, lease.until) = (Some(since), since, since + span);
         }
     }
 
@@ -584,17 +598,16 @@ impl State {
         };
         *successes = successes.saturating_add(more);
         let passed = *successes >= breaker.trial.successes;
-        let next = match breaker.trial.ramp_over {
-            span if span.is_zero() => Phase::Ready,
-            span => Phase::Ramp { until: now + span },
-        };
-        passed.then(|| self.enter(next, Reason::TrialPassed, now))?
+        passed.then(|| self.enter(after_trial(breaker, now), Reason::TrialPassed, now))?
     }
 
-    /// Whether a wait is on that passed checks can't cut short.
+    /// Whether a wait or a trial is on that passed checks can't cut short.
     fn must_wait(&self) -> bool {
-        let waits = matches!(self.phase, Phase::NotReady { until: Some(_) });
-        waits && (self.trips > 1 || self.retry_at.is_some())
+        match self.phase {
+            Phase::NotReady { until: Some(_) } => self.trips > 1 || self.retry_at.is_some(),
+            Phase::Trial { .. } => self.trips > 1,
+            _ => false,
+        }
     }
 
     /// Forgets earlier trips where the phase that ends was a healthy time.
@@ -656,6 +669,14 @@ pub enum Outcome {
     Left,
     /// It never went to the upstream.
     Unused,
+}
+
+/// What follows once the upstream has shown that it works again.
+fn after_trial(breaker: &Breaker, now: Time) -> Phase {
+    match breaker.trial.ramp_over {
+        span if span.is_zero() => Phase::Ready,
+        span => Phase::Ramp { until: now + span },
+    }
 }
 
 /// The wait after the `trips`th trip in a row.

@@ -145,7 +145,7 @@ mod documents {
             if upstream.0.is_multiple_of(2) { Standing::NotReady(reason) } else { Standing::Trial(reason) }
         }
 
-        fn lend(&mut self, _: UpstreamId, _: bool) -> Option<Permit> {
+        fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
             None
         }
 
@@ -662,7 +662,7 @@ mod gates {
             }
         }
 
-        fn lend(&mut self, _: UpstreamId, _: bool) -> Option<Permit> {
+        fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
             None
         }
 

@@ -287,10 +287,12 @@ class App:
 
     def __init__(self):
         self.code = grpc.StatusCode.OK
+        self.metadata = ()
         self.port = 0
         self.start()
 
     def trailers_only(self, request, context):
+        context.set_trailing_metadata(self.metadata)
         context.abort(self.code, "as told")
 
     def after_headers(self, request, context):
@@ -298,6 +300,7 @@ class App:
         context.abort(self.code, "as told")
 
     def after_a_message(self, request, context):
+        context.set_trailing_metadata(self.metadata)
         context.set_code(self.code)
         return b"message"
 
@@ -406,6 +409,15 @@ def test_grpc_statuses_count_in_the_share(shop, app):
     app.code = grpc.StatusCode.RESOURCE_EXHAUSTED
     assert ends(envoy, "AfterAMessage", 12) == ["8"] * 10 + ["gated"] * 2
     assert "(failure-share: 10 of 20)" in envoy.logs()
+
+
+@pytest.mark.parametrize("method", ["TrailersOnly", "AfterAMessage"])
+def test_a_service_may_ask_to_be_left_alone(shop, app, policy, method):
+    policy["gates"][0]["reply"] = {}
+    envoy = shop(failOn=["resource-exhausted"], consecutiveFailures=2, notReadyFor="500ms", maxRetryAfter="1m")
+    app.code, app.metadata = grpc.StatusCode.RESOURCE_EXHAUSTED, (("grpc-retry-pushback-ms", "30000"),)
+    assert ends(envoy, method, 2) == ["8", "8"]
+    assert 25 < int(call(envoy, method).headers["retry-after"]) <= 33
 
 
 def test_a_server_that_is_down_is_unavailable(shop, app):

@@ -201,6 +201,56 @@ def test_requests_that_wait_for_another_cluster_do_not_count(start, policy, v1, 
         stays_ready(envoy)
 
 
+@pytest.mark.parametrize("on_trial", [False, True], ids=["ready", "trial"])
+def test_requests_that_another_filter_holds_up_do_not_count(start, policy, v1, on_trial):
+    """Long enough for a lease, a breaker's patience, and a client's."""
+    held = {
+        "name": "fault",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+            "delay": {"fixed_delay": "1.5s", "percentage": {"numerator": 100}},
+            "headers": [{"name": "x-hold", "present_match": True}],
+        },
+    }
+    settings = {"consecutiveFailures": 2, "unansweredAfter": "300ms", "notReadyFor": "500ms"}
+    trial = {"requests": 2, "successes": 2, "leaseFor": "1s"}
+    envoy = start(judged(policy, **settings, trial=trial), filters_after=[held])
+    if on_trial:
+        v1.answer(500)
+        drive(envoy.port(), [Request()] * 6, connections=1)
+        v1.answer()
+        until(lambda: envoy.transitions(to="trial"), what="a trial")
+    before = envoy.transitions(to="not-ready")
+    with ExitStack() as stack:
+        for left in (True, False):
+            streams = [stack.enter_context(Stream(envoy.port(), headers={"x-hold": "1"}, end=True)) for _ in range(4)]
+            if left:
+                time.sleep(1.2)
+                for stream in streams:
+                    stream.reset()
+            else:
+                assert {stream.answer().status for stream in streams} <= {200, 503}
+    assert envoy.transitions(to="not-ready") == before
+
+
+def test_a_permit_is_for_a_request_that_goes_to_its_upstream(start, policy, v1, v2):
+    """The gate guards what its requests need, not where they go. Those that go elsewhere are slow there."""
+    policy["releases"] = []
+    policy["gates"] = [{"match": [{"uri": {"prefix": "/pay"}}], "upstream": "reviews-v2"}]
+    del policy["upstreams"]["reviews-v2"]["readinessProbe"]
+    trial = {"requests": 1, "successes": 1, "leaseFor": "1s"}
+    settings = {"consecutiveFailures": 3, "notReadyFor": "500ms", "unansweredAfter": "300ms", "trial": trial}
+    policy["upstreams"]["reviews-v2"]["circuitBreaker"] = settings
+    to_v2 = {"match": {"prefix": "/b"}, "route": {"cluster": "reviews-v2"}}
+    envoy = start(policy, routes=[to_v2, route("reviews-v1", "60s")])
+    v2.answer(500)
+    drive(envoy.port(), [Request("/b")] * 6, connections=1)
+    until(lambda: envoy.transitions(upstream="reviews-v2", to="trial"), what="a trial")
+    v1.slow(2.0)
+    drive(envoy.port(), [Request("/pay")] * 8, connections=4)
+    assert envoy.transitions(from_="trial") == 0
+
+
 def test_answers_within_the_time_are_none_of_it(start, policy, v1):
     envoy = start(judged(policy, consecutiveFailures=1, unansweredAfter="5s"))
     v1.slow(0.05)

@@ -111,7 +111,7 @@ def test_a_breaker_recovers_while_its_gate_is_open(start, two, v1):
     two["gates"] = two["gates"][:1]
     upstream = two["upstreams"]["reviews-v1"]
     del upstream["readinessProbe"]
-    upstream["circuitBreaker"] = {"consecutiveFailures": 3, "notReadyFor": "500ms", "maxNotReadyFor": "1s"}
+    upstream["circuitBreaker"] = {"consecutiveFailures": 3, "notReadyFor": "3s", "maxNotReadyFor": "3s"}
     envoy = start(two, routes=ROUTES)
     v1.answer(500)
     until(lambda: get(envoy.port(), "/v1") and envoy.transitions(from_="ready", to="not-ready"), what="a trip")

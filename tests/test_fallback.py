@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+from contextlib import closing
 
 import pytest
 from harness.client import get, get2
@@ -104,6 +106,32 @@ def test_a_grpc_request_gets_the_gates_reply_and_its_own_status(start, answering
     answer = get2(envoy.port(), "/shop.Reviews/List", call, method="POST", body=b"\0\0\0\0\0")
     assert (answer.status, answer.headers["grpc-status"]) == (200, "8")
     assert answer.headers["grpc-message"] == "reviews-v1: check-failed"
+
+
+@pytest.mark.parametrize("kind", ["diverting", "answering"])
+def test_in_shadow_nothing_is_diverted_and_nothing_answered(start, request, kind, v1, v2):
+    policy = {**request.getfixturevalue(kind), "mode": "shadow"}
+    envoy = start(policy, routes=ROUTES)
+    v1.answer(500, path="/healthz")
+    to = {"diverting": "reviews-v2", "answering": "answer"}[kind]
+    counted = lambda: envoy.counter("graygate_fallback_requests_total", to=to, mode="shadow")  # noqa: E731
+    until(lambda: get(envoy.port(), "/", ALICE).status == 200 and counted(), what="counted")
+    for answer in (get(envoy.port(), "/", ALICE) for _ in range(20)):
+        assert (answer.version, answer.headers["x-graygate-gate"]) == ("v1", None)
+    assert b"x-gray-cluster" not in dict(v1.last_headers_of("/")) and v2.requests == 0
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_with_no_body_leaves_the_connection_in_order(start, policy, v1, status):
+    policy["gates"][0]["fallback"] = {"answer": {"status": status}}
+    envoy = start(policy)
+    v1.refuse()
+    until_all(lambda: get(envoy.port(), "/", ALICE).status == status, what="answered")
+    with closing(http.client.HTTPConnection("127.0.0.1", envoy.port(), timeout=5)) as connection:
+        for path, expected in [("/", status), ("/livez", 200), ("/", status)]:
+            connection.request("GET", path, headers=ALICE)
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (expected, expected == 200)
 
 
 def test_the_status_of_an_http_request_is_not_grpcs(start, policy, v1):

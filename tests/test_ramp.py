@@ -50,7 +50,7 @@ def test_who_does_not_go_is_told_as_by_a_gate(start, policy, v1):
         lambda: (answer := get(envoy.port(), "/", ALICE)).status == 503 and answer, what="one who does not go"
     )
     assert answer.headers["retry-after"] == "2"
-    assert b"trial-passed" in answer.body
+    assert b"upstream reviews-v1 is not ready: on-ramp" in answer.body
 
 
 def test_failures_on_a_ramp_end_it(start, policy, v1):

@@ -64,7 +64,7 @@ impl Readiness for Known {
         self.standings[upstream.0]
     }
 
-    fn lend(&mut self, upstream: UpstreamId, _: bool) -> Option<Permit> {
+    fn lend(&mut self, upstream: UpstreamId) -> Option<Permit> {
         assert!(matches!(self.standings[upstream.0], Standing::Trial(_)), "asked with no trial on");
         let left = &mut self.permits[upstream.0];
         *left = left.checked_sub(1)?;
@@ -115,7 +115,7 @@ impl Mint {
 
     fn permit(&mut self) -> Permit {
         self.ids += 1;
-        self.state.lend(&self.policy.upstreams[0], Time::from_millis(5_000), self.ids, true).unwrap()
+        self.state.lend(&self.policy.upstreams[0], Time::from_millis(5_000), self.ids).unwrap()
     }
 }
 

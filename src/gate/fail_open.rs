@@ -50,12 +50,17 @@ pub fn of_gate(policy: &Policy, gate: &Gate, readiness: &impl Readiness) -> Opti
     (place >= policy.most_gated()).then_some(FailOpen::MaxGated)
 }
 
-/// The upstreams that have a gate which fails open now, and why the first of these does. A gate with an answer of its
-/// own is none of them, though a gRPC request can't have that.
+/// The upstreams that have a gate which fails open now, and why the first of these does. A gate with a fallback that is
+/// to be had is none of them, though a gRPC request can't have an answer.
 pub fn upstreams(policy: &Policy, readiness: &impl Readiness) -> Vec<(UpstreamId, FailOpen)> {
     let mut open: Vec<(UpstreamId, FailOpen)> = Vec::new();
     for gate in &policy.gates {
-        if !matches!(gate.fallback, Some(Fallback::Answer(_)))
+        let falls_back = match &gate.fallback {
+            Some(Fallback::Upstream { upstream, .. }) => !is_closed(&readiness.knowledge(*upstream)),
+            Some(Fallback::Answer(_)) => true,
+            None => false,
+        };
+        if !falls_back
             && open.iter().all(|(id, _)| *id != gate.upstream)
             && is_closed(&readiness.knowledge(gate.upstream))
             && let Some(why) = of_gate(policy, gate, readiness)

@@ -15,7 +15,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 
 use super::attribute::{attribute, grpc_status, is_grpc, status};
-use super::waiting::Late;
+use super::waiting::Wait;
 use super::worker::{self, Worker};
 use crate::engine::Assignment;
 use crate::policy::Policy;
@@ -38,6 +38,8 @@ pub struct Evidence {
     ignored: Vec<UpstreamId>,
     /// Whether all of the request is there.
     asked: bool,
+    /// Whether it is among those that wait.
+    waits: bool,
     /// The versions it got that a rollback may follow for: release and version, by their places.
     versions: Vec<(usize, usize)>,
     /// When all of it had gone on, where that is asked for.
@@ -137,16 +139,18 @@ impl Evidence {
         self.wait(worker);
     }
 
-    /// From now on it may come to have waited for too long.
-    fn wait(&self, worker: &Worker) {
-        if let (Some(since), Some(span), true) = (self.sent, worker.asks.answer_within, self.asked) {
-            worker.waiting.begin(self.stream, since, since + span, self.epoch, &self.ignored);
+    /// From now on it waits for an answer, as all of it has gone on.
+    fn wait(&mut self, worker: &Worker) {
+        self.waits = self.asked && (worker.asks.waits || !self.permits.is_empty());
+        if self.waits {
+            let since = self.sent.unwrap_or_else(worker::now);
+            worker.waiting.begin(self.stream, Wait::new(since, self.epoch, &self.ignored, &self.permits));
         }
     }
 
     /// It waits no more.
     fn stop_waiting(&mut self, worker: &Worker) {
-        if worker.asks.answer_within.is_some() {
+        if core::mem::take(&mut self.waits) {
             self.tried.extend(worker.waiting.end(self.stream));
         }
     }
@@ -159,11 +163,8 @@ impl Evidence {
         }
         if self.sent.is_some() {
             self.sent = Some(worker::now());
-            self.wait(worker);
         }
-        for (id, permit) in self.permits.iter().filter(|(id, _)| !self.ignored.contains(id)) {
-            worker.sent(*id, *permit);
-        }
+        self.wait(worker);
     }
 
     /// Takes the response's headers.
@@ -275,6 +276,9 @@ impl Evidence {
                 let outcome = if answered { Outcome::Seen(Verdict::Success.into()) } else { Outcome::Unused };
                 worker.settle(id, permit, outcome);
             }
+            return;
+        }
+        if !is_with_router() {
             return;
         }
         let (reached, others) = core::mem::take(&mut self.permits)
@@ -403,20 +407,33 @@ impl Evidence {
     }
 }
 
-/// Counts the requests of this VM that have waited for too long for an answer. `root` is the id of the root's context.
-pub fn count_late(worker: &Worker, root: u32, now: Time) {
+/// Looks at the requests of this VM that wait for an answer: permits are for those that go to their upstream, and
+/// whoever has waited for too long counts. `root` is the id of the root's context.
+pub fn look_at_waiting(worker: &Worker, root: u32, now: Time) {
     let late = worker.waiting.late(now);
-    for Late { stream, waited, epoch, settled } in &late {
+    for (stream, wait) in &late {
         // Each is asked where it went to. One that is gone by now has ended its wait itself.
         if hostcalls::set_effective_context(*stream).is_err() {
             continue;
         }
+        if !is_with_router() {
+            worker.waiting.is_held_up(*stream, now);
+            continue;
+        }
         let answer = Answer { cluster: reached(), ..Answer::default() };
+        for (id, permit) in &wait.permits {
+            match answer.is_of(&worker.policy, *id) {
+                true if wait.settled.contains(id) => {}
+                true => worker.sent(*id, *permit, wait.since),
+                false => worker.settle(*id, *permit, Outcome::Unused),
+            }
+        }
         let (mut counted, mut next) = (Vec::new(), None);
-        for (id, breaker) in judging(&worker.policy, &answer).filter(|(id, _)| !settled.contains(id)) {
-            match unanswered(breaker, *waited) {
+        let judging = judging(&worker.policy, &answer).filter(|(id, _)| !wait.settled.contains(id));
+        for (id, breaker) in judging {
+            match unanswered(breaker, now.since(wait.since)) {
                 Some(verdict) => {
-                    worker.observe(id, verdict.into(), *epoch);
+                    worker.observe(id, verdict.into(), wait.epoch);
                     counted.push(id);
                 }
                 None => next = next.into_iter().chain(breaker.unanswered_after).min(),
@@ -428,6 +445,12 @@ pub fn count_late(worker: &Worker, root: u32, now: Time) {
         // Can't fail: it is the context that has been called.
         let _ = hostcalls::set_effective_context(root);
     }
+}
+
+/// Whether the router has the request at hand. Another filter may hold it up, which is not its upstream's doing.
+fn is_with_router() -> bool {
+    let attempts = attribute(&["upstream", "request_attempt_count"]);
+    attempts.is_some_and(|count| count.iter().any(|byte| *byte != 0))
 }
 
 /// What a breaker takes a request for that has waited for so long with no answer, if it is too long.

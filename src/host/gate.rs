@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{leader, store};
 use crate::gate::fail_open::FailOpen;
 use crate::lease::Holder;
-use crate::policy::Policy;
 use crate::policy::upstream::UpstreamId;
+use crate::policy::{Mode, Policy};
 use crate::time::Time;
 
 /// What has been said so far. It is shared, so that it is said once.
@@ -45,11 +45,19 @@ impl Gates {
             return;
         };
         let whose = |upstream: &str| format!("policy {}: upstream {upstream}", policy.name);
+        let shadow = if policy.mode == Mode::Shadow { " (mode: shadow)" } else { "" };
         for (upstream, why) in after.iter().filter(|entry| !before.contains(entry)) {
-            log::warn!("{}: not ready, and its gate fails open ({why})", whose(upstream));
+            log::warn!("{}: not ready, and its gate fails open ({why}){shadow}", whose(upstream));
         }
         for (upstream, _) in before.iter().filter(|(gone, _)| after.iter().all(|(open, _)| open != gone)) {
-            log::info!("{}: its gate no longer fails open", whose(upstream));
+            log::info!("{}: its gate no longer fails open{shadow}", whose(upstream));
+        }
+    }
+
+    /// Makes this policy's what an earlier one has said, where none of this one's gates can fail open.
+    pub fn take_over(&self, policy: &Policy) {
+        if !policy.may_fail_open() {
+            self.show(policy, &[]);
         }
     }
 }

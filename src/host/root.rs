@@ -160,7 +160,7 @@ impl RootContext for Root {
             }
         }
         let now = worker::now();
-        evidence::count_late(&worker, self.id, now);
+        evidence::look_at_waiting(&worker, self.id, now);
         for (id, upstream) in worker.policy.upstream_ids().filter(|(_, upstream)| upstream.is_watched()) {
             // Renewed while a check is under way, too: one that takes its time must not make another VM
             // send the next.

@@ -92,8 +92,10 @@ impl Stream {
                 explanation(policy, decision)
             }
             action::Action::Reply(reply) | action::Action::Drain { reply, .. } => {
-                if matches!(reply.cause, Cause::Probe { .. }) {
-                    self.role = Role::Answered;
+                match reply.cause {
+                    Cause::Probe { .. } => self.role = Role::Answered,
+                    // It goes on, to no version that is known.
+                    Cause::Gate { .. } => self.evidence.forwarded(worker, &[]),
                 }
                 worker.counters.replied(policy, reply.cause);
                 reply.details.clone()
@@ -116,7 +118,7 @@ impl HttpContext for Stream {
         #[cfg(feature = "faults")]
         super::fault::on_request();
         let worker = Rc::clone(&self.worker);
-        let Some(mut decision) = worker.decide(&ProxyRequest, end_of_stream) else {
+        let Some(mut decision) = worker.decide(&ProxyRequest) else {
             return Action::Continue;
         };
         // Kept before anything else is done, so that each goes back whatever becomes of the stream.

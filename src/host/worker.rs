@@ -59,8 +59,8 @@ pub struct Asks {
     pub time: bool,
     /// The status of a gRPC service.
     pub grpc_status: bool,
-    /// After how long the first breaker takes it for none.
-    pub answer_within: Option<Duration>,
+    /// Whether a breaker takes it for none after a time.
+    pub waits: bool,
 }
 
 impl Asks {
@@ -71,7 +71,7 @@ impl Asks {
             .flat_map(|breaker| breaker.fail_on.iter().chain(&breaker.ignore_on))
             .chain(rollbacks().flat_map(|rollback| &rollback.fail_on));
         Asks {
-            answer_within: breakers().filter_map(|breaker| breaker.unanswered_after).min(),
+            waits: breakers().any(|breaker| breaker.unanswered_after.is_some()),
             time: breakers().any(|breaker| breaker.slower_than().or(breaker.unanswered_after).is_some())
                 || rollbacks().any(|rollback| rollback.latency.is_some()),
             grpc_status: words.copied().any(FailOn::asks_for_grpc_status),
@@ -154,11 +154,9 @@ impl Worker {
 
     /// What is to happen to a request. Nothing, should the VM's state be in use: that can't be, as the
     /// proxy runs one callback of a VM at a time, and a panic is no way to find out.
-    ///
-    /// `asked` says whether all of the request is there.
-    pub fn decide(&self, request: &impl Request, asked: bool) -> Option<Decision<'_>> {
+    pub fn decide(&self, request: &impl Request) -> Option<Decision<'_>> {
         let mut splits = self.releases.splits().try_borrow_mut().ok()?;
-        let mut snapshot = Snapshot { worker: self, asked };
+        let mut snapshot = Snapshot { worker: self };
         Some(engine::decide(&self.policy, request, &mut snapshot, &mut splits))
     }
 
@@ -240,11 +238,10 @@ impl Worker {
         }
     }
 
-    /// Notes that all of a request that holds a permit has gone on.
-    pub fn sent(&self, id: UpstreamId, permit: Permit) {
-        let now = now();
-        self.update(id, |_, state| {
-            state.sent(permit, now);
+    /// Notes that the upstream has all of a request since then that holds a permit.
+    pub fn sent(&self, id: UpstreamId, permit: Permit, since: Time) {
+        self.update(id, |upstream, state| {
+            state.sent(upstream, permit, since);
             None
         });
     }
@@ -305,6 +302,7 @@ impl Worker {
     /// that, the proxy may still refuse it.
     pub fn take_over(&self) {
         self.releases.take_over(&self.policy);
+        self.gates.take_over(&self.policy);
         self.show_shares();
         if self.drains_in_vain() {
             self.drain(false);
@@ -396,12 +394,12 @@ impl Worker {
         if !self.policy.may_fail_open() || !self.gates.claim_lead(self.holder, now, span) {
             return;
         }
-        let open = fail_open::upstreams(&self.policy, &Snapshot { worker: self, asked: false });
+        let open = fail_open::upstreams(&self.policy, &Snapshot { worker: self });
         self.gates.show(&self.policy, &open);
     }
 
     fn has_started(&self) -> bool {
-        probe::has_started(&self.policy, &Snapshot { worker: self, asked: false })
+        probe::has_started(&self.policy, &Snapshot { worker: self })
     }
 
     /// Orders the proxy to drain, or to stop draining. Whether the order is through.
@@ -482,7 +480,6 @@ impl Worker {
 /// The readiness that the request path sees.
 struct Snapshot<'w> {
     worker: &'w Worker,
-    asked: bool,
 }
 
 impl Readiness for Snapshot<'_> {
@@ -518,9 +515,9 @@ impl Readiness for Snapshot<'_> {
         abi::random()
     }
 
-    fn lend(&mut self, id: UpstreamId, counts: bool) -> Option<Permit> {
-        let (now, permit, asked) = (now(), self.worker.id()?, self.asked && counts);
-        self.worker.exchange(id, |upstream, state| (state.lend(upstream, now, permit, asked), None))?
+    fn lend(&mut self, id: UpstreamId) -> Option<Permit> {
+        let (now, permit) = (now(), self.worker.id()?);
+        self.worker.exchange(id, |upstream, state| (state.lend(upstream, now, permit), None))?
     }
 }
 

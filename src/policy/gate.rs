@@ -42,7 +42,8 @@ pub enum Fallback {
         /// The header that takes the name of its cluster, for a route with `cluster_header`; in lower case.
         header: String,
     },
-    /// An answer that is good enough. Not for gRPC requests, to which the proxy can send no message.
+    /// An answer that is good enough. Not for gRPC requests, to which the proxy can send no message. With a status
+    /// that HTTP gives no body (204, 205, 304), it has none.
     Answer(Reply),
 }
 
@@ -127,12 +128,17 @@ impl Fallback {
 /// Reads a header that leads to a cluster: no release may say something else by it.
 fn cluster_header(value: &Value<'_>, releases: &[Release]) -> Option<String> {
     let header = value.header_name(true)?;
-    let other = releases.iter().find(|release| {
-        release.steer.header() == Some(&header) && !matches!(release.steer, Steer::ClusterHeader(_))
-    });
-    if let Some(release) = other {
+    let mut same = releases.iter().filter(|release| release.steer.header() == Some(&header));
+    if let Some(release) = same.clone().find(|release| !matches!(release.steer, Steer::ClusterHeader(_))) {
         return value.problem(format!(
             "release {} says something else by {header:?}; allowed: a header that carries nothing else",
+            release.name
+        ));
+    }
+    // It would let others choose the cluster of requests that the release is not for.
+    if let Some(release) = same.find(|release| release.trust_incoming) {
+        return value.problem(format!(
+            "release {} trusts {header:?} as it comes in; allowed: another header, or trustIncoming: false",
             release.name
         ));
     }
@@ -160,7 +166,19 @@ impl Reply {
     }
 
     fn read_answer(value: &Value<'_>) -> Option<Self> {
-        Reply::read_http(&value.object(&["status", "headers", "body"])?, 200, 200..=599)
+        let fields = value.object(&["status", "headers", "body"])?;
+        let reply = Reply::read_http(&fields, 200, 200..=599)?;
+        match fields.get("body") {
+            Some(body) if reply.has_no_body() => {
+                body.problem(format!("a response of status {} has none; allowed: leave it out", reply.status))
+            }
+            _ => Some(reply),
+        }
+    }
+
+    /// Whether the status is one that HTTP gives no body.
+    pub fn has_no_body(&self) -> bool {
+        matches!(self.status, 204 | 205 | 304)
     }
 
     /// What any reply has.

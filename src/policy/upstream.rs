@@ -6,7 +6,7 @@ use super::check::Check;
 use super::document::Node;
 use super::matcher::Matches;
 use super::reader::{Fields, Value, is_label};
-use crate::response::Words;
+use crate::response::{self, Words};
 
 /// Which upstream of a policy; the place in [`super::Policy::upstreams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -284,6 +284,14 @@ impl Breaker {
         let max_retry_after =
             fields.read("maxRetryAfter", longest, |value| value.duration(ms(0)..=24 * HOUR));
         let trial = fields.read("trial", default.trial, Trial::read);
+        if let (Some(fail_on), Some(ignore_on), Some(value)) =
+            (&fail_on, &ignore_on, fields.get("unansweredAfter"))
+            && !response::unanswered(Words { fail_on, ignore_on }).is_failure()
+        {
+            value.problem::<()>(
+                "means nothing where no answer is no failure; allowed: with one of 5xx, gateway-error, reset, unavailable in failOn, and none in ignoreOn",
+            );
+        }
         Some(Breaker {
             fail_on: fail_on?,
             ignore_on: ignore_on?,

@@ -42,7 +42,7 @@ impl Readiness for Known {
         self.0[upstream.0].standing
     }
 
-    fn lend(&mut self, _: UpstreamId, _: bool) -> Option<Permit> {
+    fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
         panic!("a probe needs no permit")
     }
 

@@ -17,17 +17,19 @@ pub struct Streak {
     pub unanswered: Row,
     /// All responses.
     counts: Counts,
-    /// Until when the failing ones asked to be left alone.
+    /// Until when the failing ones of the last row asked to be left alone.
     retry_at: Option<Time>,
 }
 
-/// When a worker tells of a failure at once, and does not wait for its tick: from the second in a row that it has
-/// seen, so that an upstream that is down is found so as soon as with one worker. One alone is no row; and no more
-/// than so many between two ticks, as telling costs each worker a moment.
+/// When a worker tells of a response at once, and does not wait for its tick: of a failure from the second in a row
+/// that it has seen, so that an upstream that is down is found so as soon as with one worker. One alone is no row; and
+/// no more than so many between two ticks, as telling costs each worker a moment. And of the first answer after it has
+/// told of failures, which ends their row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Haste {
     row: u32,
     told: u32,
+    owes: bool,
 }
 
 /// How often a worker tells at once between two ticks.
@@ -41,9 +43,14 @@ impl Haste {
 
     /// Takes a response. Whether to tell of it at once.
     pub fn hurries(&mut self, verdict: Verdict) -> bool {
-        self.row = if verdict.is_failure() { self.row.saturating_add(1) } else { 0 };
+        if !verdict.is_failure() {
+            self.row = 0;
+            return core::mem::take(&mut self.owes);
+        }
+        self.row = self.row.saturating_add(1);
         let hurries = self.row > 1 && self.told < TOLD;
         self.told += u32::from(hurries);
+        self.owes |= hurries;
         hurries
     }
 }
@@ -92,7 +99,12 @@ impl Streak {
         self.counts
     }
 
-    /// Until when the failing ones asked to be left alone.
+    /// Whether there was an answer that is no failure.
+    pub fn is_broken(&self) -> bool {
+        self.failures.broken
+    }
+
+    /// Until when the failing ones of the last row asked to be left alone.
     pub fn retry_at(&self) -> Option<Time> {
         self.retry_at
     }
@@ -114,6 +126,7 @@ impl Streak {
             _ => {
                 self.failures.end();
                 self.unanswered.end();
+                self.retry_at = None;
             }
         }
         if sample.verdict.is_failure() {
@@ -190,7 +203,9 @@ mod tests {
         let [failure, success] = [Verdict::Failure, Verdict::Success];
         let said = [failure, success, failure, failure, failure, success, failure]
             .map(|verdict| haste.hurries(verdict));
-        assert_eq!(said, [false, false, false, true, true, false, false]);
+        assert_eq!(said, [false, false, false, true, true, true, false]);
+        assert!(!haste.hurries(success), "nothing is owed");
+        haste.hurries(failure);
         let hurried = (0..100).filter(|_| haste.hurries(Verdict::Unanswered)).count();
         assert_eq!(hurried, 6);
         haste.tick();
@@ -204,7 +219,10 @@ mod tests {
         streak.add(wish(Verdict::Failure, 9), false);
         streak.add(wish(Verdict::Failure, 5), false);
         streak.add(Verdict::Failure.into(), false);
-        streak.add(wish(Verdict::Success, 100), false);
         assert_eq!(streak.retry_at(), Some(Time::from_millis(9)));
+        streak.add(wish(Verdict::Success, 100), false);
+        assert_eq!(streak.retry_at(), None);
+        streak.add(wish(Verdict::Failure, 5), false);
+        assert_eq!(streak.retry_at(), Some(Time::from_millis(5)));
     }
 }

@@ -117,7 +117,15 @@ impl Bench {
 
     fn lend(&mut self) -> Option<Permit> {
         self.ids += 1;
-        self.state.lend(&self.upstream, self.now, self.ids, true)
+        let permit = self.state.lend(&self.upstream, self.now, self.ids)?;
+        self.state.sent(&self.upstream, permit, self.now);
+        Some(permit)
+    }
+
+    /// As [`Bench::lend`], for a request of which nobody knows that the upstream has it.
+    fn lend_unsent(&mut self) -> Option<Permit> {
+        self.ids += 1;
+        self.state.lend(&self.upstream, self.now, self.ids)
     }
 
     fn settle(&mut self, permit: Permit, outcome: Outcome) -> Option<Transition> {
@@ -475,10 +483,18 @@ mod transitions {
             Reason::CheckPassed,
             Reason::CheckFailed(CheckFailure::Unreachable),
             Reason::ConsecutiveFailures(5),
+            Reason::LocalOriginFailures(5),
+            Reason::FailureShare(Share { part: 1, all: 2 }),
+            Reason::SlowShare(Share { part: 1, all: 2 }),
+            Reason::Forced,
+            Reason::OnTrial,
+            Reason::OnRamp,
             Reason::WaitOver,
             Reason::TrialPassed,
+            Reason::RampOver,
             Reason::TrialFailed,
             Reason::TrialUnanswered,
+            Reason::PolicyChanged,
         ];
         let mut codes: Vec<_> = reasons.iter().map(|reason| reason.code()).collect();
         assert!(codes.iter().all(|code| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')));

@@ -139,7 +139,7 @@ impl Readiness for Assumed<'_> {
         }
     }
 
-    fn lend(&mut self, _: UpstreamId, _: bool) -> Option<Permit> {
+    fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
         None
     }
 

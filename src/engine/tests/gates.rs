@@ -215,11 +215,24 @@ fn reply_where_the_fallback_is_not_to_be_had() {
 fn take_the_header_of_a_fallback_from_nobody_else() {
     let mut bench = with_reviews_and_gates(TO_MQ);
     bench.ask(get("/other").with("x-cluster", "admin")).is_forwarded("no x-cluster");
-    let trusting = r#"{"name":"r","steer":{"clusterHeader":"x-cluster"},"trustIncoming":true,"versions":[
+    // A release may steer by the same header.
+    let same = r#"{"name":"r","match":[{"uri":{"prefix":"/api"}}],"steer":{"clusterHeader":"x-cluster"},"versions":[
         {"name":"v1","upstream":"one","weight":1,"default":true}]}"#;
-    let mut bench = Bench::new(policy(&format!(r#""releases":[{trusting}],"gates":[{TO_MQ}]"#)));
-    assert!(bench.policy.untrusted_headers.is_empty());
-    bench.ask(get("/").with("x-cluster", "admin")).is_forwarded("x-cluster: one");
+    let mut bench = Bench::new(policy(&format!(r#""releases":[{same}],"gates":[{TO_MQ}]"#)));
+    bench.ask(get("/other").with("x-cluster", "admin")).is_forwarded("no x-cluster");
+    bench.ask(get("/api").with("x-cluster", "admin")).is_forwarded("x-cluster: one");
+    let mut bench = bench.set("db", DOWN);
+    bench.ask(get("/api").with("x-cluster", "admin")).is_forwarded("x-cluster: mq");
+}
+
+#[test]
+fn answer_with_no_body_where_the_status_has_none() {
+    for status in [204, 205, 304] {
+        let gate = format!(r#"{{"upstream":"db","fallback":{{"answer":{{"status":{status}}}}}}}"#);
+        let told = with_reviews_and_gates(&gate).set("db", DOWN).ask(by(ON_V1));
+        let reply = told.is_answered("reply", status).is_gated_by("db");
+        assert!(reply.body.is_empty() && reply.headers.iter().all(|(name, _)| name != "content-type"));
+    }
 }
 
 #[test]

@@ -454,6 +454,15 @@ fn of_a_gates_fallback_say_what_one_is() {
             r#"gates[0].fallback.clusterHeader: release r says something else by "x-v"; allowed: a header that carries nothing else"#,
         ),
         (
+            fallback(r#""answer":{"status":204,"body":"x"}"#),
+            "gates[0].fallback.answer.body: a response of status 204 has none; allowed: leave it out",
+        ),
+        (
+            fallback(r#""upstream":"b","clusterHeader":"x-v""#)
+                .replace(r#"{"header":"x-v"}"#, r#"{"clusterHeader":"x-v"},"trustIncoming":true"#),
+            r#"gates[0].fallback.clusterHeader: release r trusts "x-v" as it comes in; allowed: another header, or trustIncoming: false"#,
+        ),
+        (
             fallback(r#""answer":{"status":199}"#),
             "gates[0].fallback.answer.status: 199 is not allowed; allowed: a whole number from 200 to 599",
         ),
@@ -490,6 +499,14 @@ fn of_what_a_breaker_takes_as_evidence_say_what_is_allowed() {
         (
             with_breaker(r#""unansweredAfter":"0s""#),
             r#"upstreams.app.circuitBreaker.unansweredAfter: "0s" is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 1ms to 3600s"#,
+        ),
+        (
+            with_breaker(r#""unansweredAfter":"1s","failOn":["429"]"#),
+            "upstreams.app.circuitBreaker.unansweredAfter: means nothing where no answer is no failure; allowed: with one of 5xx, gateway-error, reset, unavailable in failOn, and none in ignoreOn",
+        ),
+        (
+            with_breaker(r#""unansweredAfter":"1s","ignoreOn":["reset"]"#),
+            "upstreams.app.circuitBreaker.unansweredAfter: means nothing where no answer is no failure; allowed: with one of 5xx, gateway-error, reset, unavailable in failOn, and none in ignoreOn",
         ),
         (
             with_breaker(r#""maxRetryAfter":"25h""#),

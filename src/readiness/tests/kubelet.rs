@@ -128,7 +128,7 @@ impl Readiness for Pod {
         self.knowledge(id).standing
     }
 
-    fn lend(&mut self, _: UpstreamId, _: bool) -> Option<Permit> {
+    fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
         None
     }
 

@@ -80,3 +80,25 @@ fn count_as_ready_for_those_who_only_ask() {
     let bench = on_ramp();
     assert_eq!(bench.state.knowledge(&bench.upstream).standing, Standing::Ready);
 }
+
+#[test]
+fn follow_checks_that_pass_as_they_follow_a_trial() {
+    let mut bench = Bench::new(Upstream { check: checked(2, 2).check, ..ramped() });
+    bench.check(DOWN);
+    bench.check(DOWN);
+    bench.check(Ok(()));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ramp", Reason::CheckPassed));
+    assert_eq!(bench.after(10 * SECOND).tick(), moved("ramp", "ready", Reason::RampOver));
+}
+
+/// It has nothing to recover from; and where nothing holds requests back, there is none.
+#[test]
+fn do_not_follow_an_assumption_or_where_nothing_guards() {
+    let upstream = Upstream { check: checked(2, 1).check, ..ramped() };
+    let mut bench = Bench::new(Upstream { assume_ready: false, ..upstream.clone() });
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    let mut bench = Bench::new(Upstream { guarded: false, ..upstream });
+    bench.check(DOWN);
+    bench.check(DOWN);
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+}

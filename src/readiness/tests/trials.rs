@@ -39,8 +39,8 @@ fn fail_when_a_lease_expires() {
 #[test]
 fn learn_nothing_from_a_lease_of_a_request_that_was_not_all_there() {
     let mut bench = Bench::on_trial(judged(3));
-    for id in 100..103 {
-        bench.state.lend(&bench.upstream, bench.now, id, false).unwrap();
+    for _ in 0..3 {
+        bench.lend_unsent().unwrap();
     }
     assert_eq!(bench.lend(), None);
     assert_eq!(bench.after(30 * SECOND).tick(), None);
@@ -132,7 +132,7 @@ fn fail_with_a_client_that_leaves_after_it_has_waited() {
 #[test]
 fn learn_nothing_from_a_client_that_leaves_before_all_of_its_request_is_there() {
     let mut bench = Bench::on_trial(judged(3));
-    let permit = bench.state.lend(&bench.upstream, bench.now, 100, false).unwrap();
+    let permit = bench.lend_unsent().unwrap();
     bench.after(20 * SECOND);
     assert_eq!(bench.settle(permit, Outcome::Left), None);
     assert_eq!(bench.phase(), "trial");
@@ -141,13 +141,14 @@ fn learn_nothing_from_a_client_that_leaves_before_all_of_its_request_is_there() 
 #[test]
 fn wait_for_the_answer_from_when_all_of_the_request_is_there() {
     let mut bench = Bench::on_trial(judged(3));
-    let [left, lost] = [100, 101].map(|id| bench.state.lend(&bench.upstream, bench.now, id, false).unwrap());
-    bench.after(10 * SECOND);
-    bench.state.sent(left, bench.now);
+    let [left, lost] = [(); 2].map(|()| bench.lend_unsent().unwrap());
+    bench.after(Duration::from_millis(29_900));
+    bench.state.sent(&bench.upstream, left, bench.now);
+    bench.state.sent(&bench.upstream, lost, bench.now);
     bench.after(Duration::from_millis(999));
     assert_eq!(bench.settle(left, Outcome::Left), None);
-    bench.state.sent(lost, bench.now);
-    let transition = bench.after(20 * SECOND).tick();
+    assert_eq!(bench.after(Duration::from_millis(29_000)).tick(), None);
+    let transition = bench.after(Duration::from_millis(1)).tick();
     assert_eq!(transition, moved("trial", "not-ready", Reason::TrialUnanswered));
 }
 
@@ -186,7 +187,7 @@ fn fail_with_what_is_slower_than_it_may_be_before_its_lease_expires() {
     let mut bench = Bench::on_trial(upstream);
     let begun = bench.lend().unwrap();
     bench.state.begun(begun);
-    bench.state.lend(&bench.upstream, bench.now, 100, false).unwrap();
+    bench.lend_unsent().unwrap();
     assert_eq!(bench.after(10 * SECOND).tick(), None);
     bench.lend().unwrap();
     assert_eq!(bench.after(Duration::from_millis(1_999)).tick(), None);

@@ -49,6 +49,16 @@ fn count_from_when_they_were_asked_and_from_any_response_of_the_row() {
 }
 
 #[test]
+fn end_with_their_row() {
+    let mut bench = Bench::new(judged(2));
+    let sample = asking(&bench, 15);
+    assert_eq!(respond(&mut bench, sample), None);
+    assert_eq!(bench.respond("S"), None);
+    bench.trip();
+    assert_eq!(bench.wait(), SECOND);
+}
+
+#[test]
 fn get_jitter_like_any_wait() {
     let mut bench = Bench::new(judged(1));
     bench.random = 1_000;
