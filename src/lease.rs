@@ -29,13 +29,26 @@ pub struct Holder {
     pub id: u64,
     /// When it was given its policy.
     pub configured: Time,
+    /// A hash of that policy.
+    pub policy: u64,
+}
+
+/// What a holder is to a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It leads.
+    Leads,
+    /// Another one does.
+    Follows,
+    /// Another one does that has a newer policy, which is not the same.
+    Outdated,
 }
 
 impl Lease {
     /// Nobody's lease: it ended long ago.
     pub fn none() -> Self {
         let start = Time::from_millis(0);
-        Lease { holder: Holder { id: 0, configured: start }, from: start, until: start }
+        Lease { holder: Holder { id: 0, configured: start, policy: 0 }, from: start, until: start }
     }
 
     /// The lease that `claimant` should write to hold it for another `span`; nothing while it is another's.
@@ -46,6 +59,12 @@ impl Lease {
                 || now.is_due(held.from, held.until)
         });
         free.then(|| Lease { holder: claimant, from: now, until: now + span })
+    }
+
+    /// What a holder is whose claim this lease has stood against.
+    pub fn role(&self, claimant: Holder) -> Role {
+        let newer = self.holder.configured > claimant.configured && self.holder.policy != claimant.policy;
+        if newer { Role::Outdated } else { Role::Follows }
     }
 }
 
@@ -62,7 +81,7 @@ mod tests {
     }
 
     fn holder(id: u64, configured: u64) -> Holder {
-        Holder { id, configured: at(configured) }
+        Holder { id, configured: at(configured), policy: configured }
     }
 
     /// The lease after `claims` of (holder, second), with whether each was granted.
@@ -95,6 +114,15 @@ mod tests {
     fn a_newer_policy_takes_it_from_an_older_one_and_not_the_other_way_round() {
         let (old, new) = (holder(1, 10), holder(2, 20));
         assert_eq!(claims(&[(old, 20), (new, 20), (old, 21), (old, 22)]), [true, true, false, false]);
+    }
+
+    #[test]
+    fn an_older_policy_is_outdated_and_the_same_one_in_another_vm_is_not() {
+        let held = Lease { holder: holder(1, 20), from: at(20), until: at(23) };
+        assert_eq!(held.role(holder(2, 10)), Role::Outdated);
+        assert_eq!(held.role(holder(2, 20)), Role::Follows);
+        let twin = Holder { policy: 20, ..holder(2, 10) };
+        assert_eq!(held.role(twin), Role::Follows);
     }
 
     #[test]

@@ -71,7 +71,8 @@ pub trait Readiness {
     /// The proxy's clock.
     fn now(&self) -> Time;
 
-    /// A random number.
+    /// A random number, the same whenever it is asked for while one request is decided on: who is let in on a ramp is
+    /// let in wherever the request needs the upstream.
     fn random(&self) -> u64;
 }
 
@@ -80,8 +81,8 @@ pub trait Readiness {
 pub struct Knowledge {
     /// What a request for it may do.
     pub standing: Standing,
-    /// Since when it has not been Ready, on trial or not; nothing while it is.
-    pub not_ready_since: Option<Time>,
+    /// Since when requests have been kept from it, all or, on trial and on a ramp, some; nothing while none are.
+    pub held_back_since: Option<Time>,
     /// Before when no request may go, if that is known.
     pub until: Option<Time>,
     /// When a check was last answered, well or badly.
@@ -94,7 +95,7 @@ pub struct Knowledge {
 impl Knowledge {
     /// Nothing is known, and nothing speaks against it.
     pub fn none() -> Self {
-        Knowledge { standing: Standing::Ready, not_ready_since: None, until: None, heard: None, proven: true }
+        Knowledge { standing: Standing::Ready, held_back_since: None, until: None, heard: None, proven: true }
     }
 }
 
@@ -348,11 +349,10 @@ impl State {
 
     /// What is known of the upstream.
     pub fn knowledge(&self, upstream: &Upstream) -> Knowledge {
-        let standing = match self.standing(upstream) {
-            // Whoever only asks is no request that could be turned away.
-            Standing::Ramp { .. } => Standing::Ready,
-            standing => standing,
-        };
+        let standing = self.standing(upstream);
+        let held_back_since = (standing != Standing::Ready).then_some(self.left_ready);
+        // Whoever only asks is no request that could be turned away.
+        let standing = if matches!(standing, Standing::Ramp { .. }) { Standing::Ready } else { standing };
         let enough = |check: &Check| {
             self.reason == Reason::CheckPassed || self.checks.passed >= check.success_threshold
         };
@@ -365,8 +365,7 @@ impl State {
             Phase::NotReady { until } if upstream.force.is_none() => until,
             _ => None,
         };
-        let not_ready_since = (standing != Standing::Ready).then_some(self.left_ready);
-        Knowledge { standing, not_ready_since, until, heard: self.checks.heard, proven }
+        Knowledge { standing, held_back_since, until, heard: self.checks.heard, proven }
     }
 
     /// Takes the result of a check that was started in `generation`.
@@ -442,12 +441,25 @@ impl State {
             return None;
         }
         let (window, reason) = self.after(breaker, now, streak);
-        self.failures = streak.failures.tail_after(self.failures);
-        self.unanswered = streak.unanswered.tail_after(self.unanswered);
-        // A wish is of its row: an answer that is none ends both.
-        self.retry_at = if streak.is_broken() { None } else { self.retry_at }.max(streak.retry_at());
+        self.extend(streak);
         self.window = window;
         self.trip(breaker, reason?, now, random)
+    }
+
+    /// Takes the responses that a worker saw under a policy which another one has replaced: it is for that one to
+    /// judge them, by its own thresholds and window.
+    pub fn append(&mut self, generation: u32, streak: Streak) {
+        if generation == self.generation && self.serves() {
+            self.window.append(streak.counts());
+            self.extend(streak);
+        }
+    }
+
+    fn extend(&mut self, streak: Streak) {
+        self.failures = streak.failures.tail_after(self.failures);
+        self.unanswered = streak.unanswered.tail_after(self.unanswered);
+        // A wish is of its row: an answer that is no failure ends both.
+        self.retry_at = if streak.is_broken() { None } else { self.retry_at }.max(streak.retry_at());
     }
 
     /// Takes the passing of time: a wait that is over, a trial request that never was answered. For whoever
@@ -473,10 +485,11 @@ impl State {
             Phase::Trial { .. } if !upstream.guarded => self.enter(Phase::Ready, Reason::WaitOver, now),
             Phase::Trial { leases, .. } => {
                 let expired = |lease: &TrialLease| now.is_due(lease.from, lease.until);
-                // What is slower than it may be has failed, whatever comes of it.
-                let slow = |asked| breaker.patience().is_some_and(|most| now.is_due(asked, asked + most));
+                // What is slower than it may be has failed, whatever comes of it. By the time that has passed: a
+                // clock that was set back ends leases, but shows nothing.
                 let late = |lease: &TrialLease| {
-                    !lease.begun && lease.asked.is_some_and(|asked| expired(lease) || slow(asked))
+                    let most = breaker.patience().unwrap_or(Duration::MAX).min(lease.until.since(lease.from));
+                    !lease.begun && lease.asked.is_some_and(|asked| now.since(asked) >= most)
                 };
                 if leases.iter().any(late) {
                     return self.trip(breaker, Reason::TrialUnanswered, now, random);
@@ -558,8 +571,8 @@ impl State {
             Outcome::Seen(sample) => self.tried(upstream, now, sample, random),
             Outcome::Left => {
                 let breaker = upstream.breaker.as_ref()?;
-                let waited =
-                    lease.asked.is_some_and(|asked| now.since(asked) >= breaker.patience_of_clients());
+                let waited = lease.asked.zip(breaker.patience());
+                let waited = waited.is_some_and(|(asked, patience)| now.since(asked) >= patience);
                 waited.then(|| self.trip(breaker, Reason::TrialUnanswered, now, random))?
             }
         }

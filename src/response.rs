@@ -113,10 +113,15 @@ fn covers(word: FailOn, status: Option<u16>, origin: Origin, grpc_status: Option
 /// The gRPC status UNAVAILABLE.
 const UNAVAILABLE: u32 = 14;
 
-/// Whether these details, at the end of a stream whose response had begun, are of one that the upstream did not
-/// bring to an end.
+/// Whether these details, at the end of a stream whose response had begun, are of one that the upstream broke off. A
+/// response that the route's timeout cut is none: it may be its client that is slow to read.
 pub fn broke_off(details: &[u8]) -> bool {
-    details.starts_with(BROKEN) || details.starts_with(b"response_timeout")
+    details.starts_with(BROKEN)
+}
+
+/// Whether these details, at the end of a stream whose response had begun, are of one that the route's timeout cut.
+pub fn was_cut(details: &[u8]) -> bool {
+    details.starts_with(b"response_timeout")
 }
 
 const BROKEN: &[u8] = b"upstream_reset_after_response_started";
@@ -231,7 +236,7 @@ mod tests {
     fn a_response_that_breaks_off_is_none() {
         let details = "upstream_reset_after_response_started{remote_reset}";
         assert!(
-            broke_off(details.as_bytes()) && broke_off(b"response_timeout") && !broke_off(b"via_upstream")
+            broke_off(details.as_bytes()) && !broke_off(b"response_timeout") && !broke_off(b"via_upstream")
         );
         for word in [ServerError, GatewayError, Reset] {
             assert_eq!(classified(200, details, None, word), Unanswered, "{word:?}");

@@ -150,10 +150,10 @@ mod documents {
         }
 
         fn knowledge(&self, upstream: UpstreamId) -> Knowledge {
-            let not_ready_since = Some(Time::from_millis(upstream.0 as u64));
+            let held_back_since = Some(Time::from_millis(upstream.0 as u64));
             Knowledge {
                 standing: self.standing(upstream),
-                not_ready_since,
+                held_back_since,
                 proven: false,
                 ..Knowledge::none()
             }
@@ -667,8 +667,8 @@ mod gates {
         }
 
         fn knowledge(&self, upstream: UpstreamId) -> Knowledge {
-            let not_ready_since = self.0[upstream.0].0.map(Time::from_millis);
-            Knowledge { standing: self.standing(upstream), not_ready_since, ..Knowledge::none() }
+            let held_back_since = self.0[upstream.0].0.map(Time::from_millis);
+            Knowledge { standing: self.standing(upstream), held_back_since, ..Knowledge::none() }
         }
 
         fn lifecycle(&self) -> Lifecycle {
@@ -736,6 +736,17 @@ mod gates {
             let forced = upstreams.iter().filter(|(_, forced, _)| *forced).count();
             let most = (upstreams.len() * percent as usize / 100).max(1);
             prop_assert!(count <= most.max(forced));
+            let mut order: Vec<_> = upstreams
+                .iter()
+                .enumerate()
+                .filter(|(_, (since, forced, _))| since.is_some() || *forced)
+                .map(|(place, (since, forced, _))| (!forced, *since, place))
+                .collect();
+            order.sort_unstable();
+            for (rank, (free, _, place)) in order.iter().enumerate() {
+                let all = closed == upstreams.len() && upstreams[*place].2;
+                prop_assert_eq!(gated[*place], !*free || (!all && rank < most));
+            }
             for (place, (since, forced, forward)) in upstreams.iter().enumerate() {
                 prop_assert!(gated[place] || !forced);
                 prop_assert!(!gated[place] || since.is_some() || *forced);

@@ -91,7 +91,8 @@ def test_of_more_than_may_be_gated_the_first_that_failed_is(start, two, v1, v2):
     sick(v1)
     said(envoy, "/v1", MOST.format("reviews-v1", "check-failed"))
     assert {answer.status for answer in drive(envoy.port(), [Request("/v2")] * 40)} == {503}
-    assert "upstream reviews-v1: not ready, and its gate fails open (max-gated)" in envoy.logs()
+    line = "upstream reviews-v1: not ready, and its gate fails open (max-gated)"
+    until(lambda: line in envoy.logs(), what="logged")
     v2.answer(200, path="/healthz")
     until_all(lambda: get(envoy.port(), "/v1").status == 503, what="v1 gated, now that there is room")
     assert get(envoy.port(), "/v2").status == 200

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import ExitStack
+
 import pytest
-from harness.client import get
+from harness.breaker import in_turn, judged
+from harness.client import Stream, get
 from harness.config import listener, plugin
-from harness.load import Load, Request
+from harness.load import Load, Request, drive
 from harness.wait import until, until_all
 
 DRAINED = {"listener_manager.total_listeners_draining": 0}
@@ -231,3 +235,28 @@ def test_mode_off_does_nothing(start, policy, v1):
     assert get(envoy.port(), "/livez").version == "v1"
     assert get(envoy.port(), "/", {"x-gray-version": "v2"}).version == "v2"
     assert v1.seen("/healthz") == 0
+
+
+@pytest.mark.parametrize("delivery", ["lds", "ecds"])
+def test_a_policy_that_has_been_replaced_judges_no_more(start, policy, v1, delivery):
+    """Though it has connections to serve: what it sees is for the new one to judge, by its own threshold."""
+    judged(policy, consecutiveFailures=3)
+    envoy = start(policy, delivery=delivery, timeout="60s")
+    v1.hang(path="/old")
+    with ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(Stream(envoy.port(), "/old", end=True))
+        until(lambda: v1.seen("/old") == 6, what="streams of the old policy")
+        policy["upstreams"]["reviews-v1"]["circuitBreaker"]["consecutiveFailures"] = 40
+        policy["probes"]["readiness"]["path"] = "/readyz2"
+        assert envoy.publish(policy) == ""
+        until_all(lambda: "readiness passed" in get(envoy.port(), "/readyz2").text, what="the new policy")
+        # Four ticks.
+        time.sleep(1)
+        v1.answer(500, path="/")
+        assert in_turn(envoy, *["/"] * 20) == [500] * 20
+        time.sleep(1)
+        assert envoy.transitions() == 0
+        drive(envoy.port(), [Request()] * 60, connections=1)
+        assert envoy.transitions(reason="consecutive-failures") == 1
+        assert "(consecutive-failures: 3)" not in envoy.logs()

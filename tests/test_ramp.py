@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.client import get
-from harness.load import Request, drive
+from harness.load import Load, Request, drive
 from harness.wait import until, until_all
 
 ALICE = {"x-user-id": "alice"}
@@ -58,3 +58,23 @@ def test_failures_on_a_ramp_end_it(start, policy, v1):
     v1.answer(500)
     until(lambda: served(envoy) == 0 and envoy.transitions(from_="ramp", to="not-ready"), what="gated again")
     assert envoy.transitions(from_="ramp", to="not-ready", reason="consecutive-failures") == 1
+
+
+def test_who_is_let_in_is_let_in_by_all_gates(start, policy, v1):
+    """A draw for each of two gates would let in a third of the requests over the whole ramp, and not half of them."""
+    policy["gates"] = policy["gates"] * 2
+    envoy = recover(start, policy, v1, "5s")
+    with Load(envoy.port(), [Request("/", ALICE)], rate=100) as load:
+        until(lambda: envoy.transitions(from_="ramp", to="ready"), what="the end of the ramp")
+        statuses = [answer.status for answer in load.answers]
+    assert 0.42 < statuses.count(200) / len(statuses) < 0.65
+
+
+def test_checks_that_pass_lead_back_over_a_ramp_too(start, policy, v1):
+    policy["upstreams"]["reviews-v1"]["circuitBreaker"] = {"trial": {"rampOver": "3s"}}
+    envoy = start(policy)
+    v1.answer(500, path="/healthz")
+    until(lambda: envoy.transitions(to="not-ready", reason="check-failed"), what="not ready")
+    v1.answer(200, path="/healthz")
+    until(lambda: envoy.transitions(from_="not-ready", to="ramp", reason="check-passed"), what="a ramp")
+    until(lambda: envoy.transitions(from_="ramp", to="ready", reason="ramp-over"), what="the end of the ramp")

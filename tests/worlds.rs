@@ -69,7 +69,8 @@ struct Worker {
     snapshot: State,
     streak: Streak,
     haste: Haste,
-    permits: Vec<Permit>,
+    /// With the generations that they are of.
+    permits: Vec<(Permit, u32)>,
     /// The generations in which checks under way were started.
     checks: Vec<u32>,
 }
@@ -148,6 +149,24 @@ impl World {
         Ok(result)
     }
 
+    /// The same with evidence from the phase of this generation: that of an earlier one changes nothing.
+    fn take(
+        &mut self,
+        worker: usize,
+        generation: u32,
+        apply: impl FnOnce(&Upstream, &mut State, Time) -> Option<Transition>,
+    ) -> Result<(), TestCaseError> {
+        let before = self.state();
+        self.update(worker, |upstream, state, now| ((), apply(upstream, state, now)))?;
+        if generation != before.generation {
+            let mut after = self.state();
+            // Whether a check could be sent is of no phase.
+            after.checks.unsent = before.checks.unsent;
+            prop_assert_eq!(after, before);
+        }
+        Ok(())
+    }
+
     fn tick(&mut self, at: usize, random: u64) -> Result<(), TestCaseError> {
         self.tick_as(at, random, true)
     }
@@ -178,8 +197,8 @@ impl World {
                 if hurries || worker.snapshot.would_trip(&self.upstream, self.now, worker.streak) {
                     let (generation, streak) =
                         (worker.snapshot.generation, std::mem::take(&mut worker.streak));
-                    self.update(at, |upstream, state, now| {
-                        ((), state.observed(upstream, now, generation, streak, random))
+                    self.take(at, generation, |upstream, state, now| {
+                        state.observed(upstream, now, generation, streak, random)
                     })?;
                 }
             }
@@ -187,8 +206,8 @@ impl World {
             Event::CheckEnds(passed) => {
                 if let Some(generation) = worker.checks.pop() {
                     let result = if passed { Ok(()) } else { Err(CheckFailure::TimedOut) };
-                    self.update(at, |upstream, state, now| {
-                        ((), state.checked(upstream, now, generation, result))
+                    self.take(at, generation, |upstream, state, now| {
+                        state.checked(upstream, now, generation, result)
                     })?;
                 }
             }
@@ -196,22 +215,24 @@ impl World {
                 self.ids += 1;
                 let id = self.ids;
                 let permit = self.update(at, |upstream, state, now| (state.lend(upstream, now, id), None))?;
-                self.workers[at].permits.extend(permit);
+                let generation = self.state().generation;
+                self.workers[at].permits.extend(permit.map(|permit| (permit, generation)));
             }
             Event::Sent(place) if !worker.permits.is_empty() => {
-                let permit = worker.permits[place.index(worker.permits.len())];
+                let (permit, _) = worker.permits[place.index(worker.permits.len())];
                 self.update(at, |upstream, state, now| (state.sent(upstream, permit, now), None))?;
             }
             Event::Begun(place) if !worker.permits.is_empty() => {
-                let permit = worker.permits[place.index(worker.permits.len())];
+                let (permit, _) = worker.permits[place.index(worker.permits.len())];
                 self.update(at, |_, state, _| (state.begun(permit), None))?;
             }
             Event::Sent(_) | Event::Begun(_) => {}
             Event::Settle(place, outcome) => {
                 if !worker.permits.is_empty() {
                     let permit = worker.permits.swap_remove(place.index(worker.permits.len()));
-                    self.update(at, |upstream, state, now| {
-                        ((), state.settle(upstream, now, permit, outcome, random))
+                    let (permit, generation) = permit;
+                    self.take(at, generation, |upstream, state, now| {
+                        state.settle(upstream, now, permit, outcome, random)
                     })?;
                 }
             }
@@ -305,10 +326,15 @@ proptest! {
     /// A lost permit ends its trial, a new one follows, and good answers end that.
     #[test]
     fn come_back_when_the_upstream_does(
+        (check, wholly) in any::<(bool, bool)>(),
         workers in 1..5usize,
         events in vec((any::<Index>(), event(), any::<u64>()), 1..200),
     ) {
-        let mut world = World::new(upstream(false, true, true), workers);
+        let mut upstream = upstream(check, true, true);
+        if wholly {
+            complete(&mut upstream);
+        }
+        let mut world = World::new(upstream, workers);
         for (worker, event, random) in events {
             world.happen(worker.index(workers), event, random)?;
         }
@@ -322,8 +348,12 @@ proptest! {
             world.now = world.now + Duration::from_millis(250);
             for worker in 0..workers {
                 world.tick(worker, 0)?;
+                if check {
+                    world.happen(worker, Event::CheckStarts, 0)?;
+                    world.happen(worker, Event::CheckEnds(true), 0)?;
+                }
                 world.happen(worker, Event::Lend, 0)?;
-                if let Some(permit) = world.workers[worker].permits.pop() {
+                if let Some((permit, _)) = world.workers[worker].permits.pop() {
                     let outcome = Outcome::Seen(Verdict::Success.into());
                     world.update(worker, |upstream, state, now| ((), state.settle(upstream, now, permit, outcome, 0)))?;
                 }
@@ -494,7 +524,7 @@ mod a_lead {
             let alive = |vm: usize, now: u64| deaths[vm].is_none_or(|death| now < death);
             for now in 0..15_000u64 {
                 for vm in (0..deaths.len()).filter(|vm| alive(*vm, now) && now % 50 == offsets[*vm]) {
-                    let holder = Holder { id: vm as u64 + 1, configured: Time::from_millis(5) };
+                    let holder = Holder { id: vm as u64 + 1, configured: Time::from_millis(5), policy: 7 };
                     let time = Time::from_millis(1_000_000 + now);
                     if let Some(claimed) = Lease::claim(lease, holder, time, span) {
                         let other = lease.is_some_and(|held| held.holder.id != holder.id && held.until > time);

@@ -75,8 +75,8 @@ impl Readiness for Known {
         let standing = self.standings[upstream.0];
         // The later in the policy, the longer.
         let since = Time::from_millis(1_000 - upstream.0 as u64);
-        let not_ready_since = (standing != Standing::Ready).then_some(since);
-        Knowledge { standing, not_ready_since, until: self.until, ..Knowledge::none() }
+        let held_back_since = (standing != Standing::Ready).then_some(since);
+        Knowledge { standing, held_back_since, until: self.until, ..Knowledge::none() }
     }
 
     fn lifecycle(&self) -> Lifecycle {

@@ -38,9 +38,12 @@ pub fn of_gate(policy: &Policy, gate: &Gate, readiness: &impl Readiness) -> Opti
     if !policy.may_fail_open() || forced(gate.upstream) {
         return None;
     }
+    // One on its ramp is no longer closed to the others; but a gate that was open must not begin to refuse by it.
+    let closed =
+        |id, known: &Knowledge| is_closed(known) || id == gate.upstream && known.held_back_since.is_some();
     let known = policy.gated.iter().map(|id| (*id, readiness.knowledge(*id)));
-    let closed = known.filter(|(_, known)| is_closed(known));
-    let mut closed: Vec<_> = closed.map(|(id, known)| (!forced(id), known.not_ready_since, id)).collect();
+    let closed = known.filter(|(id, known)| closed(*id, known));
+    let mut closed: Vec<_> = closed.map(|(id, known)| (!forced(id), known.held_back_since, id)).collect();
     if gate.when_all_not_ready == WhenAllNotReady::Forward && closed.len() == policy.gated.len() {
         return Some(FailOpen::AllNotReady);
     }

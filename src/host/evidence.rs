@@ -226,6 +226,11 @@ impl Evidence {
                 let broken = response::broke_off(&details);
                 if broken {
                     answer.broken = Some(details);
+                } else if response::was_cut(&details) {
+                    // It may have been the client who was slow, and if not, it was not over.
+                    self.stage = Stage::Done;
+                    self.give_back(worker);
+                    return;
                 }
                 // With no status, a gRPC response that was left says nothing.
                 if broken || matches!(self.stage, Stage::Begun(_)) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{leader, store};
 use crate::gate::fail_open::FailOpen;
-use crate::lease::Holder;
+use crate::lease::{Holder, Role};
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
 use crate::time::Time;
@@ -27,7 +27,7 @@ impl Gates {
 
     /// Claims to say it for `span`. Whether this VM does.
     pub fn claim_lead(&self, holder: Holder, now: Time, span: Duration) -> bool {
-        leader::claim(&self.key, holder, now, span)
+        leader::claim(&self.key, holder, now, span) == Role::Leads
     }
 
     /// Says what has changed: these upstreams have a gate that fails open now.

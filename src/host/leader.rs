@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::store;
-use crate::lease::{Holder, Lease};
+use crate::lease::{Holder, Lease, Role};
 use crate::time::Time;
 
 /// Makes the lease beside `key` nobody's, if there is none; see [`store::seed`].
@@ -11,13 +11,14 @@ pub fn seed(key: &str) {
     store::seed(&beside(key), &Lease::none());
 }
 
-/// Claims the lease beside `key` for `span` from now on. Whether it is the holder's now.
-pub fn claim(key: &str, holder: Holder, now: Time, span: Duration) -> bool {
-    let claim = store::update(&beside(key), |current| {
+/// Claims the lease beside `key` for `span` from now on. What the holder is to it now.
+pub fn claim(key: &str, holder: Holder, now: Time, span: Duration) -> Role {
+    let role = store::update(&beside(key), |current: Option<Lease>| {
         let claim = Lease::claim(current, holder, now, span);
-        (claim.is_some(), claim)
+        let other = current.map_or(Role::Follows, |held| held.role(holder));
+        (if claim.is_some() { Role::Leads } else { other }, claim)
     });
-    claim.unwrap_or(false)
+    role.unwrap_or(Role::Follows)
 }
 
 fn beside(key: &str) -> String {

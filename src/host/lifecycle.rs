@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::{leader, store};
-use crate::lease::Holder;
+use crate::lease::{Holder, Role};
 use crate::lifecycle::Lifecycle;
 use crate::policy::Policy;
 use crate::time::Time;
@@ -46,7 +46,7 @@ impl Shared {
 
     /// Claims to say for `span` whether the proxy has started. Whether it does.
     pub fn claim_lead(&self, holder: Holder, now: Time, span: Duration) -> bool {
-        leader::claim(&self.key, holder, now, span)
+        leader::claim(&self.key, holder, now, span) == Role::Leads
     }
 
     /// Notes that startup has passed. Whether that is news; nothing if it is not written.

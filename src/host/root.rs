@@ -136,7 +136,7 @@ impl RootContext for Root {
             let summary = policy.summary();
             log::info!("policy {}: loaded: {summary}{}", policy.name, tick.unwrap_or_default());
         }
-        let worker = Worker::new(policy);
+        let worker = Worker::new(policy, hash::key(0, &text));
         fetch::seed(&worker.policy);
         if worker.policy.mode != Mode::Off {
             // Each policy has a first tick, by which it is in use.

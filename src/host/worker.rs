@@ -1,6 +1,6 @@
 //! What one VM holds for one policy: its snapshot of the upstreams, and what it saw since it last shared it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::abi;
@@ -13,7 +13,7 @@ use super::{leader, store};
 use crate::engine::{self, Decision};
 use crate::gate::fail_open;
 use crate::hash;
-use crate::lease::Holder;
+use crate::lease::{Holder, Role};
 use crate::lifecycle::Lifecycle;
 use crate::policy::probe::Kind;
 use crate::policy::upstream::{FailOn, Upstream, UpstreamId};
@@ -93,6 +93,8 @@ struct Slot {
     /// Responses seen since the snapshot was taken.
     streak: Streak,
     haste: Haste,
+    /// Whether a newer policy judges the upstream, by settings of its own.
+    outdated: bool,
     /// The epoch in which this VM learnt of the phase.
     epoch: u64,
     /// Whether a request has needed it since the snapshot was taken.
@@ -100,8 +102,8 @@ struct Slot {
 }
 
 impl Worker {
-    /// Starts with what the other VMs know already.
-    pub fn new(policy: Policy) -> Self {
+    /// Starts with what the other VMs know already. `hash` is the policy's.
+    pub fn new(policy: Policy, hash: u64) -> Self {
         let now = now();
         let slots = policy.upstreams.iter().map(|upstream| {
             let key = key(&policy, upstream);
@@ -115,6 +117,7 @@ impl Worker {
                 snapshot,
                 streak: Streak::default(),
                 haste: Haste::default(),
+                outdated: false,
                 epoch: 0,
                 needed: false,
             }
@@ -124,7 +127,7 @@ impl Worker {
         let asks = Asks::of(&policy);
         let counters = Counters::default();
         counters.define(&policy);
-        let holder = Holder { id: abi::random(), configured: now };
+        let holder = Holder { id: abi::random(), configured: now, policy: hash };
         let lifecycle = Shared::new(&policy);
         let gates = Gates::new(&policy);
         let service = hostcalls::get_property(vec!["xds", "node", "cluster"]).ok().flatten();
@@ -156,7 +159,7 @@ impl Worker {
     /// proxy runs one callback of a VM at a time, and a panic is no way to find out.
     pub fn decide(&self, request: &impl Request) -> Option<Decision<'_>> {
         let mut splits = self.releases.splits().try_borrow_mut().ok()?;
-        let mut snapshot = Snapshot { worker: self };
+        let mut snapshot = Snapshot::of(self);
         Some(engine::decide(&self.policy, request, &mut snapshot, &mut splits))
     }
 
@@ -176,15 +179,19 @@ impl Worker {
         let seen = self.slot(id, |slot| {
             let needed = core::mem::take(&mut slot.needed);
             slot.haste.tick();
-            (slot.snapshot.generation, core::mem::take(&mut slot.streak), needed)
+            (slot.snapshot.generation, core::mem::take(&mut slot.streak), needed, slot.outdated)
         });
-        let Some((generation, streak, needed)) = seen else {
+        let Some((generation, streak, needed, outdated)) = seen else {
             return;
         };
         let random = abi::random();
         let shared = self.update(id, |upstream, state| {
             if let Some(check) = upstream.check.as_ref().filter(|_| needed) {
                 state.checks.need(check, now);
+            }
+            if outdated {
+                state.append(generation, streak);
+                return None;
             }
             let observed = state.observed(upstream, now, generation, streak, random);
             observed.or_else(|| leads.then(|| state.elapsed(upstream, now, random))?)
@@ -198,7 +205,8 @@ impl Worker {
     }
 
     /// Takes one response of the upstream, to a request of `epoch`. While it is Ready, a failure that may be the
-    /// last one it takes is shared at once, and so is one of a row, within bounds; anything else waits for the tick.
+    /// last one it takes is shared at once, and so is one of a row, within bounds; anything else waits for the tick,
+    /// as does all that a policy sees which another one has replaced.
     pub fn observe(&self, id: UpstreamId, sample: Sample, epoch: u64) {
         let Some(upstream) = self.policy.upstream(id) else {
             return;
@@ -223,6 +231,7 @@ impl Worker {
             let bad = sample.verdict != Verdict::Success;
             let hurries = slot.haste.hurries(sample.verdict);
             let share = hurries || bad && slot.snapshot.would_trip(upstream, now(), slot.streak);
+            let share = share && !slot.outdated;
             share.then(|| (slot.snapshot.generation, Some(core::mem::take(&mut slot.streak))))
         });
         let Some((generation, streak)) = share.flatten() else {
@@ -293,8 +302,12 @@ impl Worker {
     /// Claims to lead the upstream for `span` from now on: to send its checks, and end its waits. Whether it
     /// does.
     pub fn claim_lead(&self, id: UpstreamId, now: Time, span: Duration) -> bool {
-        let key = self.slot(id, |slot| slot.key.clone());
-        key.is_some_and(|key| leader::claim(&key, self.holder, now, span))
+        let Some(key) = self.slot(id, |slot| slot.key.clone()) else {
+            return false;
+        };
+        let role = leader::claim(&key, self.holder, now, span);
+        self.slot(id, |slot| slot.outdated = role == Role::Outdated);
+        role == Role::Leads
     }
 
     /// Makes this policy's what an earlier one left behind that only that one could end or meant: an order to
@@ -394,12 +407,12 @@ impl Worker {
         if !self.policy.may_fail_open() || !self.gates.claim_lead(self.holder, now, span) {
             return;
         }
-        let open = fail_open::upstreams(&self.policy, &Snapshot { worker: self });
+        let open = fail_open::upstreams(&self.policy, &Snapshot::of(self));
         self.gates.show(&self.policy, &open);
     }
 
     fn has_started(&self) -> bool {
-        probe::has_started(&self.policy, &Snapshot { worker: self })
+        probe::has_started(&self.policy, &Snapshot::of(self))
     }
 
     /// Orders the proxy to drain, or to stop draining. Whether the order is through.
@@ -480,6 +493,13 @@ impl Worker {
 /// The readiness that the request path sees.
 struct Snapshot<'w> {
     worker: &'w Worker,
+    random: OnceCell<u64>,
+}
+
+impl<'w> Snapshot<'w> {
+    fn of(worker: &'w Worker) -> Self {
+        Snapshot { worker, random: OnceCell::new() }
+    }
 }
 
 impl Readiness for Snapshot<'_> {
@@ -512,7 +532,7 @@ impl Readiness for Snapshot<'_> {
     }
 
     fn random(&self) -> u64 {
-        abi::random()
+        *self.random.get_or_init(abi::random)
     }
 
     fn lend(&mut self, id: UpstreamId) -> Option<Permit> {

@@ -7,6 +7,7 @@ use super::reader::{Fields, Value};
 use super::release::Release;
 use super::release::steer::Steer;
 use super::upstream::{self, Upstream, UpstreamId};
+use crate::gate;
 
 /// One gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +144,9 @@ fn cluster_header(value: &Value<'_>, releases: &[Release]) -> Option<String> {
         ));
     }
     match header.as_str() {
-        "cookie" => value.problem("\"cookie\" carries something else; allowed: a header of its own"),
+        "cookie" | "authorization" => {
+            value.problem(format!("{header:?} carries something else; allowed: a header of its own"))
+        }
         _ => Some(header),
     }
 }
@@ -199,6 +202,7 @@ impl Reply {
 fn may_write(value: &Value<'_>, name: &str) -> bool {
     let problem = match name {
         "retry-after" => "set elsewhere; allowed: retryAfterSeconds",
+        gate::HEADER => "set elsewhere: it says what a closed gate did; allowed: another header",
         name if name.starts_with("grpc-") => {
             "would tell a gRPC client another outcome than the status does; allowed: status, grpcStatus"
         }

@@ -61,7 +61,7 @@ pub struct Breaker {
     /// The same of requests with no answer, which then do not count above. 1 to 100,000. Absent: they count above.
     pub local_origin_failures: Option<u32>,
     /// A request that has waited this long for an answer has none, whether its client is still there or has left.
-    /// 1 ms to 1 h. Absent: one whose client leaves says nothing, save on trial.
+    /// 1 ms to 1 h. Absent: none by itself.
     pub unanswered_after: Option<Duration>,
     /// What shares of the latest responses do, if any.
     pub shares: Option<Shares>,
@@ -284,12 +284,21 @@ impl Breaker {
         let max_retry_after =
             fields.read("maxRetryAfter", longest, |value| value.duration(ms(0)..=24 * HOUR));
         let trial = fields.read("trial", default.trial, Trial::read);
-        if let (Some(fail_on), Some(ignore_on), Some(value)) =
-            (&fail_on, &ignore_on, fields.get("unansweredAfter"))
+        if let (Some(fail_on), Some(ignore_on)) = (&fail_on, &ignore_on)
             && !response::unanswered(Words { fail_on, ignore_on }).is_failure()
+            && let Some(value) = fields.get("unansweredAfter")
         {
             value.problem::<()>(
                 "means nothing where no answer is no failure; allowed: with one of 5xx, gateway-error, reset, unavailable in failOn, and none in ignoreOn",
+            );
+        }
+        let slower_than = shares.iter().flatten().find_map(|shares| shares.slow.as_ref());
+        if let (Some(Some(most)), Some(slow), Some(value)) =
+            (unanswered_after, slower_than, fields.get("slowerThan"))
+            && slow.than >= most
+        {
+            value.problem::<()>(
+                "no answer is slower, as none that late counts; allowed: less than unansweredAfter",
             );
         }
         Some(Breaker {
@@ -425,11 +434,6 @@ impl Breaker {
     /// After how long on trial a request with no answer has failed, whatever may come of it.
     pub fn patience(&self) -> Option<Duration> {
         self.unanswered_after.into_iter().chain(self.slower_than()).min()
-    }
-
-    /// After how long a client that leaves on trial has waited for an answer in vain.
-    pub fn patience_of_clients(&self) -> Duration {
-        self.patience().unwrap_or(SECOND)
     }
 }
 

@@ -287,6 +287,20 @@ mod an_update_of_the_policy {
 
     /// Every wait and lease was set by the settings of its time.
     #[test]
+    fn leaves_it_to_the_new_policy_to_judge() {
+        let mut bench = Bench::new(judged(50));
+        for _ in 0..9 {
+            bench.state.append(0, Streak::of("FFFFF"));
+        }
+        assert_eq!((bench.tick(), bench.respond("FFFF")), (None, None));
+        assert_eq!(bench.respond("F"), moved("ready", "not-ready", Reason::ConsecutiveFailures(50)));
+        // What it saw of an earlier phase is dropped.
+        let before = bench.state.clone();
+        bench.state.append(0, Streak::of("FFFFF"));
+        assert_eq!(bench.state, before);
+    }
+
+    #[test]
     fn that_changes_times_ends_no_wait_and_no_lease_early() {
         let times = |span: Duration| {
             let mut upstream = judged(3);
@@ -406,10 +420,13 @@ mod clocks {
     }
 
     #[test]
-    fn that_jump_back_do_not_keep_a_forgotten_lease() {
+    fn that_jump_back_keep_no_forgotten_lease_and_show_nothing() {
         let mut bench = Bench::on_trial(judged(3));
-        bench.lend().unwrap();
-        assert_eq!(bench.back_by(600 * SECOND).tick(), moved("trial", "not-ready", Reason::TrialUnanswered));
+        let permits: Vec<_> = (0..3).map(|_| bench.lend().unwrap()).collect();
+        assert_eq!(bench.back_by(600 * SECOND).tick(), None);
+        assert!(bench.lend().is_some());
+        assert_eq!(bench.settle(permits[0], Outcome::Left), None);
+        assert_eq!(bench.phase(), "trial");
     }
 
     #[test]

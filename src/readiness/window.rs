@@ -69,6 +69,11 @@ impl Window {
             }
             self.from = self.from + part * passed;
         }
+        self.append(seen);
+    }
+
+    /// Adds what was seen to its newest part, and leaves it where it stands.
+    pub fn append(&mut self, seen: Counts) {
         if let Some(newest) = self.parts.last_mut() {
             newest.join(seen);
         }

@@ -147,8 +147,8 @@ impl Readiness for Assumed<'_> {
         // As though each had been checked just now.
         let standing = self.standing(id);
         let ready = standing == Standing::Ready;
-        let not_ready_since = (!ready).then_some(self.now);
-        Knowledge { standing, not_ready_since, until: None, heard: Some(self.now), proven: ready }
+        let held_back_since = (!ready).then_some(self.now);
+        Knowledge { standing, held_back_since, until: None, heard: Some(self.now), proven: ready }
     }
 
     fn lifecycle(&self) -> Lifecycle {

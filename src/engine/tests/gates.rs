@@ -142,8 +142,13 @@ fn hold_while_one_upstream_is_on_trial_or_on_its_ramp() {
     };
     let mut bench = three(100).set("one", DOWN).set("db", DOWN).set("mq", trial);
     bench.ask(get("/one")).is_gated_by("one");
+    // Its own gate was open before, and does not begin to refuse now.
+    let told = "also x-graygate-gate: failed-open; upstream=mq; reason=trial-passed; because=all-not-ready";
+    bench.ask(get("/mq")).comes_back_with(told);
+    let mut bench = bench.set("db", Standing::Ready);
+    bench.ask(get("/mq")).is_gated_by("mq");
     // On trial it is not Ready, and those with no permit go all the same.
-    let mut bench = bench.on_trial("mq", 1);
+    let mut bench = bench.set("db", DOWN).on_trial("mq", 1);
     bench.ask(get("/mq")).comes_back_with("").holds_permits("mq");
     bench.ask(get("/mq")).comes_back_with(
         "also x-graygate-gate: failed-open; upstream=mq; reason=wait-over; because=all-not-ready",

@@ -454,6 +454,14 @@ fn of_a_gates_fallback_say_what_one_is() {
             r#"gates[0].fallback.clusterHeader: release r says something else by "x-v"; allowed: a header that carries nothing else"#,
         ),
         (
+            fallback(r#""upstream":"b","clusterHeader":"Authorization""#),
+            r#"gates[0].fallback.clusterHeader: "authorization" carries something else; allowed: a header of its own"#,
+        ),
+        (
+            with_gates(r#"{"upstream":"app","reply":{"headers":{"X-Graygate-Gate":"x"}}}"#),
+            "gates[0].reply.headers.X-Graygate-Gate: set elsewhere: it says what a closed gate did; allowed: another header",
+        ),
+        (
             fallback(r#""answer":{"status":204,"body":"x"}"#),
             "gates[0].fallback.answer.body: a response of status 204 has none; allowed: leave it out",
         ),
@@ -503,6 +511,10 @@ fn of_what_a_breaker_takes_as_evidence_say_what_is_allowed() {
         (
             with_breaker(r#""unansweredAfter":"1s","failOn":["429"]"#),
             "upstreams.app.circuitBreaker.unansweredAfter: means nothing where no answer is no failure; allowed: with one of 5xx, gateway-error, reset, unavailable in failOn, and none in ignoreOn",
+        ),
+        (
+            with_breaker(r#""unansweredAfter":"1s","slowPercent":50,"slowerThan":"1s""#),
+            "upstreams.app.circuitBreaker.slowerThan: no answer is slower, as none that late counts; allowed: less than unansweredAfter",
         ),
         (
             with_breaker(r#""unansweredAfter":"1s","ignoreOn":["reset"]"#),

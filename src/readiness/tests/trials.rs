@@ -112,7 +112,6 @@ fn fail_with_a_client_that_leaves_after_it_has_waited() {
         upstream
     };
     for (upstream, least) in [
-        (patience(None, None), ms(1_000)),
         (patience(Some(ms(400)), None), ms(400)),
         (patience(Some(ms(4_000)), None), ms(4_000)),
         (patience(None, Some(slow(ms(300)))), ms(300)),
@@ -127,6 +126,10 @@ fn fail_with_a_client_that_leaves_after_it_has_waited() {
         let transition = bench.settle(permit, Outcome::Left);
         assert_eq!(transition, moved("trial", "not-ready", Reason::TrialUnanswered));
     }
+    let mut bench = Bench::on_trial(judged(3));
+    let permit = bench.lend().unwrap();
+    bench.after(29 * SECOND);
+    assert_eq!(bench.settle(permit, Outcome::Left), None, "nothing says that it was long");
 }
 
 #[test]

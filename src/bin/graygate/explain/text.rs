@@ -32,6 +32,10 @@ pub fn write(
             write_assignment(policy, release, split, assignment, out)?;
         }
     }
+    for id in &decision.ignored {
+        let name = policy.upstream(*id).map_or("", |upstream| &upstream.name);
+        writeln!(out, "evidence  none against {name}: not recorded")?;
+    }
     for passed in &decision.passed {
         writeln!(out, "gate      {}", passed.words(policy))?;
     }
