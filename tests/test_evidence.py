@@ -262,7 +262,7 @@ def test_answers_within_the_time_are_none_of_it(start, policy, v1):
 def test_a_client_that_is_slow_to_read_is_no_failure(start, policy, v1):
     """The route's timeout cuts its response, as it would one that is slow to come."""
     envoy = start(judged(policy, consecutiveFailures=1), timeout="0.5s")
-    v1.behave(Behaviour(body=b"x" * 4_000_000))
+    v1.behave(Behaviour(body=b"x" * 40_000_000))
     with ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(Stream(envoy.port(), end=True))
