@@ -182,6 +182,14 @@ impl World {
         })
     }
 
+    /// All of these happen, each to one of the workers.
+    fn live(&mut self, events: &[(Index, Event, u64)]) -> Result<(), TestCaseError> {
+        for (worker, event, random) in events {
+            self.happen(worker.index(self.workers.len()), *event, *random)?;
+        }
+        Ok(())
+    }
+
     fn happen(&mut self, at: usize, event: Event, random: u64) -> Result<(), TestCaseError> {
         let apart = self.apart();
         let worker = &mut self.workers[at];
@@ -258,9 +266,9 @@ fn upstream(check: bool, breaker: bool, guarded: bool) -> Upstream {
     Policy::from_json(document.to_string().as_bytes()).unwrap().upstreams.remove(0)
 }
 
-/// All that a breaker can be judged by, and a ramp.
-fn complete(upstream: &mut Upstream) {
-    if let Some(breaker) = &mut upstream.breaker {
+/// The upstream, judged by all that a breaker can judge by if `wholly`, and with a ramp.
+fn judged(mut upstream: Upstream, wholly: bool) -> Upstream {
+    if let Some(breaker) = upstream.breaker.as_mut().filter(|_| wholly) {
         breaker.local_origin_failures = Some(2);
         breaker.unanswered_after = Some(Duration::from_secs(2));
         breaker.trial.ramp_over = Duration::from_secs(4);
@@ -271,6 +279,7 @@ fn complete(upstream: &mut Upstream) {
             minimum_requests: 6,
         });
     }
+    upstream
 }
 
 proptest! {
@@ -282,11 +291,7 @@ proptest! {
         workers in 1..5usize,
         events in vec((any::<Index>(), event(), any::<u64>()), 1..300),
     ) {
-        let mut upstream = upstream(check, breaker, guarded);
-        if wholly {
-            complete(&mut upstream);
-        }
-        let mut world = World::new(upstream, workers);
+        let mut world = World::new(judged(upstream(check, breaker, guarded), wholly), workers);
         for (worker, event, random) in events {
             world.happen(worker.index(workers), event, random)?;
             let state = world.state();
@@ -303,14 +308,8 @@ proptest! {
         events in vec((any::<Index>(), event(), any::<u64>()), 1..200),
         step in 50..1_000u64,
     ) {
-        let mut upstream = upstream(false, true, true);
-        if wholly {
-            complete(&mut upstream);
-        }
-        let mut world = World::new(upstream, workers);
-        for (worker, event, random) in events {
-            world.happen(worker.index(workers), event, random)?;
-        }
+        let mut world = World::new(judged(upstream(false, true, true), wholly), workers);
+        world.live(&events)?;
         let since = world.now;
         // The longest wait that may be asked for, its jitter, and what workers' clocks may be apart.
         let longest = Duration::from_millis(20_000 + 2_000 + 1_000 + step);
@@ -330,14 +329,8 @@ proptest! {
         workers in 1..5usize,
         events in vec((any::<Index>(), event(), any::<u64>()), 1..200),
     ) {
-        let mut upstream = upstream(check, true, true);
-        if wholly {
-            complete(&mut upstream);
-        }
-        let mut world = World::new(upstream, workers);
-        for (worker, event, random) in events {
-            world.happen(worker.index(workers), event, random)?;
-        }
+        let mut world = World::new(judged(upstream(check, true, true), wholly), workers);
+        world.live(&events)?;
         let since = world.now;
         for worker in &mut world.workers {
             worker.permits.clear();
