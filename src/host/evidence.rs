@@ -1,13 +1,13 @@
 //! What becomes of a user's request, as evidence on the upstream and the versions that it went to.
 //!
 //! The rules: a response counts once. A failure counts when its headers are there, and so does a slow response to a
-//! request on trial; anything else when the response has ended, as one that breaks off is a failure. What is a
-//! failure of a gRPC service is known when its status is, where the policy asks for that. A client that leaves in
-//! the middle of a response has seen it begin well. Of one that leaves before, how long it has waited since all of
-//! its request was there is all that is known: a breaker takes it for a slow answer after `slowerThan`, a rollback
-//! likewise; sooner it says nothing. After `unansweredAfter` a breaker takes it for no answer, and does not wait for
-//! the client to leave. What the proxy itself answered says nothing;
-//! see [`crate::response`]. Nor does a request that a breaker does not record: on trial it may pass, not fail.
+//! request on trial; anything else when the response has ended, as one that breaks off is a failure. One that the
+//! route's timeout cuts says nothing. What is a failure of a gRPC service is known when its status is, where the policy
+//! asks for that. A client that leaves in the middle of a response has seen it begin well. Of one that leaves before,
+//! how long it has waited since all of its request was there is all that is known: a breaker takes it for a slow answer
+//! after `slowerThan`, a rollback likewise; sooner it says nothing. After `unansweredAfter` a breaker takes it for no
+//! answer, and does not wait for the client to leave. What the proxy itself answered says nothing; see
+//! [`crate::response`]. Nor does a request that a breaker does not record: on trial it may pass, not fail.
 
 use std::time::Duration;
 
