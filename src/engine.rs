@@ -135,7 +135,10 @@ fn stop<'p: 'r, 'r, R: Request>(
                 let cluster = policy.upstream(*upstream).map_or("", |upstream| upstream.cluster.as_str());
                 return Some(Action::Forward(steering::divert(policy, request, header, cluster)));
             }
-            Some(Fallback::Answer(answer)) if !is_grpc(request) => {
+            // To a gRPC request the proxy can send a status of its own, but no message.
+            Some(Fallback::Answer(answer))
+                if !request.get("content-type").is_some_and(probe::health::is_grpc) =>
+            {
                 pass(Way::Answer, decision);
                 return Some(Action::Reply(gate::answer(policy, gate, answer, reason)));
             }
@@ -148,11 +151,6 @@ fn stop<'p: 'r, 'r, R: Request>(
         let known = readiness.knowledge(gate.upstream);
         Some(Action::Reply(gate::reply(policy, gate, reason, &known, readiness.now())))
     })
-}
-
-/// Whether the request is a gRPC one. To these the proxy can send a status of its own, but no message.
-fn is_grpc<'r, R: Request>(request: &mut Headers<'r, R>) -> bool {
-    request.get("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
 /// Whether the upstream is a version's and the request got another version.

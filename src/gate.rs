@@ -47,7 +47,7 @@ impl Passed {
     /// What the response says of it: `failed-open; upstream=app; reason=check-failed; because=all-not-ready`, or
     /// `fallback; upstream=app; reason=check-failed; to=static`, where a static answer is called `answer`.
     pub fn words(&self, policy: &Policy) -> String {
-        let (upstream, reason) = (name(policy, self.upstream), self.reason.code());
+        let (upstream, reason) = (policy.name_of(self.upstream), self.reason.code());
         match self.way {
             Way::Open(why) => {
                 format!("failed-open; upstream={upstream}; reason={reason}; because={}", why.code())
@@ -62,7 +62,7 @@ impl Way {
     pub fn name(self, policy: &Policy) -> &str {
         match self {
             Way::Open(why) => why.code(),
-            Way::Upstream(id) => name(policy, id),
+            Way::Upstream(id) => policy.name_of(id),
             Way::Answer => "answer",
         }
     }
@@ -96,7 +96,7 @@ fn seconds_left(known: &Knowledge, now: Time) -> u32 {
 }
 
 fn compose(policy: &Policy, gate: &Gate, reply: &gate::Reply, reason: Reason, retry_after: u32) -> Reply {
-    let upstream = name(policy, gate.upstream);
+    let upstream = policy.name_of(gate.upstream);
     let retry_after = retry_after.to_string();
     let body = match &reply.body {
         Some(body) => fill(
@@ -121,10 +121,6 @@ fn compose(policy: &Policy, gate: &Gate, reply: &gate::Reply, reason: Reason, re
         details: format!("graygate_gate{{{}|{upstream}|{}}}", policy.name, reason.code()),
         cause: Cause::Gate { upstream: gate.upstream, reason },
     }
-}
-
-fn name(policy: &Policy, id: UpstreamId) -> &str {
-    policy.upstream(id).map_or("", |upstream| upstream.name.as_str())
 }
 
 /// Replaces each placeholder once over, so that a value that looks like a placeholder stays as it is.

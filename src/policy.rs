@@ -74,6 +74,11 @@ impl Mode {
     pub const WORDS: [(&str, Mode); 3] =
         [("enforce", Mode::Enforce), ("shadow", Mode::Shadow), ("off", Mode::Off)];
 
+    /// What a log line ends with that tells of something that has no effect.
+    pub fn mark(self) -> &'static str {
+        if self == Mode::Shadow { " (mode: shadow)" } else { "" }
+    }
+
     /// The word for it.
     pub fn name(self) -> &'static str {
         Self::WORDS.iter().find(|(_, mode)| *mode == self).map_or("", |(word, _)| word)
@@ -161,6 +166,11 @@ impl Policy {
     /// The upstream with this id.
     pub fn upstream(&self, id: UpstreamId) -> Option<&Upstream> {
         self.upstreams.get(id.0)
+    }
+
+    /// The name of the upstream with this id.
+    pub fn name_of(&self, id: UpstreamId) -> &str {
+        self.upstream(id).map_or("", |upstream| &upstream.name)
     }
 
     /// The upstreams with their ids.

@@ -37,94 +37,24 @@
 //! state from the store that its workers share, applies one, and writes it back by compare-and-swap.
 
 pub mod check;
+mod reason;
+mod standing;
 pub mod streak;
 pub mod window;
 
-use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lifecycle::Lifecycle;
 use crate::policy::check::Check;
-use crate::policy::upstream::{Breaker, Upstream, UpstreamId};
+use crate::policy::upstream::{Breaker, Upstream};
 use crate::response::{Sample, Verdict};
 use crate::time::{Time, millis};
 use check::{CheckFailure, Checks};
+pub use reason::{Reason, Share};
+pub use standing::{Knowledge, Readiness, Standing, is_let_in};
 use streak::Streak;
 use window::{Counts, Window};
-
-/// What is known at the moment of the request.
-pub trait Readiness {
-    /// What a request that needs the upstream may do.
-    fn standing(&self, upstream: UpstreamId) -> Standing;
-
-    /// Asks to let this request through to an upstream that is on trial.
-    fn lend(&mut self, upstream: UpstreamId) -> Option<Permit>;
-
-    /// What is known of the upstream, for a request that only asks.
-    fn knowledge(&self, upstream: UpstreamId) -> Knowledge;
-
-    /// Where this proxy stands between its start and its end.
-    fn lifecycle(&self) -> Lifecycle;
-
-    /// The proxy's clock.
-    fn now(&self) -> Time;
-
-    /// A random number, the same whenever it is asked for while one request is decided on: who is let in on a ramp is
-    /// let in wherever the request needs the upstream.
-    fn random(&self) -> u64;
-}
-
-/// What is known of an upstream, and what that rests on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Knowledge {
-    /// What a request for it may do.
-    pub standing: Standing,
-    /// Since when requests have been kept from it, all or, on trial and on a ramp, some; nothing while none are.
-    pub held_back_since: Option<Time>,
-    /// Before when no request may go, if that is known.
-    pub until: Option<Time>,
-    /// When a check was last answered, well or badly.
-    pub heard: Option<Time>,
-    /// Whether it is Ready by as many passed checks as that takes. One that has no checks is taken at its word,
-    /// while nothing speaks against it.
-    pub proven: bool,
-}
-
-impl Knowledge {
-    /// Nothing is known, and nothing speaks against it.
-    pub fn none() -> Self {
-        Knowledge { standing: Standing::Ready, held_back_since: None, until: None, heard: None, proven: true }
-    }
-}
-
-/// Whether a request of this random number is one of the share that may go ahead on a ramp.
-pub fn is_let_in(from: Time, until: Time, now: Time, random: u64) -> bool {
-    let (passed, whole) = (millis(now.since(from)), millis(until.since(from)));
-    // A clock that was set back must not close what was opened.
-    now.is_due(from, until) || random % whole.max(1) < passed
-}
-
-/// What a request for an upstream may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Go ahead.
-    Ready,
-    /// Don't go.
-    NotReady(Reason),
-    /// Go ahead with a permit.
-    Trial(Reason),
-    /// A share of the requests may go ahead, which rises in a straight line from none to all.
-    Ramp {
-        /// Since when.
-        from: Time,
-        /// Until when.
-        until: Time,
-        /// Why not all.
-        reason: Reason,
-    },
-}
 
 /// What is known of one upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,92 +139,6 @@ pub struct TrialLease {
 pub struct Permit {
     id: u64,
     generation: u32,
-}
-
-/// Why an upstream is in its phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reason {
-    /// Nothing is known yet; the policy says what to assume.
-    Assumed,
-    /// Enough checks passed.
-    CheckPassed,
-    /// Enough checks failed; this is how the last one did.
-    CheckFailed(CheckFailure),
-    /// So many responses failed in a row.
-    ConsecutiveFailures(u32),
-    /// So many requests in a row got no answer.
-    LocalOriginFailures(u32),
-    /// So large a share of the latest responses failed.
-    FailureShare(Share),
-    /// So large a share of the latest responses was slow.
-    SlowShare(Share),
-    /// The operator says so.
-    Forced,
-    /// Others are on trial: what a request is told that got no permit.
-    OnTrial,
-    /// Others go ahead: what a request is told that is not among them.
-    OnRamp,
-    /// The wait is over, a trial may begin.
-    WaitOver,
-    /// Enough trial requests succeeded.
-    TrialPassed,
-    /// All requests may go again.
-    RampOver,
-    /// A trial request failed.
-    TrialFailed,
-    /// A trial request got no answer.
-    TrialUnanswered,
-    /// What it was judged by is no longer in the policy.
-    PolicyChanged,
-}
-
-/// So many of so many responses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Share {
-    /// The bad ones.
-    pub part: u32,
-    /// All.
-    pub all: u32,
-}
-
-impl Reason {
-    /// The word in metrics and `response_code_details`.
-    pub fn code(self) -> &'static str {
-        match self {
-            Reason::Assumed => "assumed",
-            Reason::CheckPassed => "check-passed",
-            Reason::CheckFailed(_) => "check-failed",
-            Reason::ConsecutiveFailures(_) => "consecutive-failures",
-            Reason::LocalOriginFailures(_) => "local-origin-failures",
-            Reason::FailureShare(_) => "failure-share",
-            Reason::SlowShare(_) => "slow-share",
-            Reason::Forced => "forced",
-            Reason::OnTrial => "on-trial",
-            Reason::OnRamp => "on-ramp",
-            Reason::WaitOver => "wait-over",
-            Reason::TrialPassed => "trial-passed",
-            Reason::RampOver => "ramp-over",
-            Reason::TrialFailed => "trial-failed",
-            Reason::TrialUnanswered => "trial-unanswered",
-            Reason::PolicyChanged => "policy-changed",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    /// The code, with what more is known.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reason::CheckFailed(failure) => write!(f, "{}: {failure}", self.code()),
-            Reason::ConsecutiveFailures(count) | Reason::LocalOriginFailures(count) => {
-                write!(f, "{}: {count}", self.code())
-            }
-            Reason::FailureShare(Share { part, all }) | Reason::SlowShare(Share { part, all }) => {
-                write!(f, "{}: {part} of {all}", self.code())
-            }
-            _ => f.write_str(self.code()),
-        }
-    }
 }
 
 /// A change of phase: one log line and one count.

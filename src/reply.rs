@@ -77,8 +77,7 @@ impl Asked {
         match self {
             Asked::Endpoint(place) => endpoint(place).to_owned(),
             Asked::Check(place, id) => {
-                let upstream = policy.upstream(id).map_or("", |upstream| upstream.name.as_str());
-                format!("{}/{upstream}", endpoint(place))
+                format!("{}/{}", endpoint(place), policy.name_of(id))
             }
             Asked::Drain => "drain".to_owned(),
             Asked::Grpc => "grpc".to_owned(),

@@ -325,18 +325,19 @@ def endless(envoy, clients):
         yield [stack.enter_context(Stream(envoy.port(), end=True)) for _ in range(clients)]
 
 
-def begins(v1):
-    v1.behave(Behaviour(whole=b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"))
-
-
-def test_a_response_that_has_begun_is_still_under_way(start, policy, v1):
-    trial = {"requests": 2, "successes": 3, "leaseFor": "1h"}
+def on_trial_of_beginnings(start, policy, v1, **trial):
+    """An Envoy with v1 on trial, which begins each response and does not end it."""
     envoy = start(judged(policy, notReadyFor="200ms", trial=trial), timeout="60s")
     trip(envoy, v1)
-    begins(v1)
+    v1.behave(Behaviour(whole=b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"))
     until(lambda: envoy.transitions(to="trial"), what="a trial")
     # Five ticks: both workers know of it.
     time.sleep(0.3)
+    return envoy
+
+
+def test_a_response_that_has_begun_is_still_under_way(start, policy, v1):
+    envoy = on_trial_of_beginnings(start, policy, v1, requests=2, successes=3, leaseFor="1h")
     gauge = "cluster.reviews-v1.upstream_rq_active"
     active = lambda: envoy.stats(gauge)[gauge]  # noqa: E731
     with endless(envoy, 20) as first:
@@ -352,12 +353,7 @@ def test_a_response_that_has_begun_is_still_under_way(start, policy, v1):
 
 
 def test_a_stream_that_has_begun_passes_a_trial_when_its_lease_expires(start, policy, v1):
-    trial = {"requests": 1, "successes": 1, "leaseFor": "1s"}
-    envoy = start(judged(policy, notReadyFor="200ms", trial=trial), timeout="60s")
-    trip(envoy, v1)
-    begins(v1)
-    until(lambda: envoy.transitions(to="trial"), what="a trial")
-    time.sleep(0.3)
+    envoy = on_trial_of_beginnings(start, policy, v1, requests=1, successes=1, leaseFor="1s")
     with endless(envoy, 1):
         until(lambda: envoy.transitions(from_="trial", to="ready", reason="trial-passed"), what="ready")
 

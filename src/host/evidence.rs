@@ -223,17 +223,14 @@ impl Evidence {
             Stage::Waiting => self.unanswered(worker),
             Stage::Unsettled(answer) | Stage::Begun(answer) => {
                 let details = attribute(&["response", "code_details"]).unwrap_or_default();
-                let broken = response::broke_off(&details);
+                let (broken, cut) = (response::broke_off(&details), response::was_cut(&details));
                 if broken {
                     answer.broken = Some(details);
-                } else if response::was_cut(&details) {
-                    // It may have been the client who was slow, and if not, it was not over.
-                    self.stage = Stage::Done;
-                    self.give_back(worker);
-                    return;
                 }
-                // With no status, a gRPC response that was left says nothing.
-                if broken || matches!(self.stage, Stage::Begun(_)) {
+                // With no status, a gRPC response that was left says nothing; nor does one that was cut, whoever was
+                // the slow one.
+                let told = matches!(self.stage, Stage::Begun(_)) && !cut;
+                if broken || told {
                     self.finish(worker, None);
                 }
             }

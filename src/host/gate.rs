@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{leader, store};
 use crate::gate::fail_open::FailOpen;
 use crate::lease::{Holder, Role};
+use crate::policy::Policy;
 use crate::policy::upstream::UpstreamId;
-use crate::policy::{Mode, Policy};
 use crate::time::Time;
 
 /// What has been said so far. It is shared, so that it is said once.
@@ -32,8 +32,7 @@ impl Gates {
 
     /// Says what has changed: these upstreams have a gate that fails open now.
     pub fn show(&self, policy: &Policy, open: &[(UpstreamId, FailOpen)]) {
-        let name = |id| policy.upstream(id).map(|upstream| upstream.name.clone());
-        let named = open.iter().filter_map(|(id, why)| Some((name(*id)?, why.code().to_owned())));
+        let named = open.iter().map(|(id, why)| (policy.name_of(*id).to_owned(), why.code().to_owned()));
         let after: Vec<(String, String)> = named.collect();
         let before = store::update(&self.key, |known: Option<Vec<(String, String)>>| {
             let before = known.unwrap_or_default();
@@ -45,7 +44,7 @@ impl Gates {
             return;
         };
         let whose = |upstream: &str| format!("policy {}: upstream {upstream}", policy.name);
-        let shadow = if policy.mode == Mode::Shadow { " (mode: shadow)" } else { "" };
+        let shadow = policy.mode.mark();
         for (upstream, why) in after.iter().filter(|entry| !before.contains(entry)) {
             log::warn!("{}: not ready, and its gate fails open ({why}){shadow}", whose(upstream));
         }

@@ -263,7 +263,7 @@ fn define(kind: MetricType, name: &str) -> Option<u32> {
 
 impl Count {
     fn name(self, policy: &Policy) -> String {
-        let upstream = |id| ("upstream", policy.upstream(id).map_or("", |upstream| upstream.name.as_str()));
+        let upstream = |id| ("upstream", policy.name_of(id));
         let of = |release: usize, version: usize| {
             let release = policy.releases.get(release);
             let version = release.and_then(|release| release.versions.get(version));

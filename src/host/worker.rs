@@ -15,9 +15,9 @@ use crate::gate::fail_open;
 use crate::hash;
 use crate::lease::{Holder, Role};
 use crate::lifecycle::Lifecycle;
+use crate::policy::Policy;
 use crate::policy::probe::Kind;
 use crate::policy::upstream::{FailOn, Upstream, UpstreamId};
-use crate::policy::{Mode, Policy};
 use crate::probe;
 use crate::readiness::check::{self, CheckFailure};
 use crate::readiness::streak::{Haste, Streak};
@@ -334,7 +334,10 @@ impl Worker {
 
     /// Shows whether the upstream is Ready.
     pub fn show_ready(&self, id: UpstreamId) {
-        let standing = self.policy.upstream(id).zip(self.snapshot(id)).map(|(up, state)| state.standing(up));
+        let Some(upstream) = self.policy.upstream(id) else {
+            return;
+        };
+        let standing = self.slot(id, |slot| slot.snapshot.standing(upstream));
         let ready = matches!(standing, Some(Standing::Ready | Standing::Ramp { .. }));
         self.counters.is_ready(&self.policy, id, ready);
     }
@@ -384,7 +387,7 @@ impl Worker {
             let Some(release) = policy.releases.get(place) else {
                 return;
             };
-            let shadow = if policy.mode == Mode::Shadow { " (mode: shadow)" } else { "" };
+            let shadow = policy.mode.mark();
             let whose = format!("policy {}: release {}", policy.name, release.name);
             match news {
                 News::Begun(begun) => {

@@ -44,7 +44,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
 }
 
 /// `application/grpc`, or with a message format behind it.
-fn is_grpc(content_type: &[u8]) -> bool {
+pub fn is_grpc(content_type: &[u8]) -> bool {
     let rest = content_type.strip_prefix(b"application/grpc");
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+") || rest.starts_with(b";"))
 }

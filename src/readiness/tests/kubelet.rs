@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use super::*;
 use crate::action::Action;
+use crate::lifecycle::Lifecycle;
 use crate::policy::Policy;
+use crate::policy::upstream::UpstreamId;
 use crate::probe;
 use crate::request::{Headers, Request};
 #[cfg(target_arch = "wasm32")]

@@ -33,8 +33,7 @@ pub fn write(
         }
     }
     for id in &decision.ignored {
-        let name = policy.upstream(*id).map_or("", |upstream| &upstream.name);
-        writeln!(out, "evidence  none against {name}: not recorded")?;
+        writeln!(out, "evidence  none against {}: not recorded", policy.name_of(*id))?;
     }
     for passed in &decision.passed {
         writeln!(out, "gate      {}", passed.words(policy))?;
@@ -191,7 +190,7 @@ fn why(policy: &Policy, reply: &Reply) -> String {
     match reply.cause {
         Cause::Probe { asked, .. } => format!("the {} probe", asked.name(policy)),
         Cause::Gate { upstream, reason } => {
-            let name = policy.upstream(upstream).map_or("", |upstream| &upstream.name);
+            let name = policy.name_of(upstream);
             format!("the gate on upstream {name}, which is not ready: {reason}")
         }
     }
