@@ -1,7 +1,7 @@
 //! The host: the only part of the crate that calls the proxy.
 //!
-//! A VM has one [`root::Root`] for each policy it was given, and a [`stream::Stream`] for each request. Both
-//! work on one [`worker::Worker`]: the policy, this VM's snapshot of what all VMs of the proxy know, and
+//! A VM, [`vm::Vm`], has one [`root::Root`] for each policy it was given, and a [`stream::Stream`] for each request
+//! that there is anything left to do for after its first callback. Both work on one [`worker::Worker`]: the policy, this VM's snapshot of what all VMs of the proxy know, and
 //! its counters. The request path reads the snapshot; it touches the store only for an upstream on trial, a row of
 //! failures, an order to drain, and a probe that passes through.
 //!
@@ -11,6 +11,7 @@
 
 mod abi;
 mod attribute;
+mod callback;
 mod check;
 mod evidence;
 #[cfg(feature = "faults")]
@@ -25,15 +26,6 @@ mod release;
 mod root;
 mod store;
 mod stream;
+mod vm;
 mod waiting;
 mod worker;
-
-/// What the proxy calls first, once in each VM.
-mod entry {
-    use super::root::Root;
-
-    proxy_wasm::main! {{
-        proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);
-        proxy_wasm::set_root_context(|id| Box::new(Root::new(id)));
-    }}
-}

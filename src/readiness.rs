@@ -247,6 +247,13 @@ impl State {
         }
     }
 
+    /// Whether one more success says nothing that is not known, after the responses that one worker saw: while it is
+    /// on trial, in a row of failures, or where shares are judged, it does.
+    pub fn is_calm(&self, breaker: &Breaker, streak: Streak) -> bool {
+        let calm = || streak.is_calm_after(self.failures, self.unanswered);
+        breaker.shares.is_none() && !matches!(self.phase, Phase::Trial { .. }) && calm()
+    }
+
     /// Whether the responses that one worker saw would make the upstream NotReady.
     pub fn would_trip(&self, upstream: &Upstream, now: Time, streak: Streak) -> bool {
         let breaker = upstream.breaker.as_ref();

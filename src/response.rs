@@ -74,6 +74,15 @@ pub fn classify(status: Option<u16>, details: &[u8], grpc_status: Option<u32>, w
     judge(status, origin(details), grpc_status, words)
 }
 
+/// Whether a response with this status is a success wherever it comes from, if it comes from an upstream at all and no
+/// gRPC status says otherwise.
+pub fn is_success(status: Option<u16>, words: Words<'_>) -> bool {
+    judge(status, Origin::Upstream, None, words) == Verdict::Success
+}
+
+/// The details of a response that an upstream sent.
+pub const VIA_UPSTREAM: &[u8] = b"via_upstream";
+
 /// Judges a request that has waited for an answer for longer than one may take.
 pub fn unanswered(words: Words<'_>) -> Verdict {
     judge(None, Origin::NoAnswer, None, words)
@@ -141,7 +150,7 @@ pub fn is_of_upstream(details: &[u8]) -> bool {
 fn origin(details: &[u8]) -> Origin {
     let starts = |text: &str| details.starts_with(text.as_bytes());
     let contains = |text: &str| details.windows(text.len()).any(|part| part == text.as_bytes());
-    if details == b"via_upstream" {
+    if details == VIA_UPSTREAM {
         return Origin::Upstream;
     }
     // The cluster has no host, or is not there: a request for it can't be served either way.

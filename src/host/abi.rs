@@ -1,10 +1,14 @@
-//! What the SDK does not offer: a local reply with details, filter state, randomness, and a failed gRPC call's
-//! words as the bytes they are.
+//! What the SDK does not offer: a local reply with details, filter state, randomness, a failed gRPC call's words as the
+//! bytes they are, and callouts whose ends come to this crate's own [`super::callback`].
 #![allow(unsafe_code)]
 
+use std::time::Duration;
+
 use proxy_wasm::hostcalls;
+use proxy_wasm::types::Status;
 
 use crate::reply::Reply;
+use crate::time::millis;
 
 #[cfg_attr(target_arch = "wasm32", link(wasm_import_module = "env"))]
 unsafe extern "C" {
@@ -20,6 +24,34 @@ unsafe extern "C" {
     ) -> u32;
 
     fn proxy_get_status(code: *mut u32, words: *mut *mut u8, words_size: *mut usize) -> u32;
+
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout: u32,
+        token: *mut u32,
+    ) -> u32;
+
+    fn proxy_grpc_call(
+        target: *const u8,
+        target_size: usize,
+        service: *const u8,
+        service_size: usize,
+        method: *const u8,
+        method_size: usize,
+        metadata: *const u8,
+        metadata_size: usize,
+        message: *const u8,
+        message_size: usize,
+        timeout: u32,
+        token: *mut u32,
+    ) -> u32;
 }
 
 #[cfg_attr(target_arch = "wasm32", link(wasm_import_module = "wasi_snapshot_preview1"))]
@@ -35,7 +67,8 @@ const GRPC_STATUS_FROM_HTTP: i32 = -1;
 pub fn send_local_response(reply: &Reply) -> bool {
     let Reply { status, body, details, .. } = reply;
     let grpc_status = reply.grpc_status.and_then(|status| i32::try_from(status).ok());
-    let headers = serialize(&reply.headers);
+    let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let headers = serialize(&headers);
     // SAFETY: each pointer comes with the length of the live slice it points to; the proxy copies all of
     // them before it returns and keeps none.
     let result = unsafe {
@@ -93,9 +126,75 @@ pub fn grpc_words() -> Vec<u8> {
     }
 }
 
+/// Sends a request with no body to the cluster. Gives the token by which its end is told.
+pub fn http_call(cluster: &str, headers: &[(&str, &str)], timeout: Duration) -> Result<u32, Status> {
+    let (headers, trailers, mut token) = (serialize(headers), serialize(&[]), 0);
+    // SAFETY: as for the local response; the token is written to a place that lives here.
+    let result = unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            core::ptr::null(),
+            0,
+            trailers.as_ptr(),
+            trailers.len(),
+            limit(timeout),
+            &mut token,
+        )
+    };
+    taken(result, token)
+}
+
+/// Calls a method with no metadata. Gives the token by which its end is told; they are numbered apart from those of
+/// HTTP requests.
+pub fn grpc_call(
+    target: &[u8],
+    service: &str,
+    method: &str,
+    message: &[u8],
+    timeout: Duration,
+) -> Result<u32, Status> {
+    let (metadata, mut token) = (serialize(&[]), 0);
+    // SAFETY: as for the local response; the token is written to a place that lives here.
+    let result = unsafe {
+        proxy_grpc_call(
+            target.as_ptr(),
+            target.len(),
+            service.as_ptr(),
+            service.len(),
+            method.as_ptr(),
+            method.len(),
+            metadata.as_ptr(),
+            metadata.len(),
+            message.as_ptr(),
+            message.len(),
+            limit(timeout),
+            &mut token,
+        )
+    };
+    taken(result, token)
+}
+
+/// A timeout as the ABI has it, in milliseconds.
+fn limit(timeout: Duration) -> u32 {
+    u32::try_from(millis(timeout)).unwrap_or(u32::MAX)
+}
+
+/// The token, or why the proxy gave none.
+fn taken(result: u32, token: u32) -> Result<u32, Status> {
+    match result {
+        0 => Ok(token),
+        2 => Err(Status::BadArgument),
+        4 => Err(Status::ParseFailure),
+        _ => Err(Status::InternalFailure),
+    }
+}
+
 /// The ABI's form of a header map: a count, the sizes of all names and values, then each with a NUL behind.
-fn serialize(headers: &[(String, String)]) -> Vec<u8> {
-    let size = |text: &String| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
+fn serialize(headers: &[(&str, &str)]) -> Vec<u8> {
+    let size = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
     let count = u32::try_from(headers.len()).unwrap_or(u32::MAX);
     let mut bytes = count.to_le_bytes().to_vec();
     for (name, value) in headers {

@@ -75,14 +75,8 @@ impl Checks {
                 let service =
                     grpc::service(&upstream.cluster, &health.authority).ok_or(Status::BadArgument)?;
                 let request = grpc::request(&health.service);
-                let token = hostcalls::dispatch_grpc_call(
-                    &service,
-                    grpc::SERVICE,
-                    grpc::METHOD,
-                    Vec::new(),
-                    Some(&request),
-                    check.timeout,
-                )?;
+                let token =
+                    abi::grpc_call(service.as_bytes(), grpc::SERVICE, grpc::METHOD, &request, check.timeout)?;
                 (Kind::Grpc, token, None)
             }
         };
@@ -169,5 +163,5 @@ fn ask(get: &HttpGet, target: &Target, cluster: &str, timeout: Duration) -> Resu
     if !get.headers.iter().any(|(name, _)| name == "user-agent") {
         headers.push(("user-agent", AGENT));
     }
-    hostcalls::dispatch_http_call(cluster, headers, None, Vec::new(), timeout)
+    abi::http_call(cluster, &headers, timeout)
 }

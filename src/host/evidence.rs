@@ -55,6 +55,8 @@ enum Stage {
     /// Nothing has come.
     #[default]
     Waiting,
+    /// Its headers are there, and they say of no upstream that it failed: where it came from has not been asked.
+    Well(Answer),
     /// Its headers are there, its gRPC status is not.
     Unsettled(Answer),
     /// What is a failure of it has been counted; it may still break off.
@@ -111,6 +113,11 @@ impl Evidence {
     /// Nothing known yet of the stream with this context.
     pub fn new(stream: u32) -> Self {
         Evidence { stream, ..Self::default() }
+    }
+
+    /// Whether anything may still come of it.
+    pub fn is_needed(&self, worker: &Worker) -> bool {
+        worker.asks.responses || !self.permits.is_empty() || !self.versions.is_empty()
     }
 
     /// Keeps the permits of a request that is decided on now, and for which upstreams it is no evidence. `asked`
@@ -170,8 +177,19 @@ impl Evidence {
     /// Takes the response's headers.
     pub fn on_headers(&mut self, worker: &Worker, end: bool) {
         self.stop_waiting(worker);
+        let map = MapType::HttpResponseHeaders;
+        let status = status(map);
+        let took = self.sent.map(|sent| worker::now().since(sent));
+        // Most say nothing that is not known already, and each further question costs as much as all else does.
+        if self.permits.is_empty() && self.versions.is_empty() && worker.is_no_news(status, took) {
+            self.stage = match end {
+                true => Stage::Done,
+                false => Stage::Well(Answer { status, took, ..Answer::default() }),
+            };
+            return;
+        }
+        let cluster = reached();
         let policy = &worker.policy;
-        let cluster = if policy.observes_responses() { reached() } else { None };
         let judged = |id| is_of(policy, id, cluster.as_deref());
         let mut upstreams = policy.upstream_ids().filter(|(_, upstream)| upstream.breaker.is_some());
         if self.versions.is_empty() && !upstreams.any(|(id, _)| judged(id)) {
@@ -179,13 +197,12 @@ impl Evidence {
             self.give_back(worker);
             return;
         }
-        let map = MapType::HttpResponseHeaders;
         let answer = Answer {
-            status: status(map),
+            status,
             details: attribute(&["response", "code_details"]).unwrap_or_default(),
             grpc_status: if worker.asks.grpc_status { grpc_status(map) } else { None },
             cluster,
-            took: self.sent.map(|sent| worker::now().since(sent)),
+            took,
             broken: None,
         };
         let status_follows = worker.asks.grpc_status && answer.grpc_status.is_none() && !end && is_grpc();
@@ -221,7 +238,7 @@ impl Evidence {
         self.stop_waiting(worker);
         match &mut self.stage {
             Stage::Waiting => self.unanswered(worker),
-            Stage::Unsettled(answer) | Stage::Begun(answer) => {
+            Stage::Well(answer) | Stage::Unsettled(answer) | Stage::Begun(answer) => {
                 let details = attribute(&["response", "code_details"]).unwrap_or_default();
                 let (broken, cut) = (response::broke_off(&details), response::was_cut(&details));
                 if broken {
@@ -229,7 +246,7 @@ impl Evidence {
                 }
                 // With no status, a gRPC response that was left says nothing; nor does one that was cut, whoever was
                 // the slow one.
-                let told = matches!(self.stage, Stage::Begun(_)) && !cut;
+                let told = !matches!(self.stage, Stage::Unsettled(_)) && !cut;
                 if broken || told {
                     self.finish(worker, None);
                 }
@@ -252,6 +269,19 @@ impl Evidence {
                 self.count_rest(worker, &answer);
             }
             Stage::Begun(answer) => self.count_rest(worker, &answer),
+            // It has broken off, or has become news by now: a failure came in between, say.
+            Stage::Well(mut answer)
+                if answer.broken.is_some() || !worker.is_no_news(answer.status, answer.took) =>
+            {
+                answer.cluster = reached();
+                // What breaks off once it has begun has come from its upstream.
+                answer.details = match answer.broken {
+                    Some(_) => response::VIA_UPSTREAM.to_vec(),
+                    None => attribute(&["response", "code_details"]).unwrap_or_default(),
+                };
+                self.count_rest(worker, &answer);
+            }
+            Stage::Well(_) => {}
             Stage::Waiting | Stage::Done => {}
         }
     }

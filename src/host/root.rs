@@ -4,12 +4,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{BufferType, ContextType, Status};
+use proxy_wasm::types::{BufferType, Status};
 
 use super::check::{Checks, Finished};
 use super::worker::{self, Worker};
-use super::{evidence, fetch, metric, store, stream};
+use super::{evidence, fetch, metric, store};
 use crate::hash;
 use crate::policy::check::Call;
 use crate::policy::upstream::{Upstream, UpstreamId};
@@ -28,8 +27,10 @@ const FIRST: Duration = Duration::from_millis(50);
 
 /// The root context.
 pub struct Root {
-    id: u32,
-    worker: Option<Rc<Worker>>,
+    /// The id of the context.
+    pub id: u32,
+    /// What works by its policy. Nothing before it has one.
+    pub worker: Option<Rc<Worker>>,
     tick: Duration,
     /// Whether the policy has come into use; one that the proxy only tries out never ticks.
     ticked: bool,
@@ -42,72 +43,8 @@ impl Root {
         Root { id, worker: None, tick: Duration::ZERO, ticked: false, checks: Checks::default() }
     }
 
-    /// Sends the upstream's next check, if it is due.
-    fn check(&mut self, worker: &Worker, id: UpstreamId, upstream: &Upstream, now: Time) {
-        let (Some(check), Some(state)) = (&upstream.check, worker.snapshot(id)) else {
-            return;
-        };
-        let slack = self.tick / 2;
-        let due = !self.checks.busy(id, now) && check::is_due(&state, check, now, slack);
-        // Claimed before it is sent: should the lease change hands now, the next holder knows.
-        if !due || !worker.claim_check(id, now, slack) {
-            return;
-        }
-        match self.checks.start(id, upstream, check, state.generation, now) {
-            Ok(()) => {}
-            Err(status) if worker.note_unsent(id) => {
-                let (policy, name) = (&worker.policy.name, &upstream.name);
-                let why = unsent(status, &upstream.cluster);
-                log::warn!("policy {policy}: upstream {name}: check not sent: {why}");
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// Why a check was not sent, in words.
-fn unsent(status: Status, cluster: &str) -> String {
-    match status {
-        Status::BadArgument => format!("the proxy has no cluster {cluster:?}"),
-        Status::InternalFailure => {
-            format!("cluster {cluster:?} has no host to connect to, is at its limits, or is not there")
-        }
-        status => format!("cluster {cluster:?}: {status:?}"),
-    }
-}
-
-impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, _: usize) {
-        let Some(worker) = &self.worker else {
-            return;
-        };
-        let asked = |id| {
-            let upstream = worker.policy.upstream(id)?;
-            match &upstream.check.as_ref()?.call {
-                Call::Http(get) => Some((upstream.cluster.as_str(), get)),
-                Call::Grpc(_) => None,
-            }
-        };
-        let finished = self.checks.answered(token, headers, worker::now(), asked);
-        finish(worker, finished);
-    }
-
-    fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
-        let finished = self.checks.ended(token, status, size);
-        if let Some(worker) = &self.worker {
-            finish(worker, finished);
-        }
-    }
-}
-
-fn finish(worker: &Worker, finished: Option<Finished>) {
-    if let Some(Finished { upstream, generation, result }) = finished {
-        worker.checked(upstream, generation, result);
-    }
-}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, size: usize) -> bool {
+    /// Takes a policy. Whether it can be used.
+    pub fn on_configure(&mut self, size: usize) -> bool {
         let text = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size);
         let text = text.ok().flatten().unwrap_or_default();
         let plugin = hostcalls::get_property(vec!["plugin_name"]).ok().flatten().unwrap_or_default();
@@ -149,7 +86,7 @@ impl RootContext for Root {
     }
 
     /// What others saw comes in first, so that whether a check is due is judged by the newest state.
-    fn on_tick(&mut self) {
+    pub fn on_tick(&mut self) {
         let Some(worker) = self.worker.clone() else {
             return;
         };
@@ -178,13 +115,67 @@ impl RootContext for Root {
         worker.refresh_releases(now);
     }
 
-    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        let worker = self.worker.clone()?;
-        Some(Box::new(stream::Stream::new(worker, id)))
+    /// Takes the end of an HTTP callout.
+    pub fn on_http_call_response(&mut self, token: u32, headers: usize) {
+        let Some(worker) = &self.worker else {
+            return;
+        };
+        let asked = |id| {
+            let upstream = worker.policy.upstream(id)?;
+            match &upstream.check.as_ref()?.call {
+                Call::Http(get) => Some((upstream.cluster.as_str(), get)),
+                Call::Grpc(_) => None,
+            }
+        };
+        let finished = self.checks.answered(token, headers, worker::now(), asked);
+        finish(worker, finished);
     }
 
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+    /// Takes the end of a gRPC callout: its message, or its status.
+    pub fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
+        let finished = self.checks.ended(token, status, size);
+        if let Some(worker) = &self.worker {
+            finish(worker, finished);
+        }
+    }
+
+    /// Sends the upstream's next check, if it is due.
+    fn check(&mut self, worker: &Worker, id: UpstreamId, upstream: &Upstream, now: Time) {
+        let (Some(check), Some(state)) = (&upstream.check, worker.snapshot(id)) else {
+            return;
+        };
+        let slack = self.tick / 2;
+        let due = !self.checks.busy(id, now) && check::is_due(&state, check, now, slack);
+        // Claimed before it is sent: should the lease change hands now, the next holder knows.
+        if !due || !worker.claim_check(id, now, slack) {
+            return;
+        }
+        match self.checks.start(id, upstream, check, state.generation, now) {
+            Ok(()) => {}
+            Err(status) if worker.note_unsent(id) => {
+                let (policy, name) = (&worker.policy.name, &upstream.name);
+                let why = unsent(status, &upstream.cluster);
+                log::warn!("policy {policy}: upstream {name}: check not sent: {why}");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Why a check was not sent, in words.
+fn unsent(status: Status, cluster: &str) -> String {
+    match status {
+        Status::BadArgument => format!("the proxy has no cluster {cluster:?}"),
+        Status::InternalFailure => {
+            format!("cluster {cluster:?} has no host to connect to, is at its limits, or is not there")
+        }
+        status => format!("cluster {cluster:?}: {status:?}"),
+    }
+}
+
+fn finish(worker: &Worker, finished: Option<Finished>) {
+    if let Some(Finished { upstream, generation, result }) = finished {
+        worker.checked(upstream, generation, result);
     }
 }
 

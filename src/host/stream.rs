@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, MapType};
 
 use super::abi;
@@ -22,7 +21,7 @@ use crate::replay;
 use crate::reply::{Cause, Reply};
 use crate::request::Request;
 
-/// The context of one request.
+/// One request, as long as there is anything left to do for it.
 pub struct Stream {
     worker: Rc<Worker>,
     role: Role,
@@ -44,9 +43,18 @@ enum Role {
 }
 
 impl Stream {
-    /// A request of the worker's. `id` is that of its context.
-    pub fn new(worker: Rc<Worker>, id: u32) -> Self {
-        Self { worker, role: Role::Traffic, edits: Vec::new(), evidence: Evidence::new(id) }
+    /// Decides on a request in the callback of its headers. What the proxy does with it now, and the stream, if a later
+    /// callback has anything to do. `id` is that of its context.
+    pub fn begin(worker: Rc<Worker>, id: u32, end_of_stream: bool) -> (Action, Option<Self>) {
+        let evidence = Evidence::new(id);
+        let mut stream = Self { worker, role: Role::Traffic, edits: Vec::new(), evidence };
+        let action = stream.on_request_headers(end_of_stream);
+        let needed = match stream.role {
+            Role::Traffic => !stream.edits.is_empty() || stream.evidence.is_needed(&stream.worker),
+            Role::Answered => false,
+            Role::Fetch(_) | Role::Health(_) => true,
+        };
+        (action, needed.then_some(stream))
     }
 
     /// Answers the request.
@@ -109,12 +117,8 @@ impl Stream {
             let _ = hostcalls::set_property(vec!["graygate"], Some(label.as_bytes()));
         }
     }
-}
 
-impl Context for Stream {}
-
-impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+    fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
         #[cfg(feature = "faults")]
         super::fault::on_request();
         let worker = Rc::clone(&self.worker);
@@ -156,25 +160,26 @@ impl HttpContext for Stream {
         }
     }
 
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    /// Takes a part of the request's body.
+    pub fn on_request_body(&mut self, size: usize, end_of_stream: bool) {
         if let Role::Health(exchange) = &mut self.role {
             exchange.on_request_body(size, end_of_stream);
         }
         if end_of_stream {
             self.evidence.all_sent(&self.worker);
         }
-        Action::Continue
     }
 
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+    /// Takes the request's trailers.
+    pub fn on_request_trailers(&mut self) {
         if let Role::Health(exchange) = &mut self.role {
             exchange.on_request_body(0, true);
         }
         self.evidence.all_sent(&self.worker);
-        Action::Continue
     }
 
-    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+    /// Takes the response's headers.
+    pub fn on_response_headers(&mut self, end_of_stream: bool) {
         match &mut self.role {
             Role::Fetch(fetch) => fetch.on_headers(&self.worker, end_of_stream),
             Role::Health(exchange) => exchange.on_response_headers(&self.worker, end_of_stream),
@@ -184,30 +189,30 @@ impl HttpContext for Stream {
             }
             Role::Answered => {}
         }
-        Action::Continue
     }
 
-    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    /// Takes a part of the response's body.
+    pub fn on_response_body(&mut self, size: usize, end_of_stream: bool) {
         match &mut self.role {
             Role::Fetch(fetch) => fetch.on_body(&self.worker, size, end_of_stream),
             Role::Health(exchange) => exchange.on_response_body(size, end_of_stream),
             Role::Traffic if end_of_stream => self.evidence.on_body_end(&self.worker),
             Role::Answered | Role::Traffic => {}
         }
-        Action::Continue
     }
 
-    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+    /// Takes the response's trailers.
+    pub fn on_response_trailers(&mut self) {
         match &mut self.role {
             Role::Fetch(fetch) => fetch.complete(&self.worker),
             Role::Health(exchange) => exchange.on_response_trailers(),
             Role::Traffic => self.evidence.on_trailers(&self.worker),
             Role::Answered => {}
         }
-        Action::Continue
     }
 
-    fn on_log(&mut self) {
+    /// Takes the end of the stream, whatever it has come to.
+    pub fn on_end(&mut self) {
         match &mut self.role {
             Role::Fetch(fetch) => fetch.give_up(&self.worker),
             Role::Traffic => self.evidence.on_end(&self.worker),

@@ -24,7 +24,7 @@ use crate::readiness::streak::{Haste, Streak};
 use crate::readiness::{Knowledge, Outcome, Permit, Phase, Readiness, Reason, Standing, State, Transition};
 use crate::release::split::Split;
 use crate::request::Request;
-use crate::response::{Sample, Verdict};
+use crate::response::{self, Sample, Verdict};
 use crate::time::Time;
 use proxy_wasm::hostcalls;
 
@@ -39,6 +39,10 @@ pub struct Worker {
     board: RefCell<Board>,
     /// Goes up each time that this VM learns of a change of phase.
     epoch: Cell<u64>,
+    /// Whether one more success would tell nothing of any upstream; not known if that may have changed.
+    calm: Cell<Option<bool>>,
+    /// The latest status that was found to be a success by all breakers' words.
+    good_status: Cell<Option<u16>>,
     /// Where the proxy stands.
     lifecycle: Shared,
     /// Which gates fail open.
@@ -55,6 +59,8 @@ pub struct Worker {
 
 /// What the policy asks of a response beside what is there anyway. Each costs host calls.
 pub struct Asks {
+    /// Anything at all: a breaker judges it.
+    pub responses: bool,
     /// How long it took.
     pub time: bool,
     /// The status of a gRPC service.
@@ -71,6 +77,7 @@ impl Asks {
             .flat_map(|breaker| breaker.fail_on.iter().chain(&breaker.ignore_on))
             .chain(rollbacks().flat_map(|rollback| &rollback.fail_on));
         Asks {
+            responses: breakers().next().is_some(),
             waits: breakers().any(|breaker| breaker.unanswered_after.is_some()),
             time: breakers().any(|breaker| breaker.slower_than().or(breaker.unanswered_after).is_some())
                 || rollbacks().any(|rollback| rollback.latency.is_some()),
@@ -133,6 +140,7 @@ impl Worker {
         let service = hostcalls::get_property(vec!["xds", "node", "cluster"]).ok().flatten();
         let service = String::from_utf8_lossy(&service.unwrap_or_default()).into_owned();
         let (board, epoch) = (RefCell::new(board), Cell::new(0));
+        let (calm, good_status) = (Cell::new(None), Cell::new(None));
         let waiting = Waiting::default();
         let worker = Worker {
             board,
@@ -142,6 +150,8 @@ impl Worker {
             service,
             releases,
             asks,
+            calm,
+            good_status,
             waiting,
             counters,
             holder,
@@ -170,7 +180,7 @@ impl Worker {
 
     /// The upstream's state, as this VM last saw it.
     pub fn snapshot(&self, id: UpstreamId) -> Option<State> {
-        self.slot(id, |slot| slot.snapshot.clone())
+        self.look(id, |slot| slot.snapshot.clone())
     }
 
     /// Takes a look at the shared state of an upstream, and adds what this VM saw. If it leads the upstream,
@@ -202,6 +212,47 @@ impl Worker {
                 slot.needed |= needed;
             });
         }
+    }
+
+    /// Whether a response that begins with this status after so long tells nothing new of any upstream, whichever sent
+    /// it.
+    pub fn is_no_news(&self, status: Option<u16>, took: Option<Duration>) -> bool {
+        let breakers = || self.policy.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref());
+        let good = self.good_status.get() == status || {
+            let good = breakers().all(|breaker| response::is_success(status, breaker.words()));
+            good && {
+                self.good_status.set(status);
+                true
+            }
+        };
+        let slow = || {
+            took.is_some_and(|took| {
+                breakers().any(|breaker| breaker.slower_than().is_some_and(|than| took > than))
+            })
+        };
+        good && status.is_some() && !self.asks.grpc_status && !slow() && self.is_calm()
+    }
+
+    /// Whether one more success tells nothing: it neither ends a row, nor counts in a share, nor shows that an upstream
+    /// is in use whose checks go by that.
+    fn is_calm(&self) -> bool {
+        if let Some(calm) = self.calm.get() {
+            return calm;
+        }
+        let Ok(board) = self.board.try_borrow() else {
+            return false;
+        };
+        let calm = self.policy.upstreams.iter().zip(&board.slots).all(|(upstream, slot)| {
+            let by_use = upstream.check.as_ref().is_some_and(|check| check.periods.go_by_use());
+            upstream.breaker.as_ref().is_none_or(|breaker| {
+                !by_use
+                    && !slot.outdated
+                    && slot.haste.is_calm()
+                    && slot.snapshot.is_calm(breaker, slot.streak)
+            })
+        });
+        self.calm.set(Some(calm));
+        calm
     }
 
     /// Takes one response of the upstream, to a request of `epoch`. While it is Ready, a failure that may be the
@@ -337,7 +388,7 @@ impl Worker {
         let Some(upstream) = self.policy.upstream(id) else {
             return;
         };
-        let standing = self.slot(id, |slot| slot.snapshot.standing(upstream));
+        let standing = self.look(id, |slot| slot.snapshot.standing(upstream));
         let ready = matches!(standing, Some(Standing::Ready | Standing::Ramp { .. }));
         self.counters.is_ready(&self.policy, id, ready);
     }
@@ -488,7 +539,14 @@ impl Worker {
         Some(())
     }
 
-    fn slot<T>(&self, id: UpstreamId, look: impl FnOnce(&mut Slot) -> T) -> Option<T> {
+    /// Works on what this VM holds of an upstream, after which it may no longer be calm.
+    fn slot<T>(&self, id: UpstreamId, work: impl FnOnce(&mut Slot) -> T) -> Option<T> {
+        self.calm.set(None);
+        self.board.try_borrow_mut().ok()?.slots.get_mut(id.0).map(work)
+    }
+
+    /// Takes a look at it, and notes at most that it was needed.
+    fn look<T>(&self, id: UpstreamId, look: impl FnOnce(&mut Slot) -> T) -> Option<T> {
         self.board.try_borrow_mut().ok()?.slots.get_mut(id.0).map(look)
     }
 }
@@ -507,7 +565,7 @@ impl<'w> Snapshot<'w> {
 
 impl Readiness for Snapshot<'_> {
     fn standing(&self, id: UpstreamId) -> Standing {
-        let standing = self.worker.slot(id, |slot| {
+        let standing = self.worker.look(id, |slot| {
             slot.needed = true;
             self.worker.policy.upstream(id).map(|upstream| slot.snapshot.standing(upstream))
         });
@@ -518,7 +576,7 @@ impl Readiness for Snapshot<'_> {
     fn knowledge(&self, id: UpstreamId) -> Knowledge {
         let upstream = self.worker.policy.upstream(id);
         let known =
-            upstream.and_then(|upstream| self.worker.slot(id, |slot| slot.snapshot.knowledge(upstream)));
+            upstream.and_then(|upstream| self.worker.look(id, |slot| slot.snapshot.knowledge(upstream)));
         known.unwrap_or_else(Knowledge::none)
     }
 

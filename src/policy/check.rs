@@ -61,6 +61,11 @@ pub struct Periods {
 }
 
 impl Periods {
+    /// Whether they differ by whether requests need the upstream.
+    pub fn go_by_use(&self) -> bool {
+        self.idle != self.ready
+    }
+
     /// The shortest of them.
     pub fn shortest(&self) -> Duration {
         self.all().into_iter().fold(self.ready, Duration::min)

@@ -57,7 +57,7 @@ impl Checks {
     /// Notes that a request needs the upstream now. Not each time: it is known well enough if it was noted
     /// within the last quarter of the shortest period.
     pub fn need(&mut self, check: &Check, now: Time) {
-        if check.periods.idle == check.periods.ready {
+        if !check.periods.go_by_use() {
             return;
         }
         let lately = |noted: Time| !now.is_due(noted, noted + check.periods.shortest() / 4);

@@ -41,6 +41,11 @@ impl Haste {
         self.told = 0;
     }
 
+    /// Whether one more success would change nothing.
+    pub fn is_calm(&self) -> bool {
+        self.row == 0 && !self.owes
+    }
+
     /// Takes a response. Whether to tell of it at once.
     pub fn hurries(&mut self, verdict: Verdict) -> bool {
         if !verdict.is_failure() {
@@ -107,6 +112,12 @@ impl Streak {
     /// Until when the failing ones of the last row asked to be left alone.
     pub fn retry_at(&self) -> Option<Time> {
         self.retry_at
+    }
+
+    /// Whether one more success would end no row, where so many came just before this piece: of failures, and of
+    /// requests without an answer.
+    pub fn is_calm_after(&self, failures: u32, unanswered: u32) -> bool {
+        self.failures.tail_after(failures) == 0 && self.unanswered.tail_after(unanswered) == 0
     }
 
     /// Appends a response. Where `apart`, requests without an answer have a row of their own: any answer ends
