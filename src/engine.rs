@@ -36,6 +36,14 @@ pub struct Decision<'p> {
     pub passed: Vec<Passed>,
 }
 
+impl Decision<'_> {
+    /// Whether the request goes on as it came, and nothing is to be noted of it.
+    pub fn is_nothing(&self) -> bool {
+        let forwarded = matches!(&self.action, Action::Forward(passage) if passage.is_empty());
+        forwarded && self.assignments.is_empty() && self.permits.is_empty() && self.passed.is_empty()
+    }
+}
+
 /// The version that a request got, by its place in the release's versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment<'p> {
@@ -69,10 +77,7 @@ pub fn decide<'p, R: Request>(
     if policy.mode == Mode::Off {
         return decision;
     }
-    let mut request = Headers::new(request);
-    for header in &policy.untrusted_headers {
-        request.show(header, None);
-    }
+    let mut request = Headers::new(request, &policy.untrusted_headers);
     if let Some(ask) = probe::find(policy, &mut request) {
         decision.action = probe::answer(policy, ask, &mut request, readiness);
         if let Action::GrpcCheck { edits, .. } = &mut decision.action {
@@ -113,7 +118,8 @@ fn stop<'p: 'r, 'r, R: Request>(
     readiness: &mut impl Readiness,
     decision: &mut Decision<'_>,
 ) -> Option<Action<'p>> {
-    policy.gates.iter().find_map(|gate| {
+    let candidates = policy.gate_index.find(request);
+    candidates.iter().filter_map(|place| policy.gates.get(*place)).find_map(|gate| {
         if goes_elsewhere(policy, gate.upstream, decision) || !gate.matches.hold(request) {
             return None;
         }

@@ -11,6 +11,7 @@
 pub mod check;
 pub mod document;
 pub mod gate;
+pub mod index;
 pub mod matcher;
 pub mod probe;
 pub mod problem;
@@ -24,6 +25,7 @@ use std::collections::BTreeSet;
 use crate::hash;
 use document::Node;
 use gate::{Fallback, Gate, WhenAllNotReady};
+use index::Index;
 use probe::Probes;
 use problem::{Log, Problems};
 use reader::Value;
@@ -53,9 +55,13 @@ pub struct Policy {
     pub gated: Vec<UpstreamId>,
     /// The upstreams whose breaker takes only some requests as evidence.
     pub selective: Vec<UpstreamId>,
-    /// Headers by which releases and fallbacks steer and that no release trusts, each once. One that any release
-    /// trusts may be meant for a later hop.
+    /// Headers by which releases and fallbacks steer and that no release trusts, each once, in ascending order. One that
+    /// any release trusts may be meant for a later hop.
     pub untrusted_headers: Vec<String>,
+    /// Finds releases by what they match.
+    pub release_index: Index,
+    /// Finds gates by what they match.
+    pub gate_index: Index,
 }
 
 /// Whether decisions take effect.
@@ -215,6 +221,8 @@ fn read(document: &Value<'_>) -> Option<Policy> {
         gated: Vec::new(),
         selective: Vec::new(),
         untrusted_headers: Vec::new(),
+        release_index: Index::default(),
+        gate_index: Index::default(),
     };
     policy.derive();
     Some(policy)
@@ -253,6 +261,9 @@ impl Policy {
                 upstream.guarded = true;
             }
         }
+        untrusted.sort_unstable();
+        self.release_index = Index::new(self.releases.iter().map(|release| &release.matches));
+        self.gate_index = Index::new(self.gates.iter().map(|gate| &gate.matches));
         self.untrusted_headers = untrusted;
         self.gated = gated.into_iter().collect();
         self.selective = selective;

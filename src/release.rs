@@ -35,7 +35,7 @@ use crate::time::Time;
 use split::Split;
 
 /// Why a request got its version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// It carried the version from a trusted hop.
     Incoming,

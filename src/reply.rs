@@ -57,7 +57,7 @@ impl Reply {
 }
 
 /// What a probe asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Asked {
     /// A health endpoint, by its place in the policy.
     Endpoint(usize),

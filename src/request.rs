@@ -1,5 +1,6 @@
 //! The request, as the core sees it: header values by name, asked for only when a decision needs them.
 
+use core::cell::OnceCell;
 use core::net::SocketAddr;
 use std::borrow::Cow;
 
@@ -10,6 +11,11 @@ pub trait Request {
     /// an HTTP/2 request. Bytes: nobody has checked that they are UTF-8.
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>>;
 
+    /// All headers, where they are at hand: then none has to be asked for.
+    fn at_hand(&self) -> Option<HeaderMap<'_>> {
+        None
+    }
+
     /// Where the request comes from, as `address:port`; the port is 0 where the proxy took the address from a
     /// header. Nothing where that is not known.
     fn source(&self) -> Option<Cow<'_, [u8]>> {
@@ -17,27 +23,77 @@ pub trait Request {
     }
 }
 
+/// Headers as the proxy hands over all of them: how many there are, the sizes of all names and values, and then these,
+/// each with a NUL behind. Numbers are 32 bits, little-endian.
+#[derive(Clone, Copy, Debug)]
+pub struct HeaderMap<'b>(pub &'b [u8]);
+
+impl<'b> HeaderMap<'b> {
+    /// Names and values. Ends early should the bytes not be what they are to be.
+    pub fn iter(self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
+        let number = |at: usize| {
+            let bytes = self.0.get(at..at.checked_add(4)?)?;
+            usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
+        };
+        let count = number(0).unwrap_or_default();
+        let mut sizes = 4;
+        let mut at = count.saturating_mul(8).saturating_add(4);
+        (0..count).map_while(move |_| {
+            let (name, value) = (number(sizes)?, number(sizes + 4)?);
+            let end = at.checked_add(name)?;
+            let last = end.checked_add(value)?.checked_add(1)?;
+            let pair = (self.0.get(at..end)?, self.0.get(end + 1..last)?);
+            (sizes, at) = (sizes + 8, last + 1);
+            Some(pair)
+        })
+    }
+
+    /// The first value of the header `name`.
+    pub fn get(self, name: &str) -> Option<&'b [u8]> {
+        self.iter().find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value)
+    }
+}
+
 /// A request whose headers are each asked for once at most, and which shows what was decided on it so far:
 /// a match sees the request as it will go on, not as it came.
 pub struct Headers<'r, R> {
     request: &'r R,
+    /// Names of headers that are not shown as they came, in ascending order.
+    hidden: &'r [String],
+    /// All headers, once it is known whether they are at hand.
+    at_hand: OnceCell<Option<HeaderMap<'r>>>,
+    /// What was asked for, and what is shown instead.
     seen: Vec<(&'r str, Option<Cow<'r, [u8]>>)>,
 }
 
 impl<'r, R: Request> Headers<'r, R> {
-    /// Nothing asked for yet.
-    pub fn new(request: &'r R) -> Self {
-        Self { request, seen: Vec::new() }
+    /// Nothing asked for yet. `hidden` are headers that are as good as absent, in ascending order, until they are shown.
+    pub fn new(request: &'r R, hidden: &'r [String]) -> Self {
+        Self { request, hidden, at_hand: OnceCell::new(), seen: Vec::new() }
+    }
+
+    fn all(&self) -> Option<HeaderMap<'r>> {
+        *self.at_hand.get_or_init(|| self.request.at_hand())
     }
 
     /// The value of the header `name`, in lower case.
     pub fn get(&mut self, name: &'r str) -> Option<&[u8]> {
         let known = self.seen.iter().position(|(seen, _)| *seen == name);
+        if known.is_none() && self.is_hidden(name) {
+            return None;
+        }
+        if let (None, Some(all)) = (known, self.all()) {
+            return all.get(name);
+        }
         let index = known.unwrap_or_else(|| {
             self.seen.push((name, self.request.header(name)));
             self.seen.len() - 1
         });
         self.seen.get(index).and_then(|(_, value)| value.as_deref())
+    }
+
+    fn is_hidden(&self, name: &str) -> bool {
+        self.hidden.binary_search_by(|hidden| hidden.as_str().cmp(name)).is_ok()
     }
 
     /// The first value of the cookie `name`.
@@ -60,9 +116,27 @@ impl<'r, R: Request> Headers<'r, R> {
         self.seen.push((name, value.map(bytes)));
     }
 
-    /// Whether the request came with the header `name`, whatever is shown now.
-    pub fn came_with(&self, name: &str) -> bool {
-        self.request.header(name).is_some()
+    /// The places of those hidden headers that the request came with, whatever is shown now, and that `matter`. Any that
+    /// is not at hand is asked for.
+    pub fn hidden_that_came(&self, matter: impl Fn(&str) -> bool) -> Vec<usize> {
+        let matters = |place: &usize| self.hidden.get(*place).is_some_and(|name| matter(name));
+        if self.hidden.is_empty() {
+            return Vec::new();
+        }
+        let Some(all) = self.all() else {
+            let came = |name: &String| matter(name) && self.request.header(name).is_some();
+            let hidden = self.hidden.iter().enumerate();
+            return hidden.filter(|(_, name)| came(name)).map(|(place, _)| place).collect();
+        };
+        if self.hidden.is_empty() {
+            return Vec::new();
+        }
+        let place =
+            |(name, _): (&[u8], _)| self.hidden.binary_search_by(|hidden| hidden.as_bytes().cmp(name)).ok();
+        let mut came: Vec<usize> = all.iter().filter_map(place).filter(matters).collect();
+        came.sort_unstable();
+        came.dedup();
+        came
     }
 }
 

@@ -26,7 +26,10 @@ pub fn steer<'p: 'r, 'r, R: Request>(
     let mut issued: Vec<Issued<'p>> = Vec::new();
     let mut ended: Vec<&'p Release> = Vec::new();
     let mut steers: Vec<Option<&str>> = Vec::new();
-    for (place, (release, split)) in policy.releases.iter().zip(splits.iter_mut()).enumerate() {
+    for place in policy.release_index.find(request).iter().copied() {
+        let (Some(release), Some(split)) = (policy.releases.get(place), splits.get_mut(place)) else {
+            continue;
+        };
         let header = release.steer.header();
         if steers.contains(&header) || !release.matches.hold(request) || release.skip.any(request) {
             continue;
@@ -179,10 +182,7 @@ pub fn strip_untrusted<'p, R: Request>(
     request: &Headers<'_, R>,
     edits: &mut Vec<Edit<'p>>,
 ) {
-    for header in &policy.untrusted_headers {
-        let steered = edits.iter().any(|edit| edit.header == *header);
-        if !steered && request.came_with(header) {
-            edits.push(Edit::remove(header));
-        }
-    }
+    let came = request.hidden_that_came(|header| !edits.iter().any(|edit| edit.header == header));
+    let came = came.into_iter().filter_map(|place| policy.untrusted_headers.get(place));
+    edits.extend(came.map(|header| Edit::remove(header)));
 }

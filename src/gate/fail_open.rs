@@ -11,7 +11,7 @@ use crate::policy::upstream::UpstreamId;
 use crate::readiness::{Knowledge, Readiness, Standing};
 
 /// Why a gate fails open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FailOpen {
     /// No upstream is Ready that a gate guards.
     AllNotReady,

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::Status;
+use proxy_wasm::types::{MapType, Status};
 
 use crate::reply::Reply;
 use crate::time::millis;
@@ -22,6 +22,8 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
+
+    fn proxy_get_header_map_pairs(map: u32, pairs: *mut *mut u8, pairs_size: *mut usize) -> u32;
 
     fn proxy_get_status(code: *mut u32, words: *mut *mut u8, words_size: *mut usize) -> u32;
 
@@ -84,6 +86,16 @@ pub fn send_local_response(reply: &Reply) -> bool {
         )
     };
     result == 0
+}
+
+/// All headers of the request, as [`crate::request::HeaderMap`] reads them. None of them has to be text.
+pub fn request_headers() -> Option<Vec<u8>> {
+    let (mut pairs, mut size) = (core::ptr::null_mut(), 0);
+    // SAFETY: as in `grpc_words`.
+    let taken =
+        unsafe { proxy_get_header_map_pairs(MapType::HttpRequestHeaders as u32, &mut pairs, &mut size) };
+    // SAFETY: as there.
+    (taken == 0 && !pairs.is_null()).then(|| unsafe { Vec::from_raw_parts(pairs, size, size) })
 }
 
 /// Gives the request's filter state an object that routes can match on, and makes the proxy pick the route anew.

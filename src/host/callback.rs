@@ -48,8 +48,8 @@ extern "C" fn graygate_on_grpc_close(root: u32, token: u32, status: u32) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn graygate_on_request_headers(id: u32, _: usize, end_of_stream: bool) -> Action {
-    VM.with(|vm| vm.begin(id, end_of_stream))
+extern "C" fn graygate_on_request_headers(id: u32, headers: usize, end_of_stream: bool) -> Action {
+    VM.with(|vm| vm.begin(id, headers, end_of_stream))
 }
 
 #[unsafe(no_mangle)]

@@ -1,6 +1,6 @@
 //! Active checks under way: callouts of one root, from the first request to the result.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proxy_wasm::hostcalls;
@@ -21,9 +21,9 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// The checks under way, by the callout's token. The two kinds of callout number theirs apart.
 #[derive(Default)]
-pub struct Checks(HashMap<(Kind, u32), Underway>);
+pub struct Checks(BTreeMap<(Kind, u32), Underway>);
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Http,
     Grpc,

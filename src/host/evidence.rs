@@ -136,7 +136,7 @@ impl Evidence {
     /// Notes that the request goes on, with these versions.
     pub fn forwarded(&mut self, worker: &Worker, assignments: &[Assignment<'_>]) {
         for assignment in assignments {
-            worker.counters.assigned(&worker.policy, assignment);
+            worker.counters.assigned(assignment);
             let release = worker.policy.releases.get(assignment.release);
             if release.is_some_and(|release| release.rollback.is_some()) {
                 self.versions.push((assignment.release, assignment.version));

@@ -6,7 +6,7 @@
 //! bounded.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
@@ -24,11 +24,11 @@ use crate::reply::{Asked, Cause};
 thread_local! {
     /// The proxy gives a new id each time a name is defined and never frees one, so a VM defines each once,
     /// however often its policy changes.
-    static IDS: RefCell<HashMap<String, u32>> = RefCell::default();
+    static IDS: RefCell<BTreeMap<String, u32>> = RefCell::default();
 }
 
 /// One thing that is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Count {
     Assignment {
         release: usize,
@@ -93,21 +93,34 @@ enum Count {
 /// The counters of one policy.
 #[derive(Default)]
 pub struct Counters {
-    ids: RefCell<HashMap<Count, u32>>,
+    ids: RefCell<BTreeMap<Count, u32>>,
+    /// Of assignments, which most requests of a release are: the ids by version and reason, for each release.
+    assignments: Vec<Vec<Option<u32>>>,
 }
 
 impl Counters {
     /// Defines what may well be counted, so that it shows as 0 before it first happens: who watches for a rise
     /// would not see one from nothing.
-    pub fn define(&self, policy: &Policy) {
+    pub fn new(policy: &Policy) -> Self {
+        let mut counters = Counters::default();
+        for (release, of) in policy.releases.iter().enumerate() {
+            let versions = 0..of.versions.len();
+            let all = versions.flat_map(|version| {
+                release::Reason::ALL.map(|reason| Count::Assignment { release, version, reason })
+            });
+            let ids = all.map(|count| define(MetricType::Counter, &count.name(policy))).collect();
+            counters.assignments.push(ids);
+        }
+        counters.define(policy);
+        counters
+    }
+
+    fn define(&self, policy: &Policy) {
         for (release, of) in policy.releases.iter().enumerate() {
             if of.schedule.changes() {
                 self.add(policy, Count::Schedule { release }, 0);
             }
             for version in 0..of.versions.len() {
-                for reason in release::Reason::ALL {
-                    self.add(policy, Count::Assignment { release, version, reason }, 0);
-                }
                 let Some(rollback) = &of.rollback else {
                     continue;
                 };
@@ -132,9 +145,13 @@ impl Counters {
     }
 
     /// Counts the version a request got.
-    pub fn assigned(&self, policy: &Policy, assignment: &Assignment<'_>) {
-        let Assignment { release, version, reason, .. } = *assignment;
-        self.add(policy, Count::Assignment { release, version, reason }, 1);
+    pub fn assigned(&self, assignment: &Assignment<'_>) {
+        let place = assignment.version * release::Reason::ALL.len() + assignment.reason as usize;
+        let id = self.assignments.get(assignment.release).and_then(|ids| ids.get(place));
+        if let Some(id) = id.copied().flatten() {
+            // The id is one that the proxy gave, so it knows it.
+            let _ = hostcalls::increment_metric(id, 1);
+        }
     }
 
     /// Counts a reply.

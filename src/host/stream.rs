@@ -1,5 +1,6 @@
 //! One request.
 
+use core::cell::OnceCell;
 use core::mem::take;
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -19,7 +20,7 @@ use crate::policy::{Mode, Policy};
 use crate::probe;
 use crate::replay;
 use crate::reply::{Cause, Reply};
-use crate::request::Request;
+use crate::request::{HeaderMap, Request};
 
 /// One request, as long as there is anything left to do for it.
 pub struct Stream {
@@ -43,14 +44,27 @@ enum Role {
 }
 
 impl Stream {
-    /// Decides on a request in the callback of its headers. What the proxy does with it now, and the stream, if a later
-    /// callback has anything to do. `id` is that of its context.
-    pub fn begin(worker: Rc<Worker>, id: u32, end_of_stream: bool) -> (Action, Option<Self>) {
+    /// Decides on a request in the callback of its headers, of which there are so many. What the proxy does with it now,
+    /// and the stream, if a later callback has anything to do. `id` is that of its context.
+    pub fn begin(
+        worker: &Rc<Worker>,
+        id: u32,
+        headers: usize,
+        end_of_stream: bool,
+    ) -> (Action, Option<Self>) {
+        #[cfg(feature = "faults")]
+        super::fault::on_request();
+        let Some(decision) = worker.decide(&ProxyRequest::new(headers)) else {
+            return (Action::Continue, None);
+        };
+        if decision.is_nothing() && !worker.asks.responses {
+            return (Action::Continue, None);
+        }
         let evidence = Evidence::new(id);
-        let mut stream = Self { worker, role: Role::Traffic, edits: Vec::new(), evidence };
-        let action = stream.on_request_headers(end_of_stream);
+        let mut stream = Self { worker: Rc::clone(worker), role: Role::Traffic, edits: Vec::new(), evidence };
+        let action = stream.carry_out(worker, decision, end_of_stream);
         let needed = match stream.role {
-            Role::Traffic => !stream.edits.is_empty() || stream.evidence.is_needed(&stream.worker),
+            Role::Traffic => !stream.edits.is_empty() || stream.evidence.is_needed(worker),
             Role::Answered => false,
             Role::Fetch(_) | Role::Health(_) => true,
         };
@@ -118,19 +132,14 @@ impl Stream {
         }
     }
 
-    fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
-        #[cfg(feature = "faults")]
-        super::fault::on_request();
-        let worker = Rc::clone(&self.worker);
-        let Some(mut decision) = worker.decide(&ProxyRequest) else {
-            return Action::Continue;
-        };
+    /// Does what was decided.
+    fn carry_out(&mut self, worker: &Worker, mut decision: Decision<'_>, end_of_stream: bool) -> Action {
         // Kept before anything else is done, so that each goes back whatever becomes of the stream.
         let (permits, ignored) = (take(&mut decision.permits), take(&mut decision.ignored));
-        self.evidence.hold(&worker, permits, ignored, end_of_stream);
+        self.evidence.hold(worker, permits, ignored, end_of_stream);
         worker.counters.passed(&worker.policy, &decision.passed);
         if worker.policy.mode == Mode::Shadow {
-            self.shadow(&worker, &decision);
+            self.shadow(worker, &decision);
             return Action::Continue;
         }
         match decision.action {
@@ -140,7 +149,7 @@ impl Stream {
                     abi::set_filter_state(object, value);
                 }
                 self.edits = passage.response.into_iter().map(Edit::into_owned).collect();
-                self.evidence.forwarded(&worker, &decision.assignments);
+                self.evidence.forwarded(worker, &decision.assignments);
                 Action::Continue
             }
             action::Action::Reply(reply) => self.reply(reply),
@@ -244,12 +253,31 @@ fn explanation(policy: &Policy, decision: &Decision<'_>) -> String {
     words.chain(decision.passed.iter().map(|passed| passed.words(policy))).collect::<Vec<_>>().join(", ")
 }
 
-/// The request's headers, each a host call away. To be used in the request's own callback alone.
-struct ProxyRequest;
+/// A request whose proxy has so many headers hands them over all at once: that costs no more than it does to ask for two,
+/// and less than for three.
+const FEW: usize = 16;
+
+/// The request's headers, which are host calls away. To be used in the request's own callback alone.
+struct ProxyRequest {
+    few: bool,
+    all: OnceCell<Option<Vec<u8>>>,
+}
+
+impl ProxyRequest {
+    /// With so many headers.
+    fn new(headers: usize) -> Self {
+        ProxyRequest { few: headers <= FEW, all: OnceCell::new() }
+    }
+}
 
 impl Request for ProxyRequest {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok()?.map(Cow::Owned)
+    }
+
+    fn at_hand(&self) -> Option<HeaderMap<'_>> {
+        let all = || if self.few { abi::request_headers() } else { None };
+        self.all.get_or_init(all).as_deref().map(HeaderMap)
     }
 
     fn source(&self) -> Option<Cow<'_, [u8]>> {

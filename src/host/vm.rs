@@ -5,13 +5,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use proxy_wasm::types::Action;
 
 use super::root::Root;
 use super::stream::Stream;
-use super::worker::Worker;
 
 /// All contexts of a VM.
 pub struct Vm {
@@ -54,23 +52,21 @@ impl Vm {
         }
     }
 
-    /// A request begins.
-    pub fn begin(&self, id: u32, end_of_stream: bool) -> Action {
-        let Some(worker) = self.worker(id) else {
+    /// A request begins, with so many headers.
+    pub fn begin(&self, id: u32, headers: usize, end_of_stream: bool) -> Action {
+        let (latest, root) = self.latest.get();
+        let Ok(roots) = self.roots.try_borrow() else {
             return Action::Continue;
         };
-        let (action, stream) = Stream::begin(worker, id, end_of_stream);
+        let root = roots.iter().find(|known| latest == id && known.id == root);
+        let Some(worker) = root.and_then(|root| root.worker.as_ref()) else {
+            return Action::Continue;
+        };
+        let (action, stream) = Stream::begin(worker, id, headers, end_of_stream);
         if let (Some(stream), Ok(mut streams)) = (stream, self.streams.try_borrow_mut()) {
             streams.insert(id, Box::new(stream));
         }
         action
-    }
-
-    /// The policy of the request that was made known last.
-    fn worker(&self, id: u32) -> Option<Rc<Worker>> {
-        let (latest, root) = self.latest.get();
-        let roots = self.roots.try_borrow().ok()?;
-        roots.iter().find(|known| latest == id && known.id == root)?.worker.clone()
     }
 
     /// Does something with a request, if there is anything left to do.

@@ -4,7 +4,7 @@
 //! next tick; most have their answer by then.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::policy::upstream::UpstreamId;
@@ -13,7 +13,7 @@ use crate::time::Time;
 
 /// Those of one VM, by the id of their context: at most as many as are under way.
 #[derive(Default)]
-pub struct Waiting(RefCell<HashMap<u32, Wait>>);
+pub struct Waiting(RefCell<BTreeMap<u32, Wait>>);
 
 /// One request's wait.
 #[derive(Clone)]

@@ -132,8 +132,7 @@ impl Worker {
         let board = Board { slots: slots.collect(), ids: 0 };
         let releases = Releases::new(&policy, now);
         let asks = Asks::of(&policy);
-        let counters = Counters::default();
-        counters.define(&policy);
+        let counters = Counters::new(&policy);
         let holder = Holder { id: abi::random(), configured: now, policy: hash };
         let lifecycle = Shared::new(&policy);
         let gates = Gates::new(&policy);

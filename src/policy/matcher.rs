@@ -125,6 +125,17 @@ impl StringMatch {
     }
 }
 
+/// What a condition says of the path, its query aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathCondition<'m> {
+    /// Nothing, or nothing that can be looked up.
+    Any,
+    /// It is this.
+    Exact(&'m str),
+    /// It begins with this.
+    Prefix(&'m str),
+}
+
 /// Keys of an Istio `HTTPMatchRequest` that name what only a control plane knows.
 const CONTROL_PLANE: [&str; 5] = ["sourceLabels", "sourceNamespace", "gateways", "statPrefix", "port"];
 
@@ -138,6 +149,12 @@ impl Matches {
     /// Whether there is no condition at all.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// What each alternative says of path and authority, as far as it can be looked up.
+    pub fn places(&self) -> impl Iterator<Item = (PathCondition<'_>, Option<&str>)> {
+        let everywhere = self.is_empty().then_some((PathCondition::Any, None));
+        self.0.iter().map(RequestMatch::place).chain(everywhere)
     }
 
     /// Whether the request meets one of the alternatives, or there are none to meet.
@@ -202,6 +219,19 @@ impl RequestMatch {
             return value.problem("would match every request; allowed: at least one condition");
         }
         Some(conditions)
+    }
+
+    fn place(&self) -> (PathCondition<'_>, Option<&str>) {
+        let path = match &self.uri {
+            Some(StringMatch::Exact(path)) if !self.ignore_uri_case => PathCondition::Exact(path),
+            Some(StringMatch::Prefix(path)) if !self.ignore_uri_case => PathCondition::Prefix(path),
+            _ => PathCondition::Any,
+        };
+        let authority = self.headers.iter().find_map(|(name, condition)| match condition {
+            StringMatch::Exact(authority) if name == ":authority" => Some(authority.as_str()),
+            _ => None,
+        });
+        (path, authority)
     }
 
     /// Conditions on one thing come together, and none is looked at once another has failed: each header
@@ -286,13 +316,13 @@ mod tests {
             (":authority", b"shop:80"),
         ];
         all.extend(headers);
-        matches(conditions).hold(&mut Headers::new(&Get(all)))
+        matches(conditions).hold(&mut Headers::new(&Get(all), &[]))
     }
 
     #[test]
     fn no_conditions_hold_for_every_request_but_name_none() {
         assert!(holds("[]", "/", &[]));
-        assert!(!matches("[]").any(&mut Headers::new(&Get(Vec::new()))));
+        assert!(!matches("[]").any(&mut Headers::new(&Get(Vec::new()), &[])));
     }
 
     #[test]
@@ -405,7 +435,7 @@ mod tests {
     #[test]
     fn a_request_with_no_path_meets_no_condition_on_it() {
         for conditions in [r#"[{"uri":{"prefix":"/"}}]"#, r#"[{"queryParams":{"a":{}}}]"#] {
-            assert!(!matches(conditions).hold(&mut Headers::new(&Get(Vec::new()))));
+            assert!(!matches(conditions).hold(&mut Headers::new(&Get(Vec::new()), &[])));
         }
     }
 }

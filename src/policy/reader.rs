@@ -65,7 +65,7 @@ impl<'a> Value<'a> {
             return self.refuse("an object");
         };
         let mut entries: Vec<(&'a str, Value<'a>)> = Vec::with_capacity(fields.len());
-        let mut seen = std::collections::HashSet::with_capacity(fields.len());
+        let mut seen = std::collections::BTreeSet::new();
         for (index, (key, node)) in fields.iter().enumerate() {
             let value = self.below(node, index, &segment(&self.path, key));
             if seen.insert(key.as_str()) {

@@ -7,7 +7,7 @@ pub mod schedule;
 pub mod steer;
 pub mod version;
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::matcher::Matches;
 use super::reader::{Fields, Value};
@@ -55,7 +55,7 @@ pub struct Release {
 /// Reads `releases`.
 pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Vec<Release>> {
     let items = value.list()?;
-    let mut names = HashSet::new();
+    let mut names = BTreeSet::new();
     let releases = items.iter().map(|item| {
         let release = Release::read(item, upstreams)?;
         if !names.insert(release.name.clone()) {

@@ -216,7 +216,7 @@ mod the_whole_document {
         let Some(Fallback::Answer(answer)) = &policy.gates[1].fallback else { panic!() };
         assert_eq!((answer.status, answer.body.as_deref()), (200, Some(r#"{"items":[]}"#)));
         assert_eq!((policy.max_gated_percent, policy.gated.len(), policy.most_gated()), (50, 2, 1));
-        assert_eq!(policy.untrusted_headers, ["x-gray-version", "x-gray-cluster"]);
+        assert_eq!(policy.untrusted_headers, ["x-gray-cluster", "x-gray-version"]);
         assert_eq!(policy.selective, [UpstreamId(0)]);
     }
 }

@@ -92,7 +92,7 @@ impl Bench {
 
     fn reply(&self, path: impl AsRef<[u8]>, headers: &[(&'static str, &'static str)]) -> Option<Reply> {
         let get = Get { method: "GET", path: path.as_ref().to_vec(), headers: headers.to_vec() };
-        let mut request = Headers::new(&get);
+        let mut request = Headers::new(&get, &[]);
         let ask = find(&self.policy, &mut request)?;
         match answer(&self.policy, ask, &mut request, &self.known) {
             Action::Reply(reply) => Some(reply),
@@ -129,11 +129,11 @@ fn a_get_or_head_of_the_exact_path_is_a_probe_whatever_its_query() {
     for path in [&b"/livez"[..], b"/livez?", b"/readyz?verbose&x=/livez", b"/livez?\xff"] {
         for method in ["GET", "HEAD"] {
             let get = Get { method, path: path.to_vec(), headers: Vec::new() };
-            assert!(find(&bench.policy, &mut Headers::new(&get)).is_some(), "{method} {path:?}");
+            assert!(find(&bench.policy, &mut Headers::new(&get, &[])).is_some(), "{method} {path:?}");
         }
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "get", ""] {
             let get = Get { method, path: path.to_vec(), headers: Vec::new() };
-            assert_eq!(find(&bench.policy, &mut Headers::new(&get)), None, "{method} {path:?}");
+            assert_eq!(find(&bench.policy, &mut Headers::new(&get, &[])), None, "{method} {path:?}");
         }
     }
     for path in [&b"/"[..], b"", b"/livez/", b"/livezz", b"/LIVEZ", b"/a?/livez", b"/livez\xff", b"livez"] {

@@ -132,7 +132,7 @@ pub struct Count {
 }
 
 /// What a version is rolled back for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
     /// Failed responses.
     Failures,

@@ -86,7 +86,7 @@ fn chosen<'r>(release: &'r Release, headers: &[(&'static str, &[u8])]) -> Choice
 const NOW: Time = Time::from_millis(1_764_583_200_000);
 
 fn choose_for<'r>(release: &'r Release, request: &impl Request) -> Choice<'r> {
-    choose(release, &mut Headers::new(request), &mut Split::new(release, NOW, NOW, &[], 0), &[], || NOW)
+    choose(release, &mut Headers::new(request, &[]), &mut Split::new(release, NOW, NOW, &[], 0), &[], || NOW)
 }
 
 /// The version's name and the reason.
@@ -260,7 +260,7 @@ mod a_number {
             let mut counts = [0; 2];
             for _ in 0..100 {
                 let request = Get(Vec::new());
-                let choice = choose(&release, &mut Headers::new(&request), &mut split, &[], || NOW);
+                let choice = choose(&release, &mut Headers::new(&request, &[]), &mut split, &[], || NOW);
                 assert_eq!(number::pick(&release.versions, choice.number), Some(choice.version));
                 counts[choice.version] += 1;
             }
@@ -275,7 +275,7 @@ mod a_number {
         let mut on_v2 = 0;
         for _ in 0..1_000 {
             let request = Get(Vec::new());
-            let choice = choose(&release, &mut Headers::new(&request), &mut split, &[], || NOW);
+            let choice = choose(&release, &mut Headers::new(&request, &[]), &mut split, &[], || NOW);
             on_v2 += u32::from(choice.number % 100 >= 90);
         }
         assert_eq!(on_v2, 100);

@@ -1,7 +1,7 @@
 //! `versions` of a release.
 
 use core::hash::{Hash, Hasher};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use super::headers::HeaderEdits;
 use crate::policy::matcher::Matches;
@@ -48,8 +48,8 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<(Vec<Ve
     let items = value.list()?;
     let versions: Vec<_> = items.iter().map(|item| Version::read(item, upstreams)).collect();
     let versions: Vec<(Version, bool)> = versions.into_iter().collect::<Option<_>>()?;
-    let mut names = HashSet::new();
-    let mut allowed: HashMap<&str, &str> = HashMap::new();
+    let mut names = BTreeSet::new();
+    let mut allowed: BTreeMap<&str, &str> = BTreeMap::new();
     for ((version, _), item) in versions.iter().zip(&items) {
         if !names.insert(&version.name) {
             item.problem::<()>(format!(

@@ -107,7 +107,7 @@ impl Pod {
 
     fn passes(&self, path: &'static str) -> bool {
         let get = Get(path);
-        let mut request = Headers::new(&get);
+        let mut request = Headers::new(&get, &[]);
         let ask = probe::find(&self.policy, &mut request).unwrap();
         match probe::answer(&self.policy, ask, &mut request, self) {
             Action::Reply(reply) => reply.status == 200,

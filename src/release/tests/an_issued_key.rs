@@ -20,7 +20,7 @@ fn issuing(extra: &str) -> Release {
 /// As `split` has it, with keys that other releases have issued.
 fn choice<'r>(release: &'r Release, split: &mut Split, cookie: &str, issued: &[Issued<'r>]) -> Choice<'r> {
     let request = Get(vec![("cookie", cookie.as_bytes().to_vec())]);
-    choose(release, &mut Headers::new(&request), split, issued, || NOW)
+    choose(release, &mut Headers::new(&request, &[]), split, issued, || NOW)
 }
 
 fn split(release: &Release) -> Split {

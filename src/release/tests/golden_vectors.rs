@@ -39,7 +39,7 @@ fn digest(release: &Release, split: &mut Split) -> u64 {
     let versions: Vec<u8> = (0..10_000)
         .map(|number| {
             let request = Get(vec![("x-user", format!("user-{number}").into_bytes())]);
-            choose(release, &mut Headers::new(&request), split, &[], || NOW).version as u8
+            choose(release, &mut Headers::new(&request, &[]), split, &[], || NOW).version as u8
         })
         .collect();
     hash::key(0, &versions)

@@ -118,7 +118,7 @@ fn an_allowed_key_comes_before_an_existing_session_and_that_before_its_bucket() 
             0,
         );
         let request = Get(vec![("cookie", format!("id={cookie}").into_bytes())]);
-        choose(&release, &mut Headers::new(&request), &mut split, &[], || NOW).reason.code()
+        choose(&release, &mut Headers::new(&request, &[]), &mut split, &[], || NOW).reason.code()
     };
     let (before, after) = (1_764_583_200, 1_764_583_201);
     assert_eq!(told(after, "692d6720-0000000000000001"), "allowed");
