@@ -33,11 +33,12 @@ function calls({ vm, root }, request, answer, options) {
   return third;
 }
 
-/** At most so many calls that return bytes, and so many others. */
-function within(calls, bytes, others, what) {
+/** At most so many calls that return bytes, and so many others; any number of these if not given. */
+function within(calls, what, bytes, others = Infinity) {
+  const most = `${bytes} calls that return bytes${others < Infinity ? ` and ${others} others` : ""}`;
   assert.ok(
     calls.bytes <= bytes && calls.others <= others,
-    `${what}: at most ${bytes} calls that return bytes and ${others} others; got ${calls.bytes} and ${calls.others}:\n${calls}`,
+    `${what}: at most ${most}; got ${calls.bytes} and ${calls.others}:\n${calls}`,
   );
 }
 
@@ -51,7 +52,7 @@ function only(calls, names) {
   }
 }
 
-const none = (calls, what) => within(calls, 0, 0, what);
+const none = (calls, what) => within(calls, what, 0, 0);
 
 /** The same test with few releases and with many, none of which is for the request; and that both cost the same. */
 function costs(name, measure) {
@@ -76,7 +77,7 @@ for (const [how, app] of Object.entries(READY)) {
     const { stream, calls: made } = calls(at, request("/orders/17"), response());
     const check = () => {
       assert.equal(stream.reply, undefined);
-      within(made.in("request"), 1, Infinity, "the request");
+      within(made.in("request"), "the request", 1);
       none(made.in("response", "end"), "the response and the end");
     };
     return { calls: made, check };
@@ -89,7 +90,7 @@ costs("a sticky split", (count) => {
   const { stream, calls: made } = calls(at, request("/reviews/7", [["x-user", "alice"]]), response());
   const check = () => {
     assert.match(new Map(stream.request).get("x-gray-version") ?? "", /^v[12]$/);
-    within(made, 2, 2, "the whole stream");
+    within(made, "the whole stream", 2, 2);
   };
   return { calls: made, check };
 });
@@ -99,7 +100,7 @@ costs("a liveness probe of the kubelet's", (count) => {
   const { stream, calls: made } = calls(at, kubelet("/livez"));
   const check = () => {
     assert.equal(stream.reply?.status, 200);
-    within(made, 1, 2, "the whole stream");
+    within(made, "the whole stream", 1, 2);
     only(made, ["proxy_send_local_response", "proxy_increment_metric"]);
   };
   return { calls: made, check };
@@ -113,7 +114,7 @@ for (const [how, [app, status]] of Object.entries(NOT_READY)) {
     const { stream, calls: made } = calls(at, request("/orders/17"));
     const check = () => {
       assert.equal(stream.reply?.status, 503);
-      within(made, 1, 2, "the whole stream");
+      within(made, "the whole stream", 1, 2);
       only(made, ["proxy_send_local_response", "proxy_increment_metric"]);
     };
     return { calls: made, check };
@@ -150,7 +151,7 @@ costs("a response that a breaker counts as a success", (count) => {
   const { stream, calls: made } = calls(at, request("/orders/17"), response(), { cluster: "app" });
   const check = () => {
     assert.equal(stream.reply, undefined);
-    within(made.in("response", "end"), 1, Infinity, "the response and the end");
+    within(made.in("response", "end"), "the response and the end", 1);
   };
   return { calls: made, check };
 });
