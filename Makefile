@@ -1,6 +1,6 @@
 # The front door: `make` lists what there is. The scripts in .ci install what they
 # need, say so, and do nothing the second time.
-.PHONY: help wasm tool demo up compare faults test lint unit wasm-test host-test integration configs soak venv clean
+.PHONY: help wasm tool demo up compare faults test lint unit wasm-test host-test integration configs soak instructions venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -25,6 +25,9 @@ faults: wasm venv ## upstreams that fail in eight ways, through graygate, Envoy'
 
 soak: wasm venv ## a million requests and a hundred policies, under Node and in Envoy: memory stays flat, two minutes
 	@.ci/soak
+
+instructions: ## how many instructions the core takes for a request, by valgrind
+	@.ci/instructions
 
 # Fastest first. One after the other: they would share the same cores.
 test: ## all checks and tests
