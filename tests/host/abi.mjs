@@ -7,7 +7,6 @@ export const Status = {
   OK: 0,
   NOT_FOUND: 1,
   BAD_ARGUMENT: 2,
-  PARSE_FAILURE: 4,
   CAS_MISMATCH: 8,
   INTERNAL_FAILURE: 10,
 };
@@ -30,7 +29,7 @@ export const Buffers = {
   PLUGIN_CONFIGURATION: 7,
 };
 
-/** The low bits of a metric's id are its kind; the rest counts up by steps of `ID_STEP` within the kind. */
+/** The low two bits of a metric's id are its kind, and the rest counts up. */
 export const METRIC_KINDS = ["counter", "gauge", "histogram"];
 export const ID_STEP = 4;
 

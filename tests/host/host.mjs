@@ -180,13 +180,6 @@ export class Vm {
     return root;
   }
 
-  /** The same in place of another root, which goes as the last listener with it does. */
-  reconfigure(old, policy) {
-    const root = this.configure(policy);
-    old.delete();
-    return root;
-  }
-
   stream(root, options) {
     return new Stream(root, options);
   }
