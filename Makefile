@@ -1,6 +1,6 @@
 # The front door: `make` lists what there is. The scripts in .ci install what they
 # need, say so, and do nothing the second time.
-.PHONY: help wasm tool demo up compare faults test lint unit wasm-test integration configs venv clean
+.PHONY: help wasm tool demo up compare faults test lint unit wasm-test host-test integration configs soak instructions venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -23,11 +23,18 @@ compare: wasm venv ## the same users through Envoy's weighted_clusters and throu
 faults: wasm venv ## upstreams that fail in eight ways, through graygate, Envoy's outlier detection and nothing, two minutes
 	@.venv/bin/python envoy/faults.py
 
+soak: wasm venv ## a million requests and a hundred policies, under Node and in Envoy: memory stays flat, two minutes
+	@.ci/soak
+
+instructions: ## how many instructions the core takes for a request, by valgrind
+	@.ci/instructions
+
 # Fastest first. One after the other: they would share the same cores.
 test: ## all checks and tests
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory wasm-test
+	@$(MAKE) --no-print-directory host-test
 	@$(MAKE) --no-print-directory configs
 	@$(MAKE) --no-print-directory integration
 
@@ -42,6 +49,9 @@ unit: ## unit and property tests, native
 
 wasm-test: ## the core's tests on wasm32, under Node
 	@.ci/wasm-test
+
+host-test: wasm ## the module alone, under Node: the calls a request costs, exports, size, memory
+	@.ci/host-test
 
 configs: tool venv ## the configurations in envoy/, read by Envoy and the tool
 	@.ci/configs

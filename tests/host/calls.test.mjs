@@ -1,0 +1,165 @@
+// Which calls a request makes of its host, exactly: they are most of what the filter costs a request that it lets
+// pass. Each budget is what a request of this kind has to ask, and holds whatever else the policy says.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Proxy, Vm } from "./host.mjs";
+import { checked, forced, kubelet, others, policy, release, request, response, whole } from "./policies.mjs";
+
+const RELEASES = [1, 500];
+
+/** The filter's only worker, with its policy in use: ticks have passed, and every check has its answer. */
+function worker(policy, status = 200) {
+  const vm = new Vm(new Proxy({ answer: () => status }));
+  const root = vm.configure(policy);
+  vm.proxy.pass(3000);
+  return { vm, root };
+}
+
+/**
+ * The calls of one request, and its stream. Not of the first of its kind, which also defines the counter that it is
+ * the first to need; those after it are all the same.
+ */
+function calls({ vm, root }, request, answer, options) {
+  const one = () => {
+    vm.takeCalls();
+    const stream = vm.stream(root, options).exchange(request, answer);
+    return { stream, calls: vm.takeCalls() };
+  };
+  one();
+  const [second, third] = [one(), one()];
+  assert.deepEqual(second.calls.shape, third.calls.shape, "each request of a kind makes the same calls");
+  return third;
+}
+
+/** At most so many calls that return bytes, and so many others; any number of these if not given. */
+function within(calls, what, bytes, others = Infinity) {
+  const most = `${bytes} calls that return bytes${others < Infinity ? ` and ${others} others` : ""}`;
+  assert.ok(
+    calls.bytes <= bytes && calls.others <= others,
+    `${what}: at most ${most}; got ${calls.bytes} and ${calls.others}:\n${calls}`,
+  );
+}
+
+/** Every call that returns no bytes is one of these, each at most once. */
+function only(calls, names) {
+  const free = [...names];
+  for (const call of calls.list.filter((call) => !call.bytes)) {
+    const place = free.indexOf(call.name);
+    assert.ok(place >= 0, `no call but ${names.join(", ")} beside those that return bytes; got:\n${calls}`);
+    free.splice(place, 1);
+  }
+}
+
+const none = (calls, what) => within(calls, what, 0, 0);
+
+/** The same test with few releases and with many, none of which is for the request; and that both cost the same. */
+function costs(name, measure) {
+  for (const count of RELEASES) {
+    test(`${name}, ${count === 1 ? "one release" : `${count} releases`}`, (context) => {
+      const { calls, check } = measure(count);
+      context.diagnostic(`${name}, ${count}: ${calls.summary}`);
+      check();
+    });
+  }
+  test(`${name}: the same calls with ${RELEASES.join(" as with ")} releases`, () => {
+    const [few, many] = RELEASES.map((count) => measure(count).calls.shape);
+    assert.deepEqual(many, few);
+  });
+}
+
+const READY = { "ready by the operator's word": forced("ready"), "ready by its checks": checked };
+
+for (const [how, app] of Object.entries(READY)) {
+  costs(`a request that is let pass, its gate ${how}`, (count) => {
+    const at = worker(policy({ app, releases: others(count) }));
+    const { stream, calls: made } = calls(at, request("/orders/17"), response());
+    const check = () => {
+      assert.equal(stream.reply, undefined);
+      within(made.in("request"), "the request", 1);
+      none(made.in("response", "end"), "the response and the end");
+    };
+    return { calls: made, check };
+  });
+}
+
+costs("a sticky split", (count) => {
+  const reviews = release("reviews", { uri: { prefix: "/reviews" } });
+  const at = worker(policy({ releases: [...others(count - 1), reviews] }));
+  const { stream, calls: made } = calls(at, request("/reviews/7", [["x-user", "alice"]]), response());
+  const check = () => {
+    assert.match(new Map(stream.request).get("x-gray-version") ?? "", /^v[12]$/);
+    within(made, "the whole stream", 2, 2);
+  };
+  return { calls: made, check };
+});
+
+costs("a liveness probe of the kubelet's", (count) => {
+  const at = worker(policy({ releases: others(count) }));
+  const { stream, calls: made } = calls(at, kubelet("/livez"));
+  const check = () => {
+    assert.equal(stream.reply?.status, 200);
+    within(made, "the whole stream", 1, 2);
+    only(made, ["proxy_send_local_response", "proxy_increment_metric"]);
+  };
+  return { calls: made, check };
+});
+
+const NOT_READY = { "by the operator's word": [forced("notReady"), 200], "by its checks": [checked, 500] };
+
+for (const [how, [app, status]] of Object.entries(NOT_READY)) {
+  costs(`a gated request, its upstream not ready ${how}`, (count) => {
+    const at = worker(policy({ app, releases: others(count) }), status);
+    const { stream, calls: made } = calls(at, request("/orders/17"));
+    const check = () => {
+      assert.equal(stream.reply?.status, 503);
+      within(made, "the whole stream", 1, 2);
+      only(made, ["proxy_send_local_response", "proxy_increment_metric"]);
+    };
+    return { calls: made, check };
+  });
+}
+
+test("bodies and trailers cost a request that is let pass no call", () => {
+  const at = worker(policy());
+  const [bare, full] = [request("/orders/17", [], "POST"), whole(request("/orders/17", [], "POST"))];
+  const made = calls(at, full, whole(response())).calls;
+  assert.deepEqual(made.shape, calls(at, bare, response()).calls.shape);
+});
+
+const SPLIT = release("reviews", { uri: { prefix: "/" } });
+const FORWARDED = {
+  "let pass": [policy(), request("/orders/17")],
+  "given a version": [policy({ releases: [SPLIT] }), request("/", [["x-user", "alice"]])],
+  "with bodies and trailers": [policy(), whole(request("/orders/17", [], "POST"))],
+};
+
+for (const [how, [policy, request]] of Object.entries(FORWARDED)) {
+  test(`where nothing judges responses, a response makes no call: of a request ${how}`, () => {
+    const at = worker(policy);
+    for (const answer of [response(), response(503), response(204, { body: [] }), whole(response())]) {
+      none(calls(at, request, answer).calls.in("response", "end"), `a response with status ${answer.headers[0][1]}`);
+    }
+  });
+}
+
+const JUDGED = { ...checked, circuitBreaker: { consecutiveFailures: 5 } };
+
+costs("a response that a breaker counts as a success", (count) => {
+  const at = worker(policy({ app: JUDGED, releases: others(count) }));
+  const { stream, calls: made } = calls(at, request("/orders/17"), response(), { cluster: "app" });
+  const check = () => {
+    assert.equal(stream.reply, undefined);
+    within(made.in("response", "end"), "the response and the end", 1);
+  };
+  return { calls: made, check };
+});
+
+test("a breaker's failures are seen: five in a row close the gate", () => {
+  const { vm, root } = worker(policy({ app: JUDGED }));
+  for (let sent = 0; sent < 5; sent += 1) {
+    vm.stream(root, { cluster: "app" }).exchange(request("/orders/17"), response(503));
+  }
+  assert.equal(vm.stream(root).exchange(request("/orders/17"), response()).reply?.status, 503);
+});

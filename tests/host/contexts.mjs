@@ -1,0 +1,250 @@
+// The contexts of a VM: a root for each policy, and a stream for each request.
+//
+// A callback that the module does not export is passed over, as Envoy does. So nothing here depends on which it has.
+
+import { Buffers, Maps, utf8 } from "./abi.mjs";
+
+const PLUGIN = "graygate";
+const CONTINUE = 0;
+
+export class Root {
+  constructor(vm, policy) {
+    this.vm = vm;
+    this.plugin = PLUGIN;
+    this.configuration = utf8(typeof policy === "string" ? policy : JSON.stringify(policy));
+    this.id = vm.nextId();
+    this.period = 0;
+    this.due = 0;
+    /** Callouts that are not answered yet, by kind and token. */
+    this.calls = [];
+    // The two kinds are numbered apart, so that one of each may have the same number.
+    this.tokens = { http: 0, grpc: -1 };
+    this.grpcStatus = { code: 0, words: "" };
+    vm.contexts.set(this.id, this);
+  }
+
+  isStream = false;
+
+  get root() {
+    return this;
+  }
+
+  /** Whether the module takes the policy. */
+  configure() {
+    this.vm.call(this, "proxy_on_context_create", 0);
+    if (this.vm.call(this, "proxy_on_vm_start", 0) === 0) return false;
+    this.isConfiguring = true;
+    const taken = this.vm.call(this, "proxy_on_configure", this.configuration.length);
+    this.isConfiguring = false;
+    return taken !== 0;
+  }
+
+  setTick(period) {
+    this.period = period;
+    this.due = this.vm.proxy.now + period;
+  }
+
+  /** One tick, and the answers to what it has sent. */
+  tick() {
+    this.due = this.vm.proxy.now + this.period;
+    this.vm.call(this, "proxy_on_tick");
+    this.answer();
+  }
+
+  send(kind, call) {
+    this.tokens[kind] += kind === "grpc" ? 2 : 1;
+    this.calls.push({ kind, token: this.tokens[kind], ...call });
+    return this.tokens[kind];
+  }
+
+  /** Answers every callout that is out, as the proxy's clusters do. */
+  answer() {
+    while (this.calls.length) {
+      const call = this.calls.shift();
+      const status = this.vm.proxy.answer(call);
+      if (call.kind === "http") this.#answerHttp(call, status);
+      else this.#answerGrpc(call, status);
+    }
+  }
+
+  #answerHttp({ token }, status) {
+    this.answered = [[":status", `${status}`], ["x-envoy-upstream-service-time", "1"]];
+    this.vm.call(this, "proxy_on_http_call_response", token, this.answered.length, 0, 0);
+    this.answered = undefined;
+  }
+
+  /** By HTTP's 200 it is serving, in the bytes of `grpc.health.v1.HealthCheckResponse`; else it is not to be reached. */
+  #answerGrpc({ token }, status) {
+    this.received = status === 200 ? "\x08\x01" : undefined;
+    this.grpcStatus = status === 200 ? { code: 0, words: "" } : { code: 14, words: "upstream request timeout" };
+    if (this.received) this.vm.call(this, "proxy_on_grpc_receive", token, this.received.length);
+    else this.vm.call(this, "proxy_on_grpc_close", token, this.grpcStatus.code);
+    this.received = undefined;
+  }
+
+  map(type) {
+    if (type === Maps.HTTP_CALL_RESPONSE_HEADERS) return this.answered;
+    if (type === Maps.HTTP_CALL_RESPONSE_TRAILERS) return this.answered && [];
+    return undefined;
+  }
+
+  buffer(type) {
+    if (type === Buffers.PLUGIN_CONFIGURATION) return this.isConfiguring ? this.configuration : undefined;
+    if (type === Buffers.VM_CONFIGURATION) return "";
+    if (type === Buffers.GRPC_RECEIVE) return this.received;
+    return this.answered && type === Buffers.HTTP_CALL_RESPONSE_BODY ? "" : undefined;
+  }
+
+  setBuffer() {}
+
+  /** As Envoy lets go of a policy. Callouts that are out are never heard of again. */
+  delete() {
+    if (this.vm.call(this, "proxy_on_done") !== 0) this.vm.call(this, "proxy_on_delete");
+    this.vm.contexts.delete(this.id);
+  }
+}
+
+/**
+ * One request. Its life is driven from outside, call by call, or by `exchange` from begin to end.
+ *
+ * `cluster` is where its route leads.
+ */
+export class Stream {
+  constructor(root, { cluster = "default", source = "127.0.0.1:50000" } = {}) {
+    Object.assign(this, { root, cluster, source });
+    this.vm = root.vm;
+    this.id = this.vm.nextId();
+    this.route = "default";
+    this.began = this.vm.proxy.now;
+    this.properties = new Map();
+    this.phase = "request";
+    this.attempts = 0;
+    this.flags = 0;
+    /** The maps and buffers that the module may use right now. */
+    this.atHand = {};
+    this.vm.contexts.set(this.id, this);
+  }
+
+  isStream = true;
+
+  map(type) {
+    return type > Maps.RESPONSE_TRAILERS ? this.root.map(type) : this.atHand[type];
+  }
+
+  buffer(type) {
+    return type > Buffers.RESPONSE_BODY ? this.root.buffer(type) : this.body?.type === type ? this.body.text : undefined;
+  }
+
+  setBuffer(_type, text) {
+    this.body.text = text;
+  }
+
+  /** Calls back with a map at hand, and answers for the module where it has said so. Whether the request goes on. */
+  #withMap(type, map, callback, ...args) {
+    this.atHand = { [type]: map };
+    const action = this.vm.call(this, callback, map.length, ...args) ?? CONTINUE;
+    this.atHand = {};
+    return action === CONTINUE;
+  }
+
+  #withBody(type, text, end, callback) {
+    this.body = { type, text };
+    this.vm.call(this, callback, text.length, Number(end));
+    const after = this.body.text;
+    this.body = undefined;
+    return after;
+  }
+
+  // The request.
+
+  requestHeaders(headers, end = true) {
+    this.request = headers;
+    this.vm.call(this, "proxy_on_context_create", this.root.id);
+    const goesOn = this.#withMap(Maps.REQUEST_HEADERS, headers, "proxy_on_request_headers", Number(end));
+    // The host does not wait for the module's word where there is a reply.
+    if (goesOn && !this.reply && end) this.attempts = 1;
+    return goesOn && !this.reply;
+  }
+
+  requestBody(text, end = true) {
+    const after = this.#withBody(Buffers.REQUEST_BODY, text, end, "proxy_on_request_body");
+    if (end) this.attempts = 1;
+    return after;
+  }
+
+  requestTrailers(trailers) {
+    this.#withMap(Maps.REQUEST_TRAILERS, trailers, "proxy_on_request_trailers");
+    this.attempts = 1;
+  }
+
+  // The response.
+
+  responseHeaders(headers, end = false, details = "via_upstream") {
+    this.phase = "response";
+    this.response = headers;
+    this.details = details;
+    this.code = Number(headers.find(([name]) => name === ":status")?.[1] ?? 0);
+    this.#withMap(Maps.RESPONSE_HEADERS, headers, "proxy_on_response_headers", Number(end));
+  }
+
+  responseBody(text, end = true) {
+    return this.#withBody(Buffers.RESPONSE_BODY, text, end, "proxy_on_response_body");
+  }
+
+  responseTrailers(trailers) {
+    this.trailers = trailers;
+    this.#withMap(Maps.RESPONSE_TRAILERS, trailers, "proxy_on_response_trailers");
+  }
+
+  /** The module's reply, on the way that every response takes. */
+  replied() {
+    const { status, headers, body, details } = this.reply;
+    const own = [[":status", `${status}`], ["content-length", `${body.length}`], ...headers];
+    this.attempts = 0;
+    this.responseHeaders(own, body === "", details);
+    if (body !== "") this.responseBody(body);
+  }
+
+  // The end.
+
+  /** `details` where the stream did not end with its response. */
+  end(details) {
+    this.phase = "end";
+    this.details = details ?? this.details;
+    this.atHand = {
+      [Maps.REQUEST_HEADERS]: this.request,
+      [Maps.RESPONSE_HEADERS]: this.response,
+      [Maps.RESPONSE_TRAILERS]: this.trailers,
+    };
+    this.isLogged = true;
+    this.vm.call(this, "proxy_on_log");
+    this.atHand = {};
+    this.vm.call(this, "proxy_on_done");
+    this.vm.call(this, "proxy_on_delete");
+    this.vm.contexts.delete(this.id);
+  }
+
+  /**
+   * All of it: a request `{headers, body, trailers}`, and a response of the same form unless the module answers. A
+   * body is a list of parts; without one, the headers are all there is.
+   */
+  exchange(request, response) {
+    const parts = ({ body = [], trailers }) => body.map((part, place) => [part, place + 1 === body.length && !trailers]);
+    const ends = ({ body = [], trailers }) => body.length === 0 && !trailers;
+    if (this.requestHeaders(copy(request.headers), ends(request))) {
+      for (const [part, end] of parts(request)) this.requestBody(part, end);
+      if (request.trailers) this.requestTrailers(copy(request.trailers));
+    }
+    if (this.reply) {
+      this.replied();
+    } else {
+      this.responseHeaders(copy(response.headers), ends(response), response.details);
+      for (const [part, end] of parts(response)) this.responseBody(part, end);
+      if (response.trailers) this.responseTrailers(copy(response.trailers));
+    }
+    this.end(response?.endsBy);
+    return this;
+  }
+}
+
+const copy = (headers) => headers.map(([name, value]) => [name, value]);

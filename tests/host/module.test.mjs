@@ -1,0 +1,70 @@
+// What the module is from outside: what it exports and imports, how large it is, and how much memory a policy takes.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { FUNCTIONS } from "./functions.mjs";
+import { Proxy, Vm, binary, compile } from "./host.mjs";
+import { wide } from "./policies.mjs";
+
+const KIB = 1024;
+
+/** The module's most bytes: each worker's VM compiles it. */
+const MOST_SIZE = 160 * KIB;
+/** The most linear memory of a VM with `UPSTREAMS` upstreams configured. */
+const MOST_MEMORY = 1536 * KIB;
+const UPSTREAMS = 50;
+
+/** Envoy calls every one of these that is there, for every request: one that does nothing is cost and nothing else. */
+const CALLBACKS = [
+  "proxy_on_context_create",
+  "proxy_on_configure",
+  "proxy_on_tick",
+  "proxy_on_request_headers",
+  "proxy_on_request_body",
+  "proxy_on_request_trailers",
+  "proxy_on_response_headers",
+  "proxy_on_response_body",
+  "proxy_on_response_trailers",
+  "proxy_on_delete",
+  "proxy_on_http_call_response",
+  "proxy_on_grpc_receive",
+  "proxy_on_grpc_close",
+];
+const ALLOCATORS = ["malloc", "proxy_on_memory_allocate"];
+
+test("the module exports what Envoy needs and the callbacks in use, and nothing else", () => {
+  const exports = WebAssembly.Module.exports(compile()).map(({ name }) => name);
+  const allocator = exports.find((name) => ALLOCATORS.includes(name));
+  assert.ok(allocator, `one of ${ALLOCATORS.join(", ")}; got: ${exports.join(", ")}`);
+  const wanted = ["memory", allocator, "_initialize", "proxy_abi_version_0_2_1", ...CALLBACKS];
+  const missing = wanted.filter((name) => !exports.includes(name));
+  const surplus = exports.filter((name) => !wanted.includes(name));
+  assert.deepEqual({ missing, surplus }, { missing: [], surplus: [] });
+});
+
+test("the module imports functions of the ABI, and nothing else", () => {
+  const strange = WebAssembly.Module.imports(compile()).filter(
+    ({ module, name, kind }) => kind !== "function" || !FUNCTIONS[module]?.[name],
+  );
+  assert.deepEqual(strange, []);
+});
+
+test(`the module has at most ${MOST_SIZE / KIB} KiB`, (context) => {
+  const size = binary().length;
+  context.diagnostic(`module: ${size} bytes`);
+  assert.ok(size <= MOST_SIZE, `${size} bytes; at most ${MOST_SIZE}`);
+});
+
+test(`a policy of ${UPSTREAMS} upstreams takes at most ${MOST_MEMORY / KIB} KiB of linear memory`, (context) => {
+  const vm = new Vm(new Proxy(), { records: false });
+  const size = () => vm.exports.memory.buffer.byteLength;
+  const sizes = [size()];
+  vm.configure(wide(UPSTREAMS));
+  sizes.push(size());
+  vm.proxy.pass(60_000);
+  sizes.push(size());
+  context.diagnostic(`linear memory, KiB: ${sizes[0] / KIB} at first, ${sizes[1] / KIB} configured, ${sizes[2] / KIB} a minute later`);
+  const most = Math.max(...sizes);
+  assert.ok(most <= MOST_MEMORY, `${most} bytes; at most ${MOST_MEMORY}`);
+});
