@@ -155,7 +155,7 @@ fn stop<'p: 'r, 'r, R: Request>(
             return None;
         }
         let known = readiness.knowledge(gate.upstream);
-        Some(Action::Reply(gate::reply(policy, gate, reason, &known, readiness.now())))
+        Some(Action::Reply(gate::reply(policy, gate, reason, &known, || readiness.now())))
     })
 }
 

@@ -71,7 +71,15 @@ impl Way {
 /// The reply of `gate`, whose upstream is not Ready for `reason`.
 ///
 /// A gRPC request gets the same: Envoy turns the status into a grpc-status and the body into grpc-message.
-pub fn reply(policy: &Policy, gate: &Gate, reason: Reason, known: &Knowledge, now: Time) -> Reply {
+///
+/// `now` is asked for only where it makes a difference.
+pub fn reply(
+    policy: &Policy,
+    gate: &Gate,
+    reason: Reason,
+    known: &Knowledge,
+    now: impl Fn() -> Time,
+) -> Reply {
     let retry_after = gate.reply.retry_after_seconds.unwrap_or_else(|| seconds_left(known, now));
     let mut reply = compose(policy, gate, &gate.reply, reason, retry_after);
     reply.headers.push(("retry-after".to_owned(), retry_after.to_string()));
@@ -87,9 +95,9 @@ pub fn answer(policy: &Policy, gate: &Gate, answer: &gate::Reply, reason: Reason
 }
 
 /// What is left of the wait that is on, if one is, in whole seconds; at least one, so that nobody asks at once.
-fn seconds_left(known: &Knowledge, now: Time) -> u32 {
+fn seconds_left(known: &Knowledge, now: impl Fn() -> Time) -> u32 {
     let left = |until: Time| {
-        let seconds = millis(until.since(now) + Duration::from_millis(999)) / 1_000;
+        let seconds = millis(until.since(now()) + Duration::from_millis(999)) / 1_000;
         u32::try_from(seconds.clamp(1, 86_400)).unwrap_or(RETRY_AFTER)
     };
     known.until.map_or(RETRY_AFTER, left)
