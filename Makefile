@@ -1,6 +1,6 @@
 # The front door: `make` lists what there is. The scripts in .ci install what they
 # need, say so, and do nothing the second time.
-.PHONY: help wasm tool demo up compare faults test lint unit wasm-test integration configs venv clean
+.PHONY: help wasm tool demo up compare faults bench test lint unit wasm-test integration configs venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -22,6 +22,10 @@ compare: wasm venv ## the same users through Envoy's weighted_clusters and throu
 
 faults: wasm venv ## upstreams that fail in eight ways, through graygate, Envoy's outlier detection and nothing, two minutes
 	@.venv/bin/python envoy/faults.py
+
+bench: wasm venv ## what graygate costs a request in CPU time, beside Lua and a filter that does nothing, four minutes
+	@.ci/bench
+	@.venv/bin/python envoy/bench
 
 # Fastest first. One after the other: they would share the same cores.
 test: ## all checks and tests
@@ -50,6 +54,7 @@ integration: wasm tool venv ## behaviour in a real Envoy
 	@.ci/grpc-health-probe
 	@.ci/clock
 	@.ci/wasm faults
+	@.ci/bench
 	.venv/bin/python -m pytest tests -n 2
 
 venv:
