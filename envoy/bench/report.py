@@ -20,7 +20,7 @@ from .tables import Table
 
 MODULE = PROJECT / "dist/graygate.wasm"
 HEADER = ("us over no filter", "quartiles", "us in all", "compared to", "its us", "ratio", "at most")
-WIDTHS = (42, 17, 17, 11, 38, 8, 10, 10, 6)
+WIDTHS = (46, 17, 17, 11, 38, 8, 10, 10, 6)
 # Of these columns the text is on the left, of the others on the right.
 LEFT = (0, 4)
 
