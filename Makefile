@@ -1,6 +1,6 @@
 # The front door: `make` lists what there is. The scripts in .ci install what they
 # need, say so, and do nothing the second time.
-.PHONY: help wasm tool demo up compare faults test lint unit wasm-test host-test integration configs soak instructions venv clean
+.PHONY: help wasm tool demo up compare faults bench test lint unit wasm-test host-test integration configs soak instructions venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -22,6 +22,10 @@ compare: wasm venv ## the same users through Envoy's weighted_clusters and throu
 
 faults: wasm venv ## upstreams that fail in eight ways, through graygate, Envoy's outlier detection and nothing, two minutes
 	@.venv/bin/python envoy/faults.py
+
+bench: wasm venv ## what graygate costs a request in CPU time, beside Lua and a filter that does nothing, four minutes
+	@.ci/bench
+	@.venv/bin/python envoy/bench
 
 soak: wasm venv ## a million requests and a hundred policies, under Node and in Envoy: memory stays flat, two minutes
 	@.ci/soak
@@ -60,6 +64,7 @@ integration: wasm tool venv ## behaviour in a real Envoy
 	@.ci/grpc-health-probe
 	@.ci/clock
 	@.ci/wasm faults
+	@.ci/bench
 	.venv/bin/python -m pytest tests -n 2
 
 venv:

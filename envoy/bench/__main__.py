@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""What graygate costs, in tables. Whether within the limits or not, the exit code is 0 once it is measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+# In place of this directory, which comes first where a directory is run: the names in it are the package's.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from compare import positive  # noqa: E402
+from demo import PROJECT  # noqa: E402
+from faults import new_file  # noqa: E402
+from harness.config import socket_address  # noqa: E402
+from harness.envoy import Envoy  # noqa: E402
+
+from bench.contestants import APP, NOOP, Contestant, direct  # noqa: E402
+from bench.measure import measure  # noqa: E402
+from bench.report import MODULE, Progress, Report, machine, show  # noqa: E402
+from bench.tables import TABLES  # noqa: E402
+
+
+def burst(text: str) -> float:
+    """wrk looks ten times a second whether it is to end."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.1 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a number of seconds from 0.1 to 10")
+    return value
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description="what graygate costs in CPU time per request")
+    parser.add_argument("--rounds", type=positive, default=9, metavar="N", help="9 if not given")
+    parser.add_argument("--seconds", type=burst, default=0.4, metavar="S", help="of load in each; 0.4 if not given")
+    only = "this table alone, or more if given again"
+    parser.add_argument("--table", action="append", choices=TABLES, help=only)
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures there, each round's too")
+    return parser.parse_args()
+
+
+def upstream() -> Envoy:
+    """What the upstreams of all policies are, and where requests go that are not answered directly."""
+    listeners = [Contestant("upstream", routes=[direct(APP)]).listener("app")]
+    document = {
+        "node": {"id": "upstream", "cluster": "bench"},
+        "admin": {"address": socket_address()},
+        "static_resources": {"listeners": listeners},
+    }
+    return Envoy(document, concurrency=1, log_level="warning")
+
+
+def run(names: Sequence[str], rounds: int, seconds: float) -> Report:
+    begun = time.monotonic()
+    tables = {name: TABLES[name]() for name in names}
+    with ExitStack() as stack:
+        app = stack.enter_context(upstream())
+        tell = stack.enter_context(Progress())
+        version = json.loads(app.admin("/server_info"))["version"].split("/")[1]
+        port = app.port("app")
+        results = {name: measure(name, table, port, rounds, seconds, tell) for name, table in tables.items()}
+    for name, table in tables.items():
+        show(table, results[name])
+    return Report(
+        command=shlex.join(["python", *sys.argv]),
+        machine=machine(version),
+        rounds=rounds,
+        burst_seconds=seconds,
+        seconds=round(time.monotonic() - begun, 1),
+        tables=results,
+    )
+
+
+def main() -> int:
+    given = options()
+    for file, maker in ((MODULE, "make wasm"), (PROJECT / NOOP, ".ci/bench")):
+        if not file.exists():
+            print(f"{file.relative_to(PROJECT)}: not there; build it with: {maker}", file=sys.stderr)
+            return 1
+    if not shutil.which("wrk"):
+        print("wrk: no such program; install it with: .ci/bench", file=sys.stderr)
+        return 1
+    # As Ctrl-C, on which what was started is ended. A shell's background jobs ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        report = run(list(dict.fromkeys(given.table or TABLES)), given.rounds, given.seconds)
+    except KeyboardInterrupt:
+        return 130
+    print("\n" + "\n".join(report.machine.lines()))
+    print(f"{report.command}: {report.rounds} rounds of {report.burst_seconds:g} s each, took {report.seconds:.0f} s")
+    if given.json:
+        given.json.write_text(json.dumps(asdict(report), indent=1, allow_nan=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
