@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::policy::gate::{self, Gate};
 use crate::policy::upstream::UpstreamId;
 use crate::readiness::{Knowledge, Reason};
-use crate::reply::{Cause, Reply};
+use crate::reply::{Cause, Header, Reply};
 use crate::time::{Time, millis};
 use fail_open::FailOpen;
 
@@ -82,7 +82,7 @@ pub fn reply(
 ) -> Reply {
     let retry_after = gate.reply.retry_after_seconds.unwrap_or_else(|| seconds_left(known, now));
     let mut reply = compose(policy, gate, &gate.reply, reason, retry_after);
-    reply.headers.push(("retry-after".to_owned(), retry_after.to_string()));
+    reply.headers.push(("retry-after".into(), retry_after.to_string().into()));
     reply
 }
 
@@ -90,7 +90,7 @@ pub fn reply(
 pub fn answer(policy: &Policy, gate: &Gate, answer: &gate::Reply, reason: Reason) -> Reply {
     let mut reply = compose(policy, gate, answer, reason, RETRY_AFTER);
     let passed = Passed { upstream: gate.upstream, reason, way: Way::Answer };
-    reply.headers.push((HEADER.to_owned(), passed.words(policy)));
+    reply.headers.push((HEADER.into(), passed.words(policy).into()));
     reply
 }
 
@@ -105,28 +105,30 @@ fn seconds_left(known: &Knowledge, now: impl Fn() -> Time) -> u32 {
 
 fn compose(policy: &Policy, gate: &Gate, reply: &gate::Reply, reason: Reason, retry_after: u32) -> Reply {
     let upstream = policy.name_of(gate.upstream);
-    let retry_after = retry_after.to_string();
     let body = match &reply.body {
-        Some(body) => fill(
-            body,
-            &[("{upstream}", upstream), ("{reason}", reason.code()), ("{retryAfter}", &retry_after)],
-        ),
+        Some(body) => {
+            let retry_after = retry_after.to_string();
+            let values =
+                [("{upstream}", upstream), ("{reason}", reason.code()), ("{retryAfter}", &retry_after)];
+            fill(body, &values)
+        }
         None => format!("policy {}: upstream {upstream} is not ready: {reason}\n", policy.name),
     };
     let body = if reply.has_no_body() { String::new() } else { body };
-    let mut headers = reply.headers.clone();
+    let mut headers: Vec<Header> = Vec::with_capacity(reply.headers.len() + 2);
+    headers.extend(reply.headers.iter().map(|(name, value)| (name.clone().into(), value.clone().into())));
     if !body.is_empty() && !headers.iter().any(|(name, _)| name == "content-type") {
         // A body that looks like JSON is, unless the policy says otherwise.
         let json = body.trim_start().starts_with(['{', '[']);
         let content_type = if json { "application/json" } else { "text/plain; charset=utf-8" };
-        headers.push(("content-type".to_owned(), content_type.to_owned()));
+        headers.push(("content-type".into(), content_type.into()));
     }
     Reply {
         status: reply.status,
         grpc_status: reply.grpc_status,
         headers,
         body: body.into_bytes(),
-        details: format!("graygate_gate{{{}|{upstream}|{}}}", policy.name, reason.code()),
+        details: ["graygate_gate{", &policy.name, "|", upstream, "|", reason.code(), "}"].concat(),
         cause: Cause::Gate { upstream: gate.upstream, reason },
     }
 }

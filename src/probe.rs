@@ -14,7 +14,7 @@ use crate::action::Action;
 use crate::policy::Policy;
 use crate::policy::probe::{Basis, Checks, Component, Details, Drain, GRPC_HEALTH, Kind, Probe};
 use crate::readiness::Readiness;
-use crate::reply::{Asked, Reply};
+use crate::reply::{Asked, Header, Reply};
 use crate::request::{self, Headers, Request};
 use verdict::{Outcome, Verdict};
 
@@ -166,24 +166,24 @@ fn reply<'r, R: Request>(
     let ordered = probe.kind == Kind::Readiness && policy.probes.drain.is_some();
     let cache_control = match form {
         Some(_) if verdict.outcome == Outcome::Passed && !ordered => {
-            format!("max-age={}", verdict.news_in.as_secs())
+            format!("max-age={}", verdict.news_in.as_secs()).into()
         }
-        _ => "no-store".to_owned(),
+        _ => "no-store".into(),
     };
-    let mut headers = vec![
-        ("content-type", form.unwrap_or("text/plain; charset=utf-8").to_owned()),
-        ("cache-control", cache_control),
-        ("vary", "accept".to_owned()),
-        ("x-content-type-options", "nosniff".to_owned()),
+    let mut headers: Vec<Header> = vec![
+        ("content-type".into(), form.unwrap_or("text/plain; charset=utf-8").into()),
+        ("cache-control".into(), cache_control),
+        ("vary".into(), "accept".into()),
+        ("x-content-type-options".into(), "nosniff".into()),
     ];
-    headers.extend(verdict.oldest.map(|age| ("age", age.as_secs().to_string())));
+    headers.extend(verdict.oldest.map(|age| ("age".into(), age.as_secs().to_string().into())));
     let draining = verdict.held.iter().any(|(name, _)| *name == "drain");
     let marker = match verdict.outcome {
         Outcome::Degraded => Some("x-envoy-degraded"),
         Outcome::Failed if draining => Some("x-envoy-immediate-health-check-fail"),
         _ => None,
     };
-    headers.extend(marker.filter(|_| policy.probes.marker_headers).map(|name| (name, "true".to_owned())));
+    headers.extend(marker.filter(|_| policy.probes.marker_headers).map(|name| (name.into(), "true".into())));
     let status = match verdict.outcome {
         Outcome::Passed => probe.statuses.passed,
         Outcome::Degraded => probe.statuses.degraded,
@@ -191,7 +191,6 @@ fn reply<'r, R: Request>(
     };
     // These have no body; one that came all the same would be taken for the start of the next answer.
     let body = if matches!(status, 204 | 205 | 304) { Vec::new() } else { body };
-    let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     Reply::to_probe(policy, asked, status, verdict.outcome.word(), headers, body)
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
 use crate::policy::probe::{Kind, PassThrough};
-use crate::reply::{Asked, Cause, Reply};
+use crate::reply::{Asked, Cause, Header, Reply};
 use crate::time::Time;
 
 /// The most of an answer's body that is kept, in bytes. The kubelet reads less than that.
@@ -98,10 +98,11 @@ impl Kept {
 
 /// The reply that replays `answer`. By its age and how long it may be kept anyone can tell whether it is fresh.
 pub fn reply(policy: &Policy, place: usize, rule: &PassThrough, answer: Answer, now: Time) -> Reply {
-    let mut headers = answer.headers;
-    headers.push(("age".to_owned(), now.since(answer.at).as_secs().to_string()));
+    let kept = answer.headers.into_iter().map(|(name, value)| (name.into(), value.into()));
+    let mut headers: Vec<Header> = kept.collect();
+    headers.push(("age".into(), now.since(answer.at).as_secs().to_string().into()));
     if !headers.iter().any(|(name, _)| name == "cache-control") {
-        headers.push(("cache-control".to_owned(), format!("max-age={}", rule.cache.as_secs())));
+        headers.push(("cache-control".into(), format!("max-age={}", rule.cache.as_secs()).into()));
     }
     let status = u32::from(answer.status);
     Reply::to_probe(policy, Asked::Endpoint(place), status, result(status), headers, answer.body)

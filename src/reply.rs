@@ -1,8 +1,13 @@
 //! A reply that the filter makes up, and what it is counted as.
 
+use std::borrow::Cow;
+
 use crate::policy::Policy;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness;
+
+/// A header's name, in lower case, and its value. Most are the same in each reply.
+pub type Header = (Cow<'static, str>, Cow<'static, str>);
 
 /// A reply made up by the filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,8 +16,8 @@ pub struct Reply {
     pub status: u32,
     /// The grpc-status for a gRPC request, where it is not the one that the HTTP status stands for.
     pub grpc_status: Option<u32>,
-    /// Its headers, names in lower case.
-    pub headers: Vec<(String, String)>,
+    /// Its headers.
+    pub headers: Vec<Header>,
     /// Its body.
     pub body: Vec<u8>,
     /// What Envoy's access log shows as `response_code_details`.
@@ -28,7 +33,7 @@ impl Reply {
         asked: Asked,
         status: u32,
         result: &'static str,
-        headers: Vec<(String, String)>,
+        headers: Vec<Header>,
         body: Vec<u8>,
     ) -> Self {
         // By the name of what is configured; which check of it was asked for is in the counters.
@@ -36,7 +41,7 @@ impl Reply {
             Asked::Check(place, _) => Asked::Endpoint(place).name(policy),
             asked => asked.name(policy),
         };
-        let details = format!("graygate_probe{{{}|{name}}}", policy.name);
+        let details = ["graygate_probe{", &policy.name, "|", &name, "}"].concat();
         let cause = Cause::Probe { asked, code: status, result };
         Reply { status, grpc_status: None, headers, body, details, cause }
     }
@@ -50,7 +55,7 @@ impl Reply {
         words: &str,
     ) -> Self {
         let headers = [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")];
-        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let headers = headers.map(|(name, value)| (name.into(), value.into())).to_vec();
         let body = format!("policy {}: {words}\n", policy.name).into_bytes();
         Reply::to_probe(policy, asked, status, result, headers, body)
     }

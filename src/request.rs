@@ -28,30 +28,47 @@ pub trait Request {
 #[derive(Clone, Copy, Debug)]
 pub struct HeaderMap<'b>(pub &'b [u8]);
 
+/// The names and values of a map that are left to see.
+pub struct Pairs<'b> {
+    bytes: &'b [u8],
+    left: usize,
+    /// Where the next one's sizes are.
+    sizes: usize,
+    /// Where it is.
+    at: usize,
+}
+
 impl<'b> HeaderMap<'b> {
     /// Names and values. Ends early should the bytes not be what they are to be.
-    pub fn iter(self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
-        let number = |at: usize| {
-            let bytes = self.0.get(at..at.checked_add(4)?)?;
-            usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
-        };
-        let count = number(0).unwrap_or_default();
-        let mut sizes = 4;
-        let mut at = count.saturating_mul(8).saturating_add(4);
-        (0..count).map_while(move |_| {
-            let (name, value) = (number(sizes)?, number(sizes + 4)?);
-            let end = at.checked_add(name)?;
-            let last = end.checked_add(value)?.checked_add(1)?;
-            let pair = (self.0.get(at..end)?, self.0.get(end + 1..last)?);
-            (sizes, at) = (sizes + 8, last + 1);
-            Some(pair)
-        })
+    pub fn iter(self) -> Pairs<'b> {
+        let left = number(self.0, 0).unwrap_or_default();
+        Pairs { bytes: self.0, left, sizes: 4, at: left.saturating_mul(8).saturating_add(4) }
     }
 
     /// The first value of the header `name`.
     pub fn get(self, name: &str) -> Option<&'b [u8]> {
         self.iter().find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value)
     }
+}
+
+impl<'b> Iterator for Pairs<'b> {
+    type Item = (&'b [u8], &'b [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let (name, value) = (number(self.bytes, self.sizes)?, number(self.bytes, self.sizes + 4)?);
+        let end = self.at.checked_add(name)?;
+        let last = end.checked_add(value)?.checked_add(1)?;
+        let pair = (self.bytes.get(self.at..end)?, self.bytes.get(end + 1..last)?);
+        (self.sizes, self.at) = (self.sizes + 8, last + 1);
+        Some(pair)
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<usize> {
+    let bytes = bytes.get(at..at.checked_add(4)?)?;
+    usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
 }
 
 /// A request whose headers are each asked for once at most, and which shows what was decided on it so far:
@@ -62,6 +79,8 @@ pub struct Headers<'r, R> {
     hidden: &'r [String],
     /// All headers, once it is known whether they are at hand.
     at_hand: OnceCell<Option<HeaderMap<'r>>>,
+    /// The path of those at hand, which is asked for the most often. No edit may change it.
+    path: OnceCell<Option<&'r [u8]>>,
     /// What was asked for, and what is shown instead.
     seen: Vec<(&'r str, Option<Cow<'r, [u8]>>)>,
 }
@@ -69,7 +88,7 @@ pub struct Headers<'r, R> {
 impl<'r, R: Request> Headers<'r, R> {
     /// Nothing asked for yet. `hidden` are headers that are as good as absent, in ascending order, until they are shown.
     pub fn new(request: &'r R, hidden: &'r [String]) -> Self {
-        Self { request, hidden, at_hand: OnceCell::new(), seen: Vec::new() }
+        Self { request, hidden, at_hand: OnceCell::new(), path: OnceCell::new(), seen: Vec::new() }
     }
 
     fn all(&self) -> Option<HeaderMap<'r>> {
@@ -83,7 +102,10 @@ impl<'r, R: Request> Headers<'r, R> {
             return None;
         }
         if let (None, Some(all)) = (known, self.all()) {
-            return all.get(name);
+            return match name {
+                ":path" => *self.path.get_or_init(|| all.get(name)),
+                name => all.get(name),
+            };
         }
         let index = known.unwrap_or_else(|| {
             self.seen.push((name, self.request.header(name)));
@@ -131,9 +153,11 @@ impl<'r, R: Request> Headers<'r, R> {
         if self.hidden.is_empty() {
             return Vec::new();
         }
-        let place =
-            |(name, _): (&[u8], _)| self.hidden.binary_search_by(|hidden| hidden.as_bytes().cmp(name)).ok();
-        let mut came: Vec<usize> = all.iter().filter_map(place).filter(matters).collect();
+        let mut came = Vec::new();
+        for (name, _) in all.iter() {
+            let place = self.hidden.binary_search_by(|hidden| hidden.as_bytes().cmp(name)).ok();
+            came.extend(place.filter(matters));
+        }
         came.sort_unstable();
         came.dedup();
         came
@@ -200,5 +224,70 @@ mod tests {
         assert_eq!(cookie(header, "bare"), Some(&b""[..]));
         assert_eq!(cookie(header, "none"), None);
         assert_eq!(cookie(b"", "user"), None);
+    }
+
+    /// As the proxy hands them over.
+    fn serialized(headers: &[(&str, &[u8])]) -> Vec<u8> {
+        let size = |text: &[u8]| u32::try_from(text.len()).unwrap().to_le_bytes();
+        let mut bytes = u32::try_from(headers.len()).unwrap().to_le_bytes().to_vec();
+        for (name, value) in headers {
+            bytes.extend([size(name.as_bytes()), size(value)].concat());
+        }
+        for (name, value) in headers {
+            bytes.extend([name.as_bytes(), b"\0", value, b"\0"].concat());
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_map_has_each_header_and_the_first_value_of_one_that_is_repeated() {
+        let headers = [(":path", &b"/a"[..]), ("x", b""), ("y", b"\xff\0z"), ("x", b"second")];
+        let bytes = serialized(&headers);
+        let map = HeaderMap(&bytes);
+        let pairs: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), *value)).collect();
+        assert_eq!(map.iter().collect::<Vec<_>>(), pairs);
+        assert_eq!((map.get("x"), map.get("y")), (Some(&b""[..]), Some(&b"\xff\0z"[..])));
+        assert_eq!((map.get("z"), HeaderMap(&serialized(&[])).get("x")), (None, None));
+    }
+
+    #[test]
+    fn a_map_that_is_cut_off_or_lies_about_its_sizes_ends_early() {
+        let bytes = serialized(&[(":path", b"/a"), ("x", b"1")]);
+        for end in 0..bytes.len() - 1 {
+            assert!(HeaderMap(&bytes[..end]).iter().count() < 2, "{end}");
+        }
+        for at in 0..20 {
+            let mut bytes = bytes.clone();
+            bytes[at] = 0xff;
+            HeaderMap(&bytes).iter().count();
+        }
+    }
+
+    /// A request whose headers are at hand, or not.
+    struct Came(Option<Vec<u8>>);
+
+    impl Request for Came {
+        fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+            assert!(self.0.is_none(), "asked for {name}, which is at hand");
+            (name != "absent").then_some(Cow::Borrowed(b"asked"))
+        }
+
+        fn at_hand(&self) -> Option<HeaderMap<'_>> {
+            self.0.as_deref().map(HeaderMap)
+        }
+    }
+
+    #[test]
+    fn a_hidden_header_is_absent_until_it_is_shown_and_known_to_have_come() {
+        let hidden = ["absent", "steer", "x"].map(str::to_owned);
+        let all = serialized(&[("steer", b"v2"), (":path", b"/"), ("steer", b"v3"), ("x", b"1")]);
+        for request in [Came(Some(all)), Came(None)] {
+            let mut headers = Headers::new(&request, &hidden);
+            assert_eq!(headers.get("steer"), None);
+            assert_eq!(headers.hidden_that_came(|_| true), [1, 2]);
+            assert_eq!(headers.hidden_that_came(|name| name != "steer"), [2]);
+            headers.show("steer", Some("v1".into()));
+            assert_eq!(headers.get("steer"), Some(&b"v1"[..]));
+        }
     }
 }

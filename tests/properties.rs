@@ -267,7 +267,7 @@ mod releases {
     fn version(release: &Release, key: &[u8]) -> usize {
         let user = User(key.to_vec());
         let mut split = Split::new(release, Time::default(), Time::default(), &[], 0);
-        let choice = release::choose(release, &mut Headers::new(&user), &mut split, &[], Time::default);
+        let choice = release::choose(release, &mut Headers::new(&user, &[]), &mut split, &[], Time::default);
         assert_eq!(choice.reason, Reason::Sticky);
         choice.version
     }
@@ -756,6 +756,68 @@ mod gates {
                 } else if closed <= most {
                     prop_assert_eq!(gated[place], since.is_some() || *forced);
                 }
+            }
+        }
+    }
+}
+
+mod index {
+    use super::*;
+
+    struct To {
+        path: String,
+        authority: String,
+    }
+
+    impl Request for To {
+        fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+            match name {
+                ":path" => Some(Cow::Borrowed(self.path.as_bytes())),
+                ":authority" => Some(Cow::Borrowed(self.authority.as_bytes())),
+                _ => None,
+            }
+        }
+    }
+
+    /// Of few letters, so that many begin with each other.
+    fn path() -> impl Strategy<Value = String> {
+        vec(select(vec!['/', 'a', 'b']), 0..5)
+            .prop_map(|letters| format!("/{}", letters.into_iter().collect::<String>()))
+    }
+
+    fn alternative() -> impl Strategy<Value = Value> {
+        let uri = (select(vec!["exact", "prefix", "regex", "none"]), path(), any::<bool>());
+        let authority = select(vec!["a", "b", "c", "none"]);
+        (uri, authority).prop_map(|((kind, path, any_case), authority)| {
+            let mut conditions = serde_json::json!({"ignoreUriCase": any_case});
+            if kind != "none" {
+                conditions["uri"] = serde_json::json!({kind: path});
+            }
+            match authority {
+                "c" => conditions["authority"] = serde_json::json!({"prefix": "a"}),
+                "none" if kind == "none" => conditions["method"] = serde_json::json!({"exact": "GET"}),
+                "none" => {}
+                authority => conditions["authority"] = serde_json::json!({"exact": authority}),
+            }
+            conditions
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn finds_all_that_match_each_once_and_in_order(
+            matches in vec(vec(alternative(), 0..3), 1..12), path in path(), authority in select(vec!["a", "b", "ab"]),
+        ) {
+            let gates: Vec<Value> =
+                matches.iter().map(|matches| serde_json::json!({"match": matches, "upstream": "u"})).collect();
+            let document = serde_json::json!({"name": "p", "upstreams": {"u": {"cluster": "u"}}, "gates": gates});
+            let policy = Policy::from_json(document.to_string().as_bytes()).unwrap();
+            let to = To { path, authority: authority.to_owned() };
+            let found = policy.gate_index.find(&mut Headers::new(&to, &[])).into_owned();
+            prop_assert!(found.is_sorted_by(|one, next| one < next), "{:?}", found);
+            for (place, gate) in policy.gates.iter().enumerate() {
+                let holds = gate.matches.hold(&mut Headers::new(&to, &[]));
+                prop_assert!(!holds || found.contains(&place), "{}: {:?}", place, found);
             }
         }
     }

@@ -69,8 +69,7 @@ const GRPC_STATUS_FROM_HTTP: i32 = -1;
 pub fn send_local_response(reply: &Reply) -> bool {
     let Reply { status, body, details, .. } = reply;
     let grpc_status = reply.grpc_status.and_then(|status| i32::try_from(status).ok());
-    let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let headers = serialize(&headers);
+    let headers = serialize(&reply.headers);
     // SAFETY: each pointer comes with the length of the live slice it points to; the proxy copies all of
     // them before it returns and keeps none.
     let result = unsafe {
@@ -140,7 +139,7 @@ pub fn grpc_words() -> Vec<u8> {
 
 /// Sends a request with no body to the cluster. Gives the token by which its end is told.
 pub fn http_call(cluster: &str, headers: &[(&str, &str)], timeout: Duration) -> Result<u32, Status> {
-    let (headers, trailers, mut token) = (serialize(headers), serialize(&[]), 0);
+    let (headers, trailers, mut token) = (serialize(headers), serialize::<&str>(&[]), 0);
     // SAFETY: as for the local response; the token is written to a place that lives here.
     let result = unsafe {
         proxy_http_call(
@@ -168,7 +167,7 @@ pub fn grpc_call(
     message: &[u8],
     timeout: Duration,
 ) -> Result<u32, Status> {
-    let (metadata, mut token) = (serialize(&[]), 0);
+    let (metadata, mut token) = (serialize::<&str>(&[]), 0);
     // SAFETY: as for the local response; the token is written to a place that lives here.
     let result = unsafe {
         proxy_grpc_call(
@@ -204,18 +203,19 @@ fn taken(result: u32, token: u32) -> Result<u32, Status> {
     }
 }
 
-/// The ABI's form of a header map: a count, the sizes of all names and values, then each with a NUL behind.
-fn serialize(headers: &[(&str, &str)]) -> Vec<u8> {
-    let size = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let count = u32::try_from(headers.len()).unwrap_or(u32::MAX);
-    let mut bytes = count.to_le_bytes().to_vec();
+/// The ABI's form of a header map, as [`crate::request::HeaderMap`] reads it.
+fn serialize<T: AsRef<str>>(headers: &[(T, T)]) -> Vec<u8> {
+    let size = |text: &T| u32::try_from(text.as_ref().len()).unwrap_or(u32::MAX).to_le_bytes();
+    let sizes = headers.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len() + 10);
+    let mut bytes = Vec::with_capacity(4 + sizes.sum::<usize>());
+    bytes.extend_from_slice(&u32::try_from(headers.len()).unwrap_or(u32::MAX).to_le_bytes());
     for (name, value) in headers {
-        bytes.extend(size(name));
-        bytes.extend(size(value));
+        bytes.extend_from_slice(&size(name));
+        bytes.extend_from_slice(&size(value));
     }
     for (name, value) in headers {
         for text in [name, value] {
-            bytes.extend(text.as_bytes());
+            bytes.extend_from_slice(text.as_ref().as_bytes());
             bytes.push(0);
         }
     }

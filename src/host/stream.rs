@@ -78,7 +78,7 @@ impl Stream {
         self.role = Role::Answered;
         worker.counters.replied(&worker.policy, reply.cause);
         if worker.policy.probes.marker_headers && matches!(reply.cause, Cause::Probe { .. }) {
-            reply.headers.push((probe::SERVICE.to_owned(), worker.service.clone()));
+            reply.headers.push((probe::SERVICE.into(), worker.service.clone().into()));
         }
         if !abi::send_local_response(&reply) {
             log::error!("policy {}: the proxy took no reply: {}", worker.policy.name, reply.details);

@@ -32,7 +32,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
         }
         _ => {
             let mut reply = reply(policy, 405, "allowed are POST, DELETE, GET and HEAD", "refused");
-            reply.headers.push(("allow".to_owned(), "GET, HEAD, POST, DELETE".to_owned()));
+            reply.headers.push(("allow".into(), "GET, HEAD, POST, DELETE".into()));
             return Action::Reply(reply);
         }
     };

@@ -114,7 +114,7 @@ impl Bench {
 }
 
 fn header<'r>(reply: &'r Reply, name: &str) -> Option<&'r str> {
-    reply.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    reply.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_ref())
 }
 
 const LIVENESS: &str = r#""liveness":{"path":"/livez"}"#;
