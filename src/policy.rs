@@ -20,7 +20,6 @@ pub mod release;
 pub mod upstream;
 
 use core::time::Duration;
-use std::collections::BTreeSet;
 
 use crate::hash;
 use document::Node;
@@ -251,7 +250,9 @@ impl Policy {
         let gates = self.gates.iter().map(|gate| gate.upstream);
         let guarded: Vec<_> =
             versions.chain(gates.clone()).chain(fallbacks().map(|(upstream, _)| upstream)).collect();
-        let gated: BTreeSet<_> = gates.collect();
+        let mut gated: Vec<_> = gates.collect();
+        gated.sort_unstable();
+        gated.dedup();
         let selects =
             |upstream: &Upstream| upstream.breaker.as_ref().is_some_and(|breaker| breaker.is_selective());
         let selective =
@@ -265,7 +266,7 @@ impl Policy {
         self.release_index = Index::new(self.releases.iter().map(|release| &release.matches));
         self.gate_index = Index::new(self.gates.iter().map(|gate| &gate.matches));
         self.untrusted_headers = untrusted;
-        self.gated = gated.into_iter().collect();
+        self.gated = gated;
         self.selective = selective;
     }
 }

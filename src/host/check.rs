@@ -1,6 +1,5 @@
 //! Active checks under way: callouts of one root, from the first request to the result.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proxy_wasm::hostcalls;
@@ -19,11 +18,11 @@ pub const AGENT: &str = concat!("graygate/", env!("CARGO_PKG_VERSION"));
 /// How long after its timeout a check is given up whose end the proxy did not report.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The checks under way, by the callout's token. The two kinds of callout number theirs apart.
+/// The checks under way, each with its callout's token. The two kinds of callout number theirs apart.
 #[derive(Default)]
-pub struct Checks(BTreeMap<(Kind, u32), Underway>);
+pub struct Checks(Vec<((Kind, u32), Underway)>);
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Http,
     Grpc,
@@ -53,8 +52,8 @@ pub struct Finished {
 impl Checks {
     /// Whether a check of the upstream is under way.
     pub fn busy(&mut self, id: UpstreamId, now: Time) -> bool {
-        self.0.retain(|_, check| !now.is_due(check.started, check.until + GRACE));
-        self.0.values().any(|check| check.upstream == id)
+        self.0.retain(|(_, check)| !now.is_due(check.started, check.until + GRACE));
+        self.0.iter().any(|(_, check)| check.upstream == id)
     }
 
     /// Starts a check of the upstream, or says why the proxy does not take it.
@@ -82,7 +81,7 @@ impl Checks {
         };
         let until = now + check.timeout;
         let check = Underway { upstream: id, generation, started: now, until, target, redirects: 0 };
-        self.0.insert((kind, token), check);
+        self.0.push(((kind, token), check));
         Ok(())
     }
 
@@ -95,7 +94,7 @@ impl Checks {
         now: Time,
         asked: impl Fn(UpstreamId) -> Option<(&'p str, &'p HttpGet)>,
     ) -> Option<Finished> {
-        let check = self.0.remove(&(Kind::Http, token))?;
+        let check = self.take(Kind::Http, token)?;
         let (Some(target), Some((cluster, get))) = (&check.target, asked(check.upstream)) else {
             return None;
         };
@@ -121,8 +120,8 @@ impl Checks {
                 match ask(get, &next, cluster, left) {
                     Ok(token) => {
                         let redirects = check.redirects + 1;
-                        self.0
-                            .insert((Kind::Http, token), Underway { target: Some(next), redirects, ..check });
+                        let next = Underway { target: Some(next), redirects, ..check };
+                        self.0.push(((Kind::Http, token), next));
                         None
                     }
                     // Its first request got through: the cluster has lost its hosts since, or is at its limits.
@@ -132,9 +131,14 @@ impl Checks {
         }
     }
 
+    fn take(&mut self, kind: Kind, token: u32) -> Option<Underway> {
+        let place = self.0.iter().position(|(key, _)| *key == (kind, token))?;
+        Some(self.0.swap_remove(place).1)
+    }
+
     /// Takes the end of a gRPC callout.
     pub fn ended(&mut self, token: u32, status: u32, size: usize) -> Option<Finished> {
-        let check = self.0.remove(&(Kind::Grpc, token))?;
+        let check = self.take(Kind::Grpc, token)?;
         let message = match status {
             0 if size > 0 => hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten(),
             _ => None,

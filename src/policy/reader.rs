@@ -65,13 +65,12 @@ impl<'a> Value<'a> {
             return self.refuse("an object");
         };
         let mut entries: Vec<(&'a str, Value<'a>)> = Vec::with_capacity(fields.len());
-        let mut seen = std::collections::BTreeSet::new();
         for (index, (key, node)) in fields.iter().enumerate() {
             let value = self.below(node, index, &segment(&self.path, key));
-            if seen.insert(key.as_str()) {
-                entries.push((key, value));
-            } else {
+            if entries.iter().any(|(known, _)| known == key) {
                 value.problem::<()>("given twice; allowed: once");
+            } else {
+                entries.push((key, value));
             }
         }
         Some(Entries(Fields { entries, object: self.clone() }))
@@ -408,7 +407,8 @@ fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     if word.len() > 64 {
         return None;
     }
-    let distance = |known: &str| strsim::osa_distance(&word.to_lowercase(), &known.to_lowercase());
+    let distance =
+        |known: &str| strsim::osa_distance(&word.to_ascii_lowercase(), &known.to_ascii_lowercase());
     let (slips, near) =
         known.iter().map(|known| (distance(known), *known)).min_by_key(|(slips, _)| *slips)?;
     (slips <= 2 && slips * 2 < near.len()).then_some(near)
@@ -424,17 +424,28 @@ fn duration(text: &str) -> Option<Duration> {
         let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at_checked(unit_end)?;
         let millis = match unit {
-            "h" => 3_600_000.0,
-            "m" => 60_000.0,
-            "s" => 1_000.0,
-            "ms" => 1.0,
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            "ms" => 1,
             _ => return None,
         };
-        let amount: f64 = number.parse().ok()?;
-        total = total.checked_add(Duration::from_millis((amount * millis).round() as u64))?;
+        total = total.checked_add(Duration::from_millis(times(number, millis)?))?;
         rest = tail;
     }
     (!text.is_empty()).then_some(total)
+}
+
+/// So many times a decimal number, rounded. As whole numbers: to read floats takes tables of ten kilobytes.
+fn times(number: &str, unit: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let read = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u64>().ok() };
+    // More digits than these make no difference.
+    let fraction = fraction.get(..9).unwrap_or(fraction);
+    let parts = 10_u64.pow(u32::try_from(fraction.len()).ok()?);
+    let part = (read(fraction)? * unit + parts / 2) / parts;
+    let sum = read(whole)?.checked_mul(unit)?.checked_add(part)?;
+    (!whole.is_empty() || !fraction.is_empty()).then_some(sum)
 }
 
 #[cfg(test)]
@@ -445,12 +456,36 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_istio_writes_them() {
-        for (text, millis) in
-            [("0s", 0), ("300ms", 300), ("1.5s", 1_500), ("1h30m", 5_400_000), ("24h", 86_400_000)]
-        {
+        for (text, millis) in [
+            ("0s", 0),
+            ("300ms", 300),
+            ("1.5s", 1_500),
+            ("1h30m", 5_400_000),
+            ("24h", 86_400_000),
+            (".5s", 500),
+            ("2.s", 2_000),
+            ("0.0005s", 1),
+            ("0.0004999s", 0),
+            ("0.5ms", 1),
+            ("1.00000000099h", 3_600_000),
+        ] {
             assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "5", "s", "5 s", "-1s", "1d", "1..5s", "1e3s", "5s5", "é"] {
+        for text in [
+            "",
+            "5",
+            "s",
+            "5 s",
+            "-1s",
+            "1d",
+            ".s",
+            "99999999999999999999s",
+            "9999999999999999999h",
+            "1..5s",
+            "1e3s",
+            "5s5",
+            "é",
+        ] {
             assert_eq!(duration(text), None, "{text}");
         }
     }

@@ -7,8 +7,6 @@ pub mod schedule;
 pub mod steer;
 pub mod version;
 
-use std::collections::BTreeSet;
-
 use super::matcher::Matches;
 use super::reader::{Fields, Value};
 use super::upstream::Upstream;
@@ -55,17 +53,19 @@ pub struct Release {
 /// Reads `releases`.
 pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Vec<Release>> {
     let items = value.list()?;
-    let mut names = BTreeSet::new();
-    let releases = items.iter().map(|item| {
-        let release = Release::read(item, upstreams)?;
-        if !names.insert(release.name.clone()) {
-            return item
-                .problem(format!("a second release named {:?}; allowed: one of each name", release.name));
-        }
-        Some(release)
-    });
     // Collected before it is judged, so that a bad release doesn't hide the next one's problems.
-    let releases: Vec<_> = releases.collect();
+    let mut releases: Vec<Option<Release>> = Vec::new();
+    for item in &items {
+        let release = Release::read(item, upstreams);
+        let named = |name: &str| releases.iter().flatten().any(|other| other.name == name);
+        let second = release.as_ref().filter(|release| named(&release.name));
+        releases.push(match second {
+            Some(Release { name, .. }) => {
+                item.problem(format!("a second release named {name:?}; allowed: one of each name"))
+            }
+            None => release,
+        });
+    }
     judge_edits(&items, &releases);
     releases.into_iter().collect()
 }

@@ -48,10 +48,9 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<(Vec<Ve
     let items = value.list()?;
     let versions: Vec<_> = items.iter().map(|item| Version::read(item, upstreams)).collect();
     let versions: Vec<(Version, bool)> = versions.into_iter().collect::<Option<_>>()?;
-    let mut names = BTreeSet::new();
     let mut allowed: BTreeMap<&str, &str> = BTreeMap::new();
-    for ((version, _), item) in versions.iter().zip(&items) {
-        if !names.insert(&version.name) {
+    for (place, ((version, _), item)) in versions.iter().zip(&items).enumerate() {
+        if versions.iter().take(place).any(|(other, _)| other.name == version.name) {
             item.problem::<()>(format!(
                 "a second version named {:?}; allowed: one of each name",
                 version.name
