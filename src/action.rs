@@ -52,13 +52,6 @@ pub struct Passage<'p> {
     pub filter_state: Vec<(&'p str, &'p str)>,
 }
 
-impl Passage<'_> {
-    /// Whether nothing is done.
-    pub fn is_empty(&self) -> bool {
-        self.request.is_empty() && self.response.is_empty() && self.filter_state.is_empty()
-    }
-}
-
 /// One header edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit<'p> {

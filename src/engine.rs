@@ -36,14 +36,6 @@ pub struct Decision<'p> {
     pub passed: Vec<Passed>,
 }
 
-impl Decision<'_> {
-    /// Whether the request goes on as it came, and nothing is to be noted of it.
-    pub fn is_nothing(&self) -> bool {
-        let forwarded = matches!(&self.action, Action::Forward(passage) if passage.is_empty());
-        forwarded && self.assignments.is_empty() && self.permits.is_empty() && self.passed.is_empty()
-    }
-}
-
 /// The version that a request got, by its place in the release's versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment<'p> {

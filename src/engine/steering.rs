@@ -26,7 +26,8 @@ pub fn steer<'p: 'r, 'r, R: Request>(
     let mut issued: Vec<Issued<'p>> = Vec::new();
     let mut ended: Vec<&'p Release> = Vec::new();
     let mut steers: Vec<Option<&str>> = Vec::new();
-    for place in policy.release_index.find(request).iter().copied() {
+    let candidates = policy.release_index.find(request);
+    for place in candidates.iter().copied() {
         let (Some(release), Some(split)) = (policy.releases.get(place), splits.get_mut(place)) else {
             continue;
         };
@@ -34,7 +35,10 @@ pub fn steer<'p: 'r, 'r, R: Request>(
         if steers.contains(&header) || !release.matches.hold(request) || release.skip.any(request) {
             continue;
         }
-        steers.push(header);
+        // The only one has no other to be told from.
+        if candidates.len() > 1 {
+            steers.push(header);
+        }
         if !split.under_way() {
             ended.push(release);
         }

@@ -14,7 +14,7 @@ use super::evidence::Evidence;
 use super::fetch::{self, Fate, Fetch, Probing};
 use super::health::Exchange;
 use super::worker::{self, Worker};
-use crate::action::{self, Change, Edit};
+use crate::action::{self, Change, Edit, Passage};
 use crate::engine::Decision;
 use crate::policy::{Mode, Policy};
 use crate::probe;
@@ -57,8 +57,10 @@ impl Stream {
         let Some(decision) = worker.decide(&ProxyRequest::new(headers)) else {
             return (Action::Continue, None);
         };
-        if decision.is_nothing() && !worker.asks.responses {
-            return (Action::Continue, None);
+        if worker.policy.mode == Mode::Enforce
+            && let Some(action) = settle_at_once(worker, &decision)
+        {
+            return (action, None);
         }
         let evidence = Evidence::new(id);
         let mut stream = Self { worker: Rc::clone(worker), role: Role::Traffic, edits: Vec::new(), evidence };
@@ -73,18 +75,13 @@ impl Stream {
 
     /// Answers the request.
     fn reply(&mut self, mut reply: Reply) -> Action {
-        let worker = Rc::clone(&self.worker);
-        self.evidence.give_back(&worker);
+        self.evidence.give_back(&self.worker);
         self.role = Role::Answered;
-        worker.counters.replied(&worker.policy, reply.cause);
+        let worker = &self.worker;
         if worker.policy.probes.marker_headers && matches!(reply.cause, Cause::Probe { .. }) {
             reply.headers.push((probe::SERVICE.into(), worker.service.clone().into()));
         }
-        if !abi::send_local_response(&reply) {
-            log::error!("policy {}: the proxy took no reply: {}", worker.policy.name, reply.details);
-            return Action::Continue;
-        }
-        Action::Pause
+        send(worker, &reply)
     }
 
     /// Answers a probe with what the app last said, or lets it through to the app.
@@ -144,10 +141,7 @@ impl Stream {
         }
         match decision.action {
             action::Action::Forward(passage) => {
-                write(MapType::HttpRequestHeaders, &passage.request);
-                for (object, value) in &passage.filter_state {
-                    abi::set_filter_state(object, value);
-                }
+                forward(&passage);
                 self.edits = passage.response.into_iter().map(Edit::into_owned).collect();
                 self.evidence.forwarded(worker, &decision.assignments);
                 Action::Continue
@@ -228,6 +222,44 @@ impl Stream {
             Role::Answered | Role::Health(_) => self.evidence.give_back(&self.worker),
         }
     }
+}
+
+/// Does all that there is to do for most requests, of which nothing is left to do later. Nothing for any other.
+fn settle_at_once(worker: &Worker, decision: &Decision<'_>) -> Option<Action> {
+    if !decision.permits.is_empty() || !decision.passed.is_empty() {
+        return None;
+    }
+    match &decision.action {
+        action::Action::Forward(passage)
+            if passage.response.is_empty()
+                && !worker.asks.responses
+                && !worker.judges_versions(&decision.assignments) =>
+        {
+            forward(passage);
+            decision.assignments.iter().for_each(|assignment| worker.counters.assigned(assignment));
+            Some(Action::Continue)
+        }
+        action::Action::Reply(reply) if !worker.policy.probes.marker_headers => Some(send(worker, reply)),
+        _ => None,
+    }
+}
+
+/// Does what is done to a request that goes on.
+fn forward(passage: &Passage<'_>) {
+    write(MapType::HttpRequestHeaders, &passage.request);
+    for (object, value) in &passage.filter_state {
+        abi::set_filter_state(object, value);
+    }
+}
+
+/// Sends a reply.
+fn send(worker: &Worker, reply: &Reply) -> Action {
+    worker.counters.replied(&worker.policy, reply.cause);
+    if !abi::send_local_response(reply) {
+        log::error!("policy {}: the proxy took no reply: {}", worker.policy.name, reply.details);
+        return Action::Continue;
+    }
+    Action::Pause
 }
 
 /// Edits the headers of the message that is at hand. A change of a request's makes the proxy pick the route anew,

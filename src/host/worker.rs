@@ -10,13 +10,14 @@ use super::metric::Counters;
 use super::release::{News, Releases};
 use super::waiting::Waiting;
 use super::{leader, store};
-use crate::engine::{self, Decision};
+use crate::engine::{self, Assignment, Decision};
 use crate::gate::fail_open;
 use crate::hash;
 use crate::lease::{Holder, Role};
 use crate::lifecycle::Lifecycle;
 use crate::policy::Policy;
 use crate::policy::probe::Kind;
+use crate::policy::release::Release;
 use crate::policy::upstream::{FailOn, Upstream, UpstreamId};
 use crate::probe;
 use crate::readiness::check::{self, CheckFailure};
@@ -170,6 +171,12 @@ impl Worker {
         let mut splits = self.releases.splits().try_borrow_mut().ok()?;
         let mut snapshot = Snapshot::of(self);
         Some(engine::decide(&self.policy, request, &mut snapshot, &mut splits))
+    }
+
+    /// Whether a rollback may follow for one of these versions.
+    pub fn judges_versions(&self, assignments: &[Assignment<'_>]) -> bool {
+        let judged = |release: &Release| release.rollback.is_some();
+        assignments.iter().any(|assignment| self.policy.releases.get(assignment.release).is_some_and(judged))
     }
 
     /// The current epoch, for [`Worker::observe`].
