@@ -26,6 +26,7 @@ mod release;
 mod root;
 mod store;
 mod stream;
+mod table;
 mod vm;
 mod waiting;
 mod worker;

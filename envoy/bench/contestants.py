@@ -14,6 +14,7 @@ from harness.wait import until
 
 # As it is linked, so as most filters are built.
 NOOP = "target/noop.wasm"
+FLOOR = "target/floor.wasm"
 APP = "app\n"
 # graygate's own words, so that others can answer the same. The name stands in its policies as well.
 POLICY = "bench"
@@ -106,6 +107,10 @@ def health_check(path: str = "/livez") -> Tree:
 
 def noop() -> Tree:
     return {"name": "noop", "typed_config": plugin("", vm_id="noop", module=NOOP)}
+
+
+def floor() -> Tree:
+    return {"name": "floor", "typed_config": plugin("", vm_id="floor", module=FLOOR)}
 
 
 def graygate(policy: Mapping[str, Any], vm: str) -> Tree:

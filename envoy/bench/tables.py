@@ -20,6 +20,7 @@ from .contestants import (
     Question,
     by_fnv1a,
     direct,
+    floor,
     full,
     gated,
     graygate,
@@ -54,6 +55,7 @@ def passed() -> Table:
             "graygate": each(
                 "graygate, a full policy", [graygate(full(), "passed")], limit=Limit("noop", 1.0), check=probes
             ),
+            "floor": each("by hand: the same callbacks, reads the headers", [floor()]),
             "lua-empty": each("Lua, empty", [lua("empty")]),
             "lua-path": each("Lua, reads :path", [lua("path")]),
             "health-check": each("health_check", [health_check()]),

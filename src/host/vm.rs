@@ -4,18 +4,18 @@
 //! do or not. Here most requests leave nothing behind: what their policy decides is done in their first callback.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 
 use proxy_wasm::types::Action;
 
 use super::root::Root;
 use super::stream::Stream;
+use super::table::Table;
 
 /// All contexts of a VM.
 pub struct Vm {
     roots: RefCell<Vec<Root>>,
     /// Those that need a later callback, by the ids of their contexts.
-    streams: RefCell<BTreeMap<u32, Box<Stream>>>,
+    streams: RefCell<Table<Box<Stream>>>,
     /// The request that was made known last, and its root. The proxy makes each known right before its headers.
     latest: Cell<(u32, u32)>,
 }
@@ -23,11 +23,7 @@ pub struct Vm {
 impl Vm {
     /// With no context yet.
     pub const fn new() -> Self {
-        Vm {
-            roots: RefCell::new(Vec::new()),
-            streams: RefCell::new(BTreeMap::new()),
-            latest: Cell::new((0, 0)),
-        }
+        Vm { roots: RefCell::new(Vec::new()), streams: RefCell::new(Table::new()), latest: Cell::new((0, 0)) }
     }
 
     /// A context begins: a root, if it has no root above it, or else a request.
@@ -41,7 +37,7 @@ impl Vm {
 
     /// A context ends.
     pub fn delete(&self, id: u32) {
-        let stream = self.streams.try_borrow_mut().ok().and_then(|mut streams| streams.remove(&id));
+        let stream = self.streams.try_borrow_mut().ok().and_then(|mut streams| streams.remove(id));
         match stream {
             Some(mut stream) => stream.on_end(),
             None => {
@@ -72,7 +68,7 @@ impl Vm {
     /// Does something with a request, if there is anything left to do.
     pub fn with_stream(&self, id: u32, act: impl FnOnce(&mut Stream)) {
         if let Ok(mut streams) = self.streams.try_borrow_mut()
-            && let Some(stream) = streams.get_mut(&id)
+            && let Some(stream) = streams.get_mut(id)
         {
             act(stream);
         }

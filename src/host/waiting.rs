@@ -4,16 +4,15 @@
 //! next tick; most have their answer by then.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::table::Table;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness::Permit;
 use crate::time::Time;
 
 /// Those of one VM, by the id of their context: at most as many as are under way.
-#[derive(Default)]
-pub struct Waiting(RefCell<BTreeMap<u32, Wait>>);
+pub struct Waiting(RefCell<Table<Wait>>);
 
 /// One request's wait.
 #[derive(Clone)]
@@ -39,6 +38,11 @@ impl Wait {
 }
 
 impl Waiting {
+    /// Nobody waits yet.
+    pub const fn new() -> Self {
+        Waiting(RefCell::new(Table::new()))
+    }
+
     /// Notes that the request of this stream waits.
     pub fn begin(&self, stream: u32, wait: Wait) {
         if let Ok(mut waits) = self.0.try_borrow_mut() {
@@ -48,7 +52,7 @@ impl Waiting {
 
     /// Notes that it waits no more. For these upstreams it has counted, or is no evidence.
     pub fn end(&self, stream: u32) -> Vec<UpstreamId> {
-        let wait = self.0.try_borrow_mut().ok().and_then(|mut waits| waits.remove(&stream));
+        let wait = self.0.try_borrow_mut().ok().and_then(|mut waits| waits.remove(stream));
         wait.map(|wait| wait.settled).unwrap_or_default()
     }
 
@@ -58,7 +62,7 @@ impl Waiting {
             return Vec::new();
         };
         let due = waits.iter().filter(|(_, wait)| wait.due.is_some_and(|due| now.is_due(wait.since, due)));
-        due.map(|(stream, wait)| (*stream, wait.clone())).collect()
+        due.map(|(stream, wait)| (stream, wait.clone())).collect()
     }
 
     /// Notes that the router does not have the request yet: its wait begins now at the earliest.
@@ -77,7 +81,7 @@ impl Waiting {
 
     fn change(&self, stream: u32, change: impl FnOnce(&mut Wait)) {
         if let Ok(mut waits) = self.0.try_borrow_mut()
-            && let Some(wait) = waits.get_mut(&stream)
+            && let Some(wait) = waits.get_mut(stream)
         {
             change(wait);
         }

@@ -141,7 +141,7 @@ impl Worker {
         let service = String::from_utf8_lossy(&service.unwrap_or_default()).into_owned();
         let (board, epoch) = (RefCell::new(board), Cell::new(0));
         let (calm, good_status) = (Cell::new(None), Cell::new(None));
-        let waiting = Waiting::default();
+        let waiting = Waiting::new();
         let worker = Worker {
             board,
             epoch,
