@@ -95,6 +95,32 @@ costs("a sticky split", (count) => {
   return { calls: made, check };
 });
 
+/** More headers than are handed over at once, so that each is asked for by its name. */
+const MANY = Array.from({ length: 20 }, (_, number) => [`x-more-${number}`, "more"]);
+
+costs("a request with many headers that is let pass", (count) => {
+  const at = worker(policy({ releases: others(count) }));
+  const { stream, calls: made } = calls(at, request("/orders/17", MANY), response());
+  const check = () => {
+    assert.equal(stream.reply, undefined);
+    // Beside the path, whether it came with a steer header that nobody trusts.
+    within(made, "the whole stream", 1, 1);
+    only(made, ["proxy_get_header_map_value"]);
+  };
+  return { calls: made, check };
+});
+
+costs("a sticky split of a request with many headers", (count) => {
+  const reviews = release("reviews", { uri: { prefix: "/reviews" } });
+  const at = worker(policy({ releases: [...others(count - 1), reviews] }));
+  const { stream, calls: made } = calls(at, request("/reviews/7", [["x-user", "alice"], ...MANY]), response());
+  const check = () => {
+    assert.match(new Map(stream.request).get("x-gray-version") ?? "", /^v[12]$/);
+    within(made, "the whole stream", 2, 2);
+  };
+  return { calls: made, check };
+});
+
 costs("a liveness probe of the kubelet's", (count) => {
   const at = worker(policy({ releases: others(count) }));
   const { stream, calls: made } = calls(at, kubelet("/livez"));
