@@ -285,9 +285,9 @@ fn explanation(policy: &Policy, decision: &Decision<'_>) -> String {
     words.chain(decision.passed.iter().map(|passed| passed.words(policy))).collect::<Vec<_>>().join(", ")
 }
 
-/// A request whose proxy has so many headers hands them over all at once: that costs no more than it does to ask for two,
-/// and less than for three.
-const FEW: usize = 16;
+/// A request with at most so many headers is handed all of them at once. That costs little more than to ask for one of
+/// them, and less than to ask for two.
+const FEW: usize = 32;
 
 /// The request's headers, which are host calls away. To be used in the request's own callback alone.
 struct ProxyRequest {
