@@ -150,9 +150,6 @@ impl<'r, R: Request> Headers<'r, R> {
             let hidden = self.hidden.iter().enumerate();
             return hidden.filter(|(_, name)| came(name)).map(|(place, _)| place).collect();
         };
-        if self.hidden.is_empty() {
-            return Vec::new();
-        }
         let mut came = Vec::new();
         for (name, _) in all.iter() {
             let place = self.hidden.binary_search_by(|hidden| hidden.as_bytes().cmp(name)).ok();

@@ -74,10 +74,9 @@ pub fn classify(status: Option<u16>, details: &[u8], grpc_status: Option<u32>, w
     judge(status, origin(details), grpc_status, words)
 }
 
-/// Whether a response with this status is a success wherever it comes from, if it comes from an upstream at all and no
-/// gRPC status says otherwise.
-pub fn is_success(status: Option<u16>, words: Words<'_>) -> bool {
-    judge(status, Origin::Upstream, None, words) == Verdict::Success
+/// Whether an upstream's response with this status is a success, if no gRPC status says otherwise.
+pub fn is_success(status: u16, words: Words<'_>) -> bool {
+    judge(Some(status), Origin::Upstream, None, words) == Verdict::Success
 }
 
 /// The details of a response that an upstream sent.

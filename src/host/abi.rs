@@ -87,12 +87,11 @@ pub fn send_local_response(reply: &Reply) -> bool {
     result == 0
 }
 
-/// All headers of the request, as [`crate::request::HeaderMap`] reads them. None of them has to be text.
-pub fn request_headers() -> Option<Vec<u8>> {
+/// All headers of the request, or of the response, as [`crate::request::HeaderMap`] reads them. None has to be text.
+pub fn headers(map: MapType) -> Option<Vec<u8>> {
     let (mut pairs, mut size) = (core::ptr::null_mut(), 0);
     // SAFETY: as in `grpc_words`.
-    let taken =
-        unsafe { proxy_get_header_map_pairs(MapType::HttpRequestHeaders as u32, &mut pairs, &mut size) };
+    let taken = unsafe { proxy_get_header_map_pairs(map as u32, &mut pairs, &mut size) };
     // SAFETY: as there.
     (taken == 0 && !pairs.is_null()).then(|| unsafe { Vec::from_raw_parts(pairs, size, size) })
 }

@@ -65,8 +65,8 @@ extern "C" fn graygate_on_request_trailers(id: u32, _: usize) -> Action {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn graygate_on_response_headers(id: u32, _: usize, end_of_stream: bool) -> Action {
-    VM.with(|vm| vm.with_stream(id, |stream| stream.on_response_headers(end_of_stream)));
+extern "C" fn graygate_on_response_headers(id: u32, headers: usize, end_of_stream: bool) -> Action {
+    VM.with(|vm| vm.with_stream(id, |stream| stream.on_response_headers(headers, end_of_stream)));
     Action::Continue
 }
 

@@ -14,7 +14,9 @@ use std::time::Duration;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 
+use super::abi;
 use super::attribute::{attribute, grpc_status, is_grpc, status};
+use super::stream::FEW;
 use super::waiting::Wait;
 use super::worker::{self, Worker};
 use crate::engine::Assignment;
@@ -22,6 +24,7 @@ use crate::policy::Policy;
 use crate::policy::release::rollback::Rollback;
 use crate::policy::upstream::{Breaker, UpstreamId};
 use crate::readiness::{Outcome, Permit};
+use crate::request::HeaderMap;
 use crate::response::{self, Sample, Verdict, Words, retry_after};
 use crate::time::Time;
 
@@ -174,20 +177,31 @@ impl Evidence {
         self.wait(worker);
     }
 
-    /// Takes the response's headers.
-    pub fn on_headers(&mut self, worker: &Worker, end: bool) {
+    /// Takes the response's headers, of which there are so many.
+    pub fn on_headers(&mut self, worker: &Worker, headers: usize, end: bool) {
         self.stop_waiting(worker);
         let map = MapType::HttpResponseHeaders;
-        let status = status(map);
         let took = self.sent.map(|sent| worker::now().since(sent));
         // Most say nothing that is not known already, and each further question costs as much as all else does.
-        if self.permits.is_empty() && self.versions.is_empty() && worker.is_no_news(status, took) {
+        let plain = self.permits.is_empty() && self.versions.is_empty();
+        if plain
+            && worker.takes_no_news()
+            && headers <= FEW
+            && let Some(status) = answered(map)
+            && worker.is_no_news(status, took)
+        {
             self.stage = match end {
                 true => Stage::Done,
-                false => Stage::Well(Answer { status, took, ..Answer::default() }),
+                false => Stage::Well(Answer {
+                    status: Some(status),
+                    details: response::VIA_UPSTREAM.to_vec(),
+                    took,
+                    ..Answer::default()
+                }),
             };
             return;
         }
+        let status = status(map);
         let cluster = reached();
         let policy = &worker.policy;
         let judged = |id| is_of(policy, id, cluster.as_deref());
@@ -270,15 +284,8 @@ impl Evidence {
             }
             Stage::Begun(answer) => self.count_rest(worker, &answer),
             // It has broken off, or has become news by now: a failure came in between, say.
-            Stage::Well(mut answer)
-                if answer.broken.is_some() || !worker.is_no_news(answer.status, answer.took) =>
-            {
+            Stage::Well(mut answer) if answer.broken.is_some() || !worker.is_calm() => {
                 answer.cluster = reached();
-                // What breaks off once it has begun has come from its upstream.
-                answer.details = match answer.broken {
-                    Some(_) => response::VIA_UPSTREAM.to_vec(),
-                    None => attribute(&["response", "code_details"]).unwrap_or_default(),
-                };
                 self.count_rest(worker, &answer);
             }
             Stage::Well(_) => {}
@@ -494,6 +501,15 @@ fn unanswered(breaker: &Breaker, waited: Duration) -> Option<Verdict> {
 /// The cluster that the request went to. Not the one that was decided on: the route table has the last word.
 fn reached() -> Option<Vec<u8>> {
     attribute(&["xds", "cluster_name"])
+}
+
+/// The status of the response at hand, if an upstream has sent it. The router adds the header that tells to each such
+/// response, unless it is told not to, and to none of its own.
+fn answered(map: MapType) -> Option<u16> {
+    let headers = abi::headers(map)?;
+    let headers = HeaderMap(&headers);
+    headers.get("x-envoy-upstream-service-time")?;
+    core::str::from_utf8(headers.get(":status")?).ok()?.parse().ok()
 }
 
 /// Until when the failing response at hand asks to be left alone.

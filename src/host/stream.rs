@@ -181,14 +181,14 @@ impl Stream {
         self.evidence.all_sent(&self.worker);
     }
 
-    /// Takes the response's headers.
-    pub fn on_response_headers(&mut self, end_of_stream: bool) {
+    /// Takes the response's headers, of which there are so many.
+    pub fn on_response_headers(&mut self, headers: usize, end_of_stream: bool) {
         match &mut self.role {
             Role::Fetch(fetch) => fetch.on_headers(&self.worker, end_of_stream),
             Role::Health(exchange) => exchange.on_response_headers(&self.worker, end_of_stream),
             Role::Traffic => {
                 write(MapType::HttpResponseHeaders, &self.edits);
-                self.evidence.on_headers(&self.worker, end_of_stream);
+                self.evidence.on_headers(&self.worker, headers, end_of_stream);
             }
             Role::Answered => {}
         }
@@ -285,9 +285,9 @@ fn explanation(policy: &Policy, decision: &Decision<'_>) -> String {
     words.chain(decision.passed.iter().map(|passed| passed.words(policy))).collect::<Vec<_>>().join(", ")
 }
 
-/// A request with at most so many headers is handed all of them at once. That costs little more than to ask for one of
-/// them, and less than to ask for two.
-const FEW: usize = 32;
+/// At most so many headers are taken all at once. That costs little more than to ask for one of them, and less than to ask
+/// for two.
+pub const FEW: usize = 32;
 
 /// The request's headers, which are host calls away. To be used in the request's own callback alone.
 struct ProxyRequest {
@@ -308,7 +308,7 @@ impl Request for ProxyRequest {
     }
 
     fn at_hand(&self) -> Option<HeaderMap<'_>> {
-        let all = || if self.few { abi::request_headers() } else { None };
+        let all = || if self.few { abi::headers(MapType::HttpRequestHeaders) } else { None };
         self.all.get_or_init(all).as_deref().map(HeaderMap)
     }
 

@@ -40,8 +40,10 @@ pub struct Worker {
     board: RefCell<Board>,
     /// Goes up each time that this VM learns of a change of phase.
     epoch: Cell<u64>,
-    /// Whether one more success would tell nothing of any upstream; not known if that may have changed.
-    calm: Cell<Option<bool>>,
+    /// How calm all is; not known if that may have changed.
+    calm: Cell<Option<Calm>>,
+    /// Responses since the last tick that were asked for all there is to know, though all was calm.
+    asked: Cell<u32>,
     /// The latest status that was found to be a success by all breakers' words.
     good_status: Cell<Option<u16>>,
     /// Where the proxy stands.
@@ -57,6 +59,18 @@ pub struct Worker {
     /// Requests that wait for an answer.
     pub waiting: Waiting,
 }
+
+/// What one more success would tell, of the upstreams that are judged.
+#[derive(Clone, Copy)]
+struct Calm {
+    /// Nothing of any, but that it has had one.
+    all: bool,
+    /// Each has had one since the last tick.
+    succeeded: bool,
+}
+
+/// The most responses between two ticks that are asked for all there is to know while all is calm.
+const ASKED: u32 = 16;
 
 /// What the policy asks of a response beside what is there anyway. Each costs host calls.
 pub struct Asks {
@@ -140,7 +154,7 @@ impl Worker {
         let service = hostcalls::get_property(vec!["xds", "node", "cluster"]).ok().flatten();
         let service = String::from_utf8_lossy(&service.unwrap_or_default()).into_owned();
         let (board, epoch) = (RefCell::new(board), Cell::new(0));
-        let (calm, good_status) = (Cell::new(None), Cell::new(None));
+        let (calm, asked, good_status) = (Cell::new(None), Cell::new(0), Cell::new(None));
         let waiting = Waiting::new();
         let worker = Worker {
             board,
@@ -151,6 +165,7 @@ impl Worker {
             releases,
             asks,
             calm,
+            asked,
             good_status,
             waiting,
             counters,
@@ -195,6 +210,7 @@ impl Worker {
         let seen = self.slot(id, |slot| {
             let needed = core::mem::take(&mut slot.needed);
             slot.haste.tick();
+            self.asked.set(0);
             (slot.snapshot.generation, core::mem::take(&mut slot.streak), needed, slot.outdated)
         });
         let Some((generation, streak, needed, outdated)) = seen else {
@@ -220,43 +236,60 @@ impl Worker {
         }
     }
 
-    /// Whether a response that begins with this status after so long tells nothing new of any upstream, whichever sent
-    /// it.
-    pub fn is_no_news(&self, status: Option<u16>, took: Option<Duration>) -> bool {
+    /// Whether it is known by now that some upstream is well, so that one more success may be no news. Each row of a
+    /// worker's own failures begins where a success was, so each upstream's first one between two ticks counts: as it is
+    /// not known whose a response is before it is asked, so many are asked at least.
+    pub fn takes_no_news(&self) -> bool {
+        if self.asks.grpc_status || !self.is_calm() {
+            return false;
+        }
+        let asked = self.asked.get();
+        let enough = asked >= ASKED || self.have_all_succeeded();
+        self.asked.set(if enough { asked } else { asked + 1 });
+        enough
+    }
+
+    /// Whether an upstream's response that begins with this status after so long tells nothing new of it, whichever it
+    /// is.
+    pub fn is_no_news(&self, status: u16, took: Option<Duration>) -> bool {
         let breakers = || self.policy.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref());
-        let good = self.good_status.get() == status || {
-            let good = breakers().all(|breaker| response::is_success(status, breaker.words()));
-            good && {
-                self.good_status.set(status);
-                true
-            }
-        };
-        let slow = || {
-            took.is_some_and(|took| {
-                breakers().any(|breaker| breaker.slower_than().is_some_and(|than| took > than))
-            })
-        };
-        good && status.is_some() && !self.asks.grpc_status && !slow() && self.is_calm()
+        let good = self.good_status.get() == Some(status)
+            || breakers().all(|breaker| response::is_success(status, breaker.words()));
+        if good {
+            self.good_status.set(Some(status));
+        }
+        let slow = |took| breakers().any(|breaker| breaker.slower_than().is_some_and(|than| took > than));
+        good && !took.is_some_and(slow)
     }
 
     /// Whether one more success tells nothing: it neither ends a row, nor counts in a share, nor shows that an upstream
     /// is in use whose checks go by that.
-    fn is_calm(&self) -> bool {
+    pub fn is_calm(&self) -> bool {
+        self.calm().all
+    }
+
+    /// Whether each upstream that is judged has had a success since the last tick.
+    fn have_all_succeeded(&self) -> bool {
+        self.calm().succeeded
+    }
+
+    fn calm(&self) -> Calm {
         if let Some(calm) = self.calm.get() {
             return calm;
         }
+        let mut calm = Calm { all: true, succeeded: true };
         let Ok(board) = self.board.try_borrow() else {
-            return false;
+            return Calm { all: false, succeeded: false };
         };
-        let calm = self.policy.upstreams.iter().zip(&board.slots).all(|(upstream, slot)| {
+        for (upstream, slot) in self.policy.upstreams.iter().zip(&board.slots) {
+            let Some(breaker) = &upstream.breaker else {
+                continue;
+            };
             let by_use = upstream.check.as_ref().is_some_and(|check| check.periods.go_by_use());
-            upstream.breaker.as_ref().is_none_or(|breaker| {
-                !by_use
-                    && !slot.outdated
-                    && slot.haste.is_calm()
-                    && slot.snapshot.is_calm(breaker, slot.streak)
-            })
-        });
+            let settled = slot.haste.is_calm() && slot.snapshot.is_calm(breaker, slot.streak);
+            calm.all &= !by_use && !slot.outdated && settled;
+            calm.succeeded &= slot.streak.is_broken();
+        }
         self.calm.set(Some(calm));
         calm
     }

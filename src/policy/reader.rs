@@ -440,6 +440,9 @@ fn duration(text: &str) -> Option<Duration> {
 fn times(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let read = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u64>().ok() };
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
     // More digits than these make no difference.
     let fraction = fraction.get(..9).unwrap_or(fraction);
     let parts = 10_u64.pow(u32::try_from(fraction.len()).ok()?);

@@ -1,0 +1,155 @@
+"""While all is well a response is not asked where it came from; whatever does matter is seen all the same."""
+
+from __future__ import annotations
+
+import copy
+import http.client
+import re
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from harness.breaker import in_turn, judged
+from harness.client import Stream, get, get2
+from harness.config import bootstrap
+from harness.envoy import Envoy
+from harness.wait import until
+from upstream import Behaviour
+
+GRPC = {"content-type": "application/grpc", "te": "trailers"}
+NO_CONTENT = Behaviour(whole=b"HTTP/1.1 204 No Content\r\n\r\n")
+HALF = Behaviour(whole=b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello"
+
+
+@pytest.mark.parametrize("fault", ["refuse", "reset", "hang"])
+@pytest.mark.parametrize("words", [{}, {"failOn": ["connect-failure", "reset", "gateway-error"]}], ids=["5xx", "others"])
+def test_a_grpc_request_with_no_answer_is_a_failure(start, policy, v1, fault, words):
+    """The proxy answers it with status 200, and the failure in grpc-status."""
+    envoy = start(judged(policy, consecutiveFailures=3, **words), concurrency=1, timeout="0.2s")
+    getattr(v1, fault)()
+    for _ in range(4):
+        assert get2(envoy.port(), "/shop.Reviews/Get", GRPC, method="POST", body=bytes(5)).status == 200
+    assert envoy.transitions(to="not-ready") == 1
+
+
+def test_no_answer_is_a_failure_whatever_status_the_proxy_makes_of_it(start, policy, v1):
+    errors = {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "none"}}}}
+    mapped = {"local_reply_config": {"mappers": [{"filter": errors, "status_code": 200}]}}
+    envoy = start(judged(policy, consecutiveFailures=3), concurrency=1, hcm=mapped)
+    v1.refuse()
+    in_turn(envoy, *["/"] * 4)
+    assert envoy.transitions(to="not-ready") == 1
+
+
+@pytest.mark.parametrize("leave", ["reset", "disconnect"])
+def test_a_client_that_leaves_a_good_response_ends_a_row(start, policy, v1, leave):
+    envoy = start(judged(policy, consecutiveFailures=3), concurrency=1, timeout="60s")
+    v1.answer(500, path="/bad")
+    v1.behave(HALF, path="/half")
+    with Stream(envoy.port(), "/half", end=True) as stream:
+        begun = "cluster.reviews-v1.upstream_rq_200"
+        until(lambda: envoy.stats(begun).get(begun), what="the response has begun")
+        assert in_turn(envoy, "/bad", "/bad") == [500, 500]
+        if leave == "reset":
+            stream.reset()
+    until(lambda: any(line["path"] == "/half" for line in envoy.access_log()), what="the stream has ended")
+    assert in_turn(envoy, "/bad", "/bad") == [500, 500]
+    assert envoy.transitions() == 0
+
+
+def test_a_websocket_that_ends_ends_a_row(start, policy, v1):
+    upgrades = {"upgrade_configs": [{"upgrade_type": "websocket"}]}
+    envoy = start(judged(policy, consecutiveFailures=3), concurrency=1, hcm=upgrades, timeout="0s")
+    v1.answer(500, path="/bad")
+    v1.behave(Behaviour(whole=SWITCH), path="/socket")
+    with socket.create_connection(("127.0.0.1", envoy.port()), timeout=5) as client:
+        key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13"
+        upgrade = f"connection: upgrade\r\nupgrade: websocket\r\n{key}"
+        client.sendall(f"GET /socket HTTP/1.1\r\nhost: reviews\r\n{upgrade}\r\n\r\n".encode())
+        assert b" 101 " in client.recv(4096)
+        assert in_turn(envoy, "/bad", "/bad") == [500, 500]
+    until(lambda: any(line["path"] == "/socket" for line in envoy.access_log()), what="the stream has ended")
+    assert in_turn(envoy, "/bad", "/bad") == [500, 500]
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_response_with_no_body_ends_a_row(start, policy, v1, method):
+    envoy = start(judged(policy, consecutiveFailures=3), concurrency=1)
+    v1.answer(500, path="/bad")
+    v1.behave(NO_CONTENT, path="/none")
+    for _ in range(4):
+        assert in_turn(envoy, "/bad", "/bad") == [500, 500]
+        assert get(envoy.port(), "/none", method=method).status == 204
+    assert envoy.transitions() == 0
+
+
+def connections(envoy: Envoy) -> Mapping[str, int]:
+    """Of each worker."""
+    stats = envoy.stats("listener.127.0.0.1_")
+    return {name: count for name, count in stats.items() if re.search(r"worker_\d.downstream_cx_total$", name)}
+
+
+def connect(stack: ExitStack, envoy: Envoy) -> tuple[http.client.HTTPConnection, str]:
+    """A connection, and the worker that has it."""
+    before = connections(envoy)
+    client = http.client.HTTPConnection("127.0.0.1", envoy.port(), timeout=5)
+    stack.callback(client.close)
+    assert ask(client, "/") == 200
+    risen = [name for name, count in connections(envoy).items() if count != before.get(name, 0)]
+    assert len(risen) == 1
+    return client, risen[0]
+
+
+def ask(client: http.client.HTTPConnection, path: str) -> int:
+    client.request("GET", path, headers={"host": "reviews"})
+    response = client.getresponse()
+    response.read()
+    return response.status
+
+
+def test_rows_of_two_workers_are_not_joined_over_the_successes_between(start, policy, v1):
+    envoy = start(judged(policy, consecutiveFailures=5), concurrency=2)
+    v1.answer(500, path="/bad")
+    with ExitStack() as stack:
+        one, mine = connect(stack, envoy)
+        other, its = connect(stack, envoy)
+        for _ in range(60):
+            if its != mine:
+                break
+            other, its = connect(stack, envoy)
+        assert its != mine, "both workers have a connection"
+        for _ in range(5):
+            for client in (one, other):
+                statuses = [ask(client, path) for path in ("/", "/", "/bad", "/bad", "/bad")]
+                assert statuses == [200, 200, 500, 500, 500]
+        assert envoy.transitions(to="not-ready") == 0
+
+
+def of_two(policy: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One whose breaker trips after two failures, and one that sends everybody to v2."""
+    one = judged({**copy.deepcopy(policy), "name": "one"}, consecutiveFailures=2)
+    two = {**copy.deepcopy(policy), "name": "two", "gates": []}
+    two["releases"][0]["versions"][1]["match"] = [{"uri": {"prefix": "/"}}]
+    return one, two
+
+
+def test_two_policies_in_one_vm_keep_their_requests_apart(policy, v1, v2):
+    one, two = of_two(policy)
+    ports = {"reviews-v1": v1.port, "reviews-v2": v2.port}
+    document = bootstrap(one, ports).document()
+    document["static_resources"]["listeners"].append({**bootstrap(two, ports).listener(), "name": "second"})
+    with Envoy(document, concurrency=1) as envoy:
+        first, second = envoy.port(), envoy.port("second")
+        v1.answer(500)
+        with Stream(first, "/open", end=False), Stream(second, "/open", end=False):
+            assert get(second).version == "v2"
+            assert [get(first).status for _ in range(4)] == [500, 500, 503, 503]
+            assert get(second).version == "v2"
+        for _ in range(10):
+            assert (get(second).version, get(first).status) == ("v2", 503)
+        assert "policy one: upstream reviews-v1: ready -> not-ready" in envoy.logs()
+        assert "policy two: upstream reviews-v1: ready -> not-ready" not in envoy.logs()
