@@ -9,7 +9,7 @@ import { wide } from "./policies.mjs";
 
 const KIB = 1024;
 
-/** The module's most bytes, so that none come unnoticed: each worker's VM compiles them. */
+/** The module's most bytes, so that none come unnoticed: a proxy compiles them when it starts. */
 const MOST_SIZE = 480 * KIB;
 /** The most linear memory of a VM with `UPSTREAMS` upstreams configured. */
 const MOST_MEMORY = 1536 * KIB;
