@@ -76,16 +76,14 @@ pub enum Asked {
 
 impl Asked {
     /// The name in metrics.
-    pub fn name(self, policy: &Policy) -> String {
+    pub fn name(self, policy: &Policy) -> Cow<'_, str> {
         let endpoint =
             |place: usize| policy.probes.endpoints.get(place).map_or("", |probe| probe.name.as_str());
         match self {
-            Asked::Endpoint(place) => endpoint(place).to_owned(),
-            Asked::Check(place, id) => {
-                format!("{}/{}", endpoint(place), policy.name_of(id))
-            }
-            Asked::Drain => "drain".to_owned(),
-            Asked::Grpc => "grpc".to_owned(),
+            Asked::Endpoint(place) => endpoint(place).into(),
+            Asked::Check(place, id) => [endpoint(place), "/", policy.name_of(id)].concat().into(),
+            Asked::Drain => "drain".into(),
+            Asked::Grpc => "grpc".into(),
         }
     }
 }

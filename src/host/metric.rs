@@ -308,7 +308,7 @@ impl Count {
                 (probe, status) = (asked.name(policy), code.to_string());
                 (
                     "probe_answers_total",
-                    vec![("probe", probe.as_str()), ("code", status.as_str()), ("result", result)],
+                    vec![("probe", probe.as_ref()), ("code", status.as_str()), ("result", result)],
                 )
             }
             Count::Gated { upstream: id, reason } => {
