@@ -145,13 +145,6 @@ impl Policy {
             || self.gates.iter().any(|gate| gate.when_all_not_ready == WhenAllNotReady::Forward)
     }
 
-    /// Whether any response is evidence of anything.
-    pub fn observes_responses(&self) -> bool {
-        self.mode != Mode::Off
-            && (self.upstreams.iter().any(|upstream| upstream.breaker.is_some())
-                || self.releases.iter().any(|release| release.rollback.is_some()))
-    }
-
     /// What the policy holds, in one line.
     pub fn summary(&self) -> String {
         let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });

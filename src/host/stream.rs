@@ -54,6 +54,9 @@ impl Stream {
     ) -> (Action, Option<Self>) {
         #[cfg(feature = "faults")]
         super::fault::on_request();
+        if worker.policy.mode == Mode::Off {
+            return (Action::Continue, None);
+        }
         let Some(decision) = worker.decide(&ProxyRequest::new(headers)) else {
             return (Action::Continue, None);
         };

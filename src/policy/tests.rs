@@ -232,7 +232,6 @@ mod defaults {
         assert_eq!(policy.mode, Mode::Enforce);
         assert_eq!(policy.summary(), "0 upstreams, 0 probes, 0 releases, 0 gates");
         assert_eq!(policy.tick(), None);
-        assert!(!policy.observes_responses());
     }
 
     #[test]
@@ -369,16 +368,6 @@ mod values {
         assert_eq!(tick(with_check(r#""periodSeconds":10"#)), Some(Duration::from_millis(250)));
         assert_eq!(tick(with_breaker(r#""notReadyFor":"600ms""#)), Some(Duration::from_millis(150)));
         assert_eq!(tick(with_upstream(r#""assume":"ready""#)), None);
-    }
-
-    #[test]
-    fn off_observes_nothing() {
-        let on = with_breaker("");
-        assert!(compile(&on).observes_responses());
-        let off = on.replacen(r#""name":"p""#, r#""name":"p","mode":"off""#, 1);
-        let policy = compile(&off);
-        assert_eq!(policy.mode, Mode::Off);
-        assert!(!policy.observes_responses());
     }
 }
 

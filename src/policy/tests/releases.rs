@@ -563,12 +563,6 @@ mod a_release {
     }
 
     #[test]
-    fn with_a_rollback_observes_responses() {
-        assert!(compile(&with_rollback(r#""failurePercent":5"#)).observes_responses());
-        assert!(!compile(&with(r#""startsAt":"2026-12-01T10:00:00Z""#)).observes_responses());
-    }
-
-    #[test]
     fn has_all_its_problems_told_at_once() {
         let found = problems(&with_release(
             r#""steer":{"filterState":"x"},"skip":[{}],"startsAt":1,"responseHeader":"te",
