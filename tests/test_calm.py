@@ -87,6 +87,18 @@ def test_a_response_with_no_body_ends_a_row(start, policy, v1, method):
     assert envoy.transitions() == 0
 
 
+def test_a_router_that_adds_no_headers_changes_nothing(policy, v1):
+    """One of them is how a response of an upstream's is told from one of the proxy's."""
+    document = bootstrap(judged(policy, consecutiveFailures=3), {"reviews-v1": v1.port}).document()
+    manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["http_filters"][-1]["typed_config"]["suppress_envoy_headers"] = True
+    with Envoy(document, concurrency=1) as envoy:
+        v1.answer(500, path="/bad")
+        assert "x-envoy-upstream-service-time" not in get(envoy.port()).headers
+        paths = ["/", "/bad", "/bad", "/", "/bad", "/bad", "/bad", "/"]
+        assert in_turn(envoy, *paths) == [200, 500, 500, 200, 500, 500, 500, 503]
+
+
 def connections(envoy: Envoy) -> Mapping[str, int]:
     """Of each worker."""
     stats = envoy.stats("listener.127.0.0.1_")

@@ -503,13 +503,15 @@ fn reached() -> Option<Vec<u8>> {
     attribute(&["xds", "cluster_name"])
 }
 
-/// The status of the response at hand, if an upstream has sent it. The router adds the header that tells to each such
-/// response, unless it is told not to, and to none of its own.
+/// The status of the response at hand, if an upstream has sent it. The router adds a header that tells to each such
+/// response and to none of its own; only where it is told not to is there something more to ask.
 fn answered(map: MapType) -> Option<u16> {
     let headers = abi::headers(map)?;
     let headers = HeaderMap(&headers);
-    headers.get("x-envoy-upstream-service-time")?;
-    core::str::from_utf8(headers.get(":status")?).ok()?.parse().ok()
+    let sent = headers.get("x-envoy-upstream-service-time").is_some()
+        || attribute(&["response", "code_details"]).is_some_and(|details| details == response::VIA_UPSTREAM);
+    let status = headers.get(":status").filter(|_| sent)?;
+    core::str::from_utf8(status).ok()?.parse().ok()
 }
 
 /// Until when the failing response at hand asks to be left alone.

@@ -182,6 +182,18 @@ costs("a response that a breaker counts as a success", (count) => {
   return { calls: made, check };
 });
 
+/** As of a router that is told to suppress its headers: nothing in it tells that an upstream sent it. */
+function bare() {
+  const { headers, ...rest } = response();
+  return { ...rest, headers: headers.filter(([name]) => !name.startsWith("x-envoy-")) };
+}
+
+costs("a success with no header of the router's", (count) => {
+  const at = worker(policy({ app: JUDGED, releases: others(count) }));
+  const { calls: made } = calls(at, request("/orders/17"), bare(), { cluster: "app" });
+  return { calls: made, check: () => within(made.in("response", "end"), "the response and the end", 2) };
+});
+
 test("a breaker's failures are seen: five in a row close the gate", () => {
   const { vm, root } = worker(policy({ app: JUDGED }));
   for (let sent = 0; sent < 5; sent += 1) {
