@@ -29,7 +29,7 @@ use probe::Probes;
 use problem::{Log, Problems};
 use reader::Value;
 use release::Release;
-use upstream::{Upstream, UpstreamId};
+use upstream::{Breaker, Upstream, UpstreamId};
 
 /// A compiled policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,12 +123,11 @@ impl Policy {
     pub fn tick(&self) -> Option<Duration> {
         let checks =
             self.upstreams.iter().filter_map(|upstream| Some(upstream.check.as_ref()?.periods.shortest()));
-        let breakers = self.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref());
         let lives = self.probes.drain.is_some()
             || self.probes.of(probe::Kind::Startup).is_some()
             || self.releases.iter().any(Release::changes);
         let lifecycle = lives.then_some(Duration::from_secs(1));
-        let spans = checks.chain(breakers.map(|breaker| breaker.not_ready_for)).chain(lifecycle);
+        let spans = checks.chain(self.breakers().map(|breaker| breaker.not_ready_for)).chain(lifecycle);
         let shortest = spans.min()?;
         Some((shortest / 4).clamp(Duration::from_millis(50), Duration::from_millis(250)))
     }
@@ -169,6 +168,11 @@ impl Policy {
     /// The name of the upstream with this id.
     pub fn name_of(&self, id: UpstreamId) -> &str {
         self.upstream(id).map_or("", |upstream| &upstream.name)
+    }
+
+    /// The breakers of all upstreams that have one.
+    pub fn breakers(&self) -> impl Iterator<Item = &Breaker> {
+        self.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref())
     }
 
     /// The upstreams with their ids.

@@ -1,5 +1,7 @@
 //! What the proxy tells of a request and its response beside their headers: its attributes, and statuses.
 
+use core::str::FromStr;
+
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 
@@ -10,14 +12,17 @@ pub fn attribute(path: &[&str]) -> Option<Vec<u8>> {
 
 /// The `:status` of a response, or of a callout's.
 pub fn status(map: MapType) -> Option<u16> {
-    let bytes = hostcalls::get_map_value_bytes(map, ":status").ok()??;
-    core::str::from_utf8(&bytes).ok()?.parse().ok()
+    number(&hostcalls::get_map_value_bytes(map, ":status").ok()??)
 }
 
 /// The gRPC status of a response, where it is in these headers or trailers.
 pub fn grpc_status(map: MapType) -> Option<u32> {
-    let bytes = hostcalls::get_map_value_bytes(map, "grpc-status").ok()??;
-    core::str::from_utf8(&bytes).ok()?.parse().ok()
+    number(&hostcalls::get_map_value_bytes(map, "grpc-status").ok()??)
+}
+
+/// The number that a header's value is.
+pub fn number<N: FromStr>(value: &[u8]) -> Option<N> {
+    core::str::from_utf8(value).ok()?.parse().ok()
 }
 
 /// Whether the response at hand is a gRPC service's.

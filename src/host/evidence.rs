@@ -15,7 +15,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 
 use super::abi;
-use super::attribute::{attribute, grpc_status, is_grpc, status};
+use super::attribute::{attribute, grpc_status, is_grpc, number, status};
 use super::stream::FEW;
 use super::waiting::Wait;
 use super::worker::{self, Worker};
@@ -140,8 +140,7 @@ impl Evidence {
     pub fn forwarded(&mut self, worker: &Worker, assignments: &[Assignment<'_>]) {
         for assignment in assignments {
             worker.counters.assigned(assignment);
-            let release = worker.policy.releases.get(assignment.release);
-            if release.is_some_and(|release| release.rollback.is_some()) {
+            if worker.judges_version(assignment) {
                 self.versions.push((assignment.release, assignment.version));
             }
         }
@@ -510,8 +509,7 @@ fn answered(map: MapType) -> Option<u16> {
     let headers = HeaderMap(&headers);
     let sent = headers.get("x-envoy-upstream-service-time").is_some()
         || attribute(&["response", "code_details"]).is_some_and(|details| details == response::VIA_UPSTREAM);
-    let status = headers.get(":status").filter(|_| sent)?;
-    core::str::from_utf8(status).ok()?.parse().ok()
+    number(headers.get(":status").filter(|_| sent)?)
 }
 
 /// Until when the failing response at hand asks to be left alone.

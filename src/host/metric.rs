@@ -149,8 +149,7 @@ impl Counters {
         let place = assignment.version * release::Reason::ALL.len() + assignment.reason as usize;
         let id = self.assignments.get(assignment.release).and_then(|ids| ids.get(place));
         if let Some(id) = id.copied().flatten() {
-            // The id is one that the proxy gave, so it knows it.
-            let _ = hostcalls::increment_metric(id, 1);
+            increment(id, 1);
         }
     }
 
@@ -236,8 +235,7 @@ impl Counters {
     fn add(&self, policy: &Policy, count: Count, amount: i64) {
         let id = self.id(policy, count);
         if let Some(id) = id.filter(|_| amount > 0) {
-            // The id is one that the proxy gave, so it knows it.
-            let _ = hostcalls::increment_metric(id, amount);
+            increment(id, amount);
         }
     }
 
@@ -261,8 +259,13 @@ pub fn refused(plugin: &str) {
     if let Some(id) =
         define(MetricType::Counter, &format!("graygate_policies_refused_total.plugin=.={plugin};.;"))
     {
-        let _ = hostcalls::increment_metric(id, 1);
+        increment(id, 1);
     }
+}
+
+fn increment(id: u32, amount: i64) {
+    // The id is one that the proxy gave, so it knows it.
+    let _ = hostcalls::increment_metric(id, amount);
 }
 
 /// The id of the metric with this name.

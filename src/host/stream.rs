@@ -236,7 +236,7 @@ fn settle_at_once(worker: &Worker, decision: &Decision<'_>) -> Option<Action> {
         action::Action::Forward(passage)
             if passage.response.is_empty()
                 && !worker.asks.responses
-                && !worker.judges_versions(&decision.assignments) =>
+                && !decision.assignments.iter().any(|assignment| worker.judges_version(assignment)) =>
         {
             forward(passage);
             decision.assignments.iter().for_each(|assignment| worker.counters.assigned(assignment));

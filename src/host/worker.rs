@@ -1,5 +1,7 @@
 //! What one VM holds for one policy: its snapshot of the upstreams, and what it saw since it last shared it.
 
+mod calm;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -25,8 +27,9 @@ use crate::readiness::streak::{Haste, Streak};
 use crate::readiness::{Knowledge, Outcome, Permit, Phase, Readiness, Reason, Standing, State, Transition};
 use crate::release::split::Split;
 use crate::request::Request;
-use crate::response::{self, Sample, Verdict};
+use crate::response::{Sample, Verdict};
 use crate::time::Time;
+use calm::Calm;
 use proxy_wasm::hostcalls;
 
 /// One VM's part in one policy.
@@ -60,18 +63,6 @@ pub struct Worker {
     pub waiting: Waiting,
 }
 
-/// What one more success would tell, of the upstreams that are judged.
-#[derive(Clone, Copy)]
-struct Calm {
-    /// Nothing of any, but that it has had one.
-    all: bool,
-    /// Each has had one since the last tick.
-    succeeded: bool,
-}
-
-/// The most responses between two ticks that are asked for all there is to know while all is calm.
-const ASKED: u32 = 16;
-
 /// What the policy asks of a response beside what is there anyway. Each costs host calls.
 pub struct Asks {
     /// Anything at all: a breaker judges it.
@@ -86,7 +77,7 @@ pub struct Asks {
 
 impl Asks {
     fn of(policy: &Policy) -> Self {
-        let breakers = || policy.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref());
+        let breakers = || policy.breakers();
         let rollbacks = || policy.releases.iter().filter_map(|release| release.rollback.as_ref());
         let words = breakers()
             .flat_map(|breaker| breaker.fail_on.iter().chain(&breaker.ignore_on))
@@ -188,10 +179,10 @@ impl Worker {
         Some(engine::decide(&self.policy, request, &mut snapshot, &mut splits))
     }
 
-    /// Whether a rollback may follow for one of these versions.
-    pub fn judges_versions(&self, assignments: &[Assignment<'_>]) -> bool {
+    /// Whether a rollback may follow for this version.
+    pub fn judges_version(&self, assignment: &Assignment<'_>) -> bool {
         let judged = |release: &Release| release.rollback.is_some();
-        assignments.iter().any(|assignment| self.policy.releases.get(assignment.release).is_some_and(judged))
+        self.policy.releases.get(assignment.release).is_some_and(judged)
     }
 
     /// The current epoch, for [`Worker::observe`].
@@ -234,64 +225,6 @@ impl Worker {
                 slot.needed |= needed;
             });
         }
-    }
-
-    /// Whether it is known by now that some upstream is well, so that one more success may be no news. Each row of a
-    /// worker's own failures begins where a success was, so each upstream's first one between two ticks counts: as it is
-    /// not known whose a response is before it is asked, so many are asked at least.
-    pub fn takes_no_news(&self) -> bool {
-        if self.asks.grpc_status || !self.is_calm() {
-            return false;
-        }
-        let asked = self.asked.get();
-        let enough = asked >= ASKED || self.have_all_succeeded();
-        self.asked.set(if enough { asked } else { asked + 1 });
-        enough
-    }
-
-    /// Whether an upstream's response that begins with this status after so long tells nothing new of it, whichever it
-    /// is.
-    pub fn is_no_news(&self, status: u16, took: Option<Duration>) -> bool {
-        let breakers = || self.policy.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref());
-        let good = self.good_status.get() == Some(status)
-            || breakers().all(|breaker| response::is_success(status, breaker.words()));
-        if good {
-            self.good_status.set(Some(status));
-        }
-        let slow = |took| breakers().any(|breaker| breaker.slower_than().is_some_and(|than| took > than));
-        good && !took.is_some_and(slow)
-    }
-
-    /// Whether one more success tells nothing: it neither ends a row, nor counts in a share, nor shows that an upstream
-    /// is in use whose checks go by that.
-    pub fn is_calm(&self) -> bool {
-        self.calm().all
-    }
-
-    /// Whether each upstream that is judged has had a success since the last tick.
-    fn have_all_succeeded(&self) -> bool {
-        self.calm().succeeded
-    }
-
-    fn calm(&self) -> Calm {
-        if let Some(calm) = self.calm.get() {
-            return calm;
-        }
-        let mut calm = Calm { all: true, succeeded: true };
-        let Ok(board) = self.board.try_borrow() else {
-            return Calm { all: false, succeeded: false };
-        };
-        for (upstream, slot) in self.policy.upstreams.iter().zip(&board.slots) {
-            let Some(breaker) = &upstream.breaker else {
-                continue;
-            };
-            let by_use = upstream.check.as_ref().is_some_and(|check| check.periods.go_by_use());
-            let settled = slot.haste.is_calm() && slot.snapshot.is_calm(breaker, slot.streak);
-            calm.all &= !by_use && !slot.outdated && settled;
-            calm.succeeded &= slot.streak.is_broken();
-        }
-        self.calm.set(Some(calm));
-        calm
     }
 
     /// Takes one response of the upstream, to a request of `epoch`. While it is Ready, a failure that may be the
