@@ -1,0 +1,109 @@
+package istio
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+// manifests is what an operator applies.
+const manifests = "../../istio"
+
+// kustomizations lists the directories under istio/ that can be built by themselves: components can't.
+func kustomizations(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(manifests, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Name() != "kustomization.yaml" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err == nil && strings.Contains(string(text), "kind: Kustomization\n") {
+			found = append(found, filepath.Dir(path))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) < 10 {
+		t.Fatalf("%s: %d kustomizations; there are more", manifests, len(found))
+	}
+	return found
+}
+
+// kustomize builds one of them, as `kubectl kustomize` does.
+func kustomize(t *testing.T, directory string) string {
+	t.Helper()
+	options := krusty.MakeDefaultOptions()
+	options.LoadRestrictions = types.LoadRestrictionsRootOnly
+	built, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), directory)
+	if err != nil {
+		t.Fatalf("kustomize build %s: %v", directory, err)
+	}
+	text, err := built.AsYaml()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// istioctl of the same Istio as the rest of these tests: GOFLAGS names the module file for both.
+func istioctl(t *testing.T, arguments ...string) (string, error) {
+	t.Helper()
+	output, err := exec.Command("go", append([]string{"tool", "istioctl"}, arguments...)...).CombinedOutput()
+	return string(output), err
+}
+
+func written(t *testing.T, name, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestIstioctlFindsNothingWrongWithAnyKustomization(t *testing.T) {
+	for _, directory := range kustomizations(t) {
+		name, _ := filepath.Rel(manifests, directory)
+		t.Run(name, func(t *testing.T) {
+			file := written(t, "built.yaml", kustomize(t, directory))
+			if output, err := istioctl(t, "validate", "-f", file); err != nil {
+				t.Errorf("istioctl validate: %v\n%s", err, output)
+			}
+			// What it says of every EnvoyFilter, whatever is in it, is the one thing let pass.
+			output, _ := istioctl(t, "analyze", "-A", "--use-kube=false", file)
+			for _, line := range strings.Split(output, "\n") {
+				general := strings.Contains(line, "[IST0133]") && strings.Contains(line, "EnvoyFilter exposes internal")
+				if strings.Contains(line, "[IST") && !general {
+					t.Errorf("istioctl analyze: %s", line)
+				}
+			}
+			if !strings.Contains(output, "nalyz") {
+				t.Errorf("istioctl analyze did not run:\n%s", output)
+			}
+		})
+	}
+}
+
+// Both look at nothing at all when they are asked wrongly, such as analyze without -A.
+func TestIstioctlFindsWhatIsWrong(t *testing.T) {
+	misspelt := written(t, "misspelt.yaml", strings.ReplaceAll(
+		kustomize(t, manifests+"/base/steering/header"), "subset: v2", "subsett: v2"))
+	if output, err := istioctl(t, "validate", "-f", misspelt); err == nil {
+		t.Errorf("istioctl validate let a misspelt field pass:\n%s", output)
+	}
+	unknown := written(t, "unknown.yaml", strings.ReplaceAll(
+		kustomize(t, manifests+"/base/steering/gateway"), "- public", "- publik"))
+	if output, err := istioctl(t, "analyze", "-A", "--use-kube=false", unknown); err == nil {
+		t.Errorf("istioctl analyze let a gateway pass that nobody defines:\n%s", output)
+	}
+}
