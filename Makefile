@@ -1,12 +1,15 @@
 # The front door: `make` lists what there is. The scripts in .ci install what they
 # need, say so, and do nothing the second time.
-.PHONY: help wasm tool demo up compare faults bench test lint unit wasm-test host-test integration configs soak instructions venv clean
+.PHONY: help wasm image tool demo up compare faults bench test lint unit wasm-test host-test integration configs soak instructions venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 wasm: ## build the filter: dist/graygate.wasm
 	@.ci/wasm
+
+image: wasm ## the filter as an OCI image, for Istio: dist/image, its digest, how to push it
+	@.ci/image
 
 tool: ## build the command line tool: target/release/graygate
 	cargo build --release --locked --no-default-features --features tool --bin graygate

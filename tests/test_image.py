@@ -1,0 +1,116 @@
+"""The module as an image: a layout in which everything is what it is said to be, the same each time it is written."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+
+import pytest
+from harness.envoy import PROJECT
+
+MODULE = PROJECT / "dist/graygate.wasm"
+
+
+def image(*arguments):
+    command = [sys.executable, PROJECT / ".ci/image", *arguments]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def layout(tmp_path):
+    done = image(MODULE, tmp_path / "image")
+    assert (done.returncode, done.stderr) == (0, "")
+    return Layout(tmp_path / "image", done.stdout)
+
+
+class Layout:
+    def __init__(self, place, said):
+        self.place = place
+        self.said = said
+        self.index = json.loads((place / "index.json").read_text())
+
+    def blob(self, descriptor):
+        """Its content, once that is found to be what the descriptor says."""
+        algorithm, _, name = descriptor["digest"].partition(":")
+        content = (self.place / "blobs" / algorithm / name).read_bytes()
+        assert (hashlib.sha256(content).hexdigest(), len(content)) == (name, descriptor["size"])
+        return content
+
+    @property
+    def manifest(self):
+        (named,) = self.index["manifests"]
+        return json.loads(self.blob(named))
+
+
+def test_every_digest_and_size_is_right(layout):
+    assert json.loads((layout.place / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    manifest = layout.manifest
+    config = json.loads(layout.blob(manifest["config"]))
+    uncompressed = [gzip.decompress(layout.blob(each)) for each in manifest["layers"]]
+    assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in uncompressed]
+    named = [layout.index["manifests"][0], manifest["config"], *manifest["layers"]]
+    blobs = {path.name for path in (layout.place / "blobs/sha256").iterdir()}
+    assert blobs == {each["digest"].removeprefix("sha256:") for each in named}
+
+
+def test_the_last_layer_holds_the_module_byte_for_byte(layout):
+    last = layout.manifest["layers"][-1]
+    assert last["mediaType"] == "application/vnd.oci.image.layer.v1.tar+gzip"
+    with tarfile.open(fileobj=io.BytesIO(layout.blob(last))) as archive:
+        assert archive.getnames() == ["plugin.wasm"]
+        assert archive.extractfile("plugin.wasm").read() == MODULE.read_bytes()
+
+
+def test_it_is_one_image_for_the_platform_that_agents_ask_for(layout):
+    (named,) = layout.index["manifests"]
+    assert named["platform"] == {"architecture": "amd64", "os": "linux"}
+    assert layout.manifest["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+
+
+def test_the_same_module_gives_the_same_digest(layout, tmp_path):
+    copy = tmp_path / "copy.wasm"
+    copy.write_bytes(MODULE.read_bytes())
+    again = image(copy, tmp_path / "again")
+    assert again.stdout.splitlines()[0] == layout.said.splitlines()[0] == layout.index["manifests"][0]["digest"]
+    other = tmp_path / "other.wasm"
+    # A custom section with no name and no content.
+    other.write_bytes(MODULE.read_bytes() + b"\0\1\0")
+    assert image(other, tmp_path / "other").stdout.splitlines()[0] != layout.said.splitlines()[0]
+
+
+def test_a_layout_that_is_there_is_replaced_as_a_whole(layout, tmp_path):
+    other = tmp_path / "other.wasm"
+    other.write_bytes(MODULE.read_bytes() + b"\0\1\0")
+    assert image(other, layout.place).returncode == 0
+    assert len(list((layout.place / "blobs/sha256").iterdir())) == 3
+    assert not layout.place.with_name("image.new").exists()
+
+
+def test_it_says_what_a_wasmplugin_pins_and_how_to_push(layout):
+    digest = layout.index["manifests"][0]["digest"]
+    assert f"sha256: {digest.removeprefix('sha256:')}" in layout.said
+    for command in ("crane push", "skopeo copy", "oras cp"):
+        assert re.search(rf"{command} .*{re.escape(str(layout.place))}.* .*REGISTRY/graygate:\d", layout.said)
+
+
+def test_what_is_no_module_is_refused(tmp_path):
+    missing, text = tmp_path / "missing.wasm", tmp_path / "text.wasm"
+    text.write_text("<html>")
+    for path, why in ((missing, "no such file"), (text, "begins with 3c68746d; a Wasm module begins with 0061736d")):
+        done = image(path, tmp_path / "image")
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: {path}: {why}")
+        assert not (tmp_path / "image").exists()
+
+
+def test_what_the_dockerfile_copies_is_there():
+    steps = [line.split() for line in (PROJECT / "istio/image/Dockerfile").read_text().splitlines()]
+    steps = [words for words in steps if words and not words[0].startswith("#")]
+    assert steps == [["FROM", "scratch"], ["COPY", "graygate.wasm", "./plugin.wasm"]]
+    assert (MODULE.parent / "graygate.wasm").exists()
