@@ -88,6 +88,10 @@ enum Count {
     Ready {
         upstream: UpstreamId,
     },
+    /// A gauge.
+    Enforced,
+    /// A gauge.
+    Document,
 }
 
 /// The counters of one policy.
@@ -220,6 +224,13 @@ impl Counters {
         }
     }
 
+    /// Notes that the policy is in use: whether this proxy does as it says, and a number that is the same on all
+    /// proxies that were given the same document.
+    pub fn in_use(&self, policy: &Policy, document: u64) {
+        self.set(policy, Count::Enforced, u64::from(policy.mode == Mode::Enforce));
+        self.set(policy, Count::Document, document & u64::from(u32::MAX));
+    }
+
     /// Notes whether an upstream is Ready now, or on a ramp.
     pub fn is_ready(&self, policy: &Policy, upstream: UpstreamId, ready: bool) {
         self.set(policy, Count::Ready { upstream }, u64::from(ready));
@@ -245,7 +256,7 @@ impl Counters {
             return Some(*id);
         }
         let kind = match count {
-            Count::Share { .. } | Count::Ready { .. } => MetricType::Gauge,
+            Count::Share { .. } | Count::Ready { .. } | Count::Enforced | Count::Document => MetricType::Gauge,
             _ => MetricType::Counter,
         };
         let id = define(kind, &count.name(policy))?;
@@ -329,8 +340,12 @@ impl Count {
             }
             Count::Check { upstream: id, result } => ("checks_total", vec![upstream(id), ("result", result)]),
             Count::Lifecycle { to } => ("lifecycle_changes_total", vec![("to", to)]),
+            Count::Enforced => ("policy_enforced", vec![]),
+            Count::Document => ("policy_document", vec![]),
         };
-        let shadow = (policy.mode == Mode::Shadow).then_some(("mode", "shadow"));
+        // These two tell the mode, or have nothing to do with it.
+        let plain = matches!(self, Count::Enforced | Count::Document);
+        let shadow = (policy.mode == Mode::Shadow && !plain).then_some(("mode", "shadow"));
         let all = [("policy", policy.name.as_str())].into_iter().chain(labels).chain(shadow);
         let labels = all.map(|(label, value)| format!("{label}=.={value};.;"));
         format!("graygate_{name}.{}", labels.collect::<String>())

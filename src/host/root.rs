@@ -75,7 +75,9 @@ impl Root {
         }
         let worker = Worker::new(policy, hash::key(0, &text));
         fetch::seed(&worker.policy);
-        if worker.policy.mode != Mode::Off {
+        if worker.policy.mode == Mode::Off {
+            worker.show_in_use();
+        } else {
             // Each policy has a first tick, by which it is in use.
             self.tick = worker.tick().unwrap_or(FIRST);
             // Can't fail: a root may always set its tick.

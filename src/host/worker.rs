@@ -337,6 +337,7 @@ impl Worker {
     /// drain with no switch for it any more, an assumption. Once, when the policy has come into use: before
     /// that, the proxy may still refuse it.
     pub fn take_over(&self) {
+        self.show_in_use();
         self.releases.take_over(&self.policy);
         self.gates.take_over(&self.policy);
         self.show_shares();
@@ -353,6 +354,11 @@ impl Worker {
                 None
             });
         }
+    }
+
+    /// Shows that the policy is in use.
+    pub fn show_in_use(&self) {
+        self.counters.in_use(&self.policy, self.holder.policy);
     }
 
     /// Shows whether the upstream is Ready.
