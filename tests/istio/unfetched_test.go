@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"istio.io/istio/pkg/monitoring/monitortest"
 	"istio.io/istio/pkg/wasm"
 )
 
@@ -115,6 +116,31 @@ func TestAModuleInThePodsCacheOutlivesTheRegistry(t *testing.T) {
 			if have := filterOf(t, converted(t, cache, pushed)); have != each.want {
 				t.Errorf("want %s, have %s", each.want, have)
 			}
+		})
+	}
+}
+
+// What the agent has at :15020/metrics, there with `istio_agent_` before it. These tests run alone: the counters are global.
+func TestTheAgentsCountersTellWhyAModuleIsMissing(t *testing.T) {
+	image, digest := moduleImage(t, modulePath)
+	healthy, down := serveModules(t), serveModules(t)
+	healthy.push(t, image, "1.0.0")
+	down.down()
+	for _, each := range []struct {
+		plugin         wasmPlugin
+		fetch, convert string
+	}{
+		{wasmPlugin{url: healthy.image("1.0.0"), sha256: digest}, "success", "success"},
+		{wasmPlugin{url: healthy.image("1.0.0"), sha256: strings.Repeat("0", 64)}, "checksum_mismatched", "fetch_failure"},
+		{wasmPlugin{url: healthy.image("2.0.0")}, "manifest_failure", "fetch_failure"},
+		{wasmPlugin{url: down.image("1.0.0")}, "manifest_failure", "fetch_failure"},
+		{wasmPlugin{url: "http://" + healthy.host + "/graygate.wasm"}, "download_failure", "fetch_failure"},
+	} {
+		t.Run(each.fetch, func(t *testing.T) {
+			counters := monitortest.New(t)
+			converted(t, moduleCache(t, t.TempDir()), each.plugin.resource(t))
+			counters.Assert("wasm_remote_fetch_count", map[string]string{"result": each.fetch}, monitortest.Exactly(1))
+			counters.Assert("wasm_config_conversion_count", map[string]string{"result": each.convert}, monitortest.Exactly(1))
 		})
 	}
 }
