@@ -1,6 +1,7 @@
-package istio
+package image
 
 import (
+	"graygate/tests/istio/wait"
 	"maps"
 	"strings"
 	"testing"
@@ -44,9 +45,9 @@ func TestANewPodWithoutTheModuleLetsAllThroughOrNothing(t *testing.T) {
 			p := startProxy(t)
 			filter := standIn(t, failStrategy)
 			p.send(t, listenerType, listenerWith(t, filter.Name, "0s", wasmType, rbacType))
-			eventually(t, "the listener's request for the filter", func() bool { return p.askedFor(extensionType) })
+			wait.Until(t, "the listener's request for the filter", func() bool { return p.askedFor(extensionType) })
 			p.sendFilter(t, filter)
-			eventually(t, "LIVE", p.live)
+			wait.Until(t, "LIVE", p.live)
 			status, body := 200, "the app"
 			if want == "deny" {
 				status, body = 403, denied
@@ -54,7 +55,7 @@ func TestANewPodWithoutTheModuleLetsAllThroughOrNothing(t *testing.T) {
 			for range 5 {
 				p.wants(t, "/livez", status, body)
 			}
-			eventually(t, "the access log", func() bool { return strings.Count(p.accessLog(), "\n") == 5 })
+			wait.Until(t, "the access log", func() bool { return strings.Count(p.accessLog(), "\n") == 5 })
 			line, counters := "/livez 200 - direct_response\n", map[string]float64{}
 			if want == "deny" {
 				line = "/livez 403 - rbac_access_denied_matched_policy[none]\n"
@@ -80,9 +81,9 @@ func TestARunningPodLosesItsFilterWhenAnotherModuleCantBeFetched(t *testing.T) {
 			cache := moduleCache(t, t.TempDir())
 			filter := converted(t, cache, plugin.resource(t))
 			p.send(t, listenerType, listenerWith(t, filter.Name, "0s", wasmType, rbacType))
-			eventually(t, "the listener's request for the filter", func() bool { return p.askedFor(extensionType) })
+			wait.Until(t, "the listener's request for the filter", func() bool { return p.askedFor(extensionType) })
 			p.sendFilter(t, filter)
-			eventually(t, "LIVE", p.live)
+			wait.Until(t, "LIVE", p.live)
 			p.wants(t, "/livez", 200, alive)
 
 			upgrade := plugin
@@ -95,13 +96,13 @@ func TestARunningPodLosesItsFilterWhenAnotherModuleCantBeFetched(t *testing.T) {
 			if want == "deny" {
 				status, body = 403, denied
 			}
-			eventually(t, "the stand-in", func() bool { _, text := p.get("/livez"); return strings.HasPrefix(text, body) })
+			wait.Until(t, "the stand-in", func() bool { _, text := p.get("/livez"); return strings.HasPrefix(text, body) })
 			p.wants(t, "/livez", status, body)
 
 			// Back to what it was: without the registry, from the cache.
 			server.down()
 			p.sendFilter(t, converted(t, cache, plugin.resource(t)))
-			eventually(t, "the filter again", func() bool { _, text := p.get("/livez"); return strings.HasPrefix(text, alive) })
+			wait.Until(t, "the filter again", func() bool { _, text := p.get("/livez"); return strings.HasPrefix(text, alive) })
 		})
 	}
 }
@@ -113,8 +114,8 @@ func TestAPodWaitsForAFilterThatDoesNotArrive(t *testing.T) {
 		_, plugin := published(t, "FAIL_OPEN")
 		filter := converted(t, moduleCache(t, t.TempDir()), plugin.resource(t))
 		p.send(t, listenerType, listenerWith(t, filter.Name, "0s", wasmType, rbacType))
-		eventually(t, "the listener's request for the filter", func() bool { return p.askedFor(extensionType) })
-		eventually(t, "a listener that warms", func() bool { return p.stats("total_listeners_warming") != nil })
+		wait.Until(t, "the listener's request for the filter", func() bool { return p.askedFor(extensionType) })
+		wait.Until(t, "a listener that warms", func() bool { return p.stats("total_listeners_warming") != nil })
 		if state := strings.TrimSpace(p.admin("/ready")); state != "INITIALIZING" {
 			t.Errorf("state %s", state)
 		}
@@ -122,7 +123,7 @@ func TestAPodWaitsForAFilterThatDoesNotArrive(t *testing.T) {
 			t.Errorf("answered: %d %s", status, body)
 		}
 		p.sendFilter(t, filter)
-		eventually(t, "LIVE", p.live)
+		wait.Until(t, "LIVE", p.live)
 		p.wants(t, "/livez", 200, alive)
 	})
 	t.Run("a new one answers 500 where the wait has an end", func(t *testing.T) {
@@ -131,14 +132,14 @@ func TestAPodWaitsForAFilterThatDoesNotArrive(t *testing.T) {
 		_, plugin := published(t, "FAIL_OPEN")
 		filter := converted(t, moduleCache(t, t.TempDir()), plugin.resource(t))
 		p.send(t, listenerType, listenerWith(t, filter.Name, "0.5s", wasmType, rbacType))
-		eventually(t, "LIVE", p.live)
+		wait.Until(t, "LIVE", p.live)
 		p.wants(t, "/livez", 500, "")
-		eventually(t, "the access log", func() bool { return strings.Contains(p.accessLog(), "\n") })
+		wait.Until(t, "the access log", func() bool { return strings.Contains(p.accessLog(), "\n") })
 		if !strings.Contains(p.accessLog(), "/livez 500 NFCF") {
 			t.Errorf("access log: %s", p.accessLog())
 		}
 		p.sendFilter(t, filter)
-		eventually(t, "the filter", func() bool { status, _ := p.get("/livez"); return status == 200 })
+		wait.Until(t, "the filter", func() bool { status, _ := p.get("/livez"); return status == 200 })
 	})
 	t.Run("a running one goes on without until it does", func(t *testing.T) {
 		t.Parallel()
@@ -146,14 +147,14 @@ func TestAPodWaitsForAFilterThatDoesNotArrive(t *testing.T) {
 		_, plugin := published(t, "FAIL_CLOSE")
 		filter := converted(t, moduleCache(t, t.TempDir()), plugin.resource(t))
 		p.send(t, listenerType, listenerWith(t, "", ""))
-		eventually(t, "LIVE", p.live)
+		wait.Until(t, "LIVE", p.live)
 		p.send(t, listenerType, listenerWith(t, filter.Name, "0s", wasmType, rbacType))
-		eventually(t, "a listener that warms", func() bool { return p.stats("total_listeners_warming") != nil })
+		wait.Until(t, "a listener that warms", func() bool { return p.stats("total_listeners_warming") != nil })
 		for range 5 {
 			p.wants(t, "/livez", 200, "the app")
 		}
 		p.sendFilter(t, filter)
-		eventually(t, "the filter", func() bool { _, text := p.get("/livez"); return strings.HasPrefix(text, alive) })
+		wait.Until(t, "the filter", func() bool { _, text := p.get("/livez"); return strings.HasPrefix(text, alive) })
 	})
 }
 
@@ -164,15 +165,15 @@ func TestWhereOnlyWasmIsAllowedEnvoyRefusesWhatStandsIn(t *testing.T) {
 		p := startProxy(t)
 		filter := standIn(t, "FAIL_OPEN")
 		p.send(t, listenerType, listenerWith(t, filter.Name, "0s", wasmType))
-		eventually(t, "the listener's request for the filter", func() bool { return p.askedFor(extensionType) })
+		wait.Until(t, "the listener's request for the filter", func() bool { return p.askedFor(extensionType) })
 		p.sendFilter(t, filter)
 		wantsRefused(t, p)
 		// The wait is over with the refusal, and there is nothing to fall back on, whatever the failStrategy.
-		eventually(t, "LIVE", p.live)
+		wait.Until(t, "LIVE", p.live)
 		for range 5 {
 			p.wants(t, "/livez", 500, "")
 		}
-		eventually(t, "the access log", func() bool { return strings.Contains(p.accessLog(), "/livez 500 NFCF") })
+		wait.Until(t, "the access log", func() bool { return strings.Contains(p.accessLog(), "/livez 500 NFCF") })
 	})
 	t.Run("a running pod", func(t *testing.T) {
 		t.Parallel()
@@ -180,9 +181,9 @@ func TestWhereOnlyWasmIsAllowedEnvoyRefusesWhatStandsIn(t *testing.T) {
 		_, plugin := published(t, "FAIL_CLOSE")
 		filter := converted(t, moduleCache(t, t.TempDir()), plugin.resource(t))
 		p.send(t, listenerType, listenerWith(t, filter.Name, "0s", wasmType))
-		eventually(t, "the listener's request for the filter", func() bool { return p.askedFor(extensionType) })
+		wait.Until(t, "the listener's request for the filter", func() bool { return p.askedFor(extensionType) })
 		p.sendFilter(t, filter)
-		eventually(t, "LIVE", p.live)
+		wait.Until(t, "LIVE", p.live)
 		p.sendFilter(t, standIn(t, "FAIL_CLOSE"))
 		wantsRefused(t, p)
 		for range 5 {

@@ -1,4 +1,4 @@
-package istio
+package image
 
 import (
 	"crypto/sha256"
@@ -21,7 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-const modulePath = "../../dist/graygate.wasm"
+const modulePath = "../../../dist/graygate.wasm"
 
 func moduleBytes(t *testing.T) []byte {
 	t.Helper()
@@ -41,7 +41,7 @@ func sha256Of(content []byte) string {
 func moduleImage(t *testing.T, module string) (v1.Image, string) {
 	t.Helper()
 	place := filepath.Join(t.TempDir(), "image")
-	said, err := exec.Command("../../.ci/image", module, place).Output()
+	said, err := exec.Command("../../../.ci/image", module, place).Output()
 	if err != nil {
 		t.Fatalf(".ci/image: %v", err)
 	}

@@ -1,4 +1,4 @@
-package istio
+package probes
 
 import (
 	"bytes"

@@ -1,6 +1,7 @@
-package istio
+package image
 
 import (
+	"graygate/tests/istio/wait"
 	"net/http"
 	"strings"
 	"testing"
@@ -108,7 +109,7 @@ func TestAModuleInThePodsCacheOutlivesTheRegistry(t *testing.T) {
 				cache = moduleCache(t, directory, change)
 			}
 			if each.change != nil {
-				eventually(t, "the cached module is purged", func() bool { return len(wasmFiles(t, directory)) == 0 })
+				wait.Until(t, "the cached module is purged", func() bool { return len(wasmFiles(t, directory)) == 0 })
 			}
 			plugin.policy = `{name: reviews, probes: {liveness: {path: /alive}}}`
 			pushed := plugin.resource(t)

@@ -1,4 +1,4 @@
-package istio
+package probes
 
 import (
 	"bytes"
@@ -169,7 +169,7 @@ spec: {mtls: {mode: STRICT}}
 // onDisk puts the module in the place of the one that a volume would bring.
 func onDisk(t *testing.T, config string) string {
 	t.Helper()
-	module, err := filepath.Abs("../../dist/graygate.wasm")
+	module, err := filepath.Abs("../../../dist/graygate.wasm")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,7 +350,7 @@ func envoyBinary(t *testing.T) string {
 	t.Helper()
 	path := os.Getenv("ENVOY")
 	if path == "" {
-		path = "../../.venv/bin/envoy"
+		path = "../../../.venv/bin/envoy"
 	}
 	path, err := filepath.Abs(path)
 	if err != nil {

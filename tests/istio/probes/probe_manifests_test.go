@@ -1,4 +1,4 @@
-package istio
+package probes
 
 import (
 	"encoding/json"
@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	probeListener = "../../istio/base/probe-listener"
-	appCallout    = "../../istio/base/callout"
-	exampleShop   = "../../istio/base/example"
-	portLevelMTLS = "../../istio/base/port-level-mtls"
+	probeListener = "../../../istio/base/probe-listener"
+	appCallout    = "../../../istio/base/callout"
+	exampleShop   = "../../../istio/base/example"
+	portLevelMTLS = "../../../istio/base/port-level-mtls"
 )
 
 // manifests is what `kubectl apply -k` would send: one YAML document for each object, by kind.
@@ -86,7 +86,7 @@ func policiesIn(t *testing.T, documents []string) []string {
 }
 
 func TestThePoliciesOfTheProbeManifestsAreRight(t *testing.T) {
-	tool, err := filepath.Abs("../../target/release/graygate")
+	tool, err := filepath.Abs("../../../target/release/graygate")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,9 @@
-package istio
+package image
 
 import (
 	"encoding/json"
 	"fmt"
+	"graygate/tests/istio/wait"
 	"io"
 	"net"
 	"net/http"
@@ -161,7 +162,7 @@ func startProxy(t *testing.T) *proxy {
 	t.Helper()
 	binary := os.Getenv("ENVOY")
 	if binary == "" {
-		binary = "../../.venv/bin/envoy"
+		binary = "../../../.venv/bin/envoy"
 	}
 	binary, err := filepath.Abs(binary)
 	if err != nil {
@@ -208,7 +209,7 @@ func startProxy(t *testing.T) *proxy {
 			t.Logf("the end of Envoy's log:\n%s", strings.Join(lines[max(0, len(lines)-30):], "\n"))
 		}
 	})
-	eventually(t, "Envoy's admin port", func() bool { return p.admin("/ready") != "" })
+	wait.Until(t, "Envoy's admin port", func() bool { return p.admin("/ready") != "" })
 	return p
 }
 
@@ -335,5 +336,5 @@ func listenerWith(t *testing.T, filter string, fetchTimeout string, types ...str
 func (p *proxy) sendFilter(t *testing.T, filter *core.TypedExtensionConfig) {
 	t.Helper()
 	p.send(t, extensionType, filter)
-	eventually(t, "the proxy's word on the filter", p.settled)
+	wait.Until(t, "the proxy's word on the filter", p.settled)
 }

@@ -1,4 +1,4 @@
-package istio
+package image
 
 import (
 	"bytes"
