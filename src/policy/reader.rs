@@ -389,7 +389,7 @@ impl<'a> Entries<'a> {
 }
 
 /// The path segment of a key: `.weight`, or `["a key"]` where a dot would mislead.
-fn segment(parent: &str, key: &str) -> String {
+pub fn segment(parent: &str, key: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     match key {
         key if key.is_empty() || key.len() > 64 || !key.bytes().all(plain) => {

@@ -2,7 +2,10 @@
 
 mod document;
 mod explain;
+mod istio;
+mod render;
 mod simulate;
+mod tree;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,11 +32,14 @@ enum Command {
     },
     /// Print what the filter would decide for a request, and why
     Explain(Box<explain::Arguments>),
+    /// Print the Istio manifests for a policy
+    Render(Box<render::Arguments>),
     /// Print, and draw, what a change of weights does to users
     Simulate(simulate::Arguments),
 }
 
 /// Why the tool ends without having done what it was asked.
+#[derive(Debug)]
 pub enum Failure {
     /// The policy has problems. They have been printed.
     Problems,
@@ -45,6 +51,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Check { file } => check(&file),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Render(arguments) => render::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };
     match done {

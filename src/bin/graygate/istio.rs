@@ -1,0 +1,3 @@
+//! What is Istio's: the places in a mesh where the filter can be.
+
+pub mod place;

@@ -1,0 +1,156 @@
+//! The places in a mesh where the filter can be, and what a policy can't do at each.
+
+use clap::ValueEnum;
+use graygate::policy::Policy;
+use graygate::policy::document::Node;
+use graygate::policy::problem::Problem;
+use graygate::policy::reader::segment;
+
+use crate::tree::get;
+
+/// Whose requests the filter sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Place {
+    /// Those that come to a sidecar's own app
+    Inbound,
+    /// Those that a sidecar's app sends to others
+    Outbound,
+    /// Those that come to a gateway
+    Gateway,
+    /// Those that come to the services of a waypoint
+    Waypoint,
+}
+
+impl Place {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Place::Inbound => "inbound",
+            Place::Outbound => "outbound",
+            Place::Gateway => "gateway",
+            Place::Waypoint => "waypoint",
+        }
+    }
+
+    /// The mode in which a WasmPlugin or TrafficExtension is there. To Istio a gateway is always a client, and a
+    /// waypoint always a server.
+    pub fn mode(self) -> &'static str {
+        match self {
+            Place::Inbound | Place::Waypoint => "SERVER",
+            Place::Outbound | Place::Gateway => "CLIENT",
+        }
+    }
+
+    /// The context in which an EnvoyFilter finds its listeners, routes and clusters. Istio has one by the name of
+    /// waypoint, which nothing reads.
+    pub fn context(self) -> &'static str {
+        match self {
+            Place::Inbound | Place::Waypoint => "SIDECAR_INBOUND",
+            Place::Outbound => "SIDECAR_OUTBOUND",
+            Place::Gateway => "GATEWAY",
+        }
+    }
+}
+
+/// A problem with what is at `path`, in the words that a policy's own problems have.
+pub fn refused(path: impl Into<String>, value: &str, reason: &str, allowed: &str) -> Problem {
+    let message = format!("{value} is not allowed there: {reason}; allowed: {allowed}");
+    Problem { path: path.into(), message }
+}
+
+/// What of a policy can't be at `place`. `document` is what it was compiled from.
+pub fn problems(place: Place, document: &Node, policy: &Policy) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let (Place::Inbound, Some(releases)) = (place, get(document, &["releases"]))
+        && !policy.releases.is_empty()
+    {
+        let reason = "inbound, all requests go to the one app, whatever version they are given";
+        problems.push(refused("releases", &releases.to_string(), reason, "outbound, gateway, waypoint"));
+    }
+    if let (Place::Outbound, Some(probes)) = (place, get(document, &["probes"]))
+        && !policy.probes.is_empty()
+    {
+        let reason =
+            "outbound, what the app asks other services for by these paths would be answered in their stead";
+        problems.push(refused("probes", &probes.to_string(), reason, "inbound, gateway, waypoint"));
+    }
+    problems.extend(unreachable(policy));
+    problems
+}
+
+/// Checks that the proxy could send nowhere.
+fn unreachable(policy: &Policy) -> impl Iterator<Item = Problem> {
+    policy.upstreams.iter().filter(|upstream| upstream.check.is_some()).filter_map(|upstream| {
+        let reason = match upstream.cluster.as_str() {
+            name if name.starts_with("inbound|") => {
+                "it takes the address from the connection that a request came by, and a readinessProbe comes by none"
+            }
+            "PassthroughCluster" | "InboundPassthroughCluster" => {
+                "it sends a request to where it was going, and a readinessProbe goes nowhere by itself"
+            }
+            "BlackHoleCluster" => "it has no host",
+            _ => return None,
+        };
+        let path = format!("upstreams{}.cluster", segment("upstreams", &upstream.name));
+        let allowed = "outbound|PORT|SUBSET|HOST, agent, or a cluster with an address of its own, as --callout CLUSTER=IP:PORT adds it";
+        Some(refused(path, &format!("{:?}", upstream.cluster), reason, allowed))
+    })
+}
+
+/// Ports by which the filter would be nowhere.
+pub fn ports(place: Place, path: &str, ports: &[u32]) -> Option<Problem> {
+    let first = ports.first().filter(|_| place == Place::Waypoint)?;
+    let reason = "a waypoint's listener has port 0, so that no port ever matches";
+    Some(refused(path, &first.to_string(), reason, "none at a waypoint"))
+}
+
+/// Whether this is a cluster of Istio's own making.
+pub fn is_known(cluster: &str) -> bool {
+    ["outbound|", "inbound-vip|"].iter().any(|start| cluster.starts_with(start))
+        || ["agent", "prometheus_stats", "xds-grpc"].contains(&cluster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn found(place: Place, policy: serde_json::Value) -> Vec<String> {
+        let document: Node = serde_json::from_value(policy).unwrap();
+        let policy = Policy::from_node(&document).unwrap();
+        problems(place, &document, &policy).into_iter().map(|problem| problem.path).collect()
+    }
+
+    #[test]
+    fn probes_are_not_outbound_and_releases_not_inbound() {
+        let probes = json!({"name": "a", "probes": {"liveness": {"path": "/livez"}}});
+        let releases = json!({"name": "a", "upstreams": {"u": {"cluster": "u"}}, "releases": [{
+            "name": "r", "steer": {"header": "x-v"}, "versions": [{"name": "v", "upstream": "u", "weight": 1, "default": true}]}]});
+        assert_eq!(found(Place::Outbound, probes.clone()), ["probes"]);
+        assert_eq!(found(Place::Inbound, releases.clone()), ["releases"]);
+        for place in [Place::Gateway, Place::Waypoint] {
+            assert!(found(place, probes.clone()).is_empty());
+            assert!(found(place, releases.clone()).is_empty());
+        }
+        assert!(found(Place::Inbound, probes).is_empty());
+        assert!(found(Place::Outbound, releases).is_empty());
+    }
+
+    #[test]
+    fn a_check_needs_a_cluster_that_can_be_called() {
+        let with = |cluster: &str| {
+            let upstream = json!({"cluster": cluster, "readinessProbe": {"httpGet": {}}});
+            found(Place::Gateway, json!({"name": "a", "upstreams": {"u.1": upstream}}))
+        };
+        for cluster in
+            ["inbound|8080||", "PassthroughCluster", "InboundPassthroughCluster", "BlackHoleCluster"]
+        {
+            assert_eq!(with(cluster), ["upstreams[\"u.1\"].cluster"], "{cluster}");
+        }
+        for cluster in ["outbound|80||a.b", "inbound-vip|80|http|a.b", "agent", "mine"] {
+            assert!(with(cluster).is_empty(), "{cluster}");
+        }
+        let unchecked = json!({"name": "a", "upstreams": {"u": {"cluster": "inbound|8080||"}}});
+        assert!(found(Place::Inbound, unchecked).is_empty());
+    }
+}

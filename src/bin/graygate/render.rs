@@ -1,0 +1,341 @@
+//! `graygate render`: Istio's manifests from one policy file.
+
+mod callout;
+mod envoy_filter;
+mod fail;
+mod manifest;
+mod module;
+mod options;
+mod part;
+mod plugin;
+mod routes;
+mod version;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use graygate::policy::Policy;
+use graygate::policy::document::Node;
+use graygate::policy::gate::Fallback;
+use graygate::policy::problem::Problem;
+
+use crate::istio::place::{self, Place};
+use crate::tree::{self, get, number, object, text};
+use crate::{Failure, document};
+use callout::Callout;
+use fail::Fail;
+use manifest::{Identity, Manifest, Reach};
+use module::Module;
+use options::{Kind, Scope, Target};
+use part::Part;
+use plugin::Plugin;
+use routes::Routes;
+use version::Version;
+
+/// The arguments of `render`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The policy, JSON or YAML; "-" is standard input
+    policy: PathBuf,
+    /// The kind of resource
+    #[arg(long, value_enum, default_value = "wasmplugin")]
+    kind: Kind,
+    /// Which proxies it is for: those of one workload, of a namespace, or all
+    #[arg(long, value_enum, default_value = "workload")]
+    scope: Scope,
+    /// The oldest release of Istio that is to read it, 1.24 to 1.31; a newer one is taken with a warning
+    #[arg(long, value_name = "VERSION", default_value_t = Version::NEWEST)]
+    istio: Version,
+    /// Whose requests the filter sees. Without it the policy is split into what belongs inbound and what outbound, and
+    /// a manifest is printed for each
+    #[arg(long, value_enum)]
+    at: Option<Place>,
+    /// The name of the resource [default: graygate-POLICY-PLACE]. Without --at the place is added to it
+    #[arg(long, value_parser = options::name)]
+    name: Option<String>,
+    /// The namespace [default: default; istio-system, the root namespace, for scope mesh, and for gateways by label]
+    #[arg(long, value_parser = options::name)]
+    namespace: Option<String>,
+    /// A label of the Pods, as KEY=VALUE; may be repeated [default: app=POLICY; at a gateway istio=ingressgateway]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = options::label)]
+    selector: Vec<(String, String)>,
+    /// What it is attached to at a gateway or waypoint instead, as Gateway/NAME or Service/NAME; may be repeated
+    /// [default: Gateway/waypoint at a waypoint]
+    #[arg(long, value_name = "KIND/NAME", value_parser = options::target)]
+    target: Vec<Target>,
+    /// The module: oci://, https:// or file:/// [default: an image by a name that nobody has]
+    #[arg(long, value_name = "URL", value_parser = module::url)]
+    module: Option<String>,
+    /// The SHA-256 of the module; of an image that of its manifest
+    #[arg(long, value_name = "HEX", value_parser = module::sha256)]
+    sha256: Option<String>,
+    /// What becomes of requests while the module is not there or its VM has failed
+    #[arg(long, value_enum, default_value = "open")]
+    fail: Fail,
+    /// A port whose requests it sees, and no other's; may be repeated. Inbound the Pod's, outbound the service's
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Vec<u16>,
+    /// Add a cluster with this address, for readiness checks; may be repeated
+    #[arg(long, value_name = "CLUSTER=IP:PORT", value_parser = callout::callout)]
+    callout: Vec<Callout>,
+    /// The mode of the printed policy instead of the file's
+    #[arg(long, value_parser = ["enforce", "shadow", "off"])]
+    mode: Option<String>,
+    /// rollout.percent of the printed policy instead of the file's
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    percent: Option<u32>,
+    /// The revision of the control plane that it is for [default: all]
+    #[arg(long, value_name = "REVISION", value_parser = options::name)]
+    revision: Option<String>,
+    /// Its place among others: of plugins the highest comes first, of EnvoyFilters the lowest [default: 10 of an
+    /// EnvoyFilter]
+    #[arg(long, allow_negative_numbers = true)]
+    priority: Option<i32>,
+    /// Print the routes, too, that read what releases steer by
+    #[arg(long)]
+    routes: bool,
+}
+
+/// What is printed, and what is to be said beside it.
+struct Output {
+    manifests: Vec<Manifest>,
+    warnings: Vec<String>,
+}
+
+/// Runs `render`.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let file = arguments.policy.display();
+    let read = document::read(&arguments.policy)?;
+    let parts = read.and_then(|mut document| {
+        arguments.overrule(&mut document);
+        let whole = Policy::from_node(&document)?;
+        Ok((part::parts(arguments.at, &document)?, whole))
+    });
+    let mut problems = options::problems(arguments, parts.as_ref().ok().map(|(parts, _)| parts.as_slice()));
+    match &parts {
+        Err(found) => {
+            let found = found.iter().map(|problem| format!("{file}: {problem}"));
+            return refuse(found.chain(problems.iter().map(Problem::to_string)).collect());
+        }
+        Ok((parts, _)) => {
+            let mut found: Vec<Problem> = Vec::new();
+            for problem in
+                parts.iter().flat_map(|part| place::problems(part.place, &part.document, &part.policy))
+            {
+                if !found.contains(&problem) {
+                    found.push(problem);
+                }
+            }
+            if parts.iter().all(|part| part::is_idle(&part.policy)) {
+                let message = "no probes, no releases and no gates, so that the filter would do nothing; allowed: at least one of them";
+                found.push(Problem { path: String::new(), message: message.to_owned() });
+            }
+            let found = found.iter().map(|problem| format!("{file}: {problem}"));
+            let found: Vec<String> =
+                found.chain(problems.drain(..).map(|problem| problem.to_string())).collect();
+            if !found.is_empty() {
+                return refuse(found);
+            }
+        }
+    }
+    let Ok((parts, whole)) = parts else {
+        return Err(Failure::Problems);
+    };
+    let output = arguments.output(&parts, &whole)?;
+    for warning in output.warnings {
+        eprintln!("graygate: warning: {warning}");
+    }
+    let mut stdout = std::io::stdout().lock();
+    for manifest in output.manifests {
+        let written = stdout.write_all(manifest.yaml()?.as_bytes());
+        written.map_err(|error| Failure::Usage(format!("standard output: {error}")))?;
+    }
+    Ok(())
+}
+
+fn refuse(problems: Vec<String>) -> Result<(), Failure> {
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    eprintln!("{} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" });
+    Err(Failure::Problems)
+}
+
+impl Arguments {
+    /// Writes `--mode` and `--percent` into the policy.
+    fn overrule(&self, document: &mut Node) {
+        if let Some(percent) = self.percent {
+            tree::set(document, "rollout", object([("percent", number(percent))]));
+        }
+        if let Some(mode) = &self.mode {
+            tree::set(document, "mode", text(mode));
+        }
+    }
+
+    fn output(&self, parts: &[Part], whole: &Policy) -> Result<Output, Failure> {
+        let mut output = Output { manifests: Vec::new(), warnings: Vec::new() };
+        if self.istio > Version::NEWEST {
+            let newest = Version::NEWEST;
+            output
+                .warnings
+                .push(format!("--istio: {} is not tried yet; written as for {newest}", self.istio));
+        }
+        let module = Module {
+            url: self.module.clone().unwrap_or_else(Module::placeholder),
+            sha256: self.sha256.clone(),
+        };
+        if self.module.is_none() {
+            output
+                .warnings
+                .push(format!("--module: {} is a placeholder; say where your module is", module.url));
+        }
+        for (id, upstream) in whole.upstream_ids() {
+            if self.at.is_none() && !part::references(whole).any(|used| used == id) {
+                let name = &upstream.name;
+                output
+                    .warnings
+                    .push(format!("upstreams.{name}: nothing refers to it, so no manifest has it"));
+            }
+        }
+        let mut added: Vec<&str> = Vec::new();
+        for part in parts {
+            self.print(part, parts.len(), &module, &mut added, &mut output)?;
+        }
+        Ok(output)
+    }
+
+    /// The manifests of one part. `added` are the clusters that an earlier one adds to the same proxies.
+    fn print<'a>(
+        &'a self,
+        part: &Part,
+        count: usize,
+        module: &Module,
+        added: &mut Vec<&'a str>,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let place = part.place;
+        let identity = self.identity(part);
+        let reach = self.reach(part);
+        let ports: Vec<u32> = self.port.iter().copied().map(u32::from).collect();
+        let plugin = Plugin {
+            identity: &identity,
+            reach: &reach,
+            part,
+            module,
+            fail: self.fail,
+            ports: &ports,
+            priority: self.priority,
+        };
+        let object = match self.kind {
+            Kind::Wasmplugin => plugin.wasm_plugin(),
+            Kind::Trafficextension => plugin.traffic_extension(),
+            Kind::Envoyfilter => envoy_filter::envoy_filter(&plugin, self.istio)?,
+        };
+        let mut comments =
+            vec![self.about(place), self.kind.use_for().to_owned(), self.fail.reason(place, self.kind)];
+        if count > 1 && get(&part.document, &["maxGatedPercent"]).is_some() {
+            comments.push("maxGatedPercent counts the gated upstreams of this part alone.".to_owned());
+        }
+        output.manifests.push(Manifest { comments, object });
+        self.warn(part, &mut output.warnings);
+
+        let callouts: Vec<&Callout> = self
+            .callout
+            .iter()
+            .filter(|callout| callout::is_asked(&part.policy, &callout.cluster))
+            .filter(|callout| !added.contains(&callout.cluster.as_str()))
+            .collect();
+        added.extend(callouts.iter().map(|callout| callout.cluster.as_str()));
+        if !callouts.is_empty() {
+            let identity = identity.beside("callout");
+            let object = callout::envoy_filter(&identity, &reach, place, &part.policy, &callouts);
+            let comments = vec!["Clusters that readiness checks are sent to. A check needs a cluster with an address of its own: Istio's cluster for the app itself has none.".to_owned()];
+            output.manifests.push(Manifest { comments, object });
+        }
+        for release in part.policy.releases.iter().filter(|_| self.routes) {
+            let identity = identity.beside(&options::as_name(&release.name));
+            let routes = Routes { identity: &identity, reach: &reach, place, priority: self.priority };
+            match routes.of(release) {
+                Ok(manifests) => output.manifests.extend(manifests),
+                Err(why) => {
+                    output.warnings.push(format!("--routes: none for release {}: {why}", release.name))
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn about(&self, place: Place) -> String {
+        let what = match place {
+            Place::Inbound => {
+                "what comes to the app: its probes are answered, and gates stand before what it needs"
+            }
+            Place::Outbound => {
+                "what the app sends to others: versions are chosen, and gates stand before other services"
+            }
+            Place::Gateway => "what comes to the gateway: probes, versions and gates",
+            Place::Waypoint => "what comes to the services behind the waypoint: probes, versions and gates",
+        };
+        format!("graygate, {}: {what}.", place.word())
+    }
+
+    /// What is true of the part, and easily missed.
+    fn warn(&self, part: &Part, warnings: &mut Vec<String>) {
+        let policy = &part.policy;
+        if !policy.probes.grpc_services.is_empty() {
+            warnings.push("probes.grpc: a check takes a hop, and Istio's routes lead to none, so it goes on to the app: it is answered from readiness only where the app itself answers grpc.health.v1.Health/Check with a message, and else UNAVAILABLE".to_owned());
+        }
+        if part.place == Place::Waypoint && !policy.probes.is_empty() {
+            warnings.push(
+                "probes: the kubelet's own do not pass a waypoint, so it answers others' alone".to_owned(),
+            );
+        }
+        if !self.routes {
+            warnings.extend(policy.releases.iter().filter_map(|release| routes::unread(policy, release)));
+        }
+        for gate in &policy.gates {
+            if let Some(Fallback::Upstream { header, .. }) = &gate.fallback {
+                let name = policy.name_of(gate.upstream);
+                warnings.push(format!("gate on {name}: its fallback takes effect only by a route with cluster_header: {header}, which no VirtualService makes"));
+            }
+        }
+        for upstream in policy.upstreams.iter().filter(|upstream| upstream.check.is_some()) {
+            let cluster = &upstream.cluster;
+            if !place::is_known(cluster) && !self.callout.iter().any(|callout| callout.cluster == *cluster) {
+                let name = &upstream.name;
+                warnings.push(format!("upstreams.{name}.cluster: {cluster:?} is none of Istio's clusters; unless something else adds it, no check can be sent: --callout '{cluster}=IP:PORT' adds it"));
+            }
+        }
+    }
+
+    fn identity(&self, part: &Part) -> Identity {
+        let place = part.place.word();
+        let name = match (&self.name, self.at) {
+            (Some(name), Some(_)) => name.clone(),
+            (Some(name), None) => format!("{name}-{place}"),
+            (None, _) => format!("graygate-{}-{place}", part.policy.name),
+        };
+        // In the root namespace the labels of a gateway find it wherever it is.
+        let labelled_gateway =
+            part.place == Place::Gateway && self.target.is_empty() && self.selector.is_empty();
+        let root = self.scope == Scope::Mesh || labelled_gateway && self.scope == Scope::Workload;
+        let namespace = self.namespace.clone();
+        let namespace = namespace.unwrap_or_else(|| if root { "istio-system" } else { "default" }.to_owned());
+        Identity { name, namespace, component: place, revision: self.revision.clone() }
+    }
+
+    fn reach(&self, part: &Part) -> Reach {
+        let targets = || Reach::Targets(self.target.clone());
+        match (part.place, self.scope) {
+            (Place::Waypoint, _) if self.target.is_empty() => {
+                Reach::Targets(vec![(manifest::TargetKind::Gateway, "waypoint".to_owned())])
+            }
+            _ if !self.target.is_empty() => targets(),
+            (_, Scope::Namespace | Scope::Mesh) => Reach::All,
+            _ if !self.selector.is_empty() => Reach::Labels(self.selector.clone()),
+            (Place::Gateway, _) => Reach::Labels(vec![("istio".to_owned(), "ingressgateway".to_owned())]),
+            _ => Reach::Labels(vec![("app".to_owned(), part.policy.name.clone())]),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Clusters for readiness checks, where Istio has none that a check can be sent to.
+
+use core::net::SocketAddr;
+
+use graygate::policy::Policy;
+use graygate::policy::check::Call;
+use graygate::policy::document::Node;
+
+use super::manifest::{self, Identity, Reach, patch};
+use crate::istio::place::Place;
+use crate::tree::{list, number, object, some, text};
+
+/// `--callout CLUSTER=IP:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Callout {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Its one endpoint.
+    pub address: SocketAddr,
+}
+
+/// Reads one. A name may have any character but `=`.
+pub fn callout(text: &str) -> Result<Callout, String> {
+    let parts = text.split_once('=').filter(|(cluster, _)| !cluster.is_empty());
+    let read = parts.and_then(|(cluster, address)| Some((cluster, address.parse::<SocketAddr>().ok()?)));
+    let (cluster, address) = read
+        .filter(|(_, address)| address.port() != 0)
+        .ok_or("allowed: CLUSTER=IP:PORT, such as app=127.0.0.1:8080 or app=[::1]:8080")?;
+    Ok(Callout { cluster: cluster.to_owned(), address })
+}
+
+/// Whether the policy sends checks to this cluster.
+pub fn is_asked(policy: &Policy, cluster: &str) -> bool {
+    policy.upstreams.iter().any(|upstream| upstream.cluster == cluster && upstream.check.is_some())
+}
+
+/// The EnvoyFilter that adds the clusters.
+pub fn envoy_filter(
+    identity: &Identity,
+    reach: &Reach,
+    place: Place,
+    policy: &Policy,
+    callouts: &[&Callout],
+) -> Node {
+    let patches = callouts.iter().map(|callout| {
+        let matched = object([("context", text(place.context()))]);
+        patch("CLUSTER", matched, "ADD", cluster(callout, speaks_grpc(policy, &callout.cluster)))
+    });
+    manifest::envoy_filter(identity, reach, None, patches.collect())
+}
+
+fn speaks_grpc(policy: &Policy, cluster: &str) -> bool {
+    policy
+        .upstreams
+        .iter()
+        .filter(|upstream| upstream.cluster == cluster)
+        .any(|upstream| upstream.check.as_ref().is_some_and(|check| matches!(check.call, Call::Grpc(_))))
+}
+
+fn cluster(callout: &Callout, http2: bool) -> Node {
+    let socket = object([
+        ("address", text(callout.address.ip().to_string())),
+        ("port_value", number(callout.address.port())),
+    ]);
+    let endpoint = object([("endpoint", object([("address", object([("socket_address", socket)]))]))]);
+    let endpoints = list([object([("lb_endpoints", list([endpoint]))])]);
+    let assignment = object([("cluster_name", text(&callout.cluster)), ("endpoints", endpoints)]);
+    let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let explicit = object([("http2_protocol_options", Node::Object(Vec::new()))]);
+    let protocol = object([
+        ("@type", text(format!("type.googleapis.com/{options}"))),
+        ("explicit_http_config", explicit),
+    ]);
+    object([
+        ("name", text(&callout.cluster)),
+        ("type", text("STATIC")),
+        ("connect_timeout", text("1s")),
+        ("typed_extension_protocol_options", some(http2.then(|| object([(options, protocol)])))),
+        ("load_assignment", assignment),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callout_is_a_name_and_an_address() {
+        let read = callout("outbound|80||a=[::1]:8080").unwrap();
+        assert_eq!(
+            (read.cluster.as_str(), read.address.to_string().as_str()),
+            ("outbound|80||a", "[::1]:8080")
+        );
+        for text in ["app", "=127.0.0.1:80", "app=", "app=localhost:80", "app=127.0.0.1", "app=127.0.0.1:0"] {
+            assert!(callout(text).is_err(), "{text}");
+        }
+    }
+}

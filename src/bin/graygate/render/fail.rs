@@ -1,0 +1,70 @@
+//! What becomes of requests while the module is not there or its VM has failed.
+
+use clap::ValueEnum;
+
+use super::options::Kind;
+use super::version::Version;
+use crate::istio::place::Place;
+
+/// One way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fail {
+    /// They pass as if there were no filter
+    Open,
+    /// A VM that failed is made anew
+    Reload,
+    /// None passes
+    Closed,
+}
+
+impl Fail {
+    /// `failStrategy` of a WasmPlugin.
+    pub fn strategy(self) -> &'static str {
+        match self {
+            Fail::Open => "FAIL_OPEN",
+            Fail::Reload => "FAIL_RELOAD",
+            Fail::Closed => "FAIL_CLOSE",
+        }
+    }
+
+    /// `failure_policy` of Envoy's own configuration.
+    pub fn policy(self) -> &'static str {
+        match self {
+            Fail::Open => "FAIL_OPEN",
+            Fail::Reload => "FAIL_RELOAD",
+            Fail::Closed => "FAIL_CLOSED",
+        }
+    }
+
+    /// The first release of Istio that has it, in a plugin or else in an EnvoyFilter.
+    pub fn since(self, plugin: bool) -> Version {
+        match (self, plugin) {
+            (Fail::Reload, true) => Version::FAIL_RELOAD,
+            (Fail::Reload, false) => Version::FAILURE_POLICY,
+            _ => Version::OLDEST,
+        }
+    }
+
+    /// Why it is so, for the head of the manifest.
+    pub fn reason(self, place: Place, kind: Kind) -> String {
+        let word = if kind == Kind::Envoyfilter { self.policy() } else { self.strategy() };
+        let without = match place {
+            Place::Inbound => "probes reach the app and get its own answers",
+            Place::Outbound => "everybody gets the version of the route without a header, and no gate holds",
+            Place::Gateway | Place::Waypoint => {
+                "probes go on by the routes, everybody gets the version of the route without a header, and no gate holds"
+            }
+        };
+        match self {
+            Fail::Open => format!(
+                "{word}: while the module can't be fetched, or its VM has failed, requests pass as if there were no graygate: {without}."
+            ),
+            Fail::Reload => format!(
+                "{word}: a VM that has failed is made anew for the requests that follow. It does not cover a module that can't be fetched: then each request is denied all the same. Use it once the module is sure to be there."
+            ),
+            Fail::Closed => format!(
+                "{word}: better no answer than one without the policy. While the module can't be fetched, or its VM has failed, each request is denied, in the second case until the plugin changes or the proxy restarts."
+            ),
+        }
+    }
+}

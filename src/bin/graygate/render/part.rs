@@ -1,0 +1,154 @@
+//! The parts of a policy: one for each place where it does something.
+//!
+//! Probes are the app's own, so they go inbound; outbound they would answer what the app asks other services for. A
+//! version is chosen where a cluster is, which is outbound. A gate stands before the cluster that it is on.
+
+use graygate::policy::document::Node;
+use graygate::policy::gate::Fallback;
+use graygate::policy::problem::Problems;
+use graygate::policy::upstream::UpstreamId;
+use graygate::policy::{Policy, probe};
+
+use crate::istio::place::Place;
+use crate::tree::{fields, items};
+
+/// A policy at a place.
+pub struct Part {
+    /// Where it is.
+    pub place: Place,
+    /// What the user wrote of it.
+    pub document: Node,
+    /// What that means.
+    pub policy: Policy,
+}
+
+/// The parts of the policy, inbound first; the whole of it, if a place is given.
+pub fn parts(place: Option<Place>, document: &Node) -> Result<Vec<Part>, Problems> {
+    let policy = Policy::from_node(document)?;
+    if let Some(place) = place {
+        return Ok(vec![Part { place, document: document.clone(), policy }]);
+    }
+    let mut parts = Vec::new();
+    for place in [Place::Inbound, Place::Outbound] {
+        // The references can be asked for once they have a meaning, and then say which upstreams to keep.
+        let whole = only(document, &policy, place, &|_| true);
+        let meant = Policy::from_node(&whole)?;
+        if is_idle(&meant) {
+            continue;
+        }
+        let used: Vec<&str> = references(&meant).map(|id| meant.name_of(id)).collect();
+        let document = only(document, &policy, place, &|name| used.contains(&name));
+        let policy = Policy::from_node(&document)?;
+        parts.push(Part { place, document, policy });
+    }
+    Ok(parts)
+}
+
+/// Whether the policy does nothing to any request.
+pub fn is_idle(policy: &Policy) -> bool {
+    policy.probes.is_empty() && policy.releases.is_empty() && policy.gates.is_empty()
+}
+
+/// The upstreams that something of the policy refers to.
+pub fn references(policy: &Policy) -> impl Iterator<Item = UpstreamId> + '_ {
+    let checks = policy.probes.endpoints.iter().filter_map(probe::Probe::checks);
+    let components = checks.flat_map(|checks| &checks.components).map(|component| component.upstream);
+    let versions =
+        policy.releases.iter().flat_map(|release| &release.versions).map(|version| version.upstream);
+    let gates = policy.gates.iter().flat_map(|gate| {
+        let fallback = match &gate.fallback {
+            Some(Fallback::Upstream { upstream, .. }) => Some(*upstream),
+            Some(Fallback::Answer(_)) | None => None,
+        };
+        [Some(gate.upstream), fallback].into_iter().flatten()
+    });
+    components.chain(versions).chain(gates)
+}
+
+/// What of the document belongs at `place`, with the upstreams that are to be kept.
+fn only(document: &Node, policy: &Policy, place: Place, keep: &dyn Fn(&str) -> bool) -> Node {
+    let inbound = place == Place::Inbound;
+    let gates: Vec<Node> = policy
+        .gates
+        .iter()
+        .zip(items(crate::tree::get(document, &["gates"])))
+        .filter(|(gate, _)| {
+            let cluster = policy.upstream(gate.upstream).map_or("", |upstream| upstream.cluster.as_str());
+            cluster.starts_with("outbound|") != inbound
+        })
+        .map(|(_, node)| node.clone())
+        .collect();
+    let field = |(key, value): &(String, Node)| {
+        let value = match key.as_str() {
+            "probes" if !inbound => return None,
+            "releases" if inbound => return None,
+            "gates" | "maxGatedPercent" if gates.is_empty() => return None,
+            "gates" => Node::List(gates.clone()),
+            "upstreams" => {
+                let kept: Vec<_> = fields(value).iter().filter(|(name, _)| keep(name)).cloned().collect();
+                if kept.is_empty() {
+                    return None;
+                }
+                Node::Object(kept)
+            }
+            _ => value.clone(),
+        };
+        Some((key.clone(), value))
+    };
+    Node::Object(fields(document).iter().filter_map(field).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn split(policy: serde_json::Value) -> Vec<(Place, serde_json::Value)> {
+        let document: Node = serde_json::from_value(policy).unwrap();
+        let parts = parts(None, &document).unwrap();
+        parts.into_iter().map(|part| (part.place, serde_json::to_value(&part.document).unwrap())).collect()
+    }
+
+    #[test]
+    fn each_direction_gets_what_is_its_own_and_what_that_refers_to() {
+        let version = |name: &str, default: bool| json!({"name": name, "upstream": name, "weight": 50, "default": default});
+        let release = json!({"name": "r", "steer": {"header": "x-v"}, "versions": [version("v1", true), version("v2", false)]});
+        let probes = json!({
+            "startup": {"path": "/startupz", "checks": [{"upstream": "db"}]},
+            "groups": {"deep": {"path": "/deepz", "checks": [{"upstream": "v1"}]}},
+        });
+        let fallback = json!({"upstream": "spare", "clusterHeader": "x-c"});
+        let inner = json!({"upstream": "app", "fallback": fallback});
+        let outer = json!({"upstream": "search"});
+        let cluster = |name: &str| json!({"cluster": name});
+        let policy = json!({
+            "name": "a", "mode": "shadow", "rollout": {"percent": 5},
+            "upstreams": {
+                "app": cluster("app"), "spare": cluster("outbound|80||spare"), "db": cluster("db"),
+                "search": cluster("outbound|80||search"), "v1": cluster("outbound|80|v1|s"),
+                "v2": cluster("outbound|80|v2|s"), "unused": cluster("x"),
+            },
+            "probes": probes, "releases": [release], "gates": [outer, inner], "maxGatedPercent": 50,
+        });
+        let found = split(policy);
+        let inbound = json!({
+            "name": "a", "mode": "shadow", "rollout": {"percent": 5},
+            "upstreams": {"app": cluster("app"), "spare": cluster("outbound|80||spare"), "db": cluster("db"), "v1": cluster("outbound|80|v1|s")},
+            "probes": probes, "gates": [inner], "maxGatedPercent": 50,
+        });
+        let outbound = json!({
+            "name": "a", "mode": "shadow", "rollout": {"percent": 5},
+            "upstreams": {"search": cluster("outbound|80||search"), "v1": cluster("outbound|80|v1|s"), "v2": cluster("outbound|80|v2|s")},
+            "releases": [release], "gates": [outer], "maxGatedPercent": 50,
+        });
+        assert_eq!(found, [(Place::Inbound, inbound), (Place::Outbound, outbound)]);
+    }
+
+    #[test]
+    fn a_direction_with_nothing_to_do_has_no_part() {
+        let probes = json!({"name": "a", "probes": {"liveness": {"path": "/livez"}}, "maxGatedPercent": 50});
+        let bare = json!({"name": "a", "probes": {"liveness": {"path": "/livez"}}});
+        assert_eq!(split(probes), [(Place::Inbound, bare)]);
+        assert_eq!(split(json!({"name": "a", "upstreams": {"u": {"cluster": "u"}}})), []);
+    }
+}
