@@ -29,7 +29,7 @@ func startWith(t *testing.T, w world, options xds.FakeOptions, texts ...string) 
 		test.SetForTest(t, &features.EnableAmbient, true)
 		test.SetForTest(t, &features.EnableAmbientWaypoints, true)
 	}
-	istio, kubernetes := split(t, documents(t, append([]string{w.text(t)}, texts...)...))
+	istio, kubernetes := divide(t, documents(t, append([]string{w.text(t)}, texts...)...))
 	options.ConfigString = joined(t, istio)
 	options.KubernetesObjectString = joined(t, kubernetes)
 	if options.MeshConfig == nil {

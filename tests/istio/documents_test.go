@@ -4,8 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 
 	"istio.io/istio/pkg/config"
@@ -14,24 +12,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// manifests is where the project's own directories of kustomize are.
-const manifests = "../../istio/"
-
 type document map[string]any
 
-// built is what `kubectl apply -k` would send for a directory under istio/.
+// built is a directory under istio/, such as overlays/workload, as kustomize makes it.
 func built(t *testing.T, directory string) string {
 	t.Helper()
-	kustomizer := krusty.MakeKustomizer(krusty.MakeDefaultOptions())
-	resources, err := kustomizer.Run(filesys.MakeFsOnDisk(), manifests+directory)
-	if err != nil {
-		t.Fatalf("kustomize build istio/%s: %v", directory, err)
-	}
-	text, err := resources.AsYaml()
-	if err != nil {
-		t.Fatalf("kustomize build istio/%s: %v", directory, err)
-	}
-	return string(text)
+	return kustomize(t, manifests+"/"+directory)
 }
 
 func documents(t *testing.T, texts ...string) []document {
@@ -49,6 +35,15 @@ func documents(t *testing.T, texts ...string) []document {
 		}
 	}
 	return found
+}
+
+func parsed(t *testing.T, text string) document {
+	t.Helper()
+	all := documents(t, text)
+	if len(all) != 1 {
+		t.Fatalf("%d documents, not one:\n%s", len(all), text)
+	}
+	return all[0]
 }
 
 func (d document) kind() schema.GroupVersionKind {
@@ -98,9 +93,9 @@ func joined(t *testing.T, all []document) string {
 	return strings.Join(texts, "\n---\n")
 }
 
-// split divides what Istio's configuration controller reads from what its Kubernetes client reads. A field that
+// divide tells apart what Istio's configuration controller reads and what its Kubernetes client reads. A field that
 // Istio does not know is an error here, as it is for the API server; Istio's own parser would drop it.
-func split(t *testing.T, all []document) (istio, kubernetes []document) {
+func divide(t *testing.T, all []document) (istio, kubernetes []document) {
 	t.Helper()
 	for _, one := range all {
 		kind := one.kind()
