@@ -1,9 +1,12 @@
 package istio
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 
 	"istio.io/istio/pkg/config"
@@ -12,12 +15,26 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
+// modulePath is the filter, as it is built.
+const modulePath = "../../dist/graygate.wasm"
+
+// manifests is what an operator applies.
+const manifests = "../../istio"
+
 type document map[string]any
 
 // built is a directory under istio/, such as overlays/workload, as kustomize makes it.
 func built(t *testing.T, directory string) string {
 	t.Helper()
-	return kustomize(t, manifests+"/"+directory)
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(manifests, directory))
+	if err != nil {
+		t.Fatalf("kustomize build istio/%s: %v", directory, err)
+	}
+	text, err := resources.AsYaml()
+	if err != nil {
+		t.Fatalf("kustomize build istio/%s: %v", directory, err)
+	}
+	return string(text)
 }
 
 func documents(t *testing.T, texts ...string) []document {
