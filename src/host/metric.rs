@@ -256,7 +256,9 @@ impl Counters {
             return Some(*id);
         }
         let kind = match count {
-            Count::Share { .. } | Count::Ready { .. } | Count::Enforced | Count::Document => MetricType::Gauge,
+            Count::Share { .. } | Count::Ready { .. } | Count::Enforced | Count::Document => {
+                MetricType::Gauge
+            }
             _ => MetricType::Counter,
         };
         let id = define(kind, &count.name(policy))?;

@@ -314,7 +314,7 @@ impl Arguments {
         let name = match (&self.name, self.at) {
             (Some(name), Some(_)) => name.clone(),
             (Some(name), None) => format!("{name}-{place}"),
-            (None, _) => format!("graygate-{}-{place}", part.policy.name),
+            (None, _) => format!("graygate-{}-{place}", part.whole),
         };
         // In the root namespace the labels of a gateway find it wherever it is.
         let labelled_gateway =
@@ -335,7 +335,7 @@ impl Arguments {
             (_, Scope::Namespace | Scope::Mesh) => Reach::All,
             _ if !self.selector.is_empty() => Reach::Labels(self.selector.clone()),
             (Place::Gateway, _) => Reach::Labels(vec![("istio".to_owned(), "ingressgateway".to_owned())]),
-            _ => Reach::Labels(vec![("app".to_owned(), part.policy.name.clone())]),
+            _ => Reach::Labels(vec![("app".to_owned(), part.whole.clone())]),
         }
     }
 }

@@ -10,10 +10,12 @@ use graygate::policy::upstream::UpstreamId;
 use graygate::policy::{Policy, probe};
 
 use crate::istio::place::Place;
-use crate::tree::{fields, items};
+use crate::tree::{fields, items, set, text};
 
 /// A policy at a place.
 pub struct Part {
+    /// The name of the policy that it is a part of.
+    pub whole: String,
     /// Where it is.
     pub place: Place,
     /// What the user wrote of it.
@@ -23,23 +25,32 @@ pub struct Part {
 }
 
 /// The parts of the policy, inbound first; the whole of it, if a place is given.
+///
+/// Two parts have names of their own, with the place in it: in one proxy, policies of one name share what they know,
+/// and take each other for an older or newer one of themselves. The part without a drain would end the other's.
 pub fn parts(place: Option<Place>, document: &Node) -> Result<Vec<Part>, Problems> {
     let policy = Policy::from_node(document)?;
+    let whole = policy.name.clone();
     if let Some(place) = place {
-        return Ok(vec![Part { place, document: document.clone(), policy }]);
+        return Ok(vec![Part { whole, place, document: document.clone(), policy }]);
     }
-    let mut parts = Vec::new();
+    let mut parts: Vec<Part> = Vec::new();
     for place in [Place::Inbound, Place::Outbound] {
         // The references can be asked for once they have a meaning, and then say which upstreams to keep.
-        let whole = only(document, &policy, place, &|_| true);
-        let meant = Policy::from_node(&whole)?;
+        let meant = Policy::from_node(&only(document, &policy, place, &|_| true))?;
         if is_idle(&meant) {
             continue;
         }
         let used: Vec<&str> = references(&meant).map(|id| meant.name_of(id)).collect();
         let document = only(document, &policy, place, &|name| used.contains(&name));
         let policy = Policy::from_node(&document)?;
-        parts.push(Part { place, document, policy });
+        parts.push(Part { whole: whole.clone(), place, document, policy });
+    }
+    if parts.len() > 1 {
+        for part in &mut parts {
+            set(&mut part.document, "name", text(&format!("{whole}-{}", part.place.word())));
+            part.policy = Policy::from_node(&part.document)?;
+        }
     }
     Ok(parts)
 }
@@ -132,12 +143,12 @@ mod tests {
         });
         let found = split(policy);
         let inbound = json!({
-            "name": "a", "mode": "shadow", "rollout": {"percent": 5},
+            "name": "a-inbound", "mode": "shadow", "rollout": {"percent": 5},
             "upstreams": {"app": cluster("app"), "spare": cluster("outbound|80||spare"), "db": cluster("db"), "v1": cluster("outbound|80|v1|s")},
             "probes": probes, "gates": [inner], "maxGatedPercent": 50,
         });
         let outbound = json!({
-            "name": "a", "mode": "shadow", "rollout": {"percent": 5},
+            "name": "a-outbound", "mode": "shadow", "rollout": {"percent": 5},
             "upstreams": {"search": cluster("outbound|80||search"), "v1": cluster("outbound|80|v1|s"), "v2": cluster("outbound|80|v2|s")},
             "releases": [release], "gates": [outer], "maxGatedPercent": 50,
         });
