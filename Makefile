@@ -1,6 +1,6 @@
 # The front door: `make` lists what there is. The scripts in .ci install what they
 # need, say so, and do nothing the second time.
-.PHONY: help wasm image tool demo up compare faults bench test lint unit wasm-test host-test integration configs soak instructions venv clean
+.PHONY: help wasm image tool demo up compare faults bench test lint unit wasm-test host-test integration configs manifests istio-test soak instructions venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -43,6 +43,7 @@ test: ## all checks and tests
 	@$(MAKE) --no-print-directory wasm-test
 	@$(MAKE) --no-print-directory host-test
 	@$(MAKE) --no-print-directory configs
+	@$(MAKE) --no-print-directory istio-test
 	@$(MAKE) --no-print-directory integration
 
 lint: ## formatting and clippy
@@ -62,6 +63,13 @@ host-test: wasm ## the module alone, under Node: the calls a request costs, expo
 
 configs: tool venv ## the configurations in envoy/, read by Envoy and the tool
 	@.ci/configs
+
+manifests: tool ## write istio/base anew from istio/policies
+	@.ci/manifests
+
+istio-test: wasm tool venv ## istio/ on Istio's own control plane, agent and istioctl, and a real Envoy behind them; wants Go
+	@.ci/manifests --check
+	@.ci/istio
 
 integration: wasm tool venv ## behaviour in a real Envoy
 	@.ci/grpc-health-probe
