@@ -21,9 +21,7 @@ const modulePath = "../../dist/graygate.wasm"
 // manifests is what an operator applies.
 const manifests = "../../istio"
 
-type document map[string]any
-
-// built is a directory under istio/, such as overlays/workload, as kustomize makes it.
+// built is what `kubectl apply -k` would send for a directory under istio/.
 func built(t *testing.T, directory string) string {
 	t.Helper()
 	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(manifests, directory))
@@ -36,6 +34,8 @@ func built(t *testing.T, directory string) string {
 	}
 	return string(text)
 }
+
+type document map[string]any
 
 func documents(t *testing.T, texts ...string) []document {
 	t.Helper()

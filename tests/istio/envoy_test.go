@@ -101,6 +101,9 @@ func (c *controlPlane) envoy(who node) *envoy {
 	go func() { _ = e.process.Wait(); close(e.ended) }()
 	c.t.Cleanup(e.end)
 	e.until("Envoy is ready", func() bool { return strings.TrimSpace(e.admin("/ready")) == "LIVE" })
+	if refused := e.refused(); len(refused) > 0 {
+		c.t.Fatalf("Envoy has refused what it was sent: %v", refused)
+	}
 	return e
 }
 

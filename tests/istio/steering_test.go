@@ -2,36 +2,9 @@ package istio
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 )
-
-// egress gives a caller's sidecar an address to send to, in place of redirection.
-func egress(address string) string {
-	return fmt.Sprintf(`
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {name: productpage, namespace: shop}
-spec:
-  workloadSelector: {labels: {app: productpage}}
-  egress:
-  - port: {number: 9080, protocol: HTTP, name: http}
-    bind: %s
-    captureMode: NONE
-    hosts: ["./*"]
-`, address)
-}
-
-// local puts this project's module in the place of the one that a manifest names.
-func local(t *testing.T, text string) string {
-	t.Helper()
-	module, err := filepath.Abs(modulePath)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.ReplaceAll(text, "/etc/istio/extensions/graygate.wasm", module)
-}
 
 // split is a policy for callers, which gives v2 a tenth of the users.
 const split = `
