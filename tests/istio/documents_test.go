@@ -5,18 +5,15 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 
 	"istio.io/istio/pkg/config"
 	"istio.io/istio/pkg/config/schema/collections"
 	"istio.io/istio/pkg/config/schema/resource"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-)
 
-// modulePath is the filter, as it is built.
-const modulePath = "../../dist/graygate.wasm"
+	"graygate/tests/istio/kustomize"
+)
 
 // manifests is what an operator applies.
 const manifests = "../../istio"
@@ -24,15 +21,7 @@ const manifests = "../../istio"
 // built is what `kubectl apply -k` would send for a directory under istio/.
 func built(t *testing.T, directory string) string {
 	t.Helper()
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(manifests, directory))
-	if err != nil {
-		t.Fatalf("kustomize build istio/%s: %v", directory, err)
-	}
-	text, err := resources.AsYaml()
-	if err != nil {
-		t.Fatalf("kustomize build istio/%s: %v", directory, err)
-	}
-	return string(text)
+	return kustomize.Build(t, filepath.Join(manifests, directory))
 }
 
 type document map[string]any

@@ -3,7 +3,6 @@ package image
 import (
 	"encoding/json"
 	"fmt"
-	"graygate/tests/istio/wait"
 	"io"
 	"net"
 	"net/http"
@@ -26,6 +25,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"graygate/tests/istio/wait"
 )
 
 const (

@@ -1,12 +1,13 @@
 package image
 
 import (
-	"graygate/tests/istio/wait"
 	"maps"
 	"strings"
 	"testing"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"graygate/tests/istio/wait"
 )
 
 // A registry that has the image, and what istiod sends for a WasmPlugin with it.

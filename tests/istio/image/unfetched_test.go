@@ -1,7 +1,6 @@
 package image
 
 import (
-	"graygate/tests/istio/wait"
 	"net/http"
 	"strings"
 	"testing"
@@ -9,6 +8,8 @@ import (
 
 	"istio.io/istio/pkg/monitoring/monitortest"
 	"istio.io/istio/pkg/wasm"
+
+	"graygate/tests/istio/wait"
 )
 
 // What stands in for a module that could not be fetched, by failStrategy. Unset is FAIL_CLOSE.

@@ -66,6 +66,8 @@ type meshPod struct {
 	spec          *corev1.PodTemplateSpec
 	app           *checkedApp
 	agent         *exec.Cmd
+	ended         chan struct{}
+	log           string
 	authority     *authority
 }
 
@@ -179,8 +181,16 @@ func onDisk(t *testing.T, config string) string {
 	return strings.ReplaceAll(config, "/etc/istio/extensions/graygate.wasm", module)
 }
 
-// startPod starts the Deployment with this configuration of Istio's.
+// startPod is a Pod whose sidecar is ready.
 func startPod(t *testing.T, deployment, config string) *meshPod {
+	t.Helper()
+	p := newPod(t, deployment, config)
+	p.eventually(t, "http://"+podAddress+":15021/healthz/ready", http.StatusOK)
+	return p
+}
+
+// newPod starts the Deployment with this configuration of Istio's.
+func newPod(t *testing.T, deployment, config string) *meshPod {
 	t.Helper()
 	nativeSidecars(t, features.NativeSidecarModeDisabled)
 	// These two filters are in Istio's Envoy alone.
@@ -320,17 +330,20 @@ func (p *meshPod) startAgent(t *testing.T, discovery string) {
 		t.Fatalf("Istio's agent: %v", err)
 	}
 	p.agent = agent.Cmd
-	ended := make(chan error, 1)
-	go func() { ended <- agent.Wait() }()
+	p.log = log.Name()
+	p.ended = make(chan struct{})
+	go func() {
+		_ = agent.Wait()
+		close(p.ended)
+	}()
 	t.Cleanup(func() {
 		_ = syscall.Kill(-agent.Process.Pid, syscall.SIGKILL)
-		<-ended
+		<-p.ended
 		if t.Failed() {
 			said, _ := os.ReadFile(log.Name())
 			t.Logf("Istio's agent and Envoy: %s", said[max(0, len(said)-20000):])
 		}
 	})
-	p.eventually(t, "http://"+podAddress+":15021/healthz/ready", http.StatusOK)
 }
 
 func giveTo(t *testing.T, directory string, user int) {
@@ -396,13 +409,20 @@ func ask(client *http.Client, method, url string) (answer, error) {
 // eventually asks from the node until the answer has this status.
 func (p *meshPod) eventually(t *testing.T, url string, status int) answer {
 	t.Helper()
+	return until(t, p.node.client(), url, status, "")
+}
+
+// until asks until the answer is this one.
+func until(t *testing.T, client *http.Client, url string, status int, body string) answer {
+	t.Helper()
 	var last answer
 	var err error
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if last, err = ask(p.node.client(), http.MethodGet, url); err == nil && last.status == status {
+		last, err = ask(client, http.MethodGet, url)
+		if err == nil && last.status == status && strings.Contains(last.body, body) {
 			return last
 		}
 	}
-	t.Fatalf("GET %s: %v, %v after 20 s, expected %d", url, last, err, status)
+	t.Fatalf("GET %s: %v, %v after 20 s, expected %d with %q", url, last, err, status, body)
 	return last
 }

@@ -147,21 +147,31 @@ func TestAHookByExecIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestAHookByHTTPGetIsRewrittenTooAndSendsNoOrder(t *testing.T) {
-	nativeSidecars(t, features.NativeSidecarModeDisabled)
+// edited is the Deployment after a change to its Pod.
+func edited(t *testing.T, text string, change func(pod *corev1.PodTemplateSpec)) string {
+	t.Helper()
 	var deployment appsv1.Deployment
-	if err := yaml.Unmarshal([]byte(built(t, exampleShop).one(t, "Deployment")), &deployment); err != nil {
+	if err := yaml.Unmarshal([]byte(text), &deployment); err != nil {
 		t.Fatal(err)
 	}
-	app := &deployment.Spec.Template.Spec.Containers[0]
-	get := app.ReadinessProbe.HTTPGet.DeepCopy()
-	get.Path = "/drainz"
-	app.Lifecycle.PreStop = &corev1.LifecycleHandler{HTTPGet: get}
-	text, err := yaml.Marshal(deployment)
+	change(&deployment.Spec.Template)
+	document, err := yaml.Marshal(deployment)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod := injected(t, string(text))
+	return string(document)
+}
+
+func drainByHTTPGet(pod *corev1.PodTemplateSpec) {
+	app := &pod.Spec.Containers[0]
+	get := app.ReadinessProbe.HTTPGet.DeepCopy()
+	get.Path = "/drainz"
+	app.Lifecycle.PreStop = &corev1.LifecycleHandler{HTTPGet: get}
+}
+
+func TestAHookByHTTPGetIsRewrittenToo(t *testing.T) {
+	nativeSidecars(t, features.NativeSidecarModeDisabled)
+	pod := injected(t, edited(t, built(t, exampleShop).one(t, "Deployment"), drainByHTTPGet))
 	hook := containerOf(t, pod, "app").Lifecycle.PreStop
 	if hook.HTTPGet == nil || hook.HTTPGet.Path != "/app-lifecycle/app/prestopz" || hook.HTTPGet.Port.IntVal != 15020 {
 		t.Errorf("the preStop hook is %v, expected one that asks the agent", hook)
@@ -227,8 +237,9 @@ func TestANativeSidecarIsUpBeforeTheAppAndEndsAfterIt(t *testing.T) {
 
 	// By the Pod's own word, whatever the mesh's is.
 	nativeSidecars(t, features.NativeSidecarModeDisabled)
-	annotated := strings.Replace(built(t, exampleShop).one(t, "Deployment"), "        proxy.istio.io/config:",
-		"        sidecar.istio.io/nativeSidecar: \"true\"\n        proxy.istio.io/config:", 1)
+	annotated := edited(t, built(t, exampleShop).one(t, "Deployment"), func(pod *corev1.PodTemplateSpec) {
+		pod.Annotations["sidecar.istio.io/nativeSidecar"] = "true"
+	})
 	if !isNative(injected(t, annotated)) {
 		t.Error("the annotation sidecar.istio.io/nativeSidecar: \"true\" is not followed")
 	}

@@ -8,41 +8,37 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
-	"sigs.k8s.io/kustomize/kyaml/yaml"
+	"sigs.k8s.io/yaml"
+
+	"graygate/tests/istio/kustomize"
 )
 
 const (
-	probeListener = "../../../istio/base/probe-listener"
-	appCallout    = "../../../istio/base/callout"
-	exampleShop   = "../../../istio/base/example"
-	portLevelMTLS = "../../../istio/base/port-level-mtls"
+	// manifests is what an operator applies.
+	manifests     = "../../../istio"
+	exampleShop   = manifests + "/base/example"
+	portLevelMTLS = manifests + "/base/port-level-mtls"
 )
 
-// manifests is what `kubectl apply -k` would send: one YAML document for each object, by kind.
-type manifests map[string][]string
+// applied is what `kubectl apply -k` would send: one YAML document for each object, by kind.
+type applied map[string][]string
 
-// built is the kustomization at a path, by kustomize itself.
-func built(t *testing.T, path string) manifests {
+// built is the kustomization at a path.
+func built(t *testing.T, path string) applied {
 	t.Helper()
-	objects, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), path)
-	if err != nil {
-		t.Fatalf("kustomize build %s: %v", path, err)
-	}
-	found := manifests{}
-	for _, object := range objects.Resources() {
-		document, err := object.AsYAML()
-		if err != nil {
+	found := applied{}
+	for _, document := range strings.Split(kustomize.Build(t, path), "\n---\n") {
+		var object struct{ Kind string }
+		if err := yaml.Unmarshal([]byte(document), &object); err != nil {
 			t.Fatalf("%s: %v", path, err)
 		}
-		found[object.GetKind()] = append(found[object.GetKind()], string(document))
+		found[object.Kind] = append(found[object.Kind], document)
 	}
 	return found
 }
 
 // one is the only object of a kind.
-func (m manifests) one(t *testing.T, kind string) string {
+func (m applied) one(t *testing.T, kind string) string {
 	t.Helper()
 	if len(m[kind]) != 1 {
 		t.Fatalf("%d objects of kind %s, expected one", len(m[kind]), kind)
@@ -51,7 +47,7 @@ func (m manifests) one(t *testing.T, kind string) string {
 }
 
 // istioConfig is what the control plane reads of it.
-func (m manifests) istioConfig() string {
+func (m applied) istioConfig() string {
 	return strings.Join(append(append([]string{}, m["EnvoyFilter"]...), m["PeerAuthentication"]...), "\n---\n")
 }
 

@@ -1,0 +1,87 @@
+package probes
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// The app answers its own probes, and the sidecar asks the agent what it answers. The agent's cluster is in Istio's
+// bootstrap, so this takes no EnvoyFilter.
+const byTheAgent = `
+apiVersion: extensions.istio.io/v1alpha1
+kind: WasmPlugin
+metadata: {name: graygate, namespace: shop}
+spec:
+  selector:
+    matchLabels: {app: reviews}
+  url: file:///etc/istio/extensions/graygate.wasm
+  phase: AUTHN
+  failStrategy: FAIL_OPEN
+  match: [{mode: SERVER, ports: [{number: 8080}]}]
+  pluginConfig:
+    name: reviews-app
+    upstreams:
+      app:
+        cluster: agent
+        readinessProbe: {httpGet: {path: /app-health/app/readyz}, periodSeconds: 0.1, failureThreshold: 2}
+        assume: notReady
+    gates:
+    - upstream: app
+      reply: {status: 503, body: "{upstream} is not ready: {reason}"}
+`
+
+func TestTheAppsOwnProbeIsAskedByTheAgentsCluster(t *testing.T) {
+	deployment := edited(t, built(t, exampleShop).one(t, "Deployment"), func(pod *corev1.PodTemplateSpec) {
+		app := &pod.Spec.Containers[0]
+		for _, probe := range []*corev1.Probe{app.StartupProbe, app.ReadinessProbe, app.LivenessProbe} {
+			probe.HTTPGet = &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}
+		}
+	})
+	p := startPod(t, deployment, byTheAgent+"\n---\n"+strict)
+	const service = "http://" + podAddress + ":8080/"
+	peer := p.peer(t)
+	until(t, peer, service, http.StatusOK, "the app")
+
+	p.app.answerChecks(http.StatusInternalServerError)
+	until(t, peer, service, http.StatusServiceUnavailable, "app is not ready: check-failed")
+	// The kubelet's own probes go where they went before.
+	expect(t, p.node.client(), http.MethodGet, kubeletReadiness, http.StatusInternalServerError, "the app")
+	p.app.answerChecks(http.StatusOK)
+	until(t, peer, service, http.StatusOK, "the app")
+
+	for request := range p.app.requests() {
+		checked := request == "GET /healthz from 127.0.0.6"
+		if served := strings.HasPrefix(request, "GET / from "); !checked && !served {
+			t.Errorf("the app was asked: %s", request)
+		}
+	}
+}
+
+// A WasmPlugin has no vm_id, and the probe listener's filter has none.
+func TestAPluginOnTheAppsPortSharesTheProbeListenersState(t *testing.T) {
+	example := built(t, exampleShop)
+	plugin := strings.NewReplacer(
+		"cluster: agent", "cluster: graygate-app",
+		"path: /app-health/app/readyz", "path: /healthz",
+		"    gates:", "    probes:\n      readiness: {path: /readyz, checks: [{upstream: app}]}\n"+
+			"      drain: {path: /drainz, from: [127.0.0.1/32, \"::1/128\"]}\n    gates:",
+	).Replace(byTheAgent)
+	p := startPod(t, example.one(t, "Deployment"), strings.Join([]string{quicker(example.istioConfig()), plugin, strict}, "\n---\n"))
+	const plugged = "http://" + podAddress + ":8080/readyz"
+	peer, app := p.peer(t), p.network.client()
+	p.eventually(t, kubeletReadiness, http.StatusOK)
+	until(t, peer, plugged, http.StatusOK, "policy reviews-app: readiness passed")
+
+	expect(t, app, http.MethodPost, "http://127.0.0.1:15099/drainz", http.StatusOK, "draining")
+	until(t, peer, plugged, http.StatusServiceUnavailable, "draining")
+	expect(t, app, http.MethodDelete, "http://127.0.0.1:15099/drainz", http.StatusOK, "")
+	until(t, peer, plugged, http.StatusOK, "readiness passed")
+
+	p.app.answerChecks(http.StatusInternalServerError)
+	p.eventually(t, kubeletReadiness, http.StatusServiceUnavailable)
+	until(t, peer, plugged, http.StatusServiceUnavailable, "check-failed")
+}
