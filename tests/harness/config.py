@@ -19,6 +19,8 @@ Delivery = Literal["static", "ecds", "lds"]
 
 # Relative to Envoy's working directory, which links to the project's `dist`.
 MODULE = "dist/graygate.wasm"
+# Unset means that a worker whose VM failed answers 503 for ever. By default a VM is made anew a second after the last.
+RELOADS = {"failure_policy": "FAIL_RELOAD", "reload_config": {"backoff": {"base_interval": "0.2s"}}}
 TAGS = ("policy", "release", "version", "upstream", "probe", "reason", "from", "to", "code", "result", "mode", "plugin")
 
 # The internal listener, and the cluster that leads to it, for gRPC health checks of the proxy.
@@ -68,7 +70,7 @@ def cluster_of(name: str, address: Tree) -> Tree:
     }
 
 
-def plugin(policy: Policy, vm_id: str = "graygate", module: str = MODULE) -> Tree:
+def plugin(policy: Policy, vm_id: str = "graygate", module: str = MODULE, failure: Mapping[str, Any] = RELOADS) -> Tree:
     """The filter. A policy given as text reaches it byte for byte, whether or not it is JSON."""
     text = policy if isinstance(policy, str) else json.dumps(policy)
     return {
@@ -81,9 +83,7 @@ def plugin(policy: Policy, vm_id: str = "graygate", module: str = MODULE) -> Tre
                 "code": {"local": {"filename": module}},
             },
             "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": text},
-            # Unset means that a worker whose VM failed answers 503 for ever.
-            "failure_policy": "FAIL_RELOAD",
-            "reload_config": {"backoff": {"base_interval": "0.2s"}},
+            **failure,
         },
     }
 
@@ -196,6 +196,7 @@ class Config:
     hop: bool = False  # what gRPC health checks of the proxy take, with its route before all others
     vm_id: str = "graygate"
     module: str = MODULE
+    failure: Mapping[str, Any] = field(default_factory=lambda: RELOADS)
     node_id: str = "test-node"
     filters_before: Sequence[Tree] = ()
     filters_after: Sequence[Tree] = ()
@@ -228,7 +229,7 @@ class Config:
         if self.delivery == "ecds":
             own["config_discovery"] = {"config_source": self.source(), "type_urls": [f"{HTTP_FILTERS}.wasm.v3.Wasm"]}
         else:
-            own["typed_config"] = plugin(self.policy, self.vm_id, self.module)
+            own["typed_config"] = plugin(self.policy, self.vm_id, self.module, self.failure)
         filters = [*self.filters_before, own, *self.filters_after]
         return listener("graygate", filters, self.route_table(), self.hcm)
 
@@ -245,7 +246,7 @@ class Config:
             resource = {
                 "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
                 "name": "graygate",
-                "typed_config": plugin(self.policy, self.vm_id, self.module),
+                "typed_config": plugin(self.policy, self.vm_id, self.module, self.failure),
             }
         return {"version_info": version, "resources": [resource]}
 

@@ -1,0 +1,218 @@
+"""What requests meet when the policy is wrong, and when a VM has died, by Envoy's `failure_policy`.
+
+It is Istio's `failStrategy`: FAIL_OPEN, FAIL_CLOSE (here FAIL_CLOSED, and the default) or FAIL_RELOAD. It says what is
+done without a VM, and nothing of a policy that is wrong: that is never taken, by none of them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from contextlib import ExitStack
+
+import pytest
+from harness.client import Stream, get
+from harness.load import Load, Request, drive
+from harness.users import by_user, moves
+from harness.wait import until, until_all
+
+MODULE = "target/graygate-faults.wasm"
+# A user of v1.
+ALICE = {"x-user-id": "alice"}
+HERE = {"x-graygate-fault": "here"}
+OPEN, CLOSED, RELOAD = ({"failure_policy": f"FAIL_{word}"} for word in ("OPEN", "CLOSED", "RELOAD"))
+ALL = pytest.mark.parametrize("failure", [OPEN, CLOSED, RELOAD], ids=["open", "closed", "reload"])
+ALIVE = "policy reviews: liveness passed\n"
+
+
+def wrong(policy):
+    return {**policy, "nmae": "reviews"}
+
+
+# -- a policy that is wrong ------------------------------------------------------
+
+
+@pytest.mark.parametrize("delivery", ["lds", "ecds"])
+@ALL
+def test_a_running_proxy_keeps_its_policy_and_fails_no_request(start, policy, failure, delivery):
+    envoy = start(policy, delivery=delivery, failure=failure)
+    users = [Request("/", {"x-user-id": f"user-{number}"}) for number in range(100)]
+    with Load(envoy.port(), users, rate=300) as load:
+        assert 'nmae: unknown field; did you mean "name"?' in envoy.publish(wrong(policy))
+        served = len(load.answers)
+        until(lambda: len(load.answers) > served + 100, what="load after the refusal")
+    assert load.failed == []
+    assert get(envoy.port(), "/livez").text == ALIVE
+
+
+@ALL
+def test_a_new_proxy_whose_filter_comes_by_itself_answers_500_until_a_good_policy(start, policy, failure):
+    envoy = start(wrong(policy), delivery="ecds", failure=failure)
+    assert [get(envoy.port(), path).status for path in ("/", "/livez", "/readyz")] == [500] * 3
+    until(lambda: [(line["status"], line["flags"]) for line in envoy.access_log()] == [(500, "NFCF")] * 3, what="the log")
+    stats = envoy.stats("extension_config_discovery.http_filter.graygate.")
+    assert stats["extension_config_discovery.http_filter.graygate.update_rejected"] == 1
+    assert envoy.publish(policy) == ""
+    until_all(lambda: get(envoy.port(), "/livez").text == ALIVE, what="the good policy")
+
+
+@ALL
+def test_a_new_proxy_whose_filter_comes_in_its_listener_does_not_listen_until_a_good_policy(start, policy, failure):
+    envoy = start(wrong(policy), delivery="lds", failure=failure)
+    assert envoy.ports() == {}
+    assert envoy.stats("listener_manager.lds.update_rejected") == {"listener_manager.lds.update_rejected": 1}
+    assert envoy.publish(policy) == ""
+    until_all(lambda: get(envoy.port(), "/livez").text == ALIVE, what="the good policy")
+
+
+def test_a_new_proxy_whose_filter_is_in_its_bootstrap_does_not_start(start, policy):
+    with pytest.raises(RuntimeError, match="Envoy ended with exit code 1") as failed:
+        start(wrong(policy), failure=OPEN)
+    assert "policy refused: nmae: unknown field" in "".join(failed.value.__notes__)
+
+
+# -- a VM that has died ----------------------------------------------------------
+
+
+@pytest.fixture
+def one(start, policy):
+    """`envoy = one(failure)`: with one worker, a module whose VM a request can end, and drains."""
+    policy["probes"]["drain"] = {"path": "/drainz"}
+
+    def start_one(failure):
+        envoy = start(policy, delivery="ecds", concurrency=1, module=MODULE, failure=failure)
+        assert get(envoy.port(), "/livez").text == ALIVE
+        return envoy
+
+    return start_one
+
+
+def asked(envoy, *requests):
+    """One after the other on one connection: (status, body)."""
+    answers = drive(envoy.port(), [Request(*request) for request in requests], connections=1)
+    return [(answer.status, answer.body.decode()) for answer in answers]
+
+
+DIED = (503, "")
+
+
+def again(envoy, policy):
+    """The same policy as a new version."""
+    return envoy.put("./ecds.json", envoy.config.with_policy(policy).discovery("again"))
+
+
+@ALL
+def test_the_request_that_ends_a_vm_is_answered_503(one, failure):
+    envoy = one(failure)
+    assert asked(envoy, ("/", HERE)) == [DIED]
+    died = {"status": 503, "details": "wasm_fail_stream", "flags": "-"}
+    until(lambda: any(died.items() <= line.items() for line in envoy.access_log()), what="the access log")
+    assert "Function: proxy_on_request_headers failed: Uncaught RuntimeError: unreachable" in envoy.logs()
+
+
+@ALL
+def test_requests_that_are_under_way_then_are_answered_503_when_their_response_comes(one, v1, failure):
+    envoy = one(failure)
+    v1.slow(1, path="/slow")
+    with Stream(envoy.port(), "/slow", ALICE, "GET", end=True) as stream:
+        until(lambda: v1.seen("/slow"), what="a request under way")
+        assert asked(envoy, ("/", HERE)) == [DIED]
+        assert not stream.answered()
+        assert stream.answer().status == 503
+    lost = {"path": "/slow", "details": "wasm_fail_stream", "cluster": "reviews-v1"}
+    until(lambda: any(lost.items() <= line.items() for line in envoy.access_log()), what="the access log")
+
+
+def test_open_that_worker_goes_on_without_the_filter_until_another_policy(one, policy):
+    """Probes reach the app, users the default route, gates are open, and nothing counts it."""
+    envoy = one(OPEN)
+    asked(envoy, ("/", HERE))
+    before = envoy.stats("wasmcustom.graygate_")
+    tester = {"x-tester": "true"}
+    unknown = [(200, "v1 /livez\n"), (200, "v1 /readyz\n"), (200, "v1 /\n")]
+    assert asked(envoy, ("/livez",), ("/readyz",), ("/", tester)) * 5 == unknown * 5
+    changed = {name for name, value in envoy.stats("wasmcustom.graygate_").items() if before.get(name) != value}
+    # The checks go on, from the main thread.
+    assert {name for name in changed if "graygate_checks_total" not in name} == set()
+    assert again(envoy, policy) == ""
+    assert asked(envoy, ("/livez",)) == [(200, "v1 /livez\n")], "the same policy again is no other"
+    policy["releases"][0]["versions"][1]["weight"] = 11
+    assert envoy.publish(policy) == ""
+    until(lambda: asked(envoy, ("/livez",), ("/", tester)) == [(200, ALIVE), (200, "v2 /\n")], what="the filter")
+
+
+def test_closed_that_worker_answers_503_until_another_policy(one, policy, v1):
+    envoy = one(CLOSED)
+    asked(envoy, ("/", HERE))
+    requests = v1.requests
+    assert asked(envoy, ("/",), ("/livez",), ("/readyz",)) * 5 == [DIED] * 15
+    assert again(envoy, policy) == ""
+    # Longer than a worker that makes its VM anew takes.
+    with Load(envoy.port(), [Request("/livez")], rate=100) as load:
+        until(lambda: len(load.answers) >= 200, what="two seconds of load")
+    assert {answer.status for answer in load.answers} == {503}
+    assert v1.requests == requests
+    policy["releases"][0]["versions"][1]["weight"] = 11
+    assert envoy.publish(policy) == ""
+    until(lambda: asked(envoy, ("/livez",)) == [(200, ALIVE)], what="the filter")
+
+
+def test_reload_the_next_request_makes_a_vm_at_the_earliest_a_second_after_the_last(one):
+    envoy = one(RELOAD)
+    asked(envoy, ("/", HERE))
+    until(lambda: asked(envoy, ("/livez",)) == [(200, ALIVE)], what="the filter")
+    made = time.monotonic()
+    assert asked(envoy, ("/", HERE), ("/",), ("/livez",)) == [DIED] * 3
+    with Load(envoy.port(), [Request("/livez")], rate=100) as load:
+        until(lambda: load.answers and load.answers[-1].status == 200, what="the filter")
+    back = next(answer.asked for answer in load.answers if answer.status == 200)
+    assert back - made > 0.8
+    assert {answer.status for answer in load.answers if answer.asked < back} == {503}
+    reloads = envoy.stats("wasm.graygate.vm_reload_")
+    assert reloads["wasm.graygate.vm_reload_success"] == 2
+    assert reloads["wasm.graygate.vm_reload_backoff"] >= 2
+
+
+def test_reload_brings_back_versions_readiness_and_an_order_to_drain(one, policy, v1):
+    policy["releases"][0]["versions"] = [
+        {"name": "v1", "upstream": "reviews-v1", "weight": 50, "default": True},
+        {"name": "v2", "upstream": "reviews-v2", "weight": 50},
+    ]
+    policy["probes"]["details"] = "always"
+    envoy = one(RELOAD)
+    before = by_user(envoy)
+    assert set(before.values()) == {"v1", "v2"}
+    get(envoy.port(), "/drainz", method="POST")
+    v1.answer(500, path="/healthz")
+    known = ("[-]reviews-v1 failed: check-failed: status 500", "[-]drain failed: draining")
+    until(lambda: all(word in get(envoy.port(), "/readyz").text for word in known), what="v1 down, draining")
+    asked(envoy, ("/", HERE))
+    # The first answer of the new VM, before any tick of its own.
+    answer = until(lambda: (a := get(envoy.port(), "/readyz")).text and a, what="a new VM")
+    assert all(word in answer.text for word in known)
+    v1.answer(200, path="/healthz")
+    until(lambda: known[0] not in get(envoy.port(), "/readyz").text, what="v1 ready")
+    assert moves(before, by_user(envoy)) == set()
+
+
+def test_the_other_workers_go_on(start, policy):
+    envoy = start(policy, delivery="ecds", concurrency=2, module=MODULE, failure=CLOSED)
+    with ExitStack() as stack:
+        connections = []
+        for _ in range(32):
+            connections.append(http.client.HTTPConnection("127.0.0.1", envoy.port(), timeout=10))
+            stack.callback(connections[-1].close)
+
+        def status(connection, headers={}):
+            connection.request("GET", "/livez", headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
+        assert {status(connection) for connection in connections} == {200}
+        assert status(connections[0], HERE) == 503
+        after = [status(connection) for connection in connections]
+        assert after[0] == 503
+        # Of 32 connections, neither worker has all.
+        assert set(after) == {200, 503}
+        assert [status(connection) for connection in connections] == after
