@@ -111,16 +111,21 @@ def test_the_request_that_ends_a_vm_is_answered_503(one, failure):
 
 
 @ALL
-def test_requests_that_are_under_way_then_are_answered_503_when_their_response_comes(one, v1, failure):
+def test_requests_that_are_under_way_then_end_in_503_with_what_comes_next_of_them(one, v1, failure):
+    """The response of one, the body of another."""
     envoy = one(failure)
-    v1.slow(1, path="/slow")
-    with Stream(envoy.port(), "/slow", ALICE, "GET", end=True) as stream:
-        until(lambda: v1.seen("/slow"), what="a request under way")
+    v1.slow(2, path="/slow")
+    slow = Stream(envoy.port(), "/slow", ALICE, "GET", end=True)
+    with slow, Stream(envoy.port(), "/upload", ALICE) as upload:
+        active = "http.graygate.downstream_rq_active"
+        until(lambda: v1.seen("/slow") and envoy.stats(active)[active] == 2, what="requests under way")
         assert asked(envoy, ("/", HERE)) == [DIED]
-        assert not stream.answered()
-        assert stream.answer().status == 503
-    lost = {"path": "/slow", "details": "wasm_fail_stream", "cluster": "reviews-v1"}
-    until(lambda: any(lost.items() <= line.items() for line in envoy.access_log()), what="the access log")
+        assert not upload.answered()
+        upload.send(b"body", end=True)
+        assert (upload.answer().status, slow.answer().status) == (503, 503)
+    ended = [("/upload", "wasm_fail_stream"), ("/slow", "wasm_fail_stream")]
+    until(lambda: [(line["path"], line["details"]) for line in envoy.access_log()][-2:] == ended, what="the access log")
+    assert v1.seen("/upload") == 0
 
 
 def test_open_that_worker_goes_on_without_the_filter_until_another_policy(one, policy):
@@ -190,6 +195,7 @@ def test_reload_brings_back_versions_readiness_and_an_order_to_drain(one, policy
     # The first answer of the new VM, before any tick of its own.
     answer = until(lambda: (a := get(envoy.port(), "/readyz")).text and a, what="a new VM")
     assert all(word in answer.text for word in known)
+    assert envoy.stats("wasm.graygate.vm_reload_success") == {"wasm.graygate.vm_reload_success": 1}
     v1.answer(200, path="/healthz")
     until(lambda: known[0] not in get(envoy.port(), "/readyz").text, what="v1 ready")
     assert moves(before, by_user(envoy)) == set()

@@ -88,6 +88,12 @@ def plugin(policy: Policy, vm_id: str = "graygate", module: str = MODULE, failur
     }
 
 
+def extension(filter_config: Tree) -> Tree:
+    """The filter by itself, as a resource."""
+    kind = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+    return {"@type": kind, "name": "graygate", "typed_config": filter_config}
+
+
 def route(cluster_name: str, timeout: str, header: tuple[str, str] | None = None) -> Tree:
     match: Tree = {"prefix": "/"}
     if header:
@@ -227,7 +233,9 @@ class Config:
     def listener(self) -> Tree:
         own: Tree = {"name": "graygate"}
         if self.delivery == "ecds":
-            own["config_discovery"] = {"config_source": self.source(), "type_urls": [f"{HTTP_FILTERS}.wasm.v3.Wasm"]}
+            # As in Istio: the second is what its agent sends where it has no module.
+            types = [f"{HTTP_FILTERS}.wasm.v3.Wasm", f"{HTTP_FILTERS}.rbac.v3.RBAC"]
+            own["config_discovery"] = {"config_source": self.source(), "type_urls": types}
         else:
             own["typed_config"] = plugin(self.policy, self.vm_id, self.module, self.failure)
         filters = [*self.filters_before, own, *self.filters_after]
@@ -243,11 +251,7 @@ class Config:
         if self.delivery == "lds":
             resource = {"@type": "type.googleapis.com/envoy.config.listener.v3.Listener", **self.listener()}
         else:
-            resource = {
-                "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
-                "name": "graygate",
-                "typed_config": plugin(self.policy, self.vm_id, self.module, self.failure),
-            }
+            resource = extension(plugin(self.policy, self.vm_id, self.module, self.failure))
         return {"version_info": version, "resources": [resource]}
 
     def document(self) -> Tree:
