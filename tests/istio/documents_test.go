@@ -16,7 +16,7 @@ import (
 )
 
 // manifests is what an operator applies.
-const manifests = "../../istio"
+const manifests = "../../istio/"
 
 // built is what `kubectl apply -k` would send for a directory under istio/.
 func built(t *testing.T, directory string) string {
