@@ -25,10 +25,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check a policy and print all its problems
+    /// Check a policy, or Istio manifests that have policies, and print all problems
     Check {
         /// The policy, JSON or YAML; "-" is standard input
-        file: PathBuf,
+        #[arg(required_unless_present = "istio", conflicts_with = "istio")]
+        file: Option<PathBuf>,
+        /// Check the manifests in this directory instead, which are to be what is applied together; a file, or "-",
+        /// standard input, will do as well; may be repeated
+        #[arg(long, value_name = "DIR")]
+        istio: Vec<PathBuf>,
+        /// The root namespace of the mesh
+        #[arg(long, value_name = "NAMESPACE", default_value = "istio-system", requires = "istio")]
+        root_namespace: String,
     },
     /// Print what the filter would decide for a request, and why
     Explain(Box<explain::Arguments>),
@@ -49,7 +57,8 @@ pub enum Failure {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Check { file } => check(&file),
+        Command::Check { file: Some(file), .. } => check(&file),
+        Command::Check { file: None, istio, root_namespace } => istio::set::check(&istio, &root_namespace),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Render(arguments) => render::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),

@@ -1,9 +1,7 @@
 //! Documents as trees: built, looked into, and read and written as YAML.
 
 use graygate::policy::document::Node;
-use serde_saphyr::ser_options;
-#[cfg(test)]
-use serde_saphyr::{DuplicateKeyPolicy, options};
+use serde_saphyr::{DuplicateKeyPolicy, options, ser_options};
 
 use crate::Failure;
 
@@ -55,6 +53,26 @@ pub fn get<'n>(node: &'n Node, keys: &[&str]) -> Option<&'n Node> {
         .try_fold(node, |node, key| fields(node).iter().find(|(name, _)| name == key).map(|(_, value)| value))
 }
 
+/// The text that stands at the end of these keys.
+pub fn get_text<'n>(node: &'n Node, keys: &[&str]) -> Option<&'n str> {
+    match get(node, keys) {
+        Some(Node::Text(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// The whole number that a value is, also one that another tool has written as a float or as text.
+pub fn whole(node: &Node) -> Option<u32> {
+    match node {
+        Node::Integer(number) => u32::try_from(*number).ok(),
+        Node::Number(number) if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number) => {
+            Some(*number as u32)
+        }
+        Node::Text(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
 /// Gives `key` of an object this value: where it stands already, or else after its first field.
 pub fn set(node: &mut Node, key: &str, value: Node) {
     let Node::Object(fields) = node else {
@@ -67,7 +85,6 @@ pub fn set(node: &mut Node, key: &str, value: Node) {
 }
 
 /// The documents of a YAML stream, which JSON is, too.
-#[cfg(test)]
 pub fn read_all(text: &str) -> Result<Vec<Node>, String> {
     // A repeated key reaches whoever gives it a meaning, and can name its path.
     let options = options! { duplicate_keys: DuplicateKeyPolicy::LastWins, strict_booleans: true };

@@ -80,6 +80,10 @@ impl Routes<'_> {
                         "only one of its versions has a weight, and a route to one cluster takes no number",
                     );
                 }
+                let sum: u64 = release.versions.iter().map(|version| u64::from(version.weight)).sum();
+                if i32::try_from(sum).is_err() {
+                    return Err("the sum of its weights is more than a VirtualService's may be, 2147483647");
+                }
                 manifests.extend(self.by_number(release, &subsets, header));
             }
             Steer::FilterState(_) => {

@@ -1,0 +1,135 @@
+//! Reading an EnvoyFilter: a patch may bring the filter itself, or a listener may take it by the name of another patch.
+
+use graygate::policy::document::Node;
+use graygate::policy::reader::segment;
+
+use super::place::Place;
+use super::resource::{Filter, Object, Reach, Slot, is_ours};
+use crate::tree::{fields, get, get_text, items, whole};
+
+const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
+
+/// All that the patches bring.
+pub fn filters(object: &Object<'_>, reach: &Reach) -> Vec<Filter> {
+    let patches = items(get(object.node, &["spec", "configPatches"]));
+    let mut filters = Vec::new();
+    for (index, patch) in patches.iter().enumerate() {
+        let Some(value) = get(patch, &["patch", "value"]) else {
+            continue;
+        };
+        let path = format!("spec.configPatches[{index}]");
+        let places = places(patch, reach);
+        let slots = match get_text(patch, &["applyTo"]) {
+            Some("HTTP_FILTER") => slots(patch, &path, reach),
+            Some("EXTENSION_CONFIG") => discovering(patches, get_text(value, &["name"]), reach),
+            // A listener that a patch brings is nobody else's.
+            _ => Vec::new(),
+        };
+        let places = if slots.is_empty() { places } else { slots.iter().map(|slot| slot.place).collect() };
+        let mut found = Vec::new();
+        find(value, &format!("{path}.patch.value"), &mut found);
+        let slots = std::iter::once(slots).chain(std::iter::repeat_with(Vec::new));
+        for ((path, config), slots) in found.into_iter().zip(slots) {
+            filters.push(filter(path, config, slots, &places));
+        }
+    }
+    filters
+}
+
+/// The listeners that take the filter by this name.
+fn discovering(patches: &[Node], name: Option<&str>, reach: &Reach) -> Vec<Slot> {
+    let takes = |patch: &Node| {
+        get_text(patch, &["applyTo"]) == Some("HTTP_FILTER")
+            && get(patch, &["patch", "value", "config_discovery"]).is_some()
+            && get_text(patch, &["patch", "value", "name"]) == name
+    };
+    let taking = patches.iter().enumerate().filter(|(_, patch)| takes(patch));
+    taking.flat_map(|(index, patch)| slots(patch, &format!("spec.configPatches[{index}]"), reach)).collect()
+}
+
+fn places(patch: &Node, reach: &Reach) -> Vec<Place> {
+    let inbound = if matches!(reach, Reach::Targets(_)) { Place::Waypoint } else { Place::Inbound };
+    match get_text(patch, &["match", "context"]) {
+        Some("SIDECAR_INBOUND") => vec![inbound],
+        Some("SIDECAR_OUTBOUND") => vec![Place::Outbound],
+        Some("GATEWAY") => vec![Place::Gateway],
+        // Absent is any.
+        _ if inbound == Place::Waypoint => vec![Place::Gateway, Place::Waypoint],
+        _ if reach.is_gateway() => vec![Place::Gateway],
+        _ => vec![Place::Inbound, Place::Outbound, Place::Gateway],
+    }
+}
+
+fn slots(patch: &Node, path: &str, reach: &Reach) -> Vec<Slot> {
+    let port = get(patch, &["match", "listener", "portNumber"]).and_then(whole);
+    let proxies = get(patch, &["match", "proxy"]);
+    let slot = |place| Slot {
+        place,
+        path: format!("{path}.match.context"),
+        written: get(patch, &["match", "context"]).is_some(),
+        ports: port.into_iter().filter(|port| *port != 0).collect(),
+        proxies: proxies.cloned(),
+    };
+    places(patch, reach).into_iter().map(slot).collect()
+}
+
+/// Finds the configurations of our filter anywhere in a patch's value, with where each stands.
+fn find<'n>(node: &'n Node, path: &str, found: &mut Vec<(String, &'n Node)>) {
+    let is_wasm = |key: &str| get_text(node, &[key]).is_some_and(|name| name.ends_with(WASM));
+    let inner = if is_wasm("@type") {
+        Some((get(node, &["config"]), format!("{path}.config")))
+    } else if is_wasm("type_url") {
+        Some((get(node, &["value", "config"]), format!("{path}.value.config")))
+    } else {
+        None
+    };
+    if let Some((config, path)) = inner {
+        found.extend(config.filter(|config| is_graygate(config)).map(|config| (path, config)));
+        return;
+    }
+    match node {
+        Node::Object(entries) => {
+            for (key, value) in entries {
+                find(value, &format!("{path}{}", segment(path, key)), found);
+            }
+        }
+        Node::List(list) => {
+            for (index, value) in list.iter().enumerate() {
+                find(value, &format!("{path}[{index}]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_graygate(config: &Node) -> bool {
+    let code = ["vm_config", "code"];
+    let file = get(config, &code).and_then(|code| get_text(code, &["local", "filename"]));
+    let uri = get(config, &code).and_then(|code| get_text(code, &["remote", "http_uri", "uri"]));
+    ["root_id", "name"].iter().any(|key| get_text(config, &[key]) == Some("graygate"))
+        || file.into_iter().chain(uri).any(is_ours)
+}
+
+fn filter(path: String, config: &Node, slots: Vec<Slot>, places: &[Place]) -> Filter {
+    let policy = match get(config, &["configuration", "value"]) {
+        Some(Node::Text(text)) => {
+            serde_json::from_str(text).map_err(|error| format!("not a JSON document: {error}"))
+        }
+        Some(_) => {
+            Err("not a string; allowed: the policy as JSON in a google.protobuf.StringValue".to_owned())
+        }
+        None => Err("missing; allowed: the policy as JSON".to_owned()),
+    };
+    let fail =
+        ["failure_policy", "fail_open"].iter().any(|key| fields(config).iter().any(|(name, _)| name == key));
+    let mut places = places.to_vec();
+    places.sort_unstable();
+    places.dedup();
+    Filter {
+        policy,
+        fail: (format!("{path}.failure_policy"), fail),
+        path: format!("{path}.configuration.value"),
+        slots,
+        places,
+    }
+}

@@ -1,0 +1,80 @@
+//! Reading a WasmPlugin or TrafficExtension.
+
+use graygate::policy::document::Node;
+
+use super::place::Place;
+use super::resource::{Filter, Object, Reach, Slot, is_ours};
+use crate::tree::{get, get_text, items, whole};
+
+/// The filter of a WasmPlugin, if it is ours.
+pub fn wasm_plugin(object: &Object<'_>, reach: &Reach) -> Vec<Filter> {
+    filter(object, reach, "spec").into_iter().collect()
+}
+
+/// The filter of a TrafficExtension, if it is ours.
+pub fn traffic_extension(object: &Object<'_>, reach: &Reach) -> Vec<Filter> {
+    filter(object, reach, "spec.wasm").into_iter().collect()
+}
+
+/// What stands at `at` says which module it is; what is around it in `spec` is the same for both kinds.
+fn filter(object: &Object<'_>, reach: &Reach, at: &str) -> Option<Filter> {
+    let keys: Vec<&str> = at.split('.').collect();
+    let wasm = get(object.node, &keys)?;
+    let named = get_text(wasm, &["pluginName"]) == Some("graygate");
+    if !named && !get_text(wasm, &["url"]).is_some_and(is_ours) {
+        return None;
+    }
+    let policy = get(wasm, &["pluginConfig"]).cloned();
+    let slots = slots(object, reach);
+    let mut places: Vec<Place> = slots.iter().map(|slot| slot.place).collect();
+    // One by labels in mode CLIENT is at gateways, too; what is allowed there is less at sidecars.
+    if places.contains(&Place::Outbound) {
+        places.retain(|place| *place != Place::Gateway);
+    }
+    places.sort_unstable();
+    places.dedup();
+    Some(Filter {
+        path: format!("{at}.pluginConfig"),
+        policy: policy.ok_or_else(|| "missing; allowed: a policy".to_owned()),
+        fail: (format!("{at}.failStrategy"), get(wasm, &["failStrategy"]).is_some()),
+        slots,
+        places,
+    })
+}
+
+fn slots(object: &Object<'_>, reach: &Reach) -> Vec<Slot> {
+    let matches = items(get(object.node, &["spec", "match"]));
+    if matches.is_empty() {
+        return slots_of(object, reach, "spec.match", &Node::Null);
+    }
+    let slots = matches.iter().enumerate();
+    slots.flat_map(|(index, one)| slots_of(object, reach, &format!("spec.match[{index}]"), one)).collect()
+}
+
+fn slots_of(object: &Object<'_>, reach: &Reach, path: &str, one: &Node) -> Vec<Slot> {
+    let mode = get_text(one, &["mode"]);
+    let (client, server) = match mode {
+        Some("CLIENT") => (true, false),
+        Some("SERVER") => (false, true),
+        _ => (true, true),
+    };
+    let attached = matches!(reach, Reach::Targets(_));
+    let gateways = reach.is_gateway() || object.component() == Some("gateway");
+    // At what is attached to a Gateway, a server is a waypoint.
+    let places = [
+        (server && !attached && !gateways, Place::Inbound),
+        (client && !gateways, Place::Outbound),
+        (client, Place::Gateway),
+        (server && attached, Place::Waypoint),
+    ];
+    let ports: Vec<u32> =
+        items(get(one, &["ports"])).iter().filter_map(|port| whole(get(port, &["number"])?)).collect();
+    let slot = |place| Slot {
+        place,
+        path: path.to_owned(),
+        written: mode.is_some_and(|mode| mode == "CLIENT" || mode == "SERVER"),
+        ports: ports.clone(),
+        proxies: None,
+    };
+    places.into_iter().filter(|(there, _)| *there).map(|(_, place)| slot(place)).collect()
+}

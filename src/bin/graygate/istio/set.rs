@@ -1,0 +1,249 @@
+//! `graygate check --istio`: manifests that are applied together, and what is wrong with ours among them.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use graygate::policy::Policy;
+use graygate::policy::document::Node;
+
+use super::overlap;
+use super::place::{self, Place};
+use super::resource::{Filter, Object, Reach, Resource, Slot};
+use crate::Failure;
+use crate::tree::{get_text, read_all};
+
+/// What was read.
+struct Set {
+    resources: Vec<Resource>,
+    gateways: Vec<Gateway>,
+    problems: Vec<String>,
+}
+
+/// A Gateway of the Gateway API. Only its class tells a waypoint from a gateway.
+struct Gateway {
+    namespace: String,
+    name: String,
+    class: String,
+}
+
+/// Runs the check.
+pub fn check(paths: &[PathBuf], root: &str) -> Result<(), Failure> {
+    let mut set = Set { resources: Vec::new(), gateways: Vec::new(), problems: Vec::new() };
+    for path in paths {
+        set.read(path)?;
+    }
+    let named: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let named = named.join(", ");
+    let mut problems = core::mem::take(&mut set.problems);
+    for resource in &set.resources {
+        let found = resource.filters.iter().flat_map(|filter| set.judge(resource, filter));
+        problems.extend(found.map(|problem| format!("{}: {resource}: {problem}", resource.file)));
+    }
+    problems.extend(set.pairs(root));
+    if problems.is_empty() && set.resources.is_empty() {
+        problems.push(format!(
+            "{named}: no resource of graygate; looked for WasmPlugin, TrafficExtension and EnvoyFilter with the plugin name, root_id or module graygate"
+        ));
+    }
+    if problems.is_empty() {
+        println!("{named}: {}: no problems", set.summary());
+        return Ok(());
+    }
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    eprintln!("{named}: {} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" });
+    Err(Failure::Problems)
+}
+
+impl Set {
+    /// Reads a file, standard input, or all YAML and JSON files in and below a directory.
+    fn read(&mut self, path: &Path) -> Result<(), Failure> {
+        let usage = |error: std::io::Error| Failure::Usage(format!("{}: {error}", path.display()));
+        if path.as_os_str() == "-" {
+            let mut text = Vec::new();
+            std::io::stdin().read_to_end(&mut text).map_err(usage)?;
+            self.take("standard input", &text);
+            return Ok(());
+        }
+        if !path.is_dir() {
+            let text = std::fs::read(path).map_err(usage)?;
+            self.take(&path.display().to_string(), &text);
+            return Ok(());
+        }
+        let entries = std::fs::read_dir(path).map_err(usage)?;
+        let mut entries: Vec<PathBuf> =
+            entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>().map_err(usage)?;
+        entries.sort();
+        for entry in entries {
+            let hidden = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            let extension = entry.extension().and_then(|extension| extension.to_str());
+            // What a link leads to may be above this directory.
+            let read = match extension {
+                _ if hidden => false,
+                _ if entry.is_dir() => !entry.is_symlink(),
+                extension => matches!(extension, Some("yaml" | "yml" | "json")),
+            };
+            if read {
+                self.read(&entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is ours of a file, and passes over all else.
+    fn take(&mut self, file: &str, text: &[u8]) {
+        let text = core::str::from_utf8(text).map_err(|error| error.to_string());
+        let documents = match text.and_then(read_all) {
+            Ok(documents) => documents,
+            Err(error) => return self.problems.push(format!("{file}: not YAML or JSON: {error}")),
+        };
+        for object in documents.iter().flat_map(Object::all) {
+            if (object.group, object.kind) == ("gateway.networking.k8s.io", "Gateway") {
+                let class = get_text(object.node, &["spec", "gatewayClassName"]).unwrap_or_default();
+                let (namespace, name) = (object.namespace.to_owned(), object.name.to_owned());
+                self.gateways.push(Gateway { namespace, name, class: class.to_owned() });
+            }
+            self.resources.extend(object.resource(file));
+        }
+    }
+
+    /// What is wrong with one filter by itself.
+    fn judge(&self, resource: &Resource, filter: &Filter) -> Vec<String> {
+        let mut problems = Vec::new();
+        let (path, written) = &filter.fail;
+        if !written {
+            let allowed = match resource.kind {
+                "EnvoyFilter" => "FAIL_OPEN, FAIL_RELOAD, FAIL_CLOSED; for Istio 1.24 fail_open",
+                _ => "FAIL_OPEN, FAIL_RELOAD, FAIL_CLOSE",
+            };
+            problems.push(format!(
+                "{path}: missing, so that no request passes while the module is not there or its VM has failed; allowed: {allowed}"
+            ));
+        }
+        let at = &filter.path;
+        match filter.policy.as_ref().map(|document| (document, Policy::from_node(document))) {
+            Err(why) => problems.push(format!("{at}: {why}")),
+            Ok((_, Err(found))) => problems.extend(found.iter().map(|problem| match problem.path.as_str() {
+                "" => format!("{at}: {}", problem.message),
+                _ => format!("{at}.{problem}"),
+            })),
+            Ok((document, Ok(policy))) => problems.extend(placed(filter, document, &policy)),
+        }
+        for slot in &filter.slots {
+            let path = slot.path.strip_suffix(".match.context").map_or_else(
+                || format!("{}.ports", slot.path),
+                |patch| format!("{patch}.match.listener.portNumber"),
+            );
+            if slot.written {
+                problems
+                    .extend(place::ports(slot.place, &path, &slot.ports).map(|problem| problem.to_string()));
+            }
+            problems.extend(self.misses(resource, slot.place, slot.written, &slot.path));
+        }
+        problems.dedup();
+        problems
+    }
+
+    /// A mode in which nothing ever is at the targets: a gateway is always a client, a waypoint a server.
+    fn misses(&self, resource: &Resource, place: Place, written: bool, path: &str) -> Option<String> {
+        let Reach::Targets(targets) = &resource.reach else {
+            return None;
+        };
+        if !written || resource.kind == "EnvoyFilter" {
+            return None;
+        }
+        targets.iter().filter(|(kind, _)| kind == "Gateway").find_map(|(_, name)| {
+            let known = self.gateways.iter().find(|known| known.name == *name && known.namespace == resource.namespace);
+            let waypoint = match known {
+                Some(gateway) => gateway.class.contains("waypoint"),
+                None => name.contains("waypoint"),
+            };
+            let (mode, is, allowed) = match (place, waypoint) {
+                (Place::Waypoint, false) => ("SERVER", "gateway, which is always a client", "CLIENT; SERVER, if its Gateway has a class for waypoints and is in the same set"),
+                (Place::Gateway, true) => ("CLIENT", "waypoint, which is always a server", "SERVER"),
+                _ => return None,
+            };
+            Some(format!("{path}.mode: {mode} is not allowed there: Gateway {name} is a {is}, so it never applies; allowed: {allowed}"))
+        })
+    }
+
+    /// Two that are in the way of each other, each two once.
+    fn pairs(&self, root: &str) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (index, one) in self.resources.iter().enumerate() {
+            problems.extend(within(one));
+            for two in self.resources.iter().skip(index + 1) {
+                let same = one.kind == two.kind && one.namespace == two.namespace && one.name == two.name;
+                if same {
+                    problems.push(format!(
+                        "{}: {one}: {} has the same resource, so that only the one applied last counts; allowed: one",
+                        one.file, two.file
+                    ));
+                    continue;
+                }
+                let both = one
+                    .filters
+                    .iter()
+                    .flat_map(|filter| two.filters.iter().map(move |other| (filter, other)));
+                let mut slots =
+                    both.filter_map(|(filter, other)| overlap::between((one, filter), (two, other), root));
+                if let Some(slot) = slots.next() {
+                    problems.push(format!(
+                        "{}: {one}: {two} in {} puts graygate into the same {} listeners, so that each request meets it twice; allowed: one of the two, or labels, ports, a mode or a revision (istio.io/rev) by which no proxy has both",
+                        one.file,
+                        two.file,
+                        slot.place.word()
+                    ));
+                }
+            }
+        }
+        problems
+    }
+
+    fn summary(&self) -> String {
+        let count = |kind: &str| {
+            let count = self.resources.iter().filter(|resource| resource.kind == kind).count();
+            (count > 0).then(|| format!("{count} {kind}{}", if count == 1 { "" } else { "s" }))
+        };
+        let counts: Vec<String> =
+            ["WasmPlugin", "TrafficExtension", "EnvoyFilter"].into_iter().filter_map(count).collect();
+        counts.join(", ")
+    }
+}
+
+/// What of the policy can't be where the filter is.
+fn placed(filter: &Filter, document: &Node, policy: &Policy) -> Vec<String> {
+    let mut problems = Vec::new();
+    for place in &filter.places {
+        for problem in place::problems(*place, document, policy) {
+            let problem = format!("{}.{problem}", filter.path);
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+    }
+    problems
+}
+
+/// Patches of one EnvoyFilter that are in the way of each other, be it that both bring the filter or take it by name.
+/// What a plugin's matches have in common it is in once.
+fn within(resource: &Resource) -> Option<String> {
+    if resource.kind != "EnvoyFilter" {
+        return None;
+    }
+    let slots: Vec<&Slot> = resource.filters.iter().flat_map(|filter| &filter.slots).collect();
+    let mut pairs = slots
+        .iter()
+        .enumerate()
+        .flat_map(|(index, slot)| slots.iter().skip(index + 1).map(move |other| (slot, other)));
+    let (slot, other) =
+        pairs.find(|(slot, other)| slot.path != other.path && overlap::share_listeners(slot, other))?;
+    Some(format!(
+        "{}: {resource}: {} and {} put graygate into the same {} listeners, so that each request meets it twice; allowed: one of the two",
+        resource.file,
+        slot.path,
+        other.path,
+        slot.place.word()
+    ))
+}

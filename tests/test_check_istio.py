@@ -1,0 +1,376 @@
+"""`graygate check --istio`: manifests that are applied together, and what is wrong with ours among them."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import yaml
+from harness.tool import run
+
+PROBES = {"name": "shop", "probes": {"liveness": {"path": "/livez"}}}
+GATE = {"name": "shop", "upstreams": {"db": {"cluster": "outbound|80||db"}}, "gates": [{"upstream": "db"}]}
+RELEASE = {
+    "name": "shop",
+    "upstreams": {"v1": {"cluster": "outbound|80|v1|db"}},
+    "releases": [
+        {"name": "db", "steer": {"header": "x-v"}, "versions": [{"name": "v1", "upstream": "v1", "weight": 1, "default": True}]}
+    ],
+}
+INBOUND, OUTBOUND = [{"mode": "SERVER"}], [{"mode": "CLIENT"}]
+
+
+def labelled(**labels):
+    return {"selector": {"matchLabels": labels}}
+
+
+def attached(*targets):
+    refs = [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": name} for name in targets]
+    return {"targetRefs": refs}
+
+
+def wasm_plugin(name, match=INBOUND, policy=PROBES, namespace="shop", revision=None, **spec):
+    spec = {"url": "oci://r.example/x:1", "pluginName": "graygate", "failStrategy": "FAIL_OPEN", "pluginConfig": policy} | spec
+    if match is not None:
+        spec["match"] = match
+    return resource("extensions.istio.io/v1alpha1", "WasmPlugin", name, namespace, revision, spec)
+
+
+def traffic_extension(name, match=INBOUND, policy=PROBES, namespace="shop", revision=None, **spec):
+    wasm = {"url": "oci://r.example/graygate:1", "failStrategy": "FAIL_OPEN", "pluginConfig": policy}
+    spec = {"match": match, "wasm": wasm} | spec
+    return resource("extensions.istio.io/v1alpha1", "TrafficExtension", name, namespace, revision, spec)
+
+
+def wasm(policy=PROBES, **config):
+    config = {"root_id": "graygate", "failure_policy": "FAIL_OPEN", "configuration": {"value": json.dumps(policy)}} | config
+    kind = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"
+    return {"name": "f", "typed_config": {"@type": kind, "config": config}}
+
+
+def patch(value=None, context="SIDECAR_INBOUND", port=None, apply_to="HTTP_FILTER", **match):
+    listener = {"portNumber": port} if port else {}
+    match = {"context": context, "listener": listener} | match
+    return {"applyTo": apply_to, "match": match, "patch": {"operation": "INSERT_FIRST", "value": value or wasm()}}
+
+
+def envoy_filter(name, *patches, namespace="shop", revision=None, **spec):
+    spec = {"configPatches": list(patches or [patch()])} | spec
+    return resource("networking.istio.io/v1alpha3", "EnvoyFilter", name, namespace, revision, spec)
+
+
+def resource(api, kind, name, namespace, revision, spec):
+    labels = {"istio.io/rev": revision} if revision else {}
+    metadata = {"name": name, "namespace": namespace, "labels": labels}
+    return copy.deepcopy({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": spec})
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Checks these objects, each in a file of its own, and gives the problems, without the directory's name."""
+
+    def run_check(*objects, options=()):
+        for old in tmp_path.glob("*.yaml"):
+            old.unlink()
+        for number, item in enumerate(objects):
+            (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(item))
+        done = run("check", "--istio", tmp_path, *options)
+        if done.returncode == 0:
+            assert done.stdout.endswith(": no problems\n") and done.stderr == ""
+            return []
+        assert (done.returncode, done.stdout) == (1, "")
+        *problems, count = done.stderr.replace(f"{tmp_path}/", "").splitlines()
+        assert count == f"{tmp_path}: {len(problems)} problem{'s' * (len(problems) != 1)}"
+        return problems
+
+    return run_check
+
+
+# -- what is read -------------------------------------------------------------------
+
+
+def test_a_good_set_is_counted(tmp_path):
+    (tmp_path / "deep" / "deeper").mkdir(parents=True)
+    others = [
+        {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": []},
+        {"name": "a-policy", "mode": "nonsense"},
+        [{"op": "replace", "path": "/spec", "value": 1}],
+        None,
+        {"apiVersion": "extensions.istio.io/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": "another"}, "spec": {"url": "oci://r/x:1"}},
+    ]
+    (tmp_path / "deep" / "a.yml").write_text(yaml.safe_dump_all([*others, wasm_plugin("a"), wasm_plugin("b", OUTBOUND, RELEASE)]))
+    (tmp_path / "deep" / "deeper" / "b.json").write_text(json.dumps(envoy_filter("c", namespace="other")))
+    (tmp_path / "deep" / "c.txt").write_text("a: b: c")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "d.yaml").write_text("a: b: c")
+    done = run("check", "--istio", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{tmp_path}: 2 WasmPlugins, 1 EnvoyFilter: no problems\n"
+
+
+def test_a_stream_on_standard_input_and_several_directories_are_one_set(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.yaml").write_text(yaml.safe_dump(wasm_plugin(name)))
+    stream = yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": [wasm_plugin("a"), wasm_plugin("b")]})
+    for done in [
+        run("check", "--istio", "-", stdin=stream),
+        run("check", "--istio", tmp_path / "a", "--istio", tmp_path / "b"),
+        run("check", "--istio", tmp_path),
+    ]:
+        assert done.returncode == 1 and "WasmPlugin shop/a: WasmPlugin shop/b in " in done.stderr
+    assert run("check", "--istio", tmp_path / "a").returncode == 0
+
+
+def test_a_set_with_nothing_of_ours_is_a_problem(tmp_path):
+    done = run("check", "--istio", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"{tmp_path}: no resource of graygate; looked for ")
+
+
+def test_a_file_that_is_no_yaml_is_a_problem(check, tmp_path):
+    (tmp_path / "x.yml").write_text("a: b: c")
+    done = run("check", "--istio", tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith(f"{tmp_path}/x.yml: not YAML or JSON: ")
+
+
+def test_wrong_usage_ends_with_2(tmp_path):
+    for arguments in (["--istio"], ["--istio", tmp_path / "none"], ["x", "--istio", tmp_path], ["x", "--root-namespace", "a"]):
+        assert run("check", *arguments).returncode == 2, arguments
+
+
+def test_ours_is_known_by_plugin_name_root_id_or_module(check):
+    bad = {"name": "shop", "modes": 1}
+    remote = {"code": {"remote": {"http_uri": {"uri": "oci://r.example/graygate:1"}}}}
+    local = {"code": {"local": {"filename": "/etc/graygate.wasm"}}}
+    for item in [
+        wasm_plugin("a", policy=bad),
+        wasm_plugin("a", policy=bad, pluginName="x", url="file:///etc/graygate.wasm"),
+        wasm_plugin("a", policy=bad, pluginName="x", url="r.example/graygate@sha256:ab"),
+        traffic_extension("a", policy=bad),
+        envoy_filter("a", patch(wasm(bad))),
+        envoy_filter("a", patch(wasm(bad, root_id="x", name="graygate"))),
+        envoy_filter("a", patch(wasm(bad, root_id="x", vm_config=remote))),
+        envoy_filter("a", patch(wasm(bad, root_id="x", vm_config=local))),
+        envoy_filter("a", patch({"filter_chains": [{"filters": [wasm(bad)]}]}, apply_to="LISTENER")),
+    ]:
+        (problem,) = check(item)
+        assert 'modes: unknown field; did you mean "mode"?' in problem
+    for item in [
+        wasm_plugin("a", policy=bad, pluginName="x"),
+        envoy_filter("a", patch(wasm(bad, root_id="x"))),
+    ]:
+        (problem,) = check(item)
+        assert "no resource of graygate" in problem
+
+
+# -- one resource -------------------------------------------------------------------
+
+
+def test_a_policys_problems_have_file_resource_and_path(check):
+    bad = {"name": "shop", "gates": [{"upstream": "db"}], "upstreams": {}}
+    where = 'gates[0].upstream: "db" is no upstream; allowed: none, as upstreams is empty'
+    assert check(wasm_plugin("a", policy=bad), envoy_filter("b", patch(wasm(bad)), namespace="other")) == [
+        f"0.yaml: WasmPlugin shop/a: spec.pluginConfig.{where}",
+        "1.yaml: EnvoyFilter other/b: spec.configPatches[0].patch.value.typed_config.config.configuration.value." + where,
+    ]
+
+
+def test_a_policy_that_is_not_there_or_no_json_is_a_problem(check):
+    plugin = wasm_plugin("a")
+    del plugin["spec"]["pluginConfig"]
+    item = envoy_filter("b", patch(wasm(configuration={"value": "{"})), namespace="other")
+    struct = envoy_filter("c", patch(wasm(configuration={"value": {"name": "a"}})), namespace="more")
+    first, second, third = check(plugin, item, struct)
+    assert first == "0.yaml: WasmPlugin shop/a: spec.pluginConfig: missing; allowed: a policy"
+    assert "configuration.value: not a JSON document: " in second
+    assert third.endswith("configuration.value: not a string; allowed: the policy as JSON in a google.protobuf.StringValue")
+
+
+def test_what_becomes_of_requests_must_be_written(check):
+    plugin, item = wasm_plugin("a"), envoy_filter("b", namespace="other")
+    extension = traffic_extension("c", namespace="more")
+    del plugin["spec"]["failStrategy"]
+    del extension["spec"]["wasm"]["failStrategy"]
+    config = item["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["config"]
+    del config["failure_policy"]
+    words = "missing, so that no request passes while the module is not there or its VM has failed; allowed: FAIL_OPEN, FAIL_RELOAD, "
+    assert check(plugin, item, extension) == [
+        f"0.yaml: WasmPlugin shop/a: spec.failStrategy: {words}FAIL_CLOSE",
+        "1.yaml: EnvoyFilter other/b: spec.configPatches[0].patch.value.typed_config.config.failure_policy: "
+        f"{words}FAIL_CLOSED; for Istio 1.24 fail_open",
+        f"2.yaml: TrafficExtension more/c: spec.wasm.failStrategy: {words}FAIL_CLOSE",
+    ]
+    config["fail_open"] = True
+    assert check(item) == []
+
+
+@pytest.mark.parametrize(
+    ("item", "field"),
+    [
+        (wasm_plugin("a", OUTBOUND), "probes"),
+        (wasm_plugin("a", None), "probes"),
+        (wasm_plugin("a", INBOUND, RELEASE), "releases"),
+        (wasm_plugin("a", None, RELEASE), "releases"),
+        (envoy_filter("a", patch(context="SIDECAR_OUTBOUND")), "probes"),
+        (envoy_filter("a", patch(context="ANY")), "probes"),
+        (envoy_filter("a", patch(wasm(RELEASE))), "releases"),
+    ],
+)
+def test_a_part_in_the_wrong_place_is_a_problem(check, item, field):
+    (problem,) = check(item)
+    assert f".{field}: " in problem and " is not allowed there: " in problem
+
+
+def test_at_a_gateway_and_a_waypoint_all_parts_have_a_place(check):
+    assert check(wasm_plugin("a", OUTBOUND, PROBES | RELEASE, **labelled(istio="ingressgateway"))) == []
+    assert check(wasm_plugin("a", OUTBOUND, PROBES | RELEASE, **attached("public"))) == []
+    assert check(wasm_plugin("a", INBOUND, PROBES | RELEASE, **attached("waypoint"))) == []
+    assert check(envoy_filter("a", patch(wasm(PROBES | RELEASE), context="GATEWAY"))) == []
+
+
+def test_a_check_of_a_cluster_that_can_not_be_called_is_a_problem(check):
+    policy = PROBES | {"upstreams": {"app": {"cluster": "inbound|80||", "readinessProbe": {"httpGet": {}}}}}
+    (problem,) = check(wasm_plugin("a", policy=policy))
+    assert problem.startswith('0.yaml: WasmPlugin shop/a: spec.pluginConfig.upstreams.app.cluster: "inbound|80||" is not allowed there: ')
+
+
+def gateway(name, class_name):
+    spec = {"gatewayClassName": class_name}
+    return resource("gateway.networking.k8s.io/v1", "Gateway", name, "shop", None, spec)
+
+
+def test_a_mode_that_never_applies_is_a_problem(check):
+    server, client = wasm_plugin("a", INBOUND, **attached("public")), wasm_plugin("a", OUTBOUND, **attached("public"))
+    (problem,) = check(server)
+    assert problem.startswith("0.yaml: WasmPlugin shop/a: spec.match[0].mode: SERVER is not allowed there: Gateway public is a gateway")
+    assert check(server, gateway("public", "istio")) == [problem]
+    assert check(server, gateway("public", "istio-waypoint")) == []
+    assert check(client) == check(client, gateway("public", "istio")) == []
+    (problem,) = check(client, gateway("public", "istio-waypoint"))
+    assert "spec.match[0].mode: CLIENT is not allowed there: Gateway public is a waypoint" in problem
+
+
+def test_a_port_at_a_waypoint_is_a_problem(check):
+    match = [{"mode": "SERVER", "ports": [{"number": 80}]}]
+    (problem,) = check(wasm_plugin("a", match, **attached("waypoint")))
+    assert "spec.match[0].ports: 80 is not allowed there: a waypoint's listener has port 0" in problem
+    (problem,) = check(envoy_filter("a", patch(port=80), **attached("waypoint")))
+    assert "spec.configPatches[0].match.listener.portNumber: 80 is not allowed there" in problem
+
+
+# -- two resources ------------------------------------------------------------------
+
+
+def at_ports(mode, *ports):
+    return [{"mode": mode, "ports": [{"number": port} for port in ports]}]
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (wasm_plugin("a"), wasm_plugin("b")),
+        (wasm_plugin("a"), traffic_extension("a")),
+        (wasm_plugin("a"), envoy_filter("b")),
+        (envoy_filter("a"), envoy_filter("b")),
+        (wasm_plugin("a"), wasm_plugin("b", namespace="istio-system")),
+        (wasm_plugin("a", **labelled(app="x")), wasm_plugin("b")),
+        (wasm_plugin("a", **labelled(app="x")), wasm_plugin("b", **labelled(version="v1"))),
+        (wasm_plugin("a", **labelled(app="x")), envoy_filter("b", workloadSelector={"labels": {"app": "x"}})),
+        (wasm_plugin("a", at_ports("SERVER", 80, 81)), wasm_plugin("b", at_ports("SERVER", 81))),
+        (wasm_plugin("a", at_ports("SERVER", 80)), envoy_filter("b", patch(port=80))),
+        (wasm_plugin("a", None, GATE), wasm_plugin("b", OUTBOUND, GATE)),
+        (wasm_plugin("a", OUTBOUND, GATE), envoy_filter("b", patch(context="GATEWAY"))),
+        (wasm_plugin("a", OUTBOUND, GATE), envoy_filter("b", patch(wasm(GATE), context="ANY"))),
+        (wasm_plugin("a", revision="x"), wasm_plugin("b")),
+        (wasm_plugin("a", OUTBOUND, **attached("p", "q")), wasm_plugin("b", OUTBOUND, **attached("q"))),
+        (wasm_plugin("a", OUTBOUND, GATE), wasm_plugin("b", OUTBOUND, **attached("q"))),
+        (
+            wasm_plugin("a", OUTBOUND, **labelled(**{"gateway.networking.k8s.io/gateway-name": "q"})),
+            wasm_plugin("b", OUTBOUND, **attached("q")),
+        ),
+    ],
+)
+def test_two_that_are_in_one_listener_are_a_problem(check, one, two):
+    (problem,) = check(one, two)
+    kinds = [f"{item['kind']} {item['metadata']['namespace']}/{item['metadata']['name']}" for item in (one, two)]
+    assert problem.startswith(f"0.yaml: {kinds[0]}: {kinds[1]} in 1.yaml puts graygate into the same ")
+    assert problem.endswith("or labels, ports, a mode or a revision (istio.io/rev) by which no proxy has both")
+    (problem,) = check(two, one)
+    assert problem.startswith(f"0.yaml: {kinds[1]}: {kinds[0]} in 1.yaml ")
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (wasm_plugin("a"), wasm_plugin("b", OUTBOUND, GATE)),
+        (wasm_plugin("a"), wasm_plugin("a", namespace="other")),
+        (wasm_plugin("a", **labelled(app="x")), wasm_plugin("b", **labelled(app="y", version="v1"))),
+        (wasm_plugin("a", at_ports("SERVER", 80)), wasm_plugin("b", at_ports("SERVER", 81))),
+        (wasm_plugin("a", at_ports("SERVER", 80)), envoy_filter("b", patch(port=81))),
+        (wasm_plugin("a"), envoy_filter("b", patch(wasm(GATE), context="SIDECAR_OUTBOUND"))),
+        (wasm_plugin("a", revision="x"), wasm_plugin("b", revision="y")),
+        (wasm_plugin("a", OUTBOUND, **attached("p")), wasm_plugin("b", OUTBOUND, **attached("q"))),
+        (wasm_plugin("a", **labelled(app="x")), wasm_plugin("b", OUTBOUND, **attached("q"))),
+        (wasm_plugin("a"), envoy_filter("b", patch({"filters": [wasm()]}, apply_to="LISTENER"))),
+        (envoy_filter("a", patch(proxy={"proxyVersion": "^1.29"})), envoy_filter("b", patch(proxy={"proxyVersion": "^1.30"}))),
+    ],
+)
+def test_two_that_no_listener_has_both_of_are_none(check, one, two):
+    assert check(one, two) == []
+
+
+def test_the_root_namespace_is_as_told(check):
+    pair = wasm_plugin("a"), wasm_plugin("b", namespace="root")
+    assert check(*pair) == []
+    (problem,) = check(*pair, options=["--root-namespace", "root"])
+    assert "WasmPlugin root/b" in problem
+
+
+def test_patches_of_one_resource_may_be_in_one_listener_too(check):
+    (problem,) = check(envoy_filter("a", patch(), patch()))
+    assert problem.startswith(
+        "0.yaml: EnvoyFilter shop/a: spec.configPatches[0].match.context and spec.configPatches[1].match.context put graygate "
+    )
+    assert check(envoy_filter("a", patch(port=80), patch(port=81))) == []
+    assert check(wasm_plugin("a", INBOUND + at_ports("SERVER", 80))) == []
+
+
+def test_a_filter_by_the_name_of_a_patch_is_where_that_name_is_taken(check):
+    extension = patch(wasm() | {"name": "n"}, apply_to="EXTENSION_CONFIG")
+    taken = [patch({"name": "n", "config_discovery": {}}, port=port) for port in (80, 81)]
+    item = envoy_filter("a", extension, *taken)
+    assert check(item) == []
+    assert len(check(item, wasm_plugin("b", at_ports("SERVER", 81)))) == 1
+    assert check(item, wasm_plugin("b", at_ports("SERVER", 82))) == []
+    (problem,) = check(envoy_filter("a", extension, taken[0], taken[0]))
+    assert "spec.configPatches[1].match.context and spec.configPatches[2].match.context" in problem
+
+
+def test_one_resource_in_two_files_is_a_problem(check):
+    (problem,) = check(wasm_plugin("a"), wasm_plugin("a"))
+    assert problem.startswith("0.yaml: WasmPlugin shop/a: 1.yaml has the same resource, so that only the one applied last counts")
+
+
+# -- what the tool itself prints ----------------------------------------------------
+
+
+FILE = ["--module", "file:///etc/graygate.wasm"]
+
+
+@pytest.mark.parametrize("kind", ["wasmplugin", "trafficextension", "envoyfilter"])
+@pytest.mark.parametrize("place", [None, "gateway", "waypoint"])
+@pytest.mark.parametrize("module", [FILE, ["--sha256", "a" * 64]], ids=["file", "image"])
+def test_what_render_prints_has_no_problems(kind, place, module):
+    policy = json.dumps(PROBES | RELEASE)
+    options = ["--kind", kind, *module] + (["--at", place] if place else [])
+    printed = run("render", "-", *options, stdin=policy)
+    assert printed.returncode == 0, printed.stderr
+    done = run("check", "--istio", "-", stdin=printed.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    for other in {"wasmplugin", "trafficextension", "envoyfilter"} - {kind}:
+        more = run("render", "-", "--kind", other, *options[2:], stdin=policy)
+        done = run("check", "--istio", "-", stdin=printed.stdout + more.stdout)
+        assert len(done.stderr.splitlines()) == (2 if place else 3), done.stderr
+        assert done.stderr.count("each request meets it twice") == (1 if place else 2)

@@ -1,0 +1,508 @@
+"""`graygate render`: what it prints for a policy, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from harness.tool import run
+
+DIGEST = "0123456789abcdef" * 4
+HOST = "reviews.shop.svc.cluster.local"
+ENVOY_FILTER = ["--kind", "envoyfilter", "--module", "file:///etc/graygate.wasm"]
+
+
+@pytest.fixture
+def policy():
+    """Checks and probes of the app, a release of another service, and a gate on each."""
+    version = {"weight": 90, "default": True}
+    return {
+        "name": "reviews",
+        "upstreams": {
+            "app": {"cluster": "app-8080", "readinessProbe": {"httpGet": {"path": "/healthz"}, "periodSeconds": 0.5}},
+            "v1": {"cluster": f"outbound|9080|v1|{HOST}", "readinessProbe": {"httpGet": {}}},
+            "v2": {"cluster": f"outbound|9080|v2|{HOST}"},
+        },
+        "probes": {"readiness": {"path": "/readyz", "checks": [{"upstream": "app"}]}},
+        "releases": [
+            {
+                "name": "Reviews_1",
+                "steer": {"header": "x-gray-version"},
+                "hashOn": [{"httpCookie": {"name": "on", "ttl": "24h"}}],
+                "versions": [
+                    {"name": "v1", "upstream": "v1"} | version,
+                    {"name": "v2", "upstream": "v2", "weight": 10, "allow": ["007", "yes"]},
+                ],
+            }
+        ],
+        "gates": [{"upstream": "app"}, {"upstream": "v1", "reply": {"body": "line 1\nline 2\n"}}],
+    }
+
+
+@pytest.fixture
+def render(policy, tmp_path):
+    """Runs it on the policy; what it printed, and what it said."""
+
+    def run_render(*arguments):
+        file = tmp_path / "policy.json"
+        file.write_text(json.dumps(policy))
+        done = run("render", file, *arguments)
+        assert done.returncode == 0, done.stderr
+        return list(yaml.safe_load_all(done.stdout)), done.stderr
+
+    return run_render
+
+
+@pytest.fixture
+def refused(policy, tmp_path):
+    """Runs it on the policy; the problems, without the file's name."""
+
+    def run_render(*arguments):
+        file = tmp_path / "policy.json"
+        file.write_text(json.dumps(policy))
+        done = run("render", file, *arguments)
+        assert (done.returncode, done.stdout) == (1, ""), done.stderr
+        *problems, count = done.stderr.replace(f"{file}: ", "").splitlines()
+        assert count == f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+        return problems
+
+    return run_render
+
+
+def only(policy, *parts):
+    """The policy with these parts of what it does."""
+    for part in {"probes", "releases", "gates"} - set(parts):
+        del policy[part]
+
+
+def at_outbound(policy):
+    only(policy, "releases")
+    return policy["releases"][0]
+
+
+# -- what is printed --------------------------------------------------------------
+
+
+def test_a_policy_alone_is_split_by_direction(policy, render):
+    (inbound, outbound), said = render()
+    assert [inbound["metadata"]["name"], outbound["metadata"]["name"]] == [
+        "graygate-reviews-inbound",
+        "graygate-reviews-outbound",
+    ]
+    for plugin, mode in [(inbound, "SERVER"), (outbound, "CLIENT")]:
+        assert (plugin["kind"], plugin["metadata"]["namespace"]) == ("WasmPlugin", "default")
+        assert plugin["spec"]["selector"] == {"matchLabels": {"app": "reviews"}}
+        assert plugin["spec"]["match"] == [{"mode": mode}]
+        assert (plugin["spec"]["pluginName"], plugin["spec"]["failStrategy"]) == ("graygate", "FAIL_OPEN")
+    assert (inbound["spec"]["phase"], "phase" in outbound["spec"]) == ("AUTHN", False)
+    upstreams, gates = policy["upstreams"], policy["gates"]
+    assert inbound["spec"]["pluginConfig"] == {
+        "name": "reviews",
+        "upstreams": {"app": upstreams["app"]},
+        "probes": policy["probes"],
+        "gates": gates[:1],
+    }
+    assert outbound["spec"]["pluginConfig"] == {
+        "name": "reviews",
+        "upstreams": {name: upstreams[name] for name in ("v1", "v2")},
+        "releases": policy["releases"],
+        "gates": gates[1:],
+    }
+    assert "is a placeholder" in said
+
+
+@pytest.mark.parametrize(("place", "mode"), [("gateway", "CLIENT"), ("waypoint", "SERVER")])
+def test_a_gateway_and_a_waypoint_take_the_whole_policy_as_it_is_written(policy, render, place, mode):
+    (plugin,), _ = render("--at", place)
+    assert plugin["spec"]["pluginConfig"] == policy
+    assert list(plugin["spec"]["pluginConfig"]) == list(policy)
+    assert plugin["spec"]["match"] == [{"mode": mode}]
+
+
+def test_the_place_says_what_it_is_attached_to(render):
+    gateway = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
+    for arguments, reach, namespace in [
+        (["--at", "gateway"], {"selector": {"matchLabels": {"istio": "ingressgateway"}}}, "istio-system"),
+        (["--at", "gateway", "--target", "Gateway/public"], {"targetRefs": [gateway | {"name": "public"}]}, "default"),
+        (["--at", "waypoint"], {"targetRefs": [gateway | {"name": "waypoint"}]}, "default"),
+        (
+            ["--at", "waypoint", "--target", "Service/a", "--namespace", "shop"],
+            {"targetRefs": [{"group": "", "kind": "Service", "name": "a"}]},
+            "shop",
+        ),
+        (["--at", "gateway", "--selector", "a/b=c", "--selector", "d="], {"selector": {"matchLabels": {"a/b": "c", "d": ""}}}, "default"),
+    ]:
+        (plugin,), _ = render(*arguments)
+        spec = plugin["spec"]
+        assert {key: spec[key] for key in ("selector", "targetRefs") if key in spec} == reach, arguments
+        assert plugin["metadata"]["namespace"] == namespace, arguments
+
+
+def test_the_scope_says_which_proxies(render):
+    for scope, selects, namespace in [("workload", True, "default"), ("namespace", False, "default"), ("mesh", False, "istio-system")]:
+        for plugin in render("--scope", scope)[0]:
+            assert ("selector" in plugin["spec"], plugin["metadata"]["namespace"]) == (selects, namespace)
+
+
+def test_a_traffic_extension_has_the_same_in_other_places(policy, render):
+    options = ["--module", "oci://r.example/g:1", "--sha256", DIGEST, "--priority", "-5", "--fail", "reload"]
+    (plugin, _), said = render(*options)
+    (extension, _), _ = render(*options, "--kind", "trafficextension")
+    spec, wasm = extension["spec"], extension["spec"].pop("wasm")
+    assert (extension["kind"], spec | wasm) == ("TrafficExtension", plugin["spec"])
+    assert set(spec) == {"selector", "phase", "priority", "match"}
+    assert (spec["priority"], wasm["failStrategy"], wasm["sha256"]) == (-5, "FAIL_RELOAD", DIGEST)
+    assert "placeholder" not in said
+
+
+def test_a_revision_and_names_of_ones_own(render):
+    (inbound, outbound), _ = render("--name", "g", "--revision", "canary", "--namespace", "shop")
+    assert [plugin["metadata"]["name"] for plugin in (inbound, outbound)] == ["g-inbound", "g-outbound"]
+    assert inbound["metadata"]["labels"]["istio.io/rev"] == "canary"
+    (gateway,), _ = render("--name", "g", "--at", "gateway")
+    assert gateway["metadata"]["name"] == "g"
+
+
+def test_mode_and_percent_are_put_into_the_policy(policy, render):
+    policy["mode"] = "enforce"
+    for plugin in render("--mode", "shadow", "--percent", "25")[0]:
+        assert plugin["spec"]["pluginConfig"]["mode"] == "shadow"
+        assert plugin["spec"]["pluginConfig"]["rollout"] == {"percent": 25}
+
+
+def test_each_document_says_what_it_is_and_why_it_fails_as_it_does(policy, tmp_path):
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(policy))
+    for fail, strategy in [("open", "FAIL_OPEN"), ("reload", "FAIL_RELOAD"), ("closed", "FAIL_CLOSE")]:
+        texts = run("render", file, "--fail", fail).stdout.split("---\n")[1:]
+        assert len(texts) == 2
+        for text in texts:
+            head = [line for line in text.splitlines() if line.startswith("# ")]
+            assert head[0].startswith("# graygate, ") and any(line.startswith(f"# {strategy}: ") for line in head)
+
+
+def test_what_is_printed_reads_the_same_under_yaml_1_1(policy, render):
+    """Which is what kubectl reads, and PyYAML."""
+    policy["probes"]["readiness"]["checks"][0]["required"] = True
+    gate = policy["gates"][0]
+    gate["reply"] = {"headers": {"x-a": "on", "x-b": "1:30", "x-c": "0o7", "x-d": "2026-12-01", "x-e": "1_000", "x-f": ""}}
+    (inbound, _), _ = render()
+    assert inbound["spec"]["pluginConfig"]["gates"] == [gate]
+
+
+# -- as an EnvoyFilter --------------------------------------------------------------
+
+
+def wasm(patch):
+    return patch["patch"]["value"]["typed_config"]["config"]
+
+
+def test_a_file_stands_in_the_filter_itself(policy, render):
+    (inbound, outbound), _ = render(*ENVOY_FILTER)
+    assert [item["spec"]["priority"] for item in (inbound, outbound)] == [10, 10]
+    (patch,) = inbound["spec"]["configPatches"]
+    assert (patch["applyTo"], patch["patch"]["operation"]) == ("HTTP_FILTER", "INSERT_FIRST")
+    manager = {"name": "envoy.filters.network.http_connection_manager"}
+    assert patch["match"] == {"context": "SIDECAR_INBOUND", "listener": {"filterChain": {"filter": manager}}}
+    config = wasm(patch)
+    assert (config["root_id"], config["failure_policy"]) == ("graygate", "FAIL_OPEN")
+    assert config["vm_config"] == {
+        "vm_id": "graygate",
+        "runtime": "envoy.wasm.runtime.v8",
+        "code": {"local": {"filename": "/etc/graygate.wasm"}},
+    }
+    assert json.loads(config["configuration"]["value"])["probes"] == policy["probes"]
+    (patch,) = outbound["spec"]["configPatches"]
+    assert patch["patch"]["operation"] == "INSERT_BEFORE"
+    router = {"subFilter": {"name": "envoy.filters.http.router"}}
+    assert patch["match"] == {"context": "SIDECAR_OUTBOUND", "listener": {"filterChain": {"filter": manager | router}}}
+    assert json.loads(wasm(patch)["configuration"]["value"])["releases"] == policy["releases"]
+
+
+@pytest.mark.parametrize(
+    ("istio", "fail", "fields"),
+    [
+        ("1.24", "open", {"fail_open": True}),
+        ("1.24.6", "closed", {}),
+        ("1.25", "open", {"failure_policy": "FAIL_OPEN"}),
+        ("1.25", "reload", {"failure_policy": "FAIL_RELOAD"}),
+        ("1.31", "closed", {"failure_policy": "FAIL_CLOSED"}),
+    ],
+)
+def test_an_older_proxy_gets_the_older_field(render, istio, fail, fields):
+    for item in render(*ENVOY_FILTER, "--istio", istio, "--fail", fail)[0]:
+        config = wasm(item["spec"]["configPatches"][0])
+        assert {key: config[key] for key in ("fail_open", "failure_policy") if key in config} == fields
+
+
+def test_a_module_from_elsewhere_is_fetched_by_the_agent(render):
+    url = "oci://registry.example/graygate:1"
+    (item,), _ = render("--kind", "envoyfilter", "--at", "gateway", "--module", url, "--sha256", DIGEST)
+    extension, inserted = item["spec"]["configPatches"]
+    assert extension["applyTo"] == "EXTENSION_CONFIG" and extension["patch"]["operation"] == "ADD"
+    remote = wasm(extension)["vm_config"]["code"]["remote"]
+    assert (remote["http_uri"]["uri"], remote["sha256"]) == (url, DIGEST)
+    assert {"cluster", "timeout"} < set(remote["http_uri"])
+    value = inserted["patch"]["value"]
+    assert value["name"] == extension["patch"]["value"]["name"]
+    assert value["config_discovery"]["config_source"]["initial_fetch_timeout"] == "0s"
+    assert [name.rsplit(".", 1)[1] for name in value["config_discovery"]["type_urls"]] == ["Wasm", "RBAC"]
+    assert inserted["match"]["context"] == "GATEWAY"
+
+
+def test_each_port_has_a_match_of_its_own(render):
+    ports = ["--at", "gateway", "--port", "8080", "--port", "8443"]
+    (plugin,), _ = render(*ports)
+    assert plugin["spec"]["match"] == [{"mode": "CLIENT", "ports": [{"number": 8080}, {"number": 8443}]}]
+    (item,), _ = render(*ports, *ENVOY_FILTER)
+    listeners = [patch["match"]["listener"] for patch in item["spec"]["configPatches"]]
+    assert [listener["portNumber"] for listener in listeners] == [8080, 8443]
+
+
+def test_at_a_waypoint_the_listeners_of_its_tunnels_are_left_alone(render):
+    (item,), _ = render("--at", "waypoint", *ENVOY_FILTER)
+    (patch,) = item["spec"]["configPatches"]
+    assert (patch["match"]["context"], patch["match"]["listener"]["name"]) == ("SIDECAR_INBOUND", "main_internal")
+    assert item["spec"]["targetRefs"][0]["name"] == "waypoint"
+
+
+def test_a_callout_is_a_cluster_where_its_check_is(policy, render):
+    policy["upstreams"]["app"]["readinessProbe"] = {"grpc": {}}
+    (_, added, _), said = render("--callout", "app-8080=[::1]:8080")
+    assert (added["kind"], added["metadata"]["name"]) == ("EnvoyFilter", "graygate-reviews-inbound-callout")
+    (patch,) = added["spec"]["configPatches"]
+    assert (patch["applyTo"], patch["match"]) == ("CLUSTER", {"context": "SIDECAR_INBOUND"})
+    cluster = patch["patch"]["value"]
+    assert (cluster["name"], cluster["type"]) == ("app-8080", "STATIC")
+    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "::1", "port_value": 8080}
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    assert options["explicit_http_config"] == {"http2_protocol_options": {}}
+    assert "none of Istio's clusters" not in said
+    policy["upstreams"]["app"]["readinessProbe"] = {"httpGet": {}}
+    (_, added, _), _ = render("--callout", "app-8080=127.0.0.1:8080")
+    assert "typed_extension_protocol_options" not in added["spec"]["configPatches"][0]["patch"]["value"]
+
+
+def test_a_cluster_of_both_directions_is_added_once(policy, render):
+    policy["upstreams"]["v1"]["cluster"] = "v1"
+    policy["probes"]["readiness"]["checks"].append({"upstream": "v1"})
+    manifests, _ = render("--callout", "v1=127.0.0.1:1", "--callout", "app-8080=127.0.0.1:2")
+    clusters = [
+        patch["patch"]["value"]["name"]
+        for item in manifests
+        for patch in item["spec"].get("configPatches", [])
+    ]
+    assert sorted(clusters) == ["app-8080", "v1"]
+
+
+# -- routes -------------------------------------------------------------------------
+
+
+def routes(render, *arguments):
+    (_, *printed), said = render("--routes", "--at", "outbound", *arguments)
+    return {item["kind"]: item["spec"] for item in printed}, said
+
+
+def destination(version):
+    return {"destination": {"host": HOST, "subset": version}}
+
+
+def test_routes_by_header_have_the_default_version_last(policy, render):
+    at_outbound(policy)
+    printed, _ = routes(render)
+    assert printed == {
+        "DestinationRule": {
+            "host": HOST,
+            "subsets": [{"name": name, "labels": {"version": name}} for name in ("v1", "v2")],
+        },
+        "VirtualService": {
+            "hosts": [HOST],
+            "http": [
+                {
+                    "name": "graygate-Reviews_1-v2",
+                    "match": [{"headers": {"x-gray-version": {"exact": "v2"}}}],
+                    "route": [destination("v2")],
+                },
+                {"name": "graygate-Reviews_1-v1", "route": [destination("v1")]},
+            ],
+        },
+    }
+
+
+def test_routes_by_cluster_header_are_first(policy, render):
+    at_outbound(policy)["steer"] = {"clusterHeader": "x-gray-cluster"}
+    printed, said = routes(render)
+    assert set(printed) == {"DestinationRule", "EnvoyFilter"}
+    (patch,) = printed["EnvoyFilter"]["configPatches"]
+    assert (patch["applyTo"], patch["patch"]["operation"]) == ("HTTP_ROUTE", "INSERT_FIRST")
+    assert patch["match"]["routeConfiguration"] == {"vhost": {"name": f"{HOST}:9080"}}
+    assert patch["patch"]["value"]["route"]["cluster_header"] == "x-gray-cluster"
+    assert "releases[0].steer" not in said
+
+
+def test_routes_by_number_have_the_weights_in_the_policys_order(policy, render):
+    release = at_outbound(policy)
+    del release["versions"][1]["allow"]
+    release["steer"] = {"randomValueHeader": "x-gray-random"}
+    printed, _ = routes(render)
+    assert printed["VirtualService"]["http"] == [
+        {
+            "name": "graygate-Reviews_1",
+            "route": [destination("v1") | {"weight": 90}, destination("v2") | {"weight": 10}],
+        }
+    ]
+    (patch,) = printed["EnvoyFilter"]["configPatches"]
+    vhost = {"name": f"{HOST}:9080", "route": {"name": "graygate-Reviews_1"}}
+    assert patch["match"]["routeConfiguration"] == {"vhost": vhost}
+    assert patch["patch"] == {
+        "operation": "MERGE",
+        "value": {"route": {"weighted_clusters": {"header_name": "x-gray-random"}}},
+    }
+
+
+def test_there_are_no_routes_to_clusters_of_more_than_one_host(policy, render):
+    at_outbound(policy)
+    policy["upstreams"]["v2"]["cluster"] = "outbound|9080||other"
+    printed, said = routes(render)
+    assert printed == {}
+    assert "--routes: none for release Reviews_1: the clusters of its versions are not all" in said
+
+
+# -- what is said -------------------------------------------------------------------
+
+
+def test_it_warns_of_what_takes_no_effect(policy, render):
+    policy["upstreams"]["spare"] = {"cluster": "spare"}
+    policy["probes"]["grpc"] = {"services": [""]}
+    policy["releases"][0]["steer"] = {"clusterHeader": "x-gray-cluster"}
+    policy["gates"][1] = {"upstream": "v1", "fallback": {"upstream": "v2", "clusterHeader": "x-other"}}
+    _, said = render("--istio", "1.32")
+    assert [line.removeprefix("graygate: warning: ").split(": ")[0] for line in said.splitlines()] == [
+        "--istio",
+        "--module",
+        "upstreams.spare",
+        "probes.grpc",
+        "upstreams.app.cluster",
+        "releases[0].steer",
+        "gate on v1",
+    ]
+
+
+def test_it_says_nothing_of_a_policy_that_is_whole(policy, render):
+    _, said = render("--module", "oci://r.example/g:1", "--callout", "app-8080=127.0.0.1:8080")
+    assert said == ""
+
+
+# -- what is refused ----------------------------------------------------------------
+
+
+def test_a_policy_with_problems_is_refused_as_check_does(policy, refused, tmp_path):
+    policy["gates"][0]["upstream"] = "ap"
+    problems = refused("--istio", "1.23")
+    assert problems == [
+        'gates[0].upstream: "ap" is no upstream; allowed: app, v1, v2',
+        "--istio: 1.23 is not allowed there: it is too old for these manifests; allowed: 1.24 to 1.31",
+    ]
+
+
+def test_what_does_nothing_is_refused(policy, refused):
+    only(policy)
+    assert refused() == [
+        "no probes, no releases and no gates, so that the filter would do nothing; allowed: at least one of them"
+    ]
+
+
+def test_releases_inbound_and_probes_outbound_are_refused(refused):
+    assert refused("--at", "inbound") == [
+        "releases: a list of 1 is not allowed there: inbound, all requests go to the one app, whatever version they are given; "
+        "allowed: outbound, gateway, waypoint"
+    ]
+    assert refused("--at", "outbound") == [
+        "probes: an object of 1 fields is not allowed there: outbound, what the app asks other services for by these paths "
+        "would be answered in their stead; allowed: inbound, gateway, waypoint"
+    ]
+
+
+@pytest.mark.parametrize("cluster", ["inbound|8080||", "PassthroughCluster", "InboundPassthroughCluster", "BlackHoleCluster"])
+def test_a_check_of_a_cluster_that_can_not_be_called_is_refused(policy, refused, cluster):
+    policy["upstreams"]["app"]["cluster"] = cluster
+    (problem,) = refused()
+    assert problem.startswith(f'upstreams.app.cluster: "{cluster}" is not allowed there: it ')
+    assert problem.endswith(
+        "; allowed: outbound|PORT|SUBSET|HOST, agent, or a cluster with an address of its own, as --callout CLUSTER=IP:PORT adds it"
+    )
+    del policy["upstreams"]["app"]["readinessProbe"]
+    policy["probes"]["readiness"]["checks"] = []
+    assert run("render", "-", stdin=json.dumps(policy)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "starts"),
+    [
+        (["--at", "waypoint", "--port", "80"], ["--port: 80 is not allowed there: a waypoint's listener has port 0"]),
+        (["--port", "80"], ["--port: 80 is not allowed there: inbound it is a port of the Pod and outbound one of a service"]),
+        (
+            ["--scope", "mesh", "--selector", "a=b", "--target", "Gateway/x"],
+            [
+                "--selector: a=b is not allowed there: scope mesh is all its proxies",
+                "--selector: a=b is not allowed there: a resource has either labels or targets",
+                "--target: Gateway/x is not allowed there: a sidecar is found by labels",
+            ],
+        ),
+        (["--at", "gateway", "--target", "Service/x"], ["--target: Service/x is not allowed there: only a waypoint has services"]),
+        (["--at", "waypoint", "--selector", "a=b"], ["--selector: a=b is not allowed there: Istio ignores labels at a waypoint"]),
+        (["--at", "waypoint", "--scope", "mesh"], ["--scope: mesh is not allowed there: Istio finds a waypoint by targets alone"]),
+        (["--at", "gateway", "--scope", "mesh"], ["--scope: mesh is not allowed there: a wasmplugin for all proxies in mode CLIENT"]),
+        (["--at", "gateway", "--routes"], ["--routes: true is not allowed there: a gateway's routes go by its own hosts"]),
+        (
+            ["--kind", "trafficextension", "--istio", "1.29.6"],
+            ["--kind: trafficextension is not allowed there: Istio 1.29 does not know TrafficExtension"],
+        ),
+        (["--fail", "reload", "--istio", "1.26"], ["--fail: reload is not allowed there: Istio 1.26 does not know FAIL_RELOAD"]),
+        (
+            [*ENVOY_FILTER, "--fail", "reload", "--istio", "1.24"],
+            ["--fail: reload is not allowed there: Istio 1.24 does not know FAIL_RELOAD"],
+        ),
+        (["--kind", "envoyfilter"], ["--sha256: missing, and Envoy takes no module from elsewhere without it"]),
+        (
+            ["--callout", "agent=127.0.0.1:1", "--callout", "x=127.0.0.1:1", "--callout", "app-8080=127.0.0.1:1"],
+            [
+                '--callout: "agent" is not allowed there: Istio has a cluster of that name itself',
+                '--callout: "x" is not allowed there: no readinessProbe is sent there; allowed: app-8080',
+            ],
+        ),
+        (
+            ["--callout", "app-8080=127.0.0.1:1", "--callout", "app-8080=127.0.0.1:2"],
+            ['--callout: "app-8080" is not allowed there: it is given twice'],
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(refused, arguments, starts):
+    problems = refused(*arguments)
+    assert len(problems) == len(starts)
+    for problem, start in zip(problems, starts, strict=True):
+        assert problem.startswith(start) and "; allowed: " in problem
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--istio", "latest"],
+        ["--module", "graygate:1"],
+        ["--module", "http://a/b"],
+        ["--sha256", "sha256:ab"],
+        ["--sha256", DIGEST.upper()],
+        ["--target", "GatewayClass/x"],
+        ["--selector", "app"],
+        ["--callout", "a=b"],
+        ["--name", "A"],
+        ["--percent", "101"],
+        ["--port", "0"],
+        ["--at", "inside"],
+    ],
+)
+def test_an_option_that_can_not_be_read_is_wrong_usage(policy, arguments):
+    done = run("render", "-", *arguments, stdin=json.dumps(policy))
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr
