@@ -2,8 +2,6 @@ package istio
 
 import (
 	"fmt"
-	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -73,16 +71,4 @@ func callout(t *testing.T, behind *app) string {
 		})
 	}
 	return joined(t, all)
-}
-
-const modulePath = "../../dist/graygate.wasm"
-
-// local puts this project's module in the place of the one that a manifest names.
-func local(t *testing.T, text string) string {
-	t.Helper()
-	module, err := filepath.Abs(modulePath)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.ReplaceAll(text, "/etc/istio/extensions/graygate.wasm", module)
 }

@@ -1,7 +1,11 @@
 package istio
 
 import (
+	"bytes"
 	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -12,134 +16,86 @@ var (
 	places = []string{"inbound", "outbound", "gateway", "waypoint"}
 )
 
-// manifest is one of `kinds` for one of `places`.
+const (
+	tool       = "../../target/release/graygate"
+	modulePath = "../../dist/graygate.wasm"
+)
+
+// selectors of the workload that the filter is for, in each place.
+var selectors = map[string][]string{
+	"inbound":  {"--selector", "app=reviews"},
+	"outbound": {"--selector", "app=productpage"},
+	"gateway":  {"--selector", "istio=ingressgateway"},
+	"waypoint": {"--target", "Gateway/waypoint"},
+}
+
+// manifest is what the tool prints for one of `kinds`, for one workload in one of `places`.
 func manifest(t *testing.T, kind, place string, policy document) string {
+	t.Helper()
+	text, err := render(t, kind, place, policy, scoped("workload", place)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// render is one run of the tool. The module of an EnvoyFilter is a file in the proxy, or comes by extension discovery
+// if it is from elsewhere.
+func render(t *testing.T, kind, place string, policy document, options ...string) (string, error) {
 	t.Helper()
 	text, err := json.Marshal(policy)
 	if err != nil {
 		t.Fatal(err)
 	}
-	selects := map[string]string{
-		"inbound":  "selector: {matchLabels: {app: reviews}}",
-		"outbound": "selector: {matchLabels: {app: productpage}}",
-		"gateway":  "selector: {matchLabels: {istio: ingressgateway}}",
-		"waypoint": "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: waypoint}]",
-	}[place]
-	mode := map[string]string{"inbound": "SERVER", "waypoint": "SERVER"}[place]
-	if mode == "" {
-		mode = "CLIENT"
+	file := filepath.Join(t.TempDir(), "policy.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	phase := map[string]string{"inbound": "phase: AUTHN"}[place]
-	replaced := strings.NewReplacer(
-		"SELECTS", selects, "MODE", mode, "PHASE", phase, "POLICY", string(text), "NAME", "graygate-"+place,
-		"TEXT", "'"+strings.ReplaceAll(string(text), "'", "''")+"'",
-		"WORKLOAD", strings.ReplaceAll(selects, "selector: {matchLabels:", "workloadSelector: {labels:"),
-		"LISTENER", map[string]string{"waypoint": "name: main_internal, "}[place],
-		"CONTEXT", map[string]string{
-			"inbound": "SIDECAR_INBOUND", "outbound": "SIDECAR_OUTBOUND", "gateway": "GATEWAY", "waypoint": "SIDECAR_INBOUND",
-		}[place],
-	)
-	return replaced.Replace(map[string]string{
-		"wasmplugin":       wasmPlugin,
-		"trafficextension": trafficExtension,
-		"envoyfilter":      envoyFilter,
-		"envoyfilter-ecds": envoyFilterECDS,
-	}[kind])
+	module := []string{"--module", "file:///etc/istio/extensions/graygate.wasm"}
+	kind, discovered := strings.CutSuffix(kind, "-ecds")
+	if discovered {
+		module = []string{"--module", "oci://registry.example.com/graygate:1.0.0", "--sha256", strings.Repeat("0", 64)}
+	}
+	arguments := append([]string{"render", "--kind", kind, "--at", place}, module...)
+	command := exec.Command(tool, append(append(arguments, options...), file)...)
+	var problems bytes.Buffer
+	command.Stderr = &problems
+	output, err := command.Output()
+	if _, ended := err.(*exec.ExitError); err != nil && !ended {
+		t.Fatalf("%v; `make tool` builds it", err)
+	}
+	if err != nil {
+		return "", &refusal{err, problems.String()}
+	}
+	return string(output), nil
 }
 
-const wasmPlugin = `
-apiVersion: extensions.istio.io/v1alpha1
-kind: WasmPlugin
-metadata: {name: NAME, namespace: shop}
-spec:
-  SELECTS
-  url: file:///etc/istio/extensions/graygate.wasm
-  failStrategy: FAIL_OPEN
-  PHASE
-  match: [{mode: MODE}]
-  pluginConfig: POLICY
-`
+type refusal struct {
+	error
+	problems string
+}
 
-const trafficExtension = `
-apiVersion: extensions.istio.io/v1alpha1
-kind: TrafficExtension
-metadata: {name: NAME, namespace: shop}
-spec:
-  SELECTS
-  PHASE
-  match: [{mode: MODE}]
-  wasm:
-    url: file:///etc/istio/extensions/graygate.wasm
-    failStrategy: FAIL_OPEN
-    pluginConfig: POLICY
-`
+func (r *refusal) Error() string { return r.error.Error() + "\n" + r.problems }
 
-const envoyFilter = `
-apiVersion: networking.istio.io/v1alpha3
-kind: EnvoyFilter
-metadata: {name: NAME, namespace: shop}
-spec:
-  WORKLOAD
-  priority: 10
-  configPatches:
-  - applyTo: HTTP_FILTER
-    match:
-      context: CONTEXT
-      listener: {LISTENERfilterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}
-    patch:
-      operation: INSERT_FIRST
-      value:
-        name: graygate
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
-          config:
-            name: graygate
-            failure_policy: FAIL_OPEN
-            configuration:
-              "@type": type.googleapis.com/google.protobuf.StringValue
-              value: TEXT
-            vm_config:
-              vm_id: graygate
-              runtime: envoy.wasm.runtime.v8
-              code: {local: {filename: /etc/istio/extensions/graygate.wasm}}
-`
-
-const envoyFilterECDS = `
-apiVersion: networking.istio.io/v1alpha3
-kind: EnvoyFilter
-metadata: {name: NAME, namespace: shop}
-spec:
-  WORKLOAD
-  priority: 10
-  configPatches:
-  - applyTo: EXTENSION_CONFIG
-    patch:
-      operation: ADD
-      value:
-        name: NAME-ecds
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
-          config:
-            name: graygate
-            failure_policy: FAIL_OPEN
-            configuration:
-              "@type": type.googleapis.com/google.protobuf.StringValue
-              value: TEXT
-            vm_config:
-              vm_id: graygate
-              runtime: envoy.wasm.runtime.v8
-              code: {local: {filename: /etc/istio/extensions/graygate.wasm}}
-  - applyTo: HTTP_FILTER
-    match:
-      context: CONTEXT
-      listener: {LISTENERfilterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}
-    patch:
-      operation: INSERT_FIRST
-      value:
-        name: NAME-ecds
-        config_discovery:
-          config_source: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 0s}
-          type_urls:
-          - type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
-          - type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
-`
+// local puts this project's module in the place of the one that a manifest names. Where Istio's agent would fetch it,
+// there is no agent here: what is left is what the agent makes of it, a file.
+func local(t *testing.T, text string) string {
+	t.Helper()
+	module, err := filepath.Abs(modulePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := documents(t, text)
+	for _, one := range all {
+		change(one, func(node map[string]any) {
+			if _, ok := node["failStrategy"]; ok {
+				node["url"] = "file://" + module
+				delete(node, "sha256")
+			}
+			if code, ok := node["code"].(map[string]any); ok && (code["local"] != nil || code["remote"] != nil) {
+				node["code"] = map[string]any{"local": map[string]any{"filename": module}}
+			}
+		})
+	}
+	return joined(t, all)
+}

@@ -12,10 +12,12 @@ import (
 	"istio.io/istio/pilot/pkg/model"
 )
 
-// small is a policy that is told apart by its name.
-func small(name string) document {
-	return document{"name": name, "probes": map[string]any{"liveness": map[string]any{"path": "/livez"}}}
-}
+// placed is a policy that may stand anywhere.
+const placed = `
+name: placed
+upstreams: {reviews: {cluster: outbound|9080||reviews.shop.svc.cluster.local}}
+gates: [{upstream: reviews}]
+`
 
 // proxies are all there are in a world, by the names of the tests.
 func (c *controlPlane) proxies(w world) map[string]*model.Proxy {
@@ -36,15 +38,33 @@ var selected = map[string]string{
 	"waypoint": "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: waypoint}]",
 }
 
+// Filters of Istio's and Envoy's, in the order in which they stand.
+const (
+	metadata = "istio.metadata_exchange"
+	jwt      = "envoy.filters.http.jwt_authn"
+	rbac     = "envoy.filters.http.rbac"
+	stats    = "envoy.filters.http.grpc_stats"
+	cors     = "envoy.filters.http.cors"
+	router   = "envoy.filters.http.router"
+)
+
+var workloads = map[string]string{
+	"inbound": "reviews", "outbound": "productpage", "gateway": "gateway", "waypoint": "waypoint",
+}
+
 // stands says whether the filter is to stand in a chain with an HTTP connection manager. It is in each of its proxy
 // and direction, so also in the one for ports that no service declares; what ends tunnels for a waypoint sees no
-// request, and has none.
-func stands(place, proxy string, in chain) bool {
+// request, and has none. To a WasmPlugin and a TrafficExtension a gateway is a client like any sidecar's app.
+func stands(kind, scope, place, proxy string, in chain) bool {
+	if scope == "workload" && proxy != workloads[place] || scope == "namespace" && proxy == "stranger" {
+		return false
+	}
 	switch place {
 	case "inbound":
-		return proxy == "reviews" && in.direction == core.TrafficDirection_INBOUND
+		return proxy != "gateway" && in.direction == core.TrafficDirection_INBOUND
 	case "outbound":
-		return proxy == "productpage" && in.direction == core.TrafficDirection_OUTBOUND
+		isClient := proxy != "gateway" || !strings.HasPrefix(kind, "envoyfilter")
+		return isClient && in.direction == core.TrafficDirection_OUTBOUND
 	case "gateway":
 		return proxy == "gateway"
 	default:
@@ -52,54 +72,89 @@ func stands(place, proxy string, in chain) bool {
 	}
 }
 
-// neighbours of the filter, where Istio's own policies stand as well: those before it and those after it.
+// neighbours of the filter in a chain: those that must be before it and those that must be after it, if they are there.
 func neighbours(kind, place string) (before, after []string) {
-	const jwt, rbac, stats, router = "envoy.filters.http.jwt_authn", "envoy.filters.http.rbac",
-		"envoy.filters.http.grpc_stats", "envoy.filters.http.router"
 	switch {
+	case strings.HasPrefix(kind, "envoyfilter") && place == "inbound":
+		return nil, []string{metadata, jwt, rbac, stats, cors, router}
 	case strings.HasPrefix(kind, "envoyfilter"):
-		return nil, []string{router}
+		return []string{metadata, jwt, rbac, stats, cors}, []string{router}
 	case place == "inbound":
-		return []string{"istio.metadata_exchange"}, []string{jwt, rbac, router}
-	case place == "outbound":
-		return []string{"istio.metadata_exchange"}, []string{stats, router}
-	case place == "gateway":
-		return []string{jwt, rbac}, []string{stats, router}
+		return []string{metadata}, []string{jwt, rbac, stats, cors, router}
+	case place == "waypoint":
+		return []string{jwt, rbac, stats, cors}, []string{router}
 	default:
-		return []string{jwt, rbac, "envoy.filters.http.cors"}, []string{router}
+		return []string{metadata, jwt, rbac}, []string{stats, cors, router}
 	}
 }
 
+// refused says whether the tool prints nothing for a scope: what it would print could not be held to that place.
+func refused(kind, scope, place string) bool {
+	return scope != "workload" && (place == "waypoint" || place == "gateway" && !strings.HasPrefix(kind, "envoyfilter"))
+}
+
 func TestTheFilterStandsOnceWhereItsManifestSaysAndNowhereElse(t *testing.T) {
-	for _, kind := range kinds {
-		for _, place := range places {
-			t.Run(kind+"/"+place, func(t *testing.T) {
-				w := ordinary()
-				w.Waypoint = place == "waypoint"
-				c := start(t, w, subsets, publicGateway,
-					strings.ReplaceAll(authentication, "SELECTS", selected[place]), manifest(t, kind, place, small("placed")))
-				found := 0
-				for name, proxy := range c.proxies(w) {
-					http, tcp := c.chains(proxy)
-					for _, one := range http {
-						if stands(place, name, one) {
-							found++
-							c.placed(one, kind, place)
-						} else if len(one.plugins) > 0 {
-							t.Errorf("%s: it stands where it must not: %v", name, one)
+	for _, release := range []string{"1.30", "1.31"} {
+		for _, kind := range kinds {
+			for _, scope := range []string{"workload", "namespace", "mesh"} {
+				for _, place := range places {
+					t.Run(strings.Join([]string{release, kind, scope, place}, "/"), func(t *testing.T) {
+						text, err := render(t, kind, place, parsed(t, placed),
+							append(scoped(scope, place), "--istio", release)...)
+						if (err != nil) != refused(kind, scope, place) {
+							t.Fatalf("for %s: %v", scope, err)
 						}
-					}
-					for _, one := range tcp {
-						if slices.ContainsFunc(one.network, func(name string) bool { return strings.Contains(name, ours) }) {
-							t.Errorf("%s: it stands in a chain without HTTP: %v", name, one.network)
+						if err == nil {
+							stood(t, kind, scope, place, text)
 						}
-					}
+					})
 				}
-				if found == 0 {
-					t.Error("there is no chain for it to stand in")
-				}
-			})
+			}
 		}
+	}
+}
+
+// scoped are the options for one of the scopes. For the mesh, the namespace is the tool's own to know.
+func scoped(scope, place string) []string {
+	options := []string{"--scope", scope}
+	if scope != "mesh" {
+		options = append(options, "--namespace", "shop")
+	}
+	if scope == "workload" {
+		options = append(options, selectors[place]...)
+	}
+	return options
+}
+
+// stood loads a manifest together with Istio's own policies, and looks at every chain of every proxy.
+func stood(t *testing.T, kind, scope, place, text string) {
+	t.Helper()
+	w := ordinary()
+	w.Waypoint = place == "waypoint"
+	c := start(t, w, subsets, publicGateway, strings.ReplaceAll(authentication, "SELECTS", selected[place]), text)
+	found, authenticated := 0, false
+	for name, proxy := range c.proxies(w) {
+		http, tcp := c.chains(proxy)
+		for _, one := range http {
+			if stands(kind, scope, place, name, one) {
+				found++
+				authenticated = authenticated || slices.Contains(one.http, jwt) && slices.Contains(one.http, rbac)
+				c.placed(one, kind, place)
+			} else if len(one.plugins) > 0 {
+				t.Errorf("%s: it stands where it must not: %v", name, one)
+			}
+		}
+		for _, one := range tcp {
+			if slices.ContainsFunc(one.network, func(name string) bool { return strings.Contains(name, ours) }) {
+				t.Errorf("%s: it stands in a chain without HTTP: %v", name, one.network)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("there is no chain for it to stand in")
+	}
+	if place != "outbound" && !authenticated {
+		t.Error("no chain has Istio's own policies, so that the order says nothing")
 	}
 }
 
@@ -113,19 +168,16 @@ func (c *controlPlane) placed(in chain, kind, place string) {
 	at := slices.Index(in.http, ours)
 	before, after := neighbours(kind, place)
 	for _, name := range before {
-		if i := slices.Index(in.http, name); i < 0 || i > at {
+		if slices.Index(in.http, name) > at {
 			c.t.Errorf("%s is not before it: %v", name, in)
 		}
 	}
 	for _, name := range after {
-		if slices.Index(in.http, name) < at {
+		if i := slices.Index(in.http, name); 0 <= i && i < at {
 			c.t.Errorf("%s is not after it: %v", name, in)
 		}
 	}
-	if strings.HasPrefix(kind, "envoyfilter") && at != 0 {
-		c.t.Errorf("it is not the first: %v", in)
-	}
-	same(c.t, in.plugins[0].policy(c.t), small("placed"))
+	same(c.t, in.plugins[0].policy(c.t), parsed(c.t, placed))
 }
 
 // same asserts that a policy, as JSON, is the one that was written.
