@@ -105,7 +105,7 @@ func TestTheFilterStandsOnceWhereItsManifestSaysAndNowhereElse(t *testing.T) {
 							t.Fatalf("for %s: %v", scope, err)
 						}
 						if err == nil {
-							stood(t, kind, scope, place, text)
+							stood(t, kind, scope, place, parsed(t, placed), subsets, publicGateway, text)
 						}
 					})
 				}
@@ -126,12 +126,12 @@ func scoped(scope, place string) []string {
 	return options
 }
 
-// stood loads a manifest together with Istio's own policies, and looks at every chain of every proxy.
-func stood(t *testing.T, kind, scope, place, text string) {
+// stood loads manifests together with Istio's own policies, and looks at every chain of every proxy.
+func stood(t *testing.T, kind, scope, place string, policy document, texts ...string) {
 	t.Helper()
 	w := ordinary()
 	w.Waypoint = place == "waypoint"
-	c := start(t, w, subsets, publicGateway, strings.ReplaceAll(authentication, "SELECTS", selected[place]), text)
+	c := start(t, w, append(texts, strings.ReplaceAll(authentication, "SELECTS", selected[place]))...)
 	found, authenticated := 0, false
 	for name, proxy := range c.proxies(w) {
 		http, tcp := c.chains(proxy)
@@ -139,7 +139,7 @@ func stood(t *testing.T, kind, scope, place, text string) {
 			if stands(kind, scope, place, name, one) {
 				found++
 				authenticated = authenticated || slices.Contains(one.http, jwt) && slices.Contains(one.http, rbac)
-				c.placed(one, kind, place)
+				c.placed(one, kind, place, policy)
 			} else if len(one.plugins) > 0 {
 				t.Errorf("%s: it stands where it must not: %v", name, one)
 			}
@@ -159,7 +159,7 @@ func stood(t *testing.T, kind, scope, place, text string) {
 }
 
 // placed asserts that the filter stands in a chain once, between its neighbours, and with its policy.
-func (c *controlPlane) placed(in chain, kind, place string) {
+func (c *controlPlane) placed(in chain, kind, place string, policy document) {
 	c.t.Helper()
 	if len(in.plugins) != 1 {
 		c.t.Errorf("it stands %d times, not once: %v", len(in.plugins), in)
@@ -177,7 +177,7 @@ func (c *controlPlane) placed(in chain, kind, place string) {
 			c.t.Errorf("%s is not after it: %v", name, in)
 		}
 	}
-	same(c.t, in.plugins[0].policy(c.t), parsed(c.t, placed))
+	same(c.t, in.plugins[0].policy(c.t), policy)
 }
 
 // same asserts that a policy, as JSON, is the one that was written.

@@ -2,19 +2,25 @@ package istio
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// shipped is one of the policies under istio/policies. Its checks are sent ten times as often, for the tests to end
-// soon, and it is in force.
-func shipped(t *testing.T, name string) document {
+// policyOf is one of the policies under istio/policies, as it stands there.
+func policyOf(t *testing.T, name string) document {
 	t.Helper()
-	text, err := os.ReadFile(manifests + "policies/" + name + ".yaml")
+	text, err := os.ReadFile(filepath.Join(manifests, "policies", name+".yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy := parsed(t, string(text))
+	return parsed(t, string(text))
+}
+
+// shipped is one of them in force, with checks that are sent ten times as often, for the tests to end soon.
+func shipped(t *testing.T, name string) document {
+	t.Helper()
+	policy := policyOf(t, name)
 	policy["mode"] = "enforce"
 	change(policy, func(node map[string]any) {
 		if seconds, ok := node["periodSeconds"].(float64); ok {
