@@ -2,10 +2,14 @@ package image
 
 import (
 	"maps"
+	"os"
 	"strings"
 	"testing"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"graygate/tests/istio/wait"
 )
@@ -201,5 +205,45 @@ func wantsRefused(t *testing.T, p *proxy) {
 	}
 	if p.stats("shop.graygate~istio-translated-wasmplugin.update_rejected") == nil {
 		t.Errorf("not counted: %v", p.stats("extension_config_discovery"))
+	}
+}
+
+// The agent removes a module's file when no push has asked for it in a day. Envoy has what it needs of it, until it makes
+// a listener anew.
+func TestAListenerThatChangesWantsTheModulesFileAgain(t *testing.T) {
+	p := startProxy(t)
+	_, plugin := published(t, "FAIL_OPEN")
+	directory := t.TempDir()
+	pushed := plugin.resource(t)
+	listener := listenerWith(t, pushed.Name, "0s", wasmType, rbacType)
+	p.send(t, listenerType, listener)
+	wait.Until(t, "the listener's request for the filter", func() bool { return p.askedFor(extensionType) })
+	p.sendFilter(t, converted(t, moduleCache(t, directory), pushed))
+	wait.Until(t, "LIVE", p.live)
+	for _, file := range wasmFiles(t, directory) {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	changed := proto.Clone(listener).(*listenerv3.Listener)
+	changed.PerConnectionBufferLimitBytes = wrapperspb.UInt32(65536)
+	p.send(t, listenerType, changed)
+	wait.Until(t, "the proxy's word on the listener", p.settled)
+	if refused := p.refused(listenerType); len(refused) != 1 || !strings.Contains(refused[0], "Invalid path: "+directory) {
+		t.Errorf("refused by Envoy: %q", refused)
+	}
+	p.wants(t, "/livez", 200, alive)
+
+	// The next push of the filter brings the file back, and then the listener may change.
+	p.sendFilter(t, converted(t, moduleCache(t, directory), pushed))
+	p.send(t, listenerType, proto.Clone(changed))
+	wait.Until(t, "the proxy's word on the listener", p.settled)
+	if refused := p.refused(listenerType); len(refused) != 1 {
+		t.Errorf("refused again: %q", refused)
+	}
+	wait.Until(t, "the filter", func() bool { _, text := p.get("/livez"); return strings.HasPrefix(text, alive) })
+	if added := p.stats("listener_manager.listener_modified"); len(added) == 0 {
+		t.Errorf("the listener is the old one: %v", p.stats("listener_manager"))
 	}
 }
