@@ -95,3 +95,34 @@ func TestIstioctlFindsWhatIsWrong(t *testing.T) {
 		t.Errorf("istioctl analyze let a gateway pass that nobody defines:\n%s", output)
 	}
 }
+
+// check is the tool, asked about manifests that are applied together.
+func check(t *testing.T, manifests string) (string, error) {
+	t.Helper()
+	command := exec.Command("../../target/release/graygate", "check", "--istio", "-")
+	command.Stdin = strings.NewReader(manifests)
+	output, err := command.CombinedOutput()
+	return string(output), err
+}
+
+func TestTheToolFindsNothingWrongWithAnyOverlay(t *testing.T) {
+	for _, directory := range kustomizations(t) {
+		name, _ := filepath.Rel(manifests, directory)
+		text := built(t, name)
+		if !strings.Contains(text, "pluginConfig") && !strings.Contains(text, "v3.Wasm") {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			if output, err := check(t, text); err != nil {
+				t.Errorf("graygate check --istio: %v\n%s", err, output)
+			}
+		})
+	}
+}
+
+func TestTheToolFindsAWasmPluginAndATrafficExtensionForTheSameProxies(t *testing.T) {
+	output, err := check(t, built(t, "base/wasmplugin/outbound")+"---\n"+built(t, "base/trafficextension/outbound"))
+	if err == nil || !strings.Contains(output, "twice") {
+		t.Errorf("graygate check --istio: %v\n%s", err, output)
+	}
+}
