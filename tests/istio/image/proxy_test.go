@@ -159,7 +159,8 @@ type proxy struct {
 	process   *exec.Cmd
 }
 
-func startProxy(t *testing.T) *proxy {
+// From where the tests run, and so before a test goes elsewhere.
+func envoyBinary(t *testing.T) string {
 	t.Helper()
 	binary := os.Getenv("ENVOY")
 	if binary == "" {
@@ -169,22 +170,40 @@ func startProxy(t *testing.T) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{source: startSource(t), directory: t.TempDir()}
-	_, port, _ := net.SplitHostPort(p.address)
-	bootstrap := fmt.Sprintf(`{
+	return binary
+}
+
+// A cluster of one address that speaks HTTP/2, as configurations come by.
+func http2Cluster(name, address string) string {
+	return fmt.Sprintf(`{
+		"name": %[1]q, "type": "STATIC", "connect_timeout": "1s",
+		"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+			"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+			"explicit_http_config": {"http2_protocol_options": {}}}},
+		"load_assignment": {"cluster_name": %[1]q, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": %[2]s}}]}]}}`,
+		name, address)
+}
+
+func startProxy(t *testing.T) *proxy {
+	t.Helper()
+	source := startSource(t)
+	_, port, _ := net.SplitHostPort(source.address)
+	p := startWith(t, envoyBinary(t), fmt.Sprintf(`{
 		"node": {"id": "sidecar", "cluster": "shop"},
 		"admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
 		"dynamic_resources": {
 			"ads_config": {"api_type": "GRPC", "transport_api_version": "V3",
 				"grpc_services": [{"envoy_grpc": {"cluster_name": "source"}}]},
 			"lds_config": {"ads": {}, "resource_api_version": "V3"}},
-		"static_resources": {"clusters": [{
-			"name": "source", "type": "STATIC", "connect_timeout": "1s",
-			"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-				"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-				"explicit_http_config": {"http2_protocol_options": {}}}},
-			"load_assignment": {"cluster_name": "source", "endpoints": [{"lb_endpoints": [{"endpoint": {
-				"address": {"socket_address": {"address": "127.0.0.1", "port_value": %s}}}}]}]}}]}}`, port)
+		"static_resources": {"clusters": [%s]}}`,
+		http2Cluster("source", `{"socket_address": {"address": "127.0.0.1", "port_value": `+port+`}}`)))
+	p.source = source
+	return p
+}
+
+func startWith(t *testing.T, binary, bootstrap string) *proxy {
+	t.Helper()
+	p := &proxy{directory: t.TempDir()}
 	if err := os.WriteFile(filepath.Join(p.directory, "bootstrap.json"), []byte(bootstrap), 0o644); err != nil {
 		t.Fatal(err)
 	}
