@@ -9,13 +9,14 @@ import (
 	"testing"
 )
 
-// app is a real server, as one version of a service is. It says its name, and /healthz whether it is well.
+// app is a real server, as one version of a service is. It says its name, and /healthz whether it is well. One that is
+// broken fails its users, and its checks do not see it.
 type app struct {
 	name string
 	endpoint
 	// requests are those of users, without the checks.
 	requests, checks atomic.Int64
-	unwell           atomic.Bool
+	unwell, broken   atomic.Bool
 }
 
 // serve starts one on an address of its own: an address is a Pod to Istio, so two versions need two.
@@ -43,5 +44,8 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.requests.Add(1)
+	if a.broken.Load() {
+		w.WriteHeader(http.StatusInternalServerError)
+	}
 	_, _ = fmt.Fprint(w, a.name)
 }
