@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"graygate/tests/istio/wait"
 )
 
 // The kubelet's requests, as the injector rewrote them.
@@ -42,6 +45,22 @@ func (p *meshPod) peer(t *testing.T) *http.Client {
 		return tls.Client(connection, config), nil
 	}
 	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+}
+
+// saying is a client that says one thing more.
+func saying(client *http.Client, name, value string) *http.Client {
+	return &http.Client{Timeout: client.Timeout, Transport: headed{client.Transport, name, value}}
+}
+
+type headed struct {
+	http.RoundTripper
+	name, value string
+}
+
+func (h headed) RoundTrip(request *http.Request) (*http.Response, error) {
+	request = request.Clone(request.Context())
+	request.Header.Set(h.name, h.value)
+	return h.RoundTripper.RoundTrip(request)
 }
 
 // expect asks once.
@@ -143,12 +162,16 @@ func TestProbesOnAListenerOfTheirOwn(t *testing.T) {
 	t.Run("a peer with mTLS may look at probes, but orders no drain", func(t *testing.T) {
 		expect(t, peer, http.MethodGet, "http://"+podAddress+":8080/", http.StatusOK, "the app")
 		expect(t, peer, http.MethodGet, direct+"/readyz", http.StatusOK, "readiness passed")
-		expect(t, peer, http.MethodPost, direct+"/drainz", http.StatusForbidden, "")
+		expect(t, peer, http.MethodPost, direct+"/drainz", http.StatusForbidden, "no drain from 127.0.0.6")
+		expect(t, saying(peer, "x-forwarded-for", "127.0.0.1"), http.MethodPost, direct+"/drainz", http.StatusForbidden, "")
 		expect(t, peer, http.MethodGet, direct+"/", http.StatusNotFound, "")
 		expect(t, kubelet, http.MethodGet, kubeletReadiness, http.StatusOK, "readiness passed")
 	})
 
 	t.Run("the preStop hook fails readiness and nothing else", func(t *testing.T) {
+		if _, err := exec.LookPath("curl"); err != nil {
+			t.Skipf("the hook wants curl: %v", err)
+		}
 		hook := containerOf(t, p.spec, "app").Lifecycle.PreStop.Exec.Command
 		before := p.captures(t)
 		// All of it but the wait.
@@ -188,7 +211,7 @@ func TestASidecarThatGetsItsSignalServesUntilItsDrainIsOverButTheKubeletHearsNot
 	deployment := edited(t, example.one(t, "Deployment"), func(pod *corev1.PodTemplateSpec) {
 		drainByHTTPGet(pod)
 		// Shorter, as the test waits for the end.
-		pod.Annotations["proxy.istio.io/config"] = `{"terminationDrainDuration":"2s"}`
+		pod.Annotations["proxy.istio.io/config"] = `{"terminationDrainDuration":"5s"}`
 	})
 	p := startPod(t, deployment, quicker(example.istioConfig())+"\n---\n"+strict)
 	p.eventually(t, kubeletReadiness, http.StatusOK)
@@ -201,12 +224,10 @@ func TestASidecarThatGetsItsSignalServesUntilItsDrainIsOverButTheKubeletHearsNot
 	if err := p.agent.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	refused := func() bool { _, err := ask(p.node.client(), http.MethodGet, kubeletReadiness); return err != nil }
-	for deadline := time.Now().Add(time.Second); !refused(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the agent still answers the kubelet, which the text denies")
-		}
-	}
+	wait.Until(t, "the agent leaves the kubelet without an answer", func() bool {
+		_, err := ask(p.node.client(), http.MethodGet, kubeletReadiness)
+		return err != nil
+	})
 	app := p.network.client()
 	expect(t, app, http.MethodPost, "http://127.0.0.1:15099/drainz", http.StatusOK, "draining")
 	expect(t, app, http.MethodGet, "http://127.0.0.1:15099/livez", http.StatusOK, "liveness passed")
@@ -246,14 +267,11 @@ func TestAPodWithoutTheModuleNeverBecomesReady(t *testing.T) {
 	p := newPod(t, example.one(t, "Deployment"), config+"\n---\n"+strict)
 	// What it gets at first has come, and is refused for one listener of it.
 	const ready = "http://" + podAddress + ":15021/healthz/ready"
-	said := func() string { text, _ := os.ReadFile(p.log); return string(text) }
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(said(), "lds updates: 0 successful, 1 rejected"); {
-		if time.Now().After(deadline) {
-			t.Fatal("the agent does not say why it is not ready")
-		}
+	wait.Until(t, "the agent says that a listener was refused", func() bool {
 		_, _ = ask(p.node.client(), http.MethodGet, ready)
-		time.Sleep(50 * time.Millisecond)
-	}
+		said, err := os.ReadFile(p.log)
+		return err == nil && strings.Contains(string(said), "lds updates: 0 successful, 1 rejected")
+	})
 	got, err := ask(p.node.client(), http.MethodGet, ready)
 	if err == nil && got.status == http.StatusOK {
 		t.Errorf("the sidecar is ready: %v", got)
