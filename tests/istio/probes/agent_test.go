@@ -138,6 +138,8 @@ func (a *authority) issue(t *testing.T, identity string) (certificate, key []byt
 	return certificate, key
 }
 
+const sidecarReady = "http://" + podAddress + ":15021/healthz/ready"
+
 const shopCluster = `
 apiVersion: v1
 kind: Service
@@ -181,15 +183,16 @@ func onDisk(t *testing.T, config string) string {
 	return strings.ReplaceAll(config, "/etc/istio/extensions/graygate.wasm", module)
 }
 
-// startPod is a Pod whose sidecar is ready.
+// startPod is a Pod whose sidecar is ready, and whose app is well.
 func startPod(t *testing.T, deployment, config string) *meshPod {
 	t.Helper()
 	p := newPod(t, deployment, config)
-	p.eventually(t, "http://"+podAddress+":15021/healthz/ready", http.StatusOK)
+	p.eventually(t, sidecarReady, http.StatusOK)
+	p.app.answerChecks(http.StatusOK)
 	return p
 }
 
-// newPod starts the Deployment with this configuration of Istio's.
+// newPod starts the Deployment with this configuration of Istio's. Its app is not well yet.
 func newPod(t *testing.T, deployment, config string) *meshPod {
 	t.Helper()
 	nativeSidecars(t, features.NativeSidecarModeDisabled)
@@ -203,7 +206,7 @@ func newPod(t *testing.T, deployment, config string) *meshPod {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(directory) })
-	p := &meshPod{directory: directory, authority: newAuthority(t), app: &checkedApp{status: http.StatusOK, seen: map[string]int{}}}
+	p := &meshPod{directory: directory, authority: newAuthority(t), app: &checkedApp{status: http.StatusServiceUnavailable, seen: map[string]int{}}}
 	p.network, p.node = podAndNode(t)
 	p.spec = injected(t, deployment)
 	discovery := p.node.listen(t, nodeAddress+":0")

@@ -110,12 +110,21 @@ func quicker(config string) string {
 
 func TestProbesOnAListenerOfTheirOwn(t *testing.T) {
 	example := built(t, exampleShop)
-	p := startPod(t, example.one(t, "Deployment"), quicker(example.istioConfig())+"\n---\n"+strict)
+	p := newPod(t, example.one(t, "Deployment"), quicker(example.istioConfig())+"\n---\n"+strict)
 	kubelet, app, peer := p.node.client(), p.network.client(), p.peer(t)
 	const direct = "http://" + podAddress + ":15099"
 
-	t.Run("the kubelet gets graygate's answers from the agent, uncaptured", func(t *testing.T) {
+	t.Run("an app that has not come up yet has not started, but is alive", func(t *testing.T) {
+		p.eventually(t, sidecarReady, http.StatusOK)
+		expect(t, kubelet, http.MethodGet, kubeletStartup, http.StatusServiceUnavailable, "startup failed")
+		expect(t, kubelet, http.MethodGet, kubeletReadiness, http.StatusServiceUnavailable, "readiness failed")
+		expect(t, kubelet, http.MethodGet, kubeletLiveness, http.StatusOK, "liveness passed")
+		p.app.answerChecks(http.StatusOK)
 		p.eventually(t, kubeletStartup, http.StatusOK)
+		p.eventually(t, kubeletReadiness, http.StatusOK)
+	})
+
+	t.Run("the kubelet gets graygate's answers from the agent, uncaptured", func(t *testing.T) {
 		before := p.captures(t)
 		expect(t, kubelet, http.MethodGet, kubeletReadiness, http.StatusOK, "policy reviews-app: readiness passed")
 		expect(t, kubelet, http.MethodGet, kubeletLiveness, http.StatusOK, "policy reviews-app: liveness passed")
@@ -146,6 +155,7 @@ func TestProbesOnAListenerOfTheirOwn(t *testing.T) {
 			t.Errorf("readiness says %q, expected what is wrong", got.body)
 		}
 		expect(t, kubelet, http.MethodGet, kubeletLiveness, http.StatusOK, "liveness passed")
+		expect(t, kubelet, http.MethodGet, kubeletStartup, http.StatusOK, "startup passed")
 		p.app.answerChecks(http.StatusOK)
 		p.eventually(t, kubeletReadiness, http.StatusOK)
 	})
@@ -266,13 +276,12 @@ func TestAPodWithoutTheModuleNeverBecomesReady(t *testing.T) {
 	config := strings.ReplaceAll(example.istioConfig(), "/etc/istio/extensions/", "/nowhere/")
 	p := newPod(t, example.one(t, "Deployment"), config+"\n---\n"+strict)
 	// What it gets at first has come, and is refused for one listener of it.
-	const ready = "http://" + podAddress + ":15021/healthz/ready"
 	wait.Until(t, "the agent says that a listener was refused", func() bool {
-		_, _ = ask(p.node.client(), http.MethodGet, ready)
+		_, _ = ask(p.node.client(), http.MethodGet, sidecarReady)
 		said, err := os.ReadFile(p.log)
 		return err == nil && strings.Contains(string(said), "lds updates: 0 successful, 1 rejected")
 	})
-	got, err := ask(p.node.client(), http.MethodGet, ready)
+	got, err := ask(p.node.client(), http.MethodGet, sidecarReady)
 	if err == nil && got.status == http.StatusOK {
 		t.Errorf("the sidecar is ready: %v", got)
 	}
