@@ -104,6 +104,17 @@ func (a *checkedApp) requests() map[string]int {
 	return maps.Clone(a.seen)
 }
 
+// checks is how often it was asked whether it is well.
+func (a *checkedApp) checks() int {
+	count := 0
+	for request, times := range a.requests() {
+		if strings.HasPrefix(request, "GET /healthz ") {
+			count += times
+		}
+	}
+	return count
+}
+
 // authority signs the certificates of a mesh.
 type authority struct{ certificate, key []byte }
 

@@ -4,9 +4,12 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"graygate/tests/istio/wait"
 )
 
 // The app answers its own probes, and the sidecar asks the agent what it answers. The agent's cluster is in Istio's
@@ -27,7 +30,7 @@ spec:
     upstreams:
       app:
         cluster: agent
-        readinessProbe: {httpGet: {path: /app-health/app/readyz}, periodSeconds: 0.1, failureThreshold: 2}
+        readinessProbe: {httpGet: {path: /app-health/app/readyz}, periodSeconds: 0.2, failureThreshold: 2}
         assume: notReady
     gates:
     - upstream: app
@@ -52,6 +55,8 @@ func TestTheAppsOwnProbeIsAskedByTheAgentsCluster(t *testing.T) {
 	expect(t, p.node.client(), http.MethodGet, kubeletReadiness, http.StatusInternalServerError, "the app")
 	p.app.answerChecks(http.StatusOK)
 	until(t, peer, service, http.StatusOK, "the app")
+	// A container without that probe.
+	expect(t, p.node.client(), http.MethodGet, "http://"+podAddress+":15020/app-health/other/readyz", http.StatusBadRequest, "")
 
 	for request := range p.app.requests() {
 		checked := request == "GET /healthz from 127.0.0.6"
@@ -75,6 +80,13 @@ func TestAPluginOnTheAppsPortSharesTheProbeListenersState(t *testing.T) {
 	peer, app := p.peer(t), p.network.client()
 	p.eventually(t, kubeletReadiness, http.StatusOK)
 	until(t, peer, plugged, http.StatusOK, "policy reviews-app: readiness passed")
+
+	// Checks of two would come twice as fast. A slow machine only makes this longer.
+	since, first := time.Now(), p.app.checks()
+	wait.Until(t, "ten more checks", func() bool { return p.app.checks() >= first+10 })
+	if took := time.Since(since); took < 1500*time.Millisecond {
+		t.Errorf("ten checks, one each 200 ms, came in %v: the app is checked twice", took)
+	}
 
 	expect(t, app, http.MethodPost, "http://127.0.0.1:15099/drainz", http.StatusOK, "draining")
 	until(t, peer, plugged, http.StatusServiceUnavailable, "draining")
