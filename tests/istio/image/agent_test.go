@@ -1,4 +1,4 @@
-package istio
+package image
 
 import (
 	"bytes"
@@ -27,6 +27,8 @@ import (
 	"istio.io/istio/pkg/util/sets"
 	"istio.io/istio/pkg/wasm"
 	"istio.io/istio/security/pkg/nodeagent/sds"
+
+	"graygate/tests/istio/wait"
 )
 
 // Runs a test again in a mount namespace of its own, where the agent's directory for modules, whose path is fixed, is an
@@ -159,7 +161,7 @@ func TestFromAWasmPluginToARequest(t *testing.T) {
 			return have == status && strings.HasPrefix(text, body)
 		}
 	}
-	eventually(t, "LIVE", p.live)
+	wait.Until(t, "LIVE", p.live)
 	p.wants(t, "/livez", 403, denied)
 
 	registry.push(t, image, "1.0.0")
@@ -173,18 +175,18 @@ func TestFromAWasmPluginToARequest(t *testing.T) {
 	p.wants(t, "/livez", 403, denied)
 
 	links.cut()
-	eventually(t, "the module, asked for when the proxy comes back to istiod", says(200, alive))
+	wait.Until(t, "the module, asked for when the proxy comes back to istiod", says(200, alive))
 
 	registry.down()
 	apply(func(plugin *extensions.WasmPlugin) {
 		policy := map[string]any{"name": "other", "probes": map[string]any{"liveness": map[string]any{"path": "/livez"}}}
 		plugin.PluginConfig, _ = structpb.NewStruct(policy)
 	})
-	eventually(t, "another policy, by the module in the cache", says(200, "policy other: liveness passed"))
+	wait.Until(t, "another policy, by the module in the cache", says(200, "policy other: liveness passed"))
 
 	apply(func(plugin *extensions.WasmPlugin) { plugin.Sha256 = strings.Repeat("1", 64) })
-	eventually(t, "nothing let through, as another module is not to be had", says(403, denied))
+	wait.Until(t, "nothing let through, as another module is not to be had", says(403, denied))
 
 	apply(func(plugin *extensions.WasmPlugin) { plugin.Sha256 = digest })
-	eventually(t, "the module in the cache", says(200, "policy other: liveness passed"))
+	wait.Until(t, "the module in the cache", says(200, "policy other: liveness passed"))
 }
