@@ -313,13 +313,10 @@ func (p *meshPod) startAgent(t *testing.T, discovery string) {
 		"PROXY_CONFIG": string(text), "CLOUD_PLATFORM": "none", "POD_NAME": "reviews-1", "POD_NAMESPACE": "shop",
 		"INSTANCE_IP": podAddress, "HOST_IP": nodeAddress, "SERVICE_ACCOUNT": "default",
 	})
-	labels := ""
-	for _, name := range slices.Sorted(maps.Keys(p.spec.Labels)) {
-		labels += fmt.Sprintf("%s=%q\n", name, p.spec.Labels[name])
-	}
 	certificate, key := p.authority.issue(t, "spiffe://cluster.local/ns/shop/sa/default")
 	for file, content := range map[string]string{
-		"etc/istio/pod/labels": labels,
+		"etc/istio/pod/labels":                                       downward(p.spec.Labels),
+		"etc/istio/pod/annotations":                                  downward(p.spec.Annotations),
 		"var/run/secrets/workload-spiffe-credentials/cert-chain.pem": string(certificate),
 		"var/run/secrets/workload-spiffe-credentials/key.pem":        string(key),
 		"var/run/secrets/workload-spiffe-credentials/root-cert.pem":  string(p.authority.certificate),
@@ -358,6 +355,15 @@ func (p *meshPod) startAgent(t *testing.T, discovery string) {
 			t.Logf("Istio's agent and Envoy: %s", said[max(0, len(said)-20000):])
 		}
 	})
+}
+
+// downward is how Kubernetes writes a Pod's labels and annotations into its volume.
+func downward(values map[string]string) string {
+	text := ""
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		text += fmt.Sprintf("%s=%q\n", name, values[name])
+	}
+	return text
 }
 
 func giveTo(t *testing.T, directory string, user int) {
