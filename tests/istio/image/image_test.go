@@ -9,6 +9,10 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
 	"istio.io/istio/pkg/util/sets"
 	"istio.io/istio/pkg/wasm"
 )
@@ -54,6 +58,12 @@ func TestTheAgentFetchesTheModuleByWhatNamesItAlone(t *testing.T) {
 	gz := packed.Bytes()
 	zipped.file.Store(&gz)
 
+	// What docker pushes with an attestation, or for several platforms.
+	index := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{
+		Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}},
+	})
+	indexed := server.pushIndex(t, index, "1.0.0-index")
+
 	wrong := strings.Repeat("0", 64)
 	repository := "oci://" + server.host + "/graygate"
 	for _, each := range []struct{ name, url, checksum, refused string }{
@@ -66,6 +76,8 @@ func TestTheAgentFetchesTheModuleByWhatNamesItAlone(t *testing.T) {
 		// The commonest mistake: for an image, the digest is the manifest's.
 		{"an image by the module's hash", repository + ":1.0.0", sha256Of(module), "does not match: " + sha256Of(module)},
 		{"an image by a tag that is not there", repository + ":2.0.0", "", "could not fetch manifest"},
+		{"an index by the digest of its image", repository + ":1.0.0-index", digest, ""},
+		{"an index by its own digest", repository + ":1.0.0-index", indexed, "has checksum " + digest},
 		{"a file", "http://" + server.host + "/graygate.wasm", "", ""},
 		{"a file by its hash", "http://" + server.host + "/graygate.wasm", sha256Of(module), ""},
 		{"a file by another hash", "http://" + server.host + "/graygate.wasm", wrong, "does not match: " + wrong},

@@ -112,4 +112,21 @@ func (s *moduleServer) push(t *testing.T, image v1.Image, tag string) {
 	}
 }
 
+// The index's digest.
+func (s *moduleServer) pushIndex(t *testing.T, index v1.ImageIndex, tag string) string {
+	t.Helper()
+	reference, err := name.ParseReference(s.host + "/graygate:" + tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(reference, index); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := index.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest.Hex
+}
+
 func (s *moduleServer) image(tag string) string { return "oci://" + s.host + "/graygate:" + tag }
