@@ -49,7 +49,8 @@ def test_a_running_proxy_keeps_its_policy_and_fails_no_request(start, policy, fa
 def test_a_new_proxy_whose_filter_comes_by_itself_answers_500_until_a_good_policy(start, policy, failure):
     envoy = start(wrong(policy), delivery="ecds", failure=failure)
     assert [get(envoy.port(), path).status for path in ("/", "/livez", "/readyz")] == [500] * 3
-    until(lambda: [(line["status"], line["flags"]) for line in envoy.access_log()] == [(500, "NFCF")] * 3, what="the log")
+    logged = [(500, "NFCF")] * 3
+    until(lambda: [(line["status"], line["flags"]) for line in envoy.access_log()] == logged, what="the access log")
     stats = envoy.stats("extension_config_discovery.http_filter.graygate.")
     assert stats["extension_config_discovery.http_filter.graygate.update_rejected"] == 1
     assert envoy.publish(policy) == ""

@@ -31,8 +31,8 @@ import (
 	"graygate/tests/istio/wait"
 )
 
-// Runs a test again in a mount namespace of its own, where the agent's directory for modules, whose path is fixed, is an
-// empty one that goes with it. Whether this is the run in there.
+// Runs a test again in a mount namespace of its own, where the agent's directory for modules, whose path is fixed, is
+// an empty one that goes with it. Whether this is the run in there.
 func inAgentsPlace(t *testing.T) bool {
 	t.Helper()
 	const mark = "GRAYGATE_TEST_IN_NAMESPACE"

@@ -21,7 +21,8 @@ import (
 type wasmPlugin struct{ url, sha256, failStrategy, imagePullPolicy, policy string }
 
 func (p wasmPlugin) yaml() string {
-	text := "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: graygate, namespace: shop}\nspec:\n"
+	text := "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\n" +
+		"metadata: {name: graygate, namespace: shop}\nspec:\n"
 	for _, each := range [][2]string{
 		{"url", p.url}, {"sha256", quoted(p.sha256)}, {"failStrategy", p.failStrategy},
 		{"imagePullPolicy", p.imagePullPolicy}, {"pluginConfig", p.policy},

@@ -71,7 +71,7 @@ func TestTheAgentFetchesTheModuleByWhatNamesItAlone(t *testing.T) {
 		{"an image by tag and digest", repository + ":1.0.0", digest, ""},
 		{"an image by digest in its url", repository + "@sha256:" + digest, "", ""},
 		{"an image by both", repository + "@sha256:" + digest, digest, ""},
-		{"an image by another digest", repository + ":1.0.0", wrong, "has checksum " + digest + ", which does not match: " + wrong},
+		{"an image by another digest", repository + ":1.0.0", wrong, digest + ", which does not match: " + wrong},
 		{"an image by another digest in its url", repository + "@sha256:" + wrong, "", "could not fetch manifest"},
 		// The commonest mistake: for an image, the digest is the manifest's.
 		{"an image by the module's hash", repository + ":1.0.0", sha256Of(module), "does not match: " + sha256Of(module)},

@@ -33,6 +33,7 @@ const (
 	listenerType  = "type.googleapis.com/envoy.config.listener.v3.Listener"
 	extensionType = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 	wasmType      = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"
+	managerType   = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 	rbacType      = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 )
 
@@ -106,7 +107,9 @@ func (s *source) settled() bool {
 	return s.taken["latest"] == fmt.Sprint(s.version)
 }
 
-func (s *source) StreamAggregatedResources(stream discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+func (s *source) StreamAggregatedResources(
+	stream discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer,
+) error {
 	go func() {
 		for {
 			request, err := stream.Recv()
@@ -330,7 +333,7 @@ func listenerWith(t *testing.T, filter string, fetchTimeout string, types ...str
 		"address": map[string]any{"socket_address": map[string]any{"address": "127.0.0.1", "port_value": 0}},
 		"filter_chains": []any{map[string]any{"filters": []any{map[string]any{
 			"name": "http", "typed_config": map[string]any{
-				"@type":        "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+				"@type":        managerType,
 				"stat_prefix":  "inbound",
 				"http_filters": filters,
 				"access_log":   []any{map[string]any{"name": "file", "typed_config": logger}},

@@ -199,8 +199,8 @@ func TestWhereOnlyWasmIsAllowedEnvoyRefusesWhatStandsIn(t *testing.T) {
 
 func wantsRefused(t *testing.T, p *proxy) {
 	t.Helper()
-	refused := p.refused(extensionType)
-	if len(refused) != 1 || !strings.Contains(refused[0], "type URL envoy.extensions.filters.http.rbac.v3.RBAC but expect") {
+	refused, why := p.refused(extensionType), "type URL envoy.extensions.filters.http.rbac.v3.RBAC but expect"
+	if len(refused) != 1 || !strings.Contains(refused[0], why) {
 		t.Fatalf("refused by Envoy: %q", refused)
 	}
 	if p.stats("shop.graygate~istio-translated-wasmplugin.update_rejected") == nil {
@@ -208,8 +208,8 @@ func wantsRefused(t *testing.T, p *proxy) {
 	}
 }
 
-// The agent removes a module's file when no push has asked for it in a day. Envoy has what it needs of it, until it makes
-// a listener anew.
+// The agent removes a module's file when no push has asked for it in a day. Envoy has what it needs of it, until it
+// makes a listener anew.
 func TestAListenerThatChangesWantsTheModulesFileAgain(t *testing.T) {
 	p := startProxy(t)
 	_, plugin := published(t, "FAIL_OPEN")

@@ -122,7 +122,7 @@ func TestAModuleInThePodsCacheOutlivesTheRegistry(t *testing.T) {
 	}
 }
 
-// What the agent has at :15020/metrics, there with `istio_agent_` before it. These tests run alone: the counters are global.
+// What the agent has at :15020/metrics, there with `istio_agent_` before it. Runs alone: the counters are global.
 func TestTheAgentsCountersTellWhyAModuleIsMissing(t *testing.T) {
 	image, digest := moduleImage(t, modulePath)
 	healthy, down := serveModules(t), serveModules(t)
