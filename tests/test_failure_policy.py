@@ -53,6 +53,8 @@ def test_a_new_proxy_whose_filter_comes_by_itself_answers_500_until_a_good_polic
     until(lambda: [(line["status"], line["flags"]) for line in envoy.access_log()] == logged, what="the access log")
     stats = envoy.stats("extension_config_discovery.http_filter.graygate.")
     assert stats["extension_config_discovery.http_filter.graygate.update_rejected"] == 1
+    # It goes with the VM, as no other had a policy before.
+    assert envoy.counter("graygate_policies_refused_total") == 0
     assert envoy.publish(policy) == ""
     until_all(lambda: get(envoy.port(), "/livez").text == ALIVE, what="the good policy")
 

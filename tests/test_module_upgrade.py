@@ -14,6 +14,7 @@ import pytest
 from harness.breaker import judged, until_gated
 from harness.client import Stream, get
 from harness.config import HTTP_FILTERS, MODULE, extension
+from harness.envoy import PROJECT
 from harness.load import Load, Request, drive
 from harness.wait import until, until_all
 
@@ -22,6 +23,9 @@ ALICE = {"x-user-id": "alice"}
 # The answer repeats the path, and so says which user it is for.
 USERS = [Request(f"/user-{number}", {"x-user-id": f"user-{number}"}) for number in range(300)]
 VERSIONS = itertools.count(1000)
+FAILURES = pytest.mark.parametrize(
+    "failure", [{"failure_policy": f"FAIL_{word}"} for word in ("OPEN", "CLOSED", "RELOAD")], ids=["open", "closed", "reload"]
+)
 AS_IN_ISTIO = pytest.mark.parametrize("vm_id", ["graygate", ""], ids=["own-id", "no-id"])
 
 
@@ -133,19 +137,31 @@ def test_what_is_known_is_gone_with_the_last_module(tripped, vm_id):
     assert get(envoy.port(), "/", ALICE).text == "v1 /\n"
 
 
-@pytest.mark.parametrize("policy_of_failure", ["FAIL_OPEN", "FAIL_CLOSED", "FAIL_RELOAD"])
-@pytest.mark.parametrize("fault", ["missing", "cut off", "not a module"])
-def test_a_module_that_can_not_be_loaded_is_refused_and_the_old_one_goes_on(start, policy, fault, policy_of_failure):
-    envoy = start(policy, delivery="ecds", failure={"failure_policy": policy_of_failure})
-    module = (envoy.directory / MODULE).read_bytes()
-    content = {"cut off": module[: len(module) // 2], "not a module": b"<html>not found</html>"}.get(fault)
+@pytest.fixture(params=["missing", "cut off", "not a module"])
+def broken(request, tmp_path):
+    """The path of a module that can't be loaded."""
+    module = (PROJECT / MODULE).read_bytes()
+    content = {"cut off": module[: len(module) // 2], "not a module": b"<html>not found</html>"}.get(request.param)
+    path = tmp_path / "broken.wasm"
     if content:
-        (envoy.directory / "broken.wasm").write_bytes(content)
+        path.write_bytes(content)
+    return str(path)
+
+
+@FAILURES
+def test_a_module_that_can_not_be_loaded_is_refused_and_the_old_one_goes_on(start, policy, broken, failure):
+    envoy = start(policy, delivery="ecds", failure=failure)
     with Load(envoy.port(), USERS, rate=300) as load:
-        broken = replace(envoy.config, module="broken.wasm").discovery("broken")
-        envoy.put("./ecds.json", broken)
+        envoy.put("./ecds.json", replace(envoy.config, module=broken).discovery("broken"))
         assert envoy.refusals() == 1
         served = len(load.answers)
         until(lambda: len(load.answers) > served + 100, what="load")
     assert load.failed == []
     assert get(envoy.port(), "/livez").text == "policy reviews: liveness passed\n"
+
+
+def test_a_new_proxy_whose_module_can_not_be_loaded_answers_500_until_it_has_one(start, policy, broken):
+    envoy = start(policy, delivery="ecds", module=broken, failure={"failure_policy": "FAIL_OPEN"})
+    assert [get(envoy.port(), path).status for path in ("/", "/livez")] == [500, 500]
+    assert envoy.put("./ecds.json", replace(envoy.config, module=MODULE).discovery("good")) == ""
+    until_all(lambda: get(envoy.port(), "/livez").status == 200, what="the filter")
