@@ -23,9 +23,8 @@ ALICE = {"x-user-id": "alice"}
 # The answer repeats the path, and so says which user it is for.
 USERS = [Request(f"/user-{number}", {"x-user-id": f"user-{number}"}) for number in range(300)]
 VERSIONS = itertools.count(1000)
-FAILURES = pytest.mark.parametrize(
-    "failure", [{"failure_policy": f"FAIL_{word}"} for word in ("OPEN", "CLOSED", "RELOAD")], ids=["open", "closed", "reload"]
-)
+STRATEGIES = [{"failure_policy": f"FAIL_{word}"} for word in ("OPEN", "CLOSED", "RELOAD")]
+FAILURES = pytest.mark.parametrize("failure", STRATEGIES, ids=["open", "closed", "reload"])
 AS_IN_ISTIO = pytest.mark.parametrize("vm_id", ["graygate", ""], ids=["own-id", "no-id"])
 
 
