@@ -59,8 +59,10 @@ func (c *controlPlane) proxy(kind model.NodeType, namespace, name, ip string, la
 	})
 }
 
+var firstVersion = map[string]string{"app": "reviews", "version": "v1"}
+
 func (c *controlPlane) reviews() *model.Proxy {
-	return c.proxy(model.SidecarProxy, "shop", "reviews-v1", "10.1.0.1", map[string]string{"app": "reviews", "version": "v1"})
+	return c.proxy(model.SidecarProxy, "shop", "reviews-v1", "10.1.0.1", firstVersion)
 }
 
 func (c *controlPlane) productpage() *model.Proxy {
@@ -69,7 +71,7 @@ func (c *controlPlane) productpage() *model.Proxy {
 
 // stranger has the labels of `reviews`, in another namespace.
 func (c *controlPlane) stranger() *model.Proxy {
-	return c.proxy(model.SidecarProxy, "other", "reviews", "10.1.0.4", map[string]string{"app": "reviews", "version": "v1"})
+	return c.proxy(model.SidecarProxy, "other", "reviews", "10.1.0.4", firstVersion)
 }
 
 func (c *controlPlane) gateway() *model.Proxy {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,7 +62,7 @@ type node struct {
 
 var (
 	callerNode  = node{"sidecar", "productpage", map[string]string{"app": "productpage"}}
-	appNode     = node{"sidecar", "reviews-v1", map[string]string{"app": "reviews", "version": "v1"}}
+	appNode     = node{"sidecar", "reviews-v1", firstVersion}
 	gatewayNode = node{"router", "ingress", map[string]string{"istio": "ingressgateway"}}
 )
 
@@ -93,7 +94,10 @@ func (c *controlPlane) envoy(who node) *envoy {
 	}
 	defer logs.Close()
 	e.process = exec.Command(program, "-c", "bootstrap.yaml", "--admin-address-path", "admin", "--concurrency", "2",
-		"--disable-hot-restart", "--log-level", "info", "--component-log-level", "main:warning", "--drain-time-s", "1", "--parent-shutdown-time-s", "2")
+		"--drain-time-s", "1", "--parent-shutdown-time-s", "2", "--disable-hot-restart",
+		"--log-level", "info", "--component-log-level", "main:warning")
+	// Should this process end in a panic, which skips the cleanup, Envoy is to end with it.
+	e.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	e.process.Dir, e.process.Stdout, e.process.Stderr = e.directory, logs, logs
 	if err := e.process.Start(); err != nil {
 		c.t.Fatalf("ENVOY %s: %v", program, err)

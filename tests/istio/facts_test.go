@@ -159,6 +159,10 @@ func TestTheFiltersNamesAreOfTheTrafficExtensionThatIstioMakesOfEither(t *testin
 					if mine.config.GetName() != name || mine.config.GetRootId() != "graygate" {
 						t.Errorf("the plugin is %q, its root %q", mine.config.GetName(), mine.config.GetRootId())
 					}
+					// Istio's control plane takes a file by itself; what is from elsewhere is the agent's to fetch.
+					if file := mine.config.GetVmConfig().GetCode().GetLocal().GetFilename(); file != moduleFile {
+						t.Errorf("the module is %q", file)
+					}
 					if id := mine.config.GetVmConfig().GetVmId(); id != "" {
 						t.Errorf("the VM is %q", id)
 					}

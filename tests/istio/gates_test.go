@@ -15,8 +15,7 @@ gates:
 `
 
 func TestAGateAnswersWhileChecksFailAndOpensWhenTheyPass(t *testing.T) {
-	// One by discovery of the filter, one with the policy in the listener.
-	for _, kind := range []string{"wasmplugin", "envoyfilter"} {
+	for _, kind := range twoWays {
 		for _, place := range []string{"outbound", "gateway"} {
 			t.Run(kind+"/"+place, func(t *testing.T) {
 				v1, v2 := serve(t, "v1", "127.0.0.2"), serve(t, "v2", "127.0.0.3")

@@ -14,11 +14,14 @@ import (
 var (
 	kinds  = []string{"wasmplugin", "trafficextension", "envoyfilter", "envoyfilter-ecds"}
 	places = []string{"inbound", "outbound", "gateway", "waypoint"}
+	// What differs to Envoy: a filter that is discovered, and one with its policy in the listener.
+	twoWays = []string{"wasmplugin", "envoyfilter"}
 )
 
 const (
 	tool       = "../../target/release/graygate"
 	modulePath = "../../dist/graygate.wasm"
+	moduleFile = "/etc/istio/extensions/graygate.wasm"
 )
 
 // selectors of the workload that the filter is for, in each place.
@@ -51,7 +54,7 @@ func render(t *testing.T, kind, place string, policy document, options ...string
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	module := []string{"--module", "file:///etc/istio/extensions/graygate.wasm"}
+	module := []string{"--module", "file://" + moduleFile}
 	kind, discovered := strings.CutSuffix(kind, "-ecds")
 	if discovered {
 		module = []string{"--module", "oci://registry.example.com/graygate:1.0.0", "--sha256", strings.Repeat("0", 64)}

@@ -4,7 +4,9 @@ import "testing"
 
 // The directories under istio/base of one kind and place, each on its own.
 func TestTheBasesStandWhereTheirNamesSay(t *testing.T) {
-	scopes := map[string]string{"inbound": "workload", "outbound": "namespace", "gateway": "workload", "waypoint": "workload"}
+	scopes := map[string]string{
+		"inbound": "workload", "outbound": "namespace", "gateway": "workload", "waypoint": "workload",
+	}
 	for _, kind := range kinds {
 		for _, place := range places {
 			directory := "base/" + kind + "/" + place

@@ -8,8 +8,8 @@ import (
 	"istio.io/istio/pkg/config"
 )
 
-// A control plane reads what has no revision or its own; one that has none itself reads all. This asks its own rule, which its store goes by before any
-// other part of it sees a resource.
+// A control plane reads what has no revision or its own; one that has none itself reads all. This asks its own rule,
+// which its store goes by before any other part of it sees a resource.
 func TestARevisionReadsWhatIsItsOwnOrNobodys(t *testing.T) {
 	for _, kind := range []string{"wasmplugin", "trafficextension", "envoyfilter"} {
 		for label, readers := range map[string][]string{"": {"", "default", "canary"}, "canary": {"", "canary"}} {

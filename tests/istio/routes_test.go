@@ -172,7 +172,8 @@ func TestARouteOfItsOwnGoesByTheClustersHeader(t *testing.T) {
 	if got := first.GetRoute().GetClusterHeader(); got != "x-gray-cluster" {
 		t.Errorf("it leads where %q says", got)
 	}
-	if got := changed(t, start(t, ordinary(), without(t, directory, "EnvoyFilter")), c); !slices.Equal(got, []string{"9080/" + reviews}) {
+	before := start(t, ordinary(), without(t, directory, "EnvoyFilter"))
+	if got := changed(t, before, c); !slices.Equal(got, []string{"9080/" + reviews}) {
 		t.Errorf("changed are %q", got)
 	}
 }
@@ -191,7 +192,8 @@ func TestWeightsOfAVirtualServiceGoByTheNumberInTheHeader(t *testing.T) {
 	if !maps.Equal(got, map[string]uint32{v1Cluster: 90, v2Cluster: 10}) {
 		t.Errorf("the weights are %v", got)
 	}
-	if got := changed(t, start(t, ordinary(), without(t, directory, "EnvoyFilter")), c); !slices.Equal(got, []string{"9080/" + reviews}) {
+	before := start(t, ordinary(), without(t, directory, "EnvoyFilter"))
+	if got := changed(t, before, c); !slices.Equal(got, []string{"9080/" + reviews}) {
 		t.Errorf("changed are %q", got)
 	}
 }

@@ -86,7 +86,8 @@ func TestTheToolFindsWhatStandsTwiceInTheControlPlane(t *testing.T) {
 			of("wasmplugin", "gateway", workload), of("wasmplugin", "outbound", mesh),
 		}},
 		"the same port": {true, []string{
-			of("wasmplugin", "inbound", workload, "--port", "9080"), of("wasmplugin", "inbound", workload, "--name", "other", "--port", "9080"),
+			of("wasmplugin", "inbound", workload, "--port", "9080"),
+			of("wasmplugin", "inbound", workload, "--port", "9080", "--name", "other"),
 		}},
 		"inbound and outbound": {false, []string{
 			of("wasmplugin", "inbound", workload), of("trafficextension", "outbound", namespace),
@@ -96,7 +97,8 @@ func TestTheToolFindsWhatStandsTwiceInTheControlPlane(t *testing.T) {
 			edited(t, of("wasmplugin", "inbound", workload, "--name", "other"), "app: reviews", "app: productpage"),
 		}},
 		"two ports": {false, []string{
-			of("wasmplugin", "inbound", workload, "--port", "9080"), of("wasmplugin", "inbound", workload, "--name", "other", "--port", "9092"),
+			of("wasmplugin", "inbound", workload, "--port", "9080"),
+			of("wasmplugin", "inbound", workload, "--port", "9092", "--name", "other"),
 		}},
 		"EnvoyFilters for a gateway and for sidecars": {false, []string{
 			of("envoyfilter", "gateway", workload), of("envoyfilter", "outbound", mesh),
