@@ -12,9 +12,7 @@ import (
 	"graygate/tests/istio/wait"
 )
 
-// The app answers its own probes, and the sidecar asks the agent what it answers. The agent's cluster is in Istio's
-// bootstrap, so this takes no EnvoyFilter.
-const byTheAgent = `
+const onTheAppsPort = `
 apiVersion: extensions.istio.io/v1alpha1
 kind: WasmPlugin
 metadata: {name: graygate, namespace: shop}
@@ -25,7 +23,11 @@ spec:
   phase: AUTHN
   failStrategy: FAIL_OPEN
   match: [{mode: SERVER, ports: [{number: 8080}]}]
-  pluginConfig:
+`
+
+// The app answers its own probes, and the sidecar asks the agent what it answers. The agent's cluster is in Istio's
+// bootstrap, so this takes no EnvoyFilter.
+const byTheAgent = onTheAppsPort + `  pluginConfig:
     name: reviews-app
     upstreams:
       app:
@@ -66,20 +68,19 @@ func TestTheAppsOwnProbeIsAskedByTheAgentsCluster(t *testing.T) {
 	}
 }
 
-// A WasmPlugin has no vm_id, and the probe listener's filter has none.
+// A WasmPlugin has no vm_id, and the probe listener's filter has none; the document is the same.
 func TestAPluginOnTheAppsPortSharesTheProbeListenersState(t *testing.T) {
 	example := built(t, exampleShop)
-	plugin := strings.NewReplacer(
-		"cluster: agent", "cluster: graygate-app",
-		"path: /app-health/app/readyz", "path: /healthz",
-		"    gates:", "    probes:\n      readiness: {path: /readyz, checks: [{upstream: app}]}\n"+
-			"      drain: {path: /drainz, from: [127.0.0.1/32, \"::1/128\"]}\n    gates:",
-	).Replace(byTheAgent)
-	p := startPod(t, example.one(t, "Deployment"), strings.Join([]string{quicker(example.istioConfig()), plugin, strict}, "\n---\n"))
+	documents := policiesIn(t, example["EnvoyFilter"])
+	if len(documents) != 1 {
+		t.Fatalf("%d policies in the example, expected one", len(documents))
+	}
+	plugin := onTheAppsPort + "  pluginConfig: " + strings.Join(strings.Fields(documents[0]), " ")
+	p := startPod(t, example.one(t, "Deployment"), strings.Join([]string{quicker(example.istioConfig()), quicker(plugin), strict}, "\n---\n"))
 	const plugged = "http://" + podAddress + ":8080/readyz"
 	peer, app := p.peer(t), p.network.client()
 	p.eventually(t, kubeletReadiness, http.StatusOK)
-	until(t, peer, plugged, http.StatusOK, "policy reviews-app: readiness passed")
+	until(t, peer, plugged, http.StatusOK, "policy reviews-probes: readiness passed")
 
 	// Checks of two would come twice as fast. A slow machine only makes this longer.
 	since, first := time.Now(), p.app.checks()

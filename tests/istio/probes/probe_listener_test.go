@@ -126,8 +126,8 @@ func TestProbesOnAListenerOfTheirOwn(t *testing.T) {
 
 	t.Run("the kubelet gets graygate's answers from the agent, uncaptured", func(t *testing.T) {
 		before := p.captures(t)
-		expect(t, kubelet, http.MethodGet, kubeletReadiness, http.StatusOK, "policy reviews-app: readiness passed")
-		expect(t, kubelet, http.MethodGet, kubeletLiveness, http.StatusOK, "policy reviews-app: liveness passed")
+		expect(t, kubelet, http.MethodGet, kubeletReadiness, http.StatusOK, "policy reviews-probes: readiness passed")
+		expect(t, kubelet, http.MethodGet, kubeletLiveness, http.StatusOK, "policy reviews-probes: liveness passed")
 		after := p.captures(t)
 		if met := after[fromTheAgent] - before[fromTheAgent]; met != 2 {
 			t.Errorf("%d connections met %q, expected the agent's two", met, fromTheAgent)
@@ -187,7 +187,7 @@ func TestProbesOnAListenerOfTheirOwn(t *testing.T) {
 		// All of it but the wait.
 		arguments := strings.Split(strings.Join(hook, "\x00"), "\x00")
 		arguments[len(arguments)-1] = strings.Replace(arguments[len(arguments)-1], "sleep 15", "true", 1)
-		if said := p.network.run(t, arguments[0], arguments[1:]...); !strings.Contains(said, "policy reviews-app: draining") {
+		if said := p.network.run(t, arguments[0], arguments[1:]...); !strings.Contains(said, "policy reviews-probes: draining") {
 			t.Errorf("the hook was told %q", said)
 		}
 		after := p.captures(t)

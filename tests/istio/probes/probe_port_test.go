@@ -15,8 +15,8 @@ func TestProbesOnAPortThatTakesPlaintext(t *testing.T) {
 	t.Run("the kubelet is answered by the sidecar, which captures it", func(t *testing.T) {
 		p.eventually(t, port+"/startupz", http.StatusOK)
 		before := p.captures(t)
-		expect(t, kubelet, http.MethodGet, port+"/readyz", http.StatusOK, "policy reviews-app: readiness passed")
-		expect(t, kubelet, http.MethodGet, port+"/livez", http.StatusOK, "policy reviews-app: liveness passed")
+		expect(t, kubelet, http.MethodGet, port+"/readyz", http.StatusOK, "policy reviews-probes: readiness passed")
+		expect(t, kubelet, http.MethodGet, port+"/livez", http.StatusOK, "policy reviews-probes: liveness passed")
 		if met := p.captures(t)[toInbound] - before[toInbound]; met != 2 {
 			t.Errorf("%d connections met %q, expected both", met, toInbound)
 		}
