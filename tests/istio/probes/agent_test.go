@@ -48,7 +48,9 @@ func init() {
 	}()
 	os.Args[0] = "pilot-agent"
 	command := app.NewRootCommand(
-		func(options *security.Options, secrets security.SecretManager, keys *meshconfig.PrivateKeyProvider) istioagent.SDSService {
+		func(
+			options *security.Options, secrets security.SecretManager, keys *meshconfig.PrivateKeyProvider,
+		) istioagent.SDSService {
 			return sds.NewServer(options, secrets, keys)
 		})
 	if err := command.Execute(); err != nil {
@@ -164,14 +166,21 @@ apiVersion: v1
 kind: Pod
 metadata: {name: reviews-1, namespace: shop, labels: {app: reviews, version: v1, security.istio.io/tlsMode: istio}}
 spec: {serviceAccountName: default, nodeName: node, containers: [{name: app, ports: [{containerPort: 8080}]}]}
-status: {podIP: ` + podAddress + `, phase: Running, podIPs: [{ip: ` + podAddress + `}], conditions: [{type: Ready, status: "True"}]}
+status:
+  phase: Running
+  podIP: ` + podAddress + `
+  podIPs: [{ip: ` + podAddress + `}]
+  conditions: [{type: Ready, status: "True"}]
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: reviews-1, namespace: shop, labels: {kubernetes.io/service-name: reviews}}
 addressType: IPv4
 ports: [{name: http, port: 8080, protocol: TCP}]
-endpoints: [{addresses: [` + podAddress + `], conditions: {ready: true}, targetRef: {kind: Pod, name: reviews-1, namespace: shop}}]
+endpoints:
+- addresses: [` + podAddress + `]
+  conditions: {ready: true}
+  targetRef: {kind: Pod, name: reviews-1, namespace: shop}
 `
 
 const strict = `
@@ -217,7 +226,8 @@ func newPod(t *testing.T, deployment, config string) *meshPod {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(directory) })
-	p := &meshPod{directory: directory, authority: newAuthority(t), app: &checkedApp{status: http.StatusServiceUnavailable, seen: map[string]int{}}}
+	app := &checkedApp{status: http.StatusServiceUnavailable, seen: map[string]int{}}
+	p := &meshPod{directory: directory, authority: newAuthority(t), app: app}
 	p.network, p.node = podAndNode(t)
 	p.spec = injected(t, deployment)
 	discovery := p.node.listen(t, nodeAddress+":0")

@@ -20,7 +20,8 @@ import (
 // injected is the Pod that Istio's injector makes of a Deployment, with the templates and values of Istio's own chart.
 func injected(t *testing.T, deployment string) *corev1.PodTemplateSpec {
 	t.Helper()
-	settings, _, err := render.GenerateManifest(nil, []string{"profile=empty", "components.pilot.enabled=true"}, false, nil, nil)
+	chart := []string{"profile=empty", "components.pilot.enabled=true"}
+	settings, _, err := render.GenerateManifest(nil, chart, false, nil, nil)
 	if err != nil {
 		t.Fatalf("Istio's chart: %v", err)
 	}
@@ -142,7 +143,8 @@ func TestAHookByExecIsLeftAlone(t *testing.T) {
 	nativeSidecars(t, features.NativeSidecarModeDisabled)
 	pod := injected(t, built(t, exampleShop).one(t, "Deployment"))
 	hook := containerOf(t, pod, "app").Lifecycle.PreStop
-	if hook.Exec == nil || hook.HTTPGet != nil || !strings.Contains(strings.Join(hook.Exec.Command, " "), "127.0.0.1:15099/drainz") {
+	if hook.Exec == nil || hook.HTTPGet != nil ||
+		!strings.Contains(strings.Join(hook.Exec.Command, " "), "127.0.0.1:15099/drainz") {
 		t.Errorf("the preStop hook is %v, expected the order to drain as it was written", hook)
 	}
 }
@@ -179,7 +181,8 @@ func TestAHookByHTTPGetIsRewrittenToo(t *testing.T) {
 }
 
 func TestTheModuleIsMountedFromAConfigMapIntoTheSidecarAlone(t *testing.T) {
-	for _, mode := range []features.NativeSidecarMode{features.NativeSidecarModeDisabled, features.NativeSidecarModeEnabled} {
+	modes := []features.NativeSidecarMode{features.NativeSidecarModeDisabled, features.NativeSidecarModeEnabled}
+	for _, mode := range modes {
 		nativeSidecars(t, mode)
 		pod := injected(t, built(t, exampleShop).one(t, "Deployment"))
 		source := ""
@@ -231,7 +234,8 @@ func TestANativeSidecarIsUpBeforeTheAppAndEndsAfterIt(t *testing.T) {
 	if hook := strings.Join(proxy.Lifecycle.PreStop.Exec.Command, " "); !strings.HasSuffix(hook, "POST drain") {
 		t.Errorf("the sidecar's preStop hook is %q, expected an order to drain", hook)
 	}
-	if got, want := target(containerOf(t, pod, "app").ReadinessProbe), (askedAt{"/app-health/app/readyz", 15020}); got != want {
+	got, want := target(containerOf(t, pod, "app").ReadinessProbe), (askedAt{"/app-health/app/readyz", 15020})
+	if got != want {
 		t.Errorf("the kubelet asks at %v, expected %v", got, want)
 	}
 

@@ -20,8 +20,8 @@ const (
 	nodeAddress = "10.77.0.1"
 )
 
-// network is a network namespace without a name. It is that of one thread, and goes with the thread and what was started
-// in it, however the test ends.
+// network is a network namespace without a name. It is that of one thread, and goes with the thread and what was
+// started in it, however the test ends.
 type network struct {
 	work   chan func()
 	thread int

@@ -58,7 +58,8 @@ func TestTheAppsOwnProbeIsAskedByTheAgentsCluster(t *testing.T) {
 	p.app.answerChecks(http.StatusOK)
 	until(t, peer, service, http.StatusOK, "the app")
 	// A container without that probe.
-	expect(t, p.node.client(), http.MethodGet, "http://"+podAddress+":15020/app-health/other/readyz", http.StatusBadRequest, "")
+	const other = "http://" + podAddress + ":15020/app-health/other/readyz"
+	expect(t, p.node.client(), http.MethodGet, other, http.StatusBadRequest, "")
 
 	for request := range p.app.requests() {
 		checked := request == "GET /healthz from 127.0.0.6"
@@ -76,7 +77,8 @@ func TestAPluginOnTheAppsPortSharesTheProbeListenersState(t *testing.T) {
 		t.Fatalf("%d policies in the example, expected one", len(documents))
 	}
 	plugin := onTheAppsPort + "  pluginConfig: " + strings.Join(strings.Fields(documents[0]), " ")
-	p := startPod(t, example.one(t, "Deployment"), strings.Join([]string{quicker(example.istioConfig()), quicker(plugin), strict}, "\n---\n"))
+	config := quicker(strings.Join([]string{example.istioConfig(), plugin, strict}, "\n---\n"))
+	p := startPod(t, example.one(t, "Deployment"), config)
 	const plugged = "http://" + podAddress + ":8080/readyz"
 	peer, app := p.peer(t), p.network.client()
 	p.eventually(t, kubeletReadiness, http.StatusOK)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -182,12 +183,13 @@ func TestProbesOnAListenerOfTheirOwn(t *testing.T) {
 		if _, err := exec.LookPath("curl"); err != nil {
 			t.Skipf("the hook wants curl: %v", err)
 		}
-		hook := containerOf(t, p.spec, "app").Lifecycle.PreStop.Exec.Command
+		arguments := slices.Clone(containerOf(t, p.spec, "app").Lifecycle.PreStop.Exec.Command)
 		before := p.captures(t)
 		// All of it but the wait.
-		arguments := strings.Split(strings.Join(hook, "\x00"), "\x00")
-		arguments[len(arguments)-1] = strings.Replace(arguments[len(arguments)-1], "sleep 15", "true", 1)
-		if said := p.network.run(t, arguments[0], arguments[1:]...); !strings.Contains(said, "policy reviews-probes: draining") {
+		last := len(arguments) - 1
+		arguments[last] = strings.Replace(arguments[last], "sleep 15", "true", 1)
+		said := p.network.run(t, arguments[0], arguments[1:]...)
+		if !strings.Contains(said, "policy reviews-probes: draining") {
 			t.Errorf("the hook was told %q", said)
 		}
 		after := p.captures(t)
