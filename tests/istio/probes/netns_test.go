@@ -99,7 +99,7 @@ func (n *network) client() *http.Client {
 func podAndNode(t *testing.T) (pod, node *network) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("network namespaces and rules of iptables want root")
+		t.Skipf("network namespaces and rules of iptables want root; this is user %d", os.Getuid())
 	}
 	for _, tool := range []string{"ip", "iptables", "iptables-restore"} {
 		if _, err := exec.LookPath(tool); err != nil {
