@@ -49,6 +49,13 @@ def wasm(policy=PROBES, **config):
     return {"name": "f", "typed_config": {"@type": kind, "config": config}}
 
 
+def typed_struct(policy):
+    """The same in the form that older manifests have."""
+    config = wasm(policy)["typed_config"]
+    kind = "type.googleapis.com/udpa.type.v1.TypedStruct"
+    return {"@type": kind, "type_url": config.pop("@type"), "value": config}
+
+
 def patch(value=None, context="SIDECAR_INBOUND", port=None, apply_to="HTTP_FILTER", **match):
     listener = {"portNumber": port} if port else {}
     match = {"context": context, "listener": listener} | match
@@ -153,6 +160,7 @@ def test_ours_is_known_by_plugin_name_root_id_or_module(check):
         envoy_filter("a", patch(wasm(bad, root_id="x", name="graygate"))),
         envoy_filter("a", patch(wasm(bad, root_id="x", vm_config=remote))),
         envoy_filter("a", patch(wasm(bad, root_id="x", vm_config=local))),
+        envoy_filter("a", patch({"name": "f", "typed_config": typed_struct(bad)})),
         envoy_filter("a", patch({"filter_chains": [{"filters": [wasm(bad)]}]}, apply_to="LISTENER")),
     ]:
         (problem,) = check(item)
@@ -280,12 +288,14 @@ def at_ports(mode, *ports):
         (wasm_plugin("a", **labelled(app="x")), envoy_filter("b", workloadSelector={"labels": {"app": "x"}})),
         (wasm_plugin("a", at_ports("SERVER", 80, 81)), wasm_plugin("b", at_ports("SERVER", 81))),
         (wasm_plugin("a", at_ports("SERVER", 80)), envoy_filter("b", patch(port=80))),
+        (wasm_plugin("a", at_ports("SERVER", 80)), wasm_plugin("b")),
         (wasm_plugin("a", None, GATE), wasm_plugin("b", OUTBOUND, GATE)),
         (wasm_plugin("a", OUTBOUND, GATE), envoy_filter("b", patch(context="GATEWAY"))),
         (wasm_plugin("a", OUTBOUND, GATE), envoy_filter("b", patch(wasm(GATE), context="ANY"))),
         (wasm_plugin("a", revision="x"), wasm_plugin("b")),
         (wasm_plugin("a", OUTBOUND, **attached("p", "q")), wasm_plugin("b", OUTBOUND, **attached("q"))),
         (wasm_plugin("a", OUTBOUND, GATE), wasm_plugin("b", OUTBOUND, **attached("q"))),
+        (envoy_filter("a", patch(context="ANY"), **attached("waypoint")), wasm_plugin("b", **attached("waypoint"))),
         (
             wasm_plugin("a", OUTBOUND, **labelled(**{"gateway.networking.k8s.io/gateway-name": "q"})),
             wasm_plugin("b", OUTBOUND, **attached("q")),
@@ -313,6 +323,7 @@ def test_two_that_are_in_one_listener_are_a_problem(check, one, two):
         (wasm_plugin("a", revision="x"), wasm_plugin("b", revision="y")),
         (wasm_plugin("a", OUTBOUND, **attached("p")), wasm_plugin("b", OUTBOUND, **attached("q"))),
         (wasm_plugin("a", **labelled(app="x")), wasm_plugin("b", OUTBOUND, **attached("q"))),
+        (wasm_plugin("a"), wasm_plugin("b", **attached("waypoint"))),
         (wasm_plugin("a"), envoy_filter("b", patch({"filters": [wasm()]}, apply_to="LISTENER"))),
         (envoy_filter("a", patch(proxy={"proxyVersion": "^1.29"})), envoy_filter("b", patch(proxy={"proxyVersion": "^1.30"}))),
     ],

@@ -264,6 +264,7 @@ def test_at_a_waypoint_the_listeners_of_its_tunnels_are_left_alone(render):
     (item,), _ = render("--at", "waypoint", *ENVOY_FILTER)
     (patch,) = item["spec"]["configPatches"]
     assert (patch["match"]["context"], patch["match"]["listener"]["name"]) == ("SIDECAR_INBOUND", "main_internal")
+    assert patch["patch"]["operation"] == "INSERT_BEFORE"
     assert item["spec"]["targetRefs"][0]["name"] == "waypoint"
 
 

@@ -284,7 +284,7 @@ impl Arguments {
     fn warn(&self, part: &Part, warnings: &mut Vec<String>) {
         let policy = &part.policy;
         if !policy.probes.grpc_services.is_empty() {
-            warnings.push("probes.grpc: a check takes a hop, and Istio's routes lead to none, so it goes on to the app: it is answered from readiness only where the app itself answers grpc.health.v1.Health/Check with a message, and else UNAVAILABLE".to_owned());
+            warnings.push("probes.grpc: a check takes a hop, and none of Istio's routes leads to one, so it goes on to the app: it is answered from readiness only if the app answers that POST with 200 and a body, and else UNAVAILABLE".to_owned());
         }
         if part.place == Place::Waypoint && !policy.probes.is_empty() {
             warnings.push(

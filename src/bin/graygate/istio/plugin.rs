@@ -62,7 +62,7 @@ fn slots_of(object: &Object<'_>, reach: &Reach, path: &str, one: &Node) -> Vec<S
     let gateways = reach.is_gateway() || object.component() == Some("gateway");
     // At what is attached to a Gateway, a server is a waypoint.
     let places = [
-        (server && !attached && !gateways, Place::Inbound),
+        (server && !gateways, Place::Inbound),
         (client && !gateways, Place::Outbound),
         (client, Place::Gateway),
         (server && attached, Place::Waypoint),

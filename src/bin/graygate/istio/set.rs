@@ -32,7 +32,7 @@ pub fn check(paths: &[PathBuf], root: &str) -> Result<(), Failure> {
     for path in paths {
         set.read(path)?;
     }
-    let named: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let named: Vec<String> = paths.iter().map(|path| name(path)).collect();
     let named = named.join(", ");
     let mut problems = core::mem::take(&mut set.problems);
     for resource in &set.resources {
@@ -56,6 +56,10 @@ pub fn check(paths: &[PathBuf], root: &str) -> Result<(), Failure> {
     Err(Failure::Problems)
 }
 
+fn name(path: &Path) -> String {
+    if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() }
+}
+
 impl Set {
     /// Reads a file, standard input, or all YAML and JSON files in and below a directory.
     fn read(&mut self, path: &Path) -> Result<(), Failure> {
@@ -63,12 +67,12 @@ impl Set {
         if path.as_os_str() == "-" {
             let mut text = Vec::new();
             std::io::stdin().read_to_end(&mut text).map_err(usage)?;
-            self.take("standard input", &text);
+            self.take(&name(path), &text);
             return Ok(());
         }
         if !path.is_dir() {
             let text = std::fs::read(path).map_err(usage)?;
-            self.take(&path.display().to_string(), &text);
+            self.take(&name(path), &text);
             return Ok(());
         }
         let entries = std::fs::read_dir(path).map_err(usage)?;
@@ -237,8 +241,7 @@ fn within(resource: &Resource) -> Option<String> {
         .iter()
         .enumerate()
         .flat_map(|(index, slot)| slots.iter().skip(index + 1).map(move |other| (slot, other)));
-    let (slot, other) =
-        pairs.find(|(slot, other)| slot.path != other.path && overlap::share_listeners(slot, other))?;
+    let (slot, other) = pairs.find(|(slot, other)| overlap::share_listeners(slot, other))?;
     Some(format!(
         "{}: {resource}: {} and {} put graygate into the same {} listeners, so that each request meets it twice; allowed: one of the two",
         resource.file,
