@@ -98,13 +98,13 @@ def test_a_policy_alone_is_split_by_direction(policy, render):
     assert (inbound["spec"]["phase"], "phase" in outbound["spec"]) == ("AUTHN", False)
     upstreams, gates = policy["upstreams"], policy["gates"]
     assert inbound["spec"]["pluginConfig"] == {
-        "name": "reviews",
+        "name": "reviews-inbound",
         "upstreams": {"app": upstreams["app"]},
         "probes": policy["probes"],
         "gates": gates[:1],
     }
     assert outbound["spec"]["pluginConfig"] == {
-        "name": "reviews",
+        "name": "reviews-outbound",
         "upstreams": {name: upstreams[name] for name in ("v1", "v2")},
         "releases": policy["releases"],
         "gates": gates[1:],
@@ -162,6 +162,19 @@ def test_a_revision_and_names_of_ones_own(render):
     assert inbound["metadata"]["labels"]["istio.io/rev"] == "canary"
     (gateway,), _ = render("--name", "g", "--at", "gateway")
     assert gateway["metadata"]["name"] == "g"
+
+
+def test_a_part_that_is_all_there_is_keeps_the_policys_name(policy, render):
+    only(policy, "releases")
+    (plugin,), _ = render()
+    assert plugin["metadata"]["name"] == "graygate-reviews-outbound"
+    assert plugin["spec"]["pluginConfig"]["name"] == "reviews"
+
+
+def test_a_revision_has_no_routes_of_its_own(policy, render):
+    at_outbound(policy)["steer"] = {"clusterHeader": "x-gray-cluster"}
+    labelled = {item["kind"]: "istio.io/rev" in item["metadata"]["labels"] for item in render("--routes", "--revision", "canary")[0]}
+    assert labelled == {"WasmPlugin": True, "DestinationRule": False, "EnvoyFilter": True}
 
 
 def test_mode_and_percent_are_put_into_the_policy(policy, render):

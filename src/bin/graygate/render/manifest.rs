@@ -104,6 +104,7 @@ impl Reach {
 }
 
 /// Who an object is.
+#[derive(Clone)]
 pub struct Identity {
     /// `metadata.name`.
     pub name: String,
@@ -116,15 +117,14 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Another object of the same kind of use.
+    /// Another object of the same part.
     pub fn beside(&self, suffix: &str) -> Identity {
-        let (namespace, component) = (self.namespace.clone(), self.component);
-        Identity {
-            name: format!("{}-{suffix}", self.name),
-            namespace,
-            component,
-            revision: self.revision.clone(),
-        }
+        Identity { name: format!("{}-{suffix}", self.name), ..self.clone() }
+    }
+
+    /// The same object, for whichever revision.
+    pub fn for_all_revisions(&self) -> Identity {
+        Identity { revision: None, ..self.clone() }
     }
 
     /// The object's `metadata`. The labels are Kubernetes' own words for what a thing is; `check` reads the component

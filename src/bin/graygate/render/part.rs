@@ -48,7 +48,7 @@ pub fn parts(place: Option<Place>, document: &Node) -> Result<Vec<Part>, Problem
     }
     if parts.len() > 1 {
         for part in &mut parts {
-            set(&mut part.document, "name", text(&format!("{whole}-{}", part.place.word())));
+            set(&mut part.document, "name", text(format!("{whole}-{}", part.place.word())));
             part.policy = Policy::from_node(&part.document)?;
         }
     }

@@ -93,11 +93,12 @@ impl Routes<'_> {
         Ok(manifests)
     }
 
+    /// Without the label of a revision: a route that other revisions can't read would be taken from their proxies.
     fn resource(&self, kind: &str, spec: Node) -> Node {
         object([
             ("apiVersion", text("networking.istio.io/v1")),
             ("kind", text(kind)),
-            ("metadata", self.identity.metadata()),
+            ("metadata", self.identity.for_all_revisions().metadata()),
             ("spec", spec),
         ])
     }
