@@ -384,6 +384,27 @@ def test_there_are_no_routes_to_clusters_of_more_than_one_host(policy, render):
     assert "--routes: none for release Reviews_1: the clusters of its versions are not all" in said
 
 
+def test_at_a_waypoint_routes_have_its_own_names(policy, render):
+    release = at_outbound(policy)
+    policy["upstreams"]["v1"]["cluster"] = f"inbound-vip|9080|http|{HOST}"
+    policy["upstreams"]["v2"]["cluster"] = f"inbound-vip|9080|http/v2|{HOST}"
+    release["steer"] = {"clusterHeader": "x-gray-cluster"}
+    (_, rule, item), _ = render("--routes", "--at", "waypoint")
+    assert [subset["name"] for subset in rule["spec"]["subsets"]] == ["v2"]
+    assert item["spec"]["configPatches"][0]["match"] == {
+        "context": "SIDECAR_INBOUND",
+        "routeConfiguration": {"name": f"inbound-vip|9080|http|{HOST}", "vhost": {"name": "inbound|http|9080"}},
+    }
+    release["steer"] = {"header": "x-gray-version"}
+    (_, _, service), _ = render("--routes", "--at", "waypoint")
+    routes = [http["route"] for http in service["spec"]["http"]]
+    assert routes == [[destination("v2")], [{"destination": {"host": HOST}}]]
+    del release["versions"][1]["allow"]
+    release["steer"] = {"randomValueHeader": "x-gray-random"}
+    printed, said = render("--routes", "--at", "waypoint")
+    assert len(printed) == 1 and "what a VirtualService makes of a waypoint's routes no EnvoyFilter can change" in said
+
+
 # -- what is said -------------------------------------------------------------------
 
 
@@ -402,6 +423,18 @@ def test_it_warns_of_what_takes_no_effect(policy, render):
         "releases[0].steer",
         "gate on v1",
     ]
+
+
+def test_it_warns_of_clusters_that_are_elsewhere(policy, render):
+    only(policy, "releases")
+    _, said = render("--at", "waypoint", "--routes")
+    assert said.count("a waypoint's routes lead to inbound-vip|PORT|http/SUBSET|HOST") == 2
+    assert "none for release Reviews_1: the clusters of its versions are not all inbound-vip|PORT|" in said
+    for version in ("v1", "v2"):
+        policy["upstreams"][version]["cluster"] = f"inbound-vip|9080|http/{version}|{HOST}"
+    assert "inbound-vip" not in render("--at", "waypoint", "--routes")[1]
+    for place in ("outbound", "gateway"):
+        assert render("--at", place)[1].count("only a waypoint has such clusters") == 2
 
 
 def test_it_says_nothing_of_a_policy_that_is_whole(policy, render):

@@ -300,6 +300,11 @@ impl Arguments {
                 warnings.push(format!("gate on {name}: its fallback takes effect only by a route with cluster_header: {header}, which no VirtualService makes"));
             }
         }
+        for upstream in &policy.upstreams {
+            if let Some(why) = place::elsewhere(part.place, &upstream.cluster) {
+                warnings.push(format!("upstreams.{}.cluster: {:?}: {why}", upstream.name, upstream.cluster));
+            }
+        }
         for upstream in policy.upstreams.iter().filter(|upstream| upstream.check.is_some()) {
             let cluster = &upstream.cluster;
             if !place::is_known(cluster) && !self.callout.iter().any(|callout| callout.cluster == *cluster) {

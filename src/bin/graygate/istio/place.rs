@@ -104,6 +104,19 @@ pub fn ports(place: Place, path: &str, ports: &[u32]) -> Option<Problem> {
     Some(refused(path, &first.to_string(), reason, "none at a waypoint"))
 }
 
+/// Why a cluster that Istio makes is none at this place.
+pub fn elsewhere(place: Place, cluster: &str) -> Option<&'static str> {
+    match (place, cluster.split_once('|')) {
+        (Place::Waypoint, Some(("outbound", _))) => Some(
+            "a waypoint's routes lead to inbound-vip|PORT|http/SUBSET|HOST; it has outbound|PORT|SUBSET|HOST only for services that are not behind it, where something refers to them",
+        ),
+        (Place::Inbound | Place::Outbound | Place::Gateway, Some(("inbound-vip", _))) => {
+            Some("only a waypoint has such clusters")
+        }
+        _ => None,
+    }
+}
+
 /// Whether this is a cluster of Istio's own making.
 pub fn is_known(cluster: &str) -> bool {
     ["outbound|", "inbound-vip|"].iter().any(|start| cluster.starts_with(start))

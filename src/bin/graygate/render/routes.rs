@@ -17,15 +17,24 @@ struct Subsets<'p> {
     names: Vec<&'p str>,
 }
 
+/// The parts of a name that Istio gives to a cluster of a service.
+fn parts(place: Place, cluster: &str) -> Option<(&str, &str, &str)> {
+    let start = if place == Place::Waypoint { "inbound-vip|" } else { "outbound|" };
+    let mut parts = cluster.strip_prefix(start)?.splitn(3, '|');
+    let (port, subset, host) = (parts.next()?, parts.next()?, parts.next()?);
+    let subset = match (place, subset) {
+        (Place::Waypoint, "http") => "",
+        (Place::Waypoint, subset) => subset.strip_prefix("http/")?,
+        (_, subset) => subset,
+    };
+    let whole = port.parse::<u16>().is_ok() && !host.is_empty() && !host.contains('|');
+    whole.then_some((port, subset, host))
+}
+
 impl<'p> Subsets<'p> {
     /// From the clusters' names, if all are Istio's own and of one host and port.
-    fn of(release: &'p Release) -> Option<Self> {
-        let parts = release.versions.iter().map(|version| {
-            let mut parts = version.cluster.strip_prefix("outbound|")?.splitn(3, '|');
-            let (port, subset, host) = (parts.next()?, parts.next()?, parts.next()?);
-            let whole = port.parse::<u16>().is_ok() && !host.is_empty() && !host.contains('|');
-            whole.then_some((port, subset, host))
-        });
+    fn of(place: Place, release: &'p Release) -> Option<Self> {
+        let parts = release.versions.iter().map(|version| parts(place, &version.cluster));
         let parts: Vec<_> = parts.collect::<Option<_>>()?;
         let (port, _, host) = *parts.first()?;
         let same = parts.iter().all(|(other, _, name)| *other == port && *name == host);
@@ -37,9 +46,22 @@ impl<'p> Subsets<'p> {
         object([("host", text(self.host)), ("subset", some(subset.map(|name| text(*name))))])
     }
 
-    /// The name that Istio gives the virtual host of a service.
-    fn vhost(&self) -> Node {
-        text(format!("{}:{}", self.host, self.port))
+    /// What tells the routes of the service among all of a proxy, with more to say of them. A waypoint has a table for
+    /// each service and port, in which all virtual hosts have the same name.
+    fn routes(&self, place: Place, route: Option<&str>) -> Node {
+        let (table, vhost) = match place {
+            Place::Waypoint => (
+                Some(format!("inbound-vip|{}|http|{}", self.port, self.host)),
+                format!("inbound|http|{}", self.port),
+            ),
+            _ => (None, format!("{}:{}", self.host, self.port)),
+        };
+        let route = route.map(|name| object([("name", text(name))]));
+        let vhost = object([("name", text(vhost)), ("route", some(route))]);
+        object([
+            ("context", text(place.context())),
+            ("routeConfiguration", object([("name", some(table.map(text))), ("vhost", vhost)])),
+        ])
     }
 }
 
@@ -61,13 +83,14 @@ impl Routes<'_> {
         if release.versions.is_empty() {
             return Err("it has no versions, so that only the routes know them");
         }
-        let subsets = Subsets::of(release).ok_or(
-            "the clusters of its versions are not all outbound|PORT|SUBSET|HOST of one port of one host",
-        )?;
-        if self.place == Place::Waypoint && !matches!(release.steer, Steer::Header(_)) {
-            return Err(
-                "the routes of a waypoint have no name by which an EnvoyFilter finds those of a service",
-            );
+        let subsets = Subsets::of(self.place, release).ok_or(match self.place {
+            Place::Waypoint => {
+                "the clusters of its versions are not all inbound-vip|PORT|http/SUBSET|HOST of one port of one host"
+            }
+            _ => "the clusters of its versions are not all outbound|PORT|SUBSET|HOST of one port of one host",
+        })?;
+        if self.place == Place::Waypoint && matches!(release.steer, Steer::RandomValueHeader(_)) {
+            return Err("what a VirtualService makes of a waypoint's routes no EnvoyFilter can change");
         }
         let mut manifests = Vec::new();
         manifests.extend(self.destination_rule(&subsets));
@@ -153,10 +176,7 @@ impl Routes<'_> {
 
     /// A route by the name of a cluster.
     fn by_cluster(&self, subsets: &Subsets<'_>, header: &str) -> Manifest {
-        let matched = object([
-            ("context", text(self.place.context())),
-            ("routeConfiguration", object([("vhost", object([("name", subsets.vhost())]))])),
-        ]);
+        let matched = subsets.routes(self.place, None);
         let present = object([("name", text(header)), ("present_match", Node::Bool(true))]);
         let value = object([
             ("name", text("graygate-cluster-header")),
@@ -165,10 +185,13 @@ impl Routes<'_> {
         ]);
         let patches = vec![patch("HTTP_ROUTE", matched, "INSERT_FIRST", value)];
         let object = manifest::envoy_filter(self.identity, self.reach, self.priority, patches);
-        let comments = vec![format!(
+        let mut comments = vec![format!(
             "A first route of {}, to the cluster that {header} names, which the filter sets. It has nothing of what a VirtualService says of the host: no retries, no timeout, no faults.",
             subsets.host
         )];
+        if self.place == Place::Waypoint {
+            comments.push("At a waypoint it is there only while the host has no VirtualService.".to_owned());
+        }
         Manifest { comments, object }
     }
 
@@ -185,11 +208,7 @@ impl Routes<'_> {
             release.name
         );
         let weights = self.virtual_service(subsets, vec![route], &what);
-        let vhost = object([("name", subsets.vhost()), ("route", object([("name", text(name))]))]);
-        let matched = object([
-            ("context", text(self.place.context())),
-            ("routeConfiguration", object([("vhost", vhost)])),
-        ]);
+        let matched = subsets.routes(self.place, Some(&name));
         let clusters = object([("header_name", text(header))]);
         let value = object([("route", object([("weighted_clusters", clusters)]))]);
         let patches = vec![patch("HTTP_ROUTE", matched, "MERGE", value)];
