@@ -359,6 +359,46 @@ def test_a_filter_by_the_name_of_a_patch_is_where_that_name_is_taken(check):
     assert "spec.configPatches[1].match.context and spec.configPatches[2].match.context" in problem
 
 
+DRAINED = {"name": "shop", "probes": PROBES["probes"] | {"drain": {"path": "/drainz"}}}
+ROLLED_BACK = RELEASE | {"releases": [RELEASE["releases"][0] | {"rollback": {"failurePercent": 5}}]}
+VM = {"vm_config": {"vm_id": "graygate"}}
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "reason"),
+    [
+        (wasm_plugin("a", policy=DRAINED), wasm_plugin("b", OUTBOUND, GATE), "without drain ends the other's"),
+        (wasm_plugin("a"), traffic_extension("b", OUTBOUND, ROLLED_BACK), "ends the other's rollback"),
+        (
+            envoy_filter("a", patch(wasm(DRAINED, **VM))),
+            envoy_filter("b", patch(wasm(GATE, **VM), context="SIDECAR_OUTBOUND"), namespace="istio-system"),
+            "without drain ends the other's",
+        ),
+    ],
+)
+def test_two_of_one_name_in_one_proxy_that_undo_each_others_doings_are_a_problem(check, one, two, reason):
+    for pair in ((one, two), (two, one)):
+        (problem,) = check(*pair)
+        assert "may be in the same proxies, where policies of one name share what they know" in problem
+        assert '"shop" is the name of that one\'s policy, too, and whichever comes without ' in problem
+        assert problem.endswith(f"{reason}; allowed: a name of its own for each")
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (wasm_plugin("a", policy=DRAINED), wasm_plugin("b", OUTBOUND, GATE | {"name": "other"})),
+        (wasm_plugin("a"), wasm_plugin("b", OUTBOUND, GATE)),
+        (wasm_plugin("a", policy=DRAINED), wasm_plugin("b", OUTBOUND, GATE, namespace="other")),
+        (wasm_plugin("a", policy=DRAINED), wasm_plugin("b", OUTBOUND, GATE, **attached("public"))),
+        (wasm_plugin("a", policy=DRAINED), envoy_filter("b", patch(wasm(GATE, **VM), context="SIDECAR_OUTBOUND"))),
+        (envoy_filter("a", patch(wasm(DRAINED, **VM))), envoy_filter("b", patch({"filters": [wasm(DRAINED, **VM)]}, apply_to="LISTENER"))),
+    ],
+)
+def test_two_of_one_name_that_agree_or_do_not_meet_are_none(check, one, two):
+    assert check(one, two) == []
+
+
 def test_one_resource_in_two_files_is_a_problem(check):
     (problem,) = check(wasm_plugin("a"), wasm_plugin("a"))
     assert problem.startswith("0.yaml: WasmPlugin shop/a: 1.yaml has the same resource, so that only the one applied last counts")

@@ -127,6 +127,7 @@ fn filter(path: String, config: &Node, slots: Vec<Slot>, places: &[Place]) -> Fi
     places.dedup();
     Filter {
         policy,
+        vm: get_text(config, &["vm_config", "vm_id"]).unwrap_or_default().to_owned(),
         fail: (format!("{path}.failure_policy"), fail),
         path: format!("{path}.configuration.value"),
         slots,

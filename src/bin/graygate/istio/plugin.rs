@@ -36,6 +36,8 @@ fn filter(object: &Object<'_>, reach: &Reach, at: &str) -> Option<Filter> {
     Some(Filter {
         path: format!("{at}.pluginConfig"),
         policy: policy.ok_or_else(|| "missing; allowed: a policy".to_owned()),
+        // No plugin has one of its own.
+        vm: String::new(),
         fail: (format!("{at}.failStrategy"), get(wasm, &["failStrategy"]).is_some()),
         slots,
         places,

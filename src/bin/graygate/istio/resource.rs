@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use graygate::policy::Policy;
 use graygate::policy::document::Node;
 
 use super::place::Place;
@@ -41,12 +42,21 @@ pub struct Filter {
     pub path: String,
     /// The policy, or why it is none.
     pub policy: Result<Node, String>,
+    /// The id of its VM. What is known is shared by all VMs of one id.
+    pub vm: String,
     /// The field that says what becomes of requests without the filter, and whether it is there.
     pub fail: (String, bool),
     /// The listeners that it is in; none, where it is in one of its own.
     pub slots: Vec<Slot>,
     /// The places by whose rules its policy goes.
     pub places: Vec<Place>,
+}
+
+impl Filter {
+    /// The policy, if it has no problems.
+    pub fn compiled(&self) -> Option<Policy> {
+        Policy::from_node(self.policy.as_ref().ok()?).ok()
+    }
 }
 
 /// Listeners of one place.

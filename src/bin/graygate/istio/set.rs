@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
 
-use super::overlap;
 use super::place::{self, Place};
 use super::resource::{Filter, Object, Reach, Resource, Slot};
+use super::{namesake, overlap};
 use crate::Failure;
 use crate::tree::{get_text, read_all};
 
@@ -186,18 +186,26 @@ impl Set {
                     ));
                     continue;
                 }
-                let both = one
+                let both: Vec<_> = one
                     .filters
                     .iter()
-                    .flat_map(|filter| two.filters.iter().map(move |other| (filter, other)));
-                let mut slots =
-                    both.filter_map(|(filter, other)| overlap::between((one, filter), (two, other), root));
+                    .flat_map(|filter| two.filters.iter().map(move |other| ((one, filter), (two, other))))
+                    .collect();
+                let mut slots = both.iter().filter_map(|(one, two)| overlap::between(*one, *two, root));
                 if let Some(slot) = slots.next() {
                     problems.push(format!(
                         "{}: {one}: {two} in {} puts graygate into the same {} listeners, so that each request meets it twice; allowed: one of the two, or labels, ports, a mode or a revision (istio.io/rev) by which no proxy has both",
                         one.file,
                         two.file,
                         slot.place.word()
+                    ));
+                    continue;
+                }
+                let mut namesakes = both.iter().filter_map(|(one, two)| namesake::between(*one, *two, root));
+                if let Some(why) = namesakes.next() {
+                    problems.push(format!(
+                        "{}: {one}: {two} in {} may be in the same proxies, where policies of one name share what they know: {why}; allowed: a name of its own for each",
+                        one.file, two.file
                     ));
                 }
             }
