@@ -48,7 +48,7 @@ pub struct Arguments {
     #[arg(long, value_name = "VERSION", default_value_t = Version::NEWEST)]
     istio: Version,
     /// Whose requests the filter sees. Without it the policy is split into what belongs inbound and what outbound, and
-    /// a manifest is printed for each
+    /// a manifest is printed for each; where there are two, the policy's name has the place added to it
     #[arg(long, value_enum)]
     at: Option<Place>,
     /// The name of the resource [default: graygate-POLICY-PLACE]. Without --at the place is added to it
