@@ -425,3 +425,11 @@ def test_what_render_prints_has_no_problems(kind, place, module):
         done = run("check", "--istio", "-", stdin=printed.stdout + more.stdout)
         assert len(done.stderr.splitlines()) == (2 if place else 3), done.stderr
         assert done.stderr.count("each request meets it twice") == (1 if place else 2)
+
+
+def test_a_kustomization_is_to_be_built_first(tmp_path):
+    (tmp_path / "kustomization.yaml").write_text("kind: Kustomization\nresources: [../base]\n")
+    done = run("check", "--istio", str(tmp_path))
+    assert done.returncode == 1
+    assert "no resource of graygate" in done.stderr
+    assert "kubectl kustomize DIR | graygate check --istio -" in done.stderr

@@ -17,6 +17,8 @@ struct Set {
     resources: Vec<Resource>,
     gateways: Vec<Gateway>,
     problems: Vec<String>,
+    /// How many directories are kustomizations, each of which is a set by itself once it is built.
+    kustomizations: usize,
 }
 
 /// A Gateway of the Gateway API. Only its class tells a waypoint from a gateway.
@@ -28,7 +30,8 @@ struct Gateway {
 
 /// Runs the check.
 pub fn check(paths: &[PathBuf], root: &str) -> Result<(), Failure> {
-    let mut set = Set { resources: Vec::new(), gateways: Vec::new(), problems: Vec::new() };
+    let mut set =
+        Set { resources: Vec::new(), gateways: Vec::new(), problems: Vec::new(), kustomizations: 0 };
     for path in paths {
         set.read(path)?;
     }
@@ -53,6 +56,11 @@ pub fn check(paths: &[PathBuf], root: &str) -> Result<(), Failure> {
         eprintln!("{problem}");
     }
     eprintln!("{named}: {} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" });
+    if set.kustomizations > 0 {
+        eprintln!(
+            "{named}: has kustomizations, of which each is a set by itself: kubectl kustomize DIR | graygate check --istio -"
+        );
+    }
     Err(Failure::Problems)
 }
 
@@ -88,7 +96,9 @@ impl Set {
                 _ if entry.is_dir() => !entry.is_symlink(),
                 extension => matches!(extension, Some("yaml" | "yml" | "json")),
             };
-            if read {
+            if entry.file_stem().is_some_and(|name| name.eq_ignore_ascii_case("kustomization")) {
+                self.kustomizations += 1;
+            } else if read {
                 self.read(&entry)?;
             }
         }
