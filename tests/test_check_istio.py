@@ -359,7 +359,7 @@ def test_a_filter_by_the_name_of_a_patch_is_where_that_name_is_taken(check):
     assert "spec.configPatches[1].match.context and spec.configPatches[2].match.context" in problem
 
 
-DRAINED = {"name": "shop", "probes": PROBES["probes"] | {"drain": {"path": "/drainz"}}}
+DRAINED = {"name": "shop", "probes": {"drain": {"path": "/drainz", "from": ["127.0.0.1/32"]}}}
 ROLLED_BACK = RELEASE | {"releases": [RELEASE["releases"][0] | {"rollback": {"failurePercent": 5}}]}
 VM = {"vm_config": {"vm_id": "graygate"}}
 
@@ -433,3 +433,15 @@ def test_a_kustomization_is_to_be_built_first(tmp_path):
     assert done.returncode == 1
     assert "no resource of graygate" in done.stderr
     assert "kubectl kustomize DIR | graygate check --istio -" in done.stderr
+
+
+@pytest.mark.parametrize(("allowed", "wide"), [(None, "127.0.0.0/8"), (["127.0.0.0/29"], "127.0.0.0/29"), (["127.0.0.1/32"], None)])
+def test_peers_may_order_no_drain_at_a_listener_of_the_filters_own(check, allowed, wide):
+    drain = {"path": "/drainz"} | ({"from": allowed} if allowed else {})
+    policy = {"name": "shop", "probes": {"readiness": {"path": "/readyz"}, "drain": drain}}
+    listener = {"filter_chains": [{"filters": [{"typed_config": {"http_filters": [wasm(policy)]}}]}]}
+    in_listener = check(envoy_filter("f", patch(listener, apply_to="LISTENER")))
+    assert ("from 127.0.0.6" in str(in_listener)) == (wide is not None)
+    assert wide is None or f'probes.drain.from: "{wide}" is not allowed there' in str(in_listener)
+    # What comes by Istio's listener has the address of who sent it.
+    assert "drain" not in str(check(envoy_filter("f", patch(wasm(policy)))))

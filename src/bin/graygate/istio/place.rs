@@ -1,5 +1,7 @@
 //! The places in a mesh where the filter can be, and what a policy can't do at each.
 
+use std::net::IpAddr;
+
 use clap::ValueEnum;
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
@@ -102,6 +104,16 @@ pub fn ports(place: Place, path: &str, ports: &[u32]) -> Option<Problem> {
     let first = ports.first().filter(|_| place == Place::Waypoint)?;
     let reason = "a waypoint's listener has port 0, so that no port ever matches";
     Some(refused(path, &first.to_string(), reason, "none at a waypoint"))
+}
+
+/// Who may order a drain at a listener of the filter's own in a sidecar. Inbound traffic that Istio has no listener for is
+/// passed on to its port from one address, whosever it is.
+pub fn drain(policy: &Policy) -> Option<Problem> {
+    let from = &policy.probes.drain.as_ref()?.from;
+    let passed_on = IpAddr::from([127, 0, 0, 6]);
+    let wide = from.iter().find(|block| block.contains(&passed_on))?;
+    let reason = "a listener of a sidecar's own gets what all peers send to its port from 127.0.0.6";
+    Some(refused("probes.drain.from", &format!("\"{wide}\""), reason, "\"127.0.0.1/32\", \"::1/128\""))
 }
 
 /// Why a cluster that Istio makes is none at this place.

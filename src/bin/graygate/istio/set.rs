@@ -237,6 +237,9 @@ impl Set {
 /// What of the policy can't be where the filter is.
 fn placed(filter: &Filter, document: &Node, policy: &Policy) -> Vec<String> {
     let mut problems = Vec::new();
+    if filter.slots.is_empty() && filter.places.contains(&Place::Inbound) {
+        problems.extend(place::drain(policy).map(|problem| format!("{}.{problem}", filter.path)));
+    }
     for place in &filter.places {
         for problem in place::problems(*place, document, policy) {
             let problem = format!("{}.{problem}", filter.path);
