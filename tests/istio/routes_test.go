@@ -161,10 +161,32 @@ func without(t *testing.T, directory string, kinds ...string) string {
 	}))
 }
 
-func TestARouteOfItsOwnGoesByTheClustersHeader(t *testing.T) {
-	const directory = "base/steering/cluster-header"
-	c := start(t, ordinary(), built(t, directory))
-	first := c.host(c.productpage(), "9080/"+reviews).GetRoutes()[0]
+// The routes that the tool prints with a policy are like those of the project's own manifests.
+func TestTheToolPrintsTheRoutesOfItsPolicy(t *testing.T) {
+	host := func(steer string) *route.VirtualHost {
+		t.Helper()
+		policy := parsed(t, edited(t, split, "header: x-gray-version", steer))
+		text, err := render(t, "wasmplugin", "outbound", policy, append(scoped("workload", "outbound"), "--routes")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := start(t, ordinary(), text)
+		for _, name := range []string{v1Cluster, v2Cluster} {
+			if !slices.Contains(c.clusters(c.productpage()), name) {
+				t.Errorf("there is no cluster %s", name)
+			}
+		}
+		return c.host(c.productpage(), "9080/"+reviews)
+	}
+	steered(t, host("header: x-gray-version"), v1Cluster, v2Cluster)
+	followed(t, host("clusterHeader: x-gray-cluster"))
+	numbered(t, host("randomValueHeader: x-gray-random"))
+}
+
+// followed asserts a first route to whatever cluster the header names.
+func followed(t *testing.T, host *route.VirtualHost) {
+	t.Helper()
+	first := host.GetRoutes()[0]
 	headers := first.GetMatch().GetHeaders()
 	if len(headers) != 1 || headers[0].GetName() != "x-gray-cluster" || !headers[0].GetPresentMatch() {
 		t.Errorf("the first route goes by %v", headers)
@@ -172,16 +194,12 @@ func TestARouteOfItsOwnGoesByTheClustersHeader(t *testing.T) {
 	if got := first.GetRoute().GetClusterHeader(); got != "x-gray-cluster" {
 		t.Errorf("it leads where %q says", got)
 	}
-	before := start(t, ordinary(), without(t, directory, "EnvoyFilter"))
-	if got := changed(t, before, c); !slices.Equal(got, []string{"9080/" + reviews}) {
-		t.Errorf("changed are %q", got)
-	}
 }
 
-func TestWeightsOfAVirtualServiceGoByTheNumberInTheHeader(t *testing.T) {
-	const directory = "base/steering/random-value-header"
-	c := start(t, ordinary(), built(t, directory))
-	weights := c.host(c.productpage(), "9080/"+reviews).GetRoutes()[0].GetRoute().GetWeightedClusters()
+// numbered asserts a first route by weight, where the number in the header is the choice.
+func numbered(t *testing.T, host *route.VirtualHost) {
+	t.Helper()
+	weights := host.GetRoutes()[0].GetRoute().GetWeightedClusters()
 	if got := weights.GetHeaderName(); got != "x-gray-random" {
 		t.Errorf("the header is %q", got)
 	}
@@ -192,8 +210,21 @@ func TestWeightsOfAVirtualServiceGoByTheNumberInTheHeader(t *testing.T) {
 	if !maps.Equal(got, map[string]uint32{v1Cluster: 90, v2Cluster: 10}) {
 		t.Errorf("the weights are %v", got)
 	}
-	before := start(t, ordinary(), without(t, directory, "EnvoyFilter"))
-	if got := changed(t, before, c); !slices.Equal(got, []string{"9080/" + reviews}) {
-		t.Errorf("changed are %q", got)
+}
+
+// An EnvoyFilter on routes is for one virtual host: all others stay as they are.
+func TestAnEnvoyFilterOnRoutesChangesOneHostAlone(t *testing.T) {
+	for directory, as := range map[string]func(*testing.T, *route.VirtualHost){
+		"cluster-header": followed, "random-value-header": numbered,
+	} {
+		t.Run(directory, func(t *testing.T) {
+			directory := "base/steering/" + directory
+			before := start(t, ordinary(), without(t, directory, "EnvoyFilter"))
+			after := start(t, ordinary(), built(t, directory))
+			as(t, after.host(after.productpage(), "9080/"+reviews))
+			if got := changed(t, before, after); !slices.Equal(got, []string{"9080/" + reviews}) {
+				t.Errorf("changed are %q", got)
+			}
+		})
 	}
 }
