@@ -1,6 +1,13 @@
 package istio
 
-import "testing"
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"graygate/tests/istio/kustomize"
+)
 
 // The directories under istio/base of one kind and place, each on its own.
 func TestTheBasesStandWhereTheirNamesSay(t *testing.T) {
@@ -20,33 +27,64 @@ func TestTheBasesStandWhereTheirNamesSay(t *testing.T) {
 	}
 }
 
+// overlays, and what they say of themselves.
+var overlays = []struct {
+	directory, scope, place, mode string
+	percent                       float64
+}{
+	{"workload", "workload", "inbound", "", 0},
+	{"gateway", "workload", "gateway", "", 0},
+	{"waypoint", "workload", "waypoint", "", 0},
+	{"namespace", "namespace", "outbound", "enforce", 100},
+	{"mesh", "mesh", "outbound", "shadow", 100},
+	{"rollout/shadow", "mesh", "outbound", "shadow", 100},
+	{"rollout/percent-1", "mesh", "outbound", "enforce", 1},
+	{"rollout/percent-10", "mesh", "outbound", "enforce", 10},
+	{"rollout/percent-50", "mesh", "outbound", "enforce", 50},
+	{"rollout/percent-100", "mesh", "outbound", "enforce", 100},
+	{"rollout/revision", "mesh", "outbound", "enforce", 100},
+}
+
 func TestTheOverlaysStandWhereTheirNamesSayAndAreAsFarAsTheySay(t *testing.T) {
-	for _, overlay := range []struct {
-		directory, scope, place, mode string
-		percent                       float64
-	}{
-		{"workload", "workload", "inbound", "", 0},
-		{"gateway", "workload", "gateway", "", 0},
-		{"waypoint", "workload", "waypoint", "", 0},
-		{"namespace", "namespace", "outbound", "enforce", 100},
-		{"mesh", "mesh", "outbound", "shadow", 100},
-		{"rollout/shadow", "mesh", "outbound", "shadow", 100},
-		{"rollout/percent-1", "mesh", "outbound", "enforce", 1},
-		{"rollout/percent-10", "mesh", "outbound", "enforce", 10},
-		{"rollout/percent-50", "mesh", "outbound", "enforce", 50},
-		{"rollout/percent-100", "mesh", "outbound", "enforce", 100},
-		{"rollout/revision", "mesh", "outbound", "enforce", 100},
-	} {
-		t.Run(overlay.directory, func(t *testing.T) {
-			policy := policyOf(t, overlay.place)
-			if overlay.mode != "" {
-				policy["mode"], policy["rollout"] = overlay.mode, map[string]any{"percent": overlay.percent}
+	for _, kind := range kinds {
+		directory := overlaysOf(t, kind)
+		for _, overlay := range overlays {
+			// A policy within an EnvoyFilter is text, which no component can change; nor does a waypoint have one.
+			if strings.HasPrefix(kind, "envoyfilter") && overlay.directory != "workload" && overlay.directory != "gateway" {
+				continue
 			}
-			texts := []string{built(t, "overlays/"+overlay.directory)}
-			if overlay.place != "gateway" {
-				texts = append(texts, publicGateway)
-			}
-			stood(t, "wasmplugin", overlay.scope, overlay.place, policy, texts...)
-		})
+			t.Run(kind+"/"+overlay.directory, func(t *testing.T) {
+				policy := policyOf(t, overlay.place)
+				if overlay.mode != "" {
+					policy["mode"], policy["rollout"] = overlay.mode, map[string]any{"percent": overlay.percent}
+				}
+				texts := []string{kustomize.Build(t, filepath.Join(directory, "overlays", overlay.directory))}
+				if overlay.place != "gateway" {
+					texts = append(texts, publicGateway)
+				}
+				stood(t, kind, overlay.scope, overlay.place, policy, texts...)
+			})
+		}
 	}
+}
+
+// overlaysOf is a copy of istio/ in which the overlays are made of another kind of manifest, as they say one can.
+func overlaysOf(t *testing.T, kind string) string {
+	t.Helper()
+	directory := t.TempDir()
+	if err := os.CopyFS(directory, os.DirFS(manifests)); err != nil {
+		t.Fatal(err)
+	}
+	for _, overlay := range overlays {
+		file := filepath.Join(directory, "overlays", overlay.directory, "kustomization.yaml")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = []byte(strings.ReplaceAll(string(text), "base/wasmplugin/", "base/"+kind+"/"))
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return directory
 }
