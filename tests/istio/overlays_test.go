@@ -88,3 +88,25 @@ func overlaysOf(t *testing.T, kind string) string {
 	}
 	return directory
 }
+
+func TestTheModuleIsNamedInOnePlaceForAllOverlays(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(manifests, "components/module/kustomization.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	directory := t.TempDir()
+	if err := os.CopyFS(directory, os.DirFS(manifests)); err != nil {
+		t.Fatal(err)
+	}
+	zeros, ones := strings.Repeat("0", 64), strings.Repeat("1", 64)
+	own := strings.NewReplacer("registry.example.com/graygate:0.1.0", "own.example.com/g:2", zeros, ones).Replace(string(text))
+	if err := os.WriteFile(filepath.Join(directory, "components/module/kustomization.yaml"), []byte(own), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, overlay := range []string{"workload", "namespace", "mesh", "gateway", "waypoint", "rollout/percent-10", "rollout/revision"} {
+		text := kustomize.Build(t, filepath.Join(directory, "overlays", overlay))
+		if !strings.Contains(text, "url: oci://own.example.com/g:2") || !strings.Contains(text, ones) || strings.Contains(text, zeros) {
+			t.Errorf("%s has another module:\n%s", overlay, text)
+		}
+	}
+}
