@@ -110,3 +110,35 @@ func TestTheModuleIsNamedInOnePlaceForAllOverlays(t *testing.T) {
 		}
 	}
 }
+
+// composed is an overlay of an operator's own: manifests, and a component of istio/ over them.
+func composed(t *testing.T, text, component string) string {
+	t.Helper()
+	directory := t.TempDir()
+	if err := os.CopyFS(directory, os.DirFS(filepath.Join(manifests, "components"))); err != nil {
+		t.Fatal(err)
+	}
+	kustomization := "kind: Kustomization\nresources: [manifests.yaml]\ncomponents: [" + component + "]\n"
+	for name, text := range map[string]string{"manifests.yaml": text, "kustomization.yaml": kustomization} {
+		if err := os.WriteFile(filepath.Join(directory, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return kustomize.Build(t, directory)
+}
+
+func TestAStepOfARolloutLeavesPluginsOfOthersAlone(t *testing.T) {
+	const others = `---
+apiVersion: extensions.istio.io/v1alpha1
+kind: WasmPlugin
+metadata: {name: others, namespace: shop}
+spec: {url: oci://registry.example.com/others:1, pluginConfig: {mode: theirs}}
+`
+	ours := manifest(t, "wasmplugin", "outbound", policyOf(t, "outbound"))
+	for _, step := range []string{"shadow", "percent-1", "percent-10", "percent-50", "percent-100"} {
+		text := composed(t, ours+others, "rollout/"+step)
+		if !strings.Contains(text, "mode: theirs") || strings.Count(text, "rollout:") != 1 {
+			t.Errorf("%s:\n%s", step, text)
+		}
+	}
+}

@@ -39,21 +39,33 @@ func TestARevisionReadsWhatIsItsOwnOrNobodys(t *testing.T) {
 
 // A label on the routes, too, would take them from the proxies of all other revisions.
 func TestWhatIsForARevisionIsTheFilterAndNotTheRoutes(t *testing.T) {
-	configs, _, err := crd.ParseInputs(built(t, "overlays/rollout/revision"))
+	rendered, err := render(t, "wasmplugin", "outbound", policyOf(t, "outbound"), "--namespace", "shop", "--routes")
 	if err != nil {
 		t.Fatal(err)
 	}
-	filters := 0
-	for _, one := range configs {
-		isFilter := one.GroupVersionKind.Group == "extensions.istio.io"
-		if others := config.ObjectInRevision(&one, "stable"); others == isFilter {
-			t.Errorf("%s %s: the other revisions read it: %v", one.GroupVersionKind.Kind, one.Name, others)
-		}
-		if isFilter {
-			filters++
-		}
-	}
-	if filters != 1 || len(configs) < 3 {
-		t.Errorf("%d filters among %d resources", filters, len(configs))
+	for name, text := range map[string]string{
+		"the overlay": built(t, "overlays/rollout/revision"),
+		// Rendered routes have the filter's labels.
+		"the component over what the tool prints": composed(t, rendered, "revision"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			configs, _, err := crd.ParseInputs(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			filters := 0
+			for _, one := range configs {
+				isFilter := one.GroupVersionKind.Group == "extensions.istio.io"
+				if others := config.ObjectInRevision(&one, "stable"); others == isFilter {
+					t.Errorf("%s %s: the other revisions read it: %v", one.GroupVersionKind.Kind, one.Name, others)
+				}
+				if isFilter {
+					filters++
+				}
+			}
+			if filters != 1 || len(configs) < 3 {
+				t.Errorf("%d filters among %d resources", filters, len(configs))
+			}
+		})
 	}
 }
