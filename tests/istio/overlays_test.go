@@ -99,7 +99,7 @@ func TestTheModuleIsNamedInOnePlaceForAllOverlays(t *testing.T) {
 		t.Fatal(err)
 	}
 	zeros, ones := strings.Repeat("0", 64), strings.Repeat("1", 64)
-	own := strings.NewReplacer("registry.example.com/graygate:0.1.0", "own.example.com/g:2", zeros, ones).Replace(string(text))
+	own := strings.NewReplacer("registry.example.com/graygate:0.1.0", "own.example.com/g:2", zeros, ones, "# - {", "- {").Replace(string(text))
 	if err := os.WriteFile(filepath.Join(directory, "components/module/kustomization.yaml"), []byte(own), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +107,9 @@ func TestTheModuleIsNamedInOnePlaceForAllOverlays(t *testing.T) {
 		text := kustomize.Build(t, filepath.Join(directory, "overlays", overlay))
 		if !strings.Contains(text, "url: oci://own.example.com/g:2") || !strings.Contains(text, ones) || strings.Contains(text, zeros) {
 			t.Errorf("%s has another module:\n%s", overlay, text)
+		}
+		if !strings.Contains(text, "imagePullSecret: registry-credentials") {
+			t.Errorf("%s has no pull secret:\n%s", overlay, text)
 		}
 	}
 }
