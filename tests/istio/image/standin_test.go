@@ -64,13 +64,18 @@ func TestANewPodWithoutTheModuleLetsAllThroughOrNothing(t *testing.T) {
 			line, counters := "/livez 200 - direct_response\n", map[string]float64{}
 			if want == "deny" {
 				line = "/livez 403 - rbac_access_denied_matched_policy[none]\n"
-				counters["http.inbound.rbac.wasm-default-deny.denied"] = 5
+				counters["rbac.wasm-default-deny.denied"] = 5
 			}
 			if p.accessLog() != strings.Repeat(line, 5) {
 				t.Errorf("access log: %s", p.accessLog())
 			}
 			// Nothing counts what is let through: a filter with no rules has no counters.
-			if have := p.stats("wasm-default"); !maps.Equal(have, counters) {
+			have := map[string]float64{}
+			for name, value := range p.stats("wasm-default") {
+				// What stands before it is another thing from Envoy 1.40 on.
+				have[name[strings.LastIndex(name, "rbac."):]] += value
+			}
+			if !maps.Equal(have, counters) {
 				t.Errorf("counters: want %v, have %v", counters, have)
 			}
 		})
