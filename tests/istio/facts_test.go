@@ -8,7 +8,10 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
+	meshconfig "istio.io/api/mesh/v1alpha1"
 	"istio.io/istio/pilot/pkg/model"
+	"istio.io/istio/pilot/test/xds"
+	"istio.io/istio/pkg/config/mesh"
 )
 
 // What is true of Istio and stands in no manifest's own words: facts that the manifests, the tool and the documents
@@ -187,5 +190,64 @@ func TestWithoutAPhaseItStandsAfterAuthorization(t *testing.T) {
 		if at := slices.Index(one.http, ours); slices.Index(one.http, rbac) != at-1 {
 			t.Errorf("it is not right after %s: %v", rbac, one)
 		}
+	}
+}
+
+// asked is an authorizer of somebody else's, who is asked before all else.
+const asked = `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: asked, namespace: shop}
+spec:
+  selector: {matchLabels: {app: reviews}}
+  action: CUSTOM
+  provider: {name: authorizer}
+  rules: [{}]
+`
+
+func TestAnAuthorizerOfSomebodyElsesIsAskedBeforeAPluginAndAfterAnEnvoyFilter(t *testing.T) {
+	settings := mesh.DefaultMeshConfig()
+	settings.ExtensionProviders = append(settings.ExtensionProviders, &meshconfig.MeshConfig_ExtensionProvider{
+		Name: "authorizer",
+		Provider: &meshconfig.MeshConfig_ExtensionProvider_EnvoyExtAuthzHttp{
+			EnvoyExtAuthzHttp: &meshconfig.MeshConfig_ExtensionProvider_EnvoyExternalAuthorizationHttpProvider{
+				Service: "productpage.shop.svc.cluster.local", Port: 9080,
+			},
+		},
+	})
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			c := startWith(t, ordinary(), xds.FakeOptions{MeshConfig: settings}, asked,
+				manifest(t, kind, "inbound", parsed(t, placed)))
+			http, _ := c.chains(c.reviews())
+			for _, one := range http {
+				if one.direction != core.TrafficDirection_INBOUND {
+					continue
+				}
+				at := slices.Index(one.http, "envoy.filters.http.ext_authz")
+				before := at < slices.Index(one.http, ours)
+				if at < 0 || before == strings.HasPrefix(kind, "envoyfilter") {
+					t.Errorf("the authorizer is asked before it: %v: %v", before, one)
+				}
+			}
+		})
+	}
+}
+
+// Inbound there is a chain for requests to any other port. Outbound, what goes to a port of no service is bytes.
+func TestWhatGoesToAPortOfNoServiceIsSeenInboundAlone(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			c := start(t, ordinary(), manifest(t, kind, "inbound", parsed(t, placed)),
+				manifest(t, kind, "outbound", parsed(t, placed)))
+			if c.where(c.reviews())["virtualInbound/virtualInbound-catchall-http"] != 1 {
+				t.Errorf("inbound it stands in %v", c.where(c.reviews()))
+			}
+			http, tcp := c.chains(c.productpage())
+			isCatchAll := func(one chain) bool { return one.listener == "virtualOutbound" }
+			if slices.ContainsFunc(http, isCatchAll) || !slices.ContainsFunc(tcp, isCatchAll) {
+				t.Error("outbound there is a chain of requests for any other port")
+			}
+		})
 	}
 }
