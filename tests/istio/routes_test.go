@@ -161,28 +161,6 @@ func without(t *testing.T, directory string, kinds ...string) string {
 	}))
 }
 
-// The routes that the tool prints with a policy are like those of the project's own manifests.
-func TestTheToolPrintsTheRoutesOfItsPolicy(t *testing.T) {
-	host := func(steer string) *route.VirtualHost {
-		t.Helper()
-		policy := parsed(t, edited(t, split, "header: x-gray-version", steer))
-		text, err := render(t, "wasmplugin", "outbound", policy, append(scoped("workload", "outbound"), "--routes")...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := start(t, ordinary(), text)
-		for _, name := range []string{v1Cluster, v2Cluster} {
-			if !slices.Contains(c.clusters(c.productpage()), name) {
-				t.Errorf("there is no cluster %s", name)
-			}
-		}
-		return c.host(c.productpage(), "9080/"+reviews)
-	}
-	steered(t, host("header: x-gray-version"), v1Cluster, v2Cluster)
-	followed(t, host("clusterHeader: x-gray-cluster"))
-	numbered(t, host("randomValueHeader: x-gray-random"))
-}
-
 // followed asserts a first route to whatever cluster the header names.
 func followed(t *testing.T, host *route.VirtualHost) {
 	t.Helper()
