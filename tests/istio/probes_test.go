@@ -3,7 +3,7 @@ package istio
 import "testing"
 
 func TestASidecarAnswersTheProbesOfItsAppAndTheAppSeesNone(t *testing.T) {
-	for _, kind := range kinds {
+	for _, kind := range twoWays {
 		t.Run(kind, func(t *testing.T) {
 			app := serve(t, "v1", "127.0.0.1")
 			app.unwell.Store(true)
