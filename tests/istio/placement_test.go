@@ -93,22 +93,26 @@ func refused(kind, scope, place string) bool {
 	return scope != "workload" && (place == "waypoint" || place == "gateway" && !strings.HasPrefix(kind, "envoyfilter"))
 }
 
+// What the tool prints for a release of Istio is for that release and all later ones. Mostly it is the same for both,
+// and is then loaded once.
 func TestTheFilterStandsOnceWhereItsManifestSaysAndNowhereElse(t *testing.T) {
-	for _, release := range []string{"1.30", "1.31"} {
-		for _, kind := range kinds {
-			for _, scope := range []string{"workload", "namespace", "mesh"} {
-				for _, place := range places {
-					t.Run(strings.Join([]string{release, kind, scope, place}, "/"), func(t *testing.T) {
+	for _, kind := range kinds {
+		for _, scope := range []string{"workload", "namespace", "mesh"} {
+			for _, place := range places {
+				t.Run(strings.Join([]string{kind, scope, place}, "/"), func(t *testing.T) {
+					loaded := map[string]bool{}
+					for _, release := range []string{"1.30", "1.31"} {
 						text, err := render(t, kind, place, parsed(t, placed),
 							append(scoped(scope, place), "--istio", release)...)
 						if (err != nil) != refused(kind, scope, place) {
 							t.Fatalf("for %s: %v", scope, err)
 						}
-						if err == nil {
+						if err == nil && !loaded[text] {
+							loaded[text] = true
 							stood(t, kind, scope, place, parsed(t, placed), subsets, publicGateway, text)
 						}
-					})
-				}
+					}
+				})
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"istio.io/istio/pilot/pkg/config/kube/crd"
 	"istio.io/istio/pkg/config"
@@ -49,7 +50,7 @@ func configs(t *testing.T, text string) []config.Config {
 	return found
 }
 
-// load is callers that ask without a pause, as one user after the other.
+// load is callers that ask up to a thousand times a second each, as one user after the other.
 type load struct {
 	stop     chan struct{}
 	all      sync.WaitGroup
@@ -61,11 +62,13 @@ func (c *client) load(callers int) *load {
 	l := &load{stop: make(chan struct{})}
 	for range callers {
 		l.all.Go(func() {
+			pace := time.NewTicker(time.Millisecond)
+			defer pace.Stop()
 			for i := 0; ; i++ {
 				select {
 				case <-l.stop:
 					return
-				default:
+				case <-pace.C:
 				}
 				if got := c.ask("/", "x-user-id", fmt.Sprintf("user-%d", i)); got.status != 200 {
 					l.failed.Store(&got)
