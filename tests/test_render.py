@@ -425,6 +425,22 @@ def test_it_warns_of_what_takes_no_effect(policy, render):
     ]
 
 
+def test_it_warns_of_a_module_that_may_change_and_of_a_mesh_that_may_be_a_namespace(policy, render):
+    only(policy, "releases")
+    del policy["upstreams"]["app"]
+    module = ["--routes", "--module", "oci://registry.example.com/graygate:1"]
+    pinned = [*module, "--sha256", DIGEST]
+    assert "--sha256: missing" in render(*module)[1] and "--namespace" not in render(*module)[1]
+    assert "--namespace: shop: for the mesh only if" in render(*pinned, "--scope", "mesh", "--namespace", "shop")[1]
+    for quiet in [
+        [*pinned, "--scope", "mesh"],
+        [*pinned, "--scope", "mesh", "--namespace", "istio-system"],
+        [*pinned, "--scope", "namespace", "--namespace", "shop"],
+        ["--routes", "--module", "file:///etc/graygate.wasm"],
+    ]:
+        assert render(*quiet)[1] == ""
+
+
 def test_it_warns_of_clusters_that_are_elsewhere(policy, render):
     only(policy, "releases")
     _, said = render("--at", "waypoint", "--routes")
@@ -438,7 +454,7 @@ def test_it_warns_of_clusters_that_are_elsewhere(policy, render):
 
 
 def test_it_says_nothing_of_a_policy_that_is_whole(policy, render):
-    _, said = render("--module", "oci://r.example/g:1", "--callout", "app-8080=127.0.0.1:8080")
+    _, said = render("--module", "oci://r.example/g:1", "--sha256", DIGEST, "--callout", "app-8080=127.0.0.1:8080")
     assert said == ""
 
 

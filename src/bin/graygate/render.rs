@@ -33,6 +33,9 @@ use plugin::Plugin;
 use routes::Routes;
 use version::Version;
 
+/// The root namespace of a mesh that has not named another.
+const ROOT: &str = "istio-system";
+
 /// The arguments of `render`.
 #[derive(Args)]
 pub struct Arguments {
@@ -189,6 +192,19 @@ impl Arguments {
             output
                 .warnings
                 .push(format!("--module: {} is a placeholder; say where your module is", module.url));
+        } else if module.sha256.is_none() && !module.url.starts_with("file://") {
+            let url = &module.url;
+            output.warnings.push(format!(
+                "--sha256: missing, so that proxies take whatever {url} is at the time; 64 digits from 0 to f pin it"
+            ));
+        }
+        // A mesh may have another root namespace than Istio's default, so this is no problem by itself.
+        if let (Scope::Mesh, Some(namespace)) = (self.scope, &self.namespace)
+            && namespace != ROOT
+        {
+            output.warnings.push(format!(
+                "--namespace: {namespace}: for the mesh only if it is the root namespace; else for the proxies of {namespace} alone"
+            ));
         }
         for (id, upstream) in whole.upstream_ids() {
             if self.at.is_none() && !part::references(whole).any(|used| used == id) {
@@ -326,7 +342,7 @@ impl Arguments {
             part.place == Place::Gateway && self.target.is_empty() && self.selector.is_empty();
         let root = self.scope == Scope::Mesh || labelled_gateway && self.scope == Scope::Workload;
         let namespace = self.namespace.clone();
-        let namespace = namespace.unwrap_or_else(|| if root { "istio-system" } else { "default" }.to_owned());
+        let namespace = namespace.unwrap_or_else(|| if root { ROOT } else { "default" }.to_owned());
         Identity { name, namespace, component: place, revision: self.revision.clone() }
     }
 

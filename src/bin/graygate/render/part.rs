@@ -1,7 +1,8 @@
 //! The parts of a policy: one for each place where it does something.
 //!
 //! Probes are the app's own, so they go inbound; outbound they would answer what the app asks other services for. A
-//! version is chosen where a cluster is, which is outbound. A gate stands before the cluster that it is on.
+//! version is chosen where a cluster is, which is outbound. A gate stands before the cluster that it is on; that of a
+//! version is outbound by any name, as requests get no version inbound.
 
 use graygate::policy::document::Node;
 use graygate::policy::gate::Fallback;
@@ -85,7 +86,10 @@ fn only(document: &Node, policy: &Policy, place: Place, keep: &dyn Fn(&str) -> b
         .zip(items(crate::tree::get(document, &["gates"])))
         .filter(|(gate, _)| {
             let cluster = policy.upstream(gate.upstream).map_or("", |upstream| upstream.cluster.as_str());
-            cluster.starts_with("outbound|") != inbound
+            let mut versions = policy.releases.iter().flat_map(|release| &release.versions);
+            let outbound =
+                cluster.starts_with("outbound|") || versions.any(|version| version.upstream == gate.upstream);
+            outbound != inbound
         })
         .map(|(_, node)| node.clone())
         .collect();
@@ -153,6 +157,21 @@ mod tests {
             "releases": [release], "gates": [outer], "maxGatedPercent": 50,
         });
         assert_eq!(found, [(Place::Inbound, inbound), (Place::Outbound, outbound)]);
+    }
+
+    #[test]
+    fn a_gate_on_a_version_is_outbound_whatever_its_cluster_is_called() {
+        let release = json!({
+            "name": "r", "steer": {"header": "x-v"},
+            "versions": [{"name": "v1", "upstream": "v1", "weight": 1, "default": true}],
+        });
+        let found = split(json!({
+            "name": "a", "upstreams": {"v1": {"cluster": "of-my-own"}, "app": {"cluster": "app"}},
+            "releases": [release], "gates": [{"upstream": "v1"}, {"upstream": "app"}],
+        }));
+        let gates: Vec<_> = found.iter().map(|(place, part)| (*place, part["gates"].clone())).collect();
+        let inbound = (Place::Inbound, json!([{"upstream": "app"}]));
+        assert_eq!(gates, [inbound, (Place::Outbound, json!([{"upstream": "v1"}]))]);
     }
 
     #[test]
