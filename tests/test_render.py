@@ -405,6 +405,14 @@ def test_at_a_waypoint_routes_have_its_own_names(policy, render):
     assert len(printed) == 1 and "what a VirtualService makes of a waypoint's routes no EnvoyFilter can change" in said
 
 
+def test_of_two_releases_of_one_host_the_first_has_the_routes(policy, render):
+    release = at_outbound(policy)
+    policy["releases"].append(release | {"name": "two", "steer": {"header": "x-two"}})
+    (_, *printed), said = render("--routes", "--at", "outbound")
+    assert [item["kind"] for item in printed] == ["DestinationRule", "VirtualService"]
+    assert f"--routes: none for release two: a host has one DestinationRule and one VirtualService, and those of {HOST} are" in said
+
+
 # -- what is said -------------------------------------------------------------------
 
 

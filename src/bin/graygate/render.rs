@@ -269,11 +269,21 @@ impl Arguments {
             let comments = vec!["Clusters that readiness checks are sent to. A check needs a cluster with an address of its own: Istio's cluster for the app itself has none.".to_owned()];
             output.manifests.push(Manifest { comments, object });
         }
+        let mut routed: Vec<(&str, &str)> = Vec::new();
         for release in part.policy.releases.iter().filter(|_| self.routes) {
             let identity = identity.beside(&options::as_name(&release.name));
             let routes = Routes { identity: &identity, reach: &reach, place, priority: self.priority };
+            let host = routes.host(release);
+            // Of two for one host Istio would take one, and not say which.
+            if let Some((host, other)) = routed.iter().find(|(known, _)| Some(*known) == host) {
+                output.warnings.push(format!("--routes: none for release {}: a host has one DestinationRule and one VirtualService, and those of {host} are release {other}'s; add its subsets and routes there", release.name));
+                continue;
+            }
             match routes.of(release) {
-                Ok(manifests) => output.manifests.extend(manifests),
+                Ok(manifests) => {
+                    output.manifests.extend(manifests);
+                    routed.extend(host.map(|host| (host, release.name.as_str())));
+                }
                 Err(why) => {
                     output.warnings.push(format!("--routes: none for release {}: {why}", release.name))
                 }

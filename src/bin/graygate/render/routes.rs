@@ -78,6 +78,11 @@ pub struct Routes<'a> {
 }
 
 impl Routes<'_> {
+    /// The service that a release divides, if its routes can be had.
+    pub fn host<'p>(&self, release: &'p Release) -> Option<&'p str> {
+        Subsets::of(self.place, release).map(|subsets| subsets.host)
+    }
+
     /// The manifests of a release, or why there are none.
     pub fn of(&self, release: &Release) -> Result<Vec<Manifest>, &'static str> {
         if release.versions.is_empty() {
