@@ -184,6 +184,12 @@ fn reach(arguments: &Arguments) -> Vec<Problem> {
     let mut problems = Vec::new();
     let (place, scope) = (arguments.at, arguments.scope);
     let attached = matches!(place, Some(Place::Gateway | Place::Waypoint));
+    for (index, (key, value)) in arguments.selector.iter().enumerate() {
+        if let Some((_, first)) = arguments.selector.iter().take(index).find(|(same, _)| same == key) {
+            let reason = format!("{key}={first} is there already, and a Pod has each label once");
+            problems.push(refused("--selector", &format!("{key}={value}"), &reason, "another label"));
+        }
+    }
     if let Some((key, value)) = arguments.selector.first() {
         let label = format!("{key}={value}");
         if scope != Scope::Workload {
