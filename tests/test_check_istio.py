@@ -214,6 +214,25 @@ def test_what_becomes_of_requests_must_be_written(check):
     assert check(item) == []
 
 
+def test_each_kind_has_a_word_of_its_own_for_closing(check):
+    def closed(word):
+        return [
+            wasm_plugin("a", failStrategy=word),
+            envoy_filter("c", patch(wasm(failure_policy=word)), namespace="other"),
+        ]
+
+    for word, wrong, allowed in [
+        ("FAIL_CLOSED", "WasmPlugin shop/a: spec.failStrategy", "FAIL_OPEN, FAIL_RELOAD, FAIL_CLOSE"),
+        (
+            "FAIL_CLOSE",
+            "EnvoyFilter other/c: spec.configPatches[0].patch.value.typed_config.config.failure_policy",
+            "FAIL_OPEN, FAIL_RELOAD, FAIL_CLOSED; for Istio 1.24 fail_open",
+        ),
+    ]:
+        (problem,) = check(*closed(word))
+        assert problem.split(".yaml: ")[1] == f"{wrong}: {word} is not allowed; allowed: {allowed}"
+
+
 @pytest.mark.parametrize(
     ("item", "field"),
     [

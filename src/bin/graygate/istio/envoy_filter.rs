@@ -5,7 +5,7 @@ use graygate::policy::reader::segment;
 
 use super::place::Place;
 use super::resource::{Filter, Object, Reach, Slot, is_ours};
-use crate::tree::{fields, get, get_text, items, whole};
+use crate::tree::{get, get_text, items, whole};
 
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 
@@ -120,8 +120,7 @@ fn filter(path: String, config: &Node, slots: Vec<Slot>, places: &[Place]) -> Fi
         }
         None => Err("missing; allowed: the policy as JSON".to_owned()),
     };
-    let fail =
-        ["failure_policy", "fail_open"].iter().any(|key| fields(config).iter().any(|(name, _)| name == key));
+    let fail = ["failure_policy", "fail_open"].iter().find_map(|key| get(config, &[key])).cloned();
     let mut places = places.to_vec();
     places.sort_unstable();
     places.dedup();

@@ -38,7 +38,7 @@ fn filter(object: &Object<'_>, reach: &Reach, at: &str) -> Option<Filter> {
         policy: policy.ok_or_else(|| "missing; allowed: a policy".to_owned()),
         // No plugin has one of its own.
         vm: String::new(),
-        fail: (format!("{at}.failStrategy"), get(wasm, &["failStrategy"]).is_some()),
+        fail: (format!("{at}.failStrategy"), get(wasm, &["failStrategy"]).cloned()),
         slots,
         places,
     })

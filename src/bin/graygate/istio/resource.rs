@@ -44,8 +44,8 @@ pub struct Filter {
     pub policy: Result<Node, String>,
     /// The id of its VM. What is known is shared by all VMs of one id.
     pub vm: String,
-    /// The field that says what becomes of requests without the filter, and whether it is there.
-    pub fail: (String, bool),
+    /// The field that says what becomes of requests without the filter, and what it says.
+    pub fail: (String, Option<Node>),
     /// The listeners that it is in; none, where it is in one of its own.
     pub slots: Vec<Slot>,
     /// The places by whose rules its policy goes.

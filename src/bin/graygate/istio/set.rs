@@ -125,15 +125,23 @@ impl Set {
     /// What is wrong with one filter by itself.
     fn judge(&self, resource: &Resource, filter: &Filter) -> Vec<String> {
         let mut problems = Vec::new();
-        let (path, written) = &filter.fail;
-        if !written {
-            let allowed = match resource.kind {
-                "EnvoyFilter" => "FAIL_OPEN, FAIL_RELOAD, FAIL_CLOSED; for Istio 1.24 fail_open",
-                _ => "FAIL_OPEN, FAIL_RELOAD, FAIL_CLOSE",
-            };
-            problems.push(format!(
+        let (path, fail) = &filter.fail;
+        let (words, allowed): ([&str; 3], _) = match resource.kind {
+            "EnvoyFilter" => (
+                ["FAIL_OPEN", "FAIL_RELOAD", "FAIL_CLOSED"],
+                "FAIL_OPEN, FAIL_RELOAD, FAIL_CLOSED; for Istio 1.24 fail_open",
+            ),
+            _ => (["FAIL_OPEN", "FAIL_RELOAD", "FAIL_CLOSE"], "FAIL_OPEN, FAIL_RELOAD, FAIL_CLOSE"),
+        };
+        match fail {
+            None => problems.push(format!(
                 "{path}: missing, so that no request passes while the module is not there or its VM has failed; allowed: {allowed}"
-            ));
+            )),
+            // The two kinds have different words for closing.
+            Some(Node::Text(word)) if !words.contains(&word.as_str()) => {
+                problems.push(format!("{path}: {word} is not allowed; allowed: {allowed}"));
+            }
+            Some(_) => {}
         }
         let at = &filter.path;
         match filter.policy.as_ref().map(|document| (document, Policy::from_node(document))) {
