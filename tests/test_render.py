@@ -524,6 +524,10 @@ def test_a_check_of_a_cluster_that_can_not_be_called_is_refused(policy, refused,
         ),
         (["--at", "gateway", "--target", "Service/x"], ["--target: Service/x is not allowed there: only a waypoint has services"]),
         (
+            ["--kind", "envoyfilter", "--module", "file:///m.wasm", "--pull-secret", "login"],
+            ["--pull-secret: login is not allowed there: an EnvoyFilter has no place for a secret"],
+        ),
+        (
             ["--selector", "a=b", "--selector", "c=d", "--selector", "a=e"],
             ["--selector: a=e is not allowed there: a=b is there already, and a Pod has each label once"],
         ),
@@ -581,3 +585,21 @@ def test_options_that_do_not_go_together_are_refused(refused, arguments, starts)
 def test_an_option_that_can_not_be_read_is_wrong_usage(policy, arguments):
     done = run("render", "-", *arguments, stdin=json.dumps(policy))
     assert (done.returncode, done.stdout) == (2, "") and done.stderr
+
+
+@pytest.mark.parametrize("kind", ["wasmplugin", "trafficextension"])
+def test_an_image_may_want_a_login_and_a_digest_may_be_as_registries_print_it(render, kind):
+    pinned = ["--module", "oci://r.example/g:1", "--sha256", f"sha256:{DIGEST}", "--pull-secret", "login"]
+    (item,), _ = render("--kind", kind, "--at", "gateway", *pinned)
+    module = item["spec"].get("wasm", item["spec"])
+    assert (module["sha256"], module["imagePullSecret"]) == (DIGEST, "login")
+
+
+@pytest.mark.parametrize("command", ["render", "check"])
+def test_a_manifest_in_place_of_a_policy_is_told_what_to_use(render, tmp_path, command):
+    (inbound, *_), _ = render()
+    file = tmp_path / "plugin.yaml"
+    file.write_text(yaml.safe_dump(inbound))
+    done = run(command, file)
+    assert done.returncode == 2
+    assert f"{file}: a manifest; allowed: a policy by itself, or graygate check --istio {file}" in done.stderr

@@ -8,6 +8,7 @@ use graygate::policy::problem::Problems;
 use serde_saphyr::{DuplicateKeyPolicy, options};
 
 use crate::Failure;
+use crate::tree::get;
 
 /// Reads the document in `file`; `-` is standard input. By its name it is JSON or YAML, and by how it
 /// starts where the name does not tell.
@@ -18,7 +19,14 @@ pub fn read(file: &PathBuf) -> Result<Result<Node, Problems>, Failure> {
         _ => std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut text)),
     };
     read.map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
-    Ok(parse(file, &text))
+    let document = parse(file, &text);
+    if document.as_ref().is_ok_and(|document| get(document, &["apiVersion"]).is_some()) {
+        let file = file.display();
+        return Err(Failure::Usage(format!(
+            "{file}: a manifest; allowed: a policy by itself, or graygate check --istio {file}"
+        )));
+    }
+    Ok(document)
 }
 
 fn parse(file: &Path, text: &[u8]) -> Result<Node, Problems> {

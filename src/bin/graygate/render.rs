@@ -73,6 +73,9 @@ pub struct Arguments {
     /// The SHA-256 of the module; of an image that of its manifest
     #[arg(long, value_name = "HEX", value_parser = module::sha256)]
     sha256: Option<String>,
+    /// The secret with the registry's login, in the same namespace; an EnvoyFilter has no place for one
+    #[arg(long, value_name = "NAME", value_parser = options::name)]
+    pull_secret: Option<String>,
     /// What becomes of requests while the module is not there or its VM has failed
     #[arg(long, value_enum, default_value = "open")]
     fail: Fail,
@@ -187,6 +190,7 @@ impl Arguments {
         let module = Module {
             url: self.module.clone().unwrap_or_else(Module::placeholder),
             sha256: self.sha256.clone(),
+            secret: self.pull_secret.clone(),
         };
         if self.module.is_none() {
             output

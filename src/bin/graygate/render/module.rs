@@ -6,6 +6,8 @@ pub struct Module {
     pub url: String,
     /// The digest of the image's manifest, or of the file.
     pub sha256: Option<String>,
+    /// The secret with the registry's login.
+    pub secret: Option<String>,
 }
 
 impl Module {
@@ -33,8 +35,9 @@ pub fn url(text: &str) -> Result<String, String> {
     Err("allowed: oci://REGISTRY/NAME:TAG, https://HOST/PATH or file:///PATH".to_owned())
 }
 
-/// Reads `--sha256`.
+/// Reads `--sha256`, also with the prefix that registries' tools print.
 pub fn sha256(text: &str) -> Result<String, String> {
+    let text = text.strip_prefix("sha256:").unwrap_or(text);
     let hex =
         text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     if hex { Ok(text.to_owned()) } else { Err("allowed: 64 digits from 0 to f, in lower case".to_owned()) }

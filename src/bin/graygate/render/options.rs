@@ -171,6 +171,10 @@ fn kind(arguments: &Arguments) -> Vec<Problem> {
         let allowed = format!("wasmplugin, envoyfilter; trafficextension with --istio {since} or later");
         problems.push(refused("--kind", "trafficextension", &reason, &allowed));
     }
+    if let Some(secret) = arguments.pull_secret.as_ref().filter(|_| !plugin) {
+        let reason = "an EnvoyFilter has no place for a secret";
+        problems.push(refused("--pull-secret", secret, reason, "--kind wasmplugin, trafficextension"));
+    }
     let remote = arguments.module.as_ref().is_none_or(|url| !url.starts_with("file://"));
     if !plugin && remote && arguments.sha256.is_none() {
         let message = "missing, and Envoy takes no module from elsewhere without it; allowed: 64 digits from 0 to f, or --module file:///PATH";

@@ -31,9 +31,10 @@ impl Plugin<'_> {
     /// As a WasmPlugin.
     pub fn wasm_plugin(&self) -> Node {
         let [selector, targets] = self.reach.of_plugin();
-        let [url, sha256, fail, name, config] = self.module_fields();
+        let [url, sha256, secret, fail, name, config] = self.module_fields();
         let [phase, priority, matched] = self.place_fields();
-        let spec = object([selector, targets, url, sha256, phase, priority, fail, name, matched, config]);
+        let spec =
+            object([selector, targets, url, sha256, secret, phase, priority, fail, name, matched, config]);
         self.resource("WasmPlugin", spec)
     }
 
@@ -54,10 +55,11 @@ impl Plugin<'_> {
         ])
     }
 
-    fn module_fields(&self) -> [(&'static str, Node); 5] {
+    fn module_fields(&self) -> [(&'static str, Node); 6] {
         [
             ("url", text(&self.module.url)),
             ("sha256", some(self.module.sha256.as_deref().map(text))),
+            ("imagePullSecret", some(self.module.secret.as_deref().map(text))),
             ("failStrategy", text(self.fail.strategy())),
             ("pluginName", text("graygate")),
             ("pluginConfig", self.part.document.clone()),
