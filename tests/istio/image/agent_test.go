@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -37,6 +38,11 @@ func inAgentsPlace(t *testing.T) bool {
 	t.Helper()
 	const mark = "GRAYGATE_TEST_IN_NAMESPACE"
 	if os.Getenv(mark) != "" {
+		// However the test outside ends, this one and its Envoy end with it.
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			os.Exit(1)
+		}()
 		return true
 	}
 	enter := []string{"--mount"}
@@ -54,6 +60,11 @@ func inAgentsPlace(t *testing.T) bool {
 	again := append(enter, "sh", "-c", place+`exec "$0" "$@"`, self, "-test.run", "^"+t.Name()+"$", "-test.v")
 	command := exec.Command("unshare", again...)
 	command.Env = append(os.Environ(), mark+"=1")
+	stdin, err := command.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
 	if said, err := command.CombinedOutput(); err != nil || !bytes.Contains(said, []byte("--- PASS: "+t.Name())) {
 		t.Errorf("%v\n%s", err, said)
 	}
