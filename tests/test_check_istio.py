@@ -358,6 +358,36 @@ def test_the_root_namespace_is_as_told(check):
     assert "WasmPlugin root/b" in problem
 
 
+WAYPOINTS = {"targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "GatewayClass", "name": "istio-waypoint"}]}
+
+
+def test_targets_are_in_their_own_namespace_and_the_class_of_waypoints_is_all_of_them(check):
+    one = wasm_plugin("a", **attached("waypoint"))
+    root = {"namespace": "istio-system"}
+    assert check(one, wasm_plugin("b", **root, **attached("waypoint"))) == []
+    (problem,) = check(one, wasm_plugin("b", **root, **WAYPOINTS))
+    assert "into the same waypoint listeners" in problem
+    assert check(one, wasm_plugin("b", **root, **WAYPOINTS), options=["--root-namespace", "other"]) == []
+
+
+@pytest.mark.parametrize("proxy", [{}, {"proxyVersion": ""}, {"metadata": {}}])
+def test_a_patch_for_proxies_of_no_condition_is_for_all(check, proxy):
+    (problem,) = check(envoy_filter("a", patch(proxy=proxy)), envoy_filter("b", patch(proxy={"proxyVersion": "^1.30"})))
+    assert "puts graygate into the same inbound listeners" in problem
+
+
+def test_a_patch_that_changes_the_filter_or_takes_it_away_puts_none_there(check):
+    def second(operation, **config):
+        other = patch(wasm(**config))
+        other["patch"]["operation"] = operation
+        return other
+
+    assert check(envoy_filter("a", patch(), second("MERGE"), second("REMOVE"))) == []
+    assert len(check(envoy_filter("a", patch(), second("INSERT_BEFORE")))) == 1
+    (problem,) = check(envoy_filter("a", patch(), second("MERGE", policy={})))
+    assert "spec.configPatches[1].patch.value.typed_config.config.configuration.value.name: missing" in problem
+
+
 def test_patches_of_one_resource_may_be_in_one_listener_too(check):
     (problem,) = check(envoy_filter("a", patch(), patch()))
     assert problem.startswith(

@@ -53,6 +53,10 @@ func TestTheToolFindsWhatStandsTwiceInTheControlPlane(t *testing.T) {
 		}
 		return text
 	}
+	waypoints := func(text string) string {
+		text = edited(t, edited(t, text, "kind: Gateway", "kind: GatewayClass"), "name: waypoint", "name: istio-waypoint")
+		return edited(t, text, "namespace: shop", "namespace: istio-system")
+	}
 	const workload, namespace, mesh = "workload", "namespace", "mesh"
 	for name, set := range map[string]struct {
 		twice bool
@@ -88,6 +92,13 @@ func TestTheToolFindsWhatStandsTwiceInTheControlPlane(t *testing.T) {
 		"the same port": {true, []string{
 			of("wasmplugin", "inbound", workload, "--port", "9080"),
 			of("wasmplugin", "inbound", workload, "--port", "9080", "--name", "other"),
+		}},
+		"one waypoint and all": {true, []string{
+			of("wasmplugin", "waypoint", workload), waypoints(of("wasmplugin", "waypoint", workload)),
+		}},
+		"a waypoint and its like in the root namespace": {false, []string{
+			of("wasmplugin", "waypoint", workload),
+			edited(t, of("wasmplugin", "waypoint", workload), "namespace: shop", "namespace: istio-system"),
 		}},
 		"inbound and outbound": {false, []string{
 			of("wasmplugin", "inbound", workload), of("trafficextension", "outbound", namespace),

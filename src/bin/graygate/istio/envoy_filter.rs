@@ -5,7 +5,7 @@ use graygate::policy::reader::segment;
 
 use super::place::Place;
 use super::resource::{Filter, Object, Reach, Slot, is_ours};
-use crate::tree::{get, get_text, items, whole};
+use crate::tree::{fields, get, get_text, items, whole};
 
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 
@@ -17,9 +17,15 @@ pub fn filters(object: &Object<'_>, reach: &Reach) -> Vec<Filter> {
         let Some(value) = get(patch, &["patch", "value"]) else {
             continue;
         };
+        let operation = get_text(patch, &["patch", "operation"]);
+        if operation == Some("REMOVE") {
+            continue;
+        }
         let path = format!("spec.configPatches[{index}]");
         let places = places(patch, reach);
         let slots = match get_text(patch, &["applyTo"]) {
+            // That changes a filter that is there.
+            _ if operation == Some("MERGE") => Vec::new(),
             Some("HTTP_FILTER") => slots(patch, &path, reach),
             Some("EXTENSION_CONFIG") => discovering(patches, get_text(value, &["name"]), reach),
             // A listener that a patch brings is nobody else's.
@@ -62,7 +68,9 @@ fn places(patch: &Node, reach: &Reach) -> Vec<Place> {
 
 fn slots(patch: &Node, path: &str, reach: &Reach) -> Vec<Slot> {
     let port = get(patch, &["match", "listener", "portNumber"]).and_then(whole);
-    let proxies = get(patch, &["match", "proxy"]);
+    // Without a condition it is any.
+    let proxies = get(patch, &["match", "proxy"])
+        .filter(|proxy| fields(proxy).iter().any(|(_, value)| !is_empty(value)));
     let slot = |place| Slot {
         place,
         path: format!("{path}.match.context"),
@@ -71,6 +79,12 @@ fn slots(patch: &Node, path: &str, reach: &Reach) -> Vec<Slot> {
         proxies: proxies.cloned(),
     };
     places(patch, reach).into_iter().map(slot).collect()
+}
+
+fn is_empty(value: &Node) -> bool {
+    matches!(value, Node::Null)
+        || matches!(value, Node::Text(text) if text.is_empty())
+        || *value == Node::Object(Vec::new())
 }
 
 /// Finds the configurations of our filter anywhere in a patch's value, with where each stands.

@@ -16,37 +16,43 @@ pub fn between<'r>(
 
 /// Whether one proxy may have both.
 pub fn share_proxies(one: &Resource, two: &Resource, root: &str) -> bool {
-    share_namespace(one, two, root) && share_revision(one, two) && share_pods(&one.reach, &two.reach)
-}
-
-/// A resource in the root namespace is for all.
-fn share_namespace(one: &Resource, two: &Resource, root: &str) -> bool {
-    one.namespace == two.namespace || one.namespace == root || two.namespace == root
+    share_revision(one, two) && share_pods((&one.namespace, &one.reach), (&two.namespace, &two.reach), root)
 }
 
 fn share_revision(one: &Resource, two: &Resource) -> bool {
     one.revision.is_none() || two.revision.is_none() || one.revision == two.revision
 }
 
-/// Whether one Pod can meet both.
-fn share_pods(one: &Reach, two: &Reach) -> bool {
+/// Whether one Pod can meet both. Labels in the root namespace are for all namespaces, targets there for its own alone;
+/// but the class of waypoints, which counts only there, is for every waypoint, which no labels are.
+fn share_pods((home, one): (&str, &Reach), (other, two): (&str, &Reach), root: &str) -> bool {
     match (one, two) {
         (Reach::Labels(one), Reach::Labels(two)) => {
             let differs = |(key, value): &(String, String)| {
                 two.iter().any(|(other, against)| key == other && value != against)
             };
-            !one.iter().any(differs)
+            (home == other || home == root || other == root) && !one.iter().any(differs)
         }
-        (Reach::Targets(one), Reach::Targets(two)) => one.iter().any(|target| two.contains(target)),
-        (Reach::Labels(labels), Reach::Targets(targets))
-        | (Reach::Targets(targets), Reach::Labels(labels)) => {
+        (Reach::Targets(one), Reach::Targets(two)) => {
+            let all = |namespace: &str, targets: &[(String, String)]| {
+                namespace == root
+                    && targets.iter().any(|(kind, name)| kind == "GatewayClass" && name == WAYPOINTS)
+            };
+            let same = home == other && one.iter().any(|target| two.contains(target));
+            same || all(home, one) || all(other, two)
+        }
+        (Reach::Labels(labels), Reach::Targets(targets)) => {
             let named = |(kind, name): &(String, String)| {
                 kind == "Gateway" && labels.iter().all(|(key, value)| key == GATEWAY_NAME && value == name)
             };
-            targets.iter().any(named)
+            (home == other || home == root) && targets.iter().any(named)
         }
+        (Reach::Targets(_), Reach::Labels(_)) => share_pods((other, two), (home, one), root),
     }
 }
+
+/// Istio's class of Gateways that are waypoints.
+const WAYPOINTS: &str = "istio-waypoint";
 
 /// Whether one listener may be of both.
 pub fn share_listeners(one: &Slot, two: &Slot) -> bool {
@@ -69,22 +75,54 @@ mod tests {
         Reach::Targets(names.iter().map(|name| ("Gateway".to_owned(), name.to_string())).collect())
     }
 
+    fn meet(one: &Reach, two: &Reach) -> bool {
+        share_pods(("shop", one), ("shop", two), "istio-system")
+    }
+
     #[test]
     fn one_pod_meets_two_selectors_unless_they_want_different_values_of_a_key() {
         let (app, version, other) =
             (labels(&[("app", "a")]), labels(&[("version", "1")]), labels(&[("app", "b")]));
-        assert!(share_pods(&app, &version) && share_pods(&app, &app) && share_pods(&labels(&[]), &app));
-        assert!(!share_pods(&app, &other));
+        assert!(meet(&app, &version) && meet(&app, &app) && meet(&labels(&[]), &app));
+        assert!(!meet(&app, &other));
     }
 
     #[test]
     fn a_gateway_is_met_by_its_name_as_a_target_and_as_a_label_and_by_no_selector_at_all() {
         let gateway = targets(&["p", "q"]);
         for met in [targets(&["q"]), labels(&[]), labels(&[(GATEWAY_NAME, "p")])] {
-            assert!(share_pods(&gateway, &met) && share_pods(&met, &gateway), "{met:?}");
+            assert!(meet(&gateway, &met) && meet(&met, &gateway), "{met:?}");
         }
         for missed in [targets(&["r"]), labels(&[("app", "p")]), labels(&[(GATEWAY_NAME, "r")])] {
-            assert!(!share_pods(&gateway, &missed) && !share_pods(&missed, &gateway), "{missed:?}");
+            assert!(!meet(&gateway, &missed) && !meet(&missed, &gateway), "{missed:?}");
         }
+    }
+
+    #[test]
+    fn labels_in_the_root_namespace_are_for_all_and_a_gateway_there_is_its_own() {
+        let (all, gateway) = (labels(&[]), targets(&["p"]));
+        let across =
+            |one: &Reach, two: &Reach| share_pods(("istio-system", one), ("shop", two), "istio-system");
+        assert!(across(&all, &all) && across(&all, &gateway));
+        assert!(!across(&gateway, &gateway) && !across(&gateway, &all));
+        assert!(!share_pods(("other", &all), ("shop", &all), "istio-system"));
+    }
+
+    #[test]
+    fn the_class_of_waypoints_is_for_all_of_them_from_the_root_namespace_alone() {
+        let class = Reach::Targets(vec![("GatewayClass".to_owned(), WAYPOINTS.to_owned())]);
+        let service = Reach::Targets(vec![("Service".to_owned(), "a".to_owned())]);
+        for met in [&targets(&["p"]), &service, &class] {
+            for (home, expected) in [("istio-system", true), ("other", false)] {
+                let meets = share_pods((home, &class), ("shop", met), "istio-system");
+                assert_eq!(meets, expected, "{home} {met:?}");
+                assert_eq!(
+                    share_pods(("shop", met), (home, &class), "istio-system"),
+                    expected,
+                    "{home} {met:?}"
+                );
+            }
+        }
+        assert!(!share_pods(("istio-system", &class), ("shop", &labels(&[])), "istio-system"));
     }
 }
