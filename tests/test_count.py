@@ -14,7 +14,7 @@ def counted(log):
 
 
 LOGS = {
-    "cargo": ("test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s", 3, 1),
+    "cargo": ("test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; finished in 0.00s", 3, 1),
     "pytest": ("1 failed, 20 passed, 2 skipped, 1 error in 65.21s (0:01:05)", 20, 2),
     "pytest, skipped alone": ("2 skipped in 0.21s", 0, 0),
     "Node": ("ℹ pass 12\nℹ fail 1\nℹ cancelled 1\nℹ skipped 4", 12, 2),
