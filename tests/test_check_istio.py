@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 
 import pytest
 import yaml
-from harness.tool import run
+from harness.tool import BINARY, run
 
 PROBES = {"name": "shop", "probes": {"liveness": {"path": "/livez"}}}
 GATE = {"name": "shop", "upstreams": {"db": {"cluster": "outbound|80||db"}}, "gates": [{"upstream": "db"}]}
@@ -140,6 +141,15 @@ def test_a_file_that_is_no_yaml_is_a_problem(check, tmp_path):
     (tmp_path / "x.yml").write_text("a: b: c")
     done = run("check", "--istio", tmp_path)
     assert done.returncode == 1 and done.stderr.startswith(f"{tmp_path}/x.yml: not YAML or JSON: ")
+
+
+def test_output_that_can_not_be_written_is_said(tmp_path):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(wasm_plugin("a")))
+    (tmp_path / "policy.json").write_text(json.dumps(PROBES))
+    for arguments in (["--istio", tmp_path], [tmp_path / "policy.json"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([BINARY, "check", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, done.stderr) == (2, "graygate: standard output: No space left on device (os error 28)\n")
 
 
 def test_wrong_usage_ends_with_2(tmp_path):

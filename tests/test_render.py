@@ -522,6 +522,10 @@ def test_a_check_of_a_cluster_that_can_not_be_called_is_refused(policy, refused,
                 "--target: Gateway/x is not allowed there: a sidecar is found by labels",
             ],
         ),
+        (
+            ["--at", "gateway", "--port", "80", "--port", "81", "--port", "80"],
+            ["--port: 80 is not allowed there: it is given twice; allowed: each port once"],
+        ),
         (["--at", "gateway", "--target", "Service/x"], ["--target: Service/x is not allowed there: only a waypoint has services"]),
         (
             ["--kind", "envoyfilter", "--module", "file:///m.wasm", "--pull-secret", "login"],

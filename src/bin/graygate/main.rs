@@ -7,6 +7,7 @@ mod render;
 mod simulate;
 mod tree;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -75,8 +76,12 @@ fn main() -> ExitCode {
 
 fn check(file: &PathBuf) -> Result<(), Failure> {
     let policy = policy(file)?;
-    println!("{}: policy {}: no problems: {}", file.display(), policy.name, policy.summary());
-    Ok(())
+    say(&format!("{}: policy {}: no problems: {}", file.display(), policy.name, policy.summary()))
+}
+
+/// Prints a line, or says why it can't.
+pub fn say(line: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{line}").map_err(|error| Failure::Usage(format!("standard output: {error}")))
 }
 
 /// A time as a policy has it.

@@ -58,7 +58,7 @@ pub struct Arguments {
     #[arg(long, value_parser = options::name)]
     name: Option<String>,
     /// The namespace [default: default; istio-system, the root namespace, for scope mesh, and for gateways by label]
-    #[arg(long, value_parser = options::name)]
+    #[arg(long, value_parser = options::short_name)]
     namespace: Option<String>,
     /// A label of the Pods, as KEY=VALUE; may be repeated [default: app=POLICY; at a gateway istio=ingressgateway]
     #[arg(long, value_name = "KEY=VALUE", value_parser = options::label)]
@@ -92,7 +92,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
     percent: Option<u32>,
     /// The revision of the control plane that it is for [default: all]
-    #[arg(long, value_name = "REVISION", value_parser = options::name)]
+    #[arg(long, value_name = "REVISION", value_parser = options::short_name)]
     revision: Option<String>,
     /// Its place among others: of plugins the highest comes first, of EnvoyFilters the lowest [default: 10 of an
     /// EnvoyFilter]

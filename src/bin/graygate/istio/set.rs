@@ -49,8 +49,7 @@ pub fn check(paths: &[PathBuf], root: &str) -> Result<(), Failure> {
         ));
     }
     if problems.is_empty() {
-        println!("{named}: {}: no problems", set.summary());
-        return Ok(());
+        return crate::say(&format!("{named}: {}: no problems", set.summary()));
     }
     for problem in &problems {
         eprintln!("{problem}");

@@ -83,20 +83,40 @@ pub fn name(text: &str) -> Result<String, String> {
         .to_owned())
 }
 
-/// The same with whatever else a name in a policy may have.
+/// Reads a namespace's or a revision's name, which ends up as one part of a DNS name or as a label.
+pub fn short_name(text: &str) -> Result<String, String> {
+    if text.len() <= 63 && !text.contains('.') {
+        return name(text).map_err(|_| SHORT.to_owned());
+    }
+    Err(SHORT.to_owned())
+}
+
+const SHORT: &str =
+    "allowed: up to 63 lower-case letters, digits and \"-\", with a letter or digit at both ends";
+
+/// A name with whatever else one in a policy may have.
 pub fn as_name(text: &str) -> String {
     text.to_ascii_lowercase().replace(['_', '.'], "-")
 }
 
-/// Reads a label.
+/// Reads a label, as Kubernetes takes one.
 pub fn label(text: &str) -> Result<(String, String), String> {
-    let clean = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte));
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() && !value.contains('/') && clean(key) && clean(value) => {
-            Ok((key.to_owned(), value.to_owned()))
-        }
-        _ => Err("allowed: KEY=VALUE, such as app=reviews".to_owned()),
+    let (key, value) = text.split_once('=').ok_or(LABEL)?;
+    let (prefix, word) = key.rsplit_once('/').map_or((None, key), |(prefix, word)| (Some(prefix), word));
+    let good = prefix.is_none_or(|prefix| name(prefix).is_ok()) && !word.is_empty();
+    if good && is_label(word) && is_label(value) {
+        return Ok((key.to_owned(), value.to_owned()));
     }
+    Err(LABEL.to_owned())
+}
+
+const LABEL: &str = "allowed: KEY=VALUE, such as app=reviews; each up to 63 letters, digits, \"-\", \"_\" and \".\", with a letter or digit at both ends, and the key after DOMAIN/, if it has one";
+
+fn is_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let outer = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= 63 && bytes.iter().copied().all(inner) && outer(bytes.first()) && outer(bytes.last())
 }
 
 /// Reads a target.
@@ -116,6 +136,11 @@ pub fn problems(arguments: &Arguments, parts: Option<&[Part]>) -> Vec<Problem> {
     problems.extend(reach(arguments));
     let ports: Vec<u32> = arguments.port.iter().copied().map(u32::from).collect();
     problems.extend(place.and_then(|place| place::ports(place, "--port", &ports)));
+    for (index, port) in arguments.port.iter().enumerate() {
+        if arguments.port.iter().take(index).any(|other| other == port) {
+            problems.push(refused("--port", &port.to_string(), "it is given twice", "each port once"));
+        }
+    }
     if let (Some([_, _, ..]), Some(port)) = (parts, arguments.port.first()) {
         let reason = "inbound it is a port of the Pod and outbound one of a service, and this policy has parts for both";
         problems.push(refused("--port", &port.to_string(), reason, "with --at"));
@@ -247,4 +272,35 @@ fn reach(arguments: &Arguments) -> Vec<Problem> {
         problems.push(refused("--scope", scope.word(), &reason, "workload, or --kind envoyfilter"));
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_what_kubernetes_takes() {
+        let long = format!("app={}", "x".repeat(63));
+        for text in ["app=reviews", "app=", "a.b/C_d=1.0-x_Y", long.as_str()] {
+            assert!(label(text).is_ok(), "{text}");
+        }
+        let longer = format!("{long}x");
+        for text in
+            ["app", "=a", "a/b/c=d", "/a=b", "a/=b", "A/b=c", "app=-x", "app=x.", "-a=b", "a=b/c", &longer]
+        {
+            assert!(label(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_or_revision_is_one_part_of_a_name() {
+        let long = "x".repeat(63);
+        for text in ["shop", "1-30", "a--b", long.as_str()] {
+            assert!(short_name(text).is_ok(), "{text}");
+        }
+        let longer = format!("{long}x");
+        for text in ["", "a.b", "-a", "a-", "A", "a_b", &longer] {
+            assert!(short_name(text).is_err(), "{text}");
+        }
+    }
 }
