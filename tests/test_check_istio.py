@@ -502,5 +502,8 @@ def test_peers_may_order_no_drain_at_a_listener_of_the_filters_own(check, allowe
     in_listener = check(envoy_filter("f", patch(listener, apply_to="LISTENER")))
     assert ("from 127.0.0.6" in str(in_listener)) == (wide is not None)
     assert wide is None or f'probes.drain.from: "{wide}" is not allowed there' in str(in_listener)
-    # What comes by Istio's listener has the address of who sent it.
+    # What comes by Istio's listener has the address of who sent it, also where a patch changes the filter there.
     assert "drain" not in str(check(envoy_filter("f", patch(wasm(policy)))))
+    merged = patch(wasm(policy))
+    merged["patch"]["operation"] = "MERGE"
+    assert "drain" not in str(check(envoy_filter("f", merged)))

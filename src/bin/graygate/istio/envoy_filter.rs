@@ -36,7 +36,8 @@ pub fn filters(object: &Object<'_>, reach: &Reach) -> Vec<Filter> {
         find(value, &format!("{path}.patch.value"), &mut found);
         let slots = std::iter::once(slots).chain(std::iter::repeat_with(Vec::new));
         for ((path, config), slots) in found.into_iter().zip(slots) {
-            filters.push(filter(path, config, slots, &places));
+            let own_listener = get_text(patch, &["applyTo"]) == Some("LISTENER");
+            filters.push(Filter { own_listener, ..filter(path, config, slots, &places) });
         }
     }
     filters
@@ -145,5 +146,6 @@ fn filter(path: String, config: &Node, slots: Vec<Slot>, places: &[Place]) -> Fi
         path: format!("{path}.configuration.value"),
         slots,
         places,
+        own_listener: false,
     }
 }

@@ -34,6 +34,7 @@ fn filter(object: &Object<'_>, reach: &Reach, at: &str) -> Option<Filter> {
     places.sort_unstable();
     places.dedup();
     Some(Filter {
+        own_listener: false,
         path: format!("{at}.pluginConfig"),
         policy: policy.ok_or_else(|| "missing; allowed: a policy".to_owned()),
         // No plugin has one of its own.

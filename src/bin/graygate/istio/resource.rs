@@ -50,6 +50,8 @@ pub struct Filter {
     pub slots: Vec<Slot>,
     /// The places by whose rules its policy goes.
     pub places: Vec<Place>,
+    /// Whether it comes with a listener of its own.
+    pub own_listener: bool,
 }
 
 impl Filter {

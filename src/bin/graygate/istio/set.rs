@@ -244,7 +244,7 @@ impl Set {
 /// What of the policy can't be where the filter is.
 fn placed(filter: &Filter, document: &Node, policy: &Policy) -> Vec<String> {
     let mut problems = Vec::new();
-    if filter.slots.is_empty() && filter.places.contains(&Place::Inbound) {
+    if filter.own_listener && filter.places.contains(&Place::Inbound) {
         problems.extend(place::drain(policy).map(|problem| format!("{}.{problem}", filter.path)));
     }
     for place in &filter.places {
