@@ -5,34 +5,24 @@
 //! and request values come in as arguments, decisions and transitions go out as values. Only [`host`]
 //! calls the proxy, and it is left out without the `host` feature.
 //!
-//! | module | holds |
+//! Each layer uses only the layers above it:
+//!
+//! | layer | holds |
 //! |---|---|
+//! | [`value`] | plain values: time, hashes, leases, requests, what a response says |
+//! | [`weights`] | which version holds which bucket, and when |
 //! | [`policy`] | the document: what a user writes, checked and compiled once |
-//! | [`engine`] | the request path: one function over probes, releases and gates |
-//! | [`probe`], [`release`], [`gate`] | the three jobs |
-//! | [`readiness`] | what is known of each upstream, and how it changes |
-//! | [`lifecycle`] | whether the proxy has started, and whether it drains |
-//! | [`response`] | what a response says about the upstream it came from |
-//! | [`action`] | what is done with a request |
-//! | [`reply`], [`replay`] | a reply that the filter makes up, or has kept |
-//! | [`request`], [`hash`], [`lease`], [`time`] | values the others share |
+//! | [`readiness`] | the state of one upstream, and how it changes |
+//! | [`rollback`] | when a version loses its share |
+//! | [`decision`] | the request path: one function over probes, releases and gates |
 #![cfg_attr(not(feature = "host"), forbid(unsafe_code))]
 #![cfg_attr(feature = "host", deny(unsafe_code))]
 
-pub mod action;
-pub mod engine;
-pub mod gate;
-pub mod hash;
+pub mod decision;
 #[cfg(feature = "host")]
 pub mod host;
-pub mod lease;
-pub mod lifecycle;
 pub mod policy;
-pub mod probe;
 pub mod readiness;
-pub mod release;
-pub mod replay;
-pub mod reply;
-pub mod request;
-pub mod response;
-pub mod time;
+pub mod rollback;
+pub mod value;
+pub mod weights;

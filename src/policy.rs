@@ -20,13 +20,14 @@ pub mod release;
 pub mod upstream;
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
-use crate::hash;
+use crate::value::hash;
 use document::Node;
 use gate::{Fallback, Gate, WhenAllNotReady};
 use index::Index;
 use probe::Probes;
-use problem::{Log, Problems};
+use problem::{ProblemLog, Problems};
 use reader::Value;
 use release::Release;
 use upstream::{Breaker, Upstream, UpstreamId};
@@ -40,7 +41,7 @@ pub struct Policy {
     pub mode: Mode,
     /// The share of all proxies, in percent, on which they do.
     pub rollout: u32,
-    /// The upstreams, in the document's order; [`UpstreamId`] is a place in it.
+    /// The upstreams, in the document's order; [`UpstreamId`] is an index into it.
     pub upstreams: Vec<Upstream>,
     /// The health endpoints.
     pub probes: Probes,
@@ -91,31 +92,27 @@ impl Mode {
 }
 
 impl Policy {
-    /// Reads a document as the filter receives it. Envoy 1.40 hands over a `google.protobuf.Struct` in its
-    /// binary form, whatever its reference says, hence the hint.
+    /// Reads a document as the filter receives it, for no proxy in particular: the rollout changes nothing.
     pub fn from_json(text: &[u8]) -> Result<Self, Problems> {
-        let node = serde_json::from_slice(text).map_err(|error| {
-            Problems::unreadable(format!(
-                "not a JSON document: {error}; allowed: one JSON object, in Envoy as a google.protobuf.StringValue"
-            ))
-        })?;
-        Self::from_node(&node)
+        Self::compile(&parse(text)?, None)
     }
 
-    /// Reads a document that is a tree already.
-    pub fn from_node(node: &Node) -> Result<Self, Problems> {
-        let log = Log::default();
-        let policy = read(&Value::root(node, &log));
+    /// Reads a document as the filter receives it, for the proxy with this node id. Where the rollout has not
+    /// reached that proxy yet, `enforce` becomes `shadow`. A larger rollout includes all proxies of a smaller
+    /// one.
+    pub fn for_node(text: &[u8], node_id: &[u8]) -> Result<Self, Problems> {
+        Self::compile(&parse(text)?, Some(node_id))
+    }
+
+    /// Reads a document that is a tree already, for no proxy in particular.
+    pub fn from_document(document: &Node) -> Result<Self, Problems> {
+        Self::compile(document, None)
+    }
+
+    fn compile(document: &Node, node_id: Option<&[u8]>) -> Result<Self, Problems> {
+        let log = ProblemLog::default();
+        let policy = read(&Value::root(document, &log), node_id);
         log.finish(policy)
-    }
-
-    /// Makes the policy the one of the proxy with this node id: where the rollout has not come to it yet, it
-    /// decides and does nothing of it. A larger share has in it all proxies of a smaller one.
-    pub fn on_node(&mut self, id: &[u8]) {
-        let place = hash::bucket(hash::key(hash::seed(&self.name), id));
-        if self.mode == Mode::Enforce && u32::from(place) >= self.rollout * 100 {
-            self.mode = Mode::Shadow;
-        }
     }
 
     /// How often a VM looks at the shared state: a quarter of the shortest check period or wait, from 50 to
@@ -124,7 +121,7 @@ impl Policy {
         let checks =
             self.upstreams.iter().filter_map(|upstream| Some(upstream.check.as_ref()?.periods.shortest()));
         let lives = self.probes.drain.is_some()
-            || self.probes.of(probe::Kind::Startup).is_some()
+            || self.probes.of(probe::ProbeKind::Startup).is_some()
             || self.releases.iter().any(Release::changes);
         let lifecycle = lives.then_some(Duration::from_secs(1));
         let spans = checks.chain(self.breakers().map(|breaker| breaker.not_ready_for)).chain(lifecycle);
@@ -177,11 +174,21 @@ impl Policy {
 
     /// The upstreams with their ids.
     pub fn upstream_ids(&self) -> impl Iterator<Item = (UpstreamId, &Upstream)> {
-        self.upstreams.iter().enumerate().map(|(place, upstream)| (UpstreamId(place), upstream))
+        self.upstreams.iter().enumerate().map(|(index, upstream)| (UpstreamId(index), upstream))
     }
 }
 
-fn read(document: &Value<'_>) -> Option<Policy> {
+/// Parses JSON text. Envoy 1.40 hands over a `google.protobuf.Struct` in its binary form, whatever its
+/// reference says, hence the hint.
+fn parse(text: &[u8]) -> Result<Node, Problems> {
+    serde_json::from_slice(text).map_err(|error| {
+        Problems::unreadable(format!(
+            "not a JSON document: {error}; allowed: one JSON object, in Envoy as a google.protobuf.StringValue"
+        ))
+    })
+}
+
+fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
     let fields = document.object(&[
         "name",
         "mode",
@@ -199,73 +206,73 @@ fn read(document: &Value<'_>) -> Option<Policy> {
         fields.require("percent", "a whole number from 0 to 100")?.integer(0..=100)
     });
 
-    let upstreams = fields.read("upstreams", Vec::new(), upstream::read);
-    let known = upstreams.as_deref();
+    let drafts = fields.read("upstreams", Vec::new(), upstream::read);
+    let known = drafts.as_deref();
     let probes = fields.read("probes", Probes::default(), |value| probe::read(value, known));
     let releases = fields.read("releases", Vec::new(), |value| release::read(value, known));
     let gates = fields.read("gates", Vec::new(), |value| gate::read(value, known, releases.as_deref()));
     let max_gated_percent = fields.read("maxGatedPercent", 100, |value| value.integer(1..=100));
-    let mut policy = Policy {
-        name: name?.to_owned(),
-        mode: mode?,
-        rollout: rollout?,
-        upstreams: upstreams?,
+
+    let (name, mode, rollout) = (name?, mode?, rollout?);
+    let (releases, gates) = (releases?, gates?);
+    let guarded = guarded(&releases, &gates);
+    let drafts = drafts?.into_iter().enumerate();
+    let upstreams: Vec<_> =
+        drafts.map(|(index, draft)| draft.build(guarded.contains(&UpstreamId(index)))).collect();
+    let gated: BTreeSet<_> = gates.iter().map(|gate| gate.upstream).collect();
+    let selects =
+        |upstream: &Upstream| upstream.breaker.as_ref().is_some_and(|breaker| breaker.is_selective());
+    let selective = upstreams.iter().enumerate().filter(|(_, upstream)| selects(upstream));
+    Some(Policy {
+        mode: mode_at(name, mode, rollout, node_id),
+        name: name.to_owned(),
+        rollout,
         probes: probes?,
-        releases: releases?,
-        gates: gates?,
         max_gated_percent: max_gated_percent?,
-        gated: Vec::new(),
-        selective: Vec::new(),
-        untrusted_headers: Vec::new(),
-        release_index: Index::default(),
-        gate_index: Index::default(),
-    };
-    policy.derive();
-    Some(policy)
+        gated: gated.into_iter().collect(),
+        selective: selective.map(|(index, _)| UpstreamId(index)).collect(),
+        untrusted_headers: untrusted_headers(&releases, &gates),
+        release_index: Index::new(releases.iter().map(|release| &release.matches)),
+        gate_index: Index::new(gates.iter().map(|gate| &gate.matches)),
+        upstreams,
+        releases,
+        gates,
+    })
 }
 
-impl Policy {
-    /// Works out what follows from the document.
-    fn derive(&mut self) {
-        let fallbacks = || {
-            self.gates.iter().filter_map(|gate| match &gate.fallback {
-                Some(Fallback::Upstream { upstream, header }) => Some((*upstream, header.as_str())),
-                Some(Fallback::Answer(_)) | None => None,
-            })
-        };
-        let steers = self.releases.iter().filter_map(|release| release.steer.header());
-        let mut untrusted: Vec<String> = Vec::new();
-        for header in steers.chain(fallbacks().map(|(_, header)| header)) {
-            let mut same = self.releases.iter().filter(|other| other.steer.header() == Some(header));
-            let trusted = same.any(|other| other.trust_incoming);
-            if !trusted && !untrusted.iter().any(|known| known == header) {
-                untrusted.push(header.to_owned());
-            }
-        }
-        let versions =
-            self.releases.iter().flat_map(|release| &release.versions).map(|version| version.upstream);
-        let gates = self.gates.iter().map(|gate| gate.upstream);
-        let guarded: Vec<_> =
-            versions.chain(gates.clone()).chain(fallbacks().map(|(upstream, _)| upstream)).collect();
-        let mut gated: Vec<_> = gates.collect();
-        gated.sort_unstable();
-        gated.dedup();
-        let selects =
-            |upstream: &Upstream| upstream.breaker.as_ref().is_some_and(|breaker| breaker.is_selective());
-        let selective =
-            self.upstream_ids().filter(|(_, upstream)| selects(upstream)).map(|(id, _)| id).collect();
-        for id in guarded {
-            if let Some(upstream) = self.upstreams.get_mut(id.0) {
-                upstream.guarded = true;
-            }
-        }
-        untrusted.sort_unstable();
-        self.release_index = Index::new(self.releases.iter().map(|release| &release.matches));
-        self.gate_index = Index::new(self.gates.iter().map(|gate| &gate.matches));
-        self.untrusted_headers = untrusted;
-        self.gated = gated;
-        self.selective = selective;
+/// Returns the mode at the proxy with this node id.
+fn mode_at(name: &str, mode: Mode, rollout: u32, node_id: Option<&[u8]>) -> Mode {
+    let reached = |id| u32::from(hash::bucket(hash::key(hash::seed(name), id))) < rollout.saturating_mul(100);
+    match node_id {
+        Some(id) if mode == Mode::Enforce && !reached(id) => Mode::Shadow,
+        _ => mode,
     }
+}
+
+/// Returns the upstreams that gates fall back to, with the headers that lead there.
+fn fallbacks(gates: &[Gate]) -> impl Iterator<Item = (UpstreamId, &str)> {
+    gates.iter().filter_map(|gate| match &gate.fallback {
+        Some(Fallback::Upstream { upstream, header }) => Some((*upstream, header.as_str())),
+        Some(Fallback::Answer(_)) | None => None,
+    })
+}
+
+/// Returns the upstreams that a gate, a fallback or a version keeps requests from while they are not Ready.
+fn guarded(releases: &[Release], gates: &[Gate]) -> BTreeSet<UpstreamId> {
+    let versions = releases.iter().flat_map(|release| &release.versions).map(|version| version.upstream);
+    let gated = gates.iter().map(|gate| gate.upstream);
+    versions.chain(gated).chain(fallbacks(gates).map(|(upstream, _)| upstream)).collect()
+}
+
+/// Returns the headers by which releases and fallbacks steer and that no release trusts, in ascending order.
+fn untrusted_headers(releases: &[Release], gates: &[Gate]) -> Vec<String> {
+    let steers = releases.iter().filter_map(|release| release.steer.header());
+    let trusted = |header: &str| {
+        releases.iter().any(|release| release.steer.header() == Some(header) && release.trust_incoming)
+    };
+    let headers = steers.chain(fallbacks(gates).map(|(_, header)| header));
+    let untrusted: BTreeSet<&str> = headers.filter(|header| !trusted(header)).collect();
+    untrusted.into_iter().map(str::to_owned).collect()
 }
 
 #[cfg(test)]

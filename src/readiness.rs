@@ -36,10 +36,12 @@
 //! An upstream is one state for the whole proxy. Every method is a pure update of it: the host reads the
 //! state from the store that its workers share, applies one, and writes it back by compare-and-swap.
 
+mod admission;
 pub mod check;
+pub mod permit;
 mod reason;
-mod standing;
 pub mod streak;
+pub mod throttle;
 pub mod window;
 
 use core::time::Duration;
@@ -48,21 +50,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::check::Check;
 use crate::policy::upstream::{Breaker, Upstream};
-use crate::response::{Sample, Verdict};
-use crate::time::{Time, millis};
-use check::{CheckFailure, Checks};
-pub use reason::{Reason, Share};
-pub use standing::{Knowledge, Readiness, Standing, is_let_in};
+use crate::value::response::{ResponseClass, Sample};
+use crate::value::time::{Time, millis};
+pub use admission::{Admission, Readiness, UpstreamStatus, is_let_in};
+use check::{CheckFailure, CheckHistory};
+pub use permit::{LeaseId, Permit};
+pub use reason::{Share, UpstreamReason};
 use streak::Streak;
-use window::{Counts, Window};
+use window::{ResponseCounts, ResponseWindow};
 
 /// What is known of one upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct UpstreamState {
     /// What follows from it for a request.
     pub phase: Phase,
     /// Why it is in this phase.
-    pub reason: Reason,
+    pub reason: UpstreamReason,
     /// Since when.
     pub since: Time,
     /// Goes up with each change of phase; tells evidence about this phase from evidence about an earlier one.
@@ -70,7 +73,7 @@ pub struct State {
     /// When the upstream was first known.
     pub known_since: Time,
     /// The active checks' results.
-    pub checks: Checks,
+    pub checks: CheckHistory,
     /// When it was last Ready, or on a ramp; when it was first known, if it never was.
     left_ready: Time,
     /// Consecutive failed responses.
@@ -80,7 +83,7 @@ pub struct State {
     /// Until when failing responses asked to be left alone. While it is NotReady: the wait goes by it.
     retry_at: Option<Time>,
     /// What responses there were lately.
-    window: Window,
+    window: ResponseWindow,
     /// Trips without a healthy time between them; sets the wait.
     trips: u32,
 }
@@ -134,13 +137,6 @@ pub struct TrialLease {
     begun: bool,
 }
 
-/// What a stream holds that was let through on trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Permit {
-    id: u64,
-    generation: u32,
-}
-
 /// A change of phase: one log line and one count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
@@ -149,40 +145,42 @@ pub struct Transition {
     /// The phase that was entered, by name.
     pub to: &'static str,
     /// Why.
-    pub reason: Reason,
+    pub reason: UpstreamReason,
 }
 
-impl State {
+impl UpstreamState {
     /// What is known before the first verdict. `random` spreads the first check.
     pub fn new(upstream: &Upstream, now: Time, random: u64) -> Self {
-        State {
+        UpstreamState {
             phase: if upstream.assume_ready { Phase::Ready } else { Phase::NotReady { until: None } },
-            reason: Reason::Assumed,
+            reason: UpstreamReason::Assumed,
             since: now,
             generation: 0,
             known_since: now,
-            checks: Checks::new(random),
+            checks: CheckHistory::new(random),
             left_ready: now,
             failures: 0,
             unanswered: 0,
             retry_at: None,
-            window: Window::new(now),
+            window: ResponseWindow::new(now),
             trips: 0,
         }
     }
 
     /// What a request that needs the upstream may do. The operator's word stands above all that is known.
-    pub fn standing(&self, upstream: &Upstream) -> Standing {
+    pub fn admission(&self, upstream: &Upstream) -> Admission {
         match upstream.force {
-            Some(true) => return Standing::Ready,
-            Some(false) => return Standing::NotReady(Reason::Forced),
+            Some(true) => return Admission::Ready,
+            Some(false) => return Admission::NotReady(UpstreamReason::Forced),
             None => {}
         }
         match self.phase {
-            Phase::Ready => Standing::Ready,
-            Phase::NotReady { .. } => Standing::NotReady(self.reason),
-            Phase::Trial { .. } => Standing::Trial(Reason::OnTrial),
-            Phase::Ramp { until } => Standing::Ramp { from: self.since, until, reason: Reason::OnRamp },
+            Phase::Ready => Admission::Ready,
+            Phase::NotReady { .. } => Admission::NotReady(self.reason),
+            Phase::Trial { .. } => Admission::Trial(UpstreamReason::OnTrial),
+            Phase::Ramp { until } => {
+                Admission::Ramp { from: self.since, until, reason: UpstreamReason::OnRamp }
+            }
         }
     }
 
@@ -192,28 +190,35 @@ impl State {
     }
 
     /// What is known of the upstream.
-    pub fn knowledge(&self, upstream: &Upstream) -> Knowledge {
-        let standing = self.standing(upstream);
-        let held_back_since = (standing != Standing::Ready).then_some(self.left_ready);
+    pub fn status(&self, upstream: &Upstream) -> UpstreamStatus {
+        let admission = self.admission(upstream);
+        let held_back_since = (admission != Admission::Ready).then_some(self.left_ready);
         // Whoever only asks is no request that could be turned away.
-        let standing = if matches!(standing, Standing::Ramp { .. }) { Standing::Ready } else { standing };
+        let admission =
+            if matches!(admission, Admission::Ramp { .. }) { Admission::Ready } else { admission };
         let enough = |check: &Check| {
-            self.reason == Reason::CheckPassed || self.checks.passed >= check.success_threshold
+            self.reason == UpstreamReason::CheckPassed || self.checks.passed >= check.success_threshold
         };
-        let proven = match &upstream.check {
-            Some(check) => standing == Standing::Ready && (upstream.force.is_some() || enough(check)),
+        let verified = match &upstream.check {
+            Some(check) => admission == Admission::Ready && (upstream.force.is_some() || enough(check)),
             // On trial, too: no trial would end without traffic.
-            None => !matches!(standing, Standing::NotReady(_)),
+            None => !matches!(admission, Admission::NotReady(_)),
         };
         let until = match self.phase {
             Phase::NotReady { until } if upstream.force.is_none() => until,
             _ => None,
         };
-        Knowledge { standing, held_back_since, until, heard: self.checks.heard, proven }
+        UpstreamStatus {
+            admission,
+            held_back_since,
+            until,
+            last_result_at: self.checks.last_result_at,
+            verified,
+        }
     }
 
     /// Takes the result of a check that was started in `generation`.
-    pub fn checked(
+    pub fn on_check(
         &mut self,
         upstream: &Upstream,
         now: Time,
@@ -222,35 +227,44 @@ impl State {
     ) -> Option<Transition> {
         self.checks.unsent = false;
         let check = upstream.check.as_ref().filter(|_| generation == self.generation)?;
-        self.checks.heard = Some(now);
+        self.checks.last_result_at = Some(now);
         self.checks.record(result);
         let ready = self.serves();
         match result {
-            Ok(()) if !ready && !self.must_wait() && self.checks.passed >= check.success_threshold => {
+            Ok(())
+                if !ready
+                    && !self.backoff_is_mandatory()
+                    && self.checks.passed >= check.success_threshold =>
+            {
                 // What never was ready has nothing to recover from.
-                let recovers = self.reason != Reason::Assumed;
+                let recovers = self.reason != UpstreamReason::Assumed;
                 let breaker = upstream.breaker.as_ref().filter(|_| recovers && upstream.guarded);
                 let next = breaker.map_or(Phase::Ready, |breaker| after_trial(breaker, now));
-                self.enter(next, Reason::CheckPassed, now)
+                self.enter(next, UpstreamReason::CheckPassed, now)
             }
             Err(failure) if self.checks.failed >= check.failure_threshold => match self.phase {
                 // An assumption that the checks bear out has their reason from now on.
-                Phase::NotReady { .. } if self.reason != Reason::Assumed => None,
+                Phase::NotReady { .. } if self.reason != UpstreamReason::Assumed => None,
                 _ => {
                     if let Some(breaker) = &upstream.breaker {
                         self.forget(breaker, now);
                     }
-                    self.enter(Phase::NotReady { until: None }, Reason::CheckFailed(failure), now)
+                    self.enter(Phase::NotReady { until: None }, UpstreamReason::CheckFailed(failure), now)
                 }
             },
             _ => None,
         }
     }
 
+    /// Whether its next check is due at `now`, or within `slack`; see [`CheckHistory::is_due`].
+    pub fn is_check_due(&self, check: &Check, now: Time, slack: Duration) -> bool {
+        self.checks.is_due(check, self.serves(), self.known_since, now, slack)
+    }
+
     /// Whether one more success says nothing that is not known, after the responses that one worker saw: while it is
     /// on trial, in a row of failures, or where shares are judged, it does.
-    pub fn is_calm(&self, breaker: &Breaker, streak: Streak) -> bool {
-        let calm = || streak.is_calm_after(self.failures, self.unanswered);
+    pub fn ignores_success(&self, breaker: &Breaker, streak: Streak) -> bool {
+        let calm = || streak.ignores_success_after(self.failures, self.unanswered);
         breaker.shares.is_none() && !matches!(self.phase, Phase::Trial { .. }) && calm()
     }
 
@@ -261,7 +275,12 @@ impl State {
     }
 
     /// The window with these responses in it, and why they are too many bad ones, if they are.
-    fn after(&self, breaker: &Breaker, now: Time, streak: Streak) -> (Window, Option<Reason>) {
+    fn after(
+        &self,
+        breaker: &Breaker,
+        now: Time,
+        streak: Streak,
+    ) -> (ResponseWindow, Option<UpstreamReason>) {
         let mut window = self.window.clone();
         if let Some(shares) = &breaker.shares {
             window.add(shares.window, now, streak.counts());
@@ -269,9 +288,9 @@ impl State {
         let failures = streak.failures.worst_after(self.failures);
         let unanswered = streak.unanswered.worst_after(self.unanswered);
         let reason = if failures >= breaker.consecutive_failures {
-            Some(Reason::ConsecutiveFailures(failures))
+            Some(UpstreamReason::ConsecutiveFailures(failures))
         } else if breaker.local_origin_failures.is_some_and(|most| unanswered >= most) {
-            Some(Reason::LocalOriginFailures(unanswered))
+            Some(UpstreamReason::LocalOriginFailures(unanswered))
         } else {
             too_many(breaker, window.counts())
         };
@@ -279,7 +298,7 @@ impl State {
     }
 
     /// Takes the responses that one worker saw in `generation`. `random` spreads the wait that may follow.
-    pub fn observed(
+    pub fn on_responses(
         &mut self,
         upstream: &Upstream,
         now: Time,
@@ -299,7 +318,7 @@ impl State {
 
     /// Takes the responses that a worker saw under a policy which another one has replaced: it is for that one to
     /// judge them, by its own thresholds and window.
-    pub fn append(&mut self, generation: u32, streak: Streak) {
+    pub fn merge(&mut self, generation: u32, streak: Streak) {
         if generation == self.generation && self.serves() {
             self.window.append(streak.counts());
             self.extend(streak);
@@ -315,7 +334,7 @@ impl State {
 
     /// Takes the passing of time: a wait that is over, a trial request that never was answered. For whoever
     /// leads the upstream, so that while an update is under way the newer policy's settings count.
-    pub fn elapsed(&mut self, upstream: &Upstream, now: Time, random: u64) -> Option<Transition> {
+    pub fn on_tick(&mut self, upstream: &Upstream, now: Time, random: u64) -> Option<Transition> {
         let Some(breaker) = &upstream.breaker else {
             return self.unjudged(now);
         };
@@ -330,20 +349,23 @@ impl State {
                     true => Phase::Trial { leases: Vec::new(), successes: 0 },
                     false => Phase::Ready,
                 };
-                (wait_over && !down).then(|| self.enter(next, Reason::WaitOver, now))?
+                (wait_over && !down).then(|| self.enter(next, UpstreamReason::WaitOver, now))?
             }
             // What guarded it went away with an update of the policy.
-            Phase::Trial { .. } if !upstream.guarded => self.enter(Phase::Ready, Reason::WaitOver, now),
+            Phase::Trial { .. } if !upstream.guarded => {
+                self.enter(Phase::Ready, UpstreamReason::WaitOver, now)
+            }
             Phase::Trial { leases, .. } => {
                 let expired = |lease: &TrialLease| now.is_due(lease.from, lease.until);
                 // What is slower than it may be has failed, whatever comes of it. By the time that has passed: a
                 // clock that was set back ends leases, but shows nothing.
                 let late = |lease: &TrialLease| {
-                    let most = breaker.patience().unwrap_or(Duration::MAX).min(lease.until.since(lease.from));
+                    let most =
+                        breaker.trial_deadline().unwrap_or(Duration::MAX).min(lease.until.since(lease.from));
                     !lease.begun && lease.asked.is_some_and(|asked| now.since(asked) >= most)
                 };
                 if leases.iter().any(late) {
-                    return self.trip(breaker, Reason::TrialUnanswered, now, random);
+                    return self.trip(breaker, UpstreamReason::TrialUnanswered, now, random);
                 }
                 let endless = leases.iter().filter(|lease| expired(lease) && lease.begun).count();
                 leases.retain(|lease| !expired(lease));
@@ -351,7 +373,7 @@ impl State {
             }
             Phase::Ramp { until } => {
                 let over = !upstream.guarded || now.is_due(self.since, *until);
-                over.then(|| self.enter(Phase::Ready, Reason::RampOver, now))?
+                over.then(|| self.enter(Phase::Ready, UpstreamReason::RampOver, now))?
             }
             Phase::Ready | Phase::NotReady { until: None } => None,
         }
@@ -361,12 +383,12 @@ impl State {
     fn unjudged(&mut self, now: Time) -> Option<Transition> {
         match self.phase {
             Phase::Ready | Phase::NotReady { until: None } => None,
-            _ => self.enter(Phase::Ready, Reason::PolicyChanged, now),
+            _ => self.enter(Phase::Ready, UpstreamReason::PolicyChanged, now),
         }
     }
 
     /// Asks to let one request through on trial. `id` is unique to the request.
-    pub fn lend(&mut self, upstream: &Upstream, now: Time, id: u64) -> Option<Permit> {
+    pub fn lend_permit(&mut self, upstream: &Upstream, now: Time, id: u64) -> Option<LeaseId> {
         let trial = &upstream.breaker.as_ref()?.trial;
         let Phase::Trial { leases, .. } = &mut self.phase else {
             return None;
@@ -375,63 +397,63 @@ impl State {
             return None;
         }
         leases.push(TrialLease { id, from: now, until: now + trial.lease_for, asked: None, begun: false });
-        Some(Permit { id, generation: self.generation })
+        Some(LeaseId { id, generation: self.generation })
     }
 
     /// Notes that the upstream has all of a request since then that was let through on trial. From then on it has
     /// the whole of the lease to answer.
-    pub fn sent(&mut self, upstream: &Upstream, permit: Permit, since: Time) {
+    pub fn on_request_sent(&mut self, upstream: &Upstream, lease: LeaseId, since: Time) {
         let span = upstream.breaker.as_ref().map(|breaker| breaker.trial.lease_for);
-        if let Some((lease, span)) = self.lease(permit).zip(span) {
+        if let Some((lease, span)) = self.lease(lease).zip(span) {
             (lease.asked, lease.from, lease.until) = (Some(since), since, since + span);
         }
     }
 
     /// Notes that the response to such a request has begun, and well.
-    pub fn begun(&mut self, permit: Permit) {
-        if let Some(lease) = self.lease(permit) {
+    pub fn on_response_begun(&mut self, lease: LeaseId) {
+        if let Some(lease) = self.lease(lease) {
             lease.begun = true;
         }
     }
 
-    fn lease(&mut self, permit: Permit) -> Option<&mut TrialLease> {
+    fn lease(&mut self, named: LeaseId) -> Option<&mut TrialLease> {
         match &mut self.phase {
-            Phase::Trial { leases, .. } if permit.generation == self.generation => {
-                leases.iter_mut().find(|lease| lease.id == permit.id)
+            Phase::Trial { leases, .. } if named.generation == self.generation => {
+                leases.iter_mut().find(|lease| lease.id == named.id)
             }
             _ => None,
         }
     }
 
     /// Takes a permit back, with what the request came to.
-    pub fn settle(
+    pub fn release_permit(
         &mut self,
         upstream: &Upstream,
         now: Time,
-        permit: Permit,
-        outcome: Outcome,
+        lease: LeaseId,
+        outcome: TrialOutcome,
         random: u64,
     ) -> Option<Transition> {
         let Phase::Trial { leases, .. } = &mut self.phase else {
             return None;
         };
-        let place = leases.iter().position(|lease| lease.id == permit.id);
-        let lease = leases.remove(place.filter(|_| permit.generation == self.generation)?);
+        let index = leases.iter().position(|known| known.id == lease.id);
+        let lease = leases.remove(index.filter(|_| lease.generation == self.generation)?);
         match outcome {
-            Outcome::Unused => None,
-            Outcome::Seen(sample) => self.tried(upstream, now, sample, random),
-            Outcome::Left => {
+            TrialOutcome::Unused => None,
+            TrialOutcome::Seen(sample) => self.tried(upstream, now, sample, random),
+            TrialOutcome::Left => {
                 let breaker = upstream.breaker.as_ref()?;
-                let waited = lease.asked.zip(breaker.patience());
+                let waited = lease.asked.zip(breaker.trial_deadline());
                 let waited = waited.is_some_and(|(asked, patience)| now.since(asked) >= patience);
-                waited.then(|| self.trip(breaker, Reason::TrialUnanswered, now, random))?
+                waited.then(|| self.trip(breaker, UpstreamReason::TrialUnanswered, now, random))?
             }
         }
     }
 
     /// Takes a response to a request that went to the upstream on trial without a permit, as one may that no
     /// gate and no version stands before.
-    pub fn witnessed(
+    pub fn on_unpermitted_response(
         &mut self,
         upstream: &Upstream,
         now: Time,
@@ -445,13 +467,13 @@ impl State {
 
     fn tried(&mut self, upstream: &Upstream, now: Time, sample: Sample, random: u64) -> Option<Transition> {
         let breaker = upstream.breaker.as_ref()?;
-        match sample.verdict {
-            Verdict::Ignored => None,
-            Verdict::Failure | Verdict::Unanswered | Verdict::Slow => {
+        match sample.class {
+            ResponseClass::Ignored => None,
+            ResponseClass::Failure | ResponseClass::Unanswered | ResponseClass::Slow => {
                 self.retry_at = sample.retry_at;
-                self.trip(breaker, Reason::TrialFailed, now, random)
+                self.trip(breaker, UpstreamReason::TrialFailed, now, random)
             }
-            Verdict::Success => self.succeed(breaker, 1, now),
+            ResponseClass::Success => self.succeed(breaker, 1, now),
         }
     }
 
@@ -462,11 +484,11 @@ impl State {
         };
         *successes = successes.saturating_add(more);
         let passed = *successes >= breaker.trial.successes;
-        passed.then(|| self.enter(after_trial(breaker, now), Reason::TrialPassed, now))?
+        passed.then(|| self.enter(after_trial(breaker, now), UpstreamReason::TrialPassed, now))?
     }
 
     /// Whether a wait or a trial is on that passed checks can't cut short.
-    fn must_wait(&self) -> bool {
+    fn backoff_is_mandatory(&self) -> bool {
         match self.phase {
             Phase::NotReady { until: Some(_) } => self.trips > 1 || self.retry_at.is_some(),
             Phase::Trial { .. } => self.trips > 1,
@@ -481,7 +503,13 @@ impl State {
         }
     }
 
-    fn trip(&mut self, breaker: &Breaker, reason: Reason, now: Time, random: u64) -> Option<Transition> {
+    fn trip(
+        &mut self,
+        breaker: &Breaker,
+        reason: UpstreamReason,
+        now: Time,
+        random: u64,
+    ) -> Option<Transition> {
         self.forget(breaker, now);
         self.trips = self.trips.saturating_add(1);
         let asked = self.retry_at.map_or(Duration::ZERO, |at| at.since(now)).min(breaker.max_retry_after);
@@ -491,7 +519,7 @@ impl State {
         transition
     }
 
-    fn enter(&mut self, phase: Phase, reason: Reason, now: Time) -> Option<Transition> {
+    fn enter(&mut self, phase: Phase, reason: UpstreamReason, now: Time) -> Option<Transition> {
         let transition = Transition { from: self.phase.name(), to: phase.name(), reason };
         if self.serves() {
             self.left_ready = now;
@@ -504,13 +532,13 @@ impl State {
         self.failures = 0;
         self.unanswered = 0;
         self.retry_at = None;
-        self.window = Window::new(now);
+        self.window = ResponseWindow::new(now);
         Some(transition)
     }
 }
 
 /// Why these counts are too many bad ones, if they are.
-fn too_many(breaker: &Breaker, counts: Counts) -> Option<Reason> {
+fn too_many(breaker: &Breaker, counts: ResponseCounts) -> Option<UpstreamReason> {
     let shares = breaker.shares.as_ref()?;
     let reaches = |part: u32, percent: u32| {
         counts.all >= shares.minimum_requests
@@ -518,15 +546,15 @@ fn too_many(breaker: &Breaker, counts: Counts) -> Option<Reason> {
     };
     let share = |part| Share { part, all: counts.all };
     if shares.failure_percent.is_some_and(|percent| reaches(counts.failed, percent)) {
-        return Some(Reason::FailureShare(share(counts.failed)));
+        return Some(UpstreamReason::FailureShare(share(counts.failed)));
     }
     let slow = shares.slow.as_ref().is_some_and(|slow| reaches(counts.slow, slow.percent));
-    slow.then(|| Reason::SlowShare(share(counts.slow)))
+    slow.then(|| UpstreamReason::SlowShare(share(counts.slow)))
 }
 
 /// What a request on trial came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum TrialOutcome {
     /// A response came.
     Seen(Sample),
     /// Its client left before an answer.

@@ -6,22 +6,22 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use graygate::action::Action;
-use graygate::engine::{self, Assignment};
-use graygate::lifecycle::Lifecycle;
+use graygate::decision::action::Action;
+use graygate::decision::release::split::Split;
+use graygate::decision::release::{self, AssignmentReason, cookie};
+use graygate::decision::{self, Assignment};
 use graygate::policy::Policy;
 use graygate::policy::release::Release;
 use graygate::policy::upstream::UpstreamId;
-use graygate::readiness::check::redirect::{self, Target};
-use graygate::readiness::check::{Answer, grpc};
-use graygate::readiness::{self, Knowledge, Permit, Readiness, Standing};
-use graygate::release::layout::Layout;
-use graygate::release::rotation::Rotation;
-use graygate::release::schedule::{Change, Schedule};
-use graygate::release::split::Split;
-use graygate::release::{self, Reason, cookie};
-use graygate::request::{Headers, Request};
-use graygate::time::Time;
+use graygate::readiness::check::redirect::{self, CheckTarget};
+use graygate::readiness::check::{CheckStep, grpc};
+use graygate::readiness::{self, Admission, Permit, Readiness, UpstreamStatus};
+use graygate::value::lifecycle::Lifecycle;
+use graygate::value::request::{Headers, Request};
+use graygate::value::time::Time;
+use graygate::weights::layout::Layout;
+use graygate::weights::rotation::Rotation;
+use graygate::weights::schedule::{Schedule, WeightChange};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -140,22 +140,22 @@ mod documents {
     pub struct Nothing;
 
     impl Readiness for Nothing {
-        fn standing(&self, upstream: UpstreamId) -> Standing {
-            let reason = readiness::Reason::TrialFailed;
-            if upstream.0.is_multiple_of(2) { Standing::NotReady(reason) } else { Standing::Trial(reason) }
+        fn admission(&self, upstream: UpstreamId) -> Admission {
+            let reason = readiness::UpstreamReason::TrialFailed;
+            if upstream.0.is_multiple_of(2) { Admission::NotReady(reason) } else { Admission::Trial(reason) }
         }
 
-        fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
+        fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> {
             None
         }
 
-        fn knowledge(&self, upstream: UpstreamId) -> Knowledge {
+        fn status(&self, upstream: UpstreamId) -> UpstreamStatus {
             let held_back_since = Some(Time::from_millis(upstream.0 as u64));
-            Knowledge {
-                standing: self.standing(upstream),
+            UpstreamStatus {
+                admission: self.admission(upstream),
                 held_back_since,
-                proven: false,
-                ..Knowledge::none()
+                verified: false,
+                ..UpstreamStatus::unknown()
             }
         }
 
@@ -182,7 +182,7 @@ mod documents {
                     .map(|release| Split::new(release, Time::default(), Time::default(), &[], 7));
                 let mut splits: Vec<_> = splits.collect();
                 for _ in 0..3 {
-                    engine::decide(&policy, &Visit, &mut Nothing, &mut splits);
+                    decision::decide(&policy, &Visit, &mut Nothing, &mut splits);
                 }
                 return Ok(());
             }
@@ -204,8 +204,8 @@ mod documents {
             message in vec(any::<u8>(), 0..64), location in vec(any::<u8>(), 0..64), path in "/[!-~]{0,20}",
         ) {
             let _ = (grpc::judge(0, "", &message), grpc::requested_service(&message));
-            let target = Target { scheme: "http".into(), authority: "app:80".into(), path };
-            if let Answer::Follow(next) = redirect::follow("app", &target, 0, &location) {
+            let target = CheckTarget { scheme: "http".into(), authority: "app:80".into(), path };
+            if let CheckStep::Follow(next) = redirect::follow("app", &target, 0, &location) {
                 prop_assert!(next.path.starts_with('/'), "{next:?}");
                 prop_assert!(next.path.bytes().all(|byte| byte.is_ascii_graphic()), "{next:?}");
             }
@@ -255,7 +255,7 @@ mod releases {
     }
 
     fn release(weights: &[u32]) -> Release {
-        let version = |(place, weight): (usize, &u32)| serde_json::json!({"name": format!("v{place}"), "upstream": "a", "weight": weight, "default": place == 0});
+        let version = |(index, weight): (usize, &u32)| serde_json::json!({"name": format!("v{index}"), "upstream": "a", "weight": weight, "default": index == 0});
         let versions: Vec<_> = weights.iter().enumerate().map(version).collect();
         let document = serde_json::json!({"name": "p", "upstreams": {"a": {"cluster": "a"}}, "releases": [
             {"name": "reviews", "steer": {"header": "x-v"}, "hashOn": [{"httpHeaderName": "x-user"}], "versions": versions}
@@ -268,7 +268,7 @@ mod releases {
         let user = User(key.to_vec());
         let mut split = Split::new(release, Time::default(), Time::default(), &[], 0);
         let choice = release::choose(release, &mut Headers::new(&user, &[]), &mut split, &[], Time::default);
-        assert_eq!(choice.reason, Reason::Sticky);
+        assert_eq!(choice.reason, AssignmentReason::Sticky);
         choice.version
     }
 
@@ -354,7 +354,7 @@ mod releases {
     }
 
     /// Changes in order, each some time after the end of the one before.
-    fn changes(versions: usize) -> impl Strategy<Value = Vec<Change>> {
+    fn changes(versions: usize) -> impl Strategy<Value = Vec<WeightChange>> {
         let over = prop_oneof![Just(0), 1..100_000u64];
         vec((0..50_000u64, over, weights_of(versions)), 0..4).prop_map(|changes| {
             let mut end = Time::from_millis(0);
@@ -362,7 +362,7 @@ mod releases {
                 let at = end + Duration::from_millis(wait);
                 let over = Duration::from_millis(over);
                 end = at + over;
-                Change { at, over, weights }
+                WeightChange { at, over, weights }
             };
             changes.into_iter().map(change).collect()
         })
@@ -453,11 +453,11 @@ mod releases {
         }
 
         #[test]
-        fn change_nothing_for_a_version_of_weight_0(weights in (1..8usize).prop_flat_map(weights_of), place in any::<Index>()) {
-            let (mut more, place) = (weights.clone(), place.index(weights.len() + 1));
-            more.insert(place, 0);
+        fn change_nothing_for_a_version_of_weight_0(weights in (1..8usize).prop_flat_map(weights_of), which in any::<Index>()) {
+            let (mut more, index) = (weights.clone(), which.index(weights.len() + 1));
+            more.insert(index, 0);
             let (layout, more) = (Layout::of(&weights), Layout::of(&more));
-            let renamed = |version: &usize| version - usize::from(*version > place);
+            let renamed = |version: &usize| version - usize::from(*version > index);
             prop_assert_eq!(holders(&layout), holders(&more).iter().map(renamed).collect::<Vec<_>>());
         }
 
@@ -581,9 +581,9 @@ mod releases {
 
     /// Releases that issue cookies, for each way to steer one.
     fn issuing(weights: &[u32], trusts: bool) -> Policy {
-        let version = |(place, weight): (usize, &u32)| serde_json::json!({"name": format!("v{place}"), "upstream": format!("u{place}"), "weight": weight, "default": place == 0});
+        let version = |(index, weight): (usize, &u32)| serde_json::json!({"name": format!("v{index}"), "upstream": format!("u{index}"), "weight": weight, "default": index == 0});
         let versions: Vec<_> = weights.iter().enumerate().map(version).collect();
-        let cluster = |place| (format!("u{place}"), serde_json::json!({"cluster": format!("u{place}")}));
+        let cluster = |index| (format!("u{index}"), serde_json::json!({"cluster": format!("u{index}")}));
         let upstreams: serde_json::Map<_, _> = (0..weights.len()).map(cluster).collect();
         let steers = [
             ("header", "x-v"),
@@ -591,11 +591,11 @@ mod releases {
             ("randomValueHeader", "x-r"),
             ("filterState", "envoy.string"),
         ];
-        let release = |(place, (way, value)): (usize, (&str, &str))| {
+        let release = |(index, (way, value)): (usize, (&str, &str))| {
             let cookie =
-                serde_json::json!({"name": if place % 2 == 0 { "id" } else { "other" }, "ttl": "1h"});
+                serde_json::json!({"name": if index % 2 == 0 { "id" } else { "other" }, "ttl": "1h"});
             let trusts = trusts && way.ends_with("eader") && way != "randomValueHeader";
-            serde_json::json!({"name": format!("r{place}"), "steer": {way: value}, "trustIncoming": trusts,
+            serde_json::json!({"name": format!("r{index}"), "steer": {way: value}, "trustIncoming": trusts,
                 "hashOn": [{"httpHeaderName": "x-user"}, {"httpQueryParameterName": "uid"}, {"httpCookie": cookie}], "versions": versions})
         };
         let releases: Vec<_> = steers.into_iter().enumerate().map(release).collect();
@@ -627,7 +627,7 @@ mod releases {
             let split = |release| Split::new(release, Time::default(), Time::default(), &[], random);
             let mut splits: Vec<_> = policy.releases.iter().map(split).collect();
             for request in requests {
-                let decision = engine::decide(&policy, &request, &mut Nothing, &mut splits);
+                let decision = decision::decide(&policy, &request, &mut Nothing, &mut splits);
                 let Action::Forward(passage) = decision.action else {
                     return Err(TestCaseError::fail("answered"));
                 };
@@ -637,8 +637,8 @@ mod releases {
                 for Assignment { choice, .. } in &decision.assignments {
                     let issued = choice.issued.as_ref().map(|issued| issued.key.as_bytes());
                     prop_assert!(issued.is_none_or(|key| cookie::issued(key).is_some()));
-                    prop_assert!(choice.issued.is_none() || choice.reason == Reason::Rotation);
-                    prop_assert_eq!(choice.key.is_some(), choice.reason == Reason::Sticky);
+                    prop_assert!(choice.issued.is_none() || choice.reason == AssignmentReason::Rotation);
+                    prop_assert_eq!(choice.key.is_some(), choice.reason == AssignmentReason::Sticky);
                 }
             }
         }
@@ -655,20 +655,24 @@ mod gates {
     struct Known(Vec<Gated>);
 
     impl Readiness for Known {
-        fn standing(&self, upstream: UpstreamId) -> Standing {
+        fn admission(&self, upstream: UpstreamId) -> Admission {
             match self.0[upstream.0] {
-                (None, false, _) => Standing::Ready,
-                _ => Standing::NotReady(readiness::Reason::TrialFailed),
+                (None, false, _) => Admission::Ready,
+                _ => Admission::NotReady(readiness::UpstreamReason::TrialFailed),
             }
         }
 
-        fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
+        fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> {
             None
         }
 
-        fn knowledge(&self, upstream: UpstreamId) -> Knowledge {
+        fn status(&self, upstream: UpstreamId) -> UpstreamStatus {
             let held_back_since = self.0[upstream.0].0.map(Time::from_millis);
-            Knowledge { standing: self.standing(upstream), held_back_since, ..Knowledge::none() }
+            UpstreamStatus {
+                admission: self.admission(upstream),
+                held_back_since,
+                ..UpstreamStatus::unknown()
+            }
         }
 
         fn lifecycle(&self) -> Lifecycle {
@@ -695,30 +699,30 @@ mod gates {
     /// Which upstreams are gated.
     fn gated(percent: u32, upstreams: &[Gated]) -> Vec<bool> {
         let each = |entry: fn(usize, &Gated) -> Value| {
-            upstreams.iter().enumerate().map(move |(place, gated)| entry(place, gated))
+            upstreams.iter().enumerate().map(move |(index, gated)| entry(index, gated))
         };
-        let named = each(|place, (_, forced, _)| {
+        let named = each(|index, (_, forced, _)| {
             let force = if *forced { "notReady" } else { "none" };
-            serde_json::json!({format!("u{place}"): {"cluster": "c", "force": force}})
+            serde_json::json!({format!("u{index}"): {"cluster": "c", "force": force}})
         });
         let named: serde_json::Map<_, _> =
             named.flat_map(|value| value.as_object().unwrap().clone()).collect();
-        let gates: Vec<_> = each(|place, (.., forward)| {
+        let gates: Vec<_> = each(|index, (.., forward)| {
             let way = if *forward { "forward" } else { "reply" };
-            serde_json::json!({"upstream": format!("u{place}"), "whenAllNotReady": way,
-                "match": [{"uri": {"exact": format!("/{place}")}}]})
+            serde_json::json!({"upstream": format!("u{index}"), "whenAllNotReady": way,
+                "match": [{"uri": {"exact": format!("/{index}")}}]})
         })
         .collect();
         let document =
             serde_json::json!({"name": "p", "upstreams": named, "gates": gates, "maxGatedPercent": percent});
         let policy = Policy::from_json(document.to_string().as_bytes()).unwrap();
         let mut known = Known(upstreams.to_vec());
-        let mut is_gated = |place: usize| {
-            let decision = engine::decide(&policy, &Path(format!("/{place}")), &mut known, &mut []);
+        let mut is_gated = |index: usize| {
+            let decision = decision::decide(&policy, &Path(format!("/{index}")), &mut known, &mut []);
             let replied = matches!(decision.action, Action::Reply(_));
             // What goes on past a closed gate is said.
-            let closed = known.standing(UpstreamId(place)) != Standing::Ready;
-            assert_eq!(decision.passed.len(), usize::from(closed && !replied));
+            let closed = known.admission(UpstreamId(index)) != Admission::Ready;
+            assert_eq!(decision.bypasses.len(), usize::from(closed && !replied));
             replied
         };
         (0..upstreams.len()).map(&mut is_gated).collect()
@@ -740,21 +744,21 @@ mod gates {
                 .iter()
                 .enumerate()
                 .filter(|(_, (since, forced, _))| since.is_some() || *forced)
-                .map(|(place, (since, forced, _))| (!forced, *since, place))
+                .map(|(index, (since, forced, _))| (!forced, *since, index))
                 .collect();
             order.sort_unstable();
-            for (rank, (free, _, place)) in order.iter().enumerate() {
-                let all = closed == upstreams.len() && upstreams[*place].2;
-                prop_assert_eq!(gated[*place], !*free || (!all && rank < most));
+            for (rank, (free, _, index)) in order.iter().enumerate() {
+                let all = closed == upstreams.len() && upstreams[*index].2;
+                prop_assert_eq!(gated[*index], !*free || (!all && rank < most));
             }
-            for (place, (since, forced, forward)) in upstreams.iter().enumerate() {
-                prop_assert!(gated[place] || !forced);
-                prop_assert!(!gated[place] || since.is_some() || *forced);
+            for (index, (since, forced, forward)) in upstreams.iter().enumerate() {
+                prop_assert!(gated[index] || !forced);
+                prop_assert!(!gated[index] || since.is_some() || *forced);
                 let all = closed == upstreams.len() && *forward;
                 if all && !forced {
-                    prop_assert!(!gated[place]);
+                    prop_assert!(!gated[index]);
                 } else if closed <= most {
-                    prop_assert_eq!(gated[place], since.is_some() || *forced);
+                    prop_assert_eq!(gated[index], since.is_some() || *forced);
                 }
             }
         }
@@ -815,9 +819,9 @@ mod index {
             let to = To { path, authority: authority.to_owned() };
             let found = policy.gate_index.find(&mut Headers::new(&to, &[])).into_owned();
             prop_assert!(found.is_sorted_by(|one, next| one < next), "{:?}", found);
-            for (place, gate) in policy.gates.iter().enumerate() {
+            for (index, gate) in policy.gates.iter().enumerate() {
                 let holds = gate.matches.hold(&mut Headers::new(&to, &[]));
-                prop_assert!(!holds || found.contains(&place), "{}: {:?}", place, found);
+                prop_assert!(!holds || found.contains(&index), "{}: {:?}", index, found);
             }
         }
     }

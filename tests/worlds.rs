@@ -8,10 +8,11 @@ use std::time::Duration;
 use graygate::policy::Policy;
 use graygate::policy::upstream::{Shares, Slow, Upstream};
 use graygate::readiness::check::CheckFailure;
-use graygate::readiness::streak::{Haste, Streak};
-use graygate::readiness::{Outcome, Permit, Phase, State, Transition};
-use graygate::response::{Sample, Verdict};
-use graygate::time::Time;
+use graygate::readiness::streak::Streak;
+use graygate::readiness::throttle::ReportThrottle;
+use graygate::readiness::{LeaseId, Phase, Transition, TrialOutcome, UpstreamState};
+use graygate::value::response::{ResponseClass, Sample};
+use graygate::value::time::Time;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -24,7 +25,7 @@ enum Event {
     Back(u32),
     Tick,
     /// A response that says so, and that may ask to be left alone for so many milliseconds.
-    Respond(Verdict, Option<u32>),
+    Respond(ResponseClass, Option<u32>),
     CheckStarts,
     CheckEnds(bool),
     /// A request comes that may go to the upstream on trial.
@@ -33,20 +34,25 @@ enum Event {
     Sent(Index),
     /// Its response begins.
     Begun(Index),
-    Settle(Index, Outcome),
+    Settle(Index, TrialOutcome),
     /// A worker dies and another takes its place: what it held is forgotten.
     Die,
 }
 
-const ALL: [Verdict; 5] =
-    [Verdict::Success, Verdict::Failure, Verdict::Unanswered, Verdict::Slow, Verdict::Ignored];
+const ALL: [ResponseClass; 5] = [
+    ResponseClass::Success,
+    ResponseClass::Failure,
+    ResponseClass::Unanswered,
+    ResponseClass::Slow,
+    ResponseClass::Ignored,
+];
 
 fn event() -> impl Strategy<Value = Event> {
     let outcome = prop_oneof![
-        6 => Just(Outcome::Seen(Verdict::Success.into())),
-        4 => select(&ALL[..]).prop_map(|verdict| Outcome::Seen(verdict.into())),
-        1 => Just(Outcome::Left),
-        1 => Just(Outcome::Unused),
+        6 => Just(TrialOutcome::Seen(ResponseClass::Success.into())),
+        4 => select(&ALL[..]).prop_map(|class| TrialOutcome::Seen(class.into())),
+        1 => Just(TrialOutcome::Left),
+        1 => Just(TrialOutcome::Unused),
     ];
     prop_oneof![
         6 => (0..2_000u32).prop_map(Event::Later),
@@ -54,33 +60,33 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..60_000u32).prop_map(Event::Back),
         8 => Just(Event::Tick),
         8 => (select(&ALL[..]), prop::option::weighted(0.1, 0..60_000u32))
-            .prop_map(|(verdict, wish)| Event::Respond(verdict, wish)),
+            .prop_map(|(class, wish)| Event::Respond(class, wish)),
         3 => Just(Event::CheckStarts),
         3 => any::<bool>().prop_map(Event::CheckEnds),
         6 => Just(Event::Lend),
         4 => any::<Index>().prop_map(Event::Sent),
         2 => any::<Index>().prop_map(Event::Begun),
-        6 => (any::<Index>(), outcome).prop_map(|(place, outcome)| Event::Settle(place, outcome)),
+        6 => (any::<Index>(), outcome).prop_map(|(which, outcome)| Event::Settle(which, outcome)),
         1 => Just(Event::Die),
     ]
 }
 
 struct Worker {
-    snapshot: State,
+    snapshot: UpstreamState,
     streak: Streak,
-    haste: Haste,
+    throttle: ReportThrottle,
     /// With the generations that they are of.
-    permits: Vec<(Permit, u32)>,
+    permits: Vec<(LeaseId, u32)>,
     /// The generations in which checks under way were started.
     checks: Vec<u32>,
 }
 
 impl Worker {
-    fn new(store: &State) -> Self {
+    fn new(store: &UpstreamState) -> Self {
         Worker {
             snapshot: store.clone(),
             streak: Streak::default(),
-            haste: Haste::default(),
+            throttle: ReportThrottle::default(),
             permits: Vec::new(),
             checks: Vec::new(),
         }
@@ -99,7 +105,7 @@ struct World {
 impl World {
     fn new(upstream: Upstream, workers: usize) -> Self {
         let now = Time::from_millis(10_000_000);
-        let state = State::new(&upstream, now, 0);
+        let state = UpstreamState::new(&upstream, now, 0);
         let store = postcard::to_allocvec(&state).unwrap();
         World { upstream, store, workers: (0..workers).map(|_| Worker::new(&state)).collect(), now, ids: 0 }
     }
@@ -109,7 +115,7 @@ impl World {
         self.upstream.breaker.as_ref().is_some_and(|breaker| breaker.counts_apart())
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> UpstreamState {
         postcard::from_bytes(&self.store).unwrap()
     }
 
@@ -117,7 +123,7 @@ impl World {
     fn update<T>(
         &mut self,
         worker: usize,
-        apply: impl FnOnce(&Upstream, &mut State, Time) -> (T, Option<Transition>),
+        apply: impl FnOnce(&Upstream, &mut UpstreamState, Time) -> (T, Option<Transition>),
     ) -> Result<T, TestCaseError> {
         let before = self.state();
         let mut after = before.clone();
@@ -131,7 +137,7 @@ impl World {
             }
             None => {
                 prop_assert_eq!(before.phase.name(), after.phase.name());
-                let unchanged = |state: &State| (state.generation, state.reason, state.since);
+                let unchanged = |state: &UpstreamState| (state.generation, state.reason, state.since);
                 prop_assert_eq!(unchanged(&before), unchanged(&after));
             }
         }
@@ -143,7 +149,7 @@ impl World {
         let worker = &mut self.workers[worker];
         if worker.snapshot.generation != after.generation {
             worker.streak = Streak::default();
-            worker.haste = Haste::default();
+            worker.throttle = ReportThrottle::default();
         }
         worker.snapshot = after;
         Ok(result)
@@ -154,7 +160,7 @@ impl World {
         &mut self,
         worker: usize,
         generation: u32,
-        apply: impl FnOnce(&Upstream, &mut State, Time) -> Option<Transition>,
+        apply: impl FnOnce(&Upstream, &mut UpstreamState, Time) -> Option<Transition>,
     ) -> Result<(), TestCaseError> {
         let before = self.state();
         self.update(worker, |upstream, state, now| ((), apply(upstream, state, now)))?;
@@ -174,11 +180,11 @@ impl World {
     /// A tick of a worker that leads the upstream, or does not.
     fn tick_as(&mut self, at: usize, random: u64, leads: bool) -> Result<(), TestCaseError> {
         let worker = &mut self.workers[at];
-        worker.haste.tick();
+        worker.throttle.on_tick();
         let (generation, streak) = (worker.snapshot.generation, std::mem::take(&mut worker.streak));
         self.update(at, |upstream, state, now| {
-            let observed = state.observed(upstream, now, generation, streak, random);
-            ((), observed.or_else(|| leads.then(|| state.elapsed(upstream, now, random))?))
+            let observed = state.on_responses(upstream, now, generation, streak, random);
+            ((), observed.or_else(|| leads.then(|| state.on_tick(upstream, now, random))?))
         })
     }
 
@@ -198,15 +204,15 @@ impl World {
             Event::Back(millis) => self.now = Time::from_millis(self.now.as_millis() - u64::from(millis)),
             Event::Tick => self.tick(at, random)?,
             Event::Respond(..) if !worker.snapshot.serves() => {}
-            Event::Respond(verdict, wish) => {
+            Event::Respond(class, wish) => {
                 let retry_at = wish.map(|millis| self.now + Duration::from_millis(millis.into()));
-                worker.streak.add(Sample { verdict, retry_at }, apart);
-                let hurries = worker.haste.hurries(verdict);
+                worker.streak.add(Sample { class, retry_at }, apart);
+                let hurries = worker.throttle.should_report_now(class);
                 if hurries || worker.snapshot.would_trip(&self.upstream, self.now, worker.streak) {
                     let (generation, streak) =
                         (worker.snapshot.generation, std::mem::take(&mut worker.streak));
                     self.take(at, generation, |upstream, state, now| {
-                        state.observed(upstream, now, generation, streak, random)
+                        state.on_responses(upstream, now, generation, streak, random)
                     })?;
                 }
             }
@@ -215,32 +221,33 @@ impl World {
                 if let Some(generation) = worker.checks.pop() {
                     let result = if passed { Ok(()) } else { Err(CheckFailure::TimedOut) };
                     self.take(at, generation, |upstream, state, now| {
-                        state.checked(upstream, now, generation, result)
+                        state.on_check(upstream, now, generation, result)
                     })?;
                 }
             }
             Event::Lend => {
                 self.ids += 1;
                 let id = self.ids;
-                let permit = self.update(at, |upstream, state, now| (state.lend(upstream, now, id), None))?;
+                let permit =
+                    self.update(at, |upstream, state, now| (state.lend_permit(upstream, now, id), None))?;
                 let generation = self.state().generation;
                 self.workers[at].permits.extend(permit.map(|permit| (permit, generation)));
             }
-            Event::Sent(place) if !worker.permits.is_empty() => {
-                let (permit, _) = worker.permits[place.index(worker.permits.len())];
-                self.update(at, |upstream, state, now| (state.sent(upstream, permit, now), None))?;
+            Event::Sent(which) if !worker.permits.is_empty() => {
+                let (permit, _) = worker.permits[which.index(worker.permits.len())];
+                self.update(at, |upstream, state, now| (state.on_request_sent(upstream, permit, now), None))?;
             }
-            Event::Begun(place) if !worker.permits.is_empty() => {
-                let (permit, _) = worker.permits[place.index(worker.permits.len())];
-                self.update(at, |_, state, _| (state.begun(permit), None))?;
+            Event::Begun(which) if !worker.permits.is_empty() => {
+                let (permit, _) = worker.permits[which.index(worker.permits.len())];
+                self.update(at, |_, state, _| (state.on_response_begun(permit), None))?;
             }
             Event::Sent(_) | Event::Begun(_) => {}
-            Event::Settle(place, outcome) => {
+            Event::Settle(which, outcome) => {
                 if !worker.permits.is_empty() {
-                    let permit = worker.permits.swap_remove(place.index(worker.permits.len()));
+                    let permit = worker.permits.swap_remove(which.index(worker.permits.len()));
                     let (permit, generation) = permit;
                     self.take(at, generation, |upstream, state, now| {
-                        state.settle(upstream, now, permit, outcome, random)
+                        state.release_permit(upstream, now, permit, outcome, random)
                     })?;
                 }
             }
@@ -347,8 +354,8 @@ proptest! {
                 }
                 world.happen(worker, Event::Lend, 0)?;
                 if let Some((permit, _)) = world.workers[worker].permits.pop() {
-                    let outcome = Outcome::Seen(Verdict::Success.into());
-                    world.update(worker, |upstream, state, now| ((), state.settle(upstream, now, permit, outcome, 0)))?;
+                    let outcome = TrialOutcome::Seen(ResponseClass::Success.into());
+                    world.update(worker, |upstream, state, now| ((), state.release_permit(upstream, now, permit, outcome, 0)))?;
                 }
             }
         }
@@ -361,8 +368,8 @@ proptest! {
         let mut failures = 0;
         for (succeeded, tick) in responses {
             failures = if succeeded { 0 } else { failures + 1 };
-            let verdict = if succeeded { Verdict::Success } else { Verdict::Failure };
-            world.happen(0, Event::Respond(verdict, None), 0)?;
+            let class = if succeeded { ResponseClass::Success } else { ResponseClass::Failure };
+            world.happen(0, Event::Respond(class, None), 0)?;
             prop_assert_eq!(world.state().phase == Phase::Ready, failures < 3);
             if failures == 3 {
                 break;
@@ -434,7 +441,7 @@ mod all_workers {
         ) {
             let mut ticking = Ticking::new(upstream(false, true, true), &offsets, leader);
             for (worker, pause) in healthy {
-                ticking.world.happen(worker.index(offsets.len()), Event::Respond(Verdict::Success, None), 0)?;
+                ticking.world.happen(worker.index(offsets.len()), Event::Respond(ResponseClass::Success, None), 0)?;
                 for _ in 0..pause {
                     ticking.pass()?;
                 }
@@ -444,7 +451,7 @@ mod all_workers {
             }
             let (mut seen, mut third) = (0, None);
             for (worker, pause) in failing {
-                ticking.world.happen(worker.index(offsets.len()), Event::Respond(Verdict::Failure, None), 0)?;
+                ticking.world.happen(worker.index(offsets.len()), Event::Respond(ResponseClass::Failure, None), 0)?;
                 seen += 1;
                 if seen == 3 {
                     third = Some(ticking.elapsed());
@@ -484,7 +491,7 @@ mod all_workers {
         fn try_two_ticks_after_a_wait(offsets in offsets(), leader in any::<Index>()) {
             let mut ticking = Ticking::new(upstream(false, true, true), &offsets, leader);
             for _ in 0..3 {
-                ticking.world.happen(0, Event::Respond(Verdict::Failure, None), 0)?;
+                ticking.world.happen(0, Event::Respond(ResponseClass::Failure, None), 0)?;
             }
             prop_assert_eq!(ticking.world.state().phase.name(), "not-ready");
             for _ in 0..1_000 - 1 {
@@ -501,7 +508,7 @@ mod all_workers {
 
 /// A lead that dies, in the world of leases.
 mod a_lead {
-    use graygate::lease::{Holder, Lease};
+    use graygate::value::lease::{Holder, Lease};
 
     use super::*;
 

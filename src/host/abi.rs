@@ -7,8 +7,8 @@ use std::time::Duration;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{MapType, Status};
 
-use crate::reply::Reply;
-use crate::time::millis;
+use crate::decision::reply::Reply;
+use crate::value::time::millis;
 
 #[cfg_attr(target_arch = "wasm32", link(wasm_import_module = "env"))]
 unsafe extern "C" {
@@ -87,7 +87,7 @@ pub fn send_local_response(reply: &Reply) -> bool {
     result == 0
 }
 
-/// All headers of the request, or of the response, as [`crate::request::HeaderMap`] reads them. None has to be text.
+/// All headers of the request, or of the response, as [`crate::value::request::HeaderMap`] reads them. None has to be text.
 pub fn headers(map: MapType) -> Option<Vec<u8>> {
     let (mut pairs, mut size) = (core::ptr::null_mut(), 0);
     // SAFETY: as in `grpc_words`.
@@ -202,7 +202,7 @@ fn taken(result: u32, token: u32) -> Result<u32, Status> {
     }
 }
 
-/// The ABI's form of a header map, as [`crate::request::HeaderMap`] reads it.
+/// The ABI's form of a header map, as [`crate::value::request::HeaderMap`] reads it.
 fn serialize<T: AsRef<str>>(headers: &[(T, T)]) -> Vec<u8> {
     let size = |text: &T| u32::try_from(text.as_ref().len()).unwrap_or(u32::MAX).to_le_bytes();
     let sizes = headers.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len() + 10);

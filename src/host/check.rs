@@ -6,11 +6,11 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, Status};
 
 use super::{abi, attribute};
-use crate::policy::check::{Call, Check, HttpGet};
+use crate::policy::check::{Check, CheckCall, HttpGet};
 use crate::policy::upstream::{Upstream, UpstreamId};
-use crate::readiness::check::redirect::Target;
-use crate::readiness::check::{self, Answer, CheckFailure, Response, grpc};
-use crate::time::Time;
+use crate::readiness::check::redirect::CheckTarget;
+use crate::readiness::check::{self, CheckFailure, CheckResponse, CheckStep, grpc};
+use crate::value::time::Time;
 
 /// What requests of the proxy's own call themselves.
 pub const AGENT: &str = concat!("graygate/", env!("CARGO_PKG_VERSION"));
@@ -35,7 +35,7 @@ struct Underway {
     generation: u32,
     started: Time,
     until: Time,
-    target: Option<Target>,
+    target: Option<CheckTarget>,
     redirects: u32,
 }
 
@@ -66,11 +66,11 @@ impl Checks {
         now: Time,
     ) -> Result<(), Status> {
         let (kind, token, target) = match &check.call {
-            Call::Http(get) => {
-                let target = Target::first(get);
+            CheckCall::Http(get) => {
+                let target = CheckTarget::first(get);
                 (Kind::Http, ask(get, &target, &upstream.cluster, check.timeout)?, Some(target))
             }
-            Call::Grpc(health) => {
+            CheckCall::Grpc(health) => {
                 let service =
                     grpc::service(&upstream.cluster, &health.authority).ok_or(Status::BadArgument)?;
                 let request = grpc::request(&health.service);
@@ -104,18 +104,18 @@ impl Checks {
             _ => hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, name).ok()?,
         };
         let location = header("location");
-        let response = Response {
+        let response = CheckResponse {
             status: if headers == 0 { None } else { attribute::status(MapType::HttpCallResponseHeaders) },
             // The router adds this header to every answer of an upstream, and to none of its own.
             from_upstream: header("x-envoy-upstream-service-time").is_some(),
             location: location.as_deref(),
         };
         match check::judge(get, target, check.redirects, response) {
-            Answer::Result(result) => Some(check.finished(result)),
-            Answer::Follow(_) if now.is_due(check.started, check.until) => {
+            CheckStep::Result(result) => Some(check.finished(result)),
+            CheckStep::Follow(_) if now.is_due(check.started, check.until) => {
                 Some(check.finished(Err(CheckFailure::TimedOut)))
             }
-            Answer::Follow(next) => {
+            CheckStep::Follow(next) => {
                 let left = check.until.since(now);
                 match ask(get, &next, cluster, left) {
                     Ok(token) => {
@@ -156,7 +156,7 @@ impl Underway {
 }
 
 /// Sends one request of an HTTP check.
-fn ask(get: &HttpGet, target: &Target, cluster: &str, timeout: Duration) -> Result<u32, Status> {
+fn ask(get: &HttpGet, target: &CheckTarget, cluster: &str, timeout: Duration) -> Result<u32, Status> {
     let mut headers = vec![
         (":method", get.method),
         (":scheme", target.scheme.as_str()),

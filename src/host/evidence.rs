@@ -7,7 +7,7 @@
 //! how long it has waited since all of its request was there is all that is known: a breaker takes it for a slow answer
 //! after `slowerThan`, a rollback likewise; sooner it says nothing. After `unansweredAfter` a breaker takes it for no
 //! answer, and does not wait for the client to leave. What the proxy itself answered says nothing; see
-//! [`crate::response`]. Nor does a request that a breaker does not record: on trial it may pass, not fail.
+//! [`crate::value::response`]. Nor does a request that a breaker does not record: on trial it may pass, not fail.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use super::attribute::{attribute, grpc_status, is_grpc, number, status};
 use super::stream::FEW;
 use super::waiting::Wait;
 use super::worker::{self, Worker};
-use crate::engine::Assignment;
+use crate::decision::Assignment;
 use crate::policy::Policy;
 use crate::policy::release::rollback::Rollback;
 use crate::policy::upstream::{Breaker, UpstreamId};
-use crate::readiness::{Outcome, Permit};
-use crate::request::HeaderMap;
-use crate::response::{self, Sample, Verdict, Words, retry_after};
-use crate::time::Time;
+use crate::readiness::{LeaseId, TrialOutcome};
+use crate::value::request::HeaderMap;
+use crate::value::response::{self, Classifier, ResponseClass, Sample, retry_after};
+use crate::value::time::Time;
 
 /// One request's evidence, from the decision to the end of the stream.
 #[derive(Default)]
@@ -36,7 +36,7 @@ pub struct Evidence {
     /// The worker's epoch when the request was decided on.
     epoch: u64,
     /// Permits it holds. Each goes back once, whatever the stream comes to.
-    permits: Vec<(UpstreamId, Permit)>,
+    permits: Vec<(UpstreamId, LeaseId)>,
     /// Upstreams against which it is no evidence.
     ignored: Vec<UpstreamId>,
     /// Whether all of the request is there.
@@ -83,22 +83,22 @@ struct Answer {
 
 impl Answer {
     /// What it says by its beginning, and by its gRPC status.
-    fn classify(&self, words: Words<'_>) -> Verdict {
-        response::classify(self.status, &self.details, self.grpc_status, words)
+    fn classify(&self, words: Classifier<'_>) -> ResponseClass {
+        words.classify(self.status, &self.details, self.grpc_status)
     }
 
     /// What it says by its end, where its beginning was no failure.
-    fn ending(&self, words: Words<'_>) -> Verdict {
+    fn ending(&self, words: Classifier<'_>) -> ResponseClass {
         match &self.broken {
-            Some(details) => response::classify(self.status, details, self.grpc_status, words),
+            Some(details) => words.classify(self.status, details, self.grpc_status),
             None => self.classify(words),
         }
     }
 
     /// The verdict, or that it was slow.
-    fn or_slow(&self, breaker: &Breaker, verdict: Verdict) -> Verdict {
+    fn or_slow(&self, breaker: &Breaker, class: ResponseClass) -> ResponseClass {
         let slow = breaker.slower_than().zip(self.took).is_some_and(|(than, took)| took > than);
-        if slow && verdict == Verdict::Success { Verdict::Slow } else { verdict }
+        if slow && class == ResponseClass::Success { ResponseClass::Slow } else { class }
     }
 
     fn is_of(&self, policy: &Policy, id: UpstreamId) -> bool {
@@ -128,7 +128,7 @@ impl Evidence {
     pub fn hold(
         &mut self,
         worker: &Worker,
-        permits: Vec<(UpstreamId, Permit)>,
+        permits: Vec<(UpstreamId, LeaseId)>,
         ignored: Vec<UpstreamId>,
         asked: bool,
     ) {
@@ -295,7 +295,7 @@ impl Evidence {
     /// Gives back all permits, for upstreams that the request did not go to.
     pub fn give_back(&mut self, worker: &Worker) {
         for (upstream, permit) in core::mem::take(&mut self.permits) {
-            worker.settle(upstream, permit, Outcome::Unused);
+            worker.settle(upstream, permit, TrialOutcome::Unused);
         }
     }
 
@@ -311,7 +311,11 @@ impl Evidence {
         if redirected {
             for (id, permit) in core::mem::take(&mut self.permits) {
                 let answered = is_of(&worker.policy, id, cluster.as_deref());
-                let outcome = if answered { Outcome::Seen(Verdict::Success.into()) } else { Outcome::Unused };
+                let outcome = if answered {
+                    TrialOutcome::Seen(ResponseClass::Success.into())
+                } else {
+                    TrialOutcome::Unused
+                };
                 worker.settle(id, permit, outcome);
             }
             return;
@@ -324,25 +328,25 @@ impl Evidence {
             .partition(|(id, _)| is_of(&worker.policy, *id, cluster.as_deref()));
         self.permits = others;
         for (id, permit) in &reached {
-            worker.settle(*id, *permit, Outcome::Left);
+            worker.settle(*id, *permit, TrialOutcome::Left);
         }
         let Some(waited) = self.sent.filter(|_| self.asked).map(|sent| worker::now().since(sent)) else {
             return;
         };
         let left = Answer { cluster, took: Some(waited), ..Answer::default() };
         for (id, breaker) in judging(&worker.policy, &left) {
-            let verdict = unanswered(breaker, waited).unwrap_or_else(|| {
+            let class = unanswered(breaker, waited).unwrap_or_else(|| {
                 let slow = breaker.slower_than().is_some_and(|than| waited > than);
-                if slow { Verdict::Slow } else { Verdict::Ignored }
+                if slow { ResponseClass::Slow } else { ResponseClass::Ignored }
             });
             let told = reached.iter().any(|(held, _)| *held == id) || self.tried.contains(&id);
             if !told && !self.ignored.contains(&id) {
-                worker.observe(id, verdict.into(), self.epoch);
+                worker.observe(id, class.into(), self.epoch);
             }
         }
         self.count_versions(worker, &left, |rollback| {
             let slow = rollback.latency.is_some_and(|latency| waited > latency.above);
-            slow.then_some(Verdict::Success)
+            slow.then_some(ResponseClass::Success)
         });
     }
 
@@ -350,28 +354,29 @@ impl Evidence {
     fn settle(&mut self, worker: &Worker, answer: &Answer, at_hand: Option<MapType>, end: bool) {
         let policy = &worker.policy;
         self.count_versions(worker, answer, |rollback| {
-            Some(answer.classify(rollback.words())).filter(|verdict| verdict.is_failure())
+            Some(answer.classify(rollback.classifier())).filter(|class| class.is_failure())
         });
         let mut held = Vec::new();
         let permits = core::mem::take(&mut self.permits);
         for (id, breaker) in judging(policy, answer) {
-            let verdict = self.unless_ignored(id, answer.or_slow(breaker, answer.classify(breaker.words())));
+            let class =
+                self.unless_ignored(id, answer.or_slow(breaker, answer.classify(breaker.classifier())));
             // Only an answer of the upstream's own can ask for anything.
-            let asks = verdict == Verdict::Failure && !breaker.max_retry_after.is_zero();
+            let asks = class == ResponseClass::Failure && !breaker.max_retry_after.is_zero();
             let retry_at = at_hand.filter(|_| asks).and_then(|map| retry_at(map, worker::now()));
-            let sample = Sample { verdict, retry_at };
+            let sample = Sample { class, retry_at };
             match permits.iter().find(|(held, _)| *held == id) {
-                Some((_, permit)) if verdict == Verdict::Success => {
+                Some((_, permit)) if class == ResponseClass::Success => {
                     if !end {
                         worker.begun(id, *permit);
                     }
                     held.push((id, *permit));
                 }
                 Some((_, permit)) => {
-                    worker.settle(id, *permit, Outcome::Seen(sample));
+                    worker.settle(id, *permit, TrialOutcome::Seen(sample));
                     self.tried.push(id);
                 }
-                None if verdict.is_failure() && !self.tried.contains(&id) => {
+                None if class.is_failure() && !self.tried.contains(&id) => {
                     worker.observe(id, sample, self.epoch);
                 }
                 None => {}
@@ -383,27 +388,27 @@ impl Evidence {
     }
 
     /// The verdict, where the request is evidence. One that is none may still speak in favour.
-    fn unless_ignored(&self, id: UpstreamId, verdict: Verdict) -> Verdict {
-        let ignored = verdict != Verdict::Success && self.ignored.contains(&id);
-        if ignored { Verdict::Ignored } else { verdict }
+    fn unless_ignored(&self, id: UpstreamId, class: ResponseClass) -> ResponseClass {
+        let ignored = class != ResponseClass::Success && self.ignored.contains(&id);
+        if ignored { ResponseClass::Ignored } else { class }
     }
 
     /// Counts the response where its beginning was no failure, and gives back the permits that are still held.
     fn count_rest(&mut self, worker: &Worker, answer: &Answer) {
         self.count_versions(worker, answer, |rollback| {
-            let begun = answer.classify(rollback.words());
-            (!begun.is_failure()).then(|| answer.ending(rollback.words()))
+            let begun = answer.classify(rollback.classifier());
+            (!begun.is_failure()).then(|| answer.ending(rollback.classifier()))
         });
         let permits = core::mem::take(&mut self.permits);
         for (id, breaker) in judging(&worker.policy, answer) {
-            let verdict = answer.or_slow(breaker, answer.ending(breaker.words()));
+            let class = answer.or_slow(breaker, answer.ending(breaker.classifier()));
             if let Some((_, permit)) = permits.iter().find(|(held, _)| *held == id) {
-                worker.settle(id, *permit, Outcome::Seen(self.unless_ignored(id, verdict).into()));
+                worker.settle(id, *permit, TrialOutcome::Seen(self.unless_ignored(id, class).into()));
                 continue;
             }
-            let counted = answer.classify(breaker.words()).is_failure() || self.ignored.contains(&id);
+            let counted = answer.classify(breaker.classifier()).is_failure() || self.ignored.contains(&id);
             if !counted && !self.tried.contains(&id) {
-                worker.observe(id, verdict.into(), self.epoch);
+                worker.observe(id, class.into(), self.epoch);
             }
         }
     }
@@ -412,7 +417,7 @@ impl Evidence {
         &self,
         worker: &Worker,
         answer: &Answer,
-        classify: impl Fn(&Rollback) -> Option<Verdict>,
+        classify: impl Fn(&Rollback) -> Option<ResponseClass>,
     ) {
         let policy = &worker.policy;
         for (place, version) in &self.versions {
@@ -426,8 +431,8 @@ impl Evidence {
                 continue;
             };
             let failed = match classify(rollback) {
-                None | Some(Verdict::Ignored) => continue,
-                Some(verdict) => verdict.is_failure(),
+                None | Some(ResponseClass::Ignored) => continue,
+                Some(class) => class.is_failure(),
             };
             let slow = rollback.latency.zip(answer.took).is_some_and(|(latency, took)| took > latency.above);
             worker.releases.note(*place, *version, |tally| {
@@ -463,15 +468,15 @@ pub fn look_at_waiting(worker: &Worker, root: u32, now: Time) {
             match answer.is_of(&worker.policy, *id) {
                 true if wait.settled.contains(id) => {}
                 true => worker.sent(*id, *permit, wait.since),
-                false => worker.settle(*id, *permit, Outcome::Unused),
+                false => worker.settle(*id, *permit, TrialOutcome::Unused),
             }
         }
         let (mut counted, mut next) = (Vec::new(), None);
         let judging = judging(&worker.policy, &answer).filter(|(id, _)| !wait.settled.contains(id));
         for (id, breaker) in judging {
             match unanswered(breaker, now.since(wait.since)) {
-                Some(verdict) => {
-                    worker.observe(id, verdict.into(), wait.epoch);
+                Some(class) => {
+                    worker.observe(id, class.into(), wait.epoch);
                     counted.push(id);
                 }
                 None => next = next.into_iter().chain(breaker.unanswered_after).min(),
@@ -492,9 +497,9 @@ fn is_with_router() -> bool {
 }
 
 /// What a breaker takes a request for that has waited for so long with no answer, if it is too long.
-fn unanswered(breaker: &Breaker, waited: Duration) -> Option<Verdict> {
+fn unanswered(breaker: &Breaker, waited: Duration) -> Option<ResponseClass> {
     let vain = breaker.unanswered_after.is_some_and(|most| waited >= most);
-    vain.then(|| response::unanswered(breaker.words()))
+    vain.then(|| breaker.classifier().unanswered())
 }
 
 /// The cluster that the request went to. Not the one that was decided on: the route table has the last word.

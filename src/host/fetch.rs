@@ -7,19 +7,19 @@ use super::attribute::{attribute, status};
 use super::check::AGENT;
 use super::store;
 use super::worker::{self, Worker};
-use crate::hash;
+use crate::decision::probe;
+use crate::decision::probe::cache::{self, BODY, CachedProbe, CachedResponse, Lookup};
 use crate::policy::Policy;
 use crate::policy::probe::{Basis, PassThrough, Probe};
-use crate::probe;
-use crate::replay::{self, Answer, BODY, Kept, Recall};
-use crate::response;
+use crate::value::hash;
+use crate::value::response;
 
 /// Gives each probe that passes through its place in the store; see [`store::seed`].
 pub fn seed(policy: &Policy) {
     for probe in &policy.probes.endpoints {
         if let Basis::App(rule) = &probe.basis {
             for head in [false, true] {
-                store::seed(&key(policy, probe, rule, head), &Kept::default());
+                store::seed(&key(policy, probe, rule, head), &CachedProbe::default());
             }
         }
     }
@@ -51,7 +51,7 @@ pub struct Probing<'p> {
 /// What becomes of a request for a probe that passes through.
 pub enum Fate {
     /// It gets the answer that is kept.
-    Replay(Answer),
+    Replay(CachedResponse),
     /// It goes on to the app.
     Fetch(Fetch),
     /// Nothing is known yet.
@@ -67,16 +67,16 @@ pub fn look_up(worker: &Worker, probing: &Probing<'_>) -> Fate {
     let Some(id) = worker.id() else {
         return Fate::Silence;
     };
-    let recall = store::update(&key, |known: Option<Kept>| {
+    let recall = store::update(&key, |known: Option<CachedProbe>| {
         let mut kept = known.unwrap_or_default();
         let recall = kept.ask(rule, now, whole.then_some(id));
         // Only that one has gone on is news to the others.
-        let news = (recall == Recall::Fetch).then_some(kept);
+        let news = (recall == Lookup::Miss).then_some(kept);
         (recall, news)
     });
     match recall {
-        Some(Recall::Replay(answer)) => Fate::Replay(answer),
-        Some(Recall::Fetch) => Fate::Fetch(Fetch {
+        Some(Lookup::Hit(answer)) => Fate::Replay(answer),
+        Some(Lookup::Miss) => Fate::Fetch(Fetch {
             endpoint,
             key,
             id,
@@ -84,8 +84,8 @@ pub fn look_up(worker: &Worker, probing: &Probing<'_>) -> Fate {
             answer: None,
             ended: false,
         }),
-        Some(Recall::Unknown) => Fate::Unknown,
-        Some(Recall::Silence) | None => Fate::Silence,
+        Some(Lookup::Pending) => Fate::Unknown,
+        Some(Lookup::Stale) | None => Fate::Silence,
     }
 }
 
@@ -128,7 +128,7 @@ pub struct Fetch {
     id: u64,
     headers: Vec<String>,
     /// What has come of the answer so far.
-    answer: Option<Answer>,
+    answer: Option<CachedResponse>,
     ended: bool,
 }
 
@@ -145,9 +145,9 @@ impl Fetch {
         };
         let status = status(MapType::HttpResponseHeaders);
         if let Some(status) = status {
-            worker.counters.replied(&worker.policy, replay::cause(self.endpoint, status));
+            worker.counters.replied(&worker.policy, cache::cause(self.endpoint, status));
         }
-        self.answer = status.filter(|_| of_app).map(|status| Answer {
+        self.answer = status.filter(|_| of_app).map(|status| CachedResponse {
             status,
             headers: self.headers.iter().filter_map(header).collect(),
             body: Vec::new(),
@@ -188,12 +188,12 @@ impl Fetch {
         self.end(worker, None);
     }
 
-    fn end(&mut self, worker: &Worker, answer: Option<Answer>) {
+    fn end(&mut self, worker: &Worker, answer: Option<CachedResponse>) {
         if core::mem::replace(&mut self.ended, true) {
             return;
         }
         let (id, now) = (self.id, worker::now());
-        let ended = store::update(&self.key, |known: Option<Kept>| {
+        let ended = store::update(&self.key, |known: Option<CachedProbe>| {
             let mut kept = known.unwrap_or_default();
             kept.end(id, answer.clone(), now);
             ((), Some(kept))

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{leader, store};
-use crate::gate::fail_open::FailOpen;
-use crate::lease::{Holder, Role};
+use crate::decision::gate::fail_open::FailOpen;
 use crate::policy::Policy;
 use crate::policy::upstream::UpstreamId;
-use crate::time::Time;
+use crate::value::lease::{Holder, LeaseRole};
+use crate::value::time::Time;
 
 /// What has been said so far. It is shared, so that it is said once.
 pub struct Gates {
@@ -27,7 +27,7 @@ impl Gates {
 
     /// Claims to say it for `span`. Whether this VM does.
     pub fn claim_lead(&self, holder: Holder, now: Time, span: Duration) -> bool {
-        leader::claim(&self.key, holder, now, span) == Role::Leads
+        leader::claim(&self.key, holder, now, span) == LeaseRole::Leads
     }
 
     /// Says what has changed: these upstreams have a gate that fails open now.

@@ -5,19 +5,19 @@ use proxy_wasm::types::{BufferType, MapType};
 
 use super::attribute::status;
 use super::worker::Worker;
-use crate::probe::health::call::{Call, Outcome};
+use crate::decision::probe::health::call::{HealthCall, HealthResponse};
 
 /// One check, from its request to its response.
 pub struct Exchange {
-    call: Call,
-    outcome: Option<Outcome>,
+    call: HealthCall,
+    outcome: Option<HealthResponse>,
     /// Whether the response's message has been written.
     written: bool,
 }
 
 impl Exchange {
     /// A check that is on its way.
-    pub fn new(call: Call) -> Self {
+    pub fn new(call: HealthCall) -> Self {
         Exchange { call, outcome: None, written: false }
     }
 
@@ -70,9 +70,9 @@ impl Exchange {
 }
 
 /// Writes the outcome where a gRPC client looks for it.
-fn finish(map: MapType, outcome: Outcome) {
+fn finish(map: MapType, outcome: HealthResponse) {
     let _ = hostcalls::set_map_value(map, "grpc-status", Some(&outcome.status().to_string()));
-    let words = Some(outcome.words()).filter(|words| !words.is_empty());
+    let words = Some(outcome.message()).filter(|words| !words.is_empty());
     if words.is_some() || map == MapType::HttpResponseHeaders {
         let _ = hostcalls::set_map_value(map, "grpc-message", words);
     }

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::{leader, store};
-use crate::lease::{Holder, Role};
-use crate::lifecycle::Lifecycle;
 use crate::policy::Policy;
-use crate::time::Time;
+use crate::value::lease::{Holder, LeaseRole};
+use crate::value::lifecycle::Lifecycle;
+use crate::value::time::Time;
 
 /// This VM's view of it.
 pub struct Shared {
@@ -46,7 +46,7 @@ impl Shared {
 
     /// Claims to say for `span` whether the proxy has started. Whether it does.
     pub fn claim_lead(&self, holder: Holder, now: Time, span: Duration) -> bool {
-        leader::claim(&self.key, holder, now, span) == Role::Leads
+        leader::claim(&self.key, holder, now, span) == LeaseRole::Leads
     }
 
     /// Notes that startup has passed. Whether that is news; nothing if it is not written.

@@ -11,15 +11,15 @@ use std::collections::BTreeMap;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 
-use crate::engine::Assignment;
-use crate::gate::fail_open::FailOpen;
-use crate::gate::{Passed, Way};
+use crate::decision::Assignment;
+use crate::decision::gate::fail_open::FailOpen;
+use crate::decision::gate::{GateAction, GateBypass};
+use crate::decision::release;
+use crate::decision::reply::{ProbeTarget, ReplyCause};
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
 use crate::readiness::Transition;
-use crate::release;
-use crate::release::rollback::{Cause as Fault, Finding};
-use crate::reply::{Asked, Cause};
+use crate::rollback::{RollbackCause as Fault, RollbackFinding};
 
 thread_local! {
     /// The proxy gives a new id each time a name is defined and never frees one, so a VM defines each once,
@@ -33,10 +33,10 @@ enum Count {
     Assignment {
         release: usize,
         version: usize,
-        reason: release::Reason,
+        reason: release::AssignmentReason,
     },
     Probe {
-        asked: Asked,
+        asked: ProbeTarget,
         code: u32,
         result: &'static str,
     },
@@ -110,7 +110,7 @@ impl Counters {
         for (release, of) in policy.releases.iter().enumerate() {
             let versions = 0..of.versions.len();
             let all = versions.flat_map(|version| {
-                release::Reason::ALL.map(|reason| Count::Assignment { release, version, reason })
+                release::AssignmentReason::ALL.map(|reason| Count::Assignment { release, version, reason })
             });
             let ids = all.map(|count| define(MetricType::Counter, &count.name(policy))).collect();
             counters.assignments.push(ids);
@@ -143,14 +143,14 @@ impl Counters {
         }
         for (place, probe) in policy.probes.endpoints.iter().enumerate() {
             for (code, result) in [(probe.statuses.passed, "passed"), (probe.statuses.failed, "failed")] {
-                self.add(policy, Count::Probe { asked: Asked::Endpoint(place), code, result }, 0);
+                self.add(policy, Count::Probe { asked: ProbeTarget::Endpoint(place), code, result }, 0);
             }
         }
     }
 
     /// Counts the version a request got.
     pub fn assigned(&self, assignment: &Assignment<'_>) {
-        let place = assignment.version * release::Reason::ALL.len() + assignment.reason as usize;
+        let place = assignment.version * release::AssignmentReason::ALL.len() + assignment.reason as usize;
         let id = self.assignments.get(assignment.release).and_then(|ids| ids.get(place));
         if let Some(id) = id.copied().flatten() {
             increment(id, 1);
@@ -158,29 +158,29 @@ impl Counters {
     }
 
     /// Counts a reply.
-    pub fn replied(&self, policy: &Policy, cause: Cause) {
+    pub fn replied(&self, policy: &Policy, cause: ReplyCause) {
         let count = match cause {
-            Cause::Probe { asked, code, result } => Count::Probe { asked, code, result },
-            Cause::Gate { upstream, reason } => Count::Gated { upstream, reason: reason.code() },
+            ReplyCause::Probe { asked, code, result } => Count::Probe { asked, code, result },
+            ReplyCause::Gate { upstream, reason } => Count::Gated { upstream, reason: reason.code() },
         };
         self.add(policy, count, 1);
     }
 
     /// Counts closed gates that did not reply: those that failed open, and those that had something else for the
     /// request, which are gated requests all the same.
-    pub fn passed(&self, policy: &Policy, passed: &[Passed]) {
-        for Passed { upstream, reason, way } in passed {
-            let to = match way {
-                Way::Open(why) => {
+    pub fn passed(&self, policy: &Policy, passed: &[GateBypass]) {
+        for GateBypass { upstream, reason, action } in passed {
+            let to = match action {
+                GateAction::FailOpen(why) => {
                     self.add(policy, Count::FailedOpen { upstream: *upstream, why: *why }, 1);
                     continue;
                 }
-                Way::Upstream(to) => {
-                    self.replied(policy, Cause::Gate { upstream: *upstream, reason: *reason });
+                GateAction::Upstream(to) => {
+                    self.replied(policy, ReplyCause::Gate { upstream: *upstream, reason: *reason });
                     Some(*to)
                 }
                 // The reply itself is counted with all replies.
-                Way::Answer => None,
+                GateAction::Answer => None,
             };
             self.add(policy, Count::Fallback { upstream: *upstream, to }, 1);
         }
@@ -213,7 +213,7 @@ impl Counters {
     }
 
     /// Counts a rollback.
-    pub fn rolled_back(&self, policy: &Policy, release: usize, finding: &Finding) {
+    pub fn rolled_back(&self, policy: &Policy, release: usize, finding: &RollbackFinding) {
         self.add(policy, Count::Rollback { release, version: finding.version, cause: finding.cause }, 1);
     }
 

@@ -4,13 +4,13 @@
 use std::cell::{Cell, RefCell};
 
 use super::{abi, store};
-use crate::hash;
+use crate::decision::release::split::Split;
 use crate::policy::Policy;
 use crate::policy::release::Release;
 use crate::policy::upstream::UpstreamId;
-use crate::release::rollback::{Book, Finding, Record, Tally};
-use crate::release::split::Split;
-use crate::time::Time;
+use crate::rollback::{Observations, ReleaseState, RollbackFinding, RollbackStore};
+use crate::value::hash;
+use crate::value::time::Time;
 
 /// All releases of a policy, as one VM has them.
 pub struct Releases {
@@ -31,7 +31,7 @@ struct Slot {
     release: usize,
     /// What the policy says of it, as a digest.
     subject: u64,
-    seen: Vec<Tally>,
+    seen: Vec<Observations>,
     /// Since when each version is rolled back.
     rolled_back: Vec<Option<Time>>,
 }
@@ -41,7 +41,7 @@ pub enum News {
     /// So many changes of its schedule have begun.
     Begun(u64),
     /// A version is rolled back.
-    RolledBack(Finding),
+    RolledBack(RollbackFinding),
 }
 
 impl Releases {
@@ -49,19 +49,19 @@ impl Releases {
     pub fn new(policy: &Policy, now: Time) -> Self {
         let key = |what: &str| format!("graygate/{}/{what}/{}", policy.name, store::LAYOUT);
         let (book, clock) = (key("releases"), key("clock"));
-        store::seed(&book, &Book::default());
+        store::seed(&book, &RollbackStore::default());
         let latest = match policy.releases.iter().any(Release::changes) {
             true => forward(&clock, now),
             false => now,
         };
-        let mut known: Book = store::get(&book).unwrap_or_default();
+        let mut known: RollbackStore = store::get(&book).unwrap_or_default();
         let changing = policy.releases.iter().enumerate().filter(|(_, release)| release.changes());
         let slots = changing.map(|(place, release)| {
             // What is only tried out, in shadow, is not to be found true when it is meant.
             let subject = hash::digest(0, &(release, policy.mode));
             let record = known.record(&release.name, subject);
             let rolled_back = record.map(|record| record.rolled_back()).unwrap_or_default();
-            let seen = vec![Tally::default(); release.versions.len()];
+            let seen = vec![Observations::default(); release.versions.len()];
             Slot { release: place, subject, seen, rolled_back }
         });
         let slots: Vec<Slot> = slots.collect();
@@ -86,7 +86,7 @@ impl Releases {
     }
 
     /// Notes something of a version.
-    pub fn note(&self, release: usize, version: usize, note: impl FnOnce(&mut Tally)) {
+    pub fn note(&self, release: usize, version: usize, note: impl FnOnce(&mut Observations)) {
         let Ok(mut slots) = self.slots.try_borrow_mut() else {
             return;
         };
@@ -119,13 +119,13 @@ impl Releases {
         let Ok(slots) = self.slots.try_borrow() else {
             return;
         };
-        store::update(&self.book, |known: Option<Book>| {
+        store::update(&self.book, |known: Option<RollbackStore>| {
             let own = slots.iter().filter_map(|slot| {
                 let release = policy.releases.get(slot.release)?;
-                Some((release.name.clone(), Record::new(release, slot.subject, self.latest.get())))
+                Some((release.name.clone(), ReleaseState::new(release, slot.subject, self.latest.get())))
             });
             let known = known.unwrap_or_default();
-            let taken = known.taken_over(self.configured, own.collect());
+            let taken = known.adopted_by(self.configured, own.collect());
             ((), taken.filter(|taken| *taken != known))
         });
     }
@@ -148,7 +148,7 @@ impl Releases {
         }
         let latest = forward(&self.clock, now).max(self.latest.get());
         self.latest.set(latest);
-        let shared = store::update(&self.book, |known: Option<Book>| {
+        let shared = store::update(&self.book, |known: Option<RollbackStore>| {
             let before = known.unwrap_or_default();
             let mut book = before.clone();
             let learn = |slot: &Slot| {
@@ -170,7 +170,7 @@ impl Releases {
             else {
                 continue;
             };
-            slot.seen.fill(Tally::default());
+            slot.seen.fill(Observations::default());
             let own = learnt.is_some();
             let (rolled_back, all_news) = learnt.unwrap_or_else(|| (slot.rolled_back.clone(), Vec::new()));
             slot.rolled_back = rolled_back;
@@ -194,17 +194,17 @@ impl Slot {
     fn learn(
         &self,
         release: &Release,
-        book: &mut Book,
+        book: &mut RollbackStore,
         (now, latest): (Time, Time),
         default_holds: bool,
     ) -> Option<Learnt> {
-        let seen = self.seen.iter().any(|tally| *tally != Tally::default());
+        let seen = self.seen.iter().any(|tally| *tally != Observations::default());
         if seen && book.record(&release.name, self.subject).is_none() {
-            book.begin(&release.name, Record::new(release, self.subject, latest));
+            book.begin(&release.name, ReleaseState::new(release, self.subject, latest));
         }
         let record = book.record(&release.name, self.subject)?;
         let findings = match seen {
-            true => record.observed(release, now, &self.seen, default_holds),
+            true => record.on_observations(release, now, &self.seen, default_holds),
             false => Vec::new(),
         };
         let begun = release.schedule.begun(latest) as u64;

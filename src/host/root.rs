@@ -9,12 +9,11 @@ use proxy_wasm::types::{BufferType, Status};
 use super::check::{Checks, Finished};
 use super::worker::{self, Worker};
 use super::{evidence, fetch, metric, store};
-use crate::hash;
-use crate::policy::check::Call;
+use crate::policy::check::CheckCall;
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::policy::{Mode, Policy};
-use crate::readiness::check;
-use crate::time::Time;
+use crate::value::hash;
+use crate::value::time::Time;
 
 /// The most problems of a refused policy that are logged, as each VM logs them all.
 const LOGGED: usize = 20;
@@ -49,7 +48,8 @@ impl Root {
         let text = text.ok().flatten().unwrap_or_default();
         let plugin = hostcalls::get_property(vec!["plugin_name"]).ok().flatten().unwrap_or_default();
         let plugin = String::from_utf8_lossy(&plugin);
-        let mut policy = match Policy::from_json(&text) {
+        let node = hostcalls::get_property(vec!["xds", "node", "id"]).ok().flatten();
+        let policy = match Policy::for_node(&text, &node.unwrap_or_default()) {
             Ok(policy) => policy,
             Err(problems) => {
                 let count = problems.iter().count();
@@ -66,8 +66,6 @@ impl Root {
                 return false;
             }
         };
-        let node = hostcalls::get_property(vec!["xds", "node", "id"]).ok().flatten();
-        policy.on_node(&node.unwrap_or_default());
         if is_news(&plugin, &policy, &text) {
             let tick = policy.tick().map(|tick| format!(", a tick each {} ms", tick.as_millis()));
             let summary = policy.summary();
@@ -125,8 +123,8 @@ impl Root {
         let asked = |id| {
             let upstream = worker.policy.upstream(id)?;
             match &upstream.check.as_ref()?.call {
-                Call::Http(get) => Some((upstream.cluster.as_str(), get)),
-                Call::Grpc(_) => None,
+                CheckCall::Http(get) => Some((upstream.cluster.as_str(), get)),
+                CheckCall::Grpc(_) => None,
             }
         };
         let finished = self.checks.answered(token, headers, worker::now(), asked);
@@ -147,7 +145,7 @@ impl Root {
             return;
         };
         let slack = self.tick / 2;
-        let due = !self.checks.busy(id, now) && check::is_due(&state, check, now, slack);
+        let due = !self.checks.busy(id, now) && state.is_check_due(check, now, slack);
         // Claimed before it is sent: should the lease change hands now, the next holder knows.
         if !due || !worker.claim_check(id, now, slack) {
             return;

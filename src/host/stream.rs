@@ -14,20 +14,21 @@ use super::evidence::Evidence;
 use super::fetch::{self, Fate, Fetch, Probing};
 use super::health::Exchange;
 use super::worker::{self, Worker};
-use crate::action::{self, Change, Edit, Passage};
-use crate::engine::Decision;
+use crate::decision::Decision;
+use crate::decision::action::{self, ForwardEdits, HeaderChange, HeaderEdit};
+use crate::decision::probe;
+use crate::decision::probe::cache;
+use crate::decision::reply::{Reply, ReplyCause};
 use crate::policy::{Mode, Policy};
-use crate::probe;
-use crate::replay;
-use crate::reply::{Cause, Reply};
-use crate::request::{HeaderMap, Request};
+use crate::readiness::Permit;
+use crate::value::request::{HeaderMap, Request};
 
 /// One request, as long as there is anything left to do for it.
 pub struct Stream {
     worker: Rc<Worker>,
     role: Role,
     /// What is done to the response.
-    edits: Vec<Edit<'static>>,
+    edits: Vec<HeaderEdit<'static>>,
     evidence: Evidence,
 }
 
@@ -81,7 +82,7 @@ impl Stream {
         self.evidence.give_back(&self.worker);
         self.role = Role::Answered;
         let worker = &self.worker;
-        if worker.policy.probes.marker_headers && matches!(reply.cause, Cause::Probe { .. }) {
+        if worker.policy.probes.marker_headers && matches!(reply.cause, ReplyCause::Probe { .. }) {
             reply.headers.push((probe::SERVICE.into(), worker.service.clone().into()));
         }
         send(worker, &reply)
@@ -93,15 +94,15 @@ impl Stream {
         let Probing { endpoint, rule, .. } = *probing;
         match fetch::look_up(&worker, probing) {
             Fate::Replay(answer) => {
-                self.reply(replay::reply(&worker.policy, endpoint, rule, answer, worker::now()))
+                self.reply(cache::reply(&worker.policy, endpoint, rule, answer, worker::now()))
             }
             Fate::Fetch(fetch) => {
                 fetch::write_request(&worker.policy, probing);
                 self.role = Role::Fetch(fetch);
                 Action::Continue
             }
-            Fate::Unknown => self.reply(replay::unknown(&worker.policy, endpoint)),
-            Fate::Silence => self.reply(replay::silence(&worker.policy, endpoint)),
+            Fate::Unknown => self.reply(cache::pending(&worker.policy, endpoint)),
+            Fate::Silence => self.reply(cache::stale(&worker.policy, endpoint)),
         }
     }
 
@@ -115,9 +116,9 @@ impl Stream {
             }
             action::Action::Reply(reply) | action::Action::Drain { reply, .. } => {
                 match reply.cause {
-                    Cause::Probe { .. } => self.role = Role::Answered,
+                    ReplyCause::Probe { .. } => self.role = Role::Answered,
                     // It goes on, to no version that is known.
-                    Cause::Gate { .. } => self.evidence.forwarded(worker, &[]),
+                    ReplyCause::Gate { .. } => self.evidence.forwarded(worker, &[]),
                 }
                 worker.counters.replied(policy, reply.cause);
                 reply.details.clone()
@@ -136,8 +137,9 @@ impl Stream {
     fn carry_out(&mut self, worker: &Worker, mut decision: Decision<'_>, end_of_stream: bool) -> Action {
         // Kept before anything else is done, so that each goes back whatever becomes of the stream.
         let (permits, ignored) = (take(&mut decision.permits), take(&mut decision.ignored));
+        let permits = permits.into_iter().map(Permit::into_lease).collect();
         self.evidence.hold(worker, permits, ignored, end_of_stream);
-        worker.counters.passed(&worker.policy, &decision.passed);
+        worker.counters.passed(&worker.policy, &decision.bypasses);
         if worker.policy.mode == Mode::Shadow {
             self.shadow(worker, &decision);
             return Action::Continue;
@@ -145,7 +147,7 @@ impl Stream {
         match decision.action {
             action::Action::Forward(passage) => {
                 forward(&passage);
-                self.edits = passage.response.into_iter().map(Edit::into_owned).collect();
+                self.edits = passage.response.into_iter().map(HeaderEdit::into_owned).collect();
                 self.evidence.forwarded(worker, &decision.assignments);
                 Action::Continue
             }
@@ -229,7 +231,7 @@ impl Stream {
 
 /// Does all that there is to do for most requests, of which nothing is left to do later. Nothing for any other.
 fn settle_at_once(worker: &Worker, decision: &Decision<'_>) -> Option<Action> {
-    if !decision.permits.is_empty() || !decision.passed.is_empty() {
+    if !decision.permits.is_empty() || !decision.bypasses.is_empty() {
         return None;
     }
     match &decision.action {
@@ -248,7 +250,7 @@ fn settle_at_once(worker: &Worker, decision: &Decision<'_>) -> Option<Action> {
 }
 
 /// Does what is done to a request that goes on.
-fn forward(passage: &Passage<'_>) {
+fn forward(passage: &ForwardEdits<'_>) {
     write(MapType::HttpRequestHeaders, &passage.request);
     for (object, value) in &passage.filter_state {
         abi::set_filter_state(object, value);
@@ -267,13 +269,13 @@ fn send(worker: &Worker, reply: &Reply) -> Action {
 
 /// Edits the headers of the message that is at hand. A change of a request's makes the proxy pick the route anew,
 /// so no call asks for it.
-fn write(map: MapType, edits: &[Edit<'_>]) {
-    for Edit { header, change } in edits {
+fn write(map: MapType, edits: &[HeaderEdit<'_>]) {
+    for HeaderEdit { header, change } in edits {
         // Can't fail while the message's headers are at hand, as they are in their callback.
         let _ = match change {
-            Change::Set(value) => hostcalls::set_map_value(map, header, Some(value)),
-            Change::Add(value) => hostcalls::add_map_value(map, header, value),
-            Change::Remove => hostcalls::set_map_value(map, header, None),
+            HeaderChange::Set(value) => hostcalls::set_map_value(map, header, Some(value)),
+            HeaderChange::Add(value) => hostcalls::add_map_value(map, header, value),
+            HeaderChange::Remove => hostcalls::set_map_value(map, header, None),
         };
     }
 }
@@ -285,7 +287,7 @@ fn explanation(policy: &Policy, decision: &Decision<'_>) -> String {
         let version = release.versions.get(assignment.version)?;
         Some(format!("{}={} {}", release.name, version.name, assignment.reason.code()))
     });
-    words.chain(decision.passed.iter().map(|passed| passed.words(policy))).collect::<Vec<_>>().join(", ")
+    words.chain(decision.bypasses.iter().map(|passed| passed.describe(policy))).collect::<Vec<_>>().join(", ")
 }
 
 /// At most so many headers are taken all at once. That costs little more than to ask for one of them, and less than to ask

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::table::Table;
 use crate::policy::upstream::UpstreamId;
-use crate::readiness::Permit;
-use crate::time::Time;
+use crate::readiness::LeaseId;
+use crate::value::time::Time;
 
 /// Those of one VM, by the id of their context: at most as many as are under way.
 pub struct Waiting(RefCell<Table<Wait>>);
@@ -24,14 +24,14 @@ pub struct Wait {
     /// Upstreams for which it is not to count: it is no evidence, or has counted.
     pub settled: Vec<UpstreamId>,
     /// Permits that it holds, while nobody has looked where it has gone.
-    pub permits: Vec<(UpstreamId, Permit)>,
+    pub permits: Vec<(UpstreamId, LeaseId)>,
     /// When it is to be looked at next; nothing if it never is again.
     due: Option<Time>,
 }
 
 impl Wait {
     /// A wait that begins, and that is looked at on the next tick.
-    pub fn new(since: Time, epoch: u64, ignored: &[UpstreamId], permits: &[(UpstreamId, Permit)]) -> Self {
+    pub fn new(since: Time, epoch: u64, ignored: &[UpstreamId], permits: &[(UpstreamId, LeaseId)]) -> Self {
         let (settled, permits) = (ignored.to_vec(), permits.to_vec());
         Wait { since, epoch, settled, permits, due: Some(since) }
     }

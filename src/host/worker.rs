@@ -12,23 +12,27 @@ use super::metric::Counters;
 use super::release::{News, Releases};
 use super::waiting::Waiting;
 use super::{leader, store};
-use crate::engine::{self, Assignment, Decision};
-use crate::gate::fail_open;
-use crate::hash;
-use crate::lease::{Holder, Role};
-use crate::lifecycle::Lifecycle;
+use crate::decision::gate::fail_open;
+use crate::decision::probe;
+use crate::decision::release::split::Split;
+use crate::decision::{self, Assignment, Decision};
 use crate::policy::Policy;
-use crate::policy::probe::Kind;
+use crate::policy::probe::ProbeKind;
 use crate::policy::release::Release;
-use crate::policy::upstream::{FailOn, Upstream, UpstreamId};
-use crate::probe;
-use crate::readiness::check::{self, CheckFailure};
-use crate::readiness::streak::{Haste, Streak};
-use crate::readiness::{Knowledge, Outcome, Permit, Phase, Readiness, Reason, Standing, State, Transition};
-use crate::release::split::Split;
-use crate::request::Request;
-use crate::response::{Sample, Verdict};
-use crate::time::Time;
+use crate::policy::upstream::{Upstream, UpstreamId};
+use crate::readiness::check::CheckFailure;
+use crate::readiness::streak::Streak;
+use crate::readiness::throttle::ReportThrottle;
+use crate::readiness::{
+    Admission, LeaseId, Permit, Phase, Readiness, Transition, TrialOutcome, UpstreamReason, UpstreamState,
+    UpstreamStatus,
+};
+use crate::value::hash;
+use crate::value::lease::{Holder, LeaseRole};
+use crate::value::lifecycle::Lifecycle;
+use crate::value::request::Request;
+use crate::value::response::{FailOn, ResponseClass, Sample};
+use crate::value::time::Time;
 use calm::Calm;
 use proxy_wasm::hostcalls;
 
@@ -102,10 +106,10 @@ struct Board {
 /// One upstream, as this VM sees it.
 struct Slot {
     key: String,
-    snapshot: State,
+    snapshot: UpstreamState,
     /// Responses seen since the snapshot was taken.
     streak: Streak,
-    haste: Haste,
+    throttle: ReportThrottle,
     /// Whether a newer policy judges the upstream, by settings of its own.
     outdated: bool,
     /// The epoch in which this VM learnt of the phase.
@@ -120,16 +124,17 @@ impl Worker {
         let now = now();
         let slots = policy.upstreams.iter().map(|upstream| {
             let key = key(&policy, upstream);
-            let first = State::new(upstream, now, abi::random());
+            let first = UpstreamState::new(upstream, now, abi::random());
             store::seed(&key, &first);
             leader::seed(&key);
-            let snapshot = store::get(&key).filter(|known: &State| !is_stale_assumption(known, &first));
+            let snapshot =
+                store::get(&key).filter(|known: &UpstreamState| !is_stale_assumption(known, &first));
             let snapshot = snapshot.unwrap_or(first);
             Slot {
                 key,
                 snapshot,
                 streak: Streak::default(),
-                haste: Haste::default(),
+                throttle: ReportThrottle::default(),
                 outdated: false,
                 epoch: 0,
                 needed: false,
@@ -176,7 +181,7 @@ impl Worker {
     pub fn decide(&self, request: &impl Request) -> Option<Decision<'_>> {
         let mut splits = self.releases.splits().try_borrow_mut().ok()?;
         let mut snapshot = Snapshot::of(self);
-        Some(engine::decide(&self.policy, request, &mut snapshot, &mut splits))
+        Some(decision::decide(&self.policy, request, &mut snapshot, &mut splits))
     }
 
     /// Whether a rollback may follow for this version.
@@ -191,7 +196,7 @@ impl Worker {
     }
 
     /// The upstream's state, as this VM last saw it.
-    pub fn snapshot(&self, id: UpstreamId) -> Option<State> {
+    pub fn snapshot(&self, id: UpstreamId) -> Option<UpstreamState> {
         self.look(id, |slot| slot.snapshot.clone())
     }
 
@@ -200,7 +205,7 @@ impl Worker {
     pub fn refresh(&self, id: UpstreamId, now: Time, leads: bool) {
         let seen = self.slot(id, |slot| {
             let needed = core::mem::take(&mut slot.needed);
-            slot.haste.tick();
+            slot.throttle.on_tick();
             self.asked.set(0);
             (slot.snapshot.generation, core::mem::take(&mut slot.streak), needed, slot.outdated)
         });
@@ -213,11 +218,11 @@ impl Worker {
                 state.checks.need(check, now);
             }
             if outdated {
-                state.append(generation, streak);
+                state.merge(generation, streak);
                 return None;
             }
-            let observed = state.observed(upstream, now, generation, streak, random);
-            observed.or_else(|| leads.then(|| state.elapsed(upstream, now, random))?)
+            let observed = state.on_responses(upstream, now, generation, streak, random);
+            observed.or_else(|| leads.then(|| state.on_tick(upstream, now, random))?)
         });
         if !shared {
             self.slot(id, |slot| {
@@ -234,7 +239,8 @@ impl Worker {
         let Some(upstream) = self.policy.upstream(id) else {
             return;
         };
-        let Some(breaker) = upstream.breaker.as_ref().filter(|_| sample.verdict != Verdict::Ignored) else {
+        let Some(breaker) = upstream.breaker.as_ref().filter(|_| sample.class != ResponseClass::Ignored)
+        else {
             return;
         };
         let share = self.slot(id, |slot| {
@@ -251,8 +257,8 @@ impl Worker {
                 return None;
             }
             slot.streak.add(sample, breaker.counts_apart());
-            let bad = sample.verdict != Verdict::Success;
-            let hurries = slot.haste.hurries(sample.verdict);
+            let bad = sample.class != ResponseClass::Success;
+            let hurries = slot.throttle.should_report_now(sample.class);
             let share = hurries || bad && slot.snapshot.would_trip(upstream, now(), slot.streak);
             let share = share && !slot.outdated;
             share.then(|| (slot.snapshot.generation, Some(core::mem::take(&mut slot.streak))))
@@ -262,8 +268,8 @@ impl Worker {
         };
         let (now, random) = (now(), abi::random());
         let shared = self.update(id, |upstream, state| match streak {
-            Some(streak) => state.observed(upstream, now, generation, streak, random),
-            None => state.witnessed(upstream, now, generation, sample, random),
+            Some(streak) => state.on_responses(upstream, now, generation, streak, random),
+            None => state.on_unpermitted_response(upstream, now, generation, sample, random),
         });
         if let (false, Some(streak)) = (shared, streak) {
             self.slot(id, |slot| slot.streak = streak);
@@ -271,25 +277,25 @@ impl Worker {
     }
 
     /// Notes that the upstream has all of a request since then that holds a permit.
-    pub fn sent(&self, id: UpstreamId, permit: Permit, since: Time) {
+    pub fn sent(&self, id: UpstreamId, permit: LeaseId, since: Time) {
         self.update(id, |upstream, state| {
-            state.sent(upstream, permit, since);
+            state.on_request_sent(upstream, permit, since);
             None
         });
     }
 
     /// Notes that the response to a request that holds a permit has begun, and well.
-    pub fn begun(&self, id: UpstreamId, permit: Permit) {
+    pub fn begun(&self, id: UpstreamId, permit: LeaseId) {
         self.update(id, |_, state| {
-            state.begun(permit);
+            state.on_response_begun(permit);
             None
         });
     }
 
     /// Gives a permit back. Should that not get through, its lease expires.
-    pub fn settle(&self, id: UpstreamId, permit: Permit, outcome: Outcome) {
+    pub fn settle(&self, id: UpstreamId, permit: LeaseId, outcome: TrialOutcome) {
         let (now, random) = (now(), abi::random());
-        self.update(id, |upstream, state| state.settle(upstream, now, permit, outcome, random));
+        self.update(id, |upstream, state| state.release_permit(upstream, now, permit, outcome, random));
     }
 
     /// Claims the check that is due, if one is: it is noted as started now. Whether there was one. Two VMs may
@@ -297,7 +303,7 @@ impl Worker {
     pub fn claim_check(&self, id: UpstreamId, now: Time, slack: Duration) -> bool {
         let random = abi::random();
         let due = self.exchange(id, |upstream, state| {
-            let due = upstream.check.as_ref().is_some_and(|check| check::is_due(state, check, now, slack));
+            let due = upstream.check.as_ref().is_some_and(|check| state.is_check_due(check, now, slack));
             if due {
                 state.checks.start(now, random);
             }
@@ -319,7 +325,7 @@ impl Worker {
         self.counters.checked(&self.policy, id, if result.is_ok() { "passed" } else { "failed" });
         self.releases.checked(&self.policy, id, result.is_ok());
         let now = now();
-        self.update(id, |upstream, state| state.checked(upstream, now, generation, result));
+        self.update(id, |upstream, state| state.on_check(upstream, now, generation, result));
     }
 
     /// Claims to lead the upstream for `span` from now on: to send its checks, and end its waits. Whether it
@@ -329,8 +335,8 @@ impl Worker {
             return false;
         };
         let role = leader::claim(&key, self.holder, now, span);
-        self.slot(id, |slot| slot.outdated = role == Role::Outdated);
-        role == Role::Leads
+        self.slot(id, |slot| slot.outdated = role == LeaseRole::Outdated);
+        role == LeaseRole::Leads
     }
 
     /// Makes this policy's what an earlier one left behind that only that one could end or meant: an order to
@@ -346,7 +352,7 @@ impl Worker {
         }
         let now = now();
         for (id, upstream) in self.policy.upstream_ids() {
-            let first = State::new(upstream, now, abi::random());
+            let first = UpstreamState::new(upstream, now, abi::random());
             self.update(id, |_, state| {
                 if is_stale_assumption(state, &first) {
                     *state = first.clone();
@@ -366,8 +372,8 @@ impl Worker {
         let Some(upstream) = self.policy.upstream(id) else {
             return;
         };
-        let standing = self.look(id, |slot| slot.snapshot.standing(upstream));
-        let ready = matches!(standing, Some(Standing::Ready | Standing::Ramp { .. }));
+        let admission = self.look(id, |slot| slot.snapshot.admission(upstream));
+        let ready = matches!(admission, Some(Admission::Ready | Admission::Ramp { .. }));
         self.counters.is_ready(&self.policy, id, ready);
     }
 
@@ -396,7 +402,7 @@ impl Worker {
     /// Only the newest policy's word counts: an older one may ask for less.
     pub fn refresh_lifecycle(&self, now: Time, span: Duration) {
         let probes = &self.policy.probes;
-        let starts = probes.of(Kind::Startup).is_some();
+        let starts = probes.of(ProbeKind::Startup).is_some();
         if !starts && probes.drain.is_none() {
             return;
         }
@@ -426,7 +432,7 @@ impl Worker {
                 }
                 News::RolledBack(finding) => {
                     let version = release.versions.get(finding.version).map_or("", |version| &version.name);
-                    log::warn!("{whose}: {version} rolled back: {}{shadow}", finding.words(release));
+                    log::warn!("{whose}: {version} rolled back: {}{shadow}", finding.describe(release));
                     self.counters.rolled_back(policy, place, &finding);
                 }
             }
@@ -465,7 +471,11 @@ impl Worker {
 
     /// Applies one update to the shared state, takes the result as the snapshot, and makes a transition
     /// known. Whether it was written: it may lose to too many others.
-    fn update(&self, id: UpstreamId, apply: impl Fn(&Upstream, &mut State) -> Option<Transition>) -> bool {
+    fn update(
+        &self,
+        id: UpstreamId,
+        apply: impl Fn(&Upstream, &mut UpstreamState) -> Option<Transition>,
+    ) -> bool {
         self.apply(id, &mut |upstream, state| apply(upstream, state)).is_some()
     }
 
@@ -473,7 +483,7 @@ impl Worker {
     fn exchange<T>(
         &self,
         id: UpstreamId,
-        apply: impl Fn(&Upstream, &mut State) -> (T, Option<Transition>),
+        apply: impl Fn(&Upstream, &mut UpstreamState) -> (T, Option<Transition>),
     ) -> Option<T> {
         let mut last = None;
         self.apply(id, &mut |upstream, state| {
@@ -488,11 +498,11 @@ impl Worker {
     fn apply(
         &self,
         id: UpstreamId,
-        change: &mut dyn FnMut(&Upstream, &mut State) -> Option<Transition>,
+        change: &mut dyn FnMut(&Upstream, &mut UpstreamState) -> Option<Transition>,
     ) -> Option<()> {
         let upstream = self.policy.upstream(id)?;
         let (key, fallback) = self.slot(id, |slot| (slot.key.clone(), slot.snapshot.clone()))?;
-        let (transition, state) = store::update(&key, |known: Option<State>| {
+        let (transition, state) = store::update(&key, |known: Option<UpstreamState>| {
             let before = known.clone();
             let mut state = known.unwrap_or_else(|| fallback.clone());
             let transition = change(upstream, &mut state);
@@ -503,7 +513,7 @@ impl Worker {
             // What was seen of an earlier phase says nothing of this one.
             if slot.snapshot.generation != state.generation {
                 slot.streak = Streak::default();
-                slot.haste = Haste::default();
+                slot.throttle = ReportThrottle::default();
                 slot.epoch = self.epoch.get() + 1;
                 self.epoch.set(slot.epoch);
             }
@@ -542,26 +552,25 @@ impl<'w> Snapshot<'w> {
 }
 
 impl Readiness for Snapshot<'_> {
-    fn standing(&self, id: UpstreamId) -> Standing {
-        let standing = self.worker.look(id, |slot| {
+    fn admission(&self, id: UpstreamId) -> Admission {
+        let admission = self.worker.look(id, |slot| {
             slot.needed = true;
-            self.worker.policy.upstream(id).map(|upstream| slot.snapshot.standing(upstream))
+            self.worker.policy.upstream(id).map(|upstream| slot.snapshot.admission(upstream))
         });
         // Every id of a policy has its slot.
-        standing.flatten().unwrap_or(Standing::Ready)
+        admission.flatten().unwrap_or(Admission::Ready)
     }
 
-    fn knowledge(&self, id: UpstreamId) -> Knowledge {
+    fn status(&self, id: UpstreamId) -> UpstreamStatus {
         let upstream = self.worker.policy.upstream(id);
-        let known =
-            upstream.and_then(|upstream| self.worker.look(id, |slot| slot.snapshot.knowledge(upstream)));
-        known.unwrap_or_else(Knowledge::none)
+        let known = upstream.and_then(|upstream| self.worker.look(id, |slot| slot.snapshot.status(upstream)));
+        known.unwrap_or_else(UpstreamStatus::unknown)
     }
 
     fn lifecycle(&self) -> Lifecycle {
         let (lifecycle, probes) = (self.worker.lifecycle.seen(), &self.worker.policy.probes);
         Lifecycle {
-            started: lifecycle.started || probes.of(Kind::Startup).is_none(),
+            started: lifecycle.started || probes.of(ProbeKind::Startup).is_none(),
             draining: lifecycle.draining && probes.drain.is_some(),
         }
     }
@@ -574,22 +583,24 @@ impl Readiness for Snapshot<'_> {
         *self.random.get_or_init(abi::random)
     }
 
-    fn lend(&mut self, id: UpstreamId) -> Option<Permit> {
+    fn lend_permit(&mut self, id: UpstreamId) -> Option<Permit> {
         let (now, permit) = (now(), self.worker.id()?);
-        self.worker.exchange(id, |upstream, state| (state.lend(upstream, now, permit), None))?
+        let lease =
+            self.worker.exchange(id, |upstream, state| (state.lend_permit(upstream, now, permit), None))?;
+        lease.map(|lease| Permit::new(id, lease))
     }
 }
 
 /// Whether what is `known` is only what an earlier policy assumed, and this one assumes otherwise: as in
 /// `first`, the state that nothing is known in.
-fn is_stale_assumption(known: &State, first: &State) -> bool {
-    known.reason == Reason::Assumed && known.phase != first.phase
+fn is_stale_assumption(known: &UpstreamState, first: &UpstreamState) -> bool {
+    known.reason == UpstreamReason::Assumed && known.phase != first.phase
 }
 
 /// The store's key for what is known of an upstream. It holds a hash of what that knowledge is about, so that
 /// a change of anything else, such as weights or thresholds, loses nothing.
 fn key(policy: &Policy, upstream: &Upstream) -> String {
-    let subject = hash::digest(store::LAYOUT.into(), &upstream.subject());
+    let subject = hash::digest(store::LAYOUT.into(), &upstream.identity());
     format!("graygate/{}/upstream/{}/{subject:016x}", policy.name, upstream.name)
 }
 
@@ -597,5 +608,5 @@ fn key(policy: &Policy, upstream: &Upstream) -> String {
 pub fn now() -> Time {
     let time = hostcalls::get_current_time().ok();
     let span = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    Time::from_millis(crate::time::millis(span))
+    Time::from_millis(crate::value::time::millis(span))
 }

@@ -11,7 +11,7 @@ use super::reader::{Fields, Value};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Check {
     /// What is asked.
-    pub call: Call,
+    pub call: CheckCall,
     /// From the moment the upstream is first known to its first check. 0 to 1 h, default 0.
     pub initial_delay: Duration,
     /// Up to so much is added to that, at random, so that proxies which start together don't check together.
@@ -83,19 +83,21 @@ impl Periods {
 
 /// What a check asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Call {
+pub enum CheckCall {
     /// `httpGet`.
     Http(HttpGet),
     /// `grpc`: `grpc.health.v1.Health/Check`.
     Grpc(GrpcHealth),
 }
 
-impl Call {
+impl CheckCall {
     /// What is asked, without how the answer is judged.
     pub fn asks(&self) -> impl core::hash::Hash + '_ {
         match self {
-            Call::Http(get) => (get.method, get.scheme, &get.authority, &get.path, get.headers.as_slice()),
-            Call::Grpc(health) => ("", "", &health.authority, &health.service, &[][..]),
+            CheckCall::Http(get) => {
+                (get.method, get.scheme, &get.authority, &get.path, get.headers.as_slice())
+            }
+            CheckCall::Grpc(health) => ("", "", &health.authority, &health.service, &[][..]),
         }
     }
 }
@@ -172,7 +174,7 @@ impl Check {
             (Some(_), Some(grpc)) => grpc.problem("given beside httpGet; allowed: one of httpGet, grpc"),
             (Some(get), None) => {
                 let get = HttpGet::read(upstream, get);
-                get.and_then(|get| Some(Call::Http(HttpGet { expected: expected?, ..get })))
+                get.and_then(|get| Some(CheckCall::Http(HttpGet { expected: expected?, ..get })))
             }
             (None, Some(grpc)) => {
                 if let Some(statuses) = fields.get("expectedStatuses") {
@@ -183,7 +185,7 @@ impl Check {
                         "the name of the cluster has {cluster_length} bytes; allowed for a gRPC check: at most {GRPC_CLUSTER}"
                     ));
                 }
-                GrpcHealth::read(upstream, grpc).map(Call::Grpc)
+                GrpcHealth::read(upstream, grpc).map(CheckCall::Grpc)
             }
             (None, None) if ["tcpSocket", "exec"].iter().any(|key| fields.get(key).is_some()) => None,
             (None, None) => {
@@ -226,7 +228,7 @@ impl Check {
             expected: None,
         };
         Check {
-            call: Call::Http(get),
+            call: CheckCall::Http(get),
             initial_delay: Duration::ZERO,
             initial_jitter: Duration::ZERO,
             periods: Periods { ready: period, not_ready: period, edge: period, idle: period },
@@ -240,8 +242,8 @@ impl Check {
     /// The HTTP request that it sends.
     pub fn get(&self) -> &HttpGet {
         match &self.call {
-            Call::Http(get) => get,
-            Call::Grpc(_) => panic!("a gRPC check"),
+            CheckCall::Http(get) => get,
+            CheckCall::Grpc(_) => panic!("a gRPC check"),
         }
     }
 }

@@ -6,8 +6,7 @@ use super::matcher::Matches;
 use super::reader::{Fields, Value};
 use super::release::Release;
 use super::release::steer::Steer;
-use super::upstream::{self, Upstream, UpstreamId};
-use crate::gate;
+use super::upstream::{self, UpstreamDraft, UpstreamId};
 
 /// One gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +18,7 @@ pub struct Gate {
     /// What they get instead of it while it is not Ready, if anything.
     pub fallback: Option<Fallback>,
     /// What they are told otherwise.
-    pub reply: Reply,
+    pub reply: ReplyTemplate,
     /// What it does while no upstream is Ready that a gate of the policy guards.
     pub when_all_not_ready: WhenAllNotReady,
 }
@@ -45,12 +44,12 @@ pub enum Fallback {
     },
     /// An answer that is good enough. Not for gRPC requests, to which the proxy can send no message. With a status
     /// that HTTP gives no body (204, 205, 304), it has none.
-    Answer(Reply),
+    Answer(ReplyTemplate),
 }
 
 /// A reply of a gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct ReplyTemplate {
     /// 400 to 599, default 503. As an answer 200 to 599, default 200.
     pub status: u32,
     /// The grpc-status of a gRPC request, 1 to 16. Absent: the one that Envoy maps the status to, 14 for 503.
@@ -64,6 +63,9 @@ pub struct Reply {
     pub body: Option<String>,
 }
 
+/// The response header that tells what a closed gate did. No policy may write it.
+pub const GATE_HEADER: &str = "x-graygate-gate";
+
 /// The longest body of a reply, in bytes.
 const BODY: usize = 16 * 1024;
 
@@ -71,7 +73,7 @@ const BODY: usize = 16 * 1024;
 /// read, that has been noted.
 pub fn read(
     value: &Value<'_>,
-    upstreams: Option<&[Upstream]>,
+    upstreams: Option<&[UpstreamDraft]>,
     releases: Option<&[Release]>,
 ) -> Option<Vec<Gate>> {
     let gates: Vec<_> =
@@ -80,7 +82,7 @@ pub fn read(
 }
 
 impl Gate {
-    fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>, releases: &[Release]) -> Option<Self> {
+    fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>, releases: &[Release]) -> Option<Self> {
         let fields = value.object(&["match", "upstream", "fallback", "reply", "whenAllNotReady"])?;
         let matches = fields.read("match", Matches::default(), Matches::read);
         let upstream = upstream::required_reference(&fields, upstreams);
@@ -93,7 +95,7 @@ impl Gate {
                 _ => Some(Some(fallback)),
             }
         });
-        let reply = fields.read("reply", Reply::default(), Reply::read);
+        let reply = fields.read("reply", ReplyTemplate::default(), ReplyTemplate::read);
         let ways = [("reply", WhenAllNotReady::Reply), ("forward", WhenAllNotReady::Forward)];
         let when_all_not_ready =
             fields.read("whenAllNotReady", WhenAllNotReady::Reply, |value| value.choice(&ways));
@@ -108,12 +110,12 @@ impl Gate {
 }
 
 impl Fallback {
-    fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>, releases: &[Release]) -> Option<Self> {
+    fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>, releases: &[Release]) -> Option<Self> {
         let fields = value.object(&["upstream", "clusterHeader", "answer"])?;
         if let (Some(answer), None, None) =
             (fields.get("answer"), fields.get("upstream"), fields.get("clusterHeader"))
         {
-            return Reply::read_answer(answer).map(Fallback::Answer);
+            return ReplyTemplate::read_answer(answer).map(Fallback::Answer);
         }
         if fields.get("answer").is_some() || fields.get("upstream").is_none() {
             return value.refuse("upstream with clusterHeader, or answer");
@@ -151,26 +153,26 @@ fn cluster_header(value: &Value<'_>, releases: &[Release]) -> Option<String> {
     }
 }
 
-impl Default for Reply {
+impl Default for ReplyTemplate {
     fn default() -> Self {
         Self { status: 503, grpc_status: None, retry_after_seconds: None, headers: Vec::new(), body: None }
     }
 }
 
-impl Reply {
+impl ReplyTemplate {
     fn read(value: &Value<'_>) -> Option<Self> {
         let fields = value.object(&["status", "grpcStatus", "retryAfterSeconds", "headers", "body"])?;
-        let default = Reply::default();
+        let default = ReplyTemplate::default();
         let grpc_status = fields.read("grpcStatus", None, |value| value.integer(1..=16).map(Some));
         let retry_after_seconds =
             fields.read("retryAfterSeconds", None, |value| value.integer(0..=86_400).map(Some));
-        let reply = Reply::read_http(&fields, default.status, 400..=599)?;
-        Some(Reply { grpc_status: grpc_status?, retry_after_seconds: retry_after_seconds?, ..reply })
+        let reply = ReplyTemplate::read_http(&fields, default.status, 400..=599)?;
+        Some(ReplyTemplate { grpc_status: grpc_status?, retry_after_seconds: retry_after_seconds?, ..reply })
     }
 
     fn read_answer(value: &Value<'_>) -> Option<Self> {
         let fields = value.object(&["status", "headers", "body"])?;
-        let reply = Reply::read_http(&fields, 200, 200..=599)?;
+        let reply = ReplyTemplate::read_http(&fields, 200, 200..=599)?;
         match fields.get("body") {
             Some(body) if reply.has_no_body() => {
                 body.problem(format!("a response of status {} has none; allowed: leave it out", reply.status))
@@ -194,7 +196,7 @@ impl Reply {
             }
             text => Some(Some(text.to_owned())),
         });
-        Some(Reply { status: status?, headers: headers?, body: body?, ..Reply::default() })
+        Some(ReplyTemplate { status: status?, headers: headers?, body: body?, ..ReplyTemplate::default() })
     }
 }
 
@@ -202,7 +204,7 @@ impl Reply {
 fn may_write(value: &Value<'_>, name: &str) -> bool {
     let problem = match name {
         "retry-after" => "set elsewhere; allowed: retryAfterSeconds",
-        gate::HEADER => "set elsewhere: it says what a closed gate did; allowed: another header",
+        GATE_HEADER => "set elsewhere: it says what a closed gate did; allowed: another header",
         name if name.starts_with("grpc-") => {
             "would tell a gRPC client another outcome than the status does; allowed: status, grpcStatus"
         }

@@ -4,64 +4,64 @@
 use std::borrow::Cow;
 
 use super::matcher::{Matches, PathCondition};
-use crate::request::{self, Headers, Request};
+use crate::value::request::{self, Headers, Request};
 
-/// Places in a list, by what their matches say of path and authority. What it finds may match; what it does not, can't.
+/// AuthorityMap in a list, by what their matches say of path and authority. What it finds may match; what it does not, can't.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Index {
     /// Those that say nothing of the path that can be looked up.
-    anywhere: Places,
+    anywhere: AuthorityMap,
     /// Those that do, in the order of the paths.
-    nodes: Vec<Node>,
+    nodes: Vec<TrieNode>,
 }
 
 /// What is said of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Node {
+struct TrieNode {
     path: String,
     /// The longest other path that this one begins with.
     parent: Option<usize>,
-    exact: Places,
-    prefix: Places,
+    exact: AuthorityMap,
+    prefix: AuthorityMap,
 }
 
-/// Places, each list in ascending order.
+/// AuthorityMap, each list in ascending order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Places {
+struct AuthorityMap {
     whatever_authority: Vec<usize>,
     /// In the order of the authorities.
     by_authority: Vec<(String, Vec<usize>)>,
 }
 
 impl Index {
-    /// The index of these, by their place.
+    /// Indexes these by their matches.
     pub fn new<'m>(all: impl Iterator<Item = &'m Matches>) -> Self {
-        let mut index = Index::default();
-        for (place, matches) in all.enumerate() {
-            for (path, authority) in matches.places() {
-                index.at(path).insert(authority, place);
+        let mut tree = Index::default();
+        for (index, matches) in all.enumerate() {
+            for (path, authority) in matches.lookup_conditions() {
+                tree.at(path).insert(authority, index);
             }
         }
-        let parents: Vec<_> = (0..index.nodes.len()).map(|node| index.parent(node)).collect();
-        for (node, parent) in index.nodes.iter_mut().zip(parents) {
+        let parents: Vec<_> = (0..tree.nodes.len()).map(|node| tree.parent(node)).collect();
+        for (node, parent) in tree.nodes.iter_mut().zip(parents) {
             node.parent = parent;
         }
-        index
+        tree
     }
 
-    fn at(&mut self, condition: PathCondition<'_>) -> &mut Places {
+    fn at(&mut self, condition: PathCondition<'_>) -> &mut AuthorityMap {
         let (path, exact) = match condition {
             PathCondition::Any => return &mut self.anywhere,
             PathCondition::Exact(path) => (path, true),
             PathCondition::Prefix(path) => (path, false),
         };
-        let place = self.nodes.partition_point(|node| node.path.as_str() < path);
-        if self.nodes.get(place).is_none_or(|node| node.path != path) {
-            let places = Places::default;
-            let node = Node { path: path.to_owned(), parent: None, exact: places(), prefix: places() };
-            self.nodes.insert(place, node);
+        let index = self.nodes.partition_point(|node| node.path.as_str() < path);
+        if self.nodes.get(index).is_none_or(|node| node.path != path) {
+            let none = AuthorityMap::default;
+            let node = TrieNode { path: path.to_owned(), parent: None, exact: none(), prefix: none() };
+            self.nodes.insert(index, node);
         }
-        match self.nodes.get_mut(place) {
+        match self.nodes.get_mut(index) {
             Some(node) if exact => &mut node.exact,
             Some(node) => &mut node.prefix,
             // It has just been put there.
@@ -70,13 +70,13 @@ impl Index {
     }
 
     /// All paths that a path begins with come before it, the longest of them last.
-    fn parent(&self, place: usize) -> Option<usize> {
-        let path = &self.nodes.get(place)?.path;
-        let begins = |node: &Node| path.starts_with(&node.path);
-        self.nodes.get(..place)?.iter().rposition(begins)
+    fn parent(&self, index: usize) -> Option<usize> {
+        let path = &self.nodes.get(index)?.path;
+        let begins = |node: &TrieNode| path.starts_with(&node.path);
+        self.nodes.get(..index)?.iter().rposition(begins)
     }
 
-    /// The places of those that the request may be for, in ascending order. The authority is asked for only where it
+    /// The indexes of those that the request may be for, in ascending order. The authority is asked for only where it
     /// makes a difference.
     pub fn find<'p: 'r, 'r, R: Request>(&'p self, request: &mut Headers<'r, R>) -> Cow<'p, [usize]> {
         let mut found = Cow::Borrowed(&[][..]);
@@ -84,19 +84,19 @@ impl Index {
         if !self.nodes.is_empty()
             && let Some(path) = request.get(":path").map(request::path)
         {
-            let (mut place, is_whole) = self.last_beginning(path);
+            let (mut index, is_whole) = self.last_beginning(path);
             let mut exact = is_whole;
-            while let Some(node) = place.and_then(|place| self.nodes.get(place)) {
+            while let Some(node) = index.and_then(|index| self.nodes.get(index)) {
                 if core::mem::take(&mut exact) {
                     node.exact.find(request, &mut found);
                 }
                 node.prefix.find(request, &mut found);
-                place = node.parent;
+                index = node.parent;
             }
         }
-        if let Cow::Owned(places) = &mut found {
-            places.sort_unstable();
-            places.dedup();
+        if let Cow::Owned(indexes) = &mut found {
+            indexes.sort_unstable();
+            indexes.dedup();
         }
         found
     }
@@ -106,19 +106,19 @@ impl Index {
     /// it.
     fn last_beginning(&self, path: &[u8]) -> (Option<usize>, bool) {
         let after = self.nodes.partition_point(|node| node.path.as_bytes() <= path);
-        let mut place = after.checked_sub(1);
-        while let Some(node) = place.and_then(|place| self.nodes.get(place)) {
+        let mut index = after.checked_sub(1);
+        while let Some(node) = index.and_then(|index| self.nodes.get(index)) {
             if path.starts_with(node.path.as_bytes()) {
-                return (place, path.len() == node.path.len());
+                return (index, path.len() == node.path.len());
             }
-            place = node.parent;
+            index = node.parent;
         }
         (None, false)
     }
 }
 
-impl Places {
-    fn insert(&mut self, authority: Option<&str>, place: usize) {
+impl AuthorityMap {
+    fn insert(&mut self, authority: Option<&str>, index: usize) {
         let list = match authority {
             None => &mut self.whatever_authority,
             Some(authority) => {
@@ -133,8 +133,8 @@ impl Places {
                 }
             }
         };
-        if list.last() != Some(&place) {
-            list.push(place);
+        if list.last() != Some(&index) {
+            list.push(index);
         }
     }
 
@@ -166,7 +166,7 @@ fn join<'p>(found: &mut Cow<'p, [usize]>, list: &'p [usize]) {
 mod tests {
     use super::*;
     use crate::policy::document::Node as Document;
-    use crate::policy::problem::Log;
+    use crate::policy::problem::ProblemLog;
     use crate::policy::reader::Value;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -186,7 +186,7 @@ mod tests {
 
     fn matches(text: &str) -> Matches {
         let document: Document = serde_json::from_str(text).unwrap();
-        let log = Log::default();
+        let log = ProblemLog::default();
         let matches = Matches::read(&Value::root(&document, &log));
         log.finish(matches).unwrap()
     }

@@ -8,7 +8,7 @@ use regex_lite::{Regex, RegexBuilder};
 
 use super::document::Node;
 use super::reader::Value;
-use crate::request::{self, Headers, Request};
+use crate::value::request::{self, Headers, Request};
 
 /// Alternatives. An empty list, or none, matches every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -152,9 +152,9 @@ impl Matches {
     }
 
     /// What each alternative says of path and authority, as far as it can be looked up.
-    pub fn places(&self) -> impl Iterator<Item = (PathCondition<'_>, Option<&str>)> {
+    pub fn lookup_conditions(&self) -> impl Iterator<Item = (PathCondition<'_>, Option<&str>)> {
         let everywhere = self.is_empty().then_some((PathCondition::Any, None));
-        self.0.iter().map(RequestMatch::place).chain(everywhere)
+        self.0.iter().map(RequestMatch::lookup_condition).chain(everywhere)
     }
 
     /// Whether the request meets one of the alternatives, or there are none to meet.
@@ -221,7 +221,7 @@ impl RequestMatch {
         Some(conditions)
     }
 
-    fn place(&self) -> (PathCondition<'_>, Option<&str>) {
+    fn lookup_condition(&self) -> (PathCondition<'_>, Option<&str>) {
         let path = match &self.uri {
             Some(StringMatch::Exact(path)) if !self.ignore_uri_case => PathCondition::Exact(path),
             Some(StringMatch::Prefix(path)) if !self.ignore_uri_case => PathCondition::Prefix(path),
@@ -288,7 +288,7 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
-    use crate::policy::problem::Log;
+    use crate::policy::problem::ProblemLog;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -302,7 +302,7 @@ mod tests {
 
     fn matches(text: &str) -> Matches {
         let node: Node = serde_json::from_str(text).unwrap();
-        let log = Log::default();
+        let log = ProblemLog::default();
         let matches = Matches::read(&Value::root(&node, &log));
         log.finish(matches).unwrap()
     }

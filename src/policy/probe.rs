@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::matcher::Matches;
 use super::reader::{Fields, Value};
-use super::upstream::{self, Upstream, UpstreamId};
+use super::upstream::{self, UpstreamDraft, UpstreamId};
 
 /// The health endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Probes {
     }
 
     /// The probe of this kind, if there is one.
-    pub fn of(&self, kind: Kind) -> Option<&Probe> {
+    pub fn of(&self, kind: ProbeKind) -> Option<&Probe> {
         self.endpoints.iter().find(|probe| probe.kind == kind)
     }
 }
@@ -50,7 +50,7 @@ pub struct Probe {
     /// Its name in bodies, logs and metrics: that of its kind, or the group's own.
     pub name: String,
     /// Which question it answers.
-    pub kind: Kind,
+    pub kind: ProbeKind,
     /// The exact path, without a query.
     pub path: String,
     /// What the answer rests on.
@@ -61,7 +61,7 @@ pub struct Probe {
 
 /// The question a probe asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ProbeKind {
     /// Is this proxy alive? Depends on nothing outside.
     Liveness,
     /// Has it started? Once it has, for good.
@@ -76,21 +76,21 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Basis {
     /// What is known of some upstreams.
-    Checks(Checks),
+    Checks(ProbeComponents),
     /// What the app itself answers.
     App(PassThrough),
 }
 
 /// The upstreams that an answer rests on. None: the answer is always yes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Checks {
+pub struct ProbeComponents {
     /// Each upstream once.
     pub components: Vec<Component>,
     /// What the weights of those that don't fail must add up to. 1 to the sum of all; 0 where none has one.
     pub minimum_score: u32,
 }
 
-impl Checks {
+impl ProbeComponents {
     /// The sum of all weights.
     pub fn weights(&self) -> u32 {
         self.components.iter().fold(0, |sum, component| sum.saturating_add(component.weight))
@@ -159,7 +159,7 @@ impl Default for Statuses {
 }
 
 /// Reads `probes`.
-pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Probes> {
+pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Probes> {
     let fields = value.object(&[
         "liveness",
         "startup",
@@ -172,7 +172,11 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Probes>
         "markerHeaders",
         "match",
     ])?;
-    let fixed = [("liveness", Kind::Liveness), ("startup", Kind::Startup), ("readiness", Kind::Readiness)];
+    let fixed = [
+        ("liveness", ProbeKind::Liveness),
+        ("startup", ProbeKind::Startup),
+        ("readiness", ProbeKind::Readiness),
+    ];
     let endpoints = fixed.map(|(name, kind)| {
         fields.read(name, None, |value| Probe::read(name, kind, value, upstreams).map(Some))
     });
@@ -182,7 +186,7 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Probes>
             if ["liveness", "startup", "readiness", "grpc", "drain"].contains(&name) {
                 return value.problem("a name that is taken; allowed: one of its own");
             }
-            Probe::read(name, Kind::Group, value, upstreams)
+            Probe::read(name, ProbeKind::Group, value, upstreams)
         };
         Some(value.entries()?.iter().filter_map(group).collect())
     });
@@ -219,7 +223,9 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Probes>
         matches: matches?,
     };
     let passes_through = |probe: &&Probe| matches!(probe.basis, Basis::App(_));
-    if !probes.grpc_services.is_empty() && probes.of(Kind::Readiness).as_ref().is_some_and(passes_through) {
+    if !probes.grpc_services.is_empty()
+        && probes.of(ProbeKind::Readiness).as_ref().is_some_and(passes_through)
+    {
         return fields.get("grpc")?.problem(
             "readiness passes through, so nothing is known to answer from; allowed: beside a readiness with checks",
         );
@@ -250,23 +256,28 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Probes>
 }
 
 impl Probe {
-    fn read(name: &str, kind: Kind, value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Self> {
+    fn read(
+        name: &str,
+        kind: ProbeKind,
+        value: &Value<'_>,
+        upstreams: Option<&[UpstreamDraft]>,
+    ) -> Option<Self> {
         let fields = value.object(&["path", "checks", "minimumScore", "statuses", "passThrough"])?;
         let path = read_path(&fields);
         let statuses = fields.read("statuses", Statuses::default(), Statuses::read);
         let checks = match kind {
-            Kind::Liveness => {
+            ProbeKind::Liveness => {
                 for value in ["checks", "minimumScore"].iter().filter_map(|key| fields.get(key)) {
                     value.problem::<()>(
                         "liveness depends on nothing outside; allowed: checks under readiness",
                     );
                 }
-                Some(Checks::default())
+                Some(ProbeComponents::default())
             }
-            _ => Checks::read(&fields, upstreams),
+            _ => ProbeComponents::read(&fields, upstreams),
         };
         let pass_through = fields.read("passThrough", None, |value| {
-            if matches!(kind, Kind::Startup | Kind::Group) {
+            if matches!(kind, ProbeKind::Startup | ProbeKind::Group) {
                 return value.problem("not for this probe; allowed: under liveness and readiness");
             }
             if fields.get("checks").is_some() || fields.get("minimumScore").is_some() {
@@ -286,7 +297,7 @@ impl Probe {
     }
 
     /// The upstreams that the answer rests on.
-    pub fn checks(&self) -> Option<&Checks> {
+    pub fn checks(&self) -> Option<&ProbeComponents> {
         match &self.basis {
             Basis::Checks(checks) => Some(checks),
             Basis::App(_) => None,
@@ -294,8 +305,8 @@ impl Probe {
     }
 }
 
-impl Checks {
-    fn read(fields: &Fields<'_>, upstreams: Option<&[Upstream]>) -> Option<Self> {
+impl ProbeComponents {
+    fn read(fields: &Fields<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Self> {
         let components = fields.read("checks", Vec::new(), |value| {
             let mut components: Vec<Component> = Vec::new();
             for item in value.list()? {
@@ -312,7 +323,7 @@ impl Checks {
             Some(components)
         });
         let minimum = fields.get("minimumScore");
-        let read = Checks { components: components?, minimum_score: 0 };
+        let read = ProbeComponents { components: components?, minimum_score: 0 };
         let sum = read.weights();
         if sum == 0 {
             return match minimum {
@@ -322,12 +333,12 @@ impl Checks {
         }
         let allowed = format!("a whole number from 1 to {sum}, the sum of all weights");
         let minimum_score = fields.require("minimumScore", &allowed)?.integer(1..=sum)?;
-        Some(Checks { minimum_score, ..read })
+        Some(ProbeComponents { minimum_score, ..read })
     }
 }
 
 impl Component {
-    fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Self> {
+    fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Self> {
         let fields = value.object(&["upstream", "weight", "required"])?;
         let weight = fields.read("weight", 0, |value| value.integer(1..=1_000_000));
         let required = fields.read("required", fields.get("weight").is_none(), Value::boolean);

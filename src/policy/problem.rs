@@ -52,18 +52,18 @@ impl core::error::Error for Problems {}
 
 /// Where reading notes problems. Shared by all readers of one document, so that all are found in one pass.
 #[derive(Debug, Default)]
-pub struct Log(RefCell<Vec<(Vec<usize>, Problem)>>);
+pub struct ProblemLog(RefCell<Vec<(Vec<usize>, Problem)>>);
 
-impl Log {
+impl ProblemLog {
     /// Whether nothing has been noted.
     pub fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
 
-    /// Notes one problem. `place` is where the value stands: the steps from the root, each counted among its
+    /// Notes one problem. `position` is where the value stands: the steps from the root, each counted among its
     /// siblings.
-    pub fn note(&self, place: &[usize], path: &str, message: String) {
-        self.0.borrow_mut().push((place.to_vec(), Problem { path: path.to_owned(), message }));
+    pub fn note(&self, position: &[usize], path: &str, message: String) {
+        self.0.borrow_mut().push((position.to_vec(), Problem { path: path.to_owned(), message }));
     }
 
     /// `value` if there were no problems. A reader that gives up has noted why, so `value` is then present;
@@ -71,7 +71,7 @@ impl Log {
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Problems> {
         let mut noted = self.0.into_inner();
         // The readers go by their own order, a user by that of the document.
-        noted.sort_by(|(place, _), (other, _)| place.cmp(other));
+        noted.sort_by(|(position, _), (other, _)| position.cmp(other));
         let problems: Vec<Problem> = noted.into_iter().map(|(_, problem)| problem).collect();
         match value {
             Some(value) if problems.is_empty() => Ok(value),

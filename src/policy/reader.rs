@@ -9,8 +9,8 @@ use core::time::Duration;
 use ipnet::IpNet;
 
 use super::document::Node;
-use super::problem::Log;
-use crate::time::Time;
+use super::problem::ProblemLog;
+use crate::value::time::Time;
 
 /// A value of the document and where it stands.
 #[derive(Clone)]
@@ -18,14 +18,14 @@ pub struct Value<'a> {
     node: &'a Node,
     path: String,
     /// The steps from the root, each counted among its siblings.
-    place: Vec<usize>,
-    log: &'a Log,
+    position: Vec<usize>,
+    log: &'a ProblemLog,
 }
 
 impl<'a> Value<'a> {
     /// The document itself.
-    pub fn root(node: &'a Node, log: &'a Log) -> Self {
-        Self { node, path: String::new(), place: Vec::new(), log }
+    pub fn root(node: &'a Node, log: &'a ProblemLog) -> Self {
+        Self { node, path: String::new(), position: Vec::new(), log }
     }
 
     /// Notes that the value is not one of what is `allowed`.
@@ -35,7 +35,7 @@ impl<'a> Value<'a> {
 
     /// Notes a problem in words of the caller's own.
     pub fn problem<T>(&self, message: impl Display) -> Option<T> {
-        self.log.note(&self.place, &self.path, message.to_string());
+        self.log.note(&self.position, &self.path, message.to_string());
         None
     }
 
@@ -296,9 +296,9 @@ impl<'a> Value<'a> {
     }
 
     fn below(&self, node: &'a Node, index: usize, segment: &str) -> Value<'a> {
-        let mut place = self.place.clone();
-        place.push(index);
-        Value { node, path: format!("{}{segment}", self.path), place, log: self.log }
+        let mut position = self.position.clone();
+        position.push(index);
+        Value { node, path: format!("{}{segment}", self.path), position, log: self.log }
     }
 
     /// The node itself, for what only some kinds of value share.
@@ -356,7 +356,7 @@ impl<'a> Fields<'a> {
         self.get(key).or_else(|| {
             let path = format!("{}{}", self.object.path, segment(&self.object.path, key));
             let message = format!("missing; allowed: {allowed}");
-            self.object.log.note(&self.object.place, &path, message);
+            self.object.log.note(&self.object.position, &path, message);
             None
         })
     }

@@ -9,10 +9,10 @@ pub mod version;
 
 use super::matcher::Matches;
 use super::reader::{Fields, Value};
-use super::upstream::Upstream;
-use crate::hash;
-use crate::release::schedule::Schedule;
-use crate::time::Time;
+use super::upstream::UpstreamDraft;
+use crate::value::hash;
+use crate::value::time::Time;
+use crate::weights::schedule::Schedule;
 use key::{Cookie, Key};
 use rollback::Rollback;
 use steer::Steer;
@@ -40,7 +40,7 @@ pub struct Release {
     pub response_header: Option<String>,
     /// The versions, in the document's order. Empty only where the route table's weights alone decide.
     pub versions: Vec<Version>,
-    /// The place of the default version in `versions`.
+    /// The index of the default version in `versions`.
     pub default: usize,
     /// The hash seed, derived from the name.
     pub seed: u64,
@@ -51,7 +51,7 @@ pub struct Release {
 }
 
 /// Reads `releases`.
-pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Vec<Release>> {
+pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Vec<Release>> {
     let items = value.list()?;
     // Collected before it is judged, so that a bad release doesn't hide the next one's problems.
     let mut releases: Vec<Option<Release>> = Vec::new();
@@ -101,7 +101,7 @@ const KEYS: [&str; 11] = [
 ];
 
 impl Release {
-    fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Self> {
+    fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Self> {
         let fields = value.object(&KEYS)?;
         let name = fields.require("name", "a name").and_then(Value::label);
         let matches = fields.read("match", Matches::default(), Matches::read);

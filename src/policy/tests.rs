@@ -1,12 +1,13 @@
 use super::*;
-use crate::hash;
-use crate::policy::check::{Call, Check, GrpcHealth, HttpGet};
-use crate::policy::gate::Reply;
+use crate::policy::check::{Check, CheckCall, GrpcHealth, HttpGet};
+use crate::policy::gate::ReplyTemplate;
 use crate::policy::matcher::Matches;
-use crate::policy::problem::Log;
+use crate::policy::problem::ProblemLog;
 use crate::policy::release::key::{Cookie, Issue, Key};
 use crate::policy::release::steer::Steer;
-use crate::policy::upstream::{Breaker, FailOn, Shares, Slow, Trial};
+use crate::policy::upstream::{Breaker, Shares, Slow, Trial};
+use crate::value::hash;
+use crate::value::response::FailOn;
 
 mod checks;
 mod messages;
@@ -26,7 +27,7 @@ fn compile(text: &str) -> Policy {
 
 fn matches(text: &str) -> Matches {
     let node: Node = serde_json::from_str(text).unwrap();
-    Matches::read(&Value::root(&node, &Log::default())).unwrap()
+    Matches::read(&Value::root(&node, &ProblemLog::default())).unwrap()
 }
 
 /// The problems of a document, one per line as the user sees them.
@@ -119,7 +120,7 @@ mod the_whole_document {
             name: "app".into(),
             cluster: "app".into(),
             check: Some(Check {
-                call: Call::Http(HttpGet {
+                call: CheckCall::Http(HttpGet {
                     path: "/healthz".into(),
                     authority: "app.local".into(),
                     headers: vec![("x-probe".into(), "graygate".into())],
@@ -196,7 +197,7 @@ mod the_whole_document {
     #[test]
     fn gives_the_gate_what_it_says() {
         let policy = compile(FULL);
-        let reply = Reply {
+        let reply = ReplyTemplate {
             status: 503,
             grpc_status: Some(8),
             retry_after_seconds: Some(5),
@@ -270,7 +271,7 @@ mod defaults {
     #[test]
     fn a_gate_answers_503_for_every_request() {
         let policy = compile(r#"{"name":"p","upstreams":{"a":{"cluster":"a"}},"gates":[{"upstream":"a"}]}"#);
-        let reply = Reply {
+        let reply = ReplyTemplate {
             status: 503,
             grpc_status: None,
             retry_after_seconds: None,
@@ -379,11 +380,9 @@ mod a_rollout {
     /// Which of 1,000 nodes do what the policy says.
     fn enforcing(percent: u32, mode: &str) -> Vec<bool> {
         let text = format!(r#"{{"name":"p","mode":"{mode}","rollout":{{"percent":{percent}}}}}"#);
-        let policy = compile(&text);
         let enforces = |node: u32| {
-            let mut policy = policy.clone();
-            policy.on_node(format!("sidecar~10.0.0.{node}~app-{node}.shop").as_bytes());
-            policy.mode == Mode::Enforce
+            let id = format!("sidecar~10.0.0.{node}~app-{node}.shop");
+            Policy::for_node(text.as_bytes(), id.as_bytes()).unwrap().mode == Mode::Enforce
         };
         (0..1_000).map(enforces).collect()
     }
@@ -412,8 +411,8 @@ mod a_rollout {
     #[test]
     fn changes_no_other_mode() {
         assert_eq!(count(&enforcing(100, "shadow")), 0);
-        let mut off = compile(r#"{"name":"p","mode":"off","rollout":{"percent":0}}"#);
-        off.on_node(b"node");
+        let off = br#"{"name":"p","mode":"off","rollout":{"percent":0}}"#;
+        let off = Policy::for_node(off, b"node").unwrap();
         assert_eq!(off.mode, Mode::Off);
     }
 

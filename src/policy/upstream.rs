@@ -6,9 +6,9 @@ use super::check::Check;
 use super::document::Node;
 use super::matcher::Matches;
 use super::reader::{Fields, Value, is_label};
-use crate::response::{self, Words};
+use crate::value::response::{Classifier, FailOn};
 
-/// Which upstream of a policy; the place in [`super::Policy::upstreams`].
+/// Which upstream of a policy; an index into [`super::Policy::upstreams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamId(pub usize);
 
@@ -27,9 +27,24 @@ pub struct Upstream {
     pub assume_ready: bool,
     /// The operator's word: Ready or not, whatever is known.
     pub force: Option<bool>,
-    /// Whether a gate or a version keeps requests away while it is not Ready. Follows from the rest of the
-    /// policy.
+    /// Whether a gate or a version keeps requests away while it is not Ready.
     pub guarded: bool,
+}
+
+/// An upstream as it is read, before the rest of the policy is known. Its fields are those of [`Upstream`].
+pub struct UpstreamDraft {
+    /// See [`Upstream::name`].
+    pub name: String,
+    /// See [`Upstream::cluster`].
+    pub cluster: String,
+    /// See [`Upstream::check`].
+    pub check: Option<Check>,
+    /// See [`Upstream::breaker`].
+    pub breaker: Option<Breaker>,
+    /// See [`Upstream::assume_ready`].
+    pub assume_ready: bool,
+    /// See [`Upstream::force`].
+    pub force: Option<bool>,
 }
 
 impl Upstream {
@@ -40,7 +55,7 @@ impl Upstream {
 
     /// What knowledge of the upstream is about: what is reached, how it is asked, and whether it is watched at
     /// all. All else only says what follows from it.
-    pub fn subject(&self) -> impl core::hash::Hash + '_ {
+    pub fn identity(&self) -> impl core::hash::Hash + '_ {
         (&self.cluster, self.check.as_ref().map(|check| check.call.asks()), self.is_watched())
     }
 }
@@ -111,25 +126,6 @@ pub struct Trial {
     pub ramp_over: Duration,
 }
 
-/// One of Envoy's `retry_on` words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FailOn {
-    /// `5xx`: any status from 500 to 599, and no answer at all.
-    ServerError,
-    /// `gateway-error`: 502, 503, 504, and no answer at all.
-    GatewayError,
-    /// `reset`: no answer at all.
-    Reset,
-    /// `connect-failure`: no connection.
-    ConnectFailure,
-    /// `retriable-4xx`: 409, as Envoy has it.
-    Retriable4xx,
-    /// A status of 400 to 599, such as `"429"`.
-    Status(u16),
-    /// A gRPC status by its name in Envoy's `retry_grpc_on`, such as `resource-exhausted`.
-    Grpc(u32),
-}
-
 const HOUR: Duration = Duration::from_secs(3_600);
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -139,12 +135,14 @@ const fn ms(millis: u64) -> Duration {
 
 /// Reads `upstreams`. A bad upstream is noted and takes its place with a stand-in, so that what refers to
 /// it by name is not reported as well.
-pub fn read(value: &Value<'_>) -> Option<Vec<Upstream>> {
+pub fn read(value: &Value<'_>) -> Option<Vec<UpstreamDraft>> {
     let entries = value.entries()?;
     Some(
         entries
             .iter()
-            .map(|(name, value)| Upstream::read(name, value).unwrap_or_else(|| Upstream::bare(name)))
+            .map(|(name, value)| {
+                UpstreamDraft::read(name, value).unwrap_or_else(|| UpstreamDraft::bare(name))
+            })
             .collect(),
     )
 }
@@ -154,7 +152,7 @@ const LISTED: usize = 20;
 
 /// Reads the name of an upstream, which must be one of `upstreams`. Where those could not be read, that has
 /// been noted, and any name will do.
-pub fn reference(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<UpstreamId> {
+pub fn reference(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<UpstreamId> {
     let name = value.text()?;
     let Some(upstreams) = upstreams else {
         return Some(UpstreamId(0));
@@ -174,18 +172,23 @@ pub fn reference(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<Up
     })
 }
 
-impl Upstream {
+impl UpstreamDraft {
     fn bare(name: &str) -> Self {
         let name = name.to_owned();
-        Upstream {
+        UpstreamDraft {
             cluster: name.clone(),
             name,
             check: None,
             breaker: None,
             assume_ready: true,
             force: None,
-            guarded: false,
         }
+    }
+
+    /// Builds the upstream, now that the rest of the policy tells whether it is guarded.
+    pub fn build(self, guarded: bool) -> Upstream {
+        let UpstreamDraft { name, cluster, check, breaker, assume_ready, force } = self;
+        Upstream { name, cluster, check, breaker, assume_ready, force, guarded }
     }
 
     fn read(name: &str, value: &Value<'_>) -> Option<Self> {
@@ -210,14 +213,13 @@ impl Upstream {
             "" => return fields.get("cluster")?.refuse("the name of an Envoy cluster"),
             cluster => cluster.to_owned(),
         };
-        Some(Upstream {
+        Some(UpstreamDraft {
             name: name.to_owned(),
             cluster,
             check: check?,
             breaker: breaker?,
             assume_ready: assume_ready?,
             force: force?,
-            guarded: false,
         })
     }
 }
@@ -263,8 +265,8 @@ impl Breaker {
         ])?;
         let default = Breaker::default();
         let shares = Shares::read(&fields);
-        let fail_on = FailOn::read_list(&fields);
-        let ignore_on = fields.each("ignoreOn", FailOn::read);
+        let fail_on = read_fail_on(&fields);
+        let ignore_on = fields.each("ignoreOn", read_word);
         let record = fields.read("record", Matches::default(), Matches::read);
         let ignore = fields.read("ignore", Matches::default(), Matches::read);
         let consecutive = |value: &Value<'_>| value.integer(1..=100_000);
@@ -285,7 +287,7 @@ impl Breaker {
             fields.read("maxRetryAfter", longest, |value| value.duration(ms(0)..=24 * HOUR));
         let trial = fields.read("trial", default.trial, Trial::read);
         if let (Some(fail_on), Some(ignore_on)) = (&fail_on, &ignore_on)
-            && !response::unanswered(Words { fail_on, ignore_on }).is_failure()
+            && !(Classifier { fail_on, ignore_on }).unanswered().is_failure()
             && let Some(value) = fields.get("unansweredAfter")
         {
             value.problem::<()>(
@@ -369,45 +371,37 @@ impl Trial {
     }
 }
 
-impl FailOn {
-    /// Reads the field `failOn`, a list of words; `5xx` where it is not there.
-    pub fn read_list(fields: &Fields<'_>) -> Option<Vec<Self>> {
-        fields.read("failOn", vec![FailOn::ServerError], |value| {
-            let words = value.list()?;
-            if words.is_empty() {
-                return value.problem(
-                    "an empty list, so that nothing would be a failure; allowed: at least one word",
-                );
-            }
-            Some(words.iter().filter_map(FailOn::read).collect())
-        })
-    }
-
-    fn read(value: &Value<'_>) -> Option<Self> {
-        if let Node::Text(text) = value.node()
-            && let Some(status) = text.parse().ok().filter(|status| (400..=599).contains(status))
-        {
-            return Some(FailOn::Status(status));
+/// Reads the field `failOn`, a list of words; `5xx` where it is absent.
+pub fn read_fail_on(fields: &Fields<'_>) -> Option<Vec<FailOn>> {
+    fields.read("failOn", vec![FailOn::ServerError], |value| {
+        let words = value.list()?;
+        if words.is_empty() {
+            return value
+                .problem("an empty list, so that nothing would be a failure; allowed: at least one word");
         }
-        let words = [
-            ("5xx", FailOn::ServerError),
-            ("gateway-error", FailOn::GatewayError),
-            ("reset", FailOn::Reset),
-            ("connect-failure", FailOn::ConnectFailure),
-            ("retriable-4xx", FailOn::Retriable4xx),
-            ("cancelled", FailOn::Grpc(1)),
-            ("deadline-exceeded", FailOn::Grpc(4)),
-            ("resource-exhausted", FailOn::Grpc(8)),
-            ("internal", FailOn::Grpc(13)),
-            ("unavailable", FailOn::Grpc(14)),
-        ];
-        value.choice_or(&words, ", or a status from 400 to 599 such as \"429\"")
-    }
+        Some(words.iter().filter_map(read_word).collect())
+    })
+}
 
-    /// Whether it takes the status of a gRPC response to tell.
-    pub fn asks_for_grpc_status(self) -> bool {
-        matches!(self, FailOn::Grpc(_))
+fn read_word(value: &Value<'_>) -> Option<FailOn> {
+    if let Node::Text(text) = value.node()
+        && let Some(status) = text.parse().ok().filter(|status| (400..=599).contains(status))
+    {
+        return Some(FailOn::Status(status));
     }
+    let words = [
+        ("5xx", FailOn::ServerError),
+        ("gateway-error", FailOn::GatewayError),
+        ("reset", FailOn::Reset),
+        ("connect-failure", FailOn::ConnectFailure),
+        ("retriable-4xx", FailOn::Retriable4xx),
+        ("cancelled", FailOn::Grpc(1)),
+        ("deadline-exceeded", FailOn::Grpc(4)),
+        ("resource-exhausted", FailOn::Grpc(8)),
+        ("internal", FailOn::Grpc(13)),
+        ("unavailable", FailOn::Grpc(14)),
+    ];
+    value.choice_or(&words, ", or a status from 400 to 599 such as \"429\"")
 }
 
 impl Breaker {
@@ -417,8 +411,8 @@ impl Breaker {
     }
 
     /// Which responses are failures, and which are no evidence.
-    pub fn words(&self) -> Words<'_> {
-        Words { fail_on: &self.fail_on, ignore_on: &self.ignore_on }
+    pub fn classifier(&self) -> Classifier<'_> {
+        Classifier { fail_on: &self.fail_on, ignore_on: &self.ignore_on }
     }
 
     /// Whether requests with no answer are counted apart.
@@ -432,12 +426,12 @@ impl Breaker {
     }
 
     /// After how long on trial a request with no answer has failed, whatever may come of it.
-    pub fn patience(&self) -> Option<Duration> {
+    pub fn trial_deadline(&self) -> Option<Duration> {
         self.unanswered_after.into_iter().chain(self.slower_than()).min()
     }
 }
 
 /// Reads the field `upstream` of an object, which must be there.
-pub fn required_reference(fields: &Fields<'_>, upstreams: Option<&[Upstream]>) -> Option<UpstreamId> {
+pub fn required_reference(fields: &Fields<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<UpstreamId> {
     fields.require("upstream", "the name of an upstream").and_then(|value| reference(value, upstreams))
 }

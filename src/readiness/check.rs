@@ -1,21 +1,22 @@
 //! Active checks: when the next one is due, and what the last ones said.
 
+mod failure;
 pub mod grpc;
 pub mod redirect;
 
-use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::State;
 use crate::policy::check::{Check, HttpGet};
-use crate::time::{Time, millis};
-use redirect::Target;
+use crate::value::time::{Time, millis};
+pub use failure::CheckFailure;
+pub use redirect::CheckStep;
+use redirect::CheckTarget;
 
 /// Consecutive results, as the kubelet counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checks {
+pub struct CheckHistory {
     /// Passed in a row, since the last change of phase.
     pub passed: u32,
     /// Failed in a row.
@@ -23,7 +24,7 @@ pub struct Checks {
     /// When the last one was started.
     pub started: Option<Time>,
     /// When one was last answered, well or badly.
-    pub heard: Option<Time>,
+    pub last_result_at: Option<Time>,
     /// Whether the last one could not be sent: known to all, so that it is said once.
     pub unsent: bool,
     /// When a request last needed the upstream, to within a part of a period.
@@ -32,7 +33,7 @@ pub struct Checks {
     spread: u16,
 }
 
-impl Checks {
+impl CheckHistory {
     /// Nothing known yet. `random` spreads the first check.
     pub fn new(random: u64) -> Self {
         Self { spread: spread(random), ..Self::default() }
@@ -66,6 +67,38 @@ impl Checks {
         }
     }
 
+    /// Whether the next check is due at `now`, or within half a tick, which `slack` is: waiting for the next tick
+    /// would then miss by more. `ready` tells whether the upstream is Ready, `known_since` when it was first
+    /// known.
+    pub fn is_due(&self, check: &Check, ready: bool, known_since: Time, now: Time, slack: Duration) -> bool {
+        let soon = now + slack;
+        let Some(started) = self.started else {
+            let delay = check.initial_delay + self.jitter(check.initial_jitter);
+            return soon.is_due(known_since, known_since + delay);
+        };
+        let period = self.period(check, ready, known_since, now);
+        let jitter = self.jitter(period * check.jitter_percent / 100);
+        soon.is_due(started, started + period + jitter)
+    }
+
+    /// Returns the current period. Results that speak for a change give the edge's; else it goes by the phase, and
+    /// by whether requests need the upstream.
+    fn period(&self, check: &Check, ready: bool, known_since: Time, now: Time) -> Duration {
+        let periods = &check.periods;
+        let on_edge = if ready {
+            (1..check.failure_threshold).contains(&self.failed)
+        } else {
+            (1..check.success_threshold).contains(&self.passed)
+        };
+        let used = self.needed.unwrap_or(known_since);
+        match ready {
+            _ if on_edge => periods.edge,
+            false => periods.not_ready,
+            true if now.is_due(used, used + periods.idle) => periods.idle,
+            true => periods.ready,
+        }
+    }
+
     /// The part of `jitter` that falls to the next check.
     fn jitter(&self, jitter: Duration) -> Duration {
         let share = (u128::from(millis(jitter)) * u128::from(self.spread)) >> u16::BITS;
@@ -78,52 +111,9 @@ fn spread(random: u64) -> u16 {
     u16::try_from(random >> 48).unwrap_or_default()
 }
 
-/// How a check failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CheckFailure {
-    /// The upstream answered with this status.
-    Status(u16),
-    /// There was no connection, or it ended before an answer.
-    Unreachable,
-    /// No answer within `timeoutSeconds`.
-    TimedOut,
-    /// The answer broke off, was no answer that the proxy understands, or larger than it buffers.
-    Broken,
-    /// Redirected more often than the kubelet follows, or to what is no address.
-    Redirected,
-    /// The gRPC call ended with this grpc-status.
-    GrpcStatus(u32),
-    /// The gRPC service says that it is not serving, with this of the protocol's `ServingStatus`.
-    NotServing(u32),
-}
-
-impl fmt::Display for CheckFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CheckFailure::Status(status) => write!(f, "status {status}"),
-            CheckFailure::Unreachable => f.write_str("could not be reached"),
-            CheckFailure::TimedOut => f.write_str("no answer in time"),
-            CheckFailure::Broken => f.write_str("the answer broke off, or was none"),
-            CheckFailure::Redirected => f.write_str("redirected too often, or to no address"),
-            CheckFailure::GrpcStatus(status) => write!(f, "grpc-status {status}"),
-            CheckFailure::NotServing(2) => f.write_str("NOT_SERVING"),
-            CheckFailure::NotServing(status) => write!(f, "not serving: serving status {status}"),
-        }
-    }
-}
-
-/// What is to be done about an HTTP answer to a check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// It is a result.
-    Result(Result<(), CheckFailure>),
-    /// It sends the check on, within the same timeout.
-    Follow(Target),
-}
-
 /// An HTTP answer to a check.
 #[derive(Clone, Copy, Debug)]
-pub struct Response<'a> {
+pub struct CheckResponse<'a> {
     /// Its status; none where it broke off.
     pub status: Option<u16>,
     /// Whether the upstream sent it. Tells its own 502, 503 or 504 from the one that the proxy makes up when
@@ -137,15 +127,15 @@ pub struct Response<'a> {
 ///
 /// The rule is the kubelet's: 200 to 399 passes, after redirects on the same host have been followed. Where
 /// the policy lists statuses, these pass and no others, and no redirect is followed.
-pub fn judge(get: &HttpGet, target: &Target, redirects: u32, response: Response<'_>) -> Answer {
+pub fn judge(get: &HttpGet, target: &CheckTarget, redirects: u32, response: CheckResponse<'_>) -> CheckStep {
     let Some(status) = response.status else {
-        return Answer::Result(Err(CheckFailure::Broken));
+        return CheckStep::Result(Err(CheckFailure::Broken));
     };
     if !response.from_upstream {
         match status {
-            503 => return Answer::Result(Err(CheckFailure::Unreachable)),
-            504 => return Answer::Result(Err(CheckFailure::TimedOut)),
-            500..=599 => return Answer::Result(Err(CheckFailure::Broken)),
+            503 => return CheckStep::Result(Err(CheckFailure::Unreachable)),
+            504 => return CheckStep::Result(Err(CheckFailure::TimedOut)),
+            500..=599 => return CheckStep::Result(Err(CheckFailure::Broken)),
             _ => {}
         }
     }
@@ -158,40 +148,7 @@ pub fn judge(get: &HttpGet, target: &Target, redirects: u32, response: Response<
             (200..=399).contains(&status)
         }
     };
-    Answer::Result(if passes { Ok(()) } else { Err(CheckFailure::Status(status)) })
-}
-
-/// Whether the next check is due at `now`, or comes due within the half tick that `slack` is: waiting for
-/// the next tick would then miss by more.
-pub fn is_due(state: &State, check: &Check, now: Time, slack: Duration) -> bool {
-    let soon = now + slack;
-    let checks = &state.checks;
-    let Some(started) = checks.started else {
-        let delay = check.initial_delay + checks.jitter(check.initial_jitter);
-        return soon.is_due(state.known_since, state.known_since + delay);
-    };
-    let period = period(state, check, now);
-    let jitter = checks.jitter(period * check.jitter_percent / 100);
-    soon.is_due(started, started + period + jitter)
-}
-
-/// The period that holds now. The last results speak for a change: the edge's. Else by phase, and by whether
-/// anyone needs to know.
-fn period(state: &State, check: &Check, now: Time) -> Duration {
-    let (checks, periods) = (&state.checks, &check.periods);
-    let ready = state.serves();
-    let on_edge = if ready {
-        (1..check.failure_threshold).contains(&checks.failed)
-    } else {
-        (1..check.success_threshold).contains(&checks.passed)
-    };
-    let used = checks.needed.unwrap_or(state.known_since);
-    match ready {
-        _ if on_edge => periods.edge,
-        false => periods.not_ready,
-        true if now.is_due(used, used + periods.idle) => periods.idle,
-        true => periods.ready,
-    }
+    CheckStep::Result(if passes { Ok(()) } else { Err(CheckFailure::Status(status)) })
 }
 
 #[cfg(test)]
@@ -199,25 +156,25 @@ mod tests {
     use super::*;
     use crate::policy::Policy;
     use crate::policy::upstream::Upstream;
-    use crate::readiness::Reason;
+    use crate::readiness::{UpstreamReason, UpstreamState};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     const MS: Duration = Duration::from_millis(1);
 
     /// An upstream with these fields in its check, first known at 100 s. `random` is for its jitter.
-    fn state(fields: &str, random: u64) -> (State, Upstream) {
+    fn state(fields: &str, random: u64) -> (UpstreamState, Upstream) {
         let text = format!(
             r#"{{"name":"p","upstreams":{{"a":{{"cluster":"a","readinessProbe":{{"httpGet":{{}},{fields}}}}}}}}}"#
         );
         let upstream = Policy::from_json(text.as_bytes()).unwrap().upstreams.remove(0);
-        (State::new(&upstream, Time::from_millis(100_000), random), upstream)
+        (UpstreamState::new(&upstream, Time::from_millis(100_000), random), upstream)
     }
 
     /// When the next check falls due, in milliseconds after `from`, which is in milliseconds, too.
-    fn due_after(state: &State, upstream: &Upstream, from: u64) -> u64 {
+    fn due_after(state: &UpstreamState, upstream: &Upstream, from: u64) -> u64 {
         let check = upstream.check.as_ref().unwrap();
-        let due = |millis: &u64| is_due(state, check, Time::from_millis(from + millis), Duration::ZERO);
+        let due = |millis: &u64| state.is_check_due(check, Time::from_millis(from + millis), Duration::ZERO);
         (0..4_000_000).step_by(50).find(due).unwrap()
     }
 
@@ -227,7 +184,7 @@ mod tests {
     fn due(started: Option<u64>, now: u64, slack: Duration) -> bool {
         let (mut state, upstream) = state(PLAIN, 0);
         state.checks.started = started.map(Time::from_millis);
-        is_due(&state, upstream.check.as_ref().unwrap(), Time::from_millis(now), slack)
+        state.is_check_due(upstream.check.as_ref().unwrap(), Time::from_millis(now), slack)
     }
 
     #[test]
@@ -275,17 +232,17 @@ mod tests {
             "failureThreshold":2,"successThreshold":2"#;
         let (mut state, upstream) = state(fields, 0);
         let check = upstream.check.clone().unwrap();
-        let start = |state: &mut State, at: u64| state.checks.start(Time::from_millis(at), 0);
-        let take = |state: &mut State, at: u64, result| {
+        let start = |state: &mut UpstreamState, at: u64| state.checks.start(Time::from_millis(at), 0);
+        let take = |state: &mut UpstreamState, at: u64, result| {
             let generation = state.generation;
-            state.checked(&upstream, Time::from_millis(at), generation, result);
+            state.on_check(&upstream, Time::from_millis(at), generation, result);
         };
         start(&mut state, 100_000);
         assert_eq!(due_after(&state, &upstream, 100_000), 10_000);
         take(&mut state, 100_000, Err(CheckFailure::Broken));
         assert_eq!(due_after(&state, &upstream, 100_000), 1_000);
         take(&mut state, 100_000, Err(CheckFailure::Broken));
-        assert_eq!(state.reason, Reason::CheckFailed(CheckFailure::Broken));
+        assert_eq!(state.reason, UpstreamReason::CheckFailed(CheckFailure::Broken));
         assert_eq!(due_after(&state, &upstream, 100_000), 2_000);
         take(&mut state, 100_000, Ok(()));
         assert_eq!(due_after(&state, &upstream, 100_000), 1_000);
@@ -312,18 +269,18 @@ mod tests {
     }
 
     /// What the answer comes to, for a check with these fields.
-    fn judged(fields: &str, status: Option<u16>, from_upstream: bool, location: Option<&str>) -> Answer {
+    fn judged(fields: &str, status: Option<u16>, from_upstream: bool, location: Option<&str>) -> CheckStep {
         let (_, upstream) = state(fields, 0);
         let check = upstream.check.unwrap();
         let location = location.map(str::as_bytes);
-        let target = Target::first(check.get());
-        judge(check.get(), &target, 0, Response { status, from_upstream, location })
+        let target = CheckTarget::first(check.get());
+        judge(check.get(), &target, 0, CheckResponse { status, from_upstream, location })
     }
 
     fn result(status: Option<u16>, from_upstream: bool) -> Result<(), CheckFailure> {
         match judged(PLAIN, status, from_upstream, None) {
-            Answer::Result(result) => result,
-            Answer::Follow(target) => panic!("{target:?}"),
+            CheckStep::Result(result) => result,
+            CheckStep::Follow(target) => panic!("{target:?}"),
         }
     }
 
@@ -346,11 +303,11 @@ mod tests {
             let expected = if passes { Ok(()) } else { Err(CheckFailure::Status(status)) };
             assert_eq!(
                 judged(fields, Some(status), true, Some("/there")),
-                Answer::Result(expected),
+                CheckStep::Result(expected),
                 "{status}"
             );
         }
-        let unreachable = Answer::Result(Err(CheckFailure::Unreachable));
+        let unreachable = CheckStep::Result(Err(CheckFailure::Unreachable));
         assert_eq!(judged(r#""expectedStatuses":[503]"#, Some(503), false, None), unreachable);
     }
 
@@ -358,11 +315,14 @@ mod tests {
     fn a_redirect_is_followed_where_it_says_where_to() {
         for status in [301, 302, 303, 307, 308] {
             let followed = judged(PLAIN, Some(status), true, Some("/there"));
-            assert!(matches!(&followed, Answer::Follow(target) if target.path == "/there"), "{followed:?}");
-            assert_eq!(judged(PLAIN, Some(status), true, None), Answer::Result(Ok(())));
+            assert!(
+                matches!(&followed, CheckStep::Follow(target) if target.path == "/there"),
+                "{followed:?}"
+            );
+            assert_eq!(judged(PLAIN, Some(status), true, None), CheckStep::Result(Ok(())));
         }
         for status in [300, 304] {
-            assert_eq!(judged(PLAIN, Some(status), true, Some("/there")), Answer::Result(Ok(())));
+            assert_eq!(judged(PLAIN, Some(status), true, Some("/there")), CheckStep::Result(Ok(())));
         }
     }
 
@@ -377,7 +337,7 @@ mod tests {
 
     #[test]
     fn results_in_a_row_are_counted_and_saturate() {
-        let mut checks = Checks { failed: u32::MAX, ..Checks::default() };
+        let mut checks = CheckHistory { failed: u32::MAX, ..CheckHistory::default() };
         checks.record(Err(CheckFailure::Broken));
         assert_eq!((checks.passed, checks.failed), (0, u32::MAX));
         checks.record(Ok(()));

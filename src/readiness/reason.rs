@@ -8,7 +8,7 @@ use super::check::CheckFailure;
 
 /// Why an upstream is in its phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reason {
+pub enum UpstreamReason {
     /// Nothing is known yet; the policy says what to assume.
     Assumed,
     /// Enough checks passed.
@@ -52,39 +52,40 @@ pub struct Share {
     pub all: u32,
 }
 
-impl Reason {
+impl UpstreamReason {
     /// The word in metrics and `response_code_details`.
     pub fn code(self) -> &'static str {
         match self {
-            Reason::Assumed => "assumed",
-            Reason::CheckPassed => "check-passed",
-            Reason::CheckFailed(_) => "check-failed",
-            Reason::ConsecutiveFailures(_) => "consecutive-failures",
-            Reason::LocalOriginFailures(_) => "local-origin-failures",
-            Reason::FailureShare(_) => "failure-share",
-            Reason::SlowShare(_) => "slow-share",
-            Reason::Forced => "forced",
-            Reason::OnTrial => "on-trial",
-            Reason::OnRamp => "on-ramp",
-            Reason::WaitOver => "wait-over",
-            Reason::TrialPassed => "trial-passed",
-            Reason::RampOver => "ramp-over",
-            Reason::TrialFailed => "trial-failed",
-            Reason::TrialUnanswered => "trial-unanswered",
-            Reason::PolicyChanged => "policy-changed",
+            UpstreamReason::Assumed => "assumed",
+            UpstreamReason::CheckPassed => "check-passed",
+            UpstreamReason::CheckFailed(_) => "check-failed",
+            UpstreamReason::ConsecutiveFailures(_) => "consecutive-failures",
+            UpstreamReason::LocalOriginFailures(_) => "local-origin-failures",
+            UpstreamReason::FailureShare(_) => "failure-share",
+            UpstreamReason::SlowShare(_) => "slow-share",
+            UpstreamReason::Forced => "forced",
+            UpstreamReason::OnTrial => "on-trial",
+            UpstreamReason::OnRamp => "on-ramp",
+            UpstreamReason::WaitOver => "wait-over",
+            UpstreamReason::TrialPassed => "trial-passed",
+            UpstreamReason::RampOver => "ramp-over",
+            UpstreamReason::TrialFailed => "trial-failed",
+            UpstreamReason::TrialUnanswered => "trial-unanswered",
+            UpstreamReason::PolicyChanged => "policy-changed",
         }
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for UpstreamReason {
     /// The code, with what more is known.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::CheckFailed(failure) => write!(f, "{}: {failure}", self.code()),
-            Reason::ConsecutiveFailures(count) | Reason::LocalOriginFailures(count) => {
+            UpstreamReason::CheckFailed(failure) => write!(f, "{}: {failure}", self.code()),
+            UpstreamReason::ConsecutiveFailures(count) | UpstreamReason::LocalOriginFailures(count) => {
                 write!(f, "{}: {count}", self.code())
             }
-            Reason::FailureShare(Share { part, all }) | Reason::SlowShare(Share { part, all }) => {
+            UpstreamReason::FailureShare(Share { part, all })
+            | UpstreamReason::SlowShare(Share { part, all }) => {
                 write!(f, "{}: {part} of {all}", self.code())
             }
             _ => f.write_str(self.code()),

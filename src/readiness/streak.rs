@@ -4,9 +4,9 @@
 //! to append its piece to a longer sequence: how it starts, how it ends, and the worst in between. Counts
 //! are exact for one worker; several workers' pieces are joined whole, in the order they arrive.
 
-use super::window::Counts;
-use crate::response::{Sample, Verdict};
-use crate::time::Time;
+use super::window::ResponseCounts;
+use crate::value::response::{ResponseClass, Sample};
+use crate::value::time::Time;
 
 /// A piece of a sequence of responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,48 +16,9 @@ pub struct Streak {
     /// Requests that got no answer, where they are counted apart.
     pub unanswered: Row,
     /// All responses.
-    counts: Counts,
+    counts: ResponseCounts,
     /// Until when the failing ones of the last row asked to be left alone.
     retry_at: Option<Time>,
-}
-
-/// When a worker tells of a response at once, and does not wait for its tick: of a failure from the second in a row
-/// that it has seen, so that an upstream that is down is found so as soon as with one worker. One alone is no row; and
-/// no more than so many between two ticks, as telling costs each worker a moment. And of the first answer after it has
-/// told of failures, which ends their row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Haste {
-    row: u32,
-    told: u32,
-    owes: bool,
-}
-
-/// How often a worker tells at once between two ticks.
-const TOLD: u32 = 8;
-
-impl Haste {
-    /// A tick has come, on which the worker has told all.
-    pub fn tick(&mut self) {
-        self.told = 0;
-    }
-
-    /// Whether one more success would change nothing.
-    pub fn is_calm(&self) -> bool {
-        self.row == 0 && !self.owes
-    }
-
-    /// Takes a response. Whether to tell of it at once.
-    pub fn hurries(&mut self, verdict: Verdict) -> bool {
-        if !verdict.is_failure() {
-            self.row = 0;
-            return core::mem::take(&mut self.owes);
-        }
-        self.row = self.row.saturating_add(1);
-        let hurries = self.row > 1 && self.told < TOLD;
-        self.told += u32::from(hurries);
-        self.owes |= hurries;
-        hurries
-    }
 }
 
 /// The failures in a row of one kind.
@@ -100,7 +61,7 @@ impl Row {
 
 impl Streak {
     /// How many responses there were.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ResponseCounts {
         self.counts
     }
 
@@ -116,20 +77,20 @@ impl Streak {
 
     /// Whether one more success would end no row, where so many came just before this piece: of failures, and of
     /// requests without an answer.
-    pub fn is_calm_after(&self, failures: u32, unanswered: u32) -> bool {
+    pub fn ignores_success_after(&self, failures: u32, unanswered: u32) -> bool {
         self.failures.tail_after(failures) == 0 && self.unanswered.tail_after(unanswered) == 0
     }
 
     /// Appends a response. Where `apart`, requests without an answer have a row of their own: any answer ends
     /// that one, a failing one too, and none of them goes into the other.
     pub fn add(&mut self, sample: Sample, apart: bool) {
-        if sample.verdict == Verdict::Ignored {
+        if sample.class == ResponseClass::Ignored {
             return;
         }
-        self.counts.add(sample.verdict);
-        match sample.verdict {
-            Verdict::Unanswered if apart => self.unanswered.extend(),
-            Verdict::Failure | Verdict::Unanswered => {
+        self.counts.add(sample.class);
+        match sample.class {
+            ResponseClass::Unanswered if apart => self.unanswered.extend(),
+            ResponseClass::Failure | ResponseClass::Unanswered => {
                 self.failures.extend();
                 self.unanswered.end();
             }
@@ -140,7 +101,7 @@ impl Streak {
                 self.retry_at = None;
             }
         }
-        if sample.verdict.is_failure() {
+        if sample.class.is_failure() {
             self.retry_at = self.retry_at.max(sample.retry_at);
         }
     }
@@ -153,13 +114,13 @@ impl Streak {
     pub fn of(responses: &str) -> Self {
         let mut streak = Streak::default();
         for response in responses.chars() {
-            let verdict = match response {
-                'S' => Verdict::Success,
-                'L' => Verdict::Slow,
-                'U' => Verdict::Unanswered,
-                _ => Verdict::Failure,
+            let class = match response {
+                'S' => ResponseClass::Success,
+                'L' => ResponseClass::Slow,
+                'U' => ResponseClass::Unanswered,
+                _ => ResponseClass::Failure,
             };
-            streak.add(verdict.into(), true);
+            streak.add(class.into(), true);
         }
         streak
     }
@@ -209,31 +170,16 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_hurries_from_the_second_failure_in_a_row_on_and_not_for_ever() {
-        let mut haste = Haste::default();
-        let [failure, success] = [Verdict::Failure, Verdict::Success];
-        let said = [failure, success, failure, failure, failure, success, failure]
-            .map(|verdict| haste.hurries(verdict));
-        assert_eq!(said, [false, false, false, true, true, true, false]);
-        assert!(!haste.hurries(success), "nothing is owed");
-        haste.hurries(failure);
-        let hurried = (0..100).filter(|_| haste.hurries(Verdict::Unanswered)).count();
-        assert_eq!(hurried, 6);
-        haste.tick();
-        assert!(haste.hurries(failure));
-    }
-
-    #[test]
     fn the_latest_wish_of_a_failing_response_counts() {
-        let wish = |verdict, at| Sample { verdict, retry_at: Some(Time::from_millis(at)) };
+        let wish = |class, at| Sample { class, retry_at: Some(Time::from_millis(at)) };
         let mut streak = Streak::default();
-        streak.add(wish(Verdict::Failure, 9), false);
-        streak.add(wish(Verdict::Failure, 5), false);
-        streak.add(Verdict::Failure.into(), false);
+        streak.add(wish(ResponseClass::Failure, 9), false);
+        streak.add(wish(ResponseClass::Failure, 5), false);
+        streak.add(ResponseClass::Failure.into(), false);
         assert_eq!(streak.retry_at(), Some(Time::from_millis(9)));
-        streak.add(wish(Verdict::Success, 100), false);
+        streak.add(wish(ResponseClass::Success, 100), false);
         assert_eq!(streak.retry_at(), None);
-        streak.add(wish(Verdict::Failure, 5), false);
+        streak.add(wish(ResponseClass::Failure, 5), false);
         assert_eq!(streak.retry_at(), Some(Time::from_millis(5)));
     }
 }

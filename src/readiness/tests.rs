@@ -1,9 +1,9 @@
 use core::time::Duration;
 
 use super::*;
-use crate::hash;
 use crate::policy::upstream::Trial;
-use Verdict::{Failure, Ignored, Success};
+use crate::value::hash;
+use ResponseClass::{Failure, Ignored, Success};
 
 mod checks;
 mod kubelet;
@@ -54,7 +54,7 @@ fn checked_and_judged() -> Upstream {
 /// One upstream with a clock that the test moves.
 struct Bench {
     upstream: Upstream,
-    state: State,
+    state: UpstreamState,
     now: Time,
     random: u64,
     ids: u64,
@@ -63,7 +63,7 @@ struct Bench {
 impl Bench {
     fn new(upstream: Upstream) -> Self {
         let now = Time::from_millis(1_000_000);
-        Bench { state: State::new(&upstream, now, 0), upstream, now, random: 0, ids: 0 }
+        Bench { state: UpstreamState::new(&upstream, now, 0), upstream, now, random: 0, ids: 0 }
     }
 
     /// A bench whose upstream has just tripped.
@@ -77,7 +77,7 @@ impl Bench {
     fn on_trial(upstream: Upstream) -> Self {
         let mut bench = Bench::tripped(upstream);
         bench.after(SECOND);
-        assert_eq!(bench.tick(), moved("not-ready", "trial", Reason::WaitOver));
+        assert_eq!(bench.tick(), moved("not-ready", "trial", UpstreamReason::WaitOver));
         bench
     }
 
@@ -92,7 +92,7 @@ impl Bench {
     }
 
     fn check(&mut self, result: Result<(), CheckFailure>) -> Option<Transition> {
-        self.state.checked(&self.upstream, self.now, self.state.generation, result)
+        self.state.on_check(&self.upstream, self.now, self.state.generation, result)
     }
 
     /// Responses as one worker sees them: `S` and `F`.
@@ -102,40 +102,40 @@ impl Bench {
     }
 
     fn respond_late(&mut self, generation: u32, responses: &str) -> Option<Transition> {
-        self.state.observed(&self.upstream, self.now, generation, Streak::of(responses), self.random)
+        self.state.on_responses(&self.upstream, self.now, generation, Streak::of(responses), self.random)
     }
 
     fn trip(&mut self) {
         let failures = self.upstream.breaker.as_ref().unwrap().consecutive_failures;
         let transition = self.respond(&"F".repeat(failures as usize));
-        assert_eq!(transition, moved("ready", "not-ready", Reason::ConsecutiveFailures(failures)));
+        assert_eq!(transition, moved("ready", "not-ready", UpstreamReason::ConsecutiveFailures(failures)));
     }
 
     fn tick(&mut self) -> Option<Transition> {
-        self.state.elapsed(&self.upstream, self.now, self.random)
+        self.state.on_tick(&self.upstream, self.now, self.random)
     }
 
-    fn lend(&mut self) -> Option<Permit> {
+    fn lend_permit(&mut self) -> Option<LeaseId> {
         self.ids += 1;
-        let permit = self.state.lend(&self.upstream, self.now, self.ids)?;
-        self.state.sent(&self.upstream, permit, self.now);
+        let permit = self.state.lend_permit(&self.upstream, self.now, self.ids)?;
+        self.state.on_request_sent(&self.upstream, permit, self.now);
         Some(permit)
     }
 
     /// As [`Bench::lend`], for a request of which nobody knows that the upstream has it.
-    fn lend_unsent(&mut self) -> Option<Permit> {
+    fn lend_unsent(&mut self) -> Option<LeaseId> {
         self.ids += 1;
-        self.state.lend(&self.upstream, self.now, self.ids)
+        self.state.lend_permit(&self.upstream, self.now, self.ids)
     }
 
-    fn settle(&mut self, permit: Permit, outcome: Outcome) -> Option<Transition> {
-        self.state.settle(&self.upstream, self.now, permit, outcome, self.random)
+    fn settle(&mut self, permit: LeaseId, outcome: TrialOutcome) -> Option<Transition> {
+        self.state.release_permit(&self.upstream, self.now, permit, outcome, self.random)
     }
 
     /// One request on trial, from permit to response.
-    fn try_out(&mut self, verdict: Verdict) -> Option<Transition> {
-        let permit = self.lend().unwrap();
-        self.settle(permit, Outcome::Seen(verdict.into()))
+    fn try_out(&mut self, class: ResponseClass) -> Option<Transition> {
+        let permit = self.lend_permit().unwrap();
+        self.settle(permit, TrialOutcome::Seen(class.into()))
     }
 
     fn phase(&self) -> &'static str {
@@ -151,7 +151,7 @@ impl Bench {
     }
 }
 
-fn moved(from: &'static str, to: &'static str, reason: Reason) -> Option<Transition> {
+fn moved(from: &'static str, to: &'static str, reason: UpstreamReason) -> Option<Transition> {
     Some(Transition { from, to, reason })
 }
 
@@ -163,9 +163,9 @@ mod first {
     #[test]
     fn the_policys_assumption_holds() {
         let bench = Bench::new(checked(3, 1));
-        assert_eq!((bench.phase(), bench.state.reason), ("ready", Reason::Assumed));
+        assert_eq!((bench.phase(), bench.state.reason), ("ready", UpstreamReason::Assumed));
         let bench = Bench::new(Upstream { assume_ready: false, ..checked(3, 1) });
-        assert_eq!((bench.phase(), bench.state.reason), ("not-ready", Reason::Assumed));
+        assert_eq!((bench.phase(), bench.state.reason), ("not-ready", UpstreamReason::Assumed));
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod first {
         let mut bench = Bench::new(Upstream { assume_ready: false, ..checked_and_judged() });
         assert_eq!(bench.after(3_600 * SECOND).tick(), None);
         assert_eq!(bench.check(Ok(())), None);
-        assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+        assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", UpstreamReason::CheckPassed));
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod first {
         assert_eq!(bench.respond("FFFFFFFFFF"), None);
         assert_eq!(bench.check(DOWN), None);
         assert_eq!(bench.after(3_600 * SECOND).tick(), None);
-        assert_eq!(bench.lend(), None);
+        assert_eq!(bench.lend_permit(), None);
         assert_eq!(bench.state, before);
     }
 }
@@ -202,7 +202,7 @@ mod responses {
             }
             assert_eq!(
                 bench.respond("F"),
-                moved("ready", "not-ready", Reason::ConsecutiveFailures(threshold))
+                moved("ready", "not-ready", UpstreamReason::ConsecutiveFailures(threshold))
             );
         }
     }
@@ -213,13 +213,16 @@ mod responses {
         assert_eq!(bench.respond("FFSFF"), None);
         assert_eq!(bench.respond("SFF"), None);
         assert_eq!(bench.respond(""), None);
-        assert_eq!(bench.respond("F"), moved("ready", "not-ready", Reason::ConsecutiveFailures(3)));
+        assert_eq!(bench.respond("F"), moved("ready", "not-ready", UpstreamReason::ConsecutiveFailures(3)));
     }
 
     #[test]
     fn that_failed_in_a_row_in_the_middle_of_a_piece_trip_too() {
         let mut bench = Bench::new(judged(3));
-        assert_eq!(bench.respond("SFFFS"), moved("ready", "not-ready", Reason::ConsecutiveFailures(3)));
+        assert_eq!(
+            bench.respond("SFFFS"),
+            moved("ready", "not-ready", UpstreamReason::ConsecutiveFailures(3))
+        );
     }
 
     #[test]
@@ -239,12 +242,12 @@ mod responses {
     fn of_an_earlier_generation_are_dropped() {
         let mut bench = Bench::on_trial(judged(3));
         bench.try_out(Success);
-        assert_eq!(bench.try_out(Success), moved("trial", "ready", Reason::TrialPassed));
+        assert_eq!(bench.try_out(Success), moved("trial", "ready", UpstreamReason::TrialPassed));
         for earlier in 0..bench.state.generation {
             assert_eq!(bench.respond_late(earlier, "FFFFF"), None);
         }
         assert_eq!(bench.respond("FF"), None);
-        assert_eq!(bench.respond("F"), moved("ready", "not-ready", Reason::ConsecutiveFailures(3)));
+        assert_eq!(bench.respond("F"), moved("ready", "not-ready", UpstreamReason::ConsecutiveFailures(3)));
     }
 
     #[test]
@@ -273,7 +276,7 @@ mod an_update_of_the_policy {
     fn that_takes_the_gate_away_ends_its_trial() {
         let mut bench = Bench::on_trial(judged(3));
         bench.upstream.guarded = false;
-        assert_eq!(bench.tick(), moved("trial", "ready", Reason::WaitOver));
+        assert_eq!(bench.tick(), moved("trial", "ready", UpstreamReason::WaitOver));
     }
 
     #[test]
@@ -281,7 +284,7 @@ mod an_update_of_the_policy {
         for mut bench in [Bench::tripped(judged(3)), Bench::on_trial(judged(3))] {
             let from = bench.phase();
             bench.upstream.breaker = None;
-            assert_eq!(bench.tick(), moved(from, "ready", Reason::PolicyChanged));
+            assert_eq!(bench.tick(), moved(from, "ready", UpstreamReason::PolicyChanged));
         }
     }
 
@@ -290,13 +293,13 @@ mod an_update_of_the_policy {
     fn leaves_it_to_the_new_policy_to_judge() {
         let mut bench = Bench::new(judged(50));
         for _ in 0..9 {
-            bench.state.append(0, Streak::of("FFFFF"));
+            bench.state.merge(0, Streak::of("FFFFF"));
         }
         assert_eq!((bench.tick(), bench.respond("FFFF")), (None, None));
-        assert_eq!(bench.respond("F"), moved("ready", "not-ready", Reason::ConsecutiveFailures(50)));
+        assert_eq!(bench.respond("F"), moved("ready", "not-ready", UpstreamReason::ConsecutiveFailures(50)));
         // What it saw of an earlier phase is dropped.
         let before = bench.state.clone();
-        bench.state.append(0, Streak::of("FFFFF"));
+        bench.state.merge(0, Streak::of("FFFFF"));
         assert_eq!(bench.state, before);
     }
 
@@ -313,17 +316,17 @@ mod an_update_of_the_policy {
         let mut bench = Bench::tripped(long.clone());
         bench.upstream = short.clone();
         assert_eq!(bench.after(59 * SECOND).tick(), None);
-        assert_eq!(bench.after(SECOND).tick(), moved("not-ready", "trial", Reason::WaitOver));
+        assert_eq!(bench.after(SECOND).tick(), moved("not-ready", "trial", UpstreamReason::WaitOver));
         bench.upstream = long;
-        bench.lend().unwrap();
+        bench.lend_permit().unwrap();
         bench.upstream = short;
         assert_eq!(bench.after(59 * SECOND).tick(), None);
-        assert_eq!(bench.after(SECOND).tick(), moved("trial", "not-ready", Reason::TrialUnanswered));
+        assert_eq!(bench.after(SECOND).tick(), moved("trial", "not-ready", UpstreamReason::TrialUnanswered));
     }
 
     #[test]
     fn that_changes_no_more_than_thresholds_times_or_gates_is_about_the_same_upstream() {
-        let subject = |upstream: &Upstream| crate::hash::digest(0, &upstream.subject());
+        let subject = |upstream: &Upstream| crate::value::hash::digest(0, &upstream.identity());
         let before = checked_and_judged();
         let same = [
             Upstream { guarded: false, assume_ready: false, ..before.clone() },
@@ -416,23 +419,26 @@ mod clocks {
     #[test]
     fn that_jump_back_do_not_lengthen_a_wait() {
         let mut bench = Bench::tripped(judged(3));
-        assert_eq!(bench.back_by(600 * SECOND).tick(), moved("not-ready", "trial", Reason::WaitOver));
+        assert_eq!(bench.back_by(600 * SECOND).tick(), moved("not-ready", "trial", UpstreamReason::WaitOver));
     }
 
     #[test]
     fn that_jump_back_keep_no_forgotten_lease_and_show_nothing() {
         let mut bench = Bench::on_trial(judged(3));
-        let permits: Vec<_> = (0..3).map(|_| bench.lend().unwrap()).collect();
+        let permits: Vec<_> = (0..3).map(|_| bench.lend_permit().unwrap()).collect();
         assert_eq!(bench.back_by(600 * SECOND).tick(), None);
-        assert!(bench.lend().is_some());
-        assert_eq!(bench.settle(permits[0], Outcome::Left), None);
+        assert!(bench.lend_permit().is_some());
+        assert_eq!(bench.settle(permits[0], TrialOutcome::Left), None);
         assert_eq!(bench.phase(), "trial");
     }
 
     #[test]
     fn that_jump_ahead_end_a_wait() {
         let mut bench = Bench::tripped(judged(3));
-        assert_eq!(bench.after(1_000_000 * SECOND).tick(), moved("not-ready", "trial", Reason::WaitOver));
+        assert_eq!(
+            bench.after(1_000_000 * SECOND).tick(),
+            moved("not-ready", "trial", UpstreamReason::WaitOver)
+        );
     }
 
     /// Workers read the clock one after the other: what one has just written may lie ahead of what another
@@ -441,7 +447,7 @@ mod clocks {
     fn of_two_workers_may_differ_by_a_moment() {
         let moment = Duration::from_millis(1);
         let mut bench = Bench::on_trial(judged(3));
-        bench.lend().unwrap();
+        bench.lend_permit().unwrap();
         assert_eq!(bench.back_by(moment).tick(), None);
 
         let mut upstream = judged(3);
@@ -460,7 +466,7 @@ mod clocks {
             bench.random = u64::MAX;
             bench.trip();
             bench.tick();
-            bench.lend();
+            bench.lend_permit();
             bench.tick();
             bench.check(DOWN);
             bench.check(Ok(()));
@@ -477,7 +483,7 @@ mod transitions {
     fn raise_the_generation_by_one_and_note_when_and_why() {
         let mut bench = Bench::on_trial(judged(3));
         assert_eq!(bench.state.generation, 2);
-        assert_eq!((bench.state.since, bench.state.reason), (bench.now, Reason::WaitOver));
+        assert_eq!((bench.state.since, bench.state.reason), (bench.now, UpstreamReason::WaitOver));
         bench.state.generation = u32::MAX;
         bench.try_out(Failure);
         assert_eq!(bench.state.generation, 0);
@@ -486,40 +492,43 @@ mod transitions {
     #[test]
     fn survive_the_store() {
         let mut bench = Bench::on_trial(checked_and_judged());
-        bench.lend().unwrap();
+        bench.lend_permit().unwrap();
         bench.check(DOWN);
         bench.state.checks.started = Some(bench.now);
         let bytes = postcard::to_allocvec(&bench.state).unwrap();
-        assert_eq!(postcard::from_bytes::<State>(&bytes).unwrap(), bench.state);
+        assert_eq!(postcard::from_bytes::<UpstreamState>(&bytes).unwrap(), bench.state);
     }
 
     #[test]
     fn have_reasons_with_codes_fit_for_metrics() {
         let reasons = [
-            Reason::Assumed,
-            Reason::CheckPassed,
-            Reason::CheckFailed(CheckFailure::Unreachable),
-            Reason::ConsecutiveFailures(5),
-            Reason::LocalOriginFailures(5),
-            Reason::FailureShare(Share { part: 1, all: 2 }),
-            Reason::SlowShare(Share { part: 1, all: 2 }),
-            Reason::Forced,
-            Reason::OnTrial,
-            Reason::OnRamp,
-            Reason::WaitOver,
-            Reason::TrialPassed,
-            Reason::RampOver,
-            Reason::TrialFailed,
-            Reason::TrialUnanswered,
-            Reason::PolicyChanged,
+            UpstreamReason::Assumed,
+            UpstreamReason::CheckPassed,
+            UpstreamReason::CheckFailed(CheckFailure::Unreachable),
+            UpstreamReason::ConsecutiveFailures(5),
+            UpstreamReason::LocalOriginFailures(5),
+            UpstreamReason::FailureShare(Share { part: 1, all: 2 }),
+            UpstreamReason::SlowShare(Share { part: 1, all: 2 }),
+            UpstreamReason::Forced,
+            UpstreamReason::OnTrial,
+            UpstreamReason::OnRamp,
+            UpstreamReason::WaitOver,
+            UpstreamReason::TrialPassed,
+            UpstreamReason::RampOver,
+            UpstreamReason::TrialFailed,
+            UpstreamReason::TrialUnanswered,
+            UpstreamReason::PolicyChanged,
         ];
         let mut codes: Vec<_> = reasons.iter().map(|reason| reason.code()).collect();
         assert!(codes.iter().all(|code| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')));
         codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), reasons.len());
-        assert_eq!(Reason::CheckFailed(CheckFailure::Status(503)).to_string(), "check-failed: status 503");
-        assert_eq!(Reason::ConsecutiveFailures(5).to_string(), "consecutive-failures: 5");
-        assert_eq!(Reason::TrialFailed.to_string(), "trial-failed");
+        assert_eq!(
+            UpstreamReason::CheckFailed(CheckFailure::Status(503)).to_string(),
+            "check-failed: status 503"
+        );
+        assert_eq!(UpstreamReason::ConsecutiveFailures(5).to_string(), "consecutive-failures: 5");
+        assert_eq!(UpstreamReason::TrialFailed.to_string(), "trial-failed");
     }
 }

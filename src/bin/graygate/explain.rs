@@ -10,15 +10,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use graygate::engine::{self, Assignment};
-use graygate::lifecycle::Lifecycle;
+use graygate::decision::release::split::Split;
+use graygate::decision::{self, Assignment};
 use graygate::policy::Policy;
 use graygate::policy::release::key::Key;
 use graygate::policy::upstream::UpstreamId;
-use graygate::readiness::{Knowledge, Permit, Readiness, Reason, Standing};
-use graygate::release::split::Split;
-use graygate::request::Request;
-use graygate::time::Time;
+use graygate::readiness::{Admission, Permit, Readiness, UpstreamReason, UpstreamStatus};
+use graygate::value::lifecycle::Lifecycle;
+use graygate::value::request::Request;
+use graygate::value::time::Time;
 use serde::Deserialize;
 
 use crate::Failure;
@@ -125,30 +125,36 @@ struct Assumed<'p> {
 }
 
 impl Readiness for Assumed<'_> {
-    fn standing(&self, id: UpstreamId) -> Standing {
+    fn admission(&self, id: UpstreamId) -> Admission {
         let Some(upstream) = self.policy.upstream(id) else {
-            return Standing::Ready;
+            return Admission::Ready;
         };
         match upstream.force {
-            Some(true) => Standing::Ready,
-            Some(false) => Standing::NotReady(Reason::Forced),
+            Some(true) => Admission::Ready,
+            Some(false) => Admission::NotReady(UpstreamReason::Forced),
             None if !upstream.assume_ready || self.not_ready.contains(&upstream.name) => {
-                Standing::NotReady(Reason::Assumed)
+                Admission::NotReady(UpstreamReason::Assumed)
             }
-            None => Standing::Ready,
+            None => Admission::Ready,
         }
     }
 
-    fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
+    fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> {
         None
     }
 
-    fn knowledge(&self, id: UpstreamId) -> Knowledge {
+    fn status(&self, id: UpstreamId) -> UpstreamStatus {
         // As though each had been checked just now.
-        let standing = self.standing(id);
-        let ready = standing == Standing::Ready;
+        let admission = self.admission(id);
+        let ready = admission == Admission::Ready;
         let held_back_since = (!ready).then_some(self.now);
-        Knowledge { standing, held_back_since, until: None, heard: Some(self.now), proven: ready }
+        UpstreamStatus {
+            admission,
+            held_back_since,
+            until: None,
+            last_result_at: Some(self.now),
+            verified: ready,
+        }
     }
 
     fn lifecycle(&self) -> Lifecycle {
@@ -181,7 +187,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut answer = |question: &Question| {
         let mut readiness = Assumed { policy: &policy, not_ready: &arguments.not_ready, now };
-        let decision = engine::decide(&policy, question, &mut readiness, &mut splits);
+        let decision = decision::decide(&policy, question, &mut readiness, &mut splits);
         let written = match arguments.json {
             true => writeln!(out, "{}", json::value(&policy, &decision)),
             false => text::write(&policy, &splits, question, &decision, &mut out),

@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
 use graygate::policy::Policy;
-use graygate::time::Time;
+use graygate::value::time::Time;
 
 /// Checks graygate policies and explains what the filter makes of them.
 #[derive(Parser)]
@@ -94,12 +94,12 @@ pub fn time(text: &str) -> Result<Time, String> {
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Time {
     let span = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time::from_millis(graygate::time::millis(span))
+    Time::from_millis(graygate::value::time::millis(span))
 }
 
 /// Reads and compiles the policy in `file`, and prints its problems if it has any.
 pub fn policy(file: &PathBuf) -> Result<Policy, Failure> {
-    let compiled = document::read(file)?.and_then(|document| Policy::from_node(&document));
+    let compiled = document::read(file)?.and_then(|document| Policy::from_document(&document));
     compiled.map_err(|problems| {
         let count = problems.iter().count();
         for problem in problems.iter() {

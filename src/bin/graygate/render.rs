@@ -115,7 +115,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let read = document::read(&arguments.policy)?;
     let parts = read.and_then(|mut document| {
         arguments.overrule(&mut document);
-        let whole = Policy::from_node(&document)?;
+        let whole = Policy::from_document(&document)?;
         Ok((part::parts(arguments.at, &document)?, whole))
     });
     let mut problems = options::problems(arguments, parts.as_ref().ok().map(|(parts, _)| parts.as_slice()));

@@ -7,11 +7,11 @@ use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use graygate::hash;
 use graygate::policy::Policy;
 use graygate::policy::release::Release;
 use graygate::policy::release::steer::Steer;
-use graygate::release::layout::Layout;
+use graygate::value::hash;
+use graygate::weights::layout::Layout;
 
 use crate::Failure;
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Worker;
-use crate::response;
 
 /// What one more success would tell, of the upstreams that are judged.
 #[derive(Clone, Copy)]
@@ -37,7 +36,7 @@ impl Worker {
     pub fn is_no_news(&self, status: u16, took: Option<Duration>) -> bool {
         let breakers = || self.policy.breakers();
         let good = self.good_status.get() == Some(status)
-            || breakers().all(|breaker| response::is_success(status, breaker.words()));
+            || breakers().all(|breaker| breaker.classifier().is_success(status));
         if good {
             self.good_status.set(Some(status));
         }
@@ -64,7 +63,7 @@ impl Worker {
                 continue;
             };
             let by_use = upstream.check.as_ref().is_some_and(|check| check.periods.go_by_use());
-            let settled = slot.haste.is_calm() && slot.snapshot.is_calm(breaker, slot.streak);
+            let settled = slot.throttle.is_idle() && slot.snapshot.ignores_success(breaker, slot.streak);
             calm.all &= !by_use && !slot.outdated && settled;
             calm.succeeded &= slot.streak.is_broken();
         }

@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use super::version::Version;
 use crate::policy::reader::Value;
-use crate::policy::upstream::{FailOn, Upstream};
-use crate::response::Words;
+use crate::policy::upstream::{UpstreamDraft, read_fail_on};
+use crate::value::response::{Classifier, FailOn};
 
 /// When, and how fast. At least one of the criteria is there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,14 +40,14 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 impl Rollback {
     /// Reads `rollback`; `known` are the versions, and the upstreams, as far as they could be read.
-    pub fn read(value: &Value<'_>, known: Option<(&[Version], &[Upstream])>) -> Option<Self> {
+    pub fn read(value: &Value<'_>, known: Option<(&[Version], &[UpstreamDraft])>) -> Option<Self> {
         let criteria = ["failurePercent", "latency", "checks"];
         let others = ["failOn", "minimumRequests", "window", "over"];
         let fields = value.object(&[&criteria[..], &others].concat())?;
         let failure_percent = fields.read("failurePercent", None, |value| percent(value).map(Some));
         let latency = fields.read("latency", None, |value| Latency::read(value).map(Some));
         let check_failure_percent = fields.read("checks", None, |value| read_checks(value, known).map(Some));
-        let fail_on = FailOn::read_list(&fields);
+        let fail_on = read_fail_on(&fields);
         let minimum_requests = fields.read("minimumRequests", 50, |value| value.integer(1..=1_000_000));
         let window = fields.read("window", 60_000 * MS, |value| value.duration(1_000 * MS..=HOUR));
         let over = fields.read("over", Duration::ZERO, |value| value.duration(Duration::ZERO..=24 * HOUR));
@@ -69,13 +69,13 @@ impl Rollback {
 
 impl Rollback {
     /// Which responses are failures.
-    pub fn words(&self) -> Words<'_> {
-        Words { fail_on: &self.fail_on, ignore_on: &[] }
+    pub fn classifier(&self) -> Classifier<'_> {
+        Classifier { fail_on: &self.fail_on, ignore_on: &[] }
     }
 }
 
 /// Reads `checks`. An upstream that could not be read has a stand-in, of which nothing can be said.
-fn read_checks(value: &Value<'_>, known: Option<(&[Version], &[Upstream])>) -> Option<u32> {
+fn read_checks(value: &Value<'_>, known: Option<(&[Version], &[UpstreamDraft])>) -> Option<u32> {
     let fields = value.object(&["failurePercent"])?;
     let share = fields.require("failurePercent", "a whole number from 1 to 99").and_then(percent);
     let known = known.filter(|_| value.is_first_problem());

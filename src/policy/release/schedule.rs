@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use super::version::{self, Version};
 use crate::policy::reader::Value;
-use crate::release::schedule::Change;
-use crate::time::Time;
+use crate::value::time::Time;
+use crate::weights::schedule::WeightChange;
 
 /// The most steps of a schedule.
 const STEPS: usize = 100;
@@ -15,14 +15,18 @@ const RAMP: Duration = Duration::from_secs(366 * 86_400);
 
 /// Reads `schedule`. Times are in RFC 3339 and in UTC, and rise; where the versions could not be read, that has
 /// been noted, and any name will do.
-pub fn read(value: &Value<'_>, versions: Option<&[Version]>, starts_at: Option<Time>) -> Option<Vec<Change>> {
+pub fn read(
+    value: &Value<'_>,
+    versions: Option<&[Version]>,
+    starts_at: Option<Time>,
+) -> Option<Vec<WeightChange>> {
     let items = value.list()?;
     if items.len() > STEPS {
         return value.problem(format!("{} steps; allowed: at most {STEPS}", items.len()));
     }
     let mut before: Option<Vec<u32>> =
         versions.map(|versions| versions.iter().map(|version| version.weight).collect());
-    let mut steps: Vec<Change> = Vec::new();
+    let mut steps: Vec<WeightChange> = Vec::new();
     let mut sound = true;
     for item in &items {
         let Some(step) = read_step(item, versions, before.as_deref()) else {
@@ -50,7 +54,11 @@ pub fn read(value: &Value<'_>, versions: Option<&[Version]>, starts_at: Option<T
     sound.then_some(steps)
 }
 
-fn read_step(value: &Value<'_>, versions: Option<&[Version]>, before: Option<&[u32]>) -> Option<Change> {
+fn read_step(
+    value: &Value<'_>,
+    versions: Option<&[Version]>,
+    before: Option<&[u32]>,
+) -> Option<WeightChange> {
     let fields = value.object(&["at", "over", "weights"])?;
     let at = fields.require("at", "a time such as 2026-12-01T10:00:00Z").and_then(Value::time);
     let over = fields.read("over", Duration::ZERO, |value| value.duration(Duration::ZERO..=RAMP));
@@ -64,8 +72,8 @@ fn read_step(value: &Value<'_>, versions: Option<&[Version]>, before: Option<&[u
         let Some(versions) = versions else {
             continue;
         };
-        let place = versions.iter().position(|version| version.name == name);
-        let slots = place.and_then(|place| Some((weights.get_mut(place)?, values.get_mut(place)?)));
+        let index = versions.iter().position(|version| version.name == name);
+        let slots = index.and_then(|index| Some((weights.get_mut(index)?, values.get_mut(index)?)));
         match slots {
             Some((slot, value)) => (*slot, *value) = (number, Some(weight.clone())),
             None => {
@@ -76,11 +84,11 @@ fn read_step(value: &Value<'_>, versions: Option<&[Version]>, before: Option<&[u
         }
     }
     // Whoever has no weight yet need not be named. Of the others it is not to be guessed.
-    let missing = |(place, weight): &(usize, &Option<u32>)| {
-        weight.is_none() && before.and_then(|before| before.get(*place)) != Some(&0)
+    let missing = |(index, weight): &(usize, &Option<u32>)| {
+        weight.is_none() && before.and_then(|before| before.get(*index)) != Some(&0)
     };
     let mut missing = weights.iter().enumerate().filter(missing);
-    let forgotten = missing.next().and_then(|(place, _)| versions?.get(place));
+    let forgotten = missing.next().and_then(|(index, _)| versions?.get(index));
     if let Some(version) = forgotten.filter(|_| sound) {
         return named.problem(format!(
             "{} is missing, which has weight until then; allowed: all versions, with 0 for none",
@@ -89,7 +97,7 @@ fn read_step(value: &Value<'_>, versions: Option<&[Version]>, before: Option<&[u
     }
     let weights: Vec<u32> = weights.into_iter().map(Option::unwrap_or_default).collect();
     if sound && versions.is_some() {
-        version::judge_weights(named, &weights, |place| values.get(place).cloned().flatten())?;
+        version::judge_weights(named, &weights, |index| values.get(index).cloned().flatten())?;
     }
-    Some(Change { at: at?, over: over?, weights: sound.then_some(weights)? })
+    Some(WeightChange { at: at?, over: over?, weights: sound.then_some(weights)? })
 }

@@ -83,8 +83,8 @@ impl Steer {
         match self {
             Steer::Header(_) => {}
             Steer::ClusterHeader(_) => {
-                for (place, version) in versions.iter().enumerate() {
-                    if trusts && versions.iter().take(place).any(|other| other.cluster == version.cluster) {
+                for (index, version) in versions.iter().enumerate() {
+                    if trusts && versions.iter().take(index).any(|other| other.cluster == version.cluster) {
                         contradiction(
                             fields,
                             "trustIncoming",
@@ -115,8 +115,8 @@ impl Steer {
                     );
                 }
                 // The default one takes who is denied, and who falls back.
-                let forced = |(place, version): (usize, &Version)| {
-                    version.weight == 0 && (version.is_overridden() || place == default)
+                let forced = |(index, version): (usize, &Version)| {
+                    version.weight == 0 && (version.is_overridden() || index == default)
                 };
                 if versions.iter().enumerate().any(forced) {
                     contradiction(

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use super::headers::HeaderEdits;
 use crate::policy::matcher::Matches;
 use crate::policy::reader::{Fields, Value};
-use crate::policy::upstream::{self, Upstream, UpstreamId};
-use crate::release::layout::Layout;
+use crate::policy::upstream::{self, UpstreamDraft, UpstreamId};
+use crate::weights::layout::Layout;
 
 /// One version of a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,14 +43,14 @@ impl Hash for Version {
 /// The most keys of one list.
 const KEYS: usize = 10_000;
 
-/// Reads `versions`, and the place of the default one.
-pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<(Vec<Version>, usize)> {
+/// Reads `versions`, and the index of the default one.
+pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(Vec<Version>, usize)> {
     let items = value.list()?;
     let versions: Vec<_> = items.iter().map(|item| Version::read(item, upstreams)).collect();
     let versions: Vec<(Version, bool)> = versions.into_iter().collect::<Option<_>>()?;
     let mut allowed: BTreeMap<&str, &str> = BTreeMap::new();
-    for (place, ((version, _), item)) in versions.iter().zip(&items).enumerate() {
-        if versions.iter().take(place).any(|(other, _)| other.name == version.name) {
+    for (index, ((version, _), item)) in versions.iter().zip(&items).enumerate() {
+        if versions.iter().take(index).any(|(other, _)| other.name == version.name) {
             item.problem::<()>(format!(
                 "a second version named {:?}; allowed: one of each name",
                 version.name
@@ -68,15 +68,15 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<(Vec<Ve
         return value.problem("an empty list; allowed: at least one version");
     }
     let weights: Vec<u32> = versions.iter().map(|(version, _)| version.weight).collect();
-    judge_weights(value, &weights, |place| items.get(place).cloned())?;
+    judge_weights(value, &weights, |index| items.get(index).cloned())?;
     let mut defaults = versions.iter().enumerate().filter(|(_, (_, default))| *default);
     match (defaults.next(), defaults.next()) {
-        (Some((place, (version, _))), None) => {
+        (Some((index, (version, _))), None) => {
             if !version.deny.is_empty() {
-                let item = items.get(place).unwrap_or(value);
+                let item = items.get(index).unwrap_or(value);
                 item.problem::<()>("deny on the default version, which is where the denied go; allowed: on any other version");
             }
-            Some((versions.into_iter().map(|(version, _)| version).collect(), place))
+            Some((versions.into_iter().map(|(version, _)| version).collect(), index))
         }
         (None, _) => value.problem("no version is the default; allowed: default: true on one of them"),
         _ => value.problem("more than one version is the default; allowed: default: true on one of them"),
@@ -94,9 +94,9 @@ pub fn judge_weights<'v>(
         return value.problem("the weights are all 0; allowed: at least one above 0");
     }
     let shares = Layout::of(weights).shares(weights.len());
-    for (place, (weight, share)) in weights.iter().zip(shares).enumerate() {
+    for (index, (weight, share)) in weights.iter().zip(shares).enumerate() {
         if *weight > 0 && share == 0 {
-            at(place).as_ref().unwrap_or(value).problem::<()>(format!(
+            at(index).as_ref().unwrap_or(value).problem::<()>(format!(
                 "weight {weight} is less than 0.01 % of all weights; allowed: 0, or at least that share"
             ));
         }
@@ -105,7 +105,7 @@ pub fn judge_weights<'v>(
 }
 
 impl Version {
-    fn read(value: &Value<'_>, upstreams: Option<&[Upstream]>) -> Option<(Self, bool)> {
+    fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(Self, bool)> {
         let fields =
             value.object(&["name", "upstream", "weight", "default", "match", "allow", "deny", "headers"])?;
         let name = fields.require("name", "a name").and_then(Value::label);

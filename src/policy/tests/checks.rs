@@ -16,7 +16,7 @@ fn with_grpc(fields: &str) -> String {
 #[test]
 fn a_check_has_the_defaults_of_a_pods() {
     let mut expected = Check::every(Duration::from_secs(10));
-    if let Call::Http(get) = &mut expected.call {
+    if let CheckCall::Http(get) = &mut expected.call {
         get.authority = "app:8080".into();
     }
     assert_eq!(check(&with_upstream(r#""readinessProbe":{"httpGet":{"port":8080}}"#)), expected);
@@ -97,7 +97,7 @@ fn expected_statuses_are_numbers_or_ranges_as_envoys() {
 fn a_grpc_check_asks_for_a_service() {
     let call = |document: &str| check(document).call;
     let asks = |authority: &str, service: &str| {
-        Call::Grpc(GrpcHealth { authority: authority.into(), service: service.into() })
+        CheckCall::Grpc(GrpcHealth { authority: authority.into(), service: service.into() })
     };
     assert_eq!(call(&with_grpc("")), asks("app", ""));
     assert_eq!(

@@ -1,7 +1,9 @@
 //! `probes`.
 
 use super::*;
-use crate::policy::probe::{Basis, Checks, Component, Details, Drain, Kind, PassThrough, Probe, Statuses};
+use crate::policy::probe::{
+    Basis, Component, Details, Drain, PassThrough, Probe, ProbeComponents, ProbeKind, Statuses,
+};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -53,15 +55,16 @@ fn the_full_document_gives_what_it_says() {
         statuses: Statuses { passed: 200, degraded: 200, failed: 503 },
     };
     let component = |upstream: &str, required, weight| {
-        let place = policy.upstreams.iter().position(|known| known.name == upstream).unwrap();
-        Component { upstream: UpstreamId(place), required, weight }
+        let index = policy.upstreams.iter().position(|known| known.name == upstream).unwrap();
+        Component { upstream: UpstreamId(index), required, weight }
     };
-    let one =
-        |upstream| Basis::Checks(Checks { components: vec![component(upstream, true, 0)], minimum_score: 0 });
+    let one = |upstream| {
+        Basis::Checks(ProbeComponents { components: vec![component(upstream, true, 0)], minimum_score: 0 })
+    };
     let kept =
         PassThrough { cache: Duration::from_secs(2), headers: vec!["content-type".into()], host: None };
     let deep = Statuses { passed: 200, degraded: 207, failed: 500 };
-    let all = Checks {
+    let all = ProbeComponents {
         components: vec![
             component("app", true, 0),
             component("db", false, 40),
@@ -72,10 +75,10 @@ fn the_full_document_gives_what_it_says() {
     };
     let expected = Probes {
         endpoints: vec![
-            probe("liveness", Kind::Liveness, "/livez", Basis::App(kept)),
-            probe("startup", Kind::Startup, "/startupz", one("app")),
-            probe("readiness", Kind::Readiness, "/readyz", Basis::Checks(all)),
-            Probe { statuses: deep, ..probe("deep", Kind::Group, "/deepz", one("search")) },
+            probe("liveness", ProbeKind::Liveness, "/livez", Basis::App(kept)),
+            probe("startup", ProbeKind::Startup, "/startupz", one("app")),
+            probe("readiness", ProbeKind::Readiness, "/readyz", Basis::Checks(all)),
+            Probe { statuses: deep, ..probe("deep", ProbeKind::Group, "/deepz", one("search")) },
         ],
         grpc_services: vec![String::new(), "shop.Reviews".into()],
         drain: Some(Drain {
@@ -140,7 +143,7 @@ fn groups_are_probes_with_names_of_their_own() {
         r#""groups":{"deep":{"path":"/deepz","checks":[{"upstream":"db"}],"statuses":{"failed":500}}}"#,
     );
     let deep = &probes.endpoints[0];
-    assert_eq!((deep.name.as_str(), deep.kind, deep.statuses.failed), ("deep", Kind::Group, 500));
+    assert_eq!((deep.name.as_str(), deep.kind, deep.statuses.failed), ("deep", ProbeKind::Group, 500));
     assert_refused(&[
         (
             document(r#""groups":{"drain":{"path":"/d"}}"#),

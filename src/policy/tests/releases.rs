@@ -1,8 +1,8 @@
 use super::*;
 use crate::policy::release::rollback::Latency;
 use crate::policy::release::version::HeaderEdits;
-use crate::release::layout::Layout;
-use crate::time::Time;
+use crate::value::time::Time;
+use crate::weights::layout::Layout;
 
 mod a_cookie;
 mod a_rollback;

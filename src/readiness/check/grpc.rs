@@ -3,7 +3,7 @@
 //! The messages have a field or two each, so they are written and read here rather than by a protobuf
 //! library, which would cost the module more than all of the checks do.
 
-use super::CheckFailure;
+use super::failure::CheckFailure;
 
 /// The service that is asked.
 pub const SERVICE: &str = "grpc.health.v1.Health";
@@ -121,10 +121,10 @@ impl<'m> Fields<'m> {
 
     fn varint(&mut self) -> Option<u64> {
         let mut number = 0;
-        for place in 0..10 {
+        for index in 0..10 {
             let (byte, rest) = self.0.split_first()?;
             self.0 = rest;
-            number |= u64::from(byte & 0x7f) << (7 * place);
+            number |= u64::from(byte & 0x7f) << (7 * index);
             if byte & 0x80 == 0 {
                 return Some(number);
             }

@@ -5,15 +5,24 @@
 //!
 //! A location is resolved as in RFC 3986, section 5.2. A library for it would add 21 kB to the module.
 
-use super::{Answer, CheckFailure};
+use super::failure::CheckFailure;
 use crate::policy::check::HttpGet;
 
 /// The most redirects that the kubelet follows: ten requests in all.
 const FOLLOWED: u32 = 9;
 
+/// What is to be done about an HTTP answer to a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckStep {
+    /// It is a result.
+    Result(Result<(), CheckFailure>),
+    /// It sends the check on, within the same timeout.
+    Follow(CheckTarget),
+}
+
 /// What one request of a check asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct CheckTarget {
     /// Its `:scheme`.
     pub scheme: String,
     /// Its `:authority`.
@@ -22,25 +31,29 @@ pub struct Target {
     pub path: String,
 }
 
-impl Target {
+impl CheckTarget {
     /// What the first request asks for.
     pub fn first(get: &HttpGet) -> Self {
-        Target { scheme: get.scheme.to_owned(), authority: get.authority.clone(), path: get.path.clone() }
+        CheckTarget {
+            scheme: get.scheme.to_owned(),
+            authority: get.authority.clone(),
+            path: get.path.clone(),
+        }
     }
 }
 
 /// What to do about a redirect of `target` to `location`, `redirects` redirects after the check of `host`
 /// started.
-pub fn follow(host: &str, target: &Target, redirects: u32, location: &[u8]) -> Answer {
+pub fn follow(host: &str, target: &CheckTarget, redirects: u32, location: &[u8]) -> CheckStep {
     let Some(location) = text(location) else {
-        return Answer::Result(Err(CheckFailure::Redirected));
+        return CheckStep::Result(Err(CheckFailure::Redirected));
     };
     match resolve(target, &location) {
         Some(next) if host_name(&next.authority).eq_ignore_ascii_case(host_name(host)) => match redirects {
-            0..FOLLOWED => Answer::Follow(next),
-            _ => Answer::Result(Err(CheckFailure::Redirected)),
+            0..FOLLOWED => CheckStep::Follow(next),
+            _ => CheckStep::Result(Err(CheckFailure::Redirected)),
         },
-        _ => Answer::Result(Ok(())),
+        _ => CheckStep::Result(Ok(())),
     }
 }
 
@@ -65,7 +78,7 @@ fn host_name(authority: &str) -> &str {
 }
 
 /// The target that `location` names, seen from `target`; none where that is not on the web.
-fn resolve(target: &Target, location: &str) -> Option<Target> {
+fn resolve(target: &CheckTarget, location: &str) -> Option<CheckTarget> {
     let location = location.split('#').next().unwrap_or_default();
     // A scheme ends at the first colon, unless a path, a query or an authority has begun before that.
     let (scheme, rest) = match location.split_once(':') {
@@ -90,7 +103,7 @@ fn resolve(target: &Target, location: &str) -> Option<Target> {
         path => (normal(&format!("{directory}/{path}")), query),
     };
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    Some(Target { scheme, authority: authority.to_owned(), path: format!("{path}{query}") })
+    Some(CheckTarget { scheme, authority: authority.to_owned(), path: format!("{path}{query}") })
 }
 
 /// A path, and the query behind it.
@@ -125,11 +138,11 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn target(authority: &str, path: &str) -> Target {
-        Target { scheme: "http".to_owned(), authority: authority.to_owned(), path: path.to_owned() }
+    fn target(authority: &str, path: &str) -> CheckTarget {
+        CheckTarget { scheme: "http".to_owned(), authority: authority.to_owned(), path: path.to_owned() }
     }
 
-    fn from_app(location: &[u8]) -> Answer {
+    fn from_app(location: &[u8]) -> CheckStep {
         follow("app:8080", &target("app:8080", "/a/b?x=1"), 0, location)
     }
 
@@ -156,9 +169,9 @@ mod tests {
         ];
         for (location, authority, path) in rows {
             let shown = String::from_utf8_lossy(location);
-            assert_eq!(from_app(location), Answer::Follow(target(authority, path)), "{shown}");
+            assert_eq!(from_app(location), CheckStep::Follow(target(authority, path)), "{shown}");
         }
-        let Answer::Follow(next) = from_app(b"https://app/c") else { panic!("not followed") };
+        let CheckStep::Follow(next) = from_app(b"https://app/c") else { panic!("not followed") };
         assert_eq!((next.scheme.as_str(), next.authority.as_str()), ("https", "app"));
     }
 
@@ -172,33 +185,33 @@ mod tests {
             b"http://",
             b"http:/c",
         ] {
-            assert_eq!(from_app(location), Answer::Result(Ok(())));
+            assert_eq!(from_app(location), CheckStep::Result(Ok(())));
         }
     }
 
     #[test]
     fn one_to_what_cannot_be_read_fails() {
         for location in [&b"/a\nb"[..], b"\0", b"http://[::1/"] {
-            assert_eq!(from_app(location), Answer::Result(Err(CheckFailure::Redirected)), "{location:?}");
+            assert_eq!(from_app(location), CheckStep::Result(Err(CheckFailure::Redirected)), "{location:?}");
         }
     }
 
     #[test]
     fn bytes_that_may_not_stand_in_a_path_are_encoded() {
-        assert_eq!(from_app(b"/a b\xff"), Answer::Follow(target("app:8080", "/a%20b%FF")));
+        assert_eq!(from_app(b"/a b\xff"), CheckStep::Follow(target("app:8080", "/a%20b%FF")));
     }
 
     #[test]
     fn the_tenth_fails() {
         let at = |redirects| follow("app", &target("app", "/"), redirects, b"/");
-        assert_eq!(at(8), Answer::Follow(target("app", "/")));
-        assert_eq!(at(9), Answer::Result(Err(CheckFailure::Redirected)));
+        assert_eq!(at(8), CheckStep::Follow(target("app", "/")));
+        assert_eq!(at(9), CheckStep::Result(Err(CheckFailure::Redirected)));
     }
 
     #[test]
     fn an_address_of_version_6_is_a_host_name() {
         let from = target("[::1]:8080", "/");
-        assert_eq!(follow("[::1]:8080", &from, 0, b"/c"), Answer::Follow(target("[::1]:8080", "/c")));
-        assert_eq!(follow("[::1]:8080", &from, 0, b"http://[::2]:8080/"), Answer::Result(Ok(())));
+        assert_eq!(follow("[::1]:8080", &from, 0, b"/c"), CheckStep::Follow(target("[::1]:8080", "/c")));
+        assert_eq!(follow("[::1]:8080", &from, 0, b"http://[::2]:8080/"), CheckStep::Result(Ok(())));
     }
 }

@@ -7,7 +7,10 @@ fn that_fail_often_enough_in_a_row_make_it_not_ready() {
     let mut bench = Bench::new(checked(3, 1));
     assert_eq!((bench.check(DOWN), bench.check(DOWN)), (None, None));
     let timed_out = CheckFailure::TimedOut;
-    assert_eq!(bench.check(Err(timed_out)), moved("ready", "not-ready", Reason::CheckFailed(timed_out)));
+    assert_eq!(
+        bench.check(Err(timed_out)),
+        moved("ready", "not-ready", UpstreamReason::CheckFailed(timed_out))
+    );
     assert_eq!(bench.state.phase, Phase::NotReady { until: None });
 }
 
@@ -27,7 +30,7 @@ fn that_pass_often_enough_in_a_row_make_it_ready() {
     assert_eq!((bench.check(Ok(())), bench.check(Ok(()))), (None, None));
     assert_eq!(bench.check(DOWN), None);
     assert_eq!((bench.check(Ok(())), bench.check(Ok(()))), (None, None));
-    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", UpstreamReason::CheckPassed));
 }
 
 #[test]
@@ -44,10 +47,10 @@ fn that_go_on_the_same_change_nothing() {
 fn that_bear_out_an_assumption_give_it_their_reason_once() {
     let mut bench = Bench::new(Upstream { assume_ready: false, ..checked(2, 1) });
     assert_eq!(bench.check(DOWN), None);
-    let reason = Reason::CheckFailed(CheckFailure::Status(500));
+    let reason = UpstreamReason::CheckFailed(CheckFailure::Status(500));
     assert_eq!(bench.check(DOWN), moved("not-ready", "not-ready", reason));
     assert_eq!((bench.check(DOWN), bench.state.reason), (None, reason));
-    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", UpstreamReason::CheckPassed));
 }
 
 #[test]
@@ -57,14 +60,14 @@ fn that_made_it_not_ready_are_all_that_ends_it() {
     assert!(bench.check(DOWN).is_some());
     assert_eq!(bench.after(3_600 * SECOND).tick(), None);
     bench.check(Ok(()));
-    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", UpstreamReason::CheckPassed));
 }
 
 #[test]
 fn that_pass_end_a_not_ready_whatever_brought_it_about() {
     let mut bench = Bench::tripped(checked_and_judged());
     assert_eq!(bench.check(Ok(())), None);
-    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", UpstreamReason::CheckPassed));
 }
 
 /// They have shown that they don't see what is wrong.
@@ -72,18 +75,18 @@ fn that_pass_end_a_not_ready_whatever_brought_it_about() {
 fn that_pass_do_not_cut_short_the_wait_after_a_second_trip_in_a_row() {
     let mut bench = Bench::tripped(checked_and_judged());
     bench.check(Ok(()));
-    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", UpstreamReason::CheckPassed));
     bench.trip();
     for _ in 0..10 {
         assert_eq!(bench.check(Ok(())), None);
     }
-    assert_eq!(bench.after(2 * SECOND).tick(), moved("not-ready", "trial", Reason::WaitOver));
+    assert_eq!(bench.after(2 * SECOND).tick(), moved("not-ready", "trial", UpstreamReason::WaitOver));
     // Nor the trial: the checks don't see what is wrong.
     for _ in 0..10 {
         assert_eq!(bench.check(Ok(())), None);
     }
     bench.try_out(Success);
-    assert_eq!(bench.try_out(Success), moved("trial", "ready", Reason::TrialPassed));
+    assert_eq!(bench.try_out(Success), moved("trial", "ready", UpstreamReason::TrialPassed));
 }
 
 #[test]
@@ -94,14 +97,14 @@ fn that_pass_count_again_at_once_after_a_healthy_time() {
     bench.after(8 * SECOND);
     bench.trip();
     bench.check(Ok(()));
-    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", UpstreamReason::CheckPassed));
 }
 
 #[test]
 fn that_pass_end_a_trial() {
     let mut bench = Bench::on_trial(checked_and_judged());
     bench.check(Ok(()));
-    assert_eq!(bench.check(Ok(())), moved("trial", "ready", Reason::CheckPassed));
+    assert_eq!(bench.check(Ok(())), moved("trial", "ready", UpstreamReason::CheckPassed));
 }
 
 #[test]
@@ -110,7 +113,7 @@ fn that_fail_end_a_trial() {
     assert_eq!(bench.check(DOWN), None);
     assert_eq!(
         bench.check(DOWN),
-        moved("trial", "not-ready", Reason::CheckFailed(CheckFailure::Status(500)))
+        moved("trial", "not-ready", UpstreamReason::CheckFailed(CheckFailure::Status(500)))
     );
     assert_eq!(bench.state.phase, Phase::NotReady { until: None });
 }
@@ -131,7 +134,7 @@ fn of_an_earlier_generation_are_dropped() {
     bench.trip();
     let before = bench.state.clone();
     for result in [Ok(()), Ok(()), DOWN, DOWN] {
-        assert_eq!(bench.state.checked(&bench.upstream, bench.now, earlier, result), None);
+        assert_eq!(bench.state.on_check(&bench.upstream, bench.now, earlier, result), None);
     }
     assert_eq!(bench.state, before);
 }

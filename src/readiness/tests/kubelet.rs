@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use super::*;
-use crate::action::Action;
-use crate::lifecycle::Lifecycle;
+use crate::decision::action::Action;
+use crate::decision::probe;
 use crate::policy::Policy;
 use crate::policy::upstream::UpstreamId;
-use crate::probe;
-use crate::request::{Headers, Request};
+use crate::value::lifecycle::Lifecycle;
+use crate::value::request::{Headers, Request};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -62,7 +62,7 @@ impl Bench {
         self.after(SECOND);
         let generation = self.state.generation;
         let result = if result == '+' { Ok(()) } else { DOWN };
-        self.state.checked(&self.upstream, self.now, generation, result);
+        self.state.on_check(&self.upstream, self.now, generation, result);
         if self.state.phase == Phase::Ready { 'R' } else { 'N' }
     }
 }
@@ -126,16 +126,16 @@ impl Request for Get {
 }
 
 impl Readiness for Pod {
-    fn standing(&self, id: UpstreamId) -> Standing {
-        self.knowledge(id).standing
+    fn admission(&self, id: UpstreamId) -> Admission {
+        self.status(id).admission
     }
 
-    fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
+    fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> {
         None
     }
 
-    fn knowledge(&self, _: UpstreamId) -> Knowledge {
-        self.bench.state.knowledge(&self.bench.upstream)
+    fn status(&self, _: UpstreamId) -> UpstreamStatus {
+        self.bench.state.status(&self.bench.upstream)
     }
 
     fn lifecycle(&self) -> Lifecycle {
@@ -191,7 +191,10 @@ fn startup_takes_evidence_and_no_end_of_a_wait() {
     pod.bench.upstream = Upstream { guarded: false, check: pod.bench.upstream.check.clone(), ..judged(3) };
     pod.bench.trip();
     pod.bench.after(SECOND).tick();
-    assert_eq!((pod.bench.state.reason, pod.bench.state.phase.clone()), (Reason::WaitOver, Phase::Ready));
+    assert_eq!(
+        (pod.bench.state.reason, pod.bench.state.phase.clone()),
+        (UpstreamReason::WaitOver, Phase::Ready)
+    );
     assert!(!probe::has_started(&pod.policy, &pod));
     assert_eq!(pod.says("+"), "SR");
 }

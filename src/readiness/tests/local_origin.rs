@@ -17,7 +17,7 @@ fn apart() -> Bench {
 fn trip_at_their_own_threshold() {
     let mut bench = apart();
     assert_eq!(bench.respond("U"), None);
-    assert_eq!(bench.respond("U"), moved("ready", "not-ready", Reason::LocalOriginFailures(2)));
+    assert_eq!(bench.respond("U"), moved("ready", "not-ready", UpstreamReason::LocalOriginFailures(2)));
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn do_not_count_towards_the_other_and_do_not_end_its_row() {
     for piece in ["FFU", "F", "UF"] {
         assert_eq!(bench.respond(piece), None);
     }
-    assert_eq!(bench.respond("UF"), moved("ready", "not-ready", Reason::ConsecutiveFailures(5)));
+    assert_eq!(bench.respond("UF"), moved("ready", "not-ready", UpstreamReason::ConsecutiveFailures(5)));
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn start_over_with_any_answer() {
     for piece in ["U", "S", "U", "F", "SU", "FS"] {
         assert_eq!(bench.respond(piece), None);
     }
-    assert_eq!(bench.respond("UU"), moved("ready", "not-ready", Reason::LocalOriginFailures(2)));
+    assert_eq!(bench.respond("UU"), moved("ready", "not-ready", UpstreamReason::LocalOriginFailures(2)));
 }
 
 #[test]
@@ -45,12 +45,15 @@ fn start_over_with_a_new_phase() {
     bench.respond("FFFFF");
     bench.after(SECOND).tick();
     bench.try_out(Success);
-    assert_eq!(bench.try_out(Success), moved("trial", "ready", Reason::TrialPassed));
+    assert_eq!(bench.try_out(Success), moved("trial", "ready", UpstreamReason::TrialPassed));
     assert_eq!(bench.respond("U"), None);
 }
 
 #[test]
 fn end_a_trial_like_any_failure() {
     let mut bench = Bench::on_trial(apart().upstream);
-    assert_eq!(bench.try_out(Verdict::Unanswered), moved("trial", "not-ready", Reason::TrialFailed));
+    assert_eq!(
+        bench.try_out(ResponseClass::Unanswered),
+        moved("trial", "not-ready", UpstreamReason::TrialFailed)
+    );
 }

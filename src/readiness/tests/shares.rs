@@ -14,7 +14,7 @@ fn shared() -> Upstream {
 }
 
 fn failed(part: u32, all: u32) -> Option<Transition> {
-    moved("ready", "not-ready", Reason::FailureShare(Share { part, all }))
+    moved("ready", "not-ready", UpstreamReason::FailureShare(Share { part, all }))
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn are_joined_over_all_workers() {
 fn of_slow_responses_trip_by_a_limit_of_their_own() {
     let mut bench = Bench::new(shared());
     assert_eq!(bench.respond("LLLLLLLSS"), None);
-    let slow = Reason::SlowShare(Share { part: 8, all: 10 });
+    let slow = UpstreamReason::SlowShare(Share { part: 8, all: 10 });
     assert_eq!(bench.respond("L"), moved("ready", "not-ready", slow));
 }
 
@@ -64,8 +64,8 @@ fn begin_anew_after_a_trip() {
     assert_eq!(bench.respond(&"F".repeat(10)), failed(10, 10));
     let bench = bench.after(2 * SECOND);
     bench.tick();
-    assert_eq!(bench.try_out(Verdict::Success), None);
-    assert_eq!(bench.try_out(Verdict::Success), moved("trial", "ready", Reason::TrialPassed));
+    assert_eq!(bench.try_out(ResponseClass::Success), None);
+    assert_eq!(bench.try_out(ResponseClass::Success), moved("trial", "ready", UpstreamReason::TrialPassed));
     assert_eq!(bench.respond("FFFFFFFFF"), None);
 }
 
@@ -87,7 +87,7 @@ fn of_slow_responses_end_a_trial_too() {
     bench.respond(&"L".repeat(10));
     let bench = bench.after(2 * SECOND);
     bench.tick();
-    assert_eq!(bench.try_out(Verdict::Slow), moved("trial", "not-ready", Reason::TrialFailed));
+    assert_eq!(bench.try_out(ResponseClass::Slow), moved("trial", "not-ready", UpstreamReason::TrialFailed));
 }
 
 mod the_operators_word {
@@ -100,16 +100,19 @@ mod the_operators_word {
         let mut bench = Bench::new(judged(3));
         bench.trip();
         let forced = |force| Upstream { force, ..judged(3) };
-        assert_eq!(bench.state.standing(&forced(Some(true))), Standing::Ready);
-        assert_eq!(bench.state.standing(&forced(None)), Standing::NotReady(Reason::ConsecutiveFailures(3)));
+        assert_eq!(bench.state.admission(&forced(Some(true))), Admission::Ready);
+        assert_eq!(
+            bench.state.admission(&forced(None)),
+            Admission::NotReady(UpstreamReason::ConsecutiveFailures(3))
+        );
         let ready = Bench::new(judged(3)).state;
-        assert_eq!(ready.standing(&forced(Some(false))), Standing::NotReady(Reason::Forced));
+        assert_eq!(ready.admission(&forced(Some(false))), Admission::NotReady(UpstreamReason::Forced));
     }
 
     #[test]
     fn is_proof_enough_of_a_start() {
         let forced = Upstream { force: Some(true), ..checked(3, 2) };
-        assert!(Bench::new(checked(3, 2)).state.knowledge(&forced).proven);
-        assert!(!Bench::new(checked(3, 2)).state.knowledge(&checked(3, 2)).proven);
+        assert!(Bench::new(checked(3, 2)).state.status(&forced).verified);
+        assert!(!Bench::new(checked(3, 2)).state.status(&checked(3, 2)).verified);
     }
 }

@@ -6,13 +6,13 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 /// A failing response that asks for so many seconds.
 fn asking(bench: &Bench, seconds: u32) -> Sample {
-    Sample { verdict: Failure, retry_at: Some(bench.now + seconds * SECOND) }
+    Sample { class: Failure, retry_at: Some(bench.now + seconds * SECOND) }
 }
 
 fn respond(bench: &mut Bench, sample: Sample) -> Option<Transition> {
     let mut streak = Streak::default();
     streak.add(sample, false);
-    bench.state.observed(&bench.upstream, bench.now, bench.state.generation, streak, bench.random)
+    bench.state.on_responses(&bench.upstream, bench.now, bench.state.generation, streak, bench.random)
 }
 
 /// Tripped by a response that asks for so many seconds; the wait is 1 s else, and the cap is 20 s.
@@ -70,9 +70,12 @@ fn get_jitter_like_any_wait() {
 #[test]
 fn hold_for_a_trial_too() {
     let mut bench = Bench::on_trial(judged(3));
-    let permit = bench.lend().unwrap();
+    let permit = bench.lend_permit().unwrap();
     let sample = asking(&bench, 9);
-    assert_eq!(bench.settle(permit, Outcome::Seen(sample)), moved("trial", "not-ready", Reason::TrialFailed));
+    assert_eq!(
+        bench.settle(permit, TrialOutcome::Seen(sample)),
+        moved("trial", "not-ready", UpstreamReason::TrialFailed)
+    );
     assert_eq!(bench.wait(), 9 * SECOND);
 }
 
@@ -80,8 +83,8 @@ fn hold_for_a_trial_too() {
 fn are_forgotten_with_the_phase() {
     let mut bench = Bench::on_trial(judged(1));
     let sample = asking(&bench, 15);
-    let permit = bench.lend().unwrap();
-    bench.settle(permit, Outcome::Seen(sample));
+    let permit = bench.lend_permit().unwrap();
+    bench.settle(permit, TrialOutcome::Seen(sample));
     bench.after(15 * SECOND).tick();
     bench.try_out(Success);
     bench.try_out(Success);
@@ -98,9 +101,9 @@ fn are_cut_short_by_no_check_that_passes() {
     for _ in 0..5 {
         assert_eq!(bench.check(Ok(())), None);
     }
-    assert_eq!(bench.after(9 * SECOND).tick(), moved("not-ready", "trial", Reason::WaitOver));
+    assert_eq!(bench.after(9 * SECOND).tick(), moved("not-ready", "trial", UpstreamReason::WaitOver));
     // A wait that nobody asked for is.
     let mut bench = tripped_asking(upstream, 0);
     bench.check(Ok(()));
-    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", Reason::CheckPassed));
+    assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", UpstreamReason::CheckPassed));
 }

@@ -5,9 +5,9 @@
 
 use std::hint::black_box;
 
-use graygate::engine::Decision;
-use graygate::hash;
-use graygate::release::layout::Layout;
+use graygate::decision::Decision;
+use graygate::value::hash;
+use graygate::weights::layout::Layout;
 use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };

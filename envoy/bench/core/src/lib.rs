@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use graygate::engine::{self, Decision};
-use graygate::lifecycle::Lifecycle;
+use graygate::decision::{self, Decision};
+use graygate::value::lifecycle::Lifecycle;
 use graygate::policy::Policy;
 use graygate::policy::upstream::UpstreamId;
-use graygate::readiness::{Knowledge, Permit, Readiness, Standing};
-use graygate::release::split::Split;
-use graygate::request::Request;
-use graygate::time::Time;
+use graygate::readiness::{UpstreamStatus, Permit, Readiness, Admission};
+use graygate::decision::release::split::Split;
+use graygate::value::request::Request;
+use graygate::value::time::Time;
 use serde_json::{Value, json};
 
 const NOW: Time = Time::from_millis(1_767_225_600_000);
@@ -50,14 +50,14 @@ impl Scene {
         let policy = Policy::from_json(document.as_bytes()).expect("a policy with no problem");
         let split = |release| Split::new(release, NOW, NOW, &[], 7);
         let mut splits: Vec<_> = policy.releases.iter().map(split).collect();
-        let decision = engine::decide(&policy, request, &mut Ready, &mut splits);
+        let decision = decision::decide(&policy, request, &mut Ready, &mut splits);
         assert_eq!(decision.assignments.len(), versions);
         Box::leak(Box::new(Scene { policy, splits, request }))
     }
 
     /// What is to happen to the request.
     pub fn decide(&'static mut self) -> Decision<'static> {
-        engine::decide(&self.policy, self.request, &mut Ready, &mut self.splits)
+        decision::decide(&self.policy, self.request, &mut Ready, &mut self.splits)
     }
 }
 
@@ -105,16 +105,16 @@ impl Request for Headers {
 struct Ready;
 
 impl Readiness for Ready {
-    fn standing(&self, _: UpstreamId) -> Standing {
-        Standing::Ready
+    fn admission(&self, _: UpstreamId) -> Admission {
+        Admission::Ready
     }
 
-    fn lend(&mut self, _: UpstreamId) -> Option<Permit> {
+    fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> {
         None
     }
 
-    fn knowledge(&self, _: UpstreamId) -> Knowledge {
-        Knowledge::none()
+    fn status(&self, _: UpstreamId) -> UpstreamStatus {
+        UpstreamStatus::unknown()
     }
 
     fn lifecycle(&self) -> Lifecycle {

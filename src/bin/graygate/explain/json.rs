@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use graygate::action::{Action, Change, Edit, Passage};
-use graygate::engine::{Assignment, Decision};
-use graygate::hash;
+use graygate::decision::action::{Action, ForwardEdits, HeaderChange, HeaderEdit};
+use graygate::decision::reply::Reply;
+use graygate::decision::{Assignment, Decision};
 use graygate::policy::Policy;
 use graygate::policy::release::steer::Steer;
-use graygate::reply::Reply;
+use graygate::value::hash;
 use serde_json::{Value, json};
 
 use super::{key, names};
@@ -26,7 +26,7 @@ pub fn value(policy: &Policy, decision: &Decision<'_>) -> Value {
     };
     if let Value::Object(fields) = &mut answer {
         fields.insert("assignments".to_owned(), Value::Array(assignments));
-        let gates: Vec<String> = decision.passed.iter().map(|passed| passed.words(policy)).collect();
+        let gates: Vec<String> = decision.bypasses.iter().map(|bypass| bypass.describe(policy)).collect();
         fields.insert("gates".to_owned(), json!(gates));
     }
     answer
@@ -48,7 +48,7 @@ fn assigned(policy: &Policy, assignment: &Assignment<'_>) -> Value {
     })
 }
 
-fn forwarded(passage: &Passage<'_>) -> Value {
+fn forwarded(passage: &ForwardEdits<'_>) -> Value {
     let mut answer = edited("forward", &passage.request);
     if let Value::Object(fields) = &mut answer {
         let filter_state: BTreeMap<_, _> = passage.filter_state.iter().copied().collect();
@@ -58,7 +58,7 @@ fn forwarded(passage: &Passage<'_>) -> Value {
     answer
 }
 
-fn edited(action: &str, list: &[Edit<'_>]) -> Value {
+fn edited(action: &str, list: &[HeaderEdit<'_>]) -> Value {
     let mut answer = edits(list);
     if let Value::Object(fields) = &mut answer {
         fields.insert("action".to_owned(), json!(action));
@@ -66,15 +66,15 @@ fn edited(action: &str, list: &[Edit<'_>]) -> Value {
     answer
 }
 
-fn edits(edits: &[Edit<'_>]) -> Value {
+fn edits(edits: &[HeaderEdit<'_>]) -> Value {
     let (mut set, mut add, mut remove) = (BTreeMap::new(), Vec::new(), Vec::new());
-    for Edit { header, change } in edits {
+    for HeaderEdit { header, change } in edits {
         match change {
-            Change::Set(value) => {
+            HeaderChange::Set(value) => {
                 set.insert(header, value);
             }
-            Change::Add(value) => add.push([header, value]),
-            Change::Remove => remove.push(header),
+            HeaderChange::Add(value) => add.push([header, value]),
+            HeaderChange::Remove => remove.push(header),
         }
     }
     json!({"set": set, "add": add, "remove": remove})

@@ -2,15 +2,15 @@
 
 use std::io::{self, Write};
 
-use graygate::action::{Action, Change, Edit};
-use graygate::engine::{Assignment, Decision};
-use graygate::hash;
+use graygate::decision::action::{Action, HeaderChange, HeaderEdit};
+use graygate::decision::release::AssignmentReason;
+use graygate::decision::release::split::Split;
+use graygate::decision::reply::{Reply, ReplyCause};
+use graygate::decision::{Assignment, Decision};
 use graygate::policy::release::Release;
 use graygate::policy::release::steer::Steer;
 use graygate::policy::{Mode, Policy};
-use graygate::release::Reason;
-use graygate::release::split::Split;
-use graygate::reply::{Cause, Reply};
+use graygate::value::hash;
 
 use super::{Question, key, names};
 
@@ -35,8 +35,8 @@ pub fn write(
     for id in &decision.ignored {
         writeln!(out, "evidence  none against {}: not recorded", policy.name_of(*id))?;
     }
-    for passed in &decision.passed {
-        writeln!(out, "gate      {}", passed.words(policy))?;
+    for bypass in &decision.bypasses {
+        writeln!(out, "gate      {}", bypass.describe(policy))?;
     }
     let (words, edits, reply) = match &decision.action {
         Action::Forward(passage) => ("forward".to_owned(), passage.request.as_slice(), None),
@@ -89,7 +89,7 @@ fn write_assignment(
     for (reason, words) in chain(release, split, assignment, wanted) {
         writeln!(out, "          {reason:<17} {words}")?;
     }
-    if assignment.reason == Reason::Fallback {
+    if assignment.reason == AssignmentReason::Fallback {
         writeln!(out, "          {:<17} the upstream of {wanted} is not ready: {version}", "fallback")?;
     }
     Ok(())
@@ -105,62 +105,66 @@ fn chain(
     let choice = &assignment.choice;
     let last = choice.reason;
     let mut chain = Vec::new();
-    let mut add = |reason: Reason, words: String| chain.push((reason.code(), words));
+    let mut add = |reason: AssignmentReason, words: String| chain.push((reason.code(), words));
 
     let header = release.steer.header().unwrap_or_default();
     match last {
-        Reason::Incoming => add(last, format!("{header} of the request names {wanted}")),
-        Reason::NoSuchVersion => {
+        AssignmentReason::Incoming => add(last, format!("{header} of the request names {wanted}")),
+        AssignmentReason::NoSuchVersion => {
             let kept = match release.steer {
                 Steer::Header(_) => ", and stays as it is for the next hop",
                 _ => "",
             };
             add(last, format!("{header} of the request names none of these versions{kept}: {wanted}"));
         }
-        _ if release.trust_incoming => add(Reason::Incoming, format!("no: the request has no {header}")),
-        _ => add(Reason::Incoming, "no: not trusted".to_owned()),
+        _ if release.trust_incoming => {
+            add(AssignmentReason::Incoming, format!("no: the request has no {header}"))
+        }
+        _ => add(AssignmentReason::Incoming, "no: not trusted".to_owned()),
     }
-    if matches!(last, Reason::Incoming | Reason::NoSuchVersion) {
+    if matches!(last, AssignmentReason::Incoming | AssignmentReason::NoSuchVersion) {
         return chain;
     }
-    if last == Reason::Match {
+    if last == AssignmentReason::Match {
         add(last, format!("the request meets that of {wanted}"));
         return chain;
     }
     let any = release.versions.iter().any(|version| !version.overrides.is_empty());
-    add(Reason::Match, if any { "no: none is met" } else { "no: no version has one" }.to_owned());
+    add(AssignmentReason::Match, if any { "no: none is met" } else { "no: no version has one" }.to_owned());
 
     let Some((source, hash)) = choice.key else {
         let keys: Vec<String> = release.keys.iter().map(key).collect();
         let keys =
             if keys.is_empty() { "hashOn is empty".to_owned() } else { format!("no {}", keys.join(", no ")) };
-        add(Reason::Sticky, format!("no: {keys}"));
+        add(AssignmentReason::Sticky, format!("no: {keys}"));
         let issued = choice.issued.as_ref();
         let issued = issued.map(|issued| format!(", who gets a key of that version's: {}", issued.key));
         add(last, format!("the next in turn: {wanted}{}", issued.unwrap_or_default()));
         return chain;
     };
     let source = key(source);
-    if last == Reason::Allowed {
+    if last == AssignmentReason::Allowed {
         add(last, format!("{source} is on the list of {wanted}"));
         return chain;
     }
     if release.versions.iter().any(|version| !version.allow.is_empty()) {
-        add(Reason::Allowed, format!("no: {source} is on no list"));
+        add(AssignmentReason::Allowed, format!("no: {source} is on no list"));
     }
-    if last == Reason::ExistingSession {
+    if last == AssignmentReason::ExistingSession {
         add(last, format!("{source} was issued before startsAt: {wanted}"));
         return chain;
     }
     if release.starts_at.is_some() {
-        add(Reason::ExistingSession, format!("no: {source} was not issued before startsAt"));
+        add(AssignmentReason::ExistingSession, format!("no: {source} was not issued before startsAt"));
     }
     let place = match release.steer {
         Steer::RandomValueHeader(_) => format!("{source} is the number {hash}"),
         _ => format!("{source} is in bucket {}", hash::bucket(hash)),
     };
     match last {
-        Reason::Denied => add(last, format!("{place}, of a version whose list denies it: {wanted}")),
+        AssignmentReason::Denied => {
+            add(last, format!("{place}, of a version whose list denies it: {wanted}"))
+        }
         _ => add(last, format!("{place}; {wanted} holds {}", held(split, assignment.choice.version))),
     }
     chain
@@ -174,12 +178,12 @@ fn held(split: &Split, version: usize) -> String {
     if ranges.is_empty() { "none".to_owned() } else { ranges.join(", ") }
 }
 
-fn write_edits(edits: &[Edit<'_>], out: &mut impl Write) -> io::Result<()> {
-    for Edit { header, change } in edits {
+fn write_edits(edits: &[HeaderEdit<'_>], out: &mut impl Write) -> io::Result<()> {
+    for HeaderEdit { header, change } in edits {
         match change {
-            Change::Set(value) => writeln!(out, "          with {header}: {value}")?,
-            Change::Add(value) => writeln!(out, "          with one more {header}: {value}")?,
-            Change::Remove => writeln!(out, "          without {header}")?,
+            HeaderChange::Set(value) => writeln!(out, "          with {header}: {value}")?,
+            HeaderChange::Add(value) => writeln!(out, "          with one more {header}: {value}")?,
+            HeaderChange::Remove => writeln!(out, "          without {header}")?,
         }
     }
     Ok(())
@@ -188,8 +192,8 @@ fn write_edits(edits: &[Edit<'_>], out: &mut impl Write) -> io::Result<()> {
 /// What a reply is to.
 fn why(policy: &Policy, reply: &Reply) -> String {
     match reply.cause {
-        Cause::Probe { asked, .. } => format!("the {} probe", asked.name(policy)),
-        Cause::Gate { upstream, reason } => {
+        ReplyCause::Probe { asked, .. } => format!("the {} probe", asked.name(policy)),
+        ReplyCause::Gate { upstream, reason } => {
             let name = policy.name_of(upstream);
             format!("the gate on upstream {name}, which is not ready: {reason}")
         }

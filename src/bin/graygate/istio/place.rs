@@ -142,7 +142,7 @@ mod tests {
 
     fn found(place: Place, policy: serde_json::Value) -> Vec<String> {
         let document: Node = serde_json::from_value(policy).unwrap();
-        let policy = Policy::from_node(&document).unwrap();
+        let policy = Policy::from_document(&document).unwrap();
         problems(place, &document, &policy).into_iter().map(|problem| problem.path).collect()
     }
 

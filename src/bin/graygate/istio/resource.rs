@@ -57,7 +57,7 @@ pub struct Filter {
 impl Filter {
     /// The policy, if it has no problems.
     pub fn compiled(&self) -> Option<Policy> {
-        Policy::from_node(self.policy.as_ref().ok()?).ok()
+        Policy::from_document(self.policy.as_ref().ok()?).ok()
     }
 }
 

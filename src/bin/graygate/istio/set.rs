@@ -143,7 +143,7 @@ impl Set {
             Some(_) => {}
         }
         let at = &filter.path;
-        match filter.policy.as_ref().map(|document| (document, Policy::from_node(document))) {
+        match filter.policy.as_ref().map(|document| (document, Policy::from_document(document))) {
             Err(why) => problems.push(format!("{at}: {why}")),
             Ok((_, Err(found))) => problems.extend(found.iter().map(|problem| match problem.path.as_str() {
                 "" => format!("{at}: {}", problem.message),

@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use graygate::policy::Policy;
-use graygate::policy::check::Call;
+use graygate::policy::check::CheckCall;
 use graygate::policy::document::Node;
 
 use super::manifest::{self, Identity, Reach, patch};
@@ -54,7 +54,7 @@ fn speaks_grpc(policy: &Policy, cluster: &str) -> bool {
         .upstreams
         .iter()
         .filter(|upstream| upstream.cluster == cluster)
-        .any(|upstream| upstream.check.as_ref().is_some_and(|check| matches!(check.call, Call::Grpc(_))))
+        .any(|upstream| upstream.check.as_ref().is_some_and(|check| matches!(check.call, CheckCall::Grpc(_))))
 }
 
 fn cluster(callout: &Callout, http2: bool) -> Node {

@@ -30,7 +30,7 @@ pub struct Part {
 /// Two parts have names of their own, with the place in it: in one proxy, policies of one name share what they know,
 /// and take each other for an older or newer one of themselves. The part without a drain would end the other's.
 pub fn parts(place: Option<Place>, document: &Node) -> Result<Vec<Part>, Problems> {
-    let policy = Policy::from_node(document)?;
+    let policy = Policy::from_document(document)?;
     let whole = policy.name.clone();
     if let Some(place) = place {
         return Ok(vec![Part { whole, place, document: document.clone(), policy }]);
@@ -38,19 +38,19 @@ pub fn parts(place: Option<Place>, document: &Node) -> Result<Vec<Part>, Problem
     let mut parts: Vec<Part> = Vec::new();
     for place in [Place::Inbound, Place::Outbound] {
         // The references can be asked for once they have a meaning, and then say which upstreams to keep.
-        let meant = Policy::from_node(&only(document, &policy, place, &|_| true))?;
+        let meant = Policy::from_document(&only(document, &policy, place, &|_| true))?;
         if is_idle(&meant) {
             continue;
         }
         let used: Vec<&str> = references(&meant).map(|id| meant.name_of(id)).collect();
         let document = only(document, &policy, place, &|name| used.contains(&name));
-        let policy = Policy::from_node(&document)?;
+        let policy = Policy::from_document(&document)?;
         parts.push(Part { whole: whole.clone(), place, document, policy });
     }
     if parts.len() > 1 {
         for part in &mut parts {
             set(&mut part.document, "name", text(format!("{whole}-{}", part.place.word())));
-            part.policy = Policy::from_node(&part.document)?;
+            part.policy = Policy::from_document(&part.document)?;
         }
     }
     Ok(parts)

@@ -1,0 +1,501 @@
+use core::time::Duration;
+use std::borrow::Cow;
+
+use super::*;
+use crate::decision::reply::ReplyCause;
+use crate::policy::upstream::UpstreamId;
+use crate::readiness::check::CheckFailure;
+use crate::readiness::{Admission, Permit, UpstreamReason, UpstreamStatus};
+use crate::value::lifecycle::Lifecycle;
+use crate::value::time::Time;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const DOWN: Admission = Admission::NotReady(UpstreamReason::CheckFailed(CheckFailure::Status(500)));
+const NOW: Time = Time::from_millis(1_000_000);
+
+struct Get {
+    method: &'static str,
+    path: Vec<u8>,
+    headers: Vec<(&'static str, &'static str)>,
+}
+
+impl Request for Get {
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        match name {
+            ":method" => Some(Cow::Borrowed(self.method.as_bytes())),
+            ":path" => Some(Cow::Borrowed(&self.path)),
+            _ => self
+                .headers
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| Cow::Borrowed(value.as_bytes())),
+        }
+    }
+}
+
+/// What is known of the upstreams, in the policy's order; and where the proxy stands.
+struct Known(Vec<UpstreamStatus>, Lifecycle);
+
+impl Readiness for Known {
+    fn admission(&self, upstream: UpstreamId) -> Admission {
+        self.0[upstream.0].admission
+    }
+
+    fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> {
+        panic!("a probe needs no permit")
+    }
+
+    fn status(&self, upstream: UpstreamId) -> UpstreamStatus {
+        self.0[upstream.0]
+    }
+
+    fn lifecycle(&self) -> Lifecycle {
+        self.1
+    }
+
+    fn now(&self) -> Time {
+        NOW
+    }
+
+    fn random(&self) -> u64 {
+        0
+    }
+}
+
+/// A policy over `db`, `cache`, `api` and `queue`, each checked every ten seconds.
+struct Bench {
+    policy: Policy,
+    known: Known,
+}
+
+impl Bench {
+    fn new(probes: &str) -> Self {
+        let check =
+            |name: &str| format!(r#""{name}":{{"cluster":"{name}","readinessProbe":{{"httpGet":{{}}}}}}"#);
+        let upstreams = ["db", "cache", "api", "queue"].map(check).join(",");
+        let text = format!(r#"{{"name":"shop","upstreams":{{{upstreams}}},"probes":{{{probes}}}}}"#);
+        let known =
+            UpstreamStatus { last_result_at: Some(Time::from_millis(999_600)), ..UpstreamStatus::unknown() };
+        let lifecycle = Lifecycle { started: true, draining: false };
+        Bench { policy: Policy::from_json(text.as_bytes()).unwrap(), known: Known(vec![known; 4], lifecycle) }
+    }
+
+    fn set(mut self, upstream: &str, admission: Admission) -> Self {
+        self.of(upstream).admission = admission;
+        self
+    }
+
+    fn of(&mut self, upstream: &str) -> &mut UpstreamStatus {
+        let index = self.policy.upstreams.iter().position(|known| known.name == upstream).unwrap();
+        &mut self.known.0[index]
+    }
+
+    fn reply(&self, path: impl AsRef<[u8]>, headers: &[(&'static str, &'static str)]) -> Option<Reply> {
+        let get = Get { method: "GET", path: path.as_ref().to_vec(), headers: headers.to_vec() };
+        let mut request = Headers::new(&get, &[]);
+        let ask = find(&self.policy, &mut request)?;
+        match answer(&self.policy, ask, &mut request, &self.known) {
+            Action::Reply(reply) => Some(reply),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Status and body of the answer to a GET.
+    fn get(&self, path: impl AsRef<[u8]>) -> (u32, String) {
+        let reply = self.reply(path, &[]).unwrap();
+        (reply.status, String::from_utf8(reply.body).unwrap())
+    }
+
+    /// Status and document of the answer to a GET that asks for JSON.
+    fn json(&self, path: &str) -> (u32, serde_json::Value) {
+        let reply = self.reply(path, &[("accept", "application/json")]).unwrap();
+        (reply.status, serde_json::from_slice(&reply.body).unwrap())
+    }
+}
+
+fn header<'r>(reply: &'r Reply, name: &str) -> Option<&'r str> {
+    reply.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_ref())
+}
+
+const LIVENESS: &str = r#""liveness":{"path":"/livez"}"#;
+const REQUIRED: &str = r#""readiness":{"path":"/readyz","checks":[{"upstream":"db"},{"upstream":"cache"}]}"#;
+const SCORED: &str = r#""readiness":{"path":"/readyz","minimumScore":70,"checks":[{"upstream":"db","weight":40},
+    {"upstream":"cache","weight":30},{"upstream":"api","weight":20},{"upstream":"queue","weight":10}]}"#;
+const STARTUP: &str = r#""startup":{"path":"/startupz","checks":[{"upstream":"db"}]}"#;
+
+#[test]
+fn a_get_or_head_of_the_exact_path_is_a_probe_whatever_its_query() {
+    let bench = Bench::new(&format!("{LIVENESS},{REQUIRED}"));
+    for path in [&b"/livez"[..], b"/livez?", b"/readyz?verbose&x=/livez", b"/livez?\xff"] {
+        for method in ["GET", "HEAD"] {
+            let get = Get { method, path: path.to_vec(), headers: Vec::new() };
+            assert!(find(&bench.policy, &mut Headers::new(&get, &[])).is_some(), "{method} {path:?}");
+        }
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "get", ""] {
+            let get = Get { method, path: path.to_vec(), headers: Vec::new() };
+            assert_eq!(find(&bench.policy, &mut Headers::new(&get, &[])), None, "{method} {path:?}");
+        }
+    }
+    for path in [&b"/"[..], b"", b"/livez/", b"/livezz", b"/LIVEZ", b"/a?/livez", b"/livez\xff", b"livez"] {
+        assert_eq!(bench.reply(path, &[]), None, "{path:?}");
+    }
+}
+
+#[test]
+fn a_name_behind_the_path_asks_for_one_check() {
+    let bench = Bench::new(REQUIRED).set("cache", DOWN);
+    assert_eq!(bench.get("/readyz/db"), (200, "policy shop: readiness/db passed\n".to_owned()));
+    let (status, body) = bench.get("/readyz/cache?verbose");
+    assert_eq!(status, 503);
+    assert!(body.starts_with("[-]cache failed: check-failed: status 500\n"), "{body}");
+    for path in ["/readyz/api", "/readyz/", "/readyz/db/", "/readyz//db", "/readyzdb"] {
+        assert_eq!(bench.reply(path, &[]), None, "{path}");
+    }
+}
+
+/// A path of a probe's own is more than a name behind another's.
+#[test]
+fn a_whole_path_comes_before_a_name_behind_one() {
+    let bench =
+        Bench::new(&format!(r#"{REQUIRED},"groups":{{"own":{{"path":"/readyz/db"}}}}"#)).set("db", DOWN);
+    assert_eq!(bench.get("/readyz/db"), (200, "policy shop: own passed\n".to_owned()));
+}
+
+#[test]
+fn a_request_must_also_meet_the_match() {
+    let bench = Bench::new(&format!(
+        r#"{LIVENESS},"match":[{{"headers":{{"user-agent":{{"prefix":"kube-probe/"}}}}}}]"#
+    ));
+    assert!(bench.reply("/livez", &[("user-agent", "kube-probe/1.34")]).is_some());
+    assert!(bench.reply("/livez", &[("user-agent", "curl/8")]).is_none());
+    assert!(bench.reply("/livez", &[]).is_none());
+}
+
+#[test]
+fn liveness_depends_on_nothing() {
+    let mut bench = Bench::new(&format!("{LIVENESS},{REQUIRED},{STARTUP}")).set("db", DOWN);
+    bench.known.1 = Lifecycle { started: false, draining: true };
+    assert_eq!(bench.get("/livez"), (200, "policy shop: liveness passed\n".to_owned()));
+}
+
+#[test]
+fn a_probe_with_no_checks_passes() {
+    let bench = Bench::new(r#""readiness":{"path":"/readyz"}"#);
+    assert_eq!(bench.get("/readyz?verbose"), (200, "policy shop: readiness passed\n".to_owned()));
+}
+
+#[test]
+fn a_required_check_that_fails_fails_the_probe_and_says_why() {
+    let bench = Bench::new(REQUIRED).set("cache", DOWN);
+    let body = "[+]db ok\n[-]cache failed: check-failed: status 500\npolicy shop: readiness failed; oldest answer 0.4 s\n";
+    assert_eq!(bench.get("/readyz"), (503, body.to_owned()));
+}
+
+/// database 40, cache 30, external API 20, queue 10, with a minimum of 70.
+#[test]
+fn weights_add_up_to_a_score() {
+    let rows: [(&[&str], u32, &str); 8] = [
+        (&[], 200, "passed"),
+        (&["queue"], 200, "passed, degraded"),
+        (&["api"], 200, "passed, degraded"),
+        (&["api", "queue"], 200, "passed, degraded"),
+        (&["cache"], 200, "passed, degraded"),
+        (&["cache", "queue"], 503, "failed"),
+        (&["db"], 503, "failed"),
+        (&["db", "cache", "api", "queue"], 503, "failed"),
+    ];
+    for (down, status, result) in rows {
+        let bench = down.iter().fold(Bench::new(SCORED), |bench, name| bench.set(name, DOWN));
+        let (got, body) = bench.get("/readyz");
+        assert_eq!(got, status, "{down:?}");
+        assert!(body.contains(&format!("policy shop: readiness {result}")), "{down:?} {body}");
+    }
+    let (_, body) = Bench::new(SCORED).set("cache", DOWN).set("queue", DOWN).get("/readyz");
+    assert!(body.contains("[-]cache failed: check-failed: status 500 (weight 30)\n"), "{body}");
+    assert!(body.contains("score 60 of 100, at least 70\n"), "{body}");
+}
+
+#[test]
+fn an_optional_check_that_fails_only_degrades() {
+    let bench = Bench::new(
+        r#""readiness":{"path":"/readyz","checks":[{"upstream":"db"},{"upstream":"queue","required":false}]}"#,
+    );
+    let (status, body) = bench.set("queue", DOWN).get("/readyz");
+    assert_eq!(status, 200);
+    assert!(body.contains("[-]queue failed: check-failed: status 500 (optional)\n"), "{body}");
+    assert!(body.contains("readiness passed, degraded"), "{body}");
+}
+
+#[test]
+fn a_check_in_doubt_degrades_and_says_so() {
+    let line = |change: fn(&mut UpstreamStatus)| {
+        let mut bench = Bench::new(REQUIRED);
+        change(bench.of("db"));
+        let (status, body) = bench.get("/readyz");
+        assert_eq!(status, 200);
+        assert!(body.contains("readiness passed, degraded"), "{body}");
+        body.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(line(|db| db.admission = Admission::Trial(UpstreamReason::WaitOver)), "[+]db ok: on trial");
+    assert_eq!(line(|db| db.last_result_at = None), "[+]db ok: not checked yet");
+    // Three periods of ten seconds and a timeout of one.
+    assert_eq!(
+        line(|db| db.last_result_at = Some(Time::from_millis(968_900))),
+        "[+]db ok: stale, last answer 31.1 s ago"
+    );
+}
+
+#[test]
+fn the_age_from_which_an_answer_is_stale_can_be_set() {
+    let mut bench = Bench::new(&format!(r#"{REQUIRED},"staleAfterSeconds":12"#));
+    bench.of("db").last_result_at = Some(Time::from_millis(988_000));
+    assert!(!bench.get("/readyz?verbose").1.contains("stale"));
+    bench.of("db").last_result_at = Some(Time::from_millis(987_999));
+    assert!(bench.get("/readyz").1.starts_with("[+]db ok: stale, last answer 12.0 s ago\n"));
+}
+
+#[test]
+fn an_answer_carries_the_age_of_the_oldest_it_rests_on() {
+    let mut bench = Bench::new(REQUIRED);
+    bench.of("cache").last_result_at = Some(Time::from_millis(992_500));
+    let reply = bench.reply("/readyz?verbose", &[]).unwrap();
+    assert_eq!(header(&reply, "age"), Some("7"));
+    assert!(reply.body.ends_with(b"; oldest answer 7.5 s\n"));
+    assert_eq!(header(&Bench::new(LIVENESS).reply("/livez", &[]).unwrap(), "age"), None);
+}
+
+#[test]
+fn details_decide_what_is_told() {
+    let shown = |details: &str, path: &str, db: Admission| {
+        let bench = Bench::new(&format!(r#"{REQUIRED},"details":"{details}""#)).set("db", db);
+        bench.get(path).1.contains("db")
+    };
+    for (details, plain, verbose, failing) in
+        [("never", false, false, false), ("onFailure", false, true, true), ("always", true, true, true)]
+    {
+        assert_eq!(shown(details, "/readyz", Admission::Ready), plain, "{details}");
+        assert_eq!(shown(details, "/readyz?verbose", Admission::Ready), verbose, "{details}");
+        assert_eq!(shown(details, "/readyz?exclude=cache", DOWN), failing, "{details}");
+    }
+}
+
+#[test]
+fn a_check_that_is_excluded_counts_as_passed() {
+    let bench = Bench::new(SCORED).set("db", DOWN).set("queue", DOWN);
+    let (status, body) = bench.get("/readyz?verbose&exclude=db");
+    assert_eq!(status, 200);
+    assert!(body.starts_with("[+]db excluded\n[+]cache ok\n"), "{body}");
+    assert!(body.contains("score 90 of 100"), "{body}");
+    assert_eq!(
+        bench.get("/readyz?exclude=db&exclude=queue"),
+        (200, "policy shop: readiness passed\n".to_owned())
+    );
+}
+
+#[test]
+fn an_unknown_name_to_exclude_is_a_warning_and_bounded() {
+    let bench = Bench::new(REQUIRED);
+    let (status, body) = bench.get("/readyz?verbose&exclude=mq");
+    assert_eq!(status, 200);
+    assert!(body.contains("warning: no check \"mq\" to exclude\n"), "{body}");
+    let hostile =
+        [b"/readyz?verbose".to_vec(), b"&exclude=\xff\n\0".repeat(5_000), vec![b'x'; 60_000]].concat();
+    let (_, body) = bench.get(&hostile);
+    assert!(body.len() < 1_000, "{}", body.len());
+    let (_, body) = bench.get([b"/readyz?verbose&exclude=".to_vec(), vec![b'x'; 60_000]].concat());
+    assert!(body.len() < 1_000, "{}", body.len());
+}
+
+#[test]
+fn statuses_can_be_chosen() {
+    let statuses = r#""statuses":{"passed":201,"degraded":299,"failed":500}"#;
+    let probe = format!(
+        r#""readiness":{{"path":"/r",{statuses},"checks":[{{"upstream":"db"}},{{"upstream":"api","required":false}}]}}"#
+    );
+    assert_eq!(Bench::new(&probe).get("/r").0, 201);
+    assert_eq!(Bench::new(&probe).set("api", DOWN).get("/r").0, 299);
+    assert_eq!(Bench::new(&probe).set("db", DOWN).get("/r").0, 500);
+}
+
+#[test]
+fn a_status_that_has_no_body_gets_none() {
+    for status in [204, 205, 304] {
+        let liveness =
+            format!(r#""liveness":{{"path":"/livez","statuses":{{"passed":{status}}}}},"details":"always""#);
+        assert_eq!(Bench::new(&liveness).get("/livez"), (status, String::new()));
+    }
+}
+
+#[test]
+fn readiness_is_no_before_the_start_and_while_draining() {
+    let mut bench = Bench::new(&format!("{REQUIRED},{STARTUP}"));
+    bench.known.1 = Lifecycle { started: false, draining: true };
+    let (status, body) = bench.get("/readyz");
+    assert_eq!(status, 503);
+    let held = "[-]startup failed: not started yet\n[-]drain failed: draining\n";
+    assert_eq!(
+        body,
+        format!("[+]db ok\n[+]cache ok\n{held}policy shop: readiness failed; oldest answer 0.4 s\n")
+    );
+    // One check alone is not the whole.
+    assert_eq!(bench.get("/readyz/db").0, 200);
+}
+
+#[test]
+fn startup_is_yes_once_it_was_and_no_before() {
+    let mut bench = Bench::new(STARTUP);
+    bench.known.1.started = false;
+    assert_eq!(bench.get("/startupz").0, 503);
+    bench.known.1.started = true;
+    let bench = bench.set("db", DOWN);
+    assert_eq!(bench.get("/startupz"), (200, "policy shop: startup passed\n".to_owned()));
+}
+
+#[test]
+fn a_start_takes_more_than_an_assumption() {
+    let mut bench = Bench::new(STARTUP);
+    assert!(has_started(&bench.policy, &bench.known));
+    bench.of("db").verified = false;
+    bench.known.1.started = false;
+    assert!(!has_started(&bench.policy, &bench.known));
+    assert!(bench.get("/startupz").1.starts_with("[-]db failed: too few checks have passed yet\npolicy"));
+    assert!(has_started(&Bench::new(LIVENESS).policy, &bench.known));
+}
+
+#[test]
+fn a_group_is_held_back_by_nothing() {
+    let mut bench = Bench::new(r#""groups":{"deep":{"path":"/deepz","checks":[{"upstream":"db"}]}}"#);
+    bench.known.1 = Lifecycle { started: false, draining: true };
+    assert_eq!(bench.get("/deepz"), (200, "policy shop: deep passed\n".to_owned()));
+}
+
+mod in_json {
+    use super::*;
+    use serde_json::json;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn is_what_is_asked_for() {
+        let bench = Bench::new(REQUIRED);
+        let content_type = |accept: &'static str| {
+            let reply = bench.reply("/readyz", &[("accept", accept)]).unwrap();
+            header(&reply, "content-type").unwrap().to_owned()
+        };
+        let text = "text/plain; charset=utf-8";
+        for (accept, expected) in [
+            ("application/json", "application/json"),
+            ("application/health+json", "application/health+json"),
+            ("text/html, Application/JSON;q=0.9", "application/json"),
+            ("application/json, application/health+json", "application/health+json"),
+            ("application/health+json;q=0, application/json", "application/json"),
+            ("application/json; Q=0.0", text),
+            ("*/*", text),
+            ("application/jsonp", text),
+            ("", text),
+        ] {
+            assert_eq!(content_type(accept), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn names_each_check_with_its_time_and_age() {
+        let (status, document) = Bench::new(SCORED).set("queue", DOWN).json("/readyz?exclude=db&exclude=mq");
+        assert_eq!(status, 200);
+        let last_result_at =
+            json!({"time": "1970-01-01T00:16:39.600Z", "ageMilliseconds": 400, "required": false});
+        let check = |fields: serde_json::Value| {
+            let mut check = last_result_at.clone();
+            check.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            json!([check])
+        };
+        let expected = json!({
+            "status": "warn", "serviceId": "shop", "description": "readiness",
+            "output": "score 90 of 100, at least 70", "notes": ["no check \"mq\" to exclude"],
+            "checks": {
+                "db": check(json!({"status": "pass", "output": "excluded", "weight": 40})),
+                "cache": check(json!({"status": "pass", "weight": 30})),
+                "api": check(json!({"status": "pass", "weight": 20})),
+                "queue": check(json!({"status": "fail", "output": "check-failed: status 500", "weight": 10})),
+            },
+        });
+        assert_eq!(document, expected);
+    }
+
+    #[test]
+    fn says_pass_warn_or_fail() {
+        assert_eq!(Bench::new(REQUIRED).json("/readyz").1["status"], "pass");
+        assert_eq!(
+            Bench::new(REQUIRED).set("db", Admission::Trial(UpstreamReason::WaitOver)).json("/readyz").1["status"],
+            "warn"
+        );
+        let mut bench = Bench::new(REQUIRED);
+        bench.known.1.draining = true;
+        let (status, document) = bench.json("/readyz");
+        assert_eq!(
+            (status, &document["status"], &document["output"]),
+            (503, &json!("fail"), &json!("draining"))
+        );
+    }
+
+    #[test]
+    fn may_be_cached_until_the_next_check_while_all_is_well() {
+        let cache = |bench: &Bench| {
+            let reply = bench.reply("/readyz", &[("accept", "application/json")]).unwrap();
+            header(&reply, "cache-control").unwrap().to_owned()
+        };
+        assert_eq!(cache(&Bench::new(REQUIRED)), "max-age=10");
+        assert_eq!(cache(&Bench::new(REQUIRED).set("db", DOWN)), "no-store");
+        assert_eq!(cache(&Bench::new(&format!(r#"{REQUIRED},"drain":{{"path":"/d"}}"#))), "no-store");
+        let text = Bench::new(REQUIRED).reply("/readyz", &[]).unwrap();
+        assert_eq!(
+            (header(&text, "cache-control"), header(&text, "vary")),
+            (Some("no-store"), Some("accept"))
+        );
+    }
+
+    #[test]
+    fn withholds_what_details_withhold() {
+        let bench = Bench::new(&format!(r#"{REQUIRED},"details":"never""#)).set("db", DOWN);
+        let expected = json!({"status": "fail", "serviceId": "shop", "description": "readiness"});
+        assert_eq!(bench.json("/readyz?verbose&exclude=mq"), (503, expected));
+    }
+}
+
+#[test]
+fn marker_headers_are_for_those_who_ask_for_them() {
+    let marked = |bench: &Bench| {
+        let reply = bench.reply("/readyz", &[]).unwrap();
+        let marks = ["x-envoy-degraded", "x-envoy-immediate-health-check-fail"];
+        marks.map(|name| header(&reply, name).is_some())
+    };
+    let optional = r#""readiness":{"path":"/readyz","checks":[{"upstream":"db","required":false}]}"#;
+    let with = |draining| {
+        let mut bench = Bench::new(&format!(r#"{optional},"drain":{{"path":"/d"}},"markerHeaders":true"#))
+            .set("db", DOWN);
+        bench.known.1.draining = draining;
+        bench
+    };
+    assert_eq!(marked(&Bench::new(optional).set("db", DOWN)), [false, false]);
+    assert_eq!(marked(&with(false)), [true, false]);
+    assert_eq!(marked(&with(true)), [false, true]);
+    assert_eq!(marked(&with(false).set("db", Admission::Ready)), [false, false]);
+}
+
+#[test]
+fn an_answer_names_policy_and_probe_in_its_details() {
+    let reply = Bench::new(REQUIRED).set("db", DOWN).reply("/readyz", &[]).unwrap();
+    assert_eq!(reply.details, "graygate_probe{shop|readiness}");
+    assert_eq!(
+        reply.cause,
+        ReplyCause::Probe { asked: ProbeTarget::Endpoint(0), code: 503, result: "failed" }
+    );
+}
+
+#[test]
+fn an_age_is_never_below_zero() {
+    let mut bench = Bench::new(REQUIRED);
+    bench.of("db").last_result_at = Some(NOW + Duration::from_secs(5));
+    assert!(bench.get("/readyz?verbose").1.contains("[+]db ok\n"));
+}

@@ -1,0 +1,84 @@
+//! Computed with the reference implementation of the hash (PyPI `xxhash`) and the rules in words, not with this
+//! code: on any target, in any build, a user has the same version.
+
+use super::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// The keys of the hash's golden vectors, each with its bucket and the versions it has by 90/10, by 50/30/20,
+/// and by the step from there to 60/30/10.
+const GOLDEN: &[(&[u8], u16, [usize; 3])] = &[
+    (b"", 5836, [1, 1, 1]),
+    (b"a", 2959, [1, 2, 2]),
+    (b"alice", 6405, [1, 1, 1]),
+    (b"user-12345", 2823, [1, 2, 2]),
+    (b"1000000007", 4724, [1, 2, 2]),
+    (b"550e8400-e29b-41d4-a716-446655440000", 2520, [1, 2, 2]),
+    (b"jane.doe@example.com", 1839, [1, 3, 1]),
+    ("Zoë Müller".as_bytes(), 6458, [1, 1, 1]),
+    ("用户-42".as_bytes(), 4662, [1, 2, 2]),
+    (b"\xff\xfe\x00\x80", 6397, [1, 1, 1]),
+    (&[0; 32], 3263, [1, 2, 2]),
+    (b"0123456789abcdef0123456789abcde", 8396, [1, 1, 1]),
+    (&[b'a'; 64 * 1024], 4713, [1, 2, 2]),
+];
+
+#[test]
+fn of_keys() {
+    let three = Layout::of(&[50, 30, 20]);
+    let layouts = [Layout::of(&[90, 10]), three.clone(), three.stepped(&[60, 30, 10])];
+    for (key, bucket, versions) in GOLDEN {
+        assert_eq!(hash::bucket(hash::key(hash::seed("reviews"), key)), *bucket, "{key:?}");
+        let holders = layouts.each_ref().map(|layout| layout.holder(*bucket).unwrap() + 1);
+        assert_eq!(holders, *versions, "{key:?}");
+    }
+}
+
+/// The hash of the indexes of the versions of 10,000 users, one byte each.
+fn digest(release: &Release, split: &mut Split) -> u64 {
+    let versions: Vec<u8> = (0..10_000)
+        .map(|number| {
+            let request = Get(vec![("x-user", format!("user-{number}").into_bytes())]);
+            choose(release, &mut Headers::new(&request, &[]), split, &[], || NOW).version as u8
+        })
+        .collect();
+    hash::key(0, &versions)
+}
+
+#[test]
+fn of_all_users_by_weights() {
+    for (weights, expected) in [
+        (&[90, 10][..], 0x1382_0B4E_84A1_403F),
+        (&[50, 30, 20], 0xB7C7_6CC8_C733_8CC5),
+        (&[1, 1, 1], 0xE798_E556_6577_CF2F),
+        (&[80, 10, 10], 0x4308_3627_08E8_E973),
+    ] {
+        let release = release(weights);
+        assert_eq!(digest(&release, &mut Split::new(&release, NOW, NOW, &[], 0)), expected, "{weights:?}");
+    }
+}
+
+#[test]
+fn of_all_users_by_a_schedule() {
+    let version = |name: &str, weight: u32| {
+        format!(r#"{{"name":"{name}","upstream":"a","weight":{weight},"default":{}}}"#, name == "v1")
+    };
+    let versions = [version("v1", 50), version("v2", 30), version("v3", 20)].join(",");
+    let release = with(&format!(
+        r#""steer":{{"header":"x-v"}},"hashOn":[{{"httpHeaderName":"x-user"}}],"versions":[{versions}],"schedule":[
+        {{"at":"1970-01-01T00:01:40Z","weights":{{"v1":60,"v2":30,"v3":10}}}},
+        {{"at":"1970-01-01T00:03:20Z","over":"300s","weights":{{"v1":20,"v2":50,"v3":30}}}}]"#
+    ));
+    let mut split = Split::new(&release, Time::default(), Time::default(), &[], 0);
+    for (second, expected) in [
+        (0, 0xB7C7_6CC8_C733_8CC5),
+        (100, 0x676A_4189_5E2F_7A73),
+        (200, 0x676A_4189_5E2F_7A73),
+        (301, 0xB8B0_331C_9A0F_CF4B),
+        (400, 0x70BA_3FEC_AD8B_35FF),
+        (500, 0x9486_E00B_30B0_1CF9),
+    ] {
+        split.update(&release, Time::from_millis(second * 1_000), Time::from_millis(second * 1_000), &[]);
+        assert_eq!(digest(&release, &mut split), expected, "{second}");
+    }
+}

@@ -1,0 +1,8 @@
+//! Plain values that all other layers share: no policy, no state.
+
+pub mod hash;
+pub mod lease;
+pub mod lifecycle;
+pub mod request;
+pub mod response;
+pub mod time;
