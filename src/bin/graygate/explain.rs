@@ -125,7 +125,7 @@ struct Assumed<'p> {
 }
 
 impl Readiness for Assumed<'_> {
-    fn admission(&self, id: UpstreamId) -> Admission {
+    fn admission(&mut self, id: UpstreamId) -> Admission {
         let Some(upstream) = self.policy.upstream(id) else {
             return Admission::Ready;
         };

@@ -1,0 +1,414 @@
+//! The calls of the ABI: each with its unsafe part, and nothing else.
+#![allow(unsafe_code)]
+
+use core::ptr::{null, null_mut};
+use core::time::Duration;
+
+use crate::decision::reply::Reply;
+use crate::proxy::NotSent;
+use crate::value::time::millis;
+
+/// Statuses that a call may return and that are told apart. Any other is a failure.
+const OK: u32 = 0;
+const BAD_ARGUMENT: u32 = 2;
+const PARSE_FAILURE: u32 = 4;
+/// The status of a shared value that another worker has replaced.
+pub const CAS_MISMATCH: u32 = 8;
+
+#[cfg_attr(target_arch = "wasm32", link(wasm_import_module = "env"))]
+unsafe extern "C" {
+    fn proxy_log(level: u32, line: *const u8, size: usize) -> u32;
+    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_set_effective_context(id: u32) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_header_map_pairs(map: u32, pairs: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_header_map_pairs(map: u32, pairs: *const u8, size: usize) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        size: usize,
+    ) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        size: usize,
+    ) -> u32;
+    fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        max: usize,
+        bytes: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_set_buffer_bytes(buffer: u32, start: usize, max: usize, bytes: *const u8, size: usize) -> u32;
+    fn proxy_get_property(path: *const u8, path_size: usize, value: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, size: usize) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *mut *mut u8,
+        size: *mut usize,
+        cas: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        size: usize,
+        cas: u32,
+    ) -> u32;
+    fn proxy_call_foreign_function(
+        name: *const u8,
+        name_size: usize,
+        argument: *const u8,
+        argument_size: usize,
+        result: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, size: usize, id: *mut u32) -> u32;
+    fn proxy_increment_metric(id: u32, amount: i64) -> u32;
+    fn proxy_record_metric(id: u32, value: u64) -> u32;
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
+    fn proxy_get_status(code: *mut u32, message: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout: u32,
+        token: *mut u32,
+    ) -> u32;
+    fn proxy_grpc_call(
+        target: *const u8,
+        target_size: usize,
+        service: *const u8,
+        service_size: usize,
+        method: *const u8,
+        method_size: usize,
+        metadata: *const u8,
+        metadata_size: usize,
+        message: *const u8,
+        message_size: usize,
+        timeout: u32,
+        token: *mut u32,
+    ) -> u32;
+}
+
+#[cfg_attr(target_arch = "wasm32", link(wasm_import_module = "wasi_snapshot_preview1"))]
+unsafe extern "C" {
+    fn random_get(buffer: *mut u8, size: usize) -> i32;
+}
+
+/// Lets the proxy work out the grpc-status from the HTTP status; it does so for gRPC requests alone.
+const GRPC_STATUS_FROM_HTTP: i32 = -1;
+
+/// Allocates memory for the proxy, which it fills and hands over; see [`take`].
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
+    let mut bytes = Vec::with_capacity(size);
+    let pointer = bytes.as_mut_ptr();
+    core::mem::forget(bytes);
+    pointer
+}
+
+/// Returns the bytes that a call has handed over, if it succeeded.
+///
+/// `call` is given where to put their place and size. What it puts there, it has allocated for this call by
+/// `proxy_on_memory_allocate`, so their size is their capacity, and nobody else has them.
+fn take(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
+    let (mut bytes, mut size) = (null_mut(), 0);
+    if call(&mut bytes, &mut size) != OK {
+        return None;
+    }
+    if bytes.is_null() {
+        return Some(Vec::new());
+    }
+    // SAFETY: as above.
+    Some(unsafe { Vec::from_raw_parts(bytes, size, size) })
+}
+
+// In all that follows: each pointer comes with the size of the live slice that it points to, and the proxy copies what it
+// reads before it returns. Results are written to places that live in the function.
+
+/// Writes a line to the log.
+pub fn log(level: u32, line: &str) {
+    // SAFETY: as above.
+    let _ = unsafe { proxy_log(level, line.as_ptr(), line.len()) };
+}
+
+/// Returns the wall clock's time since the epoch; 0 if the proxy has none.
+pub fn now() -> Duration {
+    let mut time = 0;
+    // SAFETY: as above.
+    let _ = unsafe { proxy_get_current_time_nanoseconds(&mut time) };
+    Duration::from_nanos(time)
+}
+
+/// Returns a random number; 0 if the proxy has none.
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: the proxy writes at most `size` bytes to a buffer of that size.
+    let _ = unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) };
+    u64::from_le_bytes(bytes)
+}
+
+/// Sets the period of ticks of the root context at hand; none if it is zero.
+pub fn set_tick_period(period: Duration) {
+    // SAFETY: as above.
+    let _ = unsafe { proxy_set_tick_period_milliseconds(in_millis(period)) };
+}
+
+/// Makes another context the one at hand. Returns false if there is no such context.
+pub fn set_effective_context(id: u32) -> bool {
+    // SAFETY: as above.
+    unsafe { proxy_set_effective_context(id) == OK }
+}
+
+/// Returns the first value of a header.
+pub fn header(map: u32, name: &str) -> Option<Vec<u8>> {
+    // SAFETY: as above.
+    take(|value, size| unsafe {
+        proxy_get_header_map_value(map, name.as_ptr(), name.len(), value, size)
+    })
+}
+
+/// Returns all headers.
+pub fn headers(map: u32) -> Option<Vec<u8>> {
+    // SAFETY: as above.
+    take(|pairs, size| unsafe { proxy_get_header_map_pairs(map, pairs, size) })
+}
+
+/// Replaces all headers.
+pub fn set_headers(map: u32, headers: &[(&str, &str)]) {
+    let pairs = serialize(headers);
+    // SAFETY: as above.
+    let _ = unsafe { proxy_set_header_map_pairs(map, pairs.as_ptr(), pairs.len()) };
+}
+
+/// Replaces a header, or removes it.
+pub fn set_header(map: u32, name: &str, value: Option<&str>) {
+    // SAFETY: as above.
+    let _ = unsafe {
+        match value {
+            Some(value) => {
+                proxy_replace_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+            }
+            None => proxy_remove_header_map_value(map, name.as_ptr(), name.len()),
+        }
+    };
+}
+
+/// Adds a header.
+pub fn add_header(map: u32, name: &str, value: &str) {
+    // SAFETY: as above.
+    let _ = unsafe {
+        proxy_add_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    };
+}
+
+/// Returns the first bytes of a buffer.
+pub fn buffer(buffer: u32, max: usize) -> Option<Vec<u8>> {
+    // SAFETY: as above.
+    take(|bytes, size| unsafe { proxy_get_buffer_bytes(buffer, 0, max, bytes, size) })
+}
+
+/// Replaces the first `size` bytes of a buffer.
+pub fn set_buffer(buffer: u32, size: usize, by: &[u8]) {
+    // SAFETY: as above.
+    let _ = unsafe { proxy_set_buffer_bytes(buffer, 0, size, by.as_ptr(), by.len()) };
+}
+
+/// Returns a property. The parts of its path have a NUL between them.
+pub fn property(path: &str) -> Option<Vec<u8>> {
+    // SAFETY: as above.
+    take(|value, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), value, size) })
+}
+
+/// Sets a property of the request.
+pub fn set_property(path: &str, value: &[u8]) {
+    // SAFETY: as above.
+    let _ = unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) };
+}
+
+/// Returns a shared value and its version, which is 0 for a key that does not exist.
+pub fn shared_data(key: &str) -> (Option<Vec<u8>>, u32) {
+    let mut cas = 0;
+    // SAFETY: as above.
+    let bytes = take(|value, size| unsafe {
+        proxy_get_shared_data(key.as_ptr(), key.len(), value, size, &mut cas)
+    });
+    (bytes, cas)
+}
+
+/// Replaces a shared value of this version. Returns a status; [`CAS_MISMATCH`] if it has another by now.
+pub fn set_shared_data(key: &str, value: &[u8], cas: u32) -> Result<(), u32> {
+    // SAFETY: as above.
+    let status =
+        unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) };
+    if status == OK { Ok(()) } else { Err(status) }
+}
+
+/// Calls a function that this proxy offers beside the ABI, and drops its result.
+pub fn call_foreign_function(name: &str, argument: &[u8]) {
+    // SAFETY: as above.
+    let _ = take(|result, size| unsafe {
+        let (argument, argument_size) = (argument.as_ptr(), argument.len());
+        proxy_call_foreign_function(name.as_ptr(), name.len(), argument, argument_size, result, size)
+    });
+}
+
+/// Defines a metric. The proxy gives another id each time and frees none.
+pub fn define_metric(kind: u32, name: &str) -> Option<u32> {
+    let mut id = 0;
+    // SAFETY: as above.
+    let status = unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &mut id) };
+    (status == OK).then_some(id)
+}
+
+/// Adds to a counter.
+pub fn increment_metric(id: u32, amount: i64) {
+    // SAFETY: as above.
+    let _ = unsafe { proxy_increment_metric(id, amount) };
+}
+
+/// Sets a gauge.
+pub fn record_metric(id: u32, value: u64) {
+    // SAFETY: as above.
+    let _ = unsafe { proxy_record_metric(id, value) };
+}
+
+/// Answers the request. Returns whether the proxy took the reply.
+pub fn send_local_response(reply: &Reply) -> bool {
+    let Reply { status, body, details, .. } = reply;
+    let grpc_status = reply.grpc_status.and_then(|status| i32::try_from(status).ok());
+    let headers = serialize(&reply.headers);
+    // SAFETY: as above.
+    let result = unsafe {
+        proxy_send_local_response(
+            *status,
+            details.as_ptr(),
+            details.len(),
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            grpc_status.unwrap_or(GRPC_STATUS_FROM_HTTP),
+        )
+    };
+    result == OK
+}
+
+/// Returns the status message of the gRPC call that has just ended.
+pub fn grpc_status_message() -> Vec<u8> {
+    let mut code = 0;
+    // SAFETY: as above.
+    take(|message, size| unsafe { proxy_get_status(&mut code, message, size) }).unwrap_or_default()
+}
+
+/// Sends a request without a body to the cluster. Returns the token of its end.
+pub fn http_call(cluster: &str, headers: &[(&str, &str)], timeout: Duration) -> Result<u32, NotSent> {
+    let (headers, trailers, mut token) = (serialize(headers), serialize::<&str>(&[]), 0);
+    // SAFETY: as above.
+    let result = unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            null(),
+            0,
+            trailers.as_ptr(),
+            trailers.len(),
+            in_millis(timeout),
+            &mut token,
+        )
+    };
+    sent(result, token)
+}
+
+/// Calls a method without metadata. Returns the token of its end; these are numbered apart from those of HTTP requests.
+pub fn grpc_call(
+    target: &[u8],
+    (service, method): (&str, &str),
+    message: &[u8],
+    timeout: Duration,
+) -> Result<u32, NotSent> {
+    let (metadata, mut token) = (serialize::<&str>(&[]), 0);
+    // SAFETY: as above.
+    let result = unsafe {
+        proxy_grpc_call(
+            target.as_ptr(),
+            target.len(),
+            service.as_ptr(),
+            service.len(),
+            method.as_ptr(),
+            method.len(),
+            metadata.as_ptr(),
+            metadata.len(),
+            message.as_ptr(),
+            message.len(),
+            in_millis(timeout),
+            &mut token,
+        )
+    };
+    sent(result, token)
+}
+
+/// Returns a span as the ABI has it.
+fn in_millis(span: Duration) -> u32 {
+    u32::try_from(millis(span)).unwrap_or(u32::MAX)
+}
+
+/// Returns the token, or why the proxy gave none.
+fn sent(result: u32, token: u32) -> Result<u32, NotSent> {
+    match result {
+        OK => Ok(token),
+        BAD_ARGUMENT => Err(NotSent::NoCluster),
+        PARSE_FAILURE => Err(NotSent::Unreadable),
+        _ => Err(NotSent::NoHost),
+    }
+}
+
+/// Returns headers in the ABI's form, as [`crate::value::request::HeaderMap`] reads it.
+fn serialize<T: AsRef<str>>(headers: &[(T, T)]) -> Vec<u8> {
+    let size = |text: &T| u32::try_from(text.as_ref().len()).unwrap_or(u32::MAX).to_le_bytes();
+    let sizes = headers.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len() + 10);
+    let mut bytes = Vec::with_capacity(4 + sizes.sum::<usize>());
+    bytes.extend_from_slice(&u32::try_from(headers.len()).unwrap_or(u32::MAX).to_le_bytes());
+    for (name, value) in headers {
+        bytes.extend_from_slice(&size(name));
+        bytes.extend_from_slice(&size(value));
+    }
+    for (name, value) in headers {
+        for text in [name, value] {
+            bytes.extend_from_slice(text.as_ref().as_bytes());
+            bytes.push(0);
+        }
+    }
+    bytes
+}

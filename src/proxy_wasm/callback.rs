@@ -1,0 +1,113 @@
+//! The callbacks that the module exports: those that a worker has a use for, and no other. The proxy calls each one that
+//! it finds, for each request.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+
+use super::abi;
+use super::vm::Vm;
+use crate::worker::Flow;
+
+thread_local! {
+    static VM: RefCell<Vm> = const { RefCell::new(Vm::new()) };
+}
+
+/// The level of a line on what must never happen.
+const CRITICAL: u32 = 5;
+
+/// Does something with what the VM holds. The proxy runs one callback of a VM at a time; should one ever overlap another,
+/// it does nothing but say so, as a panic would end all requests.
+fn with_vm<T: Default>(act: impl FnOnce(&mut Vm) -> T) -> T {
+    VM.with(|vm| match vm.try_borrow_mut() {
+        Ok(mut vm) => act(&mut vm),
+        Err(_) => {
+            abi::log(CRITICAL, "a callback was called within another, and was ignored");
+            T::default()
+        }
+    })
+}
+
+fn code(flow: Flow) -> u32 {
+    match flow {
+        Flow::Continue => 0,
+        Flow::Pause => 1,
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_abi_version_0_2_1() {}
+
+#[unsafe(no_mangle)]
+extern "C" fn _initialize() {
+    std::panic::set_hook(Box::new(|panic| abi::log(CRITICAL, &panic.to_string())));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_context_create(id: u32, root: u32) {
+    with_vm(|vm| vm.create(id, root));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_configure(root: u32, size: usize) -> bool {
+    with_vm(|vm| vm.configure(root, size))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_tick(root: u32) {
+    with_vm(|vm| vm.tick(root));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_http_call_response(root: u32, token: u32, headers: usize, _: usize, _: usize) {
+    with_vm(|vm| vm.on_http_call_response(root, token, headers));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_grpc_receive(root: u32, token: u32, size: usize) {
+    with_vm(|vm| vm.on_grpc_call_end(root, token, 0, size));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_grpc_close(root: u32, token: u32, status: u32) {
+    with_vm(|vm| vm.on_grpc_call_end(root, token, status, 0));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_headers(id: u32, headers: usize, end: bool) -> u32 {
+    code(with_vm(|vm| vm.on_request_headers(id, headers, end)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_body(id: u32, size: usize, end: bool) -> u32 {
+    with_vm(|vm| vm.with_exchange(id, |worker, host, id| worker.on_request_body(host, id, size, end)));
+    code(Flow::Continue)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_trailers(id: u32, _: usize) -> u32 {
+    with_vm(|vm| vm.with_exchange(id, |worker, host, id| worker.on_request_trailers(host, id)));
+    code(Flow::Continue)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_headers(id: u32, headers: usize, end: bool) -> u32 {
+    with_vm(|vm| vm.with_exchange(id, |worker, host, id| worker.on_response_headers(host, id, headers, end)));
+    code(Flow::Continue)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_body(id: u32, size: usize, end: bool) -> u32 {
+    with_vm(|vm| vm.with_exchange(id, |worker, host, id| worker.on_response_body(host, id, size, end)));
+    code(Flow::Continue)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_trailers(id: u32, _: usize) -> u32 {
+    with_vm(|vm| vm.with_exchange(id, |worker, host, id| worker.on_response_trailers(host, id)));
+    code(Flow::Continue)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_delete(id: u32) {
+    with_vm(|vm| vm.delete(id));
+}

@@ -1,0 +1,182 @@
+//! Active checks under way: calls of one worker, from the first request to the result.
+
+use core::time::Duration;
+
+use crate::policy::Policy;
+use crate::policy::check::{Check, CheckCall, HttpGet};
+use crate::policy::upstream::{Upstream, UpstreamId};
+use crate::proxy::{Body, CallId, Map, NotSent, Proxy};
+use crate::readiness::check::redirect::CheckTarget;
+use crate::readiness::check::{self, CheckFailure, CheckResponse, CheckStep, grpc};
+use crate::value::time::Time;
+
+/// The `user-agent` of the proxy's own requests.
+pub const USER_AGENT: &str = concat!("graygate/", env!("CARGO_PKG_VERSION"));
+
+/// How long after its timeout a check is given up whose end the proxy did not report.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The checks under way, each with its call.
+#[derive(Default)]
+pub struct ChecksInFlight(Vec<(Call, CheckInFlight)>);
+
+/// A call. The two protocols number theirs apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Http(CallId),
+    Grpc(CallId),
+}
+
+/// One check.
+struct CheckInFlight {
+    upstream: UpstreamId,
+    /// The generation of the state that it was started in.
+    generation: u32,
+    started: Time,
+    until: Time,
+    target: Option<CheckTarget>,
+    redirects: u32,
+}
+
+/// The result of a check.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CheckResult {
+    /// Of which upstream.
+    pub upstream: UpstreamId,
+    /// The generation of the state that it was started in.
+    pub generation: u32,
+    /// How it went.
+    pub result: Result<(), CheckFailure>,
+}
+
+impl ChecksInFlight {
+    /// Returns whether a check of the upstream is under way.
+    pub fn has(&mut self, id: UpstreamId, now: Time) -> bool {
+        self.0.retain(|(_, check)| !now.is_due(check.started, check.until + GRACE));
+        self.0.iter().any(|(_, check)| check.upstream == id)
+    }
+
+    /// Starts a check of the upstream.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`] if the proxy does not take it.
+    pub fn start(
+        &mut self,
+        proxy: &impl Proxy,
+        (id, upstream): (UpstreamId, &Upstream),
+        check: &Check,
+        generation: u32,
+        now: Time,
+    ) -> Result<(), NotSent> {
+        let (call, target) = match &check.call {
+            CheckCall::Http(get) => {
+                let target = CheckTarget::first(get);
+                (Call::Http(ask(proxy, get, &target, &upstream.cluster, check.timeout)?), Some(target))
+            }
+            CheckCall::Grpc(health) => {
+                let service = grpc::service(&upstream.cluster, &health.authority).ok_or(NotSent::NoCluster)?;
+                let request = grpc::request(&health.service);
+                let method = (grpc::SERVICE, grpc::METHOD);
+                (Call::Grpc(proxy.grpc_call(service.as_bytes(), method, &request, check.timeout)?), None)
+            }
+        };
+        let until = now + check.timeout;
+        let check = CheckInFlight { upstream: id, generation, started: now, until, target, redirects: 0 };
+        self.0.push((call, check));
+        Ok(())
+    }
+
+    /// Takes the end of an HTTP call, of which so many headers have come; none if it broke off. Follows a redirect, which
+    /// does not end its check.
+    pub fn on_http_response(
+        &mut self,
+        proxy: &impl Proxy,
+        policy: &Policy,
+        id: CallId,
+        headers: usize,
+        now: Time,
+    ) -> Option<CheckResult> {
+        let check = self.take(Call::Http(id))?;
+        let upstream = policy.upstream(check.upstream)?;
+        let (Some(target), CheckCall::Http(get)) = (&check.target, &upstream.check.as_ref()?.call) else {
+            return None;
+        };
+        // Without headers there is no map to ask.
+        let header = |name| if headers == 0 { None } else { proxy.header(Map::CallResponseHeaders, name) };
+        let location = header("location");
+        let response = CheckResponse {
+            status: if headers == 0 { None } else { proxy.status(Map::CallResponseHeaders) },
+            // The router adds this header to every answer of an upstream, and to none of its own.
+            from_upstream: header("x-envoy-upstream-service-time").is_some(),
+            location: location.as_deref(),
+        };
+        match check::judge(get, target, check.redirects, response) {
+            CheckStep::Result(result) => Some(check.finished(result)),
+            CheckStep::Follow(_) if now.is_due(check.started, check.until) => {
+                Some(check.finished(Err(CheckFailure::TimedOut)))
+            }
+            CheckStep::Follow(next) => {
+                let left = check.until.since(now);
+                match ask(proxy, get, &next, &upstream.cluster, left) {
+                    Ok(id) => {
+                        let redirects = check.redirects + 1;
+                        let next = CheckInFlight { target: Some(next), redirects, ..check };
+                        self.0.push((Call::Http(id), next));
+                        None
+                    }
+                    // Its first request got through: the cluster has lost its hosts since, or is at its limits.
+                    Err(_) => Some(check.finished(Err(CheckFailure::Unreachable))),
+                }
+            }
+        }
+    }
+
+    /// Takes the end of a gRPC call: its status, and the size of its message.
+    pub fn on_grpc_end(
+        &mut self,
+        proxy: &impl Proxy,
+        id: CallId,
+        status: u32,
+        size: usize,
+    ) -> Option<CheckResult> {
+        let check = self.take(Call::Grpc(id))?;
+        let (message, words) = match status {
+            0 => (if size > 0 { proxy.body(Body::GrpcMessage, size) } else { Vec::new() }, Vec::new()),
+            _ => (Vec::new(), proxy.grpc_status_message()),
+        };
+        Some(check.finished(grpc::judge(status, &String::from_utf8_lossy(&words), &message)))
+    }
+
+    fn take(&mut self, call: Call) -> Option<CheckInFlight> {
+        let index = self.0.iter().position(|(known, _)| *known == call)?;
+        Some(self.0.swap_remove(index).1)
+    }
+}
+
+impl CheckInFlight {
+    fn finished(&self, result: Result<(), CheckFailure>) -> CheckResult {
+        CheckResult { upstream: self.upstream, generation: self.generation, result }
+    }
+}
+
+/// Sends one request of an HTTP check.
+fn ask(
+    proxy: &impl Proxy,
+    get: &HttpGet,
+    target: &CheckTarget,
+    cluster: &str,
+    timeout: Duration,
+) -> Result<CallId, NotSent> {
+    let mut headers = vec![
+        (":method", get.method),
+        (":scheme", target.scheme.as_str()),
+        (":path", target.path.as_str()),
+        (":authority", target.authority.as_str()),
+    ];
+    headers.extend(get.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    if !get.headers.iter().any(|(name, _)| name == "user-agent") {
+        headers.push(("user-agent", USER_AGENT));
+    }
+    proxy.http_call(cluster, &headers, timeout)
+}

@@ -1,0 +1,71 @@
+//! Which gates fail open, as it is made known: once when one begins to, and once when it ends.
+
+use core::time::Duration;
+
+use super::event::Event;
+use super::scope::Scope;
+use super::{leader, store};
+use crate::decision::gate::fail_open;
+use crate::policy::Policy;
+use crate::proxy::Proxy;
+use crate::value::lease::LeaseRole;
+use crate::value::time::Time;
+
+/// What has been made known: an upstream's name, and the code of why its gate fails open.
+type Known = Vec<(String, String)>;
+
+/// Seeds what is shared of it.
+pub fn seed(proxy: &impl Proxy, policy: &Policy) {
+    if policy.may_fail_open() {
+        let key = key(policy);
+        store::seed(proxy, &key, &Known::new());
+        leader::seed(proxy, &key);
+    }
+}
+
+fn key(policy: &Policy) -> String {
+    format!("graygate/{}/failing-open/{}", policy.name, store::LAYOUT)
+}
+
+impl<P: Proxy> Scope<'_, P> {
+    /// Looks which gates fail open now, and records what has changed. Only the newest policy's verdict counts: an older
+    /// one may have other gates.
+    pub fn refresh_gates(&mut self, now: Time, span: Duration) {
+        if !self.policy.may_fail_open() {
+            return;
+        }
+        let key = key(self.policy);
+        if leader::claim(self.proxy, &key, self.holder, now, span) != LeaseRole::Leads {
+            return;
+        }
+        let open = fail_open::upstreams(self.policy, &self.snapshot());
+        let named = open.iter().map(|(id, why)| (self.policy.name_of(*id).to_owned(), why.code().to_owned()));
+        self.announce(&key, named.collect());
+    }
+
+    /// Takes over what an earlier policy has made known, where no gate of this one can fail open.
+    pub fn adopt_gates(&mut self) {
+        if !self.policy.may_fail_open() {
+            self.announce(&key(self.policy), Known::new());
+        }
+    }
+
+    fn announce(&mut self, key: &str, after: Known) {
+        let before = store::update(self.proxy, key, |known: Option<Known>| {
+            let before = known.unwrap_or_default();
+            let changed = before != after;
+            (before, changed.then(|| after.clone()))
+        });
+        // If it is not written, the next tick says the same.
+        let Some(before) = before else {
+            return;
+        };
+        let policy = self.policy;
+        for (upstream, why) in after.iter().filter(|entry| !before.contains(entry)) {
+            self.record(&Event::FailsOpen { policy, upstream, why });
+        }
+        for (upstream, _) in before.iter().filter(|(gone, _)| after.iter().all(|(open, _)| open != gone)) {
+            self.record(&Event::NoLongerFailsOpen { policy, upstream });
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! A gRPC health check on its way back: whatever answered it is made the response that it is to be.
+
+use super::scope::Scope;
+use crate::decision::probe::health::call::{HealthCall, HealthResponse};
+use crate::proxy::{Body, Map, Proxy};
+
+/// One check, from its request to its response.
+pub struct HealthExchange {
+    call: HealthCall,
+    response: Option<HealthResponse>,
+    /// Whether the response's message has been written.
+    written: bool,
+}
+
+impl HealthExchange {
+    /// Starts with a check that has been sent on.
+    pub fn new(call: HealthCall) -> Self {
+        HealthExchange { call, response: None, written: false }
+    }
+
+    /// Takes a part of the request's body.
+    pub fn on_request_body(&mut self, proxy: &impl Proxy, size: usize, end: bool) {
+        let part = match self.call.room().min(size) {
+            0 => Vec::new(),
+            size => proxy.body(Body::Request, size),
+        };
+        self.call.receive(&part, end);
+    }
+
+    /// Writes the response's headers. Each part of a response can be written in the callback of that part alone.
+    pub fn on_response_headers<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, end: bool) {
+        let (proxy, map) = (scope.proxy, Map::ResponseHeaders);
+        // A message needs a body to stand in.
+        let hop = proxy.status(map) == Some(200) && !end;
+        let response = self.call.outcome(scope.policy, hop);
+        self.response = Some(response);
+        scope.metrics.count_reply(proxy, scope.policy, response.cause());
+        for (name, value) in
+            [(":status", Some("200")), ("content-type", Some("application/grpc")), ("content-length", None)]
+        {
+            proxy.set_header(map, name, value);
+        }
+        if end {
+            finish(proxy, map, response);
+        }
+    }
+
+    /// Writes the response's body, and its trailers if it ends here.
+    pub fn on_response_body(&mut self, proxy: &impl Proxy, size: usize, end: bool) {
+        let Some(response) = self.response else {
+            return;
+        };
+        let body = if core::mem::replace(&mut self.written, true) { &[] } else { response.body() };
+        proxy.replace_body(Body::Response, size, body);
+        if end {
+            finish(proxy, Map::ResponseTrailers, response);
+        }
+    }
+
+    /// Writes the trailers of a response that has some.
+    pub fn on_response_trailers(&mut self, proxy: &impl Proxy) {
+        if let Some(response) = self.response {
+            finish(proxy, Map::ResponseTrailers, response);
+        }
+    }
+}
+
+/// Writes the response's status where a gRPC client looks for it.
+fn finish(proxy: &impl Proxy, map: Map, response: HealthResponse) {
+    proxy.set_header(map, "grpc-status", Some(&response.status().to_string()));
+    let message = Some(response.message()).filter(|message| !message.is_empty());
+    if message.is_some() || map == Map::ResponseHeaders {
+        proxy.set_header(map, "grpc-message", message);
+    }
+}

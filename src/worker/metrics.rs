@@ -1,0 +1,350 @@
+//! The names of counters and gauges in the proxy's own statistics, and how requests are counted.
+//!
+//! The ABI knows no labels, so they stand in the name as `.label=.=value;.;`, the form that Istio's bootstrap already has
+//! patterns for. A tag pattern in the proxy's configuration turns them into labels. All values come from the policy,
+//! except the status of an app that a probe passes through to, so their number is bounded.
+//!
+//! What happens once for the whole proxy is an [`super::event::Event`]; here is what happens for a request or on a tick.
+
+use std::collections::BTreeMap;
+
+use crate::decision::Assignment;
+use crate::decision::gate::fail_open::FailOpen;
+use crate::decision::gate::{GateAction, GateBypass};
+use crate::decision::release::AssignmentReason;
+use crate::decision::reply::{ProbeTarget, ReplyCause};
+use crate::policy::upstream::UpstreamId;
+use crate::policy::{Mode, Policy};
+use crate::proxy::{MetricId, MetricKind, Proxy};
+use crate::rollback::RollbackCause;
+
+/// A counter or a gauge, with its labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Metric {
+    /// The version that a request got.
+    Assignment {
+        /// The release, by its index in the policy.
+        release: usize,
+        /// The version, by its index in the release.
+        version: usize,
+        /// Why it got that one.
+        reason: AssignmentReason,
+    },
+    /// An answer to a probe.
+    ProbeAnswer {
+        /// What the probe asked.
+        target: ProbeTarget,
+        /// The status of the answer.
+        code: u32,
+        /// The answer in a word.
+        result: &'static str,
+    },
+    /// A request that a gate kept from its upstream.
+    Gated {
+        /// Which upstream.
+        upstream: UpstreamId,
+        /// Why it is not ready.
+        reason: &'static str,
+    },
+    /// A request that a closed gate let through.
+    FailedOpen {
+        /// Which upstream.
+        upstream: UpstreamId,
+        /// Why.
+        why: FailOpen,
+    },
+    /// A request that got a fallback.
+    Fallback {
+        /// The upstream that is not ready.
+        upstream: UpstreamId,
+        /// Where the request went instead; nothing for the static answer.
+        to: Option<UpstreamId>,
+    },
+    /// A change of an upstream's phase.
+    Transition {
+        /// Which upstream.
+        upstream: UpstreamId,
+        /// The phase that it left.
+        from: &'static str,
+        /// The phase that it entered.
+        to: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A check.
+    Check {
+        /// Of which upstream.
+        upstream: UpstreamId,
+        /// `passed`, `failed`, or `error` if it could not be sent.
+        result: &'static str,
+    },
+    /// A change of where the proxy stands.
+    Lifecycle {
+        /// Where to.
+        to: &'static str,
+    },
+    /// A response of a version that a rollback may follow for.
+    Response {
+        /// The release, by its index in the policy.
+        release: usize,
+        /// The version, by its index in the release.
+        version: usize,
+        /// `success`, `slow` or `failure`.
+        result: &'static str,
+    },
+    /// A rollback.
+    Rollback {
+        /// The release, by its index in the policy.
+        release: usize,
+        /// The version, by its index in the release.
+        version: usize,
+        /// What for.
+        cause: RollbackCause,
+    },
+    /// A step of a schedule.
+    ScheduleStep {
+        /// The release, by its index in the policy.
+        release: usize,
+    },
+    /// A gauge: what a version holds, in hundredths of a percent.
+    Share {
+        /// The release, by its index in the policy.
+        release: usize,
+        /// The version, by its index in the release.
+        version: usize,
+    },
+    /// A gauge: 1 while the upstream is Ready, or on a ramp.
+    Ready {
+        /// Which upstream.
+        upstream: UpstreamId,
+    },
+    /// A gauge: 1 if this proxy does what the policy says.
+    Enforced,
+    /// A gauge: a number that is the same on all proxies that were given the same document.
+    Document,
+}
+
+/// The metrics of one policy in one worker.
+#[derive(Default)]
+pub struct Metrics {
+    ids: BTreeMap<Metric, MetricId>,
+    /// The ids of assignments by version and reason, for each release: most requests of a release are counted by one.
+    assignments: Vec<Vec<Option<MetricId>>>,
+}
+
+impl Metrics {
+    /// Defines the counters that are likely to be counted, so that they show as 0 before that: an alert on a rise would
+    /// not see one from nothing.
+    pub fn new(proxy: &impl Proxy, policy: &Policy) -> Self {
+        let mut metrics = Metrics::default();
+        for (release, of) in policy.releases.iter().enumerate() {
+            let versions = 0..of.versions.len();
+            let all = versions.flat_map(|version| {
+                AssignmentReason::ALL.map(|reason| Metric::Assignment { release, version, reason })
+            });
+            let ids = all.map(|metric| proxy.metric(MetricKind::Counter, &metric.name(policy))).collect();
+            metrics.assignments.push(ids);
+        }
+        metrics.define(proxy, policy);
+        metrics
+    }
+
+    fn define(&mut self, proxy: &impl Proxy, policy: &Policy) {
+        let mut define = |metric| self.id(proxy, policy, metric);
+        for (release, of) in policy.releases.iter().enumerate() {
+            if of.schedule.changes() {
+                define(Metric::ScheduleStep { release });
+            }
+            for version in 0..of.versions.len() {
+                let Some(rollback) = &of.rollback else {
+                    continue;
+                };
+                for result in ["success", "slow", "failure"] {
+                    define(Metric::Response { release, version, result });
+                }
+                for cause in RollbackCause::ALL.into_iter().filter(|cause| cause.is_judged(rollback)) {
+                    define(Metric::Rollback { release, version, cause });
+                }
+            }
+        }
+        for upstream in policy.gated.iter().filter(|_| policy.may_fail_open()) {
+            for why in FailOpen::ALL {
+                define(Metric::FailedOpen { upstream: *upstream, why });
+            }
+        }
+        for (index, probe) in policy.probes.endpoints.iter().enumerate() {
+            for (code, result) in [(probe.statuses.passed, "passed"), (probe.statuses.failed, "failed")] {
+                define(Metric::ProbeAnswer { target: ProbeTarget::Endpoint(index), code, result });
+            }
+        }
+    }
+
+    /// Counts the version that a request got.
+    pub fn count_assignment(&self, proxy: &impl Proxy, assignment: &Assignment<'_>) {
+        let index = assignment.version * AssignmentReason::ALL.len() + assignment.reason as usize;
+        let id = self.assignments.get(assignment.release).and_then(|ids| ids.get(index));
+        if let Some(id) = id.copied().flatten() {
+            proxy.add(id, 1);
+        }
+    }
+
+    /// Counts a reply.
+    pub fn count_reply(&mut self, proxy: &impl Proxy, policy: &Policy, cause: ReplyCause) {
+        let metric = match cause {
+            ReplyCause::Probe { asked: target, code, result } => Metric::ProbeAnswer { target, code, result },
+            ReplyCause::Gate { upstream, reason } => Metric::Gated { upstream, reason: reason.code() },
+        };
+        self.count(proxy, policy, metric);
+    }
+
+    /// Counts closed gates that did not reply: those that failed open, and those that had something else for the
+    /// request, which are gated requests all the same.
+    pub fn count_bypasses(&mut self, proxy: &impl Proxy, policy: &Policy, bypasses: &[GateBypass]) {
+        for GateBypass { upstream, reason, action } in bypasses {
+            let upstream = *upstream;
+            let to = match action {
+                GateAction::FailOpen(why) => {
+                    self.count(proxy, policy, Metric::FailedOpen { upstream, why: *why });
+                    continue;
+                }
+                GateAction::Upstream(to) => {
+                    self.count_reply(proxy, policy, ReplyCause::Gate { upstream, reason: *reason });
+                    Some(*to)
+                }
+                // The reply itself is counted with all replies.
+                GateAction::Answer => None,
+            };
+            self.count(proxy, policy, Metric::Fallback { upstream, to });
+        }
+    }
+
+    /// Counts a check as `passed`, `failed`, or `error` if it could not be sent.
+    pub fn count_check(
+        &mut self,
+        proxy: &impl Proxy,
+        policy: &Policy,
+        upstream: UpstreamId,
+        result: &'static str,
+    ) {
+        self.count(proxy, policy, Metric::Check { upstream, result });
+    }
+
+    /// Counts a response of a version that a rollback may follow for: `success`, `failure` or `slow`.
+    pub fn count_response(
+        &mut self,
+        proxy: &impl Proxy,
+        policy: &Policy,
+        (release, version): (usize, usize),
+        result: &'static str,
+    ) {
+        self.count(proxy, policy, Metric::Response { release, version, result });
+    }
+
+    /// Publishes what each version of a release holds now.
+    pub fn set_shares(&mut self, proxy: &impl Proxy, policy: &Policy, release: usize, shares: &[u32]) {
+        for (version, share) in shares.iter().enumerate() {
+            self.set(proxy, policy, Metric::Share { release, version }, u64::from(*share));
+        }
+    }
+
+    /// Publishes that the policy is in use. `document` is the hash of its text.
+    pub fn set_in_use(&mut self, proxy: &impl Proxy, policy: &Policy, document: u64) {
+        self.set(proxy, policy, Metric::Enforced, u64::from(policy.mode == Mode::Enforce));
+        self.set(proxy, policy, Metric::Document, document & u64::from(u32::MAX));
+    }
+
+    /// Publishes whether an upstream is Ready, or on a ramp.
+    pub fn set_ready(&mut self, proxy: &impl Proxy, policy: &Policy, upstream: UpstreamId, ready: bool) {
+        self.set(proxy, policy, Metric::Ready { upstream }, u64::from(ready));
+    }
+
+    fn count(&mut self, proxy: &impl Proxy, policy: &Policy, metric: Metric) {
+        if let Some(id) = self.id(proxy, policy, metric) {
+            proxy.add(id, 1);
+        }
+    }
+
+    fn set(&mut self, proxy: &impl Proxy, policy: &Policy, metric: Metric, value: u64) {
+        if let Some(id) = self.id(proxy, policy, metric) {
+            proxy.set(id, value);
+        }
+    }
+
+    fn id(&mut self, proxy: &impl Proxy, policy: &Policy, metric: Metric) -> Option<MetricId> {
+        if let Some(id) = self.ids.get(&metric) {
+            return Some(*id);
+        }
+        let id = proxy.metric(metric.kind(), &metric.name(policy))?;
+        self.ids.insert(metric, id);
+        Some(id)
+    }
+}
+
+impl Metric {
+    /// Returns whether it is a counter or a gauge.
+    pub fn kind(self) -> MetricKind {
+        match self {
+            Metric::Share { .. } | Metric::Ready { .. } | Metric::Enforced | Metric::Document => MetricKind::Gauge,
+            _ => MetricKind::Counter,
+        }
+    }
+
+    /// Returns the name in the proxy's statistics, with the labels in it.
+    pub fn name(self, policy: &Policy) -> String {
+        let upstream = |id| ("upstream", policy.name_of(id));
+        let of = |release: usize, version: usize| {
+            let release = policy.releases.get(release);
+            let version = release.and_then(|release| release.versions.get(version));
+            let version = version.map_or("", |version| version.name.as_str());
+            [("release", release.map_or("", |release| release.name.as_str())), ("version", version)]
+        };
+        let (probe, status);
+        let (name, labels) = match self {
+            Metric::Assignment { release, version, reason } => {
+                ("assignments_total", [&of(release, version)[..], &[("reason", reason.code())]].concat())
+            }
+            Metric::Response { release, version, result } => {
+                ("responses_total", [&of(release, version)[..], &[("result", result)]].concat())
+            }
+            Metric::Rollback { release, version, cause } => {
+                ("rollbacks_total", [&of(release, version)[..], &[("reason", cause.code())]].concat())
+            }
+            Metric::ScheduleStep { release } => {
+                let [name, _] = of(release, 0);
+                ("schedule_steps_total", vec![name])
+            }
+            Metric::Ready { upstream: id } => ("upstream_ready", vec![upstream(id)]),
+            Metric::Share { release, version } => ("version_share", of(release, version).to_vec()),
+            Metric::ProbeAnswer { target, code, result } => {
+                (probe, status) = (target.name(policy), code.to_string());
+                (
+                    "probe_answers_total",
+                    vec![("probe", probe.as_ref()), ("code", status.as_str()), ("result", result)],
+                )
+            }
+            Metric::Gated { upstream: id, reason } => {
+                ("gated_requests_total", vec![upstream(id), ("reason", reason)])
+            }
+            Metric::FailedOpen { upstream: id, why } => {
+                ("failed_open_requests_total", vec![upstream(id), ("reason", why.code())])
+            }
+            Metric::Fallback { upstream: id, to } => {
+                let to = to.map_or("answer", |to| upstream(to).1);
+                ("fallback_requests_total", vec![upstream(id), ("to", to)])
+            }
+            Metric::Transition { upstream: id, from, to, reason } => {
+                ("transitions_total", vec![upstream(id), ("from", from), ("to", to), ("reason", reason)])
+            }
+            Metric::Check { upstream: id, result } => ("checks_total", vec![upstream(id), ("result", result)]),
+            Metric::Lifecycle { to } => ("lifecycle_changes_total", vec![("to", to)]),
+            Metric::Enforced => ("policy_enforced", vec![]),
+            Metric::Document => ("policy_document", vec![]),
+        };
+        // These two have no mode of their own.
+        let plain = matches!(self, Metric::Enforced | Metric::Document);
+        let shadow = (policy.mode == Mode::Shadow && !plain).then_some(("mode", "shadow"));
+        let all = [("policy", policy.name.as_str())].into_iter().chain(labels).chain(shadow);
+        let labels = all.map(|(label, value)| format!("{label}=.={value};.;"));
+        format!("graygate_{name}.{}", labels.collect::<String>())
+    }
+}

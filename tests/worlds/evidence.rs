@@ -1,0 +1,381 @@
+//! What happened, and what it counts as: the rows of the README's table.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::sim::{Manner, Request, World};
+use super::{MS, SECOND, world};
+
+/// Sends requests until the upstream is no longer ready, at most `most`. Returns how many it took.
+fn trips_after(world: &mut World, most: usize) -> Option<usize> {
+    (1..=most).find(|_| {
+        world.get(0);
+        world.phase("app") != "ready"
+    })
+}
+
+/// Brings `app` on trial: five failures, and the wait that follows.
+fn on_trial(world: &mut World) {
+    world.set("app", Manner::Status(500));
+    assert!(trips_after(world, 5).is_some());
+    world.set("app", Manner::Status(200));
+    world.pass(6 * SECOND);
+    assert_eq!(world.phase("app"), "trial");
+}
+
+#[test]
+fn no_connection_a_reset_and_the_routes_timeout_count_as_no_answer() {
+    for manner in [Manner::Refuses, Manner::Resets, Manner::Hangs, Manner::NoHost] {
+        for (word, counts) in [
+            ("5xx", true),
+            ("gateway-error", true),
+            ("unavailable", true),
+            ("reset", true),
+            ("connect-failure", matches!(manner, Manner::Refuses | Manner::NoHost)),
+            ("429", false),
+        ] {
+            let mut world = world(&json!({"failOn": [word]}));
+            world.timeout = Some(SECOND);
+            world.set("app", manner.clone());
+            let expected = counts.then_some(5);
+            assert_eq!(trips_after(&mut world, 20), expected, "{manner:?} by {word}");
+        }
+    }
+}
+
+#[test]
+fn a_status_counts_by_the_words_of_the_policy() {
+    for (status, word, counts) in [
+        (500, "5xx", true),
+        (404, "5xx", false),
+        (500, "gateway-error", false),
+        (502, "gateway-error", true),
+        (409, "retriable-4xx", true),
+        (429, "429", true),
+        (503, "429", false),
+    ] {
+        let mut world = world(&json!({"failOn": [word]}));
+        world.set("app", Manner::Status(status));
+        let expected = counts.then_some(5);
+        assert_eq!(trips_after(&mut world, 20), expected, "{status} by {word}");
+    }
+}
+
+#[test]
+fn a_grpc_status_counts_when_it_has_come() {
+    for (status, word, counts) in [(14, "unavailable", true), (0, "unavailable", false), (8, "resource-exhausted", true)] {
+        let mut world = world(&json!({"failOn": [word]}));
+        world.set("app", Manner::Grpc(status));
+        let expected = counts.then_some(5);
+        assert_eq!(trips_after(&mut world, 20), expected, "{status} by {word}");
+    }
+}
+
+#[test]
+fn a_request_that_waits_for_too_long_counts_there_and_then_and_once() {
+    let mut world = world(&json!({"unansweredAfter": "2s"}));
+    world.set("app", Manner::Hangs);
+    let waiting: Vec<u32> = (0..5).map(|_| world.start(0, &Request::get("/"))).collect();
+    world.pass(2 * SECOND);
+    assert_eq!(world.phase("app"), "ready");
+    world.pass(SECOND);
+    assert_eq!(world.reason("app"), "consecutive-failures: 5");
+    assert!(waiting.iter().all(|id| world.is_open(*id)));
+    // What comes of them later is dropped.
+    let before = world.state("app");
+    for id in waiting {
+        world.respond(id, 500, "via_upstream", &[], true);
+    }
+    assert_eq!(world.state("app"), before);
+}
+
+#[test]
+fn a_response_that_the_upstream_breaks_off_counts_as_no_answer() {
+    let mut world = world(&json!({}));
+    world.set("app", Manner::BreaksOff);
+    assert_eq!(trips_after(&mut world, 20), Some(5));
+}
+
+#[test]
+fn a_response_that_the_routes_timeout_cuts_does_not_count() {
+    let mut world = world(&json!({}));
+    for _ in 0..20 {
+        let id = world.send(0, &Request::get("/"));
+        world.respond(id, 200, "via_upstream", &[], false);
+        world.end(id, "response_timeout");
+    }
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_a_response_has_seen_its_beginning() {
+    // Four failures, one that began well and was left: the row has ended.
+    let mut world = world(&json!({}));
+    for _ in 0..3 {
+        world.set("app", Manner::Status(500));
+        for _ in 0..4 {
+            world.get(0);
+        }
+        let id = world.send(0, &Request::get("/"));
+        world.respond(id, 200, "via_upstream", &[], false);
+        world.leave(id);
+    }
+    assert_eq!(world.phase("app"), "ready");
+    // A failure counts at its headers.
+    let mut world = self::world(&json!({}));
+    for _ in 0..5 {
+        let id = world.send(0, &Request::get("/"));
+        world.respond(id, 500, "via_upstream", &[], false);
+        world.leave(id);
+    }
+    assert_eq!(world.reason("app"), "consecutive-failures: 5");
+}
+
+#[test]
+fn a_client_that_leaves_before_an_answer_counts_as_slow_after_slower_than_and_not_sooner() {
+    let breaker = json!({"slowPercent": 50, "slowerThan": "1s", "minimumRequests": 5});
+    for (waits, reason) in [(Duration::from_millis(900), None), (Duration::from_millis(1_100), Some("slow-share"))] {
+        let mut world = world(&breaker);
+        world.set("app", Manner::Hangs);
+        for _ in 0..8 {
+            let id = world.start(0, &Request::get("/"));
+            world.leave_after(id, waits);
+            world.pass(waits + MS);
+        }
+        let tripped = world.phase("app") == "not-ready";
+        assert_eq!(tripped, reason.is_some(), "{waits:?}");
+        if let Some(reason) = reason {
+            assert!(world.reason("app").starts_with(reason), "{}", world.reason("app"));
+        }
+    }
+}
+
+#[test]
+fn clients_that_leave_do_not_count_unless_the_policy_says_after_how_long() {
+    let mut world = world(&json!({}));
+    world.set("app", Manner::Hangs);
+    for _ in 0..50 {
+        let id = world.start(0, &Request::get("/"));
+        world.leave_after(id, 10 * SECOND);
+        world.pass(11 * SECOND);
+    }
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn a_client_that_leaves_before_all_of_its_request_has_come_does_not_count() {
+    let mut world = world(&json!({"unansweredAfter": "1s", "slowPercent": 50, "slowerThan": "500ms", "minimumRequests": 5}));
+    world.set("app", Manner::Hangs);
+    for _ in 0..20 {
+        let id = world.start(0, &Request::of("POST", "/").unfinished());
+        world.leave_after(id, 3 * SECOND);
+        world.pass(4 * SECOND);
+    }
+    assert_eq!(world.phase("app"), "ready");
+    // The time runs from the end of the request on.
+    let id = world.start(0, &Request::of("POST", "/").unfinished());
+    world.pass(10 * SECOND);
+    world.finish_request(id);
+    assert_eq!(world.state("app").generation, 0);
+}
+
+#[test]
+fn on_trial_no_answer_in_time_is_a_failure_there_and_then() {
+    for (settings, waits) in [
+        (json!({"trial": {"leaseFor": "3s"}}), 3),
+        (json!({"unansweredAfter": "2s"}), 2),
+        (json!({"slowPercent": 80, "slowerThan": "1s"}), 1),
+    ] {
+        let mut world = world(&settings);
+        on_trial(&mut world);
+        world.set("app", Manner::Hangs);
+        world.start(0, &Request::get("/"));
+        world.pass(waits * SECOND - 100 * MS);
+        assert_eq!(world.phase("app"), "trial", "{settings}");
+        world.pass(SECOND);
+        assert_eq!(world.phase("app"), "not-ready", "{settings}");
+        assert!(world.reason("app").starts_with("trial-"), "{settings}: {}", world.reason("app"));
+    }
+}
+
+#[test]
+fn on_trial_a_request_of_which_a_part_is_still_to_come_shows_nothing() {
+    let mut world = world(&json!({"trial": {"leaseFor": "3s"}}));
+    on_trial(&mut world);
+    world.set("app", Manner::Hangs);
+    let id = world.start(0, &Request::of("POST", "/").unfinished());
+    world.pass(60 * SECOND);
+    assert_eq!(world.phase("app"), "trial");
+    world.leave(id);
+    assert_eq!(world.phase("app"), "trial");
+}
+
+#[test]
+fn on_trial_a_response_that_has_begun_well_and_goes_on_is_a_success() {
+    let mut world = world(&json!({"trial": {"requests": 1, "successes": 1, "leaseFor": "3s"}}));
+    on_trial(&mut world);
+    world.set("app", Manner::Streams);
+    let id = world.start(0, &Request::get("/"));
+    world.pass(2 * SECOND);
+    assert_eq!(world.phase("app"), "trial");
+    world.pass(2 * SECOND);
+    assert_eq!((world.phase("app"), world.reason("app").as_str()), ("ready", "trial-passed"));
+    world.leave(id);
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn on_trial_any_other_response_counts_when_it_ends() {
+    let mut world = world(&json!({"trial": {"requests": 1, "successes": 1}}));
+    on_trial(&mut world);
+    let id = world.send(0, &Request::get("/"));
+    world.respond(id, 200, "via_upstream", &[], false);
+    world.pass(SECOND);
+    assert_eq!(world.phase("app"), "trial");
+    world.body(id, "all of it", true);
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn what_the_proxy_itself_answers_does_not_count() {
+    let details = [
+        "direct_response",
+        "request_rate_limited",
+        "ext_authz_denied",
+        "graygate_gate{other|app|forced}",
+        "upstream_reset_before_response_started{overflow}",
+        "stream_idle_timeout",
+        "max_duration_timeout",
+        "route_not_found",
+    ];
+    for details in details {
+        let mut world = world(&json!({}));
+        for _ in 0..20 {
+            let id = world.send(0, &Request::get("/"));
+            world.respond(id, 503, details, &[], true);
+        }
+        assert_eq!(world.phase("app"), "ready", "{details}");
+    }
+}
+
+#[test]
+fn a_request_that_another_filter_holds_up_does_not_count_however_long_it_takes() {
+    let mut world = world(&json!({"unansweredAfter": "1s"}));
+    world.held_up = true;
+    let held: Vec<u32> = (0..20).map(|_| world.send(0, &Request::get("/"))).collect();
+    world.pass(3_600 * SECOND);
+    assert_eq!(world.phase("app"), "ready");
+    // Once the router has them, their time runs from then on.
+    for id in &held {
+        world.route(*id);
+    }
+    world.pass(900 * MS);
+    assert_eq!(world.phase("app"), "ready");
+    world.pass(SECOND);
+    assert_eq!(world.phase("app"), "not-ready");
+}
+
+#[test]
+fn a_request_that_goes_to_another_cluster_does_not_count_however_long_it_takes() {
+    let mut world = world(&json!({"unansweredAfter": "1s"}));
+    world.route = "other".to_owned();
+    world.set("other", Manner::Status(500));
+    assert_eq!(trips_after(&mut world, 20), None);
+    world.set("other", Manner::Hangs);
+    for _ in 0..20 {
+        world.start(0, &Request::get("/"));
+    }
+    world.pass(3_600 * SECOND);
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn a_request_that_is_not_recorded_does_not_count() {
+    for rule in [
+        json!({"record": [{"uri": {"prefix": "/api"}}]}),
+        json!({"ignore": [{"uri": {"exact": "/"}}]}),
+    ] {
+        let mut world = world(&rule);
+        for manner in [Manner::Status(500), Manner::BreaksOff, Manner::Refuses] {
+            world.set("app", manner);
+            assert_eq!(trips_after(&mut world, 20), None, "{rule}");
+        }
+        world.set("app", Manner::Status(500));
+        for _ in 0..5 {
+            world.ask(0, &Request::get("/api"));
+        }
+        assert_eq!(world.phase("app"), "not-ready", "{rule}");
+    }
+}
+
+#[test]
+fn on_trial_a_request_that_is_not_recorded_may_pass_and_not_fail() {
+    let breaker = json!({"record": [{"uri": {"prefix": "/api"}}], "trial": {"requests": 1, "successes": 1}});
+    let mut world = world(&breaker);
+    world.set("app", Manner::Status(500));
+    for _ in 0..5 {
+        world.ask(0, &Request::get("/api"));
+    }
+    world.pass(6 * SECOND);
+    assert_eq!(world.phase("app"), "trial");
+    assert_eq!(world.get(0).status, 500);
+    assert_eq!(world.phase("app"), "trial");
+    world.set("app", Manner::Status(200));
+    assert_eq!(world.get(0).status, 200);
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn a_status_that_is_ignored_is_neither_a_failure_nor_a_success() {
+    let mut world = world(&json!({"ignoreOn": ["501"]}));
+    world.set("app", Manner::Status(501));
+    assert_eq!(trips_after(&mut world, 20), None);
+    for _ in 0..4 {
+        world.set("app", Manner::Status(500));
+        world.get(0);
+        world.set("app", Manner::Status(501));
+        world.get(0);
+    }
+    world.set("app", Manner::Status(500));
+    assert_eq!(trips_after(&mut world, 1), Some(1));
+}
+
+#[test]
+fn no_answer_may_have_a_threshold_of_its_own() {
+    let breaker = json!({"consecutiveFailures": 10, "consecutiveLocalOriginFailures": 3});
+    let mut world = world(&breaker);
+    world.set("app", Manner::Refuses);
+    assert_eq!(trips_after(&mut world, 20), Some(3));
+    assert_eq!(world.reason("app"), "local-origin-failures: 3");
+    let mut world = self::world(&breaker);
+    for _ in 0..4 {
+        world.set("app", Manner::Refuses);
+        world.get(0);
+        world.get(0);
+        // An answer that fails ends the row of those without one.
+        world.set("app", Manner::Status(500));
+        world.get(0);
+    }
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn a_redirect_that_the_proxy_follows_passes_a_trial() {
+    let mut world = world(&json!({"trial": {"requests": 1, "successes": 1}}));
+    on_trial(&mut world);
+    let id = world.send(0, &Request::get("/"));
+    world.end(id, "internal_redirect");
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn hours_without_traffic_change_nothing() {
+    let mut world = world(&json!({"unansweredAfter": "1s", "failurePercent": 50, "minimumRequests": 5}));
+    world.set("app", Manner::Status(500));
+    for _ in 0..4 {
+        world.get(0);
+    }
+    world.pass(6 * 3_600 * SECOND);
+    assert_eq!((world.phase("app"), world.state("app").generation), ("ready", 0));
+}

@@ -1,0 +1,31 @@
+//! The real worker in a simulated world: what the README promises, row by row, in milliseconds.
+//!
+//! A test here shows what a worker does with what a proxy tells it. That a real Envoy tells it so is shown by the tests in
+//! Python, one for each row.
+#![cfg(not(target_arch = "wasm32"))]
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+mod evidence;
+mod sim;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sim::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+/// A policy with one upstream, `app`, behind a gate, with these fields in its `circuitBreaker`.
+fn judged(breaker: &Value) -> Value {
+    json!({
+        "name": "shop",
+        "upstreams": {"app": {"cluster": "app", "circuitBreaker": breaker}},
+        "gates": [{"upstream": "app"}],
+    })
+}
+
+/// A world of one worker with this breaker on `app`.
+fn world(breaker: &Value) -> World {
+    World::new(&judged(breaker), 1)
+}
