@@ -2,7 +2,7 @@
 //! requests whose upstream is not ready, all from one policy document.
 //!
 //! The crate is a pure core with a thin host. The core does no I/O and reads no clock: time, randomness
-//! and request values come in as arguments, decisions and transitions go out as values. Only [`host`]
+//! and request values come in as arguments, decisions and transitions go out as values. Only `host`
 //! calls the proxy, and it is left out without the `host` feature.
 //!
 //! Each layer uses only the layers above it:
