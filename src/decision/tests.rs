@@ -59,7 +59,7 @@ struct Known {
 }
 
 impl Readiness for Known {
-    fn admission(&self, upstream: UpstreamId) -> Admission {
+    fn admission(&mut self, upstream: UpstreamId) -> Admission {
         self.admissions[upstream.0]
     }
 

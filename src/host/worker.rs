@@ -552,7 +552,7 @@ impl<'w> Snapshot<'w> {
 }
 
 impl Readiness for Snapshot<'_> {
-    fn admission(&self, id: UpstreamId) -> Admission {
+    fn admission(&mut self, id: UpstreamId) -> Admission {
         let admission = self.worker.look(id, |slot| {
             slot.needed = true;
             self.worker.policy.upstream(id).map(|upstream| slot.snapshot.admission(upstream))

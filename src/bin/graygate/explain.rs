@@ -74,8 +74,9 @@ struct Assumed<'p> {
     now: Time,
 }
 
-impl Readiness for Assumed<'_> {
-    fn admission(&self, id: UpstreamId) -> Admission {
+impl Assumed<'_> {
+    /// What a request for the upstream may do, as it is assumed.
+    fn assumed(&self, id: UpstreamId) -> Admission {
         let Some(upstream) = self.policy.upstream(id) else {
             return Admission::Ready;
         };
@@ -88,6 +89,12 @@ impl Readiness for Assumed<'_> {
             None => Admission::Ready,
         }
     }
+}
+
+impl Readiness for Assumed<'_> {
+    fn admission(&mut self, id: UpstreamId) -> Admission {
+        self.assumed(id)
+    }
 
     fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> {
         None
@@ -95,7 +102,7 @@ impl Readiness for Assumed<'_> {
 
     fn status(&self, id: UpstreamId) -> UpstreamStatus {
         // As though each had been checked just now.
-        let admission = self.admission(id);
+        let admission = self.assumed(id);
         let ready = admission == Admission::Ready;
         let held_back_since = (!ready).then_some(self.now);
         UpstreamStatus {

@@ -38,7 +38,7 @@ impl Request for Get {
 struct Known(Vec<UpstreamStatus>, Lifecycle);
 
 impl Readiness for Known {
-    fn admission(&self, upstream: UpstreamId) -> Admission {
+    fn admission(&mut self, upstream: UpstreamId) -> Admission {
         self.0[upstream.0].admission
     }
 

@@ -126,7 +126,7 @@ impl Request for Get {
 }
 
 impl Readiness for Pod {
-    fn admission(&self, id: UpstreamId) -> Admission {
+    fn admission(&mut self, id: UpstreamId) -> Admission {
         self.status(id).admission
     }
 
