@@ -77,7 +77,7 @@ pub enum Mode {
 
 impl Mode {
     /// All modes by name.
-    pub const WORDS: [(&str, Mode); 3] =
+    pub const NAMES: [(&str, Mode); 3] =
         [("enforce", Mode::Enforce), ("shadow", Mode::Shadow), ("off", Mode::Off)];
 
     /// What a log line ends with that tells of something that has no effect.
@@ -85,9 +85,9 @@ impl Mode {
         if self == Mode::Shadow { " (mode: shadow)" } else { "" }
     }
 
-    /// The word for it.
+    /// Its name.
     pub fn name(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, mode)| *mode == self).map_or("", |(word, _)| word)
+        Self::NAMES.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
     }
 }
 
@@ -200,7 +200,7 @@ fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
         "maxGatedPercent",
     ])?;
     let name = fields.require("name", "a DNS label such as reviews").and_then(Value::dns_label);
-    let mode = fields.read("mode", Mode::Enforce, |value| value.choice(&Mode::WORDS));
+    let mode = fields.read("mode", Mode::Enforce, |value| value.choice(&Mode::NAMES));
     let rollout = fields.read("rollout", 100, |value| {
         let fields = value.object(&["percent"])?;
         fields.require("percent", "a whole number from 0 to 100")?.integer(0..=100)

@@ -147,6 +147,16 @@ pub fn number<N: FromStr>(value: &[u8]) -> Option<N> {
     core::str::from_utf8(value).ok()?.parse().ok()
 }
 
+/// What the proxy is to do with a request after its first callback.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on with it.
+    #[default]
+    Continue,
+    /// Stop: it has been answered.
+    Pause,
+}
+
 /// The headers or trailers of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Map {

@@ -48,24 +48,24 @@ pub struct Observations {
 /// What all workers of a proxy know of a policy's releases that change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RollbackStore {
-    /// When the policy was configured whose book it is.
+    /// When the policy was configured that it is of.
     pub configured: Time,
     /// By name. One that has been another lately may have more than one.
     pub records: Vec<(String, ReleaseState)>,
 }
 
-/// The most records of one release.
+/// The most states of one release.
 const VARIANTS: usize = 4;
 
 impl RollbackStore {
-    /// The record of a release, if it is about what `subject` stands for.
+    /// Returns the state of a release, if it is about what `subject` stands for.
     pub fn record(&mut self, release: &str, subject: u64) -> Option<&mut ReleaseState> {
         let mut records = self.records.iter_mut();
         let record = records.find(|(name, record)| name == release && record.subject == subject);
         record.map(|(_, record)| record)
     }
 
-    /// Begins a record for a policy whose own is gone, though it has requests to judge: one that has come back
+    /// Begins a state for a policy whose own is gone, though it has requests to judge: one that has come back
     /// without the proxy saying so, as a listener's does that has not ended, or one that is about to end.
     pub fn begin(&mut self, release: &str, record: ReleaseState) {
         let variants = self.records.iter().filter(|(name, _)| name == release).count();
@@ -76,7 +76,7 @@ impl RollbackStore {
         self.records.push((release.to_owned(), record));
     }
 
-    /// The book of a policy that has just come into use, `own` its releases: what is known of each stays where
+    /// Returns the store of a policy that has just come into use, `own` its releases: what is known of each stays where
     /// the release has not changed, and begins anew where it has. Nothing if it is another's, who is newer.
     pub fn adopted_by(&self, configured: Time, own: Vec<(String, ReleaseState)>) -> Option<RollbackStore> {
         let mut known = self.clone();
@@ -103,8 +103,8 @@ pub struct ReleaseState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct VersionState {
     since: Option<Time>,
-    /// One for each of [`Cause::ALL`].
-    series: [CauseWindows; 3],
+    /// One for each of [`RollbackCause::ALL`].
+    causes: [CauseWindows; 3],
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,11 +198,11 @@ impl RollbackCause {
         self.rule(rollback).is_some()
     }
 
-    fn count(self, tally: &Observations) -> BadCount {
+    fn count(self, observations: &Observations) -> BadCount {
         match self {
-            RollbackCause::Failures => BadCount { all: tally.responses, bad: tally.failures },
-            RollbackCause::Latency => BadCount { all: tally.responses, bad: tally.slow },
-            RollbackCause::Checks => BadCount { all: tally.checks, bad: tally.failed_checks },
+            RollbackCause::Failures => BadCount { all: observations.responses, bad: observations.failures },
+            RollbackCause::Latency => BadCount { all: observations.responses, bad: observations.slow },
+            RollbackCause::Checks => BadCount { all: observations.checks, bad: observations.failed_checks },
         }
     }
 
@@ -223,16 +223,15 @@ impl ReleaseState {
     /// Nothing is known yet. What the schedule has done by now is no news.
     pub fn new(release: &Release, subject: u64, now: Time) -> Self {
         let window = CauseWindow { from: now, version: BadCount::default(), default: BadCount::default() };
-        let series = CauseWindows { short: window.clone(), long: window, past: BadCount::default() };
-        let judged = VersionState { since: None, series: [series.clone(), series.clone(), series] };
-        let judged =
-            if release.rollback.is_some() { vec![judged; release.versions.len()] } else { Vec::new() };
-        ReleaseState { subject, versions: judged, begun: release.schedule.begun(now) as u64 }
+        let windows = CauseWindows { short: window.clone(), long: window, past: BadCount::default() };
+        let state = VersionState { since: None, causes: [windows.clone(), windows.clone(), windows] };
+        let state = if release.rollback.is_some() { vec![state; release.versions.len()] } else { Vec::new() };
+        ReleaseState { subject, versions: state, begun: release.schedule.begun(now) as u64 }
     }
 
     /// Since when each version is rolled back, if it is.
     pub fn rolled_back(&self) -> Vec<Option<Time>> {
-        self.versions.iter().map(|judged| judged.since).collect()
+        self.versions.iter().map(|state| state.since).collect()
     }
 
     /// Takes what a worker saw of each version; `default_holds` tells whether the default one has a share. What follows is given back once: a version that is rolled back
@@ -249,18 +248,18 @@ impl ReleaseState {
         };
         let default = seen.get(release.default).copied().unwrap_or_default();
         let mut findings = Vec::new();
-        for (version, (judged, tally)) in self.versions.iter_mut().zip(seen).enumerate() {
-            if version == release.default || judged.since.is_some() {
+        for (version, (state, observations)) in self.versions.iter_mut().zip(seen).enumerate() {
+            if version == release.default || state.since.is_some() {
                 continue;
             }
-            for (cause, series) in RollbackCause::ALL.into_iter().zip(&mut judged.series) {
+            for (cause, windows) in RollbackCause::ALL.into_iter().zip(&mut state.causes) {
                 let Some(rule) = cause.rule(rollback) else {
                     continue;
                 };
-                series.add(cause.count(tally), cause.count(&default), &rule);
-                let found = series.judge(&rule, default_holds, now);
+                windows.add(cause.count(observations), cause.count(&default), &rule);
+                let found = windows.judge(&rule, default_holds, now);
                 if let Some((counts, default)) = found {
-                    judged.since = Some(now);
+                    state.since = Some(now);
                     findings.push(RollbackFinding { version, cause, limit: rule.limit, counts, default });
                     break;
                 }

@@ -41,7 +41,7 @@ use core::time::Duration;
 use crate::policy::problem::Problems;
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::policy::{Mode, Policy};
-use crate::proxy::{Attribute, Body, CallId, ExchangeId, Proxy};
+use crate::proxy::{Attribute, Body, CallId, ExchangeId, Flow, Proxy};
 use crate::value::hash;
 use crate::value::lease::Holder;
 use crate::value::time::Time;
@@ -55,16 +55,6 @@ use releases::ReleaseTable;
 use scope::{Ids, Scope};
 use signals::RequiredSignals;
 use upstreams::UpstreamTable;
-
-/// What the proxy is to do with a request after its first callback.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Flow {
-    /// Go on with it.
-    #[default]
-    Continue,
-    /// Stop: it has been answered.
-    Pause,
-}
 
 /// One policy in one VM.
 pub struct Worker {
@@ -299,7 +289,7 @@ impl Worker {
         for (id, upstream) in scope.policy.upstream_ids().filter(|(_, upstream)| upstream.is_watched()) {
             // Renewed while a check is under way, too: one that takes its time must not make another worker send the
             // next.
-            let leads = scope.claim_lead(id, now, LEASE);
+            let leads = scope.upstreams.claim_lead(proxy, id, scope.holder, now, LEASE);
             scope.refresh(id, now, leads);
             if leads {
                 any = true;
@@ -309,7 +299,9 @@ impl Worker {
         }
         scope.refresh_gates(now, LEASE);
         scope.refresh_lifecycle(now, LEASE);
-        scope.refresh_releases(now);
+        for event in scope.releases.refresh(proxy, scope.policy, scope.metrics, now) {
+            scope.record(&event);
+        }
         self.leads = any;
     }
 
@@ -343,11 +335,11 @@ impl<P: Proxy> Scope<'_, P> {
         self.publish_in_use();
         self.releases.adopt(self.proxy, self.policy);
         self.adopt_gates();
-        self.publish_shares();
+        self.releases.publish_shares(self.proxy, self.policy, self.metrics);
         if self.lifecycle.has_orphaned_drain(self.policy) {
             self.drain(false);
         }
-        self.adopt_assumptions();
+        self.upstreams.adopt_assumptions(self.proxy, self.policy);
     }
 
     fn publish_in_use(&mut self) {
@@ -367,7 +359,10 @@ impl<P: Proxy> Scope<'_, P> {
         };
         let generation = state.generation;
         // Claimed before it is sent: if the lease changes hands now, the next holder knows.
-        if checks.has(id, now) || !state.is_check_due(check, now, slack) || !self.claim_check(id, now, slack) {
+        if checks.has(id, now)
+            || !state.is_check_due(check, now, slack)
+            || !self.upstreams.claim_check(self.policy, self.proxy, id, now, slack)
+        {
             return;
         }
         if let Err(why) = checks.start(self.proxy, (id, upstream), check, generation, now) {

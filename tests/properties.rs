@@ -140,9 +140,8 @@ mod documents {
     pub struct Nothing;
 
     impl Readiness for Nothing {
-        fn admission(&self, upstream: UpstreamId) -> Admission {
-            let reason = readiness::UpstreamReason::TrialFailed;
-            if upstream.0.is_multiple_of(2) { Admission::NotReady(reason) } else { Admission::Trial(reason) }
+        fn admission(&mut self, upstream: UpstreamId) -> Admission {
+            self.status(upstream).admission
         }
 
         fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> {
@@ -150,9 +149,11 @@ mod documents {
         }
 
         fn status(&self, upstream: UpstreamId) -> UpstreamStatus {
+            let reason = readiness::UpstreamReason::TrialFailed;
+            let even = upstream.0.is_multiple_of(2);
             let held_back_since = Some(Time::from_millis(upstream.0 as u64));
             UpstreamStatus {
-                admission: self.admission(upstream),
+                admission: if even { Admission::NotReady(reason) } else { Admission::Trial(reason) },
                 held_back_since,
                 verified: false,
                 ..UpstreamStatus::unknown()
@@ -655,11 +656,8 @@ mod gates {
     struct Known(Vec<Gated>);
 
     impl Readiness for Known {
-        fn admission(&self, upstream: UpstreamId) -> Admission {
-            match self.0[upstream.0] {
-                (None, false, _) => Admission::Ready,
-                _ => Admission::NotReady(readiness::UpstreamReason::TrialFailed),
-            }
+        fn admission(&mut self, upstream: UpstreamId) -> Admission {
+            self.status(upstream).admission
         }
 
         fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> {
@@ -669,7 +667,10 @@ mod gates {
         fn status(&self, upstream: UpstreamId) -> UpstreamStatus {
             let held_back_since = self.0[upstream.0].0.map(Time::from_millis);
             UpstreamStatus {
-                admission: self.admission(upstream),
+                admission: match self.0[upstream.0] {
+                    (None, false, _) => Admission::Ready,
+                    _ => Admission::NotReady(readiness::UpstreamReason::TrialFailed),
+                },
                 held_back_since,
                 ..UpstreamStatus::unknown()
             }

@@ -372,6 +372,13 @@ impl<'a> Fields<'a> {
         self.read(key, Vec::new(), |value| Some(value.list()?.iter().filter_map(read).collect()))
     }
 
+    /// Notes this problem with the field, if it is there: it contradicts the rest of the object.
+    pub fn contradiction(&self, key: &str, message: &str) {
+        if let Some(value) = self.get(key) {
+            value.problem::<()>(message);
+        }
+    }
+
     /// The object the fields are of.
     pub fn object(&self) -> &Value<'a> {
         &self.object

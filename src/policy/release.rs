@@ -8,7 +8,7 @@ pub mod steer;
 pub mod version;
 
 use super::matcher::Matches;
-use super::reader::{Fields, Value};
+use super::reader::Value;
 use super::upstream::UpstreamDraft;
 use crate::value::hash;
 use crate::value::time::Time;
@@ -140,8 +140,7 @@ impl Release {
             && versions.iter().any(|version| !version.allow.is_empty() || !version.deny.is_empty())
             && fields.get("hashOn").is_none_or(|value| value.list().is_some_and(|list| list.is_empty()))
         {
-            contradiction(
-                &fields,
+            fields.contradiction(
                 "versions",
                 "allow and deny list keys, and there are none; allowed: with hashOn",
             );
@@ -174,12 +173,5 @@ impl Release {
     /// Whether who holds what can change while the policy stays.
     pub fn changes(&self) -> bool {
         self.schedule.changes() || self.rollback.is_some()
-    }
-}
-
-/// Notes that `key` makes no sense in this release.
-fn contradiction(fields: &Fields<'_>, key: &str, message: &str) {
-    if let Some(value) = fields.get(key) {
-        value.problem::<()>(message);
     }
 }

@@ -62,13 +62,8 @@ unsafe extern "C" {
         size: *mut usize,
         cas: *mut u32,
     ) -> u32;
-    fn proxy_set_shared_data(
-        key: *const u8,
-        key_size: usize,
-        value: *const u8,
-        size: usize,
-        cas: u32,
-    ) -> u32;
+    fn proxy_set_shared_data(key: *const u8, key_size: usize, value: *const u8, size: usize, cas: u32)
+    -> u32;
     fn proxy_call_foreign_function(
         name: *const u8,
         name_size: usize,
@@ -192,9 +187,7 @@ pub fn set_effective_context(id: u32) -> bool {
 /// Returns the first value of a header.
 pub fn header(map: u32, name: &str) -> Option<Vec<u8>> {
     // SAFETY: as above.
-    take(|value, size| unsafe {
-        proxy_get_header_map_value(map, name.as_ptr(), name.len(), value, size)
-    })
+    take(|value, size| unsafe { proxy_get_header_map_value(map, name.as_ptr(), name.len(), value, size) })
 }
 
 /// Returns all headers.
@@ -226,9 +219,8 @@ pub fn set_header(map: u32, name: &str, value: Option<&str>) {
 /// Adds a header.
 pub fn add_header(map: u32, name: &str, value: &str) {
     // SAFETY: as above.
-    let _ = unsafe {
-        proxy_add_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
-    };
+    let _ =
+        unsafe { proxy_add_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
 }
 
 /// Returns the first bytes of a buffer.
@@ -259,17 +251,15 @@ pub fn set_property(path: &str, value: &[u8]) {
 pub fn shared_data(key: &str) -> (Option<Vec<u8>>, u32) {
     let mut cas = 0;
     // SAFETY: as above.
-    let bytes = take(|value, size| unsafe {
-        proxy_get_shared_data(key.as_ptr(), key.len(), value, size, &mut cas)
-    });
+    let bytes =
+        take(|value, size| unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), value, size, &mut cas) });
     (bytes, cas)
 }
 
 /// Replaces a shared value of this version. Returns a status; [`CAS_MISMATCH`] if it has another by now.
 pub fn set_shared_data(key: &str, value: &[u8], cas: u32) -> Result<(), u32> {
     // SAFETY: as above.
-    let status =
-        unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) };
+    let status = unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) };
     if status == OK { Ok(()) } else { Err(status) }
 }
 

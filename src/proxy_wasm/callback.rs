@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use super::abi;
 use super::vm::Vm;
-use crate::worker::Flow;
+use crate::proxy::Flow;
 
 thread_local! {
     static VM: RefCell<Vm> = const { RefCell::new(Vm::new()) };

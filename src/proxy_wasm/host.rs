@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use super::abi;
 use crate::decision::reply::Reply;
 use crate::proxy::{
-    Attribute, Body, CallId, ExchangeId, Level, Map, MetricId, MetricKind, NotSent, Proxy, StoreError, Stored,
-    Version,
+    Attribute, Body, CallId, ExchangeId, Level, Map, MetricId, MetricKind, NotSent, Proxy, StoreError,
+    Stored, Version,
 };
 use crate::value::time::{Time, millis};
 

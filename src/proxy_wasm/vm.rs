@@ -1,8 +1,8 @@
 //! What one VM holds: a root for each policy that it was given, and the workers that go by them.
 
 use super::host::Host;
-use crate::proxy::{CallId, ExchangeId};
-use crate::worker::{Flow, Worker};
+use crate::proxy::{CallId, ExchangeId, Flow};
+use crate::worker::Worker;
 
 /// All contexts of a VM.
 pub struct Vm {

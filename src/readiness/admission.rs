@@ -8,7 +8,7 @@ use crate::value::time::{Time, millis};
 
 /// What is known at the moment of the request.
 pub trait Readiness {
-    /// What a request that needs the upstream may do.
+    /// What a request that needs the upstream may do. It may be noted that a request needs it.
     fn admission(&mut self, upstream: UpstreamId) -> Admission;
 
     /// Asks to let this request through to an upstream that is on trial.

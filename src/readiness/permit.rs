@@ -1,11 +1,9 @@
 //! The right of one request to go to an upstream on trial.
 
-use serde::{Deserialize, Serialize};
-
 use crate::policy::upstream::UpstreamId;
 
 /// Names one lease of a trial: plain data, by which the upstream's state finds it again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseId {
     /// The request's, unique among all of the proxy.
     pub id: u64,

@@ -9,16 +9,19 @@ use crate::value::response::ResponseClass;
 /// Limits how often a worker reports responses at once instead of on its tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReportThrottle {
+    /// Failures in a row.
     row: u32,
+    /// Reports at once since the last tick.
     reported: u32,
+    /// Whether failures were reported whose end has not been.
     owes_recovery: bool,
 }
 
-/// How often a worker tells at once between two ticks.
-const MOST: u32 = 8;
+/// The most reports at once between two ticks.
+const MAX_REPORTS: u32 = 8;
 
 impl ReportThrottle {
-    /// A tick has come, on which the worker has told all.
+    /// Takes a tick, on which the worker reports everything.
     pub fn on_tick(&mut self) {
         self.reported = 0;
     }
@@ -28,14 +31,14 @@ impl ReportThrottle {
         self.row == 0 && !self.owes_recovery
     }
 
-    /// Takes a response. Whether to tell of it at once.
+    /// Takes a response. Returns whether to report it at once.
     pub fn should_report_now(&mut self, class: ResponseClass) -> bool {
         if !class.is_failure() {
             self.row = 0;
             return core::mem::take(&mut self.owes_recovery);
         }
         self.row = self.row.saturating_add(1);
-        let now = self.row > 1 && self.reported < MOST;
+        let now = self.row > 1 && self.reported < MAX_REPORTS;
         self.reported += u32::from(now);
         self.owes_recovery |= now;
         now

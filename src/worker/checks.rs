@@ -75,7 +75,8 @@ impl ChecksInFlight {
                 (Call::Http(ask(proxy, get, &target, &upstream.cluster, check.timeout)?), Some(target))
             }
             CheckCall::Grpc(health) => {
-                let service = grpc::service(&upstream.cluster, &health.authority).ok_or(NotSent::NoCluster)?;
+                let service =
+                    grpc::service(&upstream.cluster, &health.authority).ok_or(NotSent::NoCluster)?;
                 let request = grpc::request(&health.service);
                 let method = (grpc::SERVICE, grpc::METHOD);
                 (Call::Grpc(proxy.grpc_call(service.as_bytes(), method, &request, check.timeout)?), None)

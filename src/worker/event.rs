@@ -144,7 +144,8 @@ impl Event<'_> {
 
     /// Returns the log line and its level.
     fn line(&self) -> Option<(Level, String)> {
-        let whose = |policy: &Policy, kind: &str, name: &str| format!("policy {}: {kind} {name}", policy.name);
+        let whose =
+            |policy: &Policy, kind: &str, name: &str| format!("policy {}: {kind} {name}", policy.name);
         let upstream = |policy: &Policy, id| whose(policy, "upstream", policy.name_of(id));
         Some(match self {
             Event::Problem(problem) => (Level::Error, format!("policy refused: {problem}")),
@@ -155,8 +156,12 @@ impl Event<'_> {
             Event::PolicyRefused { .. } => return None,
             Event::PolicyLoaded { policy } => {
                 let tick = policy.tick().map(|tick| format!(", a tick each {} ms", tick.as_millis()));
-                let line =
-                    format!("policy {}: loaded: {}{}", policy.name, policy.summary(), tick.unwrap_or_default());
+                let line = format!(
+                    "policy {}: loaded: {}{}",
+                    policy.name,
+                    policy.summary(),
+                    tick.unwrap_or_default()
+                );
                 (Level::Info, line)
             }
             Event::Transition { policy, upstream: id, transition: Transition { from, to, reason } } => {
@@ -176,7 +181,8 @@ impl Event<'_> {
             }
             Event::FailsOpen { policy, upstream, why } => {
                 let whose = whose(policy, "upstream", upstream);
-                let line = format!("{whose}: not ready, and its gate fails open ({why}){}", policy.mode.mark());
+                let line =
+                    format!("{whose}: not ready, and its gate fails open ({why}){}", policy.mode.mark());
                 (Level::Warn, line)
             }
             Event::NoLongerFailsOpen { policy, upstream } => {
@@ -188,7 +194,10 @@ impl Event<'_> {
             }
             Event::CheckNotSent { policy, upstream: id, why } => {
                 let cluster = policy.upstream(*id).map_or("", |upstream| &upstream.cluster);
-                (Level::Warn, format!("{}: check not sent: {}", upstream(policy, *id), not_sent(*why, cluster)))
+                (
+                    Level::Warn,
+                    format!("{}: check not sent: {}", upstream(policy, *id), not_sent(*why, cluster)),
+                )
             }
             Event::ReplyRefused { policy, details } => {
                 (Level::Error, format!("policy {}: the proxy took no reply: {details}", policy.name))
@@ -202,12 +211,16 @@ impl Event<'_> {
     /// Returns the name of the counter.
     fn metric(&self) -> Option<String> {
         Some(match self {
-            Event::PolicyRefused { plugin } => format!("graygate_policies_refused_total.plugin=.={plugin};.;"),
+            Event::PolicyRefused { plugin } => {
+                format!("graygate_policies_refused_total.plugin=.={plugin};.;")
+            }
             Event::Transition { policy, upstream, transition: Transition { from, to, reason } } => {
                 let (from, to, reason) = (*from, *to, reason.code());
                 Metric::Transition { upstream: *upstream, from, to, reason }.name(policy)
             }
-            Event::ScheduleStep { policy, release, .. } => Metric::ScheduleStep { release: *release }.name(policy),
+            Event::ScheduleStep { policy, release, .. } => {
+                Metric::ScheduleStep { release: *release }.name(policy)
+            }
             Event::RolledBack { policy, release, finding } => {
                 let (version, cause) = (finding.version, finding.cause);
                 Metric::Rollback { release: *release, version, cause }.name(policy)

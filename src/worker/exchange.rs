@@ -12,7 +12,6 @@
 
 use core::time::Duration;
 
-use super::Flow;
 use super::app_probe::{self, AppProbe, ProbeAction, ProbeQuery};
 use super::event::Event;
 use super::forwarded::{ForwardedRequest, Wait};
@@ -25,7 +24,7 @@ use crate::decision::probe::{self, cache};
 use crate::decision::reply::{Reply, ReplyCause};
 use crate::decision::{Assignment, Decision};
 use crate::policy::{Mode, Policy};
-use crate::proxy::{Attribute, ExchangeId, Map, Proxy};
+use crate::proxy::{Attribute, ExchangeId, Flow, Map, Proxy};
 use crate::value::response::{self, VIA_UPSTREAM};
 use crate::value::time::Time;
 

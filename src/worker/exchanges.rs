@@ -26,9 +26,7 @@ impl<T> Exchanges<T> {
     /// Inserts a value. Returns the one that had the same id.
     pub fn insert(&mut self, id: ExchangeId, value: T) -> Option<T> {
         match self.index(id) {
-            Ok(index) => {
-                self.0.get_mut(index).map(|(_, known)| core::mem::replace(known, value))
-            }
+            Ok(index) => self.0.get_mut(index).map(|(_, known)| core::mem::replace(known, value)),
             Err(index) => {
                 self.0.insert(index, (id, value));
                 None

@@ -71,9 +71,8 @@ impl FastPath {
         if good {
             self.good_status = Some(status);
         }
-        let slow = |took| {
-            policy.breakers().any(|breaker| breaker.slower_than().is_some_and(|than| took > than))
-        };
+        let slow =
+            |took| policy.breakers().any(|breaker| breaker.slower_than().is_some_and(|than| took > than));
         good && !took.is_some_and(slow)
     }
 }

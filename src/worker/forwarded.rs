@@ -120,7 +120,8 @@ impl ForwardedRequest {
         }
         let since = wait.since.unwrap_or(now);
         let policy = scope.policy;
-        let there = ResponseSummary { cluster: scope.proxy.attribute(Attribute::Cluster), ..Default::default() };
+        let there =
+            ResponseSummary { cluster: scope.proxy.attribute(Attribute::Cluster), ..Default::default() };
         if !core::mem::replace(&mut wait.located, true) {
             for permit in core::mem::take(&mut self.permits) {
                 let id = permit.upstream();
@@ -129,7 +130,7 @@ impl ForwardedRequest {
                     continue;
                 }
                 if self.counts_for(id) {
-                    scope.on_request_sent(&permit, since);
+                    scope.upstreams.on_request_sent(policy, scope.proxy, &permit, since);
                 }
                 self.permits.push(permit);
             }
@@ -173,7 +174,7 @@ impl ForwardedRequest {
     /// Notes that the response has begun, and well, for the permits of the upstream that sends it.
     pub fn on_response_begun<P: Proxy>(&self, scope: &mut Scope<'_, P>, response: &ResponseSummary) {
         for permit in self.permits.iter().filter(|permit| response.is_of(scope.policy, permit.upstream())) {
-            scope.on_response_begun(permit);
+            scope.upstreams.on_response_begun(scope.policy, scope.proxy, permit);
         }
     }
 
@@ -202,7 +203,8 @@ impl ForwardedRequest {
     fn count_unanswered<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, wait: &Wait) {
         let policy = scope.policy;
         let redirected = scope.proxy.code_details() == b"internal_redirect";
-        let mut left = ResponseSummary { cluster: scope.proxy.attribute(Attribute::Cluster), ..Default::default() };
+        let mut left =
+            ResponseSummary { cluster: scope.proxy.attribute(Attribute::Cluster), ..Default::default() };
         let outcome = match redirected {
             true => TrialOutcome::Seen(ResponseClass::Success.into()),
             false if scope.proxy.is_with_router() => TrialOutcome::Left,
@@ -261,7 +263,7 @@ impl ForwardedRequest {
             match self.take_permit(id) {
                 Some(permit) if class == ResponseClass::Success => {
                     if !end {
-                        scope.on_response_begun(&permit);
+                        scope.upstreams.on_response_begun(scope.policy, scope.proxy, &permit);
                     }
                     held.push(permit);
                 }
@@ -325,7 +327,8 @@ impl ForwardedRequest {
                 None | Some(ResponseClass::Ignored) => continue,
                 Some(class) => class.is_failure(),
             };
-            let slow = rollback.latency.zip(response.took).is_some_and(|(latency, took)| took > latency.above);
+            let slow =
+                rollback.latency.zip(response.took).is_some_and(|(latency, took)| took > latency.above);
             if let Some(seen) = scope.releases.observations_mut(*index, *version) {
                 seen.responses += 1;
                 seen.failures += u64::from(failed);

@@ -2,14 +2,11 @@
 
 use core::time::Duration;
 
-use super::event::{Event, LifecycleChange};
-use super::scope::Scope;
+use super::event::LifecycleChange;
 use super::{leader, store};
-use crate::decision::probe;
 use crate::policy::Policy;
-use crate::policy::probe::ProbeKind;
 use crate::proxy::Proxy;
-use crate::value::lease::LeaseRole;
+use crate::value::lease::{Holder, LeaseRole};
 use crate::value::lifecycle::Lifecycle;
 use crate::value::time::Time;
 
@@ -37,7 +34,8 @@ impl LifecycleView {
         self.seen
     }
 
-    fn refresh(&mut self, proxy: &impl Proxy) {
+    /// Reads it again.
+    pub fn refresh(&mut self, proxy: &impl Proxy) {
         self.seen = store::get(proxy, &self.key).unwrap_or_default();
     }
 
@@ -50,40 +48,15 @@ impl LifecycleView {
     pub fn has_orphaned_drain(&self, policy: &Policy) -> bool {
         self.seen.draining && policy.probes.drain.is_none()
     }
-}
 
-impl<P: Proxy> Scope<'_, P> {
-    /// Returns whether the startup probe's checks have passed, by what this worker knows.
-    pub fn has_started(&mut self) -> bool {
-        probe::has_started(self.policy, &self.snapshot())
+    /// Claims to say for `span` whether the proxy has started. Returns whether it does.
+    pub fn claim_lead(&self, proxy: &impl Proxy, holder: Holder, now: Time, span: Duration) -> bool {
+        leader::claim(proxy, &self.key, holder, now, span) == LeaseRole::Leads
     }
 
-    /// Reads where the proxy stands, and notes that it has started, if it has by what this worker knows. Only the newest
-    /// policy's verdict counts: an older one may ask for less.
-    pub fn refresh_lifecycle(&mut self, now: Time, span: Duration) {
-        let probes = &self.policy.probes;
-        let starts = probes.of(ProbeKind::Startup).is_some();
-        if !starts && probes.drain.is_none() {
-            return;
-        }
-        self.lifecycle.refresh(self.proxy);
-        if !starts || self.lifecycle.seen.started {
-            return;
-        }
-        let leads = leader::claim(self.proxy, &self.lifecycle.key, self.holder, now, span) == LeaseRole::Leads;
-        if leads && self.has_started() {
-            self.change(LifecycleChange::Started);
-        }
-    }
-
-    /// Orders the proxy to drain, or to stop draining. Returns whether the order was written.
-    pub fn drain(&mut self, draining: bool) -> bool {
-        self.change(if draining { LifecycleChange::Draining } else { LifecycleChange::NotDraining })
-    }
-
-    /// Applies one change, and records it if it is one. Returns whether it was written.
-    fn change(&mut self, change: LifecycleChange) -> bool {
-        let changed = store::update(self.proxy, &self.lifecycle.key, |known: Option<Lifecycle>| {
+    /// Applies one change. Returns whether it is one, or nothing if it was not written.
+    pub fn change(&mut self, proxy: &impl Proxy, change: LifecycleChange) -> Option<bool> {
+        let (before, after) = store::update(proxy, &self.key, |known: Option<Lifecycle>| {
             let before = known.unwrap_or_default();
             let mut after = before;
             match change {
@@ -92,14 +65,8 @@ impl<P: Proxy> Scope<'_, P> {
                 LifecycleChange::NotDraining => after.draining = false,
             }
             ((before, after), (before != after).then_some(after))
-        });
-        let Some((before, after)) = changed else {
-            return false;
-        };
-        self.lifecycle.seen = after;
-        if before != after {
-            self.record(&Event::Lifecycle { policy: self.policy, change });
-        }
-        true
+        })?;
+        self.seen = after;
+        Some(before != after)
     }
 }

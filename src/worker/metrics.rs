@@ -284,7 +284,9 @@ impl Metric {
     /// Returns whether it is a counter or a gauge.
     pub fn kind(self) -> MetricKind {
         match self {
-            Metric::Share { .. } | Metric::Ready { .. } | Metric::Enforced | Metric::Document => MetricKind::Gauge,
+            Metric::Share { .. } | Metric::Ready { .. } | Metric::Enforced | Metric::Document => {
+                MetricKind::Gauge
+            }
             _ => MetricKind::Counter,
         }
     }
@@ -335,7 +337,9 @@ impl Metric {
             Metric::Transition { upstream: id, from, to, reason } => {
                 ("transitions_total", vec![upstream(id), ("from", from), ("to", to), ("reason", reason)])
             }
-            Metric::Check { upstream: id, result } => ("checks_total", vec![upstream(id), ("result", result)]),
+            Metric::Check { upstream: id, result } => {
+                ("checks_total", vec![upstream(id), ("result", result)])
+            }
             Metric::Lifecycle { to } => ("lifecycle_changes_total", vec![("to", to)]),
             Metric::Enforced => ("policy_enforced", vec![]),
             Metric::Document => ("policy_document", vec![]),

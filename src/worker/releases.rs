@@ -2,7 +2,7 @@
 //! since it last shared it.
 
 use super::event::Event;
-use super::scope::Scope;
+use super::metrics::Metrics;
 use super::store;
 use crate::decision::release::split::Split;
 use crate::policy::Policy;
@@ -117,23 +117,27 @@ impl ReleaseTable {
             ((), adopted.filter(|adopted| *adopted != known))
         });
     }
-}
 
-impl<P: Proxy> Scope<'_, P> {
     /// Publishes what each version holds.
-    pub fn publish_shares(&mut self) {
-        for (release, split) in self.releases.splits.iter().enumerate() {
-            self.metrics.set_shares(self.proxy, self.policy, release, split.shares());
+    pub fn publish_shares(&self, proxy: &impl Proxy, policy: &Policy, metrics: &mut Metrics) {
+        for (release, split) in self.splits.iter().enumerate() {
+            metrics.set_shares(proxy, policy, release, split.shares());
         }
     }
 
-    /// Shares what this worker saw of the versions, applies what the other workers and time have changed, and records
-    /// what this worker is the first to know.
-    pub fn refresh_releases(&mut self, now: Time) {
-        let (policy, proxy) = (self.policy, self.proxy);
-        let ReleaseTable { splits, entries, latest, key, clock, .. } = &mut *self.releases;
+    /// Shares what this worker saw of the versions, and applies what the other workers and time have changed. Returns what
+    /// this worker is the first to know.
+    pub fn refresh<'p>(
+        &mut self,
+        proxy: &impl Proxy,
+        policy: &'p Policy,
+        metrics: &mut Metrics,
+        now: Time,
+    ) -> Vec<Event<'p>> {
+        let mut events = Vec::new();
+        let ReleaseTable { splits, entries, latest, key, clock, .. } = self;
         if entries.is_empty() {
-            return;
+            return events;
         }
         *latest = advance(proxy, clock, now).max(*latest);
         let time = *latest;
@@ -151,9 +155,8 @@ impl<P: Proxy> Scope<'_, P> {
         });
         // What could not be shared now is shared on the next tick.
         let Some(merged) = merged else {
-            return;
+            return events;
         };
-        let mut events = Vec::new();
         for (entry, merged) in entries.iter_mut().zip(merged) {
             let index = entry.release;
             let (Some(release), Some(split)) = (policy.releases.get(index), splits.get_mut(index)) else {
@@ -168,12 +171,10 @@ impl<P: Proxy> Scope<'_, P> {
                 events.extend(findings.into_iter().map(rolled_back));
             }
             if split.update(release, time, now, &entry.rolled_back) && own {
-                self.metrics.set_shares(proxy, policy, index, split.shares());
+                metrics.set_shares(proxy, policy, index, split.shares());
             }
         }
-        for event in events {
-            self.record(&event);
-        }
+        events
     }
 }
 

@@ -62,7 +62,9 @@ impl ResponseSummary {
 
     /// Returns whether the request went to this upstream.
     pub fn is_of(&self, policy: &Policy, id: UpstreamId) -> bool {
-        policy.upstream(id).is_some_and(|upstream| Some(upstream.cluster.as_bytes()) == self.cluster.as_deref())
+        policy
+            .upstream(id)
+            .is_some_and(|upstream| Some(upstream.cluster.as_bytes()) == self.cluster.as_deref())
     }
 
     /// Returns the upstreams that the request went to, as far as they are judged by responses.

@@ -12,20 +12,20 @@
 
 use core::time::Duration;
 
-use super::event::Event;
 use super::fast_path::{FastPath, Redundancy};
-use super::scope::Scope;
 use super::{leader, store};
 use crate::policy::Policy;
 use crate::policy::upstream::{Upstream, UpstreamId};
-use crate::proxy::{NotSent, Proxy};
+use crate::proxy::Proxy;
 use crate::readiness::check::CheckFailure;
 use crate::readiness::permit::{LeaseId, Permit};
 use crate::readiness::streak::Streak;
 use crate::readiness::throttle::ReportThrottle;
-use crate::readiness::{Admission, Phase, Transition, TrialOutcome, UpstreamReason, UpstreamState, UpstreamStatus};
+use crate::readiness::{
+    Admission, Phase, Transition, TrialOutcome, UpstreamReason, UpstreamState, UpstreamStatus,
+};
 use crate::value::hash;
-use crate::value::lease::LeaseRole;
+use crate::value::lease::{Holder, LeaseRole};
 use crate::value::response::{ResponseClass, Sample};
 use crate::value::time::Time;
 
@@ -77,7 +77,7 @@ impl UpstreamTable {
         UpstreamTable { entries: entries.collect(), epoch: 0, fast_path: FastPath::default() }
     }
 
-    /// Returns the current epoch, for [`Scope::observe`].
+    /// Returns the current epoch, for [`UpstreamTable::observe`].
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -105,7 +105,13 @@ impl UpstreamTable {
     }
 
     /// Lends a permit for an upstream on trial. `id` is unique to the request.
-    pub fn lend(&mut self, policy: &Policy, proxy: &impl Proxy, id: UpstreamId, lease: u64) -> Option<Permit> {
+    pub fn lend(
+        &mut self,
+        policy: &Policy,
+        proxy: &impl Proxy,
+        id: UpstreamId,
+        lease: u64,
+    ) -> Option<Permit> {
         let (now, mut lent) = (proxy.now(), None);
         self.update(policy, proxy, id, &mut |upstream, state| {
             lent = state.lend_permit(upstream, now, lease);
@@ -173,37 +179,25 @@ impl UpstreamTable {
     }
 }
 
-impl<P: Proxy> Scope<'_, P> {
-    /// Applies one update to the shared state and records the transition. Returns whether it was written.
-    fn update(
-        &mut self,
-        id: UpstreamId,
-        mut change: impl FnMut(&Upstream, &mut UpstreamState) -> Option<Transition>,
-    ) -> bool {
-        match self.upstreams.update(self.policy, self.proxy, id, &mut change) {
-            Some(transition) => {
-                if let Some(transition) = transition {
-                    self.record(&Event::Transition { policy: self.policy, upstream: id, transition });
-                }
-                true
-            }
-            None => false,
-        }
-    }
-
+impl UpstreamTable {
     /// Reads the shared state of an upstream, and shares what this worker saw. If it leads the upstream, it also applies
     /// the passing of time.
-    pub fn refresh(&mut self, id: UpstreamId, now: Time, leads: bool) {
-        self.upstreams.fast_path.on_tick();
-        let Some(entry) = self.upstreams.entry_mut(id) else {
-            return;
-        };
+    pub fn refresh(
+        &mut self,
+        policy: &Policy,
+        proxy: &impl Proxy,
+        id: UpstreamId,
+        now: Time,
+        leads: bool,
+    ) -> Option<Transition> {
+        self.fast_path.on_tick();
+        let entry = self.entry_mut(id)?;
         entry.throttle.on_tick();
         let needed = core::mem::take(&mut entry.needed);
         let unshared = core::mem::take(&mut entry.unshared);
         let (generation, outdated) = (entry.snapshot.generation, entry.outdated);
-        let random = self.proxy.random();
-        let shared = self.update(id, |upstream, state| {
+        let random = proxy.random();
+        let shared = self.update(policy, proxy, id, &mut |upstream, state| {
             if let Some(check) = upstream.check.as_ref().filter(|_| needed) {
                 state.checks.need(check, now);
             }
@@ -214,137 +208,165 @@ impl<P: Proxy> Scope<'_, P> {
             let transition = state.on_responses(upstream, now, generation, unshared, random);
             transition.or_else(|| leads.then(|| state.on_tick(upstream, now, random))?)
         });
-        if let (false, Some(entry)) = (shared, self.upstreams.entry_mut(id)) {
+        if let (None, Some(entry)) = (&shared, self.entry_mut(id)) {
             entry.unshared = unshared;
             entry.needed |= needed;
         }
+        shared?
     }
 
     /// Counts one response of the upstream, to a request that was decided on in `epoch`. While the upstream is Ready, a
     /// failure that may be the last one it takes is shared at once, and so is one of a row, within bounds. The rest waits
     /// for the tick, as does all that a policy sees which another one has replaced.
-    pub fn observe(&mut self, id: UpstreamId, sample: Sample, epoch: u64) {
-        let Some(upstream) = self.policy.upstream(id) else {
-            return;
-        };
-        let Some(breaker) = upstream.breaker.as_ref().filter(|_| sample.class != ResponseClass::Ignored) else {
-            return;
-        };
-        let Some(entry) = self.upstreams.entry_mut(id) else {
-            return;
-        };
+    pub fn observe(
+        &mut self,
+        policy: &Policy,
+        proxy: &impl Proxy,
+        id: UpstreamId,
+        sample: Sample,
+        epoch: u64,
+    ) -> Option<Transition> {
+        let upstream = policy.upstream(id)?;
+        let breaker = upstream.breaker.as_ref().filter(|_| sample.class != ResponseClass::Ignored)?;
+        let entry = self.entry_mut(id)?;
         entry.needed = true;
         // The request was decided on before this worker knew of the phase: its response is about the past.
         if epoch < entry.epoch {
-            return;
+            return None;
         }
         let generation = entry.snapshot.generation;
         if matches!(entry.snapshot.phase, Phase::Trial { .. }) {
-            let (now, random) = (self.proxy.now(), self.proxy.random());
-            self.update(id, |upstream, state| {
+            let (now, random) = (proxy.now(), proxy.random());
+            return self.update(policy, proxy, id, &mut |upstream, state| {
                 state.on_unpermitted_response(upstream, now, generation, sample, random)
-            });
-            return;
+            })?;
         }
         if !entry.snapshot.serves() {
-            return;
+            return None;
         }
         entry.unshared.add(sample, breaker.counts_apart());
         let bad = sample.class != ResponseClass::Success;
         let reports = entry.throttle.should_report_now(sample.class);
-        let trips = || entry.snapshot.would_trip(upstream, self.proxy.now(), entry.unshared);
-        if entry.outdated || !(reports || bad && trips()) {
-            return;
+        let trips = || entry.snapshot.would_trip(upstream, proxy.now(), entry.unshared);
+        let reports = reports || bad && trips();
+        if entry.outdated || !reports {
+            return None;
         }
         let unshared = core::mem::take(&mut entry.unshared);
-        let (now, random) = (self.proxy.now(), self.proxy.random());
-        let shared = self.update(id, |upstream, state| {
+        let (now, random) = (proxy.now(), proxy.random());
+        let shared = self.update(policy, proxy, id, &mut |upstream, state| {
             state.on_responses(upstream, now, generation, unshared, random)
         });
-        if let (false, Some(entry)) = (shared, self.upstreams.entry_mut(id)) {
+        if let (None, Some(entry)) = (&shared, self.entry_mut(id)) {
             entry.unshared = unshared;
         }
+        shared?
     }
 
     /// Notes that the upstream has all of a request since then that holds a permit.
-    pub fn on_request_sent(&mut self, permit: &Permit, since: Time) {
+    pub fn on_request_sent(&mut self, policy: &Policy, proxy: &impl Proxy, permit: &Permit, since: Time) {
         let lease = permit.lease();
-        self.update(permit.upstream(), |upstream, state| {
+        self.update(policy, proxy, permit.upstream(), &mut |upstream, state| {
             state.on_request_sent(upstream, lease, since);
             None
         });
     }
 
     /// Notes that the response to a request that holds a permit has begun, and well.
-    pub fn on_response_begun(&mut self, permit: &Permit) {
+    pub fn on_response_begun(&mut self, policy: &Policy, proxy: &impl Proxy, permit: &Permit) {
         let lease = permit.lease();
-        self.update(permit.upstream(), |_, state| {
+        self.update(policy, proxy, permit.upstream(), &mut |_, state| {
             state.on_response_begun(lease);
             None
         });
     }
 
     /// Gives a permit back. If that is not written, its lease expires.
-    pub fn give_back(&mut self, permit: Permit, outcome: TrialOutcome) {
-        let (upstream, lease) = permit.into_lease();
-        let (now, random) = (self.proxy.now(), self.proxy.random());
-        self.update(upstream, |upstream, state| state.release_permit(upstream, now, lease, outcome, random));
+    pub fn give_back(
+        &mut self,
+        policy: &Policy,
+        proxy: &impl Proxy,
+        permit: Permit,
+        outcome: TrialOutcome,
+    ) -> Option<Transition> {
+        let (id, lease) = permit.into_lease();
+        let (now, random) = (proxy.now(), proxy.random());
+        self.update(policy, proxy, id, &mut |upstream, state| {
+            state.release_permit(upstream, now, lease, outcome, random)
+        })?
     }
 
     /// Claims to lead the upstream for `span` from now on: to send its checks, and end its waits. Returns whether it
     /// does.
-    pub fn claim_lead(&mut self, id: UpstreamId, now: Time, span: Duration) -> bool {
-        let Some(entry) = self.upstreams.entry_mut(id) else {
+    pub fn claim_lead(
+        &mut self,
+        proxy: &impl Proxy,
+        id: UpstreamId,
+        holder: Holder,
+        now: Time,
+        span: Duration,
+    ) -> bool {
+        let Some(entry) = self.entry_mut(id) else {
             return false;
         };
-        let role = leader::claim(self.proxy, &entry.key, self.holder, now, span);
+        let role = leader::claim(proxy, &entry.key, holder, now, span);
         entry.outdated = role == LeaseRole::Outdated;
         role == LeaseRole::Leads
     }
 
     /// Claims the check that is due, if one is, and notes that it starts now. Returns whether there was one. Two workers
     /// may both believe that they lead, for the moment in which the lease changes hands; only one of them gets the check.
-    pub fn claim_check(&mut self, id: UpstreamId, now: Time, slack: Duration) -> bool {
-        let (random, mut due) = (self.proxy.random(), false);
-        let written = self.update(id, |upstream, state| {
+    pub fn claim_check(
+        &mut self,
+        policy: &Policy,
+        proxy: &impl Proxy,
+        id: UpstreamId,
+        now: Time,
+        slack: Duration,
+    ) -> bool {
+        let (random, mut due) = (proxy.random(), false);
+        let written = self.update(policy, proxy, id, &mut |upstream, state| {
             due = upstream.check.as_ref().is_some_and(|check| state.is_check_due(check, now, slack));
             if due {
                 state.checks.start(now, random);
             }
             None
         });
-        written && due
+        written.is_some() && due
     }
 
-    /// Notes that a check could not be sent, and records it where the last one could.
-    pub fn on_check_not_sent(&mut self, id: UpstreamId, why: NotSent) {
-        self.metrics.count_check(self.proxy, self.policy, id, "error");
+    /// Notes that a check could not be sent. Returns whether that is new.
+    pub fn on_check_not_sent(&mut self, policy: &Policy, proxy: &impl Proxy, id: UpstreamId) -> bool {
         let mut known = false;
-        let written = self.update(id, |_, state| {
+        let written = self.update(policy, proxy, id, &mut |_, state| {
             known = core::mem::replace(&mut state.checks.unsent, true);
             None
         });
-        if written && !known {
-            self.record(&Event::CheckNotSent { policy: self.policy, upstream: id, why });
-        }
+        written.is_some() && !known
     }
 
     /// Takes the result of a check that was started in `generation`. If that is not written, the next check says the
     /// same.
-    pub fn on_check(&mut self, id: UpstreamId, generation: u32, result: Result<(), CheckFailure>) {
-        let passed = result.is_ok();
-        self.metrics.count_check(self.proxy, self.policy, id, if passed { "passed" } else { "failed" });
-        self.releases.on_check(self.policy, id, passed);
-        let now = self.proxy.now();
-        self.update(id, |upstream, state| state.on_check(upstream, now, generation, result));
+    pub fn on_check(
+        &mut self,
+        policy: &Policy,
+        proxy: &impl Proxy,
+        id: UpstreamId,
+        generation: u32,
+        result: Result<(), CheckFailure>,
+    ) -> Option<Transition> {
+        let now = proxy.now();
+        self.update(policy, proxy, id, &mut |upstream, state| {
+            state.on_check(upstream, now, generation, result)
+        })?
     }
 
     /// Replaces what an earlier policy assumed of an upstream by what this one assumes.
-    pub fn adopt_assumptions(&mut self) {
-        let now = self.proxy.now();
-        for (id, upstream) in self.policy.upstream_ids() {
-            let first = UpstreamState::new(upstream, now, self.proxy.random());
-            self.update(id, |_, state| {
+    pub fn adopt_assumptions(&mut self, proxy: &impl Proxy, policy: &Policy) {
+        let now = proxy.now();
+        for (id, upstream) in policy.upstream_ids() {
+            let first = UpstreamState::new(upstream, now, proxy.random());
+            self.update(policy, proxy, id, &mut |_, state| {
                 if is_stale_assumption(state, &first) {
                     *state = first.clone();
                 }
@@ -353,12 +375,11 @@ impl<P: Proxy> Scope<'_, P> {
         }
     }
 
-    /// Publishes whether the upstream is Ready.
-    pub fn publish_ready(&mut self, id: UpstreamId) {
-        let known = self.upstreams.snapshot(id).zip(self.policy.upstream(id));
+    /// Returns whether the upstream is Ready, or on a ramp.
+    pub fn is_ready(&self, policy: &Policy, id: UpstreamId) -> bool {
+        let known = self.snapshot(id).zip(policy.upstream(id));
         let admission = known.map(|(state, upstream)| state.admission(upstream));
-        let ready = matches!(admission, Some(Admission::Ready | Admission::Ramp { .. }));
-        self.metrics.set_ready(self.proxy, self.policy, id, ready);
+        matches!(admission, Some(Admission::Ready | Admission::Ramp { .. }))
     }
 }
 

@@ -64,7 +64,9 @@ fn a_status_counts_by_the_words_of_the_policy() {
 
 #[test]
 fn a_grpc_status_counts_when_it_has_come() {
-    for (status, word, counts) in [(14, "unavailable", true), (0, "unavailable", false), (8, "resource-exhausted", true)] {
+    for (status, word, counts) in
+        [(14, "unavailable", true), (0, "unavailable", false), (8, "resource-exhausted", true)]
+    {
         let mut world = world(&json!({"failOn": [word]}));
         world.set("app", Manner::Grpc(status));
         let expected = counts.then_some(5);
@@ -135,7 +137,9 @@ fn a_client_that_leaves_in_the_middle_of_a_response_has_seen_its_beginning() {
 #[test]
 fn a_client_that_leaves_before_an_answer_counts_as_slow_after_slower_than_and_not_sooner() {
     let breaker = json!({"slowPercent": 50, "slowerThan": "1s", "minimumRequests": 5});
-    for (waits, reason) in [(Duration::from_millis(900), None), (Duration::from_millis(1_100), Some("slow-share"))] {
+    for (waits, reason) in
+        [(Duration::from_millis(900), None), (Duration::from_millis(1_100), Some("slow-share"))]
+    {
         let mut world = world(&breaker);
         world.set("app", Manner::Hangs);
         for _ in 0..8 {
@@ -165,7 +169,9 @@ fn clients_that_leave_do_not_count_unless_the_policy_says_after_how_long() {
 
 #[test]
 fn a_client_that_leaves_before_all_of_its_request_has_come_does_not_count() {
-    let mut world = world(&json!({"unansweredAfter": "1s", "slowPercent": 50, "slowerThan": "500ms", "minimumRequests": 5}));
+    let mut world = world(
+        &json!({"unansweredAfter": "1s", "slowPercent": 50, "slowerThan": "500ms", "minimumRequests": 5}),
+    );
     world.set("app", Manner::Hangs);
     for _ in 0..20 {
         let id = world.start(0, &Request::of("POST", "/").unfinished());
@@ -292,10 +298,9 @@ fn a_request_that_goes_to_another_cluster_does_not_count_however_long_it_takes()
 
 #[test]
 fn a_request_that_is_not_recorded_does_not_count() {
-    for rule in [
-        json!({"record": [{"uri": {"prefix": "/api"}}]}),
-        json!({"ignore": [{"uri": {"exact": "/"}}]}),
-    ] {
+    for rule in
+        [json!({"record": [{"uri": {"prefix": "/api"}}]}), json!({"ignore": [{"uri": {"exact": "/"}}]})]
+    {
         let mut world = world(&rule);
         for manner in [Manner::Status(500), Manner::BreaksOff, Manner::Refuses] {
             world.set("app", manner);

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use graygate::decision::reply::Reply;
 use graygate::proxy::{
-    Attribute, Body, CallId, ExchangeId, Level, Map, MetricId, MetricKind, NotSent, Proxy, StoreError, Stored,
-    Version,
+    Attribute, Body, CallId, ExchangeId, Flow, Level, Map, MetricId, MetricKind, NotSent, Proxy, StoreError,
+    Stored, Version,
 };
 use graygate::readiness::UpstreamState;
 use graygate::value::time::Time;
-use graygate::worker::{Flow, Worker};
+use graygate::worker::Worker;
 
 /// How an upstream treats a request, or a check.
 #[derive(Clone, Debug, PartialEq)]
@@ -260,7 +260,9 @@ impl Proxy for SimProxy<'_> {
                 Some(CallEnd::Grpc(_, _, message)) => cut(message),
                 _ => Vec::new(),
             },
-            (Body::Request, Phase::RequestBody) => self.with_stream(|stream| cut(&stream.body)).unwrap_or_default(),
+            (Body::Request, Phase::RequestBody) => {
+                self.with_stream(|stream| cut(&stream.body)).unwrap_or_default()
+            }
             (Body::Response, Phase::ResponseBody) => {
                 self.with_stream(|stream| cut(&stream.response_body)).unwrap_or_default()
             }
@@ -287,7 +289,9 @@ impl Proxy for SimProxy<'_> {
             Attribute::CodeDetails => self.with_stream(|stream| stream.details.clone().into_bytes()),
             Attribute::Cluster => self.with_stream(|stream| stream.cluster.clone().into_bytes()),
             // As the proxy gives it: eight bytes.
-            Attribute::AttemptCount => self.with_stream(|stream| u64::from(stream.attempts).to_le_bytes().to_vec()),
+            Attribute::AttemptCount => {
+                self.with_stream(|stream| u64::from(stream.attempts).to_le_bytes().to_vec())
+            }
         }
     }
 
@@ -356,7 +360,13 @@ impl Proxy for SimProxy<'_> {
         self.call(cluster, timeout, false)
     }
 
-    fn grpc_call(&self, target: &[u8], _: (&str, &str), _: &[u8], timeout: Duration) -> Result<CallId, NotSent> {
+    fn grpc_call(
+        &self,
+        target: &[u8],
+        _: (&str, &str),
+        _: &[u8],
+        timeout: Duration,
+    ) -> Result<CallId, NotSent> {
         // The cluster's name is the first text in Envoy's GrpcService.
         let name = target.get(4..4 + usize::from(target[3])).unwrap();
         self.call(core::str::from_utf8(name).unwrap(), timeout, true)
@@ -661,7 +671,8 @@ impl World {
                 }
             }
             Event::Call { vm, root, id, grpc, end } => {
-                let proxy = SimProxy { world: &self.around, vm, root, stream: Cell::new(None), phase: Phase::Call };
+                let proxy =
+                    SimProxy { world: &self.around, vm, root, stream: Cell::new(None), phase: Phase::Call };
                 let (headers, status, size) = match &end {
                     CallEnd::Http(headers) => (headers.len(), 0, 0),
                     CallEnd::Grpc(status, _, message) => (0, *status, message.len()),
@@ -721,9 +732,8 @@ impl World {
         let stream = Stream { vm, root, request: headers, ..Stream::default() };
         self.around.streams.borrow_mut().insert(id, stream);
         let (count, whole) = (request.headers.len(), request.whole);
-        let flow = self.call(id, Phase::Request, |worker, proxy, id| {
-            worker.on_request_headers(proxy, id, count, whole)
-        });
+        let flow = self
+            .call(id, Phase::Request, |worker, proxy, id| worker.on_request_headers(proxy, id, count, whole));
         let reply = self.stream(id, |stream| stream.reply.take());
         match (flow, reply) {
             (Some(Flow::Pause), Some(reply)) => {
@@ -803,7 +813,8 @@ impl World {
             stream.answer.status = status;
             stream.answer.details = details.to_owned();
             let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-            stream.answer.headers = stream.response.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+            stream.answer.headers =
+                stream.response.iter().map(|(name, value)| (name.clone(), text(value))).collect();
         });
         if end {
             self.end(id, details);
@@ -958,11 +969,12 @@ impl World {
     /// Returns the sum of all metrics whose name begins so and has all of these labels: `upstream=app`.
     pub fn metric(&self, name: &str, labels: &[&str]) -> u64 {
         let metrics = self.around.metrics.borrow();
-        let labels: Vec<String> = labels.iter().map(|label| format!("{};.;", label.replacen('=', "=.=", 1))).collect();
+        let labels: Vec<String> =
+            labels.iter().map(|label| format!("{};.;", label.replacen('=', "=.=", 1))).collect();
         let prefix = format!("graygate_{name}.");
-        let found = metrics
-            .iter()
-            .filter(|(known, ..)| known.starts_with(&prefix) && labels.iter().all(|label| known.contains(label)));
+        let found = metrics.iter().filter(|(known, ..)| {
+            known.starts_with(&prefix) && labels.iter().all(|label| known.contains(label))
+        });
         found.map(|(.., value)| value).sum()
     }
 

@@ -3,11 +3,12 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::problem::Problems;
 use serde_saphyr::{DuplicateKeyPolicy, options};
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::tree::get;
 
 /// Reads the document in `file`; `-` is standard input. By its name it is JSON or YAML, and by how it
@@ -27,6 +28,19 @@ pub fn read(file: &PathBuf) -> Result<Result<Node, Problems>, Failure> {
         )));
     }
     Ok(document)
+}
+
+/// Reads and compiles the policy in `file`, and prints its problems if it has any.
+pub fn policy(file: &PathBuf) -> Result<Policy, Failure> {
+    let compiled = read(file)?.and_then(|document| Policy::from_document(&document));
+    compiled.map_err(|problems| {
+        let count = problems.iter().count();
+        for problem in problems.iter() {
+            eprintln!("{}: {problem}", file.display());
+        }
+        eprintln!("{}: {count} problem{}", file.display(), if count == 1 { "" } else { "s" });
+        Failure::Problems
+    })
 }
 
 fn parse(file: &Path, text: &[u8]) -> Result<Node, Problems> {

@@ -1,31 +1,30 @@
 //! `graygate explain`: what the filter would decide for a request, and why.
 
 mod json;
+mod names;
+mod question;
 mod text;
 
 use core::net::SocketAddr;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use graygate::decision;
 use graygate::decision::release::split::Split;
-use graygate::decision::{self, Assignment};
 use graygate::policy::Policy;
-use graygate::policy::release::key::Key;
 use graygate::policy::upstream::UpstreamId;
 use graygate::readiness::{Admission, Permit, Readiness, UpstreamReason, UpstreamStatus};
 use graygate::value::lifecycle::Lifecycle;
-use graygate::value::request::Request;
 use graygate::value::time::Time;
-use serde::Deserialize;
 
-use crate::Failure;
+use crate::failure::Failure;
+use question::Question;
 
 /// The arguments of `explain`.
 #[derive(Args)]
-pub struct Arguments {
+pub struct ExplainArguments {
     /// The policy, JSON or YAML
     #[arg(long)]
     policy: PathBuf,
@@ -49,7 +48,7 @@ pub struct Arguments {
     #[arg(long, value_name = "UPSTREAM")]
     not_ready: Vec<String>,
     /// The time, in RFC 3339 and UTC; now, where it is not given
-    #[arg(long, value_name = "TIME", value_parser = crate::time)]
+    #[arg(long, value_name = "TIME", value_parser = crate::clock::time)]
     at: Option<Time>,
     /// A version that has been rolled back; may be repeated
     #[arg(long, value_name = "RELEASE/VERSION")]
@@ -68,55 +67,6 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.to_ascii_lowercase(), value.to_owned()))
 }
 
-/// A request in words.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Question {
-    #[serde(default = "get")]
-    method: String,
-    #[serde(default = "root")]
-    path: String,
-    #[serde(default = "localhost")]
-    authority: String,
-    #[serde(default = "loopback")]
-    source: SocketAddr,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-}
-
-fn get() -> String {
-    "GET".to_owned()
-}
-
-fn root() -> String {
-    "/".to_owned()
-}
-
-fn loopback() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 50_000))
-}
-
-fn localhost() -> String {
-    "localhost".to_owned()
-}
-
-impl Request for Question {
-    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        let value = match name {
-            ":method" => &self.method,
-            ":path" => &self.path,
-            ":authority" | "host" => &self.authority,
-            ":scheme" => return Some(Cow::Borrowed(b"http")),
-            name => self.headers.get(name)?,
-        };
-        Some(Cow::Borrowed(value.as_bytes()))
-    }
-
-    fn source(&self) -> Option<Cow<'_, [u8]>> {
-        Some(Cow::Owned(self.source.to_string().into_bytes()))
-    }
-}
-
 /// Readiness as it is assumed for the sake of the question.
 struct Assumed<'p> {
     policy: &'p Policy,
@@ -124,8 +74,9 @@ struct Assumed<'p> {
     now: Time,
 }
 
-impl Readiness for Assumed<'_> {
-    fn admission(&mut self, id: UpstreamId) -> Admission {
+impl Assumed<'_> {
+    /// What a request for the upstream may do, as it is assumed.
+    fn assumed(&self, id: UpstreamId) -> Admission {
         let Some(upstream) = self.policy.upstream(id) else {
             return Admission::Ready;
         };
@@ -138,6 +89,12 @@ impl Readiness for Assumed<'_> {
             None => Admission::Ready,
         }
     }
+}
+
+impl Readiness for Assumed<'_> {
+    fn admission(&mut self, id: UpstreamId) -> Admission {
+        self.assumed(id)
+    }
 
     fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> {
         None
@@ -145,7 +102,7 @@ impl Readiness for Assumed<'_> {
 
     fn status(&self, id: UpstreamId) -> UpstreamStatus {
         // As though each had been checked just now.
-        let admission = self.admission(id);
+        let admission = self.assumed(id);
         let ready = admission == Admission::Ready;
         let held_back_since = (!ready).then_some(self.now);
         UpstreamStatus {
@@ -171,8 +128,8 @@ impl Readiness for Assumed<'_> {
 }
 
 /// Explains one request or many.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let policy = crate::policy(&arguments.policy)?;
+pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
+    let policy = crate::document::policy(&arguments.policy)?;
     for name in &arguments.not_ready {
         if !policy.upstreams.iter().any(|upstream| upstream.name == *name) {
             let names: Vec<&str> = policy.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
@@ -182,7 +139,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             )));
         }
     }
-    let now = arguments.at.unwrap_or_else(crate::now);
+    let now = arguments.at.unwrap_or_else(crate::clock::now);
     let mut splits = splits(&policy, now, &arguments.rolled_back)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut answer = |question: &Question| {
@@ -228,12 +185,12 @@ fn splits(policy: &Policy, now: Time, rolled_back: &[String]) -> Result<Vec<Spli
         policy.releases.iter().map(|release| vec![None; release.versions.len()]).collect();
     for name in rolled_back {
         let (release, version) = name.split_once('/').unwrap_or((name, ""));
-        let place = policy.releases.iter().position(|known| known.name == release);
-        let slot = place.and_then(|place| {
-            let versions = &policy.releases.get(place)?.versions;
+        let index = policy.releases.iter().position(|known| known.name == release);
+        let slot = index.and_then(|index| {
+            let versions = &policy.releases.get(index)?.versions;
             let version = versions.iter().position(|known| known.name == version)?;
-            policy.releases.get(place).filter(|release| release.default != version)?;
-            since.get_mut(place)?.get_mut(version)
+            policy.releases.get(index).filter(|release| release.default != version)?;
+            since.get_mut(index)?.get_mut(version)
         });
         let Some(slot) = slot else {
             return Err(Failure::Usage(format!(
@@ -254,27 +211,4 @@ fn firsts(headers: Vec<(String, String)>) -> BTreeMap<String, String> {
         firsts.entry(name.to_ascii_lowercase()).or_insert(value);
     }
     firsts
-}
-
-/// The names in an assignment: release, version wanted, version got.
-fn names<'p>(policy: &'p Policy, assignment: &Assignment<'_>) -> [&'p str; 3] {
-    let release = policy.releases.get(assignment.release);
-    let version = |place: usize| {
-        release.and_then(|release| release.versions.get(place)).map_or("", |version| version.name.as_str())
-    };
-    [
-        release.map_or("", |release| &release.name),
-        version(assignment.choice.version),
-        version(assignment.version),
-    ]
-}
-
-/// Where a key was found, in words.
-fn key(key: &Key) -> String {
-    match key {
-        Key::Header(name) => format!("header {name}"),
-        Key::Cookie(cookie) => format!("cookie {}", cookie.name),
-        Key::QueryParameter(name) => format!("query parameter {name}"),
-        Key::SourceIp => "source address".to_owned(),
-    }
 }

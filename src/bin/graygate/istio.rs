@@ -1,9 +1,10 @@
-//! What is Istio's: the places in a mesh where the filter can be, and the resources that put it there.
+//! What is Istio's: the directions in which the filter can see requests, and the resources that put it there.
 
+pub mod direction;
 mod envoy_filter;
+mod model;
 mod namesake;
 mod overlap;
-pub mod place;
 mod plugin;
-mod resource;
+mod read;
 pub mod set;

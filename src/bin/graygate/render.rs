@@ -1,6 +1,8 @@
 //! `graygate render`: Istio's manifests from one policy file.
 
+pub mod arguments;
 mod callout;
+mod conflicts;
 mod envoy_filter;
 mod fail;
 mod manifest;
@@ -12,96 +14,28 @@ mod routes;
 mod version;
 
 use std::io::Write;
-use std::path::PathBuf;
 
-use clap::Args;
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::gate::Fallback;
 use graygate::policy::problem::Problem;
 
-use crate::istio::place::{self, Place};
+use crate::document;
+use crate::failure::Failure;
+use crate::istio::direction::{self, Direction};
 use crate::tree::{self, get, number, object, text};
-use crate::{Failure, document};
+use arguments::RenderArguments;
 use callout::Callout;
-use fail::Fail;
-use manifest::{Identity, Manifest, Reach};
+use manifest::{Identity, Manifest, Selection};
 use module::Module;
-use options::{Kind, Scope, Target};
+use options::{ManifestKind, Scope};
 use part::Part;
 use plugin::Plugin;
 use routes::Routes;
-use version::Version;
+use version::IstioVersion;
 
 /// The root namespace of a mesh that has not named another.
 const ROOT: &str = "istio-system";
-
-/// The arguments of `render`.
-#[derive(Args)]
-pub struct Arguments {
-    /// The policy, JSON or YAML; "-" is standard input
-    policy: PathBuf,
-    /// The kind of resource
-    #[arg(long, value_enum, default_value = "wasmplugin")]
-    kind: Kind,
-    /// Which proxies it is for: those of one workload, of a namespace, or all
-    #[arg(long, value_enum, default_value = "workload")]
-    scope: Scope,
-    /// The oldest release of Istio that is to read it, 1.24 to 1.31; a newer one is taken with a warning
-    #[arg(long, value_name = "VERSION", default_value_t = Version::NEWEST)]
-    istio: Version,
-    /// Whose requests the filter sees. Without it the policy is split into what belongs inbound and what outbound, and
-    /// a manifest is printed for each; where there are two, the policy's name has the place added to it
-    #[arg(long, value_enum)]
-    at: Option<Place>,
-    /// The name of the resource [default: graygate-POLICY-PLACE]. Without --at the place is added to it
-    #[arg(long, value_parser = options::name)]
-    name: Option<String>,
-    /// The namespace [default: default; istio-system, the root namespace, for scope mesh, and for gateways by label]
-    #[arg(long, value_parser = options::short_name)]
-    namespace: Option<String>,
-    /// A label of the Pods, as KEY=VALUE; may be repeated [default: app=POLICY; at a gateway istio=ingressgateway]
-    #[arg(long, value_name = "KEY=VALUE", value_parser = options::label)]
-    selector: Vec<(String, String)>,
-    /// What it is attached to at a gateway or waypoint instead, as Gateway/NAME or Service/NAME; may be repeated
-    /// [default: Gateway/waypoint at a waypoint]
-    #[arg(long, value_name = "KIND/NAME", value_parser = options::target)]
-    target: Vec<Target>,
-    /// The module: oci://, https:// or file:/// [default: an image by a name that nobody has]
-    #[arg(long, value_name = "URL", value_parser = module::url)]
-    module: Option<String>,
-    /// The SHA-256 of the module; of an image that of its manifest
-    #[arg(long, value_name = "HEX", value_parser = module::sha256)]
-    sha256: Option<String>,
-    /// The secret with the registry's login, in the same namespace; an EnvoyFilter has no place for one
-    #[arg(long, value_name = "NAME", value_parser = options::name)]
-    pull_secret: Option<String>,
-    /// What becomes of requests while the module is not there or its VM has failed
-    #[arg(long, value_enum, default_value = "open")]
-    fail: Fail,
-    /// A port whose requests it sees, and no other's; may be repeated. Inbound the Pod's, outbound the service's
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    port: Vec<u16>,
-    /// Add a cluster with this address, for readiness checks; may be repeated
-    #[arg(long, value_name = "CLUSTER=IP:PORT", value_parser = callout::callout)]
-    callout: Vec<Callout>,
-    /// The mode of the printed policy instead of the file's
-    #[arg(long, value_parser = ["enforce", "shadow", "off"])]
-    mode: Option<String>,
-    /// rollout.percent of the printed policy instead of the file's
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
-    percent: Option<u32>,
-    /// The revision of the control plane that it is for [default: all]
-    #[arg(long, value_name = "REVISION", value_parser = options::short_name)]
-    revision: Option<String>,
-    /// Its place among others: of plugins the highest comes first, of EnvoyFilters the lowest [default: 10 of an
-    /// EnvoyFilter]
-    #[arg(long, allow_negative_numbers = true)]
-    priority: Option<i32>,
-    /// Print the routes, too, that read what releases steer by
-    #[arg(long)]
-    routes: bool,
-}
 
 /// What is printed, and what is to be said beside it.
 struct Output {
@@ -110,7 +44,7 @@ struct Output {
 }
 
 /// Runs `render`.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
     let file = arguments.policy.display();
     let read = document::read(&arguments.policy)?;
     let parts = read.and_then(|mut document| {
@@ -118,7 +52,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let whole = Policy::from_document(&document)?;
         Ok((part::parts(arguments.at, &document)?, whole))
     });
-    let mut problems = options::problems(arguments, parts.as_ref().ok().map(|(parts, _)| parts.as_slice()));
+    let mut problems = conflicts::problems(arguments, parts.as_ref().ok().map(|(parts, _)| parts.as_slice()));
     match &parts {
         Err(found) => {
             let found = found.iter().map(|problem| format!("{file}: {problem}"));
@@ -126,8 +60,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         Ok((parts, _)) => {
             let mut found: Vec<Problem> = Vec::new();
-            for problem in
-                parts.iter().flat_map(|part| place::problems(part.place, &part.document, &part.policy))
+            for problem in parts
+                .iter()
+                .flat_map(|part| direction::problems(part.direction, &part.document, &part.policy))
             {
                 if !found.contains(&problem) {
                     found.push(problem);
@@ -168,7 +103,7 @@ fn refuse(problems: Vec<String>) -> Result<(), Failure> {
     Err(Failure::Problems)
 }
 
-impl Arguments {
+impl RenderArguments {
     /// Writes `--mode` and `--percent` into the policy.
     fn overrule(&self, document: &mut Node) {
         if let Some(percent) = self.percent {
@@ -181,8 +116,8 @@ impl Arguments {
 
     fn output(&self, parts: &[Part], whole: &Policy) -> Result<Output, Failure> {
         let mut output = Output { manifests: Vec::new(), warnings: Vec::new() };
-        if self.istio > Version::NEWEST {
-            let newest = Version::NEWEST;
+        if self.istio > IstioVersion::NEWEST {
+            let newest = IstioVersion::NEWEST;
             output
                 .warnings
                 .push(format!("--istio: {} is not tried yet; written as for {newest}", self.istio));
@@ -234,13 +169,13 @@ impl Arguments {
         added: &mut Vec<&'a str>,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let place = part.place;
+        let direction = part.direction;
         let identity = self.identity(part);
-        let reach = self.reach(part);
+        let selection = self.selection(part);
         let ports: Vec<u32> = self.port.iter().copied().map(u32::from).collect();
         let plugin = Plugin {
             identity: &identity,
-            reach: &reach,
+            selection: &selection,
             part,
             module,
             fail: self.fail,
@@ -248,12 +183,15 @@ impl Arguments {
             priority: self.priority,
         };
         let object = match self.kind {
-            Kind::Wasmplugin => plugin.wasm_plugin(),
-            Kind::Trafficextension => plugin.traffic_extension(),
-            Kind::Envoyfilter => envoy_filter::envoy_filter(&plugin, self.istio)?,
+            ManifestKind::Wasmplugin => plugin.wasm_plugin(),
+            ManifestKind::Trafficextension => plugin.traffic_extension(),
+            ManifestKind::Envoyfilter => envoy_filter::envoy_filter(&plugin, self.istio)?,
         };
-        let mut comments =
-            vec![self.about(place), self.kind.use_for().to_owned(), self.fail.reason(place, self.kind)];
+        let mut comments = vec![
+            self.about(direction),
+            self.kind.use_for().to_owned(),
+            self.fail.reason(direction, self.kind),
+        ];
         if count > 1 && get(&part.document, &["maxGatedPercent"]).is_some() {
             comments.push("maxGatedPercent counts the gated upstreams of this part alone.".to_owned());
         }
@@ -269,14 +207,15 @@ impl Arguments {
         added.extend(callouts.iter().map(|callout| callout.cluster.as_str()));
         if !callouts.is_empty() {
             let identity = identity.beside("callout");
-            let object = callout::envoy_filter(&identity, &reach, place, &part.policy, &callouts);
+            let object = callout::envoy_filter(&identity, &selection, direction, &part.policy, &callouts);
             let comments = vec!["Clusters that readiness checks are sent to. A check needs a cluster with an address of its own: Istio's cluster for the app itself has none.".to_owned()];
             output.manifests.push(Manifest { comments, object });
         }
         let mut routed: Vec<(&str, &str)> = Vec::new();
         for release in part.policy.releases.iter().filter(|_| self.routes) {
             let identity = identity.beside(&options::as_name(&release.name));
-            let routes = Routes { identity: &identity, reach: &reach, place, priority: self.priority };
+            let routes =
+                Routes { identity: &identity, selection: &selection, direction, priority: self.priority };
             let host = routes.host(release);
             // Of two for one host Istio would take one, and not say which.
             if let Some((host, other)) = routed.iter().find(|(known, _)| Some(*known) == host) {
@@ -296,18 +235,20 @@ impl Arguments {
         Ok(())
     }
 
-    fn about(&self, place: Place) -> String {
-        let what = match place {
-            Place::Inbound => {
+    fn about(&self, direction: Direction) -> String {
+        let what = match direction {
+            Direction::Inbound => {
                 "what comes to the app: its probes are answered, and gates stand before what it needs"
             }
-            Place::Outbound => {
+            Direction::Outbound => {
                 "what the app sends to others: versions are chosen, and gates stand before other services"
             }
-            Place::Gateway => "what comes to the gateway: probes, versions and gates",
-            Place::Waypoint => "what comes to the services behind the waypoint: probes, versions and gates",
+            Direction::Gateway => "what comes to the gateway: probes, versions and gates",
+            Direction::Waypoint => {
+                "what comes to the services behind the waypoint: probes, versions and gates"
+            }
         };
-        format!("graygate, {}: {what}.", place.word())
+        format!("graygate, {}: {what}.", direction.name())
     }
 
     /// What is true of the part, and easily missed.
@@ -316,7 +257,7 @@ impl Arguments {
         if !policy.probes.grpc_services.is_empty() {
             warnings.push("probes.grpc: a check takes a hop, and none of Istio's routes leads to one, so it goes on to the app: it is answered from readiness only if the app answers that POST with 200 and a body, and else UNAVAILABLE".to_owned());
         }
-        if part.place == Place::Waypoint && !policy.probes.is_empty() {
+        if part.direction == Direction::Waypoint && !policy.probes.is_empty() {
             warnings.push(
                 "probes: the kubelet's own do not pass a waypoint, so it answers others' alone".to_owned(),
             );
@@ -331,13 +272,15 @@ impl Arguments {
             }
         }
         for upstream in &policy.upstreams {
-            if let Some(why) = place::elsewhere(part.place, &upstream.cluster) {
+            if let Some(why) = direction::elsewhere(part.direction, &upstream.cluster) {
                 warnings.push(format!("upstreams.{}.cluster: {:?}: {why}", upstream.name, upstream.cluster));
             }
         }
         for upstream in policy.upstreams.iter().filter(|upstream| upstream.check.is_some()) {
             let cluster = &upstream.cluster;
-            if !place::is_known(cluster) && !self.callout.iter().any(|callout| callout.cluster == *cluster) {
+            if !direction::is_known(cluster)
+                && !self.callout.iter().any(|callout| callout.cluster == *cluster)
+            {
                 let name = &upstream.name;
                 warnings.push(format!("upstreams.{name}.cluster: {cluster:?} is none of Istio's clusters; unless something else adds it, no check can be sent: --callout '{cluster}=IP:PORT' adds it"));
             }
@@ -345,32 +288,34 @@ impl Arguments {
     }
 
     fn identity(&self, part: &Part) -> Identity {
-        let place = part.place.word();
+        let direction = part.direction.name();
         let name = match (&self.name, self.at) {
             (Some(name), Some(_)) => name.clone(),
-            (Some(name), None) => format!("{name}-{place}"),
-            (None, _) => format!("graygate-{}-{place}", part.whole),
+            (Some(name), None) => format!("{name}-{direction}"),
+            (None, _) => format!("graygate-{}-{direction}", part.whole),
         };
         // In the root namespace the labels of a gateway find it wherever it is.
         let labelled_gateway =
-            part.place == Place::Gateway && self.target.is_empty() && self.selector.is_empty();
+            part.direction == Direction::Gateway && self.target.is_empty() && self.selector.is_empty();
         let root = self.scope == Scope::Mesh || labelled_gateway && self.scope == Scope::Workload;
         let namespace = self.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| if root { ROOT } else { "default" }.to_owned());
-        Identity { name, namespace, component: place, revision: self.revision.clone() }
+        Identity { name, namespace, component: direction, revision: self.revision.clone() }
     }
 
-    fn reach(&self, part: &Part) -> Reach {
-        let targets = || Reach::Targets(self.target.clone());
-        match (part.place, self.scope) {
-            (Place::Waypoint, _) if self.target.is_empty() => {
-                Reach::Targets(vec![(manifest::TargetKind::Gateway, "waypoint".to_owned())])
+    fn selection(&self, part: &Part) -> Selection {
+        let targets = || Selection::Targets(self.target.clone());
+        match (part.direction, self.scope) {
+            (Direction::Waypoint, _) if self.target.is_empty() => {
+                Selection::Targets(vec![(manifest::TargetKind::Gateway, "waypoint".to_owned())])
             }
             _ if !self.target.is_empty() => targets(),
-            (_, Scope::Namespace | Scope::Mesh) => Reach::All,
-            _ if !self.selector.is_empty() => Reach::Labels(self.selector.clone()),
-            (Place::Gateway, _) => Reach::Labels(vec![("istio".to_owned(), "ingressgateway".to_owned())]),
-            _ => Reach::Labels(vec![("app".to_owned(), part.whole.clone())]),
+            (_, Scope::Namespace | Scope::Mesh) => Selection::All,
+            _ if !self.selector.is_empty() => Selection::Labels(self.selector.clone()),
+            (Direction::Gateway, _) => {
+                Selection::Labels(vec![("istio".to_owned(), "ingressgateway".to_owned())])
+            }
+            _ => Selection::Labels(vec![("app".to_owned(), part.whole.clone())]),
         }
     }
 }

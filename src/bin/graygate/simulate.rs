@@ -1,6 +1,7 @@
 //! `graygate simulate`: what a change of weights does to users, before anybody sees it.
 
 mod drawing;
+mod step;
 mod table;
 
 use std::io::{BufRead, Write};
@@ -13,11 +14,12 @@ use graygate::policy::release::steer::Steer;
 use graygate::value::hash;
 use graygate::weights::layout::Layout;
 
-use crate::Failure;
+use crate::failure::Failure;
+use step::SimulationStep;
 
 /// The arguments of `simulate`.
 #[derive(Args)]
-pub struct Arguments {
+pub struct SimulateArguments {
     /// The policy, JSON or YAML
     #[arg(long)]
     policy: PathBuf,
@@ -60,40 +62,9 @@ fn shares(text: &str) -> Result<(String, Vec<u32>), String> {
     Ok((name.to_owned(), shares.ok_or(allowed)?))
 }
 
-/// One step: the weights, and where they leave the users.
-struct Step {
-    /// Each version's share of the buckets, in hundredths of a percent.
-    weights: Vec<u32>,
-    /// How many users each version has.
-    users: Vec<u64>,
-    /// How many users came from which version to which, staying ones too: `flows[from][to]`. Empty at the first
-    /// step.
-    flows: Vec<Vec<u64>>,
-    /// The least share of the buckets that must change hands, in hundredths of a percent.
-    must: u32,
-}
-
-impl Step {
-    /// The users who changed their version, with the versions: the most first.
-    fn moves(&self) -> Vec<(usize, usize, u64)> {
-        let all = self
-            .flows
-            .iter()
-            .enumerate()
-            .flat_map(|(from, row)| row.iter().enumerate().map(move |(to, count)| (from, to, *count)));
-        let mut moves: Vec<_> = all.filter(|(from, to, count)| from != to && *count > 0).collect();
-        moves.sort_by_key(|(_, _, count)| core::cmp::Reverse(*count));
-        moves
-    }
-
-    fn moved(&self) -> u64 {
-        self.moves().iter().map(|(_, _, count)| count).sum()
-    }
-}
-
 /// Runs the simulation.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let policy = crate::policy(&arguments.policy)?;
+pub fn run(arguments: &SimulateArguments) -> Result<(), Failure> {
+    let policy = crate::document::policy(&arguments.policy)?;
     let release = find(&policy, arguments.release.as_deref())?;
     let layouts = layouts(release, arguments)?;
     let hashes = hashes(release, arguments)?;
@@ -135,14 +106,14 @@ fn find<'p>(policy: &'p Policy, name: Option<&str>) -> Result<&'p Release, Failu
 }
 
 /// The layout of each step.
-fn layouts(release: &Release, arguments: &Arguments) -> Result<Vec<Layout>, Failure> {
+fn layouts(release: &Release, arguments: &SimulateArguments) -> Result<Vec<Layout>, Failure> {
     if arguments.weights.is_empty() {
         return Ok(release.schedule.layouts().cloned().collect());
     }
     let mut columns: Vec<Option<&[u32]>> = vec![None; release.versions.len()];
     for (name, shares) in &arguments.weights {
-        let place = release.versions.iter().position(|version| version.name == *name);
-        let column = place.filter(|place| *place != release.default).and_then(|place| columns.get_mut(place));
+        let index = release.versions.iter().position(|version| version.name == *name);
+        let column = index.filter(|index| *index != release.default).and_then(|index| columns.get_mut(index));
         let Some(column) = column else {
             return Err(Failure::Usage(format!(
                 "--weights {name}: no such version, or the default one, which has the rest; allowed: {}",
@@ -184,12 +155,12 @@ fn layouts(release: &Release, arguments: &Arguments) -> Result<Vec<Layout>, Fail
 }
 
 fn others(release: &Release) -> String {
-    let versions = release.versions.iter().enumerate().filter(|(place, _)| *place != release.default);
+    let versions = release.versions.iter().enumerate().filter(|(index, _)| *index != release.default);
     versions.map(|(_, version)| version.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// The hash of each user's key.
-fn hashes(release: &Release, arguments: &Arguments) -> Result<Vec<u64>, Failure> {
+fn hashes(release: &Release, arguments: &SimulateArguments) -> Result<Vec<u64>, Failure> {
     let Some(file) = &arguments.keys else {
         let keys = (0..arguments.users).map(|number| format!("user-{number}"));
         return Ok(keys.map(|key| hash::key(release.seed, key.as_bytes())).collect());
@@ -214,7 +185,7 @@ fn hashes(release: &Release, arguments: &Arguments) -> Result<Vec<u64>, Failure>
     Ok(hashes)
 }
 
-fn steps(release: &Release, layouts: &[Layout], hashes: &[u64]) -> Vec<Step> {
+fn steps(release: &Release, layouts: &[Layout], hashes: &[u64]) -> Vec<SimulationStep> {
     let count = release.versions.len();
     let mut before: Option<&Layout> = None;
     let steps = layouts.iter().map(|layout| {
@@ -238,7 +209,7 @@ fn steps(release: &Release, layouts: &[Layout], hashes: &[u64]) -> Vec<Step> {
         let had = before.map_or_else(|| weights.clone(), |before| before.shares(count));
         let must = weights.iter().zip(&had).map(|(has, had)| has.saturating_sub(*had)).sum();
         before = Some(layout);
-        Step { weights, users, flows, must }
+        SimulationStep { weights, users, flows, must }
     });
     steps.collect()
 }

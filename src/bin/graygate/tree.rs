@@ -3,7 +3,7 @@
 use graygate::policy::document::Node;
 use serde_saphyr::{DuplicateKeyPolicy, options, ser_options};
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// A text.
 pub fn text(text: impl Into<String>) -> Node {

@@ -1,6 +1,5 @@
 //! `steer`: how the proxy's routes learn which version a request gets.
 
-use super::contradiction;
 use super::key::Key;
 use super::version::Version;
 use crate::policy::reader::{Fields, Value};
@@ -85,8 +84,7 @@ impl Steer {
             Steer::ClusterHeader(_) => {
                 for (index, version) in versions.iter().enumerate() {
                     if trusts && versions.iter().take(index).any(|other| other.cluster == version.cluster) {
-                        contradiction(
-                            fields,
+                        fields.contradiction(
                             "trustIncoming",
                             "two versions have the same cluster, so the header does not tell which is meant; allowed: false, or a cluster for each",
                         );
@@ -95,8 +93,7 @@ impl Steer {
                 }
             }
             Steer::FilterState(_) if trusts => {
-                contradiction(
-                    fields,
+                fields.contradiction(
                     "trustIncoming",
                     "no header carries the version; allowed: false, or steer by a header",
                 );
@@ -105,11 +102,10 @@ impl Steer {
             Steer::RandomValueHeader(_) => {
                 let message = "the route's weights decide, which the filter can't change; allowed: steer by header, clusterHeader or filterState";
                 for key in ["startsAt", "schedule", "rollback"] {
-                    contradiction(fields, key, message);
+                    fields.contradiction(key, message);
                 }
                 if trusts {
-                    contradiction(
-                        fields,
+                    fields.contradiction(
                         "trustIncoming",
                         "a number names no version; allowed: false, or steer by header or clusterHeader",
                     );
@@ -119,15 +115,13 @@ impl Steer {
                     version.weight == 0 && (version.is_overridden() || index == default)
                 };
                 if versions.iter().enumerate().any(forced) {
-                    contradiction(
-                        fields,
+                    fields.contradiction(
                         "versions",
                         "no number leads to a version of weight 0, so it can be neither the default nor have match or allow; allowed: a weight above 0",
                     );
                 }
                 if versions.is_empty() {
-                    contradiction(
-                        fields,
+                    fields.contradiction(
                         "responseHeader",
                         "which version the route picks is not known without versions; allowed: versions as the route has them",
                     );

@@ -70,7 +70,7 @@ pub fn judge(status: u32, words: &str, message: &[u8]) -> Result<(), CheckFailur
 
 /// `status` (1) of a `HealthCheckResponse`; 0 where it has its default. Nothing where it is no such message.
 fn serving_status(message: &[u8]) -> Option<u64> {
-    let mut fields = Fields(message);
+    let mut fields = MessageFields(message);
     let mut status = 0;
     while !fields.0.is_empty() {
         if let (1, Field::Number(number)) = fields.next()? {
@@ -83,7 +83,7 @@ fn serving_status(message: &[u8]) -> Option<u64> {
 /// `service` (1) of a `HealthCheckRequest`; empty where it has its default. Nothing where it is no such
 /// message.
 pub fn requested_service(message: &[u8]) -> Option<&[u8]> {
-    let mut fields = Fields(message);
+    let mut fields = MessageFields(message);
     let mut service: &[u8] = b"";
     while !fields.0.is_empty() {
         if let (1, Field::Bytes(bytes)) = fields.next()? {
@@ -94,7 +94,7 @@ pub fn requested_service(message: &[u8]) -> Option<&[u8]> {
 }
 
 /// The fields of a protobuf message, one after the other.
-struct Fields<'m>(&'m [u8]);
+struct MessageFields<'m>(&'m [u8]);
 
 /// The value of a field, by its wire type.
 enum Field<'m> {
@@ -102,7 +102,7 @@ enum Field<'m> {
     Bytes(&'m [u8]),
 }
 
-impl<'m> Fields<'m> {
+impl<'m> MessageFields<'m> {
     /// The number and value of the next field; nothing where the message ends in the middle of one.
     fn next(&mut self) -> Option<(u64, Field<'m>)> {
         let tag = self.varint()?;

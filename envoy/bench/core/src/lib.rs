@@ -105,7 +105,7 @@ impl Request for Headers {
 struct Ready;
 
 impl Readiness for Ready {
-    fn admission(&self, _: UpstreamId) -> Admission {
+    fn admission(&mut self, _: UpstreamId) -> Admission {
         Admission::Ready
     }
 

@@ -10,14 +10,14 @@ use graygate::policy::release::steer::Steer;
 use graygate::value::hash;
 use serde_json::{Value, json};
 
-use super::{key, names};
+use super::names::{key, names};
 
 /// One request's explanation.
 pub fn value(policy: &Policy, decision: &Decision<'_>) -> Value {
     let assignments = decision.assignments.iter().map(|assignment| assigned(policy, assignment));
     let assignments: Vec<Value> = assignments.collect();
     let mut answer = match &decision.action {
-        Action::Forward(passage) => forwarded(passage),
+        Action::Forward(edits) => forwarded(edits),
         Action::PassThrough { .. } => edited("pass through", &[]),
         Action::GrpcCheck { edits, .. } => edited("grpc health check", edits),
         Action::Reply(reply) => replied("reply", reply),
@@ -48,25 +48,25 @@ fn assigned(policy: &Policy, assignment: &Assignment<'_>) -> Value {
     })
 }
 
-fn forwarded(passage: &ForwardEdits<'_>) -> Value {
-    let mut answer = edited("forward", &passage.request);
+fn forwarded(edits: &ForwardEdits<'_>) -> Value {
+    let mut answer = edited("forward", &edits.request);
     if let Value::Object(fields) = &mut answer {
-        let filter_state: BTreeMap<_, _> = passage.filter_state.iter().copied().collect();
-        fields.insert("response".to_owned(), edits(&passage.response));
+        let filter_state: BTreeMap<_, _> = edits.filter_state.iter().copied().collect();
+        fields.insert("response".to_owned(), listed(&edits.response));
         fields.insert("filterState".to_owned(), json!(filter_state));
     }
     answer
 }
 
 fn edited(action: &str, list: &[HeaderEdit<'_>]) -> Value {
-    let mut answer = edits(list);
+    let mut answer = listed(list);
     if let Value::Object(fields) = &mut answer {
         fields.insert("action".to_owned(), json!(action));
     }
     answer
 }
 
-fn edits(edits: &[HeaderEdit<'_>]) -> Value {
+fn listed(edits: &[HeaderEdit<'_>]) -> Value {
     let (mut set, mut add, mut remove) = (BTreeMap::new(), Vec::new(), Vec::new());
     for HeaderEdit { header, change } in edits {
         match change {

@@ -12,7 +12,8 @@ use graygate::policy::release::steer::Steer;
 use graygate::policy::{Mode, Policy};
 use graygate::value::hash;
 
-use super::{Question, key, names};
+use super::names::{key, names};
+use super::question::Question;
 
 /// Writes one request's explanation.
 pub fn write(
@@ -39,7 +40,7 @@ pub fn write(
         writeln!(out, "gate      {}", bypass.describe(policy))?;
     }
     let (words, edits, reply) = match &decision.action {
-        Action::Forward(passage) => ("forward".to_owned(), passage.request.as_slice(), None),
+        Action::Forward(edits) => ("forward".to_owned(), edits.request.as_slice(), None),
         Action::PassThrough { .. } => {
             ("answer with what the app last said, or ask the app".to_owned(), &[][..], None)
         }
@@ -56,13 +57,13 @@ pub fn write(
     };
     writeln!(out, "decision  {words}")?;
     write_edits(edits, out)?;
-    if let Action::Forward(passage) = &decision.action {
-        for (object, value) in &passage.filter_state {
+    if let Action::Forward(edits) = &decision.action {
+        for (object, value) in &edits.filter_state {
             writeln!(out, "          with filter state {object}: {value}")?;
         }
-        if !passage.response.is_empty() {
+        if !edits.response.is_empty() {
             writeln!(out, "response")?;
-            write_edits(&passage.response, out)?;
+            write_edits(&edits.response, out)?;
         }
     }
     if let Some(reply) = reply {
@@ -157,15 +158,15 @@ fn chain(
     if release.starts_at.is_some() {
         add(AssignmentReason::ExistingSession, format!("no: {source} was not issued before startsAt"));
     }
-    let place = match release.steer {
+    let found = match release.steer {
         Steer::RandomValueHeader(_) => format!("{source} is the number {hash}"),
         _ => format!("{source} is in bucket {}", hash::bucket(hash)),
     };
     match last {
         AssignmentReason::Denied => {
-            add(last, format!("{place}, of a version whose list denies it: {wanted}"))
+            add(last, format!("{found}, of a version whose list denies it: {wanted}"))
         }
-        _ => add(last, format!("{place}; {wanted} holds {}", held(split, assignment.choice.version))),
+        _ => add(last, format!("{found}; {wanted} holds {}", held(split, assignment.choice.version))),
     }
     chain
 }

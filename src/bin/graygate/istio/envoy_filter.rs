@@ -3,8 +3,8 @@
 use graygate::policy::document::Node;
 use graygate::policy::reader::segment;
 
-use super::place::Place;
-use super::resource::{Filter, Object, Reach, Slot, is_ours};
+use super::direction::Direction;
+use super::model::{Filter, ListenerScope, Object, Reach, is_ours};
 use crate::tree::{fields, get, get_text, items, whole};
 
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
@@ -22,64 +22,65 @@ pub fn filters(object: &Object<'_>, reach: &Reach) -> Vec<Filter> {
             continue;
         }
         let path = format!("spec.configPatches[{index}]");
-        let places = places(patch, reach);
-        let slots = match get_text(patch, &["applyTo"]) {
+        let directions = directions(patch, reach);
+        let scopes = match get_text(patch, &["applyTo"]) {
             // That changes a filter that is there.
             _ if operation == Some("MERGE") => Vec::new(),
-            Some("HTTP_FILTER") => slots(patch, &path, reach),
+            Some("HTTP_FILTER") => scopes(patch, &path, reach),
             Some("EXTENSION_CONFIG") => discovering(patches, get_text(value, &["name"]), reach),
             // A listener that a patch brings is nobody else's.
             _ => Vec::new(),
         };
-        let places = if slots.is_empty() { places } else { slots.iter().map(|slot| slot.place).collect() };
+        let directions =
+            if scopes.is_empty() { directions } else { scopes.iter().map(|scope| scope.direction).collect() };
         let mut found = Vec::new();
         find(value, &format!("{path}.patch.value"), &mut found);
-        let slots = std::iter::once(slots).chain(std::iter::repeat_with(Vec::new));
-        for ((path, config), slots) in found.into_iter().zip(slots) {
+        let scopes = std::iter::once(scopes).chain(std::iter::repeat_with(Vec::new));
+        for ((path, config), scopes) in found.into_iter().zip(scopes) {
             let own_listener = get_text(patch, &["applyTo"]) == Some("LISTENER");
-            filters.push(Filter { own_listener, ..filter(path, config, slots, &places) });
+            filters.push(Filter { own_listener, ..filter(path, config, scopes, &directions) });
         }
     }
     filters
 }
 
 /// The listeners that take the filter by this name.
-fn discovering(patches: &[Node], name: Option<&str>, reach: &Reach) -> Vec<Slot> {
+fn discovering(patches: &[Node], name: Option<&str>, reach: &Reach) -> Vec<ListenerScope> {
     let takes = |patch: &Node| {
         get_text(patch, &["applyTo"]) == Some("HTTP_FILTER")
             && get(patch, &["patch", "value", "config_discovery"]).is_some()
             && get_text(patch, &["patch", "value", "name"]) == name
     };
     let taking = patches.iter().enumerate().filter(|(_, patch)| takes(patch));
-    taking.flat_map(|(index, patch)| slots(patch, &format!("spec.configPatches[{index}]"), reach)).collect()
+    taking.flat_map(|(index, patch)| scopes(patch, &format!("spec.configPatches[{index}]"), reach)).collect()
 }
 
-fn places(patch: &Node, reach: &Reach) -> Vec<Place> {
-    let inbound = if matches!(reach, Reach::Targets(_)) { Place::Waypoint } else { Place::Inbound };
+fn directions(patch: &Node, reach: &Reach) -> Vec<Direction> {
+    let inbound = if matches!(reach, Reach::Targets(_)) { Direction::Waypoint } else { Direction::Inbound };
     match get_text(patch, &["match", "context"]) {
         Some("SIDECAR_INBOUND") => vec![inbound],
-        Some("SIDECAR_OUTBOUND") => vec![Place::Outbound],
-        Some("GATEWAY") => vec![Place::Gateway],
+        Some("SIDECAR_OUTBOUND") => vec![Direction::Outbound],
+        Some("GATEWAY") => vec![Direction::Gateway],
         // Absent is any.
-        _ if inbound == Place::Waypoint => vec![Place::Gateway, Place::Waypoint],
-        _ if reach.is_gateway() => vec![Place::Gateway],
-        _ => vec![Place::Inbound, Place::Outbound, Place::Gateway],
+        _ if inbound == Direction::Waypoint => vec![Direction::Gateway, Direction::Waypoint],
+        _ if reach.is_gateway() => vec![Direction::Gateway],
+        _ => vec![Direction::Inbound, Direction::Outbound, Direction::Gateway],
     }
 }
 
-fn slots(patch: &Node, path: &str, reach: &Reach) -> Vec<Slot> {
+fn scopes(patch: &Node, path: &str, reach: &Reach) -> Vec<ListenerScope> {
     let port = get(patch, &["match", "listener", "portNumber"]).and_then(whole);
     // Without a condition it is any.
     let proxies = get(patch, &["match", "proxy"])
         .filter(|proxy| fields(proxy).iter().any(|(_, value)| !is_empty(value)));
-    let slot = |place| Slot {
-        place,
+    let scope = |direction| ListenerScope {
+        direction,
         path: format!("{path}.match.context"),
         written: get(patch, &["match", "context"]).is_some(),
         ports: port.into_iter().filter(|port| *port != 0).collect(),
         proxies: proxies.cloned(),
     };
-    places(patch, reach).into_iter().map(slot).collect()
+    directions(patch, reach).into_iter().map(scope).collect()
 }
 
 fn is_empty(value: &Node) -> bool {
@@ -125,7 +126,7 @@ fn is_graygate(config: &Node) -> bool {
         || file.into_iter().chain(uri).any(is_ours)
 }
 
-fn filter(path: String, config: &Node, slots: Vec<Slot>, places: &[Place]) -> Filter {
+fn filter(path: String, config: &Node, scopes: Vec<ListenerScope>, directions: &[Direction]) -> Filter {
     let policy = match get(config, &["configuration", "value"]) {
         Some(Node::Text(text)) => {
             serde_json::from_str(text).map_err(|error| format!("not a JSON document: {error}"))
@@ -136,16 +137,16 @@ fn filter(path: String, config: &Node, slots: Vec<Slot>, places: &[Place]) -> Fi
         None => Err("missing; allowed: the policy as JSON".to_owned()),
     };
     let fail = ["failure_policy", "fail_open"].iter().find_map(|key| get(config, &[key])).cloned();
-    let mut places = places.to_vec();
-    places.sort_unstable();
-    places.dedup();
+    let mut directions = directions.to_vec();
+    directions.sort_unstable();
+    directions.dedup();
     Filter {
         policy,
         vm: get_text(config, &["vm_config", "vm_id"]).unwrap_or_default().to_owned(),
         fail: (format!("{path}.failure_policy"), fail),
         path: format!("{path}.configuration.value"),
-        slots,
-        places,
+        scopes,
+        directions,
         own_listener: false,
     }
 }

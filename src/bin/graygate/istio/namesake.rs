@@ -5,9 +5,9 @@
 use graygate::policy::Policy;
 use graygate::policy::release::Release;
 
+use super::direction::Direction;
+use super::model::{Filter, Resource};
 use super::overlap;
-use super::place::Place;
-use super::resource::{Filter, Resource};
 
 /// What one of the two would undo of the other's.
 pub fn between(
@@ -44,11 +44,12 @@ fn changing(policy: &Policy) -> Vec<&Release> {
 /// Whether a proxy can be of both: a sidecar, a gateway or a waypoint.
 fn share_kind(one: &Filter, two: &Filter) -> bool {
     let kinds = |filter: &Filter| {
-        let places = filter.places.iter().copied().chain(filter.slots.iter().map(|slot| slot.place));
-        places
-            .map(|place| match place {
-                Place::Inbound | Place::Outbound => "sidecar",
-                Place::Gateway | Place::Waypoint => place.word(),
+        let directions =
+            filter.directions.iter().copied().chain(filter.scopes.iter().map(|scope| scope.direction));
+        directions
+            .map(|direction| match direction {
+                Direction::Inbound | Direction::Outbound => "sidecar",
+                Direction::Gateway | Direction::Waypoint => direction.name(),
             })
             .collect::<Vec<_>>()
     };

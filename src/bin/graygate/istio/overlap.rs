@@ -1,17 +1,17 @@
 //! Two resources that put graygate twice into one listener of one proxy, so that each request meets it twice.
 
-use super::resource::{Filter, GATEWAY_NAME, Reach, Resource, Slot};
+use super::model::{Filter, GATEWAY_NAME, ListenerScope, Reach, Resource};
 
-/// The first place in which a proxy may have both filters.
+/// The first listeners in which a proxy may have both filters.
 pub fn between<'r>(
     (one, filter): (&'r Resource, &'r Filter),
     (two, other): (&'r Resource, &'r Filter),
     root: &str,
-) -> Option<&'r Slot> {
+) -> Option<&'r ListenerScope> {
     if !share_proxies(one, two, root) {
         return None;
     }
-    filter.slots.iter().find(|slot| other.slots.iter().any(|against| share_listeners(slot, against)))
+    filter.scopes.iter().find(|scope| other.scopes.iter().any(|against| share_listeners(scope, against)))
 }
 
 /// Whether one proxy may have both.
@@ -55,12 +55,12 @@ fn share_pods((home, one): (&str, &Reach), (other, two): (&str, &Reach), root: &
 const WAYPOINTS: &str = "istio-waypoint";
 
 /// Whether one listener may be of both.
-pub fn share_listeners(one: &Slot, two: &Slot) -> bool {
+pub fn share_listeners(one: &ListenerScope, two: &ListenerScope) -> bool {
     let ports =
         one.ports.is_empty() || two.ports.is_empty() || one.ports.iter().any(|port| two.ports.contains(port));
     // Whether two patterns of proxies have one in common, nobody can say.
     let proxies = one.proxies.is_none() || two.proxies.is_none() || one.proxies == two.proxies;
-    one.place == two.place && ports && proxies
+    one.direction == two.direction && ports && proxies
 }
 
 #[cfg(test)]

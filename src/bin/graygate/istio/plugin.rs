@@ -2,8 +2,8 @@
 
 use graygate::policy::document::Node;
 
-use super::place::Place;
-use super::resource::{Filter, Object, Reach, Slot, is_ours};
+use super::direction::Direction;
+use super::model::{Filter, ListenerScope, Object, Reach, is_ours};
 use crate::tree::{get, get_text, items, whole};
 
 /// The filter of a WasmPlugin, if it is ours.
@@ -25,14 +25,14 @@ fn filter(object: &Object<'_>, reach: &Reach, at: &str) -> Option<Filter> {
         return None;
     }
     let policy = get(wasm, &["pluginConfig"]).cloned();
-    let slots = slots(object, reach);
-    let mut places: Vec<Place> = slots.iter().map(|slot| slot.place).collect();
+    let scopes = scopes(object, reach);
+    let mut directions: Vec<Direction> = scopes.iter().map(|scope| scope.direction).collect();
     // One by labels in mode CLIENT is at gateways, too; what is allowed there is less at sidecars.
-    if places.contains(&Place::Outbound) {
-        places.retain(|place| *place != Place::Gateway);
+    if directions.contains(&Direction::Outbound) {
+        directions.retain(|direction| *direction != Direction::Gateway);
     }
-    places.sort_unstable();
-    places.dedup();
+    directions.sort_unstable();
+    directions.dedup();
     Some(Filter {
         own_listener: false,
         path: format!("{at}.pluginConfig"),
@@ -40,21 +40,21 @@ fn filter(object: &Object<'_>, reach: &Reach, at: &str) -> Option<Filter> {
         // No plugin has one of its own.
         vm: String::new(),
         fail: (format!("{at}.failStrategy"), get(wasm, &["failStrategy"]).cloned()),
-        slots,
-        places,
+        scopes,
+        directions,
     })
 }
 
-fn slots(object: &Object<'_>, reach: &Reach) -> Vec<Slot> {
+fn scopes(object: &Object<'_>, reach: &Reach) -> Vec<ListenerScope> {
     let matches = items(get(object.node, &["spec", "match"]));
     if matches.is_empty() {
-        return slots_of(object, reach, "spec.match", &Node::Null);
+        return scopes_of(object, reach, "spec.match", &Node::Null);
     }
-    let slots = matches.iter().enumerate();
-    slots.flat_map(|(index, one)| slots_of(object, reach, &format!("spec.match[{index}]"), one)).collect()
+    let scopes = matches.iter().enumerate();
+    scopes.flat_map(|(index, one)| scopes_of(object, reach, &format!("spec.match[{index}]"), one)).collect()
 }
 
-fn slots_of(object: &Object<'_>, reach: &Reach, path: &str, one: &Node) -> Vec<Slot> {
+fn scopes_of(object: &Object<'_>, reach: &Reach, path: &str, one: &Node) -> Vec<ListenerScope> {
     let mode = get_text(one, &["mode"]);
     let (client, server) = match mode {
         Some("CLIENT") => (true, false),
@@ -64,20 +64,20 @@ fn slots_of(object: &Object<'_>, reach: &Reach, path: &str, one: &Node) -> Vec<S
     let attached = matches!(reach, Reach::Targets(_));
     let gateways = reach.is_gateway() || object.component() == Some("gateway");
     // At what is attached to a Gateway, a server is a waypoint.
-    let places = [
-        (server && !gateways, Place::Inbound),
-        (client && !gateways, Place::Outbound),
-        (client, Place::Gateway),
-        (server && attached, Place::Waypoint),
+    let directions = [
+        (server && !gateways, Direction::Inbound),
+        (client && !gateways, Direction::Outbound),
+        (client, Direction::Gateway),
+        (server && attached, Direction::Waypoint),
     ];
     let ports: Vec<u32> =
         items(get(one, &["ports"])).iter().filter_map(|port| whole(get(port, &["number"])?)).collect();
-    let slot = |place| Slot {
-        place,
+    let scope = |direction| ListenerScope {
+        direction,
         path: path.to_owned(),
         written: mode.is_some_and(|mode| mode == "CLIENT" || mode == "SERVER"),
         ports: ports.clone(),
         proxies: None,
     };
-    places.into_iter().filter(|(there, _)| *there).map(|(_, place)| slot(place)).collect()
+    directions.into_iter().filter(|(there, _)| *there).map(|(_, direction)| scope(direction)).collect()
 }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
 
-use super::place::{self, Place};
-use super::resource::{Filter, Object, Reach, Resource, Slot};
-use super::{namesake, overlap};
-use crate::Failure;
+use super::direction::{self, Direction};
+use super::model::{Filter, ListenerScope, Object, Reach, Resource};
+use super::{namesake, overlap, read};
+use crate::failure::Failure;
 use crate::tree::{get_text, read_all};
 
 /// What was read.
@@ -49,7 +49,7 @@ pub fn check(paths: &[PathBuf], root: &str) -> Result<(), Failure> {
         ));
     }
     if problems.is_empty() {
-        return crate::say(&format!("{named}: {}: no problems", set.summary()));
+        return crate::failure::say(&format!("{named}: {}: no problems", set.summary()));
     }
     for problem in &problems {
         eprintln!("{problem}");
@@ -117,7 +117,7 @@ impl Set {
                 let (namespace, name) = (object.namespace.to_owned(), object.name.to_owned());
                 self.gateways.push(Gateway { namespace, name, class: class.to_owned() });
             }
-            self.resources.extend(object.resource(file));
+            self.resources.extend(read::resource(&object, file));
         }
     }
 
@@ -151,23 +151,24 @@ impl Set {
             })),
             Ok((document, Ok(policy))) => problems.extend(placed(filter, document, &policy)),
         }
-        for slot in &filter.slots {
-            let path = slot.path.strip_suffix(".match.context").map_or_else(
-                || format!("{}.ports", slot.path),
+        for scope in &filter.scopes {
+            let path = scope.path.strip_suffix(".match.context").map_or_else(
+                || format!("{}.ports", scope.path),
                 |patch| format!("{patch}.match.listener.portNumber"),
             );
-            if slot.written {
-                problems
-                    .extend(place::ports(slot.place, &path, &slot.ports).map(|problem| problem.to_string()));
+            if scope.written {
+                problems.extend(
+                    direction::ports(scope.direction, &path, &scope.ports).map(|problem| problem.to_string()),
+                );
             }
-            problems.extend(self.misses(resource, slot.place, slot.written, &slot.path));
+            problems.extend(self.misses(resource, scope.direction, scope.written, &scope.path));
         }
         problems.dedup();
         problems
     }
 
     /// A mode in which nothing ever is at the targets: a gateway is always a client, a waypoint a server.
-    fn misses(&self, resource: &Resource, place: Place, written: bool, path: &str) -> Option<String> {
+    fn misses(&self, resource: &Resource, direction: Direction, written: bool, path: &str) -> Option<String> {
         let Reach::Targets(targets) = &resource.reach else {
             return None;
         };
@@ -180,9 +181,9 @@ impl Set {
                 Some(gateway) => gateway.class.contains("waypoint"),
                 None => name.contains("waypoint"),
             };
-            let (mode, is, allowed) = match (place, waypoint) {
-                (Place::Waypoint, false) => ("SERVER", "gateway, which is always a client", "CLIENT; SERVER, if its Gateway has a class for waypoints and is in the same set"),
-                (Place::Gateway, true) => ("CLIENT", "waypoint, which is always a server", "SERVER"),
+            let (mode, is, allowed) = match (direction, waypoint) {
+                (Direction::Waypoint, false) => ("SERVER", "gateway, which is always a client", "CLIENT; SERVER, if its Gateway has a class for waypoints and is in the same set"),
+                (Direction::Gateway, true) => ("CLIENT", "waypoint, which is always a server", "SERVER"),
                 _ => return None,
             };
             Some(format!("{path}.mode: {mode} is not allowed there: Gateway {name} is a {is}, so it never applies; allowed: {allowed}"))
@@ -208,13 +209,13 @@ impl Set {
                     .iter()
                     .flat_map(|filter| two.filters.iter().map(move |other| ((one, filter), (two, other))))
                     .collect();
-                let mut slots = both.iter().filter_map(|(one, two)| overlap::between(*one, *two, root));
-                if let Some(slot) = slots.next() {
+                let mut scopes = both.iter().filter_map(|(one, two)| overlap::between(*one, *two, root));
+                if let Some(scope) = scopes.next() {
                     problems.push(format!(
                         "{}: {one}: {two} in {} puts graygate into the same {} listeners, so that each request meets it twice; allowed: one of the two, or labels, ports, a mode or a revision (istio.io/rev) by which no proxy has both",
                         one.file,
                         two.file,
-                        slot.place.word()
+                        scope.direction.name()
                     ));
                     continue;
                 }
@@ -244,11 +245,11 @@ impl Set {
 /// What of the policy can't be where the filter is.
 fn placed(filter: &Filter, document: &Node, policy: &Policy) -> Vec<String> {
     let mut problems = Vec::new();
-    if filter.own_listener && filter.places.contains(&Place::Inbound) {
-        problems.extend(place::drain(policy).map(|problem| format!("{}.{problem}", filter.path)));
+    if filter.own_listener && filter.directions.contains(&Direction::Inbound) {
+        problems.extend(direction::drain(policy).map(|problem| format!("{}.{problem}", filter.path)));
     }
-    for place in &filter.places {
-        for problem in place::problems(*place, document, policy) {
+    for direction in &filter.directions {
+        for problem in direction::problems(*direction, document, policy) {
             let problem = format!("{}.{problem}", filter.path);
             if !problems.contains(&problem) {
                 problems.push(problem);
@@ -264,17 +265,17 @@ fn within(resource: &Resource) -> Option<String> {
     if resource.kind != "EnvoyFilter" {
         return None;
     }
-    let slots: Vec<&Slot> = resource.filters.iter().flat_map(|filter| &filter.slots).collect();
-    let mut pairs = slots
+    let scopes: Vec<&ListenerScope> = resource.filters.iter().flat_map(|filter| &filter.scopes).collect();
+    let mut pairs = scopes
         .iter()
         .enumerate()
-        .flat_map(|(index, slot)| slots.iter().skip(index + 1).map(move |other| (slot, other)));
-    let (slot, other) = pairs.find(|(slot, other)| overlap::share_listeners(slot, other))?;
+        .flat_map(|(index, scope)| scopes.iter().skip(index + 1).map(move |other| (scope, other)));
+    let (scope, other) = pairs.find(|(scope, other)| overlap::share_listeners(scope, other))?;
     Some(format!(
         "{}: {resource}: {} and {} put graygate into the same {} listeners, so that each request meets it twice; allowed: one of the two",
         resource.file,
-        slot.path,
+        scope.path,
         other.path,
-        slot.place.word()
+        scope.direction.name()
     ))
 }

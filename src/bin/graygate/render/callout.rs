@@ -6,8 +6,8 @@ use graygate::policy::Policy;
 use graygate::policy::check::CheckCall;
 use graygate::policy::document::Node;
 
-use super::manifest::{self, Identity, Reach, patch};
-use crate::istio::place::Place;
+use super::manifest::{self, Identity, Selection, patch};
+use crate::istio::direction::Direction;
 use crate::tree::{list, number, object, some, text};
 
 /// `--callout CLUSTER=IP:PORT`.
@@ -37,16 +37,16 @@ pub fn is_asked(policy: &Policy, cluster: &str) -> bool {
 /// The EnvoyFilter that adds the clusters.
 pub fn envoy_filter(
     identity: &Identity,
-    reach: &Reach,
-    place: Place,
+    selection: &Selection,
+    direction: Direction,
     policy: &Policy,
     callouts: &[&Callout],
 ) -> Node {
     let patches = callouts.iter().map(|callout| {
-        let matched = object([("context", text(place.context()))]);
+        let matched = object([("context", text(direction.context()))]);
         patch("CLUSTER", matched, "ADD", cluster(callout, speaks_grpc(policy, &callout.cluster)))
     });
-    manifest::envoy_filter(identity, reach, None, patches.collect())
+    manifest::envoy_filter(identity, selection, None, patches.collect())
 }
 
 fn speaks_grpc(policy: &Policy, cluster: &str) -> bool {

@@ -5,9 +5,9 @@ use graygate::policy::document::Node;
 use super::fail::Fail;
 use super::manifest::{self, patch};
 use super::plugin::Plugin;
-use super::version::Version;
-use crate::Failure;
-use crate::istio::place::Place;
+use super::version::IstioVersion;
+use crate::failure::Failure;
+use crate::istio::direction::Direction;
 use crate::tree::{list, number, object, some, text};
 
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
@@ -16,7 +16,7 @@ const CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager"
 
 /// The resource. A module in the proxy's own files stands in the filter itself; any other is a resource of its own,
 /// which the agent beside the proxy sees, so that it is the one to fetch the module.
-pub fn envoy_filter(plugin: &Plugin<'_>, version: Version) -> Result<Node, Failure> {
+pub fn envoy_filter(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, Failure> {
     let config = wasm(plugin, version)?;
     let name = &plugin.identity.name;
     let mut patches = Vec::new();
@@ -33,14 +33,14 @@ pub fn envoy_filter(plugin: &Plugin<'_>, version: Version) -> Result<Node, Failu
         ports => ports.iter().copied().map(Some).collect(),
     };
     for port in ports {
-        let (operation, matched) = at(plugin.part.place, port);
+        let (operation, matched) = at(plugin.part.direction, port);
         patches.push(patch("HTTP_FILTER", matched, operation, filter.clone()));
     }
-    Ok(manifest::envoy_filter(plugin.identity, plugin.reach, plugin.priority, patches))
+    Ok(manifest::envoy_filter(plugin.identity, plugin.selection, plugin.priority, patches))
 }
 
 /// The filter's own configuration.
-fn wasm(plugin: &Plugin<'_>, version: Version) -> Result<Node, Failure> {
+fn wasm(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, Failure> {
     let policy = serde_json::to_string_pretty(&plugin.part.document)
         .map_err(|error| Failure::Usage(format!("the policy can't be written as JSON: {error}")))?;
     let code = match plugin.module.path() {
@@ -57,7 +57,7 @@ fn wasm(plugin: &Plugin<'_>, version: Version) -> Result<Node, Failure> {
         }
     };
     // Proxies of 1.24 only know the older field, and that a filter fails closed if it is not there.
-    let (policy_field, open_field) = match (version >= Version::FAILURE_POLICY, plugin.fail) {
+    let (policy_field, open_field) = match (version >= IstioVersion::FAILURE_POLICY, plugin.fail) {
         (true, fail) => (text(fail.policy()), Node::Null),
         (false, Fail::Open) => (Node::Null, Node::Bool(true)),
         (false, _) => (Node::Null, Node::Null),
@@ -97,18 +97,18 @@ fn discovered(name: &str) -> Node {
 
 /// Inbound it is the first of all. Elsewhere it is right before the router, so that what it sees of a request is what
 /// the router will.
-fn at(place: Place, port: Option<u32>) -> (&'static str, Node) {
-    let first = place == Place::Inbound;
+fn at(direction: Direction, port: Option<u32>) -> (&'static str, Node) {
+    let first = direction == Direction::Inbound;
     let router = object([("name", text("envoy.filters.http.router"))]);
     let manager =
         object([("name", text(CONNECTION_MANAGER)), ("subFilter", if first { Node::Null } else { router })]);
     // A waypoint has other listeners, which only end and begin its tunnels.
-    let name = (place == Place::Waypoint).then(|| text("main_internal"));
+    let name = (direction == Direction::Waypoint).then(|| text("main_internal"));
     let listener = object([
         ("name", some(name)),
         ("portNumber", some(port.map(number))),
         ("filterChain", object([("filter", manager)])),
     ]);
-    let matched = object([("context", text(place.context())), ("listener", listener)]);
+    let matched = object([("context", text(direction.context())), ("listener", listener)]);
     (if first { "INSERT_FIRST" } else { "INSERT_BEFORE" }, matched)
 }

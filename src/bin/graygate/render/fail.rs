@@ -2,9 +2,9 @@
 
 use clap::ValueEnum;
 
-use super::options::Kind;
-use super::version::Version;
-use crate::istio::place::Place;
+use super::options::ManifestKind;
+use super::version::IstioVersion;
+use crate::istio::direction::Direction;
 
 /// One way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,21 +37,23 @@ impl Fail {
     }
 
     /// The first release of Istio that has it, in a plugin or else in an EnvoyFilter.
-    pub fn since(self, plugin: bool) -> Version {
+    pub fn since(self, plugin: bool) -> IstioVersion {
         match (self, plugin) {
-            (Fail::Reload, true) => Version::FAIL_RELOAD,
-            (Fail::Reload, false) => Version::FAILURE_POLICY,
-            _ => Version::OLDEST,
+            (Fail::Reload, true) => IstioVersion::FAIL_RELOAD,
+            (Fail::Reload, false) => IstioVersion::FAILURE_POLICY,
+            _ => IstioVersion::OLDEST,
         }
     }
 
     /// Why it is so, for the head of the manifest.
-    pub fn reason(self, place: Place, kind: Kind) -> String {
-        let word = if kind == Kind::Envoyfilter { self.policy() } else { self.strategy() };
-        let without = match place {
-            Place::Inbound => "probes reach the app and get its own answers",
-            Place::Outbound => "everybody gets the version of the route without a header, and no gate holds",
-            Place::Gateway | Place::Waypoint => {
+    pub fn reason(self, direction: Direction, kind: ManifestKind) -> String {
+        let word = if kind == ManifestKind::Envoyfilter { self.policy() } else { self.strategy() };
+        let without = match direction {
+            Direction::Inbound => "probes reach the app and get its own answers",
+            Direction::Outbound => {
+                "everybody gets the version of the route without a header, and no gate holds"
+            }
+            Direction::Gateway | Direction::Waypoint => {
                 "probes go on by the routes, everybody gets the version of the route without a header, and no gate holds"
             }
         };

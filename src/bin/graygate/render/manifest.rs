@@ -2,7 +2,7 @@
 
 use graygate::policy::document::Node;
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::tree::{self, list, number, object, some, text};
 
 /// One document of the output.
@@ -48,7 +48,7 @@ fn lines(comment: &str) -> Vec<String> {
 }
 
 /// Which proxies a resource is for.
-pub enum Reach {
+pub enum Selection {
     /// All of its namespace; in the root namespace all of the mesh.
     All,
     /// Those of the Pods with these labels.
@@ -66,11 +66,11 @@ pub enum TargetKind {
     Service,
 }
 
-impl Reach {
+impl Selection {
     /// The labels as an object.
     fn labels(&self) -> Option<Node> {
         match self {
-            Reach::Labels(labels) => {
+            Selection::Labels(labels) => {
                 Some(Node::Object(labels.iter().map(|(key, value)| (key.clone(), text(value))).collect()))
             }
             _ => None,
@@ -78,7 +78,7 @@ impl Reach {
     }
 
     fn targets(&self) -> Option<Node> {
-        let Reach::Targets(targets) = self else {
+        let Selection::Targets(targets) = self else {
             return None;
         };
         Some(list(targets.iter().map(|(kind, name)| {
@@ -140,8 +140,13 @@ impl Identity {
 }
 
 /// An EnvoyFilter of these patches. A priority is always there: without one, what is relative has no defined order.
-pub fn envoy_filter(identity: &Identity, reach: &Reach, priority: Option<i32>, patches: Vec<Node>) -> Node {
-    let [selector, targets] = reach.of_envoy_filter();
+pub fn envoy_filter(
+    identity: &Identity,
+    selection: &Selection,
+    priority: Option<i32>,
+    patches: Vec<Node>,
+) -> Node {
+    let [selector, targets] = selection.of_envoy_filter();
     let priority = ("priority", number(priority.unwrap_or(10)));
     let spec = object([selector, targets, priority, ("configPatches", list(patches))]);
     object([

@@ -1,18 +1,12 @@
-//! The options of `render`: how each is read, and which of them do not go together.
+//! The options of `render`: how each is read.
 
 use clap::ValueEnum;
-use graygate::policy::problem::Problem;
 
-use super::Arguments;
-use super::callout;
 use super::manifest::TargetKind;
-use super::part::Part;
-use super::version::Version;
-use crate::istio::place::{self, Place, refused};
 
 /// The kind of resource that puts the filter where it is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub enum ManifestKind {
     /// For any release of Istio
     Wasmplugin,
     /// For Istio 1.30 and later
@@ -21,25 +15,26 @@ pub enum Kind {
     Envoyfilter,
 }
 
-impl Kind {
-    fn word(self) -> &'static str {
+impl ManifestKind {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
         match self {
-            Kind::Wasmplugin => "wasmplugin",
-            Kind::Trafficextension => "trafficextension",
-            Kind::Envoyfilter => "envoyfilter",
+            ManifestKind::Wasmplugin => "wasmplugin",
+            ManifestKind::Trafficextension => "trafficextension",
+            ManifestKind::Envoyfilter => "envoyfilter",
         }
     }
 
     /// When to use it, for the head of the manifest.
     pub fn use_for(self) -> &'static str {
         match self {
-            Kind::Wasmplugin => {
+            ManifestKind::Wasmplugin => {
                 "A WasmPlugin is what every release of Istio reads. Never beside a TrafficExtension or EnvoyFilter for the same proxies: the filter would be there twice."
             }
-            Kind::Trafficextension => {
+            ManifestKind::Trafficextension => {
                 "A TrafficExtension takes the place of the WasmPlugin from Istio 1.30 on. Never beside one for the same proxies: the filter would be there twice."
             }
-            Kind::Envoyfilter => {
+            ManifestKind::Envoyfilter => {
                 "An EnvoyFilter has what a WasmPlugin has no field for: a VM id of graygate's own, and a place before all other filters. It is tied to how Istio builds listeners: try it with each new release. Never beside a WasmPlugin or TrafficExtension for the same proxies: the filter would be there twice."
             }
         }
@@ -58,7 +53,8 @@ pub enum Scope {
 }
 
 impl Scope {
-    fn word(self) -> &'static str {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
         match self {
             Scope::Workload => "workload",
             Scope::Namespace => "namespace",
@@ -127,151 +123,6 @@ pub fn target(text: &str) -> Result<Target, String> {
         Some(("Service", rest)) => read(TargetKind::Service, rest),
         _ => Err("allowed: Gateway/NAME or Service/NAME".to_owned()),
     }
-}
-
-/// What of the options does not go together. `parts` is what the policy comes to, if it could be read.
-pub fn problems(arguments: &Arguments, parts: Option<&[Part]>) -> Vec<Problem> {
-    let place = arguments.at;
-    let mut problems = kind(arguments);
-    problems.extend(reach(arguments));
-    let ports: Vec<u32> = arguments.port.iter().copied().map(u32::from).collect();
-    problems.extend(place.and_then(|place| place::ports(place, "--port", &ports)));
-    for (index, port) in arguments.port.iter().enumerate() {
-        if arguments.port.iter().take(index).any(|other| other == port) {
-            problems.push(refused("--port", &port.to_string(), "it is given twice", "each port once"));
-        }
-    }
-    if let (Some([_, _, ..]), Some(port)) = (parts, arguments.port.first()) {
-        let reason = "inbound it is a port of the Pod and outbound one of a service, and this policy has parts for both";
-        problems.push(refused("--port", &port.to_string(), reason, "with --at"));
-    }
-    if arguments.routes && place == Some(Place::Gateway) {
-        let reason = "a gateway's routes go by its own hosts, which no policy knows";
-        problems.push(refused("--routes", "true", reason, "outbound, waypoint"));
-    }
-    for (index, added) in arguments.callout.iter().enumerate() {
-        let cluster = format!("{:?}", added.cluster);
-        if arguments.callout.iter().take(index).any(|other| other.cluster == added.cluster) {
-            problems.push(refused("--callout", &cluster, "it is given twice", "each cluster once"));
-        }
-        if place::is_known(&added.cluster) || added.cluster.starts_with("inbound|") {
-            let reason = "Istio has a cluster of that name itself";
-            problems.push(refused("--callout", &cluster, reason, "a name of its own"));
-        } else if let Some(parts) = parts
-            && !parts.iter().any(|part| callout::is_asked(&part.policy, &added.cluster))
-        {
-            let asked = parts.iter().flat_map(|part| &part.policy.upstreams);
-            let asked =
-                asked.filter(|upstream| upstream.check.is_some() && !place::is_known(&upstream.cluster));
-            let mut asked: Vec<&str> = asked.map(|upstream| upstream.cluster.as_str()).collect();
-            asked.dedup();
-            let allowed = if asked.is_empty() { "none".to_owned() } else { asked.join(", ") };
-            problems.push(refused("--callout", &cluster, "no readinessProbe is sent there", &allowed));
-        }
-    }
-    problems
-}
-
-/// What the kind of resource and the release of Istio don't have.
-fn kind(arguments: &Arguments) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let plugin = arguments.kind != Kind::Envoyfilter;
-    let since = arguments.fail.since(plugin);
-    let istio = arguments.istio;
-    if istio < Version::OLDEST {
-        let allowed = format!("{} to {}", Version::OLDEST, Version::NEWEST);
-        problems.push(refused("--istio", &istio.to_string(), "it is too old for these manifests", &allowed));
-    } else if istio < since {
-        let reason = format!("Istio {istio} does not know FAIL_RELOAD in such a resource");
-        problems.push(refused(
-            "--fail",
-            "reload",
-            &reason,
-            &format!("open, closed; reload with --istio {since} or later"),
-        ));
-    }
-    if arguments.kind == Kind::Trafficextension && istio < Version::TRAFFIC_EXTENSION {
-        let reason = format!("Istio {istio} does not know TrafficExtension");
-        let since = Version::TRAFFIC_EXTENSION;
-        let allowed = format!("wasmplugin, envoyfilter; trafficextension with --istio {since} or later");
-        problems.push(refused("--kind", "trafficextension", &reason, &allowed));
-    }
-    if let Some(secret) = arguments.pull_secret.as_ref().filter(|_| !plugin) {
-        let reason = "an EnvoyFilter has no place for a secret";
-        problems.push(refused("--pull-secret", secret, reason, "--kind wasmplugin, trafficextension"));
-    }
-    let remote = arguments.module.as_ref().is_none_or(|url| !url.starts_with("file://"));
-    if !plugin && remote && arguments.sha256.is_none() {
-        let message = "missing, and Envoy takes no module from elsewhere without it; allowed: 64 digits from 0 to f, or --module file:///PATH";
-        problems.push(Problem { path: "--sha256".to_owned(), message: message.to_owned() });
-    }
-    problems
-}
-
-/// What does not say which proxies are meant.
-fn reach(arguments: &Arguments) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let (place, scope) = (arguments.at, arguments.scope);
-    let attached = matches!(place, Some(Place::Gateway | Place::Waypoint));
-    for (index, (key, value)) in arguments.selector.iter().enumerate() {
-        if let Some((_, first)) = arguments.selector.iter().take(index).find(|(same, _)| same == key) {
-            let reason = format!("{key}={first} is there already, and a Pod has each label once");
-            problems.push(refused("--selector", &format!("{key}={value}"), &reason, "another label"));
-        }
-    }
-    if let Some((key, value)) = arguments.selector.first() {
-        let label = format!("{key}={value}");
-        if scope != Scope::Workload {
-            let reason = format!("scope {} is all its proxies", scope.word());
-            problems.push(refused("--selector", &label, &reason, "scope workload"));
-        }
-        if place == Some(Place::Waypoint) {
-            let reason = "Istio ignores labels at a waypoint";
-            problems.push(refused("--selector", &label, reason, "--target"));
-        } else if !arguments.target.is_empty() {
-            problems.push(refused(
-                "--selector",
-                &label,
-                "a resource has either labels or targets",
-                "one of --selector, --target",
-            ));
-        }
-    }
-    for (kind, name) in &arguments.target {
-        let word = match kind {
-            TargetKind::Gateway => format!("Gateway/{name}"),
-            TargetKind::Service => format!("Service/{name}"),
-        };
-        if !attached {
-            problems.push(refused(
-                "--target",
-                &word,
-                "a sidecar is found by labels",
-                "--selector, or at gateway or waypoint",
-            ));
-        } else if *kind == TargetKind::Service && place == Some(Place::Gateway) {
-            problems.push(refused("--target", &word, "only a waypoint has services", "Gateway/NAME"));
-        } else if scope != Scope::Workload {
-            let reason = format!("scope {} is all its proxies", scope.word());
-            problems.push(refused("--target", &word, &reason, "scope workload"));
-        }
-    }
-    if place == Some(Place::Waypoint) && scope != Scope::Workload && arguments.target.is_empty() {
-        problems.push(refused(
-            "--scope",
-            scope.word(),
-            "Istio finds a waypoint by targets alone",
-            "workload, with --target",
-        ));
-    }
-    if place == Some(Place::Gateway) && scope != Scope::Workload && arguments.kind != Kind::Envoyfilter {
-        let reason = format!(
-            "a {} for all proxies in mode CLIENT is outbound in sidecars, too",
-            arguments.kind.word()
-        );
-        problems.push(refused("--scope", scope.word(), &reason, "workload, or --kind envoyfilter"));
-    }
-    problems
 }
 
 #[cfg(test)]

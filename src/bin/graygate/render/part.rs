@@ -1,4 +1,4 @@
-//! The parts of a policy: one for each place where it does something.
+//! The parts of a policy: one for each direction in which it does something.
 //!
 //! Probes are the app's own, so they go inbound; outbound they would answer what the app asks other services for. A
 //! version is chosen where a cluster is, which is outbound. A gate stands before the cluster that it is on; that of a
@@ -10,46 +10,46 @@ use graygate::policy::problem::Problems;
 use graygate::policy::upstream::UpstreamId;
 use graygate::policy::{Policy, probe};
 
-use crate::istio::place::Place;
+use crate::istio::direction::Direction;
 use crate::tree::{fields, items, set, text};
 
-/// A policy at a place.
+/// What of a policy is for one direction.
 pub struct Part {
     /// The name of the policy that it is a part of.
     pub whole: String,
     /// Where it is.
-    pub place: Place,
+    pub direction: Direction,
     /// What the user wrote of it.
     pub document: Node,
     /// What that means.
     pub policy: Policy,
 }
 
-/// The parts of the policy, inbound first; the whole of it, if a place is given.
+/// The parts of the policy, inbound first; the whole of it, if a direction is given.
 ///
-/// Two parts have names of their own, with the place in it: in one proxy, policies of one name share what they know,
+/// Two parts have names of their own, with the direction in it: in one proxy, policies of one name share what they know,
 /// and take each other for an older or newer one of themselves. The part without a drain would end the other's.
-pub fn parts(place: Option<Place>, document: &Node) -> Result<Vec<Part>, Problems> {
+pub fn parts(direction: Option<Direction>, document: &Node) -> Result<Vec<Part>, Problems> {
     let policy = Policy::from_document(document)?;
     let whole = policy.name.clone();
-    if let Some(place) = place {
-        return Ok(vec![Part { whole, place, document: document.clone(), policy }]);
+    if let Some(direction) = direction {
+        return Ok(vec![Part { whole, direction, document: document.clone(), policy }]);
     }
     let mut parts: Vec<Part> = Vec::new();
-    for place in [Place::Inbound, Place::Outbound] {
+    for direction in [Direction::Inbound, Direction::Outbound] {
         // The references can be asked for once they have a meaning, and then say which upstreams to keep.
-        let meant = Policy::from_document(&only(document, &policy, place, &|_| true))?;
+        let meant = Policy::from_document(&only(document, &policy, direction, &|_| true))?;
         if is_idle(&meant) {
             continue;
         }
         let used: Vec<&str> = references(&meant).map(|id| meant.name_of(id)).collect();
-        let document = only(document, &policy, place, &|name| used.contains(&name));
+        let document = only(document, &policy, direction, &|name| used.contains(&name));
         let policy = Policy::from_document(&document)?;
-        parts.push(Part { whole: whole.clone(), place, document, policy });
+        parts.push(Part { whole: whole.clone(), direction, document, policy });
     }
     if parts.len() > 1 {
         for part in &mut parts {
-            set(&mut part.document, "name", text(format!("{whole}-{}", part.place.word())));
+            set(&mut part.document, "name", text(format!("{whole}-{}", part.direction.name())));
             part.policy = Policy::from_document(&part.document)?;
         }
     }
@@ -77,9 +77,9 @@ pub fn references(policy: &Policy) -> impl Iterator<Item = UpstreamId> + '_ {
     components.chain(versions).chain(gates)
 }
 
-/// What of the document belongs at `place`, with the upstreams that are to be kept.
-fn only(document: &Node, policy: &Policy, place: Place, keep: &dyn Fn(&str) -> bool) -> Node {
-    let inbound = place == Place::Inbound;
+/// What of the document is for `direction`, with the upstreams that are to be kept.
+fn only(document: &Node, policy: &Policy, direction: Direction, keep: &dyn Fn(&str) -> bool) -> Node {
+    let inbound = direction == Direction::Inbound;
     let gates: Vec<Node> = policy
         .gates
         .iter()
@@ -118,10 +118,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn split(policy: serde_json::Value) -> Vec<(Place, serde_json::Value)> {
+    fn split(policy: serde_json::Value) -> Vec<(Direction, serde_json::Value)> {
         let document: Node = serde_json::from_value(policy).unwrap();
         let parts = parts(None, &document).unwrap();
-        parts.into_iter().map(|part| (part.place, serde_json::to_value(&part.document).unwrap())).collect()
+        parts
+            .into_iter()
+            .map(|part| (part.direction, serde_json::to_value(&part.document).unwrap()))
+            .collect()
     }
 
     #[test]
@@ -156,7 +159,7 @@ mod tests {
             "upstreams": {"search": cluster("outbound|80||search"), "v1": cluster("outbound|80|v1|s"), "v2": cluster("outbound|80|v2|s")},
             "releases": [release], "gates": [outer], "maxGatedPercent": 50,
         });
-        assert_eq!(found, [(Place::Inbound, inbound), (Place::Outbound, outbound)]);
+        assert_eq!(found, [(Direction::Inbound, inbound), (Direction::Outbound, outbound)]);
     }
 
     #[test]
@@ -169,16 +172,17 @@ mod tests {
             "name": "a", "upstreams": {"v1": {"cluster": "of-my-own"}, "app": {"cluster": "app"}},
             "releases": [release], "gates": [{"upstream": "v1"}, {"upstream": "app"}],
         }));
-        let gates: Vec<_> = found.iter().map(|(place, part)| (*place, part["gates"].clone())).collect();
-        let inbound = (Place::Inbound, json!([{"upstream": "app"}]));
-        assert_eq!(gates, [inbound, (Place::Outbound, json!([{"upstream": "v1"}]))]);
+        let gates: Vec<_> =
+            found.iter().map(|(direction, part)| (*direction, part["gates"].clone())).collect();
+        let inbound = (Direction::Inbound, json!([{"upstream": "app"}]));
+        assert_eq!(gates, [inbound, (Direction::Outbound, json!([{"upstream": "v1"}]))]);
     }
 
     #[test]
     fn a_direction_with_nothing_to_do_has_no_part() {
         let probes = json!({"name": "a", "probes": {"liveness": {"path": "/livez"}}, "maxGatedPercent": 50});
         let bare = json!({"name": "a", "probes": {"liveness": {"path": "/livez"}}});
-        assert_eq!(split(probes), [(Place::Inbound, bare)]);
+        assert_eq!(split(probes), [(Direction::Inbound, bare)]);
         assert_eq!(split(json!({"name": "a", "upstreams": {"u": {"cluster": "u"}}})), []);
     }
 }

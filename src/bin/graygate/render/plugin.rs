@@ -3,10 +3,10 @@
 use graygate::policy::document::Node;
 
 use super::fail::Fail;
-use super::manifest::{Identity, Reach};
+use super::manifest::{Identity, Selection};
 use super::module::Module;
 use super::part::Part;
-use crate::istio::place::Place;
+use crate::istio::direction::Direction;
 use crate::tree::{list, number, object, some, text};
 
 /// What both take.
@@ -14,7 +14,7 @@ pub struct Plugin<'a> {
     /// Who it is.
     pub identity: &'a Identity,
     /// Which proxies it is for.
-    pub reach: &'a Reach,
+    pub selection: &'a Selection,
     /// What it does, and where.
     pub part: &'a Part,
     /// Where the module is.
@@ -30,9 +30,9 @@ pub struct Plugin<'a> {
 impl Plugin<'_> {
     /// As a WasmPlugin.
     pub fn wasm_plugin(&self) -> Node {
-        let [selector, targets] = self.reach.of_plugin();
+        let [selector, targets] = self.selection.of_plugin();
         let [url, sha256, secret, fail, name, config] = self.module_fields();
-        let [phase, priority, matched] = self.place_fields();
+        let [phase, priority, matched] = self.direction_fields();
         let spec =
             object([selector, targets, url, sha256, secret, phase, priority, fail, name, matched, config]);
         self.resource("WasmPlugin", spec)
@@ -40,8 +40,8 @@ impl Plugin<'_> {
 
     /// As a TrafficExtension.
     pub fn traffic_extension(&self) -> Node {
-        let [selector, targets] = self.reach.of_plugin();
-        let [phase, priority, matched] = self.place_fields();
+        let [selector, targets] = self.selection.of_plugin();
+        let [phase, priority, matched] = self.direction_fields();
         let wasm = ("wasm", object(self.module_fields()));
         self.resource("TrafficExtension", object([selector, targets, phase, priority, matched, wasm]))
     }
@@ -68,12 +68,12 @@ impl Plugin<'_> {
 
     /// Inbound it comes before JWT and RBAC, so that a probe needs no rule of theirs. Elsewhere it comes as late as can
     /// be, so that it sees what the router will.
-    fn place_fields(&self) -> [(&'static str, Node); 3] {
-        let place = self.part.place;
-        let phase = (place == Place::Inbound).then(|| text("AUTHN"));
+    fn direction_fields(&self) -> [(&'static str, Node); 3] {
+        let direction = self.part.direction;
+        let phase = (direction == Direction::Inbound).then(|| text("AUTHN"));
         let ports = self.ports.iter().map(|port| object([("number", number(*port))]));
         let ports = (!self.ports.is_empty()).then(|| list(ports));
-        let matched = object([("mode", text(place.mode())), ("ports", some(ports))]);
+        let matched = object([("mode", text(direction.mode())), ("ports", some(ports))]);
         [("phase", some(phase)), ("priority", some(self.priority.map(number))), ("match", list([matched]))]
     }
 }

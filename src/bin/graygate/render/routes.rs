@@ -5,8 +5,8 @@ use graygate::policy::document::Node;
 use graygate::policy::release::Release;
 use graygate::policy::release::steer::Steer;
 
-use super::manifest::{self, Identity, Manifest, Reach, patch};
-use crate::istio::place::Place;
+use super::manifest::{self, Identity, Manifest, Selection, patch};
+use crate::istio::direction::Direction;
 use crate::tree::{list, number, object, some, text};
 
 /// Where the versions of a release are: subsets of one port of one host.
@@ -18,13 +18,13 @@ struct Subsets<'p> {
 }
 
 /// The parts of a name that Istio gives to a cluster of a service.
-fn parts(place: Place, cluster: &str) -> Option<(&str, &str, &str)> {
-    let start = if place == Place::Waypoint { "inbound-vip|" } else { "outbound|" };
+fn parts(direction: Direction, cluster: &str) -> Option<(&str, &str, &str)> {
+    let start = if direction == Direction::Waypoint { "inbound-vip|" } else { "outbound|" };
     let mut parts = cluster.strip_prefix(start)?.splitn(3, '|');
     let (port, subset, host) = (parts.next()?, parts.next()?, parts.next()?);
-    let subset = match (place, subset) {
-        (Place::Waypoint, "http") => "",
-        (Place::Waypoint, subset) => subset.strip_prefix("http/")?,
+    let subset = match (direction, subset) {
+        (Direction::Waypoint, "http") => "",
+        (Direction::Waypoint, subset) => subset.strip_prefix("http/")?,
         (_, subset) => subset,
     };
     let whole = port.parse::<u16>().is_ok() && !host.is_empty() && !host.contains('|');
@@ -33,8 +33,8 @@ fn parts(place: Place, cluster: &str) -> Option<(&str, &str, &str)> {
 
 impl<'p> Subsets<'p> {
     /// From the clusters' names, if all are Istio's own and of one host and port.
-    fn of(place: Place, release: &'p Release) -> Option<Self> {
-        let parts = release.versions.iter().map(|version| parts(place, &version.cluster));
+    fn of(direction: Direction, release: &'p Release) -> Option<Self> {
+        let parts = release.versions.iter().map(|version| parts(direction, &version.cluster));
         let parts: Vec<_> = parts.collect::<Option<_>>()?;
         let (port, _, host) = *parts.first()?;
         let same = parts.iter().all(|(other, _, name)| *other == port && *name == host);
@@ -48,9 +48,9 @@ impl<'p> Subsets<'p> {
 
     /// What tells the routes of the service among all of a proxy, with more to say of them. A waypoint has a table for
     /// each service and port, in which all virtual hosts have the same name.
-    fn routes(&self, place: Place, route: Option<&str>) -> Node {
-        let (table, vhost) = match place {
-            Place::Waypoint => (
+    fn routes(&self, direction: Direction, route: Option<&str>) -> Node {
+        let (table, vhost) = match direction {
+            Direction::Waypoint => (
                 Some(format!("inbound-vip|{}|http|{}", self.port, self.host)),
                 format!("inbound|http|{}", self.port),
             ),
@@ -59,7 +59,7 @@ impl<'p> Subsets<'p> {
         let route = route.map(|name| object([("name", text(name))]));
         let vhost = object([("name", text(vhost)), ("route", some(route))]);
         object([
-            ("context", text(place.context())),
+            ("context", text(direction.context())),
             ("routeConfiguration", object([("name", some(table.map(text))), ("vhost", vhost)])),
         ])
     }
@@ -70,9 +70,9 @@ pub struct Routes<'a> {
     /// Who its resources are.
     pub identity: &'a Identity,
     /// Whose routes an EnvoyFilter changes.
-    pub reach: &'a Reach,
+    pub selection: &'a Selection,
     /// Where the filter is.
-    pub place: Place,
+    pub direction: Direction,
     /// `priority` of an EnvoyFilter.
     pub priority: Option<i32>,
 }
@@ -80,7 +80,7 @@ pub struct Routes<'a> {
 impl Routes<'_> {
     /// The service that a release divides, if its routes can be had.
     pub fn host<'p>(&self, release: &'p Release) -> Option<&'p str> {
-        Subsets::of(self.place, release).map(|subsets| subsets.host)
+        Subsets::of(self.direction, release).map(|subsets| subsets.host)
     }
 
     /// The manifests of a release, or why there are none.
@@ -88,13 +88,13 @@ impl Routes<'_> {
         if release.versions.is_empty() {
             return Err("it has no versions, so that only the routes know them");
         }
-        let subsets = Subsets::of(self.place, release).ok_or(match self.place {
-            Place::Waypoint => {
+        let subsets = Subsets::of(self.direction, release).ok_or(match self.direction {
+            Direction::Waypoint => {
                 "the clusters of its versions are not all inbound-vip|PORT|http/SUBSET|HOST of one port of one host"
             }
             _ => "the clusters of its versions are not all outbound|PORT|SUBSET|HOST of one port of one host",
         })?;
-        if self.place == Place::Waypoint && matches!(release.steer, Steer::RandomValueHeader(_)) {
+        if self.direction == Direction::Waypoint && matches!(release.steer, Steer::RandomValueHeader(_)) {
             return Err("what a VirtualService makes of a waypoint's routes no EnvoyFilter can change");
         }
         let mut manifests = Vec::new();
@@ -159,13 +159,13 @@ impl Routes<'_> {
 
     fn by_header(&self, release: &Release, subsets: &Subsets<'_>, header: &str) -> Manifest {
         let mut order: Vec<usize> =
-            (0..release.versions.len()).filter(|place| *place != release.default).collect();
+            (0..release.versions.len()).filter(|index| *index != release.default).collect();
         order.push(release.default);
-        let routes = order.into_iter().filter_map(|place| {
-            let version = release.versions.get(place)?;
+        let routes = order.into_iter().filter_map(|index| {
+            let version = release.versions.get(index)?;
             let headers = object([("headers", object([(header, object([("exact", text(&version.name))]))]))]);
-            let matched = (place != release.default).then(|| list([headers]));
-            let route = object([("destination", subsets.destination(place))]);
+            let matched = (index != release.default).then(|| list([headers]));
+            let route = object([("destination", subsets.destination(index))]);
             Some(object([
                 ("name", text(format!("graygate-{}-{}", release.name, version.name))),
                 ("match", some(matched)),
@@ -181,7 +181,7 @@ impl Routes<'_> {
 
     /// A route by the name of a cluster.
     fn by_cluster(&self, subsets: &Subsets<'_>, header: &str) -> Manifest {
-        let matched = subsets.routes(self.place, None);
+        let matched = subsets.routes(self.direction, None);
         let present = object([("name", text(header)), ("present_match", Node::Bool(true))]);
         let value = object([
             ("name", text("graygate-cluster-header")),
@@ -189,12 +189,12 @@ impl Routes<'_> {
             ("route", object([("cluster_header", text(header)), ("timeout", text("0s"))])),
         ]);
         let patches = vec![patch("HTTP_ROUTE", matched, "INSERT_FIRST", value)];
-        let object = manifest::envoy_filter(self.identity, self.reach, self.priority, patches);
+        let object = manifest::envoy_filter(self.identity, self.selection, self.priority, patches);
         let mut comments = vec![format!(
             "A first route of {}, to the cluster that {header} names, which the filter sets. It has nothing of what a VirtualService says of the host: no retries, no timeout, no faults.",
             subsets.host
         )];
-        if self.place == Place::Waypoint {
+        if self.direction == Direction::Waypoint {
             comments.push("At a waypoint it is there only while the host has no VirtualService.".to_owned());
         }
         Manifest { comments, object }
@@ -204,8 +204,8 @@ impl Routes<'_> {
     /// means the same to both.
     fn by_number(&self, release: &Release, subsets: &Subsets<'_>, header: &str) -> [Manifest; 2] {
         let name = format!("graygate-{}", release.name);
-        let routes = release.versions.iter().enumerate().map(|(place, version)| {
-            object([("destination", subsets.destination(place)), ("weight", number(version.weight))])
+        let routes = release.versions.iter().enumerate().map(|(index, version)| {
+            object([("destination", subsets.destination(index)), ("weight", number(version.weight))])
         });
         let route = object([("name", text(&name)), ("route", list(routes))]);
         let what = format!(
@@ -213,11 +213,11 @@ impl Routes<'_> {
             release.name
         );
         let weights = self.virtual_service(subsets, vec![route], &what);
-        let matched = subsets.routes(self.place, Some(&name));
+        let matched = subsets.routes(self.direction, Some(&name));
         let clusters = object([("header_name", text(header))]);
         let value = object([("route", object([("weighted_clusters", clusters)]))]);
         let patches = vec![patch("HTTP_ROUTE", matched, "MERGE", value)];
-        let object = manifest::envoy_filter(self.identity, self.reach, self.priority, patches);
+        let object = manifest::envoy_filter(self.identity, self.selection, self.priority, patches);
         let comments = vec![format!(
             "Makes that route of the VirtualService above pick by {header} instead of by chance. It is for this route alone: in one to a single cluster it would take the cluster's place."
         )];
@@ -233,6 +233,6 @@ pub fn unread(policy: &Policy, release: &Release) -> Option<String> {
         Steer::RandomValueHeader(header) => format!("a route with weighted_clusters.header_name: {header}"),
         Steer::FilterState(object) => format!("a route with a match on the filter state {object}"),
     };
-    let place = policy.releases.iter().position(|other| other.name == release.name)?;
-    Some(format!("releases[{place}].steer: takes effect only by {needs}, which no VirtualService makes"))
+    let index = policy.releases.iter().position(|other| other.name == release.name)?;
+    Some(format!("releases[{index}].steer: takes effect only by {needs}, which no VirtualService makes"))
 }

@@ -5,28 +5,28 @@ use core::str::FromStr;
 
 /// The minor number of a release 1.x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(pub u32);
+pub struct IstioVersion(pub u32);
 
-impl Version {
+impl IstioVersion {
     /// The oldest that manifests are printed for.
-    pub const OLDEST: Version = Version(24);
+    pub const OLDEST: IstioVersion = IstioVersion(24);
     /// The newest that they were tried with.
-    pub const NEWEST: Version = Version(31);
+    pub const NEWEST: IstioVersion = IstioVersion(31);
     /// The first whose proxies know `failure_policy`.
-    pub const FAILURE_POLICY: Version = Version(25);
+    pub const FAILURE_POLICY: IstioVersion = IstioVersion(25);
     /// The first whose plugins know FAIL_RELOAD.
-    pub const FAIL_RELOAD: Version = Version(27);
+    pub const FAIL_RELOAD: IstioVersion = IstioVersion(27);
     /// The first with TrafficExtension.
-    pub const TRAFFIC_EXTENSION: Version = Version(30);
+    pub const TRAFFIC_EXTENSION: IstioVersion = IstioVersion(30);
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for IstioVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "1.{}", self.0)
     }
 }
 
-impl FromStr for Version {
+impl FromStr for IstioVersion {
     type Err = &'static str;
 
     /// Reads `1.29` or `1.29.6`; what comes after a second dot says nothing here.
@@ -35,7 +35,7 @@ impl FromStr for Version {
         let digits = minor.filter(|minor| minor.bytes().all(|byte| byte.is_ascii_digit()));
         digits
             .and_then(|minor| minor.parse().ok())
-            .map(Version)
+            .map(IstioVersion)
             .ok_or("allowed: a release such as 1.29 or 1.29.6")
     }
 }
@@ -47,10 +47,10 @@ mod tests {
     #[test]
     fn a_patch_says_nothing_and_anything_else_is_no_release() {
         for (text, minor) in [("1.29", 29), ("1.29.6", 29), ("1.31.0-rc.0", 31), ("1.9", 9)] {
-            assert_eq!(text.parse(), Ok(Version(minor)), "{text}");
+            assert_eq!(text.parse(), Ok(IstioVersion(minor)), "{text}");
         }
         for text in ["", "1", "1.", "2.0", "1.x", "29", "1.+3", "latest", "1..29"] {
-            assert!(text.parse::<Version>().is_err(), "{text}");
+            assert!(text.parse::<IstioVersion>().is_err(), "{text}");
         }
     }
 }

@@ -8,7 +8,7 @@ use svg::Document;
 use svg::node::element::path::Data;
 use svg::node::element::{Path as Shape, Rectangle, Text, Title};
 
-use super::Step;
+use super::step::SimulationStep;
 use super::table::percent;
 
 const BAR: f64 = 28.0;
@@ -23,11 +23,11 @@ const LABEL: f64 = 64.0;
 const COLOURS: [&str; 7] = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"];
 
 /// Writes the picture to a file.
-pub fn save(file: &Path, release: &str, names: &[&str], steps: &[Step]) -> io::Result<()> {
+pub fn save(file: &Path, release: &str, names: &[&str], steps: &[SimulationStep]) -> io::Result<()> {
     svg::save(file, &draw(release, names, steps))
 }
 
-fn draw(release: &str, names: &[&str], steps: &[Step]) -> Document {
+fn draw(release: &str, names: &[&str], steps: &[SimulationStep]) -> Document {
     let width = LEFT * 2.0 + BAR * steps.len() as f64 + GAP * steps.len().saturating_sub(1) as f64;
     let width = (width + LABEL).max(LEFT * 2.0 + 110.0 * names.len() as f64);
     let height = TOP + HEIGHT + 56.0;
@@ -41,11 +41,11 @@ fn draw(release: &str, names: &[&str], steps: &[Step]) -> Document {
         .add(Title::new(format!("Users of release {release}, step by step")))
         .add(Rectangle::new().set("width", "100%").set("height", "100%").set("fill", "#ffffff"))
         .add(text(LEFT, 22.0, format!("Users of {release}, by version")).set("font-size", 16));
-    for (place, name) in names.iter().enumerate() {
-        let x = LEFT + 110.0 * place as f64;
+    for (index, name) in names.iter().enumerate() {
+        let x = LEFT + 110.0 * index as f64;
         let square = Rectangle::new().set("x", x).set("y", 34).set("width", 12).set("height", 12);
         picture =
-            picture.add(square.set("fill", colour(place))).add(text(x + 18.0, 44.0, (*name).to_owned()));
+            picture.add(square.set("fill", colour(index))).add(text(x + 18.0, 44.0, (*name).to_owned()));
     }
     // Bands first, so that the bars and their words lie on top.
     for ((number, step), before) in steps.iter().enumerate().skip(1).zip(steps) {
@@ -69,7 +69,7 @@ fn x(number: usize) -> f64 {
     LEFT + (BAR + GAP) * number as f64
 }
 
-fn bar(mut picture: Document, x: f64, step: &Step) -> Document {
+fn bar(mut picture: Document, x: f64, step: &SimulationStep) -> Document {
     let all = step.users.iter().sum::<u64>().max(1) as f64;
     let mut y = TOP;
     for (version, users) in step.users.iter().enumerate() {
@@ -85,7 +85,13 @@ fn bar(mut picture: Document, x: f64, step: &Step) -> Document {
 }
 
 /// The streams between two bars. On either side they lie in the order of the versions on the other.
-fn bands(mut picture: Document, left: f64, right: f64, before: &Step, step: &Step) -> Document {
+fn bands(
+    mut picture: Document,
+    left: f64,
+    right: f64,
+    before: &SimulationStep,
+    step: &SimulationStep,
+) -> Document {
     let all = step.users.iter().sum::<u64>().max(1) as f64;
     let tops = |users: &[u64]| -> Vec<f64> {
         let mut y = TOP;

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::Step;
+use super::step::SimulationStep;
 
 /// Writes one line per step: shares, who moved, and who had to.
-pub fn write(names: &[&str], steps: &[Step], out: &mut impl Write) -> io::Result<()> {
+pub fn write(names: &[&str], steps: &[SimulationStep], out: &mut impl Write) -> io::Result<()> {
     let width = names.iter().map(|name| name.len()).max().unwrap_or_default().max(8);
     let columns: String = names.iter().map(|name| format!("  {name:>width$}")).collect();
     writeln!(out, "step{columns}     moved      must  who")?;
@@ -20,7 +20,7 @@ pub fn write(names: &[&str], steps: &[Step], out: &mut impl Write) -> io::Result
             continue;
         }
         let moves = step.moves();
-        let name = |place: usize| names.get(place).copied().unwrap_or_default();
+        let name = |index: usize| names.get(index).copied().unwrap_or_default();
         let who = moves.iter().map(|(from, to, count)| format!("{} -> {}: {count}", name(*from), name(*to)));
         let who: Vec<String> = who.collect();
         let who = if who.is_empty() { "nobody".to_owned() } else { who.join(", ") };
@@ -31,12 +31,12 @@ pub fn write(names: &[&str], steps: &[Step], out: &mut impl Write) -> io::Result
 }
 
 /// Writes one JSON object per step.
-pub fn write_json(names: &[&str], steps: &[Step], out: &mut impl Write) -> io::Result<()> {
+pub fn write_json(names: &[&str], steps: &[SimulationStep], out: &mut impl Write) -> io::Result<()> {
     for step in steps {
         let by_name = |numbers: Vec<u64>| -> Value {
             names.iter().zip(numbers).map(|(name, number)| ((*name).to_owned(), json!(number))).collect()
         };
-        let name = |place: usize| names.get(place).copied().unwrap_or_default();
+        let name = |index: usize| names.get(index).copied().unwrap_or_default();
         let moves = step.moves();
         let moves = moves
             .iter()

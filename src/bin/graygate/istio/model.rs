@@ -5,8 +5,7 @@ use core::fmt;
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
 
-use super::place::Place;
-use super::{envoy_filter, plugin};
+use super::direction::Direction;
 use crate::tree::{fields, get, get_text, items};
 
 /// A WasmPlugin, TrafficExtension or EnvoyFilter of ours.
@@ -47,9 +46,9 @@ pub struct Filter {
     /// The field that says what becomes of requests without the filter, and what it says.
     pub fail: (String, Option<Node>),
     /// The listeners that it is in; none, where it is in one of its own.
-    pub slots: Vec<Slot>,
-    /// The places by whose rules its policy goes.
-    pub places: Vec<Place>,
+    pub scopes: Vec<ListenerScope>,
+    /// The directions by whose rules its policy goes.
+    pub directions: Vec<Direction>,
     /// Whether it comes with a listener of its own.
     pub own_listener: bool,
 }
@@ -61,10 +60,10 @@ impl Filter {
     }
 }
 
-/// Listeners of one place.
-pub struct Slot {
-    /// The place.
-    pub place: Place,
+/// Listeners of one direction.
+pub struct ListenerScope {
+    /// The direction.
+    pub direction: Direction,
     /// Where the mode stands that says so.
     pub path: String,
     /// Whether the mode was written.
@@ -112,7 +111,8 @@ impl<'n> Object<'n> {
         vec![Object { node, group, kind, namespace, name }]
     }
 
-    fn label(&self, key: &str) -> Option<&'n str> {
+    /// The label by this name.
+    pub fn label(&self, key: &str) -> Option<&'n str> {
         get_text(self.node, &["metadata", "labels", key])
     }
 
@@ -121,28 +121,8 @@ impl<'n> Object<'n> {
         self.label("app.kubernetes.io/component")
     }
 
-    /// The resource, if it is one of ours.
-    pub fn resource(&self, file: &str) -> Option<Resource> {
-        let (kind, read): (_, fn(&Object<'n>, &Reach) -> Vec<Filter>) = match (self.group, self.kind) {
-            ("extensions.istio.io", "WasmPlugin") => ("WasmPlugin", plugin::wasm_plugin),
-            ("extensions.istio.io", "TrafficExtension") => ("TrafficExtension", plugin::traffic_extension),
-            ("networking.istio.io", "EnvoyFilter") => ("EnvoyFilter", envoy_filter::filters),
-            _ => return None,
-        };
-        let reach = self.reach();
-        let filters = read(self, &reach);
-        (!filters.is_empty()).then(|| Resource {
-            file: file.to_owned(),
-            kind,
-            namespace: self.namespace.to_owned(),
-            name: self.name.to_owned(),
-            revision: self.label("istio.io/rev").map(str::to_owned),
-            reach,
-            filters,
-        })
-    }
-
-    fn reach(&self) -> Reach {
+    /// Which proxies it is for.
+    pub fn reach(&self) -> Reach {
         let one = get(self.node, &["spec", "targetRef"]);
         let refs = items(get(self.node, &["spec", "targetRefs"])).iter().chain(one);
         let targets: Vec<(String, String)> = refs

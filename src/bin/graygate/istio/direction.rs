@@ -1,4 +1,4 @@
-//! The places in a mesh where the filter can be, and what a policy can't do at each.
+//! The directions in which the filter can see requests in a mesh, and what a policy can't do in each.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::tree::get;
 
 /// Whose requests the filter sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Place {
+pub enum Direction {
     /// Those that come to a sidecar's own app
     Inbound,
     /// Those that a sidecar's app sends to others
@@ -23,14 +23,14 @@ pub enum Place {
     Waypoint,
 }
 
-impl Place {
+impl Direction {
     /// The word for it.
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
-            Place::Inbound => "inbound",
-            Place::Outbound => "outbound",
-            Place::Gateway => "gateway",
-            Place::Waypoint => "waypoint",
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+            Direction::Gateway => "gateway",
+            Direction::Waypoint => "waypoint",
         }
     }
 
@@ -38,8 +38,8 @@ impl Place {
     /// waypoint always a server.
     pub fn mode(self) -> &'static str {
         match self {
-            Place::Inbound | Place::Waypoint => "SERVER",
-            Place::Outbound | Place::Gateway => "CLIENT",
+            Direction::Inbound | Direction::Waypoint => "SERVER",
+            Direction::Outbound | Direction::Gateway => "CLIENT",
         }
     }
 
@@ -47,9 +47,9 @@ impl Place {
     /// waypoint, which nothing reads.
     pub fn context(self) -> &'static str {
         match self {
-            Place::Inbound | Place::Waypoint => "SIDECAR_INBOUND",
-            Place::Outbound => "SIDECAR_OUTBOUND",
-            Place::Gateway => "GATEWAY",
+            Direction::Inbound | Direction::Waypoint => "SIDECAR_INBOUND",
+            Direction::Outbound => "SIDECAR_OUTBOUND",
+            Direction::Gateway => "GATEWAY",
         }
     }
 }
@@ -60,16 +60,16 @@ pub fn refused(path: impl Into<String>, value: &str, reason: &str, allowed: &str
     Problem { path: path.into(), message }
 }
 
-/// What of a policy can't be at `place`. `document` is what it was compiled from.
-pub fn problems(place: Place, document: &Node, policy: &Policy) -> Vec<Problem> {
+/// What of a policy can't be in `direction`. `document` is what it was compiled from.
+pub fn problems(direction: Direction, document: &Node, policy: &Policy) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if let (Place::Inbound, Some(releases)) = (place, get(document, &["releases"]))
+    if let (Direction::Inbound, Some(releases)) = (direction, get(document, &["releases"]))
         && !policy.releases.is_empty()
     {
         let reason = "inbound, all requests go to the one app, whatever version they are given";
         problems.push(refused("releases", &releases.to_string(), reason, "outbound, gateway, waypoint"));
     }
-    if let (Place::Outbound, Some(probes)) = (place, get(document, &["probes"]))
+    if let (Direction::Outbound, Some(probes)) = (direction, get(document, &["probes"]))
         && !policy.probes.is_empty()
     {
         let reason =
@@ -100,8 +100,8 @@ fn unreachable(policy: &Policy) -> impl Iterator<Item = Problem> {
 }
 
 /// Ports by which the filter would be nowhere.
-pub fn ports(place: Place, path: &str, ports: &[u32]) -> Option<Problem> {
-    let first = ports.first().filter(|_| place == Place::Waypoint)?;
+pub fn ports(direction: Direction, path: &str, ports: &[u32]) -> Option<Problem> {
+    let first = ports.first().filter(|_| direction == Direction::Waypoint)?;
     let reason = "a waypoint's listener has port 0, so that no port ever matches";
     Some(refused(path, &first.to_string(), reason, "none at a waypoint"))
 }
@@ -116,13 +116,13 @@ pub fn drain(policy: &Policy) -> Option<Problem> {
     Some(refused("probes.drain.from", &format!("\"{wide}\""), reason, "\"127.0.0.1/32\", \"::1/128\""))
 }
 
-/// Why a cluster that Istio makes is none at this place.
-pub fn elsewhere(place: Place, cluster: &str) -> Option<&'static str> {
-    match (place, cluster.split_once('|')) {
-        (Place::Waypoint, Some(("outbound", _))) => Some(
+/// Why a cluster that Istio makes is none in this direction.
+pub fn elsewhere(direction: Direction, cluster: &str) -> Option<&'static str> {
+    match (direction, cluster.split_once('|')) {
+        (Direction::Waypoint, Some(("outbound", _))) => Some(
             "a waypoint's routes lead to inbound-vip|PORT|http/SUBSET|HOST; it has outbound|PORT|SUBSET|HOST only for services that are not behind it, where something refers to them",
         ),
-        (Place::Inbound | Place::Outbound | Place::Gateway, Some(("inbound-vip", _))) => {
+        (Direction::Inbound | Direction::Outbound | Direction::Gateway, Some(("inbound-vip", _))) => {
             Some("only a waypoint has such clusters")
         }
         _ => None,
@@ -140,10 +140,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn found(place: Place, policy: serde_json::Value) -> Vec<String> {
+    fn found(direction: Direction, policy: serde_json::Value) -> Vec<String> {
         let document: Node = serde_json::from_value(policy).unwrap();
         let policy = Policy::from_document(&document).unwrap();
-        problems(place, &document, &policy).into_iter().map(|problem| problem.path).collect()
+        problems(direction, &document, &policy).into_iter().map(|problem| problem.path).collect()
     }
 
     #[test]
@@ -151,21 +151,21 @@ mod tests {
         let probes = json!({"name": "a", "probes": {"liveness": {"path": "/livez"}}});
         let releases = json!({"name": "a", "upstreams": {"u": {"cluster": "u"}}, "releases": [{
             "name": "r", "steer": {"header": "x-v"}, "versions": [{"name": "v", "upstream": "u", "weight": 1, "default": true}]}]});
-        assert_eq!(found(Place::Outbound, probes.clone()), ["probes"]);
-        assert_eq!(found(Place::Inbound, releases.clone()), ["releases"]);
-        for place in [Place::Gateway, Place::Waypoint] {
-            assert!(found(place, probes.clone()).is_empty());
-            assert!(found(place, releases.clone()).is_empty());
+        assert_eq!(found(Direction::Outbound, probes.clone()), ["probes"]);
+        assert_eq!(found(Direction::Inbound, releases.clone()), ["releases"]);
+        for direction in [Direction::Gateway, Direction::Waypoint] {
+            assert!(found(direction, probes.clone()).is_empty());
+            assert!(found(direction, releases.clone()).is_empty());
         }
-        assert!(found(Place::Inbound, probes).is_empty());
-        assert!(found(Place::Outbound, releases).is_empty());
+        assert!(found(Direction::Inbound, probes).is_empty());
+        assert!(found(Direction::Outbound, releases).is_empty());
     }
 
     #[test]
     fn a_check_needs_a_cluster_that_can_be_called() {
         let with = |cluster: &str| {
             let upstream = json!({"cluster": cluster, "readinessProbe": {"httpGet": {}}});
-            found(Place::Gateway, json!({"name": "a", "upstreams": {"u.1": upstream}}))
+            found(Direction::Gateway, json!({"name": "a", "upstreams": {"u.1": upstream}}))
         };
         for cluster in
             ["inbound|8080||", "PassthroughCluster", "InboundPassthroughCluster", "BlackHoleCluster"]
@@ -176,6 +176,6 @@ mod tests {
             assert!(with(cluster).is_empty(), "{cluster}");
         }
         let unchecked = json!({"name": "a", "upstreams": {"u": {"cluster": "inbound|8080||"}}});
-        assert!(found(Place::Inbound, unchecked).is_empty());
+        assert!(found(Direction::Inbound, unchecked).is_empty());
     }
 }

@@ -1,0 +1,18 @@
+//! Times, given and now.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use graygate::value::time::{Time, millis};
+
+/// A time as a policy has it.
+pub fn time(text: &str) -> Result<Time, String> {
+    let allowed = "allowed: a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z";
+    Time::from_rfc3339(text).ok_or_else(|| allowed.to_owned())
+}
+
+/// The time now. The filter is told it; the tool may ask.
+#[allow(clippy::disallowed_methods)]
+pub fn now() -> Time {
+    let span = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::from_millis(millis(span))
+}

@@ -1,0 +1,159 @@
+//! Which options of `render` do not go together.
+
+use graygate::policy::problem::Problem;
+
+use super::arguments::RenderArguments;
+use super::callout;
+use super::manifest::TargetKind;
+use super::options::{ManifestKind, Scope};
+use super::part::Part;
+use super::version::IstioVersion;
+use crate::istio::direction::{self, Direction, refused};
+
+/// What of the options does not go together. `parts` is what the policy comes to, if it could be read.
+pub fn problems(arguments: &RenderArguments, parts: Option<&[Part]>) -> Vec<Problem> {
+    let direction = arguments.at;
+    let mut problems = kind(arguments);
+    problems.extend(selection(arguments));
+    let ports: Vec<u32> = arguments.port.iter().copied().map(u32::from).collect();
+    problems.extend(direction.and_then(|direction| direction::ports(direction, "--port", &ports)));
+    for (index, port) in arguments.port.iter().enumerate() {
+        if arguments.port.iter().take(index).any(|other| other == port) {
+            problems.push(refused("--port", &port.to_string(), "it is given twice", "each port once"));
+        }
+    }
+    if let (Some([_, _, ..]), Some(port)) = (parts, arguments.port.first()) {
+        let reason = "inbound it is a port of the Pod and outbound one of a service, and this policy has parts for both";
+        problems.push(refused("--port", &port.to_string(), reason, "with --at"));
+    }
+    if arguments.routes && direction == Some(Direction::Gateway) {
+        let reason = "a gateway's routes go by its own hosts, which no policy knows";
+        problems.push(refused("--routes", "true", reason, "outbound, waypoint"));
+    }
+    for (index, added) in arguments.callout.iter().enumerate() {
+        let cluster = format!("{:?}", added.cluster);
+        if arguments.callout.iter().take(index).any(|other| other.cluster == added.cluster) {
+            problems.push(refused("--callout", &cluster, "it is given twice", "each cluster once"));
+        }
+        if direction::is_known(&added.cluster) || added.cluster.starts_with("inbound|") {
+            let reason = "Istio has a cluster of that name itself";
+            problems.push(refused("--callout", &cluster, reason, "a name of its own"));
+        } else if let Some(parts) = parts
+            && !parts.iter().any(|part| callout::is_asked(&part.policy, &added.cluster))
+        {
+            let asked = parts.iter().flat_map(|part| &part.policy.upstreams);
+            let asked =
+                asked.filter(|upstream| upstream.check.is_some() && !direction::is_known(&upstream.cluster));
+            let mut asked: Vec<&str> = asked.map(|upstream| upstream.cluster.as_str()).collect();
+            asked.dedup();
+            let allowed = if asked.is_empty() { "none".to_owned() } else { asked.join(", ") };
+            problems.push(refused("--callout", &cluster, "no readinessProbe is sent there", &allowed));
+        }
+    }
+    problems
+}
+
+/// What the kind of resource and the release of Istio don't have.
+fn kind(arguments: &RenderArguments) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let plugin = arguments.kind != ManifestKind::Envoyfilter;
+    let since = arguments.fail.since(plugin);
+    let istio = arguments.istio;
+    if istio < IstioVersion::OLDEST {
+        let allowed = format!("{} to {}", IstioVersion::OLDEST, IstioVersion::NEWEST);
+        problems.push(refused("--istio", &istio.to_string(), "it is too old for these manifests", &allowed));
+    } else if istio < since {
+        let reason = format!("Istio {istio} does not know FAIL_RELOAD in such a resource");
+        problems.push(refused(
+            "--fail",
+            "reload",
+            &reason,
+            &format!("open, closed; reload with --istio {since} or later"),
+        ));
+    }
+    if arguments.kind == ManifestKind::Trafficextension && istio < IstioVersion::TRAFFIC_EXTENSION {
+        let reason = format!("Istio {istio} does not know TrafficExtension");
+        let since = IstioVersion::TRAFFIC_EXTENSION;
+        let allowed = format!("wasmplugin, envoyfilter; trafficextension with --istio {since} or later");
+        problems.push(refused("--kind", "trafficextension", &reason, &allowed));
+    }
+    if let Some(secret) = arguments.pull_secret.as_ref().filter(|_| !plugin) {
+        let reason = "an EnvoyFilter has no place for a secret";
+        problems.push(refused("--pull-secret", secret, reason, "--kind wasmplugin, trafficextension"));
+    }
+    let remote = arguments.module.as_ref().is_none_or(|url| !url.starts_with("file://"));
+    if !plugin && remote && arguments.sha256.is_none() {
+        let message = "missing, and Envoy takes no module from elsewhere without it; allowed: 64 digits from 0 to f, or --module file:///PATH";
+        problems.push(Problem { path: "--sha256".to_owned(), message: message.to_owned() });
+    }
+    problems
+}
+
+/// What does not say which proxies are meant.
+fn selection(arguments: &RenderArguments) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let (direction, scope) = (arguments.at, arguments.scope);
+    let attached = matches!(direction, Some(Direction::Gateway | Direction::Waypoint));
+    for (index, (key, value)) in arguments.selector.iter().enumerate() {
+        if let Some((_, first)) = arguments.selector.iter().take(index).find(|(same, _)| same == key) {
+            let reason = format!("{key}={first} is there already, and a Pod has each label once");
+            problems.push(refused("--selector", &format!("{key}={value}"), &reason, "another label"));
+        }
+    }
+    if let Some((key, value)) = arguments.selector.first() {
+        let label = format!("{key}={value}");
+        if scope != Scope::Workload {
+            let reason = format!("scope {} is all its proxies", scope.name());
+            problems.push(refused("--selector", &label, &reason, "scope workload"));
+        }
+        if direction == Some(Direction::Waypoint) {
+            let reason = "Istio ignores labels at a waypoint";
+            problems.push(refused("--selector", &label, reason, "--target"));
+        } else if !arguments.target.is_empty() {
+            problems.push(refused(
+                "--selector",
+                &label,
+                "a resource has either labels or targets",
+                "one of --selector, --target",
+            ));
+        }
+    }
+    for (kind, name) in &arguments.target {
+        let word = match kind {
+            TargetKind::Gateway => format!("Gateway/{name}"),
+            TargetKind::Service => format!("Service/{name}"),
+        };
+        if !attached {
+            problems.push(refused(
+                "--target",
+                &word,
+                "a sidecar is found by labels",
+                "--selector, or at gateway or waypoint",
+            ));
+        } else if *kind == TargetKind::Service && direction == Some(Direction::Gateway) {
+            problems.push(refused("--target", &word, "only a waypoint has services", "Gateway/NAME"));
+        } else if scope != Scope::Workload {
+            let reason = format!("scope {} is all its proxies", scope.name());
+            problems.push(refused("--target", &word, &reason, "scope workload"));
+        }
+    }
+    if direction == Some(Direction::Waypoint) && scope != Scope::Workload && arguments.target.is_empty() {
+        problems.push(refused(
+            "--scope",
+            scope.name(),
+            "Istio finds a waypoint by targets alone",
+            "workload, with --target",
+        ));
+    }
+    if direction == Some(Direction::Gateway)
+        && scope != Scope::Workload
+        && arguments.kind != ManifestKind::Envoyfilter
+    {
+        let reason = format!(
+            "a {} for all proxies in mode CLIENT is outbound in sidecars, too",
+            arguments.kind.name()
+        );
+        problems.push(refused("--scope", scope.name(), &reason, "workload, or --kind envoyfilter"));
+    }
+    problems
+}
