@@ -72,7 +72,7 @@ pub trait Proxy {
     /// # Errors
     ///
     /// [`StoreError::Conflict`] if another worker has replaced it since.
-    fn store(&self, key: &str, bytes: &[u8], seen: Option<Version>) -> Result<(), StoreError>;
+    fn store(&self, key: &str, bytes: &[u8], seen: Option<StoreVersion>) -> Result<(), StoreError>;
 
     /// Sends an HTTP request without a body to a cluster. Its end comes to the worker with this id.
     ///
@@ -230,12 +230,12 @@ pub struct Stored {
     /// Its bytes, if the key exists.
     pub bytes: Option<Vec<u8>>,
     /// Which version they are, if the key exists.
-    pub version: Option<Version>,
+    pub version: Option<StoreVersion>,
 }
 
 /// A version of a shared value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version(pub u32);
+pub struct StoreVersion(pub u32);
 
 /// Why a shared value was not replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -137,7 +137,7 @@ impl Worker {
             holder: Holder { id, configured: now, policy: document },
             service: String::from_utf8_lossy(&service).into_owned(),
             ids: Ids::new(id),
-            exchanges: Exchanges::new(),
+            exchanges: Exchanges::default(),
             checks: ChecksInFlight::default(),
             tick: Duration::ZERO,
             in_use: false,

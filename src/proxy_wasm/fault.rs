@@ -8,7 +8,6 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use super::host::Host;
 use crate::proxy::{Level, Map, Proxy};
 use crate::worker::{Worker, store};
 
@@ -20,14 +19,14 @@ thread_local! {
 }
 
 /// Logs a key that is new to this VM.
-pub fn note(host: &Host, key: &str) {
+pub fn note(host: &impl Proxy, key: &str) {
     if KEYS.with_borrow_mut(|keys| keys.insert(key.to_owned())) {
         host.log(Level::Info, &format!("key in the store: {key}"));
     }
 }
 
 /// Takes the order that a request may bring.
-pub fn on_request(host: &Host) {
+pub fn on_request(host: &impl Proxy) {
     match host.header(Map::RequestHeaders, "x-graygate-fault").as_deref() {
         Some(b"here") => end(host),
         Some(b"leader") => {
@@ -38,7 +37,7 @@ pub fn on_request(host: &Host) {
 }
 
 /// Carries out the order, in a VM that leads.
-pub fn on_tick(host: &Host, worker: &Worker) {
+pub fn on_tick(host: &impl Proxy, worker: &Worker) {
     if !worker.leads() {
         return;
     }
@@ -51,7 +50,7 @@ pub fn on_tick(host: &Host, worker: &Worker) {
 }
 
 /// Ends this VM. The panic alone has no message: the module is built without them.
-fn end(host: &Host) -> ! {
+fn end(host: &impl Proxy) -> ! {
     host.log(Level::Error, "ended on request");
     panic!();
 }

@@ -8,7 +8,7 @@ use super::abi;
 use crate::decision::reply::Reply;
 use crate::proxy::{
     Attribute, Body, CallId, ExchangeId, Level, Map, MetricId, MetricKind, NotSent, Proxy, StoreError,
-    Stored, Version,
+    StoreVersion, Stored,
 };
 use crate::value::time::{Time, millis};
 
@@ -110,10 +110,10 @@ impl Proxy for Host {
         let (bytes, version) = abi::shared_data(key);
         // A key that was given no bytes has no value.
         let bytes = bytes.filter(|bytes| !bytes.is_empty());
-        Stored { bytes, version: (version != 0).then_some(Version(version)) }
+        Stored { bytes, version: (version != 0).then_some(StoreVersion(version)) }
     }
 
-    fn store(&self, key: &str, bytes: &[u8], seen: Option<Version>) -> Result<(), StoreError> {
+    fn store(&self, key: &str, bytes: &[u8], seen: Option<StoreVersion>) -> Result<(), StoreError> {
         let cas = seen.map_or(0, |version| version.0);
         abi::set_shared_data(key, bytes, cas).map_err(|status| match status {
             abi::CAS_MISMATCH => StoreError::Conflict,

@@ -100,7 +100,7 @@ impl<P: Proxy> Scope<'_, P> {
     /// Looks up what is cached for the probe.
     pub fn look_up(&mut self, query: &ProbeQuery<'_>) -> ProbeAction {
         let ProbeQuery { endpoint, probe, rule, head, whole } = *query;
-        let (key, id, now) = (key(self.policy, probe, rule, head), self.ids.next(), self.proxy.now());
+        let (key, id, now) = (key(self.policy, probe, rule, head), self.ids.take(), self.proxy.now());
         let lookup = store::update(self.proxy, &key, |known: Option<CachedProbe>| {
             let mut cached = known.unwrap_or_default();
             let lookup = cached.ask(rule, now, whole.then_some(id));

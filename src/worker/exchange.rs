@@ -10,6 +10,7 @@
 //!
 //! A state owns the permits of its request. Every way out of a state gives them back or hands them to the next one.
 
+use core::ops::ControlFlow;
 use core::time::Duration;
 
 use super::app_probe::{self, AppProbe, ProbeAction, ProbeQuery};
@@ -74,23 +75,25 @@ impl Exchange {
                 let edits = edits.response.into_iter().map(HeaderEdit::into_owned).collect();
                 return (Flow::Continue, Self::forwarded(scope, request, &decision.assignments, edits, end));
             }
-            Action::Reply(reply) => Err(reply),
-            Action::Drain { draining, reply } => {
-                Err(if scope.drain(draining) { reply } else { probe::drain::failed(scope.policy) })
-            }
+            Action::Reply(reply) => ControlFlow::Break(reply),
+            Action::Drain { draining, reply } => ControlFlow::Break(if scope.drain(draining) {
+                reply
+            } else {
+                probe::drain::failed(scope.policy)
+            }),
             Action::PassThrough { endpoint, probe, rule, head } => {
                 pass_through(scope, &ProbeQuery { endpoint, probe, rule, head, whole: end })
             }
             Action::GrpcCheck { mut call, edits } => {
                 call.receive(b"", end);
                 headers::apply(scope.proxy, Map::RequestHeaders, &edits);
-                Ok(State::GrpcHealth(HealthExchange::new(call)))
+                ControlFlow::Continue(State::GrpcHealth(HealthExchange::new(call)))
             }
         };
         request.give_back(scope);
         match forwarded {
-            Ok(state) => (Flow::Continue, Some(Exchange { edits: Vec::new(), state })),
-            Err(reply) => (self::reply(scope, reply), None),
+            ControlFlow::Continue(state) => (Flow::Continue, Some(Exchange { edits: Vec::new(), state })),
+            ControlFlow::Break(reply) => (self::reply(scope, reply), None),
         }
     }
 
@@ -323,18 +326,18 @@ fn reply<P: Proxy>(scope: &mut Scope<'_, P>, mut reply: Reply) -> Flow {
 }
 
 /// Answers a probe with what the app last said, or sends it on to the app.
-fn pass_through<P: Proxy>(scope: &mut Scope<'_, P>, query: &ProbeQuery<'_>) -> Result<State, Reply> {
+fn pass_through<P: Proxy>(scope: &mut Scope<'_, P>, query: &ProbeQuery<'_>) -> ControlFlow<Reply, State> {
     let (policy, endpoint) = (scope.policy, query.endpoint);
     match scope.look_up(query) {
         ProbeAction::Replay(answer) => {
-            Err(cache::reply(policy, endpoint, query.rule, answer, scope.proxy.now()))
+            ControlFlow::Break(cache::reply(policy, endpoint, query.rule, answer, scope.proxy.now()))
         }
         ProbeAction::Fetch(probe) => {
             app_probe::write_request(scope.proxy, policy, query);
-            Ok(State::AppProbe(probe))
+            ControlFlow::Continue(State::AppProbe(probe))
         }
-        ProbeAction::Pending => Err(cache::pending(policy, endpoint)),
-        ProbeAction::Stale => Err(cache::stale(policy, endpoint)),
+        ProbeAction::Pending => ControlFlow::Break(cache::pending(policy, endpoint)),
+        ProbeAction::Stale => ControlFlow::Break(cache::stale(policy, endpoint)),
     }
 }
 

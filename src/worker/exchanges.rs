@@ -5,12 +5,13 @@ use crate::proxy::ExchangeId;
 /// Values in the order of their ids. The proxy hands out ids in ascending order, so a new one mostly goes to the end.
 pub struct Exchanges<T>(Vec<(ExchangeId, T)>);
 
-impl<T> Exchanges<T> {
-    /// Creates an empty table.
-    pub const fn new() -> Self {
+impl<T> Default for Exchanges<T> {
+    fn default() -> Self {
         Exchanges(Vec::new())
     }
+}
 
+impl<T> Exchanges<T> {
     /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -65,7 +66,7 @@ mod tests {
 
     #[test]
     fn values_are_found_by_id_in_whatever_order_they_came_and_went() {
-        let mut table = Exchanges::new();
+        let mut table = Exchanges::default();
         for id in [5, 9, 2, 7] {
             assert_eq!(table.insert(ExchangeId(id), id * 10), None);
         }

@@ -60,7 +60,7 @@ impl Ids {
     }
 
     /// Returns the next one.
-    pub fn next(&mut self) -> u64 {
+    pub fn take(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(1);
         self.0
     }
@@ -199,7 +199,7 @@ impl<P: Proxy> Readiness for Snapshot<'_, P> {
     }
 
     fn lend_permit(&mut self, id: UpstreamId) -> Option<Permit> {
-        self.upstreams.lend(self.policy, self.proxy, id, self.ids.next())
+        self.upstreams.lend(self.policy, self.proxy, id, self.ids.take())
     }
 
     fn status(&self, id: UpstreamId) -> UpstreamStatus {

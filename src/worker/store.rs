@@ -16,7 +16,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::proxy::{Proxy, StoreError, Stored, Version};
+use crate::proxy::{Proxy, StoreError, StoreVersion, Stored};
 
 /// Changes with the shape of what is stored, so that another release of this module does not read it.
 pub const LAYOUT: u32 = 4;
@@ -68,7 +68,7 @@ where
     None
 }
 
-fn read<T: DeserializeOwned>(proxy: &impl Proxy, key: &str) -> (Option<T>, Option<Version>) {
+fn read<T: DeserializeOwned>(proxy: &impl Proxy, key: &str) -> (Option<T>, Option<StoreVersion>) {
     let Stored { bytes, version } = proxy.load(key);
     (bytes.and_then(|bytes| postcard::from_bytes(&bytes).ok()), version)
 }

@@ -79,7 +79,7 @@ fn a_request_that_waits_for_too_long_counts_there_and_then_and_once() {
     let mut world = world(&json!({"unansweredAfter": "2s"}));
     world.set("app", Manner::Hangs);
     let waiting: Vec<u32> = (0..5).map(|_| world.start(0, &Request::get("/"))).collect();
-    world.pass(2 * SECOND);
+    world.pass(1_900 * MS);
     assert_eq!(world.phase("app"), "ready");
     world.pass(SECOND);
     assert_eq!(world.reason("app"), "consecutive-failures: 5");

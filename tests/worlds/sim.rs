@@ -11,7 +11,7 @@ use std::time::Duration;
 use graygate::decision::reply::Reply;
 use graygate::proxy::{
     Attribute, Body, CallId, ExchangeId, Flow, Level, Map, MetricId, MetricKind, NotSent, Proxy, StoreError,
-    Stored, Version,
+    StoreVersion, Stored,
 };
 use graygate::readiness::UpstreamState;
 use graygate::value::time::Time;
@@ -333,11 +333,11 @@ impl Proxy for SimProxy<'_> {
         let known = store.get(key);
         Stored {
             bytes: known.map(|(bytes, _)| bytes.clone()),
-            version: known.map(|(_, version)| Version(*version)),
+            version: known.map(|(_, version)| StoreVersion(*version)),
         }
     }
 
-    fn store(&self, key: &str, bytes: &[u8], seen: Option<Version>) -> Result<(), StoreError> {
+    fn store(&self, key: &str, bytes: &[u8], seen: Option<StoreVersion>) -> Result<(), StoreError> {
         let mut store = self.world.store.borrow_mut();
         let known = store.get(key).map(|(_, version)| *version);
         let lost = self.world.lose.get();

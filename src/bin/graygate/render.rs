@@ -28,7 +28,7 @@ use arguments::RenderArguments;
 use callout::Callout;
 use manifest::{Identity, Manifest, Selection};
 use module::Module;
-use options::{ManifestKind, Scope};
+use options::{ManifestKind, NamespaceScope};
 use part::Part;
 use plugin::Plugin;
 use routes::Routes;
@@ -138,7 +138,7 @@ impl RenderArguments {
             ));
         }
         // A mesh may have another root namespace than Istio's default, so this is no problem by itself.
-        if let (Scope::Mesh, Some(namespace)) = (self.scope, &self.namespace)
+        if let (NamespaceScope::Mesh, Some(namespace)) = (self.scope, &self.namespace)
             && namespace != ROOT
         {
             output.warnings.push(format!(
@@ -297,7 +297,8 @@ impl RenderArguments {
         // In the root namespace the labels of a gateway find it wherever it is.
         let labelled_gateway =
             part.direction == Direction::Gateway && self.target.is_empty() && self.selector.is_empty();
-        let root = self.scope == Scope::Mesh || labelled_gateway && self.scope == Scope::Workload;
+        let root =
+            self.scope == NamespaceScope::Mesh || labelled_gateway && self.scope == NamespaceScope::Workload;
         let namespace = self.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| if root { ROOT } else { "default" }.to_owned());
         Identity { name, namespace, component: direction, revision: self.revision.clone() }
@@ -310,7 +311,7 @@ impl RenderArguments {
                 Selection::Targets(vec![(manifest::TargetKind::Gateway, "waypoint".to_owned())])
             }
             _ if !self.target.is_empty() => targets(),
-            (_, Scope::Namespace | Scope::Mesh) => Selection::All,
+            (_, NamespaceScope::Namespace | NamespaceScope::Mesh) => Selection::All,
             _ if !self.selector.is_empty() => Selection::Labels(self.selector.clone()),
             (Direction::Gateway, _) => {
                 Selection::Labels(vec![("istio".to_owned(), "ingressgateway".to_owned())])

@@ -7,7 +7,7 @@ use clap::Args;
 use super::callout::{self, Callout};
 use super::fail::Fail;
 use super::module;
-use super::options::{self, ManifestKind, Scope, Target};
+use super::options::{self, ManifestKind, NamespaceScope, Target};
 use super::version::IstioVersion;
 use crate::istio::direction::Direction;
 
@@ -21,7 +21,7 @@ pub struct RenderArguments {
     pub kind: ManifestKind,
     /// Which proxies it is for: those of one workload, of a namespace, or all
     #[arg(long, value_enum, default_value = "workload")]
-    pub scope: Scope,
+    pub scope: NamespaceScope,
     /// The oldest release of Istio that is to read it, 1.24 to 1.31; a newer one is taken with a warning
     #[arg(long, value_name = "VERSION", default_value_t = IstioVersion::NEWEST)]
     pub istio: IstioVersion,

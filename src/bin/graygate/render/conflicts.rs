@@ -5,7 +5,7 @@ use graygate::policy::problem::Problem;
 use super::arguments::RenderArguments;
 use super::callout;
 use super::manifest::TargetKind;
-use super::options::{ManifestKind, Scope};
+use super::options::{ManifestKind, NamespaceScope};
 use super::part::Part;
 use super::version::IstioVersion;
 use crate::istio::direction::{self, Direction, refused};
@@ -102,7 +102,7 @@ fn selection(arguments: &RenderArguments) -> Vec<Problem> {
     }
     if let Some((key, value)) = arguments.selector.first() {
         let label = format!("{key}={value}");
-        if scope != Scope::Workload {
+        if scope != NamespaceScope::Workload {
             let reason = format!("scope {} is all its proxies", scope.name());
             problems.push(refused("--selector", &label, &reason, "scope workload"));
         }
@@ -132,12 +132,15 @@ fn selection(arguments: &RenderArguments) -> Vec<Problem> {
             ));
         } else if *kind == TargetKind::Service && direction == Some(Direction::Gateway) {
             problems.push(refused("--target", &word, "only a waypoint has services", "Gateway/NAME"));
-        } else if scope != Scope::Workload {
+        } else if scope != NamespaceScope::Workload {
             let reason = format!("scope {} is all its proxies", scope.name());
             problems.push(refused("--target", &word, &reason, "scope workload"));
         }
     }
-    if direction == Some(Direction::Waypoint) && scope != Scope::Workload && arguments.target.is_empty() {
+    if direction == Some(Direction::Waypoint)
+        && scope != NamespaceScope::Workload
+        && arguments.target.is_empty()
+    {
         problems.push(refused(
             "--scope",
             scope.name(),
@@ -146,7 +149,7 @@ fn selection(arguments: &RenderArguments) -> Vec<Problem> {
         ));
     }
     if direction == Some(Direction::Gateway)
-        && scope != Scope::Workload
+        && scope != NamespaceScope::Workload
         && arguments.kind != ManifestKind::Envoyfilter
     {
         let reason = format!(

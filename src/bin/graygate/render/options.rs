@@ -43,7 +43,7 @@ impl ManifestKind {
 
 /// Which proxies a resource is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Scope {
+pub enum NamespaceScope {
     /// Those of the Pods with the labels of --selector
     Workload,
     /// All of the namespace
@@ -52,13 +52,13 @@ pub enum Scope {
     Mesh,
 }
 
-impl Scope {
+impl NamespaceScope {
     /// The word for it.
     pub fn name(self) -> &'static str {
         match self {
-            Scope::Workload => "workload",
-            Scope::Namespace => "namespace",
-            Scope::Mesh => "mesh",
+            NamespaceScope::Workload => "workload",
+            NamespaceScope::Namespace => "namespace",
+            NamespaceScope::Mesh => "mesh",
         }
     }
 }
