@@ -28,7 +28,7 @@ faults: wasm venv ## upstreams that fail in eight ways, through graygate, Envoy'
 
 bench: wasm venv ## what graygate costs a request in CPU time, beside Lua and a filter that does nothing, four minutes
 	@.ci/bench
-	@.venv/bin/python envoy/bench --json target/bench.json
+	@.venv/bin/python -m bench --json target/bench.json
 
 soak: wasm venv ## a million requests and a hundred policies, under Node and in Envoy: memory stays flat, two minutes
 	@.ci/soak

@@ -9,53 +9,22 @@ from __future__ import annotations
 
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT / "tests"))
-
-from harness import health  # noqa: E402
-from harness.client import Response, get  # noqa: E402
-from harness.envoy import Envoy  # noqa: E402
-from harness.load import Answer, Load, Request, drive  # noqa: E402
-from harness.local import FILTER_FILE, Local, discovery  # noqa: E402
-from harness.wait import until, until_all  # noqa: E402
+from harness import health
+from harness.client import Response, get
+from harness.envoy import PROJECT, Envoy
+from harness.load import Answer, Load, Request, drive
+from harness.local import FILTER_FILE, Local, discovery
+from harness.service import Service
+from harness.wait import until, until_all
 
 USERS = 10_000
 PROBES = 1_000
 # No failure for so long counts as "over".
 CALM = 1.0
-
-
-class Service:
-    """One version of the demo service, as a process that can be killed, stopped and started."""
-
-    def __init__(self, name: str, port: int) -> None:
-        self.name, self.port = name, port
-
-    def __enter__(self) -> Service:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def start(self) -> None:
-        command = [sys.executable, str(PROJECT / "envoy/upstream.py"), "--name", self.name, "--port", str(self.port)]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        until(lambda: get(self.port, "/healthz").status == 200, 10, f"{self.name} on port {self.port}")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def count(self) -> int:
-        return int(get(self.port, "/count").body)
 
 
 class Table:

@@ -30,14 +30,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from demo import PROJECT
+from harness.arguments import new_file
 from harness.config import Tree, cluster, listener, plugin, route, socket_address
-from harness.envoy import Envoy, replace_file
+from harness.envoy import PROJECT, Envoy, replace_file
 from harness.load import Answer, Load, Request
+from harness.upstream import Behaviour, Upstream
 from harness.wait import until
-from upstream import Behaviour, Upstream
 
 MODULE = PROJECT / "dist/graygate.wasm"
 
@@ -418,14 +417,6 @@ def duration(text: str) -> float:
     if not 0 < value <= 3600:
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: a number of seconds above 0, up to 3600")
     return value
-
-
-def new_file(text: str) -> Path:
-    """Before minutes are spent on what can't be written then."""
-    path = Path(text)
-    if not text or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a file in a directory that can be written to")
-    return path
 
 
 def options() -> argparse.Namespace:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from harness.config import Policy, bootstrap
 from harness.envoy import Envoy
-from upstream import Upstream
+from harness.upstream import Upstream
 
 
 @pytest.fixture

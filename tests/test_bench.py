@@ -11,7 +11,6 @@ import pytest
 from bench.contestants import Contestant, Limit, fnv1a
 from bench.measure import Figures, figures
 from bench.tables import TABLES
-from harness.envoy import PROJECT
 
 QUICK = ("--rounds", "1", "--seconds", "0.1")
 # With what is seen once in each: all filters, several Envoys, a real upstream. The others differ by their policies.
@@ -19,7 +18,7 @@ RUN = ("passed", "split", "gate", "workers")
 
 
 def bench(*arguments):
-    command = [sys.executable, str(PROJECT / "envoy/bench"), *arguments]
+    command = [sys.executable, "-m", "bench", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
 
 

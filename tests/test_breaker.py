@@ -17,7 +17,7 @@ from harness.config import cluster, route
 from harness.load import Load, Request, drive
 from harness.tool import run
 from harness.wait import until, until_all
-from upstream import Behaviour
+from harness.upstream import Behaviour
 
 GRPC = {"content-type": "application/grpc", "te": "trailers"}
 HALF = Behaviour(whole=b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")

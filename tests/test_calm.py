@@ -17,7 +17,7 @@ from harness.client import Stream, get, get2
 from harness.config import bootstrap
 from harness.envoy import Envoy
 from harness.wait import until
-from upstream import Behaviour
+from harness.upstream import Behaviour
 
 GRPC = {"content-type": "application/grpc", "te": "trailers"}
 NO_CONTENT = Behaviour(whole=b"HTTP/1.1 204 No Content\r\n\r\n")

@@ -7,7 +7,7 @@ from harness.client import get
 from harness.config import route
 from harness.load import Request, drive
 from harness.wait import until
-from upstream import Behaviour
+from harness.upstream import Behaviour
 
 ALICE = {"x-user-id": "alice"}
 HOST = b"app.local:8080"

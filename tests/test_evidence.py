@@ -11,7 +11,7 @@ from harness.client import Stream, get
 from harness.config import route
 from harness.load import Load, Request, drive
 from harness.wait import until
-from upstream import Behaviour
+from harness.upstream import Behaviour
 
 EVENTS = [{"uri": {"prefix": "/events"}}]
 API = [{"uri": {"prefix": "/api"}}]

@@ -12,7 +12,7 @@ from harness.client import Stream, get
 from harness.config import cluster, route
 from harness.load import Load, Request, drive
 from harness.wait import until, until_all
-from upstream import NORMAL, Behaviour, Service, Upstream
+from harness.upstream import NORMAL, Behaviour, Service, Upstream
 
 NEVER = 1000
 CROWD = 64

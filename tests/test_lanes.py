@@ -20,7 +20,7 @@ from harness.client import get
 from harness.config import bootstrap
 from harness.envoy import Envoy
 from harness.load import Request, drive
-from upstream import Upstream
+from harness.upstream import Upstream
 
 HEADER = "x-gray-version"
 USERS = [f"user-{number}" for number in range(300)]

@@ -15,7 +15,7 @@ from harness.envoy import Envoy
 from harness.load import Load, Request, drive
 from harness.users import USERS, by_user, moves, requests_of, share, watch, went_back
 from harness.wait import until, until_all
-from upstream import Upstream
+from harness.upstream import Upstream
 
 FAILURES = r"failures (\d+\.\d) % of (\d+) requests, above 5 %; v1 (\d+\.\d) % of (\d+)"
 

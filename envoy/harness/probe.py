@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from upstream import Upstream
-
 from .client import Response, get
 from .envoy import Envoy
+from .upstream import Upstream
 from .wait import until, until_all
 
 HEALTH_JSON = "application/health+json"
