@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The same users through Envoy's weighted_clusters and through graygate: who sees which version.
 
 One Envoy with a listener for each way, over the same two upstreams. v2 starts at 10 %
@@ -106,7 +105,7 @@ class Seen:
 
 
 def line(*cells: str) -> None:
-    print("  ".join(cell.ljust(width) for cell, width in zip(cells, (63, 17, 0))).rstrip(), flush=True)
+    print("  ".join(cell.ljust(width) for cell, width in zip(cells, (63, 17, 0), strict=True)).rstrip(), flush=True)
 
 
 def compare(envoy: Envoy, users: int) -> dict[str, Seen]:

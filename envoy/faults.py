@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """An upstream that fails in eight ways, seen through graygate, Envoy's outlier detection, and nothing.
 
 One Envoy with a listener for each contestant, each with one upstream of its own and the same
@@ -270,9 +269,7 @@ def say(text: str, end: str = "\n") -> None:
 def loads(sites: Sequence[Site], requests: Sequence[Request]) -> Iterator[list[Load]]:
     """The same load on each. All end at the same time: each takes some seconds to."""
     with ExitStack() as stack:
-        started = [
-            stack.enter_context(Load(site.envoy.port(site.name), requests, RATE, CONNECTIONS)) for site in sites
-        ]
+        started = [stack.enter_context(Load(site.envoy.port(site.name), requests, RATE, CONNECTIONS)) for site in sites]
         try:
             yield started
         finally:
@@ -303,7 +300,9 @@ def stay_healthy(sites: Sequence[Site], seconds: float) -> dict[str, Healthy]:
 
 def are_well(started: Sequence[Load], since: Sequence[float]) -> list[bool]:
     """Which have recovered since then."""
-    return [first_of_run(asked_in(load, at), good, RUN - 1) is not None for load, at in zip(started, since)]
+    return [
+        first_of_run(asked_in(load, at), good, RUN - 1) is not None for load, at in zip(started, since, strict=True)
+    ]
 
 
 def wait_until_well(started: Sequence[Load], since: Sequence[float]) -> list[bool]:
@@ -351,7 +350,11 @@ HEADER = ("failed before the gate", "time to gate, s", "failed in all", "request
 def row(*cells: object) -> None:
     """Text to the left, numbers to the right."""
     first, *others = (str(cell) for cell in cells)
-    say((first.ljust(WIDTHS[0]) + "".join(cell.rjust(width) for cell, width in zip(others, WIDTHS[1:]))).rstrip())
+    say(
+        (
+            first.ljust(WIDTHS[0]) + "".join(cell.rjust(width) for cell, width in zip(others, WIDTHS[1:], strict=False))
+        ).rstrip()
+    )
 
 
 def seconds(value: float | None, none: str) -> str:

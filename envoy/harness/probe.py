@@ -39,7 +39,8 @@ def status(envoy: Envoy, path: str = "/readyz") -> int:
 
 def document(envoy: Envoy, path: str = "/readyz") -> dict[str, Any]:
     """In the health+json form, which names each check unless the policy says never."""
-    return json.loads(get(envoy.port(), path, {"accept": HEALTH_JSON}).body)
+    found: dict[str, Any] = json.loads(get(envoy.port(), path, {"accept": HEALTH_JSON}).body)
+    return found
 
 
 def all_say(envoy: Envoy, wanted: int, path: str = "/readyz") -> None:

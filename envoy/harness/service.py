@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Self
 
 from .client import get
 from .wait import until
@@ -15,7 +16,7 @@ class Service:
     def __init__(self, name: str, port: int) -> None:
         self.name, self.port = name, port
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
