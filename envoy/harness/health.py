@@ -31,7 +31,7 @@ class Health(HealthServicer):
         self.authority = ""
         self.hanging = False
 
-    def Check(self, request: HealthCheckRequest, context: Any) -> HealthCheckResponse:  # noqa: N802 (as the service calls it)
+    def Check(self, request: HealthCheckRequest, context: Any) -> HealthCheckResponse:  # noqa: N802 (gRPC's name)
         self.checks[request.service] += 1
         # grpcio has it in no public place.
         self.authority = context._rpc_event.call_details.host.decode()  # noqa: SLF001
@@ -125,7 +125,7 @@ def refusal(error: grpc.RpcError) -> Answer:
 
 
 def stub(link: grpc.Channel) -> Any:
-    """A client. Its types lack its methods, which it gets at run time."""
+    """Returns a client. Its type has none of its methods, which are made at run time."""
     return HealthStub(link)
 
 
