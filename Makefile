@@ -1,6 +1,6 @@
 # The front door: `make` lists what there is. The scripts in .ci install what they
 # need, say so, and do nothing the second time.
-.PHONY: help wasm image tool demo up compare faults bench test lint unit wasm-test host-test integration configs manifests istio-test soak instructions venv clean
+.PHONY: help wasm image tool demo up compare faults bench test lint format unit wasm-test host-test integration configs manifests istio-test soak instructions venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -28,7 +28,7 @@ faults: wasm venv ## upstreams that fail in eight ways, through graygate, Envoy'
 
 bench: wasm venv ## what graygate costs a request in CPU time, beside Lua and a filter that does nothing, four minutes
 	@.ci/bench
-	@.venv/bin/python envoy/bench --json target/bench.json
+	@.venv/bin/python -m bench --json target/bench.json
 
 soak: wasm venv ## a million requests and a hundred policies, under Node and in Envoy: memory stays flat, two minutes
 	@.ci/soak
@@ -46,11 +46,16 @@ test: ## all checks and tests
 	@$(MAKE) --no-print-directory istio-test
 	@$(MAKE) --no-print-directory integration
 
-lint: ## formatting and clippy
+lint: ## formatting and linters
 	cargo fmt --check
+	@.ci/lint
 	cargo clippy --all-targets --locked --no-default-features --features tool -- -D warnings
 	cargo clippy --lib --locked --features host -- -D warnings
 	cargo clippy --lib --locked --features faults -- -D warnings
+
+format: ## format all but Go, and mend what the linters can
+	cargo fmt
+	@.ci/lint --write
 
 unit: ## unit and property tests, native
 	cargo test --locked --no-default-features --features tool

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The same users through Envoy's weighted_clusters and through graygate: who sees which version.
 
 One Envoy with a listener for each way, over the same two upstreams. v2 starts at 10 %
@@ -14,12 +13,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from demo import PROJECT, Service
+from harness.arguments import positive
 from harness.client import get
 from harness.config import Tree, cluster, listener, plugin, route, socket_address
-from harness.envoy import Envoy
+from harness.envoy import PROJECT, Envoy
 from harness.load import Request, drive
 from harness.local import free_port
+from harness.service import Service
 from harness.wait import until_all
 
 LISTENERS = ("weighted_clusters", "graygate")
@@ -105,7 +105,7 @@ class Seen:
 
 
 def line(*cells: str) -> None:
-    print("  ".join(cell.ljust(width) for cell, width in zip(cells, (63, 17, 0))).rstrip(), flush=True)
+    print("  ".join(cell.ljust(width) for cell, width in zip(cells, (63, 17, 0), strict=True)).rstrip(), flush=True)
 
 
 def compare(envoy: Envoy, users: int) -> dict[str, Seen]:
@@ -122,12 +122,6 @@ def compare(envoy: Envoy, users: int) -> dict[str, Seen]:
             seen[name].ask(port, percent)
             print(f"{time.monotonic() - begun:.1f} s", flush=True)
     return seen
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number from 1")
-    return int(text)
 
 
 def main() -> int:

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The demo: a real Envoy, two versions of a service, and what graygate does when they fail.
 
 Every line of the table is measured as it is printed. The exit code is 1 if one of
@@ -9,53 +8,22 @@ from __future__ import annotations
 
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT / "tests"))
-
-from harness import health  # noqa: E402
-from harness.client import Response, get  # noqa: E402
-from harness.envoy import Envoy  # noqa: E402
-from harness.load import Answer, Load, Request, drive  # noqa: E402
-from harness.local import FILTER_FILE, Local, discovery  # noqa: E402
-from harness.wait import until, until_all  # noqa: E402
+from harness import health
+from harness.client import Response, get
+from harness.envoy import PROJECT, Envoy
+from harness.load import Answer, Load, Request, drive
+from harness.local import FILTER_FILE, Local, discovery
+from harness.service import Service
+from harness.wait import until, until_all
 
 USERS = 10_000
 PROBES = 1_000
 # No failure for so long counts as "over".
 CALM = 1.0
-
-
-class Service:
-    """One version of the demo service, as a process that can be killed, stopped and started."""
-
-    def __init__(self, name: str, port: int) -> None:
-        self.name, self.port = name, port
-
-    def __enter__(self) -> Service:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def start(self) -> None:
-        command = [sys.executable, str(PROJECT / "envoy/upstream.py"), "--name", self.name, "--port", str(self.port)]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        until(lambda: get(self.port, "/healthz").status == 200, 10, f"{self.name} on port {self.port}")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def count(self) -> int:
-        return int(get(self.port, "/count").body)
 
 
 class Table:
@@ -65,13 +33,13 @@ class Table:
         self.good = True
         self.line("", "WHAT", "MEASURED", "SHOULD BE")
 
-    def row(self, what: str, measured: str, wanted: str, good: bool) -> None:
+    def row(self, what: str, measured: str, wanted: str, *, good: bool) -> None:
         self.good &= good
         self.line("ok " if good else "NOT", what, measured, wanted)
 
     def line(self, *cells: str) -> None:
         widths = (3, 48, 44, 0)
-        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths)).rstrip(), flush=True)
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip(), flush=True)
 
 
 class Demo:
@@ -95,24 +63,24 @@ class Demo:
         before = self.v1.count() + self.v2.count()
         for path in ("/livez", "/readyz"):
             right = sum(answer.status == 200 for answer in drive(self.gray, [Request(path)] * PROBES))
-            self.table.row(f"{path} asked {PROBES} times", f"{right} times 200", f"{PROBES}", right == PROBES)
+            self.table.row(f"{path} asked {PROBES} times", f"{right} times 200", f"{PROBES}", good=right == PROBES)
         reached = self.v1.count() + self.v2.count() - before
-        self.table.row("of these, requests that reached an app", f"{reached}", "0", reached == 0)
+        self.table.row("of these, requests that reached an app", f"{reached}", "0", good=reached == 0)
         serving, _ = health.check(self.gray)
-        self.table.row("grpc.health.v1.Health/Check", serving, "SERVING", serving == "SERVING")
+        self.table.row("grpc.health.v1.Health/Check", serving, "SERVING", good=serving == "SERVING")
         for order, wanted in (("POST", 503), ("DELETE", 200)):
             get(self.gray, "/drainz", method=order)
             # Each worker learns of it on its own tick.
             until_all(lambda: get(self.gray, "/readyz").status == wanted, 5, f"/readyz {wanted}")
             measured = f"/readyz {get(self.gray, '/readyz').status}, /livez {get(self.gray, '/livez').status}"
             what = "told to drain" if order == "POST" else "drain taken back"
-            self.table.row(what, measured, f"{wanted}, 200", measured == f"/readyz {wanted}, /livez 200")
+            self.table.row(what, measured, f"{wanted}, 200", good=measured == f"/readyz {wanted}, /livez 200")
 
     def split(self) -> list[Answer]:
         first = drive(self.gray, self.users)
         self.share("v2 has weight 10 of 100", first, 10)
         moved = changes(first, drive(self.gray, self.users))
-        self.table.row("the same users again: moved", f"{moved}", "0", moved == 0)
+        self.table.row("the same users again: moved", f"{moved}", "0", good=moved == 0)
         return first
 
     def raise_weight(self, before: list[Answer]) -> list[Answer]:
@@ -122,18 +90,18 @@ class Demo:
         after = drive(self.gray, self.users)
         self.share("weight of v2 raised to 30, no restart", after, 30)
         ahead, back = changes(before, after, "v1", "v2"), changes(before, after, "v2", "v1")
-        self.table.row("moved from v1 to v2", f"{ahead} users", "only these", ahead > 0)
-        self.table.row("moved back from v2 to v1", f"{back} users", "0", back == 0)
+        self.table.row("moved from v1 to v2", f"{ahead} users", "only these", good=ahead > 0)
+        self.table.row("moved back from v2 to v1", f"{back} users", "0", good=back == 0)
         return after
 
     def share(self, what: str, answers: list[Answer], percent: int) -> None:
         share = 100 * sum(answer.version == "v2" for answer in answers) / len(answers)
         served = all(answer.status == 200 for answer in answers)
         measured = f"{share:.2f} % of {len(answers)} users on v2"
-        self.table.row(what, measured, f"{percent} % ± 1", served and abs(share - percent) < 1)
+        self.table.row(what, measured, f"{percent} % ± 1", good=served and abs(share - percent) < 1)
 
     def kill_canary(self, placed: list[Answer]) -> None:
-        canary = [user for user, answer in zip(self.users, placed) if answer.version == "v2"]
+        canary = [user for user, answer in zip(self.users, placed, strict=True) if answer.version == "v2"]
         with Load(self.gray, canary, rate=500) as load:
             until(lambda: len(load.answers) > 250, 10, "250 answers to v2's users")
             killed = time.monotonic()
@@ -144,9 +112,9 @@ class Demo:
         last = max((answer.answered for answer in failed), default=min(answer.answered for answer in after))
         # Timed to the end of the last failure: from there on, every request is served.
         took = last - killed
-        self.table.row("v2 killed under 500 requests/s: on v1 after", f"{took:.2f} s", "under 2 s", took < 2)
+        self.table.row("v2 killed under 500 requests/s: on v1 after", f"{took:.2f} s", "under 2 s", good=took < 2)
         measured = f"{len(failed)} of {len(after)}"
-        self.table.row("requests that failed in between", measured, "few", len(failed) < 100)
+        self.table.row("requests that failed in between", measured, "few", good=len(failed) < 100)
 
     @staticmethod
     def moved_over(load: Load, killed: float) -> bool:
@@ -160,7 +128,7 @@ class Demo:
         # Impatient, so that a request that hangs doesn't hide the moment.
         until(lambda: gated(get(self.gray, "/reviews", timeout=0.1)), 15, "503 from graygate with v1 hung")
         took = time.monotonic() - hung
-        self.table.row("v1 hangs too: noticed after", f"{took:.2f} s", "under 5 s", took < 5)
+        self.table.row("v1 hangs too: noticed after", f"{took:.2f} s", "under 5 s", good=took < 5)
         times = []
         for _ in range(100):
             asked = time.monotonic()
@@ -168,11 +136,11 @@ class Demo:
             times.append(time.monotonic() - asked)
         median = statistics.median(times) * 1000
         measured = f"{answer.status} in {median:.1f} ms (median of 100)"
-        self.table.row("a request then", measured, "503, under 5 ms", gated(answer) and median < 5)
+        self.table.row("a request then", measured, "503, under 5 ms", good=gated(answer) and median < 5)
         asked = time.monotonic()
         without = get(self.plain, "/reviews")
         waited = time.monotonic() - asked
-        self.table.row("the same without graygate", f"{without.status} after {waited:.1f} s", "a wait", waited > 1)
+        self.table.row("the same without graygate", f"{without.status} after {waited:.1f} s", "a wait", good=waited > 1)
         print(f"     graygate's answer: retry-after: {answer.headers['retry-after']}; {answer.text.strip()}")
 
     def recover(self, placed: list[Answer]) -> None:
@@ -184,15 +152,17 @@ class Demo:
         before, users = placed[sample], self.users[sample]
         until(lambda: not changes(before, drive(self.gray, users)), 20, "all users on their version")
         took = time.monotonic() - back
-        self.table.row("both back: all served by their own version after", f"{took:.2f} s", "under 10 s", took < 10)
+        self.table.row(
+            "both back: all served by their own version after", f"{took:.2f} s", "under 10 s", good=took < 10
+        )
         final = drive(self.gray, self.users)
         lost = changes(placed, final)
-        self.table.row("users not where they were before", f"{lost} of {USERS}", "0", lost == 0)
+        self.table.row("users not where they were before", f"{lost} of {USERS}", "0", good=lost == 0)
 
 
 def changes(before: list[Answer], after: list[Answer], was: str | None = None, now: str | None = None) -> int:
     """How many users are served by another version than before; of those from `was` to `now` if given."""
-    moves = [(a.version, b.version) for a, b in zip(before, after) if a.version != b.version]
+    moves = [(a.version, b.version) for a, b in zip(before, after, strict=True) if a.version != b.version]
     return len([move for move in moves if was is None or move == (was, now)])
 
 
@@ -200,9 +170,10 @@ def gated(answer: Response) -> bool:
     return answer.status == 503 and "retry-after" in answer.headers
 
 
-def stay_up(envoy: Envoy, local: Local) -> None:
+def stay_up(envoy: Envoy) -> None:
     gray, plain = envoy.port("graygate"), envoy.port("plain")
-    print(f"""\
+    print(
+        f"""\
 Envoy runs with graygate, and v1 and v2 behind it. Try:
 
   curl -i 127.0.0.1:{gray}/readyz                          answered at the proxy
@@ -212,7 +183,9 @@ Envoy runs with graygate, and v1 and v2 behind it. Try:
   curl -s 127.0.0.1:{envoy.admin_port}/stats/prometheus | grep ^graygate_
 
 The policy is in {FILTER_FILE}: edit a copy and mv it there. Logs are in
-{envoy.directory}. Ctrl-C ends all.""", flush=True)
+{envoy.directory}. Ctrl-C ends all.""",
+        flush=True,
+    )
     with suppress(KeyboardInterrupt):
         signal.pause()
 
@@ -220,7 +193,7 @@ The policy is in {FILTER_FILE}: edit a copy and mv it there. Logs are in
 def main() -> int:
     staying = sys.argv[1:] == ["up"]
     if sys.argv[1:] and not staying:
-        print(f"demo.py: argument {sys.argv[1]!r}; allowed: none, or \"up\"", file=sys.stderr)
+        print(f'demo.py: argument {sys.argv[1]!r}; allowed: none, or "up"', file=sys.stderr)
         return 2
     if not (PROJECT / "dist/graygate.wasm").exists():
         print("dist/graygate.wasm: not there; build it with: make wasm", file=sys.stderr)
@@ -237,7 +210,7 @@ def main() -> int:
         v2 = stack.enter_context(Service("v2", local.port(8082)))
         envoy = stack.enter_context(Envoy(local.document, concurrency=2, **setting))
         if staying:
-            stay_up(envoy, local)
+            stay_up(envoy)
             return 0
         try:
             good = Demo(envoy, v1, v2).run()

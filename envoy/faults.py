@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """An upstream that fails in eight ways, seen through graygate, Envoy's outlier detection, and nothing.
 
 One Envoy with a listener for each contestant, each with one upstream of its own and the same
@@ -30,14 +29,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from demo import PROJECT
+from harness.arguments import new_file
 from harness.config import Tree, cluster, listener, plugin, route, socket_address
-from harness.envoy import Envoy, replace_file
+from harness.envoy import PROJECT, Envoy, replace_file
 from harness.load import Answer, Load, Request
+from harness.upstream import Behaviour, Upstream
 from harness.wait import until
-from upstream import Behaviour, Upstream
 
 MODULE = PROJECT / "dist/graygate.wasm"
 
@@ -271,9 +269,7 @@ def say(text: str, end: str = "\n") -> None:
 def loads(sites: Sequence[Site], requests: Sequence[Request]) -> Iterator[list[Load]]:
     """The same load on each. All end at the same time: each takes some seconds to."""
     with ExitStack() as stack:
-        started = [
-            stack.enter_context(Load(site.envoy.port(site.name), requests, RATE, CONNECTIONS)) for site in sites
-        ]
+        started = [stack.enter_context(Load(site.envoy.port(site.name), requests, RATE, CONNECTIONS)) for site in sites]
         try:
             yield started
         finally:
@@ -304,7 +300,9 @@ def stay_healthy(sites: Sequence[Site], seconds: float) -> dict[str, Healthy]:
 
 def are_well(started: Sequence[Load], since: Sequence[float]) -> list[bool]:
     """Which have recovered since then."""
-    return [first_of_run(asked_in(load, at), good, RUN - 1) is not None for load, at in zip(started, since)]
+    return [
+        first_of_run(asked_in(load, at), good, RUN - 1) is not None for load, at in zip(started, since, strict=True)
+    ]
 
 
 def wait_until_well(started: Sequence[Load], since: Sequence[float]) -> list[bool]:
@@ -352,7 +350,11 @@ HEADER = ("failed before the gate", "time to gate, s", "failed in all", "request
 def row(*cells: object) -> None:
     """Text to the left, numbers to the right."""
     first, *others = (str(cell) for cell in cells)
-    say((first.ljust(WIDTHS[0]) + "".join(cell.rjust(width) for cell, width in zip(others, WIDTHS[1:]))).rstrip())
+    say(
+        (
+            first.ljust(WIDTHS[0]) + "".join(cell.rjust(width) for cell, width in zip(others, WIDTHS[1:], strict=False))
+        ).rstrip()
+    )
 
 
 def seconds(value: float | None, none: str) -> str:
@@ -418,14 +420,6 @@ def duration(text: str) -> float:
     if not 0 < value <= 3600:
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: a number of seconds above 0, up to 3600")
     return value
-
-
-def new_file(text: str) -> Path:
-    """Before minutes are spent on what can't be written then."""
-    path = Path(text)
-    if not text or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a file in a directory that can be written to")
-    return path
 
 
 def options() -> argparse.Namespace:

@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+
 from harness.config import Policy, bootstrap
 from harness.envoy import Envoy
-from upstream import Upstream
+from harness.upstream import Upstream
 
 
 @pytest.fixture
@@ -58,14 +59,16 @@ def policy() -> dict[str, Any]:
 @pytest.fixture
 def rule(policy: dict[str, Any]) -> dict[str, Any]:
     """How readiness passes through in `policy`: what is kept is kept for good."""
-    policy["probes"]["readiness"] = {"path": "/readyz", "passThrough": {"cacheSeconds": 3600}}
-    return policy["probes"]["readiness"]["passThrough"]
+    rule = {"cacheSeconds": 3600}
+    policy["probes"]["readiness"] = {"path": "/readyz", "passThrough": rule}
+    return rule
 
 
 @pytest.fixture
 def check(policy: dict[str, Any]) -> dict[str, Any]:
     """The active check of v1 in `policy`."""
-    return policy["upstreams"]["reviews-v1"]["readinessProbe"]
+    check: dict[str, Any] = policy["upstreams"]["reviews-v1"]["readinessProbe"]
+    return check
 
 
 @pytest.fixture

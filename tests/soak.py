@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A million requests and a hundred new policies through one Envoy, and what becomes of its memory.
 
 What is lost for good in a VM, or held of an old policy, must sooner or later show in the process. So its resident
@@ -45,7 +44,7 @@ def policy(number: int) -> Tree:
         {"name": "v2", "upstream": "reviews-v2", "weight": share},
     ]
     hash_on = [{"httpHeaderName": "x-user"}, {"httpCookie": {"name": "gray-id", "ttl": "24h"}}]
-    releases = [
+    releases: list[Tree] = [
         {
             "name": name,
             "match": [{"uri": {"prefix": f"/{name}"}}],

@@ -7,17 +7,19 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import grpc
 import pytest
 import yaml
-from harness.breaker import gated, in_turn, judged, stays_ready, until_gated
+
+from harness.breaker import in_turn, judged, stays_ready, until_gated
 from harness.client import Stream, get, get2
 from harness.config import cluster, route
 from harness.load import Load, Request, drive
 from harness.tool import run
+from harness.upstream import Behaviour
 from harness.wait import until, until_all
-from upstream import Behaviour
 
 GRPC = {"content-type": "application/grpc", "te": "trailers"}
 HALF = Behaviour(whole=b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
@@ -47,7 +49,7 @@ def test_responses_seen_by_different_workers_add_up(start, policy, v1):
     assert {answer.status for answer in answers} == {500}
     listeners = envoy.stats("listener.127.0.0.1_")
     per_worker = [value for name, value in listeners.items() if re.search(r"worker_\d.downstream_cx_total$", name)]
-    assert len(per_worker) == 2 and all(per_worker), "both workers had requests"
+    assert [bool(requests) for requests in per_worker] == [True, True]
     time.sleep(1)
     assert envoy.transitions() == 0
     assert get(envoy.port()).status == 500
@@ -276,7 +278,8 @@ def test_replies_of_its_own_gate_do_not_count(start, policy, v1):
     del upstream["force"]
     assert envoy.publish(policy) == ""
     until_all(lambda: get(envoy.port()).status == 200, what="let through")
-    assert envoy.transitions() == 0 and v1.requests
+    assert envoy.transitions() == 0
+    assert v1.requests
 
 
 # -- gRPC -------------------------------------------------------------------------
@@ -316,7 +319,7 @@ class App:
             left.wait(60)
 
     def start(self):
-        handlers = {
+        handlers: dict[str, Any] = {
             "TrailersOnly": grpc.unary_unary_rpc_method_handler(self.trailers_only),
             "AfterHeaders": grpc.unary_unary_rpc_method_handler(self.after_headers),
             "AfterAMessage": grpc.unary_unary_rpc_method_handler(self.after_a_message),
@@ -447,7 +450,7 @@ def test_a_stream_whose_server_goes_away_is_unavailable(shop, app):
 
 def test_a_client_that_leaves_a_stream_is_no_failure(shop, app):
     envoy = shop(failOn=["unavailable", "cancelled"], consecutiveFailures=1)
-    for leave in [Stream.reset, lambda stream: None] * 3:
+    for leave in [Stream.reset, lambda _: None] * 3:
         with Stream(envoy.port(), "/shop.Reviews/Endless", GRPC) as stream:
             stream.send(b"\0\0\0\0\0", end=True)
             until(stream.answered, what="a first message")

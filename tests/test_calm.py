@@ -16,8 +16,8 @@ from harness.breaker import in_turn, judged
 from harness.client import Stream, get, get2
 from harness.config import bootstrap
 from harness.envoy import Envoy
+from harness.upstream import Behaviour
 from harness.wait import until
-from upstream import Behaviour
 
 GRPC = {"content-type": "application/grpc", "te": "trailers"}
 NO_CONTENT = Behaviour(whole=b"HTTP/1.1 204 No Content\r\n\r\n")
@@ -26,7 +26,9 @@ SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: w
 
 
 @pytest.mark.parametrize("fault", ["refuse", "reset", "hang"])
-@pytest.mark.parametrize("words", [{}, {"failOn": ["connect-failure", "reset", "gateway-error"]}], ids=["5xx", "others"])
+@pytest.mark.parametrize(
+    "words", [{}, {"failOn": ["connect-failure", "reset", "gateway-error"]}], ids=["5xx", "others"]
+)
 def test_a_grpc_request_with_no_answer_is_a_failure(start, policy, v1, fault, words):
     """The proxy answers it with status 200, and the failure in grpc-status."""
     envoy = start(judged(policy, consecutiveFailures=3, **words), concurrency=1, timeout="0.2s")
@@ -37,7 +39,9 @@ def test_a_grpc_request_with_no_answer_is_a_failure(start, policy, v1, fault, wo
 
 
 def test_no_answer_is_a_failure_whatever_status_the_proxy_makes_of_it(start, policy, v1):
-    errors = {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "none"}}}}
+    errors = {
+        "status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "none"}}}
+    }
     mapped = {"local_reply_config": {"mappers": [{"filter": errors, "status_code": 200}]}}
     envoy = start(judged(policy, consecutiveFailures=3), concurrency=1, hcm=mapped)
     v1.refuse()

@@ -5,18 +5,25 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+
 from harness.tool import BINARY, run
 
 PROBES = {"name": "shop", "probes": {"liveness": {"path": "/livez"}}}
 GATE = {"name": "shop", "upstreams": {"db": {"cluster": "outbound|80||db"}}, "gates": [{"upstream": "db"}]}
-RELEASE = {
+RELEASE: dict[str, Any] = {
     "name": "shop",
     "upstreams": {"v1": {"cluster": "outbound|80|v1|db"}},
     "releases": [
-        {"name": "db", "steer": {"header": "x-v"}, "versions": [{"name": "v1", "upstream": "v1", "weight": 1, "default": True}]}
+        {
+            "name": "db",
+            "steer": {"header": "x-v"},
+            "versions": [{"name": "v1", "upstream": "v1", "weight": 1, "default": True}],
+        }
     ],
 }
 INBOUND, OUTBOUND = [{"mode": "SERVER"}], [{"mode": "CLIENT"}]
@@ -32,7 +39,12 @@ def attached(*targets):
 
 
 def wasm_plugin(name, match=INBOUND, policy=PROBES, namespace="shop", revision=None, **spec):
-    spec = {"url": "oci://r.example/x:1", "pluginName": "graygate", "failStrategy": "FAIL_OPEN", "pluginConfig": policy} | spec
+    spec = {
+        "url": "oci://r.example/x:1",
+        "pluginName": "graygate",
+        "failStrategy": "FAIL_OPEN",
+        "pluginConfig": policy,
+    } | spec
     if match is not None:
         spec["match"] = match
     return resource("extensions.istio.io/v1alpha1", "WasmPlugin", name, namespace, revision, spec)
@@ -45,7 +57,11 @@ def traffic_extension(name, match=INBOUND, policy=PROBES, namespace="shop", revi
 
 
 def wasm(policy=PROBES, **config):
-    config = {"root_id": "graygate", "failure_policy": "FAIL_OPEN", "configuration": {"value": json.dumps(policy)}} | config
+    config = {
+        "root_id": "graygate",
+        "failure_policy": "FAIL_OPEN",
+        "configuration": {"value": json.dumps(policy)},
+    } | config
     kind = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"
     return {"name": "f", "typed_config": {"@type": kind, "config": config}}
 
@@ -85,7 +101,8 @@ def check(tmp_path):
             (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(item))
         done = run("check", "--istio", tmp_path, *options)
         if done.returncode == 0:
-            assert done.stdout.endswith(": no problems\n") and done.stderr == ""
+            assert done.stdout.endswith(": no problems\n")
+            assert done.stderr == ""
             return []
         assert (done.returncode, done.stdout) == (1, "")
         *problems, count = done.stderr.replace(f"{tmp_path}/", "").splitlines()
@@ -105,9 +122,16 @@ def test_a_good_set_is_counted(tmp_path):
         {"name": "a-policy", "mode": "nonsense"},
         [{"op": "replace", "path": "/spec", "value": 1}],
         None,
-        {"apiVersion": "extensions.istio.io/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": "another"}, "spec": {"url": "oci://r/x:1"}},
+        {
+            "apiVersion": "extensions.istio.io/v1alpha1",
+            "kind": "WasmPlugin",
+            "metadata": {"name": "another"},
+            "spec": {"url": "oci://r/x:1"},
+        },
     ]
-    (tmp_path / "deep" / "a.yml").write_text(yaml.safe_dump_all([*others, wasm_plugin("a"), wasm_plugin("b", OUTBOUND, RELEASE)]))
+    (tmp_path / "deep" / "a.yml").write_text(
+        yaml.safe_dump_all([*others, wasm_plugin("a"), wasm_plugin("b", OUTBOUND, RELEASE)])
+    )
     (tmp_path / "deep" / "deeper" / "b.json").write_text(json.dumps(envoy_filter("c", namespace="other")))
     (tmp_path / "deep" / "c.txt").write_text("a: b: c")
     (tmp_path / ".hidden").mkdir()
@@ -127,7 +151,8 @@ def test_a_stream_on_standard_input_and_several_directories_are_one_set(tmp_path
         run("check", "--istio", tmp_path / "a", "--istio", tmp_path / "b"),
         run("check", "--istio", tmp_path),
     ]:
-        assert done.returncode == 1 and "WasmPlugin shop/a: WasmPlugin shop/b in " in done.stderr
+        assert done.returncode == 1
+        assert "WasmPlugin shop/a: WasmPlugin shop/b in " in done.stderr
     assert run("check", "--istio", tmp_path / "a").returncode == 0
 
 
@@ -140,20 +165,31 @@ def test_a_set_with_nothing_of_ours_is_a_problem(tmp_path):
 def test_a_file_that_is_no_yaml_is_a_problem(check, tmp_path):
     (tmp_path / "x.yml").write_text("a: b: c")
     done = run("check", "--istio", tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith(f"{tmp_path}/x.yml: not YAML or JSON: ")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{tmp_path}/x.yml: not YAML or JSON: ")
 
 
 def test_output_that_can_not_be_written_is_said(tmp_path):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(wasm_plugin("a")))
     (tmp_path / "policy.json").write_text(json.dumps(PROBES))
     for arguments in (["--istio", tmp_path], [tmp_path / "policy.json"]):
-        with open("/dev/full", "w") as full:
-            done = subprocess.run([BINARY, "check", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-        assert (done.returncode, done.stderr) == (2, "graygate: standard output: No space left on device (os error 28)\n")
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [BINARY, "check", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert (done.returncode, done.stderr) == (
+            2,
+            "graygate: standard output: No space left on device (os error 28)\n",
+        )
 
 
 def test_wrong_usage_ends_with_2(tmp_path):
-    for arguments in (["--istio"], ["--istio", tmp_path / "none"], ["x", "--istio", tmp_path], ["x", "--root-namespace", "a"]):
+    for arguments in (
+        ["--istio"],
+        ["--istio", tmp_path / "none"],
+        ["x", "--istio", tmp_path],
+        ["x", "--root-namespace", "a"],
+    ):
         assert run("check", *arguments).returncode == 2, arguments
 
 
@@ -191,7 +227,8 @@ def test_a_policys_problems_have_file_resource_and_path(check):
     where = 'gates[0].upstream: "db" is no upstream; allowed: none, as upstreams is empty'
     assert check(wasm_plugin("a", policy=bad), envoy_filter("b", patch(wasm(bad)), namespace="other")) == [
         f"0.yaml: WasmPlugin shop/a: spec.pluginConfig.{where}",
-        "1.yaml: EnvoyFilter other/b: spec.configPatches[0].patch.value.typed_config.config.configuration.value." + where,
+        "1.yaml: EnvoyFilter other/b: spec.configPatches[0].patch.value.typed_config.config.configuration.value."
+        + where,
     ]
 
 
@@ -203,7 +240,9 @@ def test_a_policy_that_is_not_there_or_no_json_is_a_problem(check):
     first, second, third = check(plugin, item, struct)
     assert first == "0.yaml: WasmPlugin shop/a: spec.pluginConfig: missing; allowed: a policy"
     assert "configuration.value: not a JSON document: " in second
-    assert third.endswith("configuration.value: not a string; allowed: the policy as JSON in a google.protobuf.StringValue")
+    assert third.endswith(
+        "configuration.value: not a string; allowed: the policy as JSON in a google.protobuf.StringValue"
+    )
 
 
 def test_what_becomes_of_requests_must_be_written(check):
@@ -213,11 +252,12 @@ def test_what_becomes_of_requests_must_be_written(check):
     del extension["spec"]["wasm"]["failStrategy"]
     config = item["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["config"]
     del config["failure_policy"]
-    words = "missing, so that no request passes while the module is not there or its VM has failed; allowed: FAIL_OPEN, FAIL_RELOAD, "
+    reason = "so that no request passes while the module is not there or its VM has failed"
+    words = f"missing, {reason}; allowed: FAIL_OPEN, FAIL_RELOAD, "
+    path = "spec.configPatches[0].patch.value.typed_config.config"
     assert check(plugin, item, extension) == [
         f"0.yaml: WasmPlugin shop/a: spec.failStrategy: {words}FAIL_CLOSE",
-        "1.yaml: EnvoyFilter other/b: spec.configPatches[0].patch.value.typed_config.config.failure_policy: "
-        f"{words}FAIL_CLOSED; for Istio 1.24 fail_open",
+        f"1.yaml: EnvoyFilter other/b: {path}.failure_policy: {words}FAIL_CLOSED; for Istio 1.24 fail_open",
         f"2.yaml: TrafficExtension more/c: spec.wasm.failStrategy: {words}FAIL_CLOSE",
     ]
     config["fail_open"] = True
@@ -257,7 +297,8 @@ def test_each_kind_has_a_word_of_its_own_for_closing(check):
 )
 def test_a_part_in_the_wrong_place_is_a_problem(check, item, field):
     (problem,) = check(item)
-    assert f".{field}: " in problem and " is not allowed there: " in problem
+    assert f".{field}: " in problem
+    assert " is not allowed there: " in problem
 
 
 def test_at_a_gateway_and_a_waypoint_all_parts_have_a_place(check):
@@ -270,7 +311,9 @@ def test_at_a_gateway_and_a_waypoint_all_parts_have_a_place(check):
 def test_a_check_of_a_cluster_that_can_not_be_called_is_a_problem(check):
     policy = PROBES | {"upstreams": {"app": {"cluster": "inbound|80||", "readinessProbe": {"httpGet": {}}}}}
     (problem,) = check(wasm_plugin("a", policy=policy))
-    assert problem.startswith('0.yaml: WasmPlugin shop/a: spec.pluginConfig.upstreams.app.cluster: "inbound|80||" is not allowed there: ')
+    assert problem.startswith(
+        '0.yaml: WasmPlugin shop/a: spec.pluginConfig.upstreams.app.cluster: "inbound|80||" is not allowed there: '
+    )
 
 
 def gateway(name, class_name):
@@ -281,7 +324,9 @@ def gateway(name, class_name):
 def test_a_mode_that_never_applies_is_a_problem(check):
     server, client = wasm_plugin("a", INBOUND, **attached("public")), wasm_plugin("a", OUTBOUND, **attached("public"))
     (problem,) = check(server)
-    assert problem.startswith("0.yaml: WasmPlugin shop/a: spec.match[0].mode: SERVER is not allowed there: Gateway public is a gateway")
+    assert problem.startswith(
+        "0.yaml: WasmPlugin shop/a: spec.match[0].mode: SERVER is not allowed there: Gateway public is a gateway"
+    )
     assert check(server, gateway("public", "istio")) == [problem]
     assert check(server, gateway("public", "istio-waypoint")) == []
     assert check(client) == check(client, gateway("public", "istio")) == []
@@ -354,7 +399,10 @@ def test_two_that_are_in_one_listener_are_a_problem(check, one, two):
         (wasm_plugin("a", **labelled(app="x")), wasm_plugin("b", OUTBOUND, **attached("q"))),
         (wasm_plugin("a"), wasm_plugin("b", **attached("waypoint"))),
         (wasm_plugin("a"), envoy_filter("b", patch({"filters": [wasm()]}, apply_to="LISTENER"))),
-        (envoy_filter("a", patch(proxy={"proxyVersion": "^1.29"})), envoy_filter("b", patch(proxy={"proxyVersion": "^1.30"}))),
+        (
+            envoy_filter("a", patch(proxy={"proxyVersion": "^1.29"})),
+            envoy_filter("b", patch(proxy={"proxyVersion": "^1.30"})),
+        ),
     ],
 )
 def test_two_that_no_listener_has_both_of_are_none(check, one, two):
@@ -401,7 +449,8 @@ def test_a_patch_that_changes_the_filter_or_takes_it_away_puts_none_there(check)
 def test_patches_of_one_resource_may_be_in_one_listener_too(check):
     (problem,) = check(envoy_filter("a", patch(), patch()))
     assert problem.startswith(
-        "0.yaml: EnvoyFilter shop/a: spec.configPatches[0].match.context and spec.configPatches[1].match.context put graygate "
+        "0.yaml: EnvoyFilter shop/a: "
+        "spec.configPatches[0].match.context and spec.configPatches[1].match.context put graygate "
     )
     assert check(envoy_filter("a", patch(port=80), patch(port=81))) == []
     assert check(wasm_plugin("a", INBOUND + at_ports("SERVER", 80))) == []
@@ -451,7 +500,10 @@ def test_two_of_one_name_in_one_proxy_that_undo_each_others_doings_are_a_problem
         (wasm_plugin("a", policy=DRAINED), wasm_plugin("b", OUTBOUND, GATE, namespace="other")),
         (wasm_plugin("a", policy=DRAINED), wasm_plugin("b", OUTBOUND, GATE, **attached("public"))),
         (wasm_plugin("a", policy=DRAINED), envoy_filter("b", patch(wasm(GATE, **VM), context="SIDECAR_OUTBOUND"))),
-        (envoy_filter("a", patch(wasm(DRAINED, **VM))), envoy_filter("b", patch({"filters": [wasm(DRAINED, **VM)]}, apply_to="LISTENER"))),
+        (
+            envoy_filter("a", patch(wasm(DRAINED, **VM))),
+            envoy_filter("b", patch({"filters": [wasm(DRAINED, **VM)]}, apply_to="LISTENER")),
+        ),
     ],
 )
 def test_two_of_one_name_that_agree_or_do_not_meet_are_none(check, one, two):
@@ -460,7 +512,9 @@ def test_two_of_one_name_that_agree_or_do_not_meet_are_none(check, one, two):
 
 def test_one_resource_in_two_files_is_a_problem(check):
     (problem,) = check(wasm_plugin("a"), wasm_plugin("a"))
-    assert problem.startswith("0.yaml: WasmPlugin shop/a: 1.yaml has the same resource, so that only the one applied last counts")
+    assert problem.startswith(
+        "0.yaml: WasmPlugin shop/a: 1.yaml has the same resource, so that only the one applied last counts"
+    )
 
 
 # -- what the tool itself prints ----------------------------------------------------
@@ -494,7 +548,9 @@ def test_a_kustomization_is_to_be_built_first(tmp_path):
     assert "kubectl kustomize DIR | graygate check --istio -" in done.stderr
 
 
-@pytest.mark.parametrize(("allowed", "wide"), [(None, "127.0.0.0/8"), (["127.0.0.0/29"], "127.0.0.0/29"), (["127.0.0.1/32"], None)])
+@pytest.mark.parametrize(
+    ("allowed", "wide"), [(None, "127.0.0.0/8"), (["127.0.0.0/29"], "127.0.0.0/29"), (["127.0.0.1/32"], None)]
+)
 def test_peers_may_order_no_drain_at_a_listener_of_the_filters_own(check, allowed, wide):
     drain = {"path": "/drainz"} | ({"from": allowed} if allowed else {})
     policy = {"name": "shop", "probes": {"readiness": {"path": "/readyz"}, "drain": drain}}

@@ -7,6 +7,7 @@ from itertools import pairwise
 from statistics import quantiles
 
 import pytest
+
 from harness.load import Load, Request
 from harness.wait import until
 
@@ -95,9 +96,7 @@ def test_an_upstream_that_is_not_ready_is_checked_at_a_period_of_its_own(start, 
     [("ready", 500, "failureThreshold", "not-ready"), ("notReady", 200, "successThreshold", "ready")],
     ids=["down", "up"],
 )
-def test_the_edge_period_holds_till_a_change_is_settled(
-    start, policy, check, v1, assume, status, threshold, phase
-):
+def test_the_edge_period_holds_till_a_change_is_settled(start, policy, check, v1, assume, status, threshold, phase):
     policy["upstreams"]["reviews-v1"]["assume"] = assume
     check.update(periodSeconds=1, edgePeriodSeconds=0.1)
     check[threshold] = 20

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
+
 from harness.client import get
 from harness.config import route
 from harness.load import Request, drive
+from harness.upstream import Behaviour
 from harness.wait import until
-from upstream import Behaviour
 
 ALICE = {"x-user-id": "alice"}
 HOST = b"app.local:8080"
@@ -174,9 +177,7 @@ def test_the_statuses_that_the_policy_expects_pass_and_no_others(start, hasty, c
     assert v1.seen("/moved") == 0
 
 
-@pytest.mark.parametrize(
-    ("fault", "reason"), [("refuse", "could not be reached"), ("hang", "no answer in time")]
-)
+@pytest.mark.parametrize(("fault", "reason"), [("refuse", "could not be reached"), ("hang", "no answer in time")])
 def test_what_the_proxy_makes_up_is_no_expected_status(start, hasty, check, v1, fault, reason):
     check["expectedStatuses"] = [200, 503, 504]
     envoy = start(hasty)
@@ -261,7 +262,7 @@ def test_a_redirect_to_no_address_fails(start, hasty, v1):
 def test_ten_requests_are_made_and_no_more(start, hasty, v1):
     envoy = start(hasty)
     paths = ["/healthz", *(f"/{number}" for number in range(1, 12))]
-    for path, to in zip(paths, paths[1:]):
+    for path, to in itertools.pairwise(paths):
         redirect(v1, to, path=path)
     until_failed(envoy, "redirected too often, or to no address")
     assert v1.seen("/9") >= 1

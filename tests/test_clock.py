@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import pytest
+
 from harness.client import get
 from harness.config import bootstrap
 from harness.envoy import Envoy

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from harness.envoy import PROJECT
 
 USERS = 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from harness.client import get, get2
 from harness.config import bootstrap
 from harness.envoy import Envoy
@@ -191,7 +192,7 @@ def spoofed(address):
     entries = [form.format(address) for form in forms]
     names = ["x-forwarded-for", "x-real-ip", "x-envoy-external-address", "x-client-ip", "forwarded"]
     yield from ({name: entry} for name in names[:2] for entry in entries)
-    yield {name: address for name in names}
+    yield dict.fromkeys(names, address)
     yield [("x-forwarded-for", address), ("x-forwarded-for", address), ("x-forwarded-for", "127.0.0.1")]
 
 

@@ -1,4 +1,4 @@
-"""What counts as evidence: requests that are recorded or not, responses that say nothing, no answer, clients that leave."""
+"""What counts as evidence: which requests are recorded, responses that are ignored, no answer, clients that leave."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
+
 from harness.breaker import in_turn, judged, stays_ready, until_gated
 from harness.client import Stream, get
 from harness.config import route
 from harness.load import Load, Request, drive
+from harness.upstream import Behaviour
 from harness.wait import until
-from upstream import Behaviour
 
 EVENTS = [{"uri": {"prefix": "/events"}}]
 API = [{"uri": {"prefix": "/api"}}]
@@ -149,7 +150,9 @@ def test_answers_that_fail_end_a_row_of_no_answers(start, policy, v1):
 def under_way(envoy, times, method="GET"):
     """So many requests at once whose clients wait."""
     with ExitStack() as stack:
-        streams = [stack.enter_context(Stream(envoy.port(), "/", method=method, end=method == "GET")) for _ in range(times)]
+        streams = [
+            stack.enter_context(Stream(envoy.port(), "/", method=method, end=method == "GET")) for _ in range(times)
+        ]
         for stream in streams:
             if method == "POST":
                 stream.send(b"all of it", end=True)
@@ -191,7 +194,10 @@ def test_requests_that_wait_and_are_ignored_do_not_count(start, policy, v1):
 
 
 def test_requests_that_wait_for_another_cluster_do_not_count(start, policy, v1, v2):
-    routes = [{"match": {"prefix": "/v2"}, "route": {"cluster": "reviews-v2", "timeout": "60s"}}, route("reviews-v1", "60s")]
+    routes = [
+        {"match": {"prefix": "/v2"}, "route": {"cluster": "reviews-v2", "timeout": "60s"}},
+        route("reviews-v1", "60s"),
+    ]
     envoy = start(judged(policy, consecutiveFailures=1, unansweredAfter="100ms"), routes=routes)
     v2.hang()
     with ExitStack() as stack:
@@ -266,7 +272,10 @@ def test_a_client_that_is_slow_to_read_is_no_failure(start, policy, v1):
     with ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(Stream(envoy.port(), end=True))
-        cut = lambda: [line["details"] for line in envoy.access_log()].count("response_timeout")  # noqa: E731
+
+        def cut():
+            return [line["details"] for line in envoy.access_log()].count("response_timeout")
+
         until(lambda: cut() == 4, what="all of them cut")
     v1.answer()
     stays_ready(envoy)

@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
+
 from harness.client import Stream, get
 from harness.load import Load, Request, drive
 from harness.users import by_user, moves
@@ -212,8 +213,8 @@ def test_the_other_workers_go_on(start, policy):
             connections.append(http.client.HTTPConnection("127.0.0.1", envoy.port(), timeout=10))
             stack.callback(connections[-1].close)
 
-        def status(connection, headers={}):
-            connection.request("GET", "/livez", headers=headers)
+        def status(connection, headers=None):
+            connection.request("GET", "/livez", headers=headers or {})
             answer = connection.getresponse()
             answer.read()
             return answer.status

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 
-import faults
 import pytest
+
+import faults
 from faults import failed, first_of_run, good, refused
 from harness.envoy import PROJECT
 from harness.load import Answer
@@ -48,8 +49,10 @@ def test_graygate_gates_and_recovers_where_nothing_does_not(tmp_path):
     assert nothing["failed_before_gate"] == nothing["failed_in_all"] == nothing["requests"] > 0
     for name in GRAYGATE:
         healthy, found = report["healthy"][name], figures[name]
-        assert healthy["requests"] > 0 and (healthy["refused"], healthy["changes"]) == (0, 0)
-        assert found["seconds_to_gate"] is not None and found["seconds_to_recover"] is not None
+        assert healthy["requests"] > 0
+        assert (healthy["refused"], healthy["changes"]) == (0, 0)
+        assert found["seconds_to_gate"] is not None
+        assert found["seconds_to_recover"] is not None
         assert 0 < found["failed_before_gate"] <= found["failed_in_all"] < found["requests"]
     # The table says the same.
     _, table = done.stdout.split("ANSWERS 500 ")
@@ -61,9 +64,11 @@ def test_graygate_gates_and_recovers_where_nothing_does_not(tmp_path):
 
 
 def test_ctrl_c_ends_all_that_was_started():
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    running = subprocess.Popen(SCRIPT, **pipes, start_new_session=True)
+    running = subprocess.Popen(
+        SCRIPT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     with running:
+        assert running.stdout
         assert running.stdout.readline().startswith("healthy")
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=60)

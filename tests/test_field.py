@@ -8,11 +8,12 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection
 
 import pytest
+
 from harness.client import Stream, get
 from harness.config import cluster, route
 from harness.load import Load, Request, drive
+from harness.upstream import NORMAL, Behaviour, Service, Upstream
 from harness.wait import until, until_all
-from upstream import NORMAL, Behaviour, Service, Upstream
 
 NEVER = 1000
 CROWD = 64
@@ -105,9 +106,11 @@ def test_the_only_replica_is_gated_where_outlier_detection_goes_on_asking_it(sta
 
     before = v1.requests
     gated = drive(envoy.port(), [Request()] * 50)
-    assert {answer.status for answer in gated} == {503} and v1.requests == before
+    assert {answer.status for answer in gated} == {503}
+    assert v1.requests == before
     asked = drive(envoy.port("plain"), [Request()] * 50)
-    assert {answer.status for answer in asked} == {500} and v1.requests == before + 50
+    assert {answer.status for answer in asked} == {500}
+    assert v1.requests == before + 50
 
     v1.answer()
     until(lambda: get(envoy.port()).status == 200, what="a trial")
@@ -190,7 +193,7 @@ def test_a_worker_that_has_only_gated_knows_of_a_recovery_that_it_has_not_seen(s
 
 def shares_served(answers, begun, ended):
     """Of what was asked in each third of this time."""
-    thirds = [[], [], []]
+    thirds: list[list[bool]] = [[], [], []]
     for answer in answers:
         if begun <= answer.asked < ended:
             thirds[int(3 * (answer.asked - begun) / (ended - begun))].append(answer.status == 200)
@@ -251,9 +254,11 @@ def test_flapping_changes_no_more_often_than_it_is_checked_and_each_error_is_exp
         until(lambda: v1.seen("/healthz") > 12, what="some good checks after the last bad one")
     fallen = envoy.transitions(from_="ready", to="not-ready", reason="check-failed")
     risen = envoy.transitions(from_="not-ready", to="ready", reason="check-passed")
-    assert 2 <= fallen == risen <= 5 and fallen + risen == envoy.transitions()
+    assert 2 <= fallen == risen <= 5
+    assert fallen + risen == envoy.transitions()
     assert envoy.logs().count("reviews-v1: ready -> not-ready (check-failed: status 500)") == fallen
-    assert load.failed and len(load.failed) < len(load.answers)
+    assert load.failed
+    assert len(load.failed) < len(load.answers)
     told = b"policy reviews: upstream reviews-v1 is not ready: check-failed: status 500\n"
     assert {(answer.status, answer.body) for answer in load.failed} == {(503, told)}
 
@@ -339,9 +344,14 @@ def on_trial_of_beginnings(start, policy, v1, **trial):
 def test_a_response_that_has_begun_is_still_under_way(start, policy, v1):
     envoy = on_trial_of_beginnings(start, policy, v1, requests=2, successes=3, leaseFor="1h")
     gauge = "cluster.reviews-v1.upstream_rq_active"
-    active = lambda: envoy.stats(gauge)[gauge]  # noqa: E731
+
+    def active():
+        return envoy.stats(gauge)[gauge]
+
     with endless(envoy, 20) as first:
-        until(lambda: active() == 2 and sum(stream.answered() for stream in first) == 20, what="all told or let through")
+        until(
+            lambda: active() == 2 and sum(stream.answered() for stream in first) == 20, what="all told or let through"
+        )
         with endless(envoy, 20) as others:
             until(lambda: sum(stream.answered() for stream in others) == 20, what="all told")
             assert active() == 2
@@ -365,7 +375,10 @@ JUDGED_BY = {
     "check-failed": {},
     "consecutive-failures": {"consecutiveFailures": 5, **TRIED},
     "failure-share": {
-        **{"consecutiveFailures": NEVER, "failurePercent": 50, "minimumRequests": 10, "window": "5s"},
+        "consecutiveFailures": NEVER,
+        "failurePercent": 50,
+        "minimumRequests": 10,
+        "window": "5s",
         **TRIED,
     },
 }
@@ -408,7 +421,8 @@ def test_of_ten_that_fail_at_once_each_is_gated_and_let_through_for_itself(ten, 
 
     with Load(ten.port(), [Request(f"/{number}") for number in TEN], rate=300, connections=20) as load:
         until(lambda: len(load.answers) > 100, what="load")
-        assert {answer.status for answer in load.answers} == {200} and ten.transitions() == 0
+        assert {answer.status for answer in load.answers} == {200}
+        assert ten.transitions() == 0
         v1.answer(500)
         until(lambda: all(gated(number) for number in TEN), what="each gated for its own reason")
         assert len(names(from_="ready")) == 10
@@ -468,7 +482,8 @@ def test_checks_that_fail_end_a_trial(start, policy, check, v1):
     v1.answer(500, path="/healthz")
     until(lambda: envoy.transitions(from_="trial", to="not-ready", reason="check-failed"), what="the end of the trial")
     until_all(lambda: said(envoy, "check-failed: status 500"), what="gated")
-    assert v1.seen("/") == 5 and envoy.transitions() == 3
+    assert v1.seen("/") == 5
+    assert envoy.transitions() == 3
 
 
 def test_checks_that_pass_end_a_trial(start, policy, check, v1):

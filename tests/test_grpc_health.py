@@ -8,8 +8,10 @@ from __future__ import annotations
 import gzip
 import re
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+
 from harness.client import Stream, get, get2
 from harness.config import HEALTH_CHECK, HOP, cluster, hop_route, route
 from harness.health import HealthServer, check, check_many, probe, watch
@@ -286,7 +288,7 @@ def test_without_a_hop_the_client_is_told(start, asked, v1, instead):
         v1.hang(path=HEALTH_CHECK)
     elsewhere = {"match": {"path": "/elsewhere"}, "route": {"cluster": "reviews-v1"}}
     too_early = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "x"}}}
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "no-route": {"routes": [elsewhere]},
         "dead-cluster": {"routes": [hop_route()], "clusters": [cluster(HOP, free_port())]},
         "too-early": {"routes": [too_early]},
@@ -329,7 +331,8 @@ def unharmed(envoy):
     """The VM is the one it was, and it still answers."""
     assert {check(envoy.port(), SERVICE).word for _ in range(10)} == {"SERVING"}
     reloads = {name: value for name, value in envoy.stats("wasm.graygate.").items() if "vm_reload" in name}
-    assert reloads and not any(reloads.values()), reloads
+    assert reloads
+    assert not any(reloads.values()), reloads
     assert "panicked" not in envoy.logs()
     assert envoy.alive
 
@@ -416,7 +419,7 @@ def test_each_way_not_to_serve_is_named(start, app, fault, reason):
     assert get(envoy.port(), "/readyz").status == 503
     assert envoy.alive
 
-    {"stopped": app.start, "hang": lambda: app.hang(False)}.get(fault, lambda: app.say("SERVING", service))()
+    {"stopped": app.start, "hang": lambda: app.hang(hanging=False)}.get(fault, lambda: app.say("SERVING", service))()
     until_all(lambda: ready(envoy), what="ready again")
 
 
@@ -438,7 +441,8 @@ def test_a_check_that_can_not_be_sent_flips_nothing(start, name):
     envoy = start(policy)
     until(lambda: envoy.counter("graygate_checks_total", result="error") >= 4, what="4 errors")
     assert envoy.counter("graygate_transitions_total", upstream=name) == 0
-    assert ready(envoy) and envoy.alive
+    assert ready(envoy)
+    assert envoy.alive
 
 
 def test_a_check_that_takes_longer_than_its_period_is_not_overlapped(start, app):

@@ -12,6 +12,7 @@ import sys
 import tarfile
 
 import pytest
+
 from harness.envoy import PROJECT
 
 MODULE = PROJECT / "dist/graygate.wasm"
@@ -64,7 +65,9 @@ def test_the_last_layer_holds_the_module_byte_for_byte(layout):
     assert last["mediaType"] == "application/vnd.oci.image.layer.v1.tar+gzip"
     with tarfile.open(fileobj=io.BytesIO(layout.blob(last))) as archive:
         assert archive.getnames() == ["plugin.wasm"]
-        assert archive.extractfile("plugin.wasm").read() == MODULE.read_bytes()
+        content = archive.extractfile("plugin.wasm")
+        assert content
+        assert content.read() == MODULE.read_bytes()
 
 
 def test_it_is_one_image_for_the_platform_that_agents_ask_for(layout):

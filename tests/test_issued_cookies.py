@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
+
 from harness.client import get, get2
 from harness.load import Request, drive
 from harness.wait import until, until_all
@@ -65,7 +66,9 @@ def set_cookies(answer):
 def issued(answer):
     """The id in the one cookie that the answer sets."""
     [line] = set_cookies(answer)
-    return re.fullmatch(rf"gray-id=({ID})(; .*)?", line)[1]
+    found = re.fullmatch(rf"gray-id=({ID})(; .*)?", line)
+    assert found, line
+    return found[1]
 
 
 def back(value):
@@ -98,8 +101,9 @@ def test_a_cookie_has_its_attributes_in_order(start, policy, cookie, ask):
     before = time.time()
     [line] = set_cookies(ask(envoy.port()))
     after = time.time()
-    at = re.fullmatch(f"gray-id={ID}; Max-Age=86400; {re.escape(AS_SENT)}", line)[1]
-    assert before - 2 <= int(at, 16) <= after + 2
+    found = re.fullmatch(f"gray-id={ID}; Max-Age=86400; {re.escape(AS_SENT)}", line)
+    assert found, line
+    assert before - 2 <= int(found[1], 16) <= after + 2
 
 
 @pytest.mark.parametrize(
@@ -284,7 +288,8 @@ def test_it_is_issued_as_long_as_a_change_lies_ahead(start, policy, release):
         policy["releases"] = [{**release, key: value}]
         port = start(policy).port()
         answer = get(port)
-        assert answer.version == "v1" and issued(answer), key
+        assert answer.version == "v1", key
+        assert issued(answer), key
         assert set_cookies(get(port, "/", back(issued(answer)))) == [], key
 
 
@@ -378,7 +383,8 @@ def test_a_release_with_a_cookie_of_another_name_does_not_keep_it(start, policy,
     weigh(apart[0], 100, 0)
     lines = set_cookies(get(start(policy).port(), "/", back(OURS)))
     assert "gray-id=; Max-Age=0; Path=/" in lines
-    assert [line for line in lines if re.match(f"ratings-id={ID}; ", line)] and len(lines) == 2
+    assert [line for line in lines if re.match(f"ratings-id={ID}; ", line)]
+    assert len(lines) == 2
 
 
 def test_before_the_start_all_have_the_default_and_get_cookies(start, policy, release):

@@ -13,14 +13,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any
+from typing import Any, Self
 
 import pytest
+
 from harness.client import get
 from harness.config import bootstrap
 from harness.envoy import Envoy
 from harness.load import Request, drive
-from upstream import Upstream
+from harness.upstream import Upstream
 
 HEADER = "x-gray-version"
 USERS = [f"user-{number}" for number in range(300)]
@@ -55,7 +56,7 @@ class Relay:
         self._thread = Thread(target=self._server.serve_forever, name=f"relay-{name}", daemon=True)
         self.port = self._server.server_port
 
-    def __enter__(self) -> Relay:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

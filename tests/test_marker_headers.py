@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from harness.client import get
 from harness.config import cluster, socket_address
 from harness.envoy import Envoy

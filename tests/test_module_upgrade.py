@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 import pytest
+
 from harness.breaker import judged, until_gated
 from harness.client import Stream, get
 from harness.config import HTTP_FILTERS, MODULE, extension

@@ -7,11 +7,12 @@ from contextlib import suppress
 from http.client import HTTPException
 
 import pytest
+
 from harness.client import get, get2
 from harness.config import HTTP_FILTERS, cluster, route
 from harness.probe import ask, is_replay, until_asked_again
+from harness.upstream import Behaviour
 from harness.wait import until, until_all
-from upstream import Behaviour
 
 ALICE = {"x-user-id": "alice"}
 

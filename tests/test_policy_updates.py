@@ -6,6 +6,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
+
 from harness.breaker import in_turn, judged
 from harness.client import Stream, get
 from harness.config import listener, plugin
@@ -28,7 +29,7 @@ def test_a_bad_policy_is_refused_and_the_old_one_goes_on(start, policy, delivery
         until(lambda: len(load.answers) > 50, what="load")
         why = envoy.publish(misspelt(policy))
         assert 'policy refused: releases[0].versions[0].wieght: unknown field; did you mean "weight"?' in envoy.logs()
-        assert 'releases[0].versions[1].wieght' in why
+        assert "releases[0].versions[1].wieght" in why
         served = len(load.answers)
         until(lambda: len(load.answers) > served + 100, what="load after the refusal")
     assert load.failed == []
@@ -55,11 +56,11 @@ def test_odd_documents_are_refused_with_a_reason(start, policy, document):
 def test_a_good_policy_replaces_the_old_one_with_no_failed_request(start, policy, delivery):
     envoy = start(policy, delivery=delivery)
     with Load(envoy.port(), USERS, rate=500) as load:
-        for round in range(1, 6):
-            policy["releases"][0]["versions"][1]["weight"] = round * 100
-            policy["probes"]["readiness"]["path"] = f"/readyz-{round}"
+        for number in range(1, 6):
+            policy["releases"][0]["versions"][1]["weight"] = number * 100
+            policy["probes"]["readiness"]["path"] = f"/readyz-{number}"
             assert envoy.publish(policy) == ""
-            until(lambda: "readiness passed" in get(envoy.port(), f"/readyz-{round}").text, what="the new policy")
+            until(lambda: "readiness passed" in get(envoy.port(), f"/readyz-{number}").text, what="the new policy")
             served = len(load.answers)
             until(lambda: len(load.answers) >= served + 100, what="load under the new policy")
     assert load.failed == []

@@ -7,6 +7,7 @@ import time
 from datetime import datetime
 
 import pytest
+
 from harness.client import get, get2
 from harness.load import Request, drive
 from harness.probe import HEALTH_JSON, all_pass, all_say, document, status, text

@@ -36,7 +36,12 @@ def served(envoy):
 def test_the_share_of_requests_that_go_rises_until_all_do(start, policy, v1):
     envoy = recover(start, policy, v1, "6s")
     shares = [served(envoy)]
-    until(lambda: shares.append(served(envoy)) or shares[-3:] == [100] * 3, timeout=20, what="all go")
+
+    def all_go():
+        shares.append(served(envoy))
+        return shares[-3:] == [100] * 3
+
+    until(all_go, timeout=20, what="all go")
     assert shares[0] < 60
     assert any(20 < share < 80 for share in shares)
     assert envoy.transitions(from_="trial", to="ramp", reason="trial-passed") == 1

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 
 import pytest
+
 from harness.client import get, get2
 from harness.load import Request, drive
 from harness.tool import explain, run
@@ -60,7 +61,7 @@ def test_three_versions_share_by_weights_of_any_total(start, policy, v1, v2):
     assert abs(counts["v1"] / len(USERS) - 3 / 7) < 0.01
 
 
-def test_a_cookie_is_a_key_where_there_is_no_header(start, policy, tmp_path):
+def test_a_cookie_is_a_key_where_there_is_no_header(start, policy):
     envoy = start(policy)
     users = USERS[:500]
     answers = drive(envoy.port(), [Request("/", {"cookie": f"theme=dark; user={user}; x=1"}) for user in users])
@@ -223,7 +224,11 @@ def test_a_match_in_all_its_terms(start, policy):
 @pytest.mark.parametrize(
     ("condition", "matched", "passed_over"),
     [
-        ({"headers": {"x-a": {"regex": "al.*|bob"}}}, [{"x-a": "alice"}, {"x-a": "bob"}], [{"x-a": "xbob"}, {"x-a": b"al\xff"}]),
+        (
+            {"headers": {"x-a": {"regex": "al.*|bob"}}},
+            [{"x-a": "alice"}, {"x-a": "bob"}],
+            [{"x-a": "xbob"}, {"x-a": b"al\xff"}],
+        ),
         ({"withoutHeaders": {"x-a": {"regex": "b.*"}}}, [{}, {"x-a": "alice"}], [{"x-a": "bob"}]),
     ],
     ids=["headers", "withoutHeaders"],

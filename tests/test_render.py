@@ -6,6 +6,7 @@ import json
 
 import pytest
 import yaml
+
 from harness.tool import run
 
 DIGEST = "0123456789abcdef" * 4
@@ -131,7 +132,11 @@ def test_the_place_says_what_it_is_attached_to(render):
             {"targetRefs": [{"group": "", "kind": "Service", "name": "a"}]},
             "shop",
         ),
-        (["--at", "gateway", "--selector", "a/b=c", "--selector", "d="], {"selector": {"matchLabels": {"a/b": "c", "d": ""}}}, "default"),
+        (
+            ["--at", "gateway", "--selector", "a/b=c", "--selector", "d="],
+            {"selector": {"matchLabels": {"a/b": "c", "d": ""}}},
+            "default",
+        ),
     ]:
         (plugin,), _ = render(*arguments)
         spec = plugin["spec"]
@@ -140,12 +145,16 @@ def test_the_place_says_what_it_is_attached_to(render):
 
 
 def test_the_scope_says_which_proxies(render):
-    for scope, selects, namespace in [("workload", True, "default"), ("namespace", False, "default"), ("mesh", False, "istio-system")]:
+    for scope, selects, namespace in [
+        ("workload", True, "default"),
+        ("namespace", False, "default"),
+        ("mesh", False, "istio-system"),
+    ]:
         for plugin in render("--scope", scope)[0]:
             assert ("selector" in plugin["spec"], plugin["metadata"]["namespace"]) == (selects, namespace)
 
 
-def test_a_traffic_extension_has_the_same_in_other_places(policy, render):
+def test_a_traffic_extension_has_the_same_in_other_places(render):
     options = ["--module", "oci://r.example/g:1", "--sha256", DIGEST, "--priority", "-5", "--fail", "reload"]
     (plugin, _), said = render(*options)
     (extension, _), _ = render(*options, "--kind", "trafficextension")
@@ -173,7 +182,10 @@ def test_a_part_that_is_all_there_is_keeps_the_policys_name(policy, render):
 
 def test_a_revision_has_no_routes_of_its_own(policy, render):
     at_outbound(policy)["steer"] = {"clusterHeader": "x-gray-cluster"}
-    labelled = {item["kind"]: "istio.io/rev" in item["metadata"]["labels"] for item in render("--routes", "--revision", "canary")[0]}
+    labelled = {
+        item["kind"]: "istio.io/rev" in item["metadata"]["labels"]
+        for item in render("--routes", "--revision", "canary")[0]
+    }
     assert labelled == {"WasmPlugin": True, "DestinationRule": False, "EnvoyFilter": True}
 
 
@@ -192,14 +204,17 @@ def test_each_document_says_what_it_is_and_why_it_fails_as_it_does(policy, tmp_p
         assert len(texts) == 2
         for text in texts:
             head = [line for line in text.splitlines() if line.startswith("# ")]
-            assert head[0].startswith("# graygate, ") and any(line.startswith(f"# {strategy}: ") for line in head)
+            assert head[0].startswith("# graygate, ")
+            assert any(line.startswith(f"# {strategy}: ") for line in head)
 
 
 def test_what_is_printed_reads_the_same_under_yaml_1_1(policy, render):
     """Which is what kubectl reads, and PyYAML."""
     policy["probes"]["readiness"]["checks"][0]["required"] = True
     gate = policy["gates"][0]
-    gate["reply"] = {"headers": {"x-a": "on", "x-b": "1:30", "x-c": "0o7", "x-d": "2026-12-01", "x-e": "1_000", "x-f": ""}}
+    gate["reply"] = {
+        "headers": {"x-a": "on", "x-b": "1:30", "x-c": "0o7", "x-d": "2026-12-01", "x-e": "1_000", "x-f": ""}
+    }
     (inbound, _), _ = render()
     assert inbound["spec"]["pluginConfig"]["gates"] == [gate]
 
@@ -253,7 +268,8 @@ def test_a_module_from_elsewhere_is_fetched_by_the_agent(render):
     url = "oci://registry.example/graygate:1"
     (item,), _ = render("--kind", "envoyfilter", "--at", "gateway", "--module", url, "--sha256", DIGEST)
     extension, inserted = item["spec"]["configPatches"]
-    assert extension["applyTo"] == "EXTENSION_CONFIG" and extension["patch"]["operation"] == "ADD"
+    assert extension["applyTo"] == "EXTENSION_CONFIG"
+    assert extension["patch"]["operation"] == "ADD"
     remote = wasm(extension)["vm_config"]["code"]["remote"]
     assert (remote["http_uri"]["uri"], remote["sha256"]) == (url, DIGEST)
     assert {"cluster", "timeout"} < set(remote["http_uri"])
@@ -304,9 +320,7 @@ def test_a_cluster_of_both_directions_is_added_once(policy, render):
     policy["probes"]["readiness"]["checks"].append({"upstream": "v1"})
     manifests, _ = render("--callout", "v1=127.0.0.1:1", "--callout", "app-8080=127.0.0.1:2")
     clusters = [
-        patch["patch"]["value"]["name"]
-        for item in manifests
-        for patch in item["spec"].get("configPatches", [])
+        patch["patch"]["value"]["name"] for item in manifests for patch in item["spec"].get("configPatches", [])
     ]
     assert sorted(clusters) == ["app-8080", "v1"]
 
@@ -402,7 +416,8 @@ def test_at_a_waypoint_routes_have_its_own_names(policy, render):
     del release["versions"][1]["allow"]
     release["steer"] = {"randomValueHeader": "x-gray-random"}
     printed, said = render("--routes", "--at", "waypoint")
-    assert len(printed) == 1 and "what a VirtualService makes of a waypoint's routes no EnvoyFilter can change" in said
+    assert len(printed) == 1
+    assert "what a VirtualService makes of a waypoint's routes no EnvoyFilter can change" in said
 
 
 def test_of_two_releases_of_one_host_the_first_has_the_routes(policy, render):
@@ -410,7 +425,8 @@ def test_of_two_releases_of_one_host_the_first_has_the_routes(policy, render):
     policy["releases"].append(release | {"name": "two", "steer": {"header": "x-two"}})
     (_, *printed), said = render("--routes", "--at", "outbound")
     assert [item["kind"] for item in printed] == ["DestinationRule", "VirtualService"]
-    assert f"--routes: none for release two: a host has one DestinationRule and one VirtualService, and those of {HOST} are" in said
+    one = "a host has one DestinationRule and one VirtualService"
+    assert f"--routes: none for release two: {one}, and those of {HOST} are" in said
 
 
 # -- what is said -------------------------------------------------------------------
@@ -438,7 +454,8 @@ def test_it_warns_of_a_module_that_may_change_and_of_a_mesh_that_may_be_a_namesp
     del policy["upstreams"]["app"]
     module = ["--routes", "--module", "oci://registry.example.com/graygate:1"]
     pinned = [*module, "--sha256", DIGEST]
-    assert "--sha256: missing" in render(*module)[1] and "--namespace" not in render(*module)[1]
+    assert "--sha256: missing" in render(*module)[1]
+    assert "--namespace" not in render(*module)[1]
     assert "--namespace: shop: for the mesh only if" in render(*pinned, "--scope", "mesh", "--namespace", "shop")[1]
     for quiet in [
         [*pinned, "--scope", "mesh"],
@@ -461,7 +478,7 @@ def test_it_warns_of_clusters_that_are_elsewhere(policy, render):
         assert render("--at", place)[1].count("only a waypoint has such clusters") == 2
 
 
-def test_it_says_nothing_of_a_policy_that_is_whole(policy, render):
+def test_it_says_nothing_of_a_policy_that_is_whole(render):
     _, said = render("--module", "oci://r.example/g:1", "--sha256", DIGEST, "--callout", "app-8080=127.0.0.1:8080")
     assert said == ""
 
@@ -469,7 +486,7 @@ def test_it_says_nothing_of_a_policy_that_is_whole(policy, render):
 # -- what is refused ----------------------------------------------------------------
 
 
-def test_a_policy_with_problems_is_refused_as_check_does(policy, refused, tmp_path):
+def test_a_policy_with_problems_is_refused_as_check_does(policy, refused):
     policy["gates"][0]["upstream"] = "ap"
     problems = refused("--istio", "1.23")
     assert problems == [
@@ -487,22 +504,31 @@ def test_what_does_nothing_is_refused(policy, refused):
 
 def test_releases_inbound_and_probes_outbound_are_refused(refused):
     assert refused("--at", "inbound") == [
-        "releases: a list of 1 is not allowed there: inbound, all requests go to the one app, whatever version they are given; "
-        "allowed: outbound, gateway, waypoint"
+        (
+            "releases: a list of 1 is not allowed there: "
+            "inbound, all requests go to the one app, whatever version they are given; "
+            "allowed: outbound, gateway, waypoint"
+        )
     ]
     assert refused("--at", "outbound") == [
-        "probes: an object of 1 fields is not allowed there: outbound, what the app asks other services for by these paths "
-        "would be answered in their stead; allowed: inbound, gateway, waypoint"
+        (
+            "probes: an object of 1 fields is not allowed there: "
+            "outbound, what the app asks other services for by these paths would be answered in their stead; "
+            "allowed: inbound, gateway, waypoint"
+        )
     ]
 
 
-@pytest.mark.parametrize("cluster", ["inbound|8080||", "PassthroughCluster", "InboundPassthroughCluster", "BlackHoleCluster"])
+@pytest.mark.parametrize(
+    "cluster", ["inbound|8080||", "PassthroughCluster", "InboundPassthroughCluster", "BlackHoleCluster"]
+)
 def test_a_check_of_a_cluster_that_can_not_be_called_is_refused(policy, refused, cluster):
     policy["upstreams"]["app"]["cluster"] = cluster
     (problem,) = refused()
     assert problem.startswith(f'upstreams.app.cluster: "{cluster}" is not allowed there: it ')
     assert problem.endswith(
-        "; allowed: outbound|PORT|SUBSET|HOST, agent, or a cluster with an address of its own, as --callout CLUSTER=IP:PORT adds it"
+        "; allowed: outbound|PORT|SUBSET|HOST, agent, or a cluster with an address of its own, "
+        "as --callout CLUSTER=IP:PORT adds it"
     )
     del policy["upstreams"]["app"]["readinessProbe"]
     policy["probes"]["readiness"]["checks"] = []
@@ -513,7 +539,10 @@ def test_a_check_of_a_cluster_that_can_not_be_called_is_refused(policy, refused,
     ("arguments", "starts"),
     [
         (["--at", "waypoint", "--port", "80"], ["--port: 80 is not allowed there: a waypoint's listener has port 0"]),
-        (["--port", "80"], ["--port: 80 is not allowed there: inbound it is a port of the Pod and outbound one of a service"]),
+        (
+            ["--port", "80"],
+            ["--port: 80 is not allowed there: inbound it is a port of the Pod and outbound one of a service"],
+        ),
         (
             ["--scope", "mesh", "--selector", "a=b", "--target", "Gateway/x"],
             [
@@ -526,7 +555,10 @@ def test_a_check_of_a_cluster_that_can_not_be_called_is_refused(policy, refused,
             ["--at", "gateway", "--port", "80", "--port", "81", "--port", "80"],
             ["--port: 80 is not allowed there: it is given twice; allowed: each port once"],
         ),
-        (["--at", "gateway", "--target", "Service/x"], ["--target: Service/x is not allowed there: only a waypoint has services"]),
+        (
+            ["--at", "gateway", "--target", "Service/x"],
+            ["--target: Service/x is not allowed there: only a waypoint has services"],
+        ),
         (
             ["--kind", "envoyfilter", "--module", "file:///m.wasm", "--pull-secret", "login"],
             ["--pull-secret: login is not allowed there: an EnvoyFilter has no place for a secret"],
@@ -535,15 +567,30 @@ def test_a_check_of_a_cluster_that_can_not_be_called_is_refused(policy, refused,
             ["--selector", "a=b", "--selector", "c=d", "--selector", "a=e"],
             ["--selector: a=e is not allowed there: a=b is there already, and a Pod has each label once"],
         ),
-        (["--at", "waypoint", "--selector", "a=b"], ["--selector: a=b is not allowed there: Istio ignores labels at a waypoint"]),
-        (["--at", "waypoint", "--scope", "mesh"], ["--scope: mesh is not allowed there: Istio finds a waypoint by targets alone"]),
-        (["--at", "gateway", "--scope", "mesh"], ["--scope: mesh is not allowed there: a wasmplugin for all proxies in mode CLIENT"]),
-        (["--at", "gateway", "--routes"], ["--routes: true is not allowed there: a gateway's routes go by its own hosts"]),
+        (
+            ["--at", "waypoint", "--selector", "a=b"],
+            ["--selector: a=b is not allowed there: Istio ignores labels at a waypoint"],
+        ),
+        (
+            ["--at", "waypoint", "--scope", "mesh"],
+            ["--scope: mesh is not allowed there: Istio finds a waypoint by targets alone"],
+        ),
+        (
+            ["--at", "gateway", "--scope", "mesh"],
+            ["--scope: mesh is not allowed there: a wasmplugin for all proxies in mode CLIENT"],
+        ),
+        (
+            ["--at", "gateway", "--routes"],
+            ["--routes: true is not allowed there: a gateway's routes go by its own hosts"],
+        ),
         (
             ["--kind", "trafficextension", "--istio", "1.29.6"],
             ["--kind: trafficextension is not allowed there: Istio 1.29 does not know TrafficExtension"],
         ),
-        (["--fail", "reload", "--istio", "1.26"], ["--fail: reload is not allowed there: Istio 1.26 does not know FAIL_RELOAD"]),
+        (
+            ["--fail", "reload", "--istio", "1.26"],
+            ["--fail: reload is not allowed there: Istio 1.26 does not know FAIL_RELOAD"],
+        ),
         (
             [*ENVOY_FILTER, "--fail", "reload", "--istio", "1.24"],
             ["--fail: reload is not allowed there: Istio 1.24 does not know FAIL_RELOAD"],
@@ -566,7 +613,8 @@ def test_options_that_do_not_go_together_are_refused(refused, arguments, starts)
     problems = refused(*arguments)
     assert len(problems) == len(starts)
     for problem, start in zip(problems, starts, strict=True):
-        assert problem.startswith(start) and "; allowed: " in problem
+        assert problem.startswith(start)
+        assert "; allowed: " in problem
 
 
 @pytest.mark.parametrize(
@@ -588,7 +636,8 @@ def test_options_that_do_not_go_together_are_refused(refused, arguments, starts)
 )
 def test_an_option_that_can_not_be_read_is_wrong_usage(policy, arguments):
     done = run("render", "-", *arguments, stdin=json.dumps(policy))
-    assert (done.returncode, done.stdout) == (2, "") and done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr
 
 
 @pytest.mark.parametrize("kind", ["wasmplugin", "trafficextension"])

@@ -6,6 +6,7 @@ import time
 from email.utils import formatdate
 
 import pytest
+
 from harness.breaker import in_turn, judged
 from harness.client import get
 from harness.load import Load, Request

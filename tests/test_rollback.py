@@ -9,13 +9,14 @@ from contextlib import ExitStack, suppress
 from copy import deepcopy
 
 import pytest
+
 from harness.client import Stream, get
 from harness.config import bootstrap, route
 from harness.envoy import Envoy
 from harness.load import Load, Request, drive
+from harness.upstream import Upstream
 from harness.users import USERS, by_user, moves, requests_of, share, watch, went_back
 from harness.wait import until, until_all
-from upstream import Upstream
 
 FAILURES = r"failures (\d+\.\d) % of (\d+) requests, above 5 %; v1 (\d+\.\d) % of (\d+)"
 
@@ -79,7 +80,9 @@ def test_a_version_that_fails_is_rolled_back_on_all_workers_and_said_so_once(sta
     assert v2.requests == reached
     assert (rollbacks(envoy), rollbacks(envoy, version="v2", reason="failures")) == (1, 1)
     (line,) = said(envoy)
-    percent, requests, default_percent, default_requests = re.fullmatch(FAILURES, line).groups()
+    found = re.fullmatch(FAILURES, line)
+    assert found, line
+    percent, requests, default_percent, default_requests = found.groups()
     assert (percent, default_percent) == ("100.0", "0.0")
     assert 50 <= int(requests) <= reached
     assert int(default_requests) > 0
@@ -224,7 +227,7 @@ def test_a_slow_upload_is_no_slow_response(start, policy):
     port = envoy.port()
     with ExitStack() as stack:
         uploads = [stack.enter_context(Stream(port, "/", {"x-user-id": user})) for user in on_v2]
-        for part in range(3):
+        for _part in range(3):
             for upload in uploads:
                 upload.send(b"x" * 1000)
             time.sleep(0.5)
@@ -338,7 +341,7 @@ def test_what_shadow_rolled_back_is_not_when_it_is_enforced(start, policy, v2):
     policy["mode"] = "shadow"
     envoy = start(policy, delivery="ecds")
     v2.answer(500)
-    routed = [Request("/", {"x-user-id": user, "x-gray-version": version}) for user, version in split.items()]
+    routed = [Request("/", {"x-user-id": user, "x-gray-version": str(version)}) for user, version in split.items()]
     with Load(envoy.port(), routed):
         until(lambda: rollbacks(envoy, version="v2", mode="shadow"), what="v2 rolled back in shadow")
     (line,) = said(envoy)

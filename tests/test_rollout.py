@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from harness.client import get
 from harness.wait import until
 

@@ -9,12 +9,13 @@ from copy import deepcopy
 from datetime import UTC, datetime
 
 import pytest
+
 from harness.client import get
 from harness.config import bootstrap
 from harness.envoy import Envoy
+from harness.upstream import Upstream
 from harness.users import by_user, moves, share, watch, went_back
 from harness.wait import until, until_all
-from upstream import Upstream
 
 # Workers, and by how many seconds one of them may be behind another: a tick, with room for a busy machine.
 WORKERS = [(1, 0.0), (2, 1.0)]

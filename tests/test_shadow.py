@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from harness.client import get, get2
 from harness.config import HEALTH_CHECK, access_log
 from harness.load import Request, drive
@@ -89,7 +90,7 @@ def test_no_header_of_a_response_is_written_or_removed_and_no_cookie_issued(star
     bare = start({**shadow, "mode": "off"})
     for headers in ({}, ALICE, {"cookie": "gray-id=x"}):
         answers = [get(each.port(), "/", headers) for each in (envoy, bare)]
-        names = [sorted(name.lower() for name in answer.headers.keys()) for answer in answers]
+        names = [sorted(name.lower() for name in answer.headers) for answer in answers]
         assert names[0] == names[1]
         assert answers[0].headers["set-cookie"] is None
 

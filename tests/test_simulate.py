@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import xml.etree.ElementTree as xml
+import xml.etree.ElementTree as ET
 
 import pytest
 import yaml
+
 from harness.tool import run
 
 
@@ -38,7 +40,7 @@ def test_a_raise_moves_users_one_way_and_no_more_than_must(file):
     found = steps("--policy", file(), "--users", "20000", "--weights", "v2=0,10,30,60,100")
     assert [step["buckets"]["v2"] for step in found] == [0, 1_000, 3_000, 6_000, 10_000]
     assert found[0]["moves"] == []
-    for before, step in zip(found, found[1:], strict=False):
+    for before, step in itertools.pairwise(found):
         gained = step["users"]["v2"] - before["users"]["v2"]
         assert step["moves"] == [{"from": "v1", "to": "v2", "users": gained}]
         assert step["moved"] == gained
@@ -51,7 +53,7 @@ def test_without_weights_the_steps_are_the_policys_own(file):
     assert [step["buckets"] for step in found] == [{"v1": 9_000, "v2": 1_000}, {"v1": 7_000, "v2": 3_000}]
 
 
-def test_three_versions_as_steps_of_a_schedule_move_only_who_must(file, policy, tmp_path):
+def test_three_versions_as_steps_of_a_schedule_move_only_who_must(file, policy):
     add_v3(policy)
     weights = ["--weights", "v2=0,10,30,20", "--weights", "v3=0,10,20,50"]
     arguments = ["--policy", file(), "--users", "10000", *weights]
@@ -81,7 +83,7 @@ def test_the_table_tells_shares_and_directions(file):
 def test_the_picture_has_a_bar_for_each_version_of_each_step(file, tmp_path):
     picture = tmp_path / "picture.svg"
     run("simulate", "--policy", file(), "--users", "1000", "--weights", "v2=10,30", "--svg", picture)
-    root = xml.parse(picture).getroot()
+    root = ET.parse(picture).getroot()
     name = "{http://www.w3.org/2000/svg}"
     words = [element.text for element in root.iter(f"{name}text")]
     assert {"v1", "v2", "step 1", "step 2"} < {word.strip() for word in words if word}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+
 from harness.client import get, get2
 from harness.config import route
 from harness.load import Request, drive
@@ -90,7 +91,7 @@ def steered(start, policy):
 def random(start, policy):
     """`envoy = random(70, 30, versions=False)`: the route's weights, and the release's if it has versions."""
 
-    def start_random(v1, v2, versions=True, **options):
+    def start_random(v1, v2, *, versions=True, **options):
         release = policy["releases"][0]
         release["steer"] = WAYS["randomValueHeader"].steer
         if versions:
@@ -326,17 +327,20 @@ def test_a_trusted_cluster_header_names_a_version_by_its_cluster(start, clusters
 
 @with_and_without_versions
 def test_a_random_value_is_the_hash_of_the_key(random, v1, v2, versions):
-    envoy = random(90, 10, versions)
+    envoy = random(90, 10, versions=versions)
     for user, remainder in REMAINDERS.items():
-        upstream = {"v1": v1, "v2": v2}[get(envoy.port(), "/", {"x-user-id": user}).version]
+        version = get(envoy.port(), "/", {"x-user-id": user}).version
+        upstream = {"v1": v1, "v2": v2}[str(version)]
         [value] = values(upstream, "x-gray-random")
-        assert value.isdigit() and value == str(int(value)).encode() and int(value) < 2**64
+        assert value.isdigit()
+        assert value == str(int(value)).encode()
+        assert int(value) < 2**64
         assert int(value) % 10_000 == remainder, user
 
 
 @with_and_without_versions
 def test_raising_the_weight_of_the_route_moves_nobody_back(random, versions):
-    before, after = (by_user(random(*weights, versions)) for weights in [(90, 10), (70, 30)])
+    before, after = (by_user(random(*weights, versions=versions)) for weights in [(90, 10), (70, 30)])
     assert abs(share_of_v2(before) - 0.10) < 0.03
     assert abs(share_of_v2(after) - 0.30) < 0.05
     assert not [user for user in USERS if before[user] == "v2" and after[user] == "v1"]
@@ -344,7 +348,7 @@ def test_raising_the_weight_of_the_route_moves_nobody_back(random, versions):
 
 @with_and_without_versions
 def test_users_stay_where_the_routes_weights_put_them(random, versions):
-    envoy = random(90, 10, versions)
+    envoy = random(90, 10, versions=versions)
     versions_before = by_user(envoy)
     assert abs(share_of_v2(versions_before) - 0.10) < 0.03
     assert by_user(envoy) == versions_before
@@ -353,7 +357,7 @@ def test_users_stay_where_the_routes_weights_put_them(random, versions):
 @with_and_without_versions
 @pytest.mark.parametrize("weights", [(90, 10), (9, 1), (4, 3)], ids=str)
 def test_random_values_without_a_key_are_exact_over_each_total(random, versions, weights):
-    envoy = random(*weights, versions, concurrency=1)
+    envoy = random(*weights, versions=versions, concurrency=1)
     total = sum(weights)
     answers = drive(envoy.port(), [Request("/")] * (3 * total), connections=1)
     got = [answer.version for answer in answers]
@@ -362,12 +366,13 @@ def test_random_values_without_a_key_are_exact_over_each_total(random, versions,
 
 @with_and_without_versions
 def test_random_values_without_a_key_are_numbers(random, v1, v2, versions):
-    envoy = random(50, 50, versions)
+    envoy = random(50, 50, versions=versions)
     seen = set()
     for _ in range(20):
-        upstream = {"v1": v1, "v2": v2}[get(envoy.port()).version]
+        upstream = {"v1": v1, "v2": v2}[str(get(envoy.port()).version)]
         [value] = values(upstream, "x-gray-random")
-        assert value.isdigit() and int(value) < 2**64
+        assert value.isdigit()
+        assert int(value) < 2**64
         seen.add(value)
     assert len(seen) > 1
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 import yaml
+
 from harness.envoy import PROJECT
 from harness.tool import run
 
@@ -31,17 +33,21 @@ def test_check_takes_json_and_yaml(policy, file, tmp_path):
 def test_the_readmes_policy_has_no_problems(tmp_path):
     readme = (PROJECT / "README.md").read_text()
     path = tmp_path / "policy.yaml"
-    path.write_text(re.search(r"```yaml\n(name: .*?)```", readme, re.DOTALL)[1])
+    found = re.search(r"```yaml\n(name: .*?)```", readme, re.DOTALL)
+    assert found
+    path.write_text(found[1])
     done = run("check", path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_readmes_release_has_no_problems(tmp_path):
     readme = (PROJECT / "README.md").read_text()
+    found = re.search(r"```yaml\nreleases:\n(- name: checkout\n.*?)```", readme, re.DOTALL)
+    assert found
     policy = {
         "name": "shop",
         "upstreams": {name: {"cluster": name} for name in ("checkout-v1", "checkout-v2")},
-        "releases": yaml.safe_load(re.search(r"```yaml\nreleases:\n(- name: checkout\n.*?)```", readme, re.DOTALL)[1]),
+        "releases": yaml.safe_load(found[1]),
     }
     path = tmp_path / "policy.json"
     path.write_text(json.dumps(policy))
@@ -51,9 +57,11 @@ def test_the_readmes_release_has_no_problems(tmp_path):
 
 def test_the_readmes_readiness_and_gates_have_no_problems(tmp_path):
     readme = (PROJECT / "README.md").read_text()
-    policy = {"name": "shop"}
+    policy: dict[str, Any] = {"name": "shop"}
     for part in (r"upstreams:\n  shop:\n.*?", r"gates:\n- match: \[{uri: {prefix: /checkout}}\]\n.*?"):
-        policy |= yaml.safe_load(re.search(f"```yaml\n({part})```", readme, re.DOTALL)[1])
+        found = re.search(f"```yaml\n({part})```", readme, re.DOTALL)
+        assert found
+        policy |= yaml.safe_load(found[1])
     policy["upstreams"] |= {name: {"cluster": name} for name in ("search", "search-static", "offers")}
     path = tmp_path / "policy.json"
     path.write_text(json.dumps(policy))
@@ -71,7 +79,10 @@ def test_check_prints_all_problems_and_ends_with_1(policy, file):
     assert done.stderr.splitlines() == [
         f'{file}: releases[0].versions[0].wieght: unknown field; did you mean "weight"?',
         f'{file}: gates[0].upstream: "reviews-v3" is no upstream; allowed: reviews-v1, reviews-v2',
-        f'{file}: gates[0].whenAllNotReady: "forwards" is not allowed; allowed: reply, forward; did you mean "forward"?',
+        (
+            f'{file}: gates[0].whenAllNotReady: "forwards" is not allowed; '
+            'allowed: reply, forward; did you mean "forward"?'
+        ),
         f"{file}: 3 problems",
     ]
 
@@ -126,7 +137,10 @@ def reasons(file, *arguments):
             [
                 (
                     "no-such-version",
-                    "x-gray-version of the request names none of these versions, and stays as it is for the next hop: v1",
+                    (
+                        "x-gray-version of the request names none of these versions, "
+                        "and stays as it is for the next hop: v1"
+                    ),
                 )
             ],
         ),
@@ -134,13 +148,20 @@ def reasons(file, *arguments):
         (["--header", "x-user-id=bob"], [..., ("allowed", "header x-user-id is on the list of v2")]),
         (
             ["--header", "cookie=user=692d6000-0123456789abcdef"],
-            [..., ("allowed", "no: cookie user is on no list"), ("existing-session", "cookie user was issued before startsAt: v1")],
+            [
+                ...,
+                ("allowed", "no: cookie user is on no list"),
+                ("existing-session", "cookie user was issued before startsAt: v1"),
+            ],
         ),
         (
             ["--header", "x-user-id=jane.doe@example.com", "--at", "2026-12-01T10:00:00Z"],
             [..., ("denied", "header x-user-id is in bucket 1839, of a version whose list denies it: v1")],
         ),
-        (["--at", "2026-12-01T10:00:00Z"], [..., ("sticky", "no: no header x-user-id, no cookie user"), ("rotation", ...)]),
+        (
+            ["--at", "2026-12-01T10:00:00Z"],
+            [..., ("sticky", "no: no header x-user-id, no cookie user"), ("rotation", ...)],
+        ),
         (
             ["--header", "x-user-id=user-3", "--at", "2026-12-01T09:59:59Z"],
             [..., ("sticky", "header x-user-id is in bucket 6933; v1 holds 0 to 9999")],
@@ -169,7 +190,8 @@ def test_explain_shows_the_chain_of_reasons(policy, tmp_path, arguments, chain):
 def test_explain_says_what_it_does_not_know(file):
     for arguments in (["--rolled-back", "reviews/v9"], ["--rolled-back", "reviews"], ["--at", "tomorrow"]):
         done = run("explain", "--policy", file, *arguments)
-        assert done.returncode == 2 and "allowed: " in done.stderr
+        assert done.returncode == 2
+        assert "allowed: " in done.stderr
 
 
 def test_explain_takes_readiness_as_told(file):
@@ -179,4 +201,5 @@ def test_explain_takes_readiness_as_told(file):
     done = run("explain", "--policy", file, "--header", "x-user-id=alice", "--not-ready", "reviews-v1")
     assert "decision  reply 503: the gate on upstream reviews-v1" in done.stdout
     done = run("explain", "--policy", file, "--not-ready", "reviews-v9")
-    assert done.returncode == 2 and "allowed: reviews-v1, reviews-v2" in done.stderr
+    assert done.returncode == 2
+    assert "allowed: reviews-v1, reviews-v2" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from harness.client import get, get2
 from harness.config import cluster_of, socket_address
 from harness.envoy import replace_file
@@ -80,7 +81,7 @@ def test_what_is_excluded_counts_toward_the_score(start, weighted, v1):
 
 
 def test_a_required_check_fails_readiness_whatever_the_score_and_an_optional_one_never(start, weighted, v1):
-    first, second, third, fourth = weighted["probes"]["readiness"]["checks"]
+    _first, second, third, fourth = weighted["probes"]["readiness"]["checks"]
     fourth["required"] = True
     del third["weight"], second["weight"]
     third["required"] = False
@@ -161,7 +162,8 @@ def test_an_upstream_on_trial_passes_with_a_reserve(start, policy, v1):
     assert document(envoy)["checks"] == {"reviews-v1": [finding]}
 
 
-by_default, as_given = ({}, 1.1), ({"staleAfterSeconds": 1.0}, 1.0)
+by_default: tuple[dict[str, float], float] = ({}, 1.1)
+as_given = ({"staleAfterSeconds": 1.0}, 1.0)
 
 
 @pytest.mark.parametrize(("given", "stale_after"), [by_default, as_given], ids=["by-default", "as-given"])
@@ -221,5 +223,6 @@ def readiness(policy, checks, **settings):
 def test_a_policy_whose_probes_are_wrong_is_refused(start, policy, change, said):
     envoy = start(policy, delivery="ecds")
     why = envoy.publish(change(policy))
-    assert "policy refused: " in why and said in why
+    assert "policy refused: " in why
+    assert said in why
     assert status(envoy) == 200

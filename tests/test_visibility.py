@@ -20,7 +20,10 @@ def test_everything_counted_has_labels_in_prometheus(start, policy, v1):
         'graygate_probe_answers_total{policy="reviews",probe="liveness",code="200",result="passed"} 1',
         'graygate_assignments_total{policy="reviews",release="reviews",version="v1",reason="sticky"} ',
         'graygate_gated_requests_total{policy="reviews",upstream="reviews-v1",reason="check-failed"} ',
-        'graygate_transitions_total{policy="reviews",upstream="reviews-v1",reason="check-failed",from="ready",to="not-ready"} 1',
+        (
+            'graygate_transitions_total{policy="reviews",upstream="reviews-v1",'
+            'reason="check-failed",from="ready",to="not-ready"} 1'
+        ),
         'graygate_checks_total{policy="reviews",upstream="reviews-v1",result="failed"} ',
     ]:
         assert line in text
@@ -33,7 +36,10 @@ def gated(envoy):
 def test_whether_an_upstream_is_ready_is_a_gauge(start, policy, v1, v2):
     policy["upstreams"]["reviews-v2"]["force"] = "notReady"
     envoy = start(policy)
-    ready = lambda name: f'graygate_upstream_ready{{policy="reviews",upstream="reviews-{name}"}} '  # noqa: E731
+
+    def ready(name):
+        return f'graygate_upstream_ready{{policy="reviews",upstream="reviews-{name}"}} '
+
     until(lambda: f"{ready('v1')}1" in envoy.prometheus() and f"{ready('v2')}0" in envoy.prometheus(), what="shown")
     v1.refuse()
     until(lambda: f"{ready('v1')}0" in envoy.prometheus(), what="not ready")

@@ -6,10 +6,12 @@ key of what is shared.
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 
 import pytest
+
 from harness.breaker import in_turn, judged, until_gated
 from harness.client import get
 from harness.load import Load, Request, drive
@@ -56,7 +58,7 @@ def test_checks_go_on_at_their_period_and_are_not_sent_twice(start, policy, chec
     seen = v1.seen("/healthz")
     until(lambda: v1.seen("/healthz") > seen + 6, what="more checks")
     calls = [call.at for call in v1.calls_of("/healthz")][-7:]
-    assert min(later - earlier for earlier, later in zip(calls, calls[1:], strict=False)) > 0.25
+    assert min(later - earlier for earlier, later in itertools.pairwise(calls)) > 0.25
 
 
 def test_a_wait_is_ended_by_another_when_the_leader_has_died(start, policy, v1):
@@ -86,13 +88,18 @@ def test_a_vm_that_is_made_anew_knows_what_the_others_know(start, policy, v1):
 def test_permits_of_a_vm_that_has_died_expire(start, policy, v1):
     trial = {"requests": 1, "successes": 1, "leaseFor": "2s"}
     waits = {"notReadyFor": "500ms", "maxNotReadyFor": "1s"}
-    envoy = start(judged(policy, consecutiveFailures=3, trial=trial, **waits), concurrency=1, module=MODULE, timeout="1s")
+    envoy = start(
+        judged(policy, consecutiveFailures=3, trial=trial, **waits), concurrency=1, module=MODULE, timeout="1s"
+    )
     v1.answer(500)
     in_turn(envoy, "/", "/", "/")
     v1.hang()
     with Load(envoy.port(), [Request("/")], rate=20, connections=2):
         until(lambda: envoy.transitions(to="trial"), what="a trial")
-        until(lambda: envoy.stats("cluster.reviews-v1.upstream_rq_active")["cluster.reviews-v1.upstream_rq_active"], what="under way")
+        until(
+            lambda: envoy.stats("cluster.reviews-v1.upstream_rq_active")["cluster.reviews-v1.upstream_rq_active"],
+            what="under way",
+        )
         get(envoy.port(), "/", HERE)
         v1.answer(200)
         until(lambda: envoy.transitions(from_="trial", to="ready"), timeout=20, what="ready")
@@ -123,9 +130,10 @@ def test_what_is_shared_is_bounded_by_the_policy(start, policy, rule, v1, v2):
     use(0)
     until(lambda: envoy.transitions(upstream="reviews-v1", to="ready"), what="ready")
     known = keys()
-    assert known and not any("user-" in key for key in known)
-    for round in range(1, 4):
-        policy["releases"][0]["versions"][1]["weight"] = 10 + round
+    assert known
+    assert not any("user-" in key for key in known)
+    for number in range(1, 4):
+        policy["releases"][0]["versions"][1]["weight"] = 10 + number
         assert envoy.publish(policy) == ""
-        use(1000 * round)
+        use(1000 * number)
     assert keys() == known

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What graygate costs, in tables. Whether within the limits or not, the exit code is 0 once it is measured."""
 
 from __future__ import annotations
@@ -13,21 +12,15 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 
-# In place of this directory, which comes first where a directory is run: the names in it are the package's.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+from harness.arguments import new_file, positive
+from harness.config import socket_address
+from harness.envoy import PROJECT, Envoy
 
-from compare import positive  # noqa: E402
-from demo import PROJECT  # noqa: E402
-from faults import new_file  # noqa: E402
-from harness.config import socket_address  # noqa: E402
-from harness.envoy import Envoy  # noqa: E402
-
-from bench.contestants import APP, NOOP, Contestant, direct  # noqa: E402
-from bench.measure import measure  # noqa: E402
-from bench.report import MODULE, Progress, Report, machine, show  # noqa: E402
-from bench.tables import TABLES  # noqa: E402
+from .contestants import APP, NOOP, Contestant, direct
+from .measure import measure
+from .report import MODULE, Progress, Report, machine, show
+from .tables import TABLES
 
 
 def burst(text: str) -> float:
@@ -74,7 +67,7 @@ def run(names: Sequence[str], rounds: int, seconds: float) -> Report:
     for name, table in tables.items():
         show(table, results[name])
     return Report(
-        command=shlex.join(["python", *sys.argv]),
+        command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         machine=machine(version),
         rounds=rounds,
         burst_seconds=seconds,

@@ -183,7 +183,7 @@ def observed(breaker: Tree | None = None) -> Tree:
     return {"name": POLICY, "upstreams": {"app": app}, "gates": [gate()]}
 
 
-def many_releases(count: int, paths: bool) -> Tree:
+def many_releases(count: int, *, paths: bool) -> Tree:
     """Each for a host of its own, and with `paths` for a part of it."""
 
     def match(number: int) -> Tree:

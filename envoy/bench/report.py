@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from harness.envoy import PROJECT
 
@@ -42,8 +43,10 @@ class Machine:
     def lines(self) -> Sequence[str]:
         return (
             f"{self.cores} cores, {self.cpu}; Linux {self.kernel}; Envoy {self.envoy}; {self.wrk}",
-            f"{MODULE.name} {self.module_bytes} bytes, {Path(NOOP).name} {self.noop_bytes} bytes,"
-            f" built by {self.rustc or 'a compiler that is not known'}; graygate {self.commit or 'of no commit'}",
+            (
+                f"{MODULE.name} {self.module_bytes} bytes, {Path(NOOP).name} {self.noop_bytes} bytes,"
+                f" built by {self.rustc or 'a compiler that is not known'}; graygate {self.commit or 'of no commit'}"
+            ),
         )
 
 
@@ -84,7 +87,7 @@ def machine(envoy: str) -> Machine:
 class Progress:
     """One line that is written over, on a terminal; elsewhere a line each time."""
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._over = sys.stdout.isatty()
         return self
 

@@ -5,7 +5,12 @@
 
 /** The callbacks of a stream, by the part of its life they belong to. */
 const PHASES = {
-  request: ["proxy_on_context_create", "proxy_on_request_headers", "proxy_on_request_body", "proxy_on_request_trailers"],
+  request: [
+    "proxy_on_context_create",
+    "proxy_on_request_headers",
+    "proxy_on_request_body",
+    "proxy_on_request_trailers",
+  ],
   response: ["proxy_on_response_headers", "proxy_on_response_body", "proxy_on_response_trailers"],
   end: ["proxy_on_log", "proxy_on_done", "proxy_on_delete"],
 };

@@ -68,7 +68,10 @@ export class Root {
   }
 
   #answerHttp({ token }, status) {
-    this.answered = [[":status", `${status}`], ["x-envoy-upstream-service-time", "1"]];
+    this.answered = [
+      [":status", `${status}`],
+      ["x-envoy-upstream-service-time", "1"],
+    ];
     this.vm.call(this, "proxy_on_http_call_response", token, this.answered.length, 0, 0);
     this.answered = undefined;
   }
@@ -95,7 +98,9 @@ export class Root {
     return this.answered && type === Buffers.HTTP_CALL_RESPONSE_BODY ? "" : undefined;
   }
 
-  setBuffer() {}
+  setBuffer() {
+    // A root context has no buffer that the filter may write.
+  }
 
   /** As Envoy lets go of a policy. Callouts that are out are never heard of again. */
   delete() {
@@ -132,7 +137,8 @@ export class Stream {
   }
 
   buffer(type) {
-    return type > Buffers.RESPONSE_BODY ? this.root.buffer(type) : this.body?.type === type ? this.body.text : undefined;
+    if (type > Buffers.RESPONSE_BODY) return this.root.buffer(type);
+    return this.body?.type === type ? this.body.text : undefined;
   }
 
   setBuffer(_type, text) {
@@ -229,7 +235,8 @@ export class Stream {
    * body is a list of parts; without one, the headers are all there is.
    */
   exchange(request, response) {
-    const parts = ({ body = [], trailers }) => body.map((part, place) => [part, place + 1 === body.length && !trailers]);
+    const parts = ({ body = [], trailers }) =>
+      body.map((part, place) => [part, place + 1 === body.length && !trailers]);
     const ends = ({ body = [], trailers }) => body.length === 0 && !trailers;
     if (this.requestHeaders(copy(request.headers), ends(request))) {
       for (const [part, end] of parts(request)) this.requestBody(part, end);

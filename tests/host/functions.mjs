@@ -3,7 +3,7 @@
 // Each takes the VM and the module's own arguments. A header that is absent is NOT_FOUND; a map that is not at hand in
 // this callback is BAD_ARGUMENT, which the module's SDK does not survive: as in Envoy.
 
-import { ID_STEP, METRIC_KINDS, Status, deserialize, serialize } from "./abi.mjs";
+import { deserialize, ID_STEP, METRIC_KINDS, Status, serialize } from "./abi.mjs";
 import { attribute } from "./attributes.mjs";
 
 /** Foreign functions that Envoy has, of those that return nothing. */
@@ -44,7 +44,10 @@ const HEADERS = {
   proxy_get_header_map_size(vm, type, size) {
     const headers = map(vm, type);
     if (!headers) return Status.BAD_ARGUMENT;
-    return vm.put(size, headers.reduce((sum, [name, value]) => sum + name.length + value.length, 0));
+    return vm.put(
+      size,
+      headers.reduce((sum, [name, value]) => sum + name.length + value.length, 0),
+    );
   },
   proxy_add_header_map_value(vm, type, name, nameSize, value, valueSize) {
     const added = [key(vm, name, nameSize), vm.text(value, valueSize)];
@@ -138,7 +141,19 @@ const METRICS = {
 };
 
 const CALLOUTS = {
-  proxy_http_call(vm, cluster, clusterSize, headers, headersSize, _body, _bodySize, _trailers, _trailersSize, timeout, token) {
+  proxy_http_call(
+    vm,
+    cluster,
+    clusterSize,
+    headers,
+    headersSize,
+    _body,
+    _bodySize,
+    _trailers,
+    _trailersSize,
+    timeout,
+    token,
+  ) {
     const call = {
       cluster: vm.text(cluster, clusterSize),
       headers: new Map(deserialize(vm.text(headers, headersSize))),
@@ -148,7 +163,21 @@ const CALLOUTS = {
     if (!isWhole || !vm.proxy.clusters(call.cluster)) return Status.BAD_ARGUMENT;
     return vm.put(token, vm.context.root.send("http", call));
   },
-  proxy_grpc_call(vm, service, serviceSize, name, nameSize, method, methodSize, _metadata, _metadataSize, _message, _size, timeout, token) {
+  proxy_grpc_call(
+    vm,
+    service,
+    serviceSize,
+    name,
+    nameSize,
+    method,
+    methodSize,
+    _metadata,
+    _metadataSize,
+    _message,
+    _size,
+    timeout,
+    token,
+  ) {
     // A GrpcService message: the name of a cluster, within two fields of one byte of size each.
     const cluster = vm.text(service, serviceSize).slice(4);
     if (!vm.proxy.clusters(cluster)) return Status.INTERNAL_FAILURE;
@@ -206,7 +235,12 @@ const SYSTEM = {
 /** What the ABI has and nothing here has called: imported by what the SDK exports, and no more. */
 const UNUSED = [
   ...["proxy_continue_stream", "proxy_close_stream"],
-  ...["proxy_register_shared_queue", "proxy_resolve_shared_queue", "proxy_enqueue_shared_queue", "proxy_dequeue_shared_queue"],
+  ...[
+    "proxy_register_shared_queue",
+    "proxy_resolve_shared_queue",
+    "proxy_enqueue_shared_queue",
+    "proxy_dequeue_shared_queue",
+  ],
   ...["proxy_grpc_stream", "proxy_grpc_send", "proxy_grpc_close", "proxy_grpc_cancel", "proxy_get_buffer_status"],
 ];
 

@@ -23,14 +23,19 @@ export function binary() {
   try {
     return readFileSync(MODULE);
   } catch (error) {
-    throw new Error(`${MODULE}: not to be read (${error.code}); build it by \`make wasm\`, or set GRAYGATE_WASM`);
+    throw new Error(`${MODULE}: not to be read (${error.code}); build it by \`make wasm\`, or set GRAYGATE_WASM`, {
+      cause: error,
+    });
   }
 }
 
 let compiled;
 
 /** The module, compiled once. */
-export const compile = () => (compiled ??= new WebAssembly.Module(binary()));
+export function compile() {
+  compiled ??= new WebAssembly.Module(binary());
+  return compiled;
+}
 
 export class Proxy {
   /**
@@ -69,7 +74,7 @@ export class Proxy {
     return [...this.metrics.values()].reduce((sum, { name, value }) => sum + (name.startsWith(prefix) ? value : 0), 0);
   }
 
-  log(level, line) {
+  log(_level, line) {
     this.lines.push(line);
     if (this.lines.length > LINES) this.lines.shift();
   }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { FUNCTIONS } from "./functions.mjs";
-import { Proxy, Vm, binary, compile } from "./host.mjs";
+import { binary, compile, Proxy, Vm } from "./host.mjs";
 import { wide } from "./policies.mjs";
 
 const KIB = 1024;
@@ -67,7 +67,9 @@ test(`a policy of ${UPSTREAMS} upstreams takes at most ${MOST_MEMORY / KIB} KiB 
   sizes.push(size());
   vm.proxy.pass(60_000);
   sizes.push(size());
-  context.diagnostic(`linear memory, KiB: ${sizes[0] / KIB} at first, ${sizes[1] / KIB} configured, ${sizes[2] / KIB} a minute later`);
+  context.diagnostic(
+    `linear memory, KiB: ${sizes[0] / KIB} at first, ${sizes[1] / KIB} configured, ${sizes[2] / KIB} a minute later`,
+  );
   const most = Math.max(...sizes);
   assert.ok(most <= MOST_MEMORY, `${most} bytes; at most ${MOST_MEMORY}`);
 });
@@ -77,7 +79,7 @@ const DEEP = [
   ["lists", `{"name": "deep", "gates": ${"[".repeat(120)}${"]".repeat(120)}}`, /refused: gates\[0\]: a list/],
   ["objects", `{"name": "deep", "a": ${'{"a": '.repeat(120)}1${"}".repeat(120)}}`, /refused: a: unknown field/],
   ["too deep", "[".repeat(100_000), /recursion limit/],
-  ["groups", JSON.stringify(policyOf("(".repeat(500) + "a" + ")".repeat(500))), /no regular expression/],
+  ["groups", JSON.stringify(policyOf(`${"(".repeat(500)}a${")".repeat(500)}`)), /no regular expression/],
 ];
 
 function policyOf(regex) {

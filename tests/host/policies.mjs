@@ -22,7 +22,10 @@ export const others = (count) =>
 
 /** An upstream that is Ready, or not, because the policy says so or because its checks do. */
 export const forced = (word) => ({ cluster: "app", force: word });
-export const checked = { cluster: "app", readinessProbe: { httpGet: { path: "/healthz" }, periodSeconds: 1, failureThreshold: 1 } };
+export const checked = {
+  cluster: "app",
+  readinessProbe: { httpGet: { path: "/healthz" }, periodSeconds: 1, failureThreshold: 1 },
+};
 
 /**
  * Probes, one gate on `app` for every request, and these releases. Neither breaker nor rollback, unless `app` has

@@ -42,19 +42,29 @@ function policyOf(round) {
       versions: plain.versions.map((version, place) => ({ ...version, weight: weights[place] })),
     };
   };
-  const guarded = { ...of("orders", { uri: { prefix: "/orders" } }), rollback: { failurePercent: 50, minimumRequests: 50 } };
+  const guarded = {
+    ...of("orders", { uri: { prefix: "/orders" } }),
+    rollback: { failurePercent: 50, minimumRequests: 50 },
+  };
   return policy({
     app: judged,
     releases: [...others(1 + (round % CYCLE)), of("reviews", { uri: { prefix: "/reviews" } }), guarded],
     gates: [
       { match: [{ uri: { prefix: "/app" } }], upstream: "app" },
-      { match: [{ uri: { prefix: "/closed" } }], upstream: "closed", reply: { body: `closed, ${"x".repeat(round % CYCLE)}` } },
+      {
+        match: [{ uri: { prefix: "/closed" } }],
+        upstream: "closed",
+        reply: { body: `closed, ${"x".repeat(round % CYCLE)}` },
+      },
     ],
     upstreams: {
       app: judged,
       closed: { cluster: "closed", force: "notReady" },
       "reviews-v1": { cluster: "reviews-v1" },
-      "reviews-v2": { cluster: "reviews-v2", circuitBreaker: { slowPercent: 80, slowerThan: "1s", unansweredAfter: "5s" } },
+      "reviews-v2": {
+        cluster: "reviews-v2",
+        circuitBreaker: { slowPercent: 80, slowerThan: "1s", unansweredAfter: "5s" },
+      },
     },
   });
 }
@@ -69,7 +79,15 @@ const KINDS = [
   [30, () => request("/orders-not/17"), "default"],
   [20, () => request("/reviews/7", [["x-user", `user-${random(1e6)}`]]), "reviews-v1"],
   [10, () => request("/reviews/7"), "reviews-v2"],
-  [10, () => request("/orders/7", [["x-user", `user-${random(1e6)}`], ["cookie", "gray-id=1"]]), "reviews-v2"],
+  [
+    10,
+    () =>
+      request("/orders/7", [
+        ["x-user", `user-${random(1e6)}`],
+        ["cookie", "gray-id=1"],
+      ]),
+    "reviews-v2",
+  ],
   [10, () => kubelet(random(2) ? "/livez" : "/readyz"), "default"],
   [5, () => request("/closed"), "closed"],
   [10, () => request("/app", [], "POST"), "app"],
@@ -81,7 +99,10 @@ const MIX = KINDS.flatMap(([share, make, cluster]) => Array(share).fill({ make, 
 function hostile() {
   const size = random(10) ? random(40) : 60_000;
   const names = ["x-user", "cookie", "x-gray-version", "user-agent", "accept", "content-type"];
-  return request(`/${noise(random(20))}`, [[names[random(names.length)], noise(size)], ["cookie", `gray-id=${noise(30)}`]]);
+  return request(`/${noise(random(20))}`, [
+    [names[random(names.length)], noise(size)],
+    ["cookie", `gray-id=${noise(30)}`],
+  ]);
 }
 
 const ANSWERS = [response(), whole(response()), response(204, { body: [] }), response(404)];
@@ -102,7 +123,9 @@ function send(root) {
     if (random(100) === 0) return stream.end("downstream_remote_disconnect");
     const { headers, body, trailers } = answer();
     stream.responseHeaders([...headers], body.length === 0 && !trailers);
-    body.forEach((part, place) => stream.responseBody(part, place + 1 === body.length && !trailers));
+    for (const [place, part] of body.entries()) {
+      stream.responseBody(part, place + 1 === body.length && !trailers);
+    }
     if (trailers) stream.responseTrailers([...trailers]);
     return stream.end();
   };
@@ -113,7 +136,6 @@ const tenth = REQUESTS * WARM_UP;
 const began = performance.now();
 const sizes = [];
 const waiting = [];
-let replies = 0;
 let taken = 0;
 let root;
 let old;
@@ -144,8 +166,10 @@ for (let sent = 0; sent < REQUESTS; sent += 1) {
 for (const rest of waiting) rest();
 old?.delete();
 
-console.log(`gated ${proxy.count("graygate_gated_requests_total")}, probes ${proxy.count("graygate_probe_answers_total")}, ` +
-  `versions given ${proxy.count("graygate_assignments_total")}, changes of readiness ${proxy.count("graygate_transitions_total")}`);
+console.log(
+  `gated ${proxy.count("graygate_gated_requests_total")}, probes ${proxy.count("graygate_probe_answers_total")}, ` +
+    `versions given ${proxy.count("graygate_assignments_total")}, changes of readiness ${proxy.count("graygate_transitions_total")}`,
+);
 const [warm, last] = [sizes[0], size()];
 const flat = last === warm;
 console.log(`${flat ? "flat" : "NOT FLAT"}: ${kib(warm)} after the warm-up, ${kib(last)} at the end`);

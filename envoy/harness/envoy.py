@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
 from . import client
@@ -76,7 +76,7 @@ class Envoy:
 
     # -- life -------------------------------------------------------------------
 
-    def __enter__(self) -> Envoy:
+    def __enter__(self) -> Self:
         self.directory = Path(tempfile.mkdtemp(prefix="graygate-envoy-"))
         for name in self._links:
             (self.directory / name).symlink_to(PROJECT / name)
@@ -211,9 +211,10 @@ class Envoy:
         """Put a policy to a running Envoy, and wait for its word: "" if taken, else why not."""
         if not isinstance(self.config, Config) or not self.config.dynamic_file:
             raise ValueError('publish: this Envoy\'s filter is static; allowed: delivery "ecds" or "lds"')
+        file = self.config.dynamic_file
         self.config = self.config.with_policy(policy)
         self._version += 1
-        return self.put(self.config.dynamic_file, self.config.discovery(str(self._version)), timeout)
+        return self.put(file, self.config.discovery(str(self._version)), timeout)
 
     def put(self, file: str, discovery: Tree, timeout: float = 10.0) -> str:
         """The same with a whole discovery response, whose version_info is a new one.
@@ -239,7 +240,7 @@ class Envoy:
 
     def refusals(self) -> int:
         """Dynamic configurations refused so far."""
-        return self._discovery("update_rejected") + self._discovery("update_failure")
+        return int(self._discovery("update_rejected")) + int(self._discovery("update_failure"))
 
     def live_version(self) -> str:
         """The version_info of the latest dynamic configuration that Envoy took."""

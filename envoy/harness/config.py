@@ -38,21 +38,19 @@ def stats_tags() -> list[Tree]:
     literal prefix lets Envoy skip every other statistic, and the separator before the
     tag keeps `to` from matching at the end of a longer tag's name.
     """
-    return [
-        {"tag_name": tag, "regex": rf"^wasmcustom\.graygate_.*?[.;]({tag}=\.=(.*?);\.;)"} for tag in TAGS
-    ]
+    return [{"tag_name": tag, "regex": rf"^wasmcustom\.graygate_.*?[.;]({tag}=\.=(.*?);\.;)"} for tag in TAGS]
 
 
 def socket_address(port: int = 0) -> Tree:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def cluster(name: str, port: int, http2: bool = False) -> Tree:
+def cluster(name: str, port: int, *, http2: bool = False) -> Tree:
     """One local port. HTTP/2, which gRPC wants, is what Envoy speaks to it only where told to."""
     tree = cluster_of(name, socket_address(port))
     if http2:
         extension = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-        explicit = {"http2_protocol_options": {}}
+        explicit: Tree = {"http2_protocol_options": {}}
         options = {"@type": f"type.googleapis.com/{extension}", "explicit_http_config": explicit}
         tree["typed_extension_protocol_options"] = {extension: options}
     return tree

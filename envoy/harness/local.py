@@ -16,7 +16,8 @@ FILTER_FILE = "envoy/graygate.yaml"
 
 
 def load(name: str) -> Tree:
-    return yaml.safe_load((PROJECT / name).read_text())
+    tree: Tree = yaml.safe_load((PROJECT / name).read_text())
+    return tree
 
 
 def socket_addresses(tree: Any) -> Iterator[Tree]:
@@ -34,7 +35,8 @@ def socket_addresses(tree: Any) -> Iterator[Tree]:
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def taken(port: int) -> bool:
@@ -54,7 +56,7 @@ class Local:
     With `own_ports=False` all are moved, for tests that run beside a local Envoy.
     """
 
-    def __init__(self, own_ports: bool = True) -> None:
+    def __init__(self, *, own_ports: bool = True) -> None:
         self.document = load("envoy/envoy.yaml")
         self.moved: dict[int, int] = {}
         for address in socket_addresses(self.document):

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPMessage
+from typing import Self
 
 import h2.config
 import h2.connection
@@ -108,15 +109,20 @@ class Stream:
         self._link = h2.connection.H2Connection(config)
         given = [(name.lower().encode(), value) for name, value in pairs(headers)]
         authority = next((value for name, value in given if name == b"host"), b"reviews")
-        pseudo = [(":method", method), (":path", path), (":scheme", "http"), (":authority", authority)]
-        self._ask = [*pseudo, *(pair for pair in given if pair[0] != b"host")]
+        pseudo: list[tuple[str, str | bytes]] = [
+            (":method", method),
+            (":path", path),
+            (":scheme", "http"),
+            (":authority", authority),
+        ]
+        self._ask: list[tuple[str | bytes, str | bytes]] = [*pseudo, *(pair for pair in given if pair[0] != b"host")]
         self._end = end
         self._address = ("127.0.0.1", port)
         self._timeout = timeout
         self._status, self._headers, self._trailers, self._body = 0, HTTPMessage(), HTTPMessage(), b""
         self._ended = False
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         """The headers are sent."""
         self._sock = socket.create_connection(self._address, self._timeout)
         self._link.initiate_connection()

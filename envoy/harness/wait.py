@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], timeout: float = 10.0, what: str = "the condition", every: float = 0.02) -> T:
+def until(
+    condition: Callable[[], T | Literal[False, ""] | None],
+    timeout: float = 10.0,
+    what: str = "the condition",
+    every: float = 0.02,
+) -> T:
     """Ask until the condition is truthy, and return its value.
 
     An AssertionError names what was waited for and the last value. An OSError counts
@@ -29,7 +34,9 @@ def until(condition: Callable[[], T], timeout: float = 10.0, what: str = "the co
         time.sleep(every)
 
 
-def until_all(condition: Callable[[], object], timeout: float = 10.0, what: str = "the condition", times: int = 20) -> None:
+def until_all(
+    condition: Callable[[], object], timeout: float = 10.0, what: str = "the condition", times: int = 20
+) -> None:
     """Ask until the condition is truthy so many times in a row.
 
     For what each worker learns on a tick of its own: where every question is a new

@@ -10,7 +10,7 @@ import subprocess
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import grpc
 from grpc_health.v1.health import HealthServicer
@@ -31,10 +31,10 @@ class Health(HealthServicer):
         self.authority = ""
         self.hanging = False
 
-    def Check(self, request: HealthCheckRequest, context: Any) -> HealthCheckResponse:
+    def Check(self, request: HealthCheckRequest, context: Any) -> HealthCheckResponse:  # noqa: N802 (gRPC's name)
         self.checks[request.service] += 1
-        # The only place where the server has it.
-        self.authority = context._rpc_event.call_details.host.decode()
+        # grpcio has it in no public place.
+        self.authority = context._rpc_event.call_details.host.decode()  # noqa: SLF001
         if self.hanging:
             left = threading.Event()
             # False where the client has left already.
@@ -51,7 +51,7 @@ class HealthServer:
         self._health = Health()
         self._server: grpc.Server | None = None
 
-    def __enter__(self) -> HealthServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -79,7 +79,7 @@ class HealthServer:
         """From now on the service has this `ServingStatus`, such as NOT_SERVING."""
         self._health.set(service, HealthCheckResponse.ServingStatus.Value(status))
 
-    def hang(self, hanging: bool = True) -> None:
+    def hang(self, *, hanging: bool = True) -> None:
         """Take checks, and don't answer them."""
         self._health.hanging = hanging
 
@@ -124,13 +124,18 @@ def refusal(error: grpc.RpcError) -> Answer:
     return Answer(error.code().name, error.details() or "")
 
 
-def check(port: int, service: str = "", timeout: float = 10.0, compress: bool = False) -> Answer:
+def stub(link: grpc.Channel) -> Any:
+    """Returns a client. Its type has none of its methods, which are made at run time."""
+    return HealthStub(link)
+
+
+def check(port: int, service: str = "", timeout: float = 10.0, *, compress: bool = False) -> Answer:
     """Ask for the health of a service, by grpcio."""
     compression = grpc.Compression.Gzip if compress else None
     with channel(port) as link:
         try:
             request = HealthCheckRequest(service=service)
-            return answer_of(HealthStub(link).Check(request, timeout=timeout, compression=compression))
+            return answer_of(stub(link).Check(request, timeout=timeout, compression=compression))
         except grpc.RpcError as error:
             return refusal(error)
 
@@ -138,9 +143,9 @@ def check(port: int, service: str = "", timeout: float = 10.0, compress: bool = 
 def check_many(port: int, service: str, times: int, timeout: float = 20.0) -> list[Answer]:
     """The same so many times at once on one connection."""
     with channel(port) as link:
-        stub = HealthStub(link)
         request = HealthCheckRequest(service=service)
-        calls = [stub.Check.future(request, timeout=timeout) for _ in range(times)]
+        client = stub(link)
+        calls = [client.Check.future(request, timeout=timeout) for _ in range(times)]
         return [refusal(error) if (error := call.exception()) else answer_of(call.result()) for call in calls]
 
 
@@ -149,7 +154,7 @@ def watch(port: int, service: str = "", timeout: float = 10.0) -> Answer:
     with channel(port) as link:
         try:
             request = HealthCheckRequest(service=service)
-            return answer_of(next(HealthStub(link).Watch(request, timeout=timeout)))
+            return answer_of(next(stub(link).Watch(request, timeout=timeout)))
         except grpc.RpcError as error:
             return refusal(error)
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A small HTTP/1.1 upstream: the demo service as a program, a test double as a class.
 
 The program answers any path with 200, `x-version: <name>` and `<name> <path>`;
@@ -25,7 +24,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 T = TypeVar("T")
 Headers = Sequence[tuple[str | bytes, str | bytes]]
@@ -241,7 +240,7 @@ class Upstream:
         self._claim = socket.socket()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"upstream-{name}", daemon=True)
 
-    def __enter__(self) -> Upstream:
+    def __enter__(self) -> Self:
         # Bound for as long as the context lasts, and never listened on: whoever connects to it is refused, and
         # whoever wants a free port gets another one.
         self._claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from upstream import Upstream
-
 from .client import Response, get
 from .envoy import Envoy
+from .upstream import Upstream
 from .wait import until, until_all
 
 HEALTH_JSON = "application/health+json"
@@ -40,7 +39,8 @@ def status(envoy: Envoy, path: str = "/readyz") -> int:
 
 def document(envoy: Envoy, path: str = "/readyz") -> dict[str, Any]:
     """In the health+json form, which names each check unless the policy says never."""
-    return json.loads(get(envoy.port(), path, {"accept": HEALTH_JSON}).body)
+    found: dict[str, Any] = json.loads(get(envoy.port(), path, {"accept": HEALTH_JSON}).body)
+    return found
 
 
 def all_say(envoy: Envoy, wanted: int, path: str = "/readyz") -> None:

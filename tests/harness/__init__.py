@@ -1,1 +1,0 @@
-"""What the tests and the demo stand on: a real Envoy, its configuration, clients and load."""
