@@ -1,6 +1,6 @@
 # The front door: `make` lists what there is. The scripts in .ci install what they
 # need, say so, and do nothing the second time.
-.PHONY: help wasm image tool demo up compare faults bench test lint format unit wasm-test host-test integration configs manifests istio-test soak instructions venv clean
+.PHONY: help wasm image tool demo up compare faults bench test lint format unit wasm-test host-test integration configs manifests istio-test soak instructions coverage venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -59,6 +59,9 @@ format: ## format all but Go, and mend what the linters can
 
 unit: ## unit and property tests, native
 	cargo test --locked --no-default-features --features tool
+
+coverage: ## how many lines of src/ the native tests reach, for each layer
+	@.ci/coverage
 
 wasm-test: ## the core's tests on wasm32, under Node
 	@.ci/wasm-test
