@@ -11,6 +11,7 @@ import pytest
 
 from bench.contestants import Contestant, Limit, fnv1a
 from bench.measure import Figures, figures
+from bench.report import MODULE
 from bench.tables import TABLES
 
 QUICK = ("--rounds", "1", "--seconds", "0.1")
@@ -52,6 +53,20 @@ def test_every_contestant_answers_as_it_should_and_is_measured(tmp_path):
     assert f"Envoy {machine['envoy']}; wrk " in done.stdout
     assert f"graygate.wasm {machine['module_bytes']} bytes" in done.stdout
     assert "bench --rounds 1 --seconds 0.1 --table passed" in done.stdout
+
+
+def test_another_build_is_measured_beside_this_one(tmp_path):
+    module = tmp_path / "before.wasm"
+    module.write_bytes(MODULE.read_bytes())
+    done = bench(*QUICK, "--table", "gate", "--beside", str(module))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "graygate, a gate for all, before.wasm beside" in done.stdout
+
+
+def test_a_build_that_is_not_there_is_named(tmp_path):
+    done = bench(*QUICK, "--table", "gate", "--beside", str(tmp_path / "none.wasm"))
+    assert done.returncode == 1
+    assert f"{tmp_path / 'none.wasm'}: no such file" in done.stderr
 
 
 # -- how it counts ----------------------------------------------------------------

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 
 from harness.arguments import new_file, positive
 from harness.config import socket_address
@@ -40,6 +41,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=burst, default=0.4, metavar="S", help="of load in each; 0.4 if not given")
     only = "this table alone, or more if given again"
     parser.add_argument("--table", action="append", choices=TABLES, help=only)
+    other = "another build of graygate, measured in turn with this one"
+    parser.add_argument("--beside", type=Path, metavar="MODULE", help=other)
     parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures there, each round's too")
     return parser.parse_args()
 
@@ -55,9 +58,11 @@ def upstream() -> Envoy:
     return Envoy(document, concurrency=1, log_level="warning")
 
 
-def run(names: Sequence[str], rounds: int, seconds: float) -> Report:
+def run(names: Sequence[str], rounds: int, seconds: float, other: Path | None) -> Report:
     begun = time.monotonic()
     tables = {name: TABLES[name]() for name in names}
+    if other:
+        tables = {name: table.with_beside(str(other.resolve())) for name, table in tables.items()}
     with ExitStack() as stack:
         app = stack.enter_context(upstream())
         tell = stack.enter_context(Progress())
@@ -78,6 +83,12 @@ def run(names: Sequence[str], rounds: int, seconds: float) -> Report:
 
 def main() -> int:
     given = options()
+    if given.beside and not given.beside.is_file():
+        print(
+            f"{given.beside}: no such file; --beside takes a module such as one kept from an earlier build",
+            file=sys.stderr,
+        )
+        return 1
     for file, maker in ((MODULE, "make wasm"), (PROJECT / NOOP, ".ci/bench")):
         if not file.exists():
             print(f"{file.relative_to(PROJECT)}: not there; build it with: {maker}", file=sys.stderr)
@@ -89,7 +100,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        report = run(list(dict.fromkeys(given.table or TABLES)), given.rounds, given.seconds)
+        report = run(list(dict.fromkeys(given.table or TABLES)), given.rounds, given.seconds, given.beside)
     except KeyboardInterrupt:
         return 130
     print("\n" + "\n".join(report.machine.lines()))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,6 +112,21 @@ def noop() -> Tree:
 
 def floor() -> Tree:
     return {"name": "floor", "typed_config": plugin("", vm_id="floor", module=FLOOR)}
+
+
+def beside(contestant: Contestant, against: str, module: str) -> Contestant:
+    """The same by another build of graygate, compared with the contestant of this name."""
+
+    def other(tree: Tree) -> Tree:
+        tree = deepcopy(tree)
+        vm = tree["typed_config"]["config"]["vm_config"]
+        vm["vm_id"] += "-beside"
+        vm["code"]["local"]["filename"] = module
+        return tree
+
+    filters = [other(tree) if tree["name"] == "graygate" else tree for tree in contestant.filters]
+    title = f"{contestant.title}, {Path(module).name} beside"
+    return replace(contestant, title=title, filters=filters, limit=Limit(against))
 
 
 def graygate(policy: Mapping[str, Any], vm: str) -> Tree:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from harness.config import Tree, route
@@ -18,6 +18,7 @@ from .contestants import (
     Contestant,
     Limit,
     Question,
+    beside,
     by_fnv1a,
     direct,
     floor,
@@ -43,6 +44,15 @@ class Table:
     note: str = ""
     # Enough that the worker never waits for the load, which would cost it a wake-up per request.
     connections: int = 8
+
+    def with_beside(self, module: str) -> Table:
+        """The same, with another build of graygate measured in turn with this one."""
+        contestants: dict[str, Contestant] = {}
+        for name, contestant in self.contestants.items():
+            contestants[name] = contestant
+            if any(tree["name"] == "graygate" for tree in contestant.filters):
+                contestants[f"{name}-beside"] = beside(contestant, name, module)
+        return replace(self, contestants=contestants)
 
 
 def passed() -> Table:
