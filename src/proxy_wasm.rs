@@ -10,4 +10,3 @@ mod callback;
 #[cfg(feature = "faults")]
 mod fault;
 mod host;
-mod vm;

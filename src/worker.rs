@@ -15,6 +15,7 @@
 //! | [`store`], [`leader`] | shared values, and who leads |
 //! | [`event`], [`metrics`] | what is logged and counted |
 //! | [`scope`] | what one callback works with |
+//! | [`vm`] | the workers of one VM, by the ids of their root contexts |
 
 pub mod app_probe;
 pub mod checks;
@@ -35,6 +36,7 @@ pub mod signals;
 pub mod store;
 pub mod summary;
 pub mod upstreams;
+pub mod vm;
 
 use core::time::Duration;
 

@@ -5,11 +5,12 @@
 use std::cell::RefCell;
 
 use super::abi;
-use super::vm::Vm;
+use super::host::Host;
 use crate::proxy::Flow;
+use crate::worker::vm::Vm;
 
 thread_local! {
-    static VM: RefCell<Vm> = const { RefCell::new(Vm::new()) };
+    static VM: RefCell<Vm<Host>> = const { RefCell::new(Vm::new()) };
 }
 
 /// The level of a line on what must never happen.
@@ -17,7 +18,7 @@ const CRITICAL: u32 = 5;
 
 /// Does something with what the VM holds. The proxy runs one callback of a VM at a time; should one ever overlap another,
 /// it does nothing but say so, as a panic would end all requests.
-fn with_vm<T: Default>(act: impl FnOnce(&mut Vm) -> T) -> T {
+fn with_vm<T: Default>(act: impl FnOnce(&mut Vm<Host>) -> T) -> T {
     VM.with(|vm| match vm.try_borrow_mut() {
         Ok(mut vm) => act(&mut vm),
         Err(_) => {
@@ -44,7 +45,7 @@ extern "C" fn _initialize() {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_context_create(id: u32, root: u32) {
-    with_vm(|vm| vm.create(id, root));
+    with_vm(|vm| vm.create(id, root, || Host { root: id }));
 }
 
 #[unsafe(no_mangle)]
@@ -54,7 +55,13 @@ extern "C" fn proxy_on_configure(root: u32, size: usize) -> bool {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_tick(root: u32) {
-    with_vm(|vm| vm.tick(root));
+    with_vm(|vm| {
+        vm.on_tick(root);
+        #[cfg(feature = "faults")]
+        if vm.leads(root) {
+            super::fault::on_lead(&Host { root });
+        }
+    });
 }
 
 #[unsafe(no_mangle)]
@@ -74,6 +81,8 @@ extern "C" fn proxy_on_grpc_close(root: u32, token: u32, status: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_headers(id: u32, headers: usize, end: bool) -> u32 {
+    #[cfg(feature = "faults")]
+    super::fault::on_request(&Host { root: 0 });
     code(with_vm(|vm| vm.on_request_headers(id, headers, end)))
 }
 

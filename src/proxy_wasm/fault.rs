@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 use crate::proxy::{Level, Map, Proxy};
-use crate::worker::{Worker, store};
+use crate::worker::store;
 
 /// Whether the leader is to end.
 const KEY: &str = "graygate/fault";
@@ -37,10 +37,7 @@ pub fn on_request(host: &impl Proxy) {
 }
 
 /// Carries out the order, in a VM that leads.
-pub fn on_tick(host: &impl Proxy, worker: &Worker) {
-    if !worker.leads() {
-        return;
-    }
+pub fn on_lead(host: &impl Proxy) {
     let ordered = store::update(host, KEY, |ordered: Option<bool>| {
         (ordered == Some(true), ordered.filter(|ordered| *ordered).map(|_| false))
     });
