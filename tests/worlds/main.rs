@@ -13,6 +13,7 @@ mod schedule;
 mod shadow;
 mod sim;
 mod steering;
+mod visibility;
 
 use std::time::Duration;
 

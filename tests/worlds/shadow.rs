@@ -123,3 +123,13 @@ fn a_step_of_a_schedule_says_that_it_is_in_shadow() {
     );
     assert_eq!(world.metric("schedule_steps_total", &["mode=shadow"]), 1);
 }
+
+#[test]
+fn no_cookie_is_given_or_taken_back() {
+    for weights in [[1, 1], [1, 0]] {
+        let mut world = world_of(&shadow(&weights), 1);
+        for request in [Request::get("/"), super::releases::with_cookie(&super::releases::made(0, 1))] {
+            assert_eq!(world.ask(0, &request).header("set-cookie"), None);
+        }
+    }
+}

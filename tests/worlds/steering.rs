@@ -63,7 +63,7 @@ fn filter_state_carries_the_versions_name_and_no_header_does() {
         let id = world.send(0, &request);
         assert_eq!(world.filter_state(id), states);
         for (name, value) in &request.headers {
-            assert_eq!(world.sent_headers(id, name), [value.clone()], "{name}");
+            assert_eq!(world.sent_headers(id, name), [value.as_str()], "{name}");
         }
         assert_eq!(world.sent_headers(id, "x-version"), Vec::<String>::new());
     }
