@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from .envoy import Envoy
 from .load import Request, drive
@@ -34,42 +32,16 @@ def moves(before: Versions, after: Versions) -> set[tuple[str | None, str | None
     return {(before[user], after[user]) for user in before if before[user] != after[user]}
 
 
-@dataclass(frozen=True)
-class Round:
-    """Every user asked once. The times are Unix time, as a policy's are."""
-
-    begun: float
-    ended: float
-    versions: Versions
-
-
 def watch(
     envoy: Envoy, over: Callable[[Versions], bool], timeout: float = 20.0, what: str = "the end", same: int = 3
-) -> list[Round]:
-    """Round after round, until one is as wanted and so many in a row are the same: then all workers know."""
-    rounds: list[Round] = []
+) -> Versions:
+    """Ask until what the users get is as wanted and the same so many times in a row: then all workers know."""
+    seen: list[Versions] = []
 
     def settled() -> bool:
-        begun = time.time()
-        versions = by_user(envoy)
-        rounds.append(Round(begun, time.time(), versions))
-        latest = [each.versions for each in rounds[-same:]]
-        return len(latest) == same and over(versions) and all(each == versions for each in latest)
+        seen.append(by_user(envoy))
+        latest = seen[-same:]
+        return len(latest) == same and over(latest[-1]) and all(each == latest[-1] for each in latest)
 
     until(settled, timeout, what)
-    return rounds
-
-
-def went_back(rounds: Sequence[Round], version: str, lag: float) -> set[str]:
-    """Users who had reached the version and were on another one more than `lag` seconds later.
-
-    No lag is allowed within one worker. Of several, one may be a tick behind.
-    """
-    return {
-        user
-        for index, earlier in enumerate(rounds)
-        for later in rounds[index + 1 :]
-        if later.begun >= earlier.ended + lag
-        for user, got in earlier.versions.items()
-        if got == version and later.versions[user] != version
-    }
+    return seen[-1]

@@ -5,8 +5,15 @@
 #![cfg(not(target_arch = "wasm32"))]
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod cookies;
 mod evidence;
+mod releases;
+mod rollback;
+mod schedule;
+mod shadow;
 mod sim;
+mod steering;
+mod visibility;
 
 use std::time::Duration;
 

@@ -994,6 +994,24 @@ impl World {
         self.around.store.borrow().keys().cloned().collect()
     }
 
+    /// Returns all values of a header of a request as it went on.
+    pub fn sent_headers(&self, id: u32, name: &str) -> Vec<String> {
+        self.stream(id, |stream| {
+            let found = stream.request.iter().filter(|(known, _)| known == name);
+            found.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect()
+        })
+    }
+
+    /// Returns how many VMs there are.
+    pub fn workers(&self) -> usize {
+        self.vms.len()
+    }
+
+    /// Returns the filter state that was set for a request: objects and their values.
+    pub fn filter_state(&self, id: u32) -> Vec<(String, String)> {
+        self.stream(id, |stream| stream.filter_state.clone())
+    }
+
     /// Loses the next so many writes to the store.
     pub fn lose(&mut self, writes: u32) {
         self.around.lose.set(writes);

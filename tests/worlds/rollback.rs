@@ -1,0 +1,611 @@
+//! A version that is worse than the default one loses what it holds, once for all workers, and stays out.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::releases::{at, by, held, later, probe, share, shop, version, world_of};
+use super::sim::{Manner, Request, World};
+use super::{MS, SECOND};
+
+/// v1 and v2 with half of the requests each, and this `rollback`.
+fn guarded(rollback: &Value) -> Value {
+    let mut document = shop(&[50, 50]);
+    document["releases"][0]["rollback"] = rollback.clone();
+    document["releases"][0]["versions"][1]["match"] = json!([{"headers": {"x-tester": {}}}]);
+    document
+}
+
+fn failures() -> Value {
+    json!({"failurePercent": 5})
+}
+
+/// Sends so many pairs of requests without a key, one of each pair to each version, to the workers in turn.
+fn pairs(world: &mut World, count: usize) {
+    for pair in 0..count {
+        for _ in 0..2 {
+            world.get(pair % world.workers());
+        }
+    }
+}
+
+/// Has all workers share what they have seen.
+fn share_all(world: &mut World) {
+    world.pass(SECOND);
+}
+
+/// How many rollbacks were counted, and what was logged of them.
+fn rollbacks(world: &World) -> (u64, Vec<String>) {
+    (world.metric("rollbacks_total", &["policy=shop"]), world.logged("rolled back"))
+}
+
+fn responses(world: &World, version: &str, result: &str) -> u64 {
+    world.metric("responses_total", &[&format!("version={version}"), &format!("result={result}")])
+}
+
+/// Whether v2 has nothing left at any worker.
+fn is_out(world: &mut World) -> bool {
+    let workers = world.workers();
+    (0..workers).all(|vm| {
+        let users = held(world, vm, 50);
+        let turns = (0..10).map(|_| version(world, vm, &Request::get("/"))).collect::<Vec<_>>();
+        users.iter().chain(&turns).all(|version| version == "v1")
+    })
+}
+
+/// A world in which v2 has failed and is rolled back.
+fn rolled_back(document: &Value, workers: usize) -> World {
+    let mut world = world_of(document, workers);
+    world.set("app-v2", Manner::Status(500));
+    pairs(&mut world, 60);
+    share_all(&mut world);
+    assert_eq!(rollbacks(&world).0, 1);
+    world
+}
+
+#[test]
+fn by_failures_it_takes_the_minimum_of_requests_over_all_workers_and_no_more() {
+    for (rollback, minimum) in [(failures(), 50), (json!({"failurePercent": 5, "minimumRequests": 60}), 60)] {
+        let mut world = world_of(&guarded(&rollback), 4);
+        world.set("app-v2", Manner::Status(500));
+        pairs(&mut world, minimum - 1);
+        later(&mut world, 20);
+        assert_eq!(rollbacks(&world), (0, vec![]));
+        assert!(!is_out(&mut world));
+        let mut world = world_of(&guarded(&rollback), 4);
+        world.set("app-v2", Manner::Status(500));
+        pairs(&mut world, minimum - 1);
+        share_all(&mut world);
+        pairs(&mut world, 1);
+        share_all(&mut world);
+        let line = format!(
+            "policy shop: release web: v2 rolled back: failures 100.0 % of {minimum} requests, above 5 %; v1 0.0 % of {minimum}"
+        );
+        assert_eq!(rollbacks(&world), (1, vec![line]));
+        assert_eq!(world.metric("rollbacks_total", &["version=v2", "reason=failures"]), 1);
+        assert!(is_out(&mut world));
+        assert_eq!((share(&world, "v1"), share(&world, "v2")), (10_000, 0));
+        let minimum = u64::try_from(minimum).unwrap();
+        assert_eq!((responses(&world, "v2", "failure"), responses(&world, "v2", "success")), (minimum, 0));
+    }
+}
+
+#[test]
+fn it_is_counted_and_logged_once_though_workers_lose_their_writes() {
+    for lost in [0, 1, 15, 40] {
+        let mut world = world_of(&guarded(&failures()), 4);
+        world.set("app-v2", Manner::Status(500));
+        world.set_offset(0, 0);
+        for vm in 1..4 {
+            world.set_offset(vm, 0);
+        }
+        pairs(&mut world, 100);
+        world.lose(lost);
+        world.pass(2 * SECOND);
+        let (count, lines) = rollbacks(&world);
+        assert_eq!((count, lines.len()), (1, 1), "{lost}");
+        assert!(is_out(&mut world));
+    }
+}
+
+#[test]
+fn what_happens_to_a_request_is_a_failure_if_fail_on_says_so() {
+    let out = ["v2".to_owned(), String::new()];
+    for (manner, rollback, fails) in [
+        (Manner::Status(500), failures(), true),
+        (Manner::Status(503), failures(), true),
+        (Manner::Status(404), failures(), false),
+        (Manner::Refuses, failures(), true),
+        (Manner::Resets, failures(), true),
+        (Manner::NoHost, failures(), true),
+        (Manner::BreaksOff, failures(), true),
+        (Manner::Status(500), json!({"failurePercent": 5, "failOn": ["gateway-error"]}), false),
+        (Manner::Status(502), json!({"failurePercent": 5, "failOn": ["gateway-error"]}), true),
+        (Manner::Grpc(14), json!({"failurePercent": 5, "failOn": ["unavailable"]}), true),
+        (Manner::Grpc(0), json!({"failurePercent": 5, "failOn": ["unavailable"]}), false),
+        // The proxy's own limits are nobody's fault.
+        (Manner::Overflows, failures(), false),
+    ] {
+        let mut world = world_of(&guarded(&rollback), 2);
+        if matches!(manner, Manner::Grpc(_)) {
+            world.set("app-v1", Manner::Grpc(0));
+        }
+        world.set("app-v2", manner.clone());
+        pairs(&mut world, 60);
+        share_all(&mut world);
+        assert_eq!(rollbacks(&world).0, u64::from(fails), "{manner:?} by {rollback}");
+        assert_eq!(is_out(&mut world), fails, "{manner:?} by {rollback}");
+    }
+    // The route leads to a cluster that is not there.
+    let mut world = world_of(&guarded(&failures()), 1);
+    let [name, nowhere] = out;
+    world.routes.insert(name, nowhere);
+    pairs(&mut world, 60);
+    share_all(&mut world);
+    assert_eq!(rollbacks(&world).0, 1);
+}
+
+#[test]
+fn a_request_that_goes_to_another_cluster_or_that_another_filter_answers_says_nothing() {
+    let mut world = world_of(&guarded(&failures()), 1);
+    world.routes.insert("v2".to_owned(), "elsewhere".to_owned());
+    world.set("elsewhere", Manner::Status(500));
+    pairs(&mut world, 100);
+    share_all(&mut world);
+    assert_eq!(rollbacks(&world).0, 0);
+    let mut world = world_of(&guarded(&failures()), 1);
+    for _ in 0..200 {
+        let id = world.send(0, &Request::get("/"));
+        world.respond(id, 503, "ext_authz_denied", &[], true);
+    }
+    share_all(&mut world);
+    assert_eq!(rollbacks(&world).0, 0);
+    assert_eq!(world.metric("responses_total", &[]), 0);
+}
+
+#[test]
+fn by_latency_a_version_whose_headers_take_too_long_is_rolled_back() {
+    let rollback = json!({"latency": {"percentile": 90, "above": "300ms"}});
+    for (takes, slow) in [(299, false), (300, false), (301, true), (2_000, true)] {
+        let mut world = world_of(&guarded(&rollback), 2);
+        world.set("app-v2", Manner::Slow(takes * MS));
+        pairs(&mut world, 55);
+        share_all(&mut world);
+        assert_eq!(rollbacks(&world).0, u64::from(slow), "{takes} ms");
+        if slow {
+            assert_eq!(world.metric("rollbacks_total", &["version=v2", "reason=latency"]), 1);
+            let [line] = rollbacks(&world).1.try_into().unwrap();
+            assert!(line.contains("v2 rolled back: slower than 300ms 100.0 % of 5"), "{line}");
+            assert!(responses(&world, "v2", "slow") >= 50);
+        }
+        assert_eq!(responses(&world, "v2", "success"), if slow { 0 } else { 55 });
+    }
+}
+
+#[test]
+fn who_leaves_after_more_than_the_limit_has_seen_a_slow_answer_and_who_leaves_before_says_nothing() {
+    let rollback = json!({"latency": {"percentile": 90, "above": "300ms"}});
+    for (waits, counts) in [(250, false), (400, true)] {
+        let mut world = world_of(&guarded(&rollback), 1);
+        world.set("app-v2", Manner::Hangs);
+        for _ in 0..120 {
+            let id = world.start(0, &Request::get("/"));
+            world.leave_after(id, waits * MS);
+            world.pass(waits * MS);
+        }
+        share_all(&mut world);
+        assert_eq!(rollbacks(&world).0, u64::from(counts), "{waits} ms");
+        let seen = responses(&world, "v2", "slow") + responses(&world, "v2", "success");
+        assert_eq!(seen >= 50, counts);
+        assert_eq!(seen == 0, !counts);
+    }
+}
+
+#[test]
+fn a_slow_upload_is_no_slow_response() {
+    let rollback = json!({"latency": {"percentile": 90, "above": "300ms"}});
+    let mut world = world_of(&guarded(&rollback), 1);
+    for _ in 0..120 {
+        let id = world.send(0, &Request::of("POST", "/").unfinished());
+        world.pass(if world.answer(id).cluster == "app-v2" { 2 * SECOND } else { MS });
+        world.finish_request(id);
+        world.pass(100 * MS);
+        world.respond_as(id, &Manner::Status(200));
+    }
+    share_all(&mut world);
+    assert_eq!(responses(&world, "v2", "success"), 60);
+    assert_eq!(rollbacks(&world).0, 0);
+}
+
+#[test]
+fn by_checks_a_version_is_rolled_back_though_its_requests_succeed() {
+    let mut document = guarded(&json!({"checks": {"failurePercent": 50}, "minimumRequests": 10}));
+    for upstream in ["up-1", "up-2"] {
+        // So many that it stays ready.
+        document["upstreams"][upstream]["readinessProbe"] =
+            json!({"httpGet": {"path": "/"}, "periodSeconds": 1, "failureThreshold": 1000});
+    }
+    for (v1, v2, count) in [
+        (Manner::Status(200), Manner::Status(500), 1),
+        (Manner::Status(500), Manner::Status(500), 0),
+        (Manner::Status(500), Manner::Status(200), 0),
+        // What can't be sent is no check.
+        (Manner::Status(200), Manner::Missing, 0),
+    ] {
+        let mut world = world_of(&document, 3);
+        world.set_checks("app-v1", v1.clone());
+        world.set_checks("app-v2", v2.clone());
+        for _ in 0..30 {
+            pairs(&mut world, 3);
+            world.pass(SECOND);
+        }
+        assert_eq!(rollbacks(&world).0, count, "{v1:?}, {v2:?}");
+        assert_eq!(world.metric("rollbacks_total", &["version=v2", "reason=checks"]), count);
+        assert_eq!(rollbacks(&world).1.len() as u64, count);
+        assert_eq!(world.metric("transitions_total", &[]), 0);
+        assert_eq!(is_out(&mut world), count == 1, "{v1:?}, {v2:?}");
+    }
+}
+
+#[test]
+fn it_stands_for_days_though_the_version_is_well_again_and_through_the_steps_of_its_schedule() {
+    let mut document = guarded(&failures());
+    document["releases"][0]["schedule"] = json!([
+        {"at": at(3_600), "weights": {"v1": 20, "v2": 80}},
+        {"at": at(2 * 86_400), "over": "4h", "weights": {"v1": 1, "v2": 99}},
+    ]);
+    let mut world = rolled_back(&document, 2);
+    world.set("app-v2", Manner::Status(200));
+    for _ in 0..12 {
+        later(&mut world, 6 * 3_600);
+        for _ in 0..20 {
+            // Testers find it well.
+            let answer = world.ask(0, &Request::get("/").with("x-tester", "1"));
+            assert_eq!((answer.status, answer.cluster.as_str()), (200, "app-v2"));
+        }
+        assert!(is_out(&mut world));
+    }
+    assert_eq!((share(&world, "v1"), share(&world, "v2")), (10_000, 0));
+    let (count, lines) = rollbacks(&world);
+    assert_eq!((count, lines.len()), (1, 1));
+}
+
+#[test]
+fn match_allow_and_a_trusted_version_still_lead_to_a_version_that_is_rolled_back() {
+    let mut document = guarded(&failures());
+    document["releases"][0]["trustIncoming"] = json!(true);
+    document["releases"][0]["versions"][1]["allow"] = json!(["alice"]);
+    let mut world = rolled_back(&document, 2);
+    for vm in 0..2 {
+        for request in
+            [by("bob").with("x-tester", "1"), by("alice"), Request::get("/").with("x-version", "v2")]
+        {
+            assert_eq!(version(&mut world, vm, &request), "v2");
+        }
+        assert_eq!(version(&mut world, vm, &by("bob")), "v1");
+    }
+}
+
+#[test]
+fn it_survives_updates_of_the_rest_of_the_policy_and_ends_with_any_of_the_release() {
+    let mut document = guarded(&failures());
+    let mut other = shop(&[90, 10])["releases"][0].clone();
+    other["name"] = json!("other");
+    other["steer"] = json!({"header": "x-other"});
+    document["releases"].as_array_mut().unwrap().push(other);
+    let mut world = rolled_back(&document, 2);
+    world.set("app-v2", Manner::Status(200));
+    let versions = |document: &mut Value, weight: u32| {
+        document["releases"][1]["versions"][1]["weight"] = json!(weight);
+    };
+    let updates: [&dyn Fn(&mut Value); 5] = [
+        &|document| versions(document, 50),
+        &|document| document["gates"] = json!([{"upstream": "up-1"}]),
+        &|document| document["probes"] = json!({"liveness": {"path": "/livez"}}),
+        &|document| document["upstreams"]["up-2"]["readinessProbe"] = probe(),
+        &|document| document["upstreams"]["up-9"] = json!({"cluster": "app-v9"}),
+    ];
+    for (index, update) in updates.iter().enumerate() {
+        update(&mut document);
+        assert!(world.configure(&document));
+        assert!(is_out(&mut world), "at once, update {index}");
+        world.pass(SECOND);
+        world.end_earlier(0);
+        later(&mut world, 3_600);
+        assert!(is_out(&mut world), "an hour after update {index}");
+    }
+    // A policy that is refused changes nothing.
+    assert!(!world.configure(&json!({"name": "shop", "releases": 7})));
+    world.configure(&document);
+    assert!(is_out(&mut world));
+    document["releases"][0]["versions"][1]["weight"] = json!(100);
+    world.configure(&document);
+    world.pass(SECOND);
+    assert_eq!(share(&world, "v2"), 6_667);
+    assert_eq!(rollbacks(&world).0, 1);
+    // It still fails, so it goes again.
+    world.set("app-v2", Manner::Status(500));
+    for _ in 0..400 {
+        world.get(0);
+    }
+    share_all(&mut world);
+    let (count, lines) = rollbacks(&world);
+    assert_eq!((count, lines.len()), (2, 2));
+    assert!(is_out(&mut world));
+}
+
+#[test]
+fn a_release_that_has_been_another_in_between_begins_anew() {
+    let first = guarded(&failures());
+    let mut world = rolled_back(&first, 2);
+    world.set("app-v2", Manner::Status(200));
+    world.configure(&shop(&[100, 0]));
+    world.pass(SECOND);
+    world.configure(&first);
+    world.pass(SECOND);
+    assert_eq!(share(&world, "v2"), 5_000);
+    assert!(!is_out(&mut world));
+    world.set("app-v2", Manner::Status(500));
+    pairs(&mut world, 60);
+    share_all(&mut world);
+    let (count, lines) = rollbacks(&world);
+    assert_eq!((count, lines.len()), (2, 2));
+    assert!(is_out(&mut world));
+}
+
+#[test]
+fn a_gradual_rollback_goes_in_a_line_and_takes_nobody_back() {
+    let mut world = world_of(&guarded(&json!({"failurePercent": 5, "over": "60s"})), 3);
+    world.set("app-v2", Manner::Status(500));
+    let mut before = held(&mut world, 0, 80);
+    pairs(&mut world, 50);
+    while rollbacks(&world).0 == 0 {
+        world.pass(50 * MS);
+    }
+    let mut shares = vec![];
+    for _ in 0..12 {
+        world.jump(4_500);
+        world.pass(500 * MS);
+        let all: Vec<_> = (0..3).map(|vm| held(&mut world, vm, 80)).collect();
+        for after in &all {
+            assert!(before.iter().zip(after).all(|(had, has)| had == has || has == "v1"));
+        }
+        before = all[2].clone();
+        shares.push(share(&world, "v2"));
+    }
+    for (index, held) in shares.iter().enumerate() {
+        let expected = 5_000 * (11 - index as u64) / 12;
+        assert!(held.abs_diff(expected) <= 60, "{shares:?}");
+    }
+    assert!(is_out(&mut world));
+    let (count, lines) = rollbacks(&world);
+    assert_eq!((count, lines.len()), (1, 1));
+}
+
+#[test]
+fn a_clock_that_is_set_back_amid_a_gradual_rollback_brings_nobody_back() {
+    let mut world = rolled_back(&guarded(&json!({"failurePercent": 5, "over": "1h"})), 2);
+    later(&mut world, 60);
+    let before = held(&mut world, 0, 80);
+    assert!(share(&world, "v2") > 4_500);
+    world.jump(-86_400_000);
+    world.pass(SECOND);
+    for vm in 0..2 {
+        let after = held(&mut world, vm, 80);
+        assert!(before.iter().zip(&after).all(|(had, has)| had == has || has == "v1"));
+    }
+    later(&mut world, 86_400 + 7_200);
+    assert!(is_out(&mut world));
+}
+
+#[test]
+fn what_shadow_rolled_back_is_not_when_it_is_enforced() {
+    let enforced = guarded(&failures());
+    let mut document = enforced.clone();
+    document["mode"] = json!("shadow");
+    let mut world = world_of(&document, 2);
+    world.set("app-v2", Manner::Status(500));
+    let split = held(&mut world_of(&enforced, 1), 0, 200);
+    for (user, version) in split.iter().enumerate() {
+        // Somebody else routes as the release would.
+        world.ask(user % 2, &by(&format!("user-{user}")).with("x-version", version));
+    }
+    share_all(&mut world);
+    let [line] = rollbacks(&world).1.try_into().unwrap();
+    assert!(line.ends_with(" (mode: shadow)"), "{line}");
+    assert_eq!(world.metric("rollbacks_total", &["mode=shadow"]), 1);
+    assert_eq!(world.metric("version_share", &["version=v2", "mode=shadow"]), 0);
+    world.configure(&enforced);
+    assert_eq!(held(&mut world, 0, 200), split);
+    world.pass(SECOND);
+    assert_eq!(held(&mut world, 1, 200), split);
+    assert_eq!(world.metric("rollbacks_total", &[]), 1);
+    // And it comes true by what is seen from now on.
+    pairs(&mut world, 60);
+    share_all(&mut world);
+    assert!(is_out(&mut world));
+    assert_eq!(
+        (world.metric("rollbacks_total", &[]), world.metric("rollbacks_total", &["mode=shadow"])),
+        (2, 1)
+    );
+}
+
+#[test]
+fn a_worker_that_dies_takes_along_at_most_what_it_had_not_shared() {
+    let mut world = world_of(&guarded(&failures()), 2);
+    world.set("app-v2", Manner::Status(500));
+    let ask = |world: &mut World, vm: usize, pairs: usize| {
+        for _ in 0..2 * pairs {
+            world.get(vm);
+        }
+    };
+    ask(&mut world, 0, 30);
+    world.pass(SECOND);
+    // These are lost.
+    world.pass(MS * u32::try_from(250 - world.now() % 250).unwrap());
+    ask(&mut world, 0, 15);
+    world.kill(0);
+    world.configure_vm(0);
+    ask(&mut world, 1, 10);
+    ask(&mut world, 0, 9);
+    world.pass(SECOND);
+    assert_eq!(rollbacks(&world).0, 0);
+    ask(&mut world, 0, 1);
+    world.pass(SECOND);
+    let [line] = rollbacks(&world).1.try_into().unwrap();
+    assert!(line.contains("failures 100.0 % of 50 requests"), "{line}");
+    // What one has found, all know, and a VM that begins again knows it at once.
+    assert!(is_out(&mut world));
+    world.kill(1);
+    world.configure_vm(1);
+    assert!(is_out(&mut world));
+    later(&mut world, 86_400);
+    assert!(is_out(&mut world));
+    assert_eq!(rollbacks(&world).0, 1);
+}
+
+/// A pseudo-random sequence that is the same in each run.
+struct Chance(u64);
+
+impl Chance {
+    fn percent(&mut self, percent: u64) -> bool {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % 100 < percent
+    }
+}
+
+/// Sends so many requests, of which so many percent of each version fail, and lets two minutes pass.
+fn two_minutes(world: &mut World, chance: &mut Chance, requests: usize, v1: u64, v2: u64) {
+    for number in 0..requests {
+        let id = world.send(number % world.workers(), &Request::get("/"));
+        let percent = if world.answer(id).cluster == "app-v2" { v2 } else { v1 };
+        world.respond(id, if chance.percent(percent) { 500 } else { 200 }, "via_upstream", &[], true);
+    }
+    world.pass(260 * MS);
+    world.jump(119_740);
+}
+
+#[test]
+fn a_day_of_good_traffic_with_a_noise_of_a_percent_rolls_nothing_back() {
+    let mut world = world_of(&guarded(&failures()), 2);
+    let mut chance = Chance(1);
+    for _ in 0..24 * 30 {
+        two_minutes(&mut world, &mut chance, 8, 1, 1);
+    }
+    assert!(responses(&world, "v2", "failure") > 20);
+    assert_eq!(rollbacks(&world), (0, vec![]));
+    assert_eq!(share(&world, "v2"), 5_000);
+    // The same proxy then finds a version that fails.
+    for _ in 0..60 {
+        two_minutes(&mut world, &mut chance, 8, 1, 40);
+    }
+    assert_eq!(rollbacks(&world).0, 1);
+}
+
+#[test]
+fn what_both_versions_suffer_from_is_not_the_new_ones_fault() {
+    for (percent, weights) in [(100, [50, 50]), (30, [50, 50]), (30, [95, 5]), (20, [5, 95])] {
+        let mut document = guarded(&failures());
+        for (version, weight) in weights.iter().enumerate() {
+            document["releases"][0]["versions"][version]["weight"] = json!(weight);
+        }
+        let mut world = world_of(&document, 2);
+        let mut chance = Chance(3);
+        // An hour in which all is well, one in which it is not, and one more.
+        for failing in [0, percent, 0] {
+            for _ in 0..30 {
+                two_minutes(&mut world, &mut chance, 8, failing, failing);
+            }
+        }
+        assert_eq!(rollbacks(&world), (0, vec![]), "{percent} %, {weights:?}");
+        assert!(responses(&world, "v2", "failure") > 0);
+    }
+}
+
+#[test]
+fn a_version_within_the_limit_stays_though_the_default_never_fails() {
+    let mut world = world_of(&guarded(&json!({"failurePercent": 20})), 2);
+    let mut chance = Chance(5);
+    for _ in 0..2 * 30 {
+        two_minutes(&mut world, &mut chance, 20, 0, 12);
+    }
+    assert!(responses(&world, "v2", "failure") > 50);
+    assert_eq!(rollbacks(&world), (0, vec![]));
+}
+
+#[test]
+fn a_version_is_not_rolled_back_where_the_default_is_as_slow() {
+    let mut world = world_of(&guarded(&json!({"latency": {"percentile": 90, "above": "50ms"}})), 2);
+    for cluster in ["app-v1", "app-v2"] {
+        world.set(cluster, Manner::Slow(100 * MS));
+    }
+    pairs(&mut world, 200);
+    share_all(&mut world);
+    assert_eq!(responses(&world, "v2", "slow"), 200);
+    assert_eq!(rollbacks(&world).0, 0);
+}
+
+#[test]
+fn every_response_counts_once_by_its_result() {
+    let rollback = json!({"failurePercent": 5, "latency": {"percentile": 99, "above": "300ms"}, "minimumRequests": 10_000});
+    let mut world = world_of(&guarded(&rollback), 3);
+    for (manner, result) in [
+        (Manner::Status(200), "success"),
+        (Manner::Status(404), "success"),
+        (Manner::Slow(Duration::from_millis(301)), "slow"),
+        (Manner::Status(500), "failure"),
+        (Manner::Resets, "failure"),
+        (Manner::BreaksOff, "failure"),
+    ] {
+        let before = ["success", "slow", "failure"].map(|result| responses(&world, "v2", result));
+        world.set("app-v2", manner.clone());
+        pairs(&mut world, 30);
+        world.pass(SECOND);
+        let after = ["success", "slow", "failure"].map(|result| responses(&world, "v2", result));
+        let expected: Vec<u64> = ["success", "slow", "failure"]
+            .iter()
+            .zip(before)
+            .map(|(each, count)| count + if *each == result { 30 } else { 0 })
+            .collect();
+        assert_eq!(after.to_vec(), expected, "{manner:?}");
+    }
+    assert_eq!(responses(&world, "v1", "success"), 180);
+    assert_eq!(world.metric("responses_total", &["version=v1"]), 180);
+}
+
+#[test]
+fn other_versions_keep_what_they_hold() {
+    let mut document = shop(&[60, 20, 20]);
+    document["releases"][0]["rollback"] = failures();
+    let mut world = world_of(&document, 2);
+    let before = held(&mut world, 0, 200);
+    world.set("app-v2", Manner::Status(500));
+    for request in 0..600 {
+        world.get(request % 2);
+    }
+    share_all(&mut world);
+    let after = held(&mut world, 1, 200);
+    for (had, has) in before.iter().zip(&after) {
+        assert_eq!(has, if had == "v2" { "v1" } else { had });
+    }
+    assert_eq!(["v1", "v2", "v3"].map(|version| share(&world, version)), [8_000, 0, 2_000]);
+    assert_eq!(world.metric("rollbacks_total", &["version=v3"]), 0);
+}
+
+#[test]
+fn what_may_be_counted_shows_as_0_before_it_happens() {
+    let rollback = json!({"failurePercent": 5, "latency": {"percentile": 99, "above": "300ms"}});
+    let world = world_of(&guarded(&rollback), 1);
+    let names = world.metric_names();
+    let has = |name: &str, label: &str| {
+        let found = names.iter().filter(|known| known.starts_with(name) && known.contains(label));
+        found.count()
+    };
+    for result in ["success", "slow", "failure"] {
+        assert_eq!(has("graygate_responses_total.", &format!("version=.=v2;.;result=.={result};.;")), 1);
+    }
+    for cause in ["failures", "latency"] {
+        assert_eq!(has("graygate_rollbacks_total.", &format!("version=.=v2;.;reason=.={cause};.;")), 1);
+    }
+    assert_eq!(has("graygate_rollbacks_total.", "reason=.=checks;.;"), 0);
+}
