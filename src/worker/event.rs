@@ -42,7 +42,7 @@ pub enum Event<'e> {
         policy: &'e Policy,
         /// The release, by its index in the policy.
         release: usize,
-        /// How many changes of the schedule have begun by now.
+        /// The change of the schedule, by its number from 1 on.
         begun: u64,
     },
     /// A version was rolled back.

@@ -1,6 +1,8 @@
 //! What one worker holds of the releases: how they divide their requests right now, and what it has seen of their versions
 //! since it last shared it.
 
+use core::ops::RangeInclusive;
+
 use super::event::Event;
 use super::metrics::Metrics;
 use super::store;
@@ -42,8 +44,9 @@ struct ReleaseEntry {
 /// What a look at the shared state of a release tells.
 struct MergeResult {
     rolled_back: Vec<Option<Time>>,
-    /// How many changes of its schedule have begun, if that is new.
-    begun: Option<u64>,
+    /// The changes of its schedule that have begun since, by their numbers. Several at a time where the clock was set
+    /// ahead.
+    begun: RangeInclusive<u64>,
     /// The rollbacks that follow from what this worker saw.
     findings: Vec<RollbackFinding>,
 }
@@ -199,9 +202,9 @@ impl ReleaseEntry {
             false => Vec::new(),
         };
         let begun = release.schedule.begun(latest) as u64;
-        let is_new = begun > state.begun;
+        let new = state.begun + 1..=begun;
         state.begun = state.begun.max(begun);
-        Some(MergeResult { rolled_back: state.rolled_back(), begun: is_new.then_some(begun), findings })
+        Some(MergeResult { rolled_back: state.rolled_back(), begun: new, findings })
     }
 }
 

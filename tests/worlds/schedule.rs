@@ -290,7 +290,6 @@ fn a_schedule_that_is_changed_tells_only_the_steps_that_follow() {
 }
 
 #[test]
-#[ignore = "a tick that finds several steps begun counts and logs the last of them alone"]
 fn each_step_is_counted_also_where_a_jump_of_the_clock_takes_several_at_once() {
     let step = |hour: i64, v2: u32| json!({"at": at(hour * HOUR), "weights": {"v1": 100 - v2, "v2": v2}});
     let mut world = world_of(&scheduled(&[100, 0], &json!([step(1, 10), step(2, 20), step(3, 30)])), 2);
