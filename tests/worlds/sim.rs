@@ -622,7 +622,7 @@ impl World {
         for (_, upstream) in clusters {
             world.set(upstream["cluster"].as_str().unwrap(), Manner::Status(200));
         }
-        world.configure(document);
+        assert!(world.configure(document), "{:?}", world.logged("refused"));
         world
     }
 
@@ -1096,9 +1096,8 @@ impl World {
 
     /// Returns all headers of a request as it went on.
     pub fn sent_headers(&self, id: u32) -> Vec<(String, String)> {
-        let text = |(name, value): &(String, Vec<u8>)| {
-            (name.clone(), String::from_utf8_lossy(value).into_owned())
-        };
+        let text =
+            |(name, value): &(String, Vec<u8>)| (name.clone(), String::from_utf8_lossy(value).into_owned());
         self.stream(id, |stream| stream.request.iter().map(text).collect())
     }
 
