@@ -218,6 +218,21 @@ fn an_update_that_ends_it_says_so_once_while_the_older_policy_goes_on() {
 }
 
 #[test]
+fn while_an_older_policy_goes_on_the_newer_one_alone_says_which_gates_are_open() {
+    let mut world = world(&document(2, "forward", None));
+    sick(&mut world, "u0");
+    sick(&mut world, "u1");
+    world.configure(&document(2, "reply", Some(50)));
+    world.pass(20 * SECOND);
+    let lines = world.logged("open");
+    let expected = [
+        "policy shop: upstream u1: not ready, and its gate fails open (max-gated)",
+        "policy shop: upstream u0: its gate no longer fails open",
+    ];
+    assert_eq!(lines[2..], expected);
+}
+
+#[test]
 fn the_death_of_the_vm_that_logs_them_neither_repeats_nor_loses_a_line() {
     let mut world = world(&document(1, "forward", None));
     sick(&mut world, "u0");
