@@ -1,8 +1,9 @@
-"""The drain switch: an order from an allowed address fails readiness in all workers; nothing else changes."""
+"""The drain switch: an order from an allowed address fails readiness in all workers; nothing else changes.
+
+What an order does, and for how long, is in tests/worlds/lifecycle.rs.
+"""
 
 from __future__ import annotations
-
-import time
 
 import pytest
 
@@ -33,10 +34,9 @@ def orders_from(policy, *networks):
     return policy
 
 
-@pytest.mark.parametrize("concurrency", [1, 4])
-def test_an_order_fails_readiness_in_all_workers_until_it_is_taken_back(start, switched, v1, concurrency):
+def test_an_order_fails_readiness_in_all_workers_until_it_is_taken_back(start, switched, v1):
     switched["probes"]["startup"] = {"path": "/startupz", "checks": [{"upstream": "reviews-v1"}]}
-    envoy = start(switched, concurrency=concurrency)
+    envoy = start(switched, concurrency=4)
     all_pass(envoy)
     assert (order(envoy, "GET").status, order(envoy, "GET").text) == (200, NOT_DRAINING)
     assert (order(envoy).status, order(envoy).text) == (200, DRAINING)
@@ -52,28 +52,6 @@ def test_an_order_fails_readiness_in_all_workers_until_it_is_taken_back(start, s
     assert lines == ["reviews: draining", "reviews: no longer draining"]
 
 
-def test_all_workers_know_of_it_within_two_ticks(start, switched):
-    """The tick is 50 ms here. The rest is room for a busy machine."""
-    envoy = start(switched, concurrency=4)
-    all_pass(envoy)
-    with Load(envoy.port(), [Request("/readyz")], rate=400, connections=32) as load:
-        until(lambda: len(load.answers) > 100, what="load")
-        order(envoy)
-        ordered = time.monotonic()
-        until(lambda: {answer.status for answer in load.answers[-100:]} == {503}, what="all failed")
-    assert max(answer.asked for answer in load.answers if answer.status == 200) - ordered < 2 * 0.05 + 0.9
-
-
-def test_methods_other_than_the_four_are_not_allowed(start, switched):
-    envoy = start(switched)
-    for method in ["PUT", "PATCH", "OPTIONS"]:
-        answer = order(envoy, method, body=b"x")
-        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, POST, DELETE"), method
-    assert order(envoy, "GET").text == NOT_DRAINING
-    head = order(envoy, "HEAD")
-    assert (head.status, head.body) == (200, b"")
-
-
 def test_an_order_may_have_a_query_and_a_body_and_come_by_http2(start, switched):
     envoy = start(switched)
     assert get2(envoy.port(), "/drainz?why=deploy", method="POST", body=b"x" * 10_000).text == DRAINING
@@ -81,27 +59,8 @@ def test_an_order_may_have_a_query_and_a_body_and_come_by_http2(start, switched)
     assert get2(envoy.port(), "/drainz", method="DELETE").text == NOT_DRAINING
 
 
-def test_no_probe_can_leave_it_out(start, switched):
-    envoy = start(switched)
-    order(envoy)
-    all_say(envoy, 503, "/readyz?exclude=drain&exclude=reviews-v1")
-
-
-def test_requests_are_gated_and_released_as_ever_while_draining(start, switched, v1):
-    envoy = start(switched)
-    order(envoy)
-    all_say(envoy, 503)
-    assert get(envoy.port(), "/", {"x-tester": "true"}).version == "v2"
-    assert get(envoy.port(), "/", ALICE).version == "v1"
-    v1.answer(500, path="/healthz")
-    until_all(lambda: "reviews-v1 is not ready" in get(envoy.port(), "/", ALICE).text, what="gated")
-    v1.answer(200, path="/healthz")
-    until_all(lambda: get(envoy.port(), "/", ALICE).version == "v1", what="let through")
-
-
-@pytest.mark.parametrize("delivery", ["lds", "ecds"])
-def test_it_outlives_a_policy_update_and_ends_where_the_policy_has_it_no_more(start, switched, delivery):
-    envoy = start(switched, delivery=delivery)
+def test_it_outlives_a_policy_update_and_ends_where_the_policy_has_it_no_more(start, switched):
+    envoy = start(switched, delivery="ecds")
     all_pass(envoy)
     order(envoy)
     all_say(envoy, 503)
@@ -129,17 +88,6 @@ def test_an_update_that_is_refused_ends_no_drain(start, switched):
     assert envoy.put("./lds.json", envoy.config.refused({**switched, "probes": without})) != ""
     assert order(envoy, "GET").text == DRAINING
     assert "no longer draining" not in envoy.logs()
-
-
-def test_orders_are_counted(start, switched):
-    envoy = start(orders_from(switched, "127.0.0.2/32"))
-    order(envoy)
-    for method in ["POST", "DELETE"]:
-        order(envoy, method, source="127.0.0.2")
-    for code, result in [("403", "refused"), ("200", "draining"), ("200", "not-draining")]:
-        assert envoy.counter("graygate_probe_answers_total", probe="drain", code=code, result=result) == 1
-    for to in ["draining", "not-draining"]:
-        assert envoy.counter("graygate_lifecycle_changes_total", to=to) == 1
 
 
 # -- who may ------------------------------------------------------------------------
@@ -206,14 +154,8 @@ def test_no_header_makes_an_order_come_from_elsewhere(start, switched, manager):
     assert order(envoy, "GET", source="127.0.0.2").text == NOT_DRAINING
 
 
-def test_a_refusal_says_that_the_address_is_a_headers(start, switched):
-    said = order(start(switched), headers={"x-forwarded-for": "127.0.0.1"}).text
-    assert said.startswith("policy reviews: no drain from 127.0.0.1, which has no port")
-
-
-@pytest.mark.parametrize("manager", ["remote", "remote-skips-append"])
-def test_where_headers_do_not_make_the_source_an_allowed_one_may_send_them(start, switched, manager):
-    envoy = start(switched, hcm=MANAGERS[manager])
+def test_where_headers_do_not_make_the_source_an_allowed_one_may_send_them(start, switched):
+    envoy = start(switched, hcm=MANAGERS["remote"])
     for headers in spoofed("192.0.2.1"):
         assert order(envoy, headers=headers).text == DRAINING, headers
 
@@ -244,9 +186,5 @@ def test_the_address_in_the_proxy_protocol_is_the_sources(behind_proxy_protocol)
         assert order(envoy, preamble=proxied(other)).text == f"policy reviews: no drain from {other}\n"
     for none in [b"", b"PROXY UNKNOWN\r\n"]:
         assert order(envoy, preamble=none).text == "policy reviews: no drain from 127.0.0.1\n"
-
-
-def test_no_header_changes_what_the_proxy_protocol_says(behind_proxy_protocol):
     for headers in spoofed("10.0.0.1"):
-        answer = order(behind_proxy_protocol, headers=headers, preamble=proxied("192.0.2.1"))
-        assert answer.status == 403, headers
+        assert order(envoy, headers=headers, preamble=proxied("192.0.2.1")).status == 403, headers

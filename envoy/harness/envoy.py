@@ -53,7 +53,6 @@ class Envoy:
         config: Config | Tree,
         *,
         concurrency: int = 2,
-        drain_seconds: int = 1,
         log_level: str = "info",
         files: Mapping[str, Any] = {},
         links: Sequence[str] = ("dist", "target"),
@@ -64,8 +63,7 @@ class Envoy:
         self._links = links
         self._options = [
             *("--concurrency", str(concurrency)),
-            *("--drain-time-s", str(drain_seconds), "--drain-strategy", "immediate"),
-            *("--parent-shutdown-time-s", str(drain_seconds + 1)),
+            *("--drain-time-s", "1", "--drain-strategy", "immediate", "--parent-shutdown-time-s", "2"),
             *("--log-level", log_level, "--component-log-level", "main:warning"),
             # The default of ten seconds would keep access log lines back.
             *("--file-flush-interval-msec", "50"),

@@ -7,8 +7,7 @@ from typing import Any
 
 from .client import Response, get
 from .envoy import Envoy
-from .upstream import Upstream
-from .wait import until, until_all
+from .wait import until_all
 
 HEALTH_JSON = "application/health+json"
 
@@ -21,12 +20,6 @@ def ask(envoy: Envoy, **options: Any) -> Response:
 def is_replay(answer: Response) -> bool:
     """Whether it is a kept answer of the app's rather than a new one."""
     return answer.headers["age"] is not None
-
-
-def until_asked_again(envoy: Envoy, upstream: Upstream, times: int = 1) -> None:
-    """What is kept of the app's own answer has become too old, and the app has answered anew."""
-    seen = upstream.seen("/readyz")
-    until(lambda: (ask(envoy), upstream.seen("/readyz") >= seen + times)[1], what="the app asked again")
 
 
 def text(envoy: Envoy, path: str = "/readyz") -> str:

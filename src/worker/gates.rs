@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::Event;
 use super::scope::Scope;
 use super::{leader, store};
@@ -11,20 +13,27 @@ use crate::proxy::Proxy;
 use crate::value::lease::LeaseRole;
 use crate::value::time::Time;
 
-/// What has been made known: an upstream's name, and the code of why its gate fails open.
-type Known = Vec<(String, String)>;
+/// What has been made known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Announced {
+    /// When the policy was configured that has made it known. An earlier one, which still serves its last connections, has
+    /// no say any more.
+    configured: Time,
+    /// The upstreams whose gates fail open, by name, each with the code of why.
+    open: Vec<(String, String)>,
+}
 
 /// Seeds what is shared of it.
 pub fn seed(proxy: &impl Proxy, policy: &Policy) {
     if policy.may_fail_open() {
         let key = key(policy);
-        store::seed(proxy, &key, &Known::new());
+        store::seed(proxy, &key, &Announced::default());
         leader::seed(proxy, &key);
     }
 }
 
 fn key(policy: &Policy) -> String {
-    format!("graygate/{}/failing-open/{}", policy.name, store::LAYOUT)
+    format!("graygate/{}/open-gates/{}", policy.name, store::LAYOUT)
 }
 
 impl<P: Proxy> Scope<'_, P> {
@@ -46,25 +55,27 @@ impl<P: Proxy> Scope<'_, P> {
     /// Takes over what an earlier policy has made known, where no gate of this one can fail open.
     pub fn adopt_gates(&mut self) {
         if !self.policy.may_fail_open() {
-            self.announce(&key(self.policy), Known::new());
+            self.announce(&key(self.policy), Vec::new());
         }
     }
 
-    fn announce(&mut self, key: &str, after: Known) {
-        let before = store::update(self.proxy, key, |known: Option<Known>| {
+    fn announce(&mut self, key: &str, open: Vec<(String, String)>) {
+        let after = Announced { configured: self.holder.configured, open };
+        let before = store::update(self.proxy, key, |known: Option<Announced>| {
             let before = known.unwrap_or_default();
-            let changed = before != after;
-            (before, changed.then(|| after.clone()))
+            let ours = before.configured <= after.configured;
+            let changed = ours && before != after;
+            (ours.then_some(before.open), changed.then(|| after.clone()))
         });
         // If it is not written, the next tick says the same.
-        let Some(before) = before else {
+        let Some(before) = before.flatten() else {
             return;
         };
-        let policy = self.policy;
-        for (upstream, why) in after.iter().filter(|entry| !before.contains(entry)) {
+        let (policy, open) = (self.policy, &after.open);
+        for (upstream, why) in open.iter().filter(|entry| !before.contains(entry)) {
             self.record(&Event::FailsOpen { policy, upstream, why });
         }
-        for (upstream, _) in before.iter().filter(|(gone, _)| after.iter().all(|(open, _)| open != gone)) {
+        for (upstream, _) in before.iter().filter(|(gone, _)| open.iter().all(|(open, _)| open != gone)) {
             self.record(&Event::NoLongerFailsOpen { policy, upstream });
         }
     }

@@ -5,8 +5,18 @@
 #![cfg(not(target_arch = "wasm32"))]
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod checks;
 mod cookies;
+mod events;
 mod evidence;
+mod fail_open;
+mod fallback;
+mod field;
+mod gates;
+mod grpc_health;
+mod lifecycle;
+mod pass_through;
+mod probes;
 mod releases;
 mod rollback;
 mod schedule;

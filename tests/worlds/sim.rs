@@ -44,6 +44,10 @@ pub enum Manner {
     Overflows,
     /// The cluster does not exist.
     Missing,
+    /// Ends a gRPC call with this status and message.
+    GrpcFails(u32, &'static str),
+    /// The proxy can't read a call to it.
+    Unreadable,
 }
 
 /// How a request was answered.
@@ -89,6 +93,25 @@ struct Stream {
     answer: Answer,
     answered: bool,
     over: bool,
+}
+
+/// A call of a worker's own: one request of a check.
+#[derive(Clone, Debug)]
+pub struct SentCall {
+    /// When it was sent, in milliseconds.
+    pub at: u64,
+    pub vm: usize,
+    pub root: usize,
+    pub cluster: String,
+    /// Its headers; of a gRPC call, none.
+    pub headers: Vec<(String, String)>,
+    pub timeout: Duration,
+}
+
+impl SentCall {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// What happens at some time.
@@ -145,6 +168,16 @@ pub struct Surroundings {
     pub node: RefCell<String>,
     /// What was read that the proxy would not have had.
     pub misread: RefCell<Vec<String>>,
+    /// Where requests come from.
+    pub source: RefCell<String>,
+    /// The calls that were sent.
+    pub sent: RefCell<Vec<SentCall>>,
+    /// How the answer to a call depends on its path, by cluster and path.
+    call_paths: RefCell<BTreeMap<(String, String), Manner>>,
+    /// How long the upstream of a call takes that answers.
+    pub call_takes: Cell<Duration>,
+    /// Whether the proxy takes no replies.
+    pub refuses_replies: Cell<bool>,
 }
 
 /// The proxy, for one worker.
@@ -285,7 +318,7 @@ impl Proxy for SimProxy<'_> {
             Attribute::NodeId => Some(self.world.node.borrow().clone().into_bytes()),
             Attribute::NodeCluster => Some(b"sim".to_vec()),
             Attribute::PluginName => Some(b"plugin".to_vec()),
-            Attribute::SourceAddress => Some(b"127.0.0.1:50000".to_vec()),
+            Attribute::SourceAddress => Some(self.world.source.borrow().clone().into_bytes()),
             Attribute::CodeDetails => self.with_stream(|stream| stream.details.clone().into_bytes()),
             Attribute::Cluster => self.with_stream(|stream| stream.cluster.clone().into_bytes()),
             // As the proxy gives it: eight bytes.
@@ -309,6 +342,9 @@ impl Proxy for SimProxy<'_> {
     }
 
     fn reply(&self, reply: &Reply) -> bool {
+        if self.world.refuses_replies.get() {
+            return false;
+        }
         let headers = reply.headers.iter().map(|(name, value)| (name.to_string(), value.to_string()));
         let answer = Answer {
             status: u16::try_from(reply.status).unwrap(),
@@ -356,8 +392,13 @@ impl Proxy for SimProxy<'_> {
         Ok(())
     }
 
-    fn http_call(&self, cluster: &str, _: &[(&str, &str)], timeout: Duration) -> Result<CallId, NotSent> {
-        self.call(cluster, timeout, false)
+    fn http_call(
+        &self,
+        cluster: &str,
+        headers: &[(&str, &str)],
+        timeout: Duration,
+    ) -> Result<CallId, NotSent> {
+        self.call(cluster, headers, timeout, false)
     }
 
     fn grpc_call(
@@ -369,7 +410,7 @@ impl Proxy for SimProxy<'_> {
     ) -> Result<CallId, NotSent> {
         // The cluster's name is the first text in Envoy's GrpcService.
         let name = target.get(4..4 + usize::from(target[3])).unwrap();
-        self.call(core::str::from_utf8(name).unwrap(), timeout, true)
+        self.call(core::str::from_utf8(name).unwrap(), &[], timeout, true)
     }
 
     fn grpc_status_message(&self) -> Vec<u8> {
@@ -408,11 +449,21 @@ impl Proxy for SimProxy<'_> {
 }
 
 impl SimProxy<'_> {
-    fn call(&self, cluster: &str, timeout: Duration, grpc: bool) -> Result<CallId, NotSent> {
+    fn call(
+        &self,
+        cluster: &str,
+        headers: &[(&str, &str)],
+        timeout: Duration,
+        grpc: bool,
+    ) -> Result<CallId, NotSent> {
         let id = self.world.calls.get() + 1;
         self.world.calls.set(id);
-        let checked = self.world.checks.borrow().get(cluster).cloned();
+        let path = headers.iter().find(|(name, _)| *name == ":path").map_or("", |(_, path)| path);
+        let of_path = self.world.call_paths.borrow().get(&(cluster.to_owned(), path.to_owned())).cloned();
+        let checked = of_path.or_else(|| self.world.checks.borrow().get(cluster).cloned());
         let manner = checked.unwrap_or_else(|| self.world.manner(cluster));
+        let answers = matches!(manner, Manner::Status(_) | Manner::With(..) | Manner::Grpc(_));
+        let takes = if answers { self.world.call_takes.get() } else { Duration::ZERO };
         let http = |status: u16, of_upstream: bool| {
             let mut headers = vec![(":status".to_owned(), status.to_string().into_bytes())];
             if of_upstream {
@@ -427,7 +478,12 @@ impl SimProxy<'_> {
         let (after, end) = match (manner, grpc) {
             (Manner::Missing, _) => return Err(NotSent::NoCluster),
             (Manner::NoHost | Manner::Overflows, _) => return Err(NotSent::NoHost),
+            (Manner::Unreadable, _) => return Err(NotSent::Unreadable),
             (Manner::Hangs, _) => (timeout, timed_out()),
+            _ if takes > timeout => (timeout, timed_out()),
+            (Manner::GrpcFails(status, message), true) => {
+                (Duration::from_millis(1), CallEnd::Grpc(status, message.to_owned(), Vec::new()))
+            }
             (Manner::Slow(after), _) if after > timeout => (timeout, timed_out()),
             (Manner::Refuses | Manner::Resets, false) => (Duration::from_millis(1), http(503, false)),
             (Manner::Refuses | Manner::Resets, true) => {
@@ -435,17 +491,24 @@ impl SimProxy<'_> {
             }
             (Manner::BreaksOff, false) => (Duration::from_millis(1), CallEnd::Http(Vec::new())),
             (Manner::Slow(after), false) => (after, http(200, true)),
-            (Manner::Status(status) | Manner::With(status, _), false) => {
-                (Duration::from_millis(1), http(status, true))
+            (Manner::Status(status), false) => (takes.max(Duration::from_millis(1)), http(status, true)),
+            (Manner::With(status, more), false) => {
+                let CallEnd::Http(mut headers) = http(status, true) else { unreachable!() };
+                headers.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())));
+                (takes.max(Duration::from_millis(1)), CallEnd::Http(headers))
             }
             (Manner::Grpc(serving), true) => {
                 let message = vec![8, u8::try_from(serving).unwrap()];
-                (Duration::from_millis(1), CallEnd::Grpc(0, String::new(), message))
+                (takes.max(Duration::from_millis(1)), CallEnd::Grpc(0, String::new(), message))
             }
             (_, true) => (Duration::from_millis(1), CallEnd::Grpc(0, String::new(), vec![8, 1])),
             (_, false) => (Duration::from_millis(1), http(200, true)),
         };
         self.world.called.borrow_mut().push(cluster.to_owned());
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (at, vm, root) = (self.world.now.get(), self.vm, self.root);
+        let sent = SentCall { at, vm, root, cluster: cluster.to_owned(), headers, timeout };
+        self.world.sent.borrow_mut().push(sent);
         let due = self.world.now.get() + u64::try_from(after.as_millis()).unwrap();
         self.world.at(due, Event::Call { vm: self.vm, root: self.root, id, grpc, end });
         Ok(CallId(id))
@@ -536,6 +599,11 @@ impl World {
             document: RefCell::default(),
             node: RefCell::new("sidecar~1".to_owned()),
             misread: RefCell::default(),
+            source: RefCell::new("127.0.0.1:50000".to_owned()),
+            sent: RefCell::default(),
+            call_paths: RefCell::default(),
+            call_takes: Cell::default(),
+            refuses_replies: Cell::new(false),
         };
         let vms = (0..workers).map(|index| Vm { workers: Vec::new(), offset: 7 * index as u64 });
         let mut world = World {
@@ -554,7 +622,7 @@ impl World {
         for (_, upstream) in clusters {
             world.set(upstream["cluster"].as_str().unwrap(), Manner::Status(200));
         }
-        world.configure(document);
+        assert!(world.configure(document), "{:?}", world.logged("refused"));
         world
     }
 
@@ -889,7 +957,8 @@ impl World {
             Manner::Hangs => self.respond(id, 504, "response_timeout", &[], true),
             Manner::NoHost => self.respond(id, 503, "no_healthy_upstream", &[], true),
             Manner::Overflows => self.respond(id, 503, &reset("overflow"), &[], true),
-            Manner::Missing => self.respond(id, 503, "cluster_not_found", &[], true),
+            Manner::Missing | Manner::Unreadable => self.respond(id, 503, "cluster_not_found", &[], true),
+            Manner::GrpcFails(status, _) => self.respond_as(id, &Manner::Grpc(*status)),
         }
     }
 
@@ -1015,6 +1084,49 @@ impl World {
     /// Loses the next so many writes to the store.
     pub fn lose(&mut self, writes: u32) {
         self.around.lose.set(writes);
+    }
+
+    /// Has the cluster's upstream treat calls for this path in this manner.
+    pub fn set_call_path(&mut self, cluster: &str, path: &str, manner: Manner) {
+        self.around.call_paths.borrow_mut().insert((cluster.to_owned(), path.to_owned()), manner);
+    }
+
+    /// Returns the calls that were sent to a cluster.
+    pub fn calls_to(&self, cluster: &str) -> Vec<SentCall> {
+        self.around.sent.borrow().iter().filter(|call| call.cluster == cluster).cloned().collect()
+    }
+
+    /// Has a part of a request's body come.
+    pub fn request_body(&mut self, id: u32, body: &[u8], end: bool) {
+        self.stream(id, |stream| stream.body = body.to_vec());
+        self.call(id, Phase::RequestBody, |worker, proxy, id| {
+            worker.on_request_body(proxy, id, body.len(), end);
+        });
+    }
+
+    /// Returns a trailer of a response.
+    pub fn trailer(&self, id: u32, name: &str) -> Option<String> {
+        self.stream(id, |stream| {
+            let found = stream.trailers.iter().find(|(known, _)| known == name);
+            found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+        })
+    }
+
+    /// Returns all headers of a request as it went on.
+    pub fn forwarded_headers(&self, id: u32) -> Vec<(String, String)> {
+        let text =
+            |(name, value): &(String, Vec<u8>)| (name.clone(), String::from_utf8_lossy(value).into_owned());
+        self.stream(id, |stream| stream.request.iter().map(text).collect())
+    }
+
+    /// Returns all metrics by their whole names, with their values.
+    pub fn metrics(&self) -> BTreeMap<String, u64> {
+        self.around.metrics.borrow().iter().map(|(name, _, value)| (name.clone(), *value)).collect()
+    }
+
+    /// Returns the lines of the log that contain this text, with their levels.
+    pub fn logged_at(&self, text: &str) -> Vec<(Level, String)> {
+        self.around.log.borrow().iter().filter(|(_, line)| line.contains(text)).cloned().collect()
     }
 }
 

@@ -1,0 +1,455 @@
+//! Startup and drain: what holds readiness back on all workers, whatever the checks say.
+
+use serde_json::{Value, json};
+
+use super::sim::{Answer, Manner, Request, World};
+use super::{MS, SECOND};
+
+/// A policy whose readiness rests on `app`, and whose startup waits for `db`.
+fn document() -> Value {
+    let check = json!({"httpGet": {}, "periodSeconds": 1, "failureThreshold": 1});
+    json!({
+        "name": "shop",
+        "upstreams": {
+            "app": {"cluster": "app", "readinessProbe": check},
+            "db": {"cluster": "db", "readinessProbe": check},
+        },
+        "probes": {
+            "liveness": {"path": "/livez"},
+            "startup": {"path": "/startupz", "checks": [{"upstream": "db"}]},
+            "readiness": {"path": "/readyz", "checks": [{"upstream": "app"}]},
+            "drain": {"path": "/drainz"},
+        },
+        "gates": [{"upstream": "app"}],
+    })
+}
+
+/// A proxy of four workers that has started.
+fn world() -> World {
+    let mut world = World::new(&document(), 4);
+    world.pass(3 * SECOND);
+    world
+}
+
+fn without(probe: &str) -> Value {
+    let mut document = document();
+    document["probes"].as_object_mut().unwrap().remove(probe);
+    document
+}
+
+/// What all workers answer, which is the same.
+fn all_say(world: &mut World, path: &str) -> Answer {
+    let answers: Vec<Answer> = (0..4).map(|vm| world.ask(vm, &Request::get(path))).collect();
+    assert!(answers.iter().all(|answer| answer.status == answers[0].status), "{answers:?}");
+    answers.into_iter().next().unwrap()
+}
+
+fn status(world: &mut World, path: &str) -> u16 {
+    all_say(world, path).status
+}
+
+fn order(world: &mut World, vm: usize, method: &str) -> Answer {
+    world.ask(vm, &Request::of(method, "/drainz"))
+}
+
+fn started(world: &World) -> u64 {
+    let logged = world.logged("policy shop: started").len() as u64;
+    assert_eq!(world.metric("lifecycle_changes_total", &["to=started"]), logged);
+    logged
+}
+
+// -- startup ------------------------------------------------------------------
+
+#[test]
+fn readiness_waits_for_startup_on_all_workers_and_liveness_does_not() {
+    let mut world = World::new(&document(), 4);
+    world.set_checks("db", Manner::Status(500));
+    for _ in 0..4 {
+        world.pass(10 * SECOND);
+        let answer = all_say(&mut world, "/readyz");
+        assert_eq!(answer.status, 503);
+        assert!(answer.body.contains("[+]app ok\n[-]startup failed: not started yet\n"), "{answer:?}");
+        let answer = all_say(&mut world, "/startupz");
+        assert!(answer.body.starts_with("[-]db failed: check-failed: status 500\n"), "{answer:?}");
+        assert_eq!((answer.status, status(&mut world, "/livez")), (503, 200));
+        // Users are served, and one check can be asked for alone.
+        assert_eq!((world.get(0).status, status(&mut world, "/readyz/app")), (200, 200));
+    }
+    assert_eq!(started(&world), 0);
+    world.set_checks("db", Manner::Status(200));
+    world.pass(3 * SECOND);
+    assert_eq!((status(&mut world, "/startupz"), status(&mut world, "/readyz")), (200, 200));
+    assert_eq!(started(&world), 1);
+}
+
+#[test]
+fn no_asker_can_make_startup_pass() {
+    let mut world = World::new(&document(), 4);
+    world.set_checks("db", Manner::Status(500));
+    world.pass(3 * SECOND);
+    for path in ["/startupz?exclude=db", "/readyz?exclude=startup&exclude=db&exclude=app"] {
+        assert_eq!(status(&mut world, path), 503, "{path}");
+    }
+    world.pass(3 * SECOND);
+    assert_eq!(started(&world), 0);
+}
+
+#[test]
+fn an_assumption_is_no_start_but_for_an_upstream_that_is_never_checked() {
+    for assume in ["ready", "notReady"] {
+        let mut document = document();
+        document["upstreams"]["db"]["assume"] = json!(assume);
+        document["upstreams"]["db"]["readinessProbe"]["initialDelaySeconds"] = json!(600);
+        let mut world = World::new(&document, 4);
+        world.pass(60 * SECOND);
+        let answer = all_say(&mut world, "/startupz");
+        assert!(answer.body.starts_with("[-]db failed: not checked yet\n"), "{answer:?}");
+        assert_eq!(started(&world), 0);
+    }
+    let mut document = document();
+    document["upstreams"]["db"] = json!({"cluster": "db"});
+    let mut world = World::new(&document, 4);
+    world.pass(3 * SECOND);
+    assert_eq!((status(&mut world, "/startupz"), started(&world)), (200, 1));
+}
+
+#[test]
+fn it_takes_success_threshold_checks_that_pass() {
+    let mut document = document();
+    document["upstreams"]["db"]["readinessProbe"]["successThreshold"] = json!(3);
+    let mut world = World::new(&document, 4);
+    while started(&world) == 0 {
+        world.pass(50 * MS);
+    }
+    assert_eq!(world.metric("checks_total", &["upstream=db", "result=passed"]), 3);
+}
+
+#[test]
+fn with_no_checks_it_has_passed_and_weights_count_in_it() {
+    let mut document = document();
+    document["probes"]["startup"] = json!({"path": "/startupz", "statuses": {"passed": 201}});
+    let mut world = World::new(&document, 4);
+    world.pass(SECOND);
+    assert_eq!((status(&mut world, "/startupz"), status(&mut world, "/readyz")), (201, 200));
+    let checks = json!([{"upstream": "app", "weight": 1}, {"upstream": "db", "weight": 2}]);
+    document["probes"]["startup"] = json!({"path": "/startupz", "checks": checks, "minimumScore": 2});
+    for (down, expected) in [("app", 200), ("db", 503)] {
+        let mut world = World::new(&document, 4);
+        world.set_checks(down, Manner::Status(500));
+        world.pass(3 * SECOND);
+        assert_eq!(status(&mut world, "/startupz"), expected, "{down}");
+    }
+}
+
+#[test]
+fn a_start_is_for_good() {
+    let mut world = world();
+    assert_eq!(started(&world), 1);
+    world.set_checks("db", Manner::Status(500));
+    world.pass(3 * SECOND);
+    assert_eq!(world.phase("db"), "not-ready");
+    assert_eq!((status(&mut world, "/startupz"), status(&mut world, "/readyz")), (200, 200));
+    // Whatever an update asks for, and though all VMs die.
+    let mut harder = document();
+    let checks = json!([{"upstream": "db"}, {"upstream": "mq"}]);
+    harder["upstreams"]["mq"] = json!({"cluster": "not-there", "readinessProbe": {"httpGet": {}}});
+    harder["probes"]["startup"]["checks"] = checks;
+    world.set("not-there", Manner::Missing);
+    world.configure(&harder);
+    for _ in 0..40 {
+        assert_eq!((status(&mut world, "/startupz"), status(&mut world, "/readyz")), (200, 200));
+        world.pass(50 * MS);
+    }
+    for vm in 0..4 {
+        world.kill(vm);
+        world.configure_vm(vm);
+    }
+    assert_eq!((status(&mut world, "/startupz"), status(&mut world, "/readyz")), (200, 200));
+    assert_eq!(started(&world), 1);
+}
+
+#[test]
+fn an_update_that_brings_a_startup_probe_fails_no_readiness_of_a_proxy_that_has_proof() {
+    let mut before = without("startup");
+    before["probes"]["readiness"]["checks"] = json!([{"upstream": "app"}, {"upstream": "db"}]);
+    let mut after = document();
+    after["probes"]["readiness"]["checks"] = before["probes"]["readiness"]["checks"].clone();
+    let mut world = World::new(&before, 4);
+    world.pass(3 * SECOND);
+    world.prepare(&after);
+    for vm in 0..4 {
+        world.configure_vm(vm);
+        assert_eq!(status(&mut world, "/readyz"), 200);
+        world.pass(20 * MS);
+    }
+    for _ in 0..50 {
+        assert_eq!(status(&mut world, "/readyz"), 200);
+        world.pass(50 * MS);
+    }
+    assert_eq!((status(&mut world, "/startupz"), started(&world)), (200, 1));
+    // One that has no proof has not started.
+    let mut world = World::new(&before, 4);
+    world.set_checks("db", Manner::Status(500));
+    world.pass(3 * SECOND);
+    world.configure(&document());
+    world.pass(3 * SECOND);
+    assert_eq!(status(&mut world, "/startupz"), 503);
+}
+
+#[test]
+fn a_policy_that_is_only_tried_out_or_refused_starts_nothing() {
+    let mut world = World::new(&document(), 4);
+    world.set_checks("db", Manner::Status(500));
+    world.pass(3 * SECOND);
+    let mut easy = document();
+    easy["probes"]["startup"] = json!({"path": "/startupz"});
+    // The proxy configures it in one VM, and ends that before it has ticked.
+    world.prepare(&easy);
+    world.configure_vm(0);
+    assert_eq!(started(&world), 0);
+    easy["gates"][0]["upstream"] = json!("nowhere");
+    assert!(!world.configure(&easy));
+    assert_eq!(started(&world), 0);
+}
+
+#[test]
+fn an_older_policy_that_is_on_its_way_out_has_no_say() {
+    let mut easier = document();
+    easier["probes"]["startup"]["checks"] = json!([{"upstream": "app"}]);
+    let mut world = World::new(&easier, 4);
+    world.set_checks("app", Manner::Status(500));
+    world.set_checks("db", Manner::Status(500));
+    world.pass(3 * SECOND);
+    world.configure(&document());
+    world.pass(3 * SECOND);
+    // Its own check passes now. It still ticks, for its last connections.
+    world.set_checks("app", Manner::Status(200));
+    world.pass(30 * SECOND);
+    assert_eq!((status(&mut world, "/startupz"), started(&world)), (503, 0));
+    world.set_checks("db", Manner::Status(200));
+    world.pass(3 * SECOND);
+    assert_eq!((status(&mut world, "/startupz"), started(&world)), (200, 1));
+}
+
+// -- drain --------------------------------------------------------------------
+
+const DRAINING: &str = "policy shop: draining\n";
+const NOT_DRAINING: &str = "policy shop: not draining\n";
+
+#[test]
+fn an_order_fails_readiness_on_all_workers_within_a_tick_and_nothing_else() {
+    for vm in 0..4 {
+        let mut world = world();
+        assert_eq!(order(&mut world, vm, "GET").body, NOT_DRAINING);
+        let answer = order(&mut world, vm, "POST");
+        assert_eq!((answer.status, answer.body.as_str()), (200, DRAINING));
+        assert_eq!(answer.details, "graygate_probe{shop|drain}");
+        assert_eq!(world.ask(vm, &Request::get("/readyz")).status, 503);
+        world.pass(260 * MS);
+        let answer = all_say(&mut world, "/readyz");
+        assert_eq!(answer.status, 503);
+        assert!(answer.body.starts_with("[+]app ok\n[-]drain failed: draining\n"), "{answer:?}");
+        for path in ["/livez", "/startupz", "/readyz/app", "/"] {
+            assert_eq!(status(&mut world, path), 200, "{path}");
+        }
+        assert_eq!(status(&mut world, "/readyz?exclude=drain&exclude=app"), 503);
+        world.pass(600 * MS);
+        for other in 0..4 {
+            assert_eq!(order(&mut world, other, "GET").body, DRAINING);
+        }
+        assert_eq!(order(&mut world, (vm + 1) % 4, "DELETE").body, NOT_DRAINING);
+        world.pass(260 * MS);
+        assert_eq!(status(&mut world, "/readyz"), 200);
+    }
+}
+
+#[test]
+fn requests_are_gated_and_let_through_as_ever_while_draining() {
+    let mut world = world();
+    order(&mut world, 0, "POST");
+    world.pass(SECOND);
+    assert_eq!(status(&mut world, "/"), 200);
+    world.set_checks("app", Manner::Status(500));
+    world.pass(3 * SECOND);
+    assert!(world.get(2).is_gated());
+    world.set_checks("app", Manner::Status(200));
+    world.pass(3 * SECOND);
+    assert_eq!(status(&mut world, "/"), 200);
+}
+
+#[test]
+fn other_methods_are_not_allowed_and_only_a_post_or_delete_is_an_order() {
+    let mut world = world();
+    for method in ["PUT", "PATCH", "OPTIONS"] {
+        let answer = order(&mut world, 0, method);
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD, POST, DELETE")));
+    }
+    for method in ["GET", "HEAD"] {
+        assert_eq!(
+            (order(&mut world, 0, method).status, order(&mut world, 0, method).body.as_str()),
+            (200, NOT_DRAINING)
+        );
+    }
+    world.pass(SECOND);
+    assert_eq!(status(&mut world, "/readyz"), 200);
+    // With a query, and before its body has come.
+    let with_body = Request::of("POST", "/drainz?why=deploy").unfinished();
+    assert_eq!(world.ask(0, &with_body).body, DRAINING);
+}
+
+#[test]
+fn orders_and_refusals_are_counted() {
+    let mut document = document();
+    document["probes"]["drain"]["from"] = json!(["10.0.0.0/8"]);
+    let mut world = World::new(&document, 4);
+    order(&mut world, 0, "POST");
+    *world.around.source.borrow_mut() = "10.0.0.1:4711".to_owned();
+    order(&mut world, 1, "POST");
+    order(&mut world, 2, "DELETE");
+    for (code, result) in [("403", "refused"), ("200", "draining"), ("200", "not-draining")] {
+        let labels = ["probe=drain", &format!("code={code}"), &format!("result={result}")];
+        assert_eq!(world.metric("probe_answers_total", &labels), 1, "{result}");
+    }
+}
+
+#[test]
+fn an_order_is_followed_from_the_addresses_of_the_policy_alone() {
+    let local = json!(["127.0.0.0/8", "::1/128"]);
+    let ten = json!(["10.0.0.0/8", "::ffff:0:0/96"]);
+    let cases = [
+        (&local, "127.0.0.1:50000", None),
+        (&local, "[::1]:50000", None),
+        (&local, "10.0.0.1:50000", Some("no drain from 10.0.0.1")),
+        (&ten, "10.255.255.255:1", None),
+        (&ten, "127.0.0.1:50000", Some("no drain from 127.0.0.1")),
+        // By no header: such an address has no port.
+        (
+            &local,
+            "127.0.0.1:0",
+            Some("no drain from 127.0.0.1, which has no port: the proxy takes such an address from a header"),
+        ),
+        (&local, "/run/envoy.sock", Some("no drain from what is no IP address")),
+    ];
+    for (from, source, refusal) in cases {
+        let mut document = document();
+        document["probes"]["drain"]["from"] = from.clone();
+        let mut world = World::new(&document, 4);
+        world.pass(3 * SECOND);
+        *world.around.source.borrow_mut() = source.to_owned();
+        for method in ["POST", "GET", "DELETE", "PUT", "POST"] {
+            let answer = order(&mut world, 0, method);
+            match refusal {
+                Some(words) => {
+                    assert_eq!(
+                        (answer.status, answer.body),
+                        (403, format!("policy shop: {words}\n")),
+                        "{source}"
+                    );
+                }
+                None => assert_ne!(answer.status, 403, "{source}"),
+            }
+        }
+        world.pass(SECOND);
+        assert_eq!(status(&mut world, "/readyz"), if refusal.is_some() { 200 } else { 503 }, "{source}");
+    }
+}
+
+#[test]
+fn an_order_that_can_not_be_shared_is_refused_and_asked_for_again() {
+    let mut world = world();
+    world.lose(16);
+    let answer = order(&mut world, 0, "POST");
+    let words = "policy shop: the order could not be put through; ask again\n";
+    assert_eq!((answer.status, answer.body.as_str()), (503, words));
+    assert_eq!(status(&mut world, "/readyz"), 200);
+    assert_eq!(order(&mut world, 0, "POST").body, DRAINING);
+    assert_eq!(world.logged("draining").len(), 1);
+}
+
+#[test]
+fn an_order_outlives_the_death_of_every_vm_and_updates_of_the_policy() {
+    let mut world = world();
+    order(&mut world, 0, "POST");
+    for vm in 0..4 {
+        world.kill(vm);
+        world.configure_vm(vm);
+    }
+    assert_eq!(status(&mut world, "/readyz"), 503);
+    let mut newer = document();
+    newer["probes"]["liveness"]["statuses"] = json!({"passed": 201});
+    world.configure(&newer);
+    for _ in 0..40 {
+        assert_eq!((status(&mut world, "/livez"), status(&mut world, "/readyz")), (201, 503));
+        world.pass(50 * MS);
+    }
+    world.configure(&without("startup"));
+    world.pass(3_600 * MS);
+    assert_eq!(status(&mut world, "/readyz"), 503);
+    assert_eq!(world.logged("draining").len(), 1);
+}
+
+#[test]
+fn an_order_ends_where_the_policy_has_no_switch_for_it_any_more() {
+    let mut world = world();
+    order(&mut world, 0, "POST");
+    world.pass(SECOND);
+    world.configure(&without("drain"));
+    // At once for its own workers, which have no such switch.
+    assert_eq!(status(&mut world, "/readyz"), 200);
+    assert_eq!(world.logged("no longer draining").len(), 0);
+    world.pass(SECOND);
+    assert_eq!(world.logged("policy shop: no longer draining").len(), 1);
+    // The switch comes back, and is off.
+    world.configure(&document());
+    world.pass(SECOND);
+    assert_eq!(order(&mut world, 1, "GET").body, NOT_DRAINING);
+    assert_eq!(status(&mut world, "/readyz"), 200);
+    assert_eq!(world.metric("lifecycle_changes_total", &["to=not-draining"]), 1);
+}
+
+#[test]
+fn an_order_to_the_older_policy_that_comes_after_the_update_ends_as_well() {
+    let mut world = World::new(&without("drain"), 4);
+    world.pass(3 * SECOND);
+    // VM 0 has the policy with the switch last, as its listener is still draining its connections.
+    world.prepare(&document());
+    world.configure_vm(0);
+    world.pass(SECOND);
+    order(&mut world, 0, "POST");
+    world.configure(&without("drain"));
+    world.pass(2 * SECOND);
+    assert_eq!(status(&mut world, "/readyz"), 200);
+    assert_eq!(world.logged("no longer draining").len(), 1);
+}
+
+#[test]
+fn an_update_that_is_refused_or_only_tried_out_ends_no_drain() {
+    let mut world = world();
+    order(&mut world, 0, "POST");
+    let mut wrong = without("drain");
+    wrong["gates"][0]["upstream"] = json!("nowhere");
+    assert!(!world.configure(&wrong));
+    assert_eq!(world.logged("no longer draining").len(), 0);
+    let mut world = self::world();
+    order(&mut world, 0, "POST");
+    world.pass(SECOND);
+    world.prepare(&without("drain"));
+    world.configure_vm(0);
+    assert_eq!(order(&mut world, 1, "GET").body, DRAINING);
+    assert_eq!(world.logged("no longer draining").len(), 0);
+}
+
+#[test]
+fn in_shadow_a_drain_is_no_order_and_a_start_is_one() {
+    let mut shadow = document();
+    shadow["mode"] = json!("shadow");
+    let mut world = World::new(&shadow, 4);
+    world.pass(3 * SECOND);
+    assert_eq!(order(&mut world, 0, "POST").cluster, "app");
+    world.pass(SECOND);
+    assert_eq!(world.logged("draining").len(), 0);
+    assert_eq!(world.metric("lifecycle_changes_total", &["to=started", "mode=shadow"]), 1);
+    world.configure(&document());
+    world.pass(SECOND);
+    assert_eq!((status(&mut world, "/readyz"), started(&world)), (200, 1));
+}

@@ -1,0 +1,468 @@
+//! Probes that the proxy answers by what it knows.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::SECOND;
+use super::sim::{Answer, Manner, Request, World};
+
+/// A policy over four upstreams that are checked each second, with these probes beside liveness.
+fn document(probes: &Value) -> Value {
+    let check = json!({"httpGet": {}, "periodSeconds": 1, "failureThreshold": 2});
+    let mut document = json!({"name": "shop", "upstreams": {}, "probes": {"liveness": {"path": "/livez"}}});
+    for name in ["db", "cache", "search", "queue"] {
+        document["upstreams"][name] = json!({"cluster": name, "readinessProbe": check});
+    }
+    for (name, probe) in probes.as_object().unwrap() {
+        document["probes"][name] = probe.clone();
+    }
+    document
+}
+
+/// A proxy of three workers with these probes, all of whose upstreams have been checked.
+fn world(probes: &Value) -> World {
+    let mut world = World::new(&document(probes), 3);
+    world.pass(2 * SECOND);
+    world
+}
+
+fn down(world: &mut World, upstream: &str) {
+    world.set_checks(upstream, Manner::Status(500));
+    world.pass(4 * SECOND);
+}
+
+fn up(world: &mut World, upstream: &str) {
+    world.set_checks(upstream, Manner::Status(200));
+    world.pass(4 * SECOND);
+}
+
+/// The answer of all workers, which is the same.
+fn ask(world: &mut World, path: &str) -> Answer {
+    let answers: Vec<Answer> = (0..3).map(|vm| world.ask(vm, &Request::get(path))).collect();
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    answers.into_iter().next().unwrap()
+}
+
+fn status(world: &mut World, path: &str) -> u16 {
+    ask(world, path).status
+}
+
+fn required() -> Value {
+    json!({"readiness": {"path": "/readyz", "checks": [{"upstream": "db"}, {"upstream": "cache"}]}})
+}
+
+#[test]
+fn liveness_depends_on_nothing_outside() {
+    let mut world = world(&required());
+    for upstream in ["db", "cache", "search", "queue"] {
+        down(&mut world, upstream);
+    }
+    let answer = ask(&mut world, "/livez");
+    assert_eq!((answer.status, answer.body.as_str()), (200, "policy shop: liveness passed\n"));
+    assert_eq!((answer.details.as_str(), answer.cluster.as_str()), ("graygate_probe{shop|liveness}", ""));
+    assert_eq!(status(&mut world, "/readyz"), 503);
+}
+
+#[test]
+fn a_required_check_that_fails_is_a_no_on_all_workers_until_it_passes_again() {
+    let mut world = world(&required());
+    assert_eq!(ask(&mut world, "/readyz").body, "policy shop: readiness passed\n");
+    down(&mut world, "cache");
+    let answer = ask(&mut world, "/readyz");
+    let lines: Vec<&str> = answer.body.lines().collect();
+    assert_eq!(lines[..2], ["[+]db ok", "[-]cache failed: check-failed: status 500"]);
+    assert!(lines[2].starts_with("policy shop: readiness failed; oldest answer "), "{answer:?}");
+    assert_eq!((answer.status, answer.details.as_str()), (503, "graygate_probe{shop|readiness}"));
+    up(&mut world, "cache");
+    assert_eq!(status(&mut world, "/readyz"), 200);
+}
+
+#[test]
+fn weighted_checks_must_reach_the_minimum_together() {
+    let weights = [("db", 40), ("cache", 30), ("search", 20), ("queue", 10)];
+    let checks = weights.map(|(upstream, weight)| json!({"upstream": upstream, "weight": weight}));
+    for mask in 0_usize..16 {
+        let probes = json!({"readiness": {"path": "/readyz", "minimumScore": 70, "checks": checks}});
+        let mut world = world(&probes);
+        let mut score = 100;
+        for (index, (upstream, weight)) in weights.iter().enumerate() {
+            if mask & 1 << index != 0 {
+                world.set_checks(upstream, Manner::Status(500));
+                score -= weight;
+            }
+        }
+        world.pass(4 * SECOND);
+        let answer = ask(&mut world, "/readyz?verbose");
+        assert_eq!(answer.status, if score >= 70 { 200 } else { 503 }, "{answer:?}");
+        assert!(answer.body.contains(&format!("\nscore {score} of 100, at least 70\n")), "{answer:?}");
+        let word = match score {
+            100 => "passed;",
+            70.. => "passed, degraded;",
+            _ => "failed;",
+        };
+        assert!(answer.body.contains(&format!("\npolicy shop: readiness {word}")), "{answer:?}");
+    }
+}
+
+#[test]
+fn an_optional_check_that_fails_only_degrades() {
+    let checks = json!([{"upstream": "db"}, {"upstream": "queue", "required": false}]);
+    let mut world = world(&json!({"readiness": {"path": "/readyz", "checks": checks}}));
+    down(&mut world, "queue");
+    let answer = ask(&mut world, "/readyz");
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains("[-]queue failed: check-failed: status 500 (optional)\n"), "{answer:?}");
+    assert!(answer.body.contains("readiness passed, degraded; "), "{answer:?}");
+    down(&mut world, "db");
+    assert_eq!(status(&mut world, "/readyz"), 503);
+}
+
+#[test]
+fn an_upstream_on_trial_counts_as_ready_with_a_doubt() {
+    let mut document = document(&required());
+    let breaker = json!({"consecutiveFailures": 2, "notReadyFor": "2s", "maxNotReadyFor": "2s"});
+    document["upstreams"]["db"] = json!({"cluster": "db", "circuitBreaker": breaker});
+    document["gates"] = json!([{"upstream": "db"}]);
+    let mut world = World::new(&document, 3);
+    world.route = "db".to_owned();
+    world.pass(2 * SECOND);
+    world.set("db", Manner::Status(500));
+    for _ in 0..2 {
+        world.get(0);
+    }
+    world.pass(SECOND);
+    assert_eq!(status(&mut world, "/readyz"), 503);
+    world.pass(2 * SECOND);
+    assert_eq!(world.phase("db"), "trial");
+    let answer = ask(&mut world, "/readyz");
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains("[+]db ok: on trial\n"), "{answer:?}");
+    // However long nobody sends a request, and whoever asks.
+    world.pass(120 * SECOND);
+    assert_eq!((world.phase("db"), status(&mut world, "/readyz")), ("trial", 200));
+}
+
+#[test]
+fn before_the_first_check_an_upstream_is_as_assumed_and_the_answer_has_no_age() {
+    for (assume, expected) in [("ready", 200), ("notReady", 503)] {
+        let mut document = document(&required());
+        document["upstreams"]["db"]["assume"] = json!(assume);
+        let mut world = World::new(&document, 3);
+        let answer = ask(&mut world, "/readyz");
+        assert_eq!((answer.status, answer.header("age")), (expected, None), "{answer:?}");
+        let finding =
+            if expected == 200 { "[+]db ok: not checked yet\n" } else { "[-]db failed: not checked yet\n" };
+        assert!(answer.body.starts_with(finding), "{answer:?}");
+        world.pass(2 * SECOND);
+        assert_eq!(ask(&mut world, "/readyz").body, "policy shop: readiness passed\n");
+    }
+}
+
+#[test]
+fn an_answer_tells_the_age_of_what_it_rests_on_and_calls_what_is_old_stale() {
+    let mut world = world(&required());
+    assert_eq!(ask(&mut world, "/readyz").header("age"), Some("0"));
+    // Its checks go nowhere from now on.
+    world.set_checks("db", Manner::NoHost);
+    world.pass(2 * SECOND);
+    let aged = ask(&mut world, "/readyz");
+    let age: u64 = aged.header("age").unwrap().parse().unwrap();
+    assert!((2..=3).contains(&age), "{age}");
+    assert_eq!(aged.body, "policy shop: readiness passed\n");
+    world.pass(60 * SECOND);
+    let stale = ask(&mut world, "/readyz");
+    assert_eq!(stale.status, 200);
+    assert!(stale.body.contains("[+]db ok: stale, last answer 6"), "{stale:?}");
+    assert!(stale.body.contains("readiness passed, degraded; oldest answer 6"), "{stale:?}");
+}
+
+#[test]
+fn what_is_excluded_counts_as_passed_and_an_unknown_name_is_a_warning() {
+    let mut world = world(&required());
+    down(&mut world, "db");
+    assert_eq!(status(&mut world, "/readyz?exclude=cache"), 503);
+    assert_eq!(ask(&mut world, "/readyz?exclude=db").body, "policy shop: readiness passed\n");
+    down(&mut world, "cache");
+    let both = "/readyz?exclude=db&x=y&exclude=cache&exclude=db";
+    assert_eq!(ask(&mut world, both).body, "policy shop: readiness passed\n");
+    let listed = format!("{both}&verbose");
+    let expected = "[+]db excluded\n[+]cache excluded\npolicy shop: readiness passed\n";
+    assert_eq!(ask(&mut world, &listed).body, expected);
+    let answer = ask(&mut world, "/readyz?exclude=queue");
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("warning: no check \"queue\" to exclude\n"), "{answer:?}");
+}
+
+#[test]
+fn each_check_can_be_asked_for_alone_and_is_counted_by_itself() {
+    let mut world = world(&required());
+    down(&mut world, "cache");
+    assert_eq!((status(&mut world, "/readyz/db"), status(&mut world, "/readyz/cache")), (200, 503));
+    let alone = ask(&mut world, "/readyz/cache").body;
+    assert!(alone.contains("[-]cache failed: ") && !alone.contains("]db "), "{alone}");
+    assert_eq!(world.metric("probe_answers_total", &["probe=readiness/db", "code=200", "result=passed"]), 3);
+    assert_eq!(
+        world.metric("probe_answers_total", &["probe=readiness/cache", "code=503", "result=failed"]),
+        6
+    );
+    assert_eq!(world.metric("probe_answers_total", &["probe=readiness"]), 0);
+}
+
+#[test]
+fn only_a_get_or_head_of_the_exact_path_is_a_probe() {
+    let mut world = world(&required());
+    let get = [
+        "/livez/",
+        "/livezz",
+        "/Livez",
+        "/x?/livez",
+        "/livez/db",
+        "/readyz/",
+        "/readyz/queue",
+        "/readyz//db",
+    ];
+    for path in get {
+        assert_eq!(world.ask(0, &Request::get(path)).cluster, "app", "{path}");
+    }
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        assert_eq!(world.ask(0, &Request::of(method, "/livez")).cluster, "app", "{method}");
+    }
+    for path in ["/livez?", "/livez?a=b", "/readyz?verbose", "/readyz/db?x"] {
+        for method in ["GET", "HEAD"] {
+            assert_eq!(world.ask(0, &Request::of(method, path)).cluster, "", "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn a_probe_must_meet_the_match_of_the_policy_and_goes_on_to_the_app_otherwise() {
+    let matches = ["one", "two"].map(|token| json!({"headers": {"x-token": {"exact": token}}}));
+    let mut probes = required();
+    probes["match"] = json!(matches);
+    probes["drain"] = json!({"path": "/drainz"});
+    let mut world = world(&probes);
+    for (method, path) in [("GET", "/livez"), ("HEAD", "/readyz"), ("GET", "/readyz/db"), ("POST", "/drainz")]
+    {
+        let request = Request::of(method, path);
+        assert_eq!(world.ask(0, &request).cluster, "app", "{path}");
+        assert_eq!(world.ask(0, &request.clone().with("x-token", "three")).cluster, "app", "{path}");
+        assert_eq!(world.ask(0, &request.with("x-token", "two")).cluster, "", "{path}");
+    }
+}
+
+#[test]
+fn statuses_are_those_of_the_policy() {
+    let checks = json!([{"upstream": "db"}, {"upstream": "queue", "required": false}]);
+    let statuses = json!({"passed": 204, "degraded": 299, "failed": 418});
+    let mut world = world(&json!({"readiness": {"path": "/readyz", "checks": checks, "statuses": statuses}}));
+    let passed = ask(&mut world, "/readyz?verbose");
+    assert_eq!((passed.status, passed.body.as_str()), (204, ""));
+    down(&mut world, "queue");
+    assert_eq!(status(&mut world, "/readyz"), 299);
+    down(&mut world, "db");
+    assert_eq!(status(&mut world, "/readyz"), 418);
+    for (code, result) in [("204", "passed"), ("299", "degraded"), ("418", "failed")] {
+        let labels = ["probe=readiness", &format!("code={code}"), &format!("result={result}")];
+        assert_eq!(world.metric("probe_answers_total", &labels), 3, "{result}");
+    }
+}
+
+#[test]
+fn details_are_told_as_the_policy_says() {
+    // What is told while all is well, to who asks for more, and when something is wrong.
+    for (details, passing, verbose, failing) in
+        [("never", false, false, false), ("onFailure", false, true, true), ("always", true, true, true)]
+    {
+        let mut probes = required();
+        probes["details"] = json!(details);
+        let mut world = world(&probes);
+        let mut lists = |path: &str, expected: bool| {
+            assert_eq!(ask(&mut world, path).body.contains("]db "), expected, "{details} {path}");
+        };
+        lists("/readyz", passing);
+        lists("/readyz?verbosely", passing);
+        lists("/readyz?verbose", verbose);
+        lists("/readyz?a&verbose=false", verbose);
+        down(&mut world, "db");
+        assert_eq!(ask(&mut world, "/readyz").body.contains("]db "), failing, "{details}");
+        assert_eq!(status(&mut world, "/readyz"), 503);
+    }
+}
+
+#[test]
+fn json_is_for_those_who_ask_for_it_and_may_be_cached_until_the_next_check() {
+    let mut probes = required();
+    let mut world = world(&probes);
+    let asks = Request::get("/readyz").with("accept", "application/health+json");
+    let answer = world.ask(0, &asks);
+    let document: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!((&document["status"], &document["serviceId"]), (&json!("pass"), &json!("shop")));
+    assert_eq!(answer.header("content-type"), Some("application/health+json"));
+    assert_eq!(answer.header("cache-control"), Some("max-age=1"));
+    assert_eq!(world.ask(0, &Request::get("/readyz")).header("cache-control"), Some("no-store"));
+    // An order to drain does not wait for the next check.
+    probes["drain"] = json!({"path": "/drainz"});
+    let mut drained = self::world(&probes);
+    assert_eq!(drained.ask(0, &asks).header("cache-control"), Some("no-store"));
+    down(&mut world, "db");
+    let failed = world.ask(0, &asks);
+    let document: Value = serde_json::from_str(&failed.body).unwrap();
+    assert_eq!((failed.status, failed.header("cache-control")), (503, Some("no-store")));
+    assert_eq!(document["checks"]["db"][0]["output"], "check-failed: status 500");
+}
+
+#[test]
+fn a_group_is_held_back_by_neither_startup_nor_drain() {
+    let mut probes = required();
+    probes["startup"] = json!({"path": "/startupz", "checks": [{"upstream": "queue"}]});
+    probes["drain"] = json!({"path": "/drainz"});
+    probes["groups"] = json!({"deep": {"path": "/deepz", "checks": [{"upstream": "search"}]}});
+    let mut world = World::new(&document(&probes), 3);
+    world.set_checks("queue", Manner::Status(500));
+    world.pass(4 * SECOND);
+    assert_eq!((status(&mut world, "/readyz"), status(&mut world, "/deepz")), (503, 200));
+    up(&mut world, "queue");
+    assert_eq!(status(&mut world, "/readyz"), 200);
+    world.ask(0, &Request::of("POST", "/drainz"));
+    world.pass(SECOND);
+    assert_eq!((status(&mut world, "/readyz"), status(&mut world, "/deepz")), (503, 200));
+    down(&mut world, "search");
+    assert_eq!(ask(&mut world, "/deepz").details, "graygate_probe{shop|deep}");
+    assert_eq!(status(&mut world, "/deepz"), 503);
+}
+
+#[test]
+fn an_answer_costs_no_request_to_anybody_however_many_ask() {
+    let mut world = world(&required());
+    let calls = world.around.sent.borrow().len();
+    for _ in 0..1_000 {
+        status(&mut world, "/readyz");
+    }
+    assert_eq!(world.around.sent.borrow().len(), calls);
+    assert_eq!(world.metric("probe_answers_total", &["probe=readiness", "code=200", "result=passed"]), 3_000);
+    for counter in ["assignments_total", "gated_requests_total", "responses_total"] {
+        assert_eq!(world.metric(counter, &[]), 0, "{counter}");
+    }
+}
+
+#[test]
+fn probes_reach_no_breaker_gate_or_release() {
+    let mut document = document(&required());
+    for (name, breaker) in
+        [("db", json!({"consecutiveFailures": 2})), ("cache", json!({"consecutiveFailures": 2}))]
+    {
+        document["upstreams"][name]["circuitBreaker"] = breaker;
+    }
+    document["gates"] = json!([{"upstream": "db"}]);
+    document["releases"] = json!([{
+        "name": "web", "steer": {"header": "x-version"},
+        "versions": [{"name": "v1", "upstream": "cache", "weight": 1, "default": true}],
+    }]);
+    let mut world = World::new(&document, 3);
+    world.set_checks("queue", Manner::Status(500));
+    world.set_checks("db", Manner::Status(500));
+    world.pass(4 * SECOND);
+    for _ in 0..50 {
+        assert_eq!(status(&mut world, "/readyz"), 503);
+    }
+    assert_eq!(world.metric("assignments_total", &[]), 0);
+    assert_eq!(world.metric("gated_requests_total", &[]), 0);
+    assert_eq!(world.phase("cache"), "ready");
+}
+
+// -- markers ------------------------------------------------------------------
+
+const MARKERS: [&str; 3] =
+    ["x-envoy-degraded", "x-envoy-immediate-health-check-fail", "x-envoy-upstream-healthchecked-cluster"];
+
+fn marked(world: &mut World, path: &str) -> BTreeSet<&'static str> {
+    let answer = ask(world, path);
+    MARKERS.into_iter().filter(|name| answer.header(name).is_some()).collect()
+}
+
+#[test]
+fn markers_say_degraded_draining_and_whose_answer_it_is() {
+    let [degraded, at_once, service] = MARKERS;
+    let checks = json!([{"upstream": "db"}, {"upstream": "queue", "required": false}]);
+    let mut probes =
+        json!({"readiness": {"path": "/readyz", "checks": checks}, "drain": {"path": "/drainz"}});
+    let mut plain = world(&probes);
+    probes["markerHeaders"] = json!(true);
+    let mut world = world(&probes);
+    assert_eq!(marked(&mut world, "/readyz"), [service].into());
+    assert_eq!(ask(&mut world, "/livez").header(service), Some("sim"));
+    for each in [&mut world, &mut plain] {
+        down(each, "queue");
+    }
+    assert_eq!(marked(&mut world, "/readyz"), [degraded, service].into());
+    for each in [&mut world, &mut plain] {
+        down(each, "db");
+    }
+    assert_eq!(marked(&mut world, "/readyz"), [service].into());
+    for each in [&mut world, &mut plain] {
+        each.ask(0, &Request::of("POST", "/drainz"));
+        each.pass(SECOND);
+        assert_eq!(each.get(0).header(service), None);
+    }
+    assert_eq!(marked(&mut world, "/readyz"), [at_once, service].into());
+    assert_eq!(marked(&mut world, "/livez"), [service].into());
+    assert_eq!(marked(&mut plain, "/readyz"), BTreeSet::new());
+}
+
+// -- shadow -------------------------------------------------------------------
+
+#[test]
+fn in_shadow_each_probe_goes_on_to_the_app_is_counted_and_labelled() {
+    let mut probes = required();
+    probes["drain"] = json!({"path": "/drainz"});
+    probes["markerHeaders"] = json!(true);
+    let mut document = document(&probes);
+    document["mode"] = json!("shadow");
+    let mut world = World::new(&document, 3);
+    world.set("app", Manner::Status(200));
+    world.set_checks("db", Manner::Status(500));
+    world.pass(4 * SECOND);
+    let asked = [
+        ("GET", "/livez", "liveness", "200"),
+        ("GET", "/readyz", "readiness", "503"),
+        ("POST", "/drainz", "drain", "200"),
+    ];
+    for (method, path, probe, code) in asked {
+        let request = Request::of(method, path);
+        let id = world.start(0, &request);
+        assert_eq!(world.label(id), format!("graygate_probe{{shop|{probe}}}"));
+        let sent = world.forwarded_headers(id);
+        assert_eq!(sent, request.headers);
+        world.pass(SECOND);
+        let answer = world.answer(id);
+        assert_eq!((answer.status, answer.cluster.as_str()), (200, "app"));
+        assert!(MARKERS.iter().all(|name| answer.header(name).is_none()));
+        let labels = [&format!("probe={probe}"), &format!("code={code}"), "mode=shadow"];
+        assert_eq!(world.metric("probe_answers_total", &labels), 1, "{path}");
+    }
+    // The order was none.
+    world.pass(SECOND);
+    assert_eq!(world.logged("draining").len(), 0);
+    assert_eq!(world.metric("lifecycle_changes_total", &[]), 0);
+}
+
+#[test]
+fn in_shadow_a_probe_that_passes_through_or_asks_by_grpc_goes_on_as_it_came() {
+    let through = json!({"path": "/readyz", "passThrough": {"cacheSeconds": 60}});
+    let mut world = {
+        let mut document = document(&json!({"liveness": through}));
+        document["mode"] = json!("shadow");
+        document["probes"]["grpc"] = json!({"services": [""]});
+        World::new(&document, 3)
+    };
+    let health = Request::of("POST", "/grpc.health.v1.Health/Check").with("content-type", "application/grpc");
+    for request in [Request::get("/readyz").with("x-mine", "1"), health] {
+        for _ in 0..3 {
+            let id = world.start(0, &request);
+            assert_eq!(world.forwarded_headers(id), request.headers);
+            world.pass(SECOND);
+            assert_eq!(world.answer(id).cluster, "app");
+        }
+    }
+}
