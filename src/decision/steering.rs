@@ -104,7 +104,7 @@ fn write<'p: 'r, 'r, R: Request>(
         steer => got.and_then(|version| steer.value(version)).map(Cow::Borrowed),
     };
     if let (Some(header), Some(value)) = (release.steer.header(), value) {
-        request.show(header, Some(value.clone()));
+        request.override_visible(header, Some(value.clone()));
         edits.request.push(HeaderEdit::set(header, value));
     }
     if let (Steer::FilterState(object), Some(version)) = (&release.steer, got) {
@@ -130,15 +130,15 @@ fn number_for(split: &Split, choice: &Choice<'_>, version: Option<usize>) -> u64
 /// Shows the request as it is with these edits.
 fn show<'p: 'r, 'r, R: Request>(edits: &'p HeaderEdits, request: &mut Headers<'r, R>) {
     for header in &edits.remove {
-        request.show(header, None);
+        request.override_visible(header, None);
     }
     for (header, value) in &edits.set {
-        request.show(header, Some(value.into()));
+        request.override_visible(header, Some(value.into()));
     }
     for (header, value) in &edits.add {
         // Of several values the first one is what a match sees.
         if request.get(header).is_none() {
-            request.show(header, Some(value.into()));
+            request.override_visible(header, Some(value.into()));
         }
     }
 }
@@ -190,7 +190,7 @@ pub fn strip_untrusted<'p, R: Request>(
     request: &Headers<'_, R>,
     edits: &mut Vec<HeaderEdit<'p>>,
 ) {
-    let came = request.hidden_that_came(|header| !edits.iter().any(|edit| edit.header == header));
+    let came = request.received_hidden(|header| !edits.iter().any(|edit| edit.header == header));
     let came = came.into_iter().filter_map(|index| policy.untrusted_headers.get(index));
     edits.extend(came.map(|header| HeaderEdit::remove(header)));
 }
