@@ -529,7 +529,7 @@ mod releases {
                 }
                 prop_assert_eq!(shares.iter().sum::<u32>(), 10_000);
                 prop_assert_eq!(schedule.begun(time), begun);
-                prop_assert!(schedule.goes_on(time) || schedule.at(time) == schedule.at(Time::from_millis(u64::MAX)));
+                prop_assert!(schedule.has_pending_changes(time) || schedule.at(time) == schedule.at(Time::from_millis(u64::MAX)));
             }
         }
 

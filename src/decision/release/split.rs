@@ -68,7 +68,7 @@ impl Split {
             return false;
         }
         let layout = release.schedule.at(scheduled);
-        self.under_way = layout.ranges().nth(1).is_some() || release.schedule.goes_on(scheduled);
+        self.under_way = layout.ranges().nth(1).is_some() || release.schedule.has_pending_changes(scheduled);
         let over = release.rollback.as_ref().map_or(Duration::ZERO, |rollback| rollback.over);
         let given = rolled_back.iter().map(|since| since.map(|since| given_back(since, over, now)));
         let made_of = (layout, given.collect::<Vec<_>>());
