@@ -1,7 +1,7 @@
 //! Whether one request may go to an upstream.
 
 use crate::policy::upstream::UpstreamId;
-use crate::readiness::{Admission, Permit, Readiness, UpstreamReason, is_let_in};
+use crate::readiness::{Admission, Permit, Readiness, UpstreamReason, is_admitted_on_ramp};
 
 /// Whether the request may go to the upstream; on trial, if it gets a permit. One permit does for all that
 /// the request needs the upstream for.
@@ -14,7 +14,7 @@ pub fn admit(
         Admission::Ready => Ok(()),
         Admission::NotReady(reason) => Err(reason),
         Admission::Ramp { from, until, reason } => {
-            let let_in = is_let_in(from, until, readiness.now(), readiness.random());
+            let let_in = is_admitted_on_ramp(from, until, readiness.now(), readiness.random());
             if let_in { Ok(()) } else { Err(reason) }
         }
         Admission::Trial(_) if permits.iter().any(|held| held.upstream() == upstream) => Ok(()),
