@@ -637,7 +637,7 @@ mod releases {
                 prop_assert_eq!(decision.assignments.len(), policy.releases.len());
                 for Assignment { choice, .. } in &decision.assignments {
                     let issued = choice.issued.as_ref().map(|issued| issued.key.as_bytes());
-                    prop_assert!(issued.is_none_or(|key| cookie::issued(key).is_some()));
+                    prop_assert!(issued.is_none_or(|key| cookie::issued_at(key).is_some()));
                     prop_assert!(choice.issued.is_none() || choice.reason == AssignmentReason::Rotation);
                     prop_assert_eq!(choice.key.is_some(), choice.reason == AssignmentReason::Sticky);
                 }
