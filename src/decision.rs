@@ -1,12 +1,16 @@
-//! The request path: one function over probes, releases and gates, in this order.
+//! The request path. One function applies probes, releases and gates, in this order.
 //!
-//! A probe is answered and nothing else happens: no version, no gate, no permit. Each release that another
-//! request is for then picks a version; of several that steer by the same header the first one counts. Gates
-//! come last, as which upstream a request needs may depend on its version: where a release with that upstream
-//! is for the request, the gate holds only if the request goes to that version; else it holds for every
-//! request it matches. The first gate that is closed decides; one that fails open leaves it to the next.
+//! A probe is answered and nothing else happens. It gets no version, passes no gate and takes no permit.
 //!
-//! A steer header from outside that no release trusts is as good as absent: nothing matches on it.
+//! For any other request, each release that matches it picks a version. If several releases steer by the same
+//! header, the first one counts.
+//!
+//! Gates come last, because the version may determine which upstream a request needs. If a matching release
+//! has the gate's upstream, the gate holds only for requests that get that version. Otherwise it holds for
+//! every request that it matches. The first closed gate decides. A gate that fails open leaves the request to
+//! the next gate.
+//!
+//! A steer header from outside that no release trusts counts as absent, so nothing matches on it.
 
 pub mod action;
 mod admit;
@@ -20,32 +24,78 @@ use crate::decision::action::{Action, ForwardEdits, HeaderEdit};
 use crate::decision::gate::{GateAction, GateBypass, fail_open};
 use crate::decision::release::split::Split;
 use crate::decision::reply::GATE_HEADER;
-use crate::policy::gate::Fallback;
-use crate::policy::upstream::{Breaker, UpstreamId};
+use crate::policy::gate::{Fallback, Gate};
+use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
-use crate::readiness::{Permit, Readiness};
+use crate::readiness::{Permit, Readiness, UpstreamReason};
 use crate::value::request::{Headers, Request};
 use admit::admit;
 pub use release::Assignment;
 
-/// What is to happen to a request.
+/// The decision on a request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Decision<'p> {
-    /// What the host does.
+    /// What the worker does with the request.
     pub action: Action<'p>,
-    /// The version it got in each release that it is for.
+    /// The version that it gets in each release that matches it.
     pub assignments: Vec<Assignment<'p>>,
-    /// Permits taken on its way. Whoever carries out the decision gives each back exactly once.
+    /// The permits that it took. The worker must give each back exactly once.
     pub permits: Vec<Permit>,
-    /// Upstreams against which its response is no evidence.
+    /// The upstreams for which its response is no evidence.
     pub ignored: Vec<UpstreamId>,
-    /// Closed gates on its way that did not reply.
+    /// The closed gates that did not reply to it.
     pub bypasses: Vec<GateBypass>,
 }
 
-/// Decides what is to happen to a request.
+/// Decides on a request.
 ///
-/// `splits` are this worker's, one for each release of the policy, in its order.
+/// `splits` belong to this worker. There is one for each release of the policy, in the policy's order.
+///
+/// ```
+/// use std::borrow::Cow;
+///
+/// use graygate::decision::action::Action;
+/// use graygate::decision::decide;
+/// use graygate::policy::Policy;
+/// # use graygate::policy::upstream::UpstreamId;
+/// use graygate::readiness::{Admission, Permit, Readiness, UpstreamReason, UpstreamStatus};
+/// # use graygate::value::lifecycle::Lifecycle;
+/// use graygate::value::request::Request;
+/// # use graygate::value::time::Time;
+///
+/// /// A request that has only a path.
+/// struct Get(&'static str);
+///
+/// impl Request for Get {
+///     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+///         (name == ":path").then_some(Cow::Borrowed(self.0.as_bytes()))
+///     }
+/// }
+///
+/// /// No upstream is ready.
+/// struct NoneReady;
+///
+/// impl Readiness for NoneReady {
+///     fn admission(&mut self, _: UpstreamId) -> Admission {
+///         Admission::NotReady(UpstreamReason::Assumed)
+///     }
+/// #     fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> { None }
+/// #     fn status(&self, _: UpstreamId) -> UpstreamStatus { UpstreamStatus::unknown() }
+/// #     fn lifecycle(&self) -> Lifecycle { Lifecycle::default() }
+/// #     fn now(&self) -> Time { Time::from_millis(0) }
+/// #     fn random(&self) -> u64 { 0 }
+/// }
+///
+/// let policy = Policy::from_json(
+///     br#"{"name": "shop", "upstreams": {"app": {"cluster": "app"}},
+///         "gates": [{"match": [{"uri": {"prefix": "/api"}}], "upstream": "app"}]}"#,
+/// ).unwrap();
+///
+/// let gated = decide(&policy, &Get("/api/cart"), &mut NoneReady, &mut []);
+/// assert!(matches!(gated.action, Action::Reply(reply) if reply.status == 503));
+/// let other = decide(&policy, &Get("/help"), &mut NoneReady, &mut []);
+/// assert!(matches!(other.action, Action::Forward(_)));
+/// ```
 pub fn decide<'p, R: Request>(
     policy: &'p Policy,
     request: &R,
@@ -63,8 +113,8 @@ pub fn decide<'p, R: Request>(
         return decision;
     }
     let mut request = Headers::new(request, &policy.untrusted_headers);
-    if let Some(ask) = probe::find(policy, &mut request) {
-        decision.action = probe::answer(policy, ask, &mut request, readiness);
+    if let Some(probe) = probe::find(policy, &mut request) {
+        decision.action = probe::answer(policy, probe, &mut request, readiness);
         if let Action::GrpcCheck { edits, .. } = &mut decision.action {
             steering::strip_untrusted(policy, &request, edits);
         }
@@ -79,96 +129,113 @@ pub fn decide<'p, R: Request>(
         &mut decision.assignments,
         &mut decision.permits,
     );
-    let stopped = stop(policy, &mut request, readiness, &mut decision);
-    decision.action = stopped.unwrap_or(Action::Forward(edits));
+    let gated = apply_gates(policy, &mut request, readiness, &mut decision);
+    decision.action = gated.unwrap_or(Action::Forward(edits));
     if let Action::Forward(edits) = &mut decision.action {
-        let told =
-            decision.bypasses.iter().map(|bypass| HeaderEdit::add(GATE_HEADER, bypass.describe(policy)));
-        edits.response.extend(told);
+        let bypasses = decision.bypasses.iter();
+        edits.response.extend(bypasses.map(|bypass| HeaderEdit::add(GATE_HEADER, bypass.describe(policy))));
     }
     decision
 }
 
-/// The upstreams whose breaker is not to take the response to this request, as it came, as evidence.
+/// Returns the upstreams whose breaker does not count the response to this request, by the request as it
+/// arrived.
 fn ignored<'r, R: Request>(policy: &'r Policy, request: &mut Headers<'r, R>) -> Vec<UpstreamId> {
     let mut ignored = Vec::new();
     for id in &policy.selective {
-        let breaker = policy.upstream(*id).and_then(|upstream| upstream.breaker.as_ref());
-        let counts = |breaker: &'r Breaker, request: &mut Headers<'r, R>| {
-            breaker.record.hold(request) && !breaker.ignore.any(request)
+        let Some(breaker) = policy.upstream(*id).and_then(|upstream| upstream.breaker.as_ref()) else {
+            continue;
         };
-        if breaker.is_some_and(|breaker| !counts(breaker, request)) {
+        let is_recorded = breaker.record.hold(request) && !breaker.ignore.any(request);
+        if !is_recorded {
             ignored.push(*id);
         }
     }
     ignored
 }
 
-/// What becomes of the request at the first gate that keeps it from going on, if one does.
-fn stop<'p: 'r, 'r, R: Request>(
+/// Returns what the first closed gate does with the request. Returns `None` if no gate stops it.
+fn apply_gates<'p: 'r, 'r, R: Request>(
     policy: &'p Policy,
     request: &mut Headers<'r, R>,
     readiness: &mut impl Readiness,
     decision: &mut Decision<'_>,
 ) -> Option<Action<'p>> {
     let candidates = policy.gate_index.find(request);
-    candidates.iter().filter_map(|index| policy.gates.get(*index)).find_map(|gate| {
-        if goes_elsewhere(policy, gate.upstream, decision) || !gate.matches.hold(request) {
-            return None;
+    for gate in candidates.iter().filter_map(|index| policy.gates.get(*index)) {
+        if gets_other_version(policy, gate.upstream, decision) || !gate.matches.hold(request) {
+            continue;
         }
-        let reason = admit(gate.upstream, readiness, &mut decision.permits).err()?;
-        let bypass = |action, decision: &mut Decision<'_>| {
-            let bypass = GateBypass { upstream: gate.upstream, reason, action };
-            // Of several gates on one upstream, one is enough to tell.
-            if !decision.bypasses.contains(&bypass) {
-                decision.bypasses.push(bypass);
-            }
+        let Err(reason) = admit(gate.upstream, readiness, &mut decision.permits) else {
+            continue;
         };
-        match &gate.fallback {
-            Some(Fallback::Upstream { upstream, header })
-                if admit(*upstream, readiness, &mut decision.permits).is_ok() =>
-            {
-                bypass(GateAction::Upstream(*upstream), decision);
-                // Whatever version it should have, it gets none.
-                decision.assignments.clear();
-                let cluster = policy.upstream(*upstream).map_or("", |upstream| upstream.cluster.as_str());
-                return Some(Action::Forward(steering::divert(policy, request, header, cluster)));
-            }
-            // To a gRPC request the proxy can send a status of its own, but no message.
-            Some(Fallback::Answer(answer))
-                if !request.get("content-type").is_some_and(probe::health::is_grpc) =>
-            {
-                bypass(GateAction::Answer, decision);
-                return Some(Action::Reply(gate::answer(policy, gate, answer, reason)));
-            }
-            _ => {}
+        if let Some(action) = fall_back(policy, gate, reason, request, readiness, decision) {
+            return Some(action);
         }
         if let Some(why) = fail_open::of_gate(policy, gate, readiness) {
-            bypass(GateAction::FailOpen(why), decision);
-            return None;
+            record_bypass(decision, gate, reason, GateAction::FailOpen(why));
+            continue;
         }
-        let known = readiness.status(gate.upstream);
-        Some(Action::Reply(gate::reply(policy, gate, reason, &known, || readiness.now())))
-    })
+        let status = readiness.status(gate.upstream);
+        return Some(Action::Reply(gate::reply(policy, gate, reason, &status, || readiness.now())));
+    }
+    None
 }
 
-/// Whether the upstream is a version's and the request got another version.
-fn goes_elsewhere(policy: &Policy, upstream: UpstreamId, decision: &Decision<'_>) -> bool {
+/// Returns what the fallback of a closed gate does with the request. Returns `None` if the gate has no
+/// fallback, or its fallback is not available to this request.
+fn fall_back<'p: 'r, 'r, R: Request>(
+    policy: &'p Policy,
+    gate: &'p Gate,
+    reason: UpstreamReason,
+    request: &mut Headers<'r, R>,
+    readiness: &mut impl Readiness,
+    decision: &mut Decision<'_>,
+) -> Option<Action<'p>> {
+    match gate.fallback.as_ref()? {
+        Fallback::Upstream { upstream, header } => {
+            admit(*upstream, readiness, &mut decision.permits).ok()?;
+            record_bypass(decision, gate, reason, GateAction::Upstream(*upstream));
+            // A request to a fallback gets no version.
+            decision.assignments.clear();
+            let cluster = policy.upstream(*upstream).map_or("", |upstream| upstream.cluster.as_str());
+            Some(Action::Forward(steering::divert(policy, request, header, cluster)))
+        }
+        Fallback::Answer(answer) => {
+            // The proxy can reply to a gRPC request with a status, but not with a message.
+            if request.get("content-type").is_some_and(probe::health::is_grpc) {
+                return None;
+            }
+            record_bypass(decision, gate, reason, GateAction::Answer);
+            Some(Action::Reply(gate::answer(policy, gate, answer, reason)))
+        }
+    }
+}
+
+/// Records what a closed gate did instead of a reply, once for all gates on the same upstream.
+fn record_bypass(decision: &mut Decision<'_>, gate: &Gate, reason: UpstreamReason, action: GateAction) {
+    let bypass = GateBypass { upstream: gate.upstream, reason, action };
+    if !decision.bypasses.contains(&bypass) {
+        decision.bypasses.push(bypass);
+    }
+}
+
+/// Returns whether a release has the upstream and the request got another of its versions.
+fn gets_other_version(policy: &Policy, upstream: UpstreamId, decision: &Decision<'_>) -> bool {
     let versions = |assignment: &Assignment<'_>| {
         policy.releases.get(assignment.release).map(|release| &release.versions)
     };
-    let of_release = |assignment: &&Assignment<'_>| {
+    let release_has_upstream = |assignment: &&Assignment<'_>| {
         versions(assignment)
             .is_some_and(|versions| versions.iter().any(|version| version.upstream == upstream))
     };
-    let goes_there = |assignment: &Assignment<'_>| {
+    let goes_to_upstream = |assignment: &Assignment<'_>| {
         versions(assignment)
             .and_then(|versions| versions.get(assignment.version))
-            .map(|version| version.upstream)
-            == Some(upstream)
+            .is_some_and(|version| version.upstream == upstream)
     };
-    let mut concerned = decision.assignments.iter().filter(of_release).peekable();
-    concerned.peek().is_some() && !concerned.any(goes_there)
+    let mut concerned = decision.assignments.iter().filter(release_has_upstream).peekable();
+    concerned.peek().is_some() && !concerned.any(goes_to_upstream)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Readiness: what a proxy knows about an upstream, and how it changes.
+//! What a proxy knows about an upstream, and how that changes.
 //!
 //! ```text
-//!            enough checks failed, or enough responses:
-//!            in a row, or of the latest
+//!            enough checks or responses failed:
+//!            in a row, or as a share of the window
 //!   Ready ───────────────────────────────────────▶ NotReady ◀──────────┐
 //!     ▲ ▲                                           │    │             │ a trial request or
 //!     │ └── successThreshold checks passed ─────────┘    │ wait over   │ enough checks failed
@@ -10,31 +10,52 @@
 //!     └──── trial.successes requests succeeded ──────── Trial ─────────┘
 //! ```
 //!
-//! Where the policy gives `rampOver`, both ways back lead over a Ramp, on which a rising share of the requests goes,
-//! and which is Ready in all other respects.
+//! If the policy sets `rampOver`, both ways back lead over a Ramp. On a Ramp a rising share of the requests
+//! is admitted. In all other respects it counts as Ready.
 //!
-//! - **Checks** follow the kubelet: consecutive results against thresholds. A check that could not be sent
-//!   is no result. Passed checks count from the last change of phase on. They end any NotReady, and a
-//!   Trial. With two exceptions: when responses fail again with no healthy time in between, the checks have
-//!   shown that they don't see what is wrong, and what the responses began, the trial ends; and a wait that the
-//!   upstream has asked for itself has to pass.
-//! - **Responses** count if their request was sent in the phase that they are counted in. What arrives
-//!   later is about the past and is dropped; so is a check started in an earlier generation. Where failures
-//!   with no answer have a threshold of their own, they count towards that one alone.
-//! - **Trial** begins when the wait is over, unless the checks say that the upstream is down: no user's
-//!   request is spent on what a check knows already. It lets a few requests through, each on a lease, until
-//!   its response has ended. A failure counts as soon as it is known, a success at the end, or when a lease
-//!   expires whose response has begun. One that expires with no answer is a failure, as is one that is slower
-//!   than it may be, or a client that leaves after it has waited. A client that leaves sooner, or has not sent
-//!   all of its request, is none, nor is a request that never got as far as the upstream: these say nothing of
-//!   it, and clients could else keep it out. An upstream that nothing guards has no trial: its traffic never
-//!   stopped, so when the wait is over it is Ready until its responses say otherwise.
-//! - **The wait** doubles with each trip, up to its cap, with up to a tenth of jitter on top. It starts over
-//!   once the upstream has been Ready for as long as the longest wait. Where the failing responses asked to be
-//!   left alone for longer, it is that long, up to a cap, and no check that passes cuts it short.
+//! # Checks
 //!
-//! An upstream is one state for the whole proxy. Every method is a pure update of it: the host reads the
-//! state from the store that its workers share, applies one, and writes it back by compare-and-swap.
+//! Checks follow the kubelet, which compares consecutive results with thresholds.
+//!
+//! - A check that could not be sent has no result.
+//! - Passed checks count from the last change of phase on. They end any NotReady and any Trial, except in two
+//!   cases. If responses fail again with no healthy time in between, the checks do not see what is wrong.
+//!   Only a trial then ends what the responses began. A wait that the upstream asked for is never cut short.
+//!
+//! # Responses
+//!
+//! A response counts only in the phase in which its request was sent. A later one shows the past, so it is
+//! dropped. So is a check that started in an earlier generation. If missing responses have a separate
+//! threshold, they count towards that threshold only.
+//!
+//! # Trials
+//!
+//! A trial begins when the wait is over, unless the checks show that the upstream is down. A user's request
+//! would then only repeat what the checks show.
+//!
+//! - A trial admits a few requests, each on a lease that lasts until its response has ended.
+//! - A failure counts as soon as it is known. A success counts at the end, or when a lease expires whose
+//!   response has begun.
+//! - A lease that expires without a response counts as a failure. So does a response that is too slow, or a
+//!   client that leaves after a long wait.
+//! - A client that leaves sooner counts for nothing. Neither does one that has not sent its whole request,
+//!   nor a request that never reached the upstream. Such requests are no evidence, and clients could
+//!   otherwise keep the upstream out.
+//! - An upstream that no gate and no version guards has no trial, because its traffic never stopped. When its
+//!   wait is over it is Ready until its responses fail again.
+//!
+//! # Waits
+//!
+//! The wait doubles with each trip up to its maximum, and up to a tenth of jitter is added.
+//!
+//! - It starts over once the upstream has been Ready for as long as the longest wait.
+//! - If failing responses asked for a longer backoff, the wait is that long, up to a maximum. Passed checks
+//!   do not cut it short.
+//!
+//! # Shared state
+//!
+//! The whole proxy has one state for each upstream. Every method is a pure update of it. A worker reads the
+//! state from the shared store, applies an update, and writes it back by compare-and-swap.
 
 mod admission;
 pub mod check;
@@ -52,68 +73,95 @@ use crate::policy::check::Check;
 use crate::policy::upstream::{Breaker, Upstream};
 use crate::value::response::{ResponseClass, Sample};
 use crate::value::time::{Time, millis};
-pub use admission::{Admission, Readiness, UpstreamStatus, is_let_in};
+pub use admission::{Admission, Readiness, UpstreamStatus, is_admitted_on_ramp};
 use check::{CheckFailure, CheckHistory};
 pub use permit::{LeaseId, Permit};
 pub use reason::{Share, UpstreamReason};
 use streak::Streak;
 use window::{ResponseCounts, ResponseWindow};
 
-/// What is known of one upstream.
+/// The state of one upstream.
+///
+/// ```
+/// use core::time::Duration;
+/// use graygate::policy::Policy;
+/// use graygate::readiness::check::CheckFailure;
+/// use graygate::readiness::{Admission, UpstreamReason, UpstreamState};
+/// use graygate::value::time::Time;
+///
+/// let policy = Policy::from_json(
+///     br#"{"name": "shop", "upstreams": {"app": {
+///         "cluster": "app", "readinessProbe": {"httpGet": {"path": "/healthz"}, "failureThreshold": 2}
+///     }}}"#,
+/// ).unwrap();
+/// let upstream = &policy.upstreams[0];
+/// let mut now = Time::from_millis(1_000);
+/// let mut state = UpstreamState::new(upstream, now, 0);
+/// assert_eq!(state.admission(upstream), Admission::Ready);
+///
+/// let failed = CheckFailure::Status(503);
+/// assert_eq!(state.on_check(upstream, now, state.generation, Err(failed)), None);
+/// now = now + Duration::from_secs(10);
+/// let transition = state.on_check(upstream, now, state.generation, Err(failed)).unwrap();
+/// assert_eq!((transition.from, transition.to), ("ready", "not-ready"));
+/// assert_eq!(state.admission(upstream), Admission::NotReady(UpstreamReason::CheckFailed(failed)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamState {
-    /// What follows from it for a request.
+    /// The phase, which decides on requests.
     pub phase: Phase,
-    /// Why it is in this phase.
+    /// The reason of the phase.
     pub reason: UpstreamReason,
-    /// Since when.
+    /// The time at which the phase began.
     pub since: Time,
-    /// Goes up with each change of phase; tells evidence about this phase from evidence about an earlier one.
+    /// Rises by one with each change of phase. It separates evidence about this phase from evidence about an
+    /// earlier one.
     pub generation: u32,
-    /// When the upstream was first known.
+    /// The time at which the proxy first knew the upstream.
     pub known_since: Time,
-    /// The active checks' results.
+    /// The results of the active checks.
     pub checks: CheckHistory,
-    /// When it was last Ready, or on a ramp; when it was first known, if it never was.
+    /// The time at which it last stopped being Ready or on a ramp. If it never was, the time at which it was
+    /// first known.
     left_ready: Time,
-    /// Consecutive failed responses.
+    /// The number of consecutive failed responses.
     failures: u32,
-    /// Consecutive requests without an answer, where they are counted apart.
+    /// The number of consecutive requests without a response, if they have a threshold of their own.
     unanswered: u32,
-    /// Until when failing responses asked to be left alone. While it is NotReady: the wait goes by it.
+    /// The end of the backoff that failing responses asked for. While the upstream is NotReady, its wait
+    /// follows it.
     retry_at: Option<Time>,
-    /// What responses there were lately.
     window: ResponseWindow,
-    /// Trips without a healthy time between them; sets the wait.
+    /// The number of trips without a healthy time in between, which determines the wait.
     trips: u32,
 }
 
-/// What follows for a request.
+/// What an upstream's state allows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
-    /// Forward it.
+    /// Every request is admitted.
     Ready,
-    /// Don't.
+    /// No request is admitted.
     NotReady {
-        /// When a trial may begin; `None`: only checks end it.
+        /// The time at which a trial may begin. `None` if only checks end it.
         until: Option<Time>,
     },
-    /// Forward it if it gets a lease.
+    /// Requests with a lease are admitted.
     Trial {
-        /// Requests under way.
+        /// The leases of requests in flight.
         leases: Vec<TrialLease>,
-        /// Requests that succeeded so far.
+        /// The number of requests that have succeeded so far.
         successes: u32,
     },
-    /// Forward a rising share of them.
+    /// A rising share of the requests is admitted.
     Ramp {
-        /// When it is all.
+        /// The time from which all requests are admitted.
         until: Time,
     },
 }
 
 impl Phase {
-    /// The word in logs and metrics.
+    /// Returns the name in logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Phase::Ready => "ready",
@@ -124,32 +172,32 @@ impl Phase {
     }
 }
 
-/// One request let through on trial.
+/// The lease of one request that was admitted on trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrialLease {
     id: u64,
     from: Time,
     until: Time,
-    /// Since when the upstream has all of the request, so that only it can be who keeps it waiting. `None`: not
-    /// known yet, or it is no evidence.
-    asked: Option<Time>,
-    /// Whether its response has begun, and well.
-    begun: bool,
+    /// The time from which the upstream had the whole request, so that only the upstream can delay it. `None`
+    /// if that is not known, or if the request is no evidence.
+    sent_at: Option<Time>,
+    /// Whether its response has begun without a failure.
+    response_begun: bool,
 }
 
-/// A change of phase: one log line and one count.
+/// A change of phase, which is logged once and counted once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// The phase that was left, by name.
+    /// The name of the phase that ended.
     pub from: &'static str,
-    /// The phase that was entered, by name.
+    /// The name of the phase that began.
     pub to: &'static str,
-    /// Why.
+    /// The reason.
     pub reason: UpstreamReason,
 }
 
 impl UpstreamState {
-    /// What is known before the first verdict. `random` spreads the first check.
+    /// Returns the state before the first evidence. `random` spreads the first check.
     pub fn new(upstream: &Upstream, now: Time, random: u64) -> Self {
         UpstreamState {
             phase: if upstream.assume_ready { Phase::Ready } else { Phase::NotReady { until: None } },
@@ -167,7 +215,7 @@ impl UpstreamState {
         }
     }
 
-    /// What a request that needs the upstream may do. The operator's word stands above all that is known.
+    /// Returns what a request that needs the upstream may do. The operator's `force` overrides the state.
     pub fn admission(&self, upstream: &Upstream) -> Admission {
         match upstream.force {
             Some(true) => return Admission::Ready,
@@ -184,24 +232,26 @@ impl UpstreamState {
         }
     }
 
-    /// Whether it counts as Ready, if not for all requests yet.
+    /// Returns whether the upstream counts as Ready. On a ramp it does, although it does not admit all
+    /// requests yet.
     pub fn serves(&self) -> bool {
         matches!(self.phase, Phase::Ready | Phase::Ramp { .. })
     }
 
-    /// What is known of the upstream.
+    /// Returns what probes and gates need to know about the upstream.
     pub fn status(&self, upstream: &Upstream) -> UpstreamStatus {
         let admission = self.admission(upstream);
         let held_back_since = (admission != Admission::Ready).then_some(self.left_ready);
-        // Whoever only asks is no request that could be turned away.
+        // A status query is not a request, so the ramp cannot turn it away.
         let admission =
             if matches!(admission, Admission::Ramp { .. }) { Admission::Ready } else { admission };
-        let enough = |check: &Check| {
+        let has_passed = |check: &Check| {
             self.reason == UpstreamReason::CheckPassed || self.checks.passed >= check.success_threshold
         };
         let verified = match &upstream.check {
-            Some(check) => admission == Admission::Ready && (upstream.force.is_some() || enough(check)),
-            // On trial, too: no trial would end without traffic.
+            Some(check) => admission == Admission::Ready && (upstream.force.is_some() || has_passed(check)),
+            // An upstream on trial counts as verified. Otherwise a probe would keep the traffic away that
+            // ends the trial.
             None => !matches!(admission, Admission::NotReady(_)),
         };
         let until = match self.phase {
@@ -229,53 +279,69 @@ impl UpstreamState {
         let check = upstream.check.as_ref().filter(|_| generation == self.generation)?;
         self.checks.last_result_at = Some(now);
         self.checks.record(result);
-        let ready = self.serves();
         match result {
-            Ok(())
-                if !ready
-                    && !self.backoff_is_mandatory()
-                    && self.checks.passed >= check.success_threshold =>
-            {
-                // What never was ready has nothing to recover from.
-                let recovers = self.reason != UpstreamReason::Assumed;
-                let breaker = upstream.breaker.as_ref().filter(|_| recovers && upstream.guarded);
-                let next = breaker.map_or(Phase::Ready, |breaker| after_trial(breaker, now));
-                self.enter(next, UpstreamReason::CheckPassed, now)
-            }
-            Err(failure) if self.checks.failed >= check.failure_threshold => match self.phase {
-                // An assumption that the checks bear out has their reason from now on.
-                Phase::NotReady { .. } if self.reason != UpstreamReason::Assumed => None,
-                _ => {
-                    if let Some(breaker) = &upstream.breaker {
-                        self.forget(breaker, now);
-                    }
-                    self.enter(Phase::NotReady { until: None }, UpstreamReason::CheckFailed(failure), now)
-                }
-            },
-            _ => None,
+            Ok(()) => self.on_check_passed(upstream, check, now),
+            Err(failure) => self.on_check_failed(upstream, check, failure, now),
         }
     }
 
-    /// Whether its next check is due at `now`, or within `slack`; see [`CheckHistory::is_due`].
+    fn on_check_passed(&mut self, upstream: &Upstream, check: &Check, now: Time) -> Option<Transition> {
+        if self.serves() || self.backoff_is_mandatory() || self.checks.passed < check.success_threshold {
+            return None;
+        }
+        // An upstream that was never Ready needs no ramp.
+        let recovers = self.reason != UpstreamReason::Assumed;
+        let breaker = upstream.breaker.as_ref().filter(|_| recovers && upstream.guarded);
+        let next = breaker.map_or(Phase::Ready, |breaker| recovered_phase(breaker, now));
+        self.enter(next, UpstreamReason::CheckPassed, now)
+    }
+
+    fn on_check_failed(
+        &mut self,
+        upstream: &Upstream,
+        check: &Check,
+        failure: CheckFailure,
+        now: Time,
+    ) -> Option<Transition> {
+        if self.checks.failed < check.failure_threshold {
+            return None;
+        }
+        // If the checks confirm an assumed NotReady, the reason becomes theirs.
+        let is_not_ready = matches!(self.phase, Phase::NotReady { .. });
+        if is_not_ready && self.reason != UpstreamReason::Assumed {
+            return None;
+        }
+        if let Some(breaker) = &upstream.breaker {
+            self.forget_trips_if_healthy(breaker, now);
+        }
+        self.enter(Phase::NotReady { until: None }, UpstreamReason::CheckFailed(failure), now)
+    }
+
+    /// Returns whether the next check is due at `now`, or within `slack`. See [`CheckHistory::is_due`].
     pub fn is_check_due(&self, check: &Check, now: Time, slack: Duration) -> bool {
         self.checks.is_due(check, self.serves(), self.known_since, now, slack)
     }
 
-    /// Whether one more success says nothing that is not known, after the responses that one worker saw: while it is
-    /// on trial, in a row of failures, or where shares are judged, it does.
+    /// Returns whether one more success would change nothing, after the responses that one worker saw. It
+    /// does change something on trial, after a failure, or if the policy limits shares of responses.
     pub fn ignores_success(&self, breaker: &Breaker, streak: Streak) -> bool {
-        let calm = || streak.ignores_success_after(self.failures, self.unanswered);
-        breaker.shares.is_none() && !matches!(self.phase, Phase::Trial { .. }) && calm()
+        if breaker.shares.is_some() || matches!(self.phase, Phase::Trial { .. }) {
+            return false;
+        }
+        streak.ignores_success_after(self.failures, self.unanswered)
     }
 
-    /// Whether the responses that one worker saw would make the upstream NotReady.
+    /// Returns whether the responses that one worker saw would make the upstream NotReady.
     pub fn would_trip(&self, upstream: &Upstream, now: Time, streak: Streak) -> bool {
-        let breaker = upstream.breaker.as_ref();
-        breaker.is_some_and(|breaker| self.after(breaker, now, streak).1.is_some())
+        let Some(breaker) = &upstream.breaker else {
+            return false;
+        };
+        let (_, reason) = self.evaluate(breaker, now, streak);
+        reason.is_some()
     }
 
-    /// The window with these responses in it, and why they are too many bad ones, if they are.
-    fn after(
+    /// Returns the window with these responses added, and the reason to trip if there is one.
+    fn evaluate(
         &self,
         breaker: &Breaker,
         now: Time,
@@ -285,19 +351,20 @@ impl UpstreamState {
         if let Some(shares) = &breaker.shares {
             window.add(shares.window, now, streak.counts());
         }
-        let failures = streak.failures.worst_after(self.failures);
-        let unanswered = streak.unanswered.worst_after(self.unanswered);
+        let failures = streak.failures.longest_after(self.failures);
+        let unanswered = streak.unanswered.longest_after(self.unanswered);
         let reason = if failures >= breaker.consecutive_failures {
             Some(UpstreamReason::ConsecutiveFailures(failures))
         } else if breaker.local_origin_failures.is_some_and(|most| unanswered >= most) {
             Some(UpstreamReason::LocalOriginFailures(unanswered))
         } else {
-            too_many(breaker, window.counts())
+            exceeded_share(breaker, window.counts())
         };
         (window, reason)
     }
 
-    /// Takes the responses that one worker saw in `generation`. `random` spreads the wait that may follow.
+    /// Takes the responses that one worker saw in `generation`. `random` adds jitter to the wait that may
+    /// follow.
     pub fn on_responses(
         &mut self,
         upstream: &Upstream,
@@ -310,84 +377,93 @@ impl UpstreamState {
         if generation != self.generation || !self.serves() {
             return None;
         }
-        let (window, reason) = self.after(breaker, now, streak);
-        self.extend(streak);
+        let (window, reason) = self.evaluate(breaker, now, streak);
+        self.extend_runs(streak);
         self.window = window;
         self.trip(breaker, reason?, now, random)
     }
 
-    /// Takes the responses that a worker saw under a policy which another one has replaced: it is for that one to
-    /// judge them, by its own thresholds and window.
+    /// Adds the responses that a worker saw under a policy that has since been replaced. It never trips,
+    /// because the new policy judges them by its own thresholds and window.
     pub fn merge(&mut self, generation: u32, streak: Streak) {
         if generation == self.generation && self.serves() {
             self.window.append(streak.counts());
-            self.extend(streak);
+            self.extend_runs(streak);
         }
     }
 
-    fn extend(&mut self, streak: Streak) {
+    fn extend_runs(&mut self, streak: Streak) {
         self.failures = streak.failures.tail_after(self.failures);
         self.unanswered = streak.unanswered.tail_after(self.unanswered);
-        // A wish is of its row: an answer that is no failure ends both.
-        self.retry_at = if streak.is_broken() { None } else { self.retry_at }.max(streak.retry_at());
+        // A backoff belongs to its run of failures. A response that is no failure ends both.
+        let earlier = if streak.is_broken() { None } else { self.retry_at };
+        self.retry_at = earlier.max(streak.retry_at());
     }
 
-    /// Takes the passing of time: a wait that is over, a trial request that never was answered. For whoever
-    /// leads the upstream, so that while an update is under way the newer policy's settings count.
+    /// Takes the passing of time. Ends waits, expired leases and ramps.
+    ///
+    /// Only the leader of the upstream calls it. While the proxy updates the policy, the settings of the
+    /// newer version then count.
     pub fn on_tick(&mut self, upstream: &Upstream, now: Time, random: u64) -> Option<Transition> {
         let Some(breaker) = &upstream.breaker else {
-            return self.unjudged(now);
+            return self.end_phase_without_breaker(now);
         };
         match &mut self.phase {
             Phase::NotReady { until: Some(until) } => {
-                let wait_over = now.is_due(self.since, *until);
-                let down = upstream
-                    .check
-                    .as_ref()
-                    .is_some_and(|check| self.checks.failed >= check.failure_threshold);
-                let next = match upstream.guarded {
-                    true => Phase::Trial { leases: Vec::new(), successes: 0 },
-                    false => Phase::Ready,
+                let is_over = now.is_due(self.since, *until);
+                let check = upstream.check.as_ref();
+                let is_down = check.is_some_and(|check| self.checks.failed >= check.failure_threshold);
+                if !is_over || is_down {
+                    return None;
+                }
+                let next = if upstream.guarded {
+                    Phase::Trial { leases: Vec::new(), successes: 0 }
+                } else {
+                    Phase::Ready
                 };
-                (wait_over && !down).then(|| self.enter(next, UpstreamReason::WaitOver, now))?
+                self.enter(next, UpstreamReason::WaitOver, now)
             }
-            // What guarded it went away with an update of the policy.
+            // An update of the policy removed what guarded it.
             Phase::Trial { .. } if !upstream.guarded => {
                 self.enter(Phase::Ready, UpstreamReason::WaitOver, now)
             }
             Phase::Trial { leases, .. } => {
-                let expired = |lease: &TrialLease| now.is_due(lease.from, lease.until);
-                // What is slower than it may be has failed, whatever comes of it. By the time that has passed: a
-                // clock that was set back ends leases, but shows nothing.
-                let late = |lease: &TrialLease| {
-                    let most =
-                        breaker.trial_deadline().unwrap_or(Duration::MAX).min(lease.until.since(lease.from));
-                    !lease.begun && lease.asked.is_some_and(|asked| now.since(asked) >= most)
+                let has_expired = |lease: &TrialLease| now.is_due(lease.from, lease.until);
+                // A response that is too late has failed, whatever follows. It is judged by the time that has
+                // passed. A clock that was set back ends leases, but is no evidence.
+                let is_late = |lease: &TrialLease| {
+                    let lease_span = lease.until.since(lease.from);
+                    let deadline = breaker.trial_deadline().unwrap_or(Duration::MAX).min(lease_span);
+                    !lease.response_begun
+                        && lease.sent_at.is_some_and(|sent_at| now.since(sent_at) >= deadline)
                 };
-                if leases.iter().any(late) {
+                if leases.iter().any(is_late) {
                     return self.trip(breaker, UpstreamReason::TrialUnanswered, now, random);
                 }
-                let endless = leases.iter().filter(|lease| expired(lease) && lease.begun).count();
-                leases.retain(|lease| !expired(lease));
-                self.succeed(breaker, u32::try_from(endless).unwrap_or(u32::MAX), now)
+                let streaming = leases.iter().filter(|lease| has_expired(lease) && lease.response_begun);
+                let successes = u32::try_from(streaming.count()).unwrap_or(u32::MAX);
+                leases.retain(|lease| !has_expired(lease));
+                self.add_successes(breaker, successes, now)
             }
             Phase::Ramp { until } => {
-                let over = !upstream.guarded || now.is_due(self.since, *until);
-                over.then(|| self.enter(Phase::Ready, UpstreamReason::RampOver, now))?
+                let is_over = !upstream.guarded || now.is_due(self.since, *until);
+                if is_over { self.enter(Phase::Ready, UpstreamReason::RampOver, now) } else { None }
             }
             Phase::Ready | Phase::NotReady { until: None } => None,
         }
     }
 
-    /// Ends what a breaker began that an update of the policy took away: nothing else would.
-    fn unjudged(&mut self, now: Time) -> Option<Transition> {
+    /// Ends a phase that a breaker began, if an update of the policy removed the breaker. Nothing else would
+    /// end it.
+    fn end_phase_without_breaker(&mut self, now: Time) -> Option<Transition> {
         match self.phase {
             Phase::Ready | Phase::NotReady { until: None } => None,
             _ => self.enter(Phase::Ready, UpstreamReason::PolicyChanged, now),
         }
     }
 
-    /// Asks to let one request through on trial. `id` is unique to the request.
+    /// Returns a lease for one request on trial, or `None` if there is no trial or no lease left. `id` must
+    /// be unique to the request.
     pub fn lend_permit(&mut self, upstream: &Upstream, now: Time, id: u64) -> Option<LeaseId> {
         let trial = &upstream.breaker.as_ref()?.trial;
         let Phase::Trial { leases, .. } = &mut self.phase else {
@@ -396,36 +472,41 @@ impl UpstreamState {
         if leases.len() >= usize::try_from(trial.requests).unwrap_or(usize::MAX) {
             return None;
         }
-        leases.push(TrialLease { id, from: now, until: now + trial.lease_for, asked: None, begun: false });
+        let until = now + trial.lease_for;
+        leases.push(TrialLease { id, from: now, until, sent_at: None, response_begun: false });
         Some(LeaseId { id, generation: self.generation })
     }
 
-    /// Notes that the upstream has all of a request since then that was let through on trial. From then on it has
-    /// the whole of the lease to answer.
+    /// Records that the upstream has had the whole request since then. The upstream gets the whole lease from
+    /// then on to respond.
     pub fn on_request_sent(&mut self, upstream: &Upstream, lease: LeaseId, since: Time) {
-        let span = upstream.breaker.as_ref().map(|breaker| breaker.trial.lease_for);
-        if let Some((lease, span)) = self.lease(lease).zip(span) {
-            (lease.asked, lease.from, lease.until) = (Some(since), since, since + span);
+        let Some(breaker) = &upstream.breaker else {
+            return;
+        };
+        if let Some(lease) = self.trial_lease(lease) {
+            lease.sent_at = Some(since);
+            lease.from = since;
+            lease.until = since + breaker.trial.lease_for;
         }
     }
 
-    /// Notes that the response to such a request has begun, and well.
+    /// Records that the response to a request on trial has begun without a failure.
     pub fn on_response_begun(&mut self, lease: LeaseId) {
-        if let Some(lease) = self.lease(lease) {
-            lease.begun = true;
+        if let Some(lease) = self.trial_lease(lease) {
+            lease.response_begun = true;
         }
     }
 
-    fn lease(&mut self, named: LeaseId) -> Option<&mut TrialLease> {
+    fn trial_lease(&mut self, id: LeaseId) -> Option<&mut TrialLease> {
         match &mut self.phase {
-            Phase::Trial { leases, .. } if named.generation == self.generation => {
-                leases.iter_mut().find(|lease| lease.id == named.id)
+            Phase::Trial { leases, .. } if id.generation == self.generation => {
+                leases.iter_mut().find(|lease| lease.id == id.id)
             }
             _ => None,
         }
     }
 
-    /// Takes a permit back, with what the request came to.
+    /// Takes back the lease of a request on trial, with the outcome of the request.
     pub fn release_permit(
         &mut self,
         upstream: &Upstream,
@@ -441,18 +522,20 @@ impl UpstreamState {
         let lease = leases.remove(index.filter(|_| lease.generation == self.generation)?);
         match outcome {
             TrialOutcome::Unused => None,
-            TrialOutcome::Seen(sample) => self.tried(upstream, now, sample, random),
+            TrialOutcome::Seen(sample) => self.on_trial_response(upstream, now, sample, random),
             TrialOutcome::Left => {
                 let breaker = upstream.breaker.as_ref()?;
-                let waited = lease.asked.zip(breaker.trial_deadline());
-                let waited = waited.is_some_and(|(asked, patience)| now.since(asked) >= patience);
-                waited.then(|| self.trip(breaker, UpstreamReason::TrialUnanswered, now, random))?
+                let waited = now.since(lease.sent_at?);
+                if waited < breaker.trial_deadline()? {
+                    return None;
+                }
+                self.trip(breaker, UpstreamReason::TrialUnanswered, now, random)
             }
         }
     }
 
-    /// Takes a response to a request that went to the upstream on trial without a permit, as one may that no
-    /// gate and no version stands before.
+    /// Takes a response to a request that went to an upstream on trial without a permit. No gate and no
+    /// version stood in its way.
     pub fn on_unpermitted_response(
         &mut self,
         upstream: &Upstream,
@@ -461,11 +544,19 @@ impl UpstreamState {
         sample: Sample,
         random: u64,
     ) -> Option<Transition> {
-        let current = generation == self.generation && matches!(self.phase, Phase::Trial { .. });
-        current.then(|| self.tried(upstream, now, sample, random))?
+        if generation != self.generation || !matches!(self.phase, Phase::Trial { .. }) {
+            return None;
+        }
+        self.on_trial_response(upstream, now, sample, random)
     }
 
-    fn tried(&mut self, upstream: &Upstream, now: Time, sample: Sample, random: u64) -> Option<Transition> {
+    fn on_trial_response(
+        &mut self,
+        upstream: &Upstream,
+        now: Time,
+        sample: Sample,
+        random: u64,
+    ) -> Option<Transition> {
         let breaker = upstream.breaker.as_ref()?;
         match sample.class {
             ResponseClass::Ignored => None,
@@ -473,21 +564,22 @@ impl UpstreamState {
                 self.retry_at = sample.retry_at;
                 self.trip(breaker, UpstreamReason::TrialFailed, now, random)
             }
-            ResponseClass::Success => self.succeed(breaker, 1, now),
+            ResponseClass::Success => self.add_successes(breaker, 1, now),
         }
     }
 
-    /// Counts so many successes more on trial.
-    fn succeed(&mut self, breaker: &Breaker, more: u32, now: Time) -> Option<Transition> {
+    fn add_successes(&mut self, breaker: &Breaker, more: u32, now: Time) -> Option<Transition> {
         let Phase::Trial { successes, .. } = &mut self.phase else {
             return None;
         };
         *successes = successes.saturating_add(more);
-        let passed = *successes >= breaker.trial.successes;
-        passed.then(|| self.enter(after_trial(breaker, now), UpstreamReason::TrialPassed, now))?
+        if *successes < breaker.trial.successes {
+            return None;
+        }
+        self.enter(recovered_phase(breaker, now), UpstreamReason::TrialPassed, now)
     }
 
-    /// Whether a wait or a trial is on that passed checks can't cut short.
+    /// Returns whether passed checks may not cut short the current wait or trial.
     fn backoff_is_mandatory(&self) -> bool {
         match self.phase {
             Phase::NotReady { until: Some(_) } => self.trips > 1 || self.retry_at.is_some(),
@@ -496,8 +588,8 @@ impl UpstreamState {
         }
     }
 
-    /// Forgets earlier trips where the phase that ends was a healthy time.
-    fn forget(&mut self, breaker: &Breaker, now: Time) {
+    /// Forgets earlier trips if the phase that ends was healthy for long enough.
+    fn forget_trips_if_healthy(&mut self, breaker: &Breaker, now: Time) {
         if self.serves() && now.since(self.since) >= breaker.max_not_ready_for {
             self.trips = 0;
         }
@@ -510,12 +602,12 @@ impl UpstreamState {
         now: Time,
         random: u64,
     ) -> Option<Transition> {
-        self.forget(breaker, now);
+        self.forget_trips_if_healthy(breaker, now);
         self.trips = self.trips.saturating_add(1);
-        let asked = self.retry_at.map_or(Duration::ZERO, |at| at.since(now)).min(breaker.max_retry_after);
-        let wait = jittered(wait(breaker, self.trips).max(asked), random);
+        let backoff = self.retry_at.map_or(Duration::ZERO, |at| at.since(now)).min(breaker.max_retry_after);
+        let wait = with_jitter(wait_after(breaker, self.trips).max(backoff), random);
         let transition = self.enter(Phase::NotReady { until: Some(now + wait) }, reason, now);
-        self.retry_at = (!asked.is_zero()).then_some(now + asked);
+        self.retry_at = (!backoff.is_zero()).then_some(now + backoff);
         transition
     }
 
@@ -537,8 +629,8 @@ impl UpstreamState {
     }
 }
 
-/// Why these counts are too many bad ones, if they are.
-fn too_many(breaker: &Breaker, counts: ResponseCounts) -> Option<UpstreamReason> {
+/// Returns the reason to trip by these counts, if there is one.
+fn exceeded_share(breaker: &Breaker, counts: ResponseCounts) -> Option<UpstreamReason> {
     let shares = breaker.shares.as_ref()?;
     let reaches = |part: u32, percent: u32| {
         counts.all >= shares.minimum_requests
@@ -548,37 +640,35 @@ fn too_many(breaker: &Breaker, counts: ResponseCounts) -> Option<UpstreamReason>
     if shares.failure_percent.is_some_and(|percent| reaches(counts.failed, percent)) {
         return Some(UpstreamReason::FailureShare(share(counts.failed)));
     }
-    let slow = shares.slow.as_ref().is_some_and(|slow| reaches(counts.slow, slow.percent));
-    slow.then(|| UpstreamReason::SlowShare(share(counts.slow)))
+    let too_slow = shares.slow.as_ref().is_some_and(|slow| reaches(counts.slow, slow.percent));
+    too_slow.then(|| UpstreamReason::SlowShare(share(counts.slow)))
 }
 
-/// What a request on trial came to.
+/// The outcome of a request on trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrialOutcome {
     /// A response came.
     Seen(Sample),
-    /// Its client left before an answer.
+    /// Its client left before a response.
     Left,
-    /// It never went to the upstream.
+    /// It never reached the upstream.
     Unused,
 }
 
-/// What follows once the upstream has shown that it works again.
-fn after_trial(breaker: &Breaker, now: Time) -> Phase {
+fn recovered_phase(breaker: &Breaker, now: Time) -> Phase {
     match breaker.trial.ramp_over {
         span if span.is_zero() => Phase::Ready,
         span => Phase::Ramp { until: now + span },
     }
 }
 
-/// The wait after the `trips`th trip in a row.
-fn wait(breaker: &Breaker, trips: u32) -> Duration {
+fn wait_after(breaker: &Breaker, trips: u32) -> Duration {
     let doublings = trips.saturating_sub(1).min(31);
     breaker.not_ready_for.saturating_mul(1 << doublings).min(breaker.max_not_ready_for)
 }
 
-/// The same with up to a tenth on top, so that proxies that saw the same do not come back at the same time.
-fn jittered(wait: Duration, random: u64) -> Duration {
+/// Adds up to a tenth of jitter, so that proxies that tripped together do not return together.
+fn with_jitter(wait: Duration, random: u64) -> Duration {
     wait + Duration::from_millis(random % (millis(wait) / 10 + 1))
 }
 

@@ -1,25 +1,33 @@
-//! When a version loses what it holds: by its own failures, beside those of the default version.
+//! Decides when a version is rolled back. Compares its failures with those of the default version.
 //!
-//! A version is judged by the share of its responses (or of its upstream's checks) that are bad. It is rolled
-//! back when, in one window,
+//! A version is judged by the share of bad ones among its responses, or among the checks of its upstream. It
+//! is rolled back if all of these hold in one window:
 //!
-//! 1. there are enough of them: the minimum, and as many as tell anything of so small a share;
-//! 2. the share is above the limit, and a likelihood-ratio test says so with G of at least 2, which chance
-//!    alone does once in some forty cases at the limit itself;
-//! 3. the share is above the default version's, of as much of its past as is kept, by the same test with G of at
-//!    least 12, or 16 in a window that is one of many: once in two millions, or in a hundred millions;
-//! 4. and above the default version's in the same window, which itself is within the limit: what both suffer from
-//!    is not the new version's fault.
+//! 1. It has at least the minimum of responses, and as many as it takes to judge so small a share.
+//! 2. The share is above the limit. A likelihood-ratio test confirms it with G of at least 2. Chance alone
+//!    reaches that in about one of forty cases at the limit itself.
+//! 3. The share is above the default version's share, over as much of its past as is kept. The same test
+//!    confirms it with G of at least 12, or 16 in a frequent window. Chance alone reaches that once in two
+//!    million, or once in a hundred million.
+//! 4. The share is above the default version's share in the same window, and that share is within the limit.
+//!    A problem that both versions share is not the fault of the new one.
 //!
-//! Where the default version holds nothing, the limit stands for it in 3, and there is no 4. The third makes false
-//! alarms rare, however often one looks; the second spares a version that is worse than the other, but as good as
-//! asked for. G is the logarithm of how much likelier the counts are if the shares differ than if they don't; 2 G
-//! is about the square of a normal deviate (S. S. Wilks, 1938).
+//! If the default version holds nothing, rule 3 compares with the limit and rule 4 does not apply.
 //!
-//! Two windows run at the same time. The long one lasts as long as the policy says and then begins anew, but
-//! not before there were twice the minimum: so little traffic is judged by all it has. The short one begins
-//! anew at twice the minimum, however soon that is: so a failure that comes suddenly is not thinned out by the
-//! good time before it. Short ones are many, and so are long ones of less than a minute.
+//! Rule 3 keeps false alarms rare, however often the version is judged. Rule 2 spares a version that is worse
+//! than the default but as good as required.
+//!
+//! G is the natural logarithm of how much likelier the counts are if the two shares differ than if they are
+//! equal. Its double is about the square of a normal deviate (Wilks, 1938).
+//!
+//! Two windows run at the same time.
+//!
+//! - The long window lasts as long as the policy says, and at least until it has twice the minimum. Sparse
+//!   traffic is therefore judged by all of it.
+//! - The short window starts over at twice the minimum, however soon that is. A sudden failure is therefore
+//!   not diluted by the good time before it.
+//!
+//! Short windows are frequent. So are long windows of less than a minute.
 
 use core::fmt;
 use core::time::Duration;
@@ -30,80 +38,88 @@ use crate::policy::release::Release;
 use crate::policy::release::rollback::Rollback;
 use crate::value::time::Time;
 
-/// What a worker saw of one version.
+/// What a worker observed of one version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observations {
-    /// Responses that say something about it.
+    /// The number of responses that are evidence.
     pub responses: u64,
-    /// Of these, failures.
+    /// The number of failed responses among them.
     pub failures: u64,
-    /// Of these, slow ones.
+    /// The number of slow responses among them.
     pub slow: u64,
-    /// Active checks of its upstream.
+    /// The number of active checks of its upstream.
     pub checks: u64,
-    /// Of these, failed ones.
+    /// The number of failed checks among them.
     pub failed_checks: u64,
 }
 
-/// What all workers of a proxy know of a policy's releases that change.
+/// The rollback states of a policy's releases, which all workers of a proxy share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RollbackStore {
-    /// When the policy was configured that it is of.
+    /// The time at which its policy was configured.
     pub configured: Time,
-    /// By name. One that has been another lately may have more than one.
-    pub records: Vec<(String, ReleaseState)>,
+    /// The states, by release name. A release that was changed may have several.
+    pub states: Vec<(String, ReleaseState)>,
 }
 
-/// The most states of one release.
-const VARIANTS: usize = 4;
+/// The maximum number of states of one release.
+const MAX_VARIANTS: usize = 4;
 
 impl RollbackStore {
-    /// Returns the state of a release, if it is about what `subject` stands for.
-    pub fn record(&mut self, release: &str, subject: u64) -> Option<&mut ReleaseState> {
-        let mut records = self.records.iter_mut();
-        let record = records.find(|(name, record)| name == release && record.subject == subject);
-        record.map(|(_, record)| record)
+    /// Returns the state of a release with this `subject`, or `None` if there is none.
+    pub fn state(&mut self, release: &str, subject: u64) -> Option<&mut ReleaseState> {
+        let mut states = self.states.iter_mut();
+        let found = states.find(|(name, state)| name == release && state.subject == subject);
+        found.map(|(_, state)| state)
     }
 
-    /// Begins a state for a policy whose own is gone, though it has requests to judge: one that has come back
-    /// without the proxy saying so, as a listener's does that has not ended, or one that is about to end.
-    pub fn begin(&mut self, release: &str, record: ReleaseState) {
-        let variants = self.records.iter().filter(|(name, _)| name == release).count();
-        let oldest = self.records.iter().position(|(name, _)| name == release);
-        if let Some(oldest) = oldest.filter(|_| variants >= VARIANTS) {
-            self.records.remove(oldest);
+    /// Adds a state for a release whose own state is gone although it has requests to judge. Drops the oldest
+    /// state of the release if there are too many.
+    ///
+    /// That happens to a policy that came back without a notice from the proxy, such as that of a listener
+    /// that did not end. It also happens to a policy that is about to end.
+    pub fn begin(&mut self, release: &str, state: ReleaseState) {
+        let variants = self.states.iter().filter(|(name, _)| name == release).count();
+        let oldest = self.states.iter().position(|(name, _)| name == release);
+        if let Some(oldest) = oldest.filter(|_| variants >= MAX_VARIANTS) {
+            self.states.remove(oldest);
         }
-        self.records.push((release.to_owned(), record));
+        self.states.push((release.to_owned(), state));
     }
 
-    /// Returns the store of a policy that has just come into use, `own` its releases: what is known of each stays where
-    /// the release has not changed, and begins anew where it has. Nothing if it is another's, who is newer.
+    /// Returns the store of a policy that has just come into use, with `own` as its new states.
+    ///
+    /// The state of a release that has not changed is kept. Returns `None` if the store belongs to a newer
+    /// policy.
     pub fn adopted_by(&self, configured: Time, own: Vec<(String, ReleaseState)>) -> Option<RollbackStore> {
+        if self.configured > configured {
+            return None;
+        }
         let mut known = self.clone();
-        let records = own.into_iter().map(|(name, record)| {
-            let kept = known.record(&name, record.subject).cloned();
-            (name, kept.unwrap_or(record))
-        });
-        let records = records.collect();
-        (self.configured <= configured).then_some(RollbackStore { configured, records })
+        let mut states = Vec::with_capacity(own.len());
+        for (name, new) in own {
+            let kept = known.state(&name, new.subject).cloned();
+            states.push((name, kept.unwrap_or(new)));
+        }
+        Some(RollbackStore { configured, states })
     }
 }
 
-/// What all workers of a proxy know of a release's versions.
+/// The rollback state of one release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseState {
-    /// What it is about: a digest of all that the policy says of the release. A rollback stands until that
-    /// changes.
+    /// The digest of everything that the policy says about the release. A rollback stands until it changes.
     pub subject: u64,
     versions: Vec<VersionState>,
-    /// How much of the schedule has been made known; see [`crate::weights::schedule::Schedule::begun`].
+    /// How many changes of the schedule have been reported. See
+    /// [`crate::weights::schedule::Schedule::begun`].
     pub begun: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct VersionState {
-    since: Option<Time>,
-    /// One for each of [`RollbackCause::ALL`].
+    rolled_back_at: Option<Time>,
+    /// The windows of each cause in [`RollbackCause::ALL`].
     causes: [CauseWindows; 3],
 }
 
@@ -111,7 +127,7 @@ struct VersionState {
 struct CauseWindows {
     short: CauseWindow,
     long: CauseWindow,
-    /// The default version's past.
+    /// The counts of the default version's past.
     past: BadCount,
 }
 
@@ -122,16 +138,16 @@ struct CauseWindow {
     default: BadCount,
 }
 
-/// So many, and so many bad ones among them.
+/// The number of responses or checks, and how many of them are bad.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BadCount {
-    /// All.
+    /// The number of all.
     pub all: u64,
-    /// The bad ones.
+    /// The number of bad ones.
     pub bad: u64,
 }
 
-/// What a version is rolled back for.
+/// The cause of a rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RollbackCause {
     /// Failed responses.
@@ -142,49 +158,48 @@ pub enum RollbackCause {
     Checks,
 }
 
-/// What a decision rests on.
+/// The evidence for a rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollbackFinding {
     /// The version, by its index in the release.
     pub version: usize,
-    /// What for.
+    /// The cause.
     pub cause: RollbackCause,
-    /// The most that is allowed, in percent.
+    /// The limit, in percent.
     pub limit: u32,
-    /// The version's counts.
+    /// The counts of the version.
     pub counts: BadCount,
-    /// The default version's beside them.
+    /// The counts of the default version.
     pub default: BadCount,
 }
 
-/// How many checks it takes to judge by them.
 const MINIMUM_CHECKS: u32 = 5;
 
-/// How much likelier the counts must be above the threshold, as G.
-const ABOVE: f64 = 2.0;
+/// The least G by which the share must be above a threshold.
+const MIN_G_ABOVE: f64 = 2.0;
 
-/// How much likelier they must be worse than the default version's.
-const WORSE: f64 = 12.0;
+/// The least G by which the share must be above the default version's share.
+const MIN_G_ABOVE_DEFAULT: f64 = 12.0;
 
-/// The same for windows of which many go into an hour.
-const WORSE_OFTEN: f64 = 16.0;
+/// The same for frequent windows.
+const MIN_G_ABOVE_DEFAULT_FREQUENT: f64 = 16.0;
 
-/// Windows shorter than this are many.
-const OFTEN: Duration = Duration::from_secs(60);
+/// Windows shorter than this are frequent.
+const FREQUENT: Duration = Duration::from_secs(60);
 
-/// How many a window has room for at least: with fewer, even a version that fails always, beside one that never
-/// does, could not be told from chance.
-const ROOM: u64 = 24;
+/// The least number of responses that a window has room for. With fewer, chance could explain even a version
+/// that always fails beside one that never does.
+const MIN_ROOM: u64 = 24;
 
-/// How much of the default version's past is kept, in minimums.
-const PAST: u64 = 100;
+/// How much of the default version's past is kept, in multiples of the minimum.
+const MAX_PAST: u64 = 100;
 
 impl RollbackCause {
-    /// All causes, in the order in which they are looked at.
+    /// All causes, in the order in which they are judged.
     pub const ALL: [RollbackCause; 3] =
         [RollbackCause::Failures, RollbackCause::Latency, RollbackCause::Checks];
 
-    /// The word in metrics.
+    /// Returns the code in metrics.
     pub fn code(self) -> &'static str {
         match self {
             RollbackCause::Failures => "failures",
@@ -193,7 +208,7 @@ impl RollbackCause {
         }
     }
 
-    /// Whether the policy judges by it.
+    /// Returns whether the policy judges by it.
     pub fn is_judged(self, rollback: &Rollback) -> bool {
         self.rule(rollback).is_some()
     }
@@ -206,7 +221,7 @@ impl RollbackCause {
         }
     }
 
-    /// The rule by which the policy judges this, if it does.
+    /// Returns the rule by which the policy judges this cause, if it does.
     fn rule(self, rollback: &Rollback) -> Option<Rule> {
         let (limit, minimum) = match self {
             RollbackCause::Failures => (rollback.failure_percent?, rollback.minimum_requests),
@@ -215,27 +230,30 @@ impl RollbackCause {
             }
             RollbackCause::Checks => (rollback.check_failure_percent?, MINIMUM_CHECKS),
         };
-        Some(Rule { limit, minimum: minimum.max(telling(limit)).into(), window: rollback.window })
+        Some(Rule { limit, minimum: minimum.max(minimum_to_judge(limit)).into(), window: rollback.window })
     }
 }
 
 impl ReleaseState {
-    /// Nothing is known yet. What the schedule has done by now is no news.
+    /// Creates a state without evidence. Changes of the schedule that have begun by `now` count as reported.
     pub fn new(release: &Release, subject: u64, now: Time) -> Self {
-        let window = CauseWindow { from: now, version: BadCount::default(), default: BadCount::default() };
+        let window = CauseWindow::new(now);
         let windows = CauseWindows { short: window.clone(), long: window, past: BadCount::default() };
-        let state = VersionState { since: None, causes: [windows.clone(), windows.clone(), windows] };
-        let state = if release.rollback.is_some() { vec![state; release.versions.len()] } else { Vec::new() };
-        ReleaseState { subject, versions: state, begun: release.schedule.begun(now) as u64 }
+        let version =
+            VersionState { rolled_back_at: None, causes: [windows.clone(), windows.clone(), windows] };
+        let judged = if release.rollback.is_some() { release.versions.len() } else { 0 };
+        ReleaseState { subject, versions: vec![version; judged], begun: release.schedule.begun(now) as u64 }
     }
 
-    /// Since when each version is rolled back, if it is.
+    /// Returns the time at which each version was rolled back, if it was.
     pub fn rolled_back(&self) -> Vec<Option<Time>> {
-        self.versions.iter().map(|state| state.since).collect()
+        self.versions.iter().map(|state| state.rolled_back_at).collect()
     }
 
-    /// Takes what a worker saw of each version; `default_holds` tells whether the default one has a share. What follows is given back once: a version that is rolled back
-    /// stays so, and is judged no more.
+    /// Takes what a worker observed of each version, and returns new rollbacks.
+    ///
+    /// `default_holds` is whether the default version holds a share. A version that is rolled back stays so
+    /// and is no longer judged.
     pub fn on_observations(
         &mut self,
         release: &Release,
@@ -249,7 +267,7 @@ impl ReleaseState {
         let default = seen.get(release.default).copied().unwrap_or_default();
         let mut findings = Vec::new();
         for (version, (state, observations)) in self.versions.iter_mut().zip(seen).enumerate() {
-            if version == release.default || state.since.is_some() {
+            if version == release.default || state.rolled_back_at.is_some() {
                 continue;
             }
             for (cause, windows) in RollbackCause::ALL.into_iter().zip(&mut state.causes) {
@@ -257,9 +275,8 @@ impl ReleaseState {
                     continue;
                 };
                 windows.add(cause.count(observations), cause.count(&default), &rule);
-                let found = windows.judge(&rule, default_holds, now);
-                if let Some((counts, default)) = found {
-                    state.since = Some(now);
+                if let Some((counts, default)) = windows.judge(&rule, default_holds, now) {
+                    state.rolled_back_at = Some(now);
                     findings.push(RollbackFinding { version, cause, limit: rule.limit, counts, default });
                     break;
                 }
@@ -269,24 +286,24 @@ impl ReleaseState {
     }
 }
 
-/// How many it takes to tell three times this share, in percent, from the share itself: with twice as many, it is
-/// told in nineteen of twenty cases. 290 at 1 %, 140 at 2 %, 50 at 5 %.
-fn telling(limit: u32) -> u32 {
+/// Returns how many responses it takes to tell three times this share, in percent, from the share itself. The
+/// result is 290 at 1 %, 140 at 2 %, and 50 at 5 %. With twice as many, nineteen of twenty cases can be
+/// distinguished.
+fn minimum_to_judge(limit: u32) -> u32 {
     300u32.checked_div(limit).unwrap_or(300).saturating_sub(10)
 }
 
-/// By what a share of bad ones is judged.
 struct Rule {
-    /// In percent.
+    /// The limit, in percent.
     limit: u32,
     minimum: u64,
     window: Duration,
 }
 
 impl Rule {
-    /// How many a window has room for before it may begin anew.
+    /// Returns how many responses a window has room for before it may start over.
     fn room(&self) -> u64 {
-        (2 * self.minimum).max(ROOM)
+        (2 * self.minimum).max(MIN_ROOM)
     }
 }
 
@@ -297,30 +314,31 @@ impl CauseWindows {
             window.default.add(default);
         }
         self.past.add(default);
-        // Halved, so that the latest counts most.
-        if self.past.all > PAST * rule.minimum {
+        // Halving gives the latest counts the most weight.
+        if self.past.all > MAX_PAST * rule.minimum {
             self.past = BadCount { all: self.past.all / 2, bad: self.past.bad / 2 };
         }
     }
 
-    /// The counts that the version is to be rolled back for, if it is: its own, and the default version's beside
-    /// them. Begins windows anew that are over.
+    /// Returns the version's counts and the default version's counts if the version must be rolled back.
+    /// Starts ended windows over.
     fn judge(&mut self, rule: &Rule, default_holds: bool, now: Time) -> Option<(BadCount, BadCount)> {
-        let often = if rule.window < OFTEN { WORSE_OFTEN } else { WORSE };
+        let min_g_of_long =
+            if rule.window < FREQUENT { MIN_G_ABOVE_DEFAULT_FREQUENT } else { MIN_G_ABOVE_DEFAULT };
         let past = default_holds.then_some(self.past);
-        for (window, worse, span) in
-            [(&mut self.long, often, rule.window), (&mut self.short, WORSE_OFTEN, Duration::ZERO)]
-        {
-            if window.is_bad(rule, past, worse) {
+        for (window, min_g, span) in [
+            (&mut self.long, min_g_of_long, rule.window),
+            (&mut self.short, MIN_G_ABOVE_DEFAULT_FREQUENT, Duration::ZERO),
+        ] {
+            if window.is_bad(rule, past, min_g) {
                 return Some((window.version, past.unwrap_or(window.default)));
             }
-            let passed = |span| now.is_due(window.from, window.from + span);
-            let full = window.version.all >= rule.room();
-            // While nothing comes of the version, what the default one does says nothing of then.
-            let idle = window.version.all == 0 && passed(rule.window);
-            if (full && passed(span)) || idle {
-                *window =
-                    CauseWindow { from: now, version: BadCount::default(), default: BadCount::default() };
+            let has_lasted = |span| now.is_due(window.from, window.from + span);
+            let is_full = window.version.all >= rule.room();
+            // While the version has no responses, the default version's counts do not bear on later ones.
+            let is_idle = window.version.all == 0 && has_lasted(rule.window);
+            if (is_full && has_lasted(span)) || is_idle {
+                *window = CauseWindow::new(now);
             }
         }
         None
@@ -328,23 +346,28 @@ impl CauseWindows {
 }
 
 impl CauseWindow {
-    /// `past` is the default version's, if it holds anything.
-    fn is_bad(&self, rule: &Rule, past: Option<BadCount>, worse: f64) -> bool {
+    fn new(now: Time) -> Self {
+        CauseWindow { from: now, version: BadCount::default(), default: BadCount::default() }
+    }
+
+    /// Returns whether the version is bad in this window. `past` is the default version's past, if it holds a
+    /// share.
+    fn is_bad(&self, rule: &Rule, past: Option<BadCount>, min_g: f64) -> bool {
         let CauseWindow { version, default, .. } = self;
         let limit = f64::from(rule.limit) / 100.0;
         if version.all < rule.minimum || version.share() <= limit {
             return false;
         }
-        let above = version.against(limit);
-        let beyond = match past {
+        let g_above_limit = version.g_against(limit);
+        let is_worse_than_default = match past {
             Some(past) => {
                 default.share() <= limit
-                    && version.above(past) >= worse
-                    && (default.all < rule.minimum || version.above(*default) >= ABOVE)
+                    && version.g_above(past) >= min_g
+                    && (default.all < rule.minimum || version.g_above(*default) >= MIN_G_ABOVE)
             }
-            None => above >= worse,
+            None => g_above_limit >= min_g,
         };
-        above >= ABOVE && beyond
+        g_above_limit >= MIN_G_ABOVE && is_worse_than_default
     }
 }
 
@@ -354,24 +377,29 @@ impl BadCount {
         self.bad += more.bad;
     }
 
-    /// The share of bad ones; 0 of none.
+    /// Returns the share of bad ones, or 0 without any counts.
     fn share(self) -> f64 {
         if self.all == 0 { 0.0 } else { self.bad as f64 / self.all as f64 }
     }
 
-    /// The same for this share and the `other` being two against their being one; 0 where this is not above it.
-    fn above(self, other: BadCount) -> f64 {
-        let joint = BadCount { all: self.all + other.all, bad: self.bad + other.bad }.share();
-        if self.share() > other.share() { self.against(joint) + other.against(joint) } else { 0.0 }
+    /// Returns G for two different shares against one common share. Returns 0 if this share is not above the
+    /// `other`.
+    fn g_above(self, other: BadCount) -> f64 {
+        if self.share() <= other.share() {
+            return 0.0;
+        }
+        let common = BadCount { all: self.all + other.all, bad: self.bad + other.bad }.share();
+        self.g_against(common) + other.g_against(common)
     }
 
-    /// The logarithm of how much likelier these counts are by their own share than by `share`.
-    fn against(self, share: f64) -> f64 {
+    /// Returns the logarithm of how much likelier these counts are by their own share than by `share`.
+    fn g_against(self, share: f64) -> f64 {
         let term = |count: u64, expected: f64| {
             if count == 0 { 0.0 } else { count as f64 * (count as f64 / expected).ln() }
         };
         let all = self.all as f64;
-        term(self.bad, all * share) + term(self.all.saturating_sub(self.bad), all * (1.0 - share))
+        let good = self.all.saturating_sub(self.bad);
+        term(self.bad, all * share) + term(good, all * (1.0 - share))
     }
 }
 
@@ -383,14 +411,14 @@ impl fmt::Display for BadCount {
 }
 
 impl RollbackFinding {
-    /// The numbers in words, for the log.
+    /// Describes the evidence for the log.
     pub fn describe(&self, release: &Release) -> String {
         let RollbackFinding { cause, limit, counts, default, .. } = self;
         let (what, of) = match cause {
             RollbackCause::Failures => ("failures".to_owned(), "requests"),
             RollbackCause::Latency => {
-                let above = release.rollback.as_ref().and_then(|rollback| rollback.latency);
-                let above = above.map(|latency| latency.above).unwrap_or_default();
+                let latency = release.rollback.as_ref().and_then(|rollback| rollback.latency);
+                let above = latency.map(|latency| latency.above).unwrap_or_default();
                 (format!("slower than {above:?}"), "requests")
             }
             RollbackCause::Checks => ("failed checks".to_owned(), "checks"),

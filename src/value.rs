@@ -1,4 +1,4 @@
-//! Plain values that all other layers share: no policy, no state.
+//! Plain values that all other layers share. They hold no policy and no state.
 
 pub mod hash;
 pub mod lease;

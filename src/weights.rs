@@ -1,6 +1,7 @@
-//! Divides requests by weights: which version holds which hash bucket, and when.
+//! Divides requests by weights. Determines which version holds which hash bucket at which time.
 //!
-//! A version is its index in a list of weights. This layer knows no policy.
+//! Functions take a list of weights and name a version by its index in it. This layer does not use the
+//! policy.
 
 pub mod layout;
 pub mod number;

@@ -1,4 +1,4 @@
-//! Rules of the core that hold for any input.
+//! Property tests of rules of the core that hold for any input.
 #![cfg(not(target_arch = "wasm32"))]
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
@@ -27,7 +27,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::Value;
 
-/// The document that the design shows, with every key there is.
+/// A document with every key there is.
 const FULL: &str = include_str!("data/full-policy.json");
 
 mod documents {
@@ -38,7 +38,7 @@ mod documents {
         Drop,
         Replace(&'static str),
         Rename(&'static str),
-        /// Writes the field a second time, or the item.
+        /// Writes the field or the item twice.
         Repeat,
     }
 
@@ -86,7 +86,7 @@ mod documents {
         (any::<Index>(), mutation)
     }
 
-    /// The number of fields and items below a value.
+    /// Returns the number of fields and items below a value.
     fn size(value: &Value) -> usize {
         match value {
             Value::Object(fields) => fields.values().map(|value| 1 + size(value)).sum(),
@@ -95,7 +95,8 @@ mod documents {
         }
     }
 
-    /// The document's text, with the field or item number `at` mutated. Text, as a tree has no key twice.
+    /// Returns the document's text with the field or item number `at` mutated. A tree could not hold a key
+    /// twice, so this writes text.
     fn mutated(value: &Value, at: &mut usize, mutation: &Mutation) -> String {
         let mut parts = Vec::new();
         let (keys, values): (Vec<Option<&String>>, Vec<&Value>) = match value {
@@ -128,18 +129,18 @@ mod documents {
     }
 
     /// A request that has every header.
-    struct Visit;
+    struct AnyHeaders;
 
-    impl Request for Visit {
+    impl Request for AnyHeaders {
         fn header(&self, _: &str) -> Option<Cow<'_, [u8]>> {
             Some(Cow::Borrowed(b"/api"))
         }
     }
 
-    /// No upstream is ready, and no permit to be had.
-    pub struct Nothing;
+    /// No upstream is ready, and no permit is available.
+    pub struct NothingReady;
 
-    impl Readiness for Nothing {
+    impl Readiness for NothingReady {
         fn admission(&mut self, upstream: UpstreamId) -> Admission {
             self.status(upstream).admission
         }
@@ -173,7 +174,7 @@ mod documents {
         }
     }
 
-    /// Reads a document and checks what it is refused with, if it is; uses it once, if not.
+    /// Reads a document. Checks the problems if it is refused, and uses the policy if it is not.
     fn read(text: &[u8]) -> Result<(), TestCaseError> {
         let problems = match Policy::from_json(text) {
             Ok(policy) => {
@@ -183,7 +184,7 @@ mod documents {
                     .map(|release| Split::new(release, Time::default(), Time::default(), &[], 7));
                 let mut splits: Vec<_> = splits.collect();
                 for _ in 0..3 {
-                    decision::decide(&policy, &Visit, &mut Nothing, &mut splits);
+                    decision::decide(&policy, &AnyHeaders, &mut NothingReady, &mut splits);
                 }
                 return Ok(());
             }
@@ -199,9 +200,9 @@ mod documents {
     }
 
     proptest! {
-        /// What another server sends in answer to a check is any bytes at all.
+        /// Another server may send any bytes in response to a check.
         #[test]
-        fn any_answer_to_a_check_is_judged(
+        fn any_response_to_a_check_is_judged(
             message in vec(any::<u8>(), 0..64), location in vec(any::<u8>(), 0..64), path in "/[!-~]{0,20}",
         ) {
             let _ = (grpc::judge(0, "", &message), grpc::requested_service(&message));
@@ -217,7 +218,7 @@ mod documents {
         #![proptest_config(ProptestConfig::with_cases(1_500))]
 
         #[test]
-        fn of_any_kind_are_read_or_refused_with_words((first, mutation) in mutation(), (second, again) in mutation()) {
+        fn mutated_documents_are_read_or_refused_with_a_message((first, mutation) in mutation(), (second, again) in mutation()) {
             let document: Value = serde_json::from_str(FULL).unwrap();
             let once = mutated(&document, &mut first.index(size(&document)), &mutation);
             read(once.as_bytes())?;
@@ -229,7 +230,7 @@ mod documents {
         }
 
         #[test]
-        fn cut_or_with_bytes_changed_are_read_or_refused_with_words(at in any::<Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+        fn truncated_or_corrupted_documents_are_read_or_refused_with_a_message(at in any::<Index>(), byte in any::<u8>(), cut in any::<bool>()) {
             let mut text = FULL.as_bytes().to_vec();
             let at = at.index(text.len());
             text[at] = byte;
@@ -244,7 +245,7 @@ mod documents {
 mod releases {
     use proptest::collection::SizeRange;
 
-    use super::documents::Nothing;
+    use super::documents::NothingReady;
     use super::*;
 
     struct User(Vec<u8>);
@@ -264,7 +265,7 @@ mod releases {
         Policy::from_json(document.to_string().as_bytes()).unwrap().releases.remove(0)
     }
 
-    /// The version of a user, whichever turn it is.
+    /// Returns the version of a user, whichever turn it is.
     fn version(release: &Release, key: &[u8]) -> usize {
         let user = User(key.to_vec());
         let mut split = Split::new(release, Time::default(), Time::default(), &[], 0);
@@ -290,8 +291,8 @@ mod releases {
         weights.prop_filter("no weight at all", |weights: &Vec<u32>| total(weights) > 0)
     }
 
-    /// Whether every version has buckets or no weight, as a policy must.
-    fn fit(weights: &[u32]) -> bool {
+    /// Returns whether every version has a bucket or no weight, as a policy must.
+    fn every_weight_has_a_bucket(weights: &[u32]) -> bool {
         weights.iter().all(|weight| *weight == 0 || u64::from(*weight) * 10_000 >= total(weights))
     }
 
@@ -299,23 +300,24 @@ mod releases {
         vec(0..=60u32, 1..6).prop_filter("no weight at all", |weights| total(weights) > 0)
     }
 
-    /// Who holds each bucket.
+    /// Returns the version that holds each bucket.
     fn holders(layout: &Layout) -> Vec<usize> {
         layout.ranges().flat_map(|(range, version)| range.map(move |_| version)).collect()
     }
 
-    /// The moves between two layouts: from whom to whom, bucket by bucket.
+    /// Returns the moves between two layouts, as pairs of versions, bucket by bucket.
     fn moves(before: &Layout, after: &Layout) -> Vec<(usize, usize)> {
         holders(before).into_iter().zip(holders(after)).filter(|(from, to)| from != to).collect()
     }
 
-    /// How many buckets must move for the shares to change so.
+    /// Returns how many buckets must move for this change of shares.
     fn must_move(before: &Layout, after: &Layout, versions: usize) -> usize {
-        let (had, has) = (before.shares(versions), after.shares(versions));
-        had.iter().zip(has).map(|(had, has)| had.abs_diff(has) as usize).sum::<usize>() / 2
+        let before = before.shares(versions);
+        let after = after.shares(versions);
+        before.iter().zip(after).map(|(before, after)| before.abs_diff(after) as usize).sum::<usize>() / 2
     }
 
-    /// The step to these weights, with all that must be true of any.
+    /// Takes the step to these weights, and checks what must be true of any step.
     fn stepped(before: &Layout, weights: &[u32]) -> Result<Layout, TestCaseError> {
         let after = before.stepped(weights);
         prop_assert_eq!(after.shares(weights.len()), Layout::of(weights).shares(weights.len()));
@@ -326,18 +328,19 @@ mod releases {
         Ok(after)
     }
 
-    /// Weights for so many versions.
+    /// Generates weights for this number of versions.
     fn weights_of(versions: usize) -> impl Strategy<Value = Vec<u32>> {
         let weight = prop_oneof![2 => Just(0), 5 => 1..=100u32, 1 => any::<u32>()];
         vec(weight, versions).prop_filter("no weight at all", |weights| total(weights) > 0)
     }
 
-    /// Weights that follow each other, for the same versions.
+    /// Generates successive weights for the same versions.
     fn successive(count: impl Into<SizeRange> + Clone) -> impl Strategy<Value = Vec<Vec<u32>>> {
         (1..8usize).prop_flat_map(move |versions| vec(weights_of(versions), count.clone()))
     }
 
-    /// Weights, of which a part moves from one version to another.
+    /// Generates weights before and after a part moves from one version to another, and the distance between
+    /// the two.
     fn shift_of_weight() -> impl Strategy<Value = (Vec<u32>, Vec<u32>, usize)> {
         let parts = (2..8usize).prop_flat_map(weights_of);
         (parts, any::<(Index, Index, Index)>()).prop_filter_map(
@@ -354,7 +357,7 @@ mod releases {
         )
     }
 
-    /// Changes in order, each some time after the end of the one before.
+    /// Generates changes in order, each some time after the end of the one before.
     fn changes(versions: usize) -> impl Strategy<Value = Vec<WeightChange>> {
         let over = prop_oneof![Just(0), 1..100_000u64];
         vec((0..50_000u64, over, weights_of(versions)), 0..4).prop_map(|changes| {
@@ -371,7 +374,7 @@ mod releases {
 
     proptest! {
         #[test]
-        fn move_nobody_back_when_weight_moves_to_a_later_version(
+        fn weight_that_moves_to_a_later_version_moves_nobody_back(
             mut weights in weights(), from in any::<Index>(), to in any::<Index>(), part in any::<Index>(),
         ) {
             let before = release(&weights);
@@ -381,20 +384,20 @@ mod releases {
             let part = part.index(most as usize + 1) as u32;
             weights[from] -= part;
             weights[to] += part;
-            prop_assume!(fit(&weights));
+            prop_assume!(every_weight_has_a_bucket(&weights));
             let after = release(&weights);
             for user in users() {
                 prop_assert!(version(&after, &user) >= version(&before, &user));
             }
         }
 
-        /// Whatever becomes of the total.
+        /// The total may change.
         #[test]
-        fn move_nobody_back_when_the_last_weight_is_raised(mut weights in weights(), raise in prop_oneof![0..=100u32, any::<u32>()]) {
+        fn raising_the_last_weight_moves_nobody_back(mut weights in weights(), raise in prop_oneof![0..=100u32, any::<u32>()]) {
             let before = release(&weights);
             let last = weights.last_mut().unwrap();
             *last = last.saturating_add(raise);
-            prop_assume!(fit(&weights));
+            prop_assume!(every_weight_has_a_bucket(&weights));
             let after = release(&weights);
             for user in users() {
                 prop_assert!(version(&after, &user) >= version(&before, &user));
@@ -402,14 +405,14 @@ mod releases {
         }
 
         #[test]
-        fn give_a_user_the_same_version_at_any_worker_at_any_time(weights in weights(), key in vec(any::<u8>(), 1..100)) {
+        fn a_user_gets_the_same_version_on_any_worker_at_any_time(weights in weights(), key in vec(any::<u8>(), 1..100)) {
             let first = version(&release(&weights), &key);
             prop_assert_eq!(version(&release(&weights), &key), first);
             prop_assert!(weights[first] > 0);
         }
 
         #[test]
-        fn hold_buckets_as_exactly_as_buckets_can(weights in weights()) {
+        fn shares_are_exact_to_one_bucket(weights in weights()) {
             let shares = Layout::of(&weights).shares(weights.len());
             for (held, weight) in shares.iter().zip(&weights) {
                 let exact = u64::from(*weight) * 10_000;
@@ -419,7 +422,7 @@ mod releases {
         }
 
         #[test]
-        fn rotate_exactly_by_weight_in_each_round(weights in small_weights(), random in any::<u64>()) {
+        fn each_round_of_a_rotation_is_exact_by_weight(weights in small_weights(), random in any::<u64>()) {
             let mut rotation = Rotation::new(random);
             for _ in 0..3 {
                 let mut counts = vec![0; weights.len()];
@@ -431,12 +434,12 @@ mod releases {
         }
 
         #[test]
-        fn move_in_a_step_what_must_move_and_no_version_both_ways(weights in successive(2)) {
+        fn a_step_moves_only_what_must_move_and_no_version_loses_and_gains(weights in successive(2)) {
             stepped(&Layout::of(&weights[0]), &weights[1])?;
         }
 
         #[test]
-        fn move_so_along_any_steps_whichever_versions_come_and_go(weights in successive(2..10)) {
+        fn successive_steps_move_only_what_must_move_while_versions_come_and_go(weights in successive(2..10)) {
             let mut layout = Layout::of(&weights[0]);
             for weights in &weights {
                 layout = stepped(&layout, weights)?;
@@ -447,23 +450,24 @@ mod releases {
         }
 
         #[test]
-        fn of_two_versions_move_in_place_what_must_move(before in weights_of(2), after in weights_of(2)) {
+        fn two_versions_move_only_what_must_move_without_a_schedule(before in weights_of(2), after in weights_of(2)) {
             let (before, after) = (Layout::of(&before), Layout::of(&after));
             prop_assert_eq!(moves(&before, &after).len(), must_move(&before, &after, 2));
             prop_assert_eq!(before.stepped(&after.shares(2)), after);
         }
 
         #[test]
-        fn change_nothing_for_a_version_of_weight_0(weights in (1..8usize).prop_flat_map(weights_of), which in any::<Index>()) {
-            let (mut more, index) = (weights.clone(), which.index(weights.len() + 1));
-            more.insert(index, 0);
-            let (layout, more) = (Layout::of(&weights), Layout::of(&more));
-            let renamed = |version: &usize| version - usize::from(*version > index);
-            prop_assert_eq!(holders(&layout), holders(&more).iter().map(renamed).collect::<Vec<_>>());
+        fn a_version_of_weight_0_changes_no_bucket(weights in (1..8usize).prop_flat_map(weights_of), which in any::<Index>()) {
+            let index = which.index(weights.len() + 1);
+            let mut with_0 = weights.clone();
+            with_0.insert(index, 0);
+            let without_index = |version: &usize| version - usize::from(*version > index);
+            let renumbered: Vec<_> = holders(&Layout::of(&with_0)).iter().map(without_index).collect();
+            prop_assert_eq!(holders(&Layout::of(&weights)), renumbered);
         }
 
         #[test]
-        fn move_in_place_at_most_the_distance_times_what_must((before, after, distance) in shift_of_weight()) {
+        fn without_a_schedule_at_most_the_distance_times_the_minimum_moves((before, after, distance) in shift_of_weight()) {
             let versions = before.len();
             let (before, after) = (Layout::of(&before), Layout::of(&after));
             let (moved, must) = (moves(&before, &after).len(), must_move(&before, &after, versions));
@@ -471,28 +475,33 @@ mod releases {
         }
 
         #[test]
-        fn never_move_a_user_twice_along_a_ramp(weights in successive(2), whole in 1..1_000u64, mut parts in vec(0..1_000u64, 1..6)) {
+        fn a_ramp_never_moves_a_user_twice(weights in successive(2), whole in 1..1_000u64, mut parts in vec(0..1_000u64, 1..6)) {
             let before = Layout::of(&weights[0]);
             let shifts = before.shifts(&weights[1]);
             let end = holders(&before.stepped(&weights[1]));
-            let (first, mut last) = (holders(&before), holders(&before));
+            let first = holders(&before);
+            let mut last = first.clone();
             parts.retain(|part| *part <= whole);
             parts.sort_unstable();
             for done in parts.into_iter().chain([whole]) {
                 let now = holders(&before.shifted(&shifts, done, whole));
-                let may = |bucket: usize| match last[bucket] == first[bucket] {
-                    true => now[bucket] == first[bucket] || now[bucket] == end[bucket],
-                    false => now[bucket] == last[bucket],
+                let is_allowed = |bucket: usize| {
+                    let has_moved = last[bucket] != first[bucket];
+                    if has_moved {
+                        now[bucket] == last[bucket]
+                    } else {
+                        now[bucket] == first[bucket] || now[bucket] == end[bucket]
+                    }
                 };
-                prop_assert!((0..now.len()).all(may));
+                prop_assert!((0..now.len()).all(is_allowed));
                 prop_assert!(done < whole || now == end);
                 last = now;
             }
         }
 
-        /// As long as the rise is not less than a bucket, by which any share may be off.
+        /// The weight must rise by at least a bucket, because any share may be off by one.
         #[test]
-        fn take_nothing_from_a_version_whose_share_rises_in_a_step(
+        fn a_step_takes_no_bucket_from_a_version_whose_share_rises(
             weights in small_weights(), version in any::<Index>(), raise in 1..=100u32,
         ) {
             let mut raised = weights.clone();
@@ -504,7 +513,7 @@ mod releases {
         }
 
         #[test]
-        fn follow_the_straight_line_of_a_schedule_at_any_time(
+        fn shares_follow_the_straight_line_of_a_schedule_at_any_time(
             (first, changes) in (1..6usize).prop_flat_map(|versions| (weights_of(versions), changes(versions))),
             times in vec(0..400_000u64, 1..20),
         ) {
@@ -529,12 +538,12 @@ mod releases {
                 }
                 prop_assert_eq!(shares.iter().sum::<u32>(), 10_000);
                 prop_assert_eq!(schedule.begun(time), begun);
-                prop_assert!(schedule.goes_on(time) || schedule.at(time) == schedule.at(Time::from_millis(u64::MAX)));
+                prop_assert!(schedule.has_pending_changes(time) || schedule.at(time) == schedule.at(Time::from_millis(u64::MAX)));
             }
         }
 
         #[test]
-        fn give_back_from_one_version_to_its_heir_alone(
+        fn buckets_that_are_given_back_go_to_the_heir_only(
             weights in successive(2), version in any::<Index>(), heir in any::<Index>(), whole in 0..1_000u64, parts in vec(0..1_100u64, 2),
         ) {
             let versions = weights[0].len();
@@ -550,17 +559,17 @@ mod releases {
         }
     }
 
-    /// A request that has these headers and this path.
+    /// A request with these headers and this path.
     #[derive(Clone, Debug)]
-    struct Any(Vec<(&'static str, Vec<u8>)>);
+    struct RequestWithHeaders(Vec<(&'static str, Vec<u8>)>);
 
-    impl Request for Any {
+    impl Request for RequestWithHeaders {
         fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
             self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| Cow::Borrowed(value.as_slice()))
         }
     }
 
-    fn any_request() -> impl Strategy<Value = Any> {
+    fn any_request() -> impl Strategy<Value = RequestWithHeaders> {
         let name = select(vec![":path", "cookie", "x-user", "x-v", "x-c", "x-r", "x-tester"]);
         let text = select(vec![
             "id=",
@@ -577,10 +586,10 @@ mod releases {
         let part =
             prop_oneof![3 => text.prop_map(|text| text.as_bytes().to_vec()), 1 => vec(any::<u8>(), 0..30)];
         let value = vec(part, 0..6).prop_map(|parts| parts.concat());
-        vec((name, value), 0..8).prop_map(Any)
+        vec((name, value), 0..8).prop_map(RequestWithHeaders)
     }
 
-    /// Releases that issue cookies, for each way to steer one.
+    /// Returns releases that issue cookies, one for each way to steer.
     fn issuing(weights: &[u32], trusts: bool) -> Policy {
         let version = |(index, weight): (usize, &u32)| serde_json::json!({"name": format!("v{index}"), "upstream": format!("u{index}"), "weight": weight, "default": index == 0});
         let versions: Vec<_> = weights.iter().enumerate().map(version).collect();
@@ -608,8 +617,8 @@ mod releases {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn deal_exactly_over_a_round_at_any_worker(weights in weights_of(4), random in any::<u64>()) {
-            prop_assume!(fit(&weights));
+        fn a_round_is_exact_on_any_worker(weights in weights_of(4), random in any::<u64>()) {
+            prop_assume!(every_weight_has_a_bucket(&weights));
             let release = release(&weights);
             let mut split = Split::new(&release, Time::default(), Time::default(), &[], random);
             let mut counts = vec![0; weights.len()];
@@ -621,23 +630,23 @@ mod releases {
         }
 
         #[test]
-        fn that_issue_cookies_take_any_request(
+        fn releases_that_issue_cookies_accept_any_request(
             weights in vec(20..=60u32, 1..5), trusts in any::<bool>(), random in any::<u64>(), requests in vec(any_request(), 1..30),
         ) {
             let policy = issuing(&weights, trusts);
             let split = |release| Split::new(release, Time::default(), Time::default(), &[], random);
             let mut splits: Vec<_> = policy.releases.iter().map(split).collect();
             for request in requests {
-                let decision = decision::decide(&policy, &request, &mut Nothing, &mut splits);
-                let Action::Forward(passage) = decision.action else {
-                    return Err(TestCaseError::fail("answered"));
+                let decision = decision::decide(&policy, &request, &mut NothingReady, &mut splits);
+                let Action::Forward(edits) = decision.action else {
+                    return Err(TestCaseError::fail("not forwarded"));
                 };
-                let cookies = passage.response.iter().filter(|edit| edit.header == "set-cookie").count();
-                prop_assert!(cookies <= 2, "{passage:?}");
+                let cookies = edits.response.iter().filter(|edit| edit.header == "set-cookie").count();
+                prop_assert!(cookies <= 2, "{edits:?}");
                 prop_assert_eq!(decision.assignments.len(), policy.releases.len());
                 for Assignment { choice, .. } in &decision.assignments {
                     let issued = choice.issued.as_ref().map(|issued| issued.key.as_bytes());
-                    prop_assert!(issued.is_none_or(|key| cookie::issued(key).is_some()));
+                    prop_assert!(issued.is_none_or(|key| cookie::issued_at(key).is_some()));
                     prop_assert!(choice.issued.is_none() || choice.reason == AssignmentReason::Rotation);
                     prop_assert_eq!(choice.key.is_some(), choice.reason == AssignmentReason::Sticky);
                 }
@@ -649,13 +658,16 @@ mod releases {
 mod gates {
     use super::*;
 
-    /// One gated upstream: since when it has not been ready, if it isn't; whether the operator says so; and whether its
-    /// gate is to fail open with all.
+    /// One gated upstream, as three values:
+    ///
+    /// - the time since which it has not been ready, if it is not;
+    /// - whether `force` makes it not ready;
+    /// - whether its gate fails open when all gated upstreams are not ready.
     type Gated = (Option<u64>, bool, bool);
 
-    struct Known(Vec<Gated>);
+    struct GatedReadiness(Vec<Gated>);
 
-    impl Readiness for Known {
+    impl Readiness for GatedReadiness {
         fn admission(&mut self, upstream: UpstreamId) -> Admission {
             self.status(upstream).admission
         }
@@ -697,7 +709,7 @@ mod gates {
         }
     }
 
-    /// Which upstreams are gated.
+    /// Returns which upstreams are gated.
     fn gated(percent: u32, upstreams: &[Gated]) -> Vec<bool> {
         let each = |entry: fn(usize, &Gated) -> Value| {
             upstreams.iter().enumerate().map(move |(index, gated)| entry(index, gated))
@@ -717,11 +729,11 @@ mod gates {
         let document =
             serde_json::json!({"name": "p", "upstreams": named, "gates": gates, "maxGatedPercent": percent});
         let policy = Policy::from_json(document.to_string().as_bytes()).unwrap();
-        let mut known = Known(upstreams.to_vec());
+        let mut known = GatedReadiness(upstreams.to_vec());
         let mut is_gated = |index: usize| {
             let decision = decision::decide(&policy, &Path(format!("/{index}")), &mut known, &mut []);
             let replied = matches!(decision.action, Action::Reply(_));
-            // What goes on past a closed gate is said.
+            // A closed gate that does not reply records a bypass.
             let closed = known.admission(UpstreamId(index)) != Admission::Ready;
             assert_eq!(decision.bypasses.len(), usize::from(closed && !replied));
             replied
@@ -731,7 +743,7 @@ mod gates {
 
     proptest! {
         #[test]
-        fn hold_for_as_many_as_may_be_and_for_none_without_need(
+        fn gates_hold_for_at_most_the_maximum_and_only_for_closed_upstreams(
             percent in 1..=100u32,
             upstreams in vec((prop::option::of(0..100u64), prop::bool::weighted(0.1), any::<bool>()), 1..9),
         ) {
@@ -769,12 +781,12 @@ mod gates {
 mod index {
     use super::*;
 
-    struct To {
+    struct RequestTo {
         path: String,
         authority: String,
     }
 
-    impl Request for To {
+    impl Request for RequestTo {
         fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
             match name {
                 ":path" => Some(Cow::Borrowed(self.path.as_bytes())),
@@ -784,7 +796,7 @@ mod index {
         }
     }
 
-    /// Of few letters, so that many begin with each other.
+    /// Generates paths of few letters, so that many are prefixes of each other.
     fn path() -> impl Strategy<Value = String> {
         vec(select(vec!['/', 'a', 'b']), 0..5)
             .prop_map(|letters| format!("/{}", letters.into_iter().collect::<String>()))
@@ -810,14 +822,14 @@ mod index {
 
     proptest! {
         #[test]
-        fn finds_all_that_match_each_once_and_in_order(
+        fn an_index_finds_every_match_once_and_in_order(
             matches in vec(vec(alternative(), 0..3), 1..12), path in path(), authority in select(vec!["a", "b", "ab"]),
         ) {
             let gates: Vec<Value> =
                 matches.iter().map(|matches| serde_json::json!({"match": matches, "upstream": "u"})).collect();
             let document = serde_json::json!({"name": "p", "upstreams": {"u": {"cluster": "u"}}, "gates": gates});
             let policy = Policy::from_json(document.to_string().as_bytes()).unwrap();
-            let to = To { path, authority: authority.to_owned() };
+            let to = RequestTo { path, authority: authority.to_owned() };
             let found = policy.gate_index.find(&mut Headers::new(&to, &[])).into_owned();
             prop_assert!(found.is_sorted_by(|one, next| one < next), "{:?}", found);
             for (index, gate) in policy.gates.iter().enumerate() {

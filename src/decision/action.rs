@@ -1,4 +1,4 @@
-//! What is done with a request: the values that a decision is made of.
+//! The actions that a decision consists of.
 
 use std::borrow::Cow;
 
@@ -6,42 +6,42 @@ use crate::decision::probe::health::call::HealthCall;
 use crate::decision::reply::Reply;
 use crate::policy::probe::{PassThrough, Probe};
 
-/// What the host does with a request.
+/// What the worker does with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action<'p> {
     /// Forward it.
     Forward(ForwardEdits<'p>),
     /// Answer it.
     Reply(Reply),
-    /// Order the proxy to drain, or to stop draining, then answer it.
+    /// Order the proxy to drain or to stop draining, then reply.
     Drain {
-        /// The order.
+        /// Whether to drain.
         draining: bool,
-        /// The answer once it is done.
+        /// The reply once the order is carried out.
         reply: Reply,
     },
-    /// Answer it with what the app last said; or let it go to the app with nothing of the asker's in it, and
-    /// keep what the app says.
+    /// Replay the app's last response, or forward it to the app and cache the response. The forwarded request
+    /// carries nothing of the client's.
     PassThrough {
-        /// The probe that it is, by its index in the policy.
+        /// The index of the probe in the policy.
         endpoint: usize,
         /// The probe.
         probe: &'p Probe,
-        /// How it passes through.
+        /// The rule by which it passes through.
         rule: &'p PassThrough,
-        /// Whether it asks for no body; such answers are kept apart.
+        /// Whether the request is a HEAD. Responses without a body are cached apart.
         head: bool,
     },
-    /// Forward it with these edits, and make the response the one to this gRPC health check.
+    /// Forward it with these edits, and turn the response into that of this gRPC health check.
     GrpcCheck {
-        /// The check.
+        /// The health check.
         call: HealthCall,
-        /// The edits.
+        /// The edits of the request's headers.
         edits: Vec<HeaderEdit<'p>>,
     },
 }
 
-/// What is done to a request that is forwarded, and to its response.
+/// Edits of a forwarded request and of its response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForwardEdits<'p> {
     /// Edits of the request's headers, in this order.
@@ -52,43 +52,43 @@ pub struct ForwardEdits<'p> {
     pub filter_state: Vec<(&'p str, &'p str)>,
 }
 
-/// One header edit.
+/// An edit of one header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderEdit<'p> {
-    /// The header, in lower case.
+    /// The header's name, in lower case.
     pub header: Cow<'p, str>,
-    /// What is done to it.
+    /// The change.
     pub change: HeaderChange<'p>,
 }
 
-/// What is done to a header.
+/// A change of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderChange<'p> {
-    /// It gets this value, whatever it had.
+    /// Replaces all values by this one.
     Set(Cow<'p, str>),
-    /// It gets this value beside what it has.
+    /// Adds this value.
     Add(Cow<'p, str>),
-    /// It goes.
+    /// Removes the header.
     Remove,
 }
 
 impl<'p> HeaderEdit<'p> {
-    /// Gives the header this value, whatever it had.
+    /// Returns an edit that replaces all values of the header by this one.
     pub fn set(header: &'p str, value: impl Into<Cow<'p, str>>) -> Self {
         HeaderEdit { header: header.into(), change: HeaderChange::Set(value.into()) }
     }
 
-    /// Gives the header this value beside what it has.
+    /// Returns an edit that adds this value to the header.
     pub fn add(header: &'p str, value: impl Into<Cow<'p, str>>) -> Self {
         HeaderEdit { header: header.into(), change: HeaderChange::Add(value.into()) }
     }
 
-    /// Removes the header.
+    /// Returns an edit that removes the header.
     pub fn remove(header: &'p str) -> Self {
         HeaderEdit { header: header.into(), change: HeaderChange::Remove }
     }
 
-    /// The edit with its text its own, so that it outlives the policy.
+    /// Returns the edit with owned text, so that it outlives the policy.
     pub fn into_owned(self) -> HeaderEdit<'static> {
         let own = |text: Cow<'p, str>| Cow::Owned(text.into_owned());
         let change = match self.change {

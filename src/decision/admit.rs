@@ -1,10 +1,12 @@
-//! Whether one request may go to an upstream.
+//! Decides whether one request is admitted to an upstream.
 
 use crate::policy::upstream::UpstreamId;
-use crate::readiness::{Admission, Permit, Readiness, UpstreamReason, is_let_in};
+use crate::readiness::{Admission, Permit, Readiness, UpstreamReason, is_admitted_on_ramp};
 
-/// Whether the request may go to the upstream; on trial, if it gets a permit. One permit does for all that
-/// the request needs the upstream for.
+/// Returns the reason if the request is not admitted to the upstream.
+///
+/// On trial the request needs a permit, which is added to `permits`. One permit suffices, however often the
+/// request needs the upstream.
 pub fn admit(
     upstream: UpstreamId,
     readiness: &mut impl Readiness,
@@ -14,8 +16,8 @@ pub fn admit(
         Admission::Ready => Ok(()),
         Admission::NotReady(reason) => Err(reason),
         Admission::Ramp { from, until, reason } => {
-            let let_in = is_let_in(from, until, readiness.now(), readiness.random());
-            if let_in { Ok(()) } else { Err(reason) }
+            let is_admitted = is_admitted_on_ramp(from, until, readiness.now(), readiness.random());
+            if is_admitted { Ok(()) } else { Err(reason) }
         }
         Admission::Trial(_) if permits.iter().any(|held| held.upstream() == upstream) => Ok(()),
         Admission::Trial(reason) => match readiness.lend_permit(upstream) {
@@ -23,7 +25,7 @@ pub fn admit(
                 permits.push(permit);
                 Ok(())
             }
-            // The question brought news, and there is nothing on trial any more.
+            // The worker read the shared state for the permit and found that the trial has ended.
             None if readiness.admission(upstream) == Admission::Ready => Ok(()),
             None => Err(reason),
         },

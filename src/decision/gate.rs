@@ -1,7 +1,8 @@
-//! Gates: what becomes of a request whose upstream is not Ready.
+//! Gates, which decide what happens to a request whose upstream is not Ready.
 //!
-//! It gets the gate's fallback, if there is one that is to be had, and the gate's reply if not. When the policy asks
-//! for it, it goes on all the same: see [`fail_open`]. That is said in the response and counted, as is a fallback.
+//! The request gets the gate's fallback if that is available, and otherwise the gate's reply. If the policy
+//! asks for it, the gate fails open and the request is forwarded (see [`fail_open`]). A bypass by a fallback
+//! or by failing open is shown in the response and counted.
 
 pub mod fail_open;
 
@@ -15,34 +16,37 @@ use crate::readiness::{UpstreamReason, UpstreamStatus};
 use crate::value::time::{Time, millis};
 use fail_open::FailOpen;
 
-/// What requests are told to wait, in seconds, where neither the policy nor a wait says.
+/// The `retry-after` in seconds if neither the policy nor a wait determines it.
 const RETRY_AFTER: u32 = 5;
 
-/// A closed gate that did not reply.
+/// What a closed gate did with a request other than reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateBypass {
-    /// The upstream that the gate is on.
+    /// The gate's upstream.
     pub upstream: UpstreamId,
-    /// Why that is not Ready.
+    /// The reason for which it is not Ready.
     pub reason: UpstreamReason,
-    /// What became of the request instead.
+    /// What the gate did.
     pub action: GateAction,
 }
 
-/// What becomes of a request that a closed gate does not reply to.
+/// What a closed gate does with a request that it does not reply to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateAction {
-    /// It goes on, as the gate fails open.
+    /// The gate fails open, so the request is forwarded.
     FailOpen(FailOpen),
-    /// It goes to this upstream.
+    /// The request goes to this upstream.
     Upstream(UpstreamId),
-    /// It gets the gate's static answer.
+    /// The request gets the gate's static answer.
     Answer,
 }
 
 impl GateBypass {
-    /// What the response says of it: `failed-open; upstream=app; reason=check-failed; because=all-not-ready`, or
-    /// `fallback; upstream=app; reason=check-failed; to=static`, where a static answer is called `answer`.
+    /// Returns the value of the response header, in one of these forms. The name of a static answer is
+    /// `answer`.
+    ///
+    /// - `failed-open; upstream=app; reason=check-failed; because=all-not-ready`
+    /// - `fallback; upstream=app; reason=check-failed; to=static`
     pub fn describe(&self, policy: &Policy) -> String {
         let (upstream, reason) = (policy.name_of(self.upstream), self.reason.code());
         match self.action {
@@ -55,7 +59,7 @@ impl GateBypass {
 }
 
 impl GateAction {
-    /// Where it leads, by name.
+    /// Returns the name of what the request gets instead.
     pub fn name(self, policy: &Policy) -> &str {
         match self {
             GateAction::FailOpen(why) => why.code(),
@@ -65,25 +69,26 @@ impl GateAction {
     }
 }
 
-/// The reply of `gate`, whose upstream is not Ready for `reason`.
+/// Returns the reply of `gate`, whose upstream is not Ready for `reason`.
 ///
-/// A gRPC request gets the same: Envoy turns the status into a grpc-status and the body into grpc-message.
+/// A gRPC request gets the same reply. Envoy turns the status into a grpc-status and the body into the
+/// grpc-message.
 ///
-/// `now` is asked for only where it makes a difference.
+/// `now` is called only if the reply depends on it.
 pub fn reply(
     policy: &Policy,
     gate: &Gate,
     reason: UpstreamReason,
-    known: &UpstreamStatus,
+    status: &UpstreamStatus,
     now: impl Fn() -> Time,
 ) -> Reply {
-    let retry_after = gate.reply.retry_after_seconds.unwrap_or_else(|| seconds_left(known, now));
+    let retry_after = gate.reply.retry_after_seconds.unwrap_or_else(|| seconds_left(status, now));
     let mut reply = compose(policy, gate, &gate.reply, reason, retry_after);
     reply.headers.push(("retry-after".into(), retry_after.to_string().into()));
     reply
 }
 
-/// What a request is told instead of what the upstream of `gate` would say.
+/// Returns the static answer of `gate`, which stands in for a response of its upstream.
 pub fn answer(policy: &Policy, gate: &Gate, answer: &gate::ReplyTemplate, reason: UpstreamReason) -> Reply {
     let mut reply = compose(policy, gate, answer, reason, RETRY_AFTER);
     let bypass = GateBypass { upstream: gate.upstream, reason, action: GateAction::Answer };
@@ -91,13 +96,13 @@ pub fn answer(policy: &Policy, gate: &Gate, answer: &gate::ReplyTemplate, reason
     reply
 }
 
-/// What is left of the wait that is on, if one is, in whole seconds; at least one, so that nobody asks at once.
-fn seconds_left(known: &UpstreamStatus, now: impl Fn() -> Time) -> u32 {
-    let left = |until: Time| {
-        let seconds = millis(until.since(now()) + Duration::from_millis(999)) / 1_000;
-        u32::try_from(seconds.clamp(1, 86_400)).unwrap_or(RETRY_AFTER)
+/// Returns the rest of the current wait in whole seconds, at least 1, or the default without a wait.
+fn seconds_left(status: &UpstreamStatus, now: impl Fn() -> Time) -> u32 {
+    let Some(until) = status.until else {
+        return RETRY_AFTER;
     };
-    known.until.map_or(RETRY_AFTER, left)
+    let seconds = millis(until.since(now()) + Duration::from_millis(999)) / 1_000;
+    u32::try_from(seconds.clamp(1, 86_400)).unwrap_or(RETRY_AFTER)
 }
 
 fn compose(
@@ -121,7 +126,7 @@ fn compose(
     let mut headers: Vec<Header> = Vec::with_capacity(reply.headers.len() + 2);
     headers.extend(reply.headers.iter().map(|(name, value)| (name.clone().into(), value.clone().into())));
     if !body.is_empty() && !headers.iter().any(|(name, _)| name == "content-type") {
-        // A body that looks like JSON is, unless the policy says otherwise.
+        // A body that looks like JSON is JSON, unless the policy says otherwise.
         let json = body.trim_start().starts_with(['{', '[']);
         let content_type = if json { "application/json" } else { "text/plain; charset=utf-8" };
         headers.push(("content-type".into(), content_type.into()));
@@ -136,15 +141,16 @@ fn compose(
     }
 }
 
-/// Replaces each placeholder once over, so that a value that looks like a placeholder stays as it is.
+/// Replaces each placeholder in one pass, so that a value that looks like a placeholder stays as it is.
 fn fill(text: &str, values: &[(&str, &str)]) -> String {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(brace) = rest.find('{') {
         let (before, from_brace) = rest.split_at(brace);
         filled.push_str(before);
-        let known = values.iter().find_map(|(name, value)| Some((value, from_brace.strip_prefix(name)?)));
-        rest = match known {
+        let placeholder =
+            values.iter().find_map(|(name, value)| Some((value, from_brace.strip_prefix(name)?)));
+        rest = match placeholder {
             Some((value, after)) => {
                 filled.push_str(value);
                 after
@@ -166,7 +172,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn placeholders_are_filled_in_and_other_braces_stay() {
+    fn placeholders_are_replaced_and_other_braces_stay() {
         let values = [("{upstream}", "{reason}"), ("{reason}", "down")];
         assert_eq!(
             fill(r#"{"u":"{upstream}","why":"{reason}"}"#, &values),

@@ -1,8 +1,10 @@
-//! Probes: which request is one, and what it is told.
+//! Recognizes probes and replies to them.
 //!
-//! A health endpoint is asked by a GET or HEAD of its exact path, whatever the query, or of that path with
-//! the name of one of its checks behind it. An upstream on trial counts as ready here: without traffic no
-//! trial would end, and a failed readiness keeps the traffic away.
+//! A probe is a GET or HEAD of the exact path of a health endpoint, with any query. The path may be followed
+//! by the name of one of its checks.
+//!
+//! An upstream on trial counts as ready here. A trial needs traffic to end, and a failed readiness would keep
+//! the traffic away.
 
 pub mod cache;
 pub mod drain;
@@ -21,18 +23,18 @@ use crate::readiness::Readiness;
 use crate::value::request::{self, Headers, Request};
 use result::{ProbeResult, ProbeStatus};
 
-/// What a request asks.
+/// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeRequest<'p> {
-    /// A health endpoint, by its index in the policy; or one check of it.
+    /// A health endpoint, by its index in the policy, or one check of it.
     Endpoint(usize, &'p Probe, Option<&'p Component>),
-    /// The switch that fails readiness.
+    /// The drain switch.
     Drain(&'p Drain),
-    /// gRPC's health service.
+    /// The gRPC health service.
     Grpc,
 }
 
-/// What the request asks, if it is a probe.
+/// Returns what the request asks for, or `None` if it is not a probe.
 pub fn find<'p: 'r, 'r, R: Request>(
     policy: &'p Policy,
     request: &mut Headers<'r, R>,
@@ -41,13 +43,15 @@ pub fn find<'p: 'r, 'r, R: Request>(
     if probes.is_empty() {
         return None;
     }
-    let ask = by_path(policy, request::path(request.get(":path")?))?;
-    let method = request.get(":method");
-    let asked = !matches!(ask, ProbeRequest::Endpoint(..)) || matches!(method, Some(b"GET" | b"HEAD"));
-    (asked && probes.matches.hold(request)).then_some(ask)
+    let probe = find_by_path(policy, request::path(request.get(":path")?))?;
+    let is_read = matches!(request.get(":method"), Some(b"GET" | b"HEAD"));
+    if matches!(probe, ProbeRequest::Endpoint(..)) && !is_read {
+        return None;
+    }
+    probes.matches.hold(request).then_some(probe)
 }
 
-fn by_path<'p>(policy: &'p Policy, path: &[u8]) -> Option<ProbeRequest<'p>> {
+fn find_by_path<'p>(policy: &'p Policy, path: &[u8]) -> Option<ProbeRequest<'p>> {
     let probes = &policy.probes;
     let endpoints = || probes.endpoints.iter().enumerate();
     if let Some((index, probe)) = endpoints().find(|(_, probe)| probe.path.as_bytes() == path) {
@@ -70,26 +74,26 @@ fn by_path<'p>(policy: &'p Policy, path: &[u8]) -> Option<ProbeRequest<'p>> {
     })
 }
 
-/// What is to happen to a request that asks.
+/// Returns what happens to a probe.
 pub fn answer<'p: 'r, 'r, R: Request>(
     policy: &'p Policy,
-    ask: ProbeRequest<'p>,
+    probe: ProbeRequest<'p>,
     request: &mut Headers<'r, R>,
     readiness: &impl Readiness,
 ) -> Action<'p> {
-    match ask {
+    match probe {
         ProbeRequest::Endpoint(index, probe, component) => match (&probe.basis, component) {
             (Basis::Checks(_), Some(component)) => {
                 Action::Reply(one_check(policy, index, probe, component, request, readiness))
             }
             (Basis::Checks(checks), None) => {
-                let excluded = request::query_values(request.get(":path").unwrap_or_default(), "exclude");
-                let excluded: Vec<&[u8]> = excluded.collect();
+                let target = request.get(":path").unwrap_or_default();
+                let excluded: Vec<&[u8]> = request::query_values(target, "exclude").collect();
                 let result = ProbeResult::of(policy, probe.kind, checks, readiness, &excluded);
                 Action::Reply(reply(policy, probe, ProbeTarget::Endpoint(index), &result, request))
             }
             (Basis::App(rule), _) => {
-                // The app has no say in what holds readiness back.
+                // The app cannot override what holds readiness back.
                 let result = ProbeResult::of(policy, probe.kind, &ProbeComponents::default(), readiness, &[]);
                 match result.status {
                     ProbeStatus::Failed => {
@@ -107,7 +111,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
     }
 }
 
-/// The reply to a probe for one of its checks: that one's own result, whatever else holds readiness back.
+/// Returns the reply to a probe for one check. Only that check counts, whatever else holds readiness back.
 fn one_check<'r, R: Request>(
     policy: &Policy,
     index: usize,
@@ -116,8 +120,8 @@ fn one_check<'r, R: Request>(
     request: &mut Headers<'r, R>,
     readiness: &impl Readiness,
 ) -> Reply {
-    let alone = Component { required: true, weight: 0, ..*component };
-    let alone = ProbeComponents { components: vec![alone], minimum_score: 0 };
+    let required = Component { required: true, weight: 0, ..*component };
+    let alone = ProbeComponents { components: vec![required], minimum_score: 0 };
     let result = match probe.kind {
         ProbeKind::Startup if !readiness.lifecycle().started => {
             ProbeResult::of_startup(policy, &alone, readiness)
@@ -127,7 +131,8 @@ fn one_check<'r, R: Request>(
     reply(policy, probe, ProbeTarget::Check(index, component.upstream), &result, request)
 }
 
-/// Whether the startup probe's checks have passed by now. With none, there is nothing to wait for.
+/// Returns whether the startup probe's checks have passed. Without a startup probe the proxy counts as
+/// started.
 pub fn has_started(policy: &Policy, readiness: &impl Readiness) -> bool {
     let Some(checks) = policy.probes.of(ProbeKind::Startup).and_then(Probe::checks) else {
         return true;
@@ -135,11 +140,11 @@ pub fn has_started(policy: &Policy, readiness: &impl Readiness) -> bool {
     ProbeResult::of_startup(policy, checks, readiness).status != ProbeStatus::Failed
 }
 
-/// The marker header by which another Envoy's health checks tell that they have reached the service they were
-/// meant for. Its value is the host's to know.
+/// The marker header by which another Envoy's health checks verify that they reached the intended service.
+/// Its value is known to the worker.
 pub const SERVICE: &str = "x-envoy-upstream-healthchecked-cluster";
 
-/// The reply that says the verdict on what is asked, in the form that is asked for.
+/// Returns the reply with this result, in the form that the request accepts.
 fn reply<'r, R: Request>(
     policy: &Policy,
     probe: &Probe,
@@ -153,8 +158,8 @@ fn reply<'r, R: Request>(
     let lists = match policy.probes.details {
         Details::Never => false,
         Details::OnFailure => {
-            let asked = verbose || form.is_some();
-            asked || result.status != ProbeStatus::Passed || !result.unknown.is_empty()
+            let is_requested = verbose || form.is_some();
+            is_requested || result.status != ProbeStatus::Passed || !result.unknown.is_empty()
         }
         Details::Always => true,
     };
@@ -162,12 +167,12 @@ fn reply<'r, R: Request>(
         Some(_) => json::body(policy, &name, result, lists),
         None => text::body(policy, &name, result, lists).into_bytes(),
     };
-    // The proxy answers faster than a cache would, so only the form whose specification has caches in mind
-    // allows them, until the next check. An order to drain does not wait for that.
-    let ordered = probe.kind == ProbeKind::Readiness && policy.probes.drain.is_some();
+    // The proxy replies faster than a cache would. Only the form whose specification provides for caches
+    // allows them, until the next check. An order to drain must not wait that long.
+    let may_drain = probe.kind == ProbeKind::Readiness && policy.probes.drain.is_some();
     let cache_control = match form {
-        Some(_) if result.status == ProbeStatus::Passed && !ordered => {
-            format!("max-age={}", result.news_in.as_secs()).into()
+        Some(_) if result.status == ProbeStatus::Passed && !may_drain => {
+            format!("max-age={}", result.fresh_for.as_secs()).into()
         }
         _ => "no-store".into(),
     };
@@ -190,7 +195,7 @@ fn reply<'r, R: Request>(
         ProbeStatus::Degraded => probe.statuses.degraded,
         ProbeStatus::Failed => probe.statuses.failed,
     };
-    // These have no body; one that came all the same would be taken for the start of the next answer.
+    // These statuses have no body. A body would be taken for the start of the next response.
     let body = if matches!(status, 204 | 205 | 304) { Vec::new() } else { body };
     Reply::to_probe(policy, asked, status, result.status.name(), headers, body)
 }

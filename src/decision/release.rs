@@ -1,20 +1,20 @@
-//! Releases: which version a request gets, and why.
+//! Decides which version a request gets, and why.
 //!
-//! The order of precedence, stated here once:
+//! The first of these rules that applies decides:
 //!
-//! 1. **incoming**: the version that the steer header already names, where the release trusts it; and if it
-//!    names none of the release's, the default version: **no-such-version**;
-//! 2. **match**: the first version, in the document's order, whose own `match` the request meets, whatever
-//!    its weight;
-//! 3. **allowed**: the version that has the request's key on its list, whatever its weight;
-//! 4. **existing-session**: the default version, for a key that was issued before the release started, until it
-//!    has ended;
-//! 5. **sticky**: the version that holds the bucket of the key; or the default one where that version's list says
-//!    that the key is **denied**;
-//! 6. **rotation**: with no key, each worker deals the versions out in turn, exactly by weight. Where the release
-//!    issues keys, the request gets one of that version's.
+//! 1. **incoming**: the steer header names a version and the release trusts it. If the release has no such
+//!    version, the request gets the default version, as **no-such-version**.
+//! 2. **match**: the request meets the `match` of a version, whatever its weight. The first such version in
+//!    the document counts.
+//! 3. **allowed**: the request's key is on the `allow` list of a version, whatever its weight.
+//! 4. **existing-session**: the key was issued before the release started and the release has not ended. The
+//!    request gets the default version.
+//! 5. **sticky**: the version holds the bucket of the key. If the key is on its `deny` list, the request gets
+//!    the default version, as **denied**.
+//! 6. **rotation**: the request has no key. Each worker deals out the versions in turn, exactly by weight. If
+//!    the release issues keys, the request gets a key of that version.
 //!
-//! A version whose upstream is not Ready is then replaced by the default one: **fallback**.
+//! If the upstream of that version is not Ready, the request gets the default version, as **fallback**.
 
 pub mod cookie;
 pub mod split;
@@ -30,31 +30,31 @@ use crate::value::time::Time;
 use crate::weights::number;
 use split::Split;
 
-/// Why a request got its version.
+/// The reason for which a request got its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AssignmentReason {
-    /// It carried the version from a trusted hop.
+    /// A trusted hop named the version.
     Incoming,
-    /// It carried a version from a trusted hop that this release does not have.
+    /// A trusted hop named a version that this release does not have.
     NoSuchVersion,
-    /// It met the version's own `match`.
+    /// The request met the version's `match`.
     Match,
-    /// Its key is on the version's list.
+    /// The key is on the version's `allow` list.
     Allowed,
-    /// Its key was issued before the release started.
+    /// The key was issued before the release started.
     ExistingSession,
-    /// By the bucket of its key.
+    /// The version holds the bucket of the key.
     Sticky,
-    /// By the bucket of its key it would have had a version that has the key on its list of others.
+    /// The key is on the `deny` list of the version that holds its bucket.
     Denied,
-    /// It has no key.
+    /// The request has no key.
     Rotation,
-    /// The version it should have had is not Ready.
+    /// The chosen version is not Ready.
     Fallback,
 }
 
 impl AssignmentReason {
-    /// All reasons, for those who count by reason.
+    /// All reasons.
     pub const ALL: [AssignmentReason; 9] = [
         AssignmentReason::Incoming,
         AssignmentReason::NoSuchVersion,
@@ -67,7 +67,7 @@ impl AssignmentReason {
         AssignmentReason::Fallback,
     ];
 
-    /// The word in metrics and explanations.
+    /// Returns the code in metrics and explanations.
     pub fn code(self) -> &'static str {
         match self {
             AssignmentReason::Incoming => "incoming",
@@ -83,25 +83,25 @@ impl AssignmentReason {
     }
 }
 
-/// The version that a request should have, by its index in [`Release::versions`].
+/// The version that is chosen for a request, by its index in [`Release::versions`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice<'p> {
     /// The version.
     pub version: usize,
-    /// Why.
+    /// The reason.
     pub reason: AssignmentReason,
-    /// Where its key was found, and the key's hash.
+    /// The key that was used, and the hash of its value.
     pub key: Option<(&'p Key, u64)>,
-    /// For a route that picks by a number: the number that the request should have.
+    /// The number for a route that picks by a number.
     pub number: u64,
-    /// The key that it is to be given.
+    /// The key to issue to the client.
     pub issued: Option<Issued<'p>>,
 }
 
 /// A key that the filter issues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued<'p> {
-    /// The cookie that holds it.
+    /// The cookie that holds the key.
     pub cookie: &'p Cookie,
     /// The key.
     pub key: String,
@@ -110,18 +110,20 @@ pub struct Issued<'p> {
 /// The version that a request got, by its index in the release's versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment<'p> {
-    /// The release, by its index in the policy.
+    /// The index of the release in the policy.
     pub release: usize,
-    /// The version it should have.
+    /// The version that was chosen for it.
     pub choice: Choice<'p>,
-    /// The version it got.
+    /// The version that it got.
     pub version: usize,
-    /// Why it got that one.
+    /// The reason for which it got that one.
     pub reason: AssignmentReason,
 }
 
-/// Chooses the version for a request that the release is for. `issued` are keys that other releases have issued
-/// for it. Where the release has no versions, the number alone counts.
+/// Chooses the version for a request that the release matches.
+///
+/// `issued` are keys that other releases have issued for this request. If the release has no versions, only
+/// the number of the choice counts.
 pub fn choose<'p: 'r, 'r, R: Request>(
     release: &'p Release,
     request: &mut Headers<'r, R>,
@@ -129,7 +131,7 @@ pub fn choose<'p: 'r, 'r, R: Request>(
     issued: &[Issued<'p>],
     now: impl Fn() -> Time,
 ) -> Choice<'p> {
-    let by = |version, reason| Choice { version, reason, key: None, number: 0, issued: None };
+    let choice = |version, reason| Choice { version, reason, key: None, number: 0, issued: None };
     if release.trust_incoming
         && let Some(header) = release.steer.header()
         && let Some(incoming) = request.get(header).filter(|incoming| !incoming.is_empty())
@@ -138,19 +140,20 @@ pub fn choose<'p: 'r, 'r, R: Request>(
             release.steer.value(version).is_some_and(|value| value.as_bytes() == incoming)
         });
         return match named {
-            Some(index) => by(index, AssignmentReason::Incoming),
-            None => by(release.default, AssignmentReason::NoSuchVersion),
+            Some(index) => choice(index, AssignmentReason::Incoming),
+            None => choice(release.default, AssignmentReason::NoSuchVersion),
         };
     }
     if let Some(index) = release.versions.iter().position(|version| version.overrides.any(request)) {
-        return by(index, AssignmentReason::Match);
+        return choice(index, AssignmentReason::Match);
     }
-    let by_key = release.keys.iter().find_map(|key| by_key(release, split, key, request, issued));
-    by_key.unwrap_or_else(|| by_turn(release, split, now))
+    let by_key = release.keys.iter().find_map(|key| choose_by_key(release, split, key, request, issued));
+    by_key.unwrap_or_else(|| choose_by_turn(release, split, now))
 }
 
-/// The choice by this key, if the request has it. An empty key is none: it would put all who have it together.
-fn by_key<'p: 'r, 'r, R: Request>(
+/// Returns the choice by this key, or `None` if the request does not have it. An empty key counts as absent,
+/// because it would put all of its users together.
+fn choose_by_key<'p: 'r, 'r, R: Request>(
     release: &'p Release,
     split: &Split,
     key: &'p Key,
@@ -161,9 +164,9 @@ fn by_key<'p: 'r, 'r, R: Request>(
     let value = match key {
         Key::Header(name) => request.get(name),
         Key::Cookie(cookie) => {
-            let own = issued.iter().find(|issued| issued.cookie.name == cookie.name);
+            let new = issued.iter().find(|issued| issued.cookie.name == cookie.name);
             let sent = request.cookie(&cookie.name);
-            own.map(|own| own.key.as_bytes()).or(sent)
+            new.map(|new| new.key.as_bytes()).or(sent)
         }
         Key::QueryParameter(name) => {
             request.get(":path").and_then(|target| request::query_values(target, name).next())
@@ -175,28 +178,36 @@ fn by_key<'p: 'r, 'r, R: Request>(
     };
     let value = value.filter(|value| !value.is_empty())?;
     let hash = hash::key(release.seed, value);
-    let (version, reason) = assign(release, split, key, value, hash);
+    let (version, reason) = version_of_key(release, split, key, value, hash);
     Some(Choice { version, reason, key: Some((key, hash)), number: hash, issued: None })
 }
 
-/// The version of a key with this value, and why.
-fn assign(release: &Release, split: &Split, key: &Key, value: &[u8], hash: u64) -> (usize, AssignmentReason) {
-    // A list is text, so a value that is none is on no list.
+fn version_of_key(
+    release: &Release,
+    split: &Split,
+    key: &Key,
+    value: &[u8],
+    hash: u64,
+) -> (usize, AssignmentReason) {
+    // A list holds text, so a value that is not UTF-8 is on no list.
     let text = core::str::from_utf8(value).ok();
-    let listed = |keys: &BTreeSet<String>| text.is_some_and(|text| keys.contains(text));
-    if let Some(index) = release.versions.iter().position(|version| listed(&version.allow)) {
+    let is_on = |list: &BTreeSet<String>| text.is_some_and(|text| list.contains(text));
+    if let Some(index) = release.versions.iter().position(|version| is_on(&version.allow)) {
         return (index, AssignmentReason::Allowed);
     }
-    let cookie = Some(value).filter(|_| matches!(key, Key::Cookie(_)) && split.under_way());
-    if release.starts_at.zip(cookie.and_then(cookie::issued)).is_some_and(|(start, issued)| issued < start) {
+    if matches!(key, Key::Cookie(_))
+        && split.is_in_progress()
+        && let Some(start) = release.starts_at
+        && cookie::issued_at(value).is_some_and(|issued| issued < start)
+    {
         return (release.default, AssignmentReason::ExistingSession);
     }
     let index = holder(release, split, hash).unwrap_or(release.default);
-    let denied = release.versions.get(index).is_some_and(|version| listed(&version.deny));
+    let denied = release.versions.get(index).is_some_and(|version| is_on(&version.deny));
     if denied { (release.default, AssignmentReason::Denied) } else { (index, AssignmentReason::Sticky) }
 }
 
-/// Who holds a key with this hash.
+/// Returns the version that holds a key with this hash.
 fn holder(release: &Release, split: &Split, hash: u64) -> Option<usize> {
     match release.steer {
         Steer::RandomValueHeader(_) => number::pick(split.weights(), hash),
@@ -204,14 +215,14 @@ fn holder(release: &Release, split: &Split, hash: u64) -> Option<usize> {
     }
 }
 
-/// The choice for a request with no key.
-fn by_turn<'p>(release: &'p Release, split: &mut Split, now: impl Fn() -> Time) -> Choice<'p> {
+fn choose_by_turn<'p>(release: &'p Release, split: &mut Split, now: impl Fn() -> Time) -> Choice<'p> {
     let version = split.turn().unwrap_or(release.default);
     let turn = split.number();
     let number = number::of(split.weights(), version, turn).unwrap_or(turn);
     let mut choice = Choice { version, reason: AssignmentReason::Rotation, key: None, number, issued: None };
-    if let Some(cookie) = release.issues().filter(|_| split.under_way()) {
-        // By the time that divides, so that who comes between a start and the tick that follows it is of before.
+    if let Some(cookie) = release.issues().filter(|_| split.is_in_progress()) {
+        // The time of the split counts. A request between the start and the next tick then still belongs to
+        // the time before the start.
         let time = if release.starts_at.is_some() { split.time() } else { now() };
         let (key, hash) = new_key(release, split, version, time);
         choice.number = hash;
@@ -220,19 +231,20 @@ fn by_turn<'p>(release: &'p Release, split: &mut Split, now: impl Fn() -> Time) 
     choice
 }
 
-/// The most ids that are tried for one of a version's. On average it takes as many as the version's share goes
-/// into the whole.
-const TRIES: usize = 20 * hash::BUCKETS as usize;
+/// The maximum number of ids to try for a key of a version. A version that holds a share of 1/n needs n tries
+/// on average.
+const MAX_TRIES: usize = 20 * hash::BUCKETS as usize;
 
-/// A key that nobody has yet, with its hash: one that the version holds, so that users who come with no key are
-/// divided as exactly as requests are.
+/// Returns a new key that the version holds, and its hash. Users without a key are then divided as exactly as
+/// requests are.
 fn new_key(release: &Release, split: &mut Split, version: usize, now: Time) -> (String, u64) {
     let mut key = cookie::NewKey::at(now);
     let mut tries = 0;
     loop {
         let hash = hash::key(release.seed, key.with_id(split.id()));
         tries += 1;
-        if tries == TRIES || holder(release, split, hash).is_none_or(|holder| holder == version) {
+        let has_version = holder(release, split, hash).is_none_or(|holder| holder == version);
+        if has_version || tries == MAX_TRIES {
             return (key.text(), hash);
         }
     }

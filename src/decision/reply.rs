@@ -1,4 +1,4 @@
-//! A reply that the filter makes up, and what it is counted as.
+//! Replies of the filter, and how they are counted.
 
 use std::borrow::Cow;
 
@@ -7,28 +7,28 @@ pub use crate::policy::gate::GATE_HEADER;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness;
 
-/// A header's name, in lower case, and its value. Most are the same in each reply.
+/// A header's name, in lower case, and its value. Most headers are the same in each reply.
 pub type Header = (Cow<'static, str>, Cow<'static, str>);
 
-/// A reply made up by the filter.
+/// A reply of the filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The HTTP status.
     pub status: u32,
-    /// The grpc-status for a gRPC request, where it is not the one that the HTTP status stands for.
+    /// The grpc-status for a gRPC request, unless the HTTP status determines it.
     pub grpc_status: Option<u32>,
-    /// Its headers.
+    /// The headers.
     pub headers: Vec<Header>,
-    /// Its body.
+    /// The body.
     pub body: Vec<u8>,
-    /// What Envoy's access log shows as `response_code_details`.
+    /// The value of `response_code_details` in Envoy's access log.
     pub details: String,
     /// What it is counted as.
     pub cause: ReplyCause,
 }
 
 impl Reply {
-    /// The reply to a probe.
+    /// Creates the reply to a probe.
     pub fn to_probe(
         policy: &Policy,
         asked: ProbeTarget,
@@ -37,7 +37,7 @@ impl Reply {
         headers: Vec<Header>,
         body: Vec<u8>,
     ) -> Self {
-        // By the name of what is configured; which check of it was asked for is in the counters.
+        // The details name what is configured. The counters name the single check.
         let name = match asked {
             ProbeTarget::Check(index, _) => ProbeTarget::Endpoint(index).name(policy),
             asked => asked.name(policy),
@@ -47,36 +47,36 @@ impl Reply {
         Reply { status, grpc_status: None, headers, body, details, cause }
     }
 
-    /// The same in a line of text, which is true for this moment alone.
+    /// Creates the reply to a probe as one line of text, which must not be cached.
     pub fn line_to_probe(
         policy: &Policy,
         asked: ProbeTarget,
         status: u32,
         result: &'static str,
-        words: &str,
+        text: &str,
     ) -> Self {
         let headers = [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")];
         let headers = headers.map(|(name, value)| (name.into(), value.into())).to_vec();
-        let body = format!("policy {}: {words}\n", policy.name).into_bytes();
+        let body = format!("policy {}: {text}\n", policy.name).into_bytes();
         Reply::to_probe(policy, asked, status, result, headers, body)
     }
 }
 
-/// What a probe asks.
+/// What a probe asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProbeTarget {
     /// A health endpoint, by its index in the policy.
     Endpoint(usize),
-    /// One check of it.
+    /// One check of a health endpoint.
     Check(usize, UpstreamId),
     /// The drain switch.
     Drain,
-    /// gRPC's health service.
+    /// The gRPC health service.
     Grpc,
 }
 
 impl ProbeTarget {
-    /// The name in metrics.
+    /// Returns the name in metrics.
     pub fn name(self, policy: &Policy) -> Cow<'_, str> {
         let endpoint =
             |index: usize| policy.probes.endpoints.get(index).map_or("", |probe| probe.name.as_str());
@@ -89,23 +89,23 @@ impl ProbeTarget {
     }
 }
 
-/// Why the filter replied.
+/// The cause of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyCause {
     /// The request is a probe.
     Probe {
-        /// What it asks.
+        /// What it asks for.
         asked: ProbeTarget,
-        /// The status of the answer: grpc-status where it is by gRPC.
+        /// The status of the reply, or the grpc-status if the reply is gRPC.
         code: u32,
-        /// What it was told, in a word.
+        /// The result, as counted.
         result: &'static str,
     },
-    /// An upstream it needs is not Ready.
+    /// An upstream that the request needs is not Ready.
     Gate {
-        /// Which one.
+        /// The upstream.
         upstream: UpstreamId,
-        /// Why.
+        /// The reason.
         reason: readiness::UpstreamReason,
     },
 }

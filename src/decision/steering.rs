@@ -1,4 +1,5 @@
-//! What becomes of a request for its versions: what it, its response and the route table get of them.
+//! Applies versions to a request. Computes the edits of the request and its response, and what the route
+//! table sees.
 
 use std::borrow::Cow;
 
@@ -15,7 +16,7 @@ use crate::readiness::{Permit, Readiness};
 use crate::value::request::{Headers, Request};
 use crate::weights::number;
 
-/// Picks a version in each release that the request is for, and gives what follows for it.
+/// Picks a version in each release that matches the request, and returns the edits that follow.
 pub fn steer<'p: 'r, 'r, R: Request>(
     policy: &'p Policy,
     request: &mut Headers<'r, R>,
@@ -37,36 +38,38 @@ pub fn steer<'p: 'r, 'r, R: Request>(
         if steers.contains(&header) || !release.matches.hold(request) || release.skip.any(request) {
             continue;
         }
-        // The only one has no other to be told from.
+        // A single candidate cannot share its header with another release.
         if candidates.len() > 1 {
             steers.push(header);
         }
-        if !split.under_way() {
+        if !split.is_in_progress() {
             ended.push(release);
         }
         let choice = release::choose(release, request, split, &issued, || readiness.now());
-        let entered = enter(release, &choice, readiness, permits);
-        write(release, split, &choice, entered.map(|(version, _)| version), request, &mut edits);
+        let assigned = enter(release, &choice, readiness, permits);
+        let version = assigned.map(|(version, _)| version);
+        add_edits(release, split, &choice, version, request, &mut edits);
         issued.extend(choice.issued.clone());
-        // Without versions, the route's weights alone decide, and nobody here knows how.
-        if let Some((version, reason)) = entered {
+        // Without versions, only the route's weights decide, so the version is unknown here.
+        if let Some((version, reason)) = assigned {
             assignments.push(Assignment { release: index, choice, version, reason });
         }
     }
     strip_untrusted(policy, request, &mut edits.request);
     edits.response.extend(issued.iter().filter_map(|issued| {
         let issue = issued.cookie.issue.as_ref()?;
-        Some(HeaderEdit::add("set-cookie", cookie::give(issued.cookie, issue, &issued.key)))
+        Some(HeaderEdit::add("set-cookie", cookie::issue(issued.cookie, issue, &issued.key)))
     }));
     for release in ended {
-        // Two releases may have issued the same one.
-        let edit = taken_back(policy, release, splits, request);
+        // Two releases may have issued the same cookie.
+        let edit = take_back_cookie(policy, release, splits, request);
         edits.response.extend(edit.filter(|edit| !edits.response.contains(edit)));
     }
     edits
 }
 
-/// The version that the request gets for this choice, and why. Nothing where the release has none.
+/// Returns the version that the request gets by this choice, and the reason. Returns `None` if the release
+/// has no versions.
 fn enter(
     release: &Release,
     choice: &Choice<'_>,
@@ -74,21 +77,21 @@ fn enter(
     permits: &mut Vec<Permit>,
 ) -> Option<(usize, release::AssignmentReason)> {
     release.versions.get(choice.version)?;
-    let mut enter = |version: usize| match release.versions.get(version) {
-        Some(version) => admit(version.upstream, readiness, permits).is_ok(),
-        None => false,
+    let mut is_admitted = |version: usize| {
+        let version = release.versions.get(version);
+        version.is_some_and(|version| admit(version.upstream, readiness, permits).is_ok())
     };
-    // The default goes ahead even when it is not Ready: there is nowhere else to send the request. It
-    // takes a permit all the same where there is one, or its trial would never end.
-    if enter(choice.version) || choice.version == release.default {
+    // A request gets the default version even if that is not Ready, because there is no other. It takes a
+    // permit if there is one. Otherwise the trial of the default version would never end.
+    if is_admitted(choice.version) || choice.version == release.default {
         return Some((choice.version, choice.reason));
     }
-    enter(release.default);
+    is_admitted(release.default);
     Some((release.default, release::AssignmentReason::Fallback))
 }
 
-/// Writes what the release does to a request that gets this version, and to its response.
-fn write<'p: 'r, 'r, R: Request>(
+/// Adds the edits of the release for a request that gets this version.
+fn add_edits<'p: 'r, 'r, R: Request>(
     release: &'p Release,
     split: &Split,
     choice: &Choice<'p>,
@@ -96,49 +99,52 @@ fn write<'p: 'r, 'r, R: Request>(
     request: &mut Headers<'r, R>,
     edits: &mut ForwardEdits<'p>,
 ) {
-    let got = version.and_then(|version| release.versions.get(version));
+    let assigned = version.and_then(|version| release.versions.get(version));
     let value = match &release.steer {
-        // A later hop may have the version that this one has not.
+        // A later hop may have the version that this one lacks.
         Steer::Header(_) if choice.reason == release::AssignmentReason::NoSuchVersion => None,
         Steer::RandomValueHeader(_) => Some(Cow::Owned(number_for(split, choice, version).to_string())),
-        steer => got.and_then(|version| steer.value(version)).map(Cow::Borrowed),
+        steer => assigned.and_then(|version| steer.value(version)).map(Cow::Borrowed),
     };
     if let (Some(header), Some(value)) = (release.steer.header(), value) {
-        request.show(header, Some(value.clone()));
+        request.override_visible(header, Some(value.clone()));
         edits.request.push(HeaderEdit::set(header, value));
     }
-    if let (Steer::FilterState(object), Some(version)) = (&release.steer, got) {
+    let Some(version) = assigned else {
+        return;
+    };
+    if let Steer::FilterState(object) = &release.steer {
         edits.filter_state.push((object, &version.name));
     }
-    if let Some(version) = got {
-        show(&version.request, request);
-        edits.request.extend(edits_of(&version.request));
-        edits.response.extend(edits_of(&version.response));
-        edits
-            .response
-            .extend(release.response_header.as_ref().map(|header| HeaderEdit::set(header, &version.name)));
+    override_visible(&version.request, request);
+    edits.request.extend(edits_of(&version.request));
+    edits.response.extend(edits_of(&version.response));
+    if let Some(header) = &release.response_header {
+        edits.response.push(HeaderEdit::set(header, &version.name));
     }
 }
 
-/// The number by which the route picks this version: the choice's own, if it leads there.
+/// Returns the number by which the route picks this version. It is the number of the choice if that leads to
+/// the version.
 fn number_for(split: &Split, choice: &Choice<'_>, version: Option<usize>) -> u64 {
-    let forced = version.filter(|version| number::pick(split.weights(), choice.number) != Some(*version));
-    let number = forced.and_then(|version| number::of(split.weights(), version, choice.number));
+    let picked = number::pick(split.weights(), choice.number);
+    let other = version.filter(|version| picked != Some(*version));
+    let number = other.and_then(|version| number::of(split.weights(), version, choice.number));
     number.unwrap_or(choice.number)
 }
 
-/// Shows the request as it is with these edits.
-fn show<'p: 'r, 'r, R: Request>(edits: &'p HeaderEdits, request: &mut Headers<'r, R>) {
+/// Applies these edits to what matches see of the request.
+fn override_visible<'p: 'r, 'r, R: Request>(edits: &'p HeaderEdits, request: &mut Headers<'r, R>) {
     for header in &edits.remove {
-        request.show(header, None);
+        request.override_visible(header, None);
     }
     for (header, value) in &edits.set {
-        request.show(header, Some(value.into()));
+        request.override_visible(header, Some(value.into()));
     }
     for (header, value) in &edits.add {
-        // Of several values the first one is what a match sees.
+        // A match sees the first of several values.
         if request.get(header).is_none() {
-            request.show(header, Some(value.into()));
+            request.override_visible(header, Some(value.into()));
         }
     }
 }
@@ -146,31 +152,32 @@ fn show<'p: 'r, 'r, R: Request>(edits: &'p HeaderEdits, request: &mut Headers<'r
 fn edits_of(edits: &HeaderEdits) -> impl Iterator<Item = HeaderEdit<'_>> {
     let remove = edits.remove.iter().map(|header| HeaderEdit::remove(header));
     let set = edits.set.iter().map(|(header, value)| HeaderEdit::set(header, value));
-    remove.chain(set).chain(edits.add.iter().map(|(header, value)| HeaderEdit::add(header, value)))
+    let add = edits.add.iter().map(|(header, value)| HeaderEdit::add(header, value));
+    remove.chain(set).chain(add)
 }
 
-/// What takes back the key that a release has issued that has ended, if the request carries one and no other
-/// release still needs it.
-fn taken_back<'p: 'r, 'r, R: Request>(
+/// Returns the edit that takes back a cookie that an ended release issued. Returns `None` if the request
+/// carries none, or if another release still needs it.
+fn take_back_cookie<'p: 'r, 'r, R: Request>(
     policy: &'p Policy,
     release: &'p Release,
     splits: &[Split],
     request: &mut Headers<'r, R>,
 ) -> Option<HeaderEdit<'p>> {
     let own = release.issues()?;
-    let needs = |(other, split): (&Release, &Split)| {
-        let mut names = other.keys.iter().filter_map(Key::cookie);
-        split.under_way() && names.any(|cookie| cookie.name == own.name)
+    let needs_cookie = |(other, split): (&Release, &Split)| {
+        let mut cookies = other.keys.iter().filter_map(Key::cookie);
+        split.is_in_progress() && cookies.any(|cookie| cookie.name == own.name)
     };
-    if policy.releases.iter().zip(splits).any(needs) {
+    if policy.releases.iter().zip(splits).any(needs_cookie) {
         return None;
     }
     let sent = request.cookie(&own.name)?;
-    cookie::issued(sent)?;
+    cookie::issued_at(sent)?;
     Some(HeaderEdit::add("set-cookie", cookie::take_back(own, own.issue.as_ref()?)))
 }
 
-/// What a request gets that goes to this cluster instead of where it should: nothing of a version's.
+/// Returns the edits for a request that is diverted to this cluster. It gets no edits of a version.
 pub fn divert<'p, R: Request>(
     policy: &'p Policy,
     request: &Headers<'_, R>,
@@ -183,14 +190,15 @@ pub fn divert<'p, R: Request>(
     edits
 }
 
-/// Removes the steer headers that came from outside and that no edit replaces: they must not pick a route
+/// Removes the steer headers that came from outside and that no edit replaces. They must not pick a route
 /// that no release gives the request.
 pub fn strip_untrusted<'p, R: Request>(
     policy: &'p Policy,
     request: &Headers<'_, R>,
     edits: &mut Vec<HeaderEdit<'p>>,
 ) {
-    let came = request.hidden_that_came(|header| !edits.iter().any(|edit| edit.header == header));
-    let came = came.into_iter().filter_map(|index| policy.untrusted_headers.get(index));
-    edits.extend(came.map(|header| HeaderEdit::remove(header)));
+    let received = request.received_hidden(|header| !edits.iter().any(|edit| edit.header == header));
+    for header in received.into_iter().filter_map(|index| policy.untrusted_headers.get(index)) {
+        edits.push(HeaderEdit::remove(header));
+    }
 }

@@ -20,16 +20,16 @@ mod releases;
 const DOWN: Admission = Admission::NotReady(UpstreamReason::CheckFailed(CheckFailure::Status(500)));
 const TRIAL: Admission = Admission::Trial(UpstreamReason::WaitOver);
 
-/// Users of the release `reviews`, weights 80 and 20: see the golden vectors of the hash.
-const ON_V1: &str = "alice";
-const ON_V2: &str = "jane.doe@example.com";
+/// Users of the release `reviews`, which has weights 80 and 20. See the golden vectors of the hash.
+const USER_ON_V1: &str = "alice";
+const USER_ON_V2: &str = "jane.doe@example.com";
 
 const REVIEWS: &str = r#"{"name":"reviews","match":[{"uri":{"prefix":"/api"}}],"steer":{"header":"x-v"},
     "hashOn":[{"httpHeaderName":"x-user"}],"versions":[
     {"name":"v1","upstream":"one","weight":80,"default":true},
     {"name":"v2","upstream":"two","weight":20,"match":[{"headers":{"x-tester":{}}}]}]}"#;
 
-/// A policy with the upstreams `one`, `two`, `db` and `mq`.
+/// Returns a policy with the upstreams `one`, `two`, `db` and `mq`.
 fn policy(parts: &str) -> Policy {
     let text = format!(
         r#"{{"name":"shop","upstreams":{{"one":{{"cluster":"one"}},"two":{{"cluster":"two"}},
@@ -47,18 +47,18 @@ fn with_reviews_and_gates(gates: &str) -> Bench {
     Bench::new(policy(&format!(r#""releases":[{REVIEWS}],"gates":[{gates}]"#)))
 }
 
-/// What is known of the upstreams, with so many permits for those on trial.
-struct Known {
+/// The upstreams' admissions, and the number of permits for those on trial.
+struct TestReadiness {
     admissions: Vec<Admission>,
     permits: Vec<u32>,
     lifecycle: Lifecycle,
     now: Time,
     until: Option<Time>,
-    /// How many permits were lent.
+    /// The number of permits that were lent.
     lent: u64,
 }
 
-impl Readiness for Known {
+impl Readiness for TestReadiness {
     fn admission(&mut self, upstream: UpstreamId) -> Admission {
         self.admissions[upstream.0]
     }
@@ -73,7 +73,7 @@ impl Readiness for Known {
 
     fn status(&self, upstream: UpstreamId) -> UpstreamStatus {
         let admission = self.admissions[upstream.0];
-        // The later in the policy, the longer.
+        // A later upstream in the policy has been held back for longer.
         let since = Time::from_millis(1_000 - upstream.0 as u64);
         let held_back_since = (admission != Admission::Ready).then_some(since);
         UpstreamStatus { admission, held_back_since, until: self.until, ..UpstreamStatus::unknown() }
@@ -92,16 +92,16 @@ impl Readiness for Known {
     }
 }
 
-/// A request; notes which headers it is asked for.
-struct Ask {
+/// A request that records which headers are read.
+struct TestRequest {
     headers: BTreeMap<String, Vec<u8>>,
     source: String,
     asked: RefCell<Vec<String>>,
 }
 
-impl Ask {
+impl TestRequest {
     fn to(method: &str, path: &str) -> Self {
-        let ask = Ask { headers: BTreeMap::new(), source: String::new(), asked: RefCell::default() };
+        let ask = TestRequest { headers: BTreeMap::new(), source: String::new(), asked: RefCell::default() };
         ask.with(":method", method).with(":path", path)
     }
 
@@ -111,16 +111,16 @@ impl Ask {
     }
 }
 
-fn get(path: &str) -> Ask {
-    Ask::to("GET", path)
+fn get(path: &str) -> TestRequest {
+    TestRequest::to("GET", path)
 }
 
-/// A request of the release's by this user.
-fn by(user: &str) -> Ask {
+/// Returns a request by this user that the release matches.
+fn by(user: &str) -> TestRequest {
     get("/api").with("x-user", user)
 }
 
-impl Request for Ask {
+impl Request for TestRequest {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         self.asked.borrow_mut().push(name.to_owned());
         self.headers.get(name).map(|value| Cow::Borrowed(value.as_slice()))
@@ -131,25 +131,29 @@ impl Request for Ask {
     }
 }
 
-/// A policy, what is known, and how one worker divides requests.
+/// A policy, what is known of its upstreams, and how one worker divides requests.
 struct Bench {
     policy: Policy,
-    known: Known,
+    readiness: TestReadiness,
     splits: Vec<Split>,
 }
 
 impl Bench {
     fn new(policy: Policy) -> Self {
         let count = policy.upstreams.len();
-        let lifecycle = Lifecycle { started: true, draining: false };
-        let (admissions, permits) = (vec![Admission::Ready; count], vec![0; count]);
-        let (now, until, lent) = (Time::default(), None, 0);
-        let known = Known { admissions, permits, lifecycle, now, until, lent };
+        let readiness = TestReadiness {
+            admissions: vec![Admission::Ready; count],
+            permits: vec![0; count],
+            lifecycle: Lifecycle { started: true, draining: false },
+            now: Time::default(),
+            until: None,
+            lent: 0,
+        };
         let splits = policy
             .releases
             .iter()
             .map(|release| Split::new(release, Time::default(), Time::default(), &[], 0));
-        Bench { splits: splits.collect(), policy, known }
+        Bench { splits: splits.collect(), policy, readiness }
     }
 
     fn id(&self, name: &str) -> UpstreamId {
@@ -158,28 +162,28 @@ impl Bench {
 
     fn set(mut self, name: &str, admission: Admission) -> Self {
         let id = self.id(name);
-        self.known.admissions[id.0] = admission;
+        self.readiness.admissions[id.0] = admission;
         self
     }
 
-    /// The upstream is on trial, with so many permits to give.
+    /// Puts the upstream on trial with this number of permits.
     fn on_trial(mut self, name: &str, permits: u32) -> Self {
         let id = self.id(name);
-        self.known.permits[id.0] = permits;
+        self.readiness.permits[id.0] = permits;
         self.set(name, TRIAL)
     }
 
-    /// So many seconds after the epoch.
+    /// Moves the clock to this many seconds after the epoch.
     fn at(mut self, second: u64) -> Self {
-        self.known.now = Time::from_millis(second * 1_000);
+        self.readiness.now = Time::from_millis(second * 1_000);
         for (release, split) in self.policy.releases.iter().zip(&mut self.splits) {
-            split.update(release, self.known.now, self.known.now, &[]);
+            split.update(release, self.readiness.now, self.readiness.now, &[]);
         }
         self
     }
 
-    fn ask(&mut self, ask: Ask) -> Told {
-        let decision = decide(&self.policy, &ask, &mut self.known, &mut self.splits);
+    fn ask(&mut self, ask: TestRequest) -> Outcome {
+        let decision = decide(&self.policy, &ask, &mut self.readiness, &mut self.splits);
         let assigned = decision.assignments.iter().map(|assignment| {
             let release = &self.policy.releases[assignment.release];
             let version = &release.versions[assignment.version].name;
@@ -193,70 +197,71 @@ impl Bench {
             HeaderChange::Add(value) => format!("also {}: {value}", edit.header),
             HeaderChange::Remove => format!("no {}", edit.header),
         };
-        let words = |edits: &[HeaderEdit<'_>]| Some(edits.iter().map(edit).collect::<Vec<_>>().join(", "));
-        let (mut response, mut state) = (None, String::new());
-        let (what, edits, reply) = match decision.action {
-            Action::Forward(passage) => {
-                response = words(&passage.response);
-                let objects = passage.filter_state.iter().map(|(object, value)| format!("{object}: {value}"));
-                state = objects.collect::<Vec<_>>().join(", ");
-                ("forward", words(&passage.request), None)
+        let describe = |edits: &[HeaderEdit<'_>]| Some(edits.iter().map(edit).collect::<Vec<_>>().join(", "));
+        let mut response = None;
+        let mut filter_state = String::new();
+        let (action, edits, reply) = match decision.action {
+            Action::Forward(edits) => {
+                response = describe(&edits.response);
+                let objects = edits.filter_state.iter().map(|(object, value)| format!("{object}: {value}"));
+                filter_state = objects.collect::<Vec<_>>().join(", ");
+                ("forward", describe(&edits.request), None)
             }
             Action::PassThrough { head: false, .. } => ("pass through", None, None),
             Action::PassThrough { head: true, .. } => ("pass through with no body", None, None),
-            Action::GrpcCheck { edits, .. } => ("grpc check", words(&edits), None),
+            Action::GrpcCheck { edits, .. } => ("grpc check", describe(&edits), None),
             Action::Reply(reply) => ("reply", None, Some(reply)),
             Action::Drain { draining: true, reply } => ("drain", None, Some(reply)),
             Action::Drain { draining: false, reply } => ("stop draining", None, Some(reply)),
         };
-        Told { what, edits, response, state, reply, assigned, permits }
+        Outcome { action, edits, response, filter_state, reply, assigned, permits }
     }
 }
 
-/// A decision in words.
+/// A decision as text.
 #[derive(Debug)]
-struct Told {
-    what: &'static str,
+struct Outcome {
+    action: &'static str,
     edits: Option<String>,
     response: Option<String>,
-    state: String,
+    filter_state: String,
     reply: Option<Reply>,
     assigned: String,
     permits: String,
 }
 
-impl Told {
+impl Outcome {
     #[track_caller]
     fn is_forwarded(&self, edits: &str) -> &Self {
         self.is("forward", edits)
     }
 
-    /// The response gets these edits.
+    /// Asserts the edits of the response.
     #[track_caller]
-    fn comes_back_with(&self, edits: &str) -> &Self {
+    fn has_response_edits(&self, edits: &str) -> &Self {
         assert_eq!(self.response.as_deref(), Some(edits), "{self:?}");
         self
     }
 
-    /// The proxy's filter state has these objects.
+    /// Asserts the objects in the filter state.
     #[track_caller]
-    fn is_noted_as(&self, state: &str) -> &Self {
-        assert_eq!(self.state, state, "{self:?}");
+    fn has_filter_state(&self, objects: &str) -> &Self {
+        assert_eq!(self.filter_state, objects, "{self:?}");
         self
     }
 
-    /// What is done, with these edits.
+    /// Asserts the action and the edits of the request.
     #[track_caller]
-    fn is(&self, what: &str, edits: &str) -> &Self {
-        assert_eq!((self.what, self.edits.as_deref()), (what, Some(edits)), "{self:?}");
+    fn is(&self, action: &str, edits: &str) -> &Self {
+        assert_eq!((self.action, self.edits.as_deref()), (action, Some(edits)), "{self:?}");
         self
     }
 
-    /// What is done, and the status of the reply.
+    /// Asserts the action and the status of the reply.
     #[track_caller]
-    fn is_answered(&self, what: &str, status: u32) -> &Self {
+    fn is_answered(&self, action: &str, status: u32) -> &Self {
         let replied = self.reply.as_ref().map(|reply| reply.status);
-        assert_eq!((self.what, replied), (what, Some(status)), "{self:?}");
+        assert_eq!((self.action, replied), (action, Some(status)), "{self:?}");
         self
     }
 
@@ -280,7 +285,7 @@ impl Told {
     }
 }
 
-mod nothing {
+mod no_effect {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -289,34 +294,39 @@ mod nothing {
     const PARTS: &str = r#""probes":{"liveness":{"path":"/livez"}},"gates":[{"upstream":"db"}],"#;
 
     #[test]
-    fn happens_while_the_mode_is_off() {
+    fn nothing_happens_while_the_mode_is_off() {
         let mut bench =
             Bench::new(policy(&format!(r#""mode":"off",{PARTS}"releases":[{REVIEWS}]"#))).set("db", DOWN);
-        for ask in [get("/livez"), by(ON_V2), by(ON_V1).with("x-v", "v2")] {
+        for ask in [get("/livez"), by(USER_ON_V2), by(USER_ON_V1).with("x-v", "v2")] {
             bench.ask(ask).is_forwarded("").is_assigned("").holds_permits("");
         }
-        let ask = by(ON_V2);
-        decide(&bench.policy, &ask, &mut bench.known, &mut bench.splits);
+        let ask = by(USER_ON_V2);
+        decide(&bench.policy, &ask, &mut bench.readiness, &mut bench.splits);
         assert!(ask.asked.borrow().is_empty());
     }
 
     #[test]
-    fn is_asked_of_the_host_where_the_policy_holds_nothing() {
+    fn an_empty_policy_reads_no_headers() {
         let mut bench = Bench::new(policy(""));
-        let ask = by(ON_V2);
-        decide(&bench.policy, &ask, &mut bench.known, &mut bench.splits);
+        let ask = by(USER_ON_V2);
+        decide(&bench.policy, &ask, &mut bench.readiness, &mut bench.splits);
         assert!(ask.asked.borrow().is_empty());
     }
 
-    /// Each is a host call that copies the value.
+    /// Each read is a host call that copies the value.
     #[test]
-    fn is_asked_of_the_host_twice() {
+    fn no_header_is_read_twice() {
         let mut bench = Bench::new(policy(&format!(
             r#"{PARTS}"releases":[{REVIEWS},{}]"#,
             REVIEWS.replace("reviews", "again")
         )));
-        for ask in [by(ON_V2), get("/livez"), get("/other").with("x-v", "v2"), Ask::to("POST", "/livez")] {
-            decide(&bench.policy, &ask, &mut bench.known, &mut bench.splits);
+        for ask in [
+            by(USER_ON_V2),
+            get("/livez"),
+            get("/other").with("x-v", "v2"),
+            TestRequest::to("POST", "/livez"),
+        ] {
+            decide(&bench.policy, &ask, &mut bench.readiness, &mut bench.splits);
             let mut asked = ask.asked.take();
             asked.sort();
             let count = asked.len();
@@ -326,31 +336,34 @@ mod nothing {
     }
 }
 
-mod a_version_that_is_not_ready {
+mod versions_not_ready {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn falls_back_to_the_default_and_the_reason_says_so() {
+    fn a_request_falls_back_if_its_version_is_not_ready() {
         let mut bench = with_releases(&[REVIEWS]).set("two", DOWN);
-        bench.ask(by(ON_V2)).is_forwarded("x-v: v1").is_assigned("reviews v1 by fallback");
+        bench.ask(by(USER_ON_V2)).is_forwarded("x-v: v1").is_assigned("reviews v1 by fallback");
         bench.ask(by("x").with("x-tester", "1")).is_assigned("reviews v1 by fallback");
-        bench.ask(by(ON_V1)).is_assigned("reviews v1 by sticky");
+        bench.ask(by(USER_ON_V1)).is_assigned("reviews v1 by sticky");
     }
 
     #[test]
-    fn falls_back_also_where_a_trusted_hop_named_it() {
+    fn a_request_falls_back_even_if_a_trusted_hop_named_its_version() {
         let trusting = REVIEWS.replace(r#""steer""#, r#""trustIncoming":true,"steer""#);
         let mut bench = with_releases(&[&trusting]).set("two", DOWN);
-        bench.ask(by(ON_V1).with("x-v", "v2")).is_forwarded("x-v: v1").is_assigned("reviews v1 by fallback");
+        bench
+            .ask(by(USER_ON_V1).with("x-v", "v2"))
+            .is_forwarded("x-v: v1")
+            .is_assigned("reviews v1 by fallback");
     }
 
     #[test]
-    fn keeps_its_place_in_the_decision() {
+    fn the_decision_also_holds_the_chosen_version() {
         let mut bench = with_releases(&[REVIEWS]).set("two", DOWN);
-        let ask = by(ON_V2);
-        let decision = decide(&bench.policy, &ask, &mut bench.known, &mut bench.splits);
+        let ask = by(USER_ON_V2);
+        let decision = decide(&bench.policy, &ask, &mut bench.readiness, &mut bench.splits);
         let assignment = &decision.assignments[0];
         assert_eq!((assignment.version, assignment.reason), (0, release::AssignmentReason::Fallback));
         assert_eq!(
@@ -361,15 +374,15 @@ mod a_version_that_is_not_ready {
     }
 
     #[test]
-    fn gets_the_request_all_the_same_where_it_is_the_default() {
+    fn a_default_version_gets_requests_even_if_it_is_not_ready() {
         let mut bench = with_releases(&[REVIEWS]).set("one", DOWN);
-        bench.ask(by(ON_V1)).is_forwarded("x-v: v1").is_assigned("reviews v1 by sticky");
+        bench.ask(by(USER_ON_V1)).is_forwarded("x-v: v1").is_assigned("reviews v1 by sticky");
         let mut bench = bench.set("two", DOWN);
-        bench.ask(by(ON_V2)).is_forwarded("x-v: v1").is_assigned("reviews v1 by fallback");
+        bench.ask(by(USER_ON_V2)).is_forwarded("x-v: v1").is_assigned("reviews v1 by fallback");
     }
 
     #[test]
-    fn gives_no_turn_away_in_the_rotation() {
+    fn a_version_that_is_not_ready_keeps_its_turns_in_the_rotation() {
         let mut bench = with_releases(&[REVIEWS]).set("two", DOWN);
         let fallbacks =
             (0..100).filter(|_| bench.ask(get("/api")).assigned == "reviews v1 by fallback").count();
@@ -377,52 +390,52 @@ mod a_version_that_is_not_ready {
     }
 }
 
-mod a_version_on_trial {
+mod versions_on_trial {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn takes_a_request_with_a_permit_and_no_more() {
+    fn a_request_gets_a_version_on_trial_only_with_a_permit() {
         let mut bench = with_releases(&[REVIEWS]).on_trial("two", 1);
-        bench.ask(by(ON_V2)).is_assigned("reviews v2 by sticky").holds_permits("two");
-        bench.ask(by(ON_V2)).is_assigned("reviews v1 by fallback").holds_permits("");
+        bench.ask(by(USER_ON_V2)).is_assigned("reviews v2 by sticky").holds_permits("two");
+        bench.ask(by(USER_ON_V2)).is_assigned("reviews v1 by fallback").holds_permits("");
     }
 
     #[test]
-    fn costs_one_permit_however_often_a_request_needs_it() {
+    fn a_request_takes_one_permit_however_often_it_needs_the_upstream() {
         let again = REVIEWS.replace("reviews", "again").replace("x-v", "x-w");
         let parts =
             format!(r#""releases":[{REVIEWS},{again}],"gates":[{{"upstream":"two"}},{{"upstream":"two"}}]"#);
         let mut bench = Bench::new(policy(&parts)).on_trial("two", 1);
-        let told = bench.ask(by(ON_V2).with("x-tester", "1"));
-        told.is_forwarded("x-v: v2, x-w: v2").holds_permits("two");
+        let outcome = bench.ask(by(USER_ON_V2).with("x-tester", "1"));
+        outcome.is_forwarded("x-v: v2, x-w: v2").holds_permits("two");
     }
 
     #[test]
-    fn that_is_the_default_takes_permits_while_there_are_any() {
+    fn a_default_version_on_trial_takes_permits_while_there_are_any() {
         let mut bench = with_releases(&[REVIEWS]).on_trial("one", 1);
-        bench.ask(by(ON_V1)).is_forwarded("x-v: v1").holds_permits("one");
-        bench.ask(by(ON_V1)).is_forwarded("x-v: v1").holds_permits("");
+        bench.ask(by(USER_ON_V1)).is_forwarded("x-v: v1").holds_permits("one");
+        bench.ask(by(USER_ON_V1)).is_forwarded("x-v: v1").holds_permits("");
     }
 
     #[test]
-    fn that_is_fallen_back_to_takes_a_permit_too() {
+    fn a_request_that_falls_back_to_a_version_on_trial_takes_a_permit() {
         let mut bench = with_releases(&[REVIEWS]).set("two", DOWN).on_trial("one", 1);
-        bench.ask(by(ON_V2)).is_assigned("reviews v1 by fallback").holds_permits("one");
+        bench.ask(by(USER_ON_V2)).is_assigned("reviews v1 by fallback").holds_permits("one");
     }
 
     #[test]
-    fn hands_its_permit_over_even_where_a_gate_answers() {
+    fn a_gated_request_keeps_its_permit() {
         let mut bench = with_reviews_and_gates(r#"{"upstream":"db"}"#).on_trial("two", 1).set("db", DOWN);
-        let told = bench.ask(by(ON_V2));
-        told.is_gated_by("db");
-        told.holds_permits("two");
+        let outcome = bench.ask(by(USER_ON_V2));
+        outcome.is_gated_by("db");
+        outcome.holds_permits("two");
     }
 }
 
 #[test]
-fn bytes_that_are_not_utf_8_harm_nothing_anywhere() {
+fn headers_that_are_not_utf_8_are_accepted_everywhere() {
     let probes = r#""probes":{"liveness":{"path":"/livez"}}"#;
     let gates = r#""gates":[{"upstream":"db","match":[{"headers":{"x-user":{"prefix":"\u00e9"}},"uri":{"prefix":"/"}}]}]"#;
     let mut bench =
@@ -430,16 +443,16 @@ fn bytes_that_are_not_utf_8_harm_nothing_anywhere() {
     let odd = [&b"\xff"[..], b"\xc3", b"\xc3\xa9\xff", b"\0", b"", b"v1\xff", b"=;,=", &[b'a'; 60 * 1024]];
     for name in [":path", ":method", "x-user", "x-v", "x-tester", "cookie", ":authority"] {
         for value in odd {
-            bench.ask(by(ON_V1).with(name, value));
+            bench.ask(by(USER_ON_V1).with(name, value));
         }
     }
-    let told = bench.ask(by("").with("x-user", b"\xff\xfe\x00\x80"));
-    told.is_assigned("reviews v1 by sticky");
+    let outcome = bench.ask(by("").with("x-user", b"\xff\xfe\x00\x80"));
+    outcome.is_assigned("reviews v1 by sticky");
 }
 
 #[test]
-fn a_request_with_no_headers_at_all_is_let_pass() {
+fn a_request_without_any_headers_is_forwarded() {
     let probes = r#""probes":{"liveness":{"path":"/livez"}}"#;
     let mut bench = Bench::new(policy(&format!(r#"{probes},"releases":[{REVIEWS}]"#)));
-    bench.ask(Ask { headers: BTreeMap::new(), ..get("") }).is_forwarded("");
+    bench.ask(TestRequest { headers: BTreeMap::new(), ..get("") }).is_forwarded("");
 }

@@ -1,4 +1,4 @@
-//! What a request is told of an upstream: the part of its state that a decision goes by.
+//! The part of an upstream's state that decisions use.
 
 use super::permit::Permit;
 use super::reason::UpstreamReason;
@@ -6,46 +6,47 @@ use crate::policy::upstream::UpstreamId;
 use crate::value::lifecycle::Lifecycle;
 use crate::value::time::{Time, millis};
 
-/// What is known at the moment of the request.
+/// What a worker knows at the moment of a request.
 pub trait Readiness {
-    /// What a request that needs the upstream may do. It may be noted that a request needs it.
+    /// Returns what a request that needs the upstream may do. The worker may record that a request needs it.
     fn admission(&mut self, upstream: UpstreamId) -> Admission;
 
-    /// Asks to let this request through to an upstream that is on trial.
+    /// Returns a permit for this request if the upstream is on trial and has a lease left.
     fn lend_permit(&mut self, upstream: UpstreamId) -> Option<Permit>;
 
-    /// What is known of the upstream, for a request that only asks.
+    /// Returns the status of the upstream, for a request that only asks for it.
     fn status(&self, upstream: UpstreamId) -> UpstreamStatus;
 
-    /// Where this proxy stands between its start and its end.
+    /// Returns whether this proxy has started and whether it drains.
     fn lifecycle(&self) -> Lifecycle;
 
-    /// The proxy's clock.
+    /// Returns the time by the proxy's clock.
     fn now(&self) -> Time;
 
-    /// A random number, the same whenever it is asked for while one request is decided on: who is let in on a ramp is
-    /// let in wherever the request needs the upstream.
+    /// Returns a random number, which stays the same while one request is decided on. A request that a ramp
+    /// admits is then admitted wherever it needs the upstream.
     fn random(&self) -> u64;
 }
 
-/// What is known of an upstream, and what that rests on.
+/// The status of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamStatus {
-    /// What a request for it may do.
+    /// What a request that needs it may do.
     pub admission: Admission,
-    /// Since when requests have been kept from it, all or, on trial and on a ramp, some; nothing while none are.
+    /// The time since which requests have been kept from it. On trial and on a ramp that is some of the
+    /// requests. `None` while all are admitted.
     pub held_back_since: Option<Time>,
-    /// Before when no request may go, if that is known.
+    /// The earliest time at which a request may be admitted, if that is known.
     pub until: Option<Time>,
-    /// When a check was last answered, well or badly.
+    /// The time of the last check result, passed or failed.
     pub last_result_at: Option<Time>,
-    /// Whether it is Ready by as many passed checks as that takes. One that has no checks is taken at its word,
-    /// while nothing speaks against it.
+    /// Whether enough checks have passed to prove it Ready. An upstream without checks counts as verified
+    /// unless it is NotReady.
     pub verified: bool,
 }
 
 impl UpstreamStatus {
-    /// Nothing is known, and nothing speaks against it.
+    /// Returns the status of an upstream of which nothing is known. It admits all requests.
     pub fn unknown() -> Self {
         UpstreamStatus {
             admission: Admission::Ready,
@@ -57,29 +58,30 @@ impl UpstreamStatus {
     }
 }
 
-/// Whether a request of this random number is one of the share that may go ahead on a ramp.
-pub fn is_let_in(from: Time, until: Time, now: Time, random: u64) -> bool {
-    let (passed, whole) = (millis(now.since(from)), millis(until.since(from)));
-    // A clock that was set back must not close what was opened.
-    now.is_due(from, until) || random % whole.max(1) < passed
+/// Returns whether a ramp from `from` to `until` admits a request with this random number at `now`.
+pub fn is_admitted_on_ramp(from: Time, until: Time, now: Time, random: u64) -> bool {
+    let elapsed = millis(now.since(from));
+    let whole = millis(until.since(from));
+    // A clock that was set back must not refuse requests that were admitted before.
+    now.is_due(from, until) || random % whole.max(1) < elapsed
 }
 
-/// What a request for an upstream may do.
+/// What a request that needs an upstream may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Go ahead.
+    /// It is admitted.
     Ready,
-    /// Don't go.
+    /// It is not admitted.
     NotReady(UpstreamReason),
-    /// Go ahead with a permit.
+    /// It is admitted if it gets a permit.
     Trial(UpstreamReason),
-    /// A share of the requests may go ahead, which rises in a straight line from none to all.
+    /// It is admitted if it is in the share, which rises in a straight line from none to all.
     Ramp {
-        /// Since when.
+        /// The time at which the share begins to rise.
         from: Time,
-        /// Until when.
+        /// The time from which all requests are admitted.
         until: Time,
-        /// Why not all.
+        /// The reason for requests that are not admitted.
         reason: UpstreamReason,
     },
 }

@@ -1,4 +1,4 @@
-//! Active checks: when the next one is due, and what the last ones said.
+//! Active checks. Determines when the next one is due, and counts and judges results.
 
 mod failure;
 pub mod grpc;
@@ -14,62 +14,64 @@ pub use failure::CheckFailure;
 pub use redirect::CheckStep;
 use redirect::CheckTarget;
 
-/// Consecutive results, as the kubelet counts them.
+/// The consecutive results of an upstream's checks, counted as the kubelet does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckHistory {
-    /// Passed in a row, since the last change of phase.
+    /// The number of checks passed in a row since the last change of phase.
     pub passed: u32,
-    /// Failed in a row.
+    /// The number of checks failed in a row.
     pub failed: u32,
-    /// When the last one was started.
+    /// The time at which the last check started.
     pub started: Option<Time>,
-    /// When one was last answered, well or badly.
+    /// The time of the last result, passed or failed.
     pub last_result_at: Option<Time>,
-    /// Whether the last one could not be sent: known to all, so that it is said once.
+    /// Whether the last check could not be sent. All workers share it, so that it is logged once.
     pub unsent: bool,
-    /// When a request last needed the upstream, to within a part of a period.
+    /// The time at which a request last needed the upstream, to within a quarter of a period.
     needed: Option<Time>,
-    /// Where in its jitter the next one lies: a share of the whole, in parts of 65,536.
+    /// The share of the jitter that the next check gets, in parts of 65,536.
     spread: u16,
 }
 
 impl CheckHistory {
-    /// Nothing known yet. `random` spreads the first check.
+    /// Returns an empty history. `random` spreads the first check.
     pub fn new(random: u64) -> Self {
         Self { spread: spread(random), ..Self::default() }
     }
 
-    /// Notes that a check starts now. `random` spreads the next one.
+    /// Records that a check starts now. `random` spreads the next one.
     pub fn start(&mut self, now: Time, random: u64) {
         self.started = Some(now);
         self.spread = spread(random);
     }
 
-    /// Takes one result.
+    /// Counts one result.
     pub fn record(&mut self, result: Result<(), CheckFailure>) {
-        let (up, down) = match result {
-            Ok(()) => (&mut self.passed, &mut self.failed),
-            Err(_) => (&mut self.failed, &mut self.passed),
-        };
-        *up = up.saturating_add(1);
-        *down = 0;
+        if result.is_ok() {
+            self.passed = self.passed.saturating_add(1);
+            self.failed = 0;
+        } else {
+            self.failed = self.failed.saturating_add(1);
+            self.passed = 0;
+        }
     }
 
-    /// Notes that a request needs the upstream now. Not each time: it is known well enough if it was noted
-    /// within the last quarter of the shortest period.
+    /// Records that a request needs the upstream now. It skips the update if one was made within the last
+    /// quarter of the shortest period, to spare the shared state.
     pub fn need(&mut self, check: &Check, now: Time) {
         if !check.periods.go_by_use() {
             return;
         }
-        let lately = |noted: Time| !now.is_due(noted, noted + check.periods.shortest() / 4);
-        if !self.needed.is_some_and(lately) {
+        let is_recent = |recorded: Time| !now.is_due(recorded, recorded + check.periods.shortest() / 4);
+        if !self.needed.is_some_and(is_recent) {
             self.needed = Some(now);
         }
     }
 
-    /// Whether the next check is due at `now`, or within half a tick, which `slack` is: waiting for the next tick
-    /// would then miss by more. `ready` tells whether the upstream is Ready, `known_since` when it was first
-    /// known.
+    /// Returns whether the next check is due at `now`, or within `slack`.
+    ///
+    /// `slack` is half a tick, because waiting for the next tick would miss the due time by more. `ready` is
+    /// whether the upstream is Ready. `known_since` is the time at which it was first known.
     pub fn is_due(&self, check: &Check, ready: bool, known_since: Time, now: Time, slack: Duration) -> bool {
         let soon = now + slack;
         let Some(started) = self.started else {
@@ -81,8 +83,8 @@ impl CheckHistory {
         soon.is_due(started, started + period + jitter)
     }
 
-    /// Returns the current period. Results that speak for a change give the edge's; else it goes by the phase, and
-    /// by whether requests need the upstream.
+    /// Returns the current period. If the last results point to a change of phase, it is the edge period.
+    /// Otherwise it depends on the phase and on whether requests need the upstream.
     fn period(&self, check: &Check, ready: bool, known_since: Time, now: Time) -> Duration {
         let periods = &check.periods;
         let on_edge = if ready {
@@ -90,43 +92,44 @@ impl CheckHistory {
         } else {
             (1..check.success_threshold).contains(&self.passed)
         };
-        let used = self.needed.unwrap_or(known_since);
-        match ready {
-            _ if on_edge => periods.edge,
-            false => periods.not_ready,
-            true if now.is_due(used, used + periods.idle) => periods.idle,
-            true => periods.ready,
+        if on_edge {
+            return periods.edge;
         }
+        if !ready {
+            return periods.not_ready;
+        }
+        let last_needed = self.needed.unwrap_or(known_since);
+        let is_idle = now.is_due(last_needed, last_needed + periods.idle);
+        if is_idle { periods.idle } else { periods.ready }
     }
 
-    /// The part of `jitter` that falls to the next check.
+    /// Returns the share of `jitter` that the next check gets.
     fn jitter(&self, jitter: Duration) -> Duration {
         let share = (u128::from(millis(jitter)) * u128::from(self.spread)) >> u16::BITS;
         Duration::from_millis(u64::try_from(share).unwrap_or(u64::MAX))
     }
 }
 
-/// The top 16 bits.
 fn spread(random: u64) -> u16 {
     u16::try_from(random >> 48).unwrap_or_default()
 }
 
-/// An HTTP answer to a check.
+/// An HTTP response to a check.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckResponse<'a> {
-    /// Its status; none where it broke off.
+    /// The status, or `None` if the response broke off.
     pub status: Option<u16>,
-    /// Whether the upstream sent it. Tells its own 502, 503 or 504 from the one that the proxy makes up when
-    /// there is nothing to be understood, no connection, or no answer in time.
+    /// Whether the upstream sent it. The proxy generates a 502, 503 or 504 itself if the response is
+    /// malformed, there is no connection, or no response in time.
     pub from_upstream: bool,
-    /// Its `location`.
+    /// The value of `location`.
     pub location: Option<&'a [u8]>,
 }
 
-/// Judges the answer to a check that has been redirected `redirects` times so far, last to `target`.
+/// Judges the response to a check that was redirected `redirects` times so far, last to `target`.
 ///
-/// The rule is the kubelet's: 200 to 399 passes, after redirects on the same host have been followed. Where
-/// the policy lists statuses, these pass and no others, and no redirect is followed.
+/// As with the kubelet, 200 to 399 passes after redirects on the same host were followed. If the policy lists
+/// statuses, only these pass, and no redirect is followed.
 pub fn judge(get: &HttpGet, target: &CheckTarget, redirects: u32, response: CheckResponse<'_>) -> CheckStep {
     let Some(status) = response.status else {
         return CheckStep::Result(Err(CheckFailure::Broken));
@@ -162,7 +165,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// An upstream with these fields in its check, first known at 100 s. `random` is for its jitter.
+    /// Returns an upstream with these fields in its check, first known at 100 s. `random` is for its jitter.
     fn state(fields: &str, random: u64) -> (UpstreamState, Upstream) {
         let text = format!(
             r#"{{"name":"p","upstreams":{{"a":{{"cluster":"a","readinessProbe":{{"httpGet":{{}},{fields}}}}}}}}}"#
@@ -171,7 +174,7 @@ mod tests {
         (UpstreamState::new(&upstream, Time::from_millis(100_000), random), upstream)
     }
 
-    /// When the next check falls due, in milliseconds after `from`, which is in milliseconds, too.
+    /// Returns when the next check is due, in milliseconds after `from`, which is also in milliseconds.
     fn due_after(state: &UpstreamState, upstream: &Upstream, from: u64) -> u64 {
         let check = upstream.check.as_ref().unwrap();
         let due = |millis: &u64| state.is_check_due(check, Time::from_millis(from + millis), Duration::ZERO);
@@ -180,7 +183,7 @@ mod tests {
 
     const PLAIN: &str = r#""initialDelaySeconds":5,"periodSeconds":10"#;
 
-    /// Whether a check is due that was last started then, by the time in milliseconds.
+    /// Returns whether a check is due at `now` that was last started at `started`, both in milliseconds.
     fn due(started: Option<u64>, now: u64, slack: Duration) -> bool {
         let (mut state, upstream) = state(PLAIN, 0);
         state.checks.started = started.map(Time::from_millis);
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumped_back_delays_no_check() {
+    fn a_clock_that_was_set_back_does_not_delay_a_check() {
         assert!(due(Some(105_000), 50_000, Duration::ZERO));
         assert!(due(None, 50_000, Duration::ZERO));
     }
@@ -227,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_period_is_that_of_the_edge_of_a_change_of_phase_or_of_an_idle_time() {
+    fn the_period_depends_on_the_phase_its_edge_and_idle_time() {
         let fields = r#""periodSeconds":10,"notReadyPeriodSeconds":2,"edgePeriodSeconds":1,"idlePeriodSeconds":60,
             "failureThreshold":2,"successThreshold":2"#;
         let (mut state, upstream) = state(fields, 0);
@@ -248,7 +251,7 @@ mod tests {
         assert_eq!(due_after(&state, &upstream, 100_000), 1_000);
         take(&mut state, 100_000, Ok(()));
         assert_eq!(due_after(&state, &upstream, 100_000), 10_000);
-        // Nobody has needed it for a minute.
+        // No request has needed it for a minute.
         start(&mut state, 165_000);
         assert_eq!(due_after(&state, &upstream, 165_000), 60_000);
         state.checks.need(&check, Time::from_millis(166_000));
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn that_a_request_needs_it_is_noted_now_and_then() {
+    fn a_need_is_recorded_at_most_once_a_quarter_of_a_period() {
         let (mut state, upstream) = state(r#""periodSeconds":10,"idlePeriodSeconds":60"#, 0);
         let check = upstream.check.unwrap();
         let mut needed_at = |millis| {
@@ -268,7 +271,7 @@ mod tests {
         assert_eq!(needed_at(3_500), Some(Time::from_millis(3_500)));
     }
 
-    /// What the answer comes to, for a check with these fields.
+    /// Judges a response to a check with these fields.
     fn judged(fields: &str, status: Option<u16>, from_upstream: bool, location: Option<&str>) -> CheckStep {
         let (_, upstream) = state(fields, 0);
         let check = upstream.check.unwrap();
@@ -295,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn expected_statuses_replace_that_rule_and_nothing_is_followed() {
+    fn expected_statuses_replace_the_kubelets_rule_and_redirects_are_not_followed() {
         let fields = r#""expectedStatuses":[404,{"start":200,"end":202}]"#;
         for (status, passes) in
             [(200, true), (201, true), (202, false), (302, false), (404, true), (503, false)]
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_is_followed_where_it_says_where_to() {
+    fn a_redirect_with_a_location_is_followed() {
         for status in [301, 302, 303, 307, 308] {
             let followed = judged(PLAIN, Some(status), true, Some("/there"));
             assert!(
@@ -327,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_proxy_makes_up_is_told_from_what_the_upstream_says() {
+    fn a_response_that_the_proxy_generated_has_a_failure_of_its_own() {
         assert_eq!(result(Some(503), false), Err(CheckFailure::Unreachable));
         assert_eq!(result(Some(504), false), Err(CheckFailure::TimedOut));
         assert_eq!(result(Some(502), false), Err(CheckFailure::Broken));
@@ -336,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn results_in_a_row_are_counted_and_saturate() {
+    fn consecutive_results_are_counted_and_saturate() {
         let mut checks = CheckHistory { failed: u32::MAX, ..CheckHistory::default() };
         checks.record(Err(CheckFailure::Broken));
         assert_eq!((checks.passed, checks.failed), (0, u32::MAX));

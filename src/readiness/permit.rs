@@ -1,18 +1,18 @@
-//! The right of one request to go to an upstream on trial.
+//! Permits for requests to an upstream on trial.
 
 use crate::policy::upstream::UpstreamId;
 
-/// Names one lease of a trial: plain data, by which the upstream's state finds it again.
+/// Identifies one lease of a trial. It is plain data, by which the upstream's state finds the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseId {
-    /// The request's, unique among all of the proxy.
+    /// The id of the request, unique in the proxy.
     pub id: u64,
-    /// The generation of the state that lent it.
+    /// The generation of the state that granted the lease.
     pub generation: u32,
 }
 
-/// The right of one request to go to an upstream on trial. It can't be copied: its holder gives it back exactly
-/// once.
+/// Permits one request to an upstream on trial. It can't be copied, because its holder must give it back
+/// exactly once.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a permit that is not given back blocks its trial until its lease expires"]
 pub struct Permit {
@@ -21,7 +21,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Returns the permit for this lease of the upstream.
+    /// Creates the permit for this lease of the upstream.
     pub fn new(upstream: UpstreamId, lease: LeaseId) -> Self {
         Permit { upstream, lease }
     }
@@ -36,7 +36,7 @@ impl Permit {
         self.lease
     }
 
-    /// Ends the permit, so that its lease can be given back.
+    /// Consumes the permit and returns its lease, to be given back.
     pub fn into_lease(self) -> (UpstreamId, LeaseId) {
         (self.upstream, self.lease)
     }

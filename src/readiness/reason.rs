@@ -1,4 +1,4 @@
-//! Why an upstream is as it is, for logs, metrics and replies.
+//! The reasons of an upstream's phase, for logs, metrics and replies.
 
 use core::fmt;
 
@@ -6,54 +6,54 @@ use serde::{Deserialize, Serialize};
 
 use super::check::CheckFailure;
 
-/// Why an upstream is in its phase.
+/// The reason for which an upstream is in its phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UpstreamReason {
-    /// Nothing is known yet; the policy says what to assume.
+    /// Nothing is known yet, so the policy's `assume` applies.
     Assumed,
     /// Enough checks passed.
     CheckPassed,
-    /// Enough checks failed; this is how the last one did.
+    /// Enough checks failed. The last one failed like this.
     CheckFailed(CheckFailure),
-    /// So many responses failed in a row.
+    /// This many responses failed in a row.
     ConsecutiveFailures(u32),
-    /// So many requests in a row got no answer.
+    /// This many requests in a row got no response.
     LocalOriginFailures(u32),
-    /// So large a share of the latest responses failed.
+    /// This share of the responses in the window failed.
     FailureShare(Share),
-    /// So large a share of the latest responses was slow.
+    /// This share of the responses in the window was slow.
     SlowShare(Share),
-    /// The operator says so.
+    /// The operator's `force` applies.
     Forced,
-    /// Others are on trial: what a request is told that got no permit.
+    /// Other requests are on trial. Given to a request that got no permit.
     OnTrial,
-    /// Others go ahead: what a request is told that is not among them.
+    /// The upstream is on a ramp. Given to a request that is not in the share.
     OnRamp,
-    /// The wait is over, a trial may begin.
+    /// The wait is over, so a trial may begin.
     WaitOver,
     /// Enough trial requests succeeded.
     TrialPassed,
-    /// All requests may go again.
+    /// The ramp ended, so all requests are admitted again.
     RampOver,
     /// A trial request failed.
     TrialFailed,
-    /// A trial request got no answer.
+    /// A trial request got no response.
     TrialUnanswered,
-    /// What it was judged by is no longer in the policy.
+    /// The policy no longer has the breaker that began the phase.
     PolicyChanged,
 }
 
-/// So many of so many responses.
+/// A share of the responses in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// The bad ones.
+    /// The number of bad responses.
     pub part: u32,
-    /// All.
+    /// The number of all responses.
     pub all: u32,
 }
 
 impl UpstreamReason {
-    /// The word in metrics and `response_code_details`.
+    /// Returns the code in metrics and in `response_code_details`.
     pub fn code(self) -> &'static str {
         match self {
             UpstreamReason::Assumed => "assumed",
@@ -77,7 +77,7 @@ impl UpstreamReason {
 }
 
 impl fmt::Display for UpstreamReason {
-    /// The code, with what more is known.
+    /// Writes the code, followed by the details of the reason if there are any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UpstreamReason::CheckFailed(failure) => write!(f, "{}: {failure}", self.code()),

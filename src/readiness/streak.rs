@@ -1,40 +1,38 @@
-//! Rows of failures, as one worker sees them between two looks at the shared state.
+//! Runs of consecutive failures in the responses that one worker saw since it last updated the shared state.
 //!
-//! Workers see their own responses in order, but not each other's. A worker therefore keeps what it takes
-//! to append its piece to a longer sequence: how it starts, how it ends, and the worst in between. Counts
-//! are exact for one worker; several workers' pieces are joined whole, in the order they arrive.
+//! A worker sees its own responses in order, but not those of other workers. It therefore keeps what it needs
+//! to append its piece to a longer sequence. That is the first run, the last run and the longest run. Counts
+//! are exact for one worker. Pieces of several workers are joined whole, in the order in which they arrive.
 
 use super::window::ResponseCounts;
 use crate::value::response::{ResponseClass, Sample};
 use crate::value::time::Time;
 
-/// A piece of a sequence of responses.
+/// The responses that one worker saw, as a piece of a longer sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Streak {
-    /// Failures, save those that are counted apart.
-    pub failures: Row,
-    /// Requests that got no answer, where they are counted apart.
-    pub unanswered: Row,
-    /// All responses.
+    /// Failures, without those that are counted apart.
+    pub failures: FailureRuns,
+    /// Requests without a response, if they are counted apart.
+    pub unanswered: FailureRuns,
     counts: ResponseCounts,
-    /// Until when the failing ones of the last row asked to be left alone.
+    /// The end of the backoff that the failures of the last run asked for.
     retry_at: Option<Time>,
 }
 
-/// The failures in a row of one kind.
+/// The runs of consecutive failures of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Row {
-    /// Before the first success.
+pub struct FailureRuns {
+    /// The failures before the first success.
     head: u32,
-    /// The most of them.
     longest: u32,
-    /// After the last success; with no success, all of them.
+    /// The failures after the last success. Without a success, all of them.
     tail: u32,
     /// Whether there was a success.
     broken: bool,
 }
 
-impl Row {
+impl FailureRuns {
     fn end(&mut self) {
         self.broken = true;
         self.tail = 0;
@@ -48,53 +46,55 @@ impl Row {
         }
     }
 
-    /// The most failures in a row, where `before` of them came just before this piece.
-    pub fn worst_after(&self, before: u32) -> u32 {
+    /// Returns the longest run of failures, if `before` failures came just before this piece.
+    pub fn longest_after(&self, before: u32) -> u32 {
         self.longest.max(before.saturating_add(self.head))
     }
 
-    /// Failures in a row at the end, where `before` of them came just before this piece.
+    /// Returns the run of failures at the end, if `before` failures came just before this piece.
     pub fn tail_after(&self, before: u32) -> u32 {
         if self.broken { self.tail } else { before.saturating_add(self.tail) }
     }
 }
 
 impl Streak {
-    /// How many responses there were.
+    /// Returns the counts of all responses.
     pub fn counts(&self) -> ResponseCounts {
         self.counts
     }
 
-    /// Whether there was an answer that is no failure.
+    /// Returns whether a response was no failure.
     pub fn is_broken(&self) -> bool {
         self.failures.broken
     }
 
-    /// Until when the failing ones of the last row asked to be left alone.
+    /// Returns the end of the backoff that the failures of the last run asked for.
     pub fn retry_at(&self) -> Option<Time> {
         self.retry_at
     }
 
-    /// Whether one more success would end no row, where so many came just before this piece: of failures, and of
-    /// requests without an answer.
+    /// Returns whether one more success would end no run. `failures` and `unanswered` are the runs just
+    /// before this piece.
     pub fn ignores_success_after(&self, failures: u32, unanswered: u32) -> bool {
         self.failures.tail_after(failures) == 0 && self.unanswered.tail_after(unanswered) == 0
     }
 
-    /// Appends a response. Where `apart`, requests without an answer have a row of their own: any answer ends
-    /// that one, a failing one too, and none of them goes into the other.
-    pub fn add(&mut self, sample: Sample, apart: bool) {
+    /// Appends a response.
+    ///
+    /// If `unanswered_apart`, requests without a response form a separate run. They do not extend the run of
+    /// failures. Any response ends their run, also a failure.
+    pub fn add(&mut self, sample: Sample, unanswered_apart: bool) {
         if sample.class == ResponseClass::Ignored {
             return;
         }
         self.counts.add(sample.class);
         match sample.class {
-            ResponseClass::Unanswered if apart => self.unanswered.extend(),
+            ResponseClass::Unanswered if unanswered_apart => self.unanswered.extend(),
             ResponseClass::Failure | ResponseClass::Unanswered => {
                 self.failures.extend();
                 self.unanswered.end();
             }
-            // One that came late ends a row as well.
+            // A slow response ends a run as well.
             _ => {
                 self.failures.end();
                 self.unanswered.end();
@@ -109,8 +109,8 @@ impl Streak {
 
 #[cfg(test)]
 impl Streak {
-    /// Of responses in a row: `S` for a success, `L` for one that came late, `F` for a failure, `U` for none, which
-    /// is counted apart.
+    /// Returns the streak of these responses. `S` is a success, `L` a slow one, `F` a failure. `U` is a
+    /// missing one, which is counted apart.
     pub fn of(responses: &str) -> Self {
         let mut streak = Streak::default();
         for response in responses.chars() {
@@ -132,54 +132,54 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    /// The plain count over the whole sequence: (worst, tail).
+    /// Counts over the whole sequence, and returns the longest run and the last one.
     fn count(responses: &str) -> (u32, u32) {
-        responses.chars().fold((0, 0), |(worst, tail), response| {
+        responses.chars().fold((0, 0), |(longest, tail), response| {
             let tail = if response == 'S' { 0 } else { tail + 1 };
-            (worst.max(tail), tail)
+            (longest.max(tail), tail)
         })
     }
 
     #[test]
-    fn pieces_joined_give_the_count_over_the_whole() {
-        // Every sequence of up to 8 responses, cut at every place.
+    fn joined_pieces_count_the_same_as_the_whole_sequence() {
+        // Every sequence of up to 8 responses, cut at every position.
         for length in 0..=8u32 {
             for bits in 0..1u32 << length {
                 let whole: String = (0..length).map(|i| if bits >> i & 1 == 1 { 'S' } else { 'F' }).collect();
                 for cut in 0..=whole.len() {
                     let (first, second) = whole.split_at(cut);
-                    let (before_worst, before) = count(first);
+                    let (before_longest, before) = count(first);
                     let joined = Streak::of(second).failures;
-                    let worst = before_worst.max(joined.worst_after(before));
-                    assert_eq!((worst, joined.tail_after(before)), count(&whole), "{first}|{second}");
+                    let longest = before_longest.max(joined.longest_after(before));
+                    assert_eq!((longest, joined.tail_after(before)), count(&whole), "{first}|{second}");
                 }
             }
         }
     }
 
     #[test]
-    fn what_got_no_answer_has_a_row_of_its_own_that_any_answer_ends() {
-        let rows = |responses| {
+    fn missing_responses_form_a_separate_run_that_any_response_ends() {
+        let runs = |responses| {
             let streak = Streak::of(responses);
-            (streak.failures.worst_after(0), streak.unanswered.worst_after(0))
+            (streak.failures.longest_after(0), streak.unanswered.longest_after(0))
         };
-        assert_eq!(rows("UUU"), (0, 3));
-        assert_eq!(rows("UUFUU"), (1, 2));
-        assert_eq!(rows("FUFUF"), (3, 1));
-        assert_eq!(rows("FULF"), (1, 1));
+        assert_eq!(runs("UUU"), (0, 3));
+        assert_eq!(runs("UUFUU"), (1, 2));
+        assert_eq!(runs("FUFUF"), (3, 1));
+        assert_eq!(runs("FULF"), (1, 1));
     }
 
     #[test]
-    fn the_latest_wish_of_a_failing_response_counts() {
-        let wish = |class, at| Sample { class, retry_at: Some(Time::from_millis(at)) };
+    fn the_latest_backoff_of_the_last_run_counts() {
+        let with_backoff = |class, at| Sample { class, retry_at: Some(Time::from_millis(at)) };
         let mut streak = Streak::default();
-        streak.add(wish(ResponseClass::Failure, 9), false);
-        streak.add(wish(ResponseClass::Failure, 5), false);
+        streak.add(with_backoff(ResponseClass::Failure, 9), false);
+        streak.add(with_backoff(ResponseClass::Failure, 5), false);
         streak.add(ResponseClass::Failure.into(), false);
         assert_eq!(streak.retry_at(), Some(Time::from_millis(9)));
-        streak.add(wish(ResponseClass::Success, 100), false);
+        streak.add(with_backoff(ResponseClass::Success, 100), false);
         assert_eq!(streak.retry_at(), None);
-        streak.add(wish(ResponseClass::Failure, 5), false);
+        streak.add(with_backoff(ResponseClass::Failure, 5), false);
         assert_eq!(streak.retry_at(), Some(Time::from_millis(5)));
     }
 }

@@ -9,9 +9,9 @@ mod checks;
 mod kubelet;
 mod local_origin;
 mod ramps;
+mod retry_after;
 mod shares;
 mod trials;
-mod wishes;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DOWN: Result<(), CheckFailure> = Err(CheckFailure::Status(500));
@@ -28,13 +28,14 @@ fn bare() -> Upstream {
     }
 }
 
-/// Checked, with these thresholds.
+/// Returns an upstream with checks and these thresholds.
 fn checked(failures: u32, successes: u32) -> Upstream {
     let check = Check { failure_threshold: failures, success_threshold: successes, ..Check::every(SECOND) };
     Upstream { check: Some(check), ..bare() }
 }
 
-/// Judged by its responses: trips at `failures` in a row, waits 1 s to 8 s, then a trial of three at a time.
+/// Returns an upstream that trips after this many failures in a row. It waits 1 s to 8 s, then admits three
+/// requests at a time on trial.
 fn judged(failures: u32) -> Upstream {
     let breaker = Breaker {
         consecutive_failures: failures,
@@ -66,14 +67,14 @@ impl Bench {
         Bench { state: UpstreamState::new(&upstream, now, 0), upstream, now, random: 0, ids: 0 }
     }
 
-    /// A bench whose upstream has just tripped.
+    /// Creates a bench whose upstream has just tripped.
     fn tripped(upstream: Upstream) -> Self {
         let mut bench = Bench::new(upstream);
         bench.trip();
         bench
     }
 
-    /// A bench whose upstream is on trial.
+    /// Creates a bench whose upstream is on trial.
     fn on_trial(upstream: Upstream) -> Self {
         let mut bench = Bench::tripped(upstream);
         bench.after(SECOND);
@@ -95,7 +96,7 @@ impl Bench {
         self.state.on_check(&self.upstream, self.now, self.state.generation, result)
     }
 
-    /// Responses as one worker sees them: `S` and `F`.
+    /// Takes responses of one worker, by the letters of [`Streak::of`].
     fn respond(&mut self, responses: &str) -> Option<Transition> {
         let generation = self.state.generation;
         self.respond_late(generation, responses)
@@ -122,27 +123,27 @@ impl Bench {
         Some(permit)
     }
 
-    /// As [`Bench::lend`], for a request of which nobody knows that the upstream has it.
+    /// Lends a permit to a request that the upstream does not have yet.
     fn lend_unsent(&mut self) -> Option<LeaseId> {
         self.ids += 1;
         self.state.lend_permit(&self.upstream, self.now, self.ids)
     }
 
-    fn settle(&mut self, permit: LeaseId, outcome: TrialOutcome) -> Option<Transition> {
+    fn release_permit(&mut self, permit: LeaseId, outcome: TrialOutcome) -> Option<Transition> {
         self.state.release_permit(&self.upstream, self.now, permit, outcome, self.random)
     }
 
-    /// One request on trial, from permit to response.
-    fn try_out(&mut self, class: ResponseClass) -> Option<Transition> {
+    /// Sends one request on trial, which gets this response.
+    fn trial_response(&mut self, class: ResponseClass) -> Option<Transition> {
         let permit = self.lend_permit().unwrap();
-        self.settle(permit, TrialOutcome::Seen(class.into()))
+        self.release_permit(permit, TrialOutcome::Seen(class.into()))
     }
 
     fn phase(&self) -> &'static str {
         self.state.phase.name()
     }
 
-    /// How long it stays NotReady by its own word.
+    /// Returns how long the upstream stays NotReady.
     fn wait(&self) -> Duration {
         match self.state.phase {
             Phase::NotReady { until: Some(until) } => until.since(self.now),
@@ -155,13 +156,13 @@ fn moved(from: &'static str, to: &'static str, reason: UpstreamReason) -> Option
     Some(Transition { from, to, reason })
 }
 
-mod first {
+mod initial_state {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn the_policys_assumption_holds() {
+    fn the_policys_assumption_applies_at_first() {
         let bench = Bench::new(checked(3, 1));
         assert_eq!((bench.phase(), bench.state.reason), ("ready", UpstreamReason::Assumed));
         let bench = Bench::new(Upstream { assume_ready: false, ..checked(3, 1) });
@@ -169,7 +170,7 @@ mod first {
     }
 
     #[test]
-    fn an_assumed_not_ready_ends_by_checks_alone() {
+    fn only_checks_end_an_assumed_not_ready() {
         let mut bench = Bench::new(Upstream { assume_ready: false, ..checked_and_judged() });
         assert_eq!(bench.after(3_600 * SECOND).tick(), None);
         assert_eq!(bench.check(Ok(())), None);
@@ -177,7 +178,7 @@ mod first {
     }
 
     #[test]
-    fn an_upstream_that_nothing_judges_never_changes() {
+    fn an_upstream_without_checks_and_breaker_never_changes() {
         let mut bench = Bench::new(bare());
         let before = bench.state.clone();
         assert_eq!(bench.respond("FFFFFFFFFF"), None);
@@ -194,7 +195,7 @@ mod responses {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn that_fail_in_a_row_trip_at_exactly_the_threshold() {
+    fn consecutive_failures_trip_exactly_at_the_threshold() {
         for threshold in [1, 2, 5, 100] {
             let mut bench = Bench::new(judged(threshold));
             for _ in 1..threshold {
@@ -208,7 +209,7 @@ mod responses {
     }
 
     #[test]
-    fn that_succeed_in_between_start_the_count_anew() {
+    fn a_success_resets_the_count_of_failures() {
         let mut bench = Bench::new(judged(3));
         assert_eq!(bench.respond("FFSFF"), None);
         assert_eq!(bench.respond("SFF"), None);
@@ -217,7 +218,7 @@ mod responses {
     }
 
     #[test]
-    fn that_failed_in_a_row_in_the_middle_of_a_piece_trip_too() {
+    fn failures_in_the_middle_of_a_workers_piece_trip() {
         let mut bench = Bench::new(judged(3));
         assert_eq!(
             bench.respond("SFFFS"),
@@ -226,7 +227,7 @@ mod responses {
     }
 
     #[test]
-    fn would_trip_exactly_where_they_do() {
+    fn would_trip_agrees_with_on_responses() {
         for before in ["", "F", "FF", "SF", "FS"] {
             for piece in ["", "F", "FF", "FFF", "SFF", "FSF", "FFS", "SFFF"] {
                 let mut bench = Bench::new(judged(3));
@@ -239,10 +240,10 @@ mod responses {
     }
 
     #[test]
-    fn of_an_earlier_generation_are_dropped() {
+    fn responses_of_an_earlier_generation_are_dropped() {
         let mut bench = Bench::on_trial(judged(3));
-        bench.try_out(Success);
-        assert_eq!(bench.try_out(Success), moved("trial", "ready", UpstreamReason::TrialPassed));
+        bench.trial_response(Success);
+        assert_eq!(bench.trial_response(Success), moved("trial", "ready", UpstreamReason::TrialPassed));
         for earlier in 0..bench.state.generation {
             assert_eq!(bench.respond_late(earlier, "FFFFF"), None);
         }
@@ -251,7 +252,7 @@ mod responses {
     }
 
     #[test]
-    fn count_only_while_it_is_ready() {
+    fn responses_count_only_while_the_upstream_is_ready() {
         let mut bench = Bench::tripped(judged(3));
         assert_eq!(bench.respond("FFFFF"), None);
         bench.after(SECOND).tick();
@@ -260,27 +261,27 @@ mod responses {
     }
 
     #[test]
-    fn do_not_end_a_not_ready() {
+    fn responses_do_not_end_a_not_ready() {
         let mut bench = Bench::tripped(judged(3));
         assert_eq!(bench.respond("SSSSSSSS"), None);
         assert_eq!(bench.phase(), "not-ready");
     }
 }
 
-mod an_update_of_the_policy {
+mod policy_updates {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn that_takes_the_gate_away_ends_its_trial() {
+    fn removing_the_gate_ends_the_trial() {
         let mut bench = Bench::on_trial(judged(3));
         bench.upstream.guarded = false;
         assert_eq!(bench.tick(), moved("trial", "ready", UpstreamReason::WaitOver));
     }
 
     #[test]
-    fn that_takes_the_breaker_away_ends_what_it_began() {
+    fn removing_the_breaker_ends_the_phase_that_it_began() {
         for mut bench in [Bench::tripped(judged(3)), Bench::on_trial(judged(3))] {
             let from = bench.phase();
             bench.upstream.breaker = None;
@@ -288,23 +289,23 @@ mod an_update_of_the_policy {
         }
     }
 
-    /// Every wait and lease was set by the settings of its time.
+    /// Waits and leases keep the settings under which they began.
     #[test]
-    fn leaves_it_to_the_new_policy_to_judge() {
+    fn only_the_new_policy_judges_responses_seen_under_the_old_one() {
         let mut bench = Bench::new(judged(50));
         for _ in 0..9 {
             bench.state.merge(0, Streak::of("FFFFF"));
         }
         assert_eq!((bench.tick(), bench.respond("FFFF")), (None, None));
         assert_eq!(bench.respond("F"), moved("ready", "not-ready", UpstreamReason::ConsecutiveFailures(50)));
-        // What it saw of an earlier phase is dropped.
+        // Responses of an earlier phase are dropped.
         let before = bench.state.clone();
         bench.state.merge(0, Streak::of("FFFFF"));
         assert_eq!(bench.state, before);
     }
 
     #[test]
-    fn that_changes_times_ends_no_wait_and_no_lease_early() {
+    fn changed_times_do_not_apply_to_current_waits_and_leases() {
         let times = |span: Duration| {
             let mut upstream = judged(3);
             let breaker = upstream.breaker.as_mut().unwrap();
@@ -325,8 +326,8 @@ mod an_update_of_the_policy {
     }
 
     #[test]
-    fn that_changes_no_more_than_thresholds_times_or_gates_is_about_the_same_upstream() {
-        let subject = |upstream: &Upstream| crate::value::hash::digest(0, &upstream.identity());
+    fn only_a_change_of_cluster_or_check_makes_it_another_upstream() {
+        let digest = |upstream: &Upstream| crate::value::hash::digest(0, &upstream.identity());
         let before = checked_and_judged();
         let same = [
             Upstream { guarded: false, assume_ready: false, ..before.clone() },
@@ -334,12 +335,12 @@ mod an_update_of_the_policy {
             Upstream { breaker: judged(9).breaker, ..before.clone() },
             Upstream { breaker: None, ..before.clone() },
         ];
-        assert!(same.iter().all(|after| subject(after) == subject(&before)));
+        assert!(same.iter().all(|after| digest(after) == digest(&before)));
         let other = [
             Upstream { cluster: "other".into(), ..before.clone() },
             Upstream { check: None, ..before.clone() },
         ];
-        assert!(other.iter().all(|after| subject(after) != subject(&before)));
+        assert!(other.iter().all(|after| digest(after) != digest(&before)));
     }
 }
 
@@ -349,28 +350,28 @@ mod waits {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn double_with_each_trip_up_to_the_cap() {
+    fn waits_double_with_each_trip_up_to_the_maximum() {
         let mut bench = Bench::tripped(judged(3));
         for seconds in [1, 2, 4, 8, 8, 8] {
             assert_eq!(bench.wait(), seconds * SECOND);
             bench.after(seconds * SECOND).tick();
-            bench.try_out(Failure);
+            bench.trial_response(Failure);
         }
     }
 
     #[test]
-    fn stay_at_the_cap_after_any_number_of_trips() {
+    fn waits_stay_at_the_maximum_after_any_number_of_trips() {
         let mut bench = Bench::tripped(judged(3));
         for trips in [31, 32, 33, u32::MAX - 1, u32::MAX] {
             bench.after(10 * SECOND).tick();
             bench.state.trips = trips;
-            bench.try_out(Failure);
+            bench.trial_response(Failure);
             assert_eq!(bench.wait(), 8 * SECOND);
         }
     }
 
     #[test]
-    fn get_up_to_a_tenth_of_jitter_on_top() {
+    fn waits_get_up_to_a_tenth_of_jitter() {
         let mut longest = Duration::ZERO;
         for random in (0..500).chain([u64::MAX, u64::MAX / 2]) {
             let mut bench = Bench::new(judged(3));
@@ -383,21 +384,21 @@ mod waits {
     }
 
     #[test]
-    fn start_over_after_a_healthy_time_as_long_as_the_longest() {
+    fn waits_start_over_after_a_healthy_time_as_long_as_the_longest_wait() {
         for (healthy, next) in [(8_000, 1), (7_999, 4)] {
             let mut bench = Bench::on_trial(judged(3));
-            bench.try_out(Failure);
+            bench.trial_response(Failure);
             bench.after(2 * SECOND).tick();
-            bench.try_out(Success);
-            bench.try_out(Success);
+            bench.trial_response(Success);
+            bench.trial_response(Success);
             bench.after(Duration::from_millis(healthy)).trip();
             assert_eq!(bench.wait(), next * SECOND, "{healthy}");
         }
     }
 
-    /// The healthy time need not be the last thing before the trip.
+    /// Here the healthy time ended before another phase, not before the trip.
     #[test]
-    fn start_over_also_where_the_healthy_time_ended_by_checks() {
+    fn waits_start_over_if_checks_ended_the_healthy_time() {
         let mut bench = Bench::tripped(checked_and_judged());
         bench.check(Ok(()));
         bench.check(Ok(()));
@@ -417,23 +418,23 @@ mod clocks {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn that_jump_back_do_not_lengthen_a_wait() {
+    fn a_clock_that_was_set_back_does_not_lengthen_a_wait() {
         let mut bench = Bench::tripped(judged(3));
         assert_eq!(bench.back_by(600 * SECOND).tick(), moved("not-ready", "trial", UpstreamReason::WaitOver));
     }
 
     #[test]
-    fn that_jump_back_keep_no_forgotten_lease_and_show_nothing() {
+    fn a_clock_that_was_set_back_ends_leases_and_counts_as_no_evidence() {
         let mut bench = Bench::on_trial(judged(3));
         let permits: Vec<_> = (0..3).map(|_| bench.lend_permit().unwrap()).collect();
         assert_eq!(bench.back_by(600 * SECOND).tick(), None);
         assert!(bench.lend_permit().is_some());
-        assert_eq!(bench.settle(permits[0], TrialOutcome::Left), None);
+        assert_eq!(bench.release_permit(permits[0], TrialOutcome::Left), None);
         assert_eq!(bench.phase(), "trial");
     }
 
     #[test]
-    fn that_jump_ahead_end_a_wait() {
+    fn a_clock_that_jumped_ahead_ends_a_wait() {
         let mut bench = Bench::tripped(judged(3));
         assert_eq!(
             bench.after(1_000_000 * SECOND).tick(),
@@ -441,10 +442,9 @@ mod clocks {
         );
     }
 
-    /// Workers read the clock one after the other: what one has just written may lie ahead of what another
-    /// read a moment before.
+    /// Workers read the clock one after another, so one worker's time may lie ahead of another's.
     #[test]
-    fn of_two_workers_may_differ_by_a_moment() {
+    fn the_clocks_of_two_workers_may_differ_by_a_moment() {
         let moment = Duration::from_millis(1);
         let mut bench = Bench::on_trial(judged(3));
         bench.lend_permit().unwrap();
@@ -459,7 +459,7 @@ mod clocks {
     }
 
     #[test]
-    fn at_their_ends_panic_nowhere() {
+    fn the_first_and_the_last_time_do_not_panic() {
         for now in [0, u64::MAX] {
             let mut bench = Bench::new(checked_and_judged());
             bench.now = Time::from_millis(now);
@@ -480,17 +480,17 @@ mod transitions {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn raise_the_generation_by_one_and_note_when_and_why() {
+    fn a_transition_raises_the_generation_and_records_its_time_and_reason() {
         let mut bench = Bench::on_trial(judged(3));
         assert_eq!(bench.state.generation, 2);
         assert_eq!((bench.state.since, bench.state.reason), (bench.now, UpstreamReason::WaitOver));
         bench.state.generation = u32::MAX;
-        bench.try_out(Failure);
+        bench.trial_response(Failure);
         assert_eq!(bench.state.generation, 0);
     }
 
     #[test]
-    fn survive_the_store() {
+    fn a_state_survives_serialization() {
         let mut bench = Bench::on_trial(checked_and_judged());
         bench.lend_permit().unwrap();
         bench.check(DOWN);
@@ -500,7 +500,7 @@ mod transitions {
     }
 
     #[test]
-    fn have_reasons_with_codes_fit_for_metrics() {
+    fn the_codes_of_reasons_are_distinct_and_fit_for_metrics() {
         let reasons = [
             UpstreamReason::Assumed,
             UpstreamReason::CheckPassed,

@@ -1,4 +1,4 @@
-//! How many responses there were lately, and how many of them were bad: exact counts, by tenths of the window.
+//! Exact counts of recent responses, by tenths of a sliding window.
 
 use core::time::Duration;
 
@@ -7,83 +7,82 @@ use serde::{Deserialize, Serialize};
 use crate::value::response::ResponseClass;
 use crate::value::time::Time;
 
-/// So many responses, and so many failed and slow ones among them.
+/// Counts of responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResponseCounts {
-    /// All.
+    /// The number of all responses.
     pub all: u32,
-    /// The failed ones.
+    /// The number of failed responses.
     pub failed: u32,
-    /// The slow ones that did not fail.
+    /// The number of slow responses that did not fail.
     pub slow: u32,
 }
 
 impl ResponseCounts {
-    /// Counts one more, unless it says nothing.
+    /// Counts one response, unless it is ignored.
     pub fn add(&mut self, class: ResponseClass) {
-        let one = |counts: bool| u32::from(counts);
-        self.join(ResponseCounts {
-            all: one(class != ResponseClass::Ignored),
-            failed: one(class.is_failure()),
-            slow: one(class == ResponseClass::Slow),
+        self.merge(ResponseCounts {
+            all: u32::from(class != ResponseClass::Ignored),
+            failed: u32::from(class.is_failure()),
+            slow: u32::from(class == ResponseClass::Slow),
         });
     }
 
-    fn join(&mut self, more: ResponseCounts) {
+    fn merge(&mut self, more: ResponseCounts) {
         self.all = self.all.saturating_add(more.all);
         self.failed = self.failed.saturating_add(more.failed);
         self.slow = self.slow.saturating_add(more.slow);
     }
 }
 
-/// Into how many parts a window is divided. It forgets one at a time, so it reaches back by nine of them to ten.
+/// The number of parts of a window. The window drops one part at a time, so it covers nine to ten of them.
 const PARTS: u32 = 10;
 
-/// The counts of the last while.
+/// The counts of a sliding window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResponseWindow {
-    /// The newest last.
+    /// The parts, the newest last.
     parts: [ResponseCounts; PARTS as usize],
-    /// When the newest began.
+    /// The time at which the newest part began.
     from: Time,
 }
 
 impl ResponseWindow {
-    /// An empty window.
+    /// Returns an empty window.
     pub fn new(now: Time) -> Self {
         ResponseWindow { parts: [ResponseCounts::default(); PARTS as usize], from: now }
     }
 
-    /// Moves on to `now`, and adds what was seen since. `span` is how far the window reaches back.
+    /// Moves the window to `now` and adds the responses seen since. `span` is the length of the window.
     pub fn add(&mut self, span: Duration, now: Time, seen: ResponseCounts) {
-        let part = span / PARTS;
-        let passed = now.since(self.from).as_millis().checked_div(part.as_millis()).unwrap_or_default();
-        // A clock that was set back would hold the window still.
-        if passed >= PARTS.into() || now.is_due(self.from, self.from + span) {
+        let part_span = span / PARTS;
+        let elapsed = now.since(self.from).as_millis().checked_div(part_span.as_millis()).unwrap_or_default();
+        // A clock that was set back would stop the window from moving.
+        if elapsed >= PARTS.into() || now.is_due(self.from, self.from + span) {
             *self = ResponseWindow::new(now);
         } else {
-            let passed = passed as u32;
-            self.parts.rotate_left(passed as usize);
-            for gone in self.parts.iter_mut().rev().take(passed as usize) {
-                *gone = ResponseCounts::default();
+            let elapsed = elapsed as u32;
+            self.parts.rotate_left(elapsed as usize);
+            for reused in self.parts.iter_mut().rev().take(elapsed as usize) {
+                *reused = ResponseCounts::default();
             }
-            self.from = self.from + part * passed;
+            self.from = self.from + part_span * elapsed;
         }
         self.append(seen);
     }
 
-    /// Adds what was seen to its newest part, and leaves it where it stands.
+    /// Adds responses to the newest part without moving the window.
     pub fn append(&mut self, seen: ResponseCounts) {
         if let Some(newest) = self.parts.last_mut() {
-            newest.join(seen);
+            newest.merge(seen);
         }
     }
 
-    /// All that is in it.
+    /// Returns the sum of all parts.
     pub fn counts(&self) -> ResponseCounts {
         let mut sum = ResponseCounts::default();
         for part in &self.parts {
-            sum.join(*part);
+            sum.merge(*part);
         }
         sum
     }
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_what_was_seen_within_its_span() {
+    fn a_window_counts_the_responses_within_its_span() {
         let mut window = ResponseWindow::new(at(0));
         for second in 0..10 {
             window.add(SPAN, at(second * 1_000 + 999), all(1));
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn forgets_by_tenths() {
+    fn a_window_drops_a_tenth_at_a_time() {
         let mut window = ResponseWindow::new(at(0));
         window.add(SPAN, at(500), all(5));
         window.add(SPAN, at(9_999), all(1));
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn is_empty_after_a_time_with_nothing() {
+    fn a_window_is_empty_after_an_idle_time() {
         let mut window = ResponseWindow::new(at(0));
         window.add(SPAN, at(0), all(5));
         window.add(SPAN, at(3_600_000), all(1));
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn begins_anew_when_the_clock_was_set_back() {
+    fn a_window_starts_over_when_the_clock_is_set_back() {
         let mut window = ResponseWindow::new(at(0));
         window.add(SPAN, at(0), all(5));
         window.add(SPAN, Time::from_millis(0), all(1));

@@ -1,38 +1,42 @@
-//! The hash that gives a key its bucket in a release.
+//! Hashes for the bucket of a key in a release, for seeds and for digests.
 //!
-//! XXH64, as its specification defines it: the same on wasm32, x86-64 and Arm, in the filter and in the
-//! tool. A changed constant here would move users between versions, so golden vectors guard it.
+//! Every hash is XXH64, as its specification defines it. It gives the same result on wasm32, x86-64 and Arm,
+//! in the filter and in the tool. A changed constant would move users between versions, so tests compare it
+//! with golden vectors.
 
 use core::hash::{Hash, Hasher};
 
 use twox_hash::XxHash64;
 
-/// How many buckets a release has: one is a share of 0.01 %.
+/// The number of buckets of a release. One bucket is a share of 0.01 %.
 pub const BUCKETS: u16 = 10_000;
 
-/// The seed of a release: the hash of its name. Two releases thus pick different users, while one release
-/// picks the same users at every proxy, whatever policy it is part of.
+/// Returns the seed of a release, which is the hash of its name.
+///
+/// Two releases pick different users. One release picks the same users at every proxy, whatever policy it is
+/// part of.
 pub fn seed(release: &str) -> u64 {
     XxHash64::oneshot(0, release.as_bytes())
 }
 
-/// The hash of a key.
+/// Returns the hash of a key.
 pub fn key(seed: u64, key: &[u8]) -> u64 {
     XxHash64::oneshot(seed, key)
 }
 
-/// A number that tells nothing of the one before or after it, for each of a counter's another.
+/// Returns a pseudo-random number derived from a counter. Distinct counters give distinct numbers.
 pub fn pseudo_random(counter: u64) -> u64 {
     XxHash64::oneshot(counter, b"")
 }
 
-/// The bucket of a hash, from 0 to 9,999.
+/// Returns the bucket of a hash, from 0 to 9,999.
 pub fn bucket(hash: u64) -> u16 {
-    // The remainder is below BUCKETS and so fits; its bias is below 1 in 2^50.
+    // The remainder is below BUCKETS, so it fits. Its bias is below 1 in 2^50.
     (hash % u64::from(BUCKETS)) as u16
 }
 
-/// A digest of all of a value, to tell whether it is still the same. It holds for one build of this module.
+/// Returns a digest of a whole value, which shows whether the value has changed. Digests of different builds
+/// of this module cannot be compared.
 pub fn digest(seed: u64, value: &impl Hash) -> u64 {
     let mut digest = Digest(XxHash64::with_seed(seed));
     value.hash(&mut digest);
@@ -42,7 +46,7 @@ pub fn digest(seed: u64, value: &impl Hash) -> u64 {
 struct Digest(XxHash64);
 
 impl Hasher for Digest {
-    /// One copy of the hash, and not one for each field of a policy, which would be 20 kB of the module.
+    /// Keeps one copy of the hash. A copy for each field of a policy would add 20 kB to the module.
     #[inline(never)]
     fn write(&mut self, bytes: &[u8]) {
         self.0.write(bytes);
@@ -61,7 +65,7 @@ mod tests {
 
     /// The first row is the specification's own check value for an empty input.
     #[test]
-    fn golden_vectors() {
+    fn hashes_match_the_golden_vectors() {
         assert_eq!(seed(""), 0xEF46_DB37_51D8_E999);
         assert_eq!(seed("reviews"), REVIEWS);
         for (key, expected) in GOLDEN {
@@ -69,7 +73,7 @@ mod tests {
         }
     }
 
-    /// Computed with the reference implementation (PyPI `xxhash`), not with this code.
+    /// The reference implementation (PyPI `xxhash`) computed these values, not this code.
     const REVIEWS: u64 = 0x34C4_312E_5274_7C9B;
     const GOLDEN: &[(&[u8], u16)] = &[
         (b"", 5836),

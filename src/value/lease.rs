@@ -1,9 +1,11 @@
-//! Who leads: one VM per proxy sends an upstream's checks and ends its waits, by a lease that expires.
+//! The lease by which one VM of a proxy leads an upstream. The leader sends the checks and ends the waits.
 //!
-//! Any VM may hold it, the main thread's too. A VM that dies, or whose policy is gone, simply stops
-//! renewing. While an update is under way, VMs hold the policy in two forms; the newer form's settings
-//! count, so its holder takes the lease from an older one at once, and an older one comes in again only
-//! when nobody newer is left.
+//! Any VM may hold the lease, also that of the main thread. The lease expires. A VM that dies, or whose
+//! policy was removed, stops renewing it.
+//!
+//! While the proxy updates a policy, some VMs have the old version of it and some the new one. The settings
+//! of the new version count. So a VM with the newer version takes the lease at once. A VM with the older
+//! version gets it back only when no newer holder is left.
 
 use core::time::Duration;
 
@@ -11,47 +13,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::value::time::Time;
 
-/// A claim to lead, as kept in the store that all VMs of a proxy share.
+/// A claim to lead, in the store that all VMs of a proxy share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Whose it is.
+    /// The VM that leads.
     pub holder: Holder,
-    /// When it was claimed or renewed.
+    /// The time at which it was claimed or last renewed.
     pub from: Time,
-    /// When it ends unless renewed.
+    /// The time at which it ends unless it is renewed.
     pub until: Time,
 }
 
-/// Who may hold a lease: one policy in one VM.
+/// A possible holder of a lease, which is one policy in one VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Random.
+    /// A random number, which identifies the holder.
     pub id: u64,
-    /// When it was given its policy.
+    /// The time at which it got its policy.
     pub configured: Time,
-    /// A hash of that policy.
+    /// The hash of that policy.
     pub policy: u64,
 }
 
-/// What a holder is to a lease.
+/// The role of a VM with respect to a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseRole {
-    /// It leads.
+    /// It holds the lease.
     Leads,
-    /// Another one does.
+    /// Another VM holds the lease.
     Follows,
-    /// Another one does that has a newer policy, which is not the same.
+    /// Another VM holds the lease, with a newer and different policy.
     Outdated,
 }
 
 impl Lease {
-    /// Nobody's lease: it ended long ago.
+    /// Returns a lease without a holder, which expired long ago.
     pub fn none() -> Self {
         let start = Time::from_millis(0);
         Lease { holder: Holder { id: 0, configured: start, policy: 0 }, from: start, until: start }
     }
 
-    /// The lease that `claimant` should write to hold it for another `span`; nothing while it is another's.
+    /// Returns the lease that `claimant` must write to lead for another `span`. Returns `None` while another
+    /// holder has the lease.
     pub fn claim(current: Option<Lease>, claimant: Holder, now: Time, span: Duration) -> Option<Lease> {
         let free = current.is_none_or(|held| {
             held.holder.id == claimant.id
@@ -61,7 +64,7 @@ impl Lease {
         free.then(|| Lease { holder: claimant, from: now, until: now + span })
     }
 
-    /// What a holder is whose claim this lease has stood against.
+    /// Returns the role of `claimant`, which this lease has refused.
     pub fn role(&self, claimant: Holder) -> LeaseRole {
         let newer = self.holder.configured > claimant.configured && self.holder.policy != claimant.policy;
         if newer { LeaseRole::Outdated } else { LeaseRole::Follows }
@@ -84,8 +87,8 @@ mod tests {
         Holder { id, configured: at(configured), policy: configured }
     }
 
-    /// The lease after `claims` of (holder, second), with whether each was granted.
-    fn claims(claims: &[(Holder, u64)]) -> Vec<bool> {
+    /// Returns for each claim of (holder, second) whether it was granted.
+    fn grants(claims: &[(Holder, u64)]) -> Vec<bool> {
         let mut lease = Some(Lease::none());
         let mut claim = |(holder, second): &(Holder, u64)| {
             let granted = Lease::claim(lease, *holder, at(*second), SPAN);
@@ -96,28 +99,28 @@ mod tests {
     }
 
     #[test]
-    fn one_holds_and_renews_while_others_wait() {
+    fn one_vm_holds_and_renews_the_lease_while_others_are_refused() {
         let (first, second) = (holder(1, 10), holder(2, 10));
-        let asked = [(first, 10), (second, 11), (first, 12), (second, 14), (first, 14)];
-        assert_eq!(claims(&asked), [true, false, true, false, true]);
+        let attempts = [(first, 10), (second, 11), (first, 12), (second, 14), (first, 14)];
+        assert_eq!(grants(&attempts), [true, false, true, false, true]);
     }
 
     #[test]
-    fn another_takes_over_when_it_has_expired() {
+    fn another_vm_takes_an_expired_lease() {
         assert_eq!(
-            claims(&[(holder(1, 10), 10), (holder(2, 10), 12), (holder(2, 10), 13)]),
+            grants(&[(holder(1, 10), 10), (holder(2, 10), 12), (holder(2, 10), 13)]),
             [true, false, true]
         );
     }
 
     #[test]
-    fn a_newer_policy_takes_it_from_an_older_one_and_not_the_other_way_round() {
+    fn a_newer_policy_takes_the_lease_from_an_older_one_but_not_the_reverse() {
         let (old, new) = (holder(1, 10), holder(2, 20));
-        assert_eq!(claims(&[(old, 20), (new, 20), (old, 21), (old, 22)]), [true, true, false, false]);
+        assert_eq!(grants(&[(old, 20), (new, 20), (old, 21), (old, 22)]), [true, true, false, false]);
     }
 
     #[test]
-    fn an_older_policy_is_outdated_and_the_same_one_in_another_vm_is_not() {
+    fn a_holder_of_an_older_policy_is_outdated_unless_the_policies_are_equal() {
         let held = Lease { holder: holder(1, 20), from: at(20), until: at(23) };
         assert_eq!(held.role(holder(2, 10)), LeaseRole::Outdated);
         assert_eq!(held.role(holder(2, 20)), LeaseRole::Follows);
@@ -126,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn an_older_policy_comes_in_again_when_the_newer_one_is_gone() {
+    fn an_older_policy_gets_the_lease_back_when_the_newer_holder_stops_renewing() {
         let (old, new) = (holder(1, 10), holder(2, 20));
-        assert_eq!(claims(&[(new, 20), (old, 21), (old, 23), (old, 24)]), [true, false, true, true]);
+        assert_eq!(grants(&[(new, 20), (old, 21), (old, 23), (old, 24)]), [true, false, true, true]);
     }
 
     #[test]
-    fn a_clock_that_jumped_back_does_not_leave_the_proxy_without_a_holder() {
+    fn a_lease_can_be_claimed_after_the_clock_was_set_back() {
         let held = Lease { holder: holder(1, 1_000), from: at(1_000), until: at(1_003) };
         assert!(Lease::claim(Some(held), holder(2, 5), at(5), SPAN).is_some());
     }

@@ -1,15 +1,15 @@
-//! Where a proxy stands between its start and its end: what readiness depends on beside the upstreams.
+//! Whether a proxy has started and whether it drains. Readiness depends on both, and on the upstreams.
 //!
-//! One fact for the whole proxy, under the policy's name alone: no update of the policy takes a start back,
-//! and none ends a drain but one that has no switch for it.
+//! The whole proxy has one lifecycle for each policy name. An update of the policy never undoes a start. It
+//! ends a drain only if the new policy has no drain switch.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a proxy stands.
+/// The lifecycle of a proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lifecycle {
-    /// Whether the startup probe's checks have passed once. Once they have, this stays.
+    /// Whether the startup probe's checks have passed once. It never goes back to `false`.
     pub started: bool,
-    /// Whether it was told to drain.
+    /// Whether the proxy was ordered to drain.
     pub draining: bool,
 }

@@ -1,26 +1,29 @@
-//! What a response says about the upstream it came from: one classification for all that judge responses.
+//! Classifies responses by what they show about their upstream. The breaker, the rollback and the metrics use
+//! the same classification.
 
 pub mod retry_after;
 
 use crate::value::time::Time;
 
-/// What one response is evidence of.
+/// The class of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseClass {
     /// The upstream works.
     Success,
-    /// It doesn't, by its own answer.
+    /// The upstream failed, by its own response.
     Failure,
-    /// It doesn't, as no answer came, or none to its end: the network's failure as well as the app's.
+    /// The upstream sent no response, or did not finish it. The network may be at fault as well as the app.
     Unanswered,
-    /// It works, but takes longer than it may. Whoever knows how long it took says so.
+    /// The upstream works but took longer than the policy allows. The caller that measured the time sets this
+    /// class.
     Slow,
-    /// Nothing about the upstream: a reply of this or another filter, or of the proxy's own limits.
+    /// No evidence about the upstream. This or another filter replied, or the proxy refused by a limit of its
+    /// own.
     Ignored,
 }
 
 impl ResponseClass {
-    /// Whether it speaks against the upstream by a word of `failOn`.
+    /// Returns whether the response is a failure by `failOn`.
     pub fn is_failure(self) -> bool {
         matches!(self, ResponseClass::Failure | ResponseClass::Unanswered)
     }
@@ -29,9 +32,9 @@ impl ResponseClass {
 /// One response as evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// What it says.
+    /// The class of the response.
     pub class: ResponseClass,
-    /// Until when it asked to be left alone, if it did.
+    /// The end of the backoff that the response asked for, if it asked for one.
     pub retry_at: Option<Time>,
 }
 
@@ -41,31 +44,30 @@ impl From<ResponseClass> for Sample {
     }
 }
 
-/// How the proxy came by a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     /// The upstream sent it.
     Upstream,
-    /// The router made it up, as no connection could be made.
+    /// The router generated it because no connection could be made.
     NoConnection,
-    /// The router made it up, as no answer came.
+    /// The router generated it because no response came.
     NoAnswer,
     /// Anything else.
     Proxy,
 }
 
-/// One of Envoy's `retry_on` words.
+/// A failure condition, named as in Envoy's `retry_on` and `retry_grpc_on`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailOn {
-    /// `5xx`: any status from 500 to 599, and no answer at all.
+    /// `5xx`: any status from 500 to 599, or no response.
     ServerError,
-    /// `gateway-error`: 502, 503, 504, and no answer at all.
+    /// `gateway-error`: 502, 503, 504, or no response.
     GatewayError,
-    /// `reset`: no answer at all.
+    /// `reset`: no response.
     Reset,
     /// `connect-failure`: no connection.
     ConnectFailure,
-    /// `retriable-4xx`: 409, as Envoy has it.
+    /// `retriable-4xx`: 409, as in Envoy.
     Retriable4xx,
     /// A status of 400 to 599, such as `"429"`.
     Status(u16),
@@ -74,62 +76,81 @@ pub enum FailOn {
 }
 
 impl FailOn {
-    /// Whether only the status of a gRPC response can tell.
+    /// Returns whether the condition needs the status of a gRPC response.
     pub fn asks_for_grpc_status(self) -> bool {
         matches!(self, FailOn::Grpc(_))
     }
 }
 
-/// Classifies responses by the words of a policy.
+/// Classifies responses by the conditions of a policy.
+///
+/// ```
+/// use graygate::value::response::{Classifier, FailOn, ResponseClass};
+///
+/// let classifier = Classifier { fail_on: &[FailOn::ServerError], ignore_on: &[FailOn::Status(501)] };
+/// let of_upstream = |status| classifier.classify(Some(status), b"via_upstream", None);
+/// assert_eq!(of_upstream(200), ResponseClass::Success);
+/// assert_eq!(of_upstream(503), ResponseClass::Failure);
+/// assert_eq!(of_upstream(501), ResponseClass::Ignored);
+///
+/// // The router sent this 503 because it had no host to connect to.
+/// let no_host = classifier.classify(Some(503), b"no_healthy_upstream", None);
+/// assert_eq!(no_host, ResponseClass::Unanswered);
+/// // Another filter sent this 503, so it is no evidence about the upstream.
+/// let limited = classifier.classify(Some(503), b"request_rate_limited", None);
+/// assert_eq!(limited, ResponseClass::Ignored);
+/// ```
 #[derive(Clone, Copy)]
 pub struct Classifier<'p> {
-    /// Words for failures.
+    /// The conditions of a failure.
     pub fail_on: &'p [FailOn],
-    /// Words for responses that are ignored, whatever `fail_on` says.
+    /// The conditions under which a response is ignored. They take precedence over `fail_on`.
     pub ignore_on: &'p [FailOn],
 }
 
 impl Classifier<'_> {
     /// Classifies a response by its status and by Envoy's `response.code_details`.
     ///
-    /// Only details that name the upstream count: a rate limit, an authorization filter or a direct response
-    /// says nothing about it. Nor does `overflow`, the proxy's own limit on connections and requests.
+    /// Only details that name the upstream count. A rate limit, an authorization filter or a direct response
+    /// is no evidence about it. Neither is `overflow`, the proxy's own limit on connections and requests.
     ///
-    /// `grpc_status` is the service's own, of a gRPC response whose status is known.
+    /// `grpc_status` is the status that the service sent, if the response is gRPC and its status is known.
     pub fn classify(self, status: Option<u16>, details: &[u8], grpc_status: Option<u32>) -> ResponseClass {
         self.judge(status, origin(details), grpc_status)
     }
 
-    /// Whether an upstream's response with this status is a success, if no gRPC status says otherwise.
+    /// Returns whether an upstream's response with this status is a success, unless a gRPC status says
+    /// otherwise.
     pub fn is_success(self, status: u16) -> bool {
         self.judge(Some(status), Origin::Upstream, None) == ResponseClass::Success
     }
 
-    /// Classifies a request that has waited for an answer for longer than one may take.
+    /// Classifies a request that got no response within the time allowed.
     pub fn unanswered(self) -> ResponseClass {
         self.judge(None, Origin::NoAnswer, None)
     }
 
     fn judge(self, status: Option<u16>, origin: Origin, grpc_status: Option<u32>) -> ResponseClass {
-        let covered = |words: &[FailOn]| words.iter().any(|word| covers(*word, status, origin, grpc_status));
+        let covered = |conditions: &[FailOn]| {
+            conditions.iter().any(|condition| covers(*condition, status, origin, grpc_status))
+        };
         match origin {
             Origin::Proxy => ResponseClass::Ignored,
             _ if covered(self.ignore_on) => ResponseClass::Ignored,
             Origin::Upstream if covered(self.fail_on) => ResponseClass::Failure,
             Origin::Upstream => ResponseClass::Success,
             Origin::NoConnection | Origin::NoAnswer if covered(self.fail_on) => ResponseClass::Unanswered,
-            // No answer, and the policy does not call that a failure: no success either.
+            // The policy does not treat a missing response as a failure, and it is no success either.
             Origin::NoConnection | Origin::NoAnswer => ResponseClass::Ignored,
         }
     }
 }
 
-/// The details of a response that an upstream sent.
+/// The `response.code_details` of a response that an upstream sent.
 pub const VIA_UPSTREAM: &[u8] = b"via_upstream";
 
-/// Whether the word is one for such a response.
-fn covers(word: FailOn, status: Option<u16>, origin: Origin, grpc_status: Option<u32>) -> bool {
-    match (word, origin) {
+fn covers(condition: FailOn, status: Option<u16>, origin: Origin, grpc_status: Option<u32>) -> bool {
+    match (condition, origin) {
         (_, Origin::Proxy) => false,
         (FailOn::ConnectFailure, origin) => origin == Origin::NoConnection,
         (FailOn::Status(_) | FailOn::Retriable4xx, Origin::NoConnection | Origin::NoAnswer) => false,
@@ -145,50 +166,51 @@ fn covers(word: FailOn, status: Option<u16>, origin: Origin, grpc_status: Option
     }
 }
 
-/// The gRPC status UNAVAILABLE.
 const UNAVAILABLE: u32 = 14;
 
-/// Whether these details, at the end of a stream whose response had begun, are of one that the upstream broke off. A
-/// response that the route's timeout cut is none: it may be its client that is slow to read.
+/// Returns whether these details mean that the upstream broke off a response that had begun.
+///
+/// Returns `false` for a response that the route's timeout cut, because its client may be the one that reads
+/// slowly.
 pub fn broke_off(details: &[u8]) -> bool {
     details.starts_with(BROKEN)
 }
 
-/// Whether these details, at the end of a stream whose response had begun, are of one that the route's timeout cut.
+/// Returns whether these details mean that the route's timeout cut a response that had begun.
 pub fn was_cut(details: &[u8]) -> bool {
     details.starts_with(b"response_timeout")
 }
 
 const BROKEN: &[u8] = b"upstream_reset_after_response_started";
 
-/// Whether these details are of a request whose route leads to a cluster that is not there.
+/// Returns whether these details mean that the route's cluster does not exist.
 pub fn had_no_cluster(details: &[u8]) -> bool {
     details == b"cluster_not_found"
 }
 
-/// Whether a response with these `response.code_details` tells how the upstream is: it is the upstream's own,
-/// or the router's for want of one.
+/// Returns whether a response with these `response.code_details` is evidence about the upstream. It is if the
+/// upstream sent it, or if the router generated it because the upstream sent none.
 pub fn is_of_upstream(details: &[u8]) -> bool {
     origin(details) != Origin::Proxy
 }
 
-/// The details that Envoy's router sets, in its own words.
+/// Returns the origin of a response by the details that Envoy's router sets.
 fn origin(details: &[u8]) -> Origin {
     let starts = |text: &str| details.starts_with(text.as_bytes());
     let contains = |text: &str| details.windows(text.len()).any(|part| part == text.as_bytes());
     if details == VIA_UPSTREAM {
         return Origin::Upstream;
     }
-    // The cluster has no host, or is not there: a request for it can't be served either way.
+    // The cluster has no host or does not exist, so no request for it can be served.
     if starts("no_healthy_upstream") || had_no_cluster(details) {
         return Origin::NoConnection;
     }
     if starts("upstream_reset_before_response_started") {
-        return match () {
-            () if contains("{overflow") => Origin::Proxy,
-            () if contains("connection_failure") || contains("connection_timeout") => Origin::NoConnection,
-            () => Origin::NoAnswer,
-        };
+        if contains("{overflow") {
+            return Origin::Proxy;
+        }
+        let no_connection = contains("connection_failure") || contains("connection_timeout");
+        return if no_connection { Origin::NoConnection } else { Origin::NoAnswer };
     }
     if details.starts_with(BROKEN) {
         return Origin::NoAnswer;
@@ -210,8 +232,8 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn classified(status: u16, details: &str, grpc_status: Option<u32>, word: FailOn) -> ResponseClass {
-        let classifier = Classifier { fail_on: &[word], ignore_on: &[] };
+    fn classified(status: u16, details: &str, grpc_status: Option<u32>, condition: FailOn) -> ResponseClass {
+        let classifier = Classifier { fail_on: &[condition], ignore_on: &[] };
         classifier.classify(Some(status), details.as_bytes(), grpc_status)
     }
 
@@ -219,7 +241,7 @@ mod tests {
     const CLOSED: &str = "upstream_reset_before_response_started{connection_termination}";
 
     #[test]
-    fn each_word_covers_what_envoy_says_it_covers() {
+    fn each_condition_covers_what_it_covers_in_envoy() {
         let rows: &[(FailOn, u16, &str, ResponseClass)] = &[
             (ServerError, 500, "via_upstream", Failure),
             (ServerError, 404, "via_upstream", Success),
@@ -234,28 +256,36 @@ mod tests {
             (ConnectFailure, 503, CLOSED, Ignored),
             (ConnectFailure, 504, "response_timeout", Ignored),
         ];
-        for (word, status, details, expected) in rows {
-            assert_eq!(classified(*status, details, None, *word), *expected, "{word:?} {status} {details}");
+        for (condition, status, details, expected) in rows {
+            assert_eq!(
+                classified(*status, details, None, *condition),
+                *expected,
+                "{condition:?} {status} {details}"
+            );
         }
     }
 
     #[test]
-    fn statuses_may_be_named_one_by_one() {
-        for (status, word, expected) in [
+    fn single_statuses_can_be_conditions() {
+        for (status, condition, expected) in [
             (429, FailOn::Status(429), Failure),
             (503, FailOn::Status(429), Success),
             (409, FailOn::Retriable4xx, Failure),
             (404, FailOn::Retriable4xx, Success),
         ] {
-            assert_eq!(classified(status, "via_upstream", None, word), expected, "{status} {word:?}");
+            assert_eq!(
+                classified(status, "via_upstream", None, condition),
+                expected,
+                "{status} {condition:?}"
+            );
         }
         assert_eq!(classified(503, REFUSED, None, FailOn::Status(503)), Ignored);
     }
 
     #[test]
-    fn a_grpc_status_is_the_services_own_or_what_a_client_sees_of_no_answer() {
+    fn a_grpc_condition_covers_the_status_of_the_service_or_unavailable_if_there_is_no_response() {
         let (exhausted, unavailable) = (FailOn::Grpc(8), FailOn::Grpc(14));
-        for (details, status, word, expected) in [
+        for (details, status, condition, expected) in [
             ("via_upstream", Some(8), exhausted, Failure),
             ("via_upstream", Some(0), exhausted, Success),
             ("via_upstream", None, exhausted, Success),
@@ -263,24 +293,28 @@ mod tests {
             (REFUSED, None, unavailable, Unanswered),
             (REFUSED, None, exhausted, Ignored),
         ] {
-            assert_eq!(classified(200, details, status, word), expected, "{details} {status:?} {word:?}");
+            assert_eq!(
+                classified(200, details, status, condition),
+                expected,
+                "{details} {status:?} {condition:?}"
+            );
         }
     }
 
     #[test]
-    fn a_response_that_breaks_off_is_none() {
+    fn a_response_that_breaks_off_counts_as_unanswered() {
         let details = "upstream_reset_after_response_started{remote_reset}";
         assert!(
             broke_off(details.as_bytes()) && !broke_off(b"response_timeout") && !broke_off(b"via_upstream")
         );
-        for word in [ServerError, GatewayError, Reset] {
-            assert_eq!(classified(200, details, None, word), Unanswered, "{word:?}");
+        for condition in [ServerError, GatewayError, Reset] {
+            assert_eq!(classified(200, details, None, condition), Unanswered, "{condition:?}");
         }
         assert_eq!(classified(200, details, None, ConnectFailure), Ignored);
     }
 
     #[test]
-    fn replies_of_the_proxy_itself_are_no_evidence() {
+    fn replies_of_the_proxy_are_ignored() {
         let own = [
             "",
             "direct_response",
@@ -296,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_ignored_is_neither_a_failure_nor_a_success() {
+    fn a_response_covered_by_ignore_on_is_neither_a_failure_nor_a_success() {
         let classifier =
             Classifier { fail_on: &[ServerError], ignore_on: &[FailOn::Status(501), ConnectFailure] };
         let judged = |status, details: &str| classifier.classify(Some(status), details.as_bytes(), None);
@@ -306,8 +340,8 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_has_waited_for_too_long_has_no_answer() {
-        let waited = |word| Classifier { fail_on: &[word], ignore_on: &[] }.unanswered();
+    fn a_request_that_waited_too_long_counts_as_unanswered() {
+        let waited = |condition| Classifier { fail_on: &[condition], ignore_on: &[] }.unanswered();
         assert_eq!([ServerError, GatewayError, Reset].map(waited), [Unanswered; 3]);
         assert_eq!([ConnectFailure, FailOn::Status(504)].map(waited), [Ignored; 2]);
     }

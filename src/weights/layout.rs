@@ -1,47 +1,67 @@
-//! Who holds which bucket.
+//! Layouts, which map each bucket to the version that holds it.
 //!
-//! Weights alone give a layout: the versions lie end to end over the buckets, the last one of the document
-//! first. Weight that moves between neighbours of the document then moves exactly the users that must move, and
-//! so between any two where there are only two; a version of weight 0 takes no room and may come and go.
+//! A layout follows from the weights alone. The versions lie end to end over the buckets, starting with the
+//! last version of the document. Weight that moves between neighbours in the document therefore moves exactly
+//! the users that must move. With two versions that is always so. A version of weight 0 takes no bucket, so
+//! it can be added or removed anywhere.
 //!
-//! No rule that knows nothing but the weights can do so for all changes among three versions. (Let each pair of
-//! them share the users half and half. If each change from one pair to another moved the least, the version that
-//! both have would keep its users, and its partner's would all pass on; going round the three pairs, each user
-//! would end with the other version of the pair.) So a step of a schedule is laid out from the layout before it,
-//! [`Layout::stepped`], and moves the least for any number of versions.
+//! No rule that looks at the weights alone can move the least for every change among three versions. Let each
+//! pair of versions share the users half and half, and change from one pair to the next. If each change moved
+//! the least, the version in both pairs would keep its users and its partner would pass its users on. Back at
+//! the first pair, with the same weights, each user would be on the other version.
+//!
+//! A step of a schedule is therefore computed from the layout before it ([`Layout::stepped`]). It moves the
+//! least for any number of versions.
 
 use core::ops::Range;
 
 use crate::value::hash::BUCKETS;
 
-/// All buckets, each with the version that holds it, by its index in the release.
+/// The version that holds each bucket, by its index in the release.
+///
+/// ```
+/// use graygate::weights::layout::Layout;
+///
+/// let layout = Layout::of(&[90, 10]);
+/// assert_eq!(layout.shares(2), [9_000, 1_000]);
+/// // The last version starts at bucket 0.
+/// assert_eq!(layout.holder(999), Some(1));
+/// assert_eq!(layout.holder(1_000), Some(0));
+///
+/// // Raising a weight moves nobody back.
+/// let raised = layout.stepped(&[70, 30]);
+/// assert_eq!(raised.holder(999), Some(1));
+/// assert_eq!(raised.shares(2), [7_000, 3_000]);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Layout {
-    /// Where each range ends, and whose it is; rising, the last end is [`BUCKETS`]. None is empty.
+    /// The end of each range and the version that holds it. Ends rise, no range is empty, and the last end is
+    /// [`BUCKETS`].
     ranges: Vec<(u16, usize)>,
 }
 
-/// A change of layout in the order in which it is made: bucket by bucket from one version to another.
+/// Buckets that move from one version to another, in the order in which they move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shift {
-    /// Who loses.
+    /// The version that loses buckets.
     pub from: usize,
-    /// Who gains.
+    /// The version that gains them.
     pub to: usize,
-    /// What.
+    /// The buckets.
     pub buckets: Vec<u16>,
 }
 
 impl Layout {
-    /// The layout of these weights, one for each version. Their sum is above 0.
+    /// Returns the layout of these weights, one for each version. Their sum must be above 0.
     pub fn of(weights: &[u32]) -> Self {
         let total: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
-        let (mut sum, mut start) = (0, 0);
+        let mut sum = 0;
+        let mut start = 0;
         let mut ranges = Vec::new();
         for (version, weight) in weights.iter().enumerate().rev() {
             sum += u128::from(*weight);
-            // Rounding the running sum keeps each share within one bucket of what is exact, and each end rises
-            // with its weights. An end is at most BUCKETS, so it fits.
+            // Rounding the running sum keeps each share within one bucket of the exact share, and each end
+            // rises with its weight. An end is at most BUCKETS, so it fits.
             let end = ((sum * u128::from(BUCKETS) + total / 2) / total.max(1)) as u16;
             if end > start {
                 ranges.push((end, version));
@@ -51,24 +71,24 @@ impl Layout {
         Layout { ranges }
     }
 
-    /// The layout in which one version holds everything.
+    /// Returns the layout in which one version holds every bucket.
     pub fn whole(version: usize) -> Self {
         Layout { ranges: vec![(BUCKETS, version)] }
     }
 
-    /// Who holds the bucket.
+    /// Returns the version that holds the bucket, or `None` if there is no such bucket.
     pub fn holder(&self, bucket: u16) -> Option<usize> {
         let index = self.ranges.partition_point(|(end, _)| *end <= bucket);
         self.ranges.get(index).map(|(_, version)| *version)
     }
 
-    /// The ranges of buckets, each with its holder.
+    /// Returns the ranges of buckets, each with the version that holds it.
     pub fn ranges(&self) -> impl Iterator<Item = (Range<u16>, usize)> {
         let starts = core::iter::once(0).chain(self.ranges.iter().map(|(end, _)| *end));
         starts.zip(&self.ranges).map(|(start, (end, version))| (start..*end, *version))
     }
 
-    /// How many buckets each of `versions` versions holds.
+    /// Returns the number of buckets that each of `versions` versions holds.
     pub fn shares(&self, versions: usize) -> Vec<u32> {
         let mut shares = vec![0; versions];
         for (range, version) in self.ranges() {
@@ -79,28 +99,31 @@ impl Layout {
         shares
     }
 
-    /// What changes on the way to these weights: no more than must, whatever lies where.
+    /// Returns the buckets that must move to reach these weights, and no others.
     ///
-    /// Who loses gives to who gains, both in the document's order: its lowest buckets to a later version, its
-    /// highest to an earlier one. Two versions thus never leave their one border.
+    /// Versions that lose buckets give them to versions that gain, both in the document's order. A loser
+    /// gives its lowest buckets to a later version and its highest to an earlier one. With two versions, only
+    /// their one border moves.
     pub fn shifts(&self, weights: &[u32]) -> Vec<Shift> {
-        let (have, want) = (self.shares(weights.len()), Layout::of(weights).shares(weights.len()));
-        let difference = |more: &[u32], less: &[u32]| -> Vec<(usize, u32)> {
-            let pairs = more.iter().zip(less).enumerate();
-            pairs.map(|(version, (more, less))| (version, more.saturating_sub(*less))).collect()
+        let current = self.shares(weights.len());
+        let wanted = Layout::of(weights).shares(weights.len());
+        let excess = |shares: &[u32], over: &[u32]| -> Vec<(usize, u32)> {
+            let pairs = shares.iter().zip(over).enumerate();
+            pairs.map(|(version, (share, other))| (version, share.saturating_sub(*other))).collect()
         };
-        let mut gains = difference(&want, &have);
+        let mut gains = excess(&wanted, &current);
         let mut shifts = Vec::new();
-        for (from, mut loss) in difference(&have, &want) {
+        for (from, mut loss) in excess(&current, &wanted) {
             let mut held: Vec<u16> =
                 self.ranges().filter(|(_, version)| *version == from).flat_map(|(range, _)| range).collect();
             for (to, gain) in &mut gains {
                 let count = loss.min(*gain);
                 loss -= count;
                 *gain -= count;
-                let buckets: Vec<u16> = match *to > from {
-                    true => held.drain(..(count as usize).min(held.len())).collect(),
-                    false => held.drain(held.len().saturating_sub(count as usize)..).rev().collect(),
+                let buckets: Vec<u16> = if *to > from {
+                    held.drain(..(count as usize).min(held.len())).collect()
+                } else {
+                    held.drain(held.len().saturating_sub(count as usize)..).rev().collect()
                 };
                 if !buckets.is_empty() {
                     shifts.push(Shift { from, to: *to, buckets });
@@ -110,21 +133,21 @@ impl Layout {
         shifts
     }
 
-    /// The layout of these weights that moves the least from this one.
+    /// Returns the layout of these weights that moves the fewest buckets from this one.
     pub fn stepped(&self, weights: &[u32]) -> Self {
         self.shifted(&self.shifts(weights), 1, 1)
     }
 
-    /// The layout after `done` parts of `whole` of these shifts. What has moved stays so as `done` rises.
-    /// Of no parts at all, all are done.
+    /// Returns the layout after `done` of `whole` parts of these shifts. A bucket that has moved stays moved
+    /// as `done` rises. If `whole` is 0, all shifts are done.
     pub fn shifted(&self, shifts: &[Shift], done: u64, whole: u64) -> Self {
         let (done, whole) = if whole == 0 { (1, 1) } else { (done.min(whole), whole) };
         let mut holders: Vec<usize> =
             self.ranges().flat_map(|(range, version)| core::iter::repeat_n(version, range.len())).collect();
         for shift in shifts {
-            let count = shift.buckets.len() as u128 * u128::from(done) + u128::from(whole) / 2;
-            let count = count / u128::from(whole);
-            for bucket in shift.buckets.iter().take(count as usize) {
+            let scaled = shift.buckets.len() as u128 * u128::from(done);
+            let rounded = (scaled + u128::from(whole) / 2) / u128::from(whole);
+            for bucket in shift.buckets.iter().take(rounded as usize) {
                 if let Some(holder) = holders.get_mut(usize::from(*bucket)) {
                     *holder = shift.to;
                 }
@@ -133,8 +156,8 @@ impl Layout {
         Self::from_holders(&holders)
     }
 
-    /// The layout after `done` parts of `whole` of what `version` holds went to `heir`: the buckets next to those
-    /// of the heir first, where the two are neighbours.
+    /// Returns the layout after `done` of `whole` parts of the buckets of `version` went to `heir`. If the
+    /// two are neighbours, the buckets next to those of the heir go first.
     pub fn given_back(&self, version: usize, heir: usize, done: u64, whole: u64) -> Self {
         let held = self.ranges().filter(|(_, holder)| *holder == version).flat_map(|(range, _)| range);
         let mut buckets: Vec<u16> = held.collect();
@@ -167,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_lie_end_to_end_the_last_one_first() {
+    fn versions_lie_end_to_end_starting_with_the_last() {
         assert_eq!(ranges(&Layout::of(&[90, 10])), [(0, 1_000, 1), (1_000, 10_000, 0)]);
         assert_eq!(
             ranges(&Layout::of(&[50, 30, 20])),
@@ -182,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_of_weight_0_takes_no_room() {
+    fn a_version_of_weight_0_takes_no_buckets() {
         assert_eq!(Layout::of(&[0, 7]), Layout::whole(1));
         assert_eq!(Layout::of(&[1, 0]), Layout::whole(0));
         let without = ranges(&Layout::of(&[7, 3]));
@@ -191,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bucket_has_a_holder() {
+    fn each_bucket_has_exactly_one_holder() {
         let layout = Layout::of(&[90, 10]);
         let holders = [0, 999, 1_000, 9_999].map(|bucket| layout.holder(bucket));
         assert_eq!(holders, [Some(1), Some(1), Some(0), Some(0)]);
@@ -200,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_two_versions_gives_the_layout_of_its_weights() {
+    fn a_step_of_two_versions_leads_to_the_layout_of_the_new_weights() {
         let mut layout = Layout::of(&[100, 0]);
         for weight in [1, 10, 60, 30, 100, 99, 0, 50] {
             let weights = [100 - weight, weight];
@@ -210,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_three_versions_leaves_alone_whose_weight_stays() {
+    fn a_step_leaves_versions_alone_whose_weight_does_not_change() {
         let before = Layout::of(&[50, 30, 20]);
         let after = before.stepped(&[60, 30, 10]);
         assert_eq!(after.shares(3), [6_000, 3_000, 1_000]);
@@ -221,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_moved_stays_moved_while_a_ramp_goes_on() {
+    fn a_bucket_that_has_moved_stays_moved_during_a_ramp() {
         let before = Layout::of(&[80, 10, 10]);
         let shifts = before.shifts(&[20, 50, 30]);
         let mut last = before.clone();
@@ -237,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_goes_to_the_heir_alone() {
+    fn buckets_that_are_given_back_go_to_the_heir_only() {
         let layout = Layout::of(&[80, 10, 10]);
         assert_eq!(layout.given_back(2, 0, 0, 4), layout);
         assert_eq!(layout.given_back(2, 0, 1, 4).shares(3), [8_250, 1_000, 750]);

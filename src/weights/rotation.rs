@@ -1,29 +1,31 @@
-//! Requests without a key: versions in turn.
+//! Gives requests without a key the versions in turn.
 
 use crate::value::hash;
 
-/// Deals versions out in turn, exactly by weight: after as many turns as the weights' total in lowest terms, each
-/// version has had exactly its share. Within that the order is by chance, or two releases would always deal the
-/// same request to versions of the same kind.
+/// Deals out versions in turn, exactly by weight.
+///
+/// A round has as many turns as the total of the weights in lowest terms. After a round each version has had
+/// exactly its share. The order within a round is random. Otherwise two releases would always give the same
+/// request the same kind of version.
 #[derive(Clone, Debug, Default)]
 pub struct Rotation {
-    /// What each version is owed, in parts of a turn, by smooth weighted round robin.
+    /// The credit of each version, in parts of a turn, by smooth weighted round robin.
     credits: Vec<i64>,
-    /// The next turns, from the back.
+    /// The next turns. The last one comes first.
     deck: Vec<usize>,
     random: u64,
 }
 
-/// The most turns that are shuffled together.
-const DECK: u64 = 1_000;
+/// The maximum number of turns that are shuffled together.
+const MAX_DECK: u64 = 1_000;
 
 impl Rotation {
-    /// `random` seeds the order, which is each worker's own.
+    /// Creates a rotation. `random` seeds the order, and differs between workers.
     pub fn new(random: u64) -> Self {
         Rotation { credits: Vec::new(), deck: Vec::new(), random }
     }
 
-    /// The version whose turn it is. Nothing while the weights are all 0.
+    /// Returns the version whose turn it is, or `None` if all weights are 0.
     pub fn next(&mut self, weights: &[u32]) -> Option<usize> {
         if self.deck.is_empty() {
             self.shuffle(weights);
@@ -31,7 +33,8 @@ impl Rotation {
         self.deck.pop()
     }
 
-    /// Puts back what has not been dealt, by these weights, which are no longer: what versions are owed stays.
+    /// Puts back the turns that were not dealt, which were shuffled by these weights. Call it before the
+    /// weights change, so that each version keeps its credit.
     pub fn settle(&mut self, weights: &[u32]) {
         let total: i64 = weights.iter().map(|weight| i64::from(*weight)).sum();
         for index in core::mem::take(&mut self.deck) {
@@ -44,12 +47,12 @@ impl Rotation {
         }
     }
 
-    /// Makes a new deck: of one round, or of part of it where it is long.
+    /// Shuffles the turns of one round, or of part of a long one.
     fn shuffle(&mut self, weights: &[u32]) {
         self.credits.resize(weights.len(), 0);
         let divisor = weights.iter().fold(0, |divisor, weight| gcd(divisor, u64::from(*weight)));
         let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-        for _ in 0..total.checked_div(divisor).unwrap_or_default().min(DECK) {
+        for _ in 0..total.checked_div(divisor).unwrap_or_default().min(MAX_DECK) {
             self.deck.extend(turn(&mut self.credits, weights));
         }
         for last in (1..self.deck.len()).rev() {
@@ -60,7 +63,8 @@ impl Rotation {
     }
 }
 
-/// One turn of smooth weighted round robin: each is given its weight, and who has most pays for all.
+/// Takes one turn of smooth weighted round robin. Each version gets its weight as credit, and the version
+/// with the most credit pays the total.
 fn turn(credits: &mut [i64], weights: &[u32]) -> Option<usize> {
     let mut total = 0;
     let mut best: Option<(usize, i64)> = None;
@@ -68,7 +72,7 @@ fn turn(credits: &mut [i64], weights: &[u32]) -> Option<usize> {
         let weight = i64::from(*weight);
         *credit += weight;
         total += weight;
-        // A version of weight 0 never has a turn, whatever credit it kept from when it had weight.
+        // A version of weight 0 never has a turn, even if it has credit from when it had weight.
         if weight > 0 && best.is_none_or(|(_, most)| *credit > most) {
             best = Some((index, *credit));
         }
@@ -100,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_exactly_the_weights_over_a_round_whatever_the_order() {
+    fn a_round_matches_the_weights_exactly_in_any_order() {
         for weights in [&[90, 10][..], &[1], &[3, 0, 2], &[5, 1, 1], &[0, 7]] {
             let total: u32 = weights.iter().sum();
             for random in 0..50 {
@@ -118,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_by_chance() {
+    fn the_order_is_random() {
         let first = |random| Rotation::new(random).next(&[90, 10]);
         let on_v2 = (0..1_000).filter(|random| first(random * 7_919) == Some(1)).count();
         assert!((60..140).contains(&on_v2), "{on_v2}");
     }
 
     #[test]
-    fn two_rotations_know_nothing_of_each_other() {
+    fn two_rotations_are_independent() {
         for weights in [[50, 50], [90, 10], [99, 1]] {
             let (mut one, mut other) = (Rotation::new(1), Rotation::new(1 << 32));
             let turns = 100_000;
@@ -138,10 +142,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_version_is_owed_outlives_a_change_of_weights() {
+    fn a_versions_credit_survives_a_change_of_weights() {
         let mut rotation = Rotation::new(3);
         let mut counts = [0, 0];
-        // A ramp: a little more for v2 after every third turn.
+        // A ramp gives v2 a little more after every third turn.
         let expected: f64 = (0..3_000u32).map(|turn| f64::from(turn / 3) / 1_000.0).sum();
         for turn in 0..3_000u32 {
             let weights = [1_000 - turn / 3, turn / 3];
@@ -154,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_largest_weights_and_none() {
+    fn the_largest_weights_and_weights_of_0_are_accepted() {
         assert_eq!(dealt(&[u32::MAX, u32::MAX], u64::MAX, 1_000), [500, 500]);
         assert_eq!(dealt(&[u32::MAX, 0], u64::MAX, 1_000), [1_000, 0]);
         assert_eq!(Rotation::new(7).next(&[0, 0]), None);

@@ -1,4 +1,7 @@
-//! Who holds what when: a function of time alone, so that all proxies move at the same instant with no push.
+//! Gives the layout of a release at each time.
+//!
+//! A schedule is a function of time alone. All proxies therefore take a step at the same moment, without a
+//! push.
 
 use core::time::Duration;
 
@@ -8,7 +11,7 @@ use crate::value::time::{Time, millis};
 /// The layouts of a release over time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Schedule {
-    /// Who has everybody until it starts.
+    /// The version that holds every bucket until the start.
     default: usize,
     starts_at: Option<Time>,
     first: Layout,
@@ -18,9 +21,9 @@ pub struct Schedule {
 /// A change of the weights.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WeightChange {
-    /// When it begins.
+    /// The time at which it begins.
     pub at: Time,
-    /// How long it takes, in a straight line.
+    /// The time it takes, in a straight line.
     pub over: Duration,
     /// The weights at its end, one for each version.
     pub weights: Vec<u32>,
@@ -29,25 +32,27 @@ pub struct WeightChange {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Step {
     change: WeightChange,
-    /// At its end, laid out from that of the step before.
+    /// The layout at its end, computed from the layout before the step.
     layout: Layout,
 }
 
 impl Schedule {
-    /// From these weights on, with these changes, which are in order and don't overlap. Before `starts_at`
-    /// `default` has everybody.
+    /// Creates a schedule that begins with these weights and makes these changes.
+    ///
+    /// The changes must be in order and must not overlap. Before `starts_at`, the version `default` holds
+    /// every bucket.
     pub fn new(weights: &[u32], default: usize, starts_at: Option<Time>, changes: Vec<WeightChange>) -> Self {
         let first = Layout::of(weights);
         let mut last = first.clone();
-        let steps = changes.into_iter().map(|change| {
+        let mut steps = Vec::with_capacity(changes.len());
+        for change in changes {
             last = last.stepped(&change.weights);
-            Step { change, layout: last.clone() }
-        });
-        let steps = steps.collect();
+            steps.push(Step { change, layout: last.clone() });
+        }
         Schedule { default, starts_at, first, steps }
     }
 
-    /// The layout at this time.
+    /// Returns the layout at this time.
     pub fn at(&self, now: Time) -> Layout {
         if self.starts_at.is_some_and(|start| now < start) {
             return Layout::whole(self.default);
@@ -66,18 +71,18 @@ impl Schedule {
         before.clone()
     }
 
-    /// The layout that it begins with, and that at the end of each step.
+    /// Returns the first layout and the layout at the end of each step.
     pub fn layouts(&self) -> impl Iterator<Item = &Layout> {
         core::iter::once(&self.first).chain(self.steps.iter().map(|step| &step.layout))
     }
 
-    /// How many of its changes have begun by then: the start, if it has one, and the steps.
+    /// Returns the number of changes that have begun by then. The start counts as a change if there is one.
     pub fn begun(&self, now: Time) -> usize {
         let started = self.starts_at.is_some_and(|start| start <= now);
         usize::from(started) + self.steps.iter().take_while(|step| step.change.at <= now).count()
     }
 
-    /// What the change is called that is number `begun`.
+    /// Returns the name of the change that `begun` counted last.
     pub fn name(&self, begun: usize) -> String {
         match begun.checked_sub(usize::from(self.starts_at.is_some())) {
             Some(step @ 1..) => format!("step {step}"),
@@ -85,13 +90,13 @@ impl Schedule {
         }
     }
 
-    /// Whether anything of it lies ahead, or is under way.
-    pub fn goes_on(&self, now: Time) -> bool {
+    /// Returns whether a change is under way or still to come.
+    pub fn has_pending_changes(&self, now: Time) -> bool {
         let end = self.steps.last().map(|step| step.change.at + step.change.over);
         self.starts_at.max(end).is_some_and(|end| now < end)
     }
 
-    /// Whether it changes at all.
+    /// Returns whether the layout ever changes.
     pub fn changes(&self) -> bool {
         self.starts_at.is_some() || !self.steps.is_empty()
     }
@@ -116,32 +121,32 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_taken_at_its_time() {
+    fn a_step_takes_effect_at_its_time() {
         let schedule = Schedule::new(&[90, 10], 0, None, vec![change(100, 0, &[70, 30])]);
         assert_eq!(shares(&schedule, 99), [9_000, 1_000]);
         assert_eq!(shares(&schedule, 100), [7_000, 3_000]);
         assert_eq!((schedule.begun(at(99)), schedule.begun(at(100))), (0, 1));
-        assert!(schedule.goes_on(at(99)) && !schedule.goes_on(at(100)));
+        assert!(schedule.has_pending_changes(at(99)) && !schedule.has_pending_changes(at(100)));
     }
 
     #[test]
-    fn a_ramp_goes_in_a_straight_line() {
+    fn a_ramp_rises_in_a_straight_line() {
         let schedule = Schedule::new(&[100, 0], 0, None, vec![change(100, 50, &[0, 100])]);
         let on_v2 = [99, 100, 110, 125, 150, 1_000].map(|second| shares(&schedule, second)[1]);
         assert_eq!(on_v2, [0, 0, 2_000, 5_000, 10_000, 10_000]);
-        assert!(schedule.goes_on(at(149)) && !schedule.goes_on(at(150)));
+        assert!(schedule.has_pending_changes(at(149)) && !schedule.has_pending_changes(at(150)));
     }
 
     #[test]
-    fn before_it_starts_the_default_version_has_everybody() {
+    fn before_the_start_the_default_version_holds_every_bucket() {
         let schedule = Schedule::new(&[90, 10], 1, Some(at(100)), Vec::new());
         assert_eq!(schedule.at(at(99)), Layout::whole(1));
         assert_eq!(shares(&schedule, 100), [9_000, 1_000]);
-        assert!(schedule.goes_on(at(99)) && !schedule.goes_on(at(100)));
+        assert!(schedule.has_pending_changes(at(99)) && !schedule.has_pending_changes(at(100)));
     }
 
     #[test]
-    fn steps_build_on_each_other() {
+    fn each_step_starts_from_the_layout_before_it() {
         let changes = vec![change(10, 0, &[60, 30, 10]), change(20, 10, &[40, 30, 30])];
         let schedule = Schedule::new(&[50, 30, 20], 0, None, changes);
         let middle = Layout::of(&[50, 30, 20]).stepped(&[60, 30, 10]);

@@ -31,7 +31,7 @@ impl<P: Proxy> Request for RequestHeaders<'_, P> {
         self.proxy.header(Map::RequestHeaders, name).map(Cow::Owned)
     }
 
-    fn at_hand(&self) -> Option<HeaderMap<'_>> {
+    fn all_headers(&self) -> Option<HeaderMap<'_>> {
         let all = || if self.few { self.proxy.headers(Map::RequestHeaders) } else { None };
         self.all.get_or_init(all).as_deref().map(HeaderMap)
     }

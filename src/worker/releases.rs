@@ -64,7 +64,7 @@ impl ReleaseTable {
         let entries = changing.map(|(index, release)| {
             // What is only tried out, in shadow, must not come true once it is enforced.
             let subject = hash::digest(0, &(release, policy.mode));
-            let state = known.record(&release.name, subject);
+            let state = known.state(&release.name, subject);
             let rolled_back = state.map(|state| state.rolled_back()).unwrap_or_default();
             let unshared = vec![Observations::default(); release.versions.len()];
             ReleaseEntry { release: index, subject, unshared, rolled_back }
@@ -193,10 +193,10 @@ impl ReleaseEntry {
         default_holds: bool,
     ) -> Option<MergeResult> {
         let seen = self.unshared.iter().any(|seen| *seen != Observations::default());
-        if seen && store.record(&release.name, self.subject).is_none() {
+        if seen && store.state(&release.name, self.subject).is_none() {
             store.begin(&release.name, ReleaseState::new(release, self.subject, latest));
         }
-        let state = store.record(&release.name, self.subject)?;
+        let state = store.state(&release.name, self.subject)?;
         let findings = match seen {
             true => state.on_observations(release, now, &self.unshared, default_holds),
             false => Vec::new(),

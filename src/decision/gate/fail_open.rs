@@ -1,29 +1,33 @@
-//! When a gate lets requests through though its upstream is not Ready.
+//! Decides when a gate admits requests although its upstream is not Ready.
 //!
-//! In two cases, and only where the policy asks for them: while no upstream is Ready that a gate guards
-//! (`whenAllNotReady: forward`), and beyond the share of these that may be gated at a time (`maxGatedPercent`).
-//! Of more than that, those count as gated that have been not Ready the longest. An upstream that the operator
-//! forces to be not ready is always gated, as that is no error of anybody's. It takes its part of the share.
+//! The policy enables two cases:
+//!
+//! - With `whenAllNotReady: forward` a gate fails open while no upstream that a gate guards is Ready.
+//! - With `maxGatedPercent` only a share of these upstreams is gated at a time. Those that have been not
+//!   Ready for the longest stay gated.
+//!
+//! An upstream that the operator forces to be not ready is always gated, because that is intended. It counts
+//! towards the share.
 
 use crate::policy::Policy;
 use crate::policy::gate::{Fallback, Gate, WhenAllNotReady};
 use crate::policy::upstream::UpstreamId;
 use crate::readiness::{Admission, Readiness, UpstreamStatus};
 
-/// Why a gate fails open.
+/// The reason for which a gate fails open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FailOpen {
-    /// No upstream is Ready that a gate guards.
+    /// No upstream that a gate guards is Ready.
     AllNotReady,
-    /// As many are gated as may be.
+    /// The maximum number of upstreams is gated.
     MaxGated,
 }
 
 impl FailOpen {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [FailOpen; 2] = [FailOpen::AllNotReady, FailOpen::MaxGated];
 
-    /// The word in logs, metrics and the response.
+    /// Returns the code in logs, in metrics and in the response.
     pub fn code(self) -> &'static str {
         match self {
             FailOpen::AllNotReady => "all-not-ready",
@@ -32,39 +36,46 @@ impl FailOpen {
     }
 }
 
-/// Whether the gate, which is closed, fails open, and why.
+/// Returns the reason for which a closed gate fails open, or `None` if it stays closed.
 pub fn of_gate(policy: &Policy, gate: &Gate, readiness: &impl Readiness) -> Option<FailOpen> {
-    let forced = |id| policy.upstream(id).is_some_and(|upstream| upstream.force == Some(false));
-    if !policy.may_fail_open() || forced(gate.upstream) {
+    let is_forced = |id| policy.upstream(id).is_some_and(|upstream| upstream.force == Some(false));
+    if !policy.may_fail_open() || is_forced(gate.upstream) {
         return None;
     }
-    // One on its ramp is no longer closed to the others; but a gate that was open must not begin to refuse by it.
-    let closed = |id, known: &UpstreamStatus| {
-        is_closed(known) || id == gate.upstream && known.held_back_since.is_some()
+    // An upstream on its ramp no longer counts as closed for other gates. Its own gate, if it was failing
+    // open, must not begin to refuse.
+    let counts_as_closed = |id, status: &UpstreamStatus| {
+        is_closed(status) || id == gate.upstream && status.held_back_since.is_some()
     };
-    let known = policy.gated.iter().map(|id| (*id, readiness.status(*id)));
-    let closed = known.filter(|(id, known)| closed(*id, known));
-    let mut closed: Vec<_> = closed.map(|(id, known)| (!forced(id), known.held_back_since, id)).collect();
+    let mut closed = Vec::new();
+    for id in policy.gated.iter().copied() {
+        let status = readiness.status(id);
+        if counts_as_closed(id, &status) {
+            closed.push((!is_forced(id), status.held_back_since, id));
+        }
+    }
     if gate.when_all_not_ready == WhenAllNotReady::Forward && closed.len() == policy.gated.len() {
         return Some(FailOpen::AllNotReady);
     }
-    // In the same order on all workers.
+    // All workers must use the same order.
     closed.sort_unstable();
     let index = closed.iter().position(|(_, _, id)| *id == gate.upstream)?;
     (index >= policy.most_gated()).then_some(FailOpen::MaxGated)
 }
 
-/// The upstreams that have a gate which fails open now, and why the first of these does. A gate with a fallback that is
-/// to be had is none of them, though a gRPC request can't have an answer.
+/// Returns the upstreams with a gate that fails open now, each with the reason of its first such gate.
+///
+/// Gates with an available fallback are left out. That holds for an answer too, although a gRPC request
+/// cannot get one.
 pub fn upstreams(policy: &Policy, readiness: &impl Readiness) -> Vec<(UpstreamId, FailOpen)> {
     let mut open: Vec<(UpstreamId, FailOpen)> = Vec::new();
     for gate in &policy.gates {
-        let falls_back = match &gate.fallback {
+        let has_fallback = match &gate.fallback {
             Some(Fallback::Upstream { upstream, .. }) => !is_closed(&readiness.status(*upstream)),
             Some(Fallback::Answer(_)) => true,
             None => false,
         };
-        if !falls_back
+        if !has_fallback
             && open.iter().all(|(id, _)| *id != gate.upstream)
             && is_closed(&readiness.status(gate.upstream))
             && let Some(why) = of_gate(policy, gate, readiness)
@@ -75,7 +86,7 @@ pub fn upstreams(policy: &Policy, readiness: &impl Readiness) -> Vec<(UpstreamId
     open
 }
 
-/// Whether a gate keeps requests from the upstream. On a ramp, where some are let in, it is on its way out.
-fn is_closed(known: &UpstreamStatus) -> bool {
-    matches!(known.admission, Admission::NotReady(_) | Admission::Trial(_))
+/// Returns whether a gate keeps requests from the upstream. On a ramp some are admitted, so it does not.
+fn is_closed(status: &UpstreamStatus) -> bool {
+    matches!(status.admission, Admission::NotReady(_) | Admission::Trial(_))
 }

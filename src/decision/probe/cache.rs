@@ -1,9 +1,11 @@
-//! The app's own answer to a probe that passes through: fetched now and then, and replayed in between.
+//! The cache of the app's response to a probe that passes through.
 //!
-//! However many ask, and on whatever worker, one request at a time goes on to the app, on a lease that ends
-//! by itself. Until the app has been waited for as long as an answer is fresh, the others get the last answer,
-//! whatever its age, which it carries; then they are told that there is none. All waiting counts since the
-//! app's last answer, by whichever request: those who give up soon must not make a hung app look alive.
+//! However many clients probe, and on whatever worker, one request at a time is forwarded to the app. It
+//! holds a lease that expires. The others get the cached response, which carries its age.
+//!
+//! Once requests have waited for the app for as long as a response is fresh, the others get an error instead.
+//! All waiting since the app's last response counts, whichever requests did it. Otherwise clients that give
+//! up early would make a hung app look alive.
 
 use core::time::Duration;
 
@@ -14,31 +16,31 @@ use crate::policy::Policy;
 use crate::policy::probe::{PassThrough, ProbeKind};
 use crate::value::time::Time;
 
-/// The most of an answer's body that is kept, in bytes. The kubelet reads less than that.
+/// The maximum length of a cached body, in bytes. The kubelet reads less.
 pub const BODY: usize = 16 * 1024;
 
-/// How long one request may be out before another is sent.
+/// The time for which one request holds the lease.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// What is known of the app's answers to one probe.
+/// The cached response to one probe, and the request that fetches the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CachedProbe {
-    answer: Option<CachedResponse>,
+    response: Option<CachedResponse>,
     fetch: Option<PendingFetch>,
-    /// For how long requests that have ended were out for nothing since the last answer.
+    /// The time that requests have waited without a response since the last response.
     waited: Duration,
 }
 
-/// An answer of the app's.
+/// A response of the app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CachedResponse {
-    /// Its status.
+    /// The status.
     pub status: u16,
-    /// The headers that the policy names, as far as it has them.
+    /// The headers that the policy names, if the response has them.
     pub headers: Vec<(String, String)>,
-    /// Its body, or the first [`BODY`] bytes of it.
+    /// The body, or the first [`BODY`] bytes of it.
     pub body: Vec<u8>,
-    /// When it was there.
+    /// The time at which it arrived.
     pub at: Time,
 }
 
@@ -51,84 +53,93 @@ struct PendingFetch {
 /// What a request for the probe gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// The last answer.
+    /// The cached response.
     Hit(CachedResponse),
-    /// It is the one that goes on to the app.
+    /// It is forwarded to the app.
     Miss,
-    /// Nothing is known yet: the first request is still out.
+    /// Nothing is cached yet, and the first request has not ended.
     Pending,
-    /// The app has not answered for too long.
+    /// The app has not responded for too long.
     Stale,
 }
 
 impl CachedProbe {
-    /// What a request gets at `now`. `id` is unique to it; with none, it may not be the one that goes on.
+    /// Returns what a request gets at `now`. `id` must be unique to the request. Without one, the request may
+    /// not be forwarded.
     pub fn ask(&mut self, rule: &PassThrough, now: Time, id: Option<u64>) -> Lookup {
-        let within = |from: Time, span: Duration| !now.is_due(from, from + span);
-        let replay = |answer: &CachedResponse| Lookup::Hit(answer.clone());
-        if let Some(fresh) = self.answer.as_ref().filter(|answer| within(answer.at, rule.cache)) {
-            return replay(fresh);
+        let is_within = |from: Time, span: Duration| !now.is_due(from, from + span);
+        if let Some(fresh) = self.response.as_ref().filter(|response| is_within(response.at, rule.cache)) {
+            return Lookup::Hit(fresh.clone());
         }
-        let out = self.fetch.filter(|fetch| within(fetch.from, LEASE));
-        if let (None, Some(id)) = (out, id) {
+        let pending = self.fetch.filter(|fetch| is_within(fetch.from, LEASE));
+        if pending.is_none()
+            && let Some(id) = id
+        {
             self.fetch = Some(PendingFetch { id, from: now });
             return Lookup::Miss;
         }
-        let out = out.map_or(Duration::ZERO, |fetch| now.since(fetch.from));
-        let waited = self.waited.saturating_add(out);
-        match &self.answer {
-            _ if waited >= rule.cache => Lookup::Stale,
-            Some(last) => replay(last),
+        let pending_for = pending.map_or(Duration::ZERO, |fetch| now.since(fetch.from));
+        if self.waited.saturating_add(pending_for) >= rule.cache {
+            return Lookup::Stale;
+        }
+        match &self.response {
+            Some(last) => Lookup::Hit(last.clone()),
             None => Lookup::Pending,
         }
     }
 
-    /// Takes the end of the request `id` at `now`: the app's answer, or none that may be kept. An answer that
-    /// comes after its lease is still the app's latest word.
-    pub fn end(&mut self, id: u64, answer: Option<CachedResponse>, now: Time) {
-        let fetch = self.fetch;
-        self.fetch = fetch.filter(|fetch| fetch.id != id);
-        if answer.is_some() {
-            (self.answer, self.waited) = (answer, Duration::ZERO);
-        } else if let Some(fetch) = fetch.filter(|fetch| fetch.id == id) {
+    /// Takes the end of the request `id` at `now`, with the app's response if there is one to cache. A
+    /// response after the end of its lease is still the app's latest.
+    pub fn end(&mut self, id: u64, response: Option<CachedResponse>, now: Time) {
+        let ended = self.fetch.take_if(|fetch| fetch.id == id);
+        if response.is_some() {
+            self.response = response;
+            self.waited = Duration::ZERO;
+        } else if let Some(fetch) = ended {
             self.waited = self.waited.saturating_add(now.since(fetch.from));
         }
     }
 }
 
-/// The reply that replays `answer`. By its age and how long it may be kept anyone can tell whether it is fresh.
-pub fn reply(policy: &Policy, index: usize, rule: &PassThrough, answer: CachedResponse, now: Time) -> Reply {
-    let kept = answer.headers.into_iter().map(|(name, value)| (name.into(), value.into()));
-    let mut headers: Vec<Header> = kept.collect();
-    headers.push(("age".into(), now.since(answer.at).as_secs().to_string().into()));
+/// Returns the reply that replays `response`. It states its age and how long it is fresh.
+pub fn reply(
+    policy: &Policy,
+    index: usize,
+    rule: &PassThrough,
+    response: CachedResponse,
+    now: Time,
+) -> Reply {
+    let cached = response.headers.into_iter().map(|(name, value)| (name.into(), value.into()));
+    let mut headers: Vec<Header> = cached.collect();
+    headers.push(("age".into(), now.since(response.at).as_secs().to_string().into()));
     if !headers.iter().any(|(name, _)| name == "cache-control") {
         headers.push(("cache-control".into(), format!("max-age={}", rule.cache.as_secs()).into()));
     }
-    let status = u32::from(answer.status);
-    Reply::to_probe(policy, ProbeTarget::Endpoint(index), status, result(status), headers, answer.body)
+    let status = u32::from(response.status);
+    Reply::to_probe(policy, ProbeTarget::Endpoint(index), status, result(status), headers, response.body)
 }
 
-/// The reply before the first answer: as with the kubelet, a liveness probe starts as passed, a readiness probe
-/// as failed.
+/// Returns the reply before the first response. As with the kubelet, a liveness probe starts as passed and a
+/// readiness probe as failed.
 pub fn pending(policy: &Policy, index: usize) -> Reply {
     match policy.probes.endpoints.get(index).map(|probe| probe.kind) {
-        Some(ProbeKind::Liveness) => say(policy, index, 200, "passed: the app has not answered yet"),
-        _ => say(policy, index, 503, "failed: the app has not answered yet"),
+        Some(ProbeKind::Liveness) => line(policy, index, 200, "passed: the app has not answered yet"),
+        _ => line(policy, index, 503, "failed: the app has not answered yet"),
     }
 }
 
-/// The reply that says that the app doesn't answer.
+/// Returns the reply that reports that the app does not respond.
 pub fn stale(policy: &Policy, index: usize) -> Reply {
-    say(policy, index, 503, "failed: the app does not answer")
+    line(policy, index, 503, "failed: the app does not answer")
 }
 
-fn say(policy: &Policy, index: usize, status: u32, words: &str) -> Reply {
+fn line(policy: &Policy, index: usize, status: u32, verdict: &str) -> Reply {
     let asked = ProbeTarget::Endpoint(index);
-    let words = format!("{} {words}", asked.name(policy));
-    Reply::line_to_probe(policy, asked, status, result(status), &words)
+    let text = format!("{} {verdict}", asked.name(policy));
+    Reply::line_to_probe(policy, asked, status, result(status), &text)
 }
 
-/// What an answer of the app's with this status is counted as.
+/// Returns what a response of the app with this status is counted as.
 pub fn cause(index: usize, status: u16) -> ReplyCause {
     let code = u32::from(status);
     ReplyCause::Probe { asked: ProbeTarget::Endpoint(index), code, result: result(code) }
@@ -148,111 +159,111 @@ mod tests {
         Time::from_millis(1_000_000 + millis)
     }
 
-    fn answer(millis: u64) -> Option<CachedResponse> {
+    fn response(millis: u64) -> Option<CachedResponse> {
         Some(CachedResponse { status: 200, headers: Vec::new(), body: b"up".to_vec(), at: at(millis) })
     }
 
-    /// What is kept of two-second answers, after the request 1 was answered at 0.
-    fn answered() -> (PassThrough, CachedProbe) {
+    /// Returns a cache that is fresh for two seconds, after request 1 got a response at 0.
+    fn cache_with_response() -> (PassThrough, CachedProbe) {
         let rule = PassThrough { cache: Duration::from_secs(2), headers: Vec::new(), host: None };
-        let mut kept = CachedProbe::default();
-        assert_eq!(kept.ask(&rule, at(0), Some(1)), Lookup::Miss);
-        kept.end(1, answer(0), at(0));
-        (rule, kept)
+        let mut cached = CachedProbe::default();
+        assert_eq!(cached.ask(&rule, at(0), Some(1)), Lookup::Miss);
+        cached.end(1, response(0), at(0));
+        (rule, cached)
     }
 
-    fn replayed(recall: &Lookup) -> bool {
-        matches!(recall, Lookup::Hit(_))
-    }
-
-    #[test]
-    fn an_answer_is_replayed_while_it_is_fresh_and_then_fetched_again() {
-        let (rule, mut kept) = answered();
-        assert!(replayed(&kept.ask(&rule, at(1_999), Some(2))));
-        assert_eq!(kept.ask(&rule, at(2_000), Some(3)), Lookup::Miss);
+    fn is_hit(lookup: &Lookup) -> bool {
+        matches!(lookup, Lookup::Hit(_))
     }
 
     #[test]
-    fn one_request_at_a_time_goes_on_and_the_others_get_the_last_answer_for_a_while() {
-        let (rule, mut kept) = answered();
-        assert_eq!(kept.ask(&rule, at(60_000), Some(2)), Lookup::Miss);
-        assert!(replayed(&kept.ask(&rule, at(60_001), Some(3))));
-        assert!(replayed(&kept.ask(&rule, at(61_999), Some(4))));
-        assert_eq!(kept.ask(&rule, at(62_000), Some(5)), Lookup::Stale);
-        kept.end(2, answer(62_500), at(62_500));
-        assert!(replayed(&kept.ask(&rule, at(62_501), Some(6))));
+    fn a_response_is_replayed_while_it_is_fresh_and_then_fetched_again() {
+        let (rule, mut cached) = cache_with_response();
+        assert!(is_hit(&cached.ask(&rule, at(1_999), Some(2))));
+        assert_eq!(cached.ask(&rule, at(2_000), Some(3)), Lookup::Miss);
     }
 
     #[test]
-    fn before_the_first_answer_others_are_told_that_there_is_none() {
-        let (rule, _) = answered();
-        let mut kept = CachedProbe::default();
-        assert_eq!(kept.ask(&rule, at(0), Some(1)), Lookup::Miss);
-        assert_eq!(kept.ask(&rule, at(1_999), Some(2)), Lookup::Pending);
-        assert_eq!(kept.ask(&rule, at(2_000), Some(3)), Lookup::Stale);
+    fn one_request_at_a_time_is_forwarded_and_the_others_get_the_last_response_for_a_while() {
+        let (rule, mut cached) = cache_with_response();
+        assert_eq!(cached.ask(&rule, at(60_000), Some(2)), Lookup::Miss);
+        assert!(is_hit(&cached.ask(&rule, at(60_001), Some(3))));
+        assert!(is_hit(&cached.ask(&rule, at(61_999), Some(4))));
+        assert_eq!(cached.ask(&rule, at(62_000), Some(5)), Lookup::Stale);
+        cached.end(2, response(62_500), at(62_500));
+        assert!(is_hit(&cached.ask(&rule, at(62_501), Some(6))));
     }
 
-    /// One that is not all there could keep the others waiting at its leisure.
     #[test]
-    fn a_request_that_may_not_go_on_takes_nobodys_place() {
-        let (rule, mut kept) = answered();
-        assert!(replayed(&kept.ask(&rule, at(60_000), None)));
-        assert_eq!(kept.ask(&rule, at(60_001), Some(2)), Lookup::Miss);
+    fn before_the_first_response_the_others_are_pending_and_then_stale() {
+        let (rule, _) = cache_with_response();
+        let mut cached = CachedProbe::default();
+        assert_eq!(cached.ask(&rule, at(0), Some(1)), Lookup::Miss);
+        assert_eq!(cached.ask(&rule, at(1_999), Some(2)), Lookup::Pending);
+        assert_eq!(cached.ask(&rule, at(2_000), Some(3)), Lookup::Stale);
+    }
+
+    /// An incomplete request could keep the others waiting for as long as it likes.
+    #[test]
+    fn a_request_that_may_not_be_forwarded_takes_no_lease() {
+        let (rule, mut cached) = cache_with_response();
+        assert!(is_hit(&cached.ask(&rule, at(60_000), None)));
+        assert_eq!(cached.ask(&rule, at(60_001), Some(2)), Lookup::Miss);
         assert_eq!(CachedProbe::default().ask(&rule, at(0), None), Lookup::Pending);
     }
 
     #[test]
-    fn a_request_that_comes_to_nothing_makes_way_for_the_next() {
-        let (rule, mut kept) = answered();
-        assert_eq!(kept.ask(&rule, at(2_000), Some(2)), Lookup::Miss);
-        kept.end(2, None, at(2_000));
-        assert_eq!(kept.ask(&rule, at(2_001), Some(3)), Lookup::Miss);
+    fn a_request_without_a_response_frees_the_lease() {
+        let (rule, mut cached) = cache_with_response();
+        assert_eq!(cached.ask(&rule, at(2_000), Some(2)), Lookup::Miss);
+        cached.end(2, None, at(2_000));
+        assert_eq!(cached.ask(&rule, at(2_001), Some(3)), Lookup::Miss);
     }
 
-    /// Else a hung app would look as it last did for as long as anybody with little patience asks.
+    /// Otherwise clients that give up early would make a hung app look alive.
     #[test]
-    fn requests_that_are_given_up_one_after_the_other_count_as_one_wait() {
-        let (rule, mut kept) = answered();
+    fn the_waits_of_consecutive_requests_add_up() {
+        let (rule, mut cached) = cache_with_response();
         for second in 60..62 {
             let from = second * 1_000;
-            assert_eq!(kept.ask(&rule, at(from), Some(second)), Lookup::Miss);
-            assert!(replayed(&kept.ask(&rule, at(from + 900), Some(1_000 + second))));
-            kept.end(second, None, at(from + 950));
+            assert_eq!(cached.ask(&rule, at(from), Some(second)), Lookup::Miss);
+            assert!(is_hit(&cached.ask(&rule, at(from + 900), Some(1_000 + second))));
+            cached.end(second, None, at(from + 950));
         }
-        assert_eq!(kept.ask(&rule, at(62_000), Some(3)), Lookup::Miss);
-        assert_eq!(kept.ask(&rule, at(62_100), Some(4)), Lookup::Stale);
-        kept.end(3, answer(62_200), at(62_200));
-        assert_eq!(kept.ask(&rule, at(80_000), Some(5)), Lookup::Miss);
-        assert!(replayed(&kept.ask(&rule, at(81_000), Some(6))));
+        assert_eq!(cached.ask(&rule, at(62_000), Some(3)), Lookup::Miss);
+        assert_eq!(cached.ask(&rule, at(62_100), Some(4)), Lookup::Stale);
+        cached.end(3, response(62_200), at(62_200));
+        assert_eq!(cached.ask(&rule, at(80_000), Some(5)), Lookup::Miss);
+        assert!(is_hit(&cached.ask(&rule, at(81_000), Some(6))));
     }
 
     #[test]
-    fn a_clock_that_jumped_back_leaves_no_answer_for_good() {
-        let (rule, mut kept) = answered();
+    fn a_response_expires_when_the_clock_is_set_back() {
+        let (rule, mut cached) = cache_with_response();
         let earlier = Time::from_millis(500_000);
-        assert_eq!(kept.ask(&rule, earlier, Some(2)), Lookup::Miss);
-        let answer = CachedResponse { status: 500, headers: Vec::new(), body: Vec::new(), at: earlier };
-        kept.end(2, Some(answer.clone()), earlier);
-        assert_eq!(kept.ask(&rule, earlier, Some(3)), Lookup::Hit(answer));
+        assert_eq!(cached.ask(&rule, earlier, Some(2)), Lookup::Miss);
+        let response = CachedResponse { status: 500, headers: Vec::new(), body: Vec::new(), at: earlier };
+        cached.end(2, Some(response.clone()), earlier);
+        assert_eq!(cached.ask(&rule, earlier, Some(3)), Lookup::Hit(response));
     }
 
     #[test]
-    fn a_request_that_takes_too_long_is_given_up_but_not_its_answer() {
-        let (rule, mut kept) = answered();
-        assert_eq!(kept.ask(&rule, at(2_000), Some(2)), Lookup::Miss);
-        assert_eq!(kept.ask(&rule, at(11_999), Some(3)), Lookup::Stale);
-        assert_eq!(kept.ask(&rule, at(12_000), Some(4)), Lookup::Miss);
-        kept.end(2, answer(12_001), at(12_001));
-        assert_eq!(kept.ask(&rule, at(12_002), Some(5)), Lookup::Hit(answer(12_001).unwrap()));
+    fn a_response_after_the_end_of_its_lease_is_still_cached() {
+        let (rule, mut cached) = cache_with_response();
+        assert_eq!(cached.ask(&rule, at(2_000), Some(2)), Lookup::Miss);
+        assert_eq!(cached.ask(&rule, at(11_999), Some(3)), Lookup::Stale);
+        assert_eq!(cached.ask(&rule, at(12_000), Some(4)), Lookup::Miss);
+        cached.end(2, response(12_001), at(12_001));
+        assert_eq!(cached.ask(&rule, at(12_002), Some(5)), Lookup::Hit(response(12_001).unwrap()));
     }
 
     #[test]
-    fn a_replay_tells_its_age_and_how_long_it_is_fresh() {
-        let (rule, kept) = answered();
+    fn a_replay_states_its_age_and_how_long_it_is_fresh() {
+        let (rule, cached) = cache_with_response();
         let text = br#"{"name":"p","probes":{"liveness":{"path":"/l","passThrough":{"cacheSeconds":2}},
             "readiness":{"path":"/r","passThrough":{"cacheSeconds":2}}}}"#;
         let policy = Policy::from_json(text).unwrap();
-        let reply = reply(&policy, 0, &rule, kept.answer.unwrap(), at(3_500));
+        let reply = reply(&policy, 0, &rule, cached.response.unwrap(), at(3_500));
         let headers: Vec<_> = reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         assert_eq!(headers, ["age: 3", "cache-control: max-age=2"]);
         assert_eq!((reply.status, reply.details.as_str()), (200, "graygate_probe{p|liveness}"));

@@ -1,9 +1,11 @@
-//! The drain switch: an order from an allowed address fails readiness, until it is taken back.
+//! The drain switch. An order from an allowed address fails readiness until it is taken back.
 //!
-//! The address is that of the connection, as the proxy's `source.address` gives it. Behind a listener that
-//! takes the PROXY protocol it is the one which that names: who may speak it to the listener may choose. Where
-//! a listener takes the address from `x-forwarded-for` or another header, anybody could; the proxy then knows
-//! no port, and no order from such an address is followed.
+//! The address is that of the connection, as in the proxy's `source.address`. Behind a listener that accepts
+//! the PROXY protocol, it is the address in that protocol. A client that may speak the protocol to the
+//! listener can therefore choose it.
+//!
+//! A listener may also take the address from `x-forwarded-for` or another header, which any client can set.
+//! The proxy then knows no port. Orders from an address without a port are refused.
 
 use core::net::SocketAddr;
 
@@ -14,7 +16,7 @@ use crate::policy::probe::Drain;
 use crate::readiness::Readiness;
 use crate::value::request::{Headers, Request};
 
-/// What is to happen to a request for the switch.
+/// Returns what happens to a request for the switch.
 pub fn answer<'p: 'r, 'r, R: Request>(
     policy: &Policy,
     drain: &'p Drain,
@@ -28,7 +30,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
         Some(b"POST") => true,
         Some(b"DELETE") => false,
         Some(b"GET" | b"HEAD") => {
-            return Action::Reply(stands(policy, readiness.lifecycle().draining));
+            return Action::Reply(state_reply(policy, readiness.lifecycle().draining));
         }
         _ => {
             let mut reply = reply(policy, 405, "allowed are POST, DELETE, GET and HEAD", "refused");
@@ -36,22 +38,20 @@ pub fn answer<'p: 'r, 'r, R: Request>(
             return Action::Reply(reply);
         }
     };
-    Action::Drain { draining: order, reply: stands(policy, order) }
+    Action::Drain { draining: order, reply: state_reply(policy, order) }
 }
 
-/// The reply to an order that could not be put through.
+/// Returns the reply to an order that could not be carried out.
 pub fn failed(policy: &Policy) -> Reply {
     reply(policy, 503, "the order could not be put through; ask again", "refused")
 }
 
-fn stands(policy: &Policy, draining: bool) -> Reply {
-    match draining {
-        true => reply(policy, 200, "draining", "draining"),
-        false => reply(policy, 200, "not draining", "not-draining"),
-    }
+fn state_reply(policy: &Policy, draining: bool) -> Reply {
+    let (text, result) = if draining { ("draining", "draining") } else { ("not draining", "not-draining") };
+    reply(policy, 200, text, result)
 }
 
-/// Why no order from there is followed.
+/// Returns the refusal of an order from this source, if it is not allowed.
 fn authorize(drain: &Drain, source: Option<SocketAddr>) -> Result<(), String> {
     let Some(address) = source else {
         return Err("no drain from what is no IP address".to_owned());
@@ -62,12 +62,12 @@ fn authorize(drain: &Drain, source: Option<SocketAddr>) -> Result<(), String> {
             "no drain from {ip}, which has no port: the proxy takes such an address from a header"
         ));
     }
-    let allowed = drain.from.iter().any(|network| network.contains(&ip));
-    if allowed { Ok(()) } else { Err(format!("no drain from {ip}")) }
+    let is_allowed = drain.from.iter().any(|network| network.contains(&ip));
+    if is_allowed { Ok(()) } else { Err(format!("no drain from {ip}")) }
 }
 
-fn reply(policy: &Policy, status: u32, words: &str, result: &'static str) -> Reply {
-    Reply::line_to_probe(policy, ProbeTarget::Drain, status, result, words)
+fn reply(policy: &Policy, status: u32, text: &str, result: &'static str) -> Reply {
+    Reply::line_to_probe(policy, ProbeTarget::Drain, status, result, text)
 }
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_the_connection_is_allowed_where_a_network_holds_it() {
+    fn an_address_of_the_connection_is_allowed_if_a_network_contains_it() {
         let local = ["127.0.0.0/8", "::1/128"];
         for source in ["127.0.0.1:50000", "127.255.255.255:1", "[::1]:50000", "[::ffff:127.0.0.1]:50000"] {
             assert!(allowed(&local, Some(source)), "{source}");
@@ -95,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_no_port_came_from_a_header() {
+    fn an_address_without_a_port_is_refused() {
         assert!(!allowed(&["127.0.0.0/8"], Some("127.0.0.1:0")));
         assert!(!allowed(&["::1/128"], Some("[::1]:0")));
     }
 
     #[test]
-    fn what_is_no_address_is_not_allowed() {
+    fn a_source_that_is_not_an_ip_address_is_refused() {
         for source in [None, Some(""), Some("127.0.0.1"), Some("/run/envoy.sock"), Some("envoy://internal/")]
         {
             assert!(!allowed(&["0.0.0.0/0", "::/0"], source), "{source:?}");

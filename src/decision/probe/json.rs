@@ -1,4 +1,4 @@
-//! An answer in the health+json form (draft-inadarei-api-health-check).
+//! Replies to probes in the health+json form (draft-inadarei-api-health-check).
 
 use serde::ser::{Serialize, Serializer};
 
@@ -6,21 +6,22 @@ use super::result::{ComponentHealth, ComponentResult, ProbeResult, ProbeStatus};
 use crate::policy::Policy;
 use crate::value::time::millis;
 
-/// The media type to answer in, where `accept` asks for JSON: the form's own, if it is among those.
+/// Returns the media type of the reply if `accept` includes JSON. The type of the form itself is preferred.
 pub fn media_type(accept: &[u8]) -> Option<&'static str> {
-    let accepts = |name: &str| {
+    let is_accepted = |name: &str| {
         accept.split(|byte| *byte == b',').any(|range| {
             let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-            let named = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(name.as_bytes()));
-            // With the weight 0 it is the one thing that is not wanted.
-            named
-                && !parts.any(|part| {
-                    part.to_ascii_lowercase().starts_with(b"q=0")
-                        && part.iter().skip(2).all(|c| b"0.".contains(c))
-                })
+            let is_named = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(name.as_bytes()));
+            is_named && !parts.any(is_weight_0)
         })
     };
-    ["application/health+json", "application/json"].into_iter().find(|name| accepts(name))
+    ["application/health+json", "application/json"].into_iter().find(|name| is_accepted(name))
+}
+
+/// Returns whether a parameter of a media range excludes it.
+fn is_weight_0(parameter: &[u8]) -> bool {
+    parameter.to_ascii_lowercase().starts_with(b"q=0")
+        && parameter.iter().skip(2).all(|byte| b"0.".contains(byte))
 }
 
 #[derive(serde::Serialize)]
@@ -37,8 +38,8 @@ struct Document<'a> {
     checks: Option<JsonChecks<'a>>,
 }
 
-/// The checks by name, in the policy's order. The form has a list for each, as there might be several of a
-/// kind.
+/// The checks by name, in the policy's order. The form has a list for each name, because there may be several
+/// checks of one kind.
 struct JsonChecks<'a>(&'a [ComponentResult<'a>]);
 
 impl Serialize for JsonChecks<'_> {
@@ -81,10 +82,10 @@ impl JsonCheck {
     }
 }
 
-/// The body that says the verdict on `name`, and, with `lists`, what it rests on.
+/// Returns the body with the result of the probe `name`. With `lists` it includes the result of each check.
 pub fn body(policy: &Policy, name: &str, result: &ProbeResult<'_>, lists: bool) -> Vec<u8> {
-    let held = result.held.iter().map(|(_, reason)| (*reason).to_owned());
-    let reasons: Vec<String> = held.chain(result.score.map(|score| score.to_string())).collect();
+    let held_back = result.held.iter().map(|(_, reason)| (*reason).to_owned());
+    let reasons: Vec<String> = held_back.chain(result.score.map(|score| score.to_string())).collect();
     let notes = result.unknown.iter().map(|name| format!("no check {name:?} to exclude"));
     let document = Document {
         status: match result.status {
@@ -98,6 +99,6 @@ pub fn body(policy: &Policy, name: &str, result: &ProbeResult<'_>, lists: bool) 
         notes: if lists { notes.collect() } else { Vec::new() },
         checks: lists.then_some(JsonChecks(&result.components)),
     };
-    // Texts and numbers alone: there is nothing in it that could not be written.
+    // Text and numbers can always be serialized.
     serde_json::to_vec(&document).unwrap_or_default()
 }

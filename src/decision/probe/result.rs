@@ -1,4 +1,4 @@
-//! The verdict on a probe: what each of its checks says, and what that comes to.
+//! The result of a probe, which consists of the results of its checks and the verdict that follows.
 
 use core::fmt;
 use core::time::Duration;
@@ -9,37 +9,38 @@ use crate::policy::upstream::Upstream;
 use crate::readiness::{Admission, Readiness, UpstreamReason, UpstreamStatus};
 use crate::value::time::Time;
 
-/// What a probe comes to.
+/// The result of a probe.
 pub struct ProbeResult<'p> {
-    /// Yes, yes but, or no.
+    /// The verdict.
     pub status: ProbeStatus,
-    /// What each check says.
+    /// The result of each check.
     pub components: Vec<ComponentResult<'p>>,
-    /// What holds readiness back whatever the checks say: name and reason.
+    /// The reasons that hold readiness back whatever the checks report, as name and reason.
     pub held: Vec<(&'static str, &'static str)>,
-    /// What the weights add up to, where there are any.
+    /// The score, if the checks have weights.
     pub score: Option<Score>,
-    /// The first names to exclude that are no check's.
+    /// The names to exclude that are not those of checks. Only the first ones are kept.
     pub unknown: Vec<String>,
-    /// The age of the oldest answer that the verdict rests on.
+    /// The age of the oldest check result that the verdict depends on.
     pub oldest: Option<Duration>,
-    /// The shortest period of its checks while they pass: how long a yes is good for. Zero where there are none.
-    pub news_in: Duration,
+    /// The shortest period of its checks while they pass, for which a passed result may be cached. Zero
+    /// without checks.
+    pub fresh_for: Duration,
 }
 
-/// Yes, yes but, or no.
+/// The verdict on a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeStatus {
-    /// All is well.
+    /// Every check passed without doubt.
     Passed,
-    /// Something is wrong or in doubt, but not enough for a no.
+    /// A check failed or is in doubt, but the probe still passes.
     Degraded,
-    /// No.
+    /// The probe fails.
     Failed,
 }
 
 impl ProbeStatus {
-    /// The word in bodies and metrics.
+    /// Returns the name in bodies and metrics.
     pub fn name(self) -> &'static str {
         match self {
             ProbeStatus::Passed => "passed",
@@ -49,50 +50,50 @@ impl ProbeStatus {
     }
 }
 
-/// What one check says.
+/// The result of one check.
 pub struct ComponentResult<'p> {
     /// The upstream's name.
     pub name: &'p str,
-    /// Its part in the answer.
+    /// Its part in the verdict.
     pub part: Component,
-    /// What is found.
+    /// The health of the upstream.
     pub health: ComponentHealth,
-    /// When a check was last answered, and how long ago that is.
+    /// The time and the age of the last check result.
     pub last_result: Option<(Time, Duration)>,
 }
 
-/// What is found of one upstream.
+/// The health of one upstream, as a probe counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ComponentHealth {
     /// It is ready.
     Ok,
-    /// It counts as ready, with a doubt.
+    /// It counts as ready, but is in doubt.
     Doubtful(Doubt),
-    /// It isn't.
+    /// It fails.
     Failed(Fault),
-    /// The asker left it out, so it counts as ready.
+    /// The client excluded it, so it counts as ready.
     Excluded,
 }
 
-/// Why an upstream may not be as it counts.
+/// The reason for which an upstream that counts as ready is in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// A few requests are finding out.
+    /// It is on trial.
     OnTrial,
-    /// No check has been answered for so long.
+    /// There has been no check result for this long.
     Stale(Duration),
-    /// No check has been answered at all.
+    /// There has been no check result at all.
     NotChecked,
 }
 
-/// Why an upstream fails.
+/// The reason for which an upstream fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It is not ready.
     NotReady(UpstreamReason),
-    /// It may be ready, but has not shown it: too few checks have passed, or none was answered yet.
+    /// It may be ready but is not verified, because too few checks have passed or none has a result.
     Unverified {
-        /// Whether one was.
+        /// Whether a check has a result.
         answered: bool,
     },
 }
@@ -117,7 +118,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A span in seconds with one decimal, cut off.
+/// A span in seconds, truncated to one decimal.
 pub struct Seconds(pub Duration);
 
 impl fmt::Display for Seconds {
@@ -126,14 +127,14 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// What the weights add up to.
+/// The score of a probe whose checks have weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Score {
-    /// Those of the checks that don't fail.
+    /// The sum of the weights of checks that do not fail.
     pub reached: u32,
-    /// All.
+    /// The sum of all weights.
     pub possible: u32,
-    /// What it takes.
+    /// The least sum with which the probe passes.
     pub minimum: u32,
 }
 
@@ -143,11 +144,12 @@ impl fmt::Display for Score {
     }
 }
 
-/// The most unknown names that an answer repeats, and how much of each, in characters.
-const REPEATED: (usize, usize) = (5, 63);
+/// The maximum number of unknown names that a reply repeats, and their maximum length in characters.
+const MAX_UNKNOWN: (usize, usize) = (5, 63);
 
 impl<'p> ProbeResult<'p> {
-    /// The verdict on a probe of this kind with these checks, save those whose names are `excluded`.
+    /// Returns the result of a probe of this kind with these checks. Those whose names are `excluded` count
+    /// as ready.
     pub fn of(
         policy: &'p Policy,
         kind: ProbeKind,
@@ -158,7 +160,7 @@ impl<'p> ProbeResult<'p> {
         let lifecycle = readiness.lifecycle();
         let mut held = Vec::new();
         if kind == ProbeKind::Startup && lifecycle.started {
-            // Once it has, for good: what the checks say by now is for other probes.
+            // A start is permanent, so later check results do not matter to startup.
             return ProbeResult::new(Vec::new(), held, checks);
         }
         if kind == ProbeKind::Readiness && !lifecycle.started {
@@ -167,24 +169,16 @@ impl<'p> ProbeResult<'p> {
         if kind == ProbeKind::Readiness && lifecycle.draining {
             held.push(("drain", "draining"));
         }
-        let components = find(policy, checks, readiness, kind == ProbeKind::Startup, excluded);
-        let unknown = excluded.iter().filter(|name| {
-            !components.iter().any(|component: &ComponentResult<'_>| component.name.as_bytes() == **name)
-        });
-        let mut shown: Vec<String> = Vec::new();
-        for name in unknown {
-            let name: String = String::from_utf8_lossy(name).chars().take(REPEATED.1).collect();
-            if shown.len() < REPEATED.0 && !shown.contains(&name) {
-                shown.push(name);
-            }
-        }
+        let components = component_results(policy, checks, readiness, kind == ProbeKind::Startup, excluded);
+        let unknown = unknown_names(&components, excluded);
         let periods = checks
             .components
             .iter()
             .filter_map(|component| Some(policy.upstream(component.upstream)?.check.as_ref()?.periods.ready));
-        let mut result = ProbeResult { unknown: shown, ..ProbeResult::new(components, held, checks) };
-        result.news_in = periods.min().unwrap_or_default();
-        // By the flag alone, which all workers see: a yes that another worker takes back would be none.
+        let mut result = ProbeResult { unknown, ..ProbeResult::new(components, held, checks) };
+        result.fresh_for = periods.min().unwrap_or_default();
+        // Only the flag counts, because all workers share it. Otherwise another worker could contradict this
+        // one.
         if kind == ProbeKind::Startup && result.status != ProbeStatus::Failed {
             result.held.push(("startup", "not started yet"));
             result.status = ProbeStatus::Failed;
@@ -192,9 +186,10 @@ impl<'p> ProbeResult<'p> {
         result
     }
 
-    /// Whether startup's checks have passed by now, whatever was said of it before.
+    /// Returns whether the checks of startup pass now, whatever the lifecycle is.
     pub fn of_startup(policy: &'p Policy, checks: &ProbeComponents, readiness: &impl Readiness) -> Self {
-        ProbeResult::new(find(policy, checks, readiness, true, &[]), Vec::new(), checks)
+        let components = component_results(policy, checks, readiness, true, &[]);
+        ProbeResult::new(components, Vec::new(), checks)
     }
 
     fn new(
@@ -202,66 +197,104 @@ impl<'p> ProbeResult<'p> {
         held: Vec<(&'static str, &'static str)>,
         checks: &ProbeComponents,
     ) -> Self {
-        let fails = |component: &&ComponentResult<'_>| matches!(component.health, ComponentHealth::Failed(_));
-        let reached = components.iter().filter(|component| !fails(component));
-        let reached = reached.fold(0_u32, |sum, component| sum.saturating_add(component.part.weight));
-        let score = Score { reached, possible: checks.weights(), minimum: checks.minimum_score };
-        let score = (!components.is_empty() && score.possible > 0).then_some(score);
-        let required_fails = components.iter().filter(fails).any(|component| component.part.required);
-        let well = |component: &ComponentResult<'_>| {
+        let score = Score::of(&components, checks);
+        let required_fails =
+            components.iter().any(|component| component.part.required && component.has_failed());
+        let score_is_too_low = score.is_some_and(|score| score.reached < score.minimum);
+        let is_well = |component: &ComponentResult<'_>| {
             matches!(component.health, ComponentHealth::Ok | ComponentHealth::Excluded)
         };
-        let status =
-            if !held.is_empty() || required_fails || score.is_some_and(|score| score.reached < score.minimum)
-            {
-                ProbeStatus::Failed
-            } else if components.iter().all(well) {
-                ProbeStatus::Passed
-            } else {
-                ProbeStatus::Degraded
-            };
-        let rests_on = components.iter().filter(|component| component.health != ComponentHealth::Excluded);
-        let oldest = rests_on.filter_map(|component| component.last_result.map(|(_, age)| age)).max();
-        ProbeResult { status, components, held, score, unknown: Vec::new(), oldest, news_in: Duration::ZERO }
+        let status = if !held.is_empty() || required_fails || score_is_too_low {
+            ProbeStatus::Failed
+        } else if components.iter().all(is_well) {
+            ProbeStatus::Passed
+        } else {
+            ProbeStatus::Degraded
+        };
+        let included = components.iter().filter(|component| component.health != ComponentHealth::Excluded);
+        let oldest = included.filter_map(|component| component.last_result.map(|(_, age)| age)).max();
+        let fresh_for = Duration::ZERO;
+        ProbeResult { status, components, held, score, unknown: Vec::new(), oldest, fresh_for }
     }
 }
 
-/// Whether readiness says yes; without a readiness probe, whether nothing holds it back.
+impl ComponentResult<'_> {
+    fn has_failed(&self) -> bool {
+        matches!(self.health, ComponentHealth::Failed(_))
+    }
+}
+
+impl Score {
+    /// Returns the score of these results, or `None` if no check has a weight.
+    fn of(components: &[ComponentResult<'_>], checks: &ProbeComponents) -> Option<Score> {
+        let possible = checks.weights();
+        if components.is_empty() || possible == 0 {
+            return None;
+        }
+        let reached = components
+            .iter()
+            .filter(|component| !component.has_failed())
+            .fold(0_u32, |sum, component| sum.saturating_add(component.part.weight));
+        Some(Score { reached, possible, minimum: checks.minimum_score })
+    }
+}
+
+/// Returns the first of the `excluded` names that are not those of checks.
+fn unknown_names(components: &[ComponentResult<'_>], excluded: &[&[u8]]) -> Vec<String> {
+    let (max_names, max_length) = MAX_UNKNOWN;
+    let mut unknown = Vec::new();
+    for name in excluded {
+        if components.iter().any(|component| component.name.as_bytes() == *name) {
+            continue;
+        }
+        let shown: String = String::from_utf8_lossy(name).chars().take(max_length).collect();
+        if unknown.len() < max_names && !unknown.contains(&shown) {
+            unknown.push(shown);
+        }
+    }
+    unknown
+}
+
+/// Returns whether readiness passes. Without a readiness probe, returns whether nothing holds it back.
 pub fn is_ready(policy: &Policy, readiness: &impl Readiness) -> bool {
     let none = ProbeComponents::default();
     let checks = policy.probes.of(ProbeKind::Readiness).and_then(Probe::checks).unwrap_or(&none);
     ProbeResult::of(policy, ProbeKind::Readiness, checks, readiness, &[]).status != ProbeStatus::Failed
 }
 
-/// What each check says. With `proof`, an assumption is not enough.
-fn find<'p>(
+/// Returns the result of each check. If `must_be_verified`, an assumption is not enough.
+fn component_results<'p>(
     policy: &'p Policy,
     checks: &ProbeComponents,
     readiness: &impl Readiness,
-    proof: bool,
+    must_be_verified: bool,
     excluded: &[&[u8]],
 ) -> Vec<ComponentResult<'p>> {
     if checks.components.is_empty() {
         return Vec::new();
     }
     let now = readiness.now();
-    let components = checks.components.iter();
-    let found = components.filter_map(|component| {
-        let upstream = policy.upstream(component.upstream)?;
+    let mut results = Vec::with_capacity(checks.components.len());
+    for component in &checks.components {
+        let Some(upstream) = policy.upstream(component.upstream) else {
+            continue;
+        };
         let status = readiness.status(component.upstream);
-        let health = match excluded.contains(&upstream.name.as_bytes()) {
-            true => ComponentHealth::Excluded,
-            false if proof && !status.verified => ComponentHealth::Failed(fault(status)),
-            false => health(policy, upstream, status, now),
+        let health = if excluded.contains(&upstream.name.as_bytes()) {
+            ComponentHealth::Excluded
+        } else if must_be_verified && !status.verified {
+            ComponentHealth::Failed(fault(status))
+        } else {
+            health(policy, upstream, status, now)
         };
         let last_result_at = status.last_result_at.filter(|_| upstream.check.is_some());
         let last_result = last_result_at.map(|at| (at, now.since(at)));
-        Some(ComponentResult { name: &upstream.name, part: *component, health, last_result })
-    });
-    found.collect()
+        results.push(ComponentResult { name: &upstream.name, part: *component, health, last_result });
+    }
+    results
 }
 
-/// Why an upstream fails that is not ready, or not by evidence.
+/// Returns the fault of an upstream that is not Ready or not verified.
 fn fault(status: UpstreamStatus) -> Fault {
     match status.admission {
         Admission::NotReady(reason) if reason != UpstreamReason::Assumed => Fault::NotReady(reason),
@@ -273,14 +306,14 @@ fn health(policy: &Policy, upstream: &Upstream, status: UpstreamStatus, now: Tim
     match (status.admission, &upstream.check, status.last_result_at) {
         (Admission::NotReady(_), ..) => ComponentHealth::Failed(fault(status)),
         (Admission::Trial(_), ..) => ComponentHealth::Doubtful(Doubt::OnTrial),
-        // What is known of an upstream never says that it is on a ramp: to a probe, that is Ready.
+        // The status of an upstream on a ramp is Ready.
         (Admission::Ramp { .. }, ..) => ComponentHealth::Ok,
         (Admission::Ready, None, _) => ComponentHealth::Ok,
         (Admission::Ready, Some(_), None) => ComponentHealth::Doubtful(Doubt::NotChecked),
         (Admission::Ready, Some(check), Some(last_result_at)) => {
             let age = now.since(last_result_at);
-            let stale = age > policy.probes.stale_after.unwrap_or_else(|| check.stale_after());
-            if stale { ComponentHealth::Doubtful(Doubt::Stale(age)) } else { ComponentHealth::Ok }
+            let stale_after = policy.probes.stale_after.unwrap_or_else(|| check.stale_after());
+            if age > stale_after { ComponentHealth::Doubtful(Doubt::Stale(age)) } else { ComponentHealth::Ok }
         }
     }
 }

@@ -14,13 +14,13 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 const DOWN: Admission = Admission::NotReady(UpstreamReason::CheckFailed(CheckFailure::Status(500)));
 const NOW: Time = Time::from_millis(1_000_000);
 
-struct Get {
+struct ProbeGet {
     method: &'static str,
     path: Vec<u8>,
     headers: Vec<(&'static str, &'static str)>,
 }
 
-impl Request for Get {
+impl Request for ProbeGet {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         match name {
             ":method" => Some(Cow::Borrowed(self.method.as_bytes())),
@@ -28,16 +28,16 @@ impl Request for Get {
             _ => self
                 .headers
                 .iter()
-                .find(|(known, _)| *known == name)
+                .find(|(readiness, _)| *readiness == name)
                 .map(|(_, value)| Cow::Borrowed(value.as_bytes())),
         }
     }
 }
 
-/// What is known of the upstreams, in the policy's order; and where the proxy stands.
-struct Known(Vec<UpstreamStatus>, Lifecycle);
+/// The status of the upstreams in the policy's order, and the lifecycle of the proxy.
+struct TestReadiness(Vec<UpstreamStatus>, Lifecycle);
 
-impl Readiness for Known {
+impl Readiness for TestReadiness {
     fn admission(&mut self, upstream: UpstreamId) -> Admission {
         self.0[upstream.0].admission
     }
@@ -63,10 +63,10 @@ impl Readiness for Known {
     }
 }
 
-/// A policy over `db`, `cache`, `api` and `queue`, each checked every ten seconds.
+/// A policy with the upstreams `db`, `cache`, `api` and `queue`, each checked every ten seconds.
 struct Bench {
     policy: Policy,
-    known: Known,
+    readiness: TestReadiness,
 }
 
 impl Bench {
@@ -75,10 +75,11 @@ impl Bench {
             |name: &str| format!(r#""{name}":{{"cluster":"{name}","readinessProbe":{{"httpGet":{{}}}}}}"#);
         let upstreams = ["db", "cache", "api", "queue"].map(check).join(",");
         let text = format!(r#"{{"name":"shop","upstreams":{{{upstreams}}},"probes":{{{probes}}}}}"#);
-        let known =
+        let status =
             UpstreamStatus { last_result_at: Some(Time::from_millis(999_600)), ..UpstreamStatus::unknown() };
         let lifecycle = Lifecycle { started: true, draining: false };
-        Bench { policy: Policy::from_json(text.as_bytes()).unwrap(), known: Known(vec![known; 4], lifecycle) }
+        let readiness = TestReadiness(vec![status; 4], lifecycle);
+        Bench { policy: Policy::from_json(text.as_bytes()).unwrap(), readiness }
     }
 
     fn set(mut self, upstream: &str, admission: Admission) -> Self {
@@ -87,27 +88,27 @@ impl Bench {
     }
 
     fn of(&mut self, upstream: &str) -> &mut UpstreamStatus {
-        let index = self.policy.upstreams.iter().position(|known| known.name == upstream).unwrap();
-        &mut self.known.0[index]
+        let index = self.policy.upstreams.iter().position(|readiness| readiness.name == upstream).unwrap();
+        &mut self.readiness.0[index]
     }
 
     fn reply(&self, path: impl AsRef<[u8]>, headers: &[(&'static str, &'static str)]) -> Option<Reply> {
-        let get = Get { method: "GET", path: path.as_ref().to_vec(), headers: headers.to_vec() };
+        let get = ProbeGet { method: "GET", path: path.as_ref().to_vec(), headers: headers.to_vec() };
         let mut request = Headers::new(&get, &[]);
         let ask = find(&self.policy, &mut request)?;
-        match answer(&self.policy, ask, &mut request, &self.known) {
+        match answer(&self.policy, ask, &mut request, &self.readiness) {
             Action::Reply(reply) => Some(reply),
             other => panic!("{other:?}"),
         }
     }
 
-    /// Status and body of the answer to a GET.
+    /// Returns the status and the body of the reply to a GET.
     fn get(&self, path: impl AsRef<[u8]>) -> (u32, String) {
         let reply = self.reply(path, &[]).unwrap();
         (reply.status, String::from_utf8(reply.body).unwrap())
     }
 
-    /// Status and document of the answer to a GET that asks for JSON.
+    /// Returns the status and the document of the reply to a GET that asks for JSON.
     fn json(&self, path: &str) -> (u32, serde_json::Value) {
         let reply = self.reply(path, &[("accept", "application/json")]).unwrap();
         (reply.status, serde_json::from_slice(&reply.body).unwrap())
@@ -115,7 +116,7 @@ impl Bench {
 }
 
 fn header<'r>(reply: &'r Reply, name: &str) -> Option<&'r str> {
-    reply.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_ref())
+    reply.headers.iter().find(|(readiness, _)| readiness == name).map(|(_, value)| value.as_ref())
 }
 
 const LIVENESS: &str = r#""liveness":{"path":"/livez"}"#;
@@ -125,15 +126,15 @@ const SCORED: &str = r#""readiness":{"path":"/readyz","minimumScore":70,"checks"
 const STARTUP: &str = r#""startup":{"path":"/startupz","checks":[{"upstream":"db"}]}"#;
 
 #[test]
-fn a_get_or_head_of_the_exact_path_is_a_probe_whatever_its_query() {
+fn a_get_or_head_of_the_exact_path_is_a_probe_with_any_query() {
     let bench = Bench::new(&format!("{LIVENESS},{REQUIRED}"));
     for path in [&b"/livez"[..], b"/livez?", b"/readyz?verbose&x=/livez", b"/livez?\xff"] {
         for method in ["GET", "HEAD"] {
-            let get = Get { method, path: path.to_vec(), headers: Vec::new() };
+            let get = ProbeGet { method, path: path.to_vec(), headers: Vec::new() };
             assert!(find(&bench.policy, &mut Headers::new(&get, &[])).is_some(), "{method} {path:?}");
         }
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "get", ""] {
-            let get = Get { method, path: path.to_vec(), headers: Vec::new() };
+            let get = ProbeGet { method, path: path.to_vec(), headers: Vec::new() };
             assert_eq!(find(&bench.policy, &mut Headers::new(&get, &[])), None, "{method} {path:?}");
         }
     }
@@ -143,7 +144,7 @@ fn a_get_or_head_of_the_exact_path_is_a_probe_whatever_its_query() {
 }
 
 #[test]
-fn a_name_behind_the_path_asks_for_one_check() {
+fn a_name_after_the_path_asks_for_one_check() {
     let bench = Bench::new(REQUIRED).set("cache", DOWN);
     assert_eq!(bench.get("/readyz/db"), (200, "policy shop: readiness/db passed\n".to_owned()));
     let (status, body) = bench.get("/readyz/cache?verbose");
@@ -154,16 +155,16 @@ fn a_name_behind_the_path_asks_for_one_check() {
     }
 }
 
-/// A path of a probe's own is more than a name behind another's.
+/// The path of another probe takes precedence over the name of a check.
 #[test]
-fn a_whole_path_comes_before_a_name_behind_one() {
+fn a_full_path_takes_precedence_over_a_name_after_a_path() {
     let bench =
         Bench::new(&format!(r#"{REQUIRED},"groups":{{"own":{{"path":"/readyz/db"}}}}"#)).set("db", DOWN);
     assert_eq!(bench.get("/readyz/db"), (200, "policy shop: own passed\n".to_owned()));
 }
 
 #[test]
-fn a_request_must_also_meet_the_match() {
+fn a_probe_must_also_meet_the_match() {
     let bench = Bench::new(&format!(
         r#"{LIVENESS},"match":[{{"headers":{{"user-agent":{{"prefix":"kube-probe/"}}}}}}]"#
     ));
@@ -175,7 +176,7 @@ fn a_request_must_also_meet_the_match() {
 #[test]
 fn liveness_depends_on_nothing() {
     let mut bench = Bench::new(&format!("{LIVENESS},{REQUIRED},{STARTUP}")).set("db", DOWN);
-    bench.known.1 = Lifecycle { started: false, draining: true };
+    bench.readiness.1 = Lifecycle { started: false, draining: true };
     assert_eq!(bench.get("/livez"), (200, "policy shop: liveness passed\n".to_owned()));
 }
 
@@ -186,13 +187,13 @@ fn a_probe_with_no_checks_passes() {
 }
 
 #[test]
-fn a_required_check_that_fails_fails_the_probe_and_says_why() {
+fn a_failed_required_check_fails_the_probe_and_is_listed() {
     let bench = Bench::new(REQUIRED).set("cache", DOWN);
     let body = "[+]db ok\n[-]cache failed: check-failed: status 500\npolicy shop: readiness failed; oldest answer 0.4 s\n";
     assert_eq!(bench.get("/readyz"), (503, body.to_owned()));
 }
 
-/// database 40, cache 30, external API 20, queue 10, with a minimum of 70.
+/// Weights are database 40, cache 30, external API 20 and queue 10. The minimum is 70.
 #[test]
 fn weights_add_up_to_a_score() {
     let rows: [(&[&str], u32, &str); 8] = [
@@ -217,7 +218,7 @@ fn weights_add_up_to_a_score() {
 }
 
 #[test]
-fn an_optional_check_that_fails_only_degrades() {
+fn a_failed_optional_check_degrades_the_probe() {
     let bench = Bench::new(
         r#""readiness":{"path":"/readyz","checks":[{"upstream":"db"},{"upstream":"queue","required":false}]}"#,
     );
@@ -228,7 +229,7 @@ fn an_optional_check_that_fails_only_degrades() {
 }
 
 #[test]
-fn a_check_in_doubt_degrades_and_says_so() {
+fn a_check_in_doubt_degrades_the_probe_and_is_listed() {
     let line = |change: fn(&mut UpstreamStatus)| {
         let mut bench = Bench::new(REQUIRED);
         change(bench.of("db"));
@@ -239,7 +240,7 @@ fn a_check_in_doubt_degrades_and_says_so() {
     };
     assert_eq!(line(|db| db.admission = Admission::Trial(UpstreamReason::WaitOver)), "[+]db ok: on trial");
     assert_eq!(line(|db| db.last_result_at = None), "[+]db ok: not checked yet");
-    // Three periods of ten seconds and a timeout of one.
+    // The default is three periods of ten seconds and a timeout of one.
     assert_eq!(
         line(|db| db.last_result_at = Some(Time::from_millis(968_900))),
         "[+]db ok: stale, last answer 31.1 s ago"
@@ -247,7 +248,7 @@ fn a_check_in_doubt_degrades_and_says_so() {
 }
 
 #[test]
-fn the_age_from_which_an_answer_is_stale_can_be_set() {
+fn the_age_at_which_a_result_is_stale_can_be_configured() {
     let mut bench = Bench::new(&format!(r#"{REQUIRED},"staleAfterSeconds":12"#));
     bench.of("db").last_result_at = Some(Time::from_millis(988_000));
     assert!(!bench.get("/readyz?verbose").1.contains("stale"));
@@ -256,7 +257,7 @@ fn the_age_from_which_an_answer_is_stale_can_be_set() {
 }
 
 #[test]
-fn an_answer_carries_the_age_of_the_oldest_it_rests_on() {
+fn a_reply_states_the_age_of_its_oldest_check_result() {
     let mut bench = Bench::new(REQUIRED);
     bench.of("cache").last_result_at = Some(Time::from_millis(992_500));
     let reply = bench.reply("/readyz?verbose", &[]).unwrap();
@@ -266,7 +267,7 @@ fn an_answer_carries_the_age_of_the_oldest_it_rests_on() {
 }
 
 #[test]
-fn details_decide_what_is_told() {
+fn details_determines_when_checks_are_listed() {
     let shown = |details: &str, path: &str, db: Admission| {
         let bench = Bench::new(&format!(r#"{REQUIRED},"details":"{details}""#)).set("db", db);
         bench.get(path).1.contains("db")
@@ -281,7 +282,7 @@ fn details_decide_what_is_told() {
 }
 
 #[test]
-fn a_check_that_is_excluded_counts_as_passed() {
+fn an_excluded_check_counts_as_passed() {
     let bench = Bench::new(SCORED).set("db", DOWN).set("queue", DOWN);
     let (status, body) = bench.get("/readyz?verbose&exclude=db");
     assert_eq!(status, 200);
@@ -294,7 +295,7 @@ fn a_check_that_is_excluded_counts_as_passed() {
 }
 
 #[test]
-fn an_unknown_name_to_exclude_is_a_warning_and_bounded() {
+fn unknown_names_to_exclude_are_listed_up_to_a_limit() {
     let bench = Bench::new(REQUIRED);
     let (status, body) = bench.get("/readyz?verbose&exclude=mq");
     assert_eq!(status, 200);
@@ -308,7 +309,7 @@ fn an_unknown_name_to_exclude_is_a_warning_and_bounded() {
 }
 
 #[test]
-fn statuses_can_be_chosen() {
+fn statuses_can_be_configured() {
     let statuses = r#""statuses":{"passed":201,"degraded":299,"failed":500}"#;
     let probe = format!(
         r#""readiness":{{"path":"/r",{statuses},"checks":[{{"upstream":"db"}},{{"upstream":"api","required":false}}]}}"#
@@ -319,7 +320,7 @@ fn statuses_can_be_chosen() {
 }
 
 #[test]
-fn a_status_that_has_no_body_gets_none() {
+fn a_status_without_a_body_gets_an_empty_one() {
     for status in [204, 205, 304] {
         let liveness =
             format!(r#""liveness":{{"path":"/livez","statuses":{{"passed":{status}}}}},"details":"always""#);
@@ -328,9 +329,9 @@ fn a_status_that_has_no_body_gets_none() {
 }
 
 #[test]
-fn readiness_is_no_before_the_start_and_while_draining() {
+fn readiness_fails_before_the_start_and_while_draining() {
     let mut bench = Bench::new(&format!("{REQUIRED},{STARTUP}"));
-    bench.known.1 = Lifecycle { started: false, draining: true };
+    bench.readiness.1 = Lifecycle { started: false, draining: true };
     let (status, body) = bench.get("/readyz");
     assert_eq!(status, 503);
     let held = "[-]startup failed: not started yet\n[-]drain failed: draining\n";
@@ -338,46 +339,46 @@ fn readiness_is_no_before_the_start_and_while_draining() {
         body,
         format!("[+]db ok\n[+]cache ok\n{held}policy shop: readiness failed; oldest answer 0.4 s\n")
     );
-    // One check alone is not the whole.
+    // A single check is not held back.
     assert_eq!(bench.get("/readyz/db").0, 200);
 }
 
 #[test]
-fn startup_is_yes_once_it_was_and_no_before() {
+fn startup_fails_until_the_start_and_then_passes_permanently() {
     let mut bench = Bench::new(STARTUP);
-    bench.known.1.started = false;
+    bench.readiness.1.started = false;
     assert_eq!(bench.get("/startupz").0, 503);
-    bench.known.1.started = true;
+    bench.readiness.1.started = true;
     let bench = bench.set("db", DOWN);
     assert_eq!(bench.get("/startupz"), (200, "policy shop: startup passed\n".to_owned()));
 }
 
 #[test]
-fn a_start_takes_more_than_an_assumption() {
+fn a_start_needs_more_than_an_assumption() {
     let mut bench = Bench::new(STARTUP);
-    assert!(has_started(&bench.policy, &bench.known));
+    assert!(has_started(&bench.policy, &bench.readiness));
     bench.of("db").verified = false;
-    bench.known.1.started = false;
-    assert!(!has_started(&bench.policy, &bench.known));
+    bench.readiness.1.started = false;
+    assert!(!has_started(&bench.policy, &bench.readiness));
     assert!(bench.get("/startupz").1.starts_with("[-]db failed: too few checks have passed yet\npolicy"));
-    assert!(has_started(&Bench::new(LIVENESS).policy, &bench.known));
+    assert!(has_started(&Bench::new(LIVENESS).policy, &bench.readiness));
 }
 
 #[test]
-fn a_group_is_held_back_by_nothing() {
+fn neither_startup_nor_drain_holds_back_a_group() {
     let mut bench = Bench::new(r#""groups":{"deep":{"path":"/deepz","checks":[{"upstream":"db"}]}}"#);
-    bench.known.1 = Lifecycle { started: false, draining: true };
+    bench.readiness.1 = Lifecycle { started: false, draining: true };
     assert_eq!(bench.get("/deepz"), (200, "policy shop: deep passed\n".to_owned()));
 }
 
-mod in_json {
+mod json {
     use super::*;
     use serde_json::json;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn is_what_is_asked_for() {
+    fn the_accept_header_selects_the_form() {
         let bench = Bench::new(REQUIRED);
         let content_type = |accept: &'static str| {
             let reply = bench.reply("/readyz", &[("accept", accept)]).unwrap();
@@ -400,7 +401,7 @@ mod in_json {
     }
 
     #[test]
-    fn names_each_check_with_its_time_and_age() {
+    fn json_lists_each_check_with_its_time_and_age() {
         let (status, document) = Bench::new(SCORED).set("queue", DOWN).json("/readyz?exclude=db&exclude=mq");
         assert_eq!(status, 200);
         let last_result_at =
@@ -424,14 +425,14 @@ mod in_json {
     }
 
     #[test]
-    fn says_pass_warn_or_fail() {
+    fn json_reports_pass_warn_or_fail() {
         assert_eq!(Bench::new(REQUIRED).json("/readyz").1["status"], "pass");
         assert_eq!(
             Bench::new(REQUIRED).set("db", Admission::Trial(UpstreamReason::WaitOver)).json("/readyz").1["status"],
             "warn"
         );
         let mut bench = Bench::new(REQUIRED);
-        bench.known.1.draining = true;
+        bench.readiness.1.draining = true;
         let (status, document) = bench.json("/readyz");
         assert_eq!(
             (status, &document["status"], &document["output"]),
@@ -440,7 +441,7 @@ mod in_json {
     }
 
     #[test]
-    fn may_be_cached_until_the_next_check_while_all_is_well() {
+    fn a_passed_result_may_be_cached_until_the_next_check() {
         let cache = |bench: &Bench| {
             let reply = bench.reply("/readyz", &[("accept", "application/json")]).unwrap();
             header(&reply, "cache-control").unwrap().to_owned()
@@ -456,7 +457,7 @@ mod in_json {
     }
 
     #[test]
-    fn withholds_what_details_withhold() {
+    fn json_lists_no_checks_if_details_is_never() {
         let bench = Bench::new(&format!(r#"{REQUIRED},"details":"never""#)).set("db", DOWN);
         let expected = json!({"status": "fail", "serviceId": "shop", "description": "readiness"});
         assert_eq!(bench.json("/readyz?verbose&exclude=mq"), (503, expected));
@@ -464,7 +465,7 @@ mod in_json {
 }
 
 #[test]
-fn marker_headers_are_for_those_who_ask_for_them() {
+fn marker_headers_are_sent_only_if_configured() {
     let marked = |bench: &Bench| {
         let reply = bench.reply("/readyz", &[]).unwrap();
         let marks = ["x-envoy-degraded", "x-envoy-immediate-health-check-fail"];
@@ -474,7 +475,7 @@ fn marker_headers_are_for_those_who_ask_for_them() {
     let with = |draining| {
         let mut bench = Bench::new(&format!(r#"{optional},"drain":{{"path":"/d"}},"markerHeaders":true"#))
             .set("db", DOWN);
-        bench.known.1.draining = draining;
+        bench.readiness.1.draining = draining;
         bench
     };
     assert_eq!(marked(&Bench::new(optional).set("db", DOWN)), [false, false]);
@@ -484,7 +485,7 @@ fn marker_headers_are_for_those_who_ask_for_them() {
 }
 
 #[test]
-fn an_answer_names_policy_and_probe_in_its_details() {
+fn response_code_details_name_the_policy_and_the_probe() {
     let reply = Bench::new(REQUIRED).set("db", DOWN).reply("/readyz", &[]).unwrap();
     assert_eq!(reply.details, "graygate_probe{shop|readiness}");
     assert_eq!(
@@ -494,7 +495,7 @@ fn an_answer_names_policy_and_probe_in_its_details() {
 }
 
 #[test]
-fn an_age_is_never_below_zero() {
+fn a_result_from_the_future_has_age_zero() {
     let mut bench = Bench::new(REQUIRED);
     bench.of("db").last_result_at = Some(NOW + Duration::from_secs(5));
     assert!(bench.get("/readyz?verbose").1.contains("[+]db ok\n"));

@@ -1,23 +1,24 @@
-//! An answer in the manner of the Kubernetes API server: a line for each check, and the verdict last.
+//! Replies to probes as text, like those of the Kubernetes API server. The reply has a line for each check
+//! and ends with the verdict.
 
 use core::fmt::Write;
 
 use super::result::{ComponentHealth, ComponentResult, ProbeResult, ProbeStatus, Seconds};
 use crate::policy::Policy;
 
-/// The body that says the verdict on `name`, and, with `lists`, what it rests on.
+/// Returns the body with the result of the probe `name`. With `lists` it includes the result of each check.
 pub fn body(policy: &Policy, name: &str, result: &ProbeResult<'_>, lists: bool) -> String {
-    // Room for most answers, as to grow costs more than to write.
+    // This is enough for most replies. To grow costs more than to write.
     let mut body = String::with_capacity(if lists { 512 } else { 128 });
-    // Writing to a String can't fail.
+    // Writing to a String cannot fail.
     if lists {
         let _ = list(&mut body, result);
     }
-    let outcome = match result.status {
+    let verdict = match result.status {
         ProbeStatus::Degraded => "passed, degraded",
-        outcome => outcome.name(),
+        status => status.name(),
     };
-    for part in ["policy ", &policy.name, ": ", name, " ", outcome] {
+    for part in ["policy ", &policy.name, ": ", name, " ", verdict] {
         body.push_str(part);
     }
     if let Some(age) = result.oldest.filter(|_| lists) {

@@ -1,18 +1,20 @@
-//! The cookie that a user gets who has no key: made, recognized, taken back.
+//! The cookie that is issued to a user without a key.
 
 use core::fmt::Write;
 
 use crate::policy::release::key::{Cookie, Issue};
 use crate::value::time::Time;
 
-/// A key of the filter's own making: when it was issued, in seconds since the epoch as eight hexadecimal digits,
-/// and 64 bits that no other has, as sixteen. All of it is the key.
+/// A key that the filter issues.
 ///
-/// Nobody has signed it: who makes one up gets the version of that key, as with any other key.
+/// It is the time of issue in seconds since the epoch, as eight hexadecimal digits, and an id of 64 bits, as
+/// sixteen. A hyphen separates them. The whole text is the key.
+///
+/// It is not signed. A client that invents one gets the version of that key, as with any other key.
 pub struct NewKey([u8; 25]);
 
 impl NewKey {
-    /// A key that is issued at this time.
+    /// Returns a key that is issued at this time.
     pub fn at(time: Time) -> Self {
         let seconds = u32::try_from(time.as_millis() / 1_000).unwrap_or(u32::MAX);
         let mut key = NewKey([b'-'; 25]);
@@ -20,18 +22,19 @@ impl NewKey {
         key
     }
 
-    /// The key with this id.
+    /// Sets the id and returns the key.
     pub fn with_id(&mut self, id: u64) -> &[u8] {
         self.write(9, 16, id);
         &self.0
     }
 
-    /// The key as text.
+    /// Returns the key as text.
     pub fn text(&self) -> String {
         self.0.iter().copied().map(char::from).collect()
     }
 
-    /// Writes the last `digits` hexadecimal digits of a number. By hand, as many keys are tried for one.
+    /// Writes the last `digits` hexadecimal digits of a number. It is written by hand for speed, because many
+    /// keys may be tried for one.
     fn write(&mut self, from: usize, digits: usize, number: u64) {
         for (index, digit) in self.0.iter_mut().skip(from).take(digits).enumerate() {
             let nibble = (number >> (4 * (digits - 1 - index)) & 0xf) as u32;
@@ -40,53 +43,57 @@ impl NewKey {
     }
 }
 
-/// When a key was issued, if it is of the filter's own making.
-pub fn issued(key: &[u8]) -> Option<Time> {
-    let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+/// Returns when a key was issued, or `None` if the filter did not issue it.
+pub fn issued_at(key: &[u8]) -> Option<Time> {
+    let is_hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let (seconds, rest) = key.split_at_checked(8)?;
-    let own = rest.len() == 17 && rest.first() == Some(&b'-') && hex(rest.get(1..)?) && hex(seconds);
+    let id = rest.strip_prefix(b"-")?;
+    if id.len() != 16 || !is_hex(id) || !is_hex(seconds) {
+        return None;
+    }
     let seconds = u64::from_str_radix(core::str::from_utf8(seconds).ok()?, 16).ok()?;
-    own.then(|| Time::from_millis(seconds * 1_000))
+    Some(Time::from_millis(seconds * 1_000))
 }
 
-/// The `set-cookie` value that gives this key.
-pub fn give(cookie: &Cookie, issue: &Issue, key: &str) -> String {
+/// Returns the `set-cookie` value that issues this key.
+pub fn issue(cookie: &Cookie, issue: &Issue, key: &str) -> String {
     let mut text = format!("{}={key}", cookie.name);
     if !issue.ttl.is_zero() {
-        // A fraction of a second is none to a browser, and 0 would take the cookie back.
-        attribute(&mut text, &format!("Max-Age={}", issue.ttl.as_secs().max(1)));
+        // Browsers read whole seconds, and 0 would take the cookie back.
+        add_attribute(&mut text, &format!("Max-Age={}", issue.ttl.as_secs().max(1)));
     }
-    scope(&mut text, issue);
+    add_scope(&mut text, issue);
     text
 }
 
-/// The `set-cookie` value that takes the cookie back. A browser asks for the same scope.
+/// Returns the `set-cookie` value that takes the cookie back. A browser requires the same scope.
 pub fn take_back(cookie: &Cookie, issue: &Issue) -> String {
     let mut text = format!("{}=; Max-Age=0", cookie.name);
-    scope(&mut text, issue);
+    add_scope(&mut text, issue);
     text
 }
 
-fn scope(text: &mut String, issue: &Issue) {
-    attribute(text, &format!("Path={}", issue.path));
+fn add_scope(text: &mut String, issue: &Issue) {
+    add_attribute(text, &format!("Path={}", issue.path));
     if let Some(domain) = &issue.domain {
-        attribute(text, &format!("Domain={domain}"));
+        add_attribute(text, &format!("Domain={domain}"));
     }
-    for (name, set) in [("Secure", issue.secure), ("HttpOnly", issue.http_only)] {
-        if set {
-            attribute(text, name);
-        }
+    if issue.secure {
+        add_attribute(text, "Secure");
     }
-    if let Some(word) = issue.same_site {
-        attribute(text, &format!("SameSite={word}"));
+    if issue.http_only {
+        add_attribute(text, "HttpOnly");
+    }
+    if let Some(same_site) = issue.same_site {
+        add_attribute(text, &format!("SameSite={same_site}"));
     }
     if issue.partitioned {
-        attribute(text, "Partitioned");
+        add_attribute(text, "Partitioned");
     }
 }
 
-fn attribute(text: &mut String, attribute: &str) {
-    // Writing to a string can't fail.
+fn add_attribute(text: &mut String, attribute: &str) {
+    // Writing to a String cannot fail.
     let _ = write!(text, "; {attribute}");
 }
 
@@ -113,16 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn a_key_tells_when_it_was_issued() {
+    fn a_key_states_when_it_was_issued() {
         let mut key = NewKey::at(Time::from_millis(1_764_583_200_999));
         key.with_id(0x9f86);
         let text = key.text();
         assert_eq!(text, "692d6720-0000000000009f86");
-        assert_eq!(issued(text.as_bytes()), Some(Time::from_millis(1_764_583_200_000)));
+        assert_eq!(issued_at(text.as_bytes()), Some(Time::from_millis(1_764_583_200_000)));
     }
 
     #[test]
-    fn what_is_not_of_this_form_is_a_strangers() {
+    fn a_key_of_any_other_form_was_not_issued() {
         for text in [
             "",
             "alice",
@@ -133,13 +140,13 @@ mod tests {
             "+92d6720-0000000000009f86",
             "é92d6720-000000000009f86",
         ] {
-            assert_eq!(issued(text.as_bytes()), None, "{text}");
+            assert_eq!(issued_at(text.as_bytes()), None, "{text}");
         }
-        assert_eq!(issued(&[0xff; 25]), None);
+        assert_eq!(issued_at(&[0xff; 25]), None);
     }
 
     #[test]
-    fn all_attributes_are_there_that_are_asked_for() {
+    fn every_configured_attribute_is_set() {
         let full = Issue {
             path: "/shop".to_owned(),
             domain: Some("example.com".to_owned()),
@@ -150,14 +157,14 @@ mod tests {
             ..PLAIN
         };
         let scope = "Path=/shop; Domain=example.com; Secure; HttpOnly; SameSite=None; Partitioned";
-        assert_eq!(give(&cookie(), &full, "k"), format!("gray-id=k; Max-Age=86400; {scope}"));
+        assert_eq!(issue(&cookie(), &full, "k"), format!("gray-id=k; Max-Age=86400; {scope}"));
         assert_eq!(take_back(&cookie(), &full), format!("gray-id=; Max-Age=0; {scope}"));
     }
 
     #[test]
-    fn a_ttl_of_0_is_the_browsers_session_and_less_than_a_second_is_one() {
+    fn a_ttl_of_0_lasts_as_long_as_the_browser_and_less_than_a_second_becomes_one() {
         let lasting = |ttl| Issue { ttl, path: "/".to_owned(), ..PLAIN };
-        assert_eq!(give(&cookie(), &lasting(Duration::ZERO), "k"), "gray-id=k; Path=/");
-        assert_eq!(give(&cookie(), &lasting(Duration::from_millis(1)), "k"), "gray-id=k; Max-Age=1; Path=/");
+        assert_eq!(issue(&cookie(), &lasting(Duration::ZERO), "k"), "gray-id=k; Path=/");
+        assert_eq!(issue(&cookie(), &lasting(Duration::from_millis(1)), "k"), "gray-id=k; Max-Age=1; Path=/");
     }
 }

@@ -1,4 +1,4 @@
-//! How a release divides its requests right now, in one worker.
+//! How one worker divides the requests of a release at present.
 
 use core::time::Duration;
 
@@ -10,28 +10,40 @@ use crate::weights::layout::Layout;
 use crate::weights::number;
 use crate::weights::rotation::Rotation;
 
-/// One release's division of now, and one worker's place in it.
+/// The present division of a release's requests, and one worker's position in it.
 #[derive(Clone, Debug)]
 pub struct Split {
     layout: Layout,
     shares: Vec<u32>,
-    /// The versions' weights in the policy.
+    /// The weights of the versions in the policy.
     weights: Vec<u32>,
-    /// By what the versions take turns.
+    /// The weights by which versions take turns.
     turns: Vec<u32>,
     rotation: Rotation,
-    under_way: bool,
-    /// What the layout was made of: the schedule's, and what was given back of each version, as so many parts.
-    made_of: (Layout, Vec<Option<(u64, u64)>>),
-    /// By which time the schedule's was.
+    is_in_progress: bool,
+    inputs: LayoutInputs,
+    /// The time for which the schedule was evaluated.
     time: Time,
     last_id: u64,
     last_number: u64,
 }
 
+/// The inputs from which a layout is computed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct LayoutInputs {
+    /// The layout of the schedule.
+    scheduled: Layout,
+    /// For each version, how many parts of how many have been given back of what it held. `None` if it was
+    /// not rolled back.
+    given_back: Vec<Option<(u64, u64)>>,
+}
+
 impl Split {
-    /// As it is at the time `scheduled`, which never runs back, and by the proxy's own clock at `now`.
-    /// `rolled_back` tells for each version since when it is; `random` seeds the order of turns, and the ids.
+    /// Creates the division at the time `scheduled` of the schedule, which never runs back, and at `now` by
+    /// the proxy's clock.
+    ///
+    /// `rolled_back` holds for each version when it was rolled back. `random` seeds the order of turns and
+    /// the ids.
     pub fn new(
         release: &Release,
         scheduled: Time,
@@ -45,8 +57,8 @@ impl Split {
             weights: release.versions.iter().map(|version| version.weight).collect(),
             turns: Vec::new(),
             rotation: Rotation::new(random),
-            under_way: true,
-            made_of: (Layout::default(), Vec::new()),
+            is_in_progress: true,
+            inputs: LayoutInputs::default(),
             time: scheduled,
             last_id: random,
             last_number: random,
@@ -55,7 +67,7 @@ impl Split {
         split
     }
 
-    /// As it is at a later time. Whether anybody holds anything else now.
+    /// Moves the division to a later time. Returns whether the layout has changed.
     pub fn update(
         &mut self,
         release: &Release,
@@ -68,43 +80,47 @@ impl Split {
             return false;
         }
         let layout = release.schedule.at(scheduled);
-        self.under_way = layout.ranges().nth(1).is_some() || release.schedule.goes_on(scheduled);
+        self.is_in_progress =
+            layout.ranges().nth(1).is_some() || release.schedule.has_pending_changes(scheduled);
         let over = release.rollback.as_ref().map_or(Duration::ZERO, |rollback| rollback.over);
-        let given = rolled_back.iter().map(|since| since.map(|since| given_back(since, over, now)));
-        let made_of = (layout, given.collect::<Vec<_>>());
-        if made_of == self.made_of {
+        let given_back: Vec<_> = rolled_back
+            .iter()
+            .map(|rolled_back_at| rolled_back_at.map(|since| part_given_back(since, over, now)))
+            .collect();
+        let inputs = LayoutInputs { scheduled: layout, given_back };
+        if inputs == self.inputs {
             return false;
         }
-        let mut layout = made_of.0.clone();
-        for (version, given) in made_of.1.iter().enumerate() {
-            if let Some((done, whole)) = given {
+        let mut layout = inputs.scheduled.clone();
+        for (version, part) in inputs.given_back.iter().enumerate() {
+            if let Some((done, whole)) = part {
                 layout = layout.given_back(version, release.default, *done, *whole);
             }
         }
-        let changed = layout != self.layout;
+        let has_changed = layout != self.layout;
         self.rotation.settle(&self.turns);
         self.shares = layout.shares(release.versions.len());
         self.turns = match release.steer {
-            // As the route divides, and not in buckets.
+            // The route divides by these weights and not by buckets.
             Steer::RandomValueHeader(_) => self.weights.clone(),
             _ => self.shares.clone(),
         };
         self.layout = layout;
-        self.made_of = made_of;
-        changed
+        self.inputs = inputs;
+        has_changed
     }
 
-    /// By which time of the schedule it is.
+    /// Returns the time for which the schedule was evaluated.
     pub fn time(&self) -> Time {
         self.time
     }
 
-    /// The layout.
+    /// Returns the layout.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// What each version holds, in hundredths of a percent.
+    /// Returns the share that each version holds, in hundredths of a percent.
     pub fn shares(&self) -> &[u32] {
         &self.shares
     }
@@ -114,34 +130,34 @@ impl Split {
         &self.weights
     }
 
-    /// Whether it makes a difference who a user is, or will: more than one version has a share, or the schedule
-    /// goes on. A rollback does not end it.
-    pub fn under_way(&self) -> bool {
-        self.under_way
+    /// Returns whether a user's identity matters, now or later. It does while several versions have a share,
+    /// or while the schedule has changes to come. A rollback does not change that.
+    pub fn is_in_progress(&self) -> bool {
+        self.is_in_progress
     }
 
-    /// The version whose turn it is.
+    /// Returns the version whose turn it is.
     pub fn turn(&mut self) -> Option<usize> {
         self.rotation.next(&self.turns)
     }
 
-    /// The next number for a route that picks by one.
+    /// Returns the next number for a route that picks by a number.
     pub fn number(&mut self) -> u64 {
         self.last_number = number::next(self.last_number);
         self.last_number
     }
 
-    /// An id that nobody has yet.
+    /// Returns an id that has not been issued.
     pub fn id(&mut self) -> u64 {
         self.last_id = self.last_id.wrapping_add(1);
-        // The counter's hash, as ids in a row would tell who came when.
+        // The hash hides the counter, because consecutive ids would reveal who came when.
         hash::pseudo_random(self.last_id)
     }
 }
 
-/// How much of what a version held is given back, as so many parts of so many. A clock that was set back since
-/// then must not bring anything back.
-fn given_back(since: Time, over: Duration, now: Time) -> (u64, u64) {
+/// Returns how many parts of how many have been given back of what a version held. A clock that was set back
+/// must not undo that.
+fn part_given_back(since: Time, over: Duration, now: Time) -> (u64, u64) {
     if now.is_due(since, since + over) { (1, 1) } else { (millis(now.since(since)), millis(over)) }
 }
 
@@ -157,7 +173,7 @@ mod tests {
         Time::from_millis(second * 1_000)
     }
 
-    /// v1 70, v2 20, v3 10, and whatever else is in `extra`.
+    /// Returns a release with weights v1 70, v2 20 and v3 10, and the fields in `extra`.
     fn release(extra: &str) -> Release {
         let version = |name: &str, weight: u32| {
             format!(r#"{{"name":"{name}","upstream":"a","weight":{weight},"default":{}}}"#, name == "v1")
@@ -171,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_is_rolled_back_leaves_the_others_alone() {
+    fn a_rollback_moves_only_the_users_of_its_version() {
         let release = release("");
         let before = Split::new(&release, at(0), at(0), &[], 0);
         let after = Split::new(&release, at(100), at(100), &[None, Some(at(100)), None], 0);
@@ -183,13 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn a_gradual_rollback_takes_its_time() {
+    fn a_gradual_rollback_moves_shares_in_a_straight_line() {
         let release = release(r#","rollback":{"failurePercent":5,"over":"60s"}"#);
         let mut split = Split::new(&release, at(0), at(0), &[], 0);
-        let gone = [None, Some(at(100)), None];
+        let rolled_back = [None, Some(at(100)), None];
         let shares: Vec<u32> = [100, 115, 130, 160, 999]
             .map(|second| {
-                split.update(&release, at(second), at(second), &gone);
+                split.update(&release, at(second), at(second), &rolled_back);
                 split.shares()[1]
             })
             .into();
@@ -197,13 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn an_update_tells_whether_it_changed_anything() {
+    fn an_update_returns_whether_the_layout_changed() {
         let extra = r#","schedule":[{"at":"1970-01-01T00:01:40Z","weights":{"v1":0,"v2":100,"v3":0}}]"#;
         let release = release(extra);
         let mut split = Split::new(&release, at(0), at(0), &[], 0);
-        assert!(split.under_way());
+        assert!(split.is_in_progress());
         assert!(!split.update(&release, at(99), at(99), &[]));
         assert!(split.update(&release, at(100), at(100), &[]));
-        assert!(!split.under_way());
+        assert!(!split.is_in_progress());
     }
 }

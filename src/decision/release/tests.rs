@@ -5,14 +5,14 @@ use super::*;
 use crate::policy::Policy;
 use crate::weights::layout::Layout;
 
-mod an_issued_key;
 mod golden_vectors;
+mod issued_key;
 mod precedence;
 
-/// A request from a path and a source.
-struct From<'t>(&'t str, &'t str);
+/// A request with a path and a source.
+struct PathAndSource<'t>(&'t str, &'t str);
 
-impl Request for From<'_> {
+impl Request for PathAndSource<'_> {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         (name == ":path").then_some(Cow::Borrowed(self.0.as_bytes()))
     }
@@ -22,7 +22,7 @@ impl Request for From<'_> {
     }
 }
 
-/// The release `reviews` with this one key.
+/// Returns the release `reviews` with this one key.
 fn keyed(key: &str) -> Release {
     let text = format!(
         r#"{{"name":"p","upstreams":{{"a":{{"cluster":"a"}}}},"releases":[{{"name":"reviews","steer":{{"header":"x-v"}},
@@ -31,7 +31,7 @@ fn keyed(key: &str) -> Release {
     Policy::from_json(text.as_bytes()).unwrap().releases.remove(0)
 }
 
-/// The release `reviews` with these fields beside its name.
+/// Returns the release `reviews` with these fields besides its name.
 fn with(fields: &str) -> Release {
     let text = format!(
         r#"{{"name":"p","upstreams":{{"a":{{"cluster":"a"}}}},"releases":[{{"name":"reviews",{fields}}}]}}"#
@@ -40,19 +40,19 @@ fn with(fields: &str) -> Release {
 }
 
 fn bucket_of(release: &Release, path: &str, source: &str) -> Option<u16> {
-    let request = From(path, source);
+    let request = PathAndSource(path, source);
     choose_for(release, &request).key.map(|(_, hash)| hash::bucket(hash))
 }
 
-struct Get(Vec<(&'static str, Vec<u8>)>);
+struct WithHeaders(Vec<(&'static str, Vec<u8>)>);
 
-impl Request for Get {
+impl Request for WithHeaders {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| Cow::Borrowed(value.as_slice()))
     }
 }
 
-/// The release `reviews` with versions v1, v2 … of these weights, v1 the default.
+/// Returns the release `reviews` with versions v1, v2 and so on of these weights. v1 is the default.
 fn release(weights: &[u32]) -> Release {
     let version = |(index, weight): (usize, &u32)| {
         let (number, default) = (index + 1, index == 0);
@@ -68,7 +68,7 @@ fn release(weights: &[u32]) -> Release {
     Policy::from_json(text.as_bytes()).unwrap().releases.remove(0)
 }
 
-/// A release whose versions v2 and v3 are for testers and beta testers.
+/// Returns a release whose versions v2 and v3 match testers and beta testers.
 fn release_with_overrides() -> Release {
     let text = br#"{"name":"p","upstreams":{"a":{"cluster":"a"}},"releases":[{"name":"reviews",
         "steer":{"header":"x-v"},"trustIncoming":true,"hashOn":[{"httpHeaderName":"x-user"}],"versions":[
@@ -80,7 +80,7 @@ fn release_with_overrides() -> Release {
 }
 
 fn chosen<'r>(release: &'r Release, headers: &[(&'static str, &[u8])]) -> Choice<'r> {
-    let request = Get(headers.iter().map(|(name, value)| (*name, value.to_vec())).collect());
+    let request = WithHeaders(headers.iter().map(|(name, value)| (*name, value.to_vec())).collect());
     choose_for(release, &request)
 }
 
@@ -90,8 +90,8 @@ fn choose_for<'r>(release: &'r Release, request: &impl Request) -> Choice<'r> {
     choose(release, &mut Headers::new(request, &[]), &mut Split::new(release, NOW, NOW, &[], 0), &[], || NOW)
 }
 
-/// The version's name and the reason.
-fn told(release: &Release, headers: &[(&'static str, &[u8])]) -> (String, &'static str) {
+/// Returns the version's name and the reason.
+fn version_and_reason(release: &Release, headers: &[(&'static str, &[u8])]) -> (String, &'static str) {
     let choice = chosen(release, headers);
     (release.versions[choice.version].name.clone(), choice.reason.code())
 }
@@ -107,7 +107,7 @@ mod shares {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    /// A number that looks random, for keys that look like UUIDs.
+    /// Returns a number that looks random, for keys that look like UUIDs.
     fn scrambled(number: u64) -> u64 {
         number.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29).wrapping_mul(0xBF58_476D_1CE4_E5B9)
     }
@@ -134,7 +134,7 @@ mod shares {
     }
 
     #[test]
-    fn follow_the_weights_within_half_a_point_whatever_the_keys_look_like() {
+    fn shares_follow_the_weights_within_half_a_point_for_any_form_of_key() {
         let makers: [fn(u64) -> String; 3] = [|number| number.to_string(), uuid, email];
         for weights in [&[90, 10][..], &[99, 1], &[50, 30, 20]] {
             let release = release(weights);
@@ -151,10 +151,10 @@ mod shares {
         }
     }
 
-    /// Chi-square over all buckets has 9,999 degrees of freedom, so a standard deviation of 141.4; five of them
-    /// are 707. More even than that would be no chance either.
+    /// Chi-square over all buckets has 9,999 degrees of freedom, so a standard deviation of 141.4. The limit
+    /// is five of them, 707. A more even spread would not be chance either.
     #[test]
-    fn fall_on_all_buckets_as_evenly_as_chance_would_have_it() {
+    fn keys_are_spread_over_buckets_as_evenly_as_chance() {
         const KEYS: u64 = 200_000;
         let makers: [fn(u64) -> String; 3] = [|number| number.to_string(), uuid, email];
         for make in makers {
@@ -170,13 +170,13 @@ mod shares {
         }
     }
 
-    /// How many buckets each version holds.
+    /// Returns the number of buckets that each version holds.
     fn held(weights: &[u32]) -> Vec<u64> {
         Layout::of(weights).shares(weights.len()).into_iter().map(u64::from).collect()
     }
 
     #[test]
-    fn are_exact_to_one_bucket() {
+    fn shares_are_exact_to_one_bucket() {
         assert_eq!(held(&[90, 10]), [9_000, 1_000]);
         assert_eq!(held(&[9_999, 1]), [9_999, 1]);
         assert_eq!(held(&[1, 1, 1]).iter().sum::<u64>(), 10_000);
@@ -197,7 +197,7 @@ mod shares {
     }
 
     #[test]
-    fn of_two_versions_move_exactly_by_what_the_weights_say() {
+    fn raising_one_of_two_weights_moves_exactly_that_many_buckets() {
         let mut before: Option<(u32, Layout)> = None;
         for weight in 0..=100 {
             let after = Layout::of(&[100 - weight, weight]);
@@ -213,7 +213,7 @@ mod shares {
     }
 
     #[test]
-    fn of_another_release_fall_on_other_users() {
+    fn two_releases_pick_different_users() {
         let (one, mut other) = (release(&[90, 10]), release(&[90, 10]));
         other.seed = hash::seed("ratings");
         let both = (0..10_000).filter(|number: &u64| {
@@ -225,7 +225,7 @@ mod shares {
     }
 }
 
-mod a_number {
+mod numbers {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -240,7 +240,7 @@ mod a_number {
     }
 
     #[test]
-    fn of_a_key_is_its_hash_and_the_version_the_one_that_the_route_picks() {
+    fn the_number_of_a_key_is_its_hash_and_picks_the_version() {
         for versions in [VERSIONS, ""] {
             let release = random(versions);
             for number in 0..200 {
@@ -254,13 +254,13 @@ mod a_number {
     }
 
     #[test]
-    fn of_a_turn_leads_to_its_version_exactly_by_weight() {
+    fn the_number_of_a_turn_picks_its_version_exactly_by_weight() {
         let release = random(VERSIONS);
         let mut split = Split::new(&release, NOW, NOW, &[], 12_345);
         for _ in 0..5 {
             let mut counts = [0; 2];
             for _ in 0..100 {
-                let request = Get(Vec::new());
+                let request = WithHeaders(Vec::new());
                 let choice = choose(&release, &mut Headers::new(&request, &[]), &mut split, &[], || NOW);
                 assert_eq!(number::pick(split.weights(), choice.number), Some(choice.version));
                 counts[choice.version] += 1;
@@ -270,12 +270,12 @@ mod a_number {
     }
 
     #[test]
-    fn of_a_turn_without_versions_goes_through_all_remainders() {
+    fn without_versions_the_numbers_pass_through_every_remainder() {
         let release = random("");
         let mut split = Split::new(&release, NOW, NOW, &[], 12_345);
         let mut on_v2 = 0;
         for _ in 0..1_000 {
-            let request = Get(Vec::new());
+            let request = WithHeaders(Vec::new());
             let choice = choose(&release, &mut Headers::new(&request, &[]), &mut split, &[], || NOW);
             on_v2 += u32::from(choice.number % 100 >= 90);
         }

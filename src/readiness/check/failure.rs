@@ -1,4 +1,4 @@
-//! How a check failed.
+//! The ways in which a check fails.
 
 use core::fmt;
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 /// How a check failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CheckFailure {
-    /// The upstream answered with this status.
+    /// The upstream responded with this status.
     Status(u16),
-    /// There was no connection, or it ended before an answer.
+    /// There was no connection, or it ended before a response.
     Unreachable,
-    /// No answer within `timeoutSeconds`.
+    /// There was no response within `timeoutSeconds`.
     TimedOut,
-    /// The answer broke off, was no answer that the proxy understands, or larger than it buffers.
+    /// The response broke off, was malformed, or was larger than the proxy buffers.
     Broken,
-    /// Redirected more often than the kubelet follows, or to what is no address.
+    /// It was redirected more often than the kubelet follows, or to an invalid address.
     Redirected,
     /// The gRPC call ended with this grpc-status.
     GrpcStatus(u32),
-    /// The gRPC service says that it is not serving, with this of the protocol's `ServingStatus`.
+    /// The gRPC service reported this `ServingStatus`, which is not SERVING.
     NotServing(u32),
 }
 

@@ -1,13 +1,13 @@
-//! Checks by `grpc.health.v1.Health/Check`: their messages, and what an answer says.
+//! Checks by `grpc.health.v1.Health/Check`. Writes their messages and judges their results.
 //!
-//! The messages have a field or two each, so they are written and read here rather than by a protobuf
-//! library, which would cost the module more than all of the checks do.
+//! The messages have one or two fields, so this module reads and writes them itself. A protobuf library would
+//! add more to the module than all checks take.
 
 use super::failure::CheckFailure;
 
-/// The service that is asked.
+/// The gRPC service of a check.
 pub const SERVICE: &str = "grpc.health.v1.Health";
-/// The method that it is asked by.
+/// The gRPC method of a check.
 pub const METHOD: &str = "Check";
 
 /// `ServingStatus::SERVING`.
@@ -15,18 +15,18 @@ pub const SERVING: u8 = 1;
 /// `ServingStatus::NOT_SERVING`.
 pub const NOT_SERVING: u8 = 2;
 
-/// The grpc-status for no answer in time.
 const DEADLINE_EXCEEDED: u32 = 4;
-/// The grpc-status for no connection; Envoy's also for no answer in time.
+/// Envoy's grpc-status without a connection, and also without a response in time.
 const UNAVAILABLE: u32 = 14;
 
-/// Envoy's `GrpcService` that names a cluster, and the `:authority` to ask it for.
+/// Returns Envoy's `GrpcService` message that names a cluster and the `:authority` to request.
 ///
-/// The proxy takes a bare cluster name as well, but tries it as this message first: a name whose bytes
-/// happen to parse as one ends the whole proxy. The message is written as text, so no length in it may be
-/// above 127; see the policy's limit on the cluster's name.
+/// The proxy also takes a bare cluster name, but first tries to parse it as this message. A bare name whose
+/// bytes parse as a message would end the whole proxy. The message is passed as text, so no length in it may
+/// be above 127. Returns `None` if a name is longer than 125 bytes. The policy limits the cluster's name
+/// accordingly.
 pub fn service(cluster: &str, authority: &str) -> Option<String> {
-    // envoy_grpc (1) twice, which a reader joins: once for cluster_name (1), once for authority (2).
+    // envoy_grpc (1) stands twice, which a reader joins: once for cluster_name (1), once for authority (2).
     let mut message = Vec::new();
     for (field, text) in [(0x0a, cluster), (0x12, authority)] {
         let length = u8::try_from(text.len()).ok().filter(|length| *length <= 125)?;
@@ -36,10 +36,10 @@ pub fn service(cluster: &str, authority: &str) -> Option<String> {
     String::from_utf8(message).ok()
 }
 
-/// The `HealthCheckRequest` for a service.
+/// Returns the `HealthCheckRequest` for a service.
 pub fn request(service: &str) -> Vec<u8> {
     let mut message = Vec::new();
-    // A field that has its default value, the empty string, is left out.
+    // Protobuf leaves out a field with its default value, here the empty string.
     if !service.is_empty() {
         message.push(0x0a);
         let mut length = service.len();
@@ -53,8 +53,8 @@ pub fn request(service: &str) -> Vec<u8> {
     message
 }
 
-/// What the end of a call says: its grpc-status with the proxy's words on it, or its message.
-pub fn judge(status: u32, words: &str, message: &[u8]) -> Result<(), CheckFailure> {
+/// Judges the end of a call by its grpc-status, the proxy's grpc-message and the response message.
+pub fn judge(status: u32, grpc_message: &str, message: &[u8]) -> Result<(), CheckFailure> {
     match status {
         0 => match serving_status(message) {
             Some(status) if status == u64::from(SERVING) => Ok(()),
@@ -62,13 +62,14 @@ pub fn judge(status: u32, words: &str, message: &[u8]) -> Result<(), CheckFailur
             None => Err(CheckFailure::Broken),
         },
         DEADLINE_EXCEEDED => Err(CheckFailure::TimedOut),
-        UNAVAILABLE if words.starts_with("upstream request timeout") => Err(CheckFailure::TimedOut),
-        UNAVAILABLE if words.starts_with("upstream connect error") => Err(CheckFailure::Unreachable),
+        UNAVAILABLE if grpc_message.starts_with("upstream request timeout") => Err(CheckFailure::TimedOut),
+        UNAVAILABLE if grpc_message.starts_with("upstream connect error") => Err(CheckFailure::Unreachable),
         status => Err(CheckFailure::GrpcStatus(status)),
     }
 }
 
-/// `status` (1) of a `HealthCheckResponse`; 0 where it has its default. Nothing where it is no such message.
+/// Returns `status` (1) of a `HealthCheckResponse`, which defaults to 0, or `None` if the message is
+/// malformed.
 fn serving_status(message: &[u8]) -> Option<u64> {
     let mut fields = MessageFields(message);
     let mut status = 0;
@@ -80,8 +81,8 @@ fn serving_status(message: &[u8]) -> Option<u64> {
     Some(status)
 }
 
-/// `service` (1) of a `HealthCheckRequest`; empty where it has its default. Nothing where it is no such
-/// message.
+/// Returns `service` (1) of a `HealthCheckRequest`, which defaults to empty, or `None` if the message is
+/// malformed.
 pub fn requested_service(message: &[u8]) -> Option<&[u8]> {
     let mut fields = MessageFields(message);
     let mut service: &[u8] = b"";
@@ -93,7 +94,7 @@ pub fn requested_service(message: &[u8]) -> Option<&[u8]> {
     Some(service)
 }
 
-/// The fields of a protobuf message, one after the other.
+/// Reads the fields of a protobuf message one after another.
 struct MessageFields<'m>(&'m [u8]);
 
 /// The value of a field, by its wire type.
@@ -103,7 +104,7 @@ enum Field<'m> {
 }
 
 impl<'m> MessageFields<'m> {
-    /// The number and value of the next field; nothing where the message ends in the middle of one.
+    /// Returns the number and value of the next field, or `None` if the message ends within it.
     fn next(&mut self) -> Option<(u64, Field<'m>)> {
         let tag = self.varint()?;
         let value = match tag & 7 {
@@ -146,14 +147,14 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn a_cluster_is_named_by_a_message_even_where_its_name_would_parse_as_one() {
+    fn a_cluster_is_named_by_a_message() {
         assert_eq!(service("users", "app").as_deref(), Some("\n\x07\n\x05users\n\x05\x12\x03app"));
         assert!(service(&"c".repeat(125), "app:50051").is_some());
         assert_eq!(service(&"c".repeat(126), "app"), None);
     }
 
     #[test]
-    fn a_request_names_its_service_and_no_name_is_no_bytes() {
+    fn a_request_names_its_service_or_is_empty() {
         assert_eq!(request(""), b"");
         assert_eq!(request("shop"), b"\n\x04shop");
         let long = request(&"s".repeat(300));
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn serving_alone_passes() {
+    fn only_serving_passes() {
         assert_eq!(judge(0, "", &[8, 1]), Ok(()));
         assert_eq!(judge(0, "", &[8, 2]), Err(CheckFailure::NotServing(2)));
         assert_eq!(judge(0, "", &[8, 3]), Err(CheckFailure::NotServing(3)));
@@ -170,13 +171,13 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_are_not_known_are_passed_over() {
+    fn unknown_fields_are_skipped() {
         assert_eq!(judge(0, "", b"\x12\x02ab\x19\0\0\0\0\0\0\0\0\x25\0\0\0\0\x08\x01"), Ok(()));
         assert_eq!(requested_service(b"\x10\x07\x0a\x01a"), Some(&b"a"[..]));
     }
 
     #[test]
-    fn a_message_that_breaks_off_is_none() {
+    fn a_truncated_message_is_malformed() {
         for message in
             [&b"\x08"[..], b"\x0a\x05ab", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", b"\x0b", b"\x09\0"]
         {
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_call_says_how() {
+    fn a_failed_call_has_the_failure_of_its_status() {
         let timeout = "upstream request timeout{response_timeout}";
         let refused = "upstream connect error or disconnect/reset before headers. reset reason: x";
         assert_eq!(judge(14, timeout, b""), Err(CheckFailure::TimedOut));

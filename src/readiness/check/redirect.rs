@@ -1,38 +1,38 @@
-//! Redirects of a check, as the kubelet treats them.
+//! Redirects of a check, treated as the kubelet treats them.
 //!
-//! One to the same host name is followed, whatever its port: where a check connects is its cluster's
-//! setting. One to another host passes, as what is there is none of this check's business.
+//! A redirect to the same host name is followed, whatever its port. The cluster of the upstream determines
+//! where a check connects. A redirect to another host passes, because the check does not judge that host.
 //!
-//! A location is resolved as in RFC 3986, section 5.2. A library for it would add 21 kB to the module.
+//! A location is resolved as in RFC 3986, section 5.2. A library for that would add 21 kB to the module.
 
 use super::failure::CheckFailure;
 use crate::policy::check::HttpGet;
 
-/// The most redirects that the kubelet follows: ten requests in all.
-const FOLLOWED: u32 = 9;
+/// The maximum number of redirects that the kubelet follows, which makes ten requests in all.
+const MAX_REDIRECTS: u32 = 9;
 
-/// What is to be done about an HTTP answer to a check.
+/// What follows from an HTTP response to a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckStep {
-    /// It is a result.
+    /// The check has this result.
     Result(Result<(), CheckFailure>),
-    /// It sends the check on, within the same timeout.
+    /// The check continues with this request, within the same timeout.
     Follow(CheckTarget),
 }
 
-/// What one request of a check asks for.
+/// The target of one request of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckTarget {
-    /// Its `:scheme`.
+    /// The value of `:scheme`.
     pub scheme: String,
-    /// Its `:authority`.
+    /// The value of `:authority`.
     pub authority: String,
-    /// Its `:path`, with the query.
+    /// The value of `:path`, with the query.
     pub path: String,
 }
 
 impl CheckTarget {
-    /// What the first request asks for.
+    /// Returns the target of the first request.
     pub fn first(get: &HttpGet) -> Self {
         CheckTarget {
             scheme: get.scheme.to_owned(),
@@ -42,24 +42,23 @@ impl CheckTarget {
     }
 }
 
-/// What to do about a redirect of `target` to `location`, `redirects` redirects after the check of `host`
-/// started.
+/// Returns what follows from a redirect of `target` to `location`. `host` is the host of the check, and
+/// `redirects` is the number of redirects before.
 pub fn follow(host: &str, target: &CheckTarget, redirects: u32, location: &[u8]) -> CheckStep {
-    let Some(location) = text(location) else {
+    let Some(location) = percent_encoded(location) else {
         return CheckStep::Result(Err(CheckFailure::Redirected));
     };
-    match resolve(target, &location) {
-        Some(next) if host_name(&next.authority).eq_ignore_ascii_case(host_name(host)) => match redirects {
-            0..FOLLOWED => CheckStep::Follow(next),
-            _ => CheckStep::Result(Err(CheckFailure::Redirected)),
-        },
-        _ => CheckStep::Result(Ok(())),
+    let same_host = |next: &CheckTarget| host_name(&next.authority).eq_ignore_ascii_case(host_name(host));
+    match resolve(target, &location).filter(same_host) {
+        Some(next) if redirects < MAX_REDIRECTS => CheckStep::Follow(next),
+        Some(_) => CheckStep::Result(Err(CheckFailure::Redirected)),
+        None => CheckStep::Result(Ok(())),
     }
 }
 
-/// A location as text, with what may not stand in one percent-encoded. None where it holds control characters,
-/// or half of an address of version 6.
-fn text(location: &[u8]) -> Option<String> {
+/// Returns a location as text, with invalid characters percent-encoded. Returns `None` if it holds control
+/// characters, or only one bracket of an IPv6 address.
+fn percent_encoded(location: &[u8]) -> Option<String> {
     let mut text = String::new();
     for byte in location {
         match byte {
@@ -71,16 +70,16 @@ fn text(location: &[u8]) -> Option<String> {
     (text.contains('[') == text.contains(']')).then_some(text)
 }
 
-/// An authority without its port.
+/// Returns an authority without its port.
 fn host_name(authority: &str) -> &str {
     let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
     if port.bytes().all(|byte| byte.is_ascii_digit()) { host } else { authority }
 }
 
-/// The target that `location` names, seen from `target`; none where that is not on the web.
+/// Resolves `location` against `target`. Returns `None` if the result is no `http` or `https` URL.
 fn resolve(target: &CheckTarget, location: &str) -> Option<CheckTarget> {
     let location = location.split('#').next().unwrap_or_default();
-    // A scheme ends at the first colon, unless a path, a query or an authority has begun before that.
+    // A scheme ends at the first colon, unless a path, a query or an authority begins before it.
     let (scheme, rest) = match location.split_once(':') {
         Some((scheme, rest)) if !scheme.contains(['/', '?', '[']) => (scheme.to_ascii_lowercase(), rest),
         _ => (target.scheme.clone(), location),
@@ -94,25 +93,23 @@ fn resolve(target: &CheckTarget, location: &str) -> Option<CheckTarget> {
     if authority.is_empty() || authority.contains('@') || !["http", "https"].contains(&scheme.as_str()) {
         return None;
     }
-    let (base, base_query) = if rest.starts_with("//") { ("/", None) } else { halves(&target.path) };
-    let (path, query) = halves(reference);
+    let (base, base_query) = if rest.starts_with("//") { ("/", None) } else { path_and_query(&target.path) };
+    let (relative, query) = path_and_query(reference);
     let directory = base.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let (path, query) = match path {
+    let (path, query) = match relative {
         "" => (base.to_owned(), query.or(base_query)),
-        path if path.starts_with('/') => (normal(path), query),
-        path => (normal(&format!("{directory}/{path}")), query),
+        path if path.starts_with('/') => (without_dot_segments(path), query),
+        path => (without_dot_segments(&format!("{directory}/{path}")), query),
     };
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     Some(CheckTarget { scheme, authority: authority.to_owned(), path: format!("{path}{query}") })
 }
 
-/// A path, and the query behind it.
-fn halves(target: &str) -> (&str, Option<&str>) {
+fn path_and_query(target: &str) -> (&str, Option<&str>) {
     target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)))
 }
 
-/// An absolute path without `.` and `..` in it.
-fn normal(path: &str) -> String {
+fn without_dot_segments(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
@@ -121,7 +118,7 @@ fn normal(path: &str) -> String {
                 if segment == ".." {
                     kept.pop();
                 }
-                // What leads to a directory ends in a slash.
+                // A path to a directory ends in a slash.
                 if segments.peek().is_none() {
                     kept.push("");
                 }
@@ -147,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn one_on_the_same_host_is_followed() {
+    fn a_redirect_on_the_same_host_is_followed() {
         let rows: [(&[u8], &str, &str); 17] = [
             (b"", "app:8080", "/a/b?x=1"),
             (b"#part", "app:8080", "/a/b?x=1"),
@@ -176,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn one_to_another_host_or_none_passes() {
+    fn a_redirect_to_another_host_or_no_http_url_passes() {
         for location in [
             &b"http://login.example.com/"[..],
             b"//other/c",
@@ -190,26 +187,26 @@ mod tests {
     }
 
     #[test]
-    fn one_to_what_cannot_be_read_fails() {
+    fn a_redirect_to_an_invalid_location_fails() {
         for location in [&b"/a\nb"[..], b"\0", b"http://[::1/"] {
             assert_eq!(from_app(location), CheckStep::Result(Err(CheckFailure::Redirected)), "{location:?}");
         }
     }
 
     #[test]
-    fn bytes_that_may_not_stand_in_a_path_are_encoded() {
+    fn invalid_bytes_in_a_location_are_percent_encoded() {
         assert_eq!(from_app(b"/a b\xff"), CheckStep::Follow(target("app:8080", "/a%20b%FF")));
     }
 
     #[test]
-    fn the_tenth_fails() {
+    fn the_tenth_redirect_fails() {
         let at = |redirects| follow("app", &target("app", "/"), redirects, b"/");
         assert_eq!(at(8), CheckStep::Follow(target("app", "/")));
         assert_eq!(at(9), CheckStep::Result(Err(CheckFailure::Redirected)));
     }
 
     #[test]
-    fn an_address_of_version_6_is_a_host_name() {
+    fn an_ipv6_address_is_a_host_name() {
         let from = target("[::1]:8080", "/");
         assert_eq!(follow("[::1]:8080", &from, 0, b"/c"), CheckStep::Follow(target("[::1]:8080", "/c")));
         assert_eq!(follow("[::1]:8080", &from, 0, b"http://[::2]:8080/"), CheckStep::Result(Ok(())));

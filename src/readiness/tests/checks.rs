@@ -3,7 +3,7 @@ use super::*;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 #[test]
-fn that_fail_often_enough_in_a_row_make_it_not_ready() {
+fn consecutive_failures_at_the_threshold_make_the_upstream_not_ready() {
     let mut bench = Bench::new(checked(3, 1));
     assert_eq!((bench.check(DOWN), bench.check(DOWN)), (None, None));
     let timed_out = CheckFailure::TimedOut;
@@ -15,7 +15,7 @@ fn that_fail_often_enough_in_a_row_make_it_not_ready() {
 }
 
 #[test]
-fn that_pass_in_between_start_the_count_anew() {
+fn a_passed_check_resets_the_count_of_failures() {
     let mut bench = Bench::new(checked(2, 1));
     for _ in 0..10 {
         assert_eq!((bench.check(DOWN), bench.check(Ok(()))), (None, None));
@@ -24,7 +24,7 @@ fn that_pass_in_between_start_the_count_anew() {
 }
 
 #[test]
-fn that_pass_often_enough_in_a_row_make_it_ready() {
+fn consecutive_passes_at_the_threshold_make_the_upstream_ready() {
     let mut bench = Bench::new(checked(1, 3));
     bench.check(DOWN);
     assert_eq!((bench.check(Ok(())), bench.check(Ok(()))), (None, None));
@@ -34,7 +34,7 @@ fn that_pass_often_enough_in_a_row_make_it_ready() {
 }
 
 #[test]
-fn that_go_on_the_same_change_nothing() {
+fn repeated_results_change_nothing() {
     let mut bench = Bench::new(checked(1, 1));
     assert_eq!((bench.check(Ok(())), bench.check(Ok(()))), (None, None));
     bench.check(DOWN);
@@ -44,7 +44,7 @@ fn that_go_on_the_same_change_nothing() {
 }
 
 #[test]
-fn that_bear_out_an_assumption_give_it_their_reason_once() {
+fn checks_that_confirm_an_assumption_change_its_reason_once() {
     let mut bench = Bench::new(Upstream { assume_ready: false, ..checked(2, 1) });
     assert_eq!(bench.check(DOWN), None);
     let reason = UpstreamReason::CheckFailed(CheckFailure::Status(500));
@@ -54,7 +54,7 @@ fn that_bear_out_an_assumption_give_it_their_reason_once() {
 }
 
 #[test]
-fn that_made_it_not_ready_are_all_that_ends_it() {
+fn only_checks_end_a_not_ready_that_checks_began() {
     let mut bench = Bench::new(checked_and_judged());
     bench.check(DOWN);
     assert!(bench.check(DOWN).is_some());
@@ -64,15 +64,15 @@ fn that_made_it_not_ready_are_all_that_ends_it() {
 }
 
 #[test]
-fn that_pass_end_a_not_ready_whatever_brought_it_about() {
+fn passed_checks_end_a_not_ready_that_responses_began() {
     let mut bench = Bench::tripped(checked_and_judged());
     assert_eq!(bench.check(Ok(())), None);
     assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", UpstreamReason::CheckPassed));
 }
 
-/// They have shown that they don't see what is wrong.
+/// The checks do not see what is wrong.
 #[test]
-fn that_pass_do_not_cut_short_the_wait_after_a_second_trip_in_a_row() {
+fn passed_checks_do_not_shorten_the_wait_after_a_second_trip_in_a_row() {
     let mut bench = Bench::tripped(checked_and_judged());
     bench.check(Ok(()));
     assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", UpstreamReason::CheckPassed));
@@ -81,16 +81,16 @@ fn that_pass_do_not_cut_short_the_wait_after_a_second_trip_in_a_row() {
         assert_eq!(bench.check(Ok(())), None);
     }
     assert_eq!(bench.after(2 * SECOND).tick(), moved("not-ready", "trial", UpstreamReason::WaitOver));
-    // Nor the trial: the checks don't see what is wrong.
+    // They do not end the trial either.
     for _ in 0..10 {
         assert_eq!(bench.check(Ok(())), None);
     }
-    bench.try_out(Success);
-    assert_eq!(bench.try_out(Success), moved("trial", "ready", UpstreamReason::TrialPassed));
+    bench.trial_response(Success);
+    assert_eq!(bench.trial_response(Success), moved("trial", "ready", UpstreamReason::TrialPassed));
 }
 
 #[test]
-fn that_pass_count_again_at_once_after_a_healthy_time() {
+fn passed_checks_end_the_wait_again_after_a_healthy_time() {
     let mut bench = Bench::tripped(checked_and_judged());
     bench.check(Ok(()));
     bench.check(Ok(()));
@@ -101,14 +101,14 @@ fn that_pass_count_again_at_once_after_a_healthy_time() {
 }
 
 #[test]
-fn that_pass_end_a_trial() {
+fn passed_checks_end_a_trial() {
     let mut bench = Bench::on_trial(checked_and_judged());
     bench.check(Ok(()));
     assert_eq!(bench.check(Ok(())), moved("trial", "ready", UpstreamReason::CheckPassed));
 }
 
 #[test]
-fn that_fail_end_a_trial() {
+fn failed_checks_end_a_trial() {
     let mut bench = Bench::on_trial(checked_and_judged());
     assert_eq!(bench.check(DOWN), None);
     assert_eq!(
@@ -119,7 +119,7 @@ fn that_fail_end_a_trial() {
 }
 
 #[test]
-fn that_passed_before_the_last_change_do_not_count() {
+fn checks_that_passed_before_the_last_change_of_phase_do_not_count() {
     let mut bench = Bench::new(checked_and_judged());
     bench.check(Ok(()));
     bench.trip();
@@ -128,7 +128,7 @@ fn that_passed_before_the_last_change_do_not_count() {
 }
 
 #[test]
-fn of_an_earlier_generation_are_dropped() {
+fn checks_of_an_earlier_generation_are_dropped() {
     let mut bench = Bench::new(checked_and_judged());
     let earlier = bench.state.generation;
     bench.trip();

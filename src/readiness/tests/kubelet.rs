@@ -1,4 +1,4 @@
-//! The kubelet's rules for its three probes, held against the state machine.
+//! Tests of the kubelet's rules for its three probes.
 
 use std::borrow::Cow;
 
@@ -12,9 +12,11 @@ use crate::value::request::{Headers, Request};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-/// One row: an initial state, the two thresholds, then results one after the other and the phase after each.
-/// `+` passed, `-` failed; `R` ready, `N` not ready. What could not be sent is no result, and not here.
-struct Row {
+/// One rule: the initial state, the thresholds, results, and the phase after each result.
+///
+/// Results are `+` passed and `-` failed. Phases are `R` ready and `N` not ready. A check that could not be
+/// sent has no result.
+struct KubeletRule {
     rule: &'static str,
     assume_ready: bool,
     failures: u32,
@@ -29,11 +31,11 @@ const fn row(
     (failures, successes): (u32, u32),
     results: &'static str,
     phases: &'static str,
-) -> Row {
-    Row { rule, assume_ready, failures, successes, results, phases }
+) -> KubeletRule {
+    KubeletRule { rule, assume_ready, failures, successes, results, phases }
 }
 
-const ROWS: [Row; 10] = [
+const RULES: [KubeletRule; 10] = [
     row("a readiness probe starts as failed", false, (3, 1), "", ""),
     row("one success is enough by default", false, (3, 1), "+", "R"),
     row("successes count in a row", false, (3, 2), "+-++", "NNNR"),
@@ -47,8 +49,8 @@ const ROWS: [Row; 10] = [
 ];
 
 #[test]
-fn results_and_thresholds() {
-    for Row { rule, assume_ready, failures, successes, results, phases } in ROWS {
+fn results_and_thresholds_follow_the_kubelet() {
+    for KubeletRule { rule, assume_ready, failures, successes, results, phases } in RULES {
         let mut bench = Bench::new(Upstream { assume_ready, ..checked(failures, successes) });
         assert_eq!(bench.state.phase == Phase::Ready, assume_ready, "{rule}");
         let reached: String = results.chars().map(|result| bench.take(result)).collect();
@@ -57,7 +59,7 @@ fn results_and_thresholds() {
 }
 
 impl Bench {
-    /// Takes one result, a second after the last; the phase after it.
+    /// Takes one result, a second after the last one. Returns the phase after it.
     fn take(&mut self, result: char) -> char {
         self.after(SECOND);
         let generation = self.state.generation;
@@ -86,8 +88,8 @@ impl Pod {
         Pod { policy, bench, lifecycle: Lifecycle::default() }
     }
 
-    /// What the two probes say after each result: `S` for startup, `R` for readiness, in this order.
-    fn says(&mut self, results: &str) -> String {
+    /// Returns what the probes report after each result: `S` if startup passes, then `R` if readiness passes.
+    fn results_of(&mut self, results: &str) -> String {
         results
             .split("")
             .filter(|result| !result.is_empty())
@@ -101,8 +103,9 @@ impl Pod {
         if probe::has_started(&self.policy, self) {
             self.lifecycle.started = true;
         }
-        let said = [("/s", "S"), ("/r", "R")].map(|(path, word)| if self.passes(path) { word } else { "-" });
-        said.concat()
+        let verdicts =
+            [("/s", "S"), ("/r", "R")].map(|(path, letter)| if self.passes(path) { letter } else { "-" });
+        verdicts.concat()
     }
 
     fn passes(&self, path: &'static str) -> bool {
@@ -151,29 +154,30 @@ impl Readiness for Pod {
     }
 }
 
-/// The kubelet runs no other probe before the startup probe has passed, and that one never again.
+/// The kubelet runs no other probe before the startup probe has passed. After that it never runs the startup
+/// probe again.
 #[test]
-fn startup_gates_readiness_until_it_has_passed_once() {
+fn readiness_fails_until_startup_has_passed_once() {
     for assume_ready in [true, false] {
-        let says = |results| Pod::new(r#""failureThreshold":2"#, assume_ready).says(results);
-        assert_eq!(says("+"), "SR");
-        assert_eq!(says("---"), "-- -- --");
-        assert_eq!(says("--+"), "-- -- SR");
-        assert_eq!(says("+--+"), "SR SR S- SR", "for good, whatever follows");
+        let results_of = |results| Pod::new(r#""failureThreshold":2"#, assume_ready).results_of(results);
+        assert_eq!(results_of("+"), "SR");
+        assert_eq!(results_of("---"), "-- -- --");
+        assert_eq!(results_of("--+"), "-- -- SR");
+        assert_eq!(results_of("+--+"), "SR SR S- SR", "startup stays passed");
         let mut pod = Pod::new(r#""failureThreshold":2"#, assume_ready);
         assert!(!pod.passes("/s") && !pod.passes("/r"), "before the first result");
-        assert_eq!(pod.says("+"), "SR");
+        assert_eq!(pod.results_of("+"), "SR");
     }
 }
 
 #[test]
-fn startup_takes_as_many_successes_as_its_threshold() {
-    assert_eq!(Pod::new(r#""successThreshold":2"#, true).says("+-++"), "-- -- -- SR");
+fn startup_needs_as_many_successes_as_its_threshold() {
+    assert_eq!(Pod::new(r#""successThreshold":2"#, true).results_of("+-++"), "-- -- -- SR");
 }
 
-/// What has no checks can't be proven: all that may hold up the start is what speaks against it.
+/// An upstream without checks cannot be verified, so only failures delay the start.
 #[test]
-fn startup_waits_for_no_trial_of_what_has_no_checks() {
+fn startup_does_not_wait_for_the_trial_of_an_upstream_without_checks() {
     let mut pod = Pod::new(r#""failureThreshold":9"#, true);
     pod.bench.upstream = judged(3);
     assert!(probe::has_started(&pod.policy, &pod));
@@ -184,9 +188,9 @@ fn startup_waits_for_no_trial_of_what_has_no_checks() {
     assert!(probe::has_started(&pod.policy, &pod));
 }
 
-/// Responses may have shut an upstream out, and the wait for it be over: nobody knows yet how it is.
+/// When the wait after failed responses is over, nothing is known yet.
 #[test]
-fn startup_takes_evidence_and_no_end_of_a_wait() {
+fn startup_needs_evidence_rather_than_the_end_of_a_wait() {
     let mut pod = Pod::new(r#""failureThreshold":9"#, true);
     pod.bench.upstream = Upstream { guarded: false, check: pod.bench.upstream.check.clone(), ..judged(3) };
     pod.bench.trip();
@@ -196,5 +200,5 @@ fn startup_takes_evidence_and_no_end_of_a_wait() {
         (UpstreamReason::WaitOver, Phase::Ready)
     );
     assert!(!probe::has_started(&pod.policy, &pod));
-    assert_eq!(pod.says("+"), "SR");
+    assert_eq!(pod.results_of("+"), "SR");
 }

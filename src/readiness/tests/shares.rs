@@ -3,9 +3,9 @@ use crate::policy::upstream::{Shares, Slow};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-/// NotReady at half of ten responses or more in ten seconds, failed; or at 80 percent, slower than two seconds. Never
-/// by failures in a row.
-fn shared() -> Upstream {
+/// Returns an upstream that trips by shares of at least ten responses in ten seconds. The limits are 50 %
+/// failed, and 80 % slower than two seconds.
+fn judged_by_shares() -> Upstream {
     let breaker = judged(100_000).breaker.unwrap();
     let slow = Slow { percent: 80, than: 2 * SECOND };
     let shares =
@@ -18,23 +18,23 @@ fn failed(part: u32, all: u32) -> Option<Transition> {
 }
 
 #[test]
-fn of_failures_trip_once_there_are_enough_responses() {
-    let mut bench = Bench::new(shared());
+fn a_share_of_failures_trips_once_there_are_enough_responses() {
+    let mut bench = Bench::new(judged_by_shares());
     assert_eq!(bench.respond("SFSFSFSFS"), None);
     assert_eq!(bench.respond("F"), failed(5, 10));
 }
 
 #[test]
-fn below_the_limit_do_not() {
-    let mut bench = Bench::new(shared());
+fn a_share_below_the_limit_does_not_trip() {
+    let mut bench = Bench::new(judged_by_shares());
     for _ in 0..100 {
         assert_eq!(bench.respond("SSFSSFSSSF"), None);
     }
 }
 
 #[test]
-fn are_of_the_window_alone() {
-    let mut bench = Bench::new(shared());
+fn only_responses_in_the_window_count() {
+    let mut bench = Bench::new(judged_by_shares());
     assert_eq!(bench.respond(&"S".repeat(1_000)), None);
     let later = bench.after(11 * SECOND);
     assert_eq!(later.respond("FFFFFSSSS"), None);
@@ -42,8 +42,8 @@ fn are_of_the_window_alone() {
 }
 
 #[test]
-fn are_joined_over_all_workers() {
-    let mut bench = Bench::new(shared());
+fn responses_of_all_workers_are_joined() {
+    let mut bench = Bench::new(judged_by_shares());
     for piece in ["FS", "FS", "FS", "FS"] {
         assert_eq!(bench.respond(piece), None);
     }
@@ -51,30 +51,33 @@ fn are_joined_over_all_workers() {
 }
 
 #[test]
-fn of_slow_responses_trip_by_a_limit_of_their_own() {
-    let mut bench = Bench::new(shared());
+fn a_share_of_slow_responses_trips_at_its_own_limit() {
+    let mut bench = Bench::new(judged_by_shares());
     assert_eq!(bench.respond("LLLLLLLSS"), None);
     let slow = UpstreamReason::SlowShare(Share { part: 8, all: 10 });
     assert_eq!(bench.respond("L"), moved("ready", "not-ready", slow));
 }
 
 #[test]
-fn begin_anew_after_a_trip() {
-    let mut bench = Bench::new(shared());
+fn the_window_is_empty_after_a_trip() {
+    let mut bench = Bench::new(judged_by_shares());
     assert_eq!(bench.respond(&"F".repeat(10)), failed(10, 10));
     let bench = bench.after(2 * SECOND);
     bench.tick();
-    assert_eq!(bench.try_out(ResponseClass::Success), None);
-    assert_eq!(bench.try_out(ResponseClass::Success), moved("trial", "ready", UpstreamReason::TrialPassed));
+    assert_eq!(bench.trial_response(ResponseClass::Success), None);
+    assert_eq!(
+        bench.trial_response(ResponseClass::Success),
+        moved("trial", "ready", UpstreamReason::TrialPassed)
+    );
     assert_eq!(bench.respond("FFFFFFFFF"), None);
 }
 
 #[test]
-fn would_trip_exactly_where_they_do() {
+fn would_trip_agrees_with_on_responses() {
     for length in 0..=12u32 {
         for bits in 0..1u32 << length.min(10) {
             let piece: String = (0..length).map(|i| if bits >> i & 1 == 1 { 'F' } else { 'S' }).collect();
-            let mut bench = Bench::new(shared());
+            let mut bench = Bench::new(judged_by_shares());
             let would = bench.state.would_trip(&bench.upstream, bench.now, Streak::of(&piece));
             assert_eq!(would, bench.respond(&piece).is_some(), "{piece}");
         }
@@ -82,21 +85,24 @@ fn would_trip_exactly_where_they_do() {
 }
 
 #[test]
-fn of_slow_responses_end_a_trial_too() {
-    let mut bench = Bench::new(shared());
+fn a_slow_response_fails_a_trial() {
+    let mut bench = Bench::new(judged_by_shares());
     bench.respond(&"L".repeat(10));
     let bench = bench.after(2 * SECOND);
     bench.tick();
-    assert_eq!(bench.try_out(ResponseClass::Slow), moved("trial", "not-ready", UpstreamReason::TrialFailed));
+    assert_eq!(
+        bench.trial_response(ResponseClass::Slow),
+        moved("trial", "not-ready", UpstreamReason::TrialFailed)
+    );
 }
 
-mod the_operators_word {
+mod force {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn stands_above_all_that_is_known() {
+    fn force_overrides_the_state() {
         let mut bench = Bench::new(judged(3));
         bench.trip();
         let forced = |force| Upstream { force, ..judged(3) };
@@ -110,7 +116,7 @@ mod the_operators_word {
     }
 
     #[test]
-    fn is_proof_enough_of_a_start() {
+    fn force_ready_counts_as_verified() {
         let forced = Upstream { force: Some(true), ..checked(3, 2) };
         assert!(Bench::new(checked(3, 2)).state.status(&forced).verified);
         assert!(!Bench::new(checked(3, 2)).state.status(&checked(3, 2)).verified);

@@ -4,7 +4,7 @@ use crate::policy::upstream::{Shares, Slow};
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 #[test]
-fn begin_when_the_wait_is_over_and_not_before() {
+fn a_trial_begins_when_the_wait_is_over() {
     let mut bench = Bench::tripped(judged(3));
     assert_eq!(bench.after(Duration::from_millis(999)).tick(), None);
     let transition = bench.after(Duration::from_millis(1)).tick();
@@ -12,22 +12,22 @@ fn begin_when_the_wait_is_over_and_not_before() {
 }
 
 #[test]
-fn end_when_enough_requests_succeeded() {
+fn a_trial_passes_when_enough_requests_succeeded() {
     let mut bench = Bench::on_trial(judged(3));
-    assert_eq!(bench.try_out(Success), None);
-    assert_eq!(bench.try_out(Success), moved("trial", "ready", UpstreamReason::TrialPassed));
+    assert_eq!(bench.trial_response(Success), None);
+    assert_eq!(bench.trial_response(Success), moved("trial", "ready", UpstreamReason::TrialPassed));
 }
 
 #[test]
-fn fail_with_the_first_request_that_fails() {
+fn a_trial_fails_with_the_first_failed_request() {
     let mut bench = Bench::on_trial(judged(3));
-    bench.try_out(Success);
-    assert_eq!(bench.try_out(Failure), moved("trial", "not-ready", UpstreamReason::TrialFailed));
+    bench.trial_response(Success);
+    assert_eq!(bench.trial_response(Failure), moved("trial", "not-ready", UpstreamReason::TrialFailed));
     assert!(matches!(bench.state.phase, Phase::NotReady { until: Some(_) }));
 }
 
 #[test]
-fn fail_when_a_lease_expires() {
+fn a_trial_fails_when_a_lease_expires() {
     let mut bench = Bench::on_trial(judged(3));
     bench.lend_permit().unwrap();
     assert_eq!(bench.after(Duration::from_millis(29_999)).tick(), None);
@@ -35,9 +35,9 @@ fn fail_when_a_lease_expires() {
     assert_eq!(transition, moved("trial", "not-ready", UpstreamReason::TrialUnanswered));
 }
 
-/// Who waits is the upstream, for the rest of the request.
+/// The upstream waits for the rest of the request.
 #[test]
-fn learn_nothing_from_a_lease_of_a_request_that_was_not_all_there() {
+fn an_expired_lease_of_an_incomplete_request_is_no_evidence() {
     let mut bench = Bench::on_trial(judged(3));
     for _ in 0..3 {
         bench.lend_unsent().unwrap();
@@ -48,62 +48,62 @@ fn learn_nothing_from_a_lease_of_a_request_that_was_not_all_there() {
 }
 
 #[test]
-fn count_responses_to_requests_that_nothing_held_back() {
+fn responses_to_requests_without_a_permit_count() {
     let mut bench = Bench::on_trial(judged(3));
-    let witness = |bench: &mut Bench, generation, class: ResponseClass| {
+    let respond = |bench: &mut Bench, generation, class: ResponseClass| {
         bench.state.on_unpermitted_response(&bench.upstream, bench.now, generation, class.into(), 0)
     };
     let generation = bench.state.generation;
-    assert_eq!(witness(&mut bench, generation - 1, Failure), None);
-    assert_eq!(witness(&mut bench, generation, Ignored), None);
-    assert_eq!(witness(&mut bench, generation, Success), None);
+    assert_eq!(respond(&mut bench, generation - 1, Failure), None);
+    assert_eq!(respond(&mut bench, generation, Ignored), None);
+    assert_eq!(respond(&mut bench, generation, Success), None);
     assert_eq!(
-        witness(&mut bench, generation, Success),
+        respond(&mut bench, generation, Success),
         moved("trial", "ready", UpstreamReason::TrialPassed)
     );
-    assert_eq!(witness(&mut bench, generation + 1, Failure), None);
+    assert_eq!(respond(&mut bench, generation + 1, Failure), None);
     let mut bench = Bench::on_trial(judged(3));
     assert_eq!(
-        witness(&mut bench, generation, Failure),
+        respond(&mut bench, generation, Failure),
         moved("trial", "not-ready", UpstreamReason::TrialFailed)
     );
 }
 
 #[test]
-fn go_on_for_ever_with_no_request_under_way() {
+fn a_trial_without_requests_does_not_end() {
     let mut bench = Bench::on_trial(judged(3));
     assert_eq!(bench.after(86_400 * SECOND).tick(), None);
     assert_eq!(bench.phase(), "trial");
 }
 
 #[test]
-fn let_so_many_requests_through_at_the_same_time() {
+fn a_trial_admits_a_limited_number_of_requests_at_a_time() {
     let mut bench = Bench::on_trial(judged(3));
     let permits: Vec<_> = (0..3).map(|_| bench.lend_permit().unwrap()).collect();
     assert_eq!(bench.lend_permit(), None);
-    bench.settle(permits[0], TrialOutcome::Unused);
+    bench.release_permit(permits[0], TrialOutcome::Unused);
     assert!(bench.lend_permit().is_some());
     assert_eq!(bench.lend_permit(), None);
 }
 
-/// A request that another gate answered, a client that left, a reply that was not the upstream's.
+/// Such as a request that another gate replied to, or a reply of another filter.
 #[test]
-fn learn_nothing_from_a_permit_that_says_nothing() {
+fn unused_permits_and_ignored_responses_are_no_evidence() {
     let mut bench = Bench::on_trial(judged(3));
     for outcome in [TrialOutcome::Unused, TrialOutcome::Seen(Ignored.into())] {
         for _ in 0..10 {
             let permit = bench.lend_permit().unwrap();
-            assert_eq!(bench.settle(permit, outcome), None);
+            assert_eq!(bench.release_permit(permit, outcome), None);
         }
     }
     assert_eq!(bench.phase(), "trial");
-    bench.try_out(Success);
-    assert_eq!(bench.try_out(Success), moved("trial", "ready", UpstreamReason::TrialPassed));
+    bench.trial_response(Success);
+    assert_eq!(bench.trial_response(Success), moved("trial", "ready", UpstreamReason::TrialPassed));
 }
 
-/// Who leaves sooner says nothing of the upstream, and could keep it out for good.
+/// A client that leaves sooner is no evidence. Otherwise clients could keep the upstream out.
 #[test]
-fn fail_with_a_client_that_leaves_after_it_has_waited() {
+fn a_trial_fails_if_a_client_leaves_after_the_deadline() {
     let ms = Duration::from_millis;
     let slow = |than| Shares {
         failure_percent: None,
@@ -111,81 +111,84 @@ fn fail_with_a_client_that_leaves_after_it_has_waited() {
         window: SECOND,
         minimum_requests: 9,
     };
-    let patience = |unanswered_after, shares: Option<Shares>| {
+    let with_deadline = |unanswered_after, shares: Option<Shares>| {
         let mut upstream = judged(3);
         let breaker = upstream.breaker.as_mut().unwrap();
         (breaker.unanswered_after, breaker.shares) = (unanswered_after, shares);
         upstream
     };
     for (upstream, least) in [
-        (patience(Some(ms(400)), None), ms(400)),
-        (patience(Some(ms(4_000)), None), ms(4_000)),
-        (patience(None, Some(slow(ms(300)))), ms(300)),
-        (patience(Some(ms(4_000)), Some(slow(ms(300)))), ms(300)),
+        (with_deadline(Some(ms(400)), None), ms(400)),
+        (with_deadline(Some(ms(4_000)), None), ms(4_000)),
+        (with_deadline(None, Some(slow(ms(300)))), ms(300)),
+        (with_deadline(Some(ms(4_000)), Some(slow(ms(300)))), ms(300)),
     ] {
         let mut bench = Bench::on_trial(upstream);
         let permit = bench.lend_permit().unwrap();
         bench.after(least - ms(1));
-        assert_eq!(bench.settle(permit, TrialOutcome::Left), None);
+        assert_eq!(bench.release_permit(permit, TrialOutcome::Left), None);
         let permit = bench.lend_permit().unwrap();
         bench.after(least);
-        let transition = bench.settle(permit, TrialOutcome::Left);
+        let transition = bench.release_permit(permit, TrialOutcome::Left);
         assert_eq!(transition, moved("trial", "not-ready", UpstreamReason::TrialUnanswered));
     }
     let mut bench = Bench::on_trial(judged(3));
     let permit = bench.lend_permit().unwrap();
     bench.after(29 * SECOND);
-    assert_eq!(bench.settle(permit, TrialOutcome::Left), None, "nothing says that it was long");
+    assert_eq!(bench.release_permit(permit, TrialOutcome::Left), None, "there is no deadline");
 }
 
 #[test]
-fn learn_nothing_from_a_client_that_leaves_before_all_of_its_request_is_there() {
+fn a_client_that_leaves_before_its_request_is_complete_is_no_evidence() {
     let mut bench = Bench::on_trial(judged(3));
     let permit = bench.lend_unsent().unwrap();
     bench.after(20 * SECOND);
-    assert_eq!(bench.settle(permit, TrialOutcome::Left), None);
+    assert_eq!(bench.release_permit(permit, TrialOutcome::Left), None);
     assert_eq!(bench.phase(), "trial");
 }
 
 #[test]
-fn wait_for_the_answer_from_when_all_of_the_request_is_there() {
+fn the_lease_runs_from_the_end_of_the_request() {
     let mut bench = Bench::on_trial(judged(3));
     let [left, lost] = [(); 2].map(|()| bench.lend_unsent().unwrap());
     bench.after(Duration::from_millis(29_900));
     bench.state.on_request_sent(&bench.upstream, left, bench.now);
     bench.state.on_request_sent(&bench.upstream, lost, bench.now);
     bench.after(Duration::from_millis(999));
-    assert_eq!(bench.settle(left, TrialOutcome::Left), None);
+    assert_eq!(bench.release_permit(left, TrialOutcome::Left), None);
     assert_eq!(bench.after(Duration::from_millis(29_000)).tick(), None);
     let transition = bench.after(Duration::from_millis(1)).tick();
     assert_eq!(transition, moved("trial", "not-ready", UpstreamReason::TrialUnanswered));
 }
 
-/// It may be a stream that never ends.
+/// The response may be a stream that never ends.
 #[test]
-fn pass_with_a_lease_that_expires_once_its_response_has_begun() {
+fn a_lease_that_expires_during_a_response_is_a_success() {
     let mut bench = Bench::on_trial(judged(3));
     for _ in 0..2 {
         let permit = bench.lend_permit().unwrap();
         bench.state.on_response_begun(permit);
     }
-    assert_eq!(bench.lend_permit().map(|permit| bench.settle(permit, TrialOutcome::Unused)), Some(None));
+    assert_eq!(
+        bench.lend_permit().map(|permit| bench.release_permit(permit, TrialOutcome::Unused)),
+        Some(None)
+    );
     assert_eq!(bench.after(Duration::from_millis(29_999)).tick(), None);
     let transition = bench.after(Duration::from_millis(1)).tick();
     assert_eq!(transition, moved("trial", "ready", UpstreamReason::TrialPassed));
 }
 
 #[test]
-fn fail_with_a_response_that_has_begun_and_breaks_off() {
+fn a_trial_fails_if_a_response_breaks_off() {
     let mut bench = Bench::on_trial(judged(3));
     let permit = bench.lend_permit().unwrap();
     bench.state.on_response_begun(permit);
-    let transition = bench.settle(permit, TrialOutcome::Seen(ResponseClass::Unanswered.into()));
+    let transition = bench.release_permit(permit, TrialOutcome::Seen(ResponseClass::Unanswered.into()));
     assert_eq!(transition, moved("trial", "not-ready", UpstreamReason::TrialFailed));
 }
 
 #[test]
-fn fail_with_what_is_slower_than_it_may_be_before_its_lease_expires() {
+fn a_trial_fails_if_a_response_is_too_slow_before_its_lease_expires() {
     let mut upstream = judged(3);
     upstream.breaker.as_mut().unwrap().shares = Some(Shares {
         failure_percent: None,
@@ -205,37 +208,37 @@ fn fail_with_what_is_slower_than_it_may_be_before_its_lease_expires() {
 }
 
 #[test]
-fn take_each_permit_back_once() {
+fn a_permit_is_taken_back_only_once() {
     let mut bench = Bench::on_trial(judged(3));
     let permit = bench.lend_permit().unwrap();
-    assert_eq!(bench.settle(permit, TrialOutcome::Seen(Success.into())), None);
-    assert_eq!(bench.settle(permit, TrialOutcome::Seen(Success.into())), None);
+    assert_eq!(bench.release_permit(permit, TrialOutcome::Seen(Success.into())), None);
+    assert_eq!(bench.release_permit(permit, TrialOutcome::Seen(Success.into())), None);
     assert_eq!(bench.phase(), "trial");
 }
 
 #[test]
-fn drop_permits_of_an_earlier_trial() {
+fn permits_of_an_earlier_trial_are_dropped() {
     let mut bench = Bench::on_trial(judged(3));
     let old = bench.lend_permit().unwrap();
-    bench.try_out(Failure);
+    bench.trial_response(Failure);
     bench.after(60 * SECOND).tick();
     assert_eq!(bench.phase(), "trial");
-    // The same id again, as a worker that started anew may give it.
+    // A worker that was restarted may give the same id again.
     bench.ids = 0;
     let new = bench.lend_permit().unwrap();
     for outcome in
         [TrialOutcome::Seen(Success.into()), TrialOutcome::Seen(Failure.into()), TrialOutcome::Unused]
     {
-        assert_eq!(bench.settle(old, outcome), None);
+        assert_eq!(bench.release_permit(old, outcome), None);
     }
     assert_eq!(
-        bench.settle(new, TrialOutcome::Seen(Failure.into())),
+        bench.release_permit(new, TrialOutcome::Seen(Failure.into())),
         moved("trial", "not-ready", UpstreamReason::TrialFailed)
     );
 }
 
 #[test]
-fn are_the_only_phase_with_permits() {
+fn only_a_trial_has_permits() {
     let mut bench = Bench::new(judged(3));
     assert_eq!(bench.lend_permit(), None);
     bench.trip();
@@ -243,7 +246,7 @@ fn are_the_only_phase_with_permits() {
 }
 
 #[test]
-fn wait_until_the_checks_no_longer_say_that_it_is_down() {
+fn a_trial_waits_until_the_checks_stop_failing() {
     let mut bench = Bench::tripped(checked_and_judged());
     bench.check(DOWN);
     bench.check(DOWN);
@@ -253,7 +256,7 @@ fn wait_until_the_checks_no_longer_say_that_it_is_down() {
 }
 
 #[test]
-fn are_left_out_where_nothing_keeps_the_traffic_away() {
+fn an_unguarded_upstream_has_no_trial() {
     let mut bench = Bench::tripped(Upstream { guarded: false, ..judged(3) });
     assert_eq!(bench.after(Duration::from_millis(999)).tick(), None);
     let transition = bench.after(Duration::from_millis(1)).tick();

@@ -1,14 +1,14 @@
-//! What a failing response asks for: to be left alone for a while.
+//! The backoff that a failing response asks for. Until it ends, the upstream wants no further requests.
 //!
-//! HTTP says it by `Retry-After`, as seconds or as a date (RFC 9110, section 10.2.3), gRPC by
-//! `grpc-retry-pushback-ms` (gRFC A6). Whoever writes them is another server: what can't be read is no wish.
+//! HTTP uses `Retry-After`, as seconds or as a date (RFC 9110, section 10.2.3). gRPC uses
+//! `grpc-retry-pushback-ms` (gRFC A6). The values are untrusted. A value that cannot be parsed is ignored.
 
 use core::time::Duration;
 use std::time::UNIX_EPOCH;
 
 use crate::value::time::{Time, millis};
 
-/// Until when the value of a `retry-after` header asks.
+/// Returns the end of the backoff in the value of a `retry-after` header.
 pub fn of_http(value: &[u8], now: Time) -> Option<Time> {
     let text = core::str::from_utf8(value).ok()?.trim();
     match text.parse() {
@@ -20,7 +20,8 @@ pub fn of_http(value: &[u8], now: Time) -> Option<Time> {
     }
 }
 
-/// Until when the value of a `grpc-retry-pushback-ms` header asks. A negative one means not to retry, and no time.
+/// Returns the end of the backoff in the value of a `grpc-retry-pushback-ms` header. A negative value forbids
+/// a retry but gives no time, so it returns `None`.
 pub fn of_grpc(value: &[u8], now: Time) -> Option<Time> {
     let pushback = core::str::from_utf8(value).ok()?.trim().parse().ok()?;
     Some(now + Duration::from_millis(pushback))
@@ -32,11 +33,11 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    /// Sunday, 6 November 1994, 08:49:37, the date that the RFC shows.
+    /// Sunday, 6 November 1994, 08:49:37: the example date in the RFC.
     const SHOWN: u64 = 784_111_777_000;
 
     #[test]
-    fn is_seconds_or_a_date() {
+    fn a_value_is_seconds_or_a_date() {
         let now = Time::from_millis(SHOWN - 5_000);
         assert_eq!(of_http(b"120", now), Some(now + Duration::from_secs(120)));
         assert_eq!(of_http(b" 0 ", now), Some(now));
@@ -45,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn in_any_other_form_asks_for_nothing() {
+    fn a_value_in_any_other_form_is_ignored() {
         let now = Time::from_millis(SHOWN);
         for value in [&b""[..], b"-1", b"1.5", b"soon", b"\xff", b"Sun, 99 Nov 1994 08:49:37 GMT"] {
             assert_eq!(of_http(value, now), None, "{value:?}");
@@ -54,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn of_any_length_overflows_nothing() {
+    fn a_value_of_any_length_does_not_overflow() {
         let now = Time::from_millis(SHOWN);
         assert_eq!(of_http(b"18446744073709551615", now), Some(Time::from_millis(u64::MAX)));
         assert_eq!(of_http(b"99999999999999999999", now), None);

@@ -1,50 +1,53 @@
-//! What is measured on: a policy with so many releases, all upstreams Ready, and a request.
+//! The scenes that are measured. Each has a policy with a number of releases, upstreams that are all Ready,
+//! and a request.
 
 use std::borrow::Cow;
 
+use graygate::decision::release::split::Split;
 use graygate::decision::{self, Decision};
-use graygate::value::lifecycle::Lifecycle;
 use graygate::policy::Policy;
 use graygate::policy::upstream::UpstreamId;
-use graygate::readiness::{UpstreamStatus, Permit, Readiness, Admission};
-use graygate::decision::release::split::Split;
+use graygate::readiness::{Admission, Permit, Readiness, UpstreamStatus};
+use graygate::value::lifecycle::Lifecycle;
 use graygate::value::request::Request;
 use graygate::value::time::Time;
 use serde_json::{Value, json};
 
 const NOW: Time = Time::from_millis(1_767_225_600_000);
 
-/// One request, about to be decided on.
+/// One request before its decision.
 pub struct Scene {
     policy: Policy,
     splits: Vec<Split>,
     request: &'static Headers,
 }
 
-/// A request's headers, by name.
+/// The headers of a request, by name.
 type Pairs = [(&'static str, &'static str)];
 
 struct Headers(&'static Pairs);
 
-/// None of the releases is for it.
-static PASSED: Headers = Headers(&[(":authority", "shop.test"), (":path", "/orders/17"), (":method", "GET")]);
+/// A request that no release matches.
+static FORWARDED: Headers =
+    Headers(&[(":authority", "shop.test"), (":path", "/orders/17"), (":method", "GET")]);
 
-/// The last release is for it.
+/// A request that the last release matches.
 static SPLIT: Headers =
     Headers(&[(":authority", "shop.test"), (":path", "/reviews/7"), (":method", "GET"), ("x-user", "alice")]);
 
 impl Scene {
-    /// A request that is let pass, past so many releases.
+    /// Returns a request that is forwarded past this many releases.
     pub fn passed(releases: usize) -> &'static mut Self {
-        Self::new(releases, &PASSED, 0)
+        Self::new(releases, &FORWARDED, 0)
     }
 
-    /// A request that gets a version by the last of so many releases.
+    /// Returns a request that gets a version by the last of this many releases.
     pub fn split(releases: usize) -> &'static mut Self {
         Self::new(releases, &SPLIT, 1)
     }
 
-    /// It gets so many versions, and is never freed: that is not what is measured.
+    /// Leaks the scene, so that freeing it is not measured. Asserts the number of versions that the request
+    /// gets.
     fn new(releases: usize, request: &'static Headers, versions: usize) -> &'static mut Self {
         let document = document(releases).to_string();
         let policy = Policy::from_json(document.as_bytes()).expect("a policy with no problem");
@@ -55,13 +58,14 @@ impl Scene {
         Box::leak(Box::new(Scene { policy, splits, request }))
     }
 
-    /// What is to happen to the request.
+    /// Decides on the request.
     pub fn decide(&'static mut self) -> Decision<'static> {
         decision::decide(&self.policy, self.request, &mut Ready, &mut self.splits)
     }
 }
 
-/// Probes, a gate, and releases: each for an authority and a path of its own, and the last one for a path.
+/// Returns a document with probes, a gate and releases. Each release but the last matches an authority and a
+/// path, and the last one matches a path.
 fn document(releases: usize) -> Value {
     let release = |name: String, condition: Value| {
         json!({
@@ -96,12 +100,11 @@ fn document(releases: usize) -> Value {
 impl Request for Headers {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         let found = self.0.iter().find(|(known, _)| *known == name);
-        // A copy, as the filter gets one from its host.
+        // The filter gets a copy from its host, too.
         found.map(|(_, value)| Cow::Owned(value.as_bytes().to_vec()))
     }
 }
 
-/// Every upstream is Ready.
 struct Ready;
 
 impl Readiness for Ready {

@@ -4,62 +4,65 @@ use crate::decision::reply::{ProbeTarget, ReplyCause};
 use crate::policy::Policy;
 use crate::readiness::check::grpc;
 
-/// The grpc-status for what a server does not offer.
+/// The grpc-status for a method that a server does not implement.
 pub const UNIMPLEMENTED: u32 = 12;
 
-/// The longest request, in bytes: a frame's head, and a message with the longest name that a policy may hold.
-const REQUEST: usize = 5 + 3 + 4_096;
+/// The maximum length of a request in bytes. It is a frame header, and a message with the longest name that a
+/// policy may hold.
+const MAX_REQUEST: usize = 5 + 3 + 4_096;
 
-/// The most that a request's body is kept of: one byte more tells that it is too long.
-const KEPT: usize = REQUEST + 1;
+/// The number of bytes of a request's body that are kept. One byte more than the maximum shows that the
+/// request is too long.
+const MAX_KEPT: usize = MAX_REQUEST + 1;
 
-/// One Check, from its request to its response.
+/// The state of one Check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCall {
-    /// Whether readiness says yes.
+    /// Whether readiness passes.
     ready: bool,
-    /// The request's body, as far as it has come.
+    /// The part of the request's body that has arrived.
     body: Vec<u8>,
-    /// Whether that is all of it.
+    /// Whether the body is complete.
     whole: bool,
 }
 
-/// What a Check is told.
+/// The response to a Check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthResponse {
     /// Ready.
     Serving,
     /// Not ready.
     NotServing,
-    /// The policy names no such service.
+    /// The policy does not name the service.
     NotFound,
-    /// The message is compressed, or no such message.
+    /// The message is compressed or malformed.
     Unreadable,
-    /// There was nothing to make a response of.
+    /// The hop gave no usable response.
     NoHop,
 }
 
 impl HealthCall {
-    /// A Check of which nothing has come yet. `ready` says whether readiness says yes.
+    /// Creates a Check whose body has not arrived. `ready` is whether readiness passes.
     pub fn new(ready: bool) -> Self {
         HealthCall { ready, body: Vec::new(), whole: false }
     }
 
-    /// How many more bytes of the request's body are of interest.
+    /// Returns how many more bytes of the request's body to pass to [`HealthCall::receive`].
     pub fn room(&self) -> usize {
-        KEPT.saturating_sub(self.body.len())
+        MAX_KEPT.saturating_sub(self.body.len())
     }
 
-    /// Takes a part of the request's body. `end` says whether it is the last one.
+    /// Takes a part of the request's body. `end` is whether it is the last part.
     pub fn receive(&mut self, part: &[u8], end: bool) {
         self.body.extend(part.iter().take(self.room()));
         self.whole |= end;
     }
 
-    /// What the Check is told, now that its response is there to be made. `hop` says whether that is one.
+    /// Returns the response to the Check, once the response of the hop is there. `hop` is whether it is a
+    /// valid one.
     pub fn outcome(&self, policy: &Policy, hop: bool) -> HealthResponse {
-        // Said first, as an upstream may have refused it for its length.
-        if self.body.len() > REQUEST {
+        // Length comes first, because the upstream may have refused the request for its length.
+        if self.body.len() > MAX_REQUEST {
             return HealthResponse::Unreadable;
         }
         if !hop || !self.whole {
@@ -75,19 +78,21 @@ impl HealthCall {
         }
     }
 
-    /// The service that is asked for: the body is one frame, a 0 for no compression, the message's length in
-    /// four bytes, the message.
+    /// Returns the service that is asked for, or `None` if the body is not one uncompressed frame. A frame is
+    /// a compression flag, the message's length in four bytes, and the message.
     fn service(&self) -> Option<&[u8]> {
         let (head, message) = self.body.split_first_chunk::<5>()?;
         let [compressed, length @ ..] = *head;
         let length = usize::try_from(u32::from_be_bytes(length)).ok()?;
-        let plain = compressed == 0 && length == message.len();
-        plain.then(|| grpc::requested_service(message))?
+        if compressed != 0 || length != message.len() {
+            return None;
+        }
+        grpc::requested_service(message)
     }
 }
 
 impl HealthResponse {
-    /// The grpc-status.
+    /// Returns the grpc-status.
     pub fn status(self) -> u32 {
         match self {
             HealthResponse::Serving | HealthResponse::NotServing => 0,
@@ -97,7 +102,7 @@ impl HealthResponse {
         }
     }
 
-    /// The grpc-message of a status that is no success.
+    /// Returns the grpc-message, which is empty on success.
     pub fn message(self) -> &'static str {
         match self {
             HealthResponse::Serving | HealthResponse::NotServing => "",
@@ -107,7 +112,7 @@ impl HealthResponse {
         }
     }
 
-    /// The response's body: a frame with a `HealthCheckResponse`, if there is one.
+    /// Returns the response's body, which is a frame with a `HealthCheckResponse` or empty.
     pub fn body(self) -> &'static [u8] {
         const fn frame(status: u8) -> [u8; 7] {
             [0, 0, 0, 0, 2, 8, status]
@@ -119,7 +124,7 @@ impl HealthResponse {
         }
     }
 
-    /// What it is counted as.
+    /// Returns what it is counted as.
     pub fn cause(self) -> ReplyCause {
         let result = match self {
             HealthResponse::Serving => "serving",
@@ -138,7 +143,7 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn told(ready: bool, parts: &[&[u8]]) -> HealthResponse {
+    fn response_to(ready: bool, parts: &[&[u8]]) -> HealthResponse {
         let text = br#"{"name":"p","probes":{"grpc":{"services":["","shop"]}}}"#;
         let policy = Policy::from_json(text).unwrap();
         let mut call = HealthCall::new(ready);
@@ -149,31 +154,34 @@ mod tests {
     }
 
     #[test]
-    fn a_named_service_is_as_ready_as_the_proxy() {
+    fn a_named_service_serves_while_readiness_passes() {
         let shop: &[u8] = b"\0\0\0\0\x06\x0a\x04shop";
-        assert_eq!(told(true, &[shop]), HealthResponse::Serving);
-        assert_eq!(told(false, &[shop]), HealthResponse::NotServing);
-        assert_eq!(told(true, &[b"\0\0\0\0\0"]), HealthResponse::Serving);
-        assert_eq!(told(true, &[b"\0\0\0\0\x06\x0a\x04shoq"]), HealthResponse::NotFound);
+        assert_eq!(response_to(true, &[shop]), HealthResponse::Serving);
+        assert_eq!(response_to(false, &[shop]), HealthResponse::NotServing);
+        assert_eq!(response_to(true, &[b"\0\0\0\0\0"]), HealthResponse::Serving);
+        assert_eq!(response_to(true, &[b"\0\0\0\0\x06\x0a\x04shoq"]), HealthResponse::NotFound);
     }
 
     #[test]
-    fn a_request_may_come_in_pieces() {
-        assert_eq!(told(true, &[b"\0\0", b"\0\0\x06\x0a", b"", b"\x04shop", b""]), HealthResponse::Serving);
+    fn a_request_may_arrive_in_parts() {
+        assert_eq!(
+            response_to(true, &[b"\0\0", b"\0\0\x06\x0a", b"", b"\x04shop", b""]),
+            HealthResponse::Serving
+        );
     }
 
     #[test]
-    fn what_is_no_single_plain_message_is_not_implemented() {
+    fn anything_but_one_uncompressed_message_is_unreadable() {
         let long = [&b"\0\0\0\x20\0"[..], &[0x0a; 0x2000]].concat();
         let bodies: [&[u8]; 6] =
             [b"", b"\0\0\0\0", b"\x01\0\0\0\0", b"\0\0\0\0\x07\x0a\x04shop", b"\0\0\0\0\0\0\0\0\0\0", &long];
         for body in bodies {
-            assert_eq!(told(true, &[body]), HealthResponse::Unreadable, "{:?}", body.get(..12));
+            assert_eq!(response_to(true, &[body]), HealthResponse::Unreadable, "{:?}", body.get(..12));
         }
     }
 
     #[test]
-    fn a_response_before_the_request_is_whole_is_no_hop() {
+    fn a_response_before_the_end_of_the_request_counts_as_no_hop() {
         let policy = Policy::from_json(br#"{"name":"p","probes":{"grpc":{"services":[""]}}}"#).unwrap();
         let mut call = HealthCall::new(true);
         call.receive(b"\0\0\0\0\0", false);
@@ -184,10 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_too_long_is_called_so_though_the_upstream_refused_it() {
+    fn a_request_that_is_too_long_is_unreadable_even_if_the_upstream_refused_it() {
         let policy = Policy::from_json(br#"{"name":"p","probes":{"grpc":{"services":[""]}}}"#).unwrap();
         let mut call = HealthCall::new(true);
-        call.receive(&[0; REQUEST + 1], false);
+        call.receive(&[0; MAX_REQUEST + 1], false);
         assert_eq!(call.outcome(&policy, false), HealthResponse::Unreadable);
     }
 }

@@ -1,12 +1,14 @@
-//! Computed with the reference implementation of the hash (PyPI `xxhash`) and the rules in words, not with this
-//! code: on any target, in any build, a user has the same version.
+//! Golden vectors, which pin the version of a user on any target and in any build.
+//!
+//! They were computed with the reference implementation of the hash (PyPI `xxhash`) and the documented rules,
+//! not with this code.
 
 use super::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-/// The keys of the hash's golden vectors, each with its bucket and the versions it has by 90/10, by 50/30/20,
-/// and by the step from there to 60/30/10.
+/// The keys of the hash's golden vectors. Each has its bucket and its versions by 90/10, by 50/30/20, and by
+/// the step from there to 60/30/10.
 const GOLDEN: &[(&[u8], u16, [usize; 3])] = &[
     (b"", 5836, [1, 1, 1]),
     (b"a", 2959, [1, 2, 2]),
@@ -24,7 +26,7 @@ const GOLDEN: &[(&[u8], u16, [usize; 3])] = &[
 ];
 
 #[test]
-fn of_keys() {
+fn keys_have_their_golden_buckets_and_versions() {
     let three = Layout::of(&[50, 30, 20]);
     let layouts = [Layout::of(&[90, 10]), three.clone(), three.stepped(&[60, 30, 10])];
     for (key, bucket, versions) in GOLDEN {
@@ -34,11 +36,11 @@ fn of_keys() {
     }
 }
 
-/// The hash of the indexes of the versions of 10,000 users, one byte each.
+/// Returns the hash of the versions of 10,000 users, with one byte for each index.
 fn digest(release: &Release, split: &mut Split) -> u64 {
     let versions: Vec<u8> = (0..10_000)
         .map(|number| {
-            let request = Get(vec![("x-user", format!("user-{number}").into_bytes())]);
+            let request = WithHeaders(vec![("x-user", format!("user-{number}").into_bytes())]);
             choose(release, &mut Headers::new(&request, &[]), split, &[], || NOW).version as u8
         })
         .collect();
@@ -46,7 +48,7 @@ fn digest(release: &Release, split: &mut Split) -> u64 {
 }
 
 #[test]
-fn of_all_users_by_weights() {
+fn users_have_their_golden_versions_by_weights() {
     for (weights, expected) in [
         (&[90, 10][..], 0x1382_0B4E_84A1_403F),
         (&[50, 30, 20], 0xB7C7_6CC8_C733_8CC5),
@@ -59,7 +61,7 @@ fn of_all_users_by_weights() {
 }
 
 #[test]
-fn of_all_users_by_a_schedule() {
+fn users_have_their_golden_versions_by_a_schedule() {
     let version = |name: &str, weight: u32| {
         format!(r#"{{"name":"{name}","upstream":"a","weight":{weight},"default":{}}}"#, name == "v1")
     };

@@ -3,46 +3,53 @@ use super::*;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 #[test]
-fn a_trusted_incoming_version_comes_first() {
+fn a_trusted_incoming_version_takes_precedence() {
     let release = release_with_overrides();
     let headers: [(&str, &[u8]); 3] = [("x-v", b"v1"), ("x-beta", b"1"), ("x-user", b"alice")];
-    assert_eq!(told(&release, &headers), ("v1".into(), "incoming"));
+    assert_eq!(version_and_reason(&release, &headers), ("v1".into(), "incoming"));
 }
 
 #[test]
-fn an_incoming_version_that_does_not_exist_means_the_default() {
+fn an_unknown_incoming_version_leads_to_the_default_version() {
     let release = release_with_overrides();
     for incoming in [&b"v9"[..], b"V1", b"v1 ", b"v1,v1", b"\xff"] {
         let headers: [(&str, &[u8]); 2] = [("x-v", incoming), ("x-beta", b"1")];
-        assert_eq!(told(&release, &headers), ("v1".into(), "no-such-version"));
+        assert_eq!(version_and_reason(&release, &headers), ("v1".into(), "no-such-version"));
     }
 }
 
 #[test]
-fn an_empty_incoming_version_is_none() {
+fn an_empty_incoming_version_counts_as_absent() {
     let release = release_with_overrides();
-    assert_eq!(told(&release, &[("x-v", b""), ("x-beta", b"1")]), ("v3".into(), "match"));
+    assert_eq!(version_and_reason(&release, &[("x-v", b""), ("x-beta", b"1")]), ("v3".into(), "match"));
 }
 
 #[test]
-fn an_incoming_version_that_is_not_trusted_counts_for_nothing() {
+fn an_untrusted_incoming_version_is_ignored() {
     let untrusting = release(&[80, 20]);
-    assert_eq!(told(&untrusting, &[("x-v", b"v2"), ("x-user", b"alice")]), ("v1".into(), "sticky"));
+    assert_eq!(
+        version_and_reason(&untrusting, &[("x-v", b"v2"), ("x-user", b"alice")]),
+        ("v1".into(), "sticky")
+    );
 }
 
 #[test]
-fn a_versions_own_match_comes_next_whatever_its_weight() {
+fn a_versions_match_comes_next_whatever_its_weight() {
     let release = release_with_overrides();
-    assert_eq!(told(&release, &[("x-beta", b""), ("x-user", b"alice")]), ("v3".into(), "match"));
+    assert_eq!(
+        version_and_reason(&release, &[("x-beta", b""), ("x-user", b"alice")]),
+        ("v3".into(), "match")
+    );
 }
 
 #[test]
 fn of_two_matches_the_first_version_in_the_document_counts() {
     let release = release_with_overrides();
-    assert_eq!(told(&release, &[("x-tester", b"beta")]), ("v2".into(), "match"));
+    assert_eq!(version_and_reason(&release, &[("x-tester", b"beta")]), ("v2".into(), "match"));
 }
 
-/// v1 80, v2 20 and v3 0. By their buckets, jane, carol and erin have v2, alice and bob v1.
+/// Returns a release with weights v1 80, v2 20 and v3 0. By their buckets, jane, carol and erin have v2, and
+/// alice and bob v1.
 fn release_with_lists(extra: &str) -> Release {
     with(&format!(
         r#""steer":{{"header":"x-v"}},"hashOn":[{{"httpHeaderName":"x-user"}},{{"httpCookie":{{"name":"id"}}}}],"versions":[
@@ -56,50 +63,56 @@ fn release_with_lists(extra: &str) -> Release {
 #[test]
 fn an_allowed_key_comes_next_whatever_the_weight() {
     let release = release_with_lists("");
-    assert_eq!(told(&release, &[("x-user", b"bob")]), ("v3".into(), "allowed"));
-    assert_eq!(told(&release, &[("x-user", b"erin")]), ("v1".into(), "allowed"));
-    assert_eq!(told(&release, &[("x-user", b"bob"), ("x-tester", b"")]), ("v2".into(), "match"));
+    assert_eq!(version_and_reason(&release, &[("x-user", b"bob")]), ("v3".into(), "allowed"));
+    assert_eq!(version_and_reason(&release, &[("x-user", b"erin")]), ("v1".into(), "allowed"));
+    assert_eq!(
+        version_and_reason(&release, &[("x-user", b"bob"), ("x-tester", b"")]),
+        ("v2".into(), "match")
+    );
     let trusting = release_with_lists(r#","trustIncoming":true"#);
-    assert_eq!(told(&trusting, &[("x-user", b"bob"), ("x-v", b"v1")]), ("v1".into(), "incoming"));
+    assert_eq!(
+        version_and_reason(&trusting, &[("x-user", b"bob"), ("x-v", b"v1")]),
+        ("v1".into(), "incoming")
+    );
 }
 
 #[test]
-fn a_list_has_keys_as_they_are_written() {
+fn a_list_compares_keys_byte_by_byte() {
     let release = release_with_lists("");
     for other in [&b"Bob"[..], b"bob ", b"bo", b"bob\xff", b"\xff"] {
-        assert_ne!(told(&release, &[("x-user", other)]).1, "allowed", "{other:?}");
+        assert_ne!(version_and_reason(&release, &[("x-user", other)]).1, "allowed", "{other:?}");
     }
 }
 
 #[test]
-fn a_denied_key_gets_the_default_where_its_bucket_is_that_versions() {
+fn a_denied_key_gets_the_default_version_if_that_version_holds_its_bucket() {
     let release = release_with_lists("");
-    assert_eq!(told(&release, &[("x-user", b"jane.doe@example.com")]), ("v1".into(), "denied"));
-    assert_eq!(told(&release, &[("x-user", b"alice")]), ("v1".into(), "sticky"));
-    assert_eq!(told(&release, &[("x-user", b"carol")]), ("v2".into(), "sticky"));
+    assert_eq!(version_and_reason(&release, &[("x-user", b"jane.doe@example.com")]), ("v1".into(), "denied"));
+    assert_eq!(version_and_reason(&release, &[("x-user", b"alice")]), ("v1".into(), "sticky"));
+    assert_eq!(version_and_reason(&release, &[("x-user", b"carol")]), ("v2".into(), "sticky"));
     let tester: [(&str, &[u8]); 2] = [("x-user", b"jane.doe@example.com"), ("x-tester", b"")];
-    assert_eq!(told(&release, &tester), ("v2".into(), "match"));
+    assert_eq!(version_and_reason(&release, &tester), ("v2".into(), "match"));
     let choice = chosen(&release, &[("x-user", b"jane.doe@example.com")]);
     assert_eq!(hash::bucket(choice.key.unwrap().1), 1839);
 }
 
-/// [`NOW`], when the key `692d6720-…` is issued.
+/// [`NOW`], the time at which the key `692d6720-…` is issued.
 const STARTS_NOW: &str = r#","startsAt":"2025-12-01T10:00:00Z""#;
 
 #[test]
-fn a_cookie_that_was_issued_before_the_start_stays_on_the_default() {
+fn a_cookie_issued_before_the_start_stays_on_the_default_version() {
     let release = release_with_lists(STARTS_NOW);
     let mut versions = BTreeSet::new();
     for id in 2..100 {
         let (before, after) = (format!("692d671f-{id:016x}"), format!("692d6720-{id:016x}"));
         let cookie = format!("id={before}");
         assert_eq!(
-            told(&release, &[("cookie", cookie.as_bytes())]),
+            version_and_reason(&release, &[("cookie", cookie.as_bytes())]),
             ("v1".into(), "existing-session"),
             "{cookie}"
         );
-        assert_eq!(told(&release, &[("x-user", before.as_bytes())]).1, "sticky");
-        let (version, reason) = told(&release, &[("cookie", format!("id={after}").as_bytes())]);
+        assert_eq!(version_and_reason(&release, &[("x-user", before.as_bytes())]).1, "sticky");
+        let (version, reason) = version_and_reason(&release, &[("cookie", format!("id={after}").as_bytes())]);
         assert_eq!(reason, "sticky");
         versions.insert(version);
     }
@@ -107,9 +120,9 @@ fn a_cookie_that_was_issued_before_the_start_stays_on_the_default() {
 }
 
 #[test]
-fn an_allowed_key_comes_before_an_existing_session_and_that_before_its_bucket() {
+fn allowed_comes_before_existing_session_and_that_before_the_bucket() {
     let release = release_with_lists(r#","startsAt":"2025-12-01T10:00:01Z""#);
-    let told = |second: u64, cookie: &str| {
+    let version_and_reason = |second: u64, cookie: &str| {
         let mut split = Split::new(
             &release,
             Time::from_millis(second * 1_000),
@@ -117,19 +130,19 @@ fn an_allowed_key_comes_before_an_existing_session_and_that_before_its_bucket() 
             &[],
             0,
         );
-        let request = Get(vec![("cookie", format!("id={cookie}").into_bytes())]);
+        let request = WithHeaders(vec![("cookie", format!("id={cookie}").into_bytes())]);
         choose(&release, &mut Headers::new(&request, &[]), &mut split, &[], || NOW).reason.code()
     };
     let (before, after) = (1_764_583_200, 1_764_583_201);
-    assert_eq!(told(after, "692d6720-0000000000000001"), "allowed");
-    assert_eq!(told(after, "692d6720-0000000000000002"), "existing-session");
-    assert_eq!(told(after, "jane.doe@example.com"), "denied");
-    assert_eq!(told(before, "692d6720-0000000000000001"), "allowed");
-    assert_eq!(told(before, "jane.doe@example.com"), "sticky");
+    assert_eq!(version_and_reason(after, "692d6720-0000000000000001"), "allowed");
+    assert_eq!(version_and_reason(after, "692d6720-0000000000000002"), "existing-session");
+    assert_eq!(version_and_reason(after, "jane.doe@example.com"), "denied");
+    assert_eq!(version_and_reason(before, "692d6720-0000000000000001"), "allowed");
+    assert_eq!(version_and_reason(before, "jane.doe@example.com"), "sticky");
 }
 
 #[test]
-fn the_sticky_key_comes_next_and_tells_its_bucket() {
+fn the_sticky_key_comes_next() {
     let release = release(&[80, 20]);
     let choice = chosen(&release, &[("x-user", b"jane.doe@example.com")]);
     assert_eq!((choice.version, choice.reason), (1, AssignmentReason::Sticky));
@@ -138,7 +151,7 @@ fn the_sticky_key_comes_next_and_tells_its_bucket() {
 }
 
 #[test]
-fn the_first_key_present_wins_and_an_empty_one_is_not_present() {
+fn the_first_key_present_wins_and_an_empty_one_counts_as_absent() {
     let release = release(&[80, 20]);
     let bucket =
         |headers: &[(&'static str, &[u8])]| chosen(&release, headers).key.map(|(_, hash)| hash::bucket(hash));
@@ -150,7 +163,7 @@ fn the_first_key_present_wins_and_an_empty_one_is_not_present() {
 }
 
 #[test]
-fn a_key_and_its_header_hash_the_same_wherever_they_come_from() {
+fn a_key_has_the_same_bucket_from_a_header_and_a_cookie() {
     let release = release(&[80, 20]);
     let header = hash::bucket(chosen(&release, &[("x-user", b"\xff\xfe\x00\x80")]).key.unwrap().1);
     let cookie = hash::bucket(chosen(&release, &[("cookie", b"id=\xff\xfe\x00\x80")]).key.unwrap().1);
@@ -158,7 +171,7 @@ fn a_key_and_its_header_hash_the_same_wherever_they_come_from() {
 }
 
 #[test]
-fn a_key_may_be_a_query_parameter_as_it_is_written() {
+fn a_key_may_be_a_query_parameter_which_is_not_decoded() {
     let release = keyed(r#"{"httpQueryParameterName":"uid"}"#);
     let bucket = |path: &str| bucket_of(&release, path, "");
     assert_eq!(bucket("/a?x=1&uid=alice"), Some(6405));
@@ -175,7 +188,7 @@ fn a_key_may_be_the_source_address_without_its_port() {
     let bucket = |source: &str| bucket_of(&release, "/", source);
     let one = bucket("10.1.2.3:4567");
     assert!(one.is_some());
-    // A port of 0 is that of an address which the proxy took from a header: the client's own.
+    // A port of 0 means that the proxy took the address from a header. It is the client's address.
     for same in ["10.1.2.3:80", "10.1.2.3:0", "[::ffff:10.1.2.3]:80"] {
         assert_eq!(bucket(same), one, "{same}");
     }
@@ -187,7 +200,7 @@ fn a_key_may_be_the_source_address_without_its_port() {
 }
 
 #[test]
-fn rotation_is_for_those_with_no_key() {
-    let (version, reason) = told(&release(&[1, 0]), &[("x-other", b"alice")]);
+fn a_request_without_a_key_gets_a_version_by_rotation() {
+    let (version, reason) = version_and_reason(&release(&[1, 0]), &[("x-other", b"alice")]);
     assert_eq!((version.as_str(), reason), ("v1", "rotation"));
 }

@@ -4,7 +4,7 @@ use super::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-/// v1 50, v2 30, v3 20, with a header for a key and a cookie that is issued.
+/// Returns a release with weights v1 50, v2 30 and v3 20. Its keys are a header and a cookie that is issued.
 fn issuing(extra: &str) -> Release {
     let version = |name: &str, weight: u32| {
         format!(r#"{{"name":"{name}","upstream":"a","weight":{weight},"default":{}}}"#, name == "v1")
@@ -17,9 +17,9 @@ fn issuing(extra: &str) -> Release {
     ))
 }
 
-/// As `split` has it, with keys that other releases have issued.
+/// Returns the choice by `split` for a request with this cookie, and keys that other releases have issued.
 fn choice<'r>(release: &'r Release, split: &mut Split, cookie: &str, issued: &[Issued<'r>]) -> Choice<'r> {
-    let request = Get(vec![("cookie", cookie.as_bytes().to_vec())]);
+    let request = WithHeaders(vec![("cookie", cookie.as_bytes().to_vec())]);
     choose(release, &mut Headers::new(&request, &[]), split, issued, || NOW)
 }
 
@@ -28,7 +28,7 @@ fn split(release: &Release) -> Split {
 }
 
 #[test]
-fn belongs_to_the_version_whose_turn_it_is() {
+fn an_issued_key_belongs_to_the_version_whose_turn_it_is() {
     for extra in ["", r#","steer":{"randomValueHeader":"x-r"}"#] {
         let release = issuing(extra);
         let (mut split, mut counts) = (split(&release), [0; 3]);
@@ -46,21 +46,21 @@ fn belongs_to_the_version_whose_turn_it_is() {
 }
 
 #[test]
-fn is_nobody_elses_and_tells_when_it_was_issued() {
+fn an_issued_key_is_unique_and_states_when_it_was_issued() {
     let release = issuing("");
     let mut keys = HashSet::new();
     for random in [0, 1 << 32, u64::MAX - 1_000] {
         let mut split = Split::new(&release, NOW, NOW, &[], random);
         for _ in 0..200 {
             let issued = choice(&release, &mut split, "", &[]).issued.unwrap();
-            assert_eq!(cookie::issued(issued.key.as_bytes()), Some(NOW));
+            assert_eq!(cookie::issued_at(issued.key.as_bytes()), Some(NOW));
             assert!(keys.insert(issued.key));
         }
     }
 }
 
 #[test]
-fn is_for_those_who_have_none() {
+fn a_key_is_issued_only_to_users_without_one() {
     let release = issuing("");
     let mut split = split(&release);
     for (cookie, issues) in [("id=", true), ("xid=alice", true), ("id=alice", false), ("a=b; id=x", false)] {
@@ -70,7 +70,7 @@ fn is_for_those_who_have_none() {
 }
 
 #[test]
-fn before_the_start_is_the_default_versions() {
+fn before_the_start_the_default_version_issues_keys() {
     let release = issuing(r#","startsAt":"2025-12-01T10:00:01Z""#);
     let mut split = split(&release);
     for _ in 0..100 {
@@ -80,7 +80,7 @@ fn before_the_start_is_the_default_versions() {
 }
 
 #[test]
-fn is_none_once_the_release_has_ended() {
+fn an_ended_release_issues_no_keys() {
     let schedule = r#","schedule":[{"at":"2025-12-01T10:00:00Z","weights":{"v1":0,"v2":1,"v3":0}}]"#;
     let release = issuing(schedule);
     assert_eq!(choice(&release, &mut split(&release), "", &[]).issued, None);
@@ -89,7 +89,7 @@ fn is_none_once_the_release_has_ended() {
 }
 
 #[test]
-fn of_a_version_that_is_rolled_back_is_the_default_versions() {
+fn after_a_rollback_the_default_version_issues_the_keys() {
     let release = issuing(r#","rollback":{"failurePercent":5}"#);
     let mut split = Split::new(&release, NOW, NOW, &[None, Some(NOW), Some(NOW)], 7);
     let first = choice(&release, &mut split, "", &[]);
@@ -97,7 +97,7 @@ fn of_a_version_that_is_rolled_back_is_the_default_versions() {
 }
 
 #[test]
-fn that_another_release_has_issued_counts_as_if_it_were_sent() {
+fn a_key_that_another_release_issued_counts_as_if_it_were_sent() {
     let (first, second) = (
         issuing(""),
         with(

@@ -1,10 +1,10 @@
-//! What failing responses ask for: to be left alone for a while.
+//! Tests of the backoff that failing responses ask for.
 
 use super::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-/// A failing response that asks for so many seconds.
+/// Returns a failing response that asks for a backoff.
 fn asking(bench: &Bench, seconds: u32) -> Sample {
     Sample { class: Failure, retry_at: Some(bench.now + seconds * SECOND) }
 }
@@ -15,7 +15,8 @@ fn respond(bench: &mut Bench, sample: Sample) -> Option<Transition> {
     bench.state.on_responses(&bench.upstream, bench.now, bench.state.generation, streak, bench.random)
 }
 
-/// Tripped by a response that asks for so many seconds; the wait is 1 s else, and the cap is 20 s.
+/// Creates a bench that tripped by a response with this backoff. The wait is otherwise 1 s, and the maximum
+/// is 20 s.
 fn tripped_asking(upstream: Upstream, seconds: u32) -> Bench {
     let mut bench = Bench::new(upstream);
     let sample = asking(&bench, seconds);
@@ -24,21 +25,21 @@ fn tripped_asking(upstream: Upstream, seconds: u32) -> Bench {
 }
 
 #[test]
-fn lengthen_the_wait_up_to_a_cap_and_never_shorten_it() {
+fn a_backoff_lengthens_the_wait_up_to_a_maximum_and_never_shortens_it() {
     for (asked, waits) in [(0, 1), (1, 1), (7, 7), (20, 20), (21, 20), (4_000_000, 20)] {
         assert_eq!(tripped_asking(judged(1), asked).wait(), waits * SECOND, "{asked}");
     }
 }
 
 #[test]
-fn may_be_ignored() {
+fn a_backoff_is_ignored_if_the_maximum_is_zero() {
     let mut upstream = judged(1);
     upstream.breaker.as_mut().unwrap().max_retry_after = Duration::ZERO;
     assert_eq!(tripped_asking(upstream, 9).wait(), SECOND);
 }
 
 #[test]
-fn count_from_when_they_were_asked_and_from_any_response_of_the_row() {
+fn a_backoff_counts_from_its_response_and_from_any_failure_of_the_run() {
     let mut bench = Bench::new(judged(3));
     let sample = asking(&bench, 9);
     assert_eq!(respond(&mut bench, sample), None);
@@ -49,7 +50,7 @@ fn count_from_when_they_were_asked_and_from_any_response_of_the_row() {
 }
 
 #[test]
-fn end_with_their_row() {
+fn a_backoff_ends_with_its_run_of_failures() {
     let mut bench = Bench::new(judged(2));
     let sample = asking(&bench, 15);
     assert_eq!(respond(&mut bench, sample), None);
@@ -59,7 +60,7 @@ fn end_with_their_row() {
 }
 
 #[test]
-fn get_jitter_like_any_wait() {
+fn a_backoff_gets_jitter() {
     let mut bench = Bench::new(judged(1));
     bench.random = 1_000;
     let sample = asking(&bench, 10);
@@ -68,33 +69,33 @@ fn get_jitter_like_any_wait() {
 }
 
 #[test]
-fn hold_for_a_trial_too() {
+fn a_failed_trial_request_may_ask_for_a_backoff() {
     let mut bench = Bench::on_trial(judged(3));
     let permit = bench.lend_permit().unwrap();
     let sample = asking(&bench, 9);
     assert_eq!(
-        bench.settle(permit, TrialOutcome::Seen(sample)),
+        bench.release_permit(permit, TrialOutcome::Seen(sample)),
         moved("trial", "not-ready", UpstreamReason::TrialFailed)
     );
     assert_eq!(bench.wait(), 9 * SECOND);
 }
 
 #[test]
-fn are_forgotten_with_the_phase() {
+fn a_backoff_is_forgotten_with_its_phase() {
     let mut bench = Bench::on_trial(judged(1));
     let sample = asking(&bench, 15);
     let permit = bench.lend_permit().unwrap();
-    bench.settle(permit, TrialOutcome::Seen(sample));
+    bench.release_permit(permit, TrialOutcome::Seen(sample));
     bench.after(15 * SECOND).tick();
-    bench.try_out(Success);
-    bench.try_out(Success);
+    bench.trial_response(Success);
+    bench.trial_response(Success);
     bench.after(8 * SECOND).trip();
     assert_eq!(bench.wait(), SECOND);
 }
 
-/// The upstream has said so itself.
+/// The upstream asked for the wait itself.
 #[test]
-fn are_cut_short_by_no_check_that_passes() {
+fn passed_checks_do_not_shorten_a_backoff() {
     let mut upstream = checked_and_judged();
     upstream.breaker.as_mut().unwrap().consecutive_failures = 1;
     let mut bench = tripped_asking(upstream.clone(), 9);
@@ -102,7 +103,7 @@ fn are_cut_short_by_no_check_that_passes() {
         assert_eq!(bench.check(Ok(())), None);
     }
     assert_eq!(bench.after(9 * SECOND).tick(), moved("not-ready", "trial", UpstreamReason::WaitOver));
-    // A wait that nobody asked for is.
+    // A wait without a backoff is shortened.
     let mut bench = tripped_asking(upstream, 0);
     bench.check(Ok(()));
     assert_eq!(bench.check(Ok(())), moved("not-ready", "ready", UpstreamReason::CheckPassed));
