@@ -1,4 +1,4 @@
-"""Which version each user gets, at once and over time."""
+"""Records which version each user gets, at one time and over time."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def requests_of(users: Sequence[str]) -> list[Request]:
 
 
 def by_user(envoy: Envoy, users: Sequence[str] = USERS) -> Versions:
-    """The version that answered each user, whether or not it served them."""
+    """Returns the version that responded to each user, whatever the status."""
     answers = drive(envoy.port(), requests_of(users))
     return dict(zip(users, (answer.version for answer in answers), strict=True))
 
 
 def share(versions: Versions, version: str = "v2") -> float:
-    """In percent."""
+    """Returns the share of users with this version, in percent."""
     return 100 * list(versions.values()).count(version) / len(versions)
 
 
 def moves(before: Versions, after: Versions) -> set[tuple[str | None, str | None]]:
-    """From which version to which one users have moved."""
+    """Returns the pairs of versions, before and after, between which users have moved."""
     return {(before[user], after[user]) for user in before if before[user] != after[user]}
 
 
 @dataclass(frozen=True)
 class Round:
-    """Every user asked once. The times are Unix time, as a policy's are."""
+    """One request of every user. Times are Unix times in seconds, as in a policy."""
 
     begun: float
     ended: float
@@ -46,7 +46,7 @@ class Round:
 def watch(
     envoy: Envoy, over: Callable[[Versions], bool], timeout: float = 20.0, what: str = "the end", same: int = 3
 ) -> list[Round]:
-    """Round after round, until one is as wanted and so many in a row are the same: then all workers know."""
+    """Repeats rounds until one passes `over` and `same` rounds in a row are equal, as then all workers agree."""
     rounds: list[Round] = []
 
     def settled() -> bool:
@@ -61,9 +61,9 @@ def watch(
 
 
 def went_back(rounds: Sequence[Round], version: str, lag: float) -> set[str]:
-    """Users who had reached the version and were on another one more than `lag` seconds later.
+    """Returns the users who had the version and had another one at least `lag` seconds later.
 
-    No lag is allowed within one worker. Of several, one may be a tick behind.
+    With one worker, use a lag of 0. With several, one worker may be a tick behind.
     """
     return {
         user
