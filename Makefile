@@ -1,43 +1,43 @@
-# The front door: `make` lists what there is. The scripts in .ci install what they
-# need, say so, and do nothing the second time.
+# `make` lists the targets. The scripts in .ci install what they need, print what they
+# install, and install nothing the second time.
 .PHONY: help wasm image tool demo up compare faults bench test lint format unit wasm-test host-test integration configs manifests istio-test soak instructions coverage venv clean
 
-help: ## this list
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 wasm: ## build the filter: dist/graygate.wasm
 	@.ci/wasm
 
-image: wasm ## the filter as an OCI image, for Istio: dist/image, its digest, how to push it
+image: wasm ## write the filter as an OCI image for Istio to dist/image; print its digest and how to push it
 	@.ci/image
 
 tool: ## build the command line tool: target/release/graygate
 	cargo build --release --locked --no-default-features --features tool --bin graygate
 
-demo: wasm venv ## show in a real Envoy what graygate does, in half a minute
+demo: wasm venv ## show in a real Envoy what graygate does; takes half a minute
 	@.venv/bin/python envoy/demo.py
 
-up: wasm venv ## leave Envoy with graygate running, for curl, until Ctrl-C
+up: wasm venv ## run Envoy with graygate for use with curl, until Ctrl-C
 	@.venv/bin/python envoy/demo.py up
 
-compare: wasm venv ## the same users through Envoy's weighted_clusters and through graygate, half a minute
+compare: wasm venv ## send the same users through Envoy's weighted_clusters and graygate; takes half a minute
 	@.venv/bin/python envoy/compare.py
 
-faults: wasm venv ## upstreams that fail in eight ways, through graygate, Envoy's outlier detection and nothing, two minutes
+faults: wasm venv ## compare graygate, Envoy's outlier detection and neither under eight faults; takes two minutes
 	@.venv/bin/python envoy/faults.py
 
-bench: wasm venv ## what graygate costs a request in CPU time, beside Lua and a filter that does nothing, four minutes
+bench: wasm venv ## compare CPU time per request with Lua and a filter that does nothing; takes four minutes
 	@.ci/bench
 	@.venv/bin/python -m bench --json target/bench.json
 
-soak: wasm venv ## a million requests and a hundred policies, under Node and in Envoy: memory stays flat, two minutes
+soak: wasm venv ## check that memory stays constant under a million requests and a hundred policies; takes two minutes
 	@.ci/soak
 
-instructions: ## how many instructions the core takes for a request, by valgrind
+instructions: ## count the instructions that the core takes for a request, with valgrind
 	@.ci/instructions
 
-# Fastest first. One after the other: they would share the same cores.
-test: ## all checks and tests
+# Runs the fastest first, and one after the other, as they would compete for the same cores.
+test: ## run all checks and tests
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory wasm-test
@@ -46,40 +46,40 @@ test: ## all checks and tests
 	@$(MAKE) --no-print-directory istio-test
 	@$(MAKE) --no-print-directory integration
 
-lint: ## formatting and linters
+lint: ## check the format and run the linters
 	cargo fmt --check
 	@.ci/lint
 	cargo clippy --all-targets --locked --no-default-features --features tool -- -D warnings
 	cargo clippy --lib --locked --features host -- -D warnings
 	cargo clippy --lib --locked --features faults -- -D warnings
 
-format: ## format all but Go, and mend what the linters can
+format: ## format everything but Go, and apply the safe fixes of the linters
 	cargo fmt
 	@.ci/lint --write
 
-unit: ## unit and property tests, native
+unit: ## run unit, property and documentation tests natively
 	cargo test --locked --no-default-features --features tool
 
-coverage: ## how many lines of src/ the native tests reach, for each layer
+coverage: ## print how many lines of src/ the native tests reach, for each layer
 	@.ci/coverage
 
-wasm-test: ## the core's tests on wasm32, under Node
+wasm-test: ## run the core's tests on wasm32 under Node
 	@.ci/wasm-test
 
-host-test: wasm ## the module alone, under Node: the calls a request costs, exports, size, memory
+host-test: wasm ## test the module alone under Node: host calls per request, exports, size, memory
 	@.ci/host-test
 
-configs: tool venv ## the configurations in envoy/, read by Envoy and the tool
+configs: tool venv ## validate the configurations in envoy/ with Envoy and the tool
 	@.ci/configs
 
-manifests: tool ## write istio/base anew from istio/policies
+manifests: tool ## render istio/base again from istio/policies
 	@.ci/manifests
 
-istio-test: wasm tool venv ## istio/ on Istio's own control plane, agent and istioctl, and a real Envoy behind them; wants Go
+istio-test: wasm tool venv ## test istio/ with Istio's control plane, agent and istioctl and a real Envoy; needs Go
 	@.ci/manifests --check
 	@.ci/istio
 
-integration: wasm tool venv ## behaviour in a real Envoy
+integration: wasm tool venv ## test the behaviour in a real Envoy
 	@.ci/grpc-health-probe
 	@.ci/clock
 	@.ci/wasm faults
@@ -89,5 +89,5 @@ integration: wasm tool venv ## behaviour in a real Envoy
 venv:
 	@.ci/venv
 
-clean: ## remove what was built; what was installed stays
+clean: ## remove what was built; keep what was installed
 	rm -rf target dist

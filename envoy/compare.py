@@ -1,7 +1,7 @@
-"""The same users through Envoy's weighted_clusters and through graygate: who sees which version.
+"""Sends the same users through Envoy's weighted_clusters and through graygate, and compares the versions that they see.
 
-One Envoy with a listener for each way, over the same two upstreams. v2 starts at 10 %
-and is raised to 30 % with no restart; at both, every user asks ten times.
+One Envoy has a listener for each way, with the same two upstreams behind them. v2 starts at 10 %, and is raised to 30 %
+without a restart. At each share, every user sends ten requests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LISTENERS = ("weighted_clusters", "graygate")
 VERSIONS = ("v1", "v2")
 ROUNDS = 10
 DISCOVERY = "./lds.json"
-# By which an answer tells the weights that it was routed by.
+# The response header that names the share of v2 that the request was routed by.
 MARK = "x-weights"
 
 
@@ -45,7 +45,7 @@ def weighted_route(percent: int) -> Tree:
 
 
 def discovery(percent: int) -> Tree:
-    """Both listeners, with this share for v2."""
+    """Returns a discovery response with both listeners, and this share for v2."""
     mark = [{"header": {"key": MARK, "value": str(percent)}}]
     filters = {"weighted_clusters": [], "graygate": [{"name": "graygate", "typed_config": plugin(policy(percent))}]}
     steered = [route("v2", "5s", ("x-gray-version", "v2")), route("v1", "5s")]
@@ -69,7 +69,7 @@ def bootstrap(ports: dict[str, int]) -> Tree:
 
 
 class Seen:
-    """Which versions each user has seen through one listener, at each share of v2."""
+    """The versions that each user has seen through one listener, at each share of v2."""
 
     def __init__(self, users: int) -> None:
         self.users = users
@@ -90,21 +90,21 @@ class Seen:
     def share(self, percent: int) -> str:
         return f"{100 * self.on_v2[percent] / (self.users * ROUNDS):.2f} %"
 
-    def both(self, percent: int) -> str:
+    def users_on_both(self, percent: int) -> str:
         return f"{sum(len(seen) == 2 for seen in self.versions[percent])}"
 
-    def back(self) -> str:
+    def users_moved_back(self) -> str:
         pairs = zip(self.versions[10], self.versions[30], strict=True)
         return f"{sum('v2' in before and 'v1' in after for before, after in pairs)}"
 
     def rows(self) -> Iterator[tuple[str, str]]:
         for percent in (10, 30):
             yield f"share of requests on v2 at {percent} %", self.share(percent)
-            yield f"users who saw both versions at {percent} %", self.both(percent)
-        yield "users who were on v2 at 10 % and back on v1 at any time at 30 %", self.back()
+            yield f"users who saw both versions at {percent} %", self.users_on_both(percent)
+        yield "users who were on v2 at 10 % and back on v1 at any time at 30 %", self.users_moved_back()
 
 
-def line(*cells: str) -> None:
+def print_row(*cells: str) -> None:
     print("  ".join(cell.ljust(width) for cell, width in zip(cells, (63, 17, 0), strict=True)).rstrip(), flush=True)
 
 
@@ -115,12 +115,12 @@ def compare(envoy: Envoy, users: int) -> dict[str, Seen]:
             raise SystemExit(f"{DISCOVERY}: refused by Envoy: {refusal}")
         for name in LISTENERS:
             port = envoy.port(name)
-            # The main thread has it; each worker follows within milliseconds.
+            # The main thread has accepted the update. Each worker follows within milliseconds.
             until_all(lambda: get(port).headers[MARK] == str(percent), what=f"{name} with v2 at {percent} %")
             print(f"v2 at {percent} %: {users} users, {ROUNDS} requests each, through {name}: ", end="", flush=True)
-            begun = time.monotonic()
+            started = time.monotonic()
             seen[name].ask(port, percent)
-            print(f"{time.monotonic() - begun:.1f} s", flush=True)
+            print(f"{time.monotonic() - started:.1f} s", flush=True)
     return seen
 
 
@@ -131,7 +131,8 @@ def main() -> int:
     if not (PROJECT / "dist/graygate.wasm").exists():
         print("dist/graygate.wasm: not there; build it with: make wasm", file=sys.stderr)
         return 1
-    # As Ctrl-C, on which asyncio ends tidily and what was started is ended too. A shell's background jobs ignore it.
+    # Handles SIGTERM like Ctrl-C, so that asyncio stops cleanly and every process that was started is stopped. A shell
+    # makes background jobs ignore SIGINT, so its handler is set again.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -142,9 +143,9 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     print()
-    line(f"OF {users} USERS, {ROUNDS} REQUESTS EACH", *LISTENERS)
+    print_row(f"OF {users} USERS, {ROUNDS} REQUESTS EACH", *LISTENERS)
     for plain, gray in zip(*(seen[name].rows() for name in LISTENERS), strict=True):
-        line(plain[0], plain[1], gray[1])
+        print_row(plain[0], plain[1], gray[1])
     return 0
 
 

@@ -1,7 +1,7 @@
 """The demo: a real Envoy, two versions of a service, and what graygate does when they fail.
 
-Every line of the table is measured as it is printed. The exit code is 1 if one of
-them is not as it should be. `demo.py up` leaves all running instead, for curl.
+Every line of the table is measured just before it is printed. The exit code is 1 if a line is not as it should be.
+`demo.py up` leaves everything running instead, for use with curl.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from harness.wait import until, until_all
 
 USERS = 10_000
 PROBES = 1_000
-# No failure for so long counts as "over".
+# The time without a failure, in seconds, after which requests count as moved to v1.
 CALM = 1.0
 
 
 class Table:
-    """Lines of what, measured and wanted; remembers whether one was not as it should be."""
+    """Prints rows of what is measured, the result and what it should be. Remembers whether all are good."""
 
     def __init__(self) -> None:
         self.good = True
@@ -70,7 +70,7 @@ class Demo:
         self.table.row("grpc.health.v1.Health/Check", serving, "SERVING", good=serving == "SERVING")
         for order, wanted in (("POST", 503), ("DELETE", 200)):
             get(self.gray, "/drainz", method=order)
-            # Each worker learns of it on its own tick.
+            # Each worker sees the order on its own tick.
             until_all(lambda: get(self.gray, "/readyz").status == wanted, 5, f"/readyz {wanted}")
             measured = f"/readyz {get(self.gray, '/readyz').status}, /livez {get(self.gray, '/livez').status}"
             what = "told to drain" if order == "POST" else "drain taken back"
@@ -79,7 +79,7 @@ class Demo:
     def split(self) -> list[Answer]:
         first = drive(self.gray, self.users)
         self.share("v2 has weight 10 of 100", first, 10)
-        moved = changes(first, drive(self.gray, self.users))
+        moved = count_moved(first, drive(self.gray, self.users))
         self.table.row("the same users again: moved", f"{moved}", "0", good=moved == 0)
         return first
 
@@ -89,7 +89,7 @@ class Demo:
             raise SystemExit(f"{FILTER_FILE}: refused by Envoy: {refusal}")
         after = drive(self.gray, self.users)
         self.share("weight of v2 raised to 30, no restart", after, 30)
-        ahead, back = changes(before, after, "v1", "v2"), changes(before, after, "v2", "v1")
+        ahead, back = count_moved(before, after, "v1", "v2"), count_moved(before, after, "v2", "v1")
         self.table.row("moved from v1 to v2", f"{ahead} users", "only these", good=ahead > 0)
         self.table.row("moved back from v2 to v1", f"{back} users", "0", good=back == 0)
         return after
@@ -110,7 +110,7 @@ class Demo:
         after = load.since(killed)
         failed = [answer for answer in after if answer.status != 200]
         last = max((answer.answered for answer in failed), default=min(answer.answered for answer in after))
-        # Timed to the end of the last failure: from there on, every request is served.
+        # Measures up to the end of the last failure. From then on, every request is served.
         took = last - killed
         self.table.row("v2 killed under 500 requests/s: on v1 after", f"{took:.2f} s", "under 2 s", good=took < 2)
         measured = f"{len(failed)} of {len(after)}"
@@ -125,8 +125,8 @@ class Demo:
     def hang_last(self) -> None:
         self.v1.process.send_signal(signal.SIGSTOP)
         hung = time.monotonic()
-        # Impatient, so that a request that hangs doesn't hide the moment.
-        until(lambda: gated(get(self.gray, "/reviews", timeout=0.1)), 15, "503 from graygate with v1 hung")
+        # Uses a short timeout, so that a hanging request does not delay the measurement.
+        until(lambda: is_gated(get(self.gray, "/reviews", timeout=0.1)), 15, "503 from graygate with v1 hung")
         took = time.monotonic() - hung
         self.table.row("v1 hangs too: noticed after", f"{took:.2f} s", "under 5 s", good=took < 5)
         times = []
@@ -136,7 +136,7 @@ class Demo:
             times.append(time.monotonic() - asked)
         median = statistics.median(times) * 1000
         measured = f"{answer.status} in {median:.1f} ms (median of 100)"
-        self.table.row("a request then", measured, "503, under 5 ms", good=gated(answer) and median < 5)
+        self.table.row("a request then", measured, "503, under 5 ms", good=is_gated(answer) and median < 5)
         asked = time.monotonic()
         without = get(self.plain, "/reviews")
         waited = time.monotonic() - asked
@@ -147,26 +147,26 @@ class Demo:
         self.v1.process.send_signal(signal.SIGCONT)
         self.v2.start()
         back = time.monotonic()
-        # Enough users that both versions must let through more than a trial.
+        # Enough users to need more requests to each version than a trial lets through.
         sample = slice(0, 300)
         before, users = placed[sample], self.users[sample]
-        until(lambda: not changes(before, drive(self.gray, users)), 20, "all users on their version")
+        until(lambda: not count_moved(before, drive(self.gray, users)), 20, "all users on their version")
         took = time.monotonic() - back
         self.table.row(
             "both back: all served by their own version after", f"{took:.2f} s", "under 10 s", good=took < 10
         )
         final = drive(self.gray, self.users)
-        lost = changes(placed, final)
+        lost = count_moved(placed, final)
         self.table.row("users not where they were before", f"{lost} of {USERS}", "0", good=lost == 0)
 
 
-def changes(before: list[Answer], after: list[Answer], was: str | None = None, now: str | None = None) -> int:
-    """How many users are served by another version than before; of those from `was` to `now` if given."""
+def count_moved(before: list[Answer], after: list[Answer], was: str | None = None, now: str | None = None) -> int:
+    """Returns how many users have another version than before. If given, counts only moves from `was` to `now`."""
     moves = [(a.version, b.version) for a, b in zip(before, after, strict=True) if a.version != b.version]
     return len([move for move in moves if was is None or move == (was, now)])
 
 
-def gated(answer: Response) -> bool:
+def is_gated(answer: Response) -> bool:
     return answer.status == 503 and "retry-after" in answer.headers
 
 
@@ -201,9 +201,9 @@ def main() -> int:
     local = Local()
     for port, other in local.moved.items():
         print(f"port {port} is taken; using {other} instead")
-    # For curl, the project's own files are live; the demo edits a copy.
+    # With `up`, the project's own files are in use. The demo edits a copy.
     setting = {"links": ("dist", "envoy")} if staying else {"files": {FILTER_FILE: discovery("first")}}
-    # As an exception, so that what was started is ended too.
+    # Turns SIGTERM into an exception, so that every process that was started is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         v1 = stack.enter_context(Service("v1", local.port(8081)))

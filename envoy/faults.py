@@ -1,19 +1,20 @@
-"""An upstream that fails in eight ways, seen through graygate, Envoy's outlier detection, and nothing.
+"""Compares graygate, Envoy's outlier detection and neither while an upstream fails in eight ways.
 
-One Envoy with a listener for each contestant, each with one upstream of its own and the same
-steady load. All upstreams are well at first, then fail at the same moment, one fault after the
-other, and all contestants are seen to be well again in between. What is counted:
+One Envoy has a listener for each contestant. Each contestant has an upstream of its own and the same steady load. All
+upstreams are healthy at first. Then they fail at the same moment, one fault after the other. Between two faults, all
+contestants recover.
 
-- An answer is *good* if it is a whole 200 in less than half a second; *refused at once* if it is
-  the proxy's own word, as fast, that it will not ask the upstream; and *failed* otherwise.
-- The gate is *closed* from the first of 20 requests in a row on that is refused at once, as at
-  least 18 of the other 19 are: one may be a trial. So many come to all workers.
-- A contestant has *recovered* with the first of 20 requests in a row that are all good.
+- A response is *good* if it is a complete 200 in less than half a second.
+- It is *refused at once* if the proxy itself responds, in as short a time, that it will not forward the request.
+- It has *failed* otherwise.
+- The gate *closes* with the first request that is refused at once, if at least 18 of the next 19 are, too. One of them
+  may be a trial. A run of 20 reaches all workers.
+- A contestant has *recovered* with the first request in a run of 20 that are all good.
 
-Requests are in the order in which they were asked, so an answer that took long counts where its
-request began. A fault's failures are those of the requests that were asked while it lasted; where
-the gate never closed, all of them came before it. How soon a contestant recovers depends on where
-in its wait the upstream becomes well, which is the same moment for all.
+Requests are in the order in which they were sent, so a slow response counts at the time of its request. The failures of
+a fault are those of the requests that were sent while it lasted. If the gate never closed, all of them count as before
+the gate. How soon a contestant recovers depends on how much of its wait is left when the upstream becomes healthy. That
+is the same moment for all.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ from harness.wait import until
 
 MODULE = PROJECT / "dist/graygate.wasm"
 
-# So many connections that the rate holds even while every request waits for the route's timeout.
+# With this many connections, the rate holds even while every request waits for the route's timeout.
 RATE, CONNECTIONS, TIMEOUT = 50, 120, "2s"
 FAULT_SECONDS = 6.0
 RECOVERY_DEADLINE = 20.0
-# In seconds: what takes longer is no good answer, nor refused at once.
+# In seconds. A slower response is neither good nor refused at once.
 SLOW = 0.5
 RUN = 20
 
@@ -61,7 +62,7 @@ CHECK = {
     "failureThreshold": 2,
     "successThreshold": 1,
 }
-# As eager as graygate: its tick, its failures in a row, its wait.
+# The same interval, number of consecutive failures and wait as graygate has.
 OUTLIER = {
     "consecutive_5xx": 5,
     "interval": "0.25s",
@@ -69,18 +70,19 @@ OUTLIER = {
     "max_ejection_percent": 100,
     "split_external_local_origin_errors": False,
 }
-# By default workers learn up to a second late of a change that follows another within a second, as the next
-# ejection follows the end of one.
+# By default, workers see a change up to a second late if it follows another within a second. An ejection that follows
+# the end of another does.
 AT_ONCE = {"update_merge_window": "0s"}
-# By default Envoy sends requests to all hosts if more than half of them are ejected, so to the one there is.
+# By default, Envoy sends requests to all hosts if more than half of them are ejected. Here there is only one host.
 PANIC_OFF = {"healthy_panic_threshold": {"value": 0}}
-# As long as graygate's longest wait, and a bit: after so much healthy time its waits start over, as Envoy's do.
+# In seconds, a bit longer than graygate's longest wait. After that much healthy time, its waits start over, as Envoy's
+# do.
 CALM = 4.5
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """`settings` are its cluster's, `upstream` is what graygate's policy says of it; none without graygate."""
+    """`settings` are for its cluster. `upstream` is its upstream in graygate's policy, or None without graygate."""
 
     title: str
     settings: Tree
@@ -108,7 +110,7 @@ def endpoints_file(name: str) -> str:
 
 
 def endpoints(name: str, port: int | None) -> Tree:
-    """The hosts of one cluster: its upstream, or none."""
+    """Returns a discovery response with the hosts of one cluster: its upstream, or none."""
     assignment = cluster(name, port or 0)["load_assignment"]
     if port is None:
         assignment["endpoints"] = []
@@ -117,17 +119,17 @@ def endpoints(name: str, port: int | None) -> Tree:
 
 
 def discovered(name: str, settings: Tree) -> Tree:
-    """A cluster whose hosts are what its file says."""
+    """Returns a cluster that discovers its hosts from its file."""
     tree = cluster(name, 0)
     del tree["load_assignment"]
     source = {"path_config_source": {"path": endpoints_file(name)}, "resource_api_version": "V3"}
     return {**tree, "type": "EDS", "eds_cluster_config": {"eds_config": source}, **settings}
 
 
-def entrance(name: str, upstream: Tree | None) -> Tree:
-    """A listener whose connections are shared out evenly among the workers."""
+def contestant_listener(name: str, upstream: Tree | None) -> Tree:
+    """Returns a listener that distributes its connections evenly among the workers."""
     policy = {"name": name, "upstreams": {"app": {"cluster": name, **(upstream or {})}}, "gates": [{"upstream": "app"}]}
-    # Each policy has VMs of its own, so that none waits for another's.
+    # Each policy has VMs of its own, so that no policy waits for another.
     filters = [{"name": "graygate", "typed_config": plugin(policy, vm_id=name)}] if upstream else []
     tree = listener(name, filters, [route(name, TIMEOUT)], {"access_log": []})
     return {**tree, "connection_balance_config": {"exact_balance": {}}}
@@ -138,18 +140,18 @@ def bootstrap() -> Tree:
         "node": {"id": "faults", "cluster": "faults"},
         "admin": {"address": socket_address()},
         "static_resources": {
-            "listeners": [entrance(name, each.upstream) for name, each in CONTESTANTS.items()],
+            "listeners": [contestant_listener(name, each.upstream) for name, each in CONTESTANTS.items()],
             "clusters": [discovered(name, each.settings) for name, each in CONTESTANTS.items()],
         },
     }
 
 
-# -- what can go wrong with an upstream -------------------------------------------
+# -- the faults of an upstream ----------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Site:
-    """A contestant at work."""
+    """A contestant with its running Envoy and upstream."""
 
     name: str
     envoy: Envoy
@@ -162,7 +164,7 @@ class Site:
         until(lambda: self.envoy.stats(gauge)[gauge] == (port is not None), 5, f"{gauge} as in its file")
 
     def changes(self) -> int | None:
-        """How often it has changed its mind: graygate's transitions, Envoy's ejections. None: it has no mind."""
+        """Returns the number of graygate's transitions or of Envoy's ejections. None if the contestant has neither."""
         contestant = CONTESTANTS[self.name]
         if contestant.upstream:
             return self.envoy.transitions(policy=self.name)
@@ -173,28 +175,28 @@ class Site:
 Act = Callable[[Site], None]
 
 
-def told(behaviour: Behaviour) -> tuple[Act, Act]:
-    """For all paths alike, so that a check fares as a request does."""
+def behaving(behaviour: Behaviour) -> tuple[Act, Act]:
+    """Returns how the fault begins and ends. It affects all paths alike, so that checks fail like requests."""
     return lambda site: site.upstream.behave(behaviour), lambda site: site.upstream.answer()
 
 
-# HTTP up to the end of the first chunk. All of it comes at once.
+# Valid HTTP up to the end of the first chunk. All of it is sent at once.
 GARBAGE = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nno length\r\n"
 
-# By name: how it begins, and how it ends.
+# Maps each fault to the functions that begin and end it.
 FAULTS: Mapping[str, tuple[Act, Act]] = {
     "refuses connections": (lambda site: site.upstream.refuse(), lambda site: site.upstream.accept()),
-    "hangs": told(Behaviour(hang=True)),
-    "resets before the response": told(Behaviour(reset="before")),
-    "resets mid-response": told(Behaviour(reset="mid-body")),
-    "answers slowly": told(Behaviour(delay=1.0)),
-    "answers 500": told(Behaviour(500)),
-    "broken body": told(Behaviour(whole=GARBAGE)),
+    "hangs": behaving(Behaviour(hang=True)),
+    "resets before the response": behaving(Behaviour(reset="before")),
+    "resets mid-response": behaving(Behaviour(reset="mid-body")),
+    "answers slowly": behaving(Behaviour(delay=1.0)),
+    "answers 500": behaving(Behaviour(500)),
+    "broken body": behaving(Behaviour(whole=GARBAGE)),
     "disappears": (lambda site: site.put(None), lambda site: site.put(site.upstream.port)),
 }
 
 
-# -- what is counted --------------------------------------------------------------
+# -- the measurement --------------------------------------------------------------
 
 
 def good(answer: Answer) -> bool:
@@ -202,10 +204,12 @@ def good(answer: Answer) -> bool:
 
 
 def refused(answer: Answer) -> bool:
-    """In graygate's words, or in Envoy's for a cluster that has no host to ask. Its words for a host that was asked
-    and did not answer are others."""
-    words = b"is not ready" in answer.body or answer.body == b"no healthy upstream"
-    return answer.status == 503 and words and answer.seconds < SLOW
+    """Returns whether the proxy refused the request at once.
+
+    The body is graygate's, or Envoy's for a cluster without a host. Envoy's body is another if a host did not respond.
+    """
+    is_refusal = b"is not ready" in answer.body or answer.body == b"no healthy upstream"
+    return answer.status == 503 and is_refusal and answer.seconds < SLOW
 
 
 def failed(answer: Answer) -> bool:
@@ -213,7 +217,7 @@ def failed(answer: Answer) -> bool:
 
 
 def first_of_run(answers: Sequence[Answer], test: Callable[[Answer], bool], others: int) -> float | None:
-    """When the first request was asked that passes the test, as do, of the others in its run, at least so many."""
+    """Returns when the first request was sent that passes the test, with at least `others` more in its run that do."""
     passed = [test(answer) for answer in answers]
     for first in range(len(answers) - RUN + 1):
         if passed[first] and sum(passed[first : first + RUN]) > others:
@@ -235,7 +239,7 @@ class Healthy:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one fault and one contestant. None: the gate never closed; it did not recover in time."""
+    """The figures of one fault and one contestant. None if the gate never closed, or if it did not recover in time."""
 
     requests: int
     failed_before_gate: int
@@ -267,7 +271,7 @@ def say(text: str, end: str = "\n") -> None:
 
 @contextmanager
 def loads(sites: Sequence[Site], requests: Sequence[Request]) -> Iterator[list[Load]]:
-    """The same load on each. All end at the same time: each takes some seconds to."""
+    """Puts the same load on each site. Stops all loads at the same time, as each takes some seconds to stop."""
     with ExitStack() as stack:
         started = [stack.enter_context(Load(site.envoy.port(site.name), requests, RATE, CONNECTIONS)) for site in sites]
         try:
@@ -278,7 +282,7 @@ def loads(sites: Sequence[Site], requests: Sequence[Request]) -> Iterator[list[L
 
 
 def stay_healthy(sites: Sequence[Site], seconds: float) -> dict[str, Healthy]:
-    """One request in a hundred answers 500; the others take no time to some milliseconds."""
+    """Measures while all is healthy. One response in a hundred is a 500, and the others take up to 9 ms."""
     delays = [f"/{number % 10}ms" for number in range(99)]
     for site in sites:
         site.upstream.answer(500, path="/bad")
@@ -298,23 +302,23 @@ def stay_healthy(sites: Sequence[Site], seconds: float) -> dict[str, Healthy]:
     return figures
 
 
-def are_well(started: Sequence[Load], since: Sequence[float]) -> list[bool]:
-    """Which have recovered since then."""
+def have_recovered(started: Sequence[Load], since: Sequence[float]) -> list[bool]:
+    """Returns for each load whether its contestant has recovered since then."""
     return [
         first_of_run(asked_in(load, at), good, RUN - 1) is not None for load, at in zip(started, since, strict=True)
     ]
 
 
-def wait_until_well(started: Sequence[Load], since: Sequence[float]) -> list[bool]:
-    """Until all have recovered; which have, if some don't within the deadline."""
+def wait_until_recovered(started: Sequence[Load], since: Sequence[float]) -> list[bool]:
+    """Waits until all have recovered, or until the deadline. Returns for each whether it has."""
     deadline = time.monotonic() + RECOVERY_DEADLINE
-    while not all(well := are_well(started, since)) and time.monotonic() < deadline:
+    while not all(well := have_recovered(started, since)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return well
 
 
-def now_on(sites: Sequence[Site], act: Act) -> list[float]:
-    """At once on all upstreams; when on each."""
+def apply_to_all(sites: Sequence[Site], act: Act) -> list[float]:
+    """Applies an action to all upstreams, one right after the other. Returns the time for each."""
     times = []
     for site in sites:
         times.append(time.monotonic())
@@ -323,24 +327,24 @@ def now_on(sites: Sequence[Site], act: Act) -> list[float]:
 
 
 def fail(fault: str, sites: Sequence[Site], started: Sequence[Load]) -> dict[str, Figures | None]:
-    """None for a contestant that was not well when the fault began: it has nothing to tell."""
+    """Measures one fault. Gives None for a contestant that had not recovered before the fault began."""
     begin, heal = FAULTS[fault]
-    was_well = are_well(started, [time.monotonic() - CALM / 2] * len(sites))
+    was_well = have_recovered(started, [time.monotonic() - CALM / 2] * len(sites))
     say(f"{fault}: {FAULT_SECONDS:g} s, ", end="")
-    # Each contestant's times count from its own upstream's: they differ by milliseconds.
-    begun = now_on(sites, begin)
+    # Each contestant's times count from those of its own upstream, which differ by milliseconds.
+    begun = apply_to_all(sites, begin)
     time.sleep(FAULT_SECONDS)
-    healed = now_on(sites, heal)
+    healed = apply_to_all(sites, heal)
     say("healed, ", end="")
-    well = wait_until_well(started, healed)
+    well = wait_until_recovered(started, healed)
     say(f"{sum(well)} of {len(well)} well again after {time.monotonic() - max(healed):.1f} s")
-    # Also so that each request that was asked during the fault is answered when it is counted.
+    # By then, each request that was sent during the fault has its response as well.
     time.sleep(CALM)
     rows = zip(sites, started, was_well, begun, healed, strict=True)
     return {site.name: measure(load, *times) if well else None for site, load, well, *times in rows}
 
 
-# -- what is said of it -----------------------------------------------------------
+# -- the report -------------------------------------------------------------------
 
 WIDTHS = (30, 23, 17, 15, 10, 20)
 HEALTHY_HEADER = ("requests", "answered 500", "refused", "changes")
@@ -348,7 +352,7 @@ HEADER = ("failed before the gate", "time to gate, s", "failed in all", "request
 
 
 def row(*cells: object) -> None:
-    """Text to the left, numbers to the right."""
+    """Prints a row, with text on the left and numbers on the right."""
     first, *others = (str(cell) for cell in cells)
     say(
         (
@@ -371,7 +375,7 @@ def cells(figures: Figures) -> Iterator[object]:
 
 @dataclass(frozen=True)
 class Report:
-    """What `--json` writes, as it stands. A contestant that was not well before a fault has null for it."""
+    """What `--json` writes. A contestant that had not recovered before a fault has null for that fault."""
 
     command: str
     cores: int
@@ -441,7 +445,7 @@ def run(healthy_seconds: float, faults: Sequence[str]) -> Report:
         sites = [Site(name, envoy, upstream) for name, upstream in upstreams.items()]
         healthy = stay_healthy(sites, healthy_seconds)
         with loads(sites, [Request()]) as started:
-            wait_until_well(started, [time.monotonic()] * len(sites))
+            wait_until_recovered(started, [time.monotonic()] * len(sites))
             figures = {fault: fail(fault, sites, started) for fault in faults}
         version = json.loads(envoy.admin("/server_info"))["version"].split("/")[1]
     return Report(
@@ -461,7 +465,8 @@ def main() -> int:
     if not MODULE.exists():
         print("dist/graygate.wasm: not there; build it with: make wasm", file=sys.stderr)
         return 1
-    # As Ctrl-C, on which what was started is ended. A shell's background jobs ignore it.
+    # Handles SIGTERM like Ctrl-C, so that every process that was started is stopped. A shell makes background jobs
+    # ignore SIGINT, so its handler is set again.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

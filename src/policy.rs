@@ -1,12 +1,12 @@
-//! The policy document: what a user writes, checked and compiled once.
+//! The policy: the document that a user writes, validated and compiled once.
 //!
-//! Reading has two steps. [`document`] turns text into a tree and gives no meaning to anything. The readers,
-//! one file per part, then go through the tree once, note every problem, and build the types that the rest
-//! of the crate works with. A value that makes no sense can't be built.
+//! Reading takes two steps. [`document`] parses text into a tree and gives no meaning to it. The readers, one file per
+//! section, then walk the tree once, report every problem, and build the types that the rest of the crate uses. An
+//! invalid value cannot be built.
 //!
-//! Names are those that users already know: a check is a Kubernetes probe stanza, a match an Istio
-//! `HTTPMatchRequest`, a sticky key an Istio `consistentHash` stanza, a failure one of Envoy's `retry_on`
-//! words. A key that is not known is refused, never ignored.
+//! Keys have names that users already know. A check is a Kubernetes probe stanza, a match is an Istio
+//! `HTTPMatchRequest`, and a sticky key is an Istio `consistentHash` stanza. A failure is one of Envoy's `retry_on`
+//! values. An unknown key is an error and is never ignored.
 
 pub mod check;
 pub mod document;
@@ -33,78 +33,115 @@ use release::Release;
 use upstream::{Breaker, Upstream, UpstreamId};
 
 /// A compiled policy.
+///
+/// [`Policy::from_json`] shows how to get one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// A DNS label; in logs, metrics and replies.
+    /// A DNS label. Appears in logs, metrics and replies.
     pub name: String,
-    /// Whether decisions take effect.
+    /// Whether decisions take effect on this proxy, with the rollout applied.
     pub mode: Mode,
-    /// The share of all proxies, in percent, on which they do.
+    /// The share of proxies on which decisions take effect, in percent. 0 to 100, default 100.
     pub rollout: u32,
-    /// The upstreams, in the document's order; [`UpstreamId`] is an index into it.
+    /// The upstreams, in document order. An [`UpstreamId`] is an index into this list.
     pub upstreams: Vec<Upstream>,
-    /// The health endpoints.
+    /// The health endpoints that the proxy answers.
     pub probes: Probes,
-    /// The releases.
+    /// The releases, in document order.
     pub releases: Vec<Release>,
-    /// The gates.
+    /// The gates, in document order.
     pub gates: Vec<Gate>,
-    /// The most of the gated upstreams that may be gated at a time, in percent. 1 to 100, default 100.
+    /// The largest share of the gated upstreams that may be gated at the same time, in percent. 1 to 100, default 100.
     pub max_gated_percent: u32,
-    /// The upstreams that gates are on, each once.
+    /// The upstreams that have a gate, each once.
     pub gated: Vec<UpstreamId>,
     /// The upstreams whose breaker takes only some requests as evidence.
     pub selective: Vec<UpstreamId>,
-    /// Headers by which releases and fallbacks steer and that no release trusts, each once, in ascending order. One that
-    /// any release trusts may be meant for a later hop.
+    /// The headers that releases and fallbacks steer by and that no release trusts. Each occurs once, in ascending
+    /// order. A header that any release trusts is left out, as it may be meant for a later hop.
     pub untrusted_headers: Vec<String>,
-    /// Finds releases by what they match.
+    /// Finds the releases that a request may match.
     pub release_index: Index,
-    /// Finds gates by what they match.
+    /// Finds the gates that a request may match.
     pub gate_index: Index,
 }
 
 /// Whether decisions take effect.
+///
+/// The rollout turns `Enforce` into `Shadow` on proxies that it has not reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// They do.
+    /// Decisions take effect.
     Enforce,
-    /// They are made and counted, and nothing follows from them.
+    /// Decisions are made and counted, but have no effect.
     Shadow,
-    /// The filter does nothing at all.
+    /// The filter does nothing.
     Off,
 }
 
 impl Mode {
-    /// All modes by name.
+    /// Every mode with its name in the document.
     pub const NAMES: [(&str, Mode); 3] =
         [("enforce", Mode::Enforce), ("shadow", Mode::Shadow), ("off", Mode::Off)];
 
-    /// What a log line ends with that tells of something that has no effect.
+    /// Returns the suffix of a log line about a decision: empty, unless the decision has no effect.
     pub fn mark(self) -> &'static str {
         if self == Mode::Shadow { " (mode: shadow)" } else { "" }
     }
 
-    /// Its name.
+    /// Returns the mode's name in the document.
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
     }
 }
 
 impl Policy {
-    /// Reads a document as the filter receives it, for no proxy in particular: the rollout changes nothing.
+    /// Reads a document in JSON, the form that the filter receives. Does not apply the rollout, as that takes a
+    /// proxy's node ID.
+    ///
+    /// # Errors
+    ///
+    /// Returns every problem of the document, in document order. Each names the path, the value and what is allowed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use graygate::policy::Policy;
+    ///
+    /// let policy = Policy::from_json(
+    ///     br#"{
+    ///         "name": "reviews",
+    ///         "upstreams": {"app": {"cluster": "app", "readinessProbe": {"httpGet": {"path": "/healthz"}}}},
+    ///         "gates": [{"upstream": "app"}]
+    ///     }"#,
+    /// )?;
+    /// assert_eq!(policy.upstreams[0].cluster, "app");
+    /// assert_eq!(policy.gates.len(), 1);
+    ///
+    /// let problems = Policy::from_json(br#"{"name": "reviews", "mode": "on", "gatse": []}"#).unwrap_err();
+    /// let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    /// assert_eq!(paths, ["mode", "gatse"]);
+    /// # Ok::<(), graygate::policy::problem::Problems>(())
+    /// ```
     pub fn from_json(text: &[u8]) -> Result<Self, Problems> {
         Self::compile(&parse(text)?, None)
     }
 
-    /// Reads a document as the filter receives it, for the proxy with this node id. Where the rollout has not
-    /// reached that proxy yet, `enforce` becomes `shadow`. A larger rollout includes all proxies of a smaller
-    /// one.
+    /// Reads a document in JSON and applies the rollout for the proxy with this node ID. If the rollout has not reached
+    /// that proxy, `enforce` becomes `shadow`. A larger rollout includes every proxy of a smaller one.
+    ///
+    /// # Errors
+    ///
+    /// The same as for [`Policy::from_json`].
     pub fn for_node(text: &[u8], node_id: &[u8]) -> Result<Self, Problems> {
         Self::compile(&parse(text)?, Some(node_id))
     }
 
-    /// Reads a document that is a tree already, for no proxy in particular.
+    /// Compiles a document that is already parsed. Does not apply the rollout.
+    ///
+    /// # Errors
+    ///
+    /// The same as for [`Policy::from_json`].
     pub fn from_document(document: &Node) -> Result<Self, Problems> {
         Self::compile(document, None)
     }
@@ -115,33 +152,37 @@ impl Policy {
         log.finish(policy)
     }
 
-    /// How often a VM looks at the shared state: a quarter of the shortest check period or wait, from 50 to
-    /// 250 ms; 250 ms for a startup probe, a drain switch, or a release that changes alone. `None`: nothing that is shared can change.
+    /// Returns the tick: the interval at which a worker reads and writes the shared state.
+    ///
+    /// The tick is a quarter of the shortest check period or `notReadyFor`, but at least 50 ms and at most 250 ms. It
+    /// is 250 ms if only a startup probe, a drain switch or a release that changes needs one. Returns `None` if nothing
+    /// that is shared can change.
     pub fn tick(&self) -> Option<Duration> {
         let checks =
             self.upstreams.iter().filter_map(|upstream| Some(upstream.check.as_ref()?.periods.shortest()));
-        let lives = self.probes.drain.is_some()
+        let lifecycle_changes = self.probes.drain.is_some()
             || self.probes.of(probe::ProbeKind::Startup).is_some()
             || self.releases.iter().any(Release::changes);
-        let lifecycle = lives.then_some(Duration::from_secs(1));
-        let spans = checks.chain(self.breakers().map(|breaker| breaker.not_ready_for)).chain(lifecycle);
-        let shortest = spans.min()?;
+        let lifecycle = lifecycle_changes.then_some(Duration::from_secs(1));
+        let intervals = checks.chain(self.breakers().map(|breaker| breaker.not_ready_for)).chain(lifecycle);
+        let shortest = intervals.min()?;
         Some((shortest / 4).clamp(Duration::from_millis(50), Duration::from_millis(250)))
     }
 
-    /// How many upstreams may be gated at a time: the share in whole upstreams, but at least one.
+    /// Returns how many upstreams may be gated at the same time: `max_gated_percent` of the gated upstreams, rounded
+    /// down, but at least one.
     pub fn most_gated(&self) -> usize {
         let percent = usize::try_from(self.max_gated_percent).unwrap_or(100);
         (self.gated.len() * percent / 100).max(1)
     }
 
-    /// Whether a gate could ever let a request through though its upstream is not Ready.
+    /// Returns whether any gate could let a request through while its upstream is not Ready.
     pub fn may_fail_open(&self) -> bool {
         self.most_gated() < self.gated.len()
             || self.gates.iter().any(|gate| gate.when_all_not_ready == WhenAllNotReady::Forward)
     }
 
-    /// What the policy holds, in one line.
+    /// Describes the policy's contents in one line.
     pub fn summary(&self) -> String {
         let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
         let parts = [
@@ -157,29 +198,29 @@ impl Policy {
         format!("{}{mode}", parts.join(", "))
     }
 
-    /// The upstream with this id.
+    /// Returns the upstream with this ID, if it belongs to this policy.
     pub fn upstream(&self, id: UpstreamId) -> Option<&Upstream> {
         self.upstreams.get(id.0)
     }
 
-    /// The name of the upstream with this id.
+    /// Returns the name of the upstream with this ID, or an empty string if it does not belong to this policy.
     pub fn name_of(&self, id: UpstreamId) -> &str {
         self.upstream(id).map_or("", |upstream| &upstream.name)
     }
 
-    /// The breakers of all upstreams that have one.
+    /// Returns the breakers of all upstreams that have one.
     pub fn breakers(&self) -> impl Iterator<Item = &Breaker> {
         self.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref())
     }
 
-    /// The upstreams with their ids.
+    /// Returns the upstreams with their IDs.
     pub fn upstream_ids(&self) -> impl Iterator<Item = (UpstreamId, &Upstream)> {
         self.upstreams.iter().enumerate().map(|(index, upstream)| (UpstreamId(index), upstream))
     }
 }
 
-/// Parses JSON text. Envoy 1.40 hands over a `google.protobuf.Struct` in its binary form, whatever its
-/// reference says, hence the hint.
+/// Parses JSON. The error names `StringValue` because Envoy 1.40 passes a `google.protobuf.Struct` in its binary form,
+/// contrary to its reference.
 fn parse(text: &[u8]) -> Result<Node, Problems> {
     serde_json::from_slice(text).map_err(|error| {
         Problems::unreadable(format!(
@@ -213,18 +254,20 @@ fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
     let gates = fields.read("gates", Vec::new(), |value| gate::read(value, known, releases.as_deref()));
     let max_gated_percent = fields.read("maxGatedPercent", 100, |value| value.integer(1..=100));
 
-    let (name, mode, rollout) = (name?, mode?, rollout?);
-    let (releases, gates) = (releases?, gates?);
+    let name = name?;
+    let rollout = rollout?;
+    let releases = releases?;
+    let gates = gates?;
     let guarded = guarded(&releases, &gates);
     let drafts = drafts?.into_iter().enumerate();
     let upstreams: Vec<_> =
         drafts.map(|(index, draft)| draft.build(guarded.contains(&UpstreamId(index)))).collect();
     let gated: BTreeSet<_> = gates.iter().map(|gate| gate.upstream).collect();
-    let selects =
+    let is_selective =
         |upstream: &Upstream| upstream.breaker.as_ref().is_some_and(|breaker| breaker.is_selective());
-    let selective = upstreams.iter().enumerate().filter(|(_, upstream)| selects(upstream));
+    let selective = upstreams.iter().enumerate().filter(|(_, upstream)| is_selective(upstream));
     Some(Policy {
-        mode: mode_at(name, mode, rollout, node_id),
+        mode: mode_at(name, mode?, rollout, node_id),
         name: name.to_owned(),
         rollout,
         probes: probes?,
@@ -240,16 +283,18 @@ fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
     })
 }
 
-/// Returns the mode at the proxy with this node id.
+/// Returns the mode with the rollout applied for the proxy with this node ID. The node ID's bucket decides whether the
+/// rollout has reached that proxy.
 fn mode_at(name: &str, mode: Mode, rollout: u32, node_id: Option<&[u8]>) -> Mode {
-    let reached = |id| u32::from(hash::bucket(hash::key(hash::seed(name), id))) < rollout.saturating_mul(100);
+    let is_reached =
+        |id| u32::from(hash::bucket(hash::key(hash::seed(name), id))) < rollout.saturating_mul(100);
     match node_id {
-        Some(id) if mode == Mode::Enforce && !reached(id) => Mode::Shadow,
+        Some(id) if mode == Mode::Enforce && !is_reached(id) => Mode::Shadow,
         _ => mode,
     }
 }
 
-/// Returns the upstreams that gates fall back to, with the headers that lead there.
+/// Returns the upstreams that gates fall back to, with the headers that route requests to them.
 fn fallbacks(gates: &[Gate]) -> impl Iterator<Item = (UpstreamId, &str)> {
     gates.iter().filter_map(|gate| match &gate.fallback {
         Some(Fallback::Upstream { upstream, header }) => Some((*upstream, header.as_str())),
@@ -264,14 +309,14 @@ fn guarded(releases: &[Release], gates: &[Gate]) -> BTreeSet<UpstreamId> {
     versions.chain(gated).chain(fallbacks(gates).map(|(upstream, _)| upstream)).collect()
 }
 
-/// Returns the headers by which releases and fallbacks steer and that no release trusts, in ascending order.
+/// Returns the headers that releases and fallbacks steer by and that no release trusts, in ascending order.
 fn untrusted_headers(releases: &[Release], gates: &[Gate]) -> Vec<String> {
     let steers = releases.iter().filter_map(|release| release.steer.header());
-    let trusted = |header: &str| {
+    let is_trusted = |header: &str| {
         releases.iter().any(|release| release.steer.header() == Some(header) && release.trust_incoming)
     };
     let headers = steers.chain(fallbacks(gates).map(|(_, header)| header));
-    let untrusted: BTreeSet<&str> = headers.filter(|header| !trusted(header)).collect();
+    let untrusted: BTreeSet<&str> = headers.filter(|header| !is_trusted(header)).collect();
     untrusted.into_iter().map(str::to_owned).collect()
 }
 

@@ -1,4 +1,4 @@
-"""What graygate costs, in tables. Whether within the limits or not, the exit code is 0 once it is measured."""
+"""Measures what graygate costs and prints tables. Exits with 0 after a measurement, even if a limit is exceeded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .tables import TABLES
 
 
 def burst(text: str) -> float:
-    """wrk looks ten times a second whether it is to end."""
+    """Parses the length of a burst. It is at least 0.1 s, as wrk checks ten times a second whether it has to stop."""
     try:
         value = float(text)
     except ValueError:
@@ -48,7 +48,7 @@ def options() -> argparse.Namespace:
 
 
 def upstream() -> Envoy:
-    """What the upstreams of all policies are, and where requests go that are not answered directly."""
+    """Returns the Envoy that is the upstream of all policies. It gets the requests without a direct response."""
     listeners = [Contestant("upstream", routes=[direct(APP)]).listener("app")]
     document = {
         "node": {"id": "upstream", "cluster": "bench"},
@@ -96,7 +96,8 @@ def main() -> int:
     if not shutil.which("wrk"):
         print("wrk: no such program; install it with: .ci/bench", file=sys.stderr)
         return 1
-    # As Ctrl-C, on which what was started is ended. A shell's background jobs ignore it.
+    # Handles SIGTERM like Ctrl-C, so that every process that was started is stopped. A shell makes background jobs
+    # ignore SIGINT, so its handler is set again.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

@@ -1,4 +1,4 @@
-"""Who takes part: a listener each, what it is asked, and what it must answer."""
+"""The contestants. Each is a listener with a request to send and the response to expect."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness.config import HTTP_FILTERS, Tree, listener, plugin
 from harness.load import Request, drive
 from harness.wait import until
 
-# As it is linked, so as most filters are built.
+# Not processed after linking, like most filters.
 NOOP = "target/noop.wasm"
 FLOOR = "target/floor.wasm"
 APP = "app\n"
-# graygate's own words, so that others can answer the same. The name stands in its policies as well.
+# The response of graygate, so that others can give the same. The name of the policy occurs in it.
 POLICY = "bench"
 ALIVE = f"policy {POLICY}: liveness passed\n"
 ALIVE_HEADERS = {
@@ -27,7 +27,7 @@ ALIVE_HEADERS = {
     "x-content-type-options": "nosniff",
 }
 REFUSAL = "not now, please\n"
-# A user's, as short as they come: Lua hashes byte by byte.
+# A short user key, as Lua hashes it byte by byte.
 USER = "user-4711"
 
 Version = Callable[[str], str]
@@ -52,10 +52,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a contestant is compared to.
+    """The contestant that another is compared to, and the limit.
 
-    `times`: the ratio of what both cost over no filter; `more`: the difference of these, in
-    microseconds; `in all`: the ratio of all that a request costs. None: for orientation alone.
+    The kind `times` is the ratio of what both cost over no filter. `more` is the difference of these, in microseconds.
+    `in all` is the ratio of the total costs of a request. Without `at_most`, the comparison is for information only.
     """
 
     against: str
@@ -65,7 +65,9 @@ class Limit:
 
 @dataclass(frozen=True)
 class Contestant:
-    """`baseline` names the one without a filter; None: it is that. `check` asks its port for more than the answer."""
+    """`baseline` names the contestant without a filter, or is None if this is the one. `check` verifies more than the
+    response, given the contestant's port.
+    """
 
     title: str
     filters: Sequence[Tree] = ()
@@ -78,7 +80,7 @@ class Contestant:
     check: Callable[[int], None] | None = None
 
     def listener(self, name: str) -> Tree:
-        """Its connections are shared out evenly among the workers."""
+        """Returns the listener. It distributes its connections evenly among the workers."""
         tree = listener(name, self.filters, self.routes, {"access_log": []})
         return {**tree, "stat_prefix": name, "connection_balance_config": {"exact_balance": {}}}
 
@@ -130,7 +132,7 @@ def beside(contestant: Contestant, against: str, module: str) -> Contestant:
 
 
 def graygate(policy: Mapping[str, Any], vm: str) -> Tree:
-    """In VMs of its own, so that none has another's requests in its tables."""
+    """Returns graygate in VMs of its own, so that no policy's VM has requests of another in its tables."""
     return {"name": "graygate", "typed_config": plugin(policy, vm_id=vm)}
 
 
@@ -138,7 +140,7 @@ def graygate(policy: Mapping[str, Any], vm: str) -> Tree:
 
 
 def direct(body: str, status: int = 200, version: str | None = None) -> Tree:
-    """Answered by Envoy itself, which leaves least around what is measured."""
+    """Returns a route with a direct response. Envoy itself responds, which adds the least to what is measured."""
     match: Tree = {"prefix": "/"}
     if version:
         match["headers"] = [{"name": "x-gray-version", "string_match": {"exact": version}}]
@@ -147,7 +149,7 @@ def direct(body: str, status: int = 200, version: str | None = None) -> Tree:
 
 # -- policies ---------------------------------------------------------------------
 
-# Seldom enough to stay out of the bursts.
+# Checks so seldom that none falls into a burst.
 CHECK = {"httpGet": {"path": "/healthz"}, "periodSeconds": 3600}
 
 
@@ -166,7 +168,7 @@ def versions() -> Tree:
 
 
 def full(**app: Any) -> Tree:
-    """Of each part something. The release is for other requests; the gate is for those that are asked here."""
+    """Returns a policy with something in each section. Measured requests match its gate, but not its release."""
     return {
         "name": POLICY,
         "upstreams": {"app": {"cluster": "app", "readinessProbe": CHECK, **app}, **versions()},
@@ -192,7 +194,7 @@ def split() -> Tree:
 
 
 def observed(breaker: Tree | None = None) -> Tree:
-    """A gate on an upstream that is checked, and judged by its responses if there is a breaker."""
+    """Returns a policy with a gate on an upstream that has a check, and a breaker if given."""
     app: Tree = {"cluster": "app", "readinessProbe": CHECK}
     if breaker is not None:
         app["circuitBreaker"] = breaker
@@ -200,7 +202,7 @@ def observed(breaker: Tree | None = None) -> Tree:
 
 
 def many_releases(count: int, *, paths: bool) -> Tree:
-    """Each for a host of its own, and with `paths` for a part of it."""
+    """Returns a policy with releases for one host each, and with `paths` for one path of it."""
 
     def match(number: int) -> Tree:
         uri = {"uri": {"prefix": f"/app-{number}"}} if paths else {}
@@ -211,14 +213,14 @@ def many_releases(count: int, *, paths: bool) -> Tree:
 
 
 def many_gates(count: int) -> Tree:
-    """Each for a part of a host of its own, and on an upstream of its own."""
+    """Returns a policy with gates for one host and path each, on an upstream of their own."""
     names = [f"app-{number}" for number in range(count)]
     match = {name: {"authority": {"exact": f"{name}.example"}, "uri": {"prefix": f"/{name}"}} for name in names}
     upstreams = {name: {"cluster": "app", "readinessProbe": CHECK} for name in names}
     return {"name": POLICY, "upstreams": upstreams, "gates": [gate(name, match=[match[name]]) for name in names]}
 
 
-# -- what more they must do -------------------------------------------------------
+# -- further checks of contestants ------------------------------------------------
 
 
 def says(path: str, name: str, port: int) -> None:
@@ -227,9 +229,9 @@ def says(path: str, name: str, port: int) -> None:
 
 
 def probes(port: int) -> None:
-    """All of the full policy is at work, though a request that passes does not show it."""
+    """Verifies that the full policy is in effect, which a request that passes through does not show."""
     says("/livez", "liveness", port)
-    # Its check has been answered.
+    # Passes only after the first check.
     says("/readyz", "readiness", port)
 
 
@@ -245,7 +247,7 @@ def by_fnv1a(user: str) -> str:
 
 
 def splits(expected: Version | None = None) -> Callable[[int], None]:
-    """Users keep their version, a tenth have v2, and if it is known who has which, so it is."""
+    """Returns a check that users keep their version and a tenth have v2. Compares each with `expected` if given."""
     users = [f"user-{number}" for number in range(2_000)]
     asked = [Request(Question().path, {"x-user": user}) for user in users]
 

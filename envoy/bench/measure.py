@@ -1,4 +1,4 @@
-"""The measurement: bursts of load, what they cost the process, and what that says of each contestant."""
+"""The measurement: bursts of load, their CPU time, and the figures of each contestant."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from harness.wait import until
 from .contestants import Contestant, Limit, Question
 from .tables import Table
 
-Told = Callable[[str], None]
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one contestant, in microseconds of CPU time per request: a median over the rounds, quartiles, each round.
+    """The figures of one contestant, in microseconds of CPU time per request.
 
-    `over` is over its baseline, within each round; a baseline has none, and its quartiles are those of
-    `in_all`. `its` is what the one costs that it is compared to, and `measure` the ratio or the difference;
-    None: that one costs nothing that shows. `ok` is None where nothing is held against a limit.
+    `in_all` is the median of `rounds`. `over` is the median of the differences to the baseline within each round, and
+    `quartiles` are theirs. A baseline has no `over`, and its quartiles are those of `rounds`.
+
+    `its` is the cost of the contestant that it is compared to. `measure` is the ratio or the difference, or None if
+    that cost is too small to measure. `ok` is None if there is no limit to compare with.
     """
 
     title: str
@@ -48,11 +50,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Result:
-    """Of one table.
+    """The figures of one table.
 
-    `idle` is what its Envoys take while nobody asks, in milliseconds of CPU time per second: the ticks of all
-    policies. `others` is how many cores were busy with what is no part of the measurement: with much of it
-    the figures are worth little.
+    `idle` is the CPU time of its Envoys without load, in milliseconds per second, which the ticks of all policies take.
+    `others` is the number of cores that were busy with other things than the measurement. If it is high, the figures
+    are unreliable.
     """
 
     idle: float
@@ -64,19 +66,19 @@ class Result:
 
 
 def cpu_time(process: int) -> int:
-    """Of all its threads so far, in nanoseconds."""
+    """Returns the CPU time of all threads of a process so far, in nanoseconds."""
     return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{process}/task").glob("*/schedstat"))
 
 
 def own_time() -> float:
-    """What all of this has taken so far, in seconds: Envoys that run, loads that have ended, and this program."""
+    """Returns the CPU time of the measurement so far, in seconds: running Envoys, finished loads and this program."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     envoys = sum(cpu_time(envoy.pid) for envoy in Envoy.running)
     return envoys / 1e9 + sum(each.ru_utime + each.ru_stime for each in usages)
 
 
 def busy_time() -> float:
-    """The same of all cores, whoever had them. Neither idle time nor what waits for a disk."""
+    """Returns the CPU time of the whole machine so far, in seconds, without idle time and I/O wait."""
     user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
@@ -85,21 +87,21 @@ def busy_time() -> float:
 
 
 def catches(process: int, number: signal.Signals) -> bool:
-    """Whether the process has a handler for the signal."""
+    """Returns whether the process has a handler for the signal."""
     caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
     return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
 
 
 def load(port: int, question: Question, status: int, seconds: float, connections: int) -> int:
-    """As many requests as the connections carry in that time; how many. All must be answered with the status."""
+    """Sends as many requests as the connections carry in that time. Returns their number. All must get the status."""
     headers = [part for pair in question.all_headers.items() for part in ("--header", ": ".join(pair))]
     url = f"http://127.0.0.1:{port}{question.path}"
-    # wrk takes whole seconds alone. Told to stop before, it ends as it does at the end of its time.
+    # wrk accepts only whole seconds. When interrupted earlier, it stops as it does at the end of its time.
     most = f"{math.ceil(seconds) + 1}s"
     command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", most, *headers, url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as wrk:
         try:
-            # Before its threads run the signal would end it without a word.
+            # Until its threads run, the signal would end it without a report.
             until(lambda: wrk.poll() is not None or catches(wrk.pid, signal.SIGINT), what="wrk at work", every=0.001)
             time.sleep(seconds)
         finally:
@@ -127,7 +129,7 @@ def bootstrap(name: str, contestants: Mapping[str, Contestant], upstream: int) -
 
 @dataclass(frozen=True)
 class Site:
-    """A contestant at work."""
+    """A contestant with its running Envoy."""
 
     name: str
     contestant: Contestant
@@ -135,14 +137,14 @@ class Site:
     port: int
 
     def burst(self, seconds: float, connections: int) -> tuple[float, int]:
-        """Microseconds per request, and how many requests."""
+        """Puts load on the contestant. Returns microseconds of CPU time per request, and the number of requests."""
         question, status = self.contestant.question, self.contestant.answer.status
         before = cpu_time(self.envoy.pid)
         requests = load(self.port, question, status, seconds, connections)
         return round((cpu_time(self.envoy.pid) - before) / requests / 1_000, 3), requests
 
     def verify_workers(self, connections: int) -> None:
-        """Each has had its share of the load's connections."""
+        """Verifies that each worker has had its share of the connections."""
         stats = self.envoy.stats(f"listener.{self.name}.worker_")
         seen = [count for name, count in stats.items() if name.endswith(".downstream_cx_total")]
         workers = self.contestant.workers
@@ -152,7 +154,7 @@ class Site:
 
 @contextmanager
 def sites(name: str, table: Table, upstream: int) -> Iterator[dict[str, Site]]:
-    """One Envoy for all that have as many workers."""
+    """Starts one Envoy for all contestants with the same number of workers."""
     with ExitStack() as stack:
         found = {}
         for workers in sorted({each.workers for each in table.contestants.values()}):
@@ -163,16 +165,16 @@ def sites(name: str, table: Table, upstream: int) -> Iterator[dict[str, Site]]:
         yield found
 
 
-def measure(name: str, table: Table, upstream: int, rounds: int, seconds: float, tell: Told) -> Result:
-    """All contestants in turn, in so many rounds, with a burst of so many seconds each."""
+def measure(name: str, table: Table, upstream: int, rounds: int, seconds: float, tell: Tell) -> Result:
+    """Measures all contestants of a table in turn, in each of `rounds` rounds with a burst of `seconds`."""
     with sites(name, table, upstream) as found:
         for site in found.values():
             site.contestant.verify(site.port)
         costs: dict[str, list[float]] = {each: [] for each in found}
         requests = dict.fromkeys(found, 0)
         begun, busy, own = time.monotonic(), busy_time(), own_time()
-        # The first round warms up, and is not counted. Each second one goes backwards: what drifts with
-        # time then weighs as much on those that come early as on those that come late.
+        # The first round warms up and does not count. Every second round has the reverse order, so that a drift over
+        # time affects all contestants alike.
         for number in range(rounds + 1):
             tell(f"{table.title}: " + (f"round {number} of {rounds}" if number else "warming up"))
             for each in found if number % 2 else reversed(found):
@@ -181,7 +183,7 @@ def measure(name: str, table: Table, upstream: int, rounds: int, seconds: float,
                     costs[each].append(cost)
                     requests[each] += count
         others = (busy_time() - busy - own_time() + own) / (time.monotonic() - begun)
-        # Now that what begins with a policy is over, such as its first checks.
+        # Measured last, when the start of the policies is over, such as their first checks.
         idle = idle_time({site.envoy for site in found.values()}, seconds)
         for site in found.values():
             site.verify_workers((rounds + 1) * table.connections)
@@ -196,7 +198,7 @@ def idle_time(envoys: Collection[Envoy], seconds: float) -> float:
     return round((sum(cpu_time(envoy.pid) for envoy in envoys) - before) / 1e6 / seconds, 2)
 
 
-# -- what it says -----------------------------------------------------------------
+# -- the figures ------------------------------------------------------------------
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
@@ -235,7 +237,7 @@ def figures(
 def compared(
     limit: Limit, name: str, costs: Mapping[str, Sequence[float]], over: Mapping[str, Sequence[float]]
 ) -> tuple[float, float | None]:
-    """What the other one costs, and how this one compares."""
+    """Returns the cost of the contestant to compare with, and the ratio or difference."""
     values = costs if limit.kind == "in all" else over
     mine, its = values[name], values[limit.against]
     pairs = list(zip(mine, its, strict=True))
@@ -247,7 +249,7 @@ def compared(
         case "in all":
             measured = statistics.median(a / b for a, b in pairs)
         case "times":
-            # Not within the rounds: what costs little may have cost nothing in one of them.
+            # Not a ratio within each round, as a small cost may be 0 in one of them.
             measured = statistics.median(mine) / other if other > 0 else None
     return other, measured
 

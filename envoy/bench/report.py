@@ -1,4 +1,4 @@
-"""What the measurement says, to people and to programs."""
+"""Reports the measurement, as tables for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .tables import Table
 MODULE = PROJECT / "dist/graygate.wasm"
 HEADER = ("us over no filter", "quartiles", "us in all", "compared to", "its us", "ratio", "at most")
 WIDTHS = (46, 17, 17, 11, 38, 8, 10, 10, 6)
-# Of these columns the text is on the left, of the others on the right.
+# The columns with text on the left. The others have it on the right.
 LEFT = (0, 4)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it was measured, and what. None: not known."""
+    """The machine, and the versions of what was measured. None means unknown."""
 
     cores: int
     cpu: str
@@ -51,7 +51,7 @@ class Machine:
 
 
 def said(*command: str) -> str | None:
-    """What a program prints, if it is there and has something to say."""
+    """Returns what a program prints, or None if it is not installed or prints nothing."""
     if not shutil.which(command[0]):
         return None
     done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False)
@@ -59,7 +59,7 @@ def said(*command: str) -> str | None:
 
 
 def compiler() -> str | None:
-    """Cargo notes whom it asked, which need not be the rustc on PATH."""
+    """Returns the version of the compiler. Reads it from Cargo's notes, as it need not be the rustc on PATH."""
     notes = PROJECT / "target/wasm/.rustc_info.json"
     found = re.search(r"rustc \d[^\\\"]*", notes.read_text()) if notes.exists() else None
     return found[0] if found else said("rustc", "--version")
@@ -85,7 +85,7 @@ def machine(envoy: str) -> Machine:
 
 
 class Progress:
-    """One line that is written over, on a terminal; elsewhere a line each time."""
+    """Prints progress: on a terminal in one line that is overwritten, otherwise in a new line each time."""
 
     def __enter__(self) -> Self:
         self._over = sys.stdout.isatty()
@@ -134,7 +134,7 @@ def show(table: Table, result: Result) -> None:
 
 @dataclass(frozen=True)
 class Report:
-    """What `--json` writes, as it stands."""
+    """What `--json` writes."""
 
     command: str
     machine: Machine

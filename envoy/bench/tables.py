@@ -1,4 +1,4 @@
-"""What is compared with what, and the limits."""
+"""The tables: the contestants that are compared, and their limits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Table:
     title: str
     contestants: Mapping[str, Contestant]
     note: str = ""
-    # Enough that the worker never waits for the load, which would cost it a wake-up per request.
+    # Enough that the worker never waits for the load. Waiting would cost it a wake-up per request.
     connections: int = 8
 
     def with_beside(self, module: str) -> Table:
@@ -130,7 +130,7 @@ def gates() -> Table:
     )
 
 
-# With a title, and the most that it may add.
+# For each breaker its title, its settings, and the most microseconds that it may add.
 BREAKERS: Mapping[str, tuple[str, Tree, float | None]] = {
     "consecutive": ("consecutiveFailures", {"consecutiveFailures": 5}, 1.5),
     "share": ("and failurePercent", {"failurePercent": 50, "window": "10s"}, None),
@@ -193,7 +193,7 @@ def growth() -> Table:
         for count in COUNTS:
             name = f"{kind}-{count}"
             contestants[name] = each(f"{title}: {count}", [graygate(policy(count), name)])
-    # The host alone tells then, and not the path.
+    # Only the host rules this request out, and not the path.
     most = COUNTS[-1]
     contestants["near"] = each(
         f"releases by host and path: {most}, one's path",

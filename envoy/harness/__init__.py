@@ -1,1 +1,1 @@
-"""The tests and the programs in envoy/ share this: a real Envoy, its configuration, upstreams, clients and load."""
+"""What tests and the programs in envoy/ share: a real Envoy, its configuration, upstreams, clients and load."""

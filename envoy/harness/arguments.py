@@ -14,7 +14,7 @@ def positive(text: str) -> int:
 
 
 def new_file(text: str) -> Path:
-    """Before minutes are spent on what can't be written then."""
+    """Returns the path if a file can be written there. Checked first, as measuring what to write takes minutes."""
     path = Path(text)
     if not text or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: a file in a directory that can be written to")

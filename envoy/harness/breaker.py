@@ -1,4 +1,4 @@
-"""An upstream that is judged by its responses alone, and how its gate shows."""
+"""Helpers for tests of an upstream that is judged only by its responses, and of its gate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEVER = 100_000
 
 
 def judged(policy: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    """v1 has all requests, a gate on all of them, and is judged by its responses alone."""
+    """Changes a policy so that v1 gets all requests, has a gate on them, and is judged only by its responses."""
     policy["releases"] = []
     upstream = policy["upstreams"]["reviews-v1"]
     del upstream["readinessProbe"]
@@ -23,12 +23,12 @@ def judged(policy: dict[str, Any], **settings: Any) -> dict[str, Any]:
 
 
 def in_turn(envoy: Envoy, *paths: str) -> list[int]:
-    """The statuses of these requests, one after the other."""
+    """Sends these requests one after the other, and returns their statuses."""
     return [answer.status for answer in drive(envoy.port(), [Request(path) for path in paths], connections=1)]
 
 
 def stays_ready(envoy: Envoy) -> None:
-    """Not within a second, which is four ticks."""
+    """Asserts that the upstream stays Ready for a second, which is at least four ticks."""
     time.sleep(1)
     assert envoy.transitions(upstream="reviews-v1") == 0
     assert not gated(envoy)
@@ -39,7 +39,7 @@ def gated(envoy: Envoy) -> bool:
 
 
 def until_gated(envoy: Envoy, reason: str) -> None:
-    """By all workers, for this reason, which the access log has as well."""
+    """Waits until all workers gate requests for this reason, and the access log has the reason, too."""
     said = f"upstream reviews-v1 is not ready: {reason}"
     until_all(lambda: said in get(envoy.port()).text, what=said)
     gate = f"graygate_gate{{reviews|reviews-v1|{reason}}}"

@@ -1,4 +1,4 @@
-"""One request, one answer: over HTTP/1.1 by the standard library, over HTTP/2 by h2."""
+"""Clients that send one request and return its response: HTTP/1.1 by the standard library, HTTP/2 by h2."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import h2.connection
 import h2.errors
 import h2.events
 
-# Pairs where a header is repeated or its order matters; values may be any bytes.
+# Pairs are for repeated headers, or if the order matters. Values may be any bytes.
 Headers = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
 
 
 @dataclass(frozen=True)
 class Response:
-    """`headers` ignores case; a missing one is None, `get_all` gives repeated ones."""
+    """A response. `headers` ignores case. A missing header is None, and `get_all` returns repeated ones."""
 
     status: int
     headers: HTTPMessage
@@ -34,7 +34,7 @@ class Response:
 
     @property
     def version(self) -> str | None:
-        """Which version of the demo service answered, if one did."""
+        """The version of the demo service that responded, or None if none did."""
         return self.headers["x-version"]
 
 
@@ -54,9 +54,9 @@ def get(
     source: str = "127.0.0.1",
     preamble: bytes = b"",
 ) -> Response:
-    """Ask 127.0.0.1 over HTTP/1.1 on a connection of its own. `host` is `reviews` unless given.
+    """Sends a request to 127.0.0.1 over HTTP/1.1 on a new connection. `host` is `reviews` unless given.
 
-    `source` is the local address to ask from; `preamble` goes before the request, as the PROXY protocol does.
+    `source` is the local address to send from. `preamble` goes before the request, as with the PROXY protocol.
     """
     given = pairs(headers)
     if not any(name.lower() == "host" for name, _ in given):
@@ -85,7 +85,7 @@ def get2(
     body: bytes = b"",
     timeout: float = 10.0,
 ) -> Response:
-    """The same over HTTP/2 in clear text. Trailers are kept apart; with them comes grpc-status."""
+    """Sends a request to 127.0.0.1 over HTTP/2 without TLS. Trailers are kept apart, and include grpc-status."""
     with Stream(port, path, headers, method, timeout, end=not body) as stream:
         if body:
             stream.send(body, end=True)
@@ -93,7 +93,7 @@ def get2(
 
 
 class Stream:
-    """One HTTP/2 request in clear text, on a connection of its own, sent at the caller's pace."""
+    """One HTTP/2 request without TLS on a new connection. The caller decides when each part is sent."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Stream:
         self._ended = False
 
     def __enter__(self) -> Self:
-        """The headers are sent."""
+        """Connects and sends the headers."""
         self._sock = socket.create_connection(self._address, self._timeout)
         self._link.initiate_connection()
         self._id = self._link.get_next_available_stream_id()
@@ -151,7 +151,7 @@ class Stream:
         return Response(self._status, self._headers, self._body, self._trailers)
 
     def answered(self) -> bool:
-        """Whether anything of an answer is there. Doesn't wait."""
+        """Returns whether a response has begun to arrive. Does not wait."""
         while not self._ended and select.select([self._sock], [], [], 0)[0]:
             self._receive()
         return bool(self._status)

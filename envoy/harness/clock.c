@@ -1,5 +1,5 @@
-// Gives a process a wall clock that a test can set: by the seconds, a native 64-bit number, in the file that
-// CLOCK_OFFSET_FILE names. Timers go by the monotonic clock, which stays as it is.
+// Gives a process a wall clock that a test can set. The offset in seconds is a native 64-bit number in the file that
+// CLOCK_OFFSET_FILE names. The monotonic clock, which timers use, does not change.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
@@ -20,7 +20,7 @@ __attribute__((constructor)) static void map_offset(void) {
     close(descriptor);
 }
 
-// By system call: looking up the C library's own function allocates, and the allocator asks for the time.
+// Makes the system call itself. Looking up the C library's function would allocate, and the allocator reads the time.
 int clock_gettime(clockid_t clock, struct timespec *time) {
     int failed = (int)syscall(SYS_clock_gettime, clock, time);
     if (!failed && offset && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) time->tv_sec += *offset;

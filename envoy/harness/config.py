@@ -1,9 +1,11 @@
-"""Envoy configurations as plain dicts: one listener with the filter, upstreams behind it.
+"""Envoy configurations as plain dicts: one listener with the filter, and upstreams behind it.
 
-The filter reaches Envoy in one of three ways, because a policy that is refused, or
-replaced under load, takes another path through Envoy in each:
-`static` in the bootstrap, `ecds` the filter alone from a file, `lds` the whole
-listener from a file. The latter two take a new policy with no restart.
+The filter reaches Envoy in one of three ways. In each of them, a policy that is refused or replaced under load takes
+another path through Envoy.
+
+- `static`: in the bootstrap.
+- `ecds`: the filter alone, from a file. Accepts a new policy without a restart.
+- `lds`: the whole listener, from a file. Accepts a new policy without a restart.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ Delivery = Literal["static", "ecds", "lds"]
 
 # Relative to Envoy's working directory, which links to the project's `dist`.
 MODULE = "dist/graygate.wasm"
-# Unset means that a worker whose VM failed answers 503 for ever. By default a VM is made anew a second after the last.
+# Without these, a worker whose VM failed responds 503 permanently. By default, reloads of a VM are a second apart.
 RELOADS = {"failure_policy": "FAIL_RELOAD", "reload_config": {"backoff": {"base_interval": "0.2s"}}}
 TAGS = ("policy", "release", "version", "upstream", "probe", "reason", "from", "to", "code", "result", "mode", "plugin")
 
-# The internal listener, and the cluster that leads to it, for gRPC health checks of the proxy.
+# The name of the internal listener for gRPC health checks of the proxy, and of the cluster that leads to it.
 HOP = "graygate-hop"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 
@@ -32,11 +34,10 @@ NETWORK_FILTERS = "type.googleapis.com/envoy.extensions.filters.network"
 
 
 def stats_tags() -> list[Tree]:
-    """A counter's labels travel in its name, each as `<tag>=.=<value>;.;`.
+    """Returns the rules that turn the labels in a counter's name into tags. Each label is `<tag>=.=<value>;.;`.
 
-    The first group is what Envoy cuts out of the name, the second is the value. The
-    literal prefix lets Envoy skip every other statistic, and the separator before the
-    tag keeps `to` from matching at the end of a longer tag's name.
+    Envoy removes the first group from the name. The second group is the value. The literal prefix lets Envoy skip every
+    other statistic. The separator before the tag keeps `to` from matching at the end of a longer tag's name.
     """
     return [{"tag_name": tag, "regex": rf"^wasmcustom\.graygate_.*?[.;]({tag}=\.=(.*?);\.;)"} for tag in TAGS]
 
@@ -46,7 +47,7 @@ def socket_address(port: int = 0) -> Tree:
 
 
 def cluster(name: str, port: int, *, http2: bool = False) -> Tree:
-    """One local port. HTTP/2, which gRPC wants, is what Envoy speaks to it only where told to."""
+    """Returns a cluster with one local port. Envoy uses HTTP/2, which gRPC needs, only if told to."""
     tree = cluster_of(name, socket_address(port))
     if http2:
         extension = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -69,7 +70,7 @@ def cluster_of(name: str, address: Tree) -> Tree:
 
 
 def plugin(policy: Policy, vm_id: str = "graygate", module: str = MODULE, failure: Mapping[str, Any] = RELOADS) -> Tree:
-    """The filter. A policy given as text reaches it byte for byte, whether or not it is JSON."""
+    """Returns the filter's configuration. A string as policy reaches it byte for byte, even if it is not JSON."""
     text = policy if isinstance(policy, str) else json.dumps(policy)
     return {
         "@type": f"{HTTP_FILTERS}.wasm.v3.Wasm",
@@ -87,7 +88,7 @@ def plugin(policy: Policy, vm_id: str = "graygate", module: str = MODULE, failur
 
 
 def extension(filter_config: Tree) -> Tree:
-    """The filter by itself, as a resource."""
+    """Returns the filter alone as a resource."""
     kind = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
     return {"@type": kind, "name": "graygate", "typed_config": filter_config}
 
@@ -100,20 +101,20 @@ def route(cluster_name: str, timeout: str, header: tuple[str, str] | None = None
 
 
 def hop_route() -> Tree:
-    """The way of a gRPC health check, which the filter marks, to the hop."""
+    """Returns the route of gRPC health checks, which the filter marks, to the hop."""
     match = {"path": HEALTH_CHECK, "headers": [{"name": "x-graygate-hop", "present_match": True}]}
     return {"match": match, "route": {"cluster": HOP}}
 
 
 def hop_cluster() -> Tree:
-    """With room for clients that stall."""
+    """Returns the cluster of the hop. Its limits leave room for clients that stall."""
     limits = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), 65536)
     hop = cluster_of(HOP, {"envoy_internal_address": {"server_listener_name": HOP}})
     return {**hop, "circuit_breakers": {"thresholds": [limits]}}
 
 
 def hop_listener() -> Tree:
-    """Answers 200 with a body once it has the whole request; the filter makes gRPC of that."""
+    """Returns the listener of the hop. It responds 200 with a body to a whole request. The filter makes gRPC of it."""
     buffered = {
         "name": "buffer",
         "typed_config": {"@type": f"{HTTP_FILTERS}.buffer.v3.Buffer", "max_request_bytes": 8192},
@@ -126,7 +127,7 @@ def hop_listener() -> Tree:
 
 
 def internal_listeners() -> Tree:
-    """Without this in the bootstrap, Envoy refuses internal listeners."""
+    """Returns the bootstrap extension without which Envoy refuses internal listeners."""
     extension = "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
     return {"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": extension}}
 
@@ -151,7 +152,7 @@ def access_log(path: str) -> list[Tree]:
 
 
 def listener(name: str, filters: Sequence[Tree], routes: Sequence[Tree], hcm: Mapping[str, Any] = {}) -> Tree:
-    """An HTTP/1.1 and HTTP/2 listener on a free port, with limits that let odd requests reach the filter."""
+    """Returns a listener for HTTP/1.1 and HTTP/2 on a free port. Its limits let unusual requests reach the filter."""
     router = {"name": "router", "typed_config": {"@type": f"{HTTP_FILTERS}.router.v3.Router"}}
     manager = {
         "@type": f"{NETWORK_FILTERS}.http_connection_manager.v3.HttpConnectionManager",
@@ -172,7 +173,7 @@ def listener(name: str, filters: Sequence[Tree], routes: Sequence[Tree], hcm: Ma
 
 
 def steered(policy: Policy) -> Iterator[tuple[str, str, str]]:
-    """(header, version, cluster) for each version of each release that steers by a header."""
+    """Yields (header, version, cluster) for each version of each release that steers by a header."""
     if isinstance(policy, str):
         return
     for release in policy.get("releases", []):
@@ -185,10 +186,10 @@ def steered(policy: Policy) -> Iterator[tuple[str, str, str]]:
 
 @dataclass(frozen=True)
 class Config:
-    """What an Envoy is started with, and how a later policy is put to it.
+    """The configuration that an Envoy starts with, and how it gets a later policy.
 
-    `upstreams` maps cluster names to local ports. Unless `routes` are given, requests
-    are routed by the policy's steer header, and by default to the first upstream.
+    `upstreams` maps cluster names to local ports. Unless `routes` are given, requests are routed by the policy's steer
+    header, and by default to the first upstream.
     """
 
     policy: Policy
@@ -196,8 +197,8 @@ class Config:
     delivery: Delivery = "static"
     routes: Sequence[Tree] | None = None
     timeout: str = "5s"
-    plain: bool = False  # a second listener, `plain`, with the same routes and no filter
-    hop: bool = False  # what gRPC health checks of the proxy take, with its route before all others
+    plain: bool = False  # adds the listener `plain` with the same routes and no filter
+    hop: bool = False  # adds the hop for gRPC health checks of the proxy, and its route before all others
     vm_id: str = "graygate"
     module: str = MODULE
     failure: Mapping[str, Any] = field(default_factory=lambda: RELOADS)
@@ -209,14 +210,14 @@ class Config:
 
     @property
     def dynamic_file(self) -> str | None:
-        """With a directory: Envoy watches the directory, and refuses a path that names none."""
+        """The path of the watched file. It has a directory, as Envoy watches that and refuses a path without one."""
         return {"static": None, "ecds": "./ecds.json", "lds": "./lds.json"}[self.delivery]
 
     def source(self) -> Tree:
         return {"path_config_source": {"path": self.dynamic_file}, "resource_api_version": "V3"}
 
     def with_policy(self, policy: Policy) -> Config:
-        """With the routes of the first policy: a real route table isn't replaced with a policy."""
+        """Replaces the policy but keeps the routes, as a new policy does not change a real route table."""
         return replace(self, policy=policy, routes=self.all_routes())
 
     def all_routes(self) -> list[Tree]:
@@ -231,7 +232,7 @@ class Config:
     def listener(self) -> Tree:
         own: Tree = {"name": "graygate"}
         if self.delivery == "ecds":
-            # As in Istio: the second is what its agent sends where it has no module.
+            # The same types as in Istio, whose agent sends the second if it has no module.
             types = [f"{HTTP_FILTERS}.wasm.v3.Wasm", f"{HTTP_FILTERS}.rbac.v3.RBAC"]
             own["config_discovery"] = {"config_source": self.source(), "type_urls": types}
         else:
@@ -240,12 +241,12 @@ class Config:
         return listener("graygate", filters, self.route_table(), self.hcm)
 
     def refused(self, policy: Policy) -> Tree:
-        """A listener that Envoy refuses for another filter's sake, once it has tried out this policy."""
+        """Returns a listener that Envoy tries with this policy and then refuses because of another filter."""
         broken = {"name": "bad", "typed_config": plugin("{", vm_id="bad")}
         return replace(self.with_policy(policy), filters_after=[broken]).discovery("refused")
 
     def discovery(self, version: str) -> Tree:
-        """The content of the dynamic file: a discovery response with one resource."""
+        """Returns the content of the dynamic file, a discovery response with one resource."""
         if self.delivery == "lds":
             resource = {"@type": "type.googleapis.com/envoy.config.listener.v3.Listener", **self.listener()}
         else:
@@ -253,7 +254,7 @@ class Config:
         return {"version_info": version, "resources": [resource]}
 
     def document(self) -> Tree:
-        """The bootstrap."""
+        """Returns the bootstrap."""
         clusters = [*(cluster(name, port) for name, port in self.upstreams.items()), *self.clusters]
         listeners = [] if self.delivery == "lds" else [self.listener()]
         if self.plain:
@@ -274,5 +275,5 @@ class Config:
 
 
 def bootstrap(policy: Policy, upstreams: Mapping[str, int], **options: Any) -> Config:
-    """`bootstrap(policy, {"reviews-v1": v1.port}, delivery="ecds")`: see Config for the options."""
+    """Returns a Config with these options, as in `bootstrap(policy, {"reviews-v1": v1.port}, delivery="ecds")`."""
     return Config(policy, upstreams, **options)

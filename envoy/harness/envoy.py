@@ -1,4 +1,4 @@
-"""A real Envoy as a context manager: started, asked, given new policies, ended by process id."""
+"""A real Envoy as a context manager, with its admin interface, logs and policy updates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def binary() -> str:
-    """ENVOY if set, else the one installed beside this Python, else one on PATH."""
+    """Returns the path of Envoy: $ENVOY, or the one installed beside this Python, or the one on PATH."""
     beside = Path(sys.executable).with_name("envoy")
     found = os.environ.get("ENVOY") or (str(beside) if beside.exists() else shutil.which("envoy"))
     if not found or not shutil.which(found):
@@ -32,7 +32,7 @@ def binary() -> str:
 
 
 def replace_file(path: Path, content: Any) -> None:
-    """By rename, which is the one change of a file that Envoy watches for. JSON is YAML too."""
+    """Replaces a file by a rename, which is the only change that Envoy watches for. JSON is valid YAML."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     fresh.write_text(content if isinstance(content, str) else json.dumps(content, indent=1))
@@ -40,10 +40,9 @@ def replace_file(path: Path, content: Any) -> None:
 
 
 class Envoy:
-    """Runs in a directory of its own, with links to directories of the project in it.
+    """An Envoy that runs in a directory of its own, with links to directories of the project.
 
-    `config` is a `Config`, or a whole bootstrap as a dict, then with the other files
-    it refers to in `files`.
+    `config` is a `Config` or a whole bootstrap as a dict. `files` are the other files that a whole bootstrap refers to.
     """
 
     running: ClassVar[list[Envoy]] = []
@@ -65,14 +64,14 @@ class Envoy:
             *("--concurrency", str(concurrency)),
             *("--drain-time-s", "1", "--drain-strategy", "immediate", "--parent-shutdown-time-s", "2"),
             *("--log-level", log_level, "--component-log-level", "main:warning"),
-            # The default of ten seconds would keep access log lines back.
+            # The default of ten seconds would delay the lines of the access log.
             *("--file-flush-interval-msec", "50"),
             "--disable-hot-restart",
         ]
         self._files = dict(files)
         self._version = 1
 
-    # -- life -------------------------------------------------------------------
+    # -- start and stop ---------------------------------------------------------
 
     def __enter__(self) -> Self:
         self.directory = Path(tempfile.mkdtemp(prefix="graygate-envoy-"))
@@ -116,7 +115,7 @@ class Envoy:
     def _live(self) -> bool:
         if self._process.poll() is not None:
             raise RuntimeError(f"Envoy ended with exit code {self._process.returncode}")
-        # A listener that waits for its first configuration holds Envoy back from LIVE.
+        # Envoy is not LIVE while a listener waits for its first configuration.
         return bool(self.admin_port) and self.admin("/ready").strip() == "LIVE"
 
     @property
@@ -130,7 +129,7 @@ class Envoy:
     # -- its clock --------------------------------------------------------------
 
     def _clock(self) -> dict[str, str]:
-        """The variables that give it a wall clock of its own."""
+        """Returns the environment variables that give Envoy a wall clock of its own."""
         library = PROJECT / "target" / "clock.so"
         if not library.exists():
             raise FileNotFoundError(f"{library}: not built; .ci/clock builds it")
@@ -138,17 +137,17 @@ class Envoy:
         return {"LD_PRELOAD": str(library), "CLOCK_OFFSET_FILE": str(self.directory / "clock")}
 
     def set_clock(self, seconds: int) -> None:
-        """So many seconds before or after the true time, from now on."""
-        # In place: the process has the file in its memory.
+        """Sets the wall clock this many seconds after the true time, or before it if negative."""
+        # Writes in place, as the process has mapped the file.
         (self.directory / "clock").touch()
         with (self.directory / "clock").open("r+b") as file:
             file.write(struct.pack("q", seconds))
 
-    # -- what it says -----------------------------------------------------------
+    # -- admin interface and logs -----------------------------------------------
 
     @property
     def admin_port(self) -> int:
-        """0 until Envoy has bound it."""
+        """The port of the admin interface, or 0 until Envoy has bound it."""
         file = self.directory / "admin.address"
         text = file.read_text() if file.exists() else ""
         return int(text.rpartition(":")[2] or 0)
@@ -157,22 +156,22 @@ class Envoy:
         return client.get(self.admin_port, path, method=method).text
 
     def port(self, name: str = "graygate") -> int:
-        """A listener's port, once it listens."""
+        """Returns the port of a listener. Waits until it is bound."""
         return until(lambda: self.ports().get(name), 10, f"listener {name} bound")
 
     def ports(self) -> dict[str, int]:
         listeners = json.loads(self.admin("/listeners?format=json")).get("listener_statuses", [])
-        # An internal listener has no socket.
+        # An internal listener has no socket address.
         addresses = {entry["name"]: entry["local_address"].get("socket_address") for entry in listeners}
         return {name: address["port_value"] for name, address in addresses.items() if address}
 
     def stats(self, prefix: str = "") -> dict[str, Any]:
-        """Counters and gauges (int) and texts (str) whose name starts so."""
+        """Returns the statistics with this prefix. Counters and gauges are int, texts are str."""
         answer = self.admin(f"/stats?format=json&filter={quote('^' + re.escape(prefix))}")
         return {stat["name"]: stat["value"] for stat in json.loads(answer)["stats"] if "value" in stat}
 
     def counter(self, metric: str, **tags: str) -> int:
-        """The sum of a counter of the filter over all label sets with these labels.
+        """Returns the sum of a counter of the filter over all label sets that include these labels.
 
         `from` is written `from_`: `counter("graygate_transitions_total", from_="ready")`.
         """
@@ -184,21 +183,21 @@ class Envoy:
         return total
 
     def transitions(self, **tags: str) -> int:
-        """Changes of an upstream's phase, with these labels."""
+        """Returns the number of transitions of upstreams with these labels."""
         return self.counter("graygate_transitions_total", **tags)
 
     def prometheus(self) -> str:
         return self.admin("/stats/prometheus")
 
     def logs(self) -> str:
-        """Envoy's log so far, with the filter's lines in it."""
+        """Returns Envoy's log so far, which includes the filter's log."""
         return (self.directory / "envoy.log").read_text(errors="replace")
 
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.logs().splitlines()[-lines:])
 
     def access_log(self, listener: str = "graygate") -> list[dict[str, Any]]:
-        """One dict per finished request. Lines come some 50 ms late: poll for them."""
+        """Returns one dict per finished request. Lines are up to about 50 ms late, so poll for them."""
         file = self.directory / f"{listener}.access.log"
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
@@ -206,7 +205,7 @@ class Envoy:
     # -- new policies -----------------------------------------------------------
 
     def publish(self, policy: Policy, timeout: float = 10.0) -> str:
-        """Put a policy to a running Envoy, and wait for its word: "" if taken, else why not."""
+        """Gives a running Envoy a new policy. Returns "" once it is accepted, or the reason once it is refused."""
         if not isinstance(self.config, Config) or not self.config.dynamic_file:
             raise ValueError('publish: this Envoy\'s filter is static; allowed: delivery "ecds" or "lds"')
         file = self.config.dynamic_file
@@ -215,11 +214,11 @@ class Envoy:
         return self.put(file, self.config.discovery(str(self._version)), timeout)
 
     def put(self, file: str, discovery: Tree, timeout: float = 10.0) -> str:
-        """The same with a whole discovery response, whose version_info is a new one.
+        """Gives a running Envoy a discovery response with a new version_info. Returns like `publish`.
 
-        Taken is what the main thread says; each worker follows within milliseconds.
-        A refusal is what the filter logged at the time, and Envoy's error, which alone
-        holds no more than that the plugin could not be created.
+        The main thread reports that it has accepted the response. Each worker follows within milliseconds.
+        The reason of a refusal is what the filter logged meanwhile and Envoy's error. Envoy's error alone
+        says only that the plugin could not be created.
         """
         logged, refused = len(self.logs()), self.refusals()
         version = discovery["version_info"]
@@ -232,23 +231,23 @@ class Envoy:
 
         if until(verdict, timeout, f"{file} version {version} taken or refused by Envoy") == "taken":
             return ""
-        # A log entry may have several lines: it ends where the next one's time begins.
+        # A log entry may have several lines, and ends before the timestamp of the next one.
         entry = r"(?s)(?:wasm log graygate|config update rejected): (.*?)(?=\n\[\d{4}-|\n*\Z)"
         return "\n".join(re.findall(entry, self.logs()[logged:]))
 
     def refusals(self) -> int:
-        """Dynamic configurations refused so far."""
+        """Returns the number of dynamic configurations that were refused so far."""
         return int(self._discovery("update_rejected")) + int(self._discovery("update_failure"))
 
     def live_version(self) -> str:
-        """The version_info of the latest dynamic configuration that Envoy took."""
-        # Not from the configuration dump: a listener updated in place keeps its first
-        # version there, and a filter shows even one that was refused.
+        """Returns the version_info of the latest dynamic configuration that Envoy accepted."""
+        # Not from the configuration dump. There, a listener updated in place keeps its first
+        # version, and a filter has even a version that was refused.
         warming = self.stats("listener_manager.total_listeners_warming").values()
         return "" if any(warming) else str(self._discovery("version_text"))
 
     def error_state(self) -> str:
-        """What the configuration dump says of a refused listener; "" if it wasn't."""
+        """Returns the error that the configuration dump has for a refused listener, or "" if there is none."""
         dumps = json.loads(self.admin("/config_dump"))["configs"]
         listeners = [entry for dump in dumps for entry in dump.get("dynamic_listeners", [])]
         details = [entry["error_state"].get("details", "") for entry in listeners if "error_state" in entry]

@@ -1,6 +1,6 @@
-"""gRPC's health service: an upstream that offers it, and two clients that ask for it.
+"""gRPC's health service: an upstream that implements it, and two clients.
 
-One client is Python's grpcio, the other is grpc-health-probe, which asks as the kubelet does, by grpc-go.
+One client is Python's grpcio. The other is grpc-health-probe, which calls it as the kubelet does, with grpc-go.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROBE = PROJECT / ".tools" / "bin" / "grpc-health-probe"
 
 
 class Health(HealthServicer):
-    """The servicer of others, with an eye on who asks, and a way to keep them waiting."""
+    """grpcio's servicer, which also records the checks and can hang."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,18 +33,18 @@ class Health(HealthServicer):
 
     def Check(self, request: HealthCheckRequest, context: Any) -> HealthCheckResponse:  # noqa: N802 (gRPC's name)
         self.checks[request.service] += 1
-        # grpcio has it in no public place.
+        # grpcio does not have it in its public API.
         self.authority = context._rpc_event.call_details.host.decode()  # noqa: SLF001
         if self.hanging:
             left = threading.Event()
-            # False where the client has left already.
+            # Returns False if the client has already left.
             if context.add_callback(left.set):
                 left.wait(60)
         return super().Check(request, context)
 
 
 class HealthServer:
-    """A test's gRPC upstream, with nothing but health. The service "" is SERVING, all others are unknown."""
+    """A test's gRPC upstream with only the health service. The service "" is SERVING, and all others are unknown."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port
@@ -58,11 +58,11 @@ class HealthServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # -- what it saw ------------------------------------------------------------
+    # -- recorded requests ------------------------------------------------------
 
     @property
     def checks(self) -> int:
-        """Calls of Check, for whichever service."""
+        """The number of calls of Check, for all services."""
         return self._health.checks.total()
 
     def checks_of(self, service: str) -> int:
@@ -73,30 +73,30 @@ class HealthServer:
         """The `:authority` of the latest check."""
         return self._health.authority
 
-    # -- what it does -----------------------------------------------------------
+    # -- behaviour --------------------------------------------------------------
 
     def say(self, status: str, service: str = "") -> None:
-        """From now on the service has this `ServingStatus`, such as NOT_SERVING."""
+        """Sets the `ServingStatus` of a service, such as NOT_SERVING."""
         self._health.set(service, HealthCheckResponse.ServingStatus.Value(status))
 
     def hang(self, *, hanging: bool = True) -> None:
-        """Take checks, and don't answer them."""
+        """Accepts checks but does not respond to them."""
         self._health.hanging = hanging
 
     def stop(self) -> None:
-        """Close the listening socket and all connections: connects are refused."""
+        """Closes the listening socket and all connections, so that connections are refused."""
         if self._server:
             self._server.stop(grace=None).wait(5)
             self._server = None
 
     def start(self) -> None:
-        """Listen, again on the same port if it has had one."""
-        # Without so_reuseport=0 a second server could share the port with the first one.
+        """Listens, on the same port as before if there was one."""
+        # Without so_reuseport=0, a second server could share the port with the first one.
         self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         call = grpc.unary_unary_rpc_method_handler(
             self._health.Check, HealthCheckRequest.FromString, HealthCheckResponse.SerializeToString
         )
-        # Not by the generated function: the server does not keep the authority of methods that it registers.
+        # Not by the generated function, as the server does not keep the authority of methods registered that way.
         service = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": call})
         self._server.add_generic_rpc_handlers([service])
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
@@ -104,13 +104,13 @@ class HealthServer:
 
 
 def channel(port: int) -> grpc.Channel:
-    """With a connection of its own: channels to the same address would share one."""
+    """Returns a channel with a connection of its own. Channels to the same address would otherwise share one."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
     return grpc.insecure_channel(f"127.0.0.1:{port}", options)
 
 
 class Answer(NamedTuple):
-    """The service's status, such as SERVING; or the call's, such as NOT_FOUND, with its details."""
+    """The status of the service, such as SERVING, or of a failed call, such as NOT_FOUND, with its details."""
 
     word: str
     details: str = ""
@@ -125,12 +125,12 @@ def refusal(error: grpc.RpcError) -> Answer:
 
 
 def stub(link: grpc.Channel) -> Any:
-    """Returns a client. Its type has none of its methods, which are made at run time."""
+    """Returns a client. Its type lacks its methods, as they are created at run time."""
     return HealthStub(link)
 
 
 def check(port: int, service: str = "", timeout: float = 10.0, *, compress: bool = False) -> Answer:
-    """Ask for the health of a service, by grpcio."""
+    """Checks the health of a service with grpcio."""
     compression = grpc.Compression.Gzip if compress else None
     with channel(port) as link:
         try:
@@ -141,7 +141,7 @@ def check(port: int, service: str = "", timeout: float = 10.0, *, compress: bool
 
 
 def check_many(port: int, service: str, times: int, timeout: float = 20.0) -> list[Answer]:
-    """The same so many times at once on one connection."""
+    """Checks the health of a service several times at once on one connection, with grpcio."""
     with channel(port) as link:
         request = HealthCheckRequest(service=service)
         client = stub(link)
@@ -150,7 +150,7 @@ def check_many(port: int, service: str, times: int, timeout: float = 20.0) -> li
 
 
 def watch(port: int, service: str = "", timeout: float = 10.0) -> Answer:
-    """The first answer of Watch."""
+    """Returns the first response of Watch."""
     with channel(port) as link:
         try:
             request = HealthCheckRequest(service=service)
@@ -160,9 +160,9 @@ def watch(port: int, service: str = "", timeout: float = 10.0) -> Answer:
 
 
 def probe(port: int, service: str = "", *options: str, timeout: float = 10.0) -> tuple[int, str]:
-    """Ask by grpc-health-probe: its exit code, and what it said.
+    """Checks the health of a service with grpc-health-probe. Returns its exit code and its output.
 
-    The code is 0 if SERVING, 2 if there is no connection, 3 if the call failed, 4 if another status.
+    The exit code is 0 for SERVING, 2 without a connection, 3 for a failed call and 4 for another status.
     """
     if not PROBE.exists():
         raise FileNotFoundError(f"{PROBE}: no such program; .ci/grpc-health-probe installs it")

@@ -1,9 +1,8 @@
-"""Many requests: each of a list once and fast (`drive`), or steadily until told to stop (`Load`).
+"""Sends many requests: each of a list once and fast (`drive`), or steadily until stopped (`Load`).
 
-Both keep a fixed number of connections alive and ask one request at a time on each.
-A request that finds its reused connection closed by the proxy, with no byte of an
-answer, is asked once more on a new one, as HTTP clients do. Any other failure is an
-answer with status 0.
+Both keep a fixed number of connections alive and send one request at a time on each. The proxy may close a reused
+connection before any byte of a response. Then the request is sent once more on a new one, as HTTP clients do. Any other
+failure is an answer with status 0.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`version` is the x-version header. `asked` and `answered` are on the monotonic clock."""
+    """`version` is the x-version header. `asked` and `answered` are times of the monotonic clock in seconds."""
 
     status: int
     version: str | None
@@ -47,7 +46,7 @@ class Answer:
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time; its answer, as (head, body), completes the future."""
+    """A connection with one request at a time. The response completes the future as (head, body)."""
 
     reply: asyncio.Future[tuple[bytes, bytes]] | None = None
     transport: asyncio.Transport
@@ -95,7 +94,7 @@ class Connection(asyncio.Protocol):
 
 
 def value(head: bytes, name: bytes) -> bytes | None:
-    """A header of a head in lower case that ends with a line end."""
+    """Returns the value of a header. `head` is in lower case and ends with a line end."""
     start = head.find(b"\r\n" + name + b": ")
     if start < 0:
         return None
@@ -104,7 +103,7 @@ def value(head: bytes, name: bytes) -> bytes | None:
 
 
 class Asker:
-    """Asks on one connection, and opens the next when the proxy closes it."""
+    """Sends requests on one connection, and opens the next when the proxy closes it."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -137,7 +136,7 @@ class Asker:
 
 
 def drive(port: int, requests: Sequence[Request], connections: int = 16, timeout: float = 30.0) -> list[Answer]:
-    """Ask each request once; the answers are in the order of the requests."""
+    """Sends each request once. Returns the answers in the order of the requests."""
     answers: list[Answer | None] = [None] * len(requests)
     source = enumerate(request.encode() for request in requests)
 
@@ -159,10 +158,10 @@ def drive(port: int, requests: Sequence[Request], connections: int = 16, timeout
 
 
 class Load:
-    """A steady load in the background, round and round the given requests, while the context lasts.
+    """A steady load in the background that repeats the given requests while the context lasts.
 
-    The rate is what is tried for; slow answers lower it. On leaving, requests under
-    way are waited for, so that none is cut off and counted as failed.
+    `rate` is the target in requests per second, and slow responses lower it. The end of the context waits for requests
+    that are under way, so that none is cut off and counted as failed.
     """
 
     def __init__(self, port: int, requests: Iterable[Request], rate: float = 500.0, connections: int = 16) -> None:
@@ -183,23 +182,23 @@ class Load:
         self._thread.join(30)
 
     def stop(self) -> None:
-        """Ask no more. For several loads that are to end at the same time."""
+        """Sends no further requests. Lets a caller stop several loads at the same time."""
         self._stop.set()
 
     @property
     def failed(self) -> list[Answer]:
-        """Answers so far that a user would call a failure: none at all, or 5xx."""
+        """The answers so far that are failures for a user: no response, or 5xx."""
         return [answer for answer in list(self.answers) if answer.status == 0 or answer.status >= 500]
 
     def since(self, moment: float, test: Callable[[Answer], bool] = lambda _: True) -> list[Answer]:
-        """Answers, so far, to requests asked from that moment on."""
+        """Returns the answers so far to requests that were sent from that moment on."""
         return [answer for answer in list(self.answers) if answer.asked >= moment and test(answer)]
 
     async def _work_all(self) -> None:
         await asyncio.gather(*(self._work(number) for number in range(self._connections)))
 
     async def _work(self, number: int) -> None:
-        # Staggered, so that the connections don't ask in step.
+        # Staggers the connections, so that they do not send at the same time.
         await asyncio.sleep(self._pause * number / self._connections)
         asker = Asker(self._port)
         due = time.monotonic()

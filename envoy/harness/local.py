@@ -1,4 +1,4 @@
-"""The configuration in `envoy/` as it stands, save for ports that something else has taken."""
+"""The configuration in `envoy/`, unchanged except for ports that are in use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def free_port() -> int:
 
 def taken(port: int) -> bool:
     with socket.socket() as probe:
-        # As servers do it; without, a port whose last connections linger looks taken.
+        # Servers set this, too. Without it, a port with lingering connections seems to be in use.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -51,9 +51,9 @@ def taken(port: int) -> bool:
 
 
 class Local:
-    """`moved` maps each port of envoy.yaml that could not be had to the one in its place.
+    """The bootstrap in envoy.yaml. `moved` maps each of its ports that is in use to the port that replaces it.
 
-    With `own_ports=False` all are moved, for tests that run beside a local Envoy.
+    With `own_ports=False`, all ports are replaced, for tests that run beside a local Envoy.
     """
 
     def __init__(self, *, own_ports: bool = True) -> None:
@@ -69,7 +69,7 @@ class Local:
 
 
 def discovery(version: str, weights: Mapping[str, int] = {}) -> Tree:
-    """The filter with its policy; with other weights, if given, for the first release's versions."""
+    """Returns the filter with its policy. `weights` replaces the weights of the first release's versions."""
     response = load(FILTER_FILE)
     response["version_info"] = version
     configuration = response["resources"][0]["typed_config"]["config"]["configuration"]

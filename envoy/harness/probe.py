@@ -1,4 +1,4 @@
-"""Asking a proxy for its health, as those who run it do."""
+"""Helpers that send probes to a proxy."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ HEALTH_JSON = "application/health+json"
 
 
 def ask(envoy: Envoy, **options: Any) -> Response:
-    """One question for readiness."""
+    """Sends one readiness probe."""
     return get(envoy.port(), "/readyz", **options)
 
 
 def is_replay(answer: Response) -> bool:
-    """Whether it is a kept answer of the app's rather than a new one."""
+    """Returns whether it is a cached response of the app rather than a new one."""
     return answer.headers["age"] is not None
 
 
@@ -31,16 +31,16 @@ def status(envoy: Envoy, path: str = "/readyz") -> int:
 
 
 def document(envoy: Envoy, path: str = "/readyz") -> dict[str, Any]:
-    """In the health+json form, which names each check unless the policy says never."""
+    """Returns the response in the health+json format. It has each check, unless `details` is never."""
     found: dict[str, Any] = json.loads(get(envoy.port(), path, {"accept": HEALTH_JSON}).body)
     return found
 
 
 def all_say(envoy: Envoy, wanted: int, path: str = "/readyz") -> None:
-    """Wait until all workers answer with this status."""
+    """Waits until all workers respond with this status."""
     until_all(lambda: status(envoy, path) == wanted, what=f"{path} {wanted}")
 
 
 def all_pass(envoy: Envoy, path: str = "/readyz") -> None:
-    """Wait until all workers say pass with no reserve: each check has been answered."""
+    """Waits until all workers respond `pass`, which means that each check has a result."""
     until_all(lambda: document(envoy, path)["status"] == "pass", what=f"{path} passed")

@@ -1,4 +1,4 @@
-"""The demo service as a program."""
+"""The demo service as a process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .wait import until
 
 
 class Service:
-    """One version of the demo service, as a process that can be killed, stopped and started."""
+    """One version of the demo service, in a process that can be killed, stopped and started."""
 
     def __init__(self, name: str, port: int) -> None:
         self.name, self.port = name, port

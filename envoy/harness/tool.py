@@ -1,4 +1,4 @@
-"""The command line tool, run as a user runs it."""
+"""Runs the command line tool as a user does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[
 
 
 def explain(directory: Path, policy: Mapping[str, Any], questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the filter would decide for each of these requests, as the tool says."""
+    """Returns what the filter would decide for each of these requests, according to the tool."""
     file = directory / "policy.json"
     file.write_text(json.dumps(policy))
     lines = "".join(json.dumps(question) + "\n" for question in questions)

@@ -1,14 +1,13 @@
-"""A small HTTP/1.1 upstream: the demo service as a program, a test double as a class.
+"""A small HTTP/1.1 upstream: the demo service as a program, and a test double as a class.
 
-The program answers any path with 200, `x-version: <name>` and `<name> <path>`;
-`/healthz` with 200; `/count` with the number of requests on all other paths.
+The program responds to any path with 200, `x-version: <name>` and `<name> <path>`. The body for `/count` is the number
+of requests on all paths but `/healthz` and `/count`.
 
-The class `Upstream` runs the same server in a thread of its own, counts what it
-sees, and can be told at any time to misbehave: slow, hang, reset, refuse.
+The class `Upstream` runs the same server in a thread of its own and records its requests. At any time it can be made to
+be slow, hang, reset or refuse connections.
 
-Only what an HTTP client library needs is parsed: request line, headers,
-content-length and chunked bodies. Speed matters more here than completeness, since
-the upstream shares its cores with the proxy that is being measured.
+Only what HTTP client libraries send is parsed: request line, headers, content-length and chunked bodies. Speed matters
+more than completeness, as the upstream shares its cores with the proxy that is measured.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Headers = Sequence[tuple[str | bytes, str | bytes]]
 UNCOUNTED = ("/healthz", "/count")
 REASONS = {200: "OK", 204: "No Content", 404: "Not Found", 503: "Service Unavailable"}
 MAX_HEAD = 1 << 20
-# How many of a path's latest requests are remembered.
+# The number of latest requests that are kept for each path.
 KEPT_CALLS = 1000
 
 
@@ -41,7 +40,7 @@ def raw(text: str | bytes) -> bytes:
 
 
 def encode(status: int, headers: Headers, body: bytes, *, head: bool = False) -> bytes:
-    """One response. The answer to HEAD announces the body's length and leaves it out."""
+    """Returns an encoded response. With `head`, it has the body's length but no body."""
     lines = [b"HTTP/1.1 %d %s" % (status, REASONS.get(status, "Status").encode())]
     lines += [raw(name) + b": " + raw(value) for name, value in headers]
     lines.append(b"content-length: %d\r\n\r\n" % len(body))
@@ -50,9 +49,9 @@ def encode(status: int, headers: Headers, body: bytes, *, head: bool = False) ->
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What is done with a request. `reset` is "", "before" the answer, or "mid-body".
+    """How the upstream handles a request. `reset` is "", "before" the response, or "mid-body".
 
-    `whole` is an answer byte for byte, instead of one made of status, headers and body.
+    `whole` is the response byte for byte, instead of status, headers and body.
     """
 
     status: int | None = None
@@ -68,19 +67,19 @@ NORMAL = Behaviour()
 
 
 class Call(NamedTuple):
-    """`at` is on the monotonic clock."""
+    """A request that was received. `at` is a time of the monotonic clock."""
 
     method: str
     at: float
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection; pipelined requests are answered in order."""
+    """A keep-alive connection. Pipelined requests get their responses in order."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.pending = b""
-        self.paused = False  # an answer is being delayed: requests behind it wait
+        self.paused = False  # while a response is delayed, requests behind it wait
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -105,7 +104,7 @@ class Connection(asyncio.Protocol):
             if behaviour is NORMAL:
                 answers.append(self.service.normal(method, path))
                 continue
-            # Earlier answers leave first, so that a reset can't swallow them.
+            # Sends earlier responses first, so that a reset cannot drop them.
             self.transport.write(b"".join(answers))
             answers.clear()
             self.misbehave(behaviour, method, path)
@@ -113,7 +112,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(b"".join(answers))
 
     def next_request(self) -> tuple[str, str, list[tuple[bytes, bytes]]] | None:
-        """Take one whole request off the buffer, body and all; None while it is incomplete."""
+        """Takes one whole request with its body from the buffer. Returns None while it is incomplete."""
         end = self.pending.find(b"\r\n\r\n")
         if end < 0:
             if len(self.pending) > MAX_HEAD:
@@ -129,7 +128,7 @@ class Connection(asyncio.Protocol):
         return method, path, headers
 
     def after_body(self, start: int, headers: list[tuple[bytes, bytes]]) -> int | None:
-        """Where the next request begins; None while this one's body is incomplete."""
+        """Returns where the next request begins, or None while this request's body is incomplete."""
         length = 0
         for name, value in headers:
             if name == b"content-length":
@@ -160,17 +159,17 @@ class Connection(asyncio.Protocol):
             return
         answer = self.service.given(behaviour, method, path)
         if behaviour.reset == "mid-body":
-            # The head promises 64 bytes more than will ever come.
+            # The head announces 64 bytes more than are sent.
             head, _, body = answer.partition(b"\r\n\r\n")
             promise = head.rpartition(b"content-length: ")[0] + b"content-length: %d" % (len(body) + 64)
             self.transport.write(promise + b"\r\n\r\n" + body)
-            # The reset follows once the proxy has had time to read what came before it.
+            # Resets later, so that the proxy has time to read what was sent.
             asyncio.get_running_loop().call_later(0.02, self.reset)
             return
         self.transport.write(answer)
 
     def reset(self) -> None:
-        """Close with RST, not FIN."""
+        """Closes the connection with RST rather than FIN."""
         with suppress(OSError):
             sock = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -178,7 +177,7 @@ class Connection(asyncio.Protocol):
 
 
 class Service:
-    """What all connections of one upstream share. Lives on the loop's thread."""
+    """The state that all connections of one upstream share. Used only on the thread of the loop."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -226,9 +225,9 @@ class Service:
 class Upstream:
     """A test's upstream, in a thread of its own.
 
-    A behaviour holds until the next one, for every path or for the one given;
-    `answer()` with no argument is back to normal. Requests already being delayed or
-    held are not released by it. The port stays its own also while it refuses.
+    A behaviour applies to all paths or to one, until the next one. `answer()` without arguments restores normal
+    behaviour. It does not release requests that are already delayed or hanging. The upstream keeps its port while it
+    refuses connections.
     """
 
     def __init__(self, name: str, port: int = 0) -> None:
@@ -241,8 +240,8 @@ class Upstream:
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"upstream-{name}", daemon=True)
 
     def __enter__(self) -> Self:
-        # Bound for as long as the context lasts, and never listened on: whoever connects to it is refused, and
-        # whoever wants a free port gets another one.
+        # Binds the port while the context lasts, and never listens on this socket. So connections are refused while the
+        # server is closed, and nobody else gets the port as a free one.
         self._claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._claim.bind(("127.0.0.1", self.port))
         self.port = self._claim.getsockname()[1]
@@ -257,26 +256,26 @@ class Upstream:
         self._loop.close()
         self._claim.close()
 
-    # -- what it saw ------------------------------------------------------------
+    # -- recorded requests ------------------------------------------------------
 
     @property
     def requests(self) -> int:
-        """Requests on paths other than `/healthz` and `/count`."""
+        """The number of requests on paths other than `/healthz` and `/count`."""
         return self._on_loop(lambda: self._service.requests)
 
     def last_headers_of(self, path: str) -> list[tuple[bytes, bytes]]:
-        """The headers of the latest request on this path, in order; names in lower case."""
+        """Returns the headers of the latest request on this path, in order. Names are in lower case."""
         return self._on_loop(lambda: self._service.last_headers[path])
 
     def calls_of(self, path: str) -> list[Call]:
-        """The latest requests on this path, at most 1,000 of them."""
+        """Returns the latest requests on this path, at most 1,000."""
         return self._on_loop(lambda: list(self._service.calls[path]))
 
     def seen(self, path: str) -> int:
-        """Requests on this path; the query string doesn't count as part of it."""
+        """Returns the number of requests on this path. The query string is not part of the path."""
         return self._on_loop(lambda: self._service.paths[path])
 
-    # -- what it does -----------------------------------------------------------
+    # -- behaviour --------------------------------------------------------------
 
     def answer(
         self, status: int | None = None, headers: Headers = (), body: bytes | None = None, *, path: str | None = None
@@ -287,18 +286,18 @@ class Upstream:
         self.behave(Behaviour(delay=seconds), path)
 
     def hang(self, *, path: str | None = None) -> None:
-        """Accept and read, never answer."""
+        """Accepts and reads requests, but never responds."""
         self.behave(Behaviour(hang=True), path)
 
     def reset(self, *, path: str | None = None) -> None:
-        """Reset the connection instead of answering."""
+        """Resets the connection instead of responding."""
         self.behave(Behaviour(reset="before"), path)
 
     def reset_mid_body(self, *, path: str | None = None) -> None:
         self.behave(Behaviour(reset="mid-body"), path)
 
     def behave(self, behaviour: Behaviour, path: str | None = None) -> None:
-        """For all paths (what single paths were told is then forgotten), or for one."""
+        """Sets the behaviour for one path, or for all paths. The latter also replaces those of single paths."""
 
         def change() -> None:
             if path is None:
@@ -310,7 +309,7 @@ class Upstream:
         self._on_loop(change)
 
     def refuse(self) -> None:
-        """Close the listening socket and reset every connection: connects are refused."""
+        """Closes the listening socket and resets every connection, so that connections are refused."""
 
         async def close() -> None:
             if self._server:
@@ -321,7 +320,7 @@ class Upstream:
         self._await(close())
 
     def accept(self) -> None:
-        """Listen again, on the same port."""
+        """Listens again on the same port."""
 
         async def listen() -> None:
             if self._server is None:
@@ -329,7 +328,7 @@ class Upstream:
 
         self._await(listen())
 
-    # -- crossing the threads ---------------------------------------------------
+    # -- calls into the thread of the loop --------------------------------------
 
     def _on_loop(self, act: Callable[[], T]) -> T:
         async def call() -> T:

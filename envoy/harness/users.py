@@ -1,4 +1,4 @@
-"""Which version each user gets, at once and over time."""
+"""Records which version each user gets, at one time and over time."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ def requests_of(users: Sequence[str]) -> list[Request]:
 
 
 def by_user(envoy: Envoy, users: Sequence[str] = USERS) -> Versions:
-    """The version that answered each user, whether or not it served them."""
+    """Returns the version that responded to each user, whatever the status."""
     answers = drive(envoy.port(), requests_of(users))
     return dict(zip(users, (answer.version for answer in answers), strict=True))
 
 
 def share(versions: Versions, version: str = "v2") -> float:
-    """In percent."""
+    """Returns the share of users with this version, in percent."""
     return 100 * list(versions.values()).count(version) / len(versions)
 
 
 def moves(before: Versions, after: Versions) -> set[tuple[str | None, str | None]]:
-    """From which version to which one users have moved."""
+    """Returns the pairs of versions, before and after, between which users have moved."""
     return {(before[user], after[user]) for user in before if before[user] != after[user]}
 
 
 def watch(
     envoy: Envoy, over: Callable[[Versions], bool], timeout: float = 20.0, what: str = "the end", same: int = 3
 ) -> Versions:
-    """Ask until what the users get is as wanted and the same so many times in a row: then all workers know."""
+    """Asks until `over` holds and `same` rounds in a row are equal, as then all workers agree."""
     seen: list[Versions] = []
 
     def settled() -> bool:

@@ -1,4 +1,4 @@
-"""Waiting without sleeping blindly: a condition, a deadline, and what was waited for."""
+"""Waits for a condition with a deadline, instead of sleeping for a fixed time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def until(
     what: str = "the condition",
     every: float = 0.02,
 ) -> T:
-    """Ask until the condition is truthy, and return its value.
+    """Evaluates the condition until it is truthy, and returns its value.
 
-    An AssertionError names what was waited for and the last value. An OSError counts
-    as "not yet", because what is waited for is often a server that comes up.
+    Raises an AssertionError at the deadline, which names what was waited for and the last value. An OSError counts
+    as not yet true, because the condition often needs a server that is still starting.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -37,9 +37,9 @@ def until(
 def until_all(
     condition: Callable[[], object], timeout: float = 10.0, what: str = "the condition", times: int = 20
 ) -> None:
-    """Ask until the condition is truthy so many times in a row.
+    """Evaluates the condition until it is truthy `times` times in a row.
 
-    For what each worker learns on a tick of its own: where every question is a new
-    connection, so many of them come to all workers.
+    Use it for what each worker sees on its own tick. If each evaluation makes a new connection, this many reach all
+    workers.
     """
     until(lambda: all(condition() for _ in range(times)), timeout, f"{what}, {times} times in a row")

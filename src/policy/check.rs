@@ -1,4 +1,4 @@
-//! `readinessProbe`: how an upstream is checked, in the terms and with the defaults of a Pod's.
+//! `readinessProbe`: how an upstream is checked. Keys and defaults are those of a Pod's `readinessProbe`.
 
 use core::net::Ipv6Addr;
 use core::ops::RangeInclusive;
@@ -10,33 +10,34 @@ use super::reader::{Fields, Value};
 /// How one upstream is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Check {
-    /// What is asked.
+    /// The request that a check sends.
     pub call: CheckCall,
-    /// From the moment the upstream is first known to its first check. 0 to 1 h, default 0.
+    /// The delay from the moment the upstream is first known to its first check. 0 to 1 h, default 0.
     pub initial_delay: Duration,
-    /// Up to so much is added to that, at random, so that proxies which start together don't check together.
+    /// The most that is added to `initial_delay` at random, so that proxies that start together do not check together.
     /// 0 to 1 h, default 0.
     pub initial_jitter: Duration,
-    /// From the start of one check to the start of the next.
+    /// The intervals from the start of one check to the start of the next.
     pub periods: Periods,
-    /// Up to this share of a period is added to it, at random. 0 to 100 %, default 0.
+    /// The most that is added to a period at random, in percent of the period. 0 to 100, default 0.
     pub jitter_percent: u32,
-    /// How long an answer may take, redirects included. 10 ms to 5 min, default 1 s.
+    /// How long a response may take, redirects included. 10 ms to 5 min, default 1 s.
     pub timeout: Duration,
-    /// Consecutive failures that make it NotReady. 1 to 1,000, default 3.
+    /// How many consecutive failures make the upstream NotReady. 1 to 1,000, default 3.
     pub failure_threshold: u32,
-    /// Consecutive successes that make it Ready. 1 to 1,000, default 1.
+    /// How many consecutive successes make the upstream Ready. 1 to 1,000, default 1.
     pub success_threshold: u32,
 }
 
 impl Check {
-    /// The oldest that an answer gets where nothing is wrong: the longest period with all its jitter, a timeout,
-    /// and a tick, by which a check may slip.
-    pub fn oldest_answer(&self) -> Duration {
-        self.longest_period() + self.timeout + TICK
+    /// Returns the greatest age that the latest result reaches while nothing is wrong. That is the longest period with
+    /// all its jitter, plus the timeout, plus one tick, as a check may start up to one tick late.
+    pub fn max_result_age(&self) -> Duration {
+        self.longest_period() + self.timeout + MAX_TICK
     }
 
-    /// The age from which on an answer is stale, where the policy does not say: two checks have been missed.
+    /// Returns the age from which a result is stale, unless the policy sets one. At that age, two checks have been
+    /// missed.
     pub fn stale_after(&self) -> Duration {
         self.longest_period() * 3 + self.timeout
     }
@@ -47,31 +48,31 @@ impl Check {
     }
 }
 
-/// The periods of a check, each 100 ms to 1 h. All are `periodSeconds` unless given, and that is 10 s.
+/// The periods of a check, each 100 ms to 1 h. `periodSeconds` defaults to 10 s, and the others default to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Periods {
-    /// `periodSeconds`: while it is Ready.
+    /// `periodSeconds`, used while the upstream is Ready.
     pub ready: Duration,
-    /// `notReadyPeriodSeconds`: while it isn't.
+    /// `notReadyPeriodSeconds`, used while the upstream is not Ready.
     pub not_ready: Duration,
-    /// `edgePeriodSeconds`: while the last results speak for a change, but too few of them.
+    /// `edgePeriodSeconds`, used while the latest results are for a transition, but are still below its threshold.
     pub edge: Duration,
-    /// `idlePeriodSeconds`: while it is Ready, and no request has needed it for as long.
+    /// `idlePeriodSeconds`, used while the upstream is Ready and no request has needed it for that long.
     pub idle: Duration,
 }
 
 impl Periods {
-    /// Whether they differ by whether requests need the upstream.
+    /// Returns whether the period depends on whether requests need the upstream.
     pub fn go_by_use(&self) -> bool {
         self.idle != self.ready
     }
 
-    /// The shortest of them.
+    /// Returns the shortest period.
     pub fn shortest(&self) -> Duration {
         self.all().into_iter().fold(self.ready, Duration::min)
     }
 
-    /// The longest of them.
+    /// Returns the longest period.
     pub fn longest(&self) -> Duration {
         self.all().into_iter().fold(self.ready, Duration::max)
     }
@@ -81,18 +82,18 @@ impl Periods {
     }
 }
 
-/// What a check asks.
+/// The request that a check sends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CheckCall {
     /// `httpGet`.
     Http(HttpGet),
-    /// `grpc`: `grpc.health.v1.Health/Check`.
+    /// `grpc`, a call of `grpc.health.v1.Health/Check`.
     Grpc(GrpcHealth),
 }
 
 impl CheckCall {
-    /// What is asked, without how the answer is judged.
-    pub fn asks(&self) -> impl core::hash::Hash + '_ {
+    /// Returns what identifies the request. How its response is judged is no part of that.
+    pub fn identity(&self) -> impl core::hash::Hash + '_ {
         match self {
             CheckCall::Http(get) => {
                 (get.method, get.scheme, &get.authority, &get.path, get.headers.as_slice())
@@ -102,38 +103,38 @@ impl CheckCall {
     }
 }
 
-/// `httpGet`, as in a Pod.
+/// `httpGet`, as in a Pod's `readinessProbe`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpGet {
-    /// `GET`, `HEAD` or `OPTIONS`: a check changes nothing. Default `GET`.
+    /// `GET`, `HEAD` or `OPTIONS`. Only safe methods are allowed, as a check must not change anything. Default `GET`.
     pub method: &'static str,
-    /// The request's path, with its query. Default `/`.
+    /// The request's path with its query. Default `/`.
     pub path: String,
-    /// `http` or `https`: what the request says. Whether TLS is spoken is the cluster's own setting.
+    /// The request's `:scheme`, `http` or `https`. The cluster's own settings decide whether TLS is used.
     pub scheme: &'static str,
-    /// The `:authority` of the request.
+    /// The request's `:authority`.
     pub authority: String,
-    /// Further headers, names in lower case.
+    /// Further headers. Names are in lower case.
     pub headers: Vec<(String, String)>,
-    /// Statuses that pass, instead of the kubelet's rule.
+    /// The statuses that pass. If absent, the kubelet's rule applies.
     pub expected: Option<Vec<RangeInclusive<u16>>>,
 }
 
-/// `grpc`, as in a Pod.
+/// `grpc`, as in a Pod's `readinessProbe`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GrpcHealth {
-    /// The `:authority` of the request.
+    /// The request's `:authority`.
     pub authority: String,
-    /// The service whose health is asked for. Empty, the default: the server's as a whole.
+    /// The service whose health is checked. Default empty, which means the server as a whole.
     pub service: String,
 }
 
-/// The longest cluster name that a gRPC callout can be given, in bytes: the proxy takes the cluster as a
-/// protobuf message, the SDK takes that message as text, and a longer length in it would not be UTF-8.
-const GRPC_CLUSTER: usize = 125;
+/// The longest cluster name that a gRPC callout can use, in bytes. The proxy takes the cluster as a protobuf message,
+/// and the SDK takes that message as a string. The length of a longer name would make it invalid UTF-8.
+const MAX_GRPC_CLUSTER_BYTES: usize = 125;
 
-/// The longest tick of a worker; see [`super::Policy::tick`].
-const TICK: Duration = ms(250);
+/// The longest tick of a worker. See [`super::Policy::tick`].
+const MAX_TICK: Duration = ms(250);
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -143,7 +144,7 @@ const fn ms(millis: u64) -> Duration {
 }
 
 impl Check {
-    /// Reads the `readinessProbe` of `upstream`, whose cluster's name has so many bytes.
+    /// Reads the `readinessProbe` of `upstream`. The name of its cluster has `cluster_length` bytes.
     pub fn read(upstream: &str, cluster_length: usize, value: &Value<'_>) -> Option<Self> {
         let fields = value.object(&[
             "httpGet",
@@ -180,9 +181,9 @@ impl Check {
                 if let Some(statuses) = fields.get("expectedStatuses") {
                     statuses.problem::<()>("a gRPC answer has no such status; allowed: beside httpGet");
                 }
-                if cluster_length > GRPC_CLUSTER {
+                if cluster_length > MAX_GRPC_CLUSTER_BYTES {
                     return grpc.problem(format!(
-                        "the name of the cluster has {cluster_length} bytes; allowed for a gRPC check: at most {GRPC_CLUSTER}"
+                        "the name of the cluster has {cluster_length} bytes; allowed for a gRPC check: at most {MAX_GRPC_CLUSTER_BYTES}"
                     ));
                 }
                 GrpcHealth::read(upstream, grpc).map(CheckCall::Grpc)
@@ -192,13 +193,13 @@ impl Check {
                 fields.require("httpGet", "an object such as {path: /healthz}, or grpc").and(None)
             }
         };
-        let span = |key, default, range: RangeInclusive<Duration>| {
+        let seconds = |key, default, range: RangeInclusive<Duration>| {
             fields.read(key, default, |value| value.seconds(range.clone()))
         };
-        let initial_delay = span("initialDelaySeconds", ms(0), ms(0)..=HOUR);
-        let initial_jitter = span("initialJitterSeconds", ms(0), ms(0)..=HOUR);
+        let initial_delay = seconds("initialDelaySeconds", ms(0), ms(0)..=HOUR);
+        let initial_jitter = seconds("initialJitterSeconds", ms(0), ms(0)..=HOUR);
         let periods = read_periods(&fields);
-        let timeout = span("timeoutSeconds", SECOND, ms(10)..=300 * SECOND);
+        let timeout = seconds("timeoutSeconds", SECOND, ms(10)..=300 * SECOND);
         let jitter_percent = fields.read("jitterPercent", 0, |value| value.integer(0..=100));
         let failure_threshold = fields.read("failureThreshold", 3, |value| value.integer(1..=1_000));
         let success_threshold = fields.read("successThreshold", 1, |value| value.integer(1..=1_000));
@@ -217,7 +218,7 @@ impl Check {
 
 #[cfg(test)]
 impl Check {
-    /// `httpGet: {}` every `period`, answered within a second; all else as in a Pod.
+    /// Returns a check with `httpGet: {}`, all periods set to `period`, and the defaults of a Pod's `readinessProbe`.
     pub fn every(period: Duration) -> Self {
         let get = HttpGet {
             method: "GET",
@@ -239,7 +240,7 @@ impl Check {
         }
     }
 
-    /// The HTTP request that it sends.
+    /// Returns the HTTP request. Panics for a gRPC check.
     pub fn get(&self) -> &HttpGet {
         match &self.call {
             CheckCall::Http(get) => get,
@@ -256,7 +257,8 @@ fn read_periods(fields: &Fields<'_>) -> Option<Periods> {
     Some(Periods { ready: ready?, not_ready: not_ready?, edge: edge?, idle: idle? })
 }
 
-/// Statuses, each a number or, as Envoy writes a range, `{start: 200, end: 300}` without its end.
+/// Reads a list of statuses. Each item is a number, or a range as Envoy writes it: `{start: 200, end: 300}`, which does
+/// not include its end.
 fn read_statuses(value: &Value<'_>) -> Option<Vec<RangeInclusive<u16>>> {
     let items = value.list()?;
     if items.is_empty() {
@@ -264,7 +266,7 @@ fn read_statuses(value: &Value<'_>) -> Option<Vec<RangeInclusive<u16>>> {
     }
     let status =
         |value: &Value<'_>, range| value.integer(range).and_then(|status| u16::try_from(status).ok());
-    let read = |item: &Value<'_>| {
+    let read_item = |item: &Value<'_>| {
         if !matches!(item.node(), Node::Object(_)) {
             return status(item, 100..=599).map(|status| status..=status);
         }
@@ -278,10 +280,10 @@ fn read_statuses(value: &Value<'_>) -> Option<Vec<RangeInclusive<u16>>> {
         }
         Some(start..=end.saturating_sub(1))
     };
-    Some(items.iter().filter_map(read).collect())
+    Some(items.iter().filter_map(read_item).collect())
 }
 
-/// A `host`, as it stands in a request.
+/// Reads a `host` and returns it as `:authority` has it, with an IPv6 address in brackets.
 pub fn read_host(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     let clean = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
@@ -292,7 +294,7 @@ pub fn read_host(value: &Value<'_>) -> Option<String> {
     clean.then_some(host).or_else(|| value.refuse("a host name or address"))
 }
 
-/// A `port`, for what stands in the request; where it connects is the cluster's setting.
+/// Reads the `port` that `:authority` names. The cluster's settings decide which port the check connects to.
 fn read_port(fields: &Fields<'_>) -> Option<Option<u32>> {
     fields.read("port", None, |value| match value.node() {
         Node::Text(_) => {
@@ -323,10 +325,10 @@ impl HttpGet {
             fields.read("scheme", "http", |value| value.choice(&[("HTTP", "http"), ("HTTPS", "https")]));
         let host = fields.read("host", upstream.to_owned(), read_host);
         let port = read_port(&fields);
-        let headers = fields.each("httpHeaders", |value| {
+        let headers = fields.read_list("httpHeaders", |value| {
             let fields = value.object(&["name", "value"])?;
             let name = fields.require("name", "a header name").and_then(|value| {
-                // The host is the policy's to say; what else frames a message is the proxy's.
+                // The policy may set the host. The other headers that frame a message belong to the proxy.
                 let name = value.header_name(false)?;
                 if name == "host" { Some(name) } else { value.header_name(true) }
             });
@@ -335,11 +337,11 @@ impl HttpGet {
         });
         let headers = headers?;
         if let Some(value) = fields.get("httpHeaders") {
-            value.headers_at_most(headers.len());
+            value.limit_headers(headers.len());
         }
-        // As with the kubelet, a Host header names the host.
-        let named = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.clone());
-        let authority = named.map_or_else(|| Some(authority(host?, port?)), Some);
+        // A Host header overrides `host` and `port`, as with the kubelet.
+        let host_header = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.clone());
+        let authority = host_header.map_or_else(|| Some(authority(host?, port?)), Some);
         let headers = headers.into_iter().filter(|(name, _)| name != "host").collect();
         Some(HttpGet {
             method: method?,

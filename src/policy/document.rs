@@ -1,7 +1,7 @@
-//! A policy document before it means anything: a tree that keeps what a user wrote, repeated keys included.
+//! A policy document as a tree, before it has a meaning. The tree keeps all that a user wrote, repeated keys included.
 //!
-//! `serde_json::Value` would keep only the last of two equal keys, and a derived type stops at the first
-//! problem. The tree is the same whether it was read from JSON (the filter) or YAML (the tool).
+//! `serde_json::Value` would keep only the last of two equal keys, and a derived type would stop at the first problem.
+//! The tree is the same for JSON, which the filter reads, and for YAML, which only the tool reads.
 
 use core::fmt;
 
@@ -11,35 +11,35 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 /// One value of the document.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Node {
-    /// `null`, or a key with nothing behind it.
+    /// `null`, or a key without a value.
     Null,
     /// `true` or `false`.
     Bool(bool),
     /// A whole number.
     Integer(i128),
-    /// Any other number; also a whole one beyond 64 bits.
+    /// Any other number, and a whole number beyond 64 bits.
     Number(f64),
     /// A string.
     Text(String),
     /// A list.
     List(Vec<Node>),
-    /// An object, in the document's order.
+    /// An object. Fields are in document order, and a key may occur more than once.
     Object(Vec<(String, Node)>),
 }
 
-/// The most of a value that a message quotes, in characters.
-const QUOTED: usize = 60;
+/// The most of a string that a message quotes, in characters.
+const MAX_QUOTED_CHARS: usize = 60;
 
 impl fmt::Display for Node {
-    /// The value as a message quotes it: short, on one line, with control characters escaped.
+    /// Writes the value as messages quote it: shortened, on one line, with control characters escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Node::Null => f.write_str("null"),
             Node::Bool(value) => write!(f, "{value}"),
             Node::Integer(value) => write!(f, "{value}"),
             Node::Number(value) => write!(f, "{value:?}"),
-            Node::Text(text) if text.chars().nth(QUOTED).is_some() => {
-                let start: String = text.chars().take(QUOTED).collect();
+            Node::Text(text) if text.chars().nth(MAX_QUOTED_CHARS).is_some() => {
+                let start: String = text.chars().take(MAX_QUOTED_CHARS).collect();
                 write!(f, "{start:?}… ({} bytes)", text.len())
             }
             Node::Text(text) => write!(f, "{text:?}"),
@@ -56,7 +56,7 @@ impl<'de> Deserialize<'de> for Node {
 }
 
 impl Serialize for Node {
-    /// As it was written: the same keys in the same order, and a number as a number.
+    /// Writes the value as it was read, with the same keys in the same order.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Node::Null => serializer.serialize_unit(),

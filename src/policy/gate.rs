@@ -1,4 +1,4 @@
-//! `gates`: which requests are kept from an upstream that is not Ready, and what becomes of them.
+//! `gates`: which requests are kept from an upstream that is not Ready, and what they get instead.
 
 use core::ops::RangeInclusive;
 
@@ -8,27 +8,27 @@ use super::release::Release;
 use super::release::steer::Steer;
 use super::upstream::{self, UpstreamDraft, UpstreamId};
 
-/// One gate.
+/// A gate on one upstream. It is closed while the upstream is not Ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gate {
-    /// Which requests need the upstream.
+    /// The requests that need the upstream.
     pub matches: Matches,
-    /// The upstream they need.
+    /// The upstream that these requests need.
     pub upstream: UpstreamId,
-    /// What they get instead of it while it is not Ready, if anything.
+    /// What requests get instead of the upstream while the gate is closed. If absent, they get `reply`.
     pub fallback: Option<Fallback>,
-    /// What they are told otherwise.
+    /// The reply to requests that get no fallback.
     pub reply: ReplyTemplate,
-    /// What it does while no upstream is Ready that a gate of the policy guards.
+    /// What the gate does while none of the policy's gated upstreams is Ready.
     pub when_all_not_ready: WhenAllNotReady,
 }
 
-/// What a gate does while no gated upstream is Ready.
+/// What a gate does while none of the policy's gated upstreams is Ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenAllNotReady {
-    /// It holds. The default.
+    /// It stays closed. The default.
     Reply,
-    /// It lets requests through: that all are down is likelier an error of whoever says so.
+    /// It lets requests through. If all upstreams seem down, the evidence is more likely wrong than the upstreams.
     Forward,
 }
 
@@ -37,40 +37,42 @@ pub enum WhenAllNotReady {
 pub enum Fallback {
     /// Another upstream.
     Upstream {
-        /// Which one.
+        /// The upstream to forward to.
         upstream: UpstreamId,
-        /// The header that takes the name of its cluster, for a route with `cluster_header`; in lower case.
+        /// The header that carries the name of that upstream's cluster, in lower case. A route with `cluster_header`
+        /// reads it.
         header: String,
     },
-    /// An answer that is good enough. Not for gRPC requests, to which the proxy can send no message. With a status
-    /// that HTTP gives no body (204, 205, 304), it has none.
+    /// A fixed response. gRPC requests do not get it, as the proxy cannot send a gRPC message. It has no body if its
+    /// status allows none (204, 205 or 304).
     Answer(ReplyTemplate),
 }
 
-/// A reply of a gate.
+/// A reply that a gate sends: its `reply`, or the `answer` of its fallback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyTemplate {
-    /// 400 to 599, default 503. As an answer 200 to 599, default 200.
+    /// The HTTP status. 400 to 599, default 503, in a `reply`. 200 to 599, default 200, in an `answer`.
     pub status: u32,
-    /// The grpc-status of a gRPC request, 1 to 16. Absent: the one that Envoy maps the status to, 14 for 503.
+    /// The grpc-status for gRPC requests. 1 to 16. If absent, the one that Envoy maps `status` to, which is 14 for 503.
     pub grpc_status: Option<u32>,
-    /// 0 to 86,400. Absent: what is left of the wait that is on, or 5. No part of an answer.
+    /// The `retry-after` in seconds. 0 to 86,400. If absent, the time left of the current wait, or 5 without one. An
+    /// `answer` has none.
     pub retry_after_seconds: Option<u32>,
-    /// Further headers, names in lower case.
+    /// Further headers. Names are in lower case.
     pub headers: Vec<(String, String)>,
-    /// At most 16 KiB; `{upstream}`, `{reason}` and `{retryAfter}` are filled in. Absent: a line that names
-    /// policy, upstream and reason.
+    /// The body, at most 16 KiB. `{upstream}`, `{reason}` and `{retryAfter}` are replaced by their values. If absent, a
+    /// line that names policy, upstream and reason.
     pub body: Option<String>,
 }
 
-/// The response header that tells what a closed gate did. No policy may write it.
+/// The response header that names what a closed gate did. A policy must not write it.
 pub const GATE_HEADER: &str = "x-graygate-gate";
 
 /// The longest body of a reply, in bytes.
-const BODY: usize = 16 * 1024;
+const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// Reads `gates`. `releases` have headers of their own that a fallback must not write; where they could not be
-/// read, that has been noted.
+/// Reads `gates`. A fallback must not write the headers that `releases` steer by. `releases` is `None` if they have
+/// problems, which are reported already.
 pub fn read(
     value: &Value<'_>,
     upstreams: Option<&[UpstreamDraft]>,
@@ -85,7 +87,7 @@ impl Gate {
     fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>, releases: &[Release]) -> Option<Self> {
         let fields = value.object(&["match", "upstream", "fallback", "reply", "whenAllNotReady"])?;
         let matches = fields.read("match", Matches::default(), Matches::read);
-        let upstream = upstream::required_reference(&fields, upstreams);
+        let upstream = upstream::read_required_reference(&fields, upstreams);
         let fallback = fields.read("fallback", None, |value| {
             let fallback = Fallback::read(value, upstreams, releases)?;
             match &fallback {
@@ -96,9 +98,9 @@ impl Gate {
             }
         });
         let reply = fields.read("reply", ReplyTemplate::default(), ReplyTemplate::read);
-        let ways = [("reply", WhenAllNotReady::Reply), ("forward", WhenAllNotReady::Forward)];
+        let choices = [("reply", WhenAllNotReady::Reply), ("forward", WhenAllNotReady::Forward)];
         let when_all_not_ready =
-            fields.read("whenAllNotReady", WhenAllNotReady::Reply, |value| value.choice(&ways));
+            fields.read("whenAllNotReady", WhenAllNotReady::Reply, |value| value.choice(&choices));
         Some(Gate {
             matches: matches?,
             upstream: upstream?,
@@ -120,26 +122,28 @@ impl Fallback {
         if fields.get("answer").is_some() || fields.get("upstream").is_none() {
             return value.refuse("upstream with clusterHeader, or answer");
         }
-        let upstream = upstream::required_reference(&fields, upstreams);
+        let upstream = upstream::read_required_reference(&fields, upstreams);
         let header = fields
             .require("clusterHeader", "the header that your routes take as cluster_header")
-            .and_then(|value| cluster_header(value, releases));
+            .and_then(|value| read_cluster_header(value, releases));
         Some(Fallback::Upstream { upstream: upstream?, header: header? })
     }
 }
 
-/// Reads a header that leads to a cluster: no release may say something else by it.
-fn cluster_header(value: &Value<'_>, releases: &[Release]) -> Option<String> {
+/// Reads the header that names a cluster. Refuses a header that a release uses for another purpose, or trusts.
+fn read_cluster_header(value: &Value<'_>, releases: &[Release]) -> Option<String> {
     let header = value.header_name(true)?;
-    let mut same = releases.iter().filter(|release| release.steer.header() == Some(&header));
-    if let Some(release) = same.clone().find(|release| !matches!(release.steer, Steer::ClusterHeader(_))) {
+    let mut steering_by_it = releases.iter().filter(|release| release.steer.header() == Some(&header));
+    if let Some(release) =
+        steering_by_it.clone().find(|release| !matches!(release.steer, Steer::ClusterHeader(_)))
+    {
         return value.problem(format!(
             "release {} says something else by {header:?}; allowed: a header that carries nothing else",
             release.name
         ));
     }
-    // It would let others choose the cluster of requests that the release is not for.
-    if let Some(release) = same.find(|release| release.trust_incoming) {
+    // Clients could choose the cluster of requests that the release does not match.
+    if let Some(release) = steering_by_it.find(|release| release.trust_incoming) {
         return value.problem(format!(
             "release {} trusts {header:?} as it comes in; allowed: another header, or trustIncoming: false",
             release.name
@@ -181,18 +185,18 @@ impl ReplyTemplate {
         }
     }
 
-    /// Whether the status is one that HTTP gives no body.
+    /// Returns whether HTTP allows no body with this status.
     pub fn has_no_body(&self) -> bool {
         matches!(self.status, 204 | 205 | 304)
     }
 
-    /// What any reply has.
+    /// Reads the fields that `reply` and `answer` have in common.
     fn read_http(fields: &Fields<'_>, status: u32, statuses: RangeInclusive<u32>) -> Option<Self> {
         let status = fields.read("status", status, |value| value.integer(statuses));
         let headers = fields.read("headers", Vec::new(), |value| value.headers(may_write));
         let body = fields.read("body", None, |value| match value.text()? {
-            text if text.len() > BODY => {
-                value.problem(format!("{} bytes; allowed: at most {BODY}", text.len()))
+            text if text.len() > MAX_BODY_BYTES => {
+                value.problem(format!("{} bytes; allowed: at most {MAX_BODY_BYTES}", text.len()))
             }
             text => Some(Some(text.to_owned())),
         });
@@ -200,7 +204,7 @@ impl ReplyTemplate {
     }
 }
 
-/// Whether a gate may write the header, which is noted where it may not.
+/// Returns whether a gate may write the header, and reports a problem if not.
 fn may_write(value: &Value<'_>, name: &str) -> bool {
     let problem = match name {
         "retry-after" => "set elsewhere; allowed: retryAfterSeconds",

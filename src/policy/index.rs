@@ -1,160 +1,178 @@
-//! Which of many releases, or gates, a request may be for: found by its path and authority, so that what a request
-//! costs does not go by how many there are.
+//! Finds the releases, or gates, that a request may match, by its path and authority. The cost of a request then does
+//! not grow with their number.
+//!
+//! The index only narrows the search. An entry that it leaves out cannot match the request. An entry that it returns
+//! still has to be matched.
 
 use std::borrow::Cow;
 
 use super::matcher::{Matches, PathCondition};
 use crate::value::request::{self, Headers, Request};
 
-/// AuthorityMap in a list, by what their matches say of path and authority. What it finds may match; what it does not, can't.
+/// The entries of a list, such as all releases, by their conditions on path and authority. An entry is represented by
+/// its position in that list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Index {
-    /// Those that say nothing of the path that can be looked up.
-    anywhere: AuthorityMap,
-    /// Those that do, in the order of the paths.
+    /// The entries without a condition on the path that can be looked up.
+    any_path: AuthorityMap,
+    /// The other entries, in ascending order of their paths.
     nodes: Vec<TrieNode>,
 }
 
-/// What is said of one path.
+/// The entries with a condition on one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct TrieNode {
     path: String,
-    /// The longest other path that this one begins with.
+    /// The node with the longest other path that this one begins with.
     parent: Option<usize>,
+    /// The entries that match only this path.
     exact: AuthorityMap,
+    /// The entries that match every path that begins with this one.
     prefix: AuthorityMap,
 }
 
-/// AuthorityMap, each list in ascending order.
+/// Entries by their condition on the authority. Each list is in ascending order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct AuthorityMap {
-    whatever_authority: Vec<usize>,
-    /// In the order of the authorities.
+    /// The entries without a condition on the authority that can be looked up.
+    any_authority: Vec<usize>,
+    /// The entries that match one authority, in ascending order of the authorities.
     by_authority: Vec<(String, Vec<usize>)>,
 }
 
 impl Index {
-    /// Indexes these by their matches.
-    pub fn new<'m>(all: impl Iterator<Item = &'m Matches>) -> Self {
-        let mut tree = Index::default();
-        for (index, matches) in all.enumerate() {
+    /// Builds the index of a list, given the matches of each of its entries.
+    pub fn new<'m>(entries: impl Iterator<Item = &'m Matches>) -> Self {
+        let mut index = Index::default();
+        for (entry, matches) in entries.enumerate() {
             for (path, authority) in matches.lookup_conditions() {
-                tree.at(path).insert(authority, index);
+                index.map_for(path).insert(authority, entry);
             }
         }
-        let parents: Vec<_> = (0..tree.nodes.len()).map(|node| tree.parent(node)).collect();
-        for (node, parent) in tree.nodes.iter_mut().zip(parents) {
+        let parents: Vec<_> = (0..index.nodes.len()).map(|node| index.find_parent(node)).collect();
+        for (node, parent) in index.nodes.iter_mut().zip(parents) {
             node.parent = parent;
         }
-        tree
+        index
     }
 
-    fn at(&mut self, condition: PathCondition<'_>) -> &mut AuthorityMap {
+    /// Returns the map for this condition on the path. Adds a node for the path if there is none.
+    fn map_for(&mut self, condition: PathCondition<'_>) -> &mut AuthorityMap {
         let (path, exact) = match condition {
-            PathCondition::Any => return &mut self.anywhere,
+            PathCondition::Any => return &mut self.any_path,
             PathCondition::Exact(path) => (path, true),
             PathCondition::Prefix(path) => (path, false),
         };
-        let index = self.nodes.partition_point(|node| node.path.as_str() < path);
-        if self.nodes.get(index).is_none_or(|node| node.path != path) {
-            let none = AuthorityMap::default;
-            let node = TrieNode { path: path.to_owned(), parent: None, exact: none(), prefix: none() };
-            self.nodes.insert(index, node);
+        let position = self.nodes.partition_point(|node| node.path.as_str() < path);
+        if self.nodes.get(position).is_none_or(|node| node.path != path) {
+            let node = TrieNode {
+                path: path.to_owned(),
+                parent: None,
+                exact: AuthorityMap::default(),
+                prefix: AuthorityMap::default(),
+            };
+            self.nodes.insert(position, node);
         }
-        match self.nodes.get_mut(index) {
+        match self.nodes.get_mut(position) {
             Some(node) if exact => &mut node.exact,
             Some(node) => &mut node.prefix,
-            // It has just been put there.
-            None => &mut self.anywhere,
+            // Unreachable, as the node was just inserted.
+            None => &mut self.any_path,
         }
     }
 
-    /// All paths that a path begins with come before it, the longest of them last.
-    fn parent(&self, index: usize) -> Option<usize> {
-        let path = &self.nodes.get(index)?.path;
-        let begins = |node: &TrieNode| path.starts_with(&node.path);
-        self.nodes.get(..index)?.iter().rposition(begins)
+    /// Returns the parent of a node. In ascending order, all beginnings of a path come before it, the longest last.
+    fn find_parent(&self, position: usize) -> Option<usize> {
+        let path = &self.nodes.get(position)?.path;
+        let is_beginning = |node: &TrieNode| path.starts_with(&node.path);
+        self.nodes.get(..position)?.iter().rposition(is_beginning)
     }
 
-    /// The indexes of those that the request may be for, in ascending order. The authority is asked for only where it
-    /// makes a difference.
+    /// Returns the positions of the entries that the request may match, in ascending order. Reads the authority only if
+    /// it makes a difference, as each header read costs a host call.
     pub fn find<'p: 'r, 'r, R: Request>(&'p self, request: &mut Headers<'r, R>) -> Cow<'p, [usize]> {
         let mut found = Cow::Borrowed(&[][..]);
-        self.anywhere.find(request, &mut found);
+        self.any_path.find(request, &mut found);
         if !self.nodes.is_empty()
             && let Some(path) = request.get(":path").map(request::path)
         {
-            let (mut index, is_whole) = self.last_beginning(path);
-            let mut exact = is_whole;
-            while let Some(node) = index.and_then(|index| self.nodes.get(index)) {
-                if core::mem::take(&mut exact) {
-                    node.exact.find(request, &mut found);
-                }
+            let mut next = self.longest_beginning(path);
+            if let Some(node) = next
+                && node.path.len() == path.len()
+            {
+                node.exact.find(request, &mut found);
+            }
+            while let Some(node) = next {
                 node.prefix.find(request, &mut found);
-                index = node.parent;
+                next = self.parent(node);
             }
         }
-        if let Cow::Owned(indexes) = &mut found {
-            indexes.sort_unstable();
-            indexes.dedup();
+        if let Cow::Owned(entries) = &mut found {
+            entries.sort_unstable();
+            entries.dedup();
         }
         found
     }
 
-    /// The longest known path that this one begins with, and whether it is the whole of it. Between a path and whatever
-    /// begins with it, in their order, all begin with it; so each beginning of a path is one of the last path's before
-    /// it.
-    fn last_beginning(&self, path: &[u8]) -> (Option<usize>, bool) {
+    /// Returns the node with the longest path that this path begins with.
+    ///
+    /// Every path that sorts between a beginning of a path and that path also starts with the beginning. So each
+    /// beginning is the last node at or before the path, or one of that node's ancestors.
+    fn longest_beginning(&self, path: &[u8]) -> Option<&TrieNode> {
         let after = self.nodes.partition_point(|node| node.path.as_bytes() <= path);
-        let mut index = after.checked_sub(1);
-        while let Some(node) = index.and_then(|index| self.nodes.get(index)) {
+        let mut next = self.nodes.get(after.checked_sub(1)?);
+        while let Some(node) = next {
             if path.starts_with(node.path.as_bytes()) {
-                return (index, path.len() == node.path.len());
+                return Some(node);
             }
-            index = node.parent;
+            next = self.parent(node);
         }
-        (None, false)
+        None
+    }
+
+    fn parent(&self, node: &TrieNode) -> Option<&TrieNode> {
+        self.nodes.get(node.parent?)
     }
 }
 
 impl AuthorityMap {
-    fn insert(&mut self, authority: Option<&str>, index: usize) {
+    fn insert(&mut self, authority: Option<&str>, entry: usize) {
         let list = match authority {
-            None => &mut self.whatever_authority,
+            None => &mut self.any_authority,
             Some(authority) => {
                 let found = self.by_authority.binary_search_by(|(known, _)| known.as_str().cmp(authority));
-                let at = found.unwrap_or_else(|at| {
-                    self.by_authority.insert(at, (authority.to_owned(), Vec::new()));
-                    at
+                let position = found.unwrap_or_else(|position| {
+                    self.by_authority.insert(position, (authority.to_owned(), Vec::new()));
+                    position
                 });
-                match self.by_authority.get_mut(at) {
+                match self.by_authority.get_mut(position) {
                     Some((_, list)) => list,
                     None => return,
                 }
             }
         };
-        if list.last() != Some(&index) {
-            list.push(index);
+        if list.last() != Some(&entry) {
+            list.push(entry);
         }
     }
 
     fn find<'p: 'r, 'r, R: Request>(&'p self, request: &mut Headers<'r, R>, found: &mut Cow<'p, [usize]>) {
-        join(found, &self.whatever_authority);
+        add(found, &self.any_authority);
         if self.by_authority.is_empty() {
             return;
         }
         let Some(authority) = request.get(":authority") else {
             return;
         };
-        let at = self.by_authority.binary_search_by(|(known, _)| known.as_bytes().cmp(authority));
-        if let Some((_, list)) = at.ok().and_then(|at| self.by_authority.get(at)) {
-            join(found, list);
+        let position = self.by_authority.binary_search_by(|(known, _)| known.as_bytes().cmp(authority));
+        if let Some((_, list)) = position.ok().and_then(|position| self.by_authority.get(position)) {
+            add(found, list);
         }
     }
 }
 
-/// Most often one list is all there is, and nothing is copied.
-fn join<'p>(found: &mut Cow<'p, [usize]>, list: &'p [usize]) {
+/// Adds a list to what was found. Most requests find only one list, which is then not copied.
+fn add<'p>(found: &mut Cow<'p, [usize]>, list: &'p [usize]) {
     if found.is_empty() {
         *found = Cow::Borrowed(list);
     } else if !list.is_empty() {
@@ -171,9 +189,10 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    struct To(&'static str, &'static str);
+    /// A request by its path and authority. Panics when asked for another header.
+    struct PathAndAuthority(&'static str, &'static str);
 
-    impl Request for To {
+    impl Request for PathAndAuthority {
         fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
             let value = match name {
                 ":path" => self.0,
@@ -191,16 +210,16 @@ mod tests {
         log.finish(matches).unwrap()
     }
 
-    /// What is found for a request.
-    fn found(all: &[&str], path: &'static str, authority: &'static str) -> Vec<usize> {
-        let all: Vec<Matches> = all.iter().map(|text| matches(text)).collect();
-        let index = Index::new(all.iter());
-        index.find(&mut Headers::new(&To(path, authority), &[])).into_owned()
+    /// Indexes these matches and returns what the index finds for a request.
+    fn find(entries: &[&str], path: &'static str, authority: &'static str) -> Vec<usize> {
+        let entries: Vec<Matches> = entries.iter().map(|text| matches(text)).collect();
+        let index = Index::new(entries.iter());
+        index.find(&mut Headers::new(&PathAndAuthority(path, authority), &[])).into_owned()
     }
 
     #[test]
-    fn a_path_leads_to_all_that_begin_it_and_to_itself() {
-        let all = [
+    fn a_path_finds_its_exact_match_and_every_prefix() {
+        let entries = [
             r#"[{"uri":{"prefix":"/"}}]"#,
             r#"[{"uri":{"prefix":"/a"}}]"#,
             r#"[{"uri":{"exact":"/a/b"}}]"#,
@@ -219,13 +238,13 @@ mod tests {
             ("/zz", &[0]),
             ("*", &[]),
         ] {
-            assert_eq!(found(&all, path, "any"), expected, "{path}");
+            assert_eq!(find(&entries, path, "any"), expected, "{path}");
         }
     }
 
     #[test]
-    fn an_authority_leads_to_those_that_name_it_and_to_those_that_name_none() {
-        let all = [
+    fn an_authority_finds_entries_with_that_authority_and_entries_without_any() {
+        let entries = [
             r#"[{"authority":{"exact":"b"}}]"#,
             r#"[{"uri":{"prefix":"/a"},"authority":{"exact":"b"}}]"#,
             r#"[{"uri":{"prefix":"/a"}},{"authority":{"exact":"a"}}]"#,
@@ -238,19 +257,19 @@ mod tests {
             ("/x", "b", &[0, 3]),
             ("/x", "c", &[3]),
         ] {
-            assert_eq!(found(&all, path, authority), expected, "{path} {authority}");
+            assert_eq!(find(&entries, path, authority), expected, "{path} {authority}");
         }
     }
 
     #[test]
-    fn what_can_not_be_looked_up_is_always_found() {
-        let all = [
+    fn an_entry_that_cannot_be_looked_up_is_always_found() {
+        let entries = [
             "[]",
             r#"[{"uri":{"regex":"/a"}}]"#,
             r#"[{"uri":{"prefix":"/A"},"ignoreUriCase":true}]"#,
             r#"[{"headers":{"x":{"exact":"1"}}}]"#,
             r#"[{"uri":{"exact":"/b"}}]"#,
         ];
-        assert_eq!(found(&all, "/x", "a"), [0, 1, 2, 3]);
+        assert_eq!(find(&entries, "/x", "a"), [0, 1, 2, 3]);
     }
 }

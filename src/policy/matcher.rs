@@ -1,5 +1,5 @@
-//! Matches in the terms of an Istio `HTTPMatchRequest`: the entries of a list are alternatives, the
-//! conditions of one entry must all hold.
+//! Matches, in the terms of an Istio `HTTPMatchRequest`. The entries of a list are alternatives, and all conditions of
+//! one entry must hold.
 
 use core::hash::{Hash, Hasher};
 
@@ -10,36 +10,68 @@ use super::document::Node;
 use super::reader::Value;
 use crate::value::request::{self, Headers, Request};
 
-/// Alternatives. An empty list, or none, matches every request.
+/// A list of alternatives, such as the `match` of a gate. An empty list matches every request for
+/// [`hold`](Matches::hold), and none for [`any`](Matches::any).
+///
+/// # Examples
+///
+/// ```
+/// use graygate::policy::Policy;
+/// use graygate::value::request::{Headers, Request};
+/// use std::borrow::Cow;
+///
+/// /// A request with a path and no other header.
+/// struct Path(&'static str);
+///
+/// impl Request for Path {
+///     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+///         (name == ":path").then(|| Cow::Borrowed(self.0.as_bytes()))
+///     }
+/// }
+///
+/// let policy = Policy::from_json(
+///     br#"{
+///         "name": "shop",
+///         "upstreams": {"app": {"cluster": "app"}},
+///         "gates": [{"upstream": "app", "match": [{"uri": {"prefix": "/api"}}, {"uri": {"exact": "/cart"}}]}]
+///     }"#,
+/// )?;
+/// let matches = &policy.gates[0].matches;
+/// assert!(matches.hold(&mut Headers::new(&Path("/api/items?page=2"), &[])));
+/// assert!(matches.hold(&mut Headers::new(&Path("/cart"), &[])));
+/// assert!(!matches.hold(&mut Headers::new(&Path("/cart/7"), &[])));
+/// # Ok::<(), graygate::policy::problem::Problems>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Matches(Vec<RequestMatch>);
 
-/// What one request must meet.
+/// One alternative: conditions that must all hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct RequestMatch {
-    /// Against the path without its query.
+    /// A condition on the path without its query.
     uri: Option<StringMatch>,
     ignore_uri_case: bool,
-    /// Conditions on pseudo-headers and headers, in the order that fails soonest: method first.
+    /// Conditions on pseudo-headers and headers. The method comes first, as it fails soonest.
     headers: Vec<(String, StringMatch)>,
     without_headers: Vec<(String, StringMatch)>,
     query_params: Vec<(String, StringMatch)>,
-    /// On the first value of each.
+    /// Conditions on the first value of each cookie.
     cookies: Vec<(String, StringMatch)>,
-    /// Where the request comes from, as the proxy sees it. Empty: anywhere.
+    /// The networks that the request may come from, by its source address as the proxy sees it. Empty means any.
     source_ip_blocks: Vec<IpNet>,
 }
 
-/// A condition on one string.
+/// A condition on one string. It fails if the request has no such string.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum StringMatch {
+    /// Any value matches, also an empty one.
     Present,
     Exact(String),
     Prefix(String),
     Regex(Pattern),
 }
 
-/// A regular expression that the whole of a value must match, as in Istio. Two are the same if their text is.
+/// A regular expression that must match the whole value, as in Istio. Two patterns are equal if their texts are.
 #[derive(Clone, Debug)]
 struct Pattern {
     text: String,
@@ -61,21 +93,21 @@ impl Hash for Pattern {
 }
 
 /// The longest regular expression, in bytes.
-const PATTERN: usize = 1_024;
+const MAX_PATTERN_BYTES: usize = 1_024;
 
-/// The most memory that a compiled one may take, in bytes. The time to match goes by it, too.
-const COMPILED: usize = 64 * 1_024;
+/// The most memory that a compiled regular expression may take, in bytes. It also bounds the time to match.
+const MAX_COMPILED_BYTES: usize = 64 * 1_024;
 
-/// The longest value that is matched, in bytes: the time to match grows with it, and clients choose it.
-const MATCHED: usize = 4_096;
+/// The longest value that is matched, in bytes. The time to match grows with the value, and clients choose the value.
+const MAX_VALUE_BYTES: usize = 4_096;
 
 impl Pattern {
     fn read(value: &Value<'_>) -> Option<Self> {
         let text = value.text()?;
-        if text.len() > PATTERN {
-            return value.problem(format!("{} bytes; allowed: at most {PATTERN}", text.len()));
+        if text.len() > MAX_PATTERN_BYTES {
+            return value.problem(format!("{} bytes; allowed: at most {MAX_PATTERN_BYTES}", text.len()));
         }
-        match RegexBuilder::new(&format!("^(?:{text})$")).size_limit(COMPILED).build() {
+        match RegexBuilder::new(&format!("^(?:{text})$")).size_limit(MAX_COMPILED_BYTES).build() {
             Ok(compiled) => Some(Pattern { text: text.to_owned(), compiled }),
             Err(error) => value.problem(format!(
                 "{} is no regular expression: {error}; allowed: RE2's syntax without Unicode classes, as regex-lite has it",
@@ -84,9 +116,9 @@ impl Pattern {
         }
     }
 
-    /// Text alone can match: what is no UTF-8 does not. Nor does a value that is too long.
+    /// Returns whether the pattern matches. A value that is not UTF-8 or is too long does not match.
     fn matches(&self, value: &[u8]) -> bool {
-        let text = core::str::from_utf8(value).ok().filter(|text| text.len() <= MATCHED);
+        let text = core::str::from_utf8(value).ok().filter(|text| text.len() <= MAX_VALUE_BYTES);
         text.is_some_and(|text| self.compiled.is_match(text))
     }
 }
@@ -96,48 +128,47 @@ impl StringMatch {
         let Some(value) = value else {
             return false;
         };
-        let same = |value: &[u8], text: &str| match ignore_case {
-            true => value.eq_ignore_ascii_case(text.as_bytes()),
-            false => value == text.as_bytes(),
+        let equal = |value: &[u8], text: &str| {
+            if ignore_case { value.eq_ignore_ascii_case(text.as_bytes()) } else { value == text.as_bytes() }
         };
         match self {
             StringMatch::Present => true,
-            StringMatch::Exact(text) => same(value, text),
+            StringMatch::Exact(text) => equal(value, text),
             StringMatch::Regex(pattern) => pattern.matches(value),
-            StringMatch::Prefix(text) => value.get(..text.len()).is_some_and(|start| same(start, text)),
+            StringMatch::Prefix(text) => value.get(..text.len()).is_some_and(|start| equal(start, text)),
         }
     }
 
-    /// `{exact: …}`, `{prefix: …}` or `{regex: …}`; where `present` is allowed, `{}` stands for any value.
-    fn read(value: &Value<'_>, present: bool) -> Option<Self> {
+    /// Reads `{exact: …}`, `{prefix: …}` or `{regex: …}`. With `allow_present`, `{}` matches any value.
+    fn read(value: &Value<'_>, allow_present: bool) -> Option<Self> {
         let fields = value.object(&["exact", "prefix", "regex"])?;
         match (fields.get("exact"), fields.get("prefix"), fields.get("regex")) {
-            // Empty is a value like any other: `?key` and `?key=` have it.
+            // An empty value is valid: `?key` and `?key=` have one.
             (Some(exact), None, None) if *exact.node() == Node::Text(String::new()) => {
                 Some(StringMatch::Exact(String::new()))
             }
             (Some(exact), None, None) => Some(StringMatch::Exact(exact.text()?.to_owned())),
             (None, Some(prefix), None) => Some(StringMatch::Prefix(prefix.text()?.to_owned())),
             (None, None, Some(regex)) => Pattern::read(regex).map(StringMatch::Regex),
-            (None, None, None) if present => Some(StringMatch::Present),
+            (None, None, None) if allow_present => Some(StringMatch::Present),
             _ => value.refuse("one of exact, prefix, regex"),
         }
     }
 }
 
-/// What a condition says of the path, its query aside.
+/// A condition on the path without its query, as far as an index can look it up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathCondition<'m> {
-    /// Nothing, or nothing that can be looked up.
+    /// There is no condition, or it cannot be looked up.
     Any,
-    /// It is this.
+    /// The path equals this one.
     Exact(&'m str),
-    /// It begins with this.
+    /// The path begins with this one.
     Prefix(&'m str),
 }
 
-/// Keys of an Istio `HTTPMatchRequest` that name what only a control plane knows.
-const CONTROL_PLANE: [&str; 5] = ["sourceLabels", "sourceNamespace", "gateways", "statPrefix", "port"];
+/// Keys of an Istio `HTTPMatchRequest` that only a control plane can evaluate.
+const CONTROL_PLANE_KEYS: [&str; 5] = ["sourceLabels", "sourceNamespace", "gateways", "statPrefix", "port"];
 
 impl Matches {
     /// Reads a list of `HTTPMatchRequest`s.
@@ -146,23 +177,24 @@ impl Matches {
         Some(Self(items.iter().filter_map(RequestMatch::read).collect()))
     }
 
-    /// Whether there is no condition at all.
+    /// Returns whether there is no alternative.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What each alternative says of path and authority, as far as it can be looked up.
+    /// Returns the conditions on path and authority of each alternative, as far as an index can look them up. An
+    /// authority is exact, and `None` means any. An empty list has one entry that matches everywhere.
     pub fn lookup_conditions(&self) -> impl Iterator<Item = (PathCondition<'_>, Option<&str>)> {
         let everywhere = self.is_empty().then_some((PathCondition::Any, None));
         self.0.iter().map(RequestMatch::lookup_condition).chain(everywhere)
     }
 
-    /// Whether the request meets one of the alternatives, or there are none to meet.
+    /// Returns whether the request meets at least one alternative, or the list is empty.
     pub fn hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
         self.is_empty() || self.any(request)
     }
 
-    /// Whether the request meets one of the alternatives.
+    /// Returns whether the request meets at least one alternative.
     pub fn any<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
         self.0.iter().any(|conditions| conditions.hold(request))
     }
@@ -172,11 +204,11 @@ impl RequestMatch {
     fn read(value: &Value<'_>) -> Option<Self> {
         let known =
             ["name", "uri", "ignoreUriCase", "scheme", "method", "authority", "headers", "withoutHeaders"];
-        // The last two are not Istio's: it has no cookies but in a header's text, and this name elsewhere.
-        let own = ["queryParams", "cookies", "sourceIpBlocks"];
-        let known = [&known[..], &own, &CONTROL_PLANE[..]].concat();
+        // Istio lacks the last two here. It matches cookies only as header text, and has `sourceIpBlocks` elsewhere.
+        let more = ["queryParams", "cookies", "sourceIpBlocks"];
+        let known = [&known[..], &more, &CONTROL_PLANE_KEYS[..]].concat();
         let fields = value.object(&known)?;
-        for key in CONTROL_PLANE {
+        for key in CONTROL_PLANE_KEYS {
             if let Some(value) = fields.get(key) {
                 value.problem::<()>(
                     "not supported: a filter does not see what this names; allowed: leave it out",
@@ -184,17 +216,17 @@ impl RequestMatch {
             }
         }
         fields.get("name").and_then(Value::text);
-        let string = |value: &Value<'_>| StringMatch::read(value, false);
-        let uri = fields.read("uri", None, |value| string(value).map(Some));
+        let read_string = |value: &Value<'_>| StringMatch::read(value, false);
+        let uri = fields.read("uri", None, |value| read_string(value).map(Some));
         let ignore_uri_case = fields.read("ignoreUriCase", false, Value::boolean);
 
         let mut headers = Vec::new();
         for (key, pseudo) in [("method", ":method"), ("scheme", ":scheme"), ("authority", ":authority")] {
-            if let Some(condition) = fields.get(key).and_then(string) {
+            if let Some(condition) = fields.get(key).and_then(read_string) {
                 headers.push((pseudo.to_owned(), condition));
             }
         }
-        headers.extend(named(fields.get("headers"), header));
+        headers.extend(read_named(fields.get("headers"), read_header_name));
         let source_ip_blocks = fields.read("sourceIpBlocks", Vec::new(), |value| match value.list()? {
             items if items.is_empty() => value.problem("an empty list; allowed: at least one network"),
             items => Some(items.iter().filter_map(Value::network).collect()),
@@ -203,19 +235,19 @@ impl RequestMatch {
             uri: uri?,
             ignore_uri_case: ignore_uri_case?,
             headers,
-            without_headers: named(fields.get("withoutHeaders"), header),
-            query_params: named(fields.get("queryParams"), |name, _| Some(name.to_owned())),
-            cookies: named(fields.get("cookies"), |name, _| Some(name.to_owned())),
+            without_headers: read_named(fields.get("withoutHeaders"), read_header_name),
+            query_params: read_named(fields.get("queryParams"), |name, _| Some(name.to_owned())),
+            cookies: read_named(fields.get("cookies"), |name, _| Some(name.to_owned())),
             source_ip_blocks: source_ip_blocks?,
         };
-        let conditional = known.iter().filter(|key| !["name", "ignoreUriCase"].contains(key));
-        // `headers: {}` is no condition either.
+        let condition_keys = known.iter().filter(|key| !["name", "ignoreUriCase"].contains(key));
+        // An empty map, such as `headers: {}`, is not a condition.
         let maps = ["headers", "withoutHeaders", "queryParams", "cookies"];
-        let empty = |key: &str| {
+        let is_empty_map = |key: &str| {
             let value = fields.get(key).filter(|_| maps.contains(&key));
             value.is_some_and(|value| matches!(value.node(), Node::Object(fields) if fields.is_empty()))
         };
-        if !conditional.into_iter().any(|key| fields.get(key).is_some() && !empty(key)) {
+        if !condition_keys.into_iter().any(|key| fields.get(key).is_some() && !is_empty_map(key)) {
             return value.problem("would match every request; allowed: at least one condition");
         }
         Some(conditions)
@@ -234,8 +266,8 @@ impl RequestMatch {
         (path, authority)
     }
 
-    /// Conditions on one thing come together, and none is looked at once another has failed: each header
-    /// that is not asked for saves a host call.
+    /// Returns whether all conditions hold. Stops at the first that fails, as each header that is not read saves a host
+    /// call.
     fn hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
         let uri = self.uri.as_ref().is_none_or(|condition| {
             let path = request.get(":path").map(request::path);
@@ -257,10 +289,10 @@ impl RequestMatch {
     }
 }
 
-/// Conditions by name; a bad one is noted and left out.
-fn named(
+/// Reads a map from names to conditions. Reports each invalid entry and leaves it out.
+fn read_named(
     value: Option<&Value<'_>>,
-    name: fn(&str, &Value<'_>) -> Option<String>,
+    read_name: fn(&str, &Value<'_>) -> Option<String>,
 ) -> Vec<(String, StringMatch)> {
     let entries = value.and_then(Value::entries);
     let conditions = entries.iter().flat_map(|entries| entries.iter());
@@ -269,13 +301,13 @@ fn named(
             if key.is_empty() || key.contains(|c: char| c.is_control() || c == ' ') {
                 return value.problem("a bad name; allowed: a name with no spaces or control characters");
             }
-            Some((name(key, value)?, StringMatch::read(value, true)?))
+            Some((read_name(key, value)?, StringMatch::read(value, true)?))
         })
         .collect()
 }
 
-/// The name of a header, in lower case. Under these four, Istio would ignore the condition.
-fn header(name: &str, value: &Value<'_>) -> Option<String> {
+/// Returns the name of a header in lower case. Refuses four names under which Istio would ignore the condition.
+fn read_header_name(name: &str, value: &Value<'_>) -> Option<String> {
     let name = name.to_ascii_lowercase();
     if ["uri", "scheme", "method", "authority"].contains(&name.as_str()) {
         return value.problem(format!("{name} is no header; allowed: {name} beside headers"));
@@ -292,9 +324,10 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    struct Get(Vec<(&'static str, &'static [u8])>);
+    /// A request by its headers.
+    struct HeaderList(Vec<(&'static str, &'static [u8])>);
 
-    impl Request for Get {
+    impl Request for HeaderList {
         fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
             self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| Cow::Borrowed(*value))
         }
@@ -307,7 +340,7 @@ mod tests {
         log.finish(matches).unwrap()
     }
 
-    /// Whether a GET of `path` with these headers meets the conditions.
+    /// Returns whether a GET of `path` with these headers meets the conditions.
     fn holds(conditions: &str, path: &'static str, headers: &[(&'static str, &'static [u8])]) -> bool {
         let mut all: Vec<(&str, &[u8])> = vec![
             (":path", path.as_bytes()),
@@ -316,17 +349,17 @@ mod tests {
             (":authority", b"shop:80"),
         ];
         all.extend(headers);
-        matches(conditions).hold(&mut Headers::new(&Get(all), &[]))
+        matches(conditions).hold(&mut Headers::new(&HeaderList(all), &[]))
     }
 
     #[test]
-    fn no_conditions_hold_for_every_request_but_name_none() {
+    fn an_empty_list_holds_for_every_request_and_any_finds_nothing_in_it() {
         assert!(holds("[]", "/", &[]));
-        assert!(!matches("[]").any(&mut Headers::new(&Get(Vec::new()), &[])));
+        assert!(!matches("[]").any(&mut Headers::new(&HeaderList(Vec::new()), &[])));
     }
 
     #[test]
-    fn entries_are_alternatives_and_their_conditions_must_all_hold() {
+    fn entries_are_alternatives_and_all_conditions_of_an_entry_must_hold() {
         let either = r#"[{"uri":{"exact":"/a"},"headers":{"x":{"exact":"1"}}},{"uri":{"exact":"/b"}}]"#;
         assert!(holds(either, "/a", &[("x", b"1")]));
         assert!(!holds(either, "/a", &[("x", b"2")]));
@@ -335,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uri_is_a_path_without_its_query() {
+    fn a_uri_condition_ignores_the_query() {
         assert!(holds(r#"[{"uri":{"exact":"/a"}}]"#, "/a?b=c", &[]));
         assert!(!holds(r#"[{"uri":{"exact":"/a"}}]"#, "/a/", &[]));
         assert!(holds(r#"[{"uri":{"prefix":"/a"}}]"#, "/abc", &[]));
@@ -344,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn ignore_uri_case_is_for_the_uri_alone() {
+    fn ignore_uri_case_applies_only_to_the_uri() {
         let any_case = r#"[{"uri":{"prefix":"/API"},"ignoreUriCase":true,"headers":{"x":{"exact":"A"}}}]"#;
         assert!(holds(any_case, "/api/v1", &[("x", b"A")]));
         assert!(!holds(any_case, "/api/v1", &[("x", b"a")]));
@@ -352,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn method_scheme_and_authority_are_conditions_of_their_own() {
+    fn method_scheme_and_authority_can_be_matched() {
         assert!(holds(r#"[{"method":{"exact":"GET"},"scheme":{"exact":"http"}}]"#, "/", &[]));
         assert!(!holds(r#"[{"method":{"exact":"get"}}]"#, "/", &[]));
         assert!(!holds(r#"[{"scheme":{"exact":"https"}}]"#, "/", &[]));
@@ -362,14 +395,14 @@ mod tests {
     }
 
     #[test]
-    fn header_names_have_no_case_and_their_values_do() {
+    fn header_names_ignore_case_and_header_values_do_not() {
         assert!(holds(r#"[{"headers":{"X-Tester":{"exact":"Yes"}}}]"#, "/", &[("x-tester", b"Yes")]));
         assert!(!holds(r#"[{"headers":{"X-Tester":{"exact":"Yes"}}}]"#, "/", &[("x-tester", b"yes")]));
         assert!(!holds(r#"[{"headers":{"x-tester":{"exact":"Yes"}}}]"#, "/", &[]));
     }
 
     #[test]
-    fn an_empty_condition_is_met_by_any_value() {
+    fn an_empty_condition_matches_any_value() {
         let present = r#"[{"headers":{"x":{}}}]"#;
         assert!(holds(present, "/", &[("x", b"")]));
         assert!(holds(present, "/", &[("x", b"1")]));
@@ -377,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_regex_must_match_the_whole_value_and_text_alone_can() {
+    fn a_regex_must_match_the_whole_value_and_only_matches_utf_8() {
         let header = r#"[{"headers":{"x":{"regex":"v[0-9]+|canary"}}}]"#;
         for (value, matches) in [
             (&b"v12"[..], true),
@@ -396,13 +429,13 @@ mod tests {
         let any = r#"[{"headers":{"x":{"regex":"a*"}}}]"#;
         assert!(holds(any, "/", &[("x", &[b'a'; 4_096])]));
         assert!(!holds(any, "/", &[("x", &[b'a'; 4_097])]));
-        // As in Istio, the case of a regular expression is its own matter.
+        // As in Istio, `ignoreUriCase` does not apply to a regular expression.
         assert!(!holds(r#"[{"uri":{"regex":"/API"},"ignoreUriCase":true}]"#, "/api", &[]));
         assert!(!holds(r#"[{"withoutHeaders":{"x":{"regex":".*"}}}]"#, "/", &[("x", b"")]));
     }
 
     #[test]
-    fn no_header_of_without_headers_may_match() {
+    fn a_match_of_any_without_headers_condition_fails_the_entry() {
         let without = r#"[{"withoutHeaders":{"x":{"exact":"1"},"y":{}}}]"#;
         assert!(holds(without, "/", &[]));
         assert!(holds(without, "/", &[("x", b"2")]));
@@ -411,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn query_parameters_must_all_hold() {
+    fn all_query_parameter_conditions_must_hold() {
         let both = r#"[{"queryParams":{"a":{"exact":"1"},"B":{}}}]"#;
         assert!(holds(both, "/p?a=1&B", &[]));
         assert!(holds(both, "/p?B=x&a=1", &[]));
@@ -424,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_utf_8_are_compared_as_they_are() {
+    fn values_are_compared_as_bytes() {
         assert!(!holds(r#"[{"headers":{"x":{"exact":"é"}}}]"#, "/", &[("x", b"\xe9")]));
         assert!(holds(r#"[{"headers":{"x":{"exact":"é"}}}]"#, "/", &[("x", b"\xc3\xa9")]));
         assert!(holds(r#"[{"headers":{"x":{"prefix":"é"}}}]"#, "/", &[("x", b"\xc3\xa9\xff")]));
@@ -433,9 +466,9 @@ mod tests {
     }
 
     #[test]
-    fn a_request_with_no_path_meets_no_condition_on_it() {
+    fn a_request_without_a_path_meets_no_path_condition() {
         for conditions in [r#"[{"uri":{"prefix":"/"}}]"#, r#"[{"queryParams":{"a":{}}}]"#] {
-            assert!(!matches(conditions).hold(&mut Headers::new(&Get(Vec::new()), &[])));
+            assert!(!matches(conditions).hold(&mut Headers::new(&HeaderList(Vec::new()), &[])));
         }
     }
 }

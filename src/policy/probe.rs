@@ -1,4 +1,4 @@
-//! `probes`: the health endpoints that the proxy answers.
+//! `probes`: the health endpoints that the proxy answers itself.
 
 use core::time::Duration;
 
@@ -8,147 +8,150 @@ use super::matcher::Matches;
 use super::reader::{Fields, Value};
 use super::upstream::{self, UpstreamDraft, UpstreamId};
 
-/// The health endpoints.
+/// The `probes` section of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Probes {
-    /// Those asked by HTTP.
+    /// The HTTP endpoints: liveness, startup and readiness, as far as given, then the groups.
     pub endpoints: Vec<Probe>,
-    /// The services whose health is answered by gRPC; empty: none.
+    /// The services whose health the proxy answers by gRPC. Empty means none.
     pub grpc_services: Vec<String>,
-    /// The switch that fails readiness.
+    /// The switch that makes readiness fail.
     pub drain: Option<Drain>,
-    /// How much an answer tells.
+    /// How much detail a response gives.
     pub details: Details,
-    /// The age from which on what is known of an upstream is stale. Absent: by the period of its check.
+    /// The age from which the latest check result of an upstream is stale. 100 ms to 24 h. If absent, it follows from
+    /// the periods of the upstream's check.
     pub stale_after: Option<Duration>,
-    /// Whether answers carry the headers by which another Envoy's health checks learn more than a status.
+    /// Whether responses carry the headers that tell another Envoy's health checks more than a status does.
     pub marker_headers: bool,
-    /// What a request must meet as well to be one of these.
+    /// The conditions that a request must also meet to be a probe.
     pub matches: Matches,
 }
 
 impl Probes {
-    /// Whether no request is a probe.
+    /// Returns whether no request can be a probe.
     pub fn is_empty(&self) -> bool {
         self.endpoints.is_empty() && self.grpc_services.is_empty() && self.drain.is_none()
     }
 
-    /// How many kinds of question are answered.
+    /// Returns the number of HTTP endpoints, plus one for gRPC and one for the drain switch, if there are any.
     pub fn count(&self) -> usize {
         self.endpoints.len() + usize::from(!self.grpc_services.is_empty()) + usize::from(self.drain.is_some())
     }
 
-    /// The probe of this kind, if there is one.
+    /// Returns the first endpoint of this kind.
     pub fn of(&self, kind: ProbeKind) -> Option<&Probe> {
         self.endpoints.iter().find(|probe| probe.kind == kind)
     }
 }
 
-/// One health endpoint.
+/// One HTTP health endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Its name in bodies, logs and metrics: that of its kind, or the group's own.
+    /// The name in bodies, logs and metrics: the name of the kind, or a group's own name.
     pub name: String,
-    /// Which question it answers.
+    /// The question that the probe asks.
     pub kind: ProbeKind,
     /// The exact path, without a query.
     pub path: String,
-    /// What the answer rests on.
+    /// What decides the outcome.
     pub basis: Basis,
-    /// The answer's status.
+    /// The status of the response for each outcome.
     pub statuses: Statuses,
 }
 
-/// The question a probe asks.
+/// The question that a probe asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProbeKind {
-    /// Is this proxy alive? Depends on nothing outside.
+    /// Is this proxy alive? Depends on no check.
     Liveness,
-    /// Has it started? Once it has, for good.
+    /// Has this proxy started? Once passed, it passes permanently.
     Startup,
-    /// May it be sent traffic? Not before it has started, and not while it drains.
+    /// May this proxy get traffic? Fails before the proxy has started and while it drains.
     Readiness,
-    /// How are these upstreams?
+    /// Are the upstreams of this group healthy?
     Group,
 }
 
-/// What an answer rests on.
+/// What decides the outcome of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Basis {
-    /// What is known of some upstreams.
+    /// The state of upstreams.
     Checks(ProbeComponents),
-    /// What the app itself answers.
+    /// The app's own response.
     App(PassThrough),
 }
 
-/// The upstreams that an answer rests on. None: the answer is always yes.
+/// The upstreams whose state decides the outcome. With none, the probe always passes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbeComponents {
-    /// Each upstream once.
+    /// The components, each with an upstream of its own.
     pub components: Vec<Component>,
-    /// What the weights of those that don't fail must add up to. 1 to the sum of all; 0 where none has one.
+    /// The least score that passes. The score is the sum of the weights of all components that do not fail.
+    ///
+    /// Ranges from 1 to the sum of all weights, or is 0 if no component has a weight.
     pub minimum_score: u32,
 }
 
 impl ProbeComponents {
-    /// The sum of all weights.
+    /// Returns the sum of all weights.
     pub fn weights(&self) -> u32 {
         self.components.iter().fold(0, |sum, component| sum.saturating_add(component.weight))
     }
 }
 
-/// One upstream's part in an answer.
+/// One upstream's part in the outcome of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Component {
-    /// Which one.
+    /// The upstream.
     pub upstream: UpstreamId,
-    /// Whether the answer is no while it fails. Default: only where it has no weight.
+    /// Whether the probe fails while the upstream fails. Default: true without a weight, false with one.
     pub required: bool,
-    /// What it adds to the score while it doesn't. 1 to 1,000,000; 0: nothing.
+    /// What the upstream adds to the score while it does not fail. 1 to 1,000,000, or 0 for no weight.
     pub weight: u32,
 }
 
-/// The status for each outcome.
+/// The status of a response for each outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Statuses {
-    /// 200 to 399, default 200.
+    /// The status for passed. 200 to 399, default 200.
     pub passed: u32,
-    /// Passed, though something is wrong. 200 to 399, default 200: a no would keep the traffic from an upstream
-    /// on trial, and no trial ends without.
+    /// The status for degraded, which means passed although something is wrong. 200 to 399, default 200. An error
+    /// status would keep traffic away from an upstream on trial, and a trial cannot end without traffic.
     pub degraded: u32,
-    /// 400 to 599, default 503.
+    /// The status for failed. 400 to 599, default 503.
     pub failed: u32,
 }
 
-/// `passThrough`: the app's own answer, fetched now and then.
+/// `passThrough`: the app's own response, which the proxy caches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassThrough {
-    /// How long an answer is fresh. 100 ms to 1 h.
+    /// How long a cached response is fresh. 100 ms to 1 h.
     pub cache: Duration,
-    /// The headers of the answer that are kept with it, names in lower case. Default: `content-type`.
+    /// The response headers that are cached. Names are in lower case. Default `content-type`.
     pub headers: Vec<String>,
-    /// The `:authority` that the app is asked for. Absent: the policy's name.
+    /// The `:authority` of requests to the app. If absent, the policy's name.
     pub host: Option<String>,
 }
 
-/// `drain`: readiness fails from the order on, until it is taken back.
+/// `drain`: a switch that makes readiness fail until it is switched back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drain {
     /// The exact path, without a query.
     pub path: String,
-    /// Whose orders are followed. Default: those from the loopback addresses.
+    /// The networks that may use the switch. Default: the loopback addresses.
     pub from: Vec<IpNet>,
 }
 
-/// How much an answer tells.
+/// How much detail a probe's response gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Details {
-    /// The verdict alone.
+    /// The outcome only.
     Never,
-    /// Each check, where something is wrong or the asker wants to know.
+    /// Each check as well, if something is wrong or the request asks for it.
     #[default]
     OnFailure,
-    /// Each check.
+    /// Each check as well.
     Always,
 }
 
@@ -172,29 +175,29 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
         "markerHeaders",
         "match",
     ])?;
-    let fixed = [
+    let kinds = [
         ("liveness", ProbeKind::Liveness),
         ("startup", ProbeKind::Startup),
         ("readiness", ProbeKind::Readiness),
     ];
-    let endpoints = fixed.map(|(name, kind)| {
+    let [liveness, startup, readiness] = kinds.map(|(name, kind)| {
         fields.read(name, None, |value| Probe::read(name, kind, value, upstreams).map(Some))
     });
     let groups = fields.read("groups", Vec::new(), |value| {
-        let group = |(name, value): (&str, &Value<'_>)| {
-            let name = value.as_label(name)?;
+        let read_group = |(name, value): (&str, &Value<'_>)| {
+            let name = value.validate_label(name)?;
             if ["liveness", "startup", "readiness", "grpc", "drain"].contains(&name) {
                 return value.problem("a name that is taken; allowed: one of its own");
             }
             Probe::read(name, ProbeKind::Group, value, upstreams)
         };
-        Some(value.entries()?.iter().filter_map(group).collect())
+        Some(value.entries()?.iter().filter_map(read_group).collect())
     });
     let grpc_services = fields.read("grpc", Vec::new(), |value| {
         let fields = value.object(&["services"])?;
         let service = |value: &Value<'_>| value.header_value().map(str::to_owned);
         fields.require("services", "a list of service names; \"\" is the server as a whole")?;
-        let services = fields.each("services", service)?;
+        let services = fields.read_list("services", service)?;
         if services.is_empty() {
             return fields
                 .get("services")?
@@ -203,18 +206,15 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
         Some(services)
     });
     let drain = fields.read("drain", None, |value| Drain::read(value).map(Some));
-    let all = [("never", Details::Never), ("onFailure", Details::OnFailure), ("always", Details::Always)];
-    let details = fields.read("details", Details::default(), |value| value.choice(&all));
+    let choices = [("never", Details::Never), ("onFailure", Details::OnFailure), ("always", Details::Always)];
+    let details = fields.read("details", Details::default(), |value| value.choice(&choices));
     let ages = Duration::from_millis(100)..=Duration::from_secs(86_400);
     let stale_after = fields.read("staleAfterSeconds", None, |value| value.seconds(ages).map(Some));
     let marker_headers = fields.read("markerHeaders", false, Value::boolean);
     let matches = fields.read("match", Matches::default(), Matches::read);
 
-    let [liveness, startup, readiness] = endpoints;
-    let endpoints: Vec<Probe> =
-        [liveness?, startup?, readiness?].into_iter().flatten().chain(groups?).collect();
     let probes = Probes {
-        endpoints,
+        endpoints: [liveness?, startup?, readiness?].into_iter().flatten().chain(groups?).collect(),
         grpc_services: grpc_services?,
         drain: drain?,
         details: details?,
@@ -234,9 +234,9 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
         let components =
             probes.endpoints.iter().filter_map(Probe::checks).flat_map(|checks| &checks.components);
         let upstreams = components.filter_map(|component| upstreams.get(component.upstream.0));
-        let oldest =
-            upstreams.filter_map(|upstream| Some((upstream.check.as_ref()?.oldest_answer(), &upstream.name)));
-        if let Some((oldest, name)) = oldest.max().filter(|(oldest, _)| *oldest > limit) {
+        let ages = upstreams
+            .filter_map(|upstream| Some((upstream.check.as_ref()?.max_result_age(), &upstream.name)));
+        if let Some((oldest, name)) = ages.max().filter(|(oldest, _)| *oldest > limit) {
             return fields.get("staleAfterSeconds")?.problem(format!(
                 "{limit:?} is too short, as answers of {name} get {oldest:?} old between its checks; allowed: no less than that"
             ));
@@ -296,7 +296,7 @@ impl Probe {
         Some(Probe { name: name.to_owned(), kind, path: path?, basis, statuses: statuses? })
     }
 
-    /// The upstreams that the answer rests on.
+    /// Returns the upstreams whose state decides the outcome. Returns `None` if the app's own response decides it.
     pub fn checks(&self) -> Option<&ProbeComponents> {
         match &self.basis {
             Basis::Checks(checks) => Some(checks),
@@ -313,7 +313,7 @@ impl ProbeComponents {
                 let Some(component) = Component::read(&item, upstreams) else {
                     continue;
                 };
-                // Without upstreams to tell apart, all names are one.
+                // If `upstreams` could not be read, all references have the same ID.
                 if upstreams.is_some() && components.iter().any(|other| other.upstream == component.upstream)
                 {
                     item.problem::<()>("a second check of the same upstream; allowed: one");
@@ -342,7 +342,7 @@ impl Component {
         let fields = value.object(&["upstream", "weight", "required"])?;
         let weight = fields.read("weight", 0, |value| value.integer(1..=1_000_000));
         let required = fields.read("required", fields.get("weight").is_none(), Value::boolean);
-        let upstream = upstream::required_reference(&fields, upstreams);
+        let upstream = upstream::read_required_reference(&fields, upstreams);
         Some(Component { upstream: upstream?, required: required?, weight: weight? })
     }
 }
@@ -361,13 +361,14 @@ impl Statuses {
 impl PassThrough {
     fn read(value: &Value<'_>) -> Option<Self> {
         let fields = value.object(&["cacheSeconds", "headers", "host"])?;
-        let spans = Duration::from_millis(100)..=Duration::from_secs(3_600);
-        let cache = fields.require("cacheSeconds", "a number of seconds such as 2");
-        let cache = cache.and_then(|value| value.seconds(spans));
+        let range = Duration::from_millis(100)..=Duration::from_secs(3_600);
+        let cache = fields
+            .require("cacheSeconds", "a number of seconds such as 2")
+            .and_then(|value| value.seconds(range));
         let default = vec!["content-type".to_owned()];
         let headers = fields.read("headers", default, |value| {
-            let names: Vec<String> = value.list()?.iter().filter_map(read_kept).collect();
-            value.headers_at_most(names.len());
+            let names: Vec<String> = value.list()?.iter().filter_map(read_cached_header).collect();
+            value.limit_headers(names.len());
             Some(names)
         });
         let host = fields.read("host", None, |value| super::check::read_host(value).map(Some));
@@ -375,8 +376,9 @@ impl PassThrough {
     }
 }
 
-/// A header that may be kept with an answer. Not one that is for one asker, or that is the proxy's to set.
-fn read_kept(value: &Value<'_>) -> Option<String> {
+/// Reads the name of a header that may be cached. Refuses headers that belong to one response, and headers that the
+/// proxy itself sets.
+fn read_cached_header(value: &Value<'_>) -> Option<String> {
     let name = value.header_name(true)?;
     if name == "age" || name == "set-cookie" || name.starts_with("x-envoy-") {
         return value.problem(format!(
@@ -401,8 +403,8 @@ impl Drain {
     }
 }
 
-/// The path of a probe. A `*` would be taken for a pattern, and a probe that matches more than it should
-/// answers what is not meant for it.
+/// Reads the path of a probe. Refuses a `*`, as users would take it for a pattern. A probe that matched more than its
+/// path would answer other requests.
 fn read_path(fields: &Fields<'_>) -> Option<String> {
     let value = fields.require("path", "a path such as /readyz")?;
     let path = value.path()?;
@@ -418,5 +420,5 @@ fn read_path(fields: &Fields<'_>) -> Option<String> {
     Some(path.to_owned())
 }
 
-/// Under this path are the methods of gRPC's health service.
+/// The path prefix of all methods of gRPC's health service.
 pub const GRPC_HEALTH: &str = "/grpc.health.v1.Health/";

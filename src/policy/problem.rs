@@ -1,14 +1,14 @@
-//! What is wrong with a document: every problem with its path, the value and what is allowed.
+//! The problems of a document. Each names a path, the value there, and what is allowed.
 
 use core::cell::RefCell;
 use core::fmt;
 
-/// One problem.
+/// One problem of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where, as in `releases[0].versions[1].weight`; empty for the document as a whole.
+    /// The path to the value, such as `releases[0].versions[1].weight`. Empty for the document as a whole.
     pub path: String,
-    /// What is wrong, with the value and what is allowed.
+    /// What is wrong, the value, and what is allowed.
     pub message: String,
 }
 
@@ -21,28 +21,28 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All problems of a document, in its order.
+/// All problems of a document, in document order. There is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// The one problem of a document that could not be read at all.
+    /// Returns the one problem of a document that could not be parsed.
     pub fn unreadable(message: impl fmt::Display) -> Self {
         Self(vec![Problem { path: String::new(), message: message.to_string() }])
     }
 
-    /// The problems, at least one.
+    /// Returns the problems in document order.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()
     }
 }
 
 impl fmt::Display for Problems {
-    /// One problem per line.
+    /// Writes one problem per line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.0.iter().enumerate() {
-            let line_end = if index == 0 { "" } else { "\n" };
-            write!(f, "{line_end}{problem}")?;
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{problem}")?;
         }
         Ok(())
     }
@@ -50,27 +50,32 @@ impl fmt::Display for Problems {
 
 impl core::error::Error for Problems {}
 
-/// Where reading notes problems. Shared by all readers of one document, so that all are found in one pass.
+/// Collects the problems of one document. All its readers share it, so that one pass finds every problem.
 #[derive(Debug, Default)]
 pub struct ProblemLog(RefCell<Vec<(Vec<usize>, Problem)>>);
 
 impl ProblemLog {
-    /// Whether nothing has been noted.
+    /// Returns whether no problem was reported so far.
     pub fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
 
-    /// Notes one problem. `position` is where the value stands: the steps from the root, each counted among its
-    /// siblings.
+    /// Adds one problem. `position` leads from the root to the value: each step is an index among siblings.
     pub fn note(&self, position: &[usize], path: &str, message: String) {
         self.0.borrow_mut().push((position.to_vec(), Problem { path: path.to_owned(), message }));
     }
 
-    /// `value` if there were no problems. A reader that gives up has noted why, so `value` is then present;
-    /// should it not be, that too is a problem rather than a panic.
+    /// Returns `value` if no problem was reported.
+    ///
+    /// A reader that returns `None` has reported why, so `value` is present if there are no problems. If it is missing
+    /// all the same, that is a problem rather than a panic.
+    ///
+    /// # Errors
+    ///
+    /// Returns every problem, in document order.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Problems> {
         let mut noted = self.0.into_inner();
-        // The readers go by their own order, a user by that of the document.
+        // Readers report problems in their own order, but users expect document order.
         noted.sort_by(|(position, _), (other, _)| position.cmp(other));
         let problems: Vec<Problem> = noted.into_iter().map(|(_, problem)| problem).collect();
         match value {

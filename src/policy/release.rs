@@ -1,4 +1,4 @@
-//! `releases`: the versions of a service and who gets which.
+//! `releases`: the versions of a service, and which requests get which version.
 
 mod headers;
 pub mod key;
@@ -18,65 +18,66 @@ use rollback::Rollback;
 use steer::Steer;
 use version::Version;
 
-/// A service with more than one version.
+/// The release of a service: its versions and how requests are divided among them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Release {
-    /// The user's name for it; also what seeds its hash.
+    /// The name that the user chose. It also seeds the hash.
     pub name: String,
-    /// Which requests it is for.
+    /// The requests that get a version.
     pub matches: Matches,
-    /// Which of these it is not for all the same. Empty: none.
+    /// The requests, among those of `matches`, that get no version. Empty means none.
     pub skip: Matches,
-    /// How the proxy's routes learn of the version.
+    /// How the filter tells the proxy's routes which version a request gets.
     pub steer: Steer,
-    /// Whether a version already on the request wins.
+    /// Whether a version that is already on the request takes precedence.
     pub trust_incoming: bool,
-    /// Where the sticky key comes from; the first one present wins.
+    /// The sources of the sticky key, in order of precedence. The first key that the request has is used.
     pub keys: Vec<Key>,
-    /// From when on it splits. Until then the default version has everybody, and an issued key from before
-    /// keeps its user there.
+    /// When the release starts to split. Before, every request gets the default version. A key that was issued before
+    /// keeps its user on the default version.
     pub starts_at: Option<Time>,
     /// The response header that names the version, in lower case.
     pub response_header: Option<String>,
-    /// The versions, in the document's order. Empty only where the route table's weights alone decide.
+    /// The versions, in document order. Empty only if the weights of the route table alone decide.
     pub versions: Vec<Version>,
     /// The index of the default version in `versions`.
     pub default: usize,
     /// The hash seed, derived from the name.
     pub seed: u64,
-    /// Who holds which bucket when.
+    /// Which version holds which bucket at which time.
     pub schedule: Schedule,
-    /// When a version loses what it holds.
+    /// When a version is rolled back, which means that it loses its buckets.
     pub rollback: Option<Rollback>,
 }
 
 /// Reads `releases`.
 pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Vec<Release>> {
     let items = value.list()?;
-    // Collected before it is judged, so that a bad release doesn't hide the next one's problems.
+    // Reads all releases before any failure counts, so that one invalid release does not hide the problems of the next.
     let mut releases: Vec<Option<Release>> = Vec::new();
     for item in &items {
         let release = Release::read(item, upstreams);
-        let named = |name: &str| releases.iter().flatten().any(|other| other.name == name);
-        let second = release.as_ref().filter(|release| named(&release.name));
-        releases.push(match second {
+        let is_taken = |name: &str| releases.iter().flatten().any(|other| other.name == name);
+        let duplicate = release.as_ref().filter(|release| is_taken(&release.name));
+        releases.push(match duplicate {
             Some(Release { name, .. }) => {
                 item.problem(format!("a second release named {name:?}; allowed: one of each name"))
             }
             None => release,
         });
     }
-    judge_edits(&items, &releases);
+    validate_header_edits(&items, &releases);
     releases.into_iter().collect()
 }
 
-/// Notes versions that edit a header by which a release steers: its own, or another's. Which of the two counted
-/// would be hard to tell, and what came from outside could look like it.
-fn judge_edits(items: &[Value<'_>], releases: &[Option<Release>]) {
-    let steers = || releases.iter().flatten().filter_map(|release| Some((release, release.steer.header()?)));
+/// Reports versions that edit a header that any release steers by. It would be unclear which of the two values counts,
+/// and a value from outside could look like the filter's own.
+fn validate_header_edits(items: &[Value<'_>], releases: &[Option<Release>]) {
+    let steer_headers =
+        || releases.iter().flatten().filter_map(|release| Some((release, release.steer.header()?)));
     for (item, release) in items.iter().zip(releases) {
         for version in release.iter().flat_map(|release| &release.versions) {
-            for (steering, header) in steers().filter(|(_, header)| version.request.edits(header)) {
+            for (steering, header) in steer_headers().filter(|(_, header)| version.request.edits(header)) {
                 item.problem::<()>(format!(
                     "headers of {} edit {header:?}, by which {} steers; allowed: any other header",
                     version.name, steering.name
@@ -106,11 +107,11 @@ impl Release {
         let name = fields.require("name", "a name").and_then(Value::label);
         let matches = fields.read("match", Matches::default(), Matches::read);
         let skip = fields.read("skip", Matches::default(), Matches::read);
-        let steer = fields.require("steer", "an object such as {header: x-gray-version}");
-        let steer = steer.and_then(Steer::read);
+        let steer =
+            fields.require("steer", "an object such as {header: x-gray-version}").and_then(Steer::read);
         let trust_incoming = fields.read("trustIncoming", false, Value::boolean);
         let keys = Key::read_all(&fields);
-        // To the second, as issued keys tell when they were.
+        // A whole second, because an issued key holds its time in seconds.
         let starts_at = fields.read("startsAt", None, |value| match value.time()? {
             time if time.as_millis() % 1_000 == 0 => Some(Some(time)),
             _ => value.refuse("a whole second"),
@@ -121,20 +122,20 @@ impl Release {
             ),
             name => Some(Some(name)),
         });
-        let bare = matches!(steer, Some(Steer::RandomValueHeader(_))) && fields.get("versions").is_none();
-        let versions = match bare {
-            true => Some((Vec::new(), 0)),
-            false => fields
-                .require("versions", "a list of versions")
-                .and_then(|value| version::read(value, upstreams)),
+        let route_decides =
+            matches!(steer, Some(Steer::RandomValueHeader(_))) && fields.get("versions").is_none();
+        let versions = if route_decides {
+            Some((Vec::new(), 0))
+        } else {
+            fields.require("versions", "a list of versions").and_then(|value| version::read(value, upstreams))
         };
-        let known = versions.as_ref().map(|(versions, _)| versions.as_slice()).filter(|_| !bare);
+        let known = versions.as_ref().map(|(versions, _)| versions.as_slice()).filter(|_| !route_decides);
         let steps =
             fields.read("schedule", Vec::new(), |value| schedule::read(value, known, starts_at.flatten()));
         let rollback =
             fields.read("rollback", None, |value| Rollback::read(value, known.zip(upstreams)).map(Some));
         if let (Some(steer), Some(keys), Some((versions, default))) = (&steer, &keys, &versions) {
-            steer.judge(&fields, keys, trust_incoming == Some(true), versions, *default);
+            steer.validate(&fields, keys, trust_incoming == Some(true), versions, *default);
         }
         if let (Some([]), Some(versions)) = (keys.as_deref(), known)
             && versions.iter().any(|version| !version.allow.is_empty() || !version.deny.is_empty())
@@ -145,7 +146,8 @@ impl Release {
                 "allow and deny list keys, and there are none; allowed: with hashOn",
             );
         }
-        let ((versions, default), name) = (versions?, name?);
+        let (versions, default) = versions?;
+        let name = name?;
         let weights: Vec<u32> = versions.iter().map(|version| version.weight).collect();
         let starts_at = starts_at?;
         Some(Release {
@@ -165,12 +167,12 @@ impl Release {
         })
     }
 
-    /// The cookie that a request gets that has no key.
+    /// Returns the cookie that is issued to a request without a key, if the release issues one.
     pub fn issues(&self) -> Option<&Cookie> {
         self.keys.iter().filter_map(Key::cookie).find(|cookie| cookie.issue.is_some())
     }
 
-    /// Whether who holds what can change while the policy stays.
+    /// Returns whether the assignment of buckets can change while the policy stays the same.
     pub fn changes(&self) -> bool {
         self.schedule.changes() || self.rollback.is_some()
     }

@@ -1,3 +1,5 @@
+//! Tests of the policy as a whole: the full document, defaults, values and the rollout.
+
 use super::*;
 use crate::policy::check::{Check, CheckCall, GrpcHealth, HttpGet};
 use crate::policy::gate::ReplyTemplate;
@@ -15,7 +17,7 @@ mod odd_documents;
 mod probes;
 mod releases;
 
-/// The document that the design shows, with every key there is.
+/// A document with every key that a policy can have.
 const FULL: &str = include_str!("../../tests/data/full-policy.json");
 
 fn compile(text: &str) -> Policy {
@@ -30,7 +32,7 @@ fn matches(text: &str) -> Matches {
     Matches::read(&Value::root(&node, &ProblemLog::default())).unwrap()
 }
 
-/// The problems of a document, one per line as the user sees them.
+/// Returns the problems of a document, as the user sees them.
 fn problems(text: &str) -> Vec<String> {
     match Policy::from_json(text.as_bytes()) {
         Ok(_) => Vec::new(),
@@ -75,7 +77,7 @@ fn with_versions(versions: &str) -> String {
     with_release(&format!(r#"{STEER},"versions":[{versions}]"#))
 }
 
-/// A document with one version, whose `match` is this list.
+/// Returns a document with one version that has these items in its `match`.
 fn with_match(items: &str) -> String {
     with_versions(&format!(r#"{{"name":"v1","upstream":"a","weight":1,"default":true,"match":[{items}]}}"#))
 }
@@ -86,7 +88,7 @@ fn with_gate(fields: &str) -> String {
     )
 }
 
-/// Each document has this one problem.
+/// Asserts that each document has exactly this problem.
 fn assert_problem(rows: &[(String, &str)]) {
     for (document, problem) in rows {
         assert_eq!(problems(document), [*problem], "{document}");
@@ -99,13 +101,13 @@ fn assert_compiles(documents: &[String]) {
     }
 }
 
-mod the_whole_document {
+mod full_document {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn compiles() {
+    fn the_full_document_compiles() {
         let policy = compile(FULL);
         assert_eq!(policy.name, "reviews");
         assert_eq!(policy.mode, Mode::Enforce);
@@ -113,7 +115,7 @@ mod the_whole_document {
     }
 
     #[test]
-    fn gives_the_upstream_what_it_says() {
+    fn the_upstream_has_the_documents_values() {
         let policy = compile(FULL);
         let second = Duration::from_secs(1);
         let app = Upstream {
@@ -155,7 +157,7 @@ mod the_whole_document {
     }
 
     #[test]
-    fn gives_the_release_what_it_says() {
+    fn the_release_has_the_documents_values() {
         let policy = compile(FULL);
         let release = &policy.releases[0];
         assert_eq!(release.name, "reviews");
@@ -195,7 +197,7 @@ mod the_whole_document {
     }
 
     #[test]
-    fn gives_the_gate_what_it_says() {
+    fn the_gates_have_the_documents_values() {
         let policy = compile(FULL);
         let reply = ReplyTemplate {
             status: 503,
@@ -228,7 +230,7 @@ mod defaults {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn a_name_is_all_a_policy_needs() {
+    fn a_policy_needs_only_a_name() {
         let policy = compile(r#"{"name":"p"}"#);
         assert_eq!(policy.mode, Mode::Enforce);
         assert_eq!(policy.summary(), "0 upstreams, 0 probes, 0 releases, 0 gates");
@@ -236,7 +238,7 @@ mod defaults {
     }
 
     #[test]
-    fn a_breaker_has_those_that_its_fields_state() {
+    fn a_breaker_has_the_documented_defaults() {
         let policy = compile(&with_upstream(r#""circuitBreaker":{}"#));
         let expected = Breaker {
             fail_on: vec![FailOn::ServerError],
@@ -269,7 +271,7 @@ mod defaults {
     }
 
     #[test]
-    fn a_gate_answers_503_for_every_request() {
+    fn a_gate_replies_503_to_every_request() {
         let policy = compile(r#"{"name":"p","upstreams":{"a":{"cluster":"a"}},"gates":[{"upstream":"a"}]}"#);
         let reply = ReplyTemplate {
             status: 503,
@@ -285,7 +287,7 @@ mod defaults {
     }
 
     #[test]
-    fn a_release_is_for_every_request_and_trusts_nobody() {
+    fn a_release_matches_every_request_and_trusts_no_incoming_version() {
         let policy = compile(&with_release(&format!("{STEER},{VERSIONS}")));
         let release = &policy.releases[0];
         assert!(release.matches.is_empty() && release.keys.is_empty() && !release.trust_incoming);
@@ -298,7 +300,7 @@ mod values {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn both_ends_of_every_range_are_inside() {
+    fn ranges_include_both_ends() {
         assert_compiles(&[
             with_check(r#""periodSeconds":0.1,"timeoutSeconds":0.01,"initialDelaySeconds":3600"#),
             with_check(r#""periodSeconds":3600,"timeoutSeconds":300,"failureThreshold":1000"#),
@@ -317,7 +319,7 @@ mod values {
     }
 
     #[test]
-    fn every_word_of_fail_on_is_known() {
+    fn every_value_of_fail_on_compiles() {
         let words = r#""5xx","gateway-error","reset","connect-failure","retriable-4xx","429","599","400",
             "cancelled","deadline-exceeded","resource-exhausted","internal","unavailable""#;
         let policy = compile(&with_breaker(&format!(r#""failOn":[{words}]"#)));
@@ -337,7 +339,7 @@ mod values {
     }
 
     #[test]
-    fn header_names_are_lowered_and_cookie_names_are_not() {
+    fn header_names_become_lower_case_and_cookie_names_do_not() {
         let policy = compile(&with_release(&format!(
             r#""steer":{{"header":"X-Gray"}},"hashOn":[{{"httpHeaderName":"X-User"}},{{"httpCookie":{{"name":"GrayId"}}}}],{VERSIONS}"#
         )));
@@ -350,7 +352,7 @@ mod values {
     }
 
     #[test]
-    fn an_upstream_is_guarded_where_a_gate_or_a_version_needs_it() {
+    fn an_upstream_is_guarded_if_a_gate_or_a_version_needs_it() {
         let policy = compile(
             r#"{"name":"p","upstreams":{"a":{"cluster":"a"},"b":{"cluster":"b"},"c":{"cluster":"c"}},
             "probes":{"readiness":{"path":"/r","checks":[{"upstream":"c"}]}},
@@ -372,12 +374,12 @@ mod values {
     }
 }
 
-mod a_rollout {
+mod rollout {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    /// Which of 1,000 nodes do what the policy says.
+    /// Returns for each of 1,000 nodes whether its decisions take effect.
     fn enforcing(percent: u32, mode: &str) -> Vec<bool> {
         let text = format!(r#"{{"name":"p","mode":"{mode}","rollout":{{"percent":{percent}}}}}"#);
         let enforces = |node: u32| {
@@ -392,14 +394,14 @@ mod a_rollout {
     }
 
     #[test]
-    fn comes_to_its_share_of_the_proxies() {
+    fn a_rollout_reaches_its_share_of_the_proxies() {
         assert_eq!(count(&enforcing(0, "enforce")), 0);
         assert!(count(&enforcing(10, "enforce")).abs_diff(100) < 40);
         assert_eq!(count(&enforcing(100, "enforce")), 1_000);
     }
 
     #[test]
-    fn takes_no_proxy_back_as_it_grows() {
+    fn a_larger_rollout_includes_every_proxy_of_a_smaller_one() {
         let mut before = enforcing(0, "enforce");
         for percent in [1, 10, 25, 50, 99, 100] {
             let after = enforcing(percent, "enforce");
@@ -409,7 +411,7 @@ mod a_rollout {
     }
 
     #[test]
-    fn changes_no_other_mode() {
+    fn a_rollout_changes_only_the_mode_enforce() {
         assert_eq!(count(&enforcing(100, "shadow")), 0);
         let off = br#"{"name":"p","mode":"off","rollout":{"percent":0}}"#;
         let off = Policy::for_node(off, b"node").unwrap();
@@ -417,7 +419,7 @@ mod a_rollout {
     }
 
     #[test]
-    fn says_what_it_takes() {
+    fn a_rollout_without_a_valid_percentage_is_refused() {
         assert_problem(&[
             (
                 r#"{"name":"p","rollout":{"percent":101}}"#.into(),

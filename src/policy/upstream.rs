@@ -1,4 +1,4 @@
-//! `upstreams`: what a request may need, and how its readiness is learnt.
+//! `upstreams`: the services that requests need, and how their readiness is determined.
 
 use core::time::Duration;
 
@@ -8,30 +8,30 @@ use super::matcher::Matches;
 use super::reader::{Fields, Value, is_label};
 use crate::value::response::{Classifier, FailOn};
 
-/// Which upstream of a policy; an index into [`super::Policy::upstreams`].
+/// Identifies an upstream of a policy by its index in [`super::Policy::upstreams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamId(pub usize);
 
-/// One upstream.
+/// A service that requests may need.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Upstream {
-    /// The user's name for it.
+    /// The name that the user chose.
     pub name: String,
-    /// The Envoy cluster it stands for.
+    /// The name of its Envoy cluster.
     pub cluster: String,
-    /// How it is checked, if at all.
+    /// The active check. If absent, the upstream is not checked.
     pub check: Option<Check>,
-    /// How it is judged by its responses, if at all.
+    /// The circuit breaker. If absent, responses are no evidence.
     pub breaker: Option<Breaker>,
-    /// Whether it counts as Ready before the first verdict.
+    /// Whether the upstream is Ready before there is any evidence.
     pub assume_ready: bool,
-    /// The operator's word: Ready or not, whatever is known.
+    /// The state that the operator sets, regardless of the evidence: `true` for Ready, `false` for NotReady.
     pub force: Option<bool>,
-    /// Whether a gate or a version keeps requests away while it is not Ready.
+    /// Whether a gate, a fallback or a version keeps requests away while the upstream is not Ready.
     pub guarded: bool,
 }
 
-/// An upstream as it is read, before the rest of the policy is known. Its fields are those of [`Upstream`].
+/// An upstream before the rest of the policy is read. Its fields are those of [`Upstream`].
 pub struct UpstreamDraft {
     /// See [`Upstream::name`].
     pub name: String,
@@ -48,81 +48,83 @@ pub struct UpstreamDraft {
 }
 
 impl Upstream {
-    /// Whether anything can change what is known of the upstream.
+    /// Returns whether there can be evidence: the upstream has a check or a breaker.
     pub fn is_watched(&self) -> bool {
         self.check.is_some() || self.breaker.is_some()
     }
 
-    /// What knowledge of the upstream is about: what is reached, how it is asked, and whether it is watched at
-    /// all. All else only says what follows from it.
+    /// Returns what identifies the upstream's state: its cluster, the request of its check, and whether there can be
+    /// evidence. State is kept across policies while these stay the same. All other settings only say what follows from
+    /// the evidence.
     pub fn identity(&self) -> impl core::hash::Hash + '_ {
-        (&self.cluster, self.check.as_ref().map(|check| check.call.asks()), self.is_watched())
+        (&self.cluster, self.check.as_ref().map(|check| check.call.identity()), self.is_watched())
     }
 }
 
-/// `circuitBreaker`: readiness from the traffic itself.
+/// `circuitBreaker`: readiness from the responses to real requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Breaker {
-    /// Which responses are failures. Default `5xx`.
+    /// The responses that are failures. Default `5xx`.
     pub fail_on: Vec<FailOn>,
-    /// Which responses are no evidence, whatever `failOn` says.
+    /// The responses that are no evidence. Takes precedence over `failOn`.
     pub ignore_on: Vec<FailOn>,
-    /// Requests whose responses are evidence. Empty: all.
+    /// The requests whose responses are evidence. Empty means all.
     pub record: Matches,
-    /// Of these, the ones whose responses are none. Empty: no one.
+    /// The requests, among those of `record`, whose responses are no evidence. Empty means none.
     pub ignore: Matches,
-    /// Consecutive failures that make it NotReady. 1 to 100,000, default 5.
+    /// How many consecutive failures make the upstream NotReady. 1 to 100,000, default 5.
     pub consecutive_failures: u32,
-    /// The same of requests with no answer, which then do not count above. 1 to 100,000. Absent: they count above.
+    /// How many consecutive requests without a response make the upstream NotReady. 1 to 100,000. If absent, such
+    /// requests count towards `consecutive_failures`, otherwise they do not.
     pub local_origin_failures: Option<u32>,
-    /// A request that has waited this long for an answer has none, whether its client is still there or has left.
-    /// 1 ms to 1 h. Absent: none by itself.
+    /// How long a request may wait for a response before it counts as unanswered, even if its client has left. 1 ms to
+    /// 1 h. If absent, no request counts as unanswered by its waiting time.
     pub unanswered_after: Option<Duration>,
-    /// What shares of the latest responses do, if any.
+    /// The shares of recent responses that make the upstream NotReady.
     pub shares: Option<Shares>,
-    /// How long it then stays NotReady before a trial. 100 ms to 1 h, default 5 s.
+    /// The first wait: how long the upstream stays NotReady before a trial. 100 ms to 1 h, default 5 s.
     pub not_ready_for: Duration,
-    /// The most that wait may grow to. Default 60 s, or `notReadyFor` where that is longer.
+    /// The longest wait, as waits grow. `notReadyFor` to 24 h, default 60 s, or `notReadyFor` if that is longer.
     pub max_not_ready_for: Duration,
     /// The longest wait that a failing response may ask for. 0 s to 24 h, default `maxNotReadyFor`.
     pub max_retry_after: Duration,
-    /// How it earns trust again.
+    /// How a trial decides whether the upstream is Ready again.
     pub trial: Trial,
 }
 
-/// Shares of the responses in a window that make it NotReady. At least one of the two is there.
+/// The shares of the responses in a window that make an upstream NotReady. At least one of the two is set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shares {
-    /// `failurePercent`, 1 to 100.
+    /// `failurePercent`: the share of failures. 1 to 100.
     pub failure_percent: Option<u32>,
-    /// `slowPercent` and `slowerThan`.
+    /// `slowPercent` and `slowerThan`: the share of slow responses.
     pub slow: Option<Slow>,
-    /// How far it reaches back. 1 s to 1 h, default 10 s.
+    /// The length of the window. 1 s to 1 h, default 10 s.
     pub window: Duration,
-    /// How many responses it takes to judge. 1 to 1,000,000, default 20.
+    /// The least number of responses in the window. With fewer, no share counts. 1 to 1,000,000, default 20.
     pub minimum_requests: u32,
 }
 
-/// When a response is slow, and how many may be.
+/// When a response is slow, and which share of slow responses makes an upstream NotReady.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Slow {
-    /// 1 to 100.
+    /// The share of slow responses. 1 to 100.
     pub percent: u32,
-    /// The most time to the response's headers. 1 ms to 1 h.
+    /// The longest time to the response's headers that is not slow. 1 ms to 1 h.
     pub than: Duration,
 }
 
-/// `trial`: a few real requests decide.
+/// `trial`: a few real requests decide whether an upstream is Ready again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Trial {
-    /// Requests let through at the same time, by all workers together. 1 to 100, default 3.
+    /// The number of permits: how many requests all workers together let through at the same time. 1 to 100, default 3.
     pub requests: u32,
-    /// Successes that end the trial. 1 to 1,000, default 3.
+    /// How many successes end the trial. 1 to 1,000, default 3.
     pub successes: u32,
-    /// How long one request may go without an answer. 1 s to 1 h, default 30 s.
+    /// How long a request may hold its permit without a response. 1 s to 1 h, default 30 s.
     pub lease_for: Duration,
-    /// How long after the trial it takes until all requests go again, their share rising in a straight line. 0 s to
-    /// 1 h, default 0 s: at once.
+    /// The length of the ramp: after the trial, the share of requests let through rises linearly for this long. 0 s to
+    /// 1 h. Default 0 s, which means no ramp.
     pub ramp_over: Duration,
 }
 
@@ -133,37 +135,38 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Reads `upstreams`. A bad upstream is noted and takes its place with a stand-in, so that what refers to
-/// it by name is not reported as well.
+/// Reads `upstreams`. Replaces an invalid upstream by a placeholder, so that references to it are not reported as well.
 pub fn read(value: &Value<'_>) -> Option<Vec<UpstreamDraft>> {
     let entries = value.entries()?;
     Some(
         entries
             .iter()
             .map(|(name, value)| {
-                UpstreamDraft::read(name, value).unwrap_or_else(|| UpstreamDraft::bare(name))
+                UpstreamDraft::read(name, value).unwrap_or_else(|| UpstreamDraft::placeholder(name))
             })
             .collect(),
     )
 }
 
 /// The most upstreams that a message lists.
-const LISTED: usize = 20;
+const MAX_LISTED: usize = 20;
 
-/// Reads the name of an upstream, which must be one of `upstreams`. Where those could not be read, that has
-/// been noted, and any name will do.
-pub fn reference(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<UpstreamId> {
+/// Reads the name of an upstream and returns its ID.
+///
+/// `upstreams` is `None` if the list could not be read, which is reported already. Then every name is accepted, with an
+/// ID of 0.
+pub fn read_reference(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<UpstreamId> {
     let name = value.text()?;
     let Some(upstreams) = upstreams else {
         return Some(UpstreamId(0));
     };
     let found = upstreams.iter().position(|upstream| upstream.name == name);
     found.map(UpstreamId).or_else(|| {
-        // A bad name has been noted already, and a long list helps nobody.
+        // An invalid name is reported already, and a long list helps nobody.
         let names = upstreams.iter().map(|upstream| upstream.name.as_str()).filter(|name| is_label(name));
-        let mut names: Vec<&str> = names.take(LISTED + 1).collect();
-        if names.len() > LISTED {
-            names.truncate(LISTED);
+        let mut names: Vec<&str> = names.take(MAX_LISTED + 1).collect();
+        if names.len() > MAX_LISTED {
+            names.truncate(MAX_LISTED);
             names.push("…");
         }
         let allowed =
@@ -173,7 +176,7 @@ pub fn reference(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Opti
 }
 
 impl UpstreamDraft {
-    fn bare(name: &str) -> Self {
+    fn placeholder(name: &str) -> Self {
         let name = name.to_owned();
         UpstreamDraft {
             cluster: name.clone(),
@@ -185,23 +188,24 @@ impl UpstreamDraft {
         }
     }
 
-    /// Builds the upstream, now that the rest of the policy tells whether it is guarded.
+    /// Completes the upstream by whether the rest of the policy guards it.
     pub fn build(self, guarded: bool) -> Upstream {
         let UpstreamDraft { name, cluster, check, breaker, assume_ready, force } = self;
         Upstream { name, cluster, check, breaker, assume_ready, force, guarded }
     }
 
     fn read(name: &str, value: &Value<'_>) -> Option<Self> {
-        value.as_label(name);
+        value.validate_label(name);
         let fields = value.object(&["cluster", "readinessProbe", "circuitBreaker", "assume", "force"])?;
         let cluster = fields.require("cluster", "the name of an Envoy cluster").and_then(Value::header_value);
-        let length = cluster.unwrap_or_default().len();
-        let check = fields.read("readinessProbe", None, |value| Check::read(name, length, value).map(Some));
+        let cluster_length = cluster.unwrap_or_default().len();
+        let check =
+            fields.read("readinessProbe", None, |value| Check::read(name, cluster_length, value).map(Some));
         let breaker = fields.read("circuitBreaker", None, |value| Breaker::read(value).map(Some));
         let assume_ready =
             fields.read("assume", true, |value| value.choice(&[("ready", true), ("notReady", false)]));
-        let forces = [("none", None), ("ready", Some(true)), ("notReady", Some(false))];
-        let force = fields.read("force", None, |value| value.choice(&forces));
+        let force_choices = [("none", None), ("ready", Some(true)), ("notReady", Some(false))];
+        let force = fields.read("force", None, |value| value.choice(&force_choices));
 
         if assume_ready == Some(false) && fields.get("readinessProbe").is_none() {
             value.problem::<()>(
@@ -266,25 +270,25 @@ impl Breaker {
         let default = Breaker::default();
         let shares = Shares::read(&fields);
         let fail_on = read_fail_on(&fields);
-        let ignore_on = fields.each("ignoreOn", read_word);
+        let ignore_on = fields.read_list("ignoreOn", read_fail_on_item);
         let record = fields.read("record", Matches::default(), Matches::read);
         let ignore = fields.read("ignore", Matches::default(), Matches::read);
-        let consecutive = |value: &Value<'_>| value.integer(1..=100_000);
+        let read_consecutive = |value: &Value<'_>| value.integer(1..=100_000);
         let consecutive_failures =
-            fields.read("consecutiveFailures", default.consecutive_failures, consecutive);
+            fields.read("consecutiveFailures", default.consecutive_failures, read_consecutive);
         let local_origin_failures =
-            fields.read("consecutiveLocalOriginFailures", None, |value| consecutive(value).map(Some));
+            fields.read("consecutiveLocalOriginFailures", None, |value| read_consecutive(value).map(Some));
         let unanswered_after =
             fields.read("unansweredAfter", None, |value| value.duration(ms(1)..=HOUR).map(Some));
         let not_ready_for =
             fields.read("notReadyFor", default.not_ready_for, |value| value.duration(ms(100)..=HOUR));
-        let floor = not_ready_for.unwrap_or(ms(100));
-        let longest = floor.max(default.max_not_ready_for);
+        let first_wait = not_ready_for.unwrap_or(ms(100));
+        let default_max_wait = first_wait.max(default.max_not_ready_for);
         let max_not_ready_for =
-            fields.read("maxNotReadyFor", longest, |value| value.duration(floor..=24 * HOUR));
-        let longest = max_not_ready_for.unwrap_or(HOUR);
+            fields.read("maxNotReadyFor", default_max_wait, |value| value.duration(first_wait..=24 * HOUR));
+        let max_wait = max_not_ready_for.unwrap_or(HOUR);
         let max_retry_after =
-            fields.read("maxRetryAfter", longest, |value| value.duration(ms(0)..=24 * HOUR));
+            fields.read("maxRetryAfter", max_wait, |value| value.duration(ms(0)..=24 * HOUR));
         let trial = fields.read("trial", default.trial, Trial::read);
         if let (Some(fail_on), Some(ignore_on)) = (&fail_on, &ignore_on)
             && !(Classifier { fail_on, ignore_on }).unanswered().is_failure()
@@ -294,10 +298,10 @@ impl Breaker {
                 "means nothing where no answer is no failure; allowed: with one of 5xx, gateway-error, reset, unavailable in failOn, and none in ignoreOn",
             );
         }
-        let slower_than = shares.iter().flatten().find_map(|shares| shares.slow.as_ref());
-        if let (Some(Some(most)), Some(slow), Some(value)) =
-            (unanswered_after, slower_than, fields.get("slowerThan"))
-            && slow.than >= most
+        let slow = shares.iter().flatten().find_map(|shares| shares.slow.as_ref());
+        if let (Some(Some(unanswered_after)), Some(slow), Some(value)) =
+            (unanswered_after, slow, fields.get("slowerThan"))
+            && slow.than >= unanswered_after
         {
             value.problem::<()>(
                 "no answer is slower, as none that late counts; allowed: less than unansweredAfter",
@@ -322,28 +326,28 @@ impl Breaker {
 
 impl Shares {
     fn read(fields: &Fields<'_>) -> Option<Option<Self>> {
-        let percent = |value: &Value<'_>| value.integer(1..=100).map(Some);
-        let failure_percent = fields.read("failurePercent", None, percent);
-        let slow_percent = fields.read("slowPercent", None, percent);
+        let read_percent = |value: &Value<'_>| value.integer(1..=100).map(Some);
+        let failure_percent = fields.read("failurePercent", None, read_percent);
+        let slow_percent = fields.read("slowPercent", None, read_percent);
         let slower_than = fields.read("slowerThan", None, |value| value.duration(ms(1)..=HOUR).map(Some));
         let window = fields.read("window", 10 * SECOND, |value| value.duration(SECOND..=HOUR));
         let minimum = fields.read("minimumRequests", 20, |value| value.integer(1..=1_000_000));
-        let needs = |key: &str, others: &[&str]| match fields.get(key) {
+        let require_any = |key: &str, others: &[&str]| match fields.get(key) {
             Some(value) if !others.iter().any(|other| fields.get(other).is_some()) => {
                 value.problem(format!("means nothing by itself; allowed: with {}", others.join(" or ")))
             }
             _ => Some(()),
         };
-        let whole = [
-            needs("slowPercent", &["slowerThan"]),
-            needs("slowerThan", &["slowPercent"]),
-            needs("window", &["failurePercent", "slowPercent"]),
-            needs("minimumRequests", &["failurePercent", "slowPercent"]),
+        let requirements = [
+            require_any("slowPercent", &["slowerThan"]),
+            require_any("slowerThan", &["slowPercent"]),
+            require_any("window", &["failurePercent", "slowPercent"]),
+            require_any("minimumRequests", &["failurePercent", "slowPercent"]),
         ];
-        let (failure_percent, slow_percent, slower_than) = (failure_percent?, slow_percent?, slower_than?);
-        let slow = slow_percent.zip(slower_than).map(|(percent, than)| Slow { percent, than });
-        let shares = Shares { failure_percent, slow, window: window?, minimum_requests: minimum? };
-        whole.into_iter().collect::<Option<Vec<()>>>()?;
+        let slow = slow_percent?.zip(slower_than?).map(|(percent, than)| Slow { percent, than });
+        let shares =
+            Shares { failure_percent: failure_percent?, slow, window: window?, minimum_requests: minimum? };
+        requirements.into_iter().collect::<Option<Vec<()>>>()?;
         Some(Some(shares).filter(|shares| shares.failure_percent.is_some() || shares.slow.is_some()))
     }
 }
@@ -371,25 +375,25 @@ impl Trial {
     }
 }
 
-/// Reads the field `failOn`, a list of words; `5xx` where it is absent.
+/// Reads the field `failOn`, a list of failure conditions. Default `5xx`.
 pub fn read_fail_on(fields: &Fields<'_>) -> Option<Vec<FailOn>> {
     fields.read("failOn", vec![FailOn::ServerError], |value| {
-        let words = value.list()?;
-        if words.is_empty() {
+        let items = value.list()?;
+        if items.is_empty() {
             return value
                 .problem("an empty list, so that nothing would be a failure; allowed: at least one word");
         }
-        Some(words.iter().filter_map(read_word).collect())
+        Some(items.iter().filter_map(read_fail_on_item).collect())
     })
 }
 
-fn read_word(value: &Value<'_>) -> Option<FailOn> {
+fn read_fail_on_item(value: &Value<'_>) -> Option<FailOn> {
     if let Node::Text(text) = value.node()
         && let Some(status) = text.parse().ok().filter(|status| (400..=599).contains(status))
     {
         return Some(FailOn::Status(status));
     }
-    let words = [
+    let choices = [
         ("5xx", FailOn::ServerError),
         ("gateway-error", FailOn::GatewayError),
         ("reset", FailOn::Reset),
@@ -401,37 +405,41 @@ fn read_word(value: &Value<'_>) -> Option<FailOn> {
         ("internal", FailOn::Grpc(13)),
         ("unavailable", FailOn::Grpc(14)),
     ];
-    value.choice_or(&words, ", or a status from 400 to 599 such as \"429\"")
+    value.choice_or(&choices, ", or a status from 400 to 599 such as \"429\"")
 }
 
 impl Breaker {
-    /// The most time that a response may take, if that is judged.
+    /// Returns the longest time to a response's headers that is not slow, if the breaker judges slowness.
     pub fn slower_than(&self) -> Option<Duration> {
         Some(self.shares.as_ref()?.slow.as_ref()?.than)
     }
 
-    /// Which responses are failures, and which are no evidence.
+    /// Returns the classifier for this breaker's `failOn` and `ignoreOn`.
     pub fn classifier(&self) -> Classifier<'_> {
         Classifier { fail_on: &self.fail_on, ignore_on: &self.ignore_on }
     }
 
-    /// Whether requests with no answer are counted apart.
+    /// Returns whether requests without a response are counted separately.
     pub fn counts_apart(&self) -> bool {
         self.local_origin_failures.is_some()
     }
 
-    /// Whether some requests are no evidence.
+    /// Returns whether the responses to some requests are no evidence.
     pub fn is_selective(&self) -> bool {
         !self.record.is_empty() || !self.ignore.is_empty()
     }
 
-    /// After how long on trial a request with no answer has failed, whatever may come of it.
+    /// Returns how long a trial request may wait for a response. After that it has failed, even if a response comes
+    /// later.
     pub fn trial_deadline(&self) -> Option<Duration> {
         self.unanswered_after.into_iter().chain(self.slower_than()).min()
     }
 }
 
-/// Reads the field `upstream` of an object, which must be there.
-pub fn required_reference(fields: &Fields<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<UpstreamId> {
-    fields.require("upstream", "the name of an upstream").and_then(|value| reference(value, upstreams))
+/// Reads the required field `upstream` of an object and returns the upstream's ID.
+pub fn read_required_reference(
+    fields: &Fields<'_>,
+    upstreams: Option<&[UpstreamDraft]>,
+) -> Option<UpstreamId> {
+    fields.require("upstream", "the name of an upstream").and_then(|value| read_reference(value, upstreams))
 }

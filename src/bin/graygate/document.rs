@@ -1,4 +1,4 @@
-//! Reading a policy from a file, JSON or YAML.
+//! Reads a policy from a file in JSON or YAML.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,14 @@ use serde_saphyr::{DuplicateKeyPolicy, options};
 use crate::failure::Failure;
 use crate::tree::get;
 
-/// Reads the document in `file`; `-` is standard input. By its name it is JSON or YAML, and by how it
-/// starts where the name does not tell.
+/// Reads the document in `file`, or on standard input if `file` is `-`.
+///
+/// The extension decides between JSON and YAML. Without a known extension, a document that begins with `{` is JSON.
+///
+/// # Errors
+///
+/// Returns a [`Failure`] if the file cannot be read or holds a Kubernetes manifest. Returns [`Problems`] inside if the
+/// text cannot be parsed.
 pub fn read(file: &PathBuf) -> Result<Result<Node, Problems>, Failure> {
     let mut text = Vec::new();
     let read = match file.to_str() {
@@ -30,7 +36,7 @@ pub fn read(file: &PathBuf) -> Result<Result<Node, Problems>, Failure> {
     Ok(document)
 }
 
-/// Reads and compiles the policy in `file`, and prints its problems if it has any.
+/// Reads and compiles the policy in `file`. Prints its problems, if there are any, to standard error.
 pub fn policy(file: &PathBuf) -> Result<Policy, Failure> {
     let compiled = read(file)?.and_then(|document| Policy::from_document(&document));
     compiled.map_err(|problems| {
@@ -44,16 +50,16 @@ pub fn policy(file: &PathBuf) -> Result<Policy, Failure> {
 }
 
 fn parse(file: &Path, text: &[u8]) -> Result<Node, Problems> {
-    let json = match file.extension().and_then(|extension| extension.to_str()) {
+    let is_json = match file.extension().and_then(|extension| extension.to_str()) {
         Some("json") => true,
         Some("yaml" | "yml") => false,
         _ => text.trim_ascii_start().starts_with(b"{"),
     };
-    if json {
+    if is_json {
         return serde_json::from_slice(text).map_err(|error| unreadable("JSON", error));
     }
     let text = core::str::from_utf8(text).map_err(|error| unreadable("YAML", error))?;
-    // Every key reaches the policy's own check for repeated ones, which names the path of each.
+    // Lets every repeated key through, as the policy's own check reports each with its path.
     let options = options! { duplicate_keys: DuplicateKeyPolicy::LastWins, strict_booleans: true };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| unreadable("YAML", error))
 }

@@ -1,8 +1,10 @@
-//! `graygate explain`: what the filter would decide for a request, and why.
+//! `graygate explain` prints what the filter would decide for a request, and why.
+//!
+//! It calls the filter's own decision with a request from the command line and an assumed state of the upstreams.
 
 mod json;
 mod names;
-mod question;
+mod sample;
 mod text;
 
 use core::net::SocketAddr;
@@ -20,7 +22,7 @@ use graygate::value::lifecycle::Lifecycle;
 use graygate::value::time::Time;
 
 use crate::failure::Failure;
-use question::Question;
+use sample::SampleRequest;
 
 /// The arguments of `explain`.
 #[derive(Args)]
@@ -38,7 +40,7 @@ pub struct ExplainArguments {
     #[arg(long, default_value = "localhost")]
     authority: String,
     /// A request header, as NAME=VALUE; may be repeated
-    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
     /// Where the request comes from, as ADDRESS:PORT; the port is 0 where the proxy takes the address from a
     /// header
@@ -62,21 +64,22 @@ pub struct ExplainArguments {
     json: bool,
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
+fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("allowed: NAME=VALUE, such as x-user-id=alice")?;
     Ok((name.to_ascii_lowercase(), value.to_owned()))
 }
 
-/// Readiness as it is assumed for the sake of the question.
-struct Assumed<'p> {
+/// The state of the upstreams that `explain` assumes: as forced or assumed by the policy, save for those in
+/// `not_ready`.
+struct AssumedReadiness<'p> {
     policy: &'p Policy,
     not_ready: &'p [String],
     now: Time,
 }
 
-impl Assumed<'_> {
-    /// What a request for the upstream may do, as it is assumed.
-    fn assumed(&self, id: UpstreamId) -> Admission {
+impl AssumedReadiness<'_> {
+    /// Returns the admission of a request to this upstream. An operator's `force` takes precedence over `--not-ready`.
+    fn assumed_admission(&self, id: UpstreamId) -> Admission {
         let Some(upstream) = self.policy.upstream(id) else {
             return Admission::Ready;
         };
@@ -91,9 +94,9 @@ impl Assumed<'_> {
     }
 }
 
-impl Readiness for Assumed<'_> {
+impl Readiness for AssumedReadiness<'_> {
     fn admission(&mut self, id: UpstreamId) -> Admission {
-        self.assumed(id)
+        self.assumed_admission(id)
     }
 
     fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> {
@@ -101,8 +104,8 @@ impl Readiness for Assumed<'_> {
     }
 
     fn status(&self, id: UpstreamId) -> UpstreamStatus {
-        // As though each had been checked just now.
-        let admission = self.assumed(id);
+        // Assumes that each upstream was checked just now.
+        let admission = self.assumed_admission(id);
         let ready = admission == Admission::Ready;
         let held_back_since = (!ready).then_some(self.now);
         UpstreamStatus {
@@ -127,7 +130,7 @@ impl Readiness for Assumed<'_> {
     }
 }
 
-/// Explains one request or many.
+/// Explains the request in the arguments, or each request in the file of `--requests`.
 pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
     let policy = crate::document::policy(&arguments.policy)?;
     for name in &arguments.not_ready {
@@ -142,46 +145,48 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
     let now = arguments.at.unwrap_or_else(crate::clock::now);
     let mut splits = splits(&policy, now, &arguments.rolled_back)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let mut answer = |question: &Question| {
-        let mut readiness = Assumed { policy: &policy, not_ready: &arguments.not_ready, now };
-        let decision = decision::decide(&policy, question, &mut readiness, &mut splits);
-        let written = match arguments.json {
-            true => writeln!(out, "{}", json::value(&policy, &decision)),
-            false => text::write(&policy, &splits, question, &decision, &mut out),
+    let mut explain = |request: &SampleRequest| {
+        let mut readiness = AssumedReadiness { policy: &policy, not_ready: &arguments.not_ready, now };
+        let decision = decision::decide(&policy, request, &mut readiness, &mut splits);
+        let written = if arguments.json {
+            writeln!(out, "{}", json::value(&policy, &decision))
+        } else {
+            text::write(&policy, &splits, request, &decision, &mut out)
         };
         written.map_err(|error| Failure::Usage(format!("standard output: {error}")))
     };
     match &arguments.requests {
-        None => answer(&Question {
+        None => explain(&SampleRequest {
             method: arguments.method.clone(),
             path: arguments.path.clone(),
             authority: arguments.authority.clone(),
             source: arguments.source,
-            headers: firsts(arguments.headers.clone()),
+            headers: first_values(arguments.headers.clone()),
         }),
         Some(file) => {
-            let usage = |line: usize, error: &dyn core::fmt::Display| {
+            let input_error = |line: usize, error: &dyn core::fmt::Display| {
                 Failure::Usage(format!("{}, line {}: {error}", file.display(), line + 1))
             };
             let input: Box<dyn Read> = match file.to_str() {
                 Some("-") => Box::new(std::io::stdin()),
-                _ => Box::new(std::fs::File::open(file).map_err(|error| usage(0, &error))?),
+                _ => Box::new(std::fs::File::open(file).map_err(|error| input_error(0, &error))?),
             };
             for (number, line) in BufReader::new(input).lines().enumerate() {
-                let line = line.map_err(|error| usage(number, &error))?;
-                let mut question: Question =
-                    serde_json::from_str(&line).map_err(|error| usage(number, &error))?;
-                question.headers = firsts(core::mem::take(&mut question.headers).into_iter().collect());
-                answer(&question)?;
+                let line = line.map_err(|error| input_error(number, &error))?;
+                let mut request: SampleRequest =
+                    serde_json::from_str(&line).map_err(|error| input_error(number, &error))?;
+                request.headers = first_values(core::mem::take(&mut request.headers).into_iter().collect());
+                explain(&request)?;
             }
             Ok(())
         }
     }
 }
 
-/// How each release divides its requests at this time, with these versions rolled back long since.
+/// Returns how each release divides its requests at this time. The versions in `rolled_back` have lost all their
+/// buckets.
 fn splits(policy: &Policy, now: Time, rolled_back: &[String]) -> Result<Vec<Split>, Failure> {
-    let mut since: Vec<Vec<Option<Time>>> =
+    let mut rollback_times: Vec<Vec<Option<Time>>> =
         policy.releases.iter().map(|release| vec![None; release.versions.len()]).collect();
     for name in rolled_back {
         let (release, version) = name.split_once('/').unwrap_or((name, ""));
@@ -190,7 +195,7 @@ fn splits(policy: &Policy, now: Time, rolled_back: &[String]) -> Result<Vec<Spli
             let versions = &policy.releases.get(index)?.versions;
             let version = versions.iter().position(|known| known.name == version)?;
             policy.releases.get(index).filter(|release| release.default != version)?;
-            since.get_mut(index)?.get_mut(version)
+            rollback_times.get_mut(index)?.get_mut(version)
         });
         let Some(slot) = slot else {
             return Err(Failure::Usage(format!(
@@ -199,16 +204,20 @@ fn splits(policy: &Policy, now: Time, rolled_back: &[String]) -> Result<Vec<Spli
         };
         *slot = Some(Time::from_millis(0));
     }
-    let splits =
-        policy.releases.iter().zip(&since).map(|(release, since)| Split::new(release, now, now, since, 0));
+    let splits = policy
+        .releases
+        .iter()
+        .zip(&rollback_times)
+        .map(|(release, rolled_back)| Split::new(release, now, now, rolled_back, 0));
     Ok(splits.collect())
 }
 
-/// Headers by lower-case name. Of one that is repeated the proxy shows the filter the first value.
-fn firsts(headers: Vec<(String, String)>) -> BTreeMap<String, String> {
-    let mut firsts = BTreeMap::new();
+/// Returns headers by their lower-case names. Keeps the first value of a repeated header, as the proxy shows the filter
+/// only that one.
+fn first_values(headers: Vec<(String, String)>) -> BTreeMap<String, String> {
+    let mut first_values = BTreeMap::new();
     for (name, value) in headers {
-        firsts.entry(name.to_ascii_lowercase()).or_insert(value);
+        first_values.entry(name.to_ascii_lowercase()).or_insert(value);
     }
-    firsts
+    first_values
 }

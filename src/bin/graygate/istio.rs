@@ -1,4 +1,5 @@
-//! What is Istio's: the directions in which the filter can see requests, and the resources that put it there.
+//! The parts of the tool that know Istio: the directions in which the filter can see requests, and the resources that
+//! add it to proxies.
 
 pub mod direction;
 mod envoy_filter;

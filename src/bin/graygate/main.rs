@@ -1,4 +1,4 @@
-//! The command line tool: the filter's own code, asked without a proxy.
+//! The command line tool. It runs the filter's own code without a proxy.
 
 mod clock;
 mod document;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use failure::{Failure, say};
+use failure::{Failure, print_line};
 
 /// Checks graygate policies and explains what the filter makes of them.
 #[derive(Parser)]
@@ -66,5 +66,5 @@ fn main() -> ExitCode {
 
 fn check(file: &PathBuf) -> Result<(), Failure> {
     let policy = document::policy(file)?;
-    say(&format!("{}: policy {}: no problems: {}", file.display(), policy.name, policy.summary()))
+    print_line(&format!("{}: policy {}: no problems: {}", file.display(), policy.name, policy.summary()))
 }

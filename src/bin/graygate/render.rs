@@ -1,4 +1,7 @@
-//! `graygate render`: Istio's manifests from one policy file.
+//! `graygate render` prints the Istio manifests for one policy file.
+//!
+//! A policy for sidecars is split into an inbound and an outbound [`part`]. Each part becomes one manifest that adds
+//! the filter, and others for clusters and routes, if the arguments ask for them.
 
 pub mod arguments;
 mod callout;
@@ -34,21 +37,21 @@ use plugin::Plugin;
 use routes::Routes;
 use version::IstioVersion;
 
-/// The root namespace of a mesh that has not named another.
-const ROOT: &str = "istio-system";
+/// The default root namespace of a mesh.
+const ROOT_NAMESPACE: &str = "istio-system";
 
-/// What is printed, and what is to be said beside it.
+/// The manifests for standard output, and the warnings for standard error.
 struct Output {
     manifests: Vec<Manifest>,
     warnings: Vec<String>,
 }
 
-/// Runs `render`.
+/// Prints the manifests of a policy, and warnings. Prints problems and no manifest if there are any.
 pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
     let file = arguments.policy.display();
     let read = document::read(&arguments.policy)?;
     let parts = read.and_then(|mut document| {
-        arguments.overrule(&mut document);
+        arguments.apply_overrides(&mut document);
         let whole = Policy::from_document(&document)?;
         Ok((part::parts(arguments.at, &document)?, whole))
     });
@@ -104,8 +107,8 @@ fn refuse(problems: Vec<String>) -> Result<(), Failure> {
 }
 
 impl RenderArguments {
-    /// Writes `--mode` and `--percent` into the policy.
-    fn overrule(&self, document: &mut Node) {
+    /// Replaces the policy's mode and rollout by `--mode` and `--percent`.
+    fn apply_overrides(&self, document: &mut Node) {
         if let Some(percent) = self.percent {
             tree::set(document, "rollout", object([("percent", number(percent))]));
         }
@@ -137,9 +140,9 @@ impl RenderArguments {
                 "--sha256: missing, so that proxies take whatever {url} is at the time; 64 digits from 0 to f pin it"
             ));
         }
-        // A mesh may have another root namespace than Istio's default, so this is no problem by itself.
+        // This is only a warning, as a mesh may have another root namespace than Istio's default.
         if let (NamespaceScope::Mesh, Some(namespace)) = (self.scope, &self.namespace)
-            && namespace != ROOT
+            && namespace != ROOT_NAMESPACE
         {
             output.warnings.push(format!(
                 "--namespace: {namespace}: for the mesh only if it is the root namespace; else for the proxies of {namespace} alone"
@@ -153,20 +156,21 @@ impl RenderArguments {
                     .push(format!("upstreams.{name}: nothing refers to it, so no manifest has it"));
             }
         }
-        let mut added: Vec<&str> = Vec::new();
+        let mut added_clusters: Vec<&str> = Vec::new();
         for part in parts {
-            self.print(part, parts.len(), &module, &mut added, &mut output)?;
+            self.add_part(part, parts.len(), &module, &mut added_clusters, &mut output)?;
         }
         Ok(output)
     }
 
-    /// The manifests of one part. `added` are the clusters that an earlier one adds to the same proxies.
-    fn print<'a>(
+    /// Adds the manifests and warnings of one of `part_count` parts. `added_clusters` are the clusters that an earlier
+    /// part adds to the same proxies, which this part must not add again.
+    fn add_part<'a>(
         &'a self,
         part: &Part,
-        count: usize,
+        part_count: usize,
         module: &Module,
-        added: &mut Vec<&'a str>,
+        added_clusters: &mut Vec<&'a str>,
         output: &mut Output,
     ) -> Result<(), Failure> {
         let direction = part.direction;
@@ -188,44 +192,44 @@ impl RenderArguments {
             ManifestKind::Envoyfilter => envoy_filter::envoy_filter(&plugin, self.istio)?,
         };
         let mut comments = vec![
-            self.about(direction),
+            self.describe_part(direction),
             self.kind.use_for().to_owned(),
             self.fail.reason(direction, self.kind),
         ];
-        if count > 1 && get(&part.document, &["maxGatedPercent"]).is_some() {
+        if part_count > 1 && get(&part.document, &["maxGatedPercent"]).is_some() {
             comments.push("maxGatedPercent counts the gated upstreams of this part alone.".to_owned());
         }
         output.manifests.push(Manifest { comments, object });
-        self.warn(part, &mut output.warnings);
+        self.add_warnings(part, &mut output.warnings);
 
         let callouts: Vec<&Callout> = self
             .callout
             .iter()
-            .filter(|callout| callout::is_asked(&part.policy, &callout.cluster))
-            .filter(|callout| !added.contains(&callout.cluster.as_str()))
+            .filter(|callout| callout::is_checked(&part.policy, &callout.cluster))
+            .filter(|callout| !added_clusters.contains(&callout.cluster.as_str()))
             .collect();
-        added.extend(callouts.iter().map(|callout| callout.cluster.as_str()));
+        added_clusters.extend(callouts.iter().map(|callout| callout.cluster.as_str()));
         if !callouts.is_empty() {
-            let identity = identity.beside("callout");
+            let identity = identity.with_suffix("callout");
             let object = callout::envoy_filter(&identity, &selection, direction, &part.policy, &callouts);
             let comments = vec!["Clusters that readiness checks are sent to. A check needs a cluster with an address of its own: Istio's cluster for the app itself has none.".to_owned()];
             output.manifests.push(Manifest { comments, object });
         }
-        let mut routed: Vec<(&str, &str)> = Vec::new();
+        let mut routed_hosts: Vec<(&str, &str)> = Vec::new();
         for release in part.policy.releases.iter().filter(|_| self.routes) {
-            let identity = identity.beside(&options::as_name(&release.name));
+            let identity = identity.with_suffix(&options::to_name(&release.name));
             let routes =
                 Routes { identity: &identity, selection: &selection, direction, priority: self.priority };
             let host = routes.host(release);
-            // Of two for one host Istio would take one, and not say which.
-            if let Some((host, other)) = routed.iter().find(|(known, _)| Some(*known) == host) {
+            // Of two resources for one host, Istio would use only one, and which one is undefined.
+            if let Some((host, other)) = routed_hosts.iter().find(|(known, _)| Some(*known) == host) {
                 output.warnings.push(format!("--routes: none for release {}: a host has one DestinationRule and one VirtualService, and those of {host} are release {other}'s; add its subsets and routes there", release.name));
                 continue;
             }
-            match routes.of(release) {
+            match routes.manifests(release) {
                 Ok(manifests) => {
                     output.manifests.extend(manifests);
-                    routed.extend(host.map(|host| (host, release.name.as_str())));
+                    routed_hosts.extend(host.map(|host| (host, release.name.as_str())));
                 }
                 Err(why) => {
                     output.warnings.push(format!("--routes: none for release {}: {why}", release.name))
@@ -235,8 +239,8 @@ impl RenderArguments {
         Ok(())
     }
 
-    fn about(&self, direction: Direction) -> String {
-        let what = match direction {
+    fn describe_part(&self, direction: Direction) -> String {
+        let description = match direction {
             Direction::Inbound => {
                 "what comes to the app: its probes are answered, and gates stand before what it needs"
             }
@@ -248,11 +252,11 @@ impl RenderArguments {
                 "what comes to the services behind the waypoint: probes, versions and gates"
             }
         };
-        format!("graygate, {}: {what}.", direction.name())
+        format!("graygate, {}: {description}.", direction.name())
     }
 
-    /// What is true of the part, and easily missed.
-    fn warn(&self, part: &Part, warnings: &mut Vec<String>) {
+    /// Adds warnings about effects of the part that are easily missed.
+    fn add_warnings(&self, part: &Part, warnings: &mut Vec<String>) {
         let policy = &part.policy;
         if !policy.probes.grpc_services.is_empty() {
             warnings.push("probes.grpc: a check takes a hop, and none of Istio's routes leads to one, so it goes on to the app: it is answered from readiness only if the app answers that POST with 200 and a body, and else UNAVAILABLE".to_owned());
@@ -263,7 +267,9 @@ impl RenderArguments {
             );
         }
         if !self.routes {
-            warnings.extend(policy.releases.iter().filter_map(|release| routes::unread(policy, release)));
+            warnings.extend(
+                policy.releases.iter().filter_map(|release| routes::missing_route_warning(policy, release)),
+            );
         }
         for gate in &policy.gates {
             if let Some(Fallback::Upstream { header, .. }) = &gate.fallback {
@@ -272,13 +278,13 @@ impl RenderArguments {
             }
         }
         for upstream in &policy.upstreams {
-            if let Some(why) = direction::elsewhere(part.direction, &upstream.cluster) {
+            if let Some(why) = direction::wrong_direction(part.direction, &upstream.cluster) {
                 warnings.push(format!("upstreams.{}.cluster: {:?}: {why}", upstream.name, upstream.cluster));
             }
         }
         for upstream in policy.upstreams.iter().filter(|upstream| upstream.check.is_some()) {
             let cluster = &upstream.cluster;
-            if !direction::is_known(cluster)
+            if !direction::is_istio_cluster(cluster)
                 && !self.callout.iter().any(|callout| callout.cluster == *cluster)
             {
                 let name = &upstream.name;
@@ -292,31 +298,30 @@ impl RenderArguments {
         let name = match (&self.name, self.at) {
             (Some(name), Some(_)) => name.clone(),
             (Some(name), None) => format!("{name}-{direction}"),
-            (None, _) => format!("graygate-{}-{direction}", part.whole),
+            (None, _) => format!("graygate-{}-{direction}", part.policy_name),
         };
-        // In the root namespace the labels of a gateway find it wherever it is.
-        let labelled_gateway =
+        // In the root namespace, labels select a gateway in any namespace.
+        let gateway_by_labels =
             part.direction == Direction::Gateway && self.target.is_empty() && self.selector.is_empty();
-        let root =
-            self.scope == NamespaceScope::Mesh || labelled_gateway && self.scope == NamespaceScope::Workload;
-        let namespace = self.namespace.clone();
-        let namespace = namespace.unwrap_or_else(|| if root { ROOT } else { "default" }.to_owned());
+        let is_root =
+            self.scope == NamespaceScope::Mesh || gateway_by_labels && self.scope == NamespaceScope::Workload;
+        let default_namespace = if is_root { ROOT_NAMESPACE } else { "default" };
+        let namespace = self.namespace.clone().unwrap_or_else(|| default_namespace.to_owned());
         Identity { name, namespace, component: direction, revision: self.revision.clone() }
     }
 
     fn selection(&self, part: &Part) -> Selection {
-        let targets = || Selection::Targets(self.target.clone());
         match (part.direction, self.scope) {
             (Direction::Waypoint, _) if self.target.is_empty() => {
                 Selection::Targets(vec![(manifest::TargetKind::Gateway, "waypoint".to_owned())])
             }
-            _ if !self.target.is_empty() => targets(),
+            _ if !self.target.is_empty() => Selection::Targets(self.target.clone()),
             (_, NamespaceScope::Namespace | NamespaceScope::Mesh) => Selection::All,
             _ if !self.selector.is_empty() => Selection::Labels(self.selector.clone()),
             (Direction::Gateway, _) => {
                 Selection::Labels(vec![("istio".to_owned(), "ingressgateway".to_owned())])
             }
-            _ => Selection::Labels(vec![("app".to_owned(), part.whole.clone())]),
+            _ => Selection::Labels(vec![("app".to_owned(), part.policy_name.clone())]),
         }
     }
 }

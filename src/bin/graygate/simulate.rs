@@ -1,4 +1,6 @@
-//! `graygate simulate`: what a change of weights does to users, before anybody sees it.
+//! `graygate simulate` prints what a change of weights does to users, before the change is made.
+//!
+//! It hashes the keys of users as the filter does, and counts for each step which version each bucket's users get.
 
 mod drawing;
 mod step;
@@ -35,7 +37,7 @@ pub struct SimulateArguments {
     /// A version's shares in percent, step by step; may be repeated for others. The default version has the rest,
     /// and those that are not named have none. Without it, the steps are the policy's own: its weights, then its
     /// schedule
-    #[arg(long, value_name = "VERSION=SHARE,SHARE…", value_parser = shares)]
+    #[arg(long, value_name = "VERSION=SHARE,SHARE…", value_parser = parse_shares)]
     weights: Vec<(String, Vec<u32>)>,
     /// Take the steps of --weights as steps of a schedule, each laid out from the one before, and not as the
     /// weights of one policy after another
@@ -49,32 +51,33 @@ pub struct SimulateArguments {
     json: bool,
 }
 
-/// Reads `v2=0,10,30`, in hundredths of a percent.
-fn shares(text: &str) -> Result<(String, Vec<u32>), String> {
+/// Parses a version and its shares, such as `v2=0,10,30`. Returns the shares in hundredths of a percent.
+fn parse_shares(text: &str) -> Result<(String, Vec<u32>), String> {
     let allowed = "allowed: VERSION=SHARE,SHARE… in percent, with two digits behind the point at most, such as v2=0,0.5,10,100";
     let (name, list) = text.split_once('=').ok_or(allowed)?;
-    let share = |text: &str| {
+    let parse_share = |text: &str| {
         let hundredths = text.trim().parse::<f64>().ok()? * 100.0;
-        let whole = (hundredths - hundredths.round()).abs() < 1e-6;
-        (whole && (0.0..=10_000.0).contains(&hundredths)).then(|| hundredths.round() as u32)
+        let is_whole = (hundredths - hundredths.round()).abs() < 1e-6;
+        (is_whole && (0.0..=10_000.0).contains(&hundredths)).then(|| hundredths.round() as u32)
     };
-    let shares: Option<Vec<u32>> = list.split(',').map(share).collect();
+    let shares: Option<Vec<u32>> = list.split(',').map(parse_share).collect();
     Ok((name.to_owned(), shares.ok_or(allowed)?))
 }
 
-/// Runs the simulation.
+/// Simulates a release and prints the steps. Also draws them if the arguments name a file.
 pub fn run(arguments: &SimulateArguments) -> Result<(), Failure> {
     let policy = crate::document::policy(&arguments.policy)?;
-    let release = find(&policy, arguments.release.as_deref())?;
+    let release = find_release(&policy, arguments.release.as_deref())?;
     let layouts = layouts(release, arguments)?;
     let hashes = hashes(release, arguments)?;
     let steps = steps(release, &layouts, &hashes);
     let names: Vec<&str> = release.versions.iter().map(|version| version.name.as_str()).collect();
     let mut out = std::io::stdout().lock();
-    let written = match arguments.json {
-        true => table::write_json(&names, &steps, &mut out),
-        false => writeln!(out, "release {}, {} users", release.name, hashes.len())
-            .and_then(|()| table::write(&names, &steps, &mut out)),
+    let written = if arguments.json {
+        table::write_json(&names, &steps, &mut out)
+    } else {
+        writeln!(out, "release {}, {} users", release.name, hashes.len())
+            .and_then(|()| table::write(&names, &steps, &mut out))
     };
     written.map_err(|error| Failure::Usage(format!("standard output: {error}")))?;
     if let Some(file) = &arguments.svg {
@@ -84,7 +87,8 @@ pub fn run(arguments: &SimulateArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn find<'p>(policy: &'p Policy, name: Option<&str>) -> Result<&'p Release, Failure> {
+/// Returns the release with this name, or the only release of the policy.
+fn find_release<'p>(policy: &'p Policy, name: Option<&str>) -> Result<&'p Release, Failure> {
     let names: Vec<&str> = policy.releases.iter().map(|release| release.name.as_str()).collect();
     let release = match name {
         Some(name) => policy.releases.iter().find(|release| release.name == name),
@@ -105,7 +109,7 @@ fn find<'p>(policy: &'p Policy, name: Option<&str>) -> Result<&'p Release, Failu
     Ok(release)
 }
 
-/// The layout of each step.
+/// Returns the layout of each step, from `--weights` or from the schedule of the release.
 fn layouts(release: &Release, arguments: &SimulateArguments) -> Result<Vec<Layout>, Failure> {
     if arguments.weights.is_empty() {
         return Ok(release.schedule.layouts().cloned().collect());
@@ -117,7 +121,7 @@ fn layouts(release: &Release, arguments: &SimulateArguments) -> Result<Vec<Layou
         let Some(column) = column else {
             return Err(Failure::Usage(format!(
                 "--weights {name}: no such version, or the default one, which has the rest; allowed: {}",
-                others(release)
+                other_versions(release)
             )));
         };
         if column.replace(shares).is_some() {
@@ -132,8 +136,9 @@ fn layouts(release: &Release, arguments: &SimulateArguments) -> Result<Vec<Layou
     }
     let mut layouts: Vec<Layout> = Vec::new();
     for step in 0..count {
-        let at = |column: &Option<&[u32]>| column.and_then(|shares| shares.get(step)).copied().unwrap_or(0);
-        let mut weights: Vec<u32> = columns.iter().map(at).collect();
+        let share =
+            |column: &Option<&[u32]>| column.and_then(|shares| shares.get(step)).copied().unwrap_or(0);
+        let mut weights: Vec<u32> = columns.iter().map(share).collect();
         let sum: u32 = weights.iter().sum();
         let Some(rest) = u32::from(hash::BUCKETS).checked_sub(sum) else {
             return Err(Failure::Usage(format!(
@@ -154,26 +159,27 @@ fn layouts(release: &Release, arguments: &SimulateArguments) -> Result<Vec<Layou
     Ok(layouts)
 }
 
-fn others(release: &Release) -> String {
+/// Lists the names of all versions but the default one.
+fn other_versions(release: &Release) -> String {
     let versions = release.versions.iter().enumerate().filter(|(index, _)| *index != release.default);
     versions.map(|(_, version)| version.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// The hash of each user's key.
+/// Returns the hash of each user's key.
 fn hashes(release: &Release, arguments: &SimulateArguments) -> Result<Vec<u64>, Failure> {
     let Some(file) = &arguments.keys else {
         let keys = (0..arguments.users).map(|number| format!("user-{number}"));
         return Ok(keys.map(|key| hash::key(release.seed, key.as_bytes())).collect());
     };
-    let failed = |error: std::io::Error| Failure::Usage(format!("{}: {error}", file.display()));
+    let input_error = |error: std::io::Error| Failure::Usage(format!("{}: {error}", file.display()));
     let input: Box<dyn std::io::Read> = match file.to_str() {
         Some("-") => Box::new(std::io::stdin()),
-        _ => Box::new(std::fs::File::open(file).map_err(failed)?),
+        _ => Box::new(std::fs::File::open(file).map_err(input_error)?),
     };
     let mut hashes = Vec::new();
-    // Bytes, as a key need not be text.
+    // Splits bytes rather than text, as a key need not be UTF-8.
     for line in std::io::BufReader::new(input).split(b'\n') {
-        let line = line.map_err(failed)?;
+        let line = line.map_err(input_error)?;
         let key = line.strip_suffix(b"\r").unwrap_or(&line);
         if !key.is_empty() {
             hashes.push(hash::key(release.seed, key));
@@ -185,6 +191,7 @@ fn hashes(release: &Release, arguments: &SimulateArguments) -> Result<Vec<u64>, 
     Ok(hashes)
 }
 
+/// Counts the users of each version at each step, and how many moved since the step before.
 fn steps(release: &Release, layouts: &[Layout], hashes: &[u64]) -> Vec<SimulationStep> {
     let count = release.versions.len();
     let mut before: Option<&Layout> = None;
@@ -206,10 +213,11 @@ fn steps(release: &Release, layouts: &[Layout], hashes: &[u64]) -> Vec<Simulatio
             }
         }
         let weights = layout.shares(count);
-        let had = before.map_or_else(|| weights.clone(), |before| before.shares(count));
-        let must = weights.iter().zip(&had).map(|(has, had)| has.saturating_sub(*had)).sum();
+        let weights_before = before.map_or_else(|| weights.clone(), |before| before.shares(count));
+        let least_moved =
+            weights.iter().zip(&weights_before).map(|(now, before)| now.saturating_sub(*before)).sum();
         before = Some(layout);
-        SimulationStep { weights, users, flows, must }
+        SimulationStep { weights, users, flows, least_moved }
     });
     steps.collect()
 }

@@ -1,37 +1,38 @@
-//! Documents as trees: built, looked into, and read and written as YAML.
+//! Functions on documents: to build them, to look values up, and to read and write YAML.
 
 use graygate::policy::document::Node;
 use serde_saphyr::{DuplicateKeyPolicy, options, ser_options};
 
 use crate::failure::Failure;
 
-/// A text.
+/// Returns a string.
 pub fn text(text: impl Into<String>) -> Node {
     Node::Text(text.into())
 }
 
-/// A whole number.
+/// Returns a whole number.
 pub fn number(number: impl Into<i128>) -> Node {
     Node::Integer(number.into())
 }
 
-/// A list.
+/// Returns a list.
 pub fn list(items: impl IntoIterator<Item = Node>) -> Node {
     Node::List(items.into_iter().collect())
 }
 
-/// An object, in this order. A field that is null is left out: that is how one that is not always there is written.
+/// Returns an object with its fields in this order. Leaves out fields that are null, so that a caller can list optional
+/// fields by [`or_null`].
 pub fn object<const N: usize>(fields: [(&str, Node); N]) -> Node {
-    let there = fields.into_iter().filter(|(_, node)| *node != Node::Null);
-    Node::Object(there.map(|(key, node)| (key.to_owned(), node)).collect())
+    let present = fields.into_iter().filter(|(_, node)| *node != Node::Null);
+    Node::Object(present.map(|(key, node)| (key.to_owned(), node)).collect())
 }
 
-/// What is there, or null.
-pub fn some(node: Option<Node>) -> Node {
+/// Returns the value, or null if there is none.
+pub fn or_null(node: Option<Node>) -> Node {
     node.unwrap_or(Node::Null)
 }
 
-/// The fields of an object; none of anything else.
+/// Returns the fields of an object, and no fields of any other value.
 pub fn fields(node: &Node) -> &[(String, Node)] {
     match node {
         Node::Object(fields) => fields,
@@ -39,7 +40,7 @@ pub fn fields(node: &Node) -> &[(String, Node)] {
     }
 }
 
-/// The items of a list; none of anything else.
+/// Returns the items of a list, and no items of any other value.
 pub fn items(node: Option<&Node>) -> &[Node] {
     match node {
         Some(Node::List(items)) => items,
@@ -47,13 +48,13 @@ pub fn items(node: Option<&Node>) -> &[Node] {
     }
 }
 
-/// What stands at the end of these keys.
+/// Follows these keys through nested objects and returns the value at their end.
 pub fn get<'n>(node: &'n Node, keys: &[&str]) -> Option<&'n Node> {
     keys.iter()
         .try_fold(node, |node, key| fields(node).iter().find(|(name, _)| name == key).map(|(_, value)| value))
 }
 
-/// The text that stands at the end of these keys.
+/// Follows these keys through nested objects and returns the string at their end.
 pub fn get_text<'n>(node: &'n Node, keys: &[&str]) -> Option<&'n str> {
     match get(node, keys) {
         Some(Node::Text(text)) => Some(text),
@@ -61,8 +62,8 @@ pub fn get_text<'n>(node: &'n Node, keys: &[&str]) -> Option<&'n str> {
     }
 }
 
-/// The whole number that a value is, also one that another tool has written as a float or as text.
-pub fn whole(node: &Node) -> Option<u32> {
+/// Returns the value as a whole number. Takes a float or a string for one, as other tools write them.
+pub fn to_whole_number(node: &Node) -> Option<u32> {
     match node {
         Node::Integer(number) => u32::try_from(*number).ok(),
         Node::Number(number) if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number) => {
@@ -73,7 +74,8 @@ pub fn whole(node: &Node) -> Option<u32> {
     }
 }
 
-/// Gives `key` of an object this value: where it stands already, or else after its first field.
+/// Sets a field of an object. Replaces the field in its place, or inserts it after the first field. Does nothing if the
+/// node is not an object.
 pub fn set(node: &mut Node, key: &str, value: Node) {
     let Node::Object(fields) = node else {
         return;
@@ -84,14 +86,14 @@ pub fn set(node: &mut Node, key: &str, value: Node) {
     }
 }
 
-/// The documents of a YAML stream, which JSON is, too.
+/// Reads the documents of a YAML stream. JSON is valid YAML.
 pub fn read_all(text: &str) -> Result<Vec<Node>, String> {
-    // A repeated key reaches whoever gives it a meaning, and can name its path.
+    // Lets repeated keys through, as the policy's own check reports each with its path.
     let options = options! { duplicate_keys: DuplicateKeyPolicy::LastWins, strict_booleans: true };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| error.to_string())
 }
 
-/// The YAML of one document. Quoted is what any reader, also one of YAML 1.1, would take for something else than a text.
+/// Writes one document as YAML. Quotes strings that any reader, also one of YAML 1.1, would take for another type.
 pub fn write(node: &Node) -> Result<String, Failure> {
     let options = ser_options! { folded_wrap_chars: usize::MAX };
     serde_saphyr::to_string_with_options(node, options)
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_reads_back_the_same() {
+    fn written_yaml_reads_back_as_the_same_document() {
         let policy = include_str!("../../../tests/data/full-policy.json");
         let mut node: Node = serde_json::from_str(policy).unwrap();
         let odd = [
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_replaced_in_its_place_and_a_new_one_comes_second() {
+    fn a_known_field_is_replaced_in_place_and_a_new_field_is_inserted_second() {
         let mut node = object([("name", text("a")), ("mode", text("off")), ("none", Node::Null)]);
         set(&mut node, "mode", text("shadow"));
         set(&mut node, "rollout", number(5));

@@ -1,55 +1,55 @@
-//! `hashOn`: where the sticky key of a request is found.
+//! `hashOn`: where a request's sticky key comes from.
 
 use core::time::Duration;
 
 use crate::policy::reader::{Fields, Value};
 
-/// Where a sticky key is found, in the terms of Istio's `consistentHash`.
+/// A source of sticky keys, in the terms of Istio's `consistentHash`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// `httpHeaderName`, in lower case.
+    /// `httpHeaderName`: a header, in lower case.
     Header(String),
-    /// `httpCookie`.
+    /// `httpCookie`: a cookie.
     Cookie(Cookie),
-    /// `httpQueryParameterName`, as written: nothing is percent-decoded.
+    /// `httpQueryParameterName`: a query parameter. The name is compared as written, without percent-decoding.
     QueryParameter(String),
-    /// `useSourceIp`: where the request comes from, as the proxy sees it.
+    /// `useSourceIp`: the source address of the request, as the proxy sees it.
     SourceIp,
 }
 
 /// A cookie that holds a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cookie {
-    /// Its name, whose case counts.
+    /// The name. Its case is significant.
     pub name: String,
-    /// How the filter issues it itself, if it does: where there is a `ttl`.
+    /// How the filter issues the cookie. Present if the policy has a `ttl`. Otherwise the filter only reads it.
     pub issue: Option<Issue>,
 }
 
 /// The attributes of a cookie that the filter issues, as RFC 6265 and its successor name them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Issue {
-    /// How long it lives: 0 to 400 days, which is the most that browsers take. 0: as long as the browser's
+    /// The lifetime, 0 to 400 days, which is the longest that browsers accept. 0 means as long as the browser's
     /// session.
     pub ttl: Duration,
-    /// Default `/`.
+    /// `Path`. Default `/`.
     pub path: String,
-    /// Absent: the host that sets it alone.
+    /// `Domain`, in lower case. If absent, the cookie is sent only to the host that set it.
     pub domain: Option<String>,
-    /// Only over https.
+    /// `Secure`: the cookie is sent only over https.
     pub secure: bool,
-    /// Not for scripts.
+    /// `HttpOnly`: scripts cannot read the cookie.
     pub http_only: bool,
-    /// `Lax`, `Strict` or `None`.
+    /// `SameSite`: `Lax`, `Strict` or `None`. If absent, the cookie does not have the attribute.
     pub same_site: Option<&'static str>,
-    /// One for each site that embeds this one.
+    /// `Partitioned`: there is one cookie for each site that embeds this one.
     pub partitioned: bool,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl Key {
-    /// The cookie that it is in, if it is in one.
+    /// Returns the cookie, if this key comes from one.
     pub fn cookie(&self) -> Option<&Cookie> {
         match self {
             Key::Cookie(cookie) => Some(cookie),
@@ -57,23 +57,25 @@ impl Key {
         }
     }
 
-    /// Reads `hashOn`. Of several keys that could be issued only one would ever be.
+    /// Reads the field `hashOn`. Refuses a second cookie with `ttl`, as only one would ever be issued.
     pub fn read_all(fields: &Fields<'_>) -> Option<Vec<Self>> {
         fields.read("hashOn", Vec::new(), |value| {
-            let (mut keys, mut issues) = (Vec::new(), false);
+            let mut keys: Vec<Self> = Vec::new();
             for item in value.list()? {
                 let Some(key) = Key::read(&item) else {
                     continue;
                 };
-                if matches!(&key, Key::Cookie(cookie) if cookie.issue.is_some())
-                    && core::mem::replace(&mut issues, true)
-                {
+                if key.is_issued() && keys.iter().any(Key::is_issued) {
                     item.problem::<()>("a second cookie with ttl; allowed: one, as no more would be issued");
                 }
                 keys.push(key);
             }
             Some(keys)
         })
+    }
+
+    fn is_issued(&self) -> bool {
+        self.cookie().is_some_and(|cookie| cookie.issue.is_some())
     }
 
     fn read(value: &Value<'_>) -> Option<Self> {
@@ -85,9 +87,8 @@ impl Key {
         let parameter = fields.read("httpQueryParameterName", None, |value| {
             Some(Some(Key::QueryParameter(value.text()?.to_owned())))
         });
-        let source = fields.read("useSourceIp", None, |value| match value.boolean()? {
-            true => Some(Some(Key::SourceIp)),
-            false => value.refuse("true, or no such key"),
+        let source = fields.read("useSourceIp", None, |value| {
+            if value.boolean()? { Some(Some(Key::SourceIp)) } else { value.refuse("true, or no such key") }
         });
         let mut keys = [header?, cookie?, parameter?, source?].into_iter().flatten();
         match (keys.next(), keys.next()) {
@@ -124,18 +125,19 @@ impl Issue {
         });
         let domain = fields.read("domain", None, |value| {
             let domain = value.text()?;
-            let label = |label: &str| {
+            let is_label = |label: &str| {
                 !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             };
-            match domain.split('.').all(label) && domain.len() <= 253 {
-                true => Some(Some(domain.to_ascii_lowercase())),
-                false => value.refuse("a domain such as example.com"),
+            if domain.split('.').all(is_label) && domain.len() <= 253 {
+                Some(Some(domain.to_ascii_lowercase()))
+            } else {
+                value.refuse("a domain such as example.com")
             }
         });
         let secure = fields.read("secure", false, Value::boolean);
         let http_only = fields.read("httpOnly", false, Value::boolean);
-        let words = ["Lax", "Strict", "None"].map(|word| (word, Some(word)));
-        let same_site = fields.read("sameSite", None, |value| value.choice(&words));
+        let choices = ["Lax", "Strict", "None"].map(|choice| (choice, Some(choice)));
+        let same_site = fields.read("sameSite", None, |value| value.choice(&choices));
         let partitioned = fields.read("partitioned", false, Value::boolean);
         let issue = Issue {
             ttl: ttl?,
@@ -146,13 +148,13 @@ impl Issue {
             same_site: same_site?,
             partitioned: partitioned?,
         };
-        issue.judge(fields, name).then_some(issue)
+        issue.is_accepted(fields, name).then_some(issue)
     }
 
-    /// Notes what browsers would throw the cookie away for. Whether there is nothing.
-    fn judge(&self, fields: &Fields<'_>, name: &str) -> bool {
-        let host = name.starts_with("__Host-");
-        let prefixed = host || name.starts_with("__Secure-");
+    /// Returns whether browsers accept the cookie, and reports each reason to reject it.
+    fn is_accepted(&self, fields: &Fields<'_>, name: &str) -> bool {
+        let has_host_prefix = name.starts_with("__Host-");
+        let has_prefix = has_host_prefix || name.starts_with("__Secure-");
         let problems = [
             (
                 self.same_site == Some("None") && !self.secure,
@@ -165,17 +167,17 @@ impl Issue {
                 "browsers take it only with secure; allowed: secure: true",
             ),
             (
-                prefixed && !self.secure,
+                has_prefix && !self.secure,
                 "name",
                 "browsers take this prefix only with secure; allowed: secure: true",
             ),
             (
-                host && (self.domain.is_some() || self.path != "/"),
+                has_host_prefix && (self.domain.is_some() || self.path != "/"),
                 "name",
                 "browsers take __Host- only with path / and no domain; allowed: these",
             ),
         ];
-        let found: Vec<_> = problems.into_iter().filter(|(found, ..)| *found).collect();
+        let found: Vec<_> = problems.into_iter().filter(|(applies, ..)| *applies).collect();
         for (_, key, message) in &found {
             fields.get(key).unwrap_or(fields.object()).problem::<()>(message);
         }

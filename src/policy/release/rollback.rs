@@ -1,4 +1,4 @@
-//! `rollback` of a release: by what a version loses what it holds.
+//! `rollback` of a release: the criteria by which a version loses its buckets.
 
 use core::time::Duration;
 
@@ -7,31 +7,33 @@ use crate::policy::reader::Value;
 use crate::policy::upstream::{UpstreamDraft, read_fail_on};
 use crate::value::response::{Classifier, FailOn};
 
-/// When, and how fast. At least one of the criteria is there.
+/// When a version is rolled back, and how fast. At least one of the criteria is set: `failure_percent`, `latency` or
+/// `check_failure_percent`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rollback {
-    /// `failurePercent`, 1 to 99: more of the version's responses fail.
+    /// `failurePercent`: the version is rolled back if a larger share of its responses fails. 1 to 99.
     pub failure_percent: Option<u32>,
-    /// Which responses are failures. Default `5xx`.
+    /// The responses that are failures. Default `5xx`.
     pub fail_on: Vec<FailOn>,
-    /// `latency`: more of its responses are slow.
+    /// `latency`: the version is rolled back if too many of its responses are slow.
     pub latency: Option<Latency>,
-    /// `checks.failurePercent`, 1 to 99: more of the active checks of its upstream fail.
+    /// `checks.failurePercent`: the version is rolled back if a larger share of its upstream's checks fails. 1 to 99.
     pub check_failure_percent: Option<u32>,
-    /// How many responses it takes to judge. 1 to 1,000,000, default 50.
+    /// The least number of responses in the window. With fewer, its responses are not judged. 1 to 1,000,000, default
+    /// 50.
     pub minimum_requests: u32,
-    /// What is judged together. 1 s to 1 h, default 60 s.
+    /// The length of the window. 1 s to 1 h, default 60 s.
     pub window: Duration,
-    /// How long the version takes to lose what it holds. 0 s to 24 h, default 0 s: at once.
+    /// How long the version takes to lose its buckets. 0 s to 24 h. Default 0 s, which means at once.
     pub over: Duration,
 }
 
-/// `latency`: the time to a response's headers.
+/// `latency`: a limit on the time to a response's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Latency {
-    /// This share of the responses, 1 to 99 %, …
+    /// The share of responses that must stay within the limit, in percent. 1 to 99.
     pub percentile: u32,
-    /// … must not take longer than this. 1 ms to 1 h.
+    /// The limit. 1 ms to 1 h.
     pub above: Duration,
 }
 
@@ -39,12 +41,12 @@ const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 impl Rollback {
-    /// Reads `rollback`; `known` are the versions, and the upstreams, as far as they could be read.
+    /// Reads `rollback`. `known` are the versions and the upstreams, or `None` if either could not be read.
     pub fn read(value: &Value<'_>, known: Option<(&[Version], &[UpstreamDraft])>) -> Option<Self> {
         let criteria = ["failurePercent", "latency", "checks"];
-        let others = ["failOn", "minimumRequests", "window", "over"];
-        let fields = value.object(&[&criteria[..], &others].concat())?;
-        let failure_percent = fields.read("failurePercent", None, |value| percent(value).map(Some));
+        let settings = ["failOn", "minimumRequests", "window", "over"];
+        let fields = value.object(&[&criteria[..], &settings].concat())?;
+        let failure_percent = fields.read("failurePercent", None, |value| read_percent(value).map(Some));
         let latency = fields.read("latency", None, |value| Latency::read(value).map(Some));
         let check_failure_percent = fields.read("checks", None, |value| read_checks(value, known).map(Some));
         let fail_on = read_fail_on(&fields);
@@ -68,17 +70,19 @@ impl Rollback {
 }
 
 impl Rollback {
-    /// Which responses are failures.
+    /// Returns the classifier for this rollback's `failOn`.
     pub fn classifier(&self) -> Classifier<'_> {
         Classifier { fail_on: &self.fail_on, ignore_on: &[] }
     }
 }
 
-/// Reads `checks`. An upstream that could not be read has a stand-in, of which nothing can be said.
+/// Reads `checks`. Refuses versions whose upstream has no checks, unless the document has problems already. An invalid
+/// upstream is a placeholder then, and may have had checks.
 fn read_checks(value: &Value<'_>, known: Option<(&[Version], &[UpstreamDraft])>) -> Option<u32> {
     let fields = value.object(&["failurePercent"])?;
-    let share = fields.require("failurePercent", "a whole number from 1 to 99").and_then(percent);
-    let known = known.filter(|_| value.is_first_problem());
+    let failure_percent =
+        fields.require("failurePercent", "a whole number from 1 to 99").and_then(read_percent);
+    let known = known.filter(|_| value.document_is_valid_so_far());
     let upstreams = known.iter().flat_map(|(versions, upstreams)| {
         versions.iter().filter_map(|version| Some((version, upstreams.get(version.upstream.0)?)))
     });
@@ -88,21 +92,23 @@ fn read_checks(value: &Value<'_>, known: Option<(&[Version], &[UpstreamDraft])>)
             upstream.name, version.name
         ));
     }
-    share
+    failure_percent
 }
 
-/// A share that can be exceeded.
-fn percent(value: &Value<'_>) -> Option<u32> {
+/// Reads a share in percent that can be exceeded, which 100 cannot.
+fn read_percent(value: &Value<'_>) -> Option<u32> {
     value.integer(1..=99)
 }
 
 impl Latency {
     fn read(value: &Value<'_>) -> Option<Self> {
         let fields = value.object(&["percentile", "above"])?;
-        let percentile = fields.require("percentile", "a whole number from 1 to 99");
-        let percentile = percentile.and_then(|value| value.integer(1..=99));
-        let above = fields.require("above", "a duration such as \"300ms\"");
-        let above = above.and_then(|value| value.duration(MS..=HOUR));
+        let percentile = fields
+            .require("percentile", "a whole number from 1 to 99")
+            .and_then(|value| value.integer(1..=99));
+        let above = fields
+            .require("above", "a duration such as \"300ms\"")
+            .and_then(|value| value.duration(MS..=HOUR));
         Some(Latency { percentile: percentile?, above: above? })
     }
 }

@@ -1,4 +1,4 @@
-//! `schedule` of a release: at which times its weights change.
+//! `schedule` of a release: the times at which its weights change.
 
 use core::time::Duration;
 
@@ -7,30 +7,30 @@ use crate::policy::reader::Value;
 use crate::value::time::Time;
 use crate::weights::schedule::WeightChange;
 
-/// The most steps of a schedule.
-const STEPS: usize = 100;
+const MAX_STEPS: usize = 100;
 
-/// The longest ramp.
-const RAMP: Duration = Duration::from_secs(366 * 86_400);
+/// The longest time over which a step may change the weights.
+const MAX_RAMP: Duration = Duration::from_secs(366 * 86_400);
 
-/// Reads `schedule`. Times are in RFC 3339 and in UTC, and rise; where the versions could not be read, that has
-/// been noted, and any name will do.
+/// Reads `schedule`. The steps must be in ascending order, and each must begin after the one before has ended.
+///
+/// `versions` is `None` if they could not be read, which is reported already. Then every name of a version is accepted.
 pub fn read(
     value: &Value<'_>,
     versions: Option<&[Version]>,
     starts_at: Option<Time>,
 ) -> Option<Vec<WeightChange>> {
     let items = value.list()?;
-    if items.len() > STEPS {
-        return value.problem(format!("{} steps; allowed: at most {STEPS}", items.len()));
+    if items.len() > MAX_STEPS {
+        return value.problem(format!("{} steps; allowed: at most {MAX_STEPS}", items.len()));
     }
-    let mut before: Option<Vec<u32>> =
+    let mut weights_before: Option<Vec<u32>> =
         versions.map(|versions| versions.iter().map(|version| version.weight).collect());
     let mut steps: Vec<WeightChange> = Vec::new();
-    let mut sound = true;
+    let mut is_valid = true;
     for item in &items {
-        let Some(step) = read_step(item, versions, before.as_deref()) else {
-            sound = false;
+        let Some(step) = read_step(item, versions, weights_before.as_deref()) else {
+            is_valid = false;
             continue;
         };
         if let Some(start) = starts_at.filter(|start| step.at < *start) {
@@ -42,62 +42,70 @@ pub fn read(
         if let Some(last) = steps.last()
             && (step.at < last.at + last.over || step.at == last.at)
         {
-            let (end, than) = (last.at + last.over, if last.over.is_zero() { "later than" } else { "from" });
+            let end = last.at + last.over;
+            let relation = if last.over.is_zero() { "later than" } else { "from" };
             item.problem::<()>(format!(
-                "{} is before the step above has ended; allowed: {than} {end}",
+                "{} is before the step above has ended; allowed: {relation} {end}",
                 step.at
             ));
         }
-        before = versions.map(|_| step.weights.clone());
+        weights_before = versions.map(|_| step.weights.clone());
         steps.push(step);
     }
-    sound.then_some(steps)
+    is_valid.then_some(steps)
 }
 
+/// Reads one step. `weights_before` are the weights until then.
 fn read_step(
     value: &Value<'_>,
     versions: Option<&[Version]>,
-    before: Option<&[u32]>,
+    weights_before: Option<&[u32]>,
 ) -> Option<WeightChange> {
     let fields = value.object(&["at", "over", "weights"])?;
     let at = fields.require("at", "a time such as 2026-12-01T10:00:00Z").and_then(Value::time);
-    let over = fields.read("over", Duration::ZERO, |value| value.duration(Duration::ZERO..=RAMP));
-    let named = fields.require("weights", "an object such as {v1: 70, v2: 30}")?;
+    let over = fields.read("over", Duration::ZERO, |value| value.duration(Duration::ZERO..=MAX_RAMP));
+    let by_name = fields.require("weights", "an object such as {v1: 70, v2: 30}")?;
     let mut weights: Vec<Option<u32>> = vec![None; versions.map_or(0, <[_]>::len)];
     let mut values: Vec<Option<Value<'_>>> = vec![None; weights.len()];
-    let mut sound = true;
-    for (name, weight) in named.entries()?.iter() {
+    let mut is_valid = true;
+    for (name, weight) in by_name.entries()?.iter() {
         let number = weight.integer(0..=u32::MAX);
-        sound &= number.is_some();
+        is_valid &= number.is_some();
         let Some(versions) = versions else {
             continue;
         };
         let index = versions.iter().position(|version| version.name == name);
         let slots = index.and_then(|index| Some((weights.get_mut(index)?, values.get_mut(index)?)));
         match slots {
-            Some((slot, value)) => (*slot, *value) = (number, Some(weight.clone())),
+            Some((number_slot, value_slot)) => {
+                *number_slot = number;
+                *value_slot = Some(weight.clone());
+            }
             None => {
-                sound = false;
+                is_valid = false;
                 let names: Vec<&str> = versions.iter().map(|version| version.name.as_str()).collect();
                 weight.problem::<()>(format!("no version of this release; allowed: {}", names.join(", ")));
             }
         }
     }
-    // Whoever has no weight yet need not be named. Of the others it is not to be guessed.
-    let missing = |(index, weight): &(usize, &Option<u32>)| {
-        weight.is_none() && before.and_then(|before| before.get(*index)) != Some(&0)
+    // A version whose weight is 0 until then may be left out. For any other, its new weight would be a guess.
+    let is_missing = |(index, weight): &(usize, &Option<u32>)| {
+        weight.is_none() && weights_before.and_then(|before| before.get(*index)) != Some(&0)
     };
-    let mut missing = weights.iter().enumerate().filter(missing);
-    let forgotten = missing.next().and_then(|(index, _)| versions?.get(index));
-    if let Some(version) = forgotten.filter(|_| sound) {
-        return named.problem(format!(
+    let mut missing = weights.iter().enumerate().filter(is_missing);
+    let first_missing = missing.next().and_then(|(index, _)| versions?.get(index));
+    if let Some(version) = first_missing.filter(|_| is_valid) {
+        return by_name.problem(format!(
             "{} is missing, which has weight until then; allowed: all versions, with 0 for none",
             version.name
         ));
     }
     let weights: Vec<u32> = weights.into_iter().map(Option::unwrap_or_default).collect();
-    if sound && versions.is_some() {
-        version::judge_weights(named, &weights, |index| values.get(index).cloned().flatten())?;
+    if is_valid && versions.is_some() {
+        version::validate_weights(by_name, &weights, |index| values.get(index).cloned().flatten())?;
     }
-    Some(WeightChange { at: at?, over: over?, weights: sound.then_some(weights)? })
+    if !is_valid {
+        return None;
+    }
+    Some(WeightChange { at: at?, over: over?, weights })
 }

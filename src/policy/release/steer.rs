@@ -1,22 +1,23 @@
-//! `steer`: how the proxy's routes learn which version a request gets.
+//! `steer`: how the filter tells the proxy's routes which version a request gets.
 
 use super::key::Key;
 use super::version::Version;
 use crate::policy::reader::{Fields, Value};
 
-/// One way of telling.
+/// A way to tell the proxy's routes the version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Steer {
-    /// `header`, in lower case: its value is the version's name.
+    /// `header`: a header whose value is the version's name. The name of the header is in lower case.
     Header(String),
-    /// `clusterHeader`, in lower case: its value is the name of the version's cluster, for a route with
-    /// `cluster_header`.
+    /// `clusterHeader`: a header whose value is the name of the version's cluster. A route with `cluster_header` reads
+    /// it. The name of the header is in lower case.
     ClusterHeader(String),
-    /// `randomValueHeader`, in lower case: its value is a number from 0 to 2^64 - 1, the same for the same key,
-    /// for a route with `weighted_clusters.header_name`. The route's weights decide.
+    /// `randomValueHeader`: a header whose value is a number from 0 to 2^64 - 1, the same for the same key. A route
+    /// with `weighted_clusters.header_name` reads it, and the route's weights decide. The name of the header is in
+    /// lower case.
     RandomValueHeader(String),
-    /// `filterState`: no header at all; the value of this object is the version's name, for a route with a match
-    /// on `filter_state`.
+    /// `filterState`: a filter state object whose value is the version's name. A route with a match on `filter_state`
+    /// reads it. There is no header.
     FilterState(String),
 }
 
@@ -24,14 +25,14 @@ impl Steer {
     /// Reads `steer`.
     pub fn read(value: &Value<'_>) -> Option<Self> {
         let fields = value.object(&["header", "clusterHeader", "randomValueHeader", "filterState"])?;
-        let header = |key: &str, make: fn(String) -> Steer| {
+        let read_header = |key: &str, make: fn(String) -> Steer| {
             fields.read(key, None, |value| value.header_name(true).map(make).map(Some))
         };
         let steers = [
-            header("header", Steer::Header)?,
-            header("clusterHeader", Steer::ClusterHeader)?,
-            header("randomValueHeader", Steer::RandomValueHeader)?,
-            // The proxy takes no other object from a filter like this one that a route can match on.
+            read_header("header", Steer::Header)?,
+            read_header("clusterHeader", Steer::ClusterHeader)?,
+            read_header("randomValueHeader", Steer::RandomValueHeader)?,
+            // It is the only object that a Wasm filter can set and a route can match on.
             fields.read("filterState", None, |value| {
                 value.choice(&[("envoy.string", ())])?;
                 Some(Some(Steer::FilterState("envoy.string".to_owned())))
@@ -44,7 +45,7 @@ impl Steer {
         }
     }
 
-    /// The header that it writes.
+    /// Returns the header that the filter writes, if this way uses one.
     pub fn header(&self) -> Option<&str> {
         match self {
             Steer::Header(name) | Steer::ClusterHeader(name) | Steer::RandomValueHeader(name) => Some(name),
@@ -52,7 +53,7 @@ impl Steer {
         }
     }
 
-    /// What stands for the version where the route does not pick it by itself.
+    /// Returns the value that names the version. Returns `None` if the route picks the version itself.
     pub fn value<'v>(&self, version: &'v Version) -> Option<&'v str> {
         match self {
             Steer::Header(_) | Steer::FilterState(_) => Some(&version.name),
@@ -61,19 +62,19 @@ impl Steer {
         }
     }
 
-    /// Notes what of the rest of the release can't be done with this.
-    pub(super) fn judge(
+    /// Reports settings of the release that do not work with this way to steer.
+    pub(super) fn validate(
         &self,
         fields: &Fields<'_>,
         keys: &[Key],
-        trusts: bool,
+        trust_incoming: bool,
         versions: &[Version],
         default: usize,
     ) {
         let Some(steer) = fields.get("steer") else {
             return;
         };
-        // Steering would overwrite the key, or the cookies it is one of.
+        // Steering would overwrite the sticky key, or all cookies.
         let is_key = |name: &str| keys.iter().any(|key| matches!(key, Key::Header(key) if key == name));
         if let Some(name) = self.header().filter(|name| *name == "cookie" || is_key(name)) {
             let allowed = "a header that carries nothing else, such as x-gray-version";
@@ -83,7 +84,9 @@ impl Steer {
             Steer::Header(_) => {}
             Steer::ClusterHeader(_) => {
                 for (index, version) in versions.iter().enumerate() {
-                    if trusts && versions.iter().take(index).any(|other| other.cluster == version.cluster) {
+                    if trust_incoming
+                        && versions.iter().take(index).any(|other| other.cluster == version.cluster)
+                    {
                         fields.contradiction(
                             "trustIncoming",
                             "two versions have the same cluster, so the header does not tell which is meant; allowed: false, or a cluster for each",
@@ -92,7 +95,7 @@ impl Steer {
                     }
                 }
             }
-            Steer::FilterState(_) if trusts => {
+            Steer::FilterState(_) if trust_incoming => {
                 fields.contradiction(
                     "trustIncoming",
                     "no header carries the version; allowed: false, or steer by a header",
@@ -104,17 +107,17 @@ impl Steer {
                 for key in ["startsAt", "schedule", "rollback"] {
                     fields.contradiction(key, message);
                 }
-                if trusts {
+                if trust_incoming {
                     fields.contradiction(
                         "trustIncoming",
                         "a number names no version; allowed: false, or steer by header or clusterHeader",
                     );
                 }
-                // The default one takes who is denied, and who falls back.
-                let forced = |(index, version): (usize, &Version)| {
+                // The default version also gets denied keys and fallbacks, so it needs a weight.
+                let must_be_reachable = |(index, version): (usize, &Version)| {
                     version.weight == 0 && (version.is_overridden() || index == default)
                 };
-                if versions.iter().enumerate().any(forced) {
+                if versions.iter().enumerate().any(must_be_reachable) {
                     fields.contradiction(
                         "versions",
                         "no number leads to a version of weight 0, so it can be neither the default nor have match or allow; allowed: a weight above 0",

@@ -1,4 +1,4 @@
-//! `versions` of a release.
+//! `versions` of a release: what each version serves, and which requests always or never get it.
 
 use core::hash::{Hash, Hasher};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,43 +12,43 @@ use crate::weights::layout::Layout;
 /// One version of a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// The user's name for it; the value of the steer header.
+    /// The name that the user chose. It is also the value of the steer header.
     pub name: String,
-    /// The upstream that serves it.
+    /// The upstream that serves the version.
     pub upstream: UpstreamId,
     /// The cluster of that upstream.
     pub cluster: String,
-    /// Its part of the sum of all weights.
+    /// The version's part of the sum of all weights. 0 to 4,294,967,295.
     pub weight: u32,
-    /// Requests that always get it, whatever the weight. Empty: none.
+    /// `match`: the requests that always get the version, whatever its weight. Empty means none.
     pub overrides: Matches,
-    /// Keys that always get it, whatever the weight.
+    /// The keys that always get the version, whatever its weight. At most 10,000.
     pub allow: BTreeSet<String>,
-    /// Keys that never get it by their bucket.
+    /// The keys that never get the version by their bucket. At most 10,000.
     pub deny: BTreeSet<String>,
-    /// What is done to its requests.
+    /// The header edits of the version's requests.
     pub request: HeaderEdits,
-    /// What is done to its responses.
+    /// The header edits of the version's responses.
     pub response: HeaderEdits,
 }
 
 impl Hash for Version {
-    /// Without the upstream's place in the policy, which says nothing of the version: its cluster does.
+    /// Leaves the upstream's ID out, as it is only a position in the policy. The cluster identifies the upstream.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Version { name, upstream: _, cluster, weight, overrides, allow, deny, request, response } = self;
         (name, cluster, weight, overrides, allow, deny, request, response).hash(state);
     }
 }
 
-/// The most keys of one list.
-const KEYS: usize = 10_000;
+/// The most keys of one `allow` or `deny` list.
+const MAX_KEYS: usize = 10_000;
 
-/// Reads `versions`, and the index of the default one.
+/// Reads `versions`. Returns the versions and the index of the default version.
 pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(Vec<Version>, usize)> {
     let items = value.list()?;
     let versions: Vec<_> = items.iter().map(|item| Version::read(item, upstreams)).collect();
     let versions: Vec<(Version, bool)> = versions.into_iter().collect::<Option<_>>()?;
-    let mut allowed: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut version_by_key: BTreeMap<&str, &str> = BTreeMap::new();
     for (index, ((version, _), item)) in versions.iter().zip(&items).enumerate() {
         if versions.iter().take(index).any(|(other, _)| other.name == version.name) {
             item.problem::<()>(format!(
@@ -57,7 +57,7 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(V
             ));
         }
         for key in &version.allow {
-            if let Some(other) = allowed.insert(key, &version.name) {
+            if let Some(other) = version_by_key.insert(key, &version.name) {
                 item.problem::<()>(format!(
                     "allow has the key {key:?}, which {other} has, too; allowed: each key in one version's list"
                 ));
@@ -68,7 +68,7 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(V
         return value.problem("an empty list; allowed: at least one version");
     }
     let weights: Vec<u32> = versions.iter().map(|(version, _)| version.weight).collect();
-    judge_weights(value, &weights, |index| items.get(index).cloned())?;
+    validate_weights(value, &weights, |index| items.get(index).cloned())?;
     let mut defaults = versions.iter().enumerate().filter(|(_, (_, default))| *default);
     match (defaults.next(), defaults.next()) {
         (Some((index, (version, _))), None) => {
@@ -83,12 +83,12 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(V
     }
 }
 
-/// Notes weights that are all 0, or too small for a bucket, which would be none at all without a word. `at`
-/// tells where each stands.
-pub fn judge_weights<'v>(
+/// Refuses weights that are all 0. Reports a weight that is too small for one bucket, as it would silently act as 0.
+/// `value_of` returns the value to report for the weight with an index.
+pub fn validate_weights<'v>(
     value: &Value<'v>,
     weights: &[u32],
-    at: impl Fn(usize) -> Option<Value<'v>>,
+    value_of: impl Fn(usize) -> Option<Value<'v>>,
 ) -> Option<()> {
     if weights.iter().all(|weight| *weight == 0) {
         return value.problem("the weights are all 0; allowed: at least one above 0");
@@ -96,7 +96,7 @@ pub fn judge_weights<'v>(
     let shares = Layout::of(weights).shares(weights.len());
     for (index, (weight, share)) in weights.iter().zip(shares).enumerate() {
         if *weight > 0 && share == 0 {
-            at(index).as_ref().unwrap_or(value).problem::<()>(format!(
+            value_of(index).as_ref().unwrap_or(value).problem::<()>(format!(
                 "weight {weight} is less than 0.01 % of all weights; allowed: 0, or at least that share"
             ));
         }
@@ -109,26 +109,28 @@ impl Version {
         let fields =
             value.object(&["name", "upstream", "weight", "default", "match", "allow", "deny", "headers"])?;
         let name = fields.require("name", "a name").and_then(Value::label);
-        let upstream = upstream::required_reference(&fields, upstreams);
-        let weight = fields.require("weight", "a whole number from 0 to 4294967295");
-        let weight = weight.and_then(|value| value.integer(0..=u32::MAX));
+        let upstream = upstream::read_required_reference(&fields, upstreams);
+        let weight = fields
+            .require("weight", "a whole number from 0 to 4294967295")
+            .and_then(|value| value.integer(0..=u32::MAX));
         let default = fields.read("default", false, Value::boolean);
         let overrides = fields.read("match", Matches::default(), Matches::read);
-        let (allow, deny) = (read_keys(&fields, "allow"), read_keys(&fields, "deny"));
+        let allow = read_keys(&fields, "allow");
+        let deny = read_keys(&fields, "deny");
         let headers = fields.read("headers", Default::default(), HeaderEdits::read);
         if let (Some(allow), Some(deny)) = (&allow, &deny)
             && let Some(key) = allow.intersection(deny).next()
         {
             value.problem::<()>(format!("both allow and deny have the key {key:?}; allowed: one of them"));
         }
-        // What is bad has been noted. A stand-in takes its place, so that the list can be judged all the same.
+        // Invalid values are reported already. Placeholders replace them, so that the list can still be validated.
         let upstream = upstream.unwrap_or(UpstreamId(0));
-        let cluster = upstreams.and_then(|upstreams| upstreams.get(upstream.0));
+        let draft = upstreams.and_then(|upstreams| upstreams.get(upstream.0));
         let (request, response) = headers.unwrap_or_default();
         let version = Version {
             name: name?.to_owned(),
             upstream,
-            cluster: cluster.map_or_else(String::new, |upstream| upstream.cluster.clone()),
+            cluster: draft.map_or_else(String::new, |upstream| upstream.cluster.clone()),
             weight: weight.unwrap_or(1),
             overrides: overrides.unwrap_or_default(),
             allow: allow.unwrap_or_default(),
@@ -139,7 +141,7 @@ impl Version {
         Some((version, default?))
     }
 
-    /// Whether anything leads to it whatever its weight.
+    /// Returns whether some requests or keys get the version whatever its weight.
     pub fn is_overridden(&self) -> bool {
         !self.overrides.is_empty() || !self.allow.is_empty()
     }
@@ -148,8 +150,8 @@ impl Version {
 fn read_keys(fields: &Fields<'_>, name: &str) -> Option<BTreeSet<String>> {
     fields.read(name, BTreeSet::new(), |value| {
         let items = value.list()?;
-        if items.len() > KEYS {
-            return value.problem(format!("{} keys; allowed: at most {KEYS}", items.len()));
+        if items.len() > MAX_KEYS {
+            return value.problem(format!("{} keys; allowed: at most {MAX_KEYS}", items.len()));
         }
         Some(items.iter().filter_map(|item| item.text().map(str::to_owned)).collect())
     })

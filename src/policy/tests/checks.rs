@@ -1,10 +1,10 @@
-//! `readinessProbe`.
+//! Tests of `readinessProbe`.
 
 use super::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-/// The check of the only upstream.
+/// Returns the check of the only upstream.
 fn check(document: &str) -> Check {
     compile(document).upstreams.remove(0).check.unwrap()
 }
@@ -14,7 +14,7 @@ fn with_grpc(fields: &str) -> String {
 }
 
 #[test]
-fn a_check_has_the_defaults_of_a_pods() {
+fn a_check_has_the_defaults_of_a_pods_probe() {
     let mut expected = Check::every(Duration::from_secs(10));
     if let CheckCall::Http(get) = &mut expected.call {
         get.authority = "app:8080".into();
@@ -23,13 +23,13 @@ fn a_check_has_the_defaults_of_a_pods() {
 }
 
 #[test]
-fn numbers_may_be_floats_and_seconds_may_be_fractions() {
+fn whole_numbers_may_be_floats_and_seconds_may_be_fractions() {
     let check = check(&with_check(r#""periodSeconds":0.5,"failureThreshold":2.0"#));
     assert_eq!((check.periods.ready, check.failure_threshold), (Duration::from_millis(500), 2));
 }
 
 #[test]
-fn all_periods_are_the_one_unless_given() {
+fn other_periods_default_to_period_seconds() {
     let periods = |fields: &str| check(&with_check(fields)).periods;
     let ms = Duration::from_millis;
     let one = periods(r#""periodSeconds":4"#);
@@ -42,15 +42,15 @@ fn all_periods_are_the_one_unless_given() {
 }
 
 #[test]
-fn the_age_of_an_answer_goes_by_the_longest_period_with_its_jitter_and_the_timeout() {
+fn result_ages_depend_on_the_longest_period_with_jitter_and_the_timeout() {
     let fields = r#""periodSeconds":2,"idlePeriodSeconds":5,"timeoutSeconds":1,"jitterPercent":20"#;
     let check = check(&with_check(fields));
-    assert_eq!(check.oldest_answer(), Duration::from_millis(7_250));
+    assert_eq!(check.max_result_age(), Duration::from_millis(7_250));
     assert_eq!(check.stale_after(), Duration::from_secs(19));
 }
 
 #[test]
-fn a_host_header_names_the_host_as_with_the_kubelet() {
+fn a_host_header_overrides_host_and_port() {
     let check = check(&with_get(
         r#""host":"ignored","port":80,"httpHeaders":[{"name":"Host","value":"shop.local"},{"name":"A","value":""}]"#,
     ));
@@ -59,7 +59,7 @@ fn a_host_header_names_the_host_as_with_the_kubelet() {
 }
 
 #[test]
-fn an_address_of_version_6_is_an_authority_in_brackets() {
+fn an_ipv6_address_gets_brackets_in_the_authority() {
     for (host, authority) in [("::1", "[::1]:80"), ("[::1]", "[::1]:80"), ("10.0.0.1", "10.0.0.1:80")] {
         let check = check(&with_get(&format!(r#""host":"{host}","port":80"#)));
         assert_eq!(check.get().authority, authority);
@@ -67,7 +67,7 @@ fn an_address_of_version_6_is_an_authority_in_brackets() {
 }
 
 #[test]
-fn the_scheme_is_a_pods_and_the_method_one_that_changes_nothing() {
+fn the_scheme_is_written_as_in_a_pod_and_only_safe_methods_are_allowed() {
     let check = check(&with_get(r#""scheme":"HTTPS","method":"HEAD""#));
     assert_eq!((check.get().scheme, check.get().method), ("https", "HEAD"));
     assert_problem(&[(
@@ -77,7 +77,7 @@ fn the_scheme_is_a_pods_and_the_method_one_that_changes_nothing() {
 }
 
 #[test]
-fn expected_statuses_are_numbers_or_ranges_as_envoys() {
+fn expected_statuses_are_numbers_or_ranges_that_exclude_their_end() {
     let check = check(&with_check(r#""expectedStatuses":[204,{"start":200,"end":203}]"#));
     assert_eq!(check.get().expected, Some(vec![204..=204, 200..=202]));
     let at = "upstreams.app.readinessProbe.expectedStatuses";
@@ -94,21 +94,21 @@ fn expected_statuses_are_numbers_or_ranges_as_envoys() {
 }
 
 #[test]
-fn a_grpc_check_asks_for_a_service() {
+fn a_grpc_check_calls_for_a_service_and_defaults_to_the_whole_server() {
     let call = |document: &str| check(document).call;
-    let asks = |authority: &str, service: &str| {
+    let expected = |authority: &str, service: &str| {
         CheckCall::Grpc(GrpcHealth { authority: authority.into(), service: service.into() })
     };
-    assert_eq!(call(&with_grpc("")), asks("app", ""));
+    assert_eq!(call(&with_grpc("")), expected("app", ""));
     assert_eq!(
         call(&with_grpc(r#""port":50051,"service":"shop.Reviews""#)),
-        asks("app:50051", "shop.Reviews")
+        expected("app:50051", "shop.Reviews")
     );
 }
 
-/// What a name that is longer would make of the message that names the cluster.
+/// A longer name would make the length in the SDK's protobuf message invalid UTF-8.
 #[test]
-fn a_grpc_check_needs_a_cluster_whose_name_fits() {
+fn a_grpc_check_needs_a_cluster_name_of_at_most_125_bytes() {
     let document = |length: usize| {
         let cluster = "c".repeat(length);
         format!(
@@ -123,7 +123,7 @@ fn a_grpc_check_needs_a_cluster_whose_name_fits() {
 }
 
 #[test]
-fn problems_say_what_a_filter_cannot_do() {
+fn settings_that_a_filter_cannot_implement_are_refused() {
     let with_probe = |fields: &str| with_upstream(&format!(r#""readinessProbe":{{{fields}}}"#));
     assert_problem(&[
         (

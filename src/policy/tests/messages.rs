@@ -1,9 +1,11 @@
+//! Tests of the messages that a user reads about an invalid document.
+
 use super::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 #[test]
-fn of_unknown_fields_suggest_the_nearest_known_one() {
+fn an_unknown_field_gets_the_nearest_known_one_suggested() {
     let misspelt = r#"{"name":"v1","upstream":"a","weight":1,"default":true},{"name":"v2","upstream":"b","weight":1,"wieght":2}"#;
     assert_problem(&[
         (with_versions(misspelt), r#"releases[0].versions[1].wieght: unknown field; did you mean "weight"?"#),
@@ -23,7 +25,7 @@ fn of_unknown_fields_suggest_the_nearest_known_one() {
 }
 
 #[test]
-fn of_repeated_keys_name_the_key() {
+fn a_repeated_key_is_named() {
     assert_problem(&[
         (r#"{"name":"p","name":"q"}"#.into(), "name: given twice; allowed: once"),
         (
@@ -38,7 +40,7 @@ fn of_repeated_keys_name_the_key() {
 }
 
 #[test]
-fn of_wrong_types_say_what_is_allowed() {
+fn a_value_of_the_wrong_type_is_told_what_is_allowed() {
     assert_problem(&[
         ("{}".into(), "name: missing; allowed: a DNS label such as reviews"),
         (r#"{"name":7}"#.into(), "name: 7 is not allowed; allowed: a string, not empty"),
@@ -72,7 +74,7 @@ fn of_wrong_types_say_what_is_allowed() {
 }
 
 #[test]
-fn of_values_out_of_range_give_the_range() {
+fn a_value_out_of_range_is_told_the_range() {
     assert_problem(&[
         (
             with_check(r#""periodSeconds":0.05"#),
@@ -118,7 +120,7 @@ fn of_values_out_of_range_give_the_range() {
 }
 
 #[test]
-fn of_unknown_upstreams_name_the_known_ones() {
+fn an_unknown_upstream_is_told_the_known_ones() {
     assert_problem(&[
         (
             with_versions(r#"{"name":"v1","upstream":"c","weight":1,"default":true}"#),
@@ -136,7 +138,7 @@ fn of_unknown_upstreams_name_the_known_ones() {
 }
 
 #[test]
-fn of_versions_that_make_no_release_say_why() {
+fn an_invalid_list_of_versions_is_told_the_reason() {
     let v = |name: &str, weight: u32, default: bool| {
         format!(r#"{{"name":"{name}","upstream":"a","weight":{weight},"default":{default}}}"#)
     };
@@ -166,7 +168,7 @@ fn of_versions_that_make_no_release_say_why() {
 }
 
 #[test]
-fn of_two_releases_with_one_name_point_to_the_second() {
+fn the_second_of_two_releases_with_one_name_is_reported() {
     let release = format!(r#"{{"name":"r",{STEER},{VERSIONS}}}"#);
     let document =
         format!(r#"{{"name":"p","upstreams":{{"a":{{"cluster":"a"}}}},"releases":[{release},{release}]}}"#);
@@ -176,9 +178,9 @@ fn of_two_releases_with_one_name_point_to_the_second() {
     );
 }
 
-/// A condition that is none would send every request to a version that is for a few.
+/// A version with such a `match` would get every request, although it is meant for a few.
 #[test]
-fn of_matches_with_no_condition_say_that_all_would_match() {
+fn a_match_without_a_condition_is_refused() {
     let path = "releases[0].versions[0].match[0]: would match every request; allowed: at least one condition";
     assert_problem(&[
         (with_match("{}"), path),
@@ -190,7 +192,7 @@ fn of_matches_with_no_condition_say_that_all_would_match() {
 }
 
 #[test]
-fn of_conditions_say_what_one_is() {
+fn an_invalid_condition_is_told_what_is_allowed() {
     let all = "releases[0].versions[0].match[0]";
     for (condition, problem) in [
         (r#"{"uri":{}}"#, "uri: an object of 0 fields is not allowed; allowed: one of exact, prefix, regex"),
@@ -221,7 +223,7 @@ fn of_conditions_say_what_one_is() {
 }
 
 #[test]
-fn of_an_upstream_that_could_never_be_ready_say_so() {
+fn an_upstream_that_could_never_become_ready_is_refused() {
     assert_problem(&[(
         with_upstream(r#""assume":"notReady","circuitBreaker":{}"#),
         "upstreams.app: assumed notReady with no readinessProbe to find it ready, so that requests for it would be refused for ever; allowed: a readinessProbe, or assume: ready",
@@ -230,7 +232,7 @@ fn of_an_upstream_that_could_never_be_ready_say_so() {
 }
 
 #[test]
-fn of_a_breaker_say_what_a_failure_can_be() {
+fn invalid_failure_conditions_of_a_breaker_are_told_what_is_allowed() {
     assert_problem(&[
         (
             with_breaker(r#""failOn":[]"#),
@@ -260,7 +262,7 @@ fn of_a_breaker_say_what_a_failure_can_be() {
 }
 
 #[test]
-fn of_headers_that_cannot_be_written_name_those() {
+fn a_header_that_must_not_be_written_is_named() {
     let own = "is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive";
     assert_eq!(
         problems(&with_gate(r#""reply":{"headers":{"Content-Length":"0"}}"#)),
@@ -298,9 +300,9 @@ fn of_headers_that_cannot_be_written_name_those() {
     ]);
 }
 
-/// Steering by such a header would lose what it carries.
+/// Steering by such a header would overwrite the key.
 #[test]
-fn of_a_steer_header_that_is_a_key_name_it() {
+fn a_steer_header_that_is_a_sticky_key_is_refused() {
     for (header, key) in
         [("X-User", r#"{"httpHeaderName":"x-user"}"#), ("cookie", r#"{"httpCookie":{"name":"id"}}"#)]
     {
@@ -314,7 +316,7 @@ fn of_a_steer_header_that_is_a_key_name_it() {
 }
 
 #[test]
-fn of_more_or_longer_headers_than_a_message_takes_say_how_many() {
+fn too_many_or_too_long_headers_are_told_the_limit() {
     let headers: Vec<_> = (0..51).map(|n| format!(r#""x-{n}":"y""#)).collect();
     assert_eq!(
         problems(&with_gate(&format!(r#""reply":{{"headers":{{{}}}}}"#, headers.join(",")))),
@@ -329,7 +331,7 @@ fn of_more_or_longer_headers_than_a_message_takes_say_how_many() {
 }
 
 #[test]
-fn of_names_with_control_characters_show_them_escaped() {
+fn control_characters_in_names_are_escaped() {
     let label = "1 to 63 letters, digits, \"-\", \"_\" and \".\", with a letter or digit at both ends";
     assert_eq!(
         problems(&with_versions(r#"{"name":"v\u0000","upstream":"a","weight":1,"default":true}"#)),
@@ -342,7 +344,7 @@ fn of_names_with_control_characters_show_them_escaped() {
 }
 
 #[test]
-fn of_unreadable_text_say_what_is_expected() {
+fn unreadable_text_is_told_what_is_expected() {
     assert_eq!(
         problems(""),
         [
@@ -352,7 +354,7 @@ fn of_unreadable_text_say_what_is_expected() {
 }
 
 #[test]
-fn quote_a_long_value_in_part() {
+fn a_long_value_is_quoted_in_part() {
     let document = format!(r#"{{"name":"{}"}}"#, "x".repeat(1_000));
     assert!(
         problems(&document)[0]
@@ -361,7 +363,7 @@ fn quote_a_long_value_in_part() {
 }
 
 #[test]
-fn of_many_problems_come_all_at_once_and_in_the_documents_order() {
+fn all_problems_are_reported_at_once_in_document_order() {
     let document = r#"{
         "gates": [{"upstream": "nope", "reply": {"status": 1}}, {"upstream": "app", "when": 1}],
         "name": "Bad Name",
@@ -409,7 +411,7 @@ fn of_many_problems_come_all_at_once_and_in_the_documents_order() {
 }
 
 #[test]
-fn of_one_version_do_not_hide_those_of_the_list() {
+fn problems_of_one_version_do_not_hide_problems_of_the_list() {
     let document =
         with_versions(r#"{"name":"v1","upstream":"a","wieght":1},{"name":"v1","upstream":"b","weight":1}"#);
     let found = problems(&document);
@@ -428,7 +430,7 @@ fn with_gates(gates: &str) -> String {
 }
 
 #[test]
-fn of_a_gates_fallback_say_what_one_is() {
+fn an_invalid_fallback_or_reply_of_a_gate_is_told_what_is_allowed() {
     let fallback = |fields: &str| with_gates(&format!(r#"{{"upstream":"app","fallback":{{{fields}}}}}"#));
     let kinds = "upstream with clusterHeader, or answer";
     assert_problem(&[
@@ -494,7 +496,7 @@ fn of_a_gates_fallback_say_what_one_is() {
 }
 
 #[test]
-fn of_what_a_breaker_takes_as_evidence_say_what_is_allowed() {
+fn invalid_evidence_settings_of_a_breaker_are_told_what_is_allowed() {
     assert_problem(&[
         (
             with_breaker(r#""ignore":[{}]"#),

@@ -1,4 +1,4 @@
-//! None of these may panic, and none may be taken for a policy.
+//! Tests of documents that must be refused, without a panic.
 
 use super::*;
 #[cfg(target_arch = "wasm32")]
@@ -6,7 +6,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const MIB: usize = 1 << 20;
 
-/// The document is refused, in words of a size that a log can take.
+/// Asserts that the document is refused, with messages short enough for a log.
 fn assert_refused(document: impl AsRef<[u8]>) {
     let document = document.as_ref();
     let start = String::from_utf8_lossy(&document[..document.len().min(80)]).into_owned();
@@ -19,14 +19,14 @@ fn assert_refused(document: impl AsRef<[u8]>) {
 }
 
 #[test]
-fn that_are_no_object() {
+fn a_document_that_is_not_an_object_is_refused() {
     for document in ["", " ", "null", "true", "0", "-1.5", r#""name""#, "[]", "[{}]", "{", "{}{}", "\0"] {
         assert_refused(document);
     }
 }
 
 #[test]
-fn that_are_not_utf_8() {
+fn a_document_that_is_not_utf_8_is_refused() {
     assert_refused(b"\xff\xfe");
     assert_refused(b"{\"name\":\"\xff\"}");
     assert_refused(b"{\"\xc3\x28\":1}");
@@ -35,7 +35,7 @@ fn that_are_not_utf_8() {
 }
 
 #[test]
-fn that_are_deep() {
+fn a_deeply_nested_document_is_refused() {
     for depth in [64, 120, 126, 127, 128, 129, 1_000, 100_000] {
         let (open, close) = ("[".repeat(depth), "]".repeat(depth));
         assert_refused(format!("{open}{close}"));
@@ -46,7 +46,7 @@ fn that_are_deep() {
 }
 
 #[test]
-fn that_are_large() {
+fn a_document_with_huge_values_is_refused() {
     let long = "x".repeat(MIB);
     assert_refused(format!(r#"{{"name":"{long}"}}"#));
     assert_refused(format!(r#"{{"name":"p","{long}":1}}"#));
@@ -63,9 +63,9 @@ fn that_are_large() {
     assert_refused(format!(r#"{{{fields}"name":"p"}}"#));
 }
 
-/// Each wrong name is answered with the right ones: that must not multiply one list by the other.
+/// Each message about an unknown name lists known ones, so the lengths of the two lists must not multiply.
 #[test]
-fn with_many_upstreams_and_as_many_wrong_names() {
+fn many_unknown_names_among_many_upstreams_are_refused() {
     let upstreams: Vec<_> = (0..2_000).map(|i| format!(r#""u{i}":{{"cluster":"c"}}"#)).collect();
     let gates = vec![r#"{"upstream":"x"}"#; 2_000];
     assert_refused(format!(
@@ -76,7 +76,7 @@ fn with_many_upstreams_and_as_many_wrong_names() {
 }
 
 #[test]
-fn with_numbers_beyond_any_type() {
+fn a_number_out_of_range_of_its_type_is_refused() {
     for number in ["18446744073709551616", "-9223372036854775809", "1e308", "1e400", "-1e400", "1e-400"] {
         for document in [
             format!(r#"{{"name":{number}}}"#),
@@ -100,16 +100,16 @@ fn with_numbers_beyond_any_type() {
 }
 
 #[test]
-fn with_every_key_twice() {
+fn every_repeated_key_is_refused() {
     let document: serde_json::Value = serde_json::from_str(FULL).unwrap();
     let found = problems(&doubled(&document));
     let repeated = found.iter().filter(|problem| problem.ends_with(": given twice; allowed: once")).count();
     assert_eq!(repeated, found.len(), "{found:#?}");
-    // Each key that is read at all, and so each but the fields below a repetition.
+    // Fields below a repeated key are not read, so they have no problem of their own.
     assert!(repeated > 80, "{repeated}");
 }
 
-/// The document with each key of each object written twice.
+/// Writes the document with each key of each object twice.
 fn doubled(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::Object(fields) => {
@@ -127,20 +127,19 @@ fn doubled(value: &serde_json::Value) -> String {
 }
 
 #[test]
-fn with_empty_strings_everywhere() {
+fn an_empty_string_is_refused_unless_it_has_a_meaning() {
     let mut compiled = Vec::new();
     for (at, _) in FULL.match_indices('"').step_by(2) {
         let length = FULL[at + 1..].find('"').unwrap();
-        // Emptied keys too: they are unknown, and what they were for is missing.
+        // This empties keys as well, which makes them unknown and leaves the known ones missing.
         let emptied = format!("{}{}", &FULL[..at + 1], &FULL[at + 1 + length..]);
         match Policy::from_json(emptied.as_bytes()) {
             Ok(_) => compiled.push(&FULL[at + 1..at + 1 + length]),
             Err(_) => assert_refused(emptied),
         }
     }
-    // The values of headers and of conditions, and a gRPC service, may be empty; and what stands between the quotes
-    // within a body.
-    let may_be = [
+    // These strings may be empty: values of headers and conditions, a gRPC service, and text between quotes in a body.
+    let may_be_empty = [
         "graygate",
         "shop.Db",
         "",
@@ -153,12 +152,12 @@ fn with_empty_strings_everywhere() {
         "}",
         ":[]}",
     ];
-    compiled.retain(|value| !may_be.contains(value));
+    compiled.retain(|value| !may_be_empty.contains(value));
     assert_eq!(compiled, [""; 0]);
 }
 
 #[test]
-fn with_nul_bytes() {
+fn nul_bytes_are_refused() {
     assert_refused(FULL.replace("reviews", "re\\u0000views"));
     assert_refused(FULL.replace("app", "a\0pp"));
     assert_refused(with_get(r#""path":"/\u0000""#));

@@ -1,4 +1,4 @@
-//! `probes`.
+//! Tests of `probes`.
 
 use super::*;
 use crate::policy::probe::{
@@ -7,9 +7,9 @@ use crate::policy::probe::{
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-/// Between two checks nothing is wrong yet.
+/// Between two checks, a result is old without anything being wrong.
 #[test]
-fn an_age_that_answers_get_anyway_is_not_stale() {
+fn stale_after_must_exceed_the_age_that_results_reach_between_checks() {
     let document = |seconds: u32| {
         format!(
             r#"{{"name":"p","upstreams":{{"app":{{"cluster":"a","readinessProbe":{{"httpGet":{{}},"periodSeconds":5}}}}}},
@@ -23,7 +23,7 @@ fn an_age_that_answers_get_anyway_is_not_stale() {
     )]);
 }
 
-/// The probes of a policy with the upstreams `app` and `db`.
+/// Returns the probes of a policy with the upstreams `app` and `db`.
 fn probes(fields: &str) -> Probes {
     compile(&document(fields)).probes
 }
@@ -37,7 +37,7 @@ fn readiness(fields: &str) -> String {
     document(&format!(r#""readiness":{{"path":"/r",{fields}}}"#))
 }
 
-/// The one problem of each document, without the `probes.` that all start with.
+/// Asserts that each document has exactly this problem. The problems leave out `probes`, which each path begins with.
 fn assert_refused(rows: &[(String, &str)]) {
     for (document, problem) in rows {
         assert_eq!(problems(document), [format!("probes{problem}")], "{document}");
@@ -45,7 +45,7 @@ fn assert_refused(rows: &[(String, &str)]) {
 }
 
 #[test]
-fn the_full_document_gives_what_it_says() {
+fn the_probes_have_the_full_documents_values() {
     let policy = compile(FULL);
     let probe = |name: &str, kind, path: &str, basis| Probe {
         name: name.into(),
@@ -94,7 +94,7 @@ fn the_full_document_gives_what_it_says() {
 }
 
 #[test]
-fn a_drain_switch_follows_loopback_unless_told_otherwise() {
+fn a_drain_switch_accepts_loopback_by_default() {
     let from = |fields: &str| probes(&format!(r#""drain":{{"path":"/d"{fields}}}"#)).drain.unwrap().from;
     let parsed =
         |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<ipnet::IpNet>>();
@@ -103,12 +103,12 @@ fn a_drain_switch_follows_loopback_unless_told_otherwise() {
 }
 
 #[test]
-fn a_drain_switch_alone_makes_the_workers_tick() {
+fn a_drain_switch_alone_needs_a_tick() {
     assert_eq!(compile(&document(r#""drain":{"path":"/d"}"#)).tick(), Some(Duration::from_millis(250)));
 }
 
 #[test]
-fn a_weight_makes_a_check_one_that_may_fail() {
+fn a_check_with_a_weight_is_not_required_by_default() {
     let required = |fields: &str| {
         let fields = format!(
             r#""readiness":{{"path":"/r","minimumScore":1,"checks":[{{"upstream":"db","weight":1}},{{"upstream":"app"{fields}}}]}}"#
@@ -122,7 +122,7 @@ fn a_weight_makes_a_check_one_that_may_fail() {
 }
 
 #[test]
-fn an_answer_that_passes_through_keeps_its_content_type() {
+fn a_passed_through_response_keeps_its_content_type_by_default() {
     let basis = |fields: &str| {
         probes(&format!(r#""liveness":{{"path":"/l","passThrough":{{{fields}}}}}"#)).endpoints.remove(0).basis
     };
@@ -138,7 +138,7 @@ fn an_answer_that_passes_through_keeps_its_content_type() {
 }
 
 #[test]
-fn groups_are_probes_with_names_of_their_own() {
+fn groups_are_probes_with_names_that_the_user_chose() {
     let probes = probes(
         r#""groups":{"deep":{"path":"/deepz","checks":[{"upstream":"db"}],"statuses":{"failed":500}}}"#,
     );
@@ -157,7 +157,7 @@ fn groups_are_probes_with_names_of_their_own() {
 }
 
 #[test]
-fn both_ends_of_every_range_are_inside() {
+fn ranges_include_both_ends() {
     assert_compiles(&[
         document(r#""staleAfterSeconds":0.1"#),
         document(r#""staleAfterSeconds":86400"#),
@@ -173,7 +173,7 @@ fn both_ends_of_every_range_are_inside() {
 }
 
 #[test]
-fn paths_are_exact_and_each_its_own() {
+fn paths_are_exact_and_unique() {
     assert_refused(&[
         (
             document(r#""liveness":{"path":"/z"},"readiness":{"path":"/z"}"#),
@@ -200,7 +200,7 @@ fn paths_are_exact_and_each_its_own() {
 }
 
 #[test]
-fn a_probe_that_every_request_would_meet_is_refused() {
+fn an_empty_match_condition_is_refused() {
     assert_refused(&[(
         document(r#""liveness":{"path":"/l"},"match":[{}]"#),
         ".match[0]: would match every request; allowed: at least one condition",
@@ -208,7 +208,7 @@ fn a_probe_that_every_request_would_meet_is_refused() {
 }
 
 #[test]
-fn liveness_depends_on_nothing_outside() {
+fn liveness_has_no_checks() {
     let problem = "liveness depends on nothing outside; allowed: checks under readiness";
     assert_refused(&[
         (document(r#""liveness":{"path":"/z","checks":[]}"#), &format!(".liveness.checks: {problem}")),
@@ -220,7 +220,7 @@ fn liveness_depends_on_nothing_outside() {
 }
 
 #[test]
-fn a_score_that_cannot_be_is_refused() {
+fn an_unreachable_minimum_score_is_refused() {
     let one = r#""checks":[{"upstream":"app","weight":40}]"#;
     assert_refused(&[
         (
@@ -247,7 +247,7 @@ fn a_score_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn what_passes_through_has_no_verdict_of_its_own() {
+fn pass_through_excludes_checks_and_statuses() {
     let through = r#""passThrough":{"cacheSeconds":2}"#;
     assert_refused(&[
         (
@@ -282,7 +282,7 @@ fn what_passes_through_has_no_verdict_of_its_own() {
 }
 
 #[test]
-fn lists_that_would_make_a_probe_useless_are_refused() {
+fn empty_lists_and_invalid_items_are_refused() {
     assert_refused(&[
         (
             document(r#""grpc":{"services":[]}"#),

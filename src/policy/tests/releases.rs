@@ -1,12 +1,14 @@
+//! Tests of `releases`.
+
 use super::*;
 use crate::policy::release::rollback::Latency;
 use crate::policy::release::version::HeaderEdits;
 use crate::value::time::Time;
 use crate::weights::layout::Layout;
 
-mod a_cookie;
-mod a_rollback;
-mod a_schedule;
+mod cookie;
+mod rollback;
+mod schedule;
 
 const HASH_ON: &str = r#""hashOn":[{"httpHeaderName":"x-user"}]"#;
 const TWO: &str = r#""versions":[{"name":"v1","upstream":"a","weight":90,"default":true},{"name":"v2","upstream":"b","weight":10}]"#;
@@ -14,24 +16,24 @@ const TWO: &str = r#""versions":[{"name":"v1","upstream":"a","weight":90,"defaul
 /// 2026-12-01T10:00:00Z.
 const TEN: Time = Time::from_millis(1796119200000);
 
-/// A release of two versions with these fields.
+/// Returns a document with a release of two versions and these fields.
 fn with(fields: &str) -> String {
     with_release(&format!("{STEER},{TWO},{fields}"))
 }
 
-/// A release of two versions that steers so, with these fields.
+/// Returns a document with a release of two versions, this `steer` and these fields.
 fn steered(steer: &str, fields: &str) -> String {
     with_release(&format!(r#""steer":{steer},{TWO}{fields}"#))
 }
 
-/// v1 with these fields, and v2 with those.
+/// Returns two versions, each with further fields of its own.
 fn both(v1: &str, v2: &str) -> String {
     format!(
         r#"{{"name":"v1","upstream":"a","weight":90,"default":true{v1}}},{{"name":"v2","upstream":"b","weight":10{v2}}}"#
     )
 }
 
-/// A release of [`both`] without keys.
+/// Returns a document with a release of [`both`] that has no keys.
 fn with_both(v1: &str, v2: &str) -> String {
     with_versions(&both(v1, v2))
 }
@@ -44,7 +46,7 @@ fn with_steps(steps: &str) -> String {
     with(&format!(r#""schedule":[{steps}]"#))
 }
 
-/// A step at ten, with these weights and fields.
+/// Returns a step at [`TEN`] with these weights and fields.
 fn step(weights: &str, fields: &str) -> String {
     format!(r#"{{"at":"2026-12-01T10:00:00Z","weights":{{{weights}}}{fields}}}"#)
 }
@@ -57,7 +59,7 @@ fn with_headers(headers: &str) -> String {
     with_both("", &format!(r#","headers":{headers}"#))
 }
 
-/// Each document has this one problem, at this place of the release.
+/// Asserts that each document has exactly this problem. The path in it begins below the release.
 fn assert_problem_of_release(rows: &[(String, &str)]) {
     for (document, problem) in rows {
         assert_eq!(problems(document), [format!("releases[0].{problem}")], "{document}");
@@ -70,7 +72,7 @@ mod steer {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn is_one_of_four() {
+    fn steer_is_one_of_four_kinds() {
         for (steer, expected) in [
             (r#"{"header":"X-V"}"#, Steer::Header("x-v".into())),
             (r#"{"clusterHeader":"X-C"}"#, Steer::ClusterHeader("x-c".into())),
@@ -82,7 +84,7 @@ mod steer {
     }
 
     #[test]
-    fn of_no_kind_or_of_two_is_refused() {
+    fn steer_of_no_kind_or_of_two_kinds_is_refused() {
         let one_of = "allowed: one of header, clusterHeader, randomValueHeader, filterState";
         assert_problem_of_release(&[
             (steered("{}", ""), &format!("steer: an object of 0 fields is not allowed; {one_of}")),
@@ -95,7 +97,7 @@ mod steer {
     }
 
     #[test]
-    fn by_a_header_that_is_none_is_refused() {
+    fn steering_by_an_unusable_header_is_refused() {
         let own = "is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive";
         assert_problem_of_release(&[
             (steered(r#"{"clusterHeader":"Host"}"#, ""), &format!(r#"steer.clusterHeader: "host" {own}"#)),
@@ -115,7 +117,7 @@ mod steer {
     }
 
     #[test]
-    fn by_a_header_that_a_version_edits_is_refused() {
+    fn steering_by_a_header_that_a_version_edits_is_refused() {
         for edits in [r#"{"set":{"X-V":"1"}}"#, r#"{"add":{"x-v":"1"}}"#, r#"{"remove":["x-v"]}"#] {
             assert_problem(&[(
                 with_headers(&format!(r#"{{"request":{edits}}}"#)),
@@ -126,7 +128,7 @@ mod steer {
     }
 
     #[test]
-    fn by_a_header_that_a_version_of_another_release_edits_is_refused() {
+    fn steering_by_a_header_that_a_version_of_another_release_edits_is_refused() {
         let release = |name: &str, steer: &str, v2: &str| {
             format!(
                 r#"{{"name":"{name}","steer":{{{steer}}},"versions":[{}]}}"#,
@@ -155,7 +157,7 @@ mod steer {
     }
 
     #[test]
-    fn by_filter_state_knows_one_object_and_trusts_nobody() {
+    fn filter_state_allows_one_object_and_no_incoming_version() {
         assert_problem_of_release(&[
             (
                 steered(r#"{"filterState":"my.key"}"#, ""),
@@ -170,7 +172,7 @@ mod steer {
     }
 
     #[test]
-    fn by_a_cluster_that_two_versions_share_trusts_nobody() {
+    fn incoming_cluster_headers_cannot_be_trusted_if_versions_share_a_cluster() {
         let shared = |trust: bool| {
             with_release(&format!(
                 r#""steer":{{"clusterHeader":"x-c"}},"trustIncoming":{trust},"versions":[
@@ -185,7 +187,7 @@ mod steer {
     }
 }
 
-mod a_random_value_header {
+mod random_value_header {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -193,7 +195,7 @@ mod a_random_value_header {
     const RANDOM: &str = r#"{"randomValueHeader":"x-r"}"#;
 
     #[test]
-    fn may_do_without_versions_and_nothing_else_may() {
+    fn only_a_random_value_header_may_omit_versions() {
         let policy = compile(&with_release(&format!(r#""steer":{RANDOM}"#)));
         assert!(policy.releases[0].versions.is_empty());
         for steer in
@@ -207,7 +209,7 @@ mod a_random_value_header {
     }
 
     #[test]
-    fn leaves_the_weights_to_the_route() {
+    fn a_random_value_header_excludes_settings_that_change_weights() {
         let message = "the route's weights decide, which the filter can't change; allowed: steer by header, clusterHeader or filterState";
         for (key, value) in [
             ("startsAt", r#""2026-12-01T10:00:00Z""#),
@@ -226,7 +228,7 @@ mod a_random_value_header {
     }
 
     #[test]
-    fn names_no_version_that_could_be_trusted() {
+    fn an_incoming_random_value_header_cannot_be_trusted() {
         assert_problem_of_release(&[(
             steered(RANDOM, r#","trustIncoming":true"#),
             "trustIncoming: a number names no version; allowed: false, or steer by header or clusterHeader",
@@ -234,7 +236,7 @@ mod a_random_value_header {
     }
 
     #[test]
-    fn leads_to_no_version_of_weight_0() {
+    fn a_random_value_header_cannot_reach_a_version_of_weight_0() {
         let unweighted = |v1: &str, v2: &str| {
             with_release(&format!(
                 r#""steer":{RANDOM},{HASH_ON},"versions":[{{"name":"v1","upstream":"a","weight":1{v1}}},
@@ -257,7 +259,7 @@ mod a_random_value_header {
     }
 
     #[test]
-    fn tells_no_version_for_the_response_where_there_are_none() {
+    fn a_random_value_header_without_versions_allows_no_response_header() {
         compile(&steered(RANDOM, r#","responseHeader":"x-served""#));
         assert_problem_of_release(&[(
             with_release(&format!(r#""steer":{RANDOM},"responseHeader":"x-served""#)),
@@ -266,7 +268,7 @@ mod a_random_value_header {
     }
 
     #[test]
-    fn is_not_blamed_for_versions_that_could_not_be_read() {
+    fn invalid_versions_cause_no_further_problem_with_a_random_value_header() {
         assert_problem_of_release(&[(
             with_release(&format!(
                 r#""steer":{RANDOM},"responseHeader":"x-served","versions":[{{"name":"v1","upstream":"a","weight":1}}]"#
@@ -282,7 +284,7 @@ mod times {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn are_in_utc() {
+    fn times_are_in_utc() {
         let start = |text: &str| compile(&with(&format!(r#""startsAt":"{text}""#))).releases[0].starts_at;
         assert_eq!(start("2026-12-01T10:00:00Z"), Some(TEN));
         assert_eq!(start("2026-12-01T10:00:00.000Z"), Some(TEN));
@@ -291,7 +293,7 @@ mod times {
     }
 
     #[test]
-    fn of_a_step_are_to_the_millisecond() {
+    fn the_time_of_a_step_has_millisecond_precision() {
         let step = r#"{"at":"2026-12-01T10:00:00.5Z","weights":{"v1":70,"v2":30}}"#;
         let policy = compile(&with_steps(step));
         let shares =
@@ -300,7 +302,7 @@ mod times {
     }
 
     #[test]
-    fn of_a_start_are_whole_seconds() {
+    fn starts_at_is_a_whole_second() {
         for time in ["2026-12-01T10:00:00.5Z", "2026-12-01T10:00:00.001Z", "2026-12-01T09:59:59.999Z"] {
             assert_problem_of_release(&[(
                 with(&format!(r#""startsAt":"{time}""#)),
@@ -310,7 +312,7 @@ mod times {
     }
 
     #[test]
-    fn that_are_none_are_refused_wherever_they_stand() {
+    fn an_invalid_time_is_refused_in_every_field() {
         let allowed = "allowed: a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z";
         for time in [
             r#""2026-12-01T10:00:00+01:00""#,
@@ -340,25 +342,25 @@ mod times {
     }
 }
 
-mod lists_of_keys {
+mod allow_and_deny {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    /// v1 with these fields, and v2 with those, in a release with a key.
+    /// Returns a document with a release of [`both`] that has a key.
     fn with_lists(v1: &str, v2: &str) -> String {
         with_release(&format!(r#"{STEER},{HASH_ON},"versions":[{}]"#, both(v1, v2)))
     }
 
     #[test]
-    fn hold_keys_as_they_are_written() {
+    fn keys_in_allow_and_deny_are_kept_as_written() {
         let policy = compile(&with_lists("", r#","allow":["Bob","alice","alice"],"deny":["用户-42"]"#));
         let version = &policy.releases[0].versions[1];
         assert!(version.allow.iter().eq(["Bob", "alice"]) && version.deny.iter().eq(["用户-42"]));
     }
 
     #[test]
-    fn hold_text_and_at_most_10_000() {
+    fn allow_and_deny_hold_at_most_10_000_strings() {
         let many = |count: u32| {
             let keys: Vec<_> = (0..count).map(|n| format!(r#""{n}""#)).collect();
             with_lists("", &format!(r#","allow":[{}]"#, keys.join(",")))
@@ -382,7 +384,7 @@ mod lists_of_keys {
     }
 
     #[test]
-    fn do_not_contradict_each_other() {
+    fn allow_and_deny_must_not_contradict_each_other() {
         assert_problem_of_release(&[
             (
                 with_lists("", r#","allow":["a","b"],"deny":["b"]"#),
@@ -401,7 +403,7 @@ mod lists_of_keys {
     }
 
     #[test]
-    fn need_keys_to_look_for() {
+    fn allow_and_deny_need_hash_on() {
         let problem = "versions: allow and deny list keys, and there are none; allowed: with hashOn";
         let keyed = |keys: &str| {
             with_release(&format!(
@@ -430,7 +432,7 @@ mod header_edits {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn are_those_of_a_virtual_service() {
+    fn header_edits_are_those_of_a_virtual_service() {
         let policy = compile(&with_headers(
             r#"{"request":{"set":{"X-A":"b"},"add":{"x-c":""},"remove":["X-E"]},"response":{"remove":["Server"]}}"#,
         ));
@@ -446,7 +448,7 @@ mod header_edits {
     }
 
     #[test]
-    fn that_cannot_be_made_are_refused() {
+    fn impossible_header_edits_are_refused() {
         let name = "is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~";
         let own = "is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive";
         for (headers, problem) in [
@@ -483,7 +485,7 @@ mod header_edits {
     }
 
     #[test]
-    fn are_at_most_50_of_one_message() {
+    fn one_message_has_at_most_50_header_edits() {
         let remove = |count: u32| {
             let names: Vec<_> = (0..count).map(|n| format!(r#""x-{n}""#)).collect();
             with_headers(&format!(r#"{{"request":{{"set":{{"a":"1"}},"remove":[{}]}}}}"#, names.join(",")))
@@ -496,13 +498,13 @@ mod header_edits {
     }
 }
 
-mod a_release {
+mod whole_release {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn skips_what_it_says_and_never_all() {
+    fn skip_needs_at_least_one_condition() {
         assert!(!compile(&with(r#""skip":[{"uri":{"prefix":"/static"}}]"#)).releases[0].skip.is_empty());
         assert_problem_of_release(&[
             (with(r#""skip":[{}]"#), "skip[0]: would match every request; allowed: at least one condition"),
@@ -515,7 +517,7 @@ mod a_release {
     }
 
     #[test]
-    fn names_a_header_for_the_response() {
+    fn the_response_header_must_be_one_that_the_filter_may_write() {
         let policy = compile(&with(r#""responseHeader":"X-Served""#));
         assert_eq!(policy.releases[0].response_header.as_deref(), Some("x-served"));
         assert_problem_of_release(&[
@@ -543,7 +545,7 @@ mod a_release {
     }
 
     #[test]
-    fn with_a_slip_in_a_key_gets_the_right_one() {
+    fn a_misspelt_key_of_a_release_gets_the_right_one_suggested() {
         for (slip, key) in [("startAt", "startsAt"), ("shedule", "schedule"), ("rolback", "rollback")] {
             assert_problem_of_release(&[(
                 with(&format!(r#""{slip}":1"#)),
@@ -553,7 +555,7 @@ mod a_release {
     }
 
     #[test]
-    fn that_changes_by_itself_needs_a_tick() {
+    fn a_release_that_changes_over_time_needs_a_tick() {
         let tick = |document: String| compile(&document).tick();
         let quarter = Some(Duration::from_millis(250));
         assert_eq!(tick(with(r#""startsAt":"2026-12-01T10:00:00Z""#)), quarter);
@@ -563,7 +565,7 @@ mod a_release {
     }
 
     #[test]
-    fn has_all_its_problems_told_at_once() {
+    fn all_problems_of_a_release_are_reported_at_once() {
         let found = problems(&with_release(
             r#""steer":{"filterState":"x"},"skip":[{}],"startsAt":1,"responseHeader":"te",
             "hashOn":[{"httpCookie":{"name":"id","secure":true}}],

@@ -1,4 +1,4 @@
-//! An explanation for programs.
+//! Explanations in JSON, for programs.
 
 use std::collections::BTreeMap;
 
@@ -10,64 +10,66 @@ use graygate::policy::release::steer::Steer;
 use graygate::value::hash;
 use serde_json::{Value, json};
 
-use super::names::{key, names};
+use super::names::{assignment_names, describe_key};
 
-/// One request's explanation.
+/// Returns the explanation of one request as an object.
 pub fn value(policy: &Policy, decision: &Decision<'_>) -> Value {
-    let assignments = decision.assignments.iter().map(|assignment| assigned(policy, assignment));
-    let assignments: Vec<Value> = assignments.collect();
-    let mut answer = match &decision.action {
-        Action::Forward(edits) => forwarded(edits),
-        Action::PassThrough { .. } => edited("pass through", &[]),
-        Action::GrpcCheck { edits, .. } => edited("grpc health check", edits),
-        Action::Reply(reply) => replied("reply", reply),
-        Action::Drain { draining: true, reply } => replied("drain", reply),
-        Action::Drain { draining: false, reply } => replied("stop draining", reply),
+    let assignments: Vec<Value> =
+        decision.assignments.iter().map(|assignment| assignment_value(policy, assignment)).collect();
+    let mut explanation = match &decision.action {
+        Action::Forward(edits) => forward_value(edits),
+        Action::PassThrough { .. } => action_value("pass through", &[]),
+        Action::GrpcCheck { edits, .. } => action_value("grpc health check", edits),
+        Action::Reply(reply) => reply_value("reply", reply),
+        Action::Drain { draining: true, reply } => reply_value("drain", reply),
+        Action::Drain { draining: false, reply } => reply_value("stop draining", reply),
     };
-    if let Value::Object(fields) = &mut answer {
+    if let Value::Object(fields) = &mut explanation {
         fields.insert("assignments".to_owned(), Value::Array(assignments));
         let gates: Vec<String> = decision.bypasses.iter().map(|bypass| bypass.describe(policy)).collect();
         fields.insert("gates".to_owned(), json!(gates));
     }
-    answer
+    explanation
 }
 
-fn assigned(policy: &Policy, assignment: &Assignment<'_>) -> Value {
-    let [release, wanted, version] = names(policy, assignment);
+fn assignment_value(policy: &Policy, assignment: &Assignment<'_>) -> Value {
+    let [release, wanted, version] = assignment_names(policy, assignment);
     let choice = &assignment.choice;
     let steer = policy.releases.get(assignment.release).map(|release| &release.steer);
-    let by_number = matches!(steer, Some(Steer::RandomValueHeader(_)));
+    let steers_by_number = matches!(steer, Some(Steer::RandomValueHeader(_)));
     json!({
         "release": release,
         "version": version,
         "reason": assignment.reason.code(),
         "wanted": {"version": wanted, "reason": choice.reason.code()},
-        "key": choice.key.map(|(source, _)| key(source)),
-        "bucket": choice.key.filter(|_| !by_number).map(|(_, hash)| hash::bucket(hash)),
+        "key": choice.key.map(|(source, _)| describe_key(source)),
+        "bucket": choice.key.filter(|_| !steers_by_number).map(|(_, hash)| hash::bucket(hash)),
         "issued": choice.issued.as_ref().map(|issued| &issued.key),
     })
 }
 
-fn forwarded(edits: &ForwardEdits<'_>) -> Value {
-    let mut answer = edited("forward", &edits.request);
-    if let Value::Object(fields) = &mut answer {
+fn forward_value(edits: &ForwardEdits<'_>) -> Value {
+    let mut forward = action_value("forward", &edits.request);
+    if let Value::Object(fields) = &mut forward {
         let filter_state: BTreeMap<_, _> = edits.filter_state.iter().copied().collect();
-        fields.insert("response".to_owned(), listed(&edits.response));
+        fields.insert("response".to_owned(), edits_value(&edits.response));
         fields.insert("filterState".to_owned(), json!(filter_state));
     }
-    answer
+    forward
 }
 
-fn edited(action: &str, list: &[HeaderEdit<'_>]) -> Value {
-    let mut answer = listed(list);
-    if let Value::Object(fields) = &mut answer {
-        fields.insert("action".to_owned(), json!(action));
+fn action_value(name: &str, edits: &[HeaderEdit<'_>]) -> Value {
+    let mut action = edits_value(edits);
+    if let Value::Object(fields) = &mut action {
+        fields.insert("action".to_owned(), json!(name));
     }
-    answer
+    action
 }
 
-fn listed(edits: &[HeaderEdit<'_>]) -> Value {
-    let (mut set, mut add, mut remove) = (BTreeMap::new(), Vec::new(), Vec::new());
+fn edits_value(edits: &[HeaderEdit<'_>]) -> Value {
+    let mut set = BTreeMap::new();
+    let mut add = Vec::new();
+    let mut remove = Vec::new();
     for HeaderEdit { header, change } in edits {
         match change {
             HeaderChange::Set(value) => {
@@ -80,7 +82,7 @@ fn listed(edits: &[HeaderEdit<'_>]) -> Value {
     json!({"set": set, "add": add, "remove": remove})
 }
 
-fn replied(action: &str, reply: &Reply) -> Value {
+fn reply_value(action: &str, reply: &Reply) -> Value {
     let headers: BTreeMap<_, _> = reply.headers.iter().map(|(name, value)| (name, value)).collect();
     let body = String::from_utf8_lossy(&reply.body);
     json!({

@@ -1,11 +1,11 @@
-//! What both forms of an explanation call things.
+//! The names that both output formats of `explain` use.
 
 use graygate::decision::Assignment;
 use graygate::policy::Policy;
 use graygate::policy::release::key::Key;
 
-/// The names in an assignment: release, version wanted, version got.
-pub fn names<'p>(policy: &'p Policy, assignment: &Assignment<'_>) -> [&'p str; 3] {
+/// Returns the names of the release, of the wanted version, and of the assigned version.
+pub fn assignment_names<'p>(policy: &'p Policy, assignment: &Assignment<'_>) -> [&'p str; 3] {
     let release = policy.releases.get(assignment.release);
     let version = |index: usize| {
         release.and_then(|release| release.versions.get(index)).map_or("", |version| version.name.as_str())
@@ -17,8 +17,8 @@ pub fn names<'p>(policy: &'p Policy, assignment: &Assignment<'_>) -> [&'p str; 3
     ]
 }
 
-/// Where a key was found, in words.
-pub fn key(key: &Key) -> String {
+/// Describes the source of a sticky key.
+pub fn describe_key(key: &Key) -> String {
     match key {
         Key::Header(name) => format!("header {name}"),
         Key::Cookie(cookie) => format!("cookie {}", cookie.name),

@@ -1,4 +1,4 @@
-//! An explanation for people.
+//! Explanations as text, for people.
 
 use std::io::{self, Write};
 
@@ -12,23 +12,24 @@ use graygate::policy::release::steer::Steer;
 use graygate::policy::{Mode, Policy};
 use graygate::value::hash;
 
-use super::names::{key, names};
-use super::question::Question;
+use super::names::{assignment_names, describe_key};
+use super::sample::SampleRequest;
 
-/// Writes one request's explanation.
+/// Writes the explanation of one request.
 pub fn write(
     policy: &Policy,
     splits: &[Split],
-    question: &Question,
+    request: &SampleRequest,
     decision: &Decision<'_>,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    writeln!(out, "request   {} {} for {}", question.method, question.path, question.authority)?;
+    writeln!(out, "request   {} {} for {}", request.method, request.path, request.authority)?;
     if policy.mode != Mode::Enforce {
         writeln!(out, "mode      {}: nothing of this is done", policy.mode.name())?;
     }
     for assignment in &decision.assignments {
-        let (release, split) = (policy.releases.get(assignment.release), splits.get(assignment.release));
+        let release = policy.releases.get(assignment.release);
+        let split = splits.get(assignment.release);
         if let (Some(release), Some(split)) = (release, split) {
             write_assignment(policy, release, split, assignment, out)?;
         }
@@ -39,7 +40,7 @@ pub fn write(
     for bypass in &decision.bypasses {
         writeln!(out, "gate      {}", bypass.describe(policy))?;
     }
-    let (words, edits, reply) = match &decision.action {
+    let (description, edits, reply) = match &decision.action {
         Action::Forward(edits) => ("forward".to_owned(), edits.request.as_slice(), None),
         Action::PassThrough { .. } => {
             ("answer with what the app last said, or ask the app".to_owned(), &[][..], None)
@@ -48,14 +49,14 @@ pub fn write(
             ("forward, and answer as gRPC health check".to_owned(), edits.as_slice(), None)
         }
         Action::Reply(reply) => {
-            (format!("reply {}: {}", reply.status, why(policy, reply)), &[][..], Some(reply))
+            (format!("reply {}: {}", reply.status, describe_cause(policy, reply)), &[][..], Some(reply))
         }
         Action::Drain { draining, reply } => {
             let order = if *draining { "drain" } else { "stop draining" };
             (format!("{order}, then reply {}", reply.status), &[][..], Some(reply))
         }
     };
-    writeln!(out, "decision  {words}")?;
+    writeln!(out, "decision  {description}")?;
     write_edits(edits, out)?;
     if let Action::Forward(edits) = &decision.action {
         for (object, value) in &edits.filter_state {
@@ -77,7 +78,7 @@ pub fn write(
     Ok(())
 }
 
-/// Writes the version, then each reason in the order of precedence, up to the one that counts.
+/// Writes the assigned version, then each reason in order of precedence, up to the one that applies.
 fn write_assignment(
     policy: &Policy,
     release: &Release,
@@ -85,10 +86,10 @@ fn write_assignment(
     assignment: &Assignment<'_>,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let [name, wanted, version] = names(policy, assignment);
+    let [name, wanted, version] = assignment_names(policy, assignment);
     writeln!(out, "release   {name}: {version} ({})", assignment.reason.code())?;
-    for (reason, words) in chain(release, split, assignment, wanted) {
-        writeln!(out, "          {reason:<17} {words}")?;
+    for (reason, explanation) in reasons(release, split, assignment, wanted) {
+        writeln!(out, "          {reason:<17} {explanation}")?;
     }
     if assignment.reason == AssignmentReason::Fallback {
         writeln!(out, "          {:<17} the upstream of {wanted} is not ready: {version}", "fallback")?;
@@ -96,64 +97,70 @@ fn write_assignment(
     Ok(())
 }
 
-/// The chain of reasons: why each one before the last did not count, and why the last one did.
-fn chain(
+/// Explains each reason in order of precedence: why those before the last did not apply, and why the last did.
+fn reasons(
     release: &Release,
     split: &Split,
     assignment: &Assignment<'_>,
     wanted: &str,
 ) -> Vec<(&'static str, String)> {
     let choice = &assignment.choice;
-    let last = choice.reason;
-    let mut chain = Vec::new();
-    let mut add = |reason: AssignmentReason, words: String| chain.push((reason.code(), words));
+    let applied = choice.reason;
+    let mut reasons = Vec::new();
+    let mut add = |reason: AssignmentReason, explanation: String| reasons.push((reason.code(), explanation));
 
     let header = release.steer.header().unwrap_or_default();
-    match last {
-        AssignmentReason::Incoming => add(last, format!("{header} of the request names {wanted}")),
+    match applied {
+        AssignmentReason::Incoming => add(applied, format!("{header} of the request names {wanted}")),
         AssignmentReason::NoSuchVersion => {
             let kept = match release.steer {
                 Steer::Header(_) => ", and stays as it is for the next hop",
                 _ => "",
             };
-            add(last, format!("{header} of the request names none of these versions{kept}: {wanted}"));
+            add(applied, format!("{header} of the request names none of these versions{kept}: {wanted}"));
         }
         _ if release.trust_incoming => {
             add(AssignmentReason::Incoming, format!("no: the request has no {header}"))
         }
         _ => add(AssignmentReason::Incoming, "no: not trusted".to_owned()),
     }
-    if matches!(last, AssignmentReason::Incoming | AssignmentReason::NoSuchVersion) {
-        return chain;
+    if matches!(applied, AssignmentReason::Incoming | AssignmentReason::NoSuchVersion) {
+        return reasons;
     }
-    if last == AssignmentReason::Match {
-        add(last, format!("the request meets that of {wanted}"));
-        return chain;
+    if applied == AssignmentReason::Match {
+        add(applied, format!("the request meets that of {wanted}"));
+        return reasons;
     }
-    let any = release.versions.iter().any(|version| !version.overrides.is_empty());
-    add(AssignmentReason::Match, if any { "no: none is met" } else { "no: no version has one" }.to_owned());
+    let has_match = release.versions.iter().any(|version| !version.overrides.is_empty());
+    add(
+        AssignmentReason::Match,
+        if has_match { "no: none is met" } else { "no: no version has one" }.to_owned(),
+    );
 
     let Some((source, hash)) = choice.key else {
-        let keys: Vec<String> = release.keys.iter().map(key).collect();
-        let keys =
+        let keys: Vec<String> = release.keys.iter().map(describe_key).collect();
+        let missing =
             if keys.is_empty() { "hashOn is empty".to_owned() } else { format!("no {}", keys.join(", no ")) };
-        add(AssignmentReason::Sticky, format!("no: {keys}"));
-        let issued = choice.issued.as_ref();
-        let issued = issued.map(|issued| format!(", who gets a key of that version's: {}", issued.key));
-        add(last, format!("the next in turn: {wanted}{}", issued.unwrap_or_default()));
-        return chain;
+        add(AssignmentReason::Sticky, format!("no: {missing}"));
+        let issued = choice
+            .issued
+            .as_ref()
+            .map(|issued| format!(", who gets a key of that version's: {}", issued.key))
+            .unwrap_or_default();
+        add(applied, format!("the next in turn: {wanted}{issued}"));
+        return reasons;
     };
-    let source = key(source);
-    if last == AssignmentReason::Allowed {
-        add(last, format!("{source} is on the list of {wanted}"));
-        return chain;
+    let source = describe_key(source);
+    if applied == AssignmentReason::Allowed {
+        add(applied, format!("{source} is on the list of {wanted}"));
+        return reasons;
     }
     if release.versions.iter().any(|version| !version.allow.is_empty()) {
         add(AssignmentReason::Allowed, format!("no: {source} is on no list"));
     }
-    if last == AssignmentReason::ExistingSession {
-        add(last, format!("{source} was issued before startsAt: {wanted}"));
-        return chain;
+    if applied == AssignmentReason::ExistingSession {
+        add(applied, format!("{source} was issued before startsAt: {wanted}"));
+        return reasons;
     }
     if release.starts_at.is_some() {
         add(AssignmentReason::ExistingSession, format!("no: {source} was not issued before startsAt"));
@@ -162,17 +169,17 @@ fn chain(
         Steer::RandomValueHeader(_) => format!("{source} is the number {hash}"),
         _ => format!("{source} is in bucket {}", hash::bucket(hash)),
     };
-    match last {
+    match applied {
         AssignmentReason::Denied => {
-            add(last, format!("{found}, of a version whose list denies it: {wanted}"))
+            add(applied, format!("{found}, of a version whose list denies it: {wanted}"))
         }
-        _ => add(last, format!("{found}; {wanted} holds {}", held(split, assignment.choice.version))),
+        _ => add(applied, format!("{found}; {wanted} holds {}", describe_buckets(split, choice.version))),
     }
-    chain
+    reasons
 }
 
-/// The buckets of a version.
-fn held(split: &Split, version: usize) -> String {
+/// Describes the ranges of buckets that a version holds.
+fn describe_buckets(split: &Split, version: usize) -> String {
     let ranges = split.layout().ranges().filter(|(_, holder)| *holder == version);
     let ranges: Vec<String> =
         ranges.map(|(range, _)| format!("{} to {}", range.start, range.end.saturating_sub(1))).collect();
@@ -190,8 +197,8 @@ fn write_edits(edits: &[HeaderEdit<'_>], out: &mut impl Write) -> io::Result<()>
     Ok(())
 }
 
-/// What a reply is to.
-fn why(policy: &Policy, reply: &Reply) -> String {
+/// Describes what a reply answers.
+fn describe_cause(policy: &Policy, reply: &Reply) -> String {
     match reply.cause {
         ReplyCause::Probe { asked, .. } => format!("the {} probe", asked.name(policy)),
         ReplyCause::Gate { upstream, reason } => {

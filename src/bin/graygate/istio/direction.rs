@@ -1,4 +1,4 @@
-//! The directions in which the filter can see requests in a mesh, and what a policy can't do in each.
+//! The directions in which the filter can see requests in a mesh, and the limits on a policy in each.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use graygate::policy::reader::segment;
 
 use crate::tree::get;
 
-/// Whose requests the filter sees.
+/// The requests that the filter sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Direction {
     /// Those that come to a sidecar's own app
@@ -24,7 +24,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// The word for it.
+    /// Returns the direction's name on the command line and in names of resources.
     pub fn name(self) -> &'static str {
         match self {
             Direction::Inbound => "inbound",
@@ -34,8 +34,8 @@ impl Direction {
         }
     }
 
-    /// The mode in which a WasmPlugin or TrafficExtension is there. To Istio a gateway is always a client, and a
-    /// waypoint always a server.
+    /// Returns the mode that adds a WasmPlugin or TrafficExtension in this direction. For Istio, a gateway is always a
+    /// client and a waypoint is always a server.
     pub fn mode(self) -> &'static str {
         match self {
             Direction::Inbound | Direction::Waypoint => "SERVER",
@@ -43,8 +43,8 @@ impl Direction {
         }
     }
 
-    /// The context in which an EnvoyFilter finds its listeners, routes and clusters. Istio has one by the name of
-    /// waypoint, which nothing reads.
+    /// Returns the context in which an EnvoyFilter finds listeners, routes and clusters of this direction. A waypoint
+    /// uses the inbound one, as nothing reads the context that Istio names after it.
     pub fn context(self) -> &'static str {
         match self {
             Direction::Inbound | Direction::Waypoint => "SIDECAR_INBOUND",
@@ -54,13 +54,13 @@ impl Direction {
     }
 }
 
-/// A problem with what is at `path`, in the words that a policy's own problems have.
+/// Returns a problem with the value at `path`, worded like the problems of a policy.
 pub fn refused(path: impl Into<String>, value: &str, reason: &str, allowed: &str) -> Problem {
     let message = format!("{value} is not allowed there: {reason}; allowed: {allowed}");
     Problem { path: path.into(), message }
 }
 
-/// What of a policy can't be in `direction`. `document` is what it was compiled from.
+/// Returns the problems of a policy in `direction`. `document` is the document that the policy was compiled from.
 pub fn problems(direction: Direction, document: &Node, policy: &Policy) -> Vec<Problem> {
     let mut problems = Vec::new();
     if let (Direction::Inbound, Some(releases)) = (direction, get(document, &["releases"]))
@@ -76,12 +76,12 @@ pub fn problems(direction: Direction, document: &Node, policy: &Policy) -> Vec<P
             "outbound, what the app asks other services for by these paths would be answered in their stead";
         problems.push(refused("probes", &probes.to_string(), reason, "inbound, gateway, waypoint"));
     }
-    problems.extend(unreachable(policy));
+    problems.extend(unreachable_checks(policy));
     problems
 }
 
-/// Checks that the proxy could send nowhere.
-fn unreachable(policy: &Policy) -> impl Iterator<Item = Problem> {
+/// Returns a problem for each readiness check whose cluster has no address to send it to.
+fn unreachable_checks(policy: &Policy) -> impl Iterator<Item = Problem> {
     policy.upstreams.iter().filter(|upstream| upstream.check.is_some()).filter_map(|upstream| {
         let reason = match upstream.cluster.as_str() {
             name if name.starts_with("inbound|") => {
@@ -99,25 +99,27 @@ fn unreachable(policy: &Policy) -> impl Iterator<Item = Problem> {
     })
 }
 
-/// Ports by which the filter would be nowhere.
-pub fn ports(direction: Direction, path: &str, ports: &[u32]) -> Option<Problem> {
+/// Returns a problem if a restriction to ports would keep the filter out of every listener.
+pub fn port_problem(direction: Direction, path: &str, ports: &[u32]) -> Option<Problem> {
     let first = ports.first().filter(|_| direction == Direction::Waypoint)?;
     let reason = "a waypoint's listener has port 0, so that no port ever matches";
     Some(refused(path, &first.to_string(), reason, "none at a waypoint"))
 }
 
-/// Who may order a drain at a listener of the filter's own in a sidecar. Inbound traffic that Istio has no listener for is
-/// passed on to its port from one address, whosever it is.
-pub fn drain(policy: &Policy) -> Option<Problem> {
+/// Returns a problem if every peer could switch the drain on, at a listener that the filter adds to a sidecar.
+///
+/// If Istio has no listener for inbound traffic, it forwards the traffic to its port. The source address is then always
+/// 127.0.0.6, whoever the client is.
+pub fn drain_problem(policy: &Policy) -> Option<Problem> {
     let from = &policy.probes.drain.as_ref()?.from;
-    let passed_on = IpAddr::from([127, 0, 0, 6]);
-    let wide = from.iter().find(|block| block.contains(&passed_on))?;
+    let forwarded_source = IpAddr::from([127, 0, 0, 6]);
+    let too_wide = from.iter().find(|block| block.contains(&forwarded_source))?;
     let reason = "a listener of a sidecar's own gets what all peers send to its port from 127.0.0.6";
-    Some(refused("probes.drain.from", &format!("\"{wide}\""), reason, "\"127.0.0.1/32\", \"::1/128\""))
+    Some(refused("probes.drain.from", &format!("\"{too_wide}\""), reason, "\"127.0.0.1/32\", \"::1/128\""))
 }
 
-/// Why a cluster that Istio makes is none in this direction.
-pub fn elsewhere(direction: Direction, cluster: &str) -> Option<&'static str> {
+/// Explains why Istio does not make this cluster in this direction, if the cluster belongs to another direction.
+pub fn wrong_direction(direction: Direction, cluster: &str) -> Option<&'static str> {
     match (direction, cluster.split_once('|')) {
         (Direction::Waypoint, Some(("outbound", _))) => Some(
             "a waypoint's routes lead to inbound-vip|PORT|http/SUBSET|HOST; it has outbound|PORT|SUBSET|HOST only for services that are not behind it, where something refers to them",
@@ -129,8 +131,8 @@ pub fn elsewhere(direction: Direction, cluster: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether this is a cluster of Istio's own making.
-pub fn is_known(cluster: &str) -> bool {
+/// Returns whether Istio itself makes this cluster.
+pub fn is_istio_cluster(cluster: &str) -> bool {
     ["outbound|", "inbound-vip|"].iter().any(|start| cluster.starts_with(start))
         || ["agent", "prometheus_stats", "xds-grpc"].contains(&cluster)
 }
@@ -140,32 +142,33 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn found(direction: Direction, policy: serde_json::Value) -> Vec<String> {
+    /// Returns the paths of the problems of a policy in a direction.
+    fn problem_paths(direction: Direction, policy: serde_json::Value) -> Vec<String> {
         let document: Node = serde_json::from_value(policy).unwrap();
         let policy = Policy::from_document(&document).unwrap();
         problems(direction, &document, &policy).into_iter().map(|problem| problem.path).collect()
     }
 
     #[test]
-    fn probes_are_not_outbound_and_releases_not_inbound() {
+    fn probes_are_refused_outbound_and_releases_are_refused_inbound() {
         let probes = json!({"name": "a", "probes": {"liveness": {"path": "/livez"}}});
         let releases = json!({"name": "a", "upstreams": {"u": {"cluster": "u"}}, "releases": [{
             "name": "r", "steer": {"header": "x-v"}, "versions": [{"name": "v", "upstream": "u", "weight": 1, "default": true}]}]});
-        assert_eq!(found(Direction::Outbound, probes.clone()), ["probes"]);
-        assert_eq!(found(Direction::Inbound, releases.clone()), ["releases"]);
+        assert_eq!(problem_paths(Direction::Outbound, probes.clone()), ["probes"]);
+        assert_eq!(problem_paths(Direction::Inbound, releases.clone()), ["releases"]);
         for direction in [Direction::Gateway, Direction::Waypoint] {
-            assert!(found(direction, probes.clone()).is_empty());
-            assert!(found(direction, releases.clone()).is_empty());
+            assert!(problem_paths(direction, probes.clone()).is_empty());
+            assert!(problem_paths(direction, releases.clone()).is_empty());
         }
-        assert!(found(Direction::Inbound, probes).is_empty());
-        assert!(found(Direction::Outbound, releases).is_empty());
+        assert!(problem_paths(Direction::Inbound, probes).is_empty());
+        assert!(problem_paths(Direction::Outbound, releases).is_empty());
     }
 
     #[test]
-    fn a_check_needs_a_cluster_that_can_be_called() {
+    fn a_check_needs_a_cluster_with_an_address() {
         let with = |cluster: &str| {
             let upstream = json!({"cluster": cluster, "readinessProbe": {"httpGet": {}}});
-            found(Direction::Gateway, json!({"name": "a", "upstreams": {"u.1": upstream}}))
+            problem_paths(Direction::Gateway, json!({"name": "a", "upstreams": {"u.1": upstream}}))
         };
         for cluster in
             ["inbound|8080||", "PassthroughCluster", "InboundPassthroughCluster", "BlackHoleCluster"]
@@ -176,6 +179,6 @@ mod tests {
             assert!(with(cluster).is_empty(), "{cluster}");
         }
         let unchecked = json!({"name": "a", "upstreams": {"u": {"cluster": "inbound|8080||"}}});
-        assert!(found(Direction::Inbound, unchecked).is_empty());
+        assert!(problem_paths(Direction::Inbound, unchecked).is_empty());
     }
 }

@@ -1,16 +1,16 @@
-//! Reading an EnvoyFilter: a patch may bring the filter itself, or a listener may take it by the name of another patch.
+//! Reads an EnvoyFilter. A patch may hold the filter itself, or may refer to it by the name of another patch.
 
 use graygate::policy::document::Node;
 use graygate::policy::reader::segment;
 
 use super::direction::Direction;
-use super::model::{Filter, ListenerScope, Object, Reach, is_ours};
-use crate::tree::{fields, get, get_text, items, whole};
+use super::model::{Filter, ListenerScope, Object, ProxySelector, is_graygate_module};
+use crate::tree::{fields, get, get_text, items, to_whole_number};
 
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 
-/// All that the patches bring.
-pub fn filters(object: &Object<'_>, reach: &Reach) -> Vec<Filter> {
+/// Returns every graygate filter in the patches.
+pub fn filters(object: &Object<'_>, selector: &ProxySelector) -> Vec<Filter> {
     let patches = items(get(object.node, &["spec", "configPatches"]));
     let mut filters = Vec::new();
     for (index, patch) in patches.iter().enumerate() {
@@ -22,65 +22,68 @@ pub fn filters(object: &Object<'_>, reach: &Reach) -> Vec<Filter> {
             continue;
         }
         let path = format!("spec.configPatches[{index}]");
-        let directions = directions(patch, reach);
+        let directions = directions(patch, selector);
         let scopes = match get_text(patch, &["applyTo"]) {
-            // That changes a filter that is there.
+            // It changes a present filter and adds none.
             _ if operation == Some("MERGE") => Vec::new(),
-            Some("HTTP_FILTER") => scopes(patch, &path, reach),
-            Some("EXTENSION_CONFIG") => discovering(patches, get_text(value, &["name"]), reach),
-            // A listener that a patch brings is nobody else's.
+            Some("HTTP_FILTER") => scopes(patch, &path, selector),
+            Some("EXTENSION_CONFIG") => referring_scopes(patches, get_text(value, &["name"]), selector),
+            // A listener that a patch adds cannot hold a filter of another resource.
             _ => Vec::new(),
         };
         let directions =
             if scopes.is_empty() { directions } else { scopes.iter().map(|scope| scope.direction).collect() };
         let mut found = Vec::new();
-        find(value, &format!("{path}.patch.value"), &mut found);
+        find_configurations(value, &format!("{path}.patch.value"), &mut found);
         let scopes = std::iter::once(scopes).chain(std::iter::repeat_with(Vec::new));
         for ((path, config), scopes) in found.into_iter().zip(scopes) {
             let own_listener = get_text(patch, &["applyTo"]) == Some("LISTENER");
-            filters.push(Filter { own_listener, ..filter(path, config, scopes, &directions) });
+            filters.push(Filter { own_listener, ..read_filter(path, config, scopes, &directions) });
         }
     }
     filters
 }
 
-/// The listeners that take the filter by this name.
-fn discovering(patches: &[Node], name: Option<&str>, reach: &Reach) -> Vec<ListenerScope> {
-    let takes = |patch: &Node| {
+/// Returns the listeners whose patches refer to the filter by this name.
+fn referring_scopes(patches: &[Node], name: Option<&str>, selector: &ProxySelector) -> Vec<ListenerScope> {
+    let refers = |patch: &Node| {
         get_text(patch, &["applyTo"]) == Some("HTTP_FILTER")
             && get(patch, &["patch", "value", "config_discovery"]).is_some()
             && get_text(patch, &["patch", "value", "name"]) == name
     };
-    let taking = patches.iter().enumerate().filter(|(_, patch)| takes(patch));
-    taking.flat_map(|(index, patch)| scopes(patch, &format!("spec.configPatches[{index}]"), reach)).collect()
+    let referring = patches.iter().enumerate().filter(|(_, patch)| refers(patch));
+    referring
+        .flat_map(|(index, patch)| scopes(patch, &format!("spec.configPatches[{index}]"), selector))
+        .collect()
 }
 
-fn directions(patch: &Node, reach: &Reach) -> Vec<Direction> {
-    let inbound = if matches!(reach, Reach::Targets(_)) { Direction::Waypoint } else { Direction::Inbound };
+fn directions(patch: &Node, selector: &ProxySelector) -> Vec<Direction> {
+    let inbound =
+        if matches!(selector, ProxySelector::Targets(_)) { Direction::Waypoint } else { Direction::Inbound };
     match get_text(patch, &["match", "context"]) {
         Some("SIDECAR_INBOUND") => vec![inbound],
         Some("SIDECAR_OUTBOUND") => vec![Direction::Outbound],
         Some("GATEWAY") => vec![Direction::Gateway],
-        // Absent is any.
+        // An absent context means any.
         _ if inbound == Direction::Waypoint => vec![Direction::Gateway, Direction::Waypoint],
-        _ if reach.is_gateway() => vec![Direction::Gateway],
+        _ if selector.is_gateway() => vec![Direction::Gateway],
         _ => vec![Direction::Inbound, Direction::Outbound, Direction::Gateway],
     }
 }
 
-fn scopes(patch: &Node, path: &str, reach: &Reach) -> Vec<ListenerScope> {
-    let port = get(patch, &["match", "listener", "portNumber"]).and_then(whole);
-    // Without a condition it is any.
+fn scopes(patch: &Node, path: &str, selector: &ProxySelector) -> Vec<ListenerScope> {
+    let port = get(patch, &["match", "listener", "portNumber"]).and_then(to_whole_number);
+    // A proxy match without a condition means any proxy.
     let proxies = get(patch, &["match", "proxy"])
         .filter(|proxy| fields(proxy).iter().any(|(_, value)| !is_empty(value)));
     let scope = |direction| ListenerScope {
         direction,
         path: format!("{path}.match.context"),
-        written: get(patch, &["match", "context"]).is_some(),
+        explicit: get(patch, &["match", "context"]).is_some(),
         ports: port.into_iter().filter(|port| *port != 0).collect(),
         proxies: proxies.cloned(),
     };
-    directions(patch, reach).into_iter().map(scope).collect()
+    directions(patch, selector).into_iter().map(scope).collect()
 }
 
 fn is_empty(value: &Node) -> bool {
@@ -89,8 +92,8 @@ fn is_empty(value: &Node) -> bool {
         || *value == Node::Object(Vec::new())
 }
 
-/// Finds the configurations of our filter anywhere in a patch's value, with where each stands.
-fn find<'n>(node: &'n Node, path: &str, found: &mut Vec<(String, &'n Node)>) {
+/// Finds the configurations of graygate's filter anywhere in a patch's value, each with its path.
+fn find_configurations<'n>(node: &'n Node, path: &str, found: &mut Vec<(String, &'n Node)>) {
     let is_wasm = |key: &str| get_text(node, &[key]).is_some_and(|name| name.ends_with(WASM));
     let inner = if is_wasm("@type") {
         Some((get(node, &["config"]), format!("{path}.config")))
@@ -106,12 +109,12 @@ fn find<'n>(node: &'n Node, path: &str, found: &mut Vec<(String, &'n Node)>) {
     match node {
         Node::Object(entries) => {
             for (key, value) in entries {
-                find(value, &format!("{path}{}", segment(path, key)), found);
+                find_configurations(value, &format!("{path}{}", segment(path, key)), found);
             }
         }
         Node::List(list) => {
             for (index, value) in list.iter().enumerate() {
-                find(value, &format!("{path}[{index}]"), found);
+                find_configurations(value, &format!("{path}[{index}]"), found);
             }
         }
         _ => {}
@@ -123,10 +126,10 @@ fn is_graygate(config: &Node) -> bool {
     let file = get(config, &code).and_then(|code| get_text(code, &["local", "filename"]));
     let uri = get(config, &code).and_then(|code| get_text(code, &["remote", "http_uri", "uri"]));
     ["root_id", "name"].iter().any(|key| get_text(config, &[key]) == Some("graygate"))
-        || file.into_iter().chain(uri).any(is_ours)
+        || file.into_iter().chain(uri).any(is_graygate_module)
 }
 
-fn filter(path: String, config: &Node, scopes: Vec<ListenerScope>, directions: &[Direction]) -> Filter {
+fn read_filter(path: String, config: &Node, scopes: Vec<ListenerScope>, directions: &[Direction]) -> Filter {
     let policy = match get(config, &["configuration", "value"]) {
         Some(Node::Text(text)) => {
             serde_json::from_str(text).map_err(|error| format!("not a JSON document: {error}"))
@@ -142,7 +145,7 @@ fn filter(path: String, config: &Node, scopes: Vec<ListenerScope>, directions: &
     directions.dedup();
     Filter {
         policy,
-        vm: get_text(config, &["vm_config", "vm_id"]).unwrap_or_default().to_owned(),
+        vm_id: get_text(config, &["vm_config", "vm_id"]).unwrap_or_default().to_owned(),
         fail: (format!("{path}.failure_policy"), fail),
         path: format!("{path}.configuration.value"),
         scopes,

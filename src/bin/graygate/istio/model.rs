@@ -1,4 +1,4 @@
-//! A resource that puts graygate somewhere, as it stands in a manifest.
+//! Resources in manifests that add graygate to proxies.
 
 use core::fmt;
 
@@ -8,53 +8,53 @@ use graygate::policy::document::Node;
 use super::direction::Direction;
 use crate::tree::{fields, get, get_text, items};
 
-/// A WasmPlugin, TrafficExtension or EnvoyFilter of ours.
+/// A WasmPlugin, TrafficExtension or EnvoyFilter that adds graygate.
 pub struct Resource {
-    /// The file that it is in.
+    /// The file that holds it.
     pub file: String,
-    /// Its kind.
+    /// The kind.
     pub kind: &'static str,
-    /// Its namespace; `default`, where it has none.
+    /// The namespace. `default` if it has none.
     pub namespace: String,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// The revision of the control plane that reads it; absent: all.
+    /// The revision of the control plane that reads it. If absent, all revisions do.
     pub revision: Option<String>,
-    /// Which proxies it is for.
-    pub reach: Reach,
-    /// What it puts there; more than one only by an EnvoyFilter.
+    /// The proxies that it applies to.
+    pub selector: ProxySelector,
+    /// The filters that it adds. Only an EnvoyFilter may add more than one.
     pub filters: Vec<Filter>,
 }
 
-/// Which proxies a resource is for.
+/// The proxies that a resource applies to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Those of the Pods with these labels; none: all of the namespace.
+pub enum ProxySelector {
+    /// The proxies of Pods with all these labels. No labels mean all Pods of the namespace.
     Labels(Vec<(String, String)>),
-    /// Those of these objects, by kind and name.
+    /// The proxies of these objects, by kind and name.
     Targets(Vec<(String, String)>),
 }
 
-/// The filter, once.
+/// One occurrence of the filter in a resource.
 pub struct Filter {
-    /// Where its policy stands.
+    /// The path to its policy.
     pub path: String,
-    /// The policy, or why it is none.
+    /// The policy, or why it cannot be read.
     pub policy: Result<Node, String>,
-    /// The id of its VM. What is known is shared by all VMs of one id.
-    pub vm: String,
-    /// The field that says what becomes of requests without the filter, and what it says.
+    /// The ID of its VM. All VMs of a proxy with the same ID share their state.
+    pub vm_id: String,
+    /// The path to the field that says what happens to requests if the filter fails, and the field's value.
     pub fail: (String, Option<Node>),
-    /// The listeners that it is in; none, where it is in one of its own.
+    /// The listeners that it is added to. Empty if it has a listener of its own.
     pub scopes: Vec<ListenerScope>,
-    /// The directions by whose rules its policy goes.
+    /// The directions whose rules apply to its policy.
     pub directions: Vec<Direction>,
-    /// Whether it comes with a listener of its own.
+    /// Whether the resource also adds the listener.
     pub own_listener: bool,
 }
 
 impl Filter {
-    /// The policy, if it has no problems.
+    /// Returns the compiled policy, if it has no problems.
     pub fn compiled(&self) -> Option<Policy> {
         Policy::from_document(self.policy.as_ref().ok()?).ok()
     }
@@ -64,13 +64,13 @@ impl Filter {
 pub struct ListenerScope {
     /// The direction.
     pub direction: Direction,
-    /// Where the mode stands that says so.
+    /// The path to the match that sets the direction.
     pub path: String,
-    /// Whether the mode was written.
-    pub written: bool,
-    /// The ports; empty: all.
+    /// Whether the match sets the direction, rather than leaving it to the default.
+    pub explicit: bool,
+    /// The ports of the listeners. Empty means all.
     pub ports: Vec<u32>,
-    /// Which proxies alone, as an EnvoyFilter's patch may say.
+    /// A condition on the proxies, which a patch of an EnvoyFilter may have.
     pub proxies: Option<Node>,
 }
 
@@ -80,11 +80,11 @@ impl fmt::Display for Resource {
     }
 }
 
-/// What every object of Kubernetes says of itself.
+/// A Kubernetes object.
 pub struct Object<'n> {
-    /// The whole of it.
+    /// The whole object.
     pub node: &'n Node,
-    /// `apiVersion` without the version.
+    /// The API group: `apiVersion` without the version.
     pub group: &'n str,
     /// `kind`.
     pub kind: &'n str,
@@ -95,9 +95,10 @@ pub struct Object<'n> {
 }
 
 impl<'n> Object<'n> {
-    /// The objects in a document: one, those of a `List`, or none, where it is something else.
+    /// Returns the objects in a document. A `List` has several, and a document that is not an object has none.
     pub fn all(node: &'n Node) -> Vec<Object<'n>> {
-        let (Some(api), Some(kind)) = (get_text(node, &["apiVersion"]), get_text(node, &["kind"])) else {
+        let (Some(api_version), Some(kind)) = (get_text(node, &["apiVersion"]), get_text(node, &["kind"]))
+        else {
             return Vec::new();
         };
         if kind == "List" {
@@ -107,31 +108,31 @@ impl<'n> Object<'n> {
             return Vec::new();
         };
         let namespace = get_text(node, &["metadata", "namespace"]).unwrap_or("default");
-        let group = api.split_once('/').map_or("", |(group, _)| group);
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
         vec![Object { node, group, kind, namespace, name }]
     }
 
-    /// The label by this name.
+    /// Returns the value of a label.
     pub fn label(&self, key: &str) -> Option<&'n str> {
         get_text(self.node, &["metadata", "labels", key])
     }
 
-    /// The component that a rendered resource says it is.
+    /// Returns the component label, which `render` sets to the direction.
     pub fn component(&self) -> Option<&'n str> {
         self.label("app.kubernetes.io/component")
     }
 
-    /// Which proxies it is for.
-    pub fn reach(&self) -> Reach {
-        let one = get(self.node, &["spec", "targetRef"]);
-        let refs = items(get(self.node, &["spec", "targetRefs"])).iter().chain(one);
+    /// Returns the proxies that the object applies to.
+    pub fn selector(&self) -> ProxySelector {
+        let single = get(self.node, &["spec", "targetRef"]);
+        let refs = items(get(self.node, &["spec", "targetRefs"])).iter().chain(single);
         let targets: Vec<(String, String)> = refs
             .filter_map(|node| {
                 Some((get_text(node, &["kind"])?.to_owned(), get_text(node, &["name"])?.to_owned()))
             })
             .collect();
         if !targets.is_empty() {
-            return Reach::Targets(targets);
+            return ProxySelector::Targets(targets);
         }
         let labels = get(self.node, &["spec", "selector", "matchLabels"])
             .or_else(|| get(self.node, &["spec", "workloadSelector", "labels"]));
@@ -139,26 +140,27 @@ impl<'n> Object<'n> {
             Node::Text(value) => (key.clone(), value.clone()),
             other => (key.clone(), other.to_string()),
         };
-        Reach::Labels(labels.map(fields).unwrap_or_default().iter().map(pair).collect())
+        ProxySelector::Labels(labels.map(fields).unwrap_or_default().iter().map(pair).collect())
     }
 }
 
-impl Reach {
-    /// Whether these are known to be the proxies of gateways: by the labels that Istio's and the Gateway API's have.
+impl ProxySelector {
+    /// Returns whether the proxies are known to be gateways: by a target, or by the labels of Istio's or the Gateway
+    /// API's gateways.
     pub fn is_gateway(&self) -> bool {
         match self {
-            Reach::Labels(labels) => labels
+            ProxySelector::Labels(labels) => labels
                 .iter()
                 .any(|(key, value)| key == GATEWAY_NAME || key == "istio" && value.contains("gateway")),
-            Reach::Targets(_) => true,
+            ProxySelector::Targets(_) => true,
         }
     }
 }
 
-/// The label of the Pods of a Gateway of the Gateway API.
+/// The label on Pods of a Gateway of the Gateway API. Its value is the Gateway's name.
 pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
-/// Whether a module at this address is ours by its name.
-pub fn is_ours(url: &str) -> bool {
+/// Returns whether the module at this URL is graygate, by its file name.
+pub fn is_graygate_module(url: &str) -> bool {
     url.rsplit('/').next().is_some_and(|name| name.starts_with("graygate"))
 }

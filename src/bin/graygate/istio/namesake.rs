@@ -1,6 +1,7 @@
-//! Two filters in one proxy whose policies have one name. They share what they know, as an older and a newer form of one
-//! policy would, which is of use where they agree: one row of checks, one order to drain. Where they don't, each undoes
-//! what the other knows.
+//! Finds two filters in one proxy whose policies have the same name but disagree.
+//!
+//! Policies with the same name share their state, as an older and a newer version of one policy do. If both agree, that
+//! is useful: the checks run once, and one drain order is enough. If they disagree, each undoes the other's state.
 
 use graygate::policy::Policy;
 use graygate::policy::release::Release;
@@ -9,20 +10,22 @@ use super::direction::Direction;
 use super::model::{Filter, Resource};
 use super::overlap;
 
-/// What one of the two would undo of the other's.
-pub fn between(
+/// Explains what one of two filters would undo of the other's state. Returns `None` if they cannot meet in one proxy,
+/// have different names, or agree. `root` is the root namespace of the mesh.
+pub fn conflict(
     (one, filter): (&Resource, &Filter),
     (two, other): (&Resource, &Filter),
     root: &str,
 ) -> Option<String> {
-    if filter.vm != other.vm || !share_kind(filter, other) || !overlap::share_proxies(one, two, root) {
+    if filter.vm_id != other.vm_id || !share_kind(filter, other) || !overlap::share_proxies(one, two, root) {
         return None;
     }
-    let (policy, against) = (filter.compiled()?, other.compiled()?);
-    if policy.name != against.name {
+    let policy = filter.compiled()?;
+    let other_policy = other.compiled()?;
+    if policy.name != other_policy.name {
         return None;
     }
-    let reason = disagreement(&policy, &against)?;
+    let reason = disagreement(&policy, &other_policy)?;
     Some(format!("{:?} is the name of that one's policy, too, and {reason}", policy.name))
 }
 
@@ -30,18 +33,19 @@ fn disagreement(one: &Policy, two: &Policy) -> Option<&'static str> {
     if one.probes.drain.is_some() != two.probes.drain.is_some() {
         return Some("whichever comes without drain ends the other's");
     }
-    let differ = changing(one) != changing(two);
+    let differ = with_rollback(one) != with_rollback(two);
     differ.then_some("whichever comes without a release that can be rolled back ends the other's rollback")
 }
 
-fn changing(policy: &Policy) -> Vec<&Release> {
+/// Returns the releases that can be rolled back, by name.
+fn with_rollback(policy: &Policy) -> Vec<&Release> {
     let mut releases: Vec<&Release> =
         policy.releases.iter().filter(|release| release.rollback.is_some()).collect();
     releases.sort_by(|one, two| one.name.cmp(&two.name));
     releases
 }
 
-/// Whether a proxy can be of both: a sidecar, a gateway or a waypoint.
+/// Returns whether one proxy can have both filters, by its kind: sidecar, gateway or waypoint.
 fn share_kind(one: &Filter, two: &Filter) -> bool {
     let kinds = |filter: &Filter| {
         let directions =

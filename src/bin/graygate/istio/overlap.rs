@@ -1,9 +1,10 @@
-//! Two resources that put graygate twice into one listener of one proxy, so that each request meets it twice.
+//! Finds two resources that add graygate to the same listener of one proxy, so that each request would meet it twice.
 
-use super::model::{Filter, GATEWAY_NAME, ListenerScope, Reach, Resource};
+use super::model::{Filter, GATEWAY_NAME, ListenerScope, ProxySelector, Resource};
 
-/// The first listeners in which a proxy may have both filters.
-pub fn between<'r>(
+/// Returns the first listeners of `filter` in which a proxy may also have `other`. `root` is the root namespace of the
+/// mesh.
+pub fn shared_scope<'r>(
     (one, filter): (&'r Resource, &'r Filter),
     (two, other): (&'r Resource, &'r Filter),
     root: &str,
@@ -11,54 +12,64 @@ pub fn between<'r>(
     if !share_proxies(one, two, root) {
         return None;
     }
-    filter.scopes.iter().find(|scope| other.scopes.iter().any(|against| share_listeners(scope, against)))
+    filter.scopes.iter().find(|scope| other.scopes.iter().any(|other| share_listeners(scope, other)))
 }
 
-/// Whether one proxy may have both.
+/// Returns whether one proxy may have both resources.
 pub fn share_proxies(one: &Resource, two: &Resource, root: &str) -> bool {
-    share_revision(one, two) && share_pods((&one.namespace, &one.reach), (&two.namespace, &two.reach), root)
+    share_revision(one, two)
+        && share_pods((&one.namespace, &one.selector), (&two.namespace, &two.selector), root)
 }
 
 fn share_revision(one: &Resource, two: &Resource) -> bool {
     one.revision.is_none() || two.revision.is_none() || one.revision == two.revision
 }
 
-/// Whether one Pod can meet both. Labels in the root namespace are for all namespaces, targets there for its own alone;
-/// but the class of waypoints, which counts only there, is for every waypoint, which no labels are.
-fn share_pods((home, one): (&str, &Reach), (other, two): (&str, &Reach), root: &str) -> bool {
+/// Returns whether one Pod can match both selectors, each given with its resource's namespace.
+///
+/// In the root namespace, labels apply to all namespaces, but targets only to that one. The class of waypoints has an
+/// effect only there, and applies to every waypoint. No labels apply to a waypoint.
+fn share_pods(
+    (namespace, one): (&str, &ProxySelector),
+    (other_namespace, two): (&str, &ProxySelector),
+    root: &str,
+) -> bool {
     match (one, two) {
-        (Reach::Labels(one), Reach::Labels(two)) => {
+        (ProxySelector::Labels(one), ProxySelector::Labels(two)) => {
             let differs = |(key, value): &(String, String)| {
-                two.iter().any(|(other, against)| key == other && value != against)
+                two.iter().any(|(other_key, other_value)| key == other_key && value != other_value)
             };
-            (home == other || home == root || other == root) && !one.iter().any(differs)
+            (namespace == other_namespace || namespace == root || other_namespace == root)
+                && !one.iter().any(differs)
         }
-        (Reach::Targets(one), Reach::Targets(two)) => {
-            let all = |namespace: &str, targets: &[(String, String)]| {
+        (ProxySelector::Targets(one), ProxySelector::Targets(two)) => {
+            let is_every_waypoint = |namespace: &str, targets: &[(String, String)]| {
                 namespace == root
-                    && targets.iter().any(|(kind, name)| kind == "GatewayClass" && name == WAYPOINTS)
+                    && targets.iter().any(|(kind, name)| kind == "GatewayClass" && name == WAYPOINT_CLASS)
             };
-            let same = home == other && one.iter().any(|target| two.contains(target));
-            same || all(home, one) || all(other, two)
+            let same = namespace == other_namespace && one.iter().any(|target| two.contains(target));
+            same || is_every_waypoint(namespace, one) || is_every_waypoint(other_namespace, two)
         }
-        (Reach::Labels(labels), Reach::Targets(targets)) => {
-            let named = |(kind, name): &(String, String)| {
+        (ProxySelector::Labels(labels), ProxySelector::Targets(targets)) => {
+            let is_selected = |(kind, name): &(String, String)| {
                 kind == "Gateway" && labels.iter().all(|(key, value)| key == GATEWAY_NAME && value == name)
             };
-            (home == other || home == root) && targets.iter().any(named)
+            (namespace == other_namespace || namespace == root) && targets.iter().any(is_selected)
         }
-        (Reach::Targets(_), Reach::Labels(_)) => share_pods((other, two), (home, one), root),
+        (ProxySelector::Targets(_), ProxySelector::Labels(_)) => {
+            share_pods((other_namespace, two), (namespace, one), root)
+        }
     }
 }
 
-/// Istio's class of Gateways that are waypoints.
-const WAYPOINTS: &str = "istio-waypoint";
+/// Istio's GatewayClass for waypoints.
+const WAYPOINT_CLASS: &str = "istio-waypoint";
 
-/// Whether one listener may be of both.
+/// Returns whether one listener may be in both scopes.
 pub fn share_listeners(one: &ListenerScope, two: &ListenerScope) -> bool {
     let ports =
         one.ports.is_empty() || two.ports.is_empty() || one.ports.iter().any(|port| two.ports.contains(port));
-    // Whether two patterns of proxies have one in common, nobody can say.
+    // Two different conditions on proxies are taken to exclude each other, as it cannot be decided.
     let proxies = one.proxies.is_none() || two.proxies.is_none() || one.proxies == two.proxies;
     one.direction == two.direction && ports && proxies
 }
@@ -67,60 +78,64 @@ pub fn share_listeners(one: &ListenerScope, two: &ListenerScope) -> bool {
 mod tests {
     use super::*;
 
-    fn labels(pairs: &[(&str, &str)]) -> Reach {
-        Reach::Labels(pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect())
+    fn labels(pairs: &[(&str, &str)]) -> ProxySelector {
+        ProxySelector::Labels(pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect())
     }
 
-    fn targets(names: &[&str]) -> Reach {
-        Reach::Targets(names.iter().map(|name| ("Gateway".to_owned(), name.to_string())).collect())
+    fn targets(names: &[&str]) -> ProxySelector {
+        ProxySelector::Targets(names.iter().map(|name| ("Gateway".to_owned(), name.to_string())).collect())
     }
 
-    fn meet(one: &Reach, two: &Reach) -> bool {
+    fn share_in_one_namespace(one: &ProxySelector, two: &ProxySelector) -> bool {
         share_pods(("shop", one), ("shop", two), "istio-system")
     }
 
     #[test]
-    fn one_pod_meets_two_selectors_unless_they_want_different_values_of_a_key() {
-        let (app, version, other) =
-            (labels(&[("app", "a")]), labels(&[("version", "1")]), labels(&[("app", "b")]));
-        assert!(meet(&app, &version) && meet(&app, &app) && meet(&labels(&[]), &app));
-        assert!(!meet(&app, &other));
+    fn label_selectors_share_pods_unless_they_want_different_values_of_a_key() {
+        let app = labels(&[("app", "a")]);
+        let version = labels(&[("version", "1")]);
+        let other_app = labels(&[("app", "b")]);
+        for shared in [&version, &app, &labels(&[])] {
+            assert!(share_in_one_namespace(&app, shared), "{shared:?}");
+        }
+        assert!(!share_in_one_namespace(&app, &other_app));
     }
 
     #[test]
-    fn a_gateway_is_met_by_its_name_as_a_target_and_as_a_label_and_by_no_selector_at_all() {
+    fn a_gateway_is_selected_by_its_name_as_target_or_label_and_by_an_empty_selector() {
         let gateway = targets(&["p", "q"]);
-        for met in [targets(&["q"]), labels(&[]), labels(&[(GATEWAY_NAME, "p")])] {
-            assert!(meet(&gateway, &met) && meet(&met, &gateway), "{met:?}");
+        for shared in [targets(&["q"]), labels(&[]), labels(&[(GATEWAY_NAME, "p")])] {
+            assert!(share_in_one_namespace(&gateway, &shared), "{shared:?}");
+            assert!(share_in_one_namespace(&shared, &gateway), "{shared:?}");
         }
-        for missed in [targets(&["r"]), labels(&[("app", "p")]), labels(&[(GATEWAY_NAME, "r")])] {
-            assert!(!meet(&gateway, &missed) && !meet(&missed, &gateway), "{missed:?}");
+        for separate in [targets(&["r"]), labels(&[("app", "p")]), labels(&[(GATEWAY_NAME, "r")])] {
+            assert!(!share_in_one_namespace(&gateway, &separate), "{separate:?}");
+            assert!(!share_in_one_namespace(&separate, &gateway), "{separate:?}");
         }
     }
 
     #[test]
-    fn labels_in_the_root_namespace_are_for_all_and_a_gateway_there_is_its_own() {
-        let (all, gateway) = (labels(&[]), targets(&["p"]));
-        let across =
-            |one: &Reach, two: &Reach| share_pods(("istio-system", one), ("shop", two), "istio-system");
+    fn labels_in_the_root_namespace_apply_everywhere_and_targets_there_do_not() {
+        let all = labels(&[]);
+        let gateway = targets(&["p"]);
+        let across = |one: &ProxySelector, two: &ProxySelector| {
+            share_pods(("istio-system", one), ("shop", two), "istio-system")
+        };
         assert!(across(&all, &all) && across(&all, &gateway));
         assert!(!across(&gateway, &gateway) && !across(&gateway, &all));
         assert!(!share_pods(("other", &all), ("shop", &all), "istio-system"));
     }
 
     #[test]
-    fn the_class_of_waypoints_is_for_all_of_them_from_the_root_namespace_alone() {
-        let class = Reach::Targets(vec![("GatewayClass".to_owned(), WAYPOINTS.to_owned())]);
-        let service = Reach::Targets(vec![("Service".to_owned(), "a".to_owned())]);
-        for met in [&targets(&["p"]), &service, &class] {
-            for (home, expected) in [("istio-system", true), ("other", false)] {
-                let meets = share_pods((home, &class), ("shop", met), "istio-system");
-                assert_eq!(meets, expected, "{home} {met:?}");
-                assert_eq!(
-                    share_pods(("shop", met), (home, &class), "istio-system"),
-                    expected,
-                    "{home} {met:?}"
-                );
+    fn the_waypoint_class_applies_to_every_waypoint_only_in_the_root_namespace() {
+        let class = ProxySelector::Targets(vec![("GatewayClass".to_owned(), WAYPOINT_CLASS.to_owned())]);
+        let service = ProxySelector::Targets(vec![("Service".to_owned(), "a".to_owned())]);
+        for other in [&targets(&["p"]), &service, &class] {
+            for (namespace, expected) in [("istio-system", true), ("other", false)] {
+                let share = share_pods((namespace, &class), ("shop", other), "istio-system");
+                assert_eq!(share, expected, "{namespace} {other:?}");
+                let share = share_pods(("shop", other), (namespace, &class), "istio-system");
+                assert_eq!(share, expected, "{namespace} {other:?}");
             }
         }
         assert!(!share_pods(("istio-system", &class), ("shop", &labels(&[])), "istio-system"));

@@ -1,33 +1,34 @@
-//! Reading a WasmPlugin or TrafficExtension.
+//! Reads a WasmPlugin or TrafficExtension.
 
 use graygate::policy::document::Node;
 
 use super::direction::Direction;
-use super::model::{Filter, ListenerScope, Object, Reach, is_ours};
-use crate::tree::{get, get_text, items, whole};
+use super::model::{Filter, ListenerScope, Object, ProxySelector, is_graygate_module};
+use crate::tree::{get, get_text, items, to_whole_number};
 
-/// The filter of a WasmPlugin, if it is ours.
-pub fn wasm_plugin(object: &Object<'_>, reach: &Reach) -> Vec<Filter> {
-    filter(object, reach, "spec").into_iter().collect()
+/// Returns the filter of a WasmPlugin, if it is graygate.
+pub fn wasm_plugin(object: &Object<'_>, selector: &ProxySelector) -> Vec<Filter> {
+    read_filter(object, selector, "spec").into_iter().collect()
 }
 
-/// The filter of a TrafficExtension, if it is ours.
-pub fn traffic_extension(object: &Object<'_>, reach: &Reach) -> Vec<Filter> {
-    filter(object, reach, "spec.wasm").into_iter().collect()
+/// Returns the filter of a TrafficExtension, if it is graygate.
+pub fn traffic_extension(object: &Object<'_>, selector: &ProxySelector) -> Vec<Filter> {
+    read_filter(object, selector, "spec.wasm").into_iter().collect()
 }
 
-/// What stands at `at` says which module it is; what is around it in `spec` is the same for both kinds.
-fn filter(object: &Object<'_>, reach: &Reach, at: &str) -> Option<Filter> {
-    let keys: Vec<&str> = at.split('.').collect();
+/// Reads the filter. The fields that name the module are at `path`. The other fields are in `spec` for both kinds.
+fn read_filter(object: &Object<'_>, selector: &ProxySelector, path: &str) -> Option<Filter> {
+    let keys: Vec<&str> = path.split('.').collect();
     let wasm = get(object.node, &keys)?;
-    let named = get_text(wasm, &["pluginName"]) == Some("graygate");
-    if !named && !get_text(wasm, &["url"]).is_some_and(is_ours) {
+    let has_plugin_name = get_text(wasm, &["pluginName"]) == Some("graygate");
+    if !has_plugin_name && !get_text(wasm, &["url"]).is_some_and(is_graygate_module) {
         return None;
     }
     let policy = get(wasm, &["pluginConfig"]).cloned();
-    let scopes = scopes(object, reach);
+    let scopes = read_scopes(object, selector);
     let mut directions: Vec<Direction> = scopes.iter().map(|scope| scope.direction).collect();
-    // One by labels in mode CLIENT is at gateways, too; what is allowed there is less at sidecars.
+    // A resource by labels in mode CLIENT may apply to sidecars and gateways. Only the rules for sidecars count then,
+    // as they allow less.
     if directions.contains(&Direction::Outbound) {
         directions.retain(|direction| *direction != Direction::Gateway);
     }
@@ -35,49 +36,59 @@ fn filter(object: &Object<'_>, reach: &Reach, at: &str) -> Option<Filter> {
     directions.dedup();
     Some(Filter {
         own_listener: false,
-        path: format!("{at}.pluginConfig"),
+        path: format!("{path}.pluginConfig"),
         policy: policy.ok_or_else(|| "missing; allowed: a policy".to_owned()),
-        // No plugin has one of its own.
-        vm: String::new(),
-        fail: (format!("{at}.failStrategy"), get(wasm, &["failStrategy"]).cloned()),
+        // A plugin cannot set a VM ID.
+        vm_id: String::new(),
+        fail: (format!("{path}.failStrategy"), get(wasm, &["failStrategy"]).cloned()),
         scopes,
         directions,
     })
 }
 
-fn scopes(object: &Object<'_>, reach: &Reach) -> Vec<ListenerScope> {
+fn read_scopes(object: &Object<'_>, selector: &ProxySelector) -> Vec<ListenerScope> {
     let matches = items(get(object.node, &["spec", "match"]));
     if matches.is_empty() {
-        return scopes_of(object, reach, "spec.match", &Node::Null);
+        return scopes_of_match(object, selector, "spec.match", &Node::Null);
     }
-    let scopes = matches.iter().enumerate();
-    scopes.flat_map(|(index, one)| scopes_of(object, reach, &format!("spec.match[{index}]"), one)).collect()
+    let matches = matches.iter().enumerate();
+    matches
+        .flat_map(|(index, item)| scopes_of_match(object, selector, &format!("spec.match[{index}]"), item))
+        .collect()
 }
 
-fn scopes_of(object: &Object<'_>, reach: &Reach, path: &str, one: &Node) -> Vec<ListenerScope> {
-    let mode = get_text(one, &["mode"]);
+/// Returns the listeners of one item of `match`.
+fn scopes_of_match(
+    object: &Object<'_>,
+    selector: &ProxySelector,
+    path: &str,
+    item: &Node,
+) -> Vec<ListenerScope> {
+    let mode = get_text(item, &["mode"]);
     let (client, server) = match mode {
         Some("CLIENT") => (true, false),
         Some("SERVER") => (false, true),
         _ => (true, true),
     };
-    let attached = matches!(reach, Reach::Targets(_));
-    let gateways = reach.is_gateway() || object.component() == Some("gateway");
-    // At what is attached to a Gateway, a server is a waypoint.
+    let has_targets = matches!(selector, ProxySelector::Targets(_));
+    let only_gateways = selector.is_gateway() || object.component() == Some("gateway");
+    // Among the targets of a resource, a server is always a waypoint.
     let directions = [
-        (server && !gateways, Direction::Inbound),
-        (client && !gateways, Direction::Outbound),
+        (server && !only_gateways, Direction::Inbound),
+        (client && !only_gateways, Direction::Outbound),
         (client, Direction::Gateway),
-        (server && attached, Direction::Waypoint),
+        (server && has_targets, Direction::Waypoint),
     ];
-    let ports: Vec<u32> =
-        items(get(one, &["ports"])).iter().filter_map(|port| whole(get(port, &["number"])?)).collect();
+    let ports: Vec<u32> = items(get(item, &["ports"]))
+        .iter()
+        .filter_map(|port| to_whole_number(get(port, &["number"])?))
+        .collect();
     let scope = |direction| ListenerScope {
         direction,
         path: path.to_owned(),
-        written: mode.is_some_and(|mode| mode == "CLIENT" || mode == "SERVER"),
+        explicit: mode.is_some_and(|mode| mode == "CLIENT" || mode == "SERVER"),
         ports: ports.clone(),
         proxies: None,
     };
-    directions.into_iter().filter(|(there, _)| *there).map(|(_, direction)| scope(direction)).collect()
+    directions.into_iter().filter(|(applies, _)| *applies).map(|(_, direction)| scope(direction)).collect()
 }

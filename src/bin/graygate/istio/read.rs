@@ -1,25 +1,26 @@
-//! Reading whatever resource of ours an object is.
+//! Reads resources that add graygate, of whatever kind.
 
-use super::model::{Filter, Object, Reach, Resource};
+use super::model::{Filter, Object, ProxySelector, Resource};
 use super::{envoy_filter, plugin};
 
-/// Reads a resource, if it is one of ours.
+/// Reads a resource. Returns `None` if it does not add graygate.
 pub fn resource(object: &Object<'_>, file: &str) -> Option<Resource> {
-    let (kind, filters_of): (_, fn(&Object<'_>, &Reach) -> Vec<Filter>) = match (object.group, object.kind) {
-        ("extensions.istio.io", "WasmPlugin") => ("WasmPlugin", plugin::wasm_plugin),
-        ("extensions.istio.io", "TrafficExtension") => ("TrafficExtension", plugin::traffic_extension),
-        ("networking.istio.io", "EnvoyFilter") => ("EnvoyFilter", envoy_filter::filters),
-        _ => return None,
-    };
-    let reach = object.reach();
-    let filters = filters_of(object, &reach);
+    let (kind, filters_of): (_, fn(&Object<'_>, &ProxySelector) -> Vec<Filter>) =
+        match (object.group, object.kind) {
+            ("extensions.istio.io", "WasmPlugin") => ("WasmPlugin", plugin::wasm_plugin),
+            ("extensions.istio.io", "TrafficExtension") => ("TrafficExtension", plugin::traffic_extension),
+            ("networking.istio.io", "EnvoyFilter") => ("EnvoyFilter", envoy_filter::filters),
+            _ => return None,
+        };
+    let selector = object.selector();
+    let filters = filters_of(object, &selector);
     (!filters.is_empty()).then(|| Resource {
         file: file.to_owned(),
         kind,
         namespace: object.namespace.to_owned(),
         name: object.name.to_owned(),
         revision: object.label("istio.io/rev").map(str::to_owned),
-        reach,
+        selector,
         filters,
     })
 }

@@ -1,11 +1,11 @@
-//! The arguments of `render`.
+//! The arguments of `render`. Their doc comments are the text of `--help`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::callout::{self, Callout};
-use super::fail::Fail;
+use super::fail::FailurePolicy;
 use super::module;
 use super::options::{self, ManifestKind, NamespaceScope, Target};
 use super::version::IstioVersion;
@@ -30,35 +30,35 @@ pub struct RenderArguments {
     #[arg(long, value_enum)]
     pub at: Option<Direction>,
     /// The name of the resource [default: graygate-POLICY-PLACE]. Without --at the place is added to it
-    #[arg(long, value_parser = options::name)]
+    #[arg(long, value_parser = options::parse_name)]
     pub name: Option<String>,
     /// The namespace [default: default; istio-system, the root namespace, for scope mesh, and for gateways by label]
-    #[arg(long, value_parser = options::short_name)]
+    #[arg(long, value_parser = options::parse_short_name)]
     pub namespace: Option<String>,
     /// A label of the Pods, as KEY=VALUE; may be repeated [default: app=POLICY; at a gateway istio=ingressgateway]
-    #[arg(long, value_name = "KEY=VALUE", value_parser = options::label)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = options::parse_label)]
     pub selector: Vec<(String, String)>,
     /// What it is attached to at a gateway or waypoint instead, as Gateway/NAME or Service/NAME; may be repeated
     /// [default: Gateway/waypoint at a waypoint]
-    #[arg(long, value_name = "KIND/NAME", value_parser = options::target)]
+    #[arg(long, value_name = "KIND/NAME", value_parser = options::parse_target)]
     pub target: Vec<Target>,
     /// The module: oci://, https:// or file:/// [default: an image by a name that nobody has]
-    #[arg(long, value_name = "URL", value_parser = module::url)]
+    #[arg(long, value_name = "URL", value_parser = module::parse_url)]
     pub module: Option<String>,
     /// The SHA-256 of the module; of an image that of its manifest
-    #[arg(long, value_name = "HEX", value_parser = module::sha256)]
+    #[arg(long, value_name = "HEX", value_parser = module::parse_sha256)]
     pub sha256: Option<String>,
     /// The secret with the registry's login, in the same namespace; an EnvoyFilter has no place for one
-    #[arg(long, value_name = "NAME", value_parser = options::name)]
+    #[arg(long, value_name = "NAME", value_parser = options::parse_name)]
     pub pull_secret: Option<String>,
     /// What becomes of requests while the module is not there or its VM has failed
     #[arg(long, value_enum, default_value = "open")]
-    pub fail: Fail,
+    pub fail: FailurePolicy,
     /// A port whose requests it sees, and no other's; may be repeated. Inbound the Pod's, outbound the service's
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Vec<u16>,
     /// Add a cluster with this address, for readiness checks; may be repeated
-    #[arg(long, value_name = "CLUSTER=IP:PORT", value_parser = callout::callout)]
+    #[arg(long, value_name = "CLUSTER=IP:PORT", value_parser = callout::parse_callout)]
     pub callout: Vec<Callout>,
     /// The mode of the printed policy instead of the file's
     #[arg(long, value_parser = ["enforce", "shadow", "off"])]
@@ -67,7 +67,7 @@ pub struct RenderArguments {
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
     pub percent: Option<u32>,
     /// The revision of the control plane that it is for [default: all]
-    #[arg(long, value_name = "REVISION", value_parser = options::short_name)]
+    #[arg(long, value_name = "REVISION", value_parser = options::parse_short_name)]
     pub revision: Option<String>,
     /// Its place among others: of plugins the highest comes first, of EnvoyFilters the lowest [default: 10 of an
     /// EnvoyFilter]

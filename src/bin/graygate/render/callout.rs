@@ -1,4 +1,4 @@
-//! Clusters for readiness checks, where Istio has none that a check can be sent to.
+//! Clusters that `render` adds for readiness checks, if Istio has no cluster that a check can be sent to.
 
 use core::net::SocketAddr;
 
@@ -8,33 +8,33 @@ use graygate::policy::document::Node;
 
 use super::manifest::{self, Identity, Selection, patch};
 use crate::istio::direction::Direction;
-use crate::tree::{list, number, object, some, text};
+use crate::tree::{list, number, object, or_null, text};
 
-/// `--callout CLUSTER=IP:PORT`.
+/// A cluster to add, from `--callout CLUSTER=IP:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callout {
     /// The cluster's name.
     pub cluster: String,
-    /// Its one endpoint.
+    /// The address of its only endpoint.
     pub address: SocketAddr,
 }
 
-/// Reads one. A name may have any character but `=`.
-pub fn callout(text: &str) -> Result<Callout, String> {
+/// Parses the value of `--callout`. The name of the cluster may have any character but `=`.
+pub fn parse_callout(text: &str) -> Result<Callout, String> {
     let parts = text.split_once('=').filter(|(cluster, _)| !cluster.is_empty());
-    let read = parts.and_then(|(cluster, address)| Some((cluster, address.parse::<SocketAddr>().ok()?)));
-    let (cluster, address) = read
+    let parsed = parts.and_then(|(cluster, address)| Some((cluster, address.parse::<SocketAddr>().ok()?)));
+    let (cluster, address) = parsed
         .filter(|(_, address)| address.port() != 0)
         .ok_or("allowed: CLUSTER=IP:PORT, such as app=127.0.0.1:8080 or app=[::1]:8080")?;
     Ok(Callout { cluster: cluster.to_owned(), address })
 }
 
-/// Whether the policy sends checks to this cluster.
-pub fn is_asked(policy: &Policy, cluster: &str) -> bool {
+/// Returns whether the policy sends checks to this cluster.
+pub fn is_checked(policy: &Policy, cluster: &str) -> bool {
     policy.upstreams.iter().any(|upstream| upstream.cluster == cluster && upstream.check.is_some())
 }
 
-/// The EnvoyFilter that adds the clusters.
+/// Returns the EnvoyFilter that adds the clusters.
 pub fn envoy_filter(
     identity: &Identity,
     selection: &Selection,
@@ -75,7 +75,7 @@ fn cluster(callout: &Callout, http2: bool) -> Node {
         ("name", text(&callout.cluster)),
         ("type", text("STATIC")),
         ("connect_timeout", text("1s")),
-        ("typed_extension_protocol_options", some(http2.then(|| object([(options, protocol)])))),
+        ("typed_extension_protocol_options", or_null(http2.then(|| object([(options, protocol)])))),
         ("load_assignment", assignment),
     ])
 }
@@ -85,14 +85,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_callout_is_a_name_and_an_address() {
-        let read = callout("outbound|80||a=[::1]:8080").unwrap();
+    fn a_callout_is_a_cluster_name_and_an_address_with_a_port() {
+        let callout = parse_callout("outbound|80||a=[::1]:8080").unwrap();
         assert_eq!(
-            (read.cluster.as_str(), read.address.to_string().as_str()),
+            (callout.cluster.as_str(), callout.address.to_string().as_str()),
             ("outbound|80||a", "[::1]:8080")
         );
         for text in ["app", "=127.0.0.1:80", "app=", "app=localhost:80", "app=127.0.0.1", "app=127.0.0.1:0"] {
-            assert!(callout(text).is_err(), "{text}");
+            assert!(parse_callout(text).is_err(), "{text}");
         }
     }
 }

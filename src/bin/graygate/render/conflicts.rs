@@ -1,4 +1,4 @@
-//! Which options of `render` do not go together.
+//! Finds options of `render` that contradict each other, the policy, or the version of Istio.
 
 use graygate::policy::problem::Problem;
 
@@ -10,13 +10,13 @@ use super::part::Part;
 use super::version::IstioVersion;
 use crate::istio::direction::{self, Direction, refused};
 
-/// What of the options does not go together. `parts` is what the policy comes to, if it could be read.
+/// Returns the problems of the options. `parts` are the parts of the policy, if it could be read.
 pub fn problems(arguments: &RenderArguments, parts: Option<&[Part]>) -> Vec<Problem> {
     let direction = arguments.at;
-    let mut problems = kind(arguments);
-    problems.extend(selection(arguments));
+    let mut problems = kind_problems(arguments);
+    problems.extend(selection_problems(arguments));
     let ports: Vec<u32> = arguments.port.iter().copied().map(u32::from).collect();
-    problems.extend(direction.and_then(|direction| direction::ports(direction, "--port", &ports)));
+    problems.extend(direction.and_then(|direction| direction::port_problem(direction, "--port", &ports)));
     for (index, port) in arguments.port.iter().enumerate() {
         if arguments.port.iter().take(index).any(|other| other == port) {
             problems.push(refused("--port", &port.to_string(), "it is given twice", "each port once"));
@@ -35,29 +35,33 @@ pub fn problems(arguments: &RenderArguments, parts: Option<&[Part]>) -> Vec<Prob
         if arguments.callout.iter().take(index).any(|other| other.cluster == added.cluster) {
             problems.push(refused("--callout", &cluster, "it is given twice", "each cluster once"));
         }
-        if direction::is_known(&added.cluster) || added.cluster.starts_with("inbound|") {
+        if direction::is_istio_cluster(&added.cluster) || added.cluster.starts_with("inbound|") {
             let reason = "Istio has a cluster of that name itself";
             problems.push(refused("--callout", &cluster, reason, "a name of its own"));
         } else if let Some(parts) = parts
-            && !parts.iter().any(|part| callout::is_asked(&part.policy, &added.cluster))
+            && !parts.iter().any(|part| callout::is_checked(&part.policy, &added.cluster))
         {
-            let asked = parts.iter().flat_map(|part| &part.policy.upstreams);
-            let asked =
-                asked.filter(|upstream| upstream.check.is_some() && !direction::is_known(&upstream.cluster));
-            let mut asked: Vec<&str> = asked.map(|upstream| upstream.cluster.as_str()).collect();
-            asked.dedup();
-            let allowed = if asked.is_empty() { "none".to_owned() } else { asked.join(", ") };
+            let mut checked: Vec<&str> = parts
+                .iter()
+                .flat_map(|part| &part.policy.upstreams)
+                .filter(|upstream| {
+                    upstream.check.is_some() && !direction::is_istio_cluster(&upstream.cluster)
+                })
+                .map(|upstream| upstream.cluster.as_str())
+                .collect();
+            checked.dedup();
+            let allowed = if checked.is_empty() { "none".to_owned() } else { checked.join(", ") };
             problems.push(refused("--callout", &cluster, "no readinessProbe is sent there", &allowed));
         }
     }
     problems
 }
 
-/// What the kind of resource and the release of Istio don't have.
-fn kind(arguments: &RenderArguments) -> Vec<Problem> {
+/// Returns the problems of options that the kind of resource or the version of Istio does not support.
+fn kind_problems(arguments: &RenderArguments) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let plugin = arguments.kind != ManifestKind::Envoyfilter;
-    let since = arguments.fail.since(plugin);
+    let is_plugin = arguments.kind != ManifestKind::Envoyfilter;
+    let since = arguments.fail.since(is_plugin);
     let istio = arguments.istio;
     if istio < IstioVersion::OLDEST {
         let allowed = format!("{} to {}", IstioVersion::OLDEST, IstioVersion::NEWEST);
@@ -77,23 +81,24 @@ fn kind(arguments: &RenderArguments) -> Vec<Problem> {
         let allowed = format!("wasmplugin, envoyfilter; trafficextension with --istio {since} or later");
         problems.push(refused("--kind", "trafficextension", &reason, &allowed));
     }
-    if let Some(secret) = arguments.pull_secret.as_ref().filter(|_| !plugin) {
+    if let Some(secret) = arguments.pull_secret.as_ref().filter(|_| !is_plugin) {
         let reason = "an EnvoyFilter has no place for a secret";
         problems.push(refused("--pull-secret", secret, reason, "--kind wasmplugin, trafficextension"));
     }
-    let remote = arguments.module.as_ref().is_none_or(|url| !url.starts_with("file://"));
-    if !plugin && remote && arguments.sha256.is_none() {
+    let is_remote = arguments.module.as_ref().is_none_or(|url| !url.starts_with("file://"));
+    if !is_plugin && is_remote && arguments.sha256.is_none() {
         let message = "missing, and Envoy takes no module from elsewhere without it; allowed: 64 digits from 0 to f, or --module file:///PATH";
         problems.push(Problem { path: "--sha256".to_owned(), message: message.to_owned() });
     }
     problems
 }
 
-/// What does not say which proxies are meant.
-fn selection(arguments: &RenderArguments) -> Vec<Problem> {
+/// Returns the problems of options that select proxies.
+fn selection_problems(arguments: &RenderArguments) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let (direction, scope) = (arguments.at, arguments.scope);
-    let attached = matches!(direction, Some(Direction::Gateway | Direction::Waypoint));
+    let direction = arguments.at;
+    let scope = arguments.scope;
+    let takes_targets = matches!(direction, Some(Direction::Gateway | Direction::Waypoint));
     for (index, (key, value)) in arguments.selector.iter().enumerate() {
         if let Some((_, first)) = arguments.selector.iter().take(index).find(|(same, _)| same == key) {
             let reason = format!("{key}={first} is there already, and a Pod has each label once");
@@ -119,22 +124,22 @@ fn selection(arguments: &RenderArguments) -> Vec<Problem> {
         }
     }
     for (kind, name) in &arguments.target {
-        let word = match kind {
+        let target = match kind {
             TargetKind::Gateway => format!("Gateway/{name}"),
             TargetKind::Service => format!("Service/{name}"),
         };
-        if !attached {
+        if !takes_targets {
             problems.push(refused(
                 "--target",
-                &word,
+                &target,
                 "a sidecar is found by labels",
                 "--selector, or at gateway or waypoint",
             ));
         } else if *kind == TargetKind::Service && direction == Some(Direction::Gateway) {
-            problems.push(refused("--target", &word, "only a waypoint has services", "Gateway/NAME"));
+            problems.push(refused("--target", &target, "only a waypoint has services", "Gateway/NAME"));
         } else if scope != NamespaceScope::Workload {
             let reason = format!("scope {} is all its proxies", scope.name());
-            problems.push(refused("--target", &word, &reason, "scope workload"));
+            problems.push(refused("--target", &target, &reason, "scope workload"));
         }
     }
     if direction == Some(Direction::Waypoint)

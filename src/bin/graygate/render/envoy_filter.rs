@@ -1,23 +1,26 @@
-//! The filter as an EnvoyFilter, for what a plugin has no field for: a VM id, and a place before all other filters.
+//! Renders the filter as an EnvoyFilter. It can set what a plugin has no field for: a VM ID, and a place before all
+//! other filters.
 
 use graygate::policy::document::Node;
 
-use super::fail::Fail;
+use super::fail::FailurePolicy;
 use super::manifest::{self, patch};
 use super::plugin::Plugin;
 use super::version::IstioVersion;
 use crate::failure::Failure;
 use crate::istio::direction::Direction;
-use crate::tree::{list, number, object, some, text};
+use crate::tree::{list, number, object, or_null, text};
 
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
 const CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 
-/// The resource. A module in the proxy's own files stands in the filter itself; any other is a resource of its own,
-/// which the agent beside the proxy sees, so that it is the one to fetch the module.
+/// Returns the EnvoyFilter.
+///
+/// A module in the proxy's own files is named in the filter itself. For any other module, the configuration is an
+/// extension resource that the filter discovers. Istio's agent sees that resource and fetches the module.
 pub fn envoy_filter(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, Failure> {
-    let config = wasm(plugin, version)?;
+    let config = wasm_config(plugin, version)?;
     let name = &plugin.identity.name;
     let mut patches = Vec::new();
     let filter = if plugin.module.path().is_some() {
@@ -25,45 +28,45 @@ pub fn envoy_filter(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, 
     } else {
         let resource = object([("name", text(name)), ("typed_config", config)]);
         patches.push(patch("EXTENSION_CONFIG", Node::Null, "ADD", resource));
-        discovered(name)
+        discovering_filter(name)
     };
-    // No port, or one patch for each.
+    // Adds one patch for each port, or one for all ports.
     let ports: Vec<Option<u32>> = match plugin.ports {
         [] => vec![None],
         ports => ports.iter().copied().map(Some).collect(),
     };
     for port in ports {
-        let (operation, matched) = at(plugin.part.direction, port);
+        let (operation, matched) = place(plugin.part.direction, port);
         patches.push(patch("HTTP_FILTER", matched, operation, filter.clone()));
     }
     Ok(manifest::envoy_filter(plugin.identity, plugin.selection, plugin.priority, patches))
 }
 
-/// The filter's own configuration.
-fn wasm(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, Failure> {
+/// Returns the configuration of the Wasm filter.
+fn wasm_config(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, Failure> {
     let policy = serde_json::to_string_pretty(&plugin.part.document)
         .map_err(|error| Failure::Usage(format!("the policy can't be written as JSON: {error}")))?;
     let code = match plugin.module.path() {
         Some(path) => object([("local", object([("filename", text(path))]))]),
         None => {
-            // Envoy wants a cluster, which the agent takes no notice of.
+            // Envoy requires a cluster, but the agent ignores it.
             let uri = object([
                 ("uri", text(&plugin.module.url)),
                 ("cluster", text("graygate-unused")),
                 ("timeout", text("10s")),
             ]);
-            let sha256 = some(plugin.module.sha256.as_deref().map(text));
+            let sha256 = or_null(plugin.module.sha256.as_deref().map(text));
             object([("remote", object([("http_uri", uri), ("sha256", sha256)]))])
         }
     };
-    // Proxies of 1.24 only know the older field, and that a filter fails closed if it is not there.
+    // Proxies of Istio 1.24 only know the older field `fail_open`. Without it, a filter fails closed.
     let (policy_field, open_field) = match (version >= IstioVersion::FAILURE_POLICY, plugin.fail) {
         (true, fail) => (text(fail.policy()), Node::Null),
-        (false, Fail::Open) => (Node::Null, Node::Bool(true)),
+        (false, FailurePolicy::Open) => (Node::Null, Node::Bool(true)),
         (false, _) => (Node::Null, Node::Null),
     };
     let config = object([
-        // Tells the plugins of one proxy apart.
+        // The name tells the Wasm filters of one proxy apart.
         ("name", text(&plugin.identity.name)),
         ("root_id", text("graygate")),
         ("failure_policy", policy_field),
@@ -83,9 +86,11 @@ fn wasm(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, Failure> {
     Ok(object([("@type", text(WASM)), ("config", config)]))
 }
 
-/// The filter in a listener whose configuration comes by that name. The agent puts an RBAC filter in its place when it
-/// can't fetch the module; and the listener waits for it, or else it would answer 500 in the meantime.
-fn discovered(name: &str) -> Node {
+/// Returns a filter that discovers its configuration by this name.
+///
+/// The agent sends an RBAC filter instead if it cannot fetch the module, so that type is allowed. The listener waits
+/// for the configuration, as it would respond with 500 until then.
+fn discovering_filter(name: &str) -> Node {
     let source = object([
         ("ads", Node::Object(Vec::new())),
         ("resource_api_version", text("V3")),
@@ -95,20 +100,22 @@ fn discovered(name: &str) -> Node {
     object([("name", text(name)), ("config_discovery", discovery)])
 }
 
-/// Inbound it is the first of all. Elsewhere it is right before the router, so that what it sees of a request is what
-/// the router will.
-fn at(direction: Direction, port: Option<u32>) -> (&'static str, Node) {
-    let first = direction == Direction::Inbound;
+/// Returns the operation and the match that put the filter in its place. Inbound, it is the first filter. In other
+/// directions it is the last before the router, so that it sees requests as the router will.
+fn place(direction: Direction, port: Option<u32>) -> (&'static str, Node) {
+    let is_first = direction == Direction::Inbound;
     let router = object([("name", text("envoy.filters.http.router"))]);
-    let manager =
-        object([("name", text(CONNECTION_MANAGER)), ("subFilter", if first { Node::Null } else { router })]);
-    // A waypoint has other listeners, which only end and begin its tunnels.
+    let manager = object([
+        ("name", text(CONNECTION_MANAGER)),
+        ("subFilter", if is_first { Node::Null } else { router }),
+    ]);
+    // The other listeners of a waypoint only terminate and open its tunnels.
     let name = (direction == Direction::Waypoint).then(|| text("main_internal"));
     let listener = object([
-        ("name", some(name)),
-        ("portNumber", some(port.map(number))),
+        ("name", or_null(name)),
+        ("portNumber", or_null(port.map(number))),
         ("filterChain", object([("filter", manager)])),
     ]);
     let matched = object([("context", text(direction.context())), ("listener", listener)]);
-    (if first { "INSERT_FIRST" } else { "INSERT_BEFORE" }, matched)
+    (if is_first { "INSERT_FIRST" } else { "INSERT_BEFORE" }, matched)
 }

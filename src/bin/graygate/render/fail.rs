@@ -1,4 +1,4 @@
-//! What becomes of requests while the module is not there or its VM has failed.
+//! What happens to requests while the module is missing or its VM has failed.
 
 use clap::ValueEnum;
 
@@ -6,9 +6,9 @@ use super::options::ManifestKind;
 use super::version::IstioVersion;
 use crate::istio::direction::Direction;
 
-/// One way.
+/// The value of `--fail`. The comments on its variants are the text of `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Fail {
+pub enum FailurePolicy {
     /// They pass as if there were no filter
     Open,
     /// A VM that failed is made anew
@@ -17,38 +17,38 @@ pub enum Fail {
     Closed,
 }
 
-impl Fail {
-    /// `failStrategy` of a WasmPlugin.
+impl FailurePolicy {
+    /// Returns the `failStrategy` of a WasmPlugin or TrafficExtension.
     pub fn strategy(self) -> &'static str {
         match self {
-            Fail::Open => "FAIL_OPEN",
-            Fail::Reload => "FAIL_RELOAD",
-            Fail::Closed => "FAIL_CLOSE",
+            FailurePolicy::Open => "FAIL_OPEN",
+            FailurePolicy::Reload => "FAIL_RELOAD",
+            FailurePolicy::Closed => "FAIL_CLOSE",
         }
     }
 
-    /// `failure_policy` of Envoy's own configuration.
+    /// Returns the `failure_policy` of Envoy's own configuration.
     pub fn policy(self) -> &'static str {
         match self {
-            Fail::Open => "FAIL_OPEN",
-            Fail::Reload => "FAIL_RELOAD",
-            Fail::Closed => "FAIL_CLOSED",
+            FailurePolicy::Open => "FAIL_OPEN",
+            FailurePolicy::Reload => "FAIL_RELOAD",
+            FailurePolicy::Closed => "FAIL_CLOSED",
         }
     }
 
-    /// The first release of Istio that has it, in a plugin or else in an EnvoyFilter.
-    pub fn since(self, plugin: bool) -> IstioVersion {
-        match (self, plugin) {
-            (Fail::Reload, true) => IstioVersion::FAIL_RELOAD,
-            (Fail::Reload, false) => IstioVersion::FAILURE_POLICY,
+    /// Returns the first version of Istio that supports it, in a plugin or in an EnvoyFilter.
+    pub fn since(self, is_plugin: bool) -> IstioVersion {
+        match (self, is_plugin) {
+            (FailurePolicy::Reload, true) => IstioVersion::FAIL_RELOAD,
+            (FailurePolicy::Reload, false) => IstioVersion::FAILURE_POLICY,
             _ => IstioVersion::OLDEST,
         }
     }
 
-    /// Why it is so, for the head of the manifest.
+    /// Explains the choice, for the comment above the manifest.
     pub fn reason(self, direction: Direction, kind: ManifestKind) -> String {
-        let word = if kind == ManifestKind::Envoyfilter { self.policy() } else { self.strategy() };
-        let without = match direction {
+        let name = if kind == ManifestKind::Envoyfilter { self.policy() } else { self.strategy() };
+        let consequence = match direction {
             Direction::Inbound => "probes reach the app and get its own answers",
             Direction::Outbound => {
                 "everybody gets the version of the route without a header, and no gate holds"
@@ -58,14 +58,14 @@ impl Fail {
             }
         };
         match self {
-            Fail::Open => format!(
-                "{word}: while the module can't be fetched, or its VM has failed, requests pass as if there were no graygate: {without}."
+            FailurePolicy::Open => format!(
+                "{name}: while the module can't be fetched, or its VM has failed, requests pass as if there were no graygate: {consequence}."
             ),
-            Fail::Reload => format!(
-                "{word}: a VM that has failed is made anew for the requests that follow. It does not cover a module that can't be fetched: then each request is denied all the same. Use it once the module is sure to be there."
+            FailurePolicy::Reload => format!(
+                "{name}: a VM that has failed is made anew for the requests that follow. It does not cover a module that can't be fetched: then each request is denied all the same. Use it once the module is sure to be there."
             ),
-            Fail::Closed => format!(
-                "{word}: better no answer than one without the policy. While the module can't be fetched, or its VM has failed, each request is denied, in the second case until the plugin changes or the proxy restarts."
+            FailurePolicy::Closed => format!(
+                "{name}: better no answer than one without the policy. While the module can't be fetched, or its VM has failed, each request is denied, in the second case until the plugin changes or the proxy restarts."
             ),
         }
     }

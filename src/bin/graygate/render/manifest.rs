@@ -1,27 +1,27 @@
-//! A manifest: a Kubernetes object, and what it says of itself.
+//! Manifests: Kubernetes objects with comments, and the parts that all of them have.
 
 use graygate::policy::document::Node;
 
 use crate::failure::Failure;
-use crate::tree::{self, list, number, object, some, text};
+use crate::tree::{self, list, number, object, or_null, text};
 
 /// One document of the output.
 pub struct Manifest {
-    /// What it is, when to use it, and why it is as it is; a comment each.
+    /// The comments above the object. They tell what it is, when to use it, and why it is as it is.
     pub comments: Vec<String>,
-    /// The object.
+    /// The Kubernetes object.
     pub object: Node,
 }
 
-/// The widest line of a comment.
-const WIDTH: usize = 110;
+/// The longest line of a comment, in bytes without the `# `.
+const MAX_COMMENT_LINE: usize = 110;
 
 impl Manifest {
-    /// The document, with its comments above it.
+    /// Writes the document as YAML, with its comments above the object.
     pub fn yaml(&self) -> Result<String, Failure> {
         let mut yaml = String::from("---\n");
         for comment in &self.comments {
-            for line in lines(comment) {
+            for line in wrap(comment) {
                 yaml.push_str(&format!("# {line}\n"));
             }
         }
@@ -33,11 +33,11 @@ impl Manifest {
     }
 }
 
-fn lines(comment: &str) -> Vec<String> {
+fn wrap(comment: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in comment.split_whitespace() {
         match lines.last_mut() {
-            Some(line) if line.len() + 1 + word.len() <= WIDTH => {
+            Some(line) if line.len() + 1 + word.len() <= MAX_COMMENT_LINE => {
                 line.push(' ');
                 line.push_str(word);
             }
@@ -47,27 +47,26 @@ fn lines(comment: &str) -> Vec<String> {
     lines
 }
 
-/// Which proxies a resource is for.
+/// The proxies that a resource applies to.
 pub enum Selection {
-    /// All of its namespace; in the root namespace all of the mesh.
+    /// All proxies of its namespace. In the root namespace, all proxies of the mesh.
     All,
-    /// Those of the Pods with these labels.
+    /// The proxies of Pods with these labels.
     Labels(Vec<(String, String)>),
-    /// Those of these Gateways and Services.
+    /// The proxies of these Gateways and Services.
     Targets(Vec<(TargetKind, String)>),
 }
 
-/// What a resource may be attached to.
+/// The kind of object that a resource may be attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetKind {
-    /// A Gateway of the Gateway API, which a waypoint is as well.
+    /// A Gateway of the Gateway API. A waypoint is one, too.
     Gateway,
     /// A Service with a waypoint.
     Service,
 }
 
 impl Selection {
-    /// The labels as an object.
     fn labels(&self) -> Option<Node> {
         match self {
             Selection::Labels(labels) => {
@@ -90,56 +89,59 @@ impl Selection {
         })))
     }
 
-    /// `selector` and `targetRefs`, as a WasmPlugin has them.
+    /// Returns the fields `selector` and `targetRefs` of a WasmPlugin.
     pub fn of_plugin(&self) -> [(&'static str, Node); 2] {
         let selector = self.labels().map(|labels| object([("matchLabels", labels)]));
-        [("selector", some(selector)), ("targetRefs", some(self.targets()))]
+        [("selector", or_null(selector)), ("targetRefs", or_null(self.targets()))]
     }
 
-    /// `workloadSelector` and `targetRefs`, as an EnvoyFilter has them.
+    /// Returns the fields `workloadSelector` and `targetRefs` of an EnvoyFilter.
     pub fn of_envoy_filter(&self) -> [(&'static str, Node); 2] {
         let selector = self.labels().map(|labels| object([("labels", labels)]));
-        [("workloadSelector", some(selector)), ("targetRefs", some(self.targets()))]
+        [("workloadSelector", or_null(selector)), ("targetRefs", or_null(self.targets()))]
     }
 }
 
-/// Who an object is.
+/// The identity of an object: what its `metadata` has.
 #[derive(Clone)]
 pub struct Identity {
     /// `metadata.name`.
     pub name: String,
     /// `metadata.namespace`.
     pub namespace: String,
-    /// Which part of the policy it belongs to.
+    /// The part of the policy that it belongs to, by the name of its direction.
     pub component: &'static str,
-    /// The revision of the control plane that it is for, if it is for one alone.
+    /// The revision of the control plane that reads it. If absent, all revisions do.
     pub revision: Option<String>,
 }
 
 impl Identity {
-    /// Another object of the same part.
-    pub fn beside(&self, suffix: &str) -> Identity {
+    /// Returns the identity of another object of the same part, with this suffix in its name.
+    pub fn with_suffix(&self, suffix: &str) -> Identity {
         Identity { name: format!("{}-{suffix}", self.name), ..self.clone() }
     }
 
-    /// The same object, for whichever revision.
+    /// Returns the identity without the label of a revision.
     pub fn for_all_revisions(&self) -> Identity {
         Identity { revision: None, ..self.clone() }
     }
 
-    /// The object's `metadata`. The labels are Kubernetes' own words for what a thing is; `check` reads the component
-    /// where nothing else tells a gateway from a sidecar.
+    /// Returns the object's `metadata`.
+    ///
+    /// The labels are those that Kubernetes recommends. `check` reads the component if nothing else tells a gateway
+    /// from a sidecar.
     pub fn metadata(&self) -> Node {
         let labels = object([
             ("app.kubernetes.io/name", text("graygate")),
             ("app.kubernetes.io/component", text(self.component)),
-            ("istio.io/rev", some(self.revision.as_deref().map(text))),
+            ("istio.io/rev", or_null(self.revision.as_deref().map(text))),
         ]);
         object([("name", text(&self.name)), ("namespace", text(&self.namespace)), ("labels", labels)])
     }
 }
 
-/// An EnvoyFilter of these patches. A priority is always there: without one, what is relative has no defined order.
+/// Returns an EnvoyFilter with these patches. It always has a priority, because relative operations have no defined
+/// order without one.
 pub fn envoy_filter(
     identity: &Identity,
     selection: &Selection,
@@ -157,7 +159,7 @@ pub fn envoy_filter(
     ])
 }
 
-/// One patch of an EnvoyFilter.
+/// Returns one patch of an EnvoyFilter.
 pub fn patch(apply_to: &str, matched: Node, operation: &str, value: Node) -> Node {
     object([
         ("applyTo", text(apply_to)),
@@ -171,11 +173,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn comments_are_broken_between_words() {
+    fn comments_are_wrapped_between_words() {
         let comment = "word ".repeat(50);
-        let lines = lines(&comment);
+        let lines = wrap(&comment);
         assert_eq!(lines.len(), 3);
-        assert!(lines.iter().all(|line| line.len() <= WIDTH));
+        assert!(lines.iter().all(|line| line.len() <= MAX_COMMENT_LINE));
         assert_eq!(lines.join(" "), comment.trim());
     }
 }

@@ -1,44 +1,44 @@
-//! Where the module is.
+//! The Wasm module: where proxies get it, and how they verify it.
 
-/// A module and how to know it.
+/// The module that a resource names.
 pub struct Module {
-    /// `oci://`, `https://` or `file:///`.
+    /// The URL. Its scheme is `oci`, `https` or `file`.
     pub url: String,
-    /// The digest of the image's manifest, or of the file.
+    /// The SHA-256 of the image's manifest, or of the file.
     pub sha256: Option<String>,
-    /// The secret with the registry's login.
+    /// The name of the secret with the registry's login.
     pub secret: Option<String>,
 }
 
 impl Module {
-    /// An image that nobody has; its name says so.
+    /// Returns the URL of an image that does not exist, with a name that says so.
     pub fn placeholder() -> String {
         concat!("oci://registry.example.com/graygate:", env!("CARGO_PKG_VERSION")).to_owned()
     }
 
-    /// The path in the proxy's own files, if it is there.
+    /// Returns the path, if the module is in the proxy's own files.
     pub fn path(&self) -> Option<&str> {
         self.url.strip_prefix("file://")
     }
 }
 
-/// Reads `--module`.
-pub fn url(text: &str) -> Result<String, String> {
-    let named = |scheme: &str| {
+/// Parses the value of `--module`.
+pub fn parse_url(text: &str) -> Result<String, String> {
+    let has_host = |scheme: &str| {
         text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
     };
-    let clean = text.bytes().all(|byte| byte.is_ascii_graphic());
-    let local = text.strip_prefix("file:///").is_some_and(|path| !path.is_empty());
-    if clean && (named("oci://") || named("https://") || local) {
+    let is_visible_ascii = text.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_local = text.strip_prefix("file:///").is_some_and(|path| !path.is_empty());
+    if is_visible_ascii && (has_host("oci://") || has_host("https://") || is_local) {
         return Ok(text.to_owned());
     }
     Err("allowed: oci://REGISTRY/NAME:TAG, https://HOST/PATH or file:///PATH".to_owned())
 }
 
-/// Reads `--sha256`, also with the prefix that registries' tools print.
-pub fn sha256(text: &str) -> Result<String, String> {
+/// Parses the value of `--sha256`. Accepts the prefix `sha256:`, which tools of registries print.
+pub fn parse_sha256(text: &str) -> Result<String, String> {
     let text = text.strip_prefix("sha256:").unwrap_or(text);
-    let hex =
+    let is_hex =
         text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    if hex { Ok(text.to_owned()) } else { Err("allowed: 64 digits from 0 to f, in lower case".to_owned()) }
+    if is_hex { Ok(text.to_owned()) } else { Err("allowed: 64 digits from 0 to f, in lower case".to_owned()) }
 }

@@ -1,10 +1,11 @@
-//! The options of `render`: how each is read.
+//! The types of the options of `render`, and how their values are parsed. Comments on variants are the text of
+//! `--help`.
 
 use clap::ValueEnum;
 
 use super::manifest::TargetKind;
 
-/// The kind of resource that puts the filter where it is to be.
+/// The kind of resource that adds the filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ManifestKind {
     /// For any release of Istio
@@ -16,7 +17,7 @@ pub enum ManifestKind {
 }
 
 impl ManifestKind {
-    /// The word for it.
+    /// Returns its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             ManifestKind::Wasmplugin => "wasmplugin",
@@ -25,7 +26,7 @@ impl ManifestKind {
         }
     }
 
-    /// When to use it, for the head of the manifest.
+    /// Explains when to use the kind, for the comment above the manifest.
     pub fn use_for(self) -> &'static str {
         match self {
             ManifestKind::Wasmplugin => {
@@ -41,7 +42,7 @@ impl ManifestKind {
     }
 }
 
-/// Which proxies a resource is for.
+/// The value of `--scope`: the proxies that a resource applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NamespaceScope {
     /// Those of the Pods with the labels of --selector
@@ -53,7 +54,7 @@ pub enum NamespaceScope {
 }
 
 impl NamespaceScope {
-    /// The word for it.
+    /// Returns its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             NamespaceScope::Workload => "workload",
@@ -63,44 +64,44 @@ impl NamespaceScope {
     }
 }
 
-/// What a resource is attached to.
+/// An object that a resource is attached to, by kind and name.
 pub type Target = (TargetKind, String);
 
-/// Reads a name of a Kubernetes object.
-pub fn name(text: &str) -> Result<String, String> {
-    let part = |part: &str| {
-        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-')
+/// Parses the name of a Kubernetes object.
+pub fn parse_name(text: &str) -> Result<String, String> {
+    let is_part = |part: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !part.is_empty() && part.bytes().all(is_allowed) && !part.starts_with('-') && !part.ends_with('-')
     };
-    if text.len() <= 200 && text.split('.').all(part) {
+    if text.len() <= 200 && text.split('.').all(is_part) {
         return Ok(text.to_owned());
     }
     Err("allowed: up to 200 lower-case letters, digits, \"-\" and \".\", with a letter or digit at both ends"
         .to_owned())
 }
 
-/// Reads a namespace's or a revision's name, which ends up as one part of a DNS name or as a label.
-pub fn short_name(text: &str) -> Result<String, String> {
+/// Parses the name of a namespace or revision. It becomes one part of a DNS name, or a label.
+pub fn parse_short_name(text: &str) -> Result<String, String> {
     if text.len() <= 63 && !text.contains('.') {
-        return name(text).map_err(|_| SHORT.to_owned());
+        return parse_name(text).map_err(|_| SHORT_NAME.to_owned());
     }
-    Err(SHORT.to_owned())
+    Err(SHORT_NAME.to_owned())
 }
 
-const SHORT: &str =
+const SHORT_NAME: &str =
     "allowed: up to 63 lower-case letters, digits and \"-\", with a letter or digit at both ends";
 
-/// A name with whatever else one in a policy may have.
-pub fn as_name(text: &str) -> String {
+/// Turns a name in a policy into the name of a Kubernetes object, which allows fewer characters.
+pub fn to_name(text: &str) -> String {
     text.to_ascii_lowercase().replace(['_', '.'], "-")
 }
 
-/// Reads a label, as Kubernetes takes one.
-pub fn label(text: &str) -> Result<(String, String), String> {
+/// Parses a label by the rules of Kubernetes.
+pub fn parse_label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or(LABEL)?;
-    let (prefix, word) = key.rsplit_once('/').map_or((None, key), |(prefix, word)| (Some(prefix), word));
-    let good = prefix.is_none_or(|prefix| name(prefix).is_ok()) && !word.is_empty();
-    if good && is_label(word) && is_label(value) {
+    let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let has_valid_prefix = prefix.is_none_or(|prefix| parse_name(prefix).is_ok());
+    if has_valid_prefix && !name.is_empty() && is_label(name) && is_label(value) {
         return Ok((key.to_owned(), value.to_owned()));
     }
     Err(LABEL.to_owned())
@@ -109,18 +110,21 @@ pub fn label(text: &str) -> Result<(String, String), String> {
 const LABEL: &str = "allowed: KEY=VALUE, such as app=reviews; each up to 63 letters, digits, \"-\", \"_\" and \".\", with a letter or digit at both ends, and the key after DOMAIN/, if it has one";
 
 fn is_label(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let outer = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_valid_end = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
     let bytes = text.as_bytes();
-    bytes.len() <= 63 && bytes.iter().copied().all(inner) && outer(bytes.first()) && outer(bytes.last())
+    bytes.len() <= 63
+        && bytes.iter().copied().all(is_allowed)
+        && is_valid_end(bytes.first())
+        && is_valid_end(bytes.last())
 }
 
-/// Reads a target.
-pub fn target(text: &str) -> Result<Target, String> {
-    let read = |kind, rest: &str| name(rest).map(|name| (kind, name));
+/// Parses the value of `--target`.
+pub fn parse_target(text: &str) -> Result<Target, String> {
+    let with_kind = |kind, name: &str| parse_name(name).map(|name| (kind, name));
     match text.split_once('/') {
-        Some(("Gateway", rest)) => read(TargetKind::Gateway, rest),
-        Some(("Service", rest)) => read(TargetKind::Service, rest),
+        Some(("Gateway", name)) => with_kind(TargetKind::Gateway, name),
+        Some(("Service", name)) => with_kind(TargetKind::Service, name),
         _ => Err("allowed: Gateway/NAME or Service/NAME".to_owned()),
     }
 }
@@ -130,28 +134,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_is_what_kubernetes_takes() {
+    fn labels_follow_the_rules_of_kubernetes() {
         let long = format!("app={}", "x".repeat(63));
         for text in ["app=reviews", "app=", "a.b/C_d=1.0-x_Y", long.as_str()] {
-            assert!(label(text).is_ok(), "{text}");
+            assert!(parse_label(text).is_ok(), "{text}");
         }
         let longer = format!("{long}x");
         for text in
             ["app", "=a", "a/b/c=d", "/a=b", "a/=b", "A/b=c", "app=-x", "app=x.", "-a=b", "a=b/c", &longer]
         {
-            assert!(label(text).is_err(), "{text}");
+            assert!(parse_label(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_namespace_or_revision_is_one_part_of_a_name() {
+    fn namespaces_and_revisions_are_single_parts_of_dns_names() {
         let long = "x".repeat(63);
         for text in ["shop", "1-30", "a--b", long.as_str()] {
-            assert!(short_name(text).is_ok(), "{text}");
+            assert!(parse_short_name(text).is_ok(), "{text}");
         }
         let longer = format!("{long}x");
         for text in ["", "a.b", "-a", "a-", "A", "a_b", &longer] {
-            assert!(short_name(text).is_err(), "{text}");
+            assert!(parse_short_name(text).is_err(), "{text}");
         }
     }
 }

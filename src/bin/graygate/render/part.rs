@@ -1,8 +1,9 @@
-//! The parts of a policy: one for each direction in which it does something.
+//! Splits a policy into parts, one for each direction in which it does something.
 //!
-//! Probes are the app's own, so they go inbound; outbound they would answer what the app asks other services for. A
-//! version is chosen where a cluster is, which is outbound. A gate stands before the cluster that it is on; that of a
-//! version is outbound by any name, as requests get no version inbound.
+//! - Probes are inbound, as they are for the app itself. Outbound, they would answer requests of the app to other services.
+//! - Releases are outbound, as a version is a choice between clusters.
+//! - Gates are where the cluster of their upstream is. A gate on the upstream of a version is always outbound, whatever its
+//!   cluster is called, as requests get no version inbound.
 
 use graygate::policy::document::Node;
 use graygate::policy::gate::Fallback;
@@ -13,55 +14,60 @@ use graygate::policy::{Policy, probe};
 use crate::istio::direction::Direction;
 use crate::tree::{fields, items, set, text};
 
-/// What of a policy is for one direction.
+/// The part of a policy for one direction.
 pub struct Part {
-    /// The name of the policy that it is a part of.
-    pub whole: String,
-    /// Where it is.
+    /// The name of the whole policy.
+    pub policy_name: String,
+    /// The direction of the part.
     pub direction: Direction,
-    /// What the user wrote of it.
+    /// The document of the part, with the values that the user wrote.
     pub document: Node,
-    /// What that means.
+    /// The policy that the document compiles to.
     pub policy: Policy,
 }
 
-/// The parts of the policy, inbound first; the whole of it, if a direction is given.
+/// Returns the parts of the policy, inbound first. Returns the whole policy as one part if a direction is given.
 ///
-/// Two parts have names of their own, with the direction in it: in one proxy, policies of one name share what they know,
-/// and take each other for an older or newer one of themselves. The part without a drain would end the other's.
+/// If there are two parts, each has its direction in its name. Policies with the same name in one proxy share their
+/// state, and take each other for another version of themselves. The part without a drain would then end the other's
+/// drain.
+///
+/// # Errors
+///
+/// Returns the problems of the policy.
 pub fn parts(direction: Option<Direction>, document: &Node) -> Result<Vec<Part>, Problems> {
     let policy = Policy::from_document(document)?;
-    let whole = policy.name.clone();
+    let policy_name = policy.name.clone();
     if let Some(direction) = direction {
-        return Ok(vec![Part { whole, direction, document: document.clone(), policy }]);
+        return Ok(vec![Part { policy_name, direction, document: document.clone(), policy }]);
     }
     let mut parts: Vec<Part> = Vec::new();
     for direction in [Direction::Inbound, Direction::Outbound] {
-        // The references can be asked for once they have a meaning, and then say which upstreams to keep.
-        let meant = Policy::from_document(&only(document, &policy, direction, &|_| true))?;
-        if is_idle(&meant) {
+        // Compiles once with all upstreams, to find out which of them the part refers to.
+        let complete = Policy::from_document(&document_for(direction, document, &policy, &|_| true))?;
+        if is_idle(&complete) {
             continue;
         }
-        let used: Vec<&str> = references(&meant).map(|id| meant.name_of(id)).collect();
-        let document = only(document, &policy, direction, &|name| used.contains(&name));
+        let used: Vec<&str> = references(&complete).map(|id| complete.name_of(id)).collect();
+        let document = document_for(direction, document, &policy, &|name| used.contains(&name));
         let policy = Policy::from_document(&document)?;
-        parts.push(Part { whole: whole.clone(), direction, document, policy });
+        parts.push(Part { policy_name: policy_name.clone(), direction, document, policy });
     }
     if parts.len() > 1 {
         for part in &mut parts {
-            set(&mut part.document, "name", text(format!("{whole}-{}", part.direction.name())));
+            set(&mut part.document, "name", text(format!("{policy_name}-{}", part.direction.name())));
             part.policy = Policy::from_document(&part.document)?;
         }
     }
     Ok(parts)
 }
 
-/// Whether the policy does nothing to any request.
+/// Returns whether the policy has no effect on any request.
 pub fn is_idle(policy: &Policy) -> bool {
     policy.probes.is_empty() && policy.releases.is_empty() && policy.gates.is_empty()
 }
 
-/// The upstreams that something of the policy refers to.
+/// Returns the upstreams that probes, releases and gates refer to. May return an upstream more than once.
 pub fn references(policy: &Policy) -> impl Iterator<Item = UpstreamId> + '_ {
     let checks = policy.probes.endpoints.iter().filter_map(probe::Probe::checks);
     let components = checks.flat_map(|checks| &checks.components).map(|component| component.upstream);
@@ -77,9 +83,9 @@ pub fn references(policy: &Policy) -> impl Iterator<Item = UpstreamId> + '_ {
     components.chain(versions).chain(gates)
 }
 
-/// What of the document is for `direction`, with the upstreams that are to be kept.
-fn only(document: &Node, policy: &Policy, direction: Direction, keep: &dyn Fn(&str) -> bool) -> Node {
-    let inbound = direction == Direction::Inbound;
+/// Returns the part of the document for `direction`, with the upstreams whose names `keep` accepts.
+fn document_for(direction: Direction, document: &Node, policy: &Policy, keep: &dyn Fn(&str) -> bool) -> Node {
+    let is_inbound = direction == Direction::Inbound;
     let gates: Vec<Node> = policy
         .gates
         .iter()
@@ -87,16 +93,16 @@ fn only(document: &Node, policy: &Policy, direction: Direction, keep: &dyn Fn(&s
         .filter(|(gate, _)| {
             let cluster = policy.upstream(gate.upstream).map_or("", |upstream| upstream.cluster.as_str());
             let mut versions = policy.releases.iter().flat_map(|release| &release.versions);
-            let outbound =
+            let is_outbound =
                 cluster.starts_with("outbound|") || versions.any(|version| version.upstream == gate.upstream);
-            outbound != inbound
+            is_outbound != is_inbound
         })
         .map(|(_, node)| node.clone())
         .collect();
     let field = |(key, value): &(String, Node)| {
         let value = match key.as_str() {
-            "probes" if !inbound => return None,
-            "releases" if inbound => return None,
+            "probes" if !is_inbound => return None,
+            "releases" if is_inbound => return None,
             "gates" | "maxGatedPercent" if gates.is_empty() => return None,
             "gates" => Node::List(gates.clone()),
             "upstreams" => {
@@ -128,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn each_direction_gets_what_is_its_own_and_what_that_refers_to() {
+    fn each_part_has_the_sections_of_its_direction_and_the_upstreams_they_refer_to() {
         let version = |name: &str, default: bool| json!({"name": name, "upstream": name, "weight": 50, "default": default});
         let release = json!({"name": "r", "steer": {"header": "x-v"}, "versions": [version("v1", true), version("v2", false)]});
         let probes = json!({
@@ -163,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_on_a_version_is_outbound_whatever_its_cluster_is_called() {
+    fn a_gate_on_the_upstream_of_a_version_is_outbound_whatever_its_cluster() {
         let release = json!({
             "name": "r", "steer": {"header": "x-v"},
             "versions": [{"name": "v1", "upstream": "v1", "weight": 1, "default": true}],
@@ -179,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_direction_with_nothing_to_do_has_no_part() {
+    fn a_direction_without_an_effect_has_no_part() {
         let probes = json!({"name": "a", "probes": {"liveness": {"path": "/livez"}}, "maxGatedPercent": 50});
         let bare = json!({"name": "a", "probes": {"liveness": {"path": "/livez"}}});
         assert_eq!(split(probes), [(Direction::Inbound, bare)]);

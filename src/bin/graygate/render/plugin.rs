@@ -1,34 +1,34 @@
-//! The filter as a WasmPlugin, and as a TrafficExtension, which has the same in other places.
+//! Renders the filter as a WasmPlugin, or as a TrafficExtension, which has the same fields in other places.
 
 use graygate::policy::document::Node;
 
-use super::fail::Fail;
+use super::fail::FailurePolicy;
 use super::manifest::{Identity, Selection};
 use super::module::Module;
 use super::part::Part;
 use crate::istio::direction::Direction;
-use crate::tree::{list, number, object, some, text};
+use crate::tree::{list, number, object, or_null, text};
 
-/// What both take.
+/// What a resource that adds the filter holds, whatever its kind.
 pub struct Plugin<'a> {
-    /// Who it is.
+    /// The identity of the resource.
     pub identity: &'a Identity,
-    /// Which proxies it is for.
+    /// The proxies that it applies to.
     pub selection: &'a Selection,
-    /// What it does, and where.
+    /// The part of the policy.
     pub part: &'a Part,
-    /// Where the module is.
+    /// The module of the filter.
     pub module: &'a Module,
-    /// What becomes of requests without it.
-    pub fail: Fail,
-    /// The ports whose requests it sees; empty: all.
+    /// What happens to requests if the filter fails.
+    pub fail: FailurePolicy,
+    /// The ports whose requests the filter sees. Empty means all.
     pub ports: &'a [u32],
-    /// Its place among others of the phase.
+    /// The order among other resources: in a plugin among those of its phase, in an EnvoyFilter among all.
     pub priority: Option<i32>,
 }
 
 impl Plugin<'_> {
-    /// As a WasmPlugin.
+    /// Returns the WasmPlugin.
     pub fn wasm_plugin(&self) -> Node {
         let [selector, targets] = self.selection.of_plugin();
         let [url, sha256, secret, fail, name, config] = self.module_fields();
@@ -38,7 +38,7 @@ impl Plugin<'_> {
         self.resource("WasmPlugin", spec)
     }
 
-    /// As a TrafficExtension.
+    /// Returns the TrafficExtension.
     pub fn traffic_extension(&self) -> Node {
         let [selector, targets] = self.selection.of_plugin();
         let [phase, priority, matched] = self.direction_fields();
@@ -58,22 +58,26 @@ impl Plugin<'_> {
     fn module_fields(&self) -> [(&'static str, Node); 6] {
         [
             ("url", text(&self.module.url)),
-            ("sha256", some(self.module.sha256.as_deref().map(text))),
-            ("imagePullSecret", some(self.module.secret.as_deref().map(text))),
+            ("sha256", or_null(self.module.sha256.as_deref().map(text))),
+            ("imagePullSecret", or_null(self.module.secret.as_deref().map(text))),
             ("failStrategy", text(self.fail.strategy())),
             ("pluginName", text("graygate")),
             ("pluginConfig", self.part.document.clone()),
         ]
     }
 
-    /// Inbound it comes before JWT and RBAC, so that a probe needs no rule of theirs. Elsewhere it comes as late as can
-    /// be, so that it sees what the router will.
+    /// Returns the fields that depend on the direction. Inbound, the filter comes before JWT and RBAC filters, so that
+    /// probes need no rule there. In other directions it comes last, so that it sees requests as the router will.
     fn direction_fields(&self) -> [(&'static str, Node); 3] {
         let direction = self.part.direction;
         let phase = (direction == Direction::Inbound).then(|| text("AUTHN"));
         let ports = self.ports.iter().map(|port| object([("number", number(*port))]));
         let ports = (!self.ports.is_empty()).then(|| list(ports));
-        let matched = object([("mode", text(direction.mode())), ("ports", some(ports))]);
-        [("phase", some(phase)), ("priority", some(self.priority.map(number))), ("match", list([matched]))]
+        let matched = object([("mode", text(direction.mode())), ("ports", or_null(ports))]);
+        [
+            ("phase", or_null(phase)),
+            ("priority", or_null(self.priority.map(number))),
+            ("match", list([matched])),
+        ]
     }
 }

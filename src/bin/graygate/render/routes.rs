@@ -1,4 +1,5 @@
-//! Routes that do as a release says: for each way to steer the resources of Istio that read it.
+//! Renders the routes that follow a release. Each way to steer has its own resources of Istio that read what the filter
+//! writes.
 
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
@@ -7,48 +8,56 @@ use graygate::policy::release::steer::Steer;
 
 use super::manifest::{self, Identity, Manifest, Selection, patch};
 use crate::istio::direction::Direction;
-use crate::tree::{list, number, object, some, text};
+use crate::tree::{list, number, object, or_null, text};
 
-/// Where the versions of a release are: subsets of one port of one host.
+/// The versions of a release as subsets of one port of one host.
 struct Subsets<'p> {
     port: &'p str,
     host: &'p str,
-    /// One for each version; empty where a version is the host as a whole.
+    /// The subset of each version. Empty if the version is the whole host.
     names: Vec<&'p str>,
 }
 
-/// The parts of a name that Istio gives to a cluster of a service.
-fn parts(direction: Direction, cluster: &str) -> Option<(&str, &str, &str)> {
-    let start = if direction == Direction::Waypoint { "inbound-vip|" } else { "outbound|" };
-    let mut parts = cluster.strip_prefix(start)?.splitn(3, '|');
+/// Splits the name of a service's cluster into port, subset and host. Returns `None` for a name that Istio does not
+/// give in this direction.
+fn split_cluster_name(direction: Direction, cluster: &str) -> Option<(&str, &str, &str)> {
+    let prefix = if direction == Direction::Waypoint { "inbound-vip|" } else { "outbound|" };
+    let mut parts = cluster.strip_prefix(prefix)?.splitn(3, '|');
     let (port, subset, host) = (parts.next()?, parts.next()?, parts.next()?);
     let subset = match (direction, subset) {
         (Direction::Waypoint, "http") => "",
         (Direction::Waypoint, subset) => subset.strip_prefix("http/")?,
         (_, subset) => subset,
     };
-    let whole = port.parse::<u16>().is_ok() && !host.is_empty() && !host.contains('|');
-    whole.then_some((port, subset, host))
+    let is_valid = port.parse::<u16>().is_ok() && !host.is_empty() && !host.contains('|');
+    is_valid.then_some((port, subset, host))
 }
 
 impl<'p> Subsets<'p> {
-    /// From the clusters' names, if all are Istio's own and of one host and port.
+    /// Finds the subsets by the names of the clusters. Returns `None` unless all are Istio's own, of one host and port.
     fn of(direction: Direction, release: &'p Release) -> Option<Self> {
-        let parts = release.versions.iter().map(|version| parts(direction, &version.cluster));
-        let parts: Vec<_> = parts.collect::<Option<_>>()?;
+        let parts: Vec<_> = release
+            .versions
+            .iter()
+            .map(|version| split_cluster_name(direction, &version.cluster))
+            .collect::<Option<_>>()?;
         let (port, _, host) = *parts.first()?;
-        let same = parts.iter().all(|(other, _, name)| *other == port && *name == host);
-        same.then(|| Subsets { port, host, names: parts.into_iter().map(|(_, subset, _)| subset).collect() })
+        let is_same = parts.iter().all(|part| part.0 == port && part.2 == host);
+        is_same.then(|| Subsets {
+            port,
+            host,
+            names: parts.into_iter().map(|(_, subset, _)| subset).collect(),
+        })
     }
 
     fn destination(&self, version: usize) -> Node {
         let subset = self.names.get(version).filter(|name| !name.is_empty());
-        object([("host", text(self.host)), ("subset", some(subset.map(|name| text(*name))))])
+        object([("host", text(self.host)), ("subset", or_null(subset.map(|name| text(*name))))])
     }
 
-    /// What tells the routes of the service among all of a proxy, with more to say of them. A waypoint has a table for
-    /// each service and port, in which all virtual hosts have the same name.
-    fn routes(&self, direction: Direction, route: Option<&str>) -> Node {
+    /// Returns the match of an EnvoyFilter for the service's routes, or for the one with this name. A waypoint has a
+    /// route table for each service and port, in which all virtual hosts have the same name.
+    fn route_match(&self, direction: Direction, route: Option<&str>) -> Node {
         let (table, vhost) = match direction {
             Direction::Waypoint => (
                 Some(format!("inbound-vip|{}|http|{}", self.port, self.host)),
@@ -57,34 +66,38 @@ impl<'p> Subsets<'p> {
             _ => (None, format!("{}:{}", self.host, self.port)),
         };
         let route = route.map(|name| object([("name", text(name))]));
-        let vhost = object([("name", text(vhost)), ("route", some(route))]);
+        let vhost = object([("name", text(vhost)), ("route", or_null(route))]);
         object([
             ("context", text(direction.context())),
-            ("routeConfiguration", object([("name", some(table.map(text))), ("vhost", vhost)])),
+            ("routeConfiguration", object([("name", or_null(table.map(text))), ("vhost", vhost)])),
         ])
     }
 }
 
-/// The routes of one release.
+/// Renders the routes of one release.
 pub struct Routes<'a> {
-    /// Who its resources are.
+    /// The identity of the resources.
     pub identity: &'a Identity,
-    /// Whose routes an EnvoyFilter changes.
+    /// The proxies whose routes an EnvoyFilter changes.
     pub selection: &'a Selection,
-    /// Where the filter is.
+    /// The direction of the filter.
     pub direction: Direction,
-    /// `priority` of an EnvoyFilter.
+    /// The `priority` of an EnvoyFilter.
     pub priority: Option<i32>,
 }
 
 impl Routes<'_> {
-    /// The service that a release divides, if its routes can be had.
+    /// Returns the host of the service that a release divides, if routes can be rendered for it.
     pub fn host<'p>(&self, release: &'p Release) -> Option<&'p str> {
         Subsets::of(self.direction, release).map(|subsets| subsets.host)
     }
 
-    /// The manifests of a release, or why there are none.
-    pub fn of(&self, release: &Release) -> Result<Vec<Manifest>, &'static str> {
+    /// Returns the manifests of a release.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason if no routes can be rendered.
+    pub fn manifests(&self, release: &Release) -> Result<Vec<Manifest>, &'static str> {
         if release.versions.is_empty() {
             return Err("it has no versions, so that only the routes know them");
         }
@@ -100,8 +113,8 @@ impl Routes<'_> {
         let mut manifests = Vec::new();
         manifests.extend(self.destination_rule(&subsets));
         match &release.steer {
-            Steer::Header(header) => manifests.push(self.by_header(release, &subsets, header)),
-            Steer::ClusterHeader(header) => manifests.push(self.by_cluster(&subsets, header)),
+            Steer::Header(header) => manifests.push(self.header_routes(release, &subsets, header)),
+            Steer::ClusterHeader(header) => manifests.push(self.cluster_header_route(&subsets, header)),
             Steer::RandomValueHeader(header) => {
                 if release.versions.iter().filter(|version| version.weight > 0).count() < 2 {
                     return Err(
@@ -112,7 +125,7 @@ impl Routes<'_> {
                 if i32::try_from(sum).is_err() {
                     return Err("the sum of its weights is more than a VirtualService's may be, 2147483647");
                 }
-                manifests.extend(self.by_number(release, &subsets, header));
+                manifests.extend(self.weighted_route(release, &subsets, header));
             }
             Steer::FilterState(_) => {
                 return Err("no resource of Istio makes a route that reads filter state");
@@ -121,7 +134,8 @@ impl Routes<'_> {
         Ok(manifests)
     }
 
-    /// Without the label of a revision: a route that other revisions can't read would be taken from their proxies.
+    /// Returns a resource without the label of a revision. With it, other revisions could not read the route, and would
+    /// remove it from their proxies.
     fn resource(&self, kind: &str, spec: Node) -> Node {
         object([
             ("apiVersion", text("networking.istio.io/v1")),
@@ -148,16 +162,18 @@ impl Routes<'_> {
         Some(Manifest { comments, object: self.resource("DestinationRule", spec) })
     }
 
-    fn virtual_service(&self, subsets: &Subsets<'_>, http: Vec<Node>, what: &str) -> Manifest {
+    fn virtual_service(&self, subsets: &Subsets<'_>, http: Vec<Node>, description: &str) -> Manifest {
         let spec = object([("hosts", list([text(subsets.host)])), ("http", list(http))]);
         let comments = vec![format!(
-            "{what} Of all VirtualServices for a host one takes effect: if {} has one already, put these routes first in it.",
+            "{description} Of all VirtualServices for a host one takes effect: if {} has one already, put these routes first in it.",
             subsets.host
         )];
         Manifest { comments, object: self.resource("VirtualService", spec) }
     }
 
-    fn by_header(&self, release: &Release, subsets: &Subsets<'_>, header: &str) -> Manifest {
+    /// Returns one route for each version, by the steer header. The default version comes last, as its route has no
+    /// match.
+    fn header_routes(&self, release: &Release, subsets: &Subsets<'_>, header: &str) -> Manifest {
         let mut order: Vec<usize> =
             (0..release.versions.len()).filter(|index| *index != release.default).collect();
         order.push(release.default);
@@ -168,20 +184,20 @@ impl Routes<'_> {
             let route = object([("destination", subsets.destination(index))]);
             Some(object([
                 ("name", text(format!("graygate-{}-{}", release.name, version.name))),
-                ("match", some(matched)),
+                ("match", or_null(matched)),
                 ("route", list([route])),
             ]))
         });
-        let what = format!(
+        let description = format!(
             "The route of each version of release {}, by {header}, which the filter sets; the default version comes last and takes all else, also while the filter is not there.",
             release.name
         );
-        self.virtual_service(subsets, routes.collect(), &what)
+        self.virtual_service(subsets, routes.collect(), &description)
     }
 
-    /// A route by the name of a cluster.
-    fn by_cluster(&self, subsets: &Subsets<'_>, header: &str) -> Manifest {
-        let matched = subsets.routes(self.direction, None);
+    /// Returns a route to the cluster that the steer header names.
+    fn cluster_header_route(&self, subsets: &Subsets<'_>, header: &str) -> Manifest {
+        let matched = subsets.route_match(self.direction, None);
         let present = object([("name", text(header)), ("present_match", Node::Bool(true))]);
         let value = object([
             ("name", text("graygate-cluster-header")),
@@ -200,20 +216,20 @@ impl Routes<'_> {
         Manifest { comments, object }
     }
 
-    /// Weights in a route, and the number that picks among them. The order of versions is the policy's: the number
-    /// means the same to both.
-    fn by_number(&self, release: &Release, subsets: &Subsets<'_>, header: &str) -> [Manifest; 2] {
+    /// Returns a route with weights, and a patch that lets the number in the steer header pick among them. The versions
+    /// are in the policy's order, so that the number picks the same version for the route and for the filter.
+    fn weighted_route(&self, release: &Release, subsets: &Subsets<'_>, header: &str) -> [Manifest; 2] {
         let name = format!("graygate-{}", release.name);
         let routes = release.versions.iter().enumerate().map(|(index, version)| {
             object([("destination", subsets.destination(index)), ("weight", number(version.weight))])
         });
         let route = object([("name", text(&name)), ("route", list(routes))]);
-        let what = format!(
+        let description = format!(
             "The weights of release {}. The route decides, by the number that the filter gives it: change weights here and in the policy alike, and keep the versions in this order.",
             release.name
         );
-        let weights = self.virtual_service(subsets, vec![route], &what);
-        let matched = subsets.routes(self.direction, Some(&name));
+        let weights = self.virtual_service(subsets, vec![route], &description);
+        let matched = subsets.route_match(self.direction, Some(&name));
         let clusters = object([("header_name", text(header))]);
         let value = object([("route", object([("weighted_clusters", clusters)]))]);
         let patches = vec![patch("HTTP_ROUTE", matched, "MERGE", value)];
@@ -225,14 +241,16 @@ impl Routes<'_> {
     }
 }
 
-/// What the policy's routes must read by themselves, where no manifest is printed for it.
-pub fn unread(policy: &Policy, release: &Release) -> Option<String> {
-    let needs = match &release.steer {
+/// Returns a warning if a release takes effect only by a route that no VirtualService can make.
+pub fn missing_route_warning(policy: &Policy, release: &Release) -> Option<String> {
+    let needed_route = match &release.steer {
         Steer::Header(_) => return None,
         Steer::ClusterHeader(header) => format!("a route with cluster_header: {header}"),
         Steer::RandomValueHeader(header) => format!("a route with weighted_clusters.header_name: {header}"),
         Steer::FilterState(object) => format!("a route with a match on the filter state {object}"),
     };
     let index = policy.releases.iter().position(|other| other.name == release.name)?;
-    Some(format!("releases[{index}].steer: takes effect only by {needs}, which no VirtualService makes"))
+    Some(format!(
+        "releases[{index}].steer: takes effect only by {needed_route}, which no VirtualService makes"
+    ))
 }

@@ -1,22 +1,22 @@
-//! A release of Istio, as far as manifests depend on it.
+//! Versions of Istio, as far as manifests depend on them.
 
 use core::fmt;
 use core::str::FromStr;
 
-/// The minor number of a release 1.x.
+/// The minor version of Istio 1.x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IstioVersion(pub u32);
 
 impl IstioVersion {
-    /// The oldest that manifests are printed for.
+    /// The oldest version that manifests are printed for.
     pub const OLDEST: IstioVersion = IstioVersion(24);
-    /// The newest that they were tried with.
+    /// The newest version that manifests are tested with.
     pub const NEWEST: IstioVersion = IstioVersion(31);
-    /// The first whose proxies know `failure_policy`.
+    /// The first version whose proxies support `failure_policy`.
     pub const FAILURE_POLICY: IstioVersion = IstioVersion(25);
-    /// The first whose plugins know FAIL_RELOAD.
+    /// The first version whose plugins support `FAIL_RELOAD`.
     pub const FAIL_RELOAD: IstioVersion = IstioVersion(27);
-    /// The first with TrafficExtension.
+    /// The first version with TrafficExtension.
     pub const TRAFFIC_EXTENSION: IstioVersion = IstioVersion(30);
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for IstioVersion {
 impl FromStr for IstioVersion {
     type Err = &'static str;
 
-    /// Reads `1.29` or `1.29.6`; what comes after a second dot says nothing here.
+    /// Parses `1.29` or `1.29.6`. Ignores the patch version.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let minor = text.strip_prefix("1.").map(|rest| rest.split_once('.').map_or(rest, |(minor, _)| minor));
         let digits = minor.filter(|minor| minor.bytes().all(|byte| byte.is_ascii_digit()));
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_patch_says_nothing_and_anything_else_is_no_release() {
+    fn the_patch_version_is_ignored_and_other_text_is_refused() {
         for (text, minor) in [("1.29", 29), ("1.29.6", 29), ("1.31.0-rc.0", 31), ("1.9", 9)] {
             assert_eq!(text.parse(), Ok(IstioVersion(minor)), "{text}");
         }

@@ -1,5 +1,7 @@
-//! A simulation as a picture: a bar for each step, divided among the versions, and between the bars a band for
-//! each stream of users, pale for those who stay, strong for those who move.
+//! Draws a simulation as SVG. Each step is a bar that is divided among the versions.
+//!
+//! The bands between two bars show the users by the version before and the version after. A pale band is for users who
+//! stay, and a strong one for users who move.
 
 use std::io;
 use std::path::Path;
@@ -11,18 +13,21 @@ use svg::node::element::{Path as Shape, Rectangle, Text, Title};
 use super::step::SimulationStep;
 use super::table::percent;
 
+/// The width of a bar.
 const BAR: f64 = 28.0;
+/// The width of the gap between two bars.
 const GAP: f64 = 150.0;
+/// The height of a bar.
 const HEIGHT: f64 = 360.0;
 const TOP: f64 = 64.0;
 const LEFT: f64 = 40.0;
-/// The width of a share, in words.
+/// The width of the text beside a bar.
 const LABEL: f64 = 64.0;
 
-/// The colours of Okabe and Ito, which people with colour blindness can tell apart.
+/// The palette of Okabe and Ito, which people with colour blindness can tell apart.
 const COLOURS: [&str; 7] = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"];
 
-/// Writes the picture to a file.
+/// Draws the steps and saves the picture to a file.
 pub fn save(file: &Path, release: &str, names: &[&str], steps: &[SimulationStep]) -> io::Result<()> {
     svg::save(file, &draw(release, names, steps))
 }
@@ -47,29 +52,29 @@ fn draw(release: &str, names: &[&str], steps: &[SimulationStep]) -> Document {
         picture =
             picture.add(square.set("fill", colour(index))).add(text(x + 18.0, 44.0, (*name).to_owned()));
     }
-    // Bands first, so that the bars and their words lie on top.
+    // Draws bands first, so that the bars and their text are on top.
     for ((number, step), before) in steps.iter().enumerate().skip(1).zip(steps) {
-        picture = bands(picture, x(number - 1) + BAR, x(number), before, step);
+        picture = add_bands(picture, x(number - 1) + BAR, x(number), before, step);
     }
     for (number, step) in steps.iter().enumerate() {
-        picture = bar(picture, x(number), step);
+        picture = add_bar(picture, x(number), step);
         picture = picture.add(text(x(number), TOP + HEIGHT + 18.0, format!("step {}", number + 1)));
         if !step.flows.is_empty() {
             let all: u64 = step.users.iter().sum();
-            let words = format!("{} moved", percent(step.moved(), all));
+            let label = format!("{} moved", percent(step.moved(), all));
             picture = picture
-                .add(text(x(number) - GAP / 2.0, TOP + HEIGHT + 40.0, words).set("text-anchor", "middle"));
+                .add(text(x(number) - GAP / 2.0, TOP + HEIGHT + 40.0, label).set("text-anchor", "middle"));
         }
     }
     picture
 }
 
-/// Where the bar of a step begins.
+/// Returns the left edge of a step's bar.
 fn x(number: usize) -> f64 {
     LEFT + (BAR + GAP) * number as f64
 }
 
-fn bar(mut picture: Document, x: f64, step: &SimulationStep) -> Document {
+fn add_bar(mut picture: Document, x: f64, step: &SimulationStep) -> Document {
     let all = step.users.iter().sum::<u64>().max(1) as f64;
     let mut y = TOP;
     for (version, users) in step.users.iter().enumerate() {
@@ -84,8 +89,8 @@ fn bar(mut picture: Document, x: f64, step: &SimulationStep) -> Document {
     picture
 }
 
-/// The streams between two bars. On either side they lie in the order of the versions on the other.
-fn bands(
+/// Adds the bands between two bars. The bands at each version are in the order of the versions on the other side.
+fn add_bands(
     mut picture: Document,
     left: f64,
     right: f64,
@@ -126,8 +131,8 @@ fn bands(
     picture
 }
 
-fn text(x: f64, y: f64, words: String) -> Text {
-    Text::new(words).set("x", x).set("y", y)
+fn text(x: f64, y: f64, content: String) -> Text {
+    Text::new(content).set("x", x).set("y", y)
 }
 
 fn colour(version: usize) -> &'static str {

@@ -1,20 +1,20 @@
 //! One step of a simulation.
 
-/// One step: the weights, and where they leave the users.
+/// One step: the weights, and the users that each version has with them.
 pub struct SimulationStep {
-    /// Each version's share of the buckets, in hundredths of a percent.
+    /// The share of the buckets that each version holds, in hundredths of a percent.
     pub weights: Vec<u32>,
-    /// How many users each version has.
+    /// The number of users of each version.
     pub users: Vec<u64>,
-    /// How many users came from which version to which, staying ones too: `flows[from][to]`. Empty at the first
-    /// step.
+    /// The number of users by the version before and the version now: `flows[from][to]`. Includes users who stay. Empty
+    /// at the first step.
     pub flows: Vec<Vec<u64>>,
-    /// The least share of the buckets that must change hands, in hundredths of a percent.
-    pub must: u32,
+    /// The least share of the buckets that has to move for these weights, in hundredths of a percent.
+    pub least_moved: u32,
 }
 
 impl SimulationStep {
-    /// The users who changed their version, with the versions: the most first.
+    /// Returns the moves between versions as (from, to, number of users), with the largest first.
     pub fn moves(&self) -> Vec<(usize, usize, u64)> {
         let all = self
             .flows
@@ -26,7 +26,7 @@ impl SimulationStep {
         moves
     }
 
-    /// How many users changed their version.
+    /// Returns the number of users who changed their version.
     pub fn moved(&self) -> u64 {
         self.moves().iter().map(|(_, _, count)| count).sum()
     }

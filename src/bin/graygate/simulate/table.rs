@@ -1,4 +1,4 @@
-//! A simulation in numbers.
+//! Writes a simulation as a table or as JSON.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::step::SimulationStep;
 
-/// Writes one line per step: shares, who moved, and who had to.
+/// Writes one line per step: the shares, the users who moved, and the least share that had to move.
 pub fn write(names: &[&str], steps: &[SimulationStep], out: &mut impl Write) -> io::Result<()> {
     let width = names.iter().map(|name| name.len()).max().unwrap_or_default().max(8);
     let columns: String = names.iter().map(|name| format!("  {name:>width$}")).collect();
@@ -21,10 +21,13 @@ pub fn write(names: &[&str], steps: &[SimulationStep], out: &mut impl Write) -> 
         }
         let moves = step.moves();
         let name = |index: usize| names.get(index).copied().unwrap_or_default();
-        let who = moves.iter().map(|(from, to, count)| format!("{} -> {}: {count}", name(*from), name(*to)));
-        let who: Vec<String> = who.collect();
+        let who: Vec<String> = moves
+            .iter()
+            .map(|(from, to, count)| format!("{} -> {}: {count}", name(*from), name(*to)))
+            .collect();
         let who = if who.is_empty() { "nobody".to_owned() } else { who.join(", ") };
-        let (moved, must) = (percent(step.moved(), all), percent(step.must.into(), 10_000));
+        let moved = percent(step.moved(), all);
+        let must = percent(step.least_moved.into(), 10_000);
         writeln!(out, "{number:>4}{shares}  {moved:>8}  {must:>8}  {who}")?;
     }
     Ok(())
@@ -46,14 +49,14 @@ pub fn write_json(names: &[&str], steps: &[SimulationStep], out: &mut impl Write
             "users": by_name(step.users.clone()),
             "moved": step.moved(),
             "moves": moves.collect::<Vec<_>>(),
-            "mustMoveBuckets": step.must,
+            "mustMoveBuckets": step.least_moved,
         });
         writeln!(out, "{object}")?;
     }
     Ok(())
 }
 
-/// A share, with two digits behind the point.
+/// Formats a share in percent, with two decimal places.
 pub fn percent(part: u64, all: u64) -> String {
     format!("{:.2} %", part as f64 * 100.0 / all.max(1) as f64)
 }

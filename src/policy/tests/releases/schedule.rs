@@ -1,9 +1,11 @@
+//! Tests of `schedule`.
+
 use super::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 #[test]
-fn takes_its_steps_at_their_times() {
+fn each_step_takes_effect_at_its_time() {
     let later = r#"{"at":"2026-12-01T11:00:00Z","over":"2h","weights":{"v2":100,"v1":0}}"#;
     let policy = compile(&with_steps(&format!("{},{later}", step(r#""v1":70,"v2":30"#, ""))));
     let shares = |after: u64| policy.releases[0].schedule.at(TEN + Duration::from_secs(after)).shares(2);
@@ -14,7 +16,7 @@ fn takes_its_steps_at_their_times() {
 }
 
 #[test]
-fn needs_a_time_and_weights_for_each_step() {
+fn each_step_needs_a_time_and_weights() {
     assert_problem_of_release(&[
         (with(r#""schedule":{}"#), "schedule: an object of 0 fields is not allowed; allowed: a list"),
         (with_steps("1"), "schedule[0]: 1 is not allowed; allowed: an object"),
@@ -34,7 +36,7 @@ fn needs_a_time_and_weights_for_each_step() {
 }
 
 #[test]
-fn is_for_the_versions_of_its_release() {
+fn a_step_may_only_name_versions_of_its_release() {
     let stranger = "no version of this release; allowed: v1, v2";
     assert_problem_of_release(&[
         (with_steps(&step(r#""v1":1,"v3":1"#, "")), &format!("schedule[0].weights.v3: {stranger}")),
@@ -50,7 +52,7 @@ fn is_for_the_versions_of_its_release() {
 }
 
 #[test]
-fn must_name_every_version_that_has_weight_until_then() {
+fn a_step_must_name_every_version_that_has_weight_until_then() {
     let missing = |name: &str| {
         format!(
             "weights: {name} is missing, which has weight until then; allowed: all versions, with 0 for none"
@@ -67,7 +69,7 @@ fn must_name_every_version_that_has_weight_until_then() {
 }
 
 #[test]
-fn has_weights_as_the_versions_have() {
+fn the_weights_of_a_step_follow_the_rules_of_versions() {
     let range = "is not allowed; allowed: a whole number from 0 to 4294967295";
     assert_problem_of_release(&[
         (with_steps(&step(r#""v1":-1,"v2":1"#, "")), &format!("schedule[0].weights.v1: -1 {range}")),
@@ -85,7 +87,7 @@ fn has_weights_as_the_versions_have() {
 }
 
 #[test]
-fn is_in_order_and_its_ramps_do_not_overlap() {
+fn steps_are_in_order_and_do_not_overlap() {
     let (first, ramp) = (step(r#""v1":70,"v2":30"#, ""), step(r#""v1":70,"v2":30"#, r#","over":"2h""#));
     let at = |time: &str| format!(r#"{{"at":"{time}","weights":{{"v1":1,"v2":1}}}}"#);
     for (above, time, allowed) in [
@@ -106,7 +108,7 @@ fn is_in_order_and_its_ramps_do_not_overlap() {
 }
 
 #[test]
-fn does_not_begin_before_the_release_does() {
+fn a_step_before_starts_at_is_refused() {
     let started =
         |at: &str| with(&format!(r#""startsAt":"{at}","schedule":[{}]"#, step(r#""v1":1,"v2":1"#, "")));
     compile(&started("2026-12-01T10:00:00Z"));
@@ -117,7 +119,7 @@ fn does_not_begin_before_the_release_does() {
 }
 
 #[test]
-fn has_ramps_of_up_to_a_year_and_up_to_100_steps() {
+fn steps_take_at_most_a_leap_year_and_there_are_at_most_100() {
     let over = |over: &str| with_steps(&step(r#""v1":1,"v2":1"#, &format!(r#","over":{over}"#)));
     assert_compiles(&[over(r#""0s""#), over(r#""8784h""#)]);
     for bad in [r#""8784h1ms""#, r#""-1s""#, "5"] {
@@ -139,7 +141,7 @@ fn has_ramps_of_up_to_a_year_and_up_to_100_steps() {
 }
 
 #[test]
-fn is_not_blamed_for_versions_that_could_not_be_read() {
+fn invalid_versions_cause_no_further_problem_with_the_schedule() {
     let schedule = format!(r#""schedule":[{}]"#, step(r#""v1":70,"v2":30"#, ""));
     assert_problem_of_release(&[(
         with_release(&format!(r#"{STEER},"versions":[],{schedule}"#)),

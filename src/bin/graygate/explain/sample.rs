@@ -1,4 +1,4 @@
-//! A request in words, as `explain` is asked.
+//! The request that `explain` explains.
 
 use core::net::SocketAddr;
 use std::borrow::Cow;
@@ -7,39 +7,40 @@ use std::collections::BTreeMap;
 use graygate::value::request::Request;
 use serde::Deserialize;
 
-/// A request in words.
+/// A request from the command line, or from a line of the file of `--requests`. Missing fields have the defaults of the
+/// command line.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Question {
-    #[serde(default = "get")]
+pub struct SampleRequest {
+    #[serde(default = "default_method")]
     pub method: String,
-    #[serde(default = "root")]
+    #[serde(default = "default_path")]
     pub path: String,
-    #[serde(default = "localhost")]
+    #[serde(default = "default_authority")]
     pub authority: String,
-    #[serde(default = "loopback")]
+    #[serde(default = "default_source")]
     pub source: SocketAddr,
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
 }
 
-fn get() -> String {
+fn default_method() -> String {
     "GET".to_owned()
 }
 
-fn root() -> String {
+fn default_path() -> String {
     "/".to_owned()
 }
 
-fn loopback() -> SocketAddr {
+fn default_source() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 50_000))
 }
 
-fn localhost() -> String {
+fn default_authority() -> String {
     "localhost".to_owned()
 }
 
-impl Request for Question {
+impl Request for SampleRequest {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         let value = match name {
             ":method" => &self.method,

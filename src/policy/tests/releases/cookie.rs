@@ -1,3 +1,5 @@
+//! Tests of `hashOn[].httpCookie`.
+
 use super::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -8,7 +10,7 @@ fn issue(fields: &str) -> Option<Issue> {
 }
 
 #[test]
-fn with_a_ttl_is_issued_for_all_paths_and_nothing_more() {
+fn a_cookie_with_a_ttl_is_issued_with_default_attributes() {
     let plain = Issue {
         ttl: Duration::from_secs(3_600),
         path: "/".into(),
@@ -22,7 +24,7 @@ fn with_a_ttl_is_issued_for_all_paths_and_nothing_more() {
 }
 
 #[test]
-fn has_the_attributes_that_it_says() {
+fn an_issued_cookie_has_the_documents_attributes() {
     let all = r#""ttl":"0s","path":"/shop","domain":"Example.com","secure":true,"httpOnly":true,"sameSite":"None","partitioned":true"#;
     let full = Issue {
         ttl: Duration::ZERO,
@@ -37,7 +39,7 @@ fn has_the_attributes_that_it_says() {
 }
 
 #[test]
-fn with_no_ttl_is_not_issued_and_has_no_attributes() {
+fn a_cookie_without_a_ttl_is_not_issued_and_has_no_attributes() {
     let attributes = [
         r#""path":"/""#,
         r#""domain":"a""#,
@@ -57,7 +59,7 @@ fn with_no_ttl_is_not_issued_and_has_no_attributes() {
 }
 
 #[test]
-fn lives_up_to_400_days() {
+fn a_cookie_lives_at_most_400_days() {
     assert_compiles(&[with_cookie(r#""name":"id","ttl":"9600h""#)]);
     for ttl in [r#""9600h1ms""#, r#""-1s""#, r#""1d""#, "3600"] {
         assert_problem_of_release(&[(
@@ -70,7 +72,7 @@ fn lives_up_to_400_days() {
 }
 
 #[test]
-fn has_a_path_a_domain_and_words_as_browsers_know_them() {
+fn attributes_have_the_values_that_browsers_know() {
     let path = "allowed: a path that starts with \"/\", in visible ASCII, with no \"?\" or \"#\"";
     let rows = [
         (r#""path":"shop""#, format!(r#"path: "shop" is not allowed; {path}"#)),
@@ -98,7 +100,7 @@ fn has_a_path_a_domain_and_words_as_browsers_know_them() {
 }
 
 #[test]
-fn that_browsers_would_throw_away_is_refused() {
+fn a_cookie_that_browsers_would_reject_is_refused() {
     let prefix = "name: browsers take this prefix only with secure; allowed: secure: true";
     let host = "name: browsers take __Host- only with path / and no domain; allowed: these";
     for (fields, problem) in [
@@ -129,7 +131,7 @@ fn that_browsers_would_throw_away_is_refused() {
 }
 
 #[test]
-fn with_an_unknown_attribute_is_refused() {
+fn an_unknown_attribute_or_a_missing_name_is_refused() {
     assert_problem_of_release(&[
         (
             with_cookie(r#""name":"id","ttl":"1h","maxAge":1"#),
@@ -140,7 +142,7 @@ fn with_an_unknown_attribute_is_refused() {
 }
 
 #[test]
-fn has_a_token_for_a_name_whose_case_counts() {
+fn the_name_is_a_token_and_keeps_its_case() {
     let Key::Cookie(cookie) = &compile(&with_cookie(r#""name":"Id!""#)).releases[0].keys[0] else {
         panic!("not a cookie");
     };
@@ -156,7 +158,7 @@ fn has_a_token_for_a_name_whose_case_counts() {
 }
 
 #[test]
-fn with_a_ttl_is_one_in_a_release() {
+fn a_release_issues_at_most_one_cookie() {
     let keys = |keys: &str| with(&format!(r#""hashOn":[{keys}]"#));
     let (a, b) = (r#"{"httpCookie":{"name":"a","ttl":"1h"}}"#, r#"{"httpCookie":{"name":"b","ttl":"1h"}}"#);
     let problem = "a second cookie with ttl; allowed: one, as no more would be issued";

@@ -1,9 +1,11 @@
+//! Tests of `rollback`.
+
 use super::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 #[test]
-fn has_defaults_for_all_but_what_it_judges_by() {
+fn a_rollback_has_defaults_for_all_but_its_criteria() {
     let policy = compile(&with_rollback(r#""failurePercent":5"#));
     let rollback = policy.releases[0].rollback.as_ref().unwrap();
     assert_eq!((rollback.failure_percent, rollback.latency), (Some(5), None));
@@ -13,7 +15,7 @@ fn has_defaults_for_all_but_what_it_judges_by() {
 }
 
 #[test]
-fn has_what_it_says() {
+fn a_rollback_has_the_documents_values() {
     let policy = compile(&with_rollback(
         r#""latency":{"percentile":99,"above":"300ms"},"failOn":["reset"],"minimumRequests":9,"window":"1h","over":"24h""#,
     ));
@@ -26,7 +28,7 @@ fn has_what_it_says() {
 }
 
 #[test]
-fn needs_something_to_judge_by() {
+fn a_rollback_needs_at_least_one_criterion() {
     let nothing = "rollback: nothing to judge by; allowed: at least one of failurePercent, latency, checks";
     assert_problem_of_release(&[
         (with_rollback(""), nothing),
@@ -47,7 +49,7 @@ fn needs_something_to_judge_by() {
 }
 
 #[test]
-fn has_numbers_in_their_ranges() {
+fn values_out_of_range_are_refused() {
     let percent = "is not allowed; allowed: a whole number from 1 to";
     let seconds = r#"is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from"#;
     for (field, problem) in [
@@ -80,7 +82,7 @@ fn has_numbers_in_their_ranges() {
 }
 
 #[test]
-fn by_checks_needs_them_for_the_upstream_of_each_version() {
+fn a_rollback_by_checks_needs_checks_for_the_upstream_of_each_version() {
     let checked = |upstreams: &str| {
         format!(
             r#"{{"name":"p","upstreams":{{{upstreams}}},"releases":[{{"name":"r",{STEER},{TWO},"rollback":{{"checks":{{"failurePercent":50}}}}}}]}}"#
