@@ -90,9 +90,11 @@ def test_on_one_worker_every_ten_requests_without_a_key_split_nine_to_one(start,
 
 def test_a_spoofed_steer_header_is_overwritten_however_often_it_is_there(start, policy, v1):
     envoy = start(weights(policy, v1=1, v2=0))
-    once = [[("x-gray-version", spoofed)] for spoofed in ("v2", "v1", "", "nonsense", b"\xff\xfe")]
+    values: list[str | bytes] = ["v2", "v1", "", "nonsense", b"\xff\xfe"]
+    once = [[("x-gray-version", value)] for value in values]
+    twice: list[tuple[str, str | bytes]] = [("x-gray-version", "v2"), ("x-gray-version", "v2")]
     for ask in (get, get2):
-        for headers in [*once, [("x-gray-version", "v2"), ("x-gray-version", "v2")]]:
+        for headers in [*once, twice]:
             assert ask(envoy.port(), "/", headers).version == "v1", headers
             assert [value for name, value in v1.last_headers_of("/") if name == b"x-gray-version"] == [b"v1"]
 

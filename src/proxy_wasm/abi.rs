@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use crate::decision::reply::Reply;
 use crate::proxy::NotSent;
+use crate::value::request::serialize;
 use crate::value::time::millis;
 
 /// Statuses that a call may return and that are told apart. Any other is a failure.
@@ -198,7 +199,7 @@ pub fn headers(map: u32) -> Option<Vec<u8>> {
 
 /// Replaces all headers.
 pub fn set_headers(map: u32, headers: &[(&str, &str)]) {
-    let pairs = serialize(headers);
+    let pairs = pairs(headers);
     // SAFETY: as above.
     let _ = unsafe { proxy_set_header_map_pairs(map, pairs.as_ptr(), pairs.len()) };
 }
@@ -296,7 +297,7 @@ pub fn record_metric(id: u32, value: u64) {
 pub fn send_local_response(reply: &Reply) -> bool {
     let Reply { status, body, details, .. } = reply;
     let grpc_status = reply.grpc_status.and_then(|status| i32::try_from(status).ok());
-    let headers = serialize(&reply.headers);
+    let headers = serialize(reply.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
     // SAFETY: as above.
     let result = unsafe {
         proxy_send_local_response(
@@ -322,7 +323,7 @@ pub fn grpc_status_message() -> Vec<u8> {
 
 /// Sends a request without a body to the cluster. Returns the token of its end.
 pub fn http_call(cluster: &str, headers: &[(&str, &str)], timeout: Duration) -> Result<u32, NotSent> {
-    let (headers, trailers, mut token) = (serialize(headers), serialize::<&str>(&[]), 0);
+    let (headers, trailers, mut token) = (pairs(headers), pairs(&[]), 0);
     // SAFETY: as above.
     let result = unsafe {
         proxy_http_call(
@@ -348,7 +349,7 @@ pub fn grpc_call(
     message: &[u8],
     timeout: Duration,
 ) -> Result<u32, NotSent> {
-    let (metadata, mut token) = (serialize::<&str>(&[]), 0);
+    let (metadata, mut token) = (pairs(&[]), 0);
     // SAFETY: as above.
     let result = unsafe {
         proxy_grpc_call(
@@ -384,21 +385,7 @@ fn sent(result: u32, token: u32) -> Result<u32, NotSent> {
     }
 }
 
-/// Returns headers in the ABI's form, as [`crate::value::request::HeaderMap`] reads it.
-fn serialize<T: AsRef<str>>(headers: &[(T, T)]) -> Vec<u8> {
-    let size = |text: &T| u32::try_from(text.as_ref().len()).unwrap_or(u32::MAX).to_le_bytes();
-    let sizes = headers.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len() + 10);
-    let mut bytes = Vec::with_capacity(4 + sizes.sum::<usize>());
-    bytes.extend_from_slice(&u32::try_from(headers.len()).unwrap_or(u32::MAX).to_le_bytes());
-    for (name, value) in headers {
-        bytes.extend_from_slice(&size(name));
-        bytes.extend_from_slice(&size(value));
-    }
-    for (name, value) in headers {
-        for text in [name, value] {
-            bytes.extend_from_slice(text.as_ref().as_bytes());
-            bytes.push(0);
-        }
-    }
-    bytes
+/// Returns headers in the ABI's form.
+fn pairs(headers: &[(&str, &str)]) -> Vec<u8> {
+    serialize(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
 }

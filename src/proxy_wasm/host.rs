@@ -10,6 +10,7 @@ use crate::proxy::{
     Attribute, Body, CallId, ExchangeId, Level, Map, MetricId, MetricKind, NotSent, Proxy, StoreError,
     StoreVersion, Stored,
 };
+use crate::value::filter_state;
 use crate::value::time::{Time, millis};
 
 thread_local! {
@@ -86,16 +87,9 @@ impl Proxy for Host {
     }
 
     fn set_filter_state(&self, object: &str, value: &str) {
-        // The argument is a protobuf message: field 1 and field 2 are strings. Field 3, left out, is the life span of the
-        // filter chain, the request's own.
-        let mut message = Vec::new();
-        for (tag, text) in [(0x0a, object), (0x12, value)] {
-            let Ok(size @ 0..128) = u8::try_from(text.len()) else {
-                return;
-            };
-            message.extend([tag, size]);
-            message.extend(text.as_bytes());
-        }
+        let Some(message) = filter_state::message(object, value) else {
+            return;
+        };
         abi::call_foreign_function("set_envoy_filter_state", &message);
         abi::call_foreign_function("clear_route_cache", b"");
     }

@@ -33,6 +33,33 @@ pub trait Request {
 #[derive(Clone, Copy, Debug)]
 pub struct HeaderMap<'b>(pub &'b [u8]);
 
+/// Serializes headers in the form that [`HeaderMap`] reads, in which they are also handed to the proxy.
+///
+/// ```
+/// use graygate::value::request::{HeaderMap, serialize};
+///
+/// let headers = [(":path", "/a"), ("x-user", "alice")];
+/// let bytes = serialize(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+/// assert_eq!(HeaderMap(&bytes).get("x-user"), Some(&b"alice"[..]));
+/// ```
+pub fn serialize<'t>(headers: impl Iterator<Item = (&'t [u8], &'t [u8])> + Clone) -> Vec<u8> {
+    let size = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
+    let sizes = headers.clone().map(|(name, value)| name.len() + value.len() + 10);
+    let mut bytes = Vec::with_capacity(4 + sizes.sum::<usize>());
+    bytes.extend_from_slice(&size(headers.clone().count()));
+    for (name, value) in headers.clone() {
+        bytes.extend_from_slice(&size(name.len()));
+        bytes.extend_from_slice(&size(value.len()));
+    }
+    for (name, value) in headers {
+        for text in [name, value] {
+            bytes.extend_from_slice(text);
+            bytes.push(0);
+        }
+    }
+    bytes
+}
+
 /// An iterator over the names and values of a [`HeaderMap`].
 pub struct Pairs<'b> {
     bytes: &'b [u8],
@@ -237,17 +264,8 @@ mod tests {
         assert_eq!(cookie(b"", "user"), None);
     }
 
-    /// Serializes headers as the proxy does.
     fn serialized(headers: &[(&str, &[u8])]) -> Vec<u8> {
-        let size = |text: &[u8]| u32::try_from(text.len()).unwrap().to_le_bytes();
-        let mut bytes = u32::try_from(headers.len()).unwrap().to_le_bytes().to_vec();
-        for (name, value) in headers {
-            bytes.extend([size(name.as_bytes()), size(value)].concat());
-        }
-        for (name, value) in headers {
-            bytes.extend([name.as_bytes(), b"\0", value, b"\0"].concat());
-        }
-        bytes
+        serialize(headers.iter().map(|(name, value)| (name.as_bytes(), *value)))
     }
 
     #[test]
