@@ -192,6 +192,9 @@ impl Bench {
         let assigned = assigned.collect::<Vec<_>>().join(", ");
         let permits = decision.permits.iter().map(|permit| self.policy.name_of(permit.upstream()));
         let permits = permits.collect::<Vec<_>>().join(", ");
+        for permit in decision.permits {
+            permit.into_lease();
+        }
         let edit = |edit: &HeaderEdit<'_>| match &edit.change {
             HeaderChange::Set(value) => format!("{}: {value}", edit.header),
             HeaderChange::Add(value) => format!("also {}: {value}", edit.header),

@@ -12,7 +12,7 @@ pub struct LeaseId {
 }
 
 /// Permits one request to an upstream on trial. It can't be copied, because its holder must give it back
-/// exactly once.
+/// exactly once. A build with debug assertions panics where one is dropped instead, so that a test finds it.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a permit that is not given back blocks its trial until its lease expires"]
 pub struct Permit {
@@ -38,6 +38,14 @@ impl Permit {
 
     /// Consumes the permit and returns its lease, to be given back.
     pub fn into_lease(self) -> (UpstreamId, LeaseId) {
-        (self.upstream, self.lease)
+        let lease = (self.upstream, self.lease);
+        core::mem::forget(self);
+        lease
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        debug_assert!(std::thread::panicking(), "a permit was dropped and not given back: {self:?}");
     }
 }
