@@ -5,8 +5,17 @@
 #![cfg(not(target_arch = "wasm32"))]
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod counts;
 mod evidence;
+mod fast_path;
+mod lanes;
+mod life;
+mod one_route;
+mod permits;
+mod rules;
+mod sharing;
 mod sim;
+mod updates;
 
 use std::time::Duration;
 

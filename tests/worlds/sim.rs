@@ -145,6 +145,18 @@ pub struct Surroundings {
     pub node: RefCell<String>,
     /// What was read that the proxy would not have had.
     pub misread: RefCell<Vec<String>>,
+    /// What was written since it was last asked for, if that is recorded.
+    written: RefCell<Option<Vec<Written>>>,
+}
+
+/// One value that was written to the store.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub at: u64,
+    /// The request at hand.
+    pub exchange: Option<u32>,
+    pub key: String,
+    pub bytes: Vec<u8>,
 }
 
 /// The proxy, for one worker.
@@ -353,6 +365,10 @@ impl Proxy for SimProxy<'_> {
         self.world.versions.set(self.world.versions.get() + 1);
         self.world.writes.set(self.world.writes.get() + 1);
         store.insert(key.to_owned(), (bytes.to_vec(), self.world.versions.get()));
+        if let Some(written) = &mut *self.world.written.borrow_mut() {
+            let (at, key, bytes) = (self.world.now.get(), key.to_owned(), bytes.to_vec());
+            written.push(Written { at, exchange: self.stream.get(), key, bytes });
+        }
         Ok(())
     }
 
@@ -479,7 +495,7 @@ pub struct World {
 }
 
 /// A request as a client sends it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Request {
     pub headers: Vec<(String, String)>,
     /// Whether all of it comes at once.
@@ -536,6 +552,7 @@ impl World {
             document: RefCell::default(),
             node: RefCell::new("sidecar~1".to_owned()),
             misread: RefCell::default(),
+            written: RefCell::default(),
         };
         let vms = (0..workers).map(|index| Vm { workers: Vec::new(), offset: 7 * index as u64 });
         let mut world = World {
@@ -997,6 +1014,22 @@ impl World {
     /// Loses the next so many writes to the store.
     pub fn lose(&mut self, writes: u32) {
         self.around.lose.set(writes);
+    }
+
+    /// Returns what was written to the store since this was last called. The first call starts the record.
+    pub fn written(&mut self) -> Vec<Written> {
+        self.around.written.borrow_mut().replace(Vec::new()).unwrap_or_default()
+    }
+
+    /// Returns the state of an upstream as the newest worker of a VM last read it, if the VM lives.
+    pub fn seen(&self, vm: usize, upstream: usize) -> Option<UpstreamState> {
+        let worker = self.vms[vm].workers.last()?.as_ref()?;
+        worker.upstreams().snapshot(graygate::policy::upstream::UpstreamId(upstream)).cloned()
+    }
+
+    /// Returns the headers of a request as it went on.
+    pub fn sent_headers(&self, id: u32) -> Vec<(String, Vec<u8>)> {
+        self.stream(id, |stream| stream.request.clone())
     }
 }
 
