@@ -180,6 +180,30 @@ fn rows_of_two_workers_are_not_joined_over_the_successes_between() {
     assert_eq!(world.state("app").generation, 0);
 }
 
+/// However many successes of another upstream this worker has had, by which it inspects no more than it has to.
+#[test]
+fn a_row_that_another_worker_has_told_of_is_ended_by_a_success_that_is_not_among_the_first() {
+    let mut lives = twins(&plain_document(), 2);
+    for life in &mut lives {
+        let world = &mut life.world;
+        let mut ask = |vm: usize, to: &str, status: u16| {
+            ask(world, vm, to, Ends::Headers(status));
+        };
+        ask(1, "db", 500);
+        ask(1, "db", 500);
+        life.act(&Act::Pass(500));
+        let world = &mut life.world;
+        for (to, status, requests) in [("app", 200, 40), ("db", 200, 1), ("db", 500, 2)] {
+            for _ in 0..requests {
+                self::ask(world, 0, to, Ends::Headers(status));
+            }
+        }
+        world.pass(500 * MS);
+        assert_eq!(world.phase("db"), "ready");
+    }
+    same(&lives, 0).unwrap();
+}
+
 #[test]
 #[ignore = "the fast path looks only at what it would tell when the response begins: whether each upstream has had a success \
             since the tick is not asked again at its end"]

@@ -83,6 +83,8 @@ pub enum Act {
     Tick(Index),
     /// A request comes to a worker, for a cluster. It has all come or not, and another filter holds it up or not.
     Send { vm: Index, to: &'static str, whole: bool, held: bool },
+    /// Requests come one after the other, and an upstream answers each with this status.
+    Burst { vm: Index, to: &'static str, status: u16, requests: u8 },
     /// Something happens to one of the open requests. What does not fit how far that has come has no effect.
     Go(Index, Step),
     /// Checks pass from now on, or fail.
@@ -158,11 +160,13 @@ fn cluster() -> impl Strategy<Value = &'static str> {
 
 /// What happens to requests and in time.
 pub fn traffic() -> impl Strategy<Value = Act> {
+    let burst = (any::<Index>(), cluster(), select(&[200, 200, 500][..]), 1..6u8);
     let send = (any::<Index>(), cluster(), prop::bool::weighted(0.9), prop::bool::weighted(0.05));
     prop_oneof![
         5 => (0..600u32).prop_map(Act::Pass),
         1 => (0..8_000u32).prop_map(Act::Pass),
         2 => any::<Index>().prop_map(Act::Tick),
+        5 => burst.prop_map(|(vm, to, status, requests)| Act::Burst { vm, to, status, requests }),
         12 => send.prop_map(|(vm, to, whole, held)| Act::Send { vm, to, whole, held }),
         14 => (any::<Index>(), step()).prop_map(|(which, step)| Act::Go(which, step)),
         1 => any::<bool>().prop_map(Act::Checks),
@@ -259,6 +263,12 @@ impl Life {
             Act::Jump(millis) => self.world.jump(millis.into()),
             Act::Tick(vm) => self.world.tick_now(vm.index(self.vms)),
             Act::Send { vm, to, whole, held } => self.send(vm.index(self.vms), to, whole, held),
+            Act::Burst { vm, to, status, requests } => {
+                for _ in 0..requests {
+                    self.send(vm.index(self.vms), to, true, false);
+                    self.go(self.open.len() - 1, Step::Status(status));
+                }
+            }
             Act::Go(which, step) => {
                 if !self.open.is_empty() {
                     self.go(which.index(self.open.len()), step);
@@ -332,6 +342,9 @@ impl Life {
         let (id, vm, to) = (open.id, open.vm, open.to);
         let (waits, begun) = (open.routed && !open.begun, open.begun);
         let world = &mut self.world;
+        if !world.is_open(id) {
+            return;
+        }
         match step {
             Step::Route if !open.routed => {
                 open.routed = true;

@@ -192,6 +192,13 @@ fn of_a_request_that_goes_to_another_cluster_goes_back_on_the_next_tick_or_with_
     assert_eq!(lent(&world), 1);
     world.pass(251 * MS);
     assert_eq!((lent(&world), world.is_open(id)), (0, true));
+    // One of an upstream that is judged itself, too, though it goes on.
+    world.route = "db".to_owned();
+    let id = world.send(0, &Request::get("/"));
+    assert_eq!(lent(&world), 1);
+    world.respond(id, 200, "via_upstream", &[], false);
+    assert_eq!((lent(&world), world.is_open(id)), (0, true));
+    world.route = "other".to_owned();
     world.set("other", Manner::Status(500));
     world.get(0);
     assert_eq!((lent(&world), world.phase("app")), (0, "trial"));

@@ -93,10 +93,9 @@ proptest! {
             let requests = life.sent.len();
             life.act(act);
             let changes = life.changes();
-            if let Act::Send { vm, .. } = act {
-                let id = life.sent[requests];
+            if let (Act::Send { vm, .. }, Some(id)) = (act, life.sent.get(requests)) {
                 let seen = |upstream| life.world.seen(vm.index(vms), upstream).map_or(u32::MAX, |state| state.generation);
-                sent.insert(id, [seen(0), seen(1)]);
+                sent.insert(*id, [seen(0), seen(1)]);
             }
             for change in changes {
                 let known = change.exchange.and_then(|id| sent.get(&id));

@@ -113,6 +113,49 @@ proptest! {
         prop_assert!(all(&mut world, vms, true));
     }
 
+    /// One for the worker that has such a request to see that, one for the others to learn of it.
+    #[test]
+    fn all_workers_gate_two_ticks_after_requests_have_waited_for_too_long(
+        offsets in offsets(),
+        leader in any::<Index>(),
+        waiting in vec((any::<Index>(), 0..100u64), 3),
+    ) {
+        let vms = offsets.len();
+        let breaker = json!({"consecutiveFailures": 3, "notReadyFor": "30s", "unansweredAfter": "2s"});
+        let mut world = ticking(&judged(&breaker), &offsets, leader);
+        for (vm, pause) in waiting {
+            world.pass(Duration::from_millis(pause));
+            world.send(vm.index(vms), &Request::get("/"));
+        }
+        world.pass(2 * SECOND - MS);
+        prop_assert!(all(&mut world, vms, false));
+        world.pass(MS + 2 * TICK);
+        prop_assert!(all(&mut world, vms, true), "{:?}", world.state("app"));
+    }
+
+    /// Whichever worker has seen the trip: the leader reads of it before it sends its next check.
+    #[test]
+    fn the_first_check_that_is_sent_after_a_trip_counts(
+        offsets in offsets(),
+        (leader, vm) in any::<(Index, Index)>(),
+        pause in 0..2_000u64,
+    ) {
+        let vms = offsets.len();
+        let mut policy = judged(&json!({"consecutiveFailures": 2, "notReadyFor": "60s"}));
+        policy["upstreams"]["app"]["readinessProbe"] = json!({"httpGet": {}, "periodSeconds": 1});
+        let mut world = ticking(&policy, &offsets, leader);
+        world.pass(2 * SECOND + Duration::from_millis(pause));
+        let sent = |world: &World| world.around.called.borrow().len();
+        prop_assert!((0..2).all(|_| fail(&mut world, vm.index(vms))));
+        let before = sent(&world);
+        while sent(&world) == before {
+            world.pass(MS);
+        }
+        world.pass(2 * MS);
+        prop_assert_eq!(world.phase("app"), "ready");
+        prop_assert_eq!(world.reason("app"), "check-passed");
+    }
+
     #[test]
     fn all_workers_gate_and_let_through_a_tick_after_the_check_that_decides(
         offsets in offsets(), leader in any::<Index>(), period in 1..4u64,
