@@ -102,7 +102,7 @@ struct Open {
 }
 
 proptest! {
-    #![proptest_config(cases(24))]
+    #![proptest_config(cases(16))]
 
     /// That of a worker whose policy has been replaced, too.
     #[test]

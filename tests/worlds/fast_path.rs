@@ -107,7 +107,7 @@ fn ask(world: &mut World, vm: usize, to: &str, ends: Ends) -> u32 {
 const INSPECTED: usize = 16;
 
 proptest! {
-    #![proptest_config(cases(24))]
+    #![proptest_config(cases(20))]
 
     #[test]
     fn of_one_worker_changes_nothing(

@@ -165,7 +165,7 @@ fn counted(world: &World) -> BTreeMap<String, u64> {
 }
 
 proptest! {
-    #![proptest_config(cases(8))]
+    #![proptest_config(cases(6))]
 
     #[test]
     fn whatever_is_left_to_do_clients_and_counters_see_the_same(

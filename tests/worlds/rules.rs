@@ -7,9 +7,10 @@ use graygate::readiness::{Phase, UpstreamReason};
 use graygate::value::time::Time;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::life::{Act, Change, Life, Parts, TRIAL_REQUESTS, anything, cases, document};
-use super::sim::Request;
+use super::sim::{Manner, Request, World};
 use super::{MS, SECOND};
 
 /// One change of phase: of which upstream, from where to where, and why.
@@ -43,12 +44,13 @@ fn policies(check: bool, guarded: bool) -> Vec<serde_json::Value> {
 }
 
 proptest! {
-    #![proptest_config(cases(24))]
+    #![proptest_config(cases(16))]
 
     /// And each has a reason, and is told of once, in the log and by a counter, by whichever worker brought it about.
     #[test]
     fn each_change_of_phase_is_one_line_and_one_count(
-        (check, breaker, guarded, wholly) in any::<(bool, bool, bool, bool)>(),
+        (check, wholly) in any::<(bool, bool)>(),
+        (breaker, guarded) in (prop::bool::weighted(0.8), prop::bool::weighted(0.8)),
         vms in 1..5usize,
         acts in vec(anything(60), 1..120),
     ) {
@@ -152,4 +154,15 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+#[ignore = "a check that bears out `assume: notReady` is told of as `not-ready -> not-ready`, and counted as a transition"]
+fn an_assumption_that_the_checks_bear_out_is_no_change_of_phase() {
+    let upstream = json!({"cluster": "app", "readinessProbe": {"httpGet": {}, "periodSeconds": 1}, "assume": "notReady"});
+    let mut world = World::new(&json!({"name": "shop", "upstreams": {"app": upstream}}), 2);
+    world.set("app", Manner::Status(500));
+    world.pass(10 * SECOND);
+    assert_eq!(world.reason("app"), "check-failed: status 500");
+    assert_eq!(world.logged(" -> "), Vec::<String>::new());
 }
