@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::life::{Act, Change, Life, Parts, TRIAL_REQUESTS, anything, cases, document};
 use super::sim::{Manner, Request, World};
-use super::{MS, SECOND};
+use super::{MS, SECOND, judged};
 
 /// One change of phase: of which upstream, from where to where, and why.
 type Step = (String, &'static str, &'static str, UpstreamReason);
@@ -154,6 +154,30 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_response_that_comes_in_a_later_phase_shows_nothing_of_it() {
+    let breaker = json!({"consecutiveFailures": 3, "notReadyFor": "1s", "trial": {"successes": 2}});
+    let mut world = World::new(&judged(&breaker), 1);
+    let mut early: Vec<u32> = (0..12).map(|_| world.send(0, &Request::get("/"))).collect();
+    world.set("app", Manner::Status(500));
+    (0..3).for_each(|_| drop(world.get(0)));
+    let mut late = |world: &mut World, status: u16| {
+        let phase = world.phase("app");
+        for id in early.drain(..3) {
+            world.respond(id, status, "via_upstream", &[], true);
+        }
+        assert_eq!(world.phase("app"), phase);
+    };
+    world.pass(2 * SECOND);
+    assert_eq!(world.phase("app"), "trial");
+    late(&mut world, 500);
+    late(&mut world, 200);
+    world.set("app", Manner::Status(200));
+    (0..2).for_each(|_| drop(world.get(0)));
+    assert_eq!(world.phase("app"), "ready");
+    late(&mut world, 500);
 }
 
 #[test]
