@@ -1,13 +1,12 @@
-"""While all is well a response is not asked where it came from; whatever does matter is seen all the same."""
+"""While all is well a response is not asked where it came from; whatever does matter is seen all the same.
+
+What workers make of it is shown in `tests/worlds/fast_path.rs`; here is what Envoy tells them.
+"""
 
 from __future__ import annotations
 
 import copy
-import http.client
-import re
 import socket
-from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -26,12 +25,9 @@ SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: w
 
 
 @pytest.mark.parametrize("fault", ["refuse", "reset", "hang"])
-@pytest.mark.parametrize(
-    "words", [{}, {"failOn": ["connect-failure", "reset", "gateway-error"]}], ids=["5xx", "others"]
-)
-def test_a_grpc_request_with_no_answer_is_a_failure(start, policy, v1, fault, words):
+def test_a_grpc_request_with_no_answer_is_a_failure(start, policy, v1, fault):
     """The proxy answers it with status 200, and the failure in grpc-status."""
-    envoy = start(judged(policy, consecutiveFailures=3, **words), concurrency=1, timeout="0.2s")
+    envoy = start(judged(policy, consecutiveFailures=3), concurrency=1, timeout="0.2s")
     getattr(v1, fault)()
     for _ in range(4):
         assert get2(envoy.port(), "/shop.Reviews/Get", GRPC, method="POST", body=bytes(5)).status == 200
@@ -49,8 +45,7 @@ def test_no_answer_is_a_failure_whatever_status_the_proxy_makes_of_it(start, pol
     assert envoy.transitions(to="not-ready") == 1
 
 
-@pytest.mark.parametrize("leave", ["reset", "disconnect"])
-def test_a_client_that_leaves_a_good_response_ends_a_row(start, policy, v1, leave):
+def test_a_client_that_leaves_a_good_response_ends_a_row(start, policy, v1):
     envoy = start(judged(policy, consecutiveFailures=3), concurrency=1, timeout="60s")
     v1.answer(500, path="/bad")
     v1.behave(HALF, path="/half")
@@ -58,8 +53,7 @@ def test_a_client_that_leaves_a_good_response_ends_a_row(start, policy, v1, leav
         begun = "cluster.reviews-v1.upstream_rq_200"
         until(lambda: envoy.stats(begun).get(begun), what="the response has begun")
         assert in_turn(envoy, "/bad", "/bad") == [500, 500]
-        if leave == "reset":
-            stream.reset()
+        stream.reset()
     until(lambda: any(line["path"] == "/half" for line in envoy.access_log()), what="the stream has ended")
     assert in_turn(envoy, "/bad", "/bad") == [500, 500]
     assert envoy.transitions() == 0
@@ -80,14 +74,13 @@ def test_a_websocket_that_ends_ends_a_row(start, policy, v1):
     assert in_turn(envoy, "/bad", "/bad") == [500, 500]
 
 
-@pytest.mark.parametrize("method", ["HEAD", "GET"])
-def test_a_response_with_no_body_ends_a_row(start, policy, v1, method):
+def test_a_response_with_no_body_ends_a_row(start, policy, v1):
     envoy = start(judged(policy, consecutiveFailures=3), concurrency=1)
     v1.answer(500, path="/bad")
     v1.behave(NO_CONTENT, path="/none")
     for _ in range(4):
         assert in_turn(envoy, "/bad", "/bad") == [500, 500]
-        assert get(envoy.port(), "/none", method=method).status == 204
+        assert get(envoy.port(), "/none").status == 204
     assert envoy.transitions() == 0
 
 
@@ -101,48 +94,6 @@ def test_a_router_that_adds_no_headers_changes_nothing(policy, v1):
         assert "x-envoy-upstream-service-time" not in get(envoy.port()).headers
         paths = ["/", "/bad", "/bad", "/", "/bad", "/bad", "/bad", "/"]
         assert in_turn(envoy, *paths) == [200, 500, 500, 200, 500, 500, 500, 503]
-
-
-def connections(envoy: Envoy) -> Mapping[str, int]:
-    """Of each worker."""
-    stats = envoy.stats("listener.127.0.0.1_")
-    return {name: count for name, count in stats.items() if re.search(r"worker_\d.downstream_cx_total$", name)}
-
-
-def connect(stack: ExitStack, envoy: Envoy) -> tuple[http.client.HTTPConnection, str]:
-    """A connection, and the worker that has it."""
-    before = connections(envoy)
-    client = http.client.HTTPConnection("127.0.0.1", envoy.port(), timeout=5)
-    stack.callback(client.close)
-    assert ask(client, "/") == 200
-    risen = [name for name, count in connections(envoy).items() if count != before.get(name, 0)]
-    assert len(risen) == 1
-    return client, risen[0]
-
-
-def ask(client: http.client.HTTPConnection, path: str) -> int:
-    client.request("GET", path, headers={"host": "reviews"})
-    response = client.getresponse()
-    response.read()
-    return response.status
-
-
-def test_rows_of_two_workers_are_not_joined_over_the_successes_between(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=5), concurrency=2)
-    v1.answer(500, path="/bad")
-    with ExitStack() as stack:
-        one, mine = connect(stack, envoy)
-        other, its = connect(stack, envoy)
-        for _ in range(60):
-            if its != mine:
-                break
-            other, its = connect(stack, envoy)
-        assert its != mine, "both workers have a connection"
-        for _ in range(5):
-            for client in (one, other):
-                statuses = [ask(client, path) for path in ("/", "/", "/bad", "/bad", "/bad")]
-                assert statuses == [200, 200, 500, 500, 500]
-        assert envoy.transitions(to="not-ready") == 0
 
 
 def of_two(policy: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -238,9 +238,9 @@ impl State {
             }
             State::Begun(request, response) => request.count_end(scope, &response),
             State::Passed(request, mut response) => {
-                let (_, redundancy) = scope.upstreams.fast_path(scope.policy);
-                // It has broken off, or a failure came in between, so that a success tells something now.
-                if response.broken.is_some() || !redundancy.of_all {
+                let (fast_path, redundancy) = scope.upstreams.fast_path(scope.policy);
+                // It has broken off, or it tells something by now: a failure or a tick has come in between.
+                if response.broken.is_some() || !fast_path.may_pass(redundancy) {
                     response.cluster = scope.proxy.attribute(Attribute::Cluster);
                     request.count_end(scope, &response);
                 }

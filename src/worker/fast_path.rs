@@ -4,10 +4,12 @@
 //! else that is done for it. So while every upstream is known to be well, one that is a success by the words of all
 //! breakers is not asked for more.
 //!
-//! A success that is passed over in this way would have changed no outcome: no upstream is on trial, in a row of failures,
-//! judged by shares, checked by how much it is used, or owed the end of a row. The one thing that a success tells even
-//! then is that rows of this worker begin after it, so each upstream's first one after a tick is counted. Whose response
-//! it is, is not known before it is asked, so at least [`INSPECTED`] of them are.
+//! A success that is passed over would have changed no outcome of this worker: no upstream is on trial, in a row of
+//! failures, judged by shares, checked by how much it is used, or owed the end of a row. What it tells even then is that
+//! the rows of this worker begin after it, which matters where another worker's rows are joined with them. So each
+//! upstream's first success after a tick is counted, whether it began before the tick or after it. Whose response it is,
+//! is not known before it is inspected, so at most [`INSPECTED`] redundant ones are. With more upstreams in use than that,
+//! a row over several workers may come out longer by what was not told.
 
 use core::time::Duration;
 

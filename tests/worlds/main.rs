@@ -7,22 +7,31 @@
 
 mod checks;
 mod cookies;
+mod counts;
 mod events;
 mod evidence;
 mod fail_open;
 mod fallback;
+mod fast_path;
 mod field;
 mod gates;
 mod grpc_health;
+mod lanes;
+mod life;
 mod lifecycle;
+mod one_route;
 mod pass_through;
+mod permits;
 mod probes;
 mod releases;
 mod rollback;
+mod rules;
 mod schedule;
 mod shadow;
+mod sharing;
 mod sim;
 mod steering;
+mod updates;
 mod visibility;
 
 use std::time::Duration;

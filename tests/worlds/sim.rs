@@ -178,6 +178,18 @@ pub struct Surroundings {
     pub call_takes: Cell<Duration>,
     /// Whether the proxy takes no replies.
     pub refuses_replies: Cell<bool>,
+    /// What was written since it was last asked for, if that is recorded.
+    written: RefCell<Option<Vec<Written>>>,
+}
+
+/// One value that was written to the store.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub at: u64,
+    /// The request at hand.
+    pub exchange: Option<u32>,
+    pub key: String,
+    pub bytes: Vec<u8>,
 }
 
 /// The proxy, for one worker.
@@ -389,6 +401,10 @@ impl Proxy for SimProxy<'_> {
         self.world.versions.set(self.world.versions.get() + 1);
         self.world.writes.set(self.world.writes.get() + 1);
         store.insert(key.to_owned(), (bytes.to_vec(), self.world.versions.get()));
+        if let Some(written) = &mut *self.world.written.borrow_mut() {
+            let (at, key, bytes) = (self.world.now.get(), key.to_owned(), bytes.to_vec());
+            written.push(Written { at, exchange: self.stream.get(), key, bytes });
+        }
         Ok(())
     }
 
@@ -542,7 +558,7 @@ pub struct World {
 }
 
 /// A request as a client sends it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Request {
     pub headers: Vec<(String, String)>,
     /// Whether all of it comes at once.
@@ -604,6 +620,7 @@ impl World {
             call_paths: RefCell::default(),
             call_takes: Cell::default(),
             refuses_replies: Cell::new(false),
+            written: RefCell::default(),
         };
         let vms = (0..workers).map(|index| Vm { workers: Vec::new(), offset: 7 * index as u64 });
         let mut world = World {
@@ -666,7 +683,8 @@ impl World {
     /// Ends a VM with all that its workers hold, as a panic does.
     pub fn kill(&mut self, vm: usize) {
         for worker in &mut self.vms[vm].workers {
-            *worker = None;
+            // Nothing that it holds is given back.
+            core::mem::forget(worker.take());
         }
         for stream in self.around.streams.borrow_mut().values_mut().filter(|stream| stream.vm == vm) {
             stream.over = true;
@@ -677,7 +695,7 @@ impl World {
     pub fn end_earlier(&mut self, vm: usize) {
         let last = self.vms[vm].workers.len() - 1;
         for worker in self.vms[vm].workers.iter_mut().take(last) {
-            *worker = None;
+            core::mem::forget(worker.take());
         }
     }
 
@@ -1028,13 +1046,6 @@ impl World {
         self.state(upstream).reason.to_string()
     }
 
-    /// Returns the phase of an upstream as a worker last read it.
-    pub fn seen_phase(&self, vm: usize, upstream: usize) -> &'static str {
-        let worker = self.vms[vm].workers.iter().rev().flatten().next().unwrap();
-        let id = graygate::policy::upstream::UpstreamId(upstream);
-        worker.upstreams().snapshot(id).unwrap().phase.name()
-    }
-
     /// Returns the sum of all metrics whose name begins so and has all of these labels: `upstream=app`.
     pub fn metric(&self, name: &str, labels: &[&str]) -> u64 {
         let metrics = self.around.metrics.borrow();
@@ -1128,11 +1139,25 @@ impl World {
     pub fn logged_at(&self, text: &str) -> Vec<(Level, String)> {
         self.around.log.borrow().iter().filter(|(_, line)| line.contains(text)).cloned().collect()
     }
+
+    /// Returns what was written to the store since this was last called. The first call starts the record.
+    pub fn written(&mut self) -> Vec<Written> {
+        self.around.written.borrow_mut().replace(Vec::new()).unwrap_or_default()
+    }
+
+    /// Returns the state of an upstream as the newest worker of a VM last read it, if the VM lives.
+    pub fn seen(&self, vm: usize, upstream: usize) -> Option<UpstreamState> {
+        let worker = self.vms[vm].workers.last()?.as_ref()?;
+        worker.upstreams().snapshot(graygate::policy::upstream::UpstreamId(upstream)).cloned()
+    }
 }
 
 impl Drop for World {
     /// A worker that reads what the proxy does not have at hand is wrong, whatever follows from it.
     fn drop(&mut self) {
+        for vm in 0..self.vms.len() {
+            self.kill(vm);
+        }
         if !std::thread::panicking() {
             assert!(self.around.misread.borrow().is_empty(), "{:?}", self.around.misread.borrow());
         }

@@ -1,0 +1,297 @@
+//! Evidence is counted once: in whatever order ticks, responses and lost updates come, and whoever sees it.
+
+use std::time::Duration;
+
+use graygate::readiness::UpstreamState;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde_json::{Value, json};
+
+use super::life::{BEARABLE, cases};
+use super::sim::{Manner, Request, World};
+use super::{MS, SECOND, judged};
+
+/// So many responses, and so many failed and slow ones among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Tally {
+    all: u64,
+    failed: u64,
+    slow: u64,
+}
+
+impl Tally {
+    fn failure(&mut self) {
+        self.all += 1;
+        self.failed += 1;
+    }
+
+    /// An answer that is no failure, after so long.
+    fn answer(&mut self, took: u64) {
+        self.all += 1;
+        self.slow += u64::from(took > 1_000);
+    }
+}
+
+/// What the window of a state holds, which is read as it is stored.
+fn window(state: &UpstreamState) -> Tally {
+    let stored = serde_json::to_value(state).unwrap();
+    let parts = stored["window"]["parts"].as_array().unwrap();
+    let sum = |field: &str| parts.iter().map(|part| part[field].as_u64().unwrap()).sum();
+    Tally { all: sum("all"), failed: sum("failed"), slow: sum("slow") }
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Pass(u32),
+    Tick(Index),
+    Send(Index),
+    Go(Index, Step),
+    Lose(u32),
+    /// The next policy takes the place of the newest one.
+    Replace,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Status(u16),
+    Begin,
+    End,
+    Break,
+    Cut,
+    Leave,
+    Refuse,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let steps = [
+        Step::Status(200),
+        Step::Status(200),
+        Step::Status(500),
+        Step::Status(500),
+        Step::Begin,
+        Step::End,
+        Step::Break,
+        Step::Cut,
+        Step::Leave,
+        Step::Refuse,
+    ];
+    prop_oneof![
+        4 => (0..600u32).prop_map(Act::Pass),
+        2 => any::<Index>().prop_map(Act::Tick),
+        10 => any::<Index>().prop_map(Act::Send),
+        10 => (any::<Index>(), select(steps.to_vec())).prop_map(|(which, step)| Act::Go(which, step)),
+        2 => (0..80u32).prop_map(Act::Lose),
+        1 => Just(Act::Replace),
+    ]
+}
+
+/// A policy that judges by shares and never finds fault.
+fn lenient(minimum: u32) -> Value {
+    judged(&json!({
+        "consecutiveFailures": 100_000, "failurePercent": 100, "slowPercent": 100, "slowerThan": "1s", "window": "1h",
+        "minimumRequests": minimum, "unansweredAfter": "90s",
+    }))
+}
+
+/// An open request: when it was sent, and how long it took until its response began.
+struct Open {
+    id: u32,
+    sent: u64,
+    took: Option<u64>,
+}
+
+proptest! {
+    #![proptest_config(cases(16))]
+
+    /// That of a worker whose policy has been replaced, too.
+    #[test]
+    fn the_window_holds_what_all_workers_have_seen_and_all_of_it_once(
+        vms in 1..5usize,
+        acts in vec(act(), 1..150),
+    ) {
+        let mut world = World::new(&lenient(100_000), vms);
+        let (mut open, mut tally, mut policies) = (Vec::<Open>::new(), Tally::default(), 0);
+        for act in acts {
+            match act {
+                Act::Pass(millis) => world.pass(millis * MS),
+                Act::Tick(vm) => world.tick_now(vm.index(vms)),
+                Act::Send(vm) => {
+                    let id = world.send(vm.index(vms), &Request::get("/"));
+                    open.push(Open { id, sent: world.now(), took: None });
+                }
+                Act::Lose(writes) => world.lose(writes),
+                Act::Replace => {
+                    policies += 1;
+                    world.configure(&lenient(100_000 + policies));
+                }
+                Act::Go(which, step) if !open.is_empty() => {
+                    let index = which.index(open.len());
+                    let request = &mut open[index];
+                    let (id, waited) = (request.id, world.now() - request.sent);
+                    match (step, request.took) {
+                        (Step::Status(status), None) => {
+                            world.respond(id, status, "via_upstream", &[], true);
+                            if status == 200 { tally.answer(waited) } else { tally.failure() }
+                        }
+                        (Step::Refuse, None) => {
+                            world.respond_as(id, &Manner::Refuses);
+                            tally.failure();
+                        }
+                        (Step::Begin, None) => {
+                            world.respond(id, 200, "via_upstream", &[], false);
+                            request.took = Some(waited);
+                        }
+                        (Step::Leave, None) => {
+                            world.leave(id);
+                            if waited > 1_000 { tally.answer(waited) }
+                        }
+                        (Step::End, Some(took)) => {
+                            world.body(id, "all", true);
+                            tally.answer(took);
+                        }
+                        (Step::Leave, Some(took)) => {
+                            world.leave(id);
+                            tally.answer(took);
+                        }
+                        (Step::Break, Some(_)) => {
+                            world.end(id, "upstream_reset_after_response_started{connection_termination}");
+                            tally.failure();
+                        }
+                        (Step::Cut, Some(_)) => world.end(id, "response_timeout"),
+                        _ => {}
+                    }
+                    open.retain(|request| world.is_open(request.id));
+                }
+                Act::Go(..) => {}
+            }
+        }
+        // Those that still wait have no answer by now, and what comes of them is dropped.
+        world.lose(0);
+        world.jump(91_000);
+        world.pass(SECOND);
+        for request in open.iter().filter(|request| request.took.is_none()) {
+            tally.failure();
+            world.respond(request.id, 200, "via_upstream", &[], true);
+        }
+        world.pass(SECOND);
+        prop_assert_eq!(window(&world.state("app")), tally);
+        prop_assert_eq!(world.state("app").generation, 0);
+    }
+
+    /// Whenever it ticks, and though its updates lose to others.
+    #[test]
+    fn one_worker_trips_at_exactly_the_threshold(
+        responses in vec((prop::bool::weighted(0.4), any::<bool>(), 0..=BEARABLE), 1..60),
+    ) {
+        let mut world = World::new(&judged(&json!({"consecutiveFailures": 3})), 1);
+        let mut failures = 0;
+        for (succeeds, tick, lost) in responses {
+            world.lose(lost);
+            failures = if succeeds { 0 } else { failures + 1 };
+            world.set("app", Manner::Status(if succeeds { 200 } else { 500 }));
+            world.get(0);
+            prop_assert_eq!(world.phase("app") == "ready", failures < 3);
+            if failures == 3 {
+                prop_assert_eq!(world.reason("app"), "consecutive-failures: 3");
+                break;
+            }
+            if tick {
+                world.tick_now(0);
+            }
+        }
+    }
+
+    /// A failure at once, a share that others make bad on the tick.
+    #[test]
+    fn one_worker_trips_at_exactly_the_share_and_says_so(
+        responses in vec((prop::bool::weighted(0.6), any::<bool>(), 0..=BEARABLE), 1..60),
+    ) {
+        let breaker = json!({"consecutiveFailures": 1_000, "failurePercent": 50, "minimumRequests": 10, "window": "1h"});
+        let mut world = World::new(&judged(&breaker), 1);
+        let mut tally = Tally::default();
+        for (succeeds, tick, lost) in responses {
+            world.lose(lost);
+            let id = world.send(0, &Request::get("/"));
+            world.respond(id, if succeeds { 200 } else { 500 }, "via_upstream", &[], true);
+            if succeeds { tally.answer(0) } else { tally.failure() }
+            if tick {
+                world.tick_now(0);
+            }
+            let bad = tally.all >= 10 && tally.failed * 2 >= tally.all;
+            if world.phase("app") == "not-ready" {
+                let said = format!("failure-share: {} of {}", tally.failed, tally.all);
+                prop_assert!(bad);
+                prop_assert_eq!(world.reason("app"), said);
+                break;
+            }
+            // A success is told of on the tick.
+            prop_assert!(!bad || succeeds && !tick);
+        }
+    }
+
+    /// Failures of several workers with no success between them are joined whole.
+    #[test]
+    fn a_row_over_several_workers_is_as_long_as_all_of_it(
+        vms in 1..6usize,
+        failing in vec((any::<Index>(), 0..300u64, 0..=BEARABLE), 1..30),
+    ) {
+        let mut world = World::new(&judged(&json!({"consecutiveFailures": 12, "notReadyFor": "60s"})), vms);
+        let mut seen = 0;
+        for (vm, pause, lost) in &failing {
+            world.lose(*lost);
+            let id = world.send(vm.index(vms), &Request::get("/"));
+            if !world.is_open(id) {
+                break;
+            }
+            world.respond(id, 500, "via_upstream", &[], true);
+            seen += 1;
+            world.pass(Duration::from_millis(*pause));
+        }
+        world.pass(500 * MS);
+        prop_assert_eq!(world.phase("app") == "not-ready", seen >= 12);
+        if seen >= 12 {
+            // Those that came before it was known to all are dropped.
+            let reason = world.reason("app");
+            let count: u32 = reason.strip_prefix("consecutive-failures: ").unwrap().parse().unwrap();
+            prop_assert!((12..=seen).contains(&count), "{}: {} seen", reason, seen);
+        }
+    }
+
+    /// It adds to what the newer policy counts, and leaves the verdict to that, by its own threshold.
+    #[test]
+    fn what_a_worker_of_a_replaced_policy_sees_counts_once_and_by_the_newer_policy(
+        vms in 1..4usize,
+        (earlier, later) in (0..25usize, 0..25usize),
+        places in vec((any::<Index>(), 0..300u64), 50),
+    ) {
+        let policy = |threshold: u32| judged(&json!({"consecutiveFailures": threshold, "notReadyFor": "60s"}));
+        let mut world = World::new(&policy(3), vms);
+        let vm = |request: usize| places[request].0.index(vms);
+        let under_way: Vec<u32> = (0..earlier).map(|request| world.send(vm(request), &Request::get("/"))).collect();
+        world.pass(SECOND);
+        world.configure(&policy(30));
+        // All workers have learnt which policy leads.
+        world.pass(SECOND);
+        for (request, id) in under_way.iter().enumerate() {
+            world.respond(*id, 500, "via_upstream", &[], true);
+            world.pass(Duration::from_millis(places[request].1));
+        }
+        prop_assert_eq!(world.phase("app"), "ready");
+        world.pass(SECOND);
+        for request in 0..later {
+            let id = world.send(vm(request), &Request::get("/"));
+            world.respond(id, 500, "via_upstream", &[], true);
+            world.pass(300 * MS);
+            let seen = earlier + request + 1;
+            if seen >= 30 {
+                // The last one comes on its worker's tick, which is within the pause.
+                prop_assert_eq!(world.reason("app"), "consecutive-failures: 30");
+                break;
+            }
+            prop_assert_eq!(world.phase("app"), "ready");
+        }
+        prop_assert_eq!(world.phase("app") == "not-ready", earlier + later >= 30);
+        prop_assert!(world.logged("(consecutive-failures: 3)").is_empty());
+    }
+}
