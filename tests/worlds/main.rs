@@ -5,8 +5,13 @@
 #![cfg(not(target_arch = "wasm32"))]
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod breaker;
 mod evidence;
+mod ramp;
+mod readiness;
+mod retry_after;
 mod sim;
+mod trial;
 
 use std::time::Duration;
 
