@@ -142,6 +142,7 @@ class Connection(asyncio.Protocol):
     def misbehave(self, behaviour: Behaviour, method: str, path: str) -> None:
         if behaviour.hang:
             self.paused = True
+            self.service.held.append((self, method, path))
         elif behaviour.delay:
             self.paused = True
             asyncio.get_running_loop().call_later(behaviour.delay, self.resume, behaviour, method, path)
@@ -186,6 +187,7 @@ class Service:
         self.last_headers: dict[str, list[tuple[bytes, bytes]]] = {}
         self.calls: defaultdict[str, deque[Call]] = defaultdict(lambda: deque(maxlen=KEPT_CALLS))
         self.connections: set[Connection] = set()
+        self.held: list[tuple[Connection, str, str]] = []
         self.behaviour = NORMAL
         self.by_path: dict[str, Behaviour] = {}
 
@@ -222,13 +224,18 @@ class Service:
         for connection in list(self.connections):
             connection.reset()
 
+    def release(self) -> None:
+        held, self.held = self.held, []
+        for connection, method, path in held:
+            connection.resume(NORMAL, method, path)
+
 
 class Upstream:
     """A test's upstream, in a thread of its own.
 
     A behaviour holds until the next one, for every path or for the one given;
     `answer()` with no argument is back to normal. Requests already being delayed or
-    held are not released by it. The port stays its own also while it refuses.
+    held are not released by it, but by `release()`. The port stays its own also while it refuses.
     """
 
     def __init__(self, name: str, port: int = 0) -> None:
@@ -289,6 +296,10 @@ class Upstream:
     def hang(self, *, path: str | None = None) -> None:
         """Accept and read, never answer."""
         self.behave(Behaviour(hang=True), path)
+
+    def release(self) -> None:
+        """Answer all requests that hang."""
+        self._on_loop(self._service.release)
 
     def reset(self, *, path: str | None = None) -> None:
         """Reset the connection instead of answering."""

@@ -346,6 +346,19 @@ fn a_row_begins_with_nothing_after_the_upstream_was_not_ready() {
 }
 
 #[test]
+fn shares_begin_with_nothing_after_the_upstream_was_not_ready() {
+    let mut breaker = half();
+    breaker["window"] = json!("10m");
+    let mut world = world(&breaker);
+    world.set("app", Manner::Status(500));
+    assert_eq!(trips_after(&mut world, 50), Some(20));
+    until(&mut world, "trial", 10 * SECOND);
+    pass_trial(&mut world);
+    world.set("app", Manner::Status(500));
+    assert_eq!(trips_after(&mut world, 50), Some(20));
+}
+
+#[test]
 fn a_check_that_passes_ends_what_responses_began_but_only_once() {
     let mut world = World::new(&checked(&json!({"notReadyFor": "30s", "maxNotReadyFor": "2m"})), 1);
     world.set_checks("app", Manner::Status(200));

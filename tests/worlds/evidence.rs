@@ -357,12 +357,18 @@ fn a_response_that_ends_well_is_no_failure_however_it_ends() {
 #[test]
 fn a_response_that_the_routes_timeout_cuts_does_not_count() {
     let mut world = world(&json!({}));
-    for _ in 0..20 {
+    let cut = |world: &mut World| {
         let id = world.send(0, &Request::get("/"));
         world.respond(id, 200, "via_upstream", &[], false);
         world.end(id, "response_timeout");
-    }
+    };
+    (0..20).for_each(|_| cut(&mut world));
     assert_eq!(world.phase("app"), "ready");
+    // Nor does it end a row.
+    world.set("app", Manner::Status(500));
+    (0..4).for_each(|_| drop(world.get(0)));
+    cut(&mut world);
+    assert_eq!(trips_after(&mut world, 5), Some(1));
 }
 
 #[test]
@@ -548,6 +554,19 @@ fn on_trial_no_answer_in_time_is_a_failure_there_and_then() {
 }
 
 #[test]
+fn on_trial_a_request_with_a_body_has_the_whole_lease_from_its_end_on() {
+    let mut world = world(&json!({"trial": {"leaseFor": "3s"}}));
+    on_trial(&mut world);
+    let id = world.send(0, &Request::of("POST", "/").unfinished());
+    world.pass(2 * SECOND);
+    world.finish_request(id);
+    world.pass(2_900 * MS);
+    assert_eq!(world.phase("app"), "trial");
+    world.pass(SECOND);
+    assert_eq!((world.phase("app"), world.reason("app").as_str()), ("not-ready", "trial-unanswered"));
+}
+
+#[test]
 fn on_trial_a_request_of_which_a_part_is_still_to_come_shows_nothing() {
     let mut world = world(&json!({"trial": {"leaseFor": "3s"}}));
     on_trial(&mut world);
@@ -561,16 +580,20 @@ fn on_trial_a_request_of_which_a_part_is_still_to_come_shows_nothing() {
 
 #[test]
 fn on_trial_a_response_that_has_begun_well_and_goes_on_is_a_success() {
-    let mut world = world(&json!({"trial": {"requests": 1, "successes": 1, "leaseFor": "3s"}}));
-    on_trial(&mut world);
-    world.set("app", Manner::Streams);
-    let id = world.start(0, &Request::get("/"));
-    world.pass(2 * SECOND);
-    assert_eq!(world.phase("app"), "trial");
-    world.pass(2 * SECOND);
-    assert_eq!((world.phase("app"), world.reason("app").as_str()), ("ready", "trial-passed"));
-    world.leave(id);
-    assert_eq!(world.phase("app"), "ready");
+    // Whether it begins at once, or after the upstream is known to have the request.
+    for begins_after in [MS, SECOND] {
+        let mut world = world(&json!({"trial": {"requests": 1, "successes": 1, "leaseFor": "3s"}}));
+        on_trial(&mut world);
+        let id = world.send(0, &Request::get("/"));
+        world.pass(begins_after);
+        world.respond_as(id, &Manner::Streams);
+        world.pass(1_900 * MS);
+        assert_eq!(world.phase("app"), "trial");
+        world.pass(2 * SECOND);
+        assert_eq!((world.phase("app"), world.reason("app").as_str()), ("ready", "trial-passed"));
+        world.leave(id);
+        assert_eq!(world.phase("app"), "ready");
+    }
 }
 
 #[test]
@@ -605,6 +628,9 @@ fn what_the_proxy_itself_answers_does_not_count() {
         }
         assert_eq!(world.phase("app"), "ready", "{details}");
     }
+    let mut world = world(&json!({"consecutiveFailures": 1}));
+    world.set("app", Manner::Overflows);
+    assert_eq!(trips_after(&mut world, 20), None);
 }
 
 #[test]
@@ -622,6 +648,17 @@ fn a_request_that_another_filter_holds_up_does_not_count_however_long_it_takes()
     assert_eq!(world.phase("app"), "ready");
     world.pass(SECOND);
     assert_eq!(world.phase("app"), "not-ready");
+    // A client that leaves what is held up says nothing either.
+    let slow = json!({"unansweredAfter": "2s", "slowPercent": 1, "slowerThan": "1s", "minimumRequests": 1});
+    let mut world = self::world(&slow);
+    world.held_up = true;
+    for _ in 0..20 {
+        let id = world.send(0, &Request::get("/"));
+        world.pass(10 * SECOND);
+        world.leave(id);
+    }
+    world.pass(SECOND);
+    assert_eq!(world.phase("app"), "ready");
 }
 
 #[test]

@@ -210,23 +210,6 @@ fn passing_checks_end_no_row_of_failed_responses() {
 }
 
 #[test]
-fn each_way_in_which_a_check_fails_counts() {
-    for (manner, reason) in [
-        (Manner::Status(404), "status 404"),
-        (Manner::Refuses, "could not be reached"),
-        (Manner::Resets, "could not be reached"),
-        (Manner::Hangs, "no answer in time"),
-        (Manner::Slow(5 * SECOND), "no answer in time"),
-        (Manner::BreaksOff, "the answer broke off, or was none"),
-    ] {
-        let mut world = World::new(&policy(&json!({"readinessProbe": check(&json!({}))})), 1);
-        world.set("app", manner.clone());
-        until(&mut world, "not-ready", 10 * SECOND);
-        assert_eq!(world.reason("app"), format!("check-failed: {reason}"), "{manner:?}");
-    }
-}
-
-#[test]
 fn an_upstream_whose_cluster_lost_its_last_host_stays_as_it_was_known() {
     for (manner, known) in
         [(Manner::NoHost, "ready"), (Manner::Missing, "ready"), (Manner::NoHost, "not-ready")]
@@ -362,65 +345,6 @@ fn while_an_update_is_under_way_the_newer_policy_judges() {
 }
 
 // When checks are sent.
-
-#[test]
-fn the_first_check_waits_for_the_initial_delay_and_the_next_for_their_period() {
-    let mut world = World::new(
-        &policy(&json!({"readinessProbe": check(&json!({"initialDelaySeconds": 30, "periodSeconds": 10}))})),
-        2,
-    );
-    assert_eq!(sent_in(&mut world, 29 * SECOND), 0);
-    assert_eq!(sent_in(&mut world, 2 * SECOND), 1);
-    assert_eq!(sent_in(&mut world, 8 * SECOND), 0);
-    assert_eq!(sent_in(&mut world, 1_000 * SECOND), 100);
-}
-
-#[test]
-fn jitter_spreads_the_first_checks_and_the_periods() {
-    let upstreams = |fields: Value| -> Value {
-        let each =
-            |number| (format!("app-{number}"), json!({"cluster": "app", "readinessProbe": check(&fields)}));
-        json!({"name": "shop", "upstreams": (0..20).map(each).collect::<serde_json::Map<_, _>>()})
-    };
-    let mut world = World::new(&upstreams(json!({"initialJitterSeconds": 10, "periodSeconds": 100})), 1);
-    let halves = [sent_in(&mut world, 5 * SECOND), sent_in(&mut world, 6 * SECOND)];
-    assert_eq!(halves[0] + halves[1], 20);
-    assert!(halves[0] >= 4 && halves[1] >= 4, "{halves:?}");
-    // Longer by half of it on average.
-    let mut world = World::new(&upstreams(json!({"jitterPercent": 100})), 1);
-    let sent = sent_in(&mut world, 60 * SECOND) / 20;
-    assert!((37..=43).contains(&sent), "{sent}");
-}
-
-#[test]
-fn an_upstream_that_is_not_ready_is_checked_at_a_period_of_its_own() {
-    let fields = json!({"periodSeconds": 10, "notReadyPeriodSeconds": 1, "failureThreshold": 1});
-    let mut world = World::new(&policy(&json!({"readinessProbe": check(&fields)})), 1);
-    world.pass(11 * SECOND);
-    assert_eq!(sent_in(&mut world, 100 * SECOND), 10);
-    world.set("app", Manner::Status(500));
-    until(&mut world, "not-ready", 11 * SECOND);
-    let sent = sent_in(&mut world, 100 * SECOND);
-    assert!((99..=101).contains(&sent), "{sent}");
-    world.set("app", Manner::Status(200));
-    until(&mut world, "ready", 3 * SECOND);
-    let sent = sent_in(&mut world, 100 * SECOND);
-    assert!((9..=10).contains(&sent), "{sent}");
-}
-
-#[test]
-fn checks_come_at_the_edge_period_until_a_change_is_settled() {
-    for (assume, status, phase) in [("ready", 500, "not-ready"), ("notReady", 200, "ready")] {
-        let fields = json!({
-            "periodSeconds": 60, "edgePeriodSeconds": 1, "failureThreshold": 10, "successThreshold": 10,
-        });
-        let mut world = World::new(&policy(&json!({"assume": assume, "readinessProbe": check(&fields)})), 1);
-        world.set("app", Manner::Status(status));
-        let took = until(&mut world, phase, 20 * SECOND);
-        assert!((9_000..=10_000).contains(&took), "{took}");
-        assert_eq!(sent_in(&mut world, 600 * SECOND), 10);
-    }
-}
 
 #[test]
 fn checks_are_few_while_no_request_needs_the_upstream() {
