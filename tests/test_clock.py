@@ -11,8 +11,6 @@ import pytest
 from harness.client import get
 from harness.config import bootstrap
 from harness.envoy import Envoy
-from harness.load import Load
-from harness.users import USERS, by_user, requests_of, watch
 from harness.wait import until
 
 HOUR = 3_600
@@ -30,7 +28,9 @@ def weigh(release, v1, v2):
 
 @pytest.fixture
 def scheduled(policy):
-    """All on v1; on v2 since a minute ago; back on v1 from tomorrow on."""
+    """All on v1; on v2 since a minute ago; back on v1 from tomorrow on. A busy machine passes the checks, too."""
+    for upstream in policy["upstreams"].values():
+        upstream["readinessProbe"]["timeoutSeconds"] = 10
     release = policy["releases"][0]
     weigh(release, 100, 0)
     release["schedule"] = [
@@ -73,17 +73,14 @@ def set_clock(envoy, seconds):
     until(shown, what=f"Envoy's clock {seconds} s from ours")
 
 
-def test_a_clock_that_is_set_back_undoes_no_step(envoy):
+def test_a_clock_that_is_set_back_undoes_no_step(envoy, scheduled):
     assert version(envoy) == "v2"
     set_clock(envoy, -HOUR)
     # Each check's result is one more tick by the new clock.
     passed = envoy.counter("graygate_checks_total", result="passed")
     until(lambda: envoy.counter("graygate_checks_total", result="passed") > passed + 10, what="ten checks more")
     assert {version(envoy, f"user-{number}") for number in range(50)} == {"v2"}
-
-
-def test_nor_does_it_for_a_policy_that_comes_then(envoy, scheduled):
-    set_clock(envoy, -HOUR)
+    # Nor does a policy that comes then.
     scheduled["gates"][0]["reply"]["retryAfterSeconds"] = 9
     assert envoy.publish(scheduled) == ""
     assert {version(envoy, f"user-{number}") for number in range(50)} == {"v2"}
@@ -94,59 +91,3 @@ def test_a_clock_that_is_set_forward_takes_the_steps_until_then_for_good(envoy):
     until(lambda: version(envoy) == "v1", what="the step of tomorrow")
     set_clock(envoy, 0)
     assert {version(envoy, f"user-{number}") for number in range(50)} == {"v1"}
-
-
-@pytest.fixture
-def gradual(policy):
-    """Half of the users on each version, and a rollback over two seconds."""
-    for upstream in policy["upstreams"].values():
-        del upstream["readinessProbe"]
-    policy["gates"] = []
-    weigh(policy["releases"][0], 50, 50)
-    policy["releases"][0]["rollback"] = {"failurePercent": 5, "over": "2s"}
-    return policy
-
-
-def roll_back(envoy):
-    with Load(envoy.port(), requests_of(USERS)):
-        until(lambda: envoy.counter("graygate_rollbacks_total", version="v2"), what="v2 rolled back")
-
-
-def until_over(envoy):
-    watch(envoy, lambda versions: set(versions.values()) == {"v1"}, what="all on v1")
-    assert envoy.counter("graygate_version_share", version="v2") == 0
-    assert envoy.counter("graygate_rollbacks_total") == 1
-
-
-def test_a_gradual_rollback_ends_after_a_clock_was_set_back(start_with_a_clock, gradual, v2):
-    envoy = start_with_a_clock(gradual)
-    assert set(by_user(envoy, USERS[:50]).values()) == {"v1", "v2"}
-    set_clock(envoy, -HOUR)
-    v2.answer(500)
-    roll_back(envoy)
-    until_over(envoy)
-
-
-def test_a_gradual_rollback_ends_though_the_clock_is_set_back_amid_it(start_with_a_clock, gradual, v2):
-    gradual["releases"][0]["rollback"]["over"] = "1h"
-    envoy = start_with_a_clock(gradual)
-    v2.answer(500)
-    roll_back(envoy)
-    assert "v2" in by_user(envoy).values()
-    set_clock(envoy, -2 * HOUR)
-    until_over(envoy)
-
-
-def test_a_newcomer_keeps_his_version_when_the_clock_was_set_back_before_the_start(start_with_a_clock, policy):
-    release = policy["releases"][0]
-    weigh(release, 50, 50)
-    release["hashOn"] = [{"httpCookie": {"name": "gray-id", "ttl": "24h"}}]
-    release["startsAt"] = at(-60)
-    envoy = start_with_a_clock(policy)
-    set_clock(envoy, -HOUR)
-    first = [get(envoy.port()) for _ in range(40)]
-    assert {answer.version for answer in first} == {"v1", "v2"}
-    cookies = [answer.headers["set-cookie"].partition(";")[0] for answer in first]
-    again = [get(envoy.port(), headers={"cookie": cookie}) for cookie in cookies]
-    assert [answer.version for answer in again] == [answer.version for answer in first]
-    assert envoy.counter("graygate_assignments_total", reason="existing-session") == 0

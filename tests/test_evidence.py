@@ -1,366 +1,412 @@
-"""What counts as evidence: which requests are recorded, responses that are ignored, no answer, clients that leave."""
+"""What Envoy says of each row of the README's table "what it counts as"; what follows from it is in `tests/worlds`.
+
+One Envoy for all: each row has an upstream, whose cluster, gate and paths have its name. Two failures in a row make it
+not ready, and stand before and after what counts as nothing.
+"""
 
 from __future__ import annotations
 
+import socketserver
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Thread
+from typing import Any
 
 import pytest
 
-from harness.breaker import in_turn, judged, stays_ready, until_gated
+from harness.breaker import in_turn
 from harness.client import Stream, get
-from harness.config import route
-from harness.load import Load, Request, drive
-from harness.upstream import Behaviour
+from harness.config import Tree, bootstrap, cluster
+from harness.envoy import Envoy
+from harness.upstream import Behaviour, Upstream
 from harness.wait import until
 
-EVENTS = [{"uri": {"prefix": "/events"}}]
-API = [{"uri": {"prefix": "/api"}}]
+POLICY = "rows"
+# The shortest sets the tick of all: 50 ms.
+SHORT = {"notReadyFor": "200ms", "maxNotReadyFor": "200ms"}
+ONE = {"requests": 1, "successes": 1, "leaseFor": "1s"}
+ROWS: dict[str, dict[str, Any]] = {
+    "refused": {"failOn": ["connect-failure"]},
+    "reset": {"failOn": ["reset"]},
+    "timeout": {"failOn": ["gateway-error"]},
+    "waits": {"unansweredAfter": "100ms"},
+    "breaks": {"failOn": ["reset"]},
+    "cut": {"failOn": ["5xx", "reset"]},
+    "left": {},
+    "patient": {},
+    "impatient": {"slowPercent": 1, "slowerThan": "100ms", "minimumRequests": 1},
+    "trial": {**SHORT, "trial": ONE},
+    "moved": {**SHORT, "trial": ONE},
+    "replies": {},
+    "overflow": {},
+    "held": {"unansweredAfter": "100ms"},
+    "elsewhere": {"unansweredAfter": "100ms"},
+    "silent": {"ignore": [{"uri": {"prefix": "/silent/events"}}]},
+    "interim": {},
+    "asks": {"maxRetryAfter": "1h"},
+}
+# More than ten ticks, and more than any time that a breaker of these waits for.
+LONG = 0.7
 
 
-def leave(envoy, path="/", *, times, after, streams=False):
-    """So many clients at once that leave after so many seconds, with all of their request sent."""
-    logged = len(envoy.access_log())
-    with ExitStack() as stack:
-        asked = [stack.enter_context(Stream(envoy.port(), path, end=True)) for _ in range(times)]
-        time.sleep(after)
-        for stream in asked if streams else []:
-            stream.reset()
-    until(lambda: len(envoy.access_log()) >= logged + times, what="all of them ended")
+class Early(socketserver.BaseRequestHandler):
+    """Answers once it has a request's headers: 500, or 200 and half of a body, which it breaks off at the request's end
+    if the path says so.
+    """
+
+    def handle(self) -> None:
+        read = b""
+        while b"\r\n\r\n" not in read:
+            part = self.request.recv(65536)
+            if not part:
+                return
+            read += part
+        path = read.split(b" ")[1]
+        if path.endswith(b"/500"):
+            self.request.sendall(b"HTTP/1.1 500 Error\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            return
+        if not path.endswith(b"/hangs"):
+            self.request.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+        while self.request.recv(65536):
+            if path.endswith(b"/breaks"):
+                return
+
+
+class EarlyServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
 
 
 @contextmanager
-def let_through(envoy):
-    """A request whose body is still to come, and that the gate has let through to an upstream that hangs."""
-
-    def ask():
-        stream = Stream(envoy.port(), "/").__enter__()
-        time.sleep(0.1)
-        if not stream.answered():
-            return stream
-        stream.__exit__()
-        return None
-
-    stream = until(ask, what="let through")
-    try:
-        yield stream
-    finally:
-        stream.__exit__()
+def early() -> Iterator[int]:
+    with EarlyServer(("127.0.0.1", 0), Early) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
-# -- requests ---------------------------------------------------------------------
+def fault(header: str, **what: Any) -> Tree:
+    """Another filter, which does this to the requests that have the header."""
+    kind = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault"
+    headers = [{"name": header, "present_match": True}]
+    whole = {"percentage": {"numerator": 100}}
+    settings = {name: {**value, **whole} for name, value in what.items()}
+    return {"name": header, "typed_config": {"@type": kind, "headers": headers, **settings}}
 
 
-def test_requests_that_are_ignored_are_no_evidence(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=3, ignore=EVENTS), concurrency=1)
-    v1.answer(500)
-    assert in_turn(envoy, *["/events/1"] * 20) == [500] * 20
-    # Neither against it nor in its favour: they end no row.
-    v1.answer(200, path="/events/1")
-    assert in_turn(envoy, "/", "/events/1", "/", "/events/1") == [500, 200, 500, 200]
-    assert envoy.transitions() == 0
-    assert in_turn(envoy, "/", "/") == [500, 503]
-    assert envoy.transitions(reason="consecutive-failures") == 1
+def routes() -> list[Tree]:
+    """Each row has a minute for its responses, save where a path says otherwise."""
+
+    def to(prefix: str, name: str, **action: Any) -> Tree:
+        return {"match": {"prefix": prefix}, "route": {"cluster": name, "timeout": "60s", **action}}
+
+    redirects = {"max_internal_redirects": 1, "redirect_response_codes": [302]}
+    return [
+        to("/timeout/hangs", "timeout", timeout="0.2s"),
+        to("/cut/early", "cut", timeout="0.1s"),
+        to("/moved/", "moved", internal_redirect_policy=redirects),
+        {"match": {"prefix": "/replies/direct"}, "direct_response": {"status": 503}},
+        to("/replies/idle", "replies", idle_timeout="0.2s"),
+        to("/replies/endless", "replies", max_stream_duration={"max_stream_duration": "0.2s"}),
+        to("/elsewhere/other", "other"),
+        *(to(f"/{name}/", name) for name in ROWS),
+    ]
 
 
-def test_requests_that_are_not_recorded_are_no_evidence(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=3, record=API, ignore=[{"method": {"exact": "PUT"}}]))
-    v1.answer(500)
-    drive(envoy.port(), [Request("/"), Request("/api", method="PUT")] * 20)
-    # More than the tick in which workers tell of what they saw.
-    time.sleep(1)
-    assert envoy.transitions() == 0
-    drive(envoy.port(), [Request("/api")] * 10)
-    until_gated(envoy, "consecutive-failures")
+@pytest.fixture(scope="module")
+def app() -> Iterator[Upstream]:
+    with Upstream("app") as upstream:
+        for name in ROWS:
+            upstream.answer(500, path=f"/{name}/500")
+        yield upstream
 
 
-def test_a_response_that_breaks_off_to_a_request_that_is_ignored_says_nothing(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=2, ignore=EVENTS), concurrency=1)
-    v1.reset_mid_body()
-    assert in_turn(envoy, *["/events"] * 8) == [0] * 8
-    assert envoy.transitions() == 0
-    in_turn(envoy, *["/"] * 2)
-    until_gated(envoy, "consecutive-failures")
+@pytest.fixture(scope="module")
+def envoy(app: Upstream) -> Iterator[Envoy]:
+    """With one worker: its requests are in the order in which they are asked."""
+    breaker = {"consecutiveFailures": 2, "notReadyFor": "1h"}
+    upstreams = {name: {"cluster": name, "circuitBreaker": {**breaker, **settings}} for name, settings in ROWS.items()}
+    gates = [{"match": [{"uri": {"prefix": f"/{name}/"}}], "upstream": name} for name in ROWS]
+    policy = {"name": POLICY, "upstreams": upstreams, "gates": gates}
+    limit = {"circuit_breakers": {"thresholds": [{"max_requests": 1}]}}
+    with ExitStack() as stack:
+        closed = stack.enter_context(Upstream("closed"))
+        closed.refuse()
+        ports = {name: app.port for name in (*ROWS, "other") if name != "overflow"}
+        ports |= {"refused": closed.port}
+        ports |= dict.fromkeys(("breaks", "cut", "left", "trial"), stack.enter_context(early()))
+        config = bootstrap(
+            policy,
+            ports,
+            routes=routes(),
+            clusters=[{**cluster("overflow", app.port), **limit}],
+            filters_after=[
+                fault("x-hold", delay={"fixed_delay": "60s"}),
+                fault("x-abort", abort={"http_status": 503}),
+            ],
+            hcm={"proxy_100_continue": True},
+        )
+        yield stack.enter_context(Envoy(config, concurrency=1))
 
 
-def test_on_trial_a_request_that_is_ignored_may_pass_and_not_fail(start, policy, v1):
-    waits = {"notReadyFor": "500ms", "trial": {"requests": 1, "successes": 2}}
-    envoy = start(judged(policy, consecutiveFailures=2, ignore=EVENTS, **waits))
-    v1.answer(500)
-    drive(envoy.port(), [Request("/")] * 6, connections=1)
-    until(lambda: envoy.transitions(to="trial"), what="a trial")
-    drive(envoy.port(), [Request("/events")] * 20, connections=1)
-    assert envoy.transitions(from_="trial") == 0
-    v1.answer(200)
-    with Load(envoy.port(), [Request("/events")], rate=50):
-        until(lambda: envoy.transitions(from_="trial", to="ready", reason="trial-passed"), what="ready")
+def ask(envoy: Envoy, row: str, *names: str) -> list[int]:
+    """The statuses of requests for these paths of a row, one after the other."""
+    return in_turn(envoy, *(f"/{row}/{name}" for name in names))
 
 
-# -- responses --------------------------------------------------------------------
+def details(envoy: Envoy, path: str, times: int = 1) -> list[str]:
+    """What Envoy says of the requests for this path, once so many have ended."""
+
+    def logged() -> list[str]:
+        return [line["details"] for line in envoy.access_log() if line["path"] == path]
+
+    until(lambda: len(logged()) >= times, what=f"{times} times {path} in the access log")
+    return logged()
 
 
-def test_a_status_that_is_ignored_is_neither_a_failure_nor_a_success(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=3, ignoreOn=["501"]), concurrency=1)
-    v1.answer(501, path="/501")
-    v1.answer(500, path="/500")
-    assert in_turn(envoy, *["/501"] * 20, "/500", "/501", "/500", "/501") == [501] * 20 + [500, 501, 500, 501]
-    assert envoy.transitions() == 0
-    assert in_turn(envoy, "/500", "/500") == [500, 503]
+def has_tripped(envoy: Envoy, row: str) -> None:
+    """By two failures in a row, and the next request is gated."""
+    until(lambda: envoy.transitions(upstream=row, reason="consecutive-failures") == 1, what=f"{row} tripped")
+    assert f"upstream {row}: ready -> not-ready (consecutive-failures: 2)" in envoy.logs()
+    assert f"upstream {row} is not ready" in get(envoy.port(), f"/{row}/500").text
 
 
-def test_no_connection_may_be_ignored(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=2, ignoreOn=["connect-failure"]), concurrency=1)
-    v1.refuse()
-    assert in_turn(envoy, *["/"] * 10) == [503] * 10
-    assert envoy.transitions() == 0
-    v1.accept()
-    v1.reset()
-    in_turn(envoy, *["/"] * 2)
-    until_gated(envoy, "consecutive-failures")
+def counts_as_nothing(envoy: Envoy, row: str, act: Callable[[], object]) -> None:
+    """As a failure it would gate the second of two failures around it, as a success it would end their row."""
+    assert ask(envoy, row, "500") == [500]
+    act()
+    assert ask(envoy, row, "500") == [500]
+    has_tripped(envoy, row)
+
+
+def under_way(envoy: Envoy, row: str) -> bool:
+    """Whether a request of the row is with its cluster."""
+    active = f"cluster.{row}.upstream_rq_active"
+    return bool(envoy.stats(active)[active])
 
 
 # -- no answer --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", ["refuse", "reset", "reset_mid_body", "hang"])
-def test_no_answer_has_a_threshold_of_its_own(start, policy, v1, fault):
-    apart = {"consecutiveFailures": 5, "consecutiveLocalOriginFailures": 2}
-    envoy = start(judged(policy, **apart), concurrency=1, timeout="0.2s")
-    v1.answer(500, path="/500")
-    assert in_turn(envoy, *["/500"] * 4, "/") == [500] * 4 + [200]
-    getattr(v1, fault)()
-    in_turn(envoy, "/", "/")
-    assert envoy.transitions(reason="local-origin-failures") == 1
-    assert "reviews-v1: ready -> not-ready (local-origin-failures: 2)" in envoy.logs()
-    until_gated(envoy, "local-origin-failures")
+def test_no_connection_is_no_answer(envoy):
+    assert ask(envoy, "refused", "x", "x") == [503, 503]
+    for said in details(envoy, "/refused/x", times=2):
+        assert said.startswith("upstream_reset_before_response_started{remote_connection_failure")
+    has_tripped(envoy, "refused")
 
 
-def test_answers_that_fail_end_a_row_of_no_answers(start, policy, v1):
-    apart = {"consecutiveFailures": 5, "consecutiveLocalOriginFailures": 2}
-    envoy = start(judged(policy, **apart), concurrency=1)
-    v1.answer(500, path="/500")
-    v1.reset(path="/reset")
-    in_turn(envoy, *["/reset", "/500"] * 4)
-    assert envoy.transitions() == 0
-    in_turn(envoy, "/reset", "/500")
-    assert envoy.transitions(reason="consecutive-failures") == 1
+def test_a_reset_is_no_answer(envoy, app):
+    app.reset(path="/reset/x")
+    assert ask(envoy, "reset", "x", "x") == [503, 503]
+    for said in details(envoy, "/reset/x", times=2):
+        assert said.startswith("upstream_reset_before_response_started{")
+    has_tripped(envoy, "reset")
+
+
+def test_the_routes_timeout_is_no_answer(envoy, app):
+    app.hang(path="/timeout/hangs")
+    assert ask(envoy, "timeout", "hangs", "hangs") == [504, 504]
+    assert details(envoy, "/timeout/hangs", times=2) == ["response_timeout"] * 2
+    has_tripped(envoy, "timeout")
+
+
+def test_a_request_that_has_waited_has_no_answer_before_it_ends(envoy, app):
+    """With a body and without."""
+    app.hang(path="/waits/x")
+    with Stream(envoy.port(), "/waits/x", method="GET", end=True) as get, Stream(envoy.port(), "/waits/x") as post:
+        post.send(b"all of it", end=True)
+        has_tripped(envoy, "waits")
+        assert not get.answered()
+        assert not post.answered()
+
+
+def test_a_response_that_the_upstream_breaks_off_is_no_answer(envoy):
+    for _ in range(2):
+        with Stream(envoy.port(), "/breaks/breaks") as stream:
+            until(stream.answered, what="the beginning of the response")
+            stream.send(b"all of it", end=True)
+            with pytest.raises(ConnectionResetError):
+                stream.answer()
+    for said in details(envoy, "/breaks/breaks", times=2):
+        assert said.startswith("upstream_reset_after_response_started{")
+    has_tripped(envoy, "breaks")
+
+
+def test_an_interim_response_is_not_heard(envoy, app):
+    app.behave(
+        Behaviour(whole=b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 Error\r\ncontent-length: 0\r\n\r\n"),
+        "/interim/x",
+    )
+    assert [get(envoy.port(), "/interim/x").status for _ in range(2)] == [500, 500]
+    has_tripped(envoy, "interim")
+
+
+# -- a part of an answer, or of a request -----------------------------------------
+
+
+def test_a_response_that_the_routes_timeout_cuts_is_nothing(envoy):
+    """Its time runs from the request's end on, which comes here once the response has begun."""
+
+    def cut():
+        with Stream(envoy.port(), "/cut/early") as stream:
+            until(stream.answered, what="the beginning of the response")
+            stream.send(b"all of it", end=True)
+            assert details(envoy, "/cut/early") == ["response_timeout"]
+
+    counts_as_nothing(envoy, "cut", cut)
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_response_has_seen_its_beginning(envoy):
+    """Two resets and a connection that ends, each after a failure: a success each."""
+    for times, leave in enumerate((Stream.reset, Stream.reset, lambda _: None), 1):
+        assert ask(envoy, "left", "500") == [500]
+        with Stream(envoy.port(), "/left/early", method="GET", end=True) as stream:
+            until(stream.answered, what="the beginning of the response")
+            leave(stream)
+        said = details(envoy, "/left/early", times)
+        assert said[-1] in ("downstream_remote_reset", "downstream_remote_disconnect", "http2.remote_reset"), said
+    assert envoy.transitions(upstream="left") == 0
+    assert ask(envoy, "left", "500", "500") == [500, 500]
+    has_tripped(envoy, "left")
+
+
+def leave(envoy, app, path, *, reset):
+    """A client that asks for this path, which hangs, and leaves after a while."""
+    app.hang(path=path)
+    with Stream(envoy.port(), path, method="GET", end=True) as stream:
+        until(lambda: app.seen(path), what="the request at the upstream")
+        time.sleep(LONG)
+        if reset:
+            stream.reset()
+    details(envoy, path)
+
+
+def test_a_client_that_leaves_before_an_answer_is_nothing(envoy, app):
+    counts_as_nothing(envoy, "patient", lambda: leave(envoy, app, "/patient/x", reset=True))
+
+
+def test_a_client_that_leaves_after_slower_than_has_seen_a_slow_answer(envoy, app):
+    leave(envoy, app, "/impatient/x", reset=False)
+    until(lambda: envoy.transitions(upstream="impatient", reason="slow-share"), what="a trip")
+
+
+# -- on trial ---------------------------------------------------------------------
 
 
 @contextmanager
-def under_way(envoy, times, method="GET"):
-    """So many requests at once whose clients wait."""
-    with ExitStack() as stack:
-        streams = [
-            stack.enter_context(Stream(envoy.port(), "/", method=method, end=method == "GET")) for _ in range(times)
-        ]
-        for stream in streams:
-            if method == "POST":
-                stream.send(b"all of it", end=True)
-        yield streams
+def let_through(envoy: Envoy, path: str) -> Iterator[Stream]:
+    """A request whose body is still to come, and that the gate has let through on trial."""
+
+    def attempt() -> Stream | None:
+        stream = Stream(envoy.port(), path).__enter__()
+        until(lambda: stream.answered() or under_way(envoy, "trial"), what="gated, or on its way")
+        if under_way(envoy, "trial"):
+            return stream
+        stream.__exit__()
+        return None
+
+    stream = until(attempt, what="a request let through")
+    try:
+        yield stream
+    finally:
+        stream.__exit__()
+    until(lambda: not under_way(envoy, "trial"), what="the end of it")
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_requests_that_wait_for_too_long_count_before_they_end(start, policy, v1, method):
-    envoy = start(judged(policy, consecutiveFailures=5, unansweredAfter="300ms"), timeout="60s")
-    v1.hang()
-    with under_way(envoy, 5, method) as streams:
-        until(lambda: envoy.transitions(reason="consecutive-failures"), what="a trip")
-        assert not any(stream.answered() for stream in streams)
-        v1.answer()
-        until_gated(envoy, "consecutive-failures")
+def until_trial(envoy, row, times=1):
+    until(lambda: envoy.transitions(upstream=row, to="trial") == times, what="a trial")
 
 
-def test_requests_that_wait_count_once_whatever_comes_of_them(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=6, unansweredAfter="200ms"), concurrency=1)
-    for late in (Behaviour(500, delay=0.9), Behaviour(200, delay=0.9)):
-        v1.behave(late)
-        assert {answer.status for answer in drive(envoy.port(), [Request()] * 5, connections=5)} == {late.status}
-        assert envoy.transitions() == 0, "no more than five"
-        if late.status == 500:
-            v1.answer()
-            assert in_turn(envoy, "/") == [200]
-    v1.answer(500)
-    assert in_turn(envoy, "/", "/") == [500, 503], "a late answer is no success: this is the sixth"
+def test_on_trial_a_request_has_the_lease_to_be_answered_or_to_begin_well(envoy):
+    assert ask(envoy, "trial", "500", "500") == [500, 500]
+    until_trial(envoy, "trial")
+    with let_through(envoy, "/trial/hangs"):
+        # Longer than the lease: part of the request is still to come.
+        time.sleep(1 + LONG)
+        assert envoy.transitions(upstream="trial", from_="trial") == 0
+    with let_through(envoy, "/trial/hangs") as stream:
+        stream.send(b"all of it", end=True)
+        unanswered = {"upstream": "trial", "from_": "trial", "reason": "trial-unanswered"}
+        until(lambda: envoy.transitions(**unanswered), what="a trial that failed")
+        assert not stream.answered()
+    until_trial(envoy, "trial", 2)
+    with let_through(envoy, "/trial/early"):
+        until(lambda: envoy.transitions(upstream="trial", reason="trial-passed"), what="ready")
 
 
-def test_requests_that_wait_and_are_ignored_do_not_count(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=1, unansweredAfter="100ms", ignore=EVENTS), timeout="60s")
-    v1.hang(path="/events")
-    with ExitStack() as stack:
-        for _ in range(5):
-            stack.enter_context(Stream(envoy.port(), "/events", end=True))
-        time.sleep(0.5)
-        stays_ready(envoy)
+def test_on_trial_a_redirect_that_the_proxy_follows_is_an_answer(envoy, app):
+    app.answer(302, [("location", "http://reviews/moved/there")], path="/moved/x")
+    assert ask(envoy, "moved", "500", "500") == [500, 500]
+    until_trial(envoy, "moved")
+    until(lambda: ask(envoy, "moved", "x") == [200], what="the redirect followed")
+    until(lambda: envoy.transitions(upstream="moved", from_="trial", reason="trial-passed"), what="ready")
 
 
-def test_requests_that_wait_for_another_cluster_do_not_count(start, policy, v1, v2):
-    routes = [
-        {"match": {"prefix": "/v2"}, "route": {"cluster": "reviews-v2", "timeout": "60s"}},
-        route("reviews-v1", "60s"),
-    ]
-    envoy = start(judged(policy, consecutiveFailures=1, unansweredAfter="100ms"), routes=routes)
-    v2.hang()
-    with ExitStack() as stack:
-        for _ in range(5):
-            stack.enter_context(Stream(envoy.port(), "/v2", end=True))
-        time.sleep(0.5)
-        stays_ready(envoy)
+# -- what does not come from the upstream -----------------------------------------
 
 
-@pytest.mark.parametrize("on_trial", [False, True], ids=["ready", "trial"])
-def test_requests_that_another_filter_holds_up_do_not_count(start, policy, v1, on_trial):
-    """Long enough for a lease, a breaker's patience, and a client's."""
-    held = {
-        "name": "fault",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
-            "delay": {"fixed_delay": "1.5s", "percentage": {"numerator": 100}},
-            "headers": [{"name": "x-hold", "present_match": True}],
-        },
-    }
-    settings = {"consecutiveFailures": 2, "unansweredAfter": "300ms", "notReadyFor": "500ms"}
-    trial = {"requests": 2, "successes": 2, "leaseFor": "1s"}
-    envoy = start(judged(policy, **settings, trial=trial), filters_after=[held])
-    if on_trial:
-        v1.answer(500)
-        drive(envoy.port(), [Request()] * 6, connections=1)
-        v1.answer()
-        until(lambda: envoy.transitions(to="trial"), what="a trial")
-    before = envoy.transitions(to="not-ready")
-    with ExitStack() as stack:
-        for left in (True, False):
-            streams = [stack.enter_context(Stream(envoy.port(), headers={"x-hold": "1"}, end=True)) for _ in range(4)]
-            if left:
-                time.sleep(1.2)
-                for stream in streams:
-                    stream.reset()
-            else:
-                assert {stream.answer().status for stream in streams} <= {200, 503}
-    assert envoy.transitions(to="not-ready") == before
+def test_a_direct_response_a_reply_of_another_filter_and_envoys_own_timeouts_are_nothing(envoy, app):
+    app.hang(path="/replies/idle")
+    app.hang(path="/replies/endless")
+
+    def replies():
+        for path, headers, said in [
+            ("/replies/direct", {}, "direct_response"),
+            ("/replies/x", {"x-abort": "1"}, "fault_filter_abort"),
+            ("/replies/idle", {}, "stream_idle_timeout"),
+            ("/replies/endless", {}, "max_duration_timeout"),
+        ]:
+            assert get(envoy.port(), path, headers).status >= 408, path
+            assert details(envoy, path) == [said]
+
+    counts_as_nothing(envoy, "replies", replies)
 
 
-def test_a_permit_is_for_a_request_that_goes_to_its_upstream(start, policy, v1, v2):
-    """The gate guards what its requests need, not where they go. Those that go elsewhere are slow there."""
-    policy["releases"] = []
-    policy["gates"] = [{"match": [{"uri": {"prefix": "/pay"}}], "upstream": "reviews-v2"}]
-    del policy["upstreams"]["reviews-v2"]["readinessProbe"]
-    trial = {"requests": 1, "successes": 1, "leaseFor": "1s"}
-    settings = {"consecutiveFailures": 3, "notReadyFor": "500ms", "unansweredAfter": "300ms", "trial": trial}
-    policy["upstreams"]["reviews-v2"]["circuitBreaker"] = settings
-    to_v2 = {"match": {"prefix": "/b"}, "route": {"cluster": "reviews-v2"}}
-    envoy = start(policy, routes=[to_v2, route("reviews-v1", "60s")])
-    v2.answer(500)
-    drive(envoy.port(), [Request("/b")] * 6, connections=1)
-    until(lambda: envoy.transitions(upstream="reviews-v2", to="trial"), what="a trial")
-    v1.slow(2.0)
-    drive(envoy.port(), [Request("/pay")] * 8, connections=4)
-    assert envoy.transitions(from_="trial") == 0
+def test_envoys_own_limits_are_nothing(envoy, app):
+    app.hang(path="/overflow/hangs")
+
+    def overflow():
+        with Stream(envoy.port(), "/overflow/hangs", method="GET", end=True):
+            until(lambda: app.seen("/overflow/hangs"), what="as many requests as there may be")
+            assert get(envoy.port(), "/overflow/x").status == 503
+            assert details(envoy, "/overflow/x") == ["upstream_reset_before_response_started{overflow}"]
+        until(lambda: not under_way(envoy, "overflow"), what="room for one more")
+
+    counts_as_nothing(envoy, "overflow", overflow)
 
 
-def test_answers_within_the_time_are_none_of_it(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=1, unansweredAfter="5s"))
-    v1.slow(0.05)
-    assert {answer.status for answer in drive(envoy.port(), [Request()] * 200)} == {200}
-    v1.answer()
-    stays_ready(envoy)
+def test_a_request_that_another_filter_holds_up_is_nothing(envoy):
+    def hold():
+        with Stream(envoy.port(), "/held/x", {"x-hold": "1"}, method="GET", end=True):
+            time.sleep(LONG)
+        details(envoy, "/held/x")
+
+    counts_as_nothing(envoy, "held", hold)
 
 
-def test_a_client_that_is_slow_to_read_is_no_failure(start, policy, v1):
-    """The route's timeout cuts its response, as it would one that is slow to come."""
-    envoy = start(judged(policy, consecutiveFailures=1), timeout="0.5s")
-    v1.behave(Behaviour(body=b"x" * 40_000_000))
-    with ExitStack() as stack:
-        for _ in range(4):
-            stack.enter_context(Stream(envoy.port(), end=True))
+def test_a_request_that_goes_to_another_cluster_is_nothing(envoy, app):
+    app.answer(500, path="/elsewhere/other/500")
 
-        def cut():
-            return [line["details"] for line in envoy.access_log()].count("response_timeout")
+    def ask_others():
+        assert ask(envoy, "elsewhere", "other/500", "other/500", "other/x") == [500, 500, 200]
+        leave(envoy, app, "/elsewhere/other/hangs", reset=False)
 
-        until(lambda: cut() == 4, what="all of them cut")
-    v1.answer()
-    stays_ready(envoy)
+    counts_as_nothing(envoy, "elsewhere", ask_others)
 
 
-# -- clients that leave -----------------------------------------------------------
+def test_a_request_that_is_not_recorded_is_nothing(envoy, app):
+    app.answer(500, path="/silent/events/500")
+    unrecorded = ("events/500", "events/500", "events/x")
+    counts_as_nothing(envoy, "silent", lambda: ask(envoy, "silent", *unrecorded))
 
 
-@pytest.mark.parametrize("streams", [True, False], ids=["reset", "disconnect"])
-def test_clients_that_leave_after_a_stated_time_have_had_no_answer(start, policy, v1, streams):
-    envoy = start(judged(policy, consecutiveFailures=5, unansweredAfter="300ms"), timeout="60s")
-    v1.hang()
-    leave(envoy, times=5, after=0.6, streams=streams)
-    until(lambda: envoy.transitions(reason="consecutive-failures"), what="a trip")
-    v1.answer()
-    until_gated(envoy, "consecutive-failures")
+# -- Retry-After ------------------------------------------------------------------
 
 
-def test_clients_that_leave_sooner_say_nothing(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=1, unansweredAfter="30s"), timeout="60s")
-    v1.hang()
-    leave(envoy, times=8, after=0.3)
-    v1.answer()
-    stays_ready(envoy)
-
-
-def test_clients_that_leave_say_nothing_unless_the_policy_says_after_when(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=1), timeout="60s")
-    v1.hang()
-    leave(envoy, times=8, after=1.5)
-    v1.answer()
-    stays_ready(envoy)
-
-
-def test_clients_that_leave_what_is_slow_have_seen_a_slow_answer(start, policy, v1):
-    slow = {"slowPercent": 50, "slowerThan": "300ms", "minimumRequests": 6, "window": "1h"}
-    envoy = start(judged(policy, **slow), timeout="60s")
-    v1.hang()
-    leave(envoy, times=6, after=0.6)
-    until(lambda: envoy.transitions(reason="slow-share"), what="a trip")
-    v1.answer()
-    until_gated(envoy, "slow-share")
-
-
-def test_clients_that_leave_before_they_have_sent_all_say_nothing(start, policy, v1):
-    envoy = start(judged(policy, consecutiveFailures=1, unansweredAfter="200ms"), timeout="60s")
-    v1.hang()
-    with ExitStack() as stack:
-        streams = [stack.enter_context(Stream(envoy.port(), "/")) for _ in range(4)]
-        for stream in streams:
-            stream.send(b"x" * 10)
-        time.sleep(0.6)
-    v1.answer()
-    stays_ready(envoy)
-
-
-@pytest.mark.parametrize("settings", [{}, {"unansweredAfter": "300ms"}], ids=["by-default", "after-a-time"])
-def test_on_trial_clients_that_leave_say_nothing_unless_the_policy_says_after_when(start, policy, v1, settings):
-    envoy = start(judged(policy, consecutiveFailures=2, notReadyFor="500ms", **settings), timeout="60s")
-    v1.answer(500)
-    drive(envoy.port(), [Request("/")] * 6, connections=1)
-    v1.hang()
-    until(lambda: envoy.transitions(to="trial"), what="a trial")
-    seen = v1.requests
-
-    def leaves():
-        with suppress(TimeoutError):
-            get(envoy.port(), timeout=1)
-        return v1.requests > seen + 2 or envoy.transitions(from_="trial")
-
-    until(leaves, timeout=20, what="three that were let through, or the end of the trial")
-    assert envoy.transitions(from_="trial") == envoy.transitions(from_="trial", to="not-ready") == bool(settings)
-
-
-def test_on_trial_a_request_with_a_body_counts_once_all_of_it_is_there(start, policy, v1):
-    trial = {"requests": 1, "successes": 1, "leaseFor": "1s"}
-    envoy = start(judged(policy, consecutiveFailures=2, notReadyFor="500ms", trial=trial), timeout="60s")
-    v1.answer(500)
-    drive(envoy.port(), [Request("/")] * 6, connections=1)
-    v1.hang()
-    until(lambda: envoy.transitions(to="trial"), what="a trial")
-    with let_through(envoy) as stream:
-        time.sleep(1.5)
-        assert envoy.transitions(from_="trial") == 0
-        stream.reset()
-    with let_through(envoy) as stream:
-        stream.send(b"all", end=True)
-        until(lambda: envoy.transitions(from_="trial", reason="trial-unanswered"), what="a trial that failed")
+def test_a_failing_response_may_ask_to_be_left_alone_and_a_gate_tells_for_how_long(envoy, app):
+    app.answer(503, [("retry-after", "3600")], path="/asks/x")
+    assert ask(envoy, "asks", "x", "x") == [503, 503]
+    has_tripped(envoy, "asks")
+    # Up to a tenth is added, and whatever has passed since is gone.
+    assert 3_000 < int(get(envoy.port(), "/asks/x").headers["retry-after"]) <= 3_960

@@ -25,7 +25,7 @@ from harness.load import Request, drive
 from harness.upstream import Upstream
 
 HEADER = "x-gray-version"
-USERS = [f"user-{number}" for number in range(300)]
+USERS = [f"user-{number}" for number in range(100)]
 
 
 class Relay:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from .client import get
@@ -25,17 +24,6 @@ def judged(policy: dict[str, Any], **settings: Any) -> dict[str, Any]:
 def in_turn(envoy: Envoy, *paths: str) -> list[int]:
     """Sends these requests one after the other, and returns their statuses."""
     return [answer.status for answer in drive(envoy.port(), [Request(path) for path in paths], connections=1)]
-
-
-def stays_ready(envoy: Envoy) -> None:
-    """Asserts that the upstream stays Ready for a second, which is at least four ticks."""
-    time.sleep(1)
-    assert envoy.transitions(upstream="reviews-v1") == 0
-    assert not gated(envoy)
-
-
-def gated(envoy: Envoy) -> bool:
-    return get(envoy.port()).headers["retry-after"] is not None
 
 
 def until_gated(envoy: Envoy, reason: str) -> None:

@@ -61,7 +61,7 @@ def cluster_of(name: str, address: Tree) -> Tree:
     return {
         "name": name,
         "type": "STATIC",
-        "connect_timeout": "0.25s",
+        "connect_timeout": "5s",
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],

@@ -141,6 +141,7 @@ class Connection(asyncio.Protocol):
     def misbehave(self, behaviour: Behaviour, method: str, path: str) -> None:
         if behaviour.hang:
             self.paused = True
+            self.service.held.append((self, method, path))
         elif behaviour.delay:
             self.paused = True
             asyncio.get_running_loop().call_later(behaviour.delay, self.resume, behaviour, method, path)
@@ -185,6 +186,7 @@ class Service:
         self.last_headers: dict[str, list[tuple[bytes, bytes]]] = {}
         self.calls: defaultdict[str, deque[Call]] = defaultdict(lambda: deque(maxlen=KEPT_CALLS))
         self.connections: set[Connection] = set()
+        self.held: list[tuple[Connection, str, str]] = []
         self.behaviour = NORMAL
         self.by_path: dict[str, Behaviour] = {}
 
@@ -221,12 +223,18 @@ class Service:
         for connection in list(self.connections):
             connection.reset()
 
+    def release(self) -> None:
+        held, self.held = self.held, []
+        for connection, method, path in held:
+            connection.resume(NORMAL, method, path)
+
 
 class Upstream:
     """A test's upstream, in a thread of its own.
 
     A behaviour applies to all paths or to one, until the next one. `answer()` without arguments restores normal
-    behaviour. It does not release requests that are already delayed or hanging. The upstream keeps its port while it
+    behaviour. It does not release requests that are already
+    delayed or hanging; `release()` answers those that hang. The upstream keeps its port while it
     refuses connections.
     """
 
@@ -288,6 +296,10 @@ class Upstream:
     def hang(self, *, path: str | None = None) -> None:
         """Accepts and reads requests, but never responds."""
         self.behave(Behaviour(hang=True), path)
+
+    def release(self) -> None:
+        """Answer all requests that hang."""
+        self._on_loop(self._service.release)
 
     def reset(self, *, path: str | None = None) -> None:
         """Resets the connection instead of responding."""

@@ -8,7 +8,7 @@ use super::sim::{Manner, Request, World};
 use super::{MS, SECOND, world};
 
 /// Sends requests until the upstream is no longer ready, at most `most`. Returns how many it took.
-fn trips_after(world: &mut World, most: usize) -> Option<usize> {
+pub(super) fn trips_after(world: &mut World, most: usize) -> Option<usize> {
     (1..=most).find(|_| {
         world.get(0);
         world.phase("app") != "ready"
@@ -16,7 +16,7 @@ fn trips_after(world: &mut World, most: usize) -> Option<usize> {
 }
 
 /// Brings `app` on trial: five failures, and the wait that follows.
-fn on_trial(world: &mut World) {
+pub(super) fn on_trial(world: &mut World) {
     world.set("app", Manner::Status(500));
     assert!(trips_after(world, 5).is_some());
     world.set("app", Manner::Status(200));
@@ -74,6 +74,125 @@ fn a_grpc_status_counts_when_it_has_come() {
     }
 }
 
+const GRPC: (&str, &str) = ("content-type", "application/grpc");
+
+#[test]
+fn a_grpc_status_counts_in_headers_and_in_trailers_by_its_own_word_alone() {
+    let words = ["cancelled", "deadline-exceeded", "resource-exhausted", "internal", "unavailable"];
+    for (word, named) in words.into_iter().zip([1, 4, 8, 13, 14]) {
+        for status in 0..=16 {
+            let ends: [fn(&mut World, &str); 3] = [in_headers, in_trailers, after_a_message];
+            for end in ends {
+                let mut world = world(&json!({"failOn": [word], "consecutiveFailures": 2}));
+                end(&mut world, &status.to_string());
+                end(&mut world, &status.to_string());
+                let expected = if status == named { "not-ready" } else { "ready" };
+                assert_eq!(world.phase("app"), expected, "{status} by {word}");
+            }
+        }
+    }
+}
+
+fn in_headers(world: &mut World, status: &str) {
+    let id = world.send(0, &Request::of("POST", "/"));
+    world.respond(id, 200, "via_upstream", &[GRPC, ("grpc-status", status)], true);
+}
+
+fn in_trailers(world: &mut World, status: &str) {
+    let id = world.send(0, &Request::of("POST", "/"));
+    world.respond(id, 200, "via_upstream", &[GRPC], false);
+    world.trailers(id, &[("grpc-status", status)]);
+}
+
+fn after_a_message(world: &mut World, status: &str) {
+    let id = world.send(0, &Request::of("POST", "/"));
+    world.respond(id, 200, "via_upstream", &[GRPC], false);
+    assert_eq!(world.phase("app"), "ready", "nothing is known before the status has come");
+    world.body(id, "message", false);
+    world.trailers(id, &[("grpc-status", status)]);
+}
+
+#[test]
+fn a_grpc_call_that_ends_with_ok_ends_a_row() {
+    let mut world = world(&json!({"failOn": ["resource-exhausted"], "consecutiveFailures": 3}));
+    for _ in 0..20 {
+        in_headers(&mut world, "8");
+        after_a_message(&mut world, "8");
+        after_a_message(&mut world, "0");
+    }
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn a_grpc_status_that_never_comes_counts_by_how_the_response_ends() {
+    let begin = |world: &mut World| {
+        let id = world.send(0, &Request::of("POST", "/"));
+        world.respond(id, 200, "via_upstream", &[GRPC], false);
+        world.body(id, "message", false);
+        id
+    };
+    // The client leaves: neither a failure nor a success.
+    let mut world = world(&json!({"failOn": ["unavailable", "cancelled"], "consecutiveFailures": 3}));
+    for _ in 0..20 {
+        let id = begin(&mut world);
+        world.leave(id);
+    }
+    in_headers(&mut world, "14");
+    in_headers(&mut world, "14");
+    let id = begin(&mut world);
+    world.leave(id);
+    assert_eq!(world.phase("app"), "ready");
+    in_headers(&mut world, "14");
+    assert_eq!(world.phase("app"), "not-ready");
+    // The upstream breaks off: no answer, which is UNAVAILABLE and nothing else.
+    for (word, counts) in [("unavailable", true), ("internal", false)] {
+        let mut world = self::world(&json!({"failOn": [word], "consecutiveFailures": 2}));
+        for _ in 0..2 {
+            let id = begin(&mut world);
+            world.end(id, "upstream_reset_after_response_started{remote_reset}");
+        }
+        assert_eq!(world.phase("app") == "not-ready", counts, "{word}");
+    }
+    // A stream that never ends says nothing while it lasts.
+    let mut world = self::world(&json!({"failOn": ["unavailable"], "unansweredAfter": "1s"}));
+    for _ in 0..20 {
+        begin(&mut world);
+    }
+    world.pass(600 * SECOND);
+    assert_eq!(world.state("app").generation, 0);
+}
+
+#[test]
+fn a_server_that_is_down_is_unavailable_and_nothing_else() {
+    for (words, counts) in
+        [(json!(["unavailable"]), true), (json!(["cancelled", "internal", "resource-exhausted"]), false)]
+    {
+        let mut world = world(&json!({"failOn": words}));
+        world.set("app", Manner::Refuses);
+        assert_eq!(trips_after(&mut world, 20), counts.then_some(5), "{words}");
+    }
+}
+
+#[test]
+fn several_words_add_up() {
+    let mut world = world(&json!({"failOn": ["429", "retriable-4xx", "reset"], "consecutiveFailures": 3}));
+    for manner in [Manner::Status(429), Manner::Status(409), Manner::Resets] {
+        assert_eq!(world.phase("app"), "ready");
+        world.set("app", manner);
+        world.get(0);
+    }
+    assert_eq!(world.reason("app"), "consecutive-failures: 3");
+}
+
+#[test]
+fn no_connection_may_be_ignored() {
+    let mut world = world(&json!({"ignoreOn": ["connect-failure"]}));
+    world.set("app", Manner::Refuses);
+    assert_eq!(trips_after(&mut world, 50), None);
+    world.set("app", Manner::Resets);
+    assert_eq!(trips_after(&mut world, 50), Some(5));
+}
+
 #[test]
 fn a_request_that_waits_for_too_long_counts_there_and_then_and_once() {
     let mut world = world(&json!({"unansweredAfter": "2s"}));
@@ -93,6 +212,81 @@ fn a_request_that_waits_for_too_long_counts_there_and_then_and_once() {
 }
 
 #[test]
+fn a_request_with_a_body_waits_from_its_end_on() {
+    let mut world = world(&json!({"unansweredAfter": "2s"}));
+    world.set("app", Manner::Hangs);
+    let post = || Request::of("POST", "/").unfinished();
+    let waiting: Vec<u32> = (0..5).map(|_| world.start(0, &post())).collect();
+    world.pass(600 * SECOND);
+    assert_eq!(world.phase("app"), "ready");
+    waiting.iter().for_each(|id| world.finish_request(*id));
+    world.pass(1_900 * MS);
+    assert_eq!(world.phase("app"), "ready");
+    world.pass(SECOND);
+    assert_eq!(world.reason("app"), "consecutive-failures: 5");
+}
+
+#[test]
+fn an_answer_within_the_time_counts_as_if_it_had_come_at_once() {
+    let mut world = world(&json!({"unansweredAfter": "2s", "consecutiveFailures": 1}));
+    for late in [MS, 500 * MS, 1_900 * MS] {
+        world.set("app", Manner::Slow(late));
+        for _ in 0..200 {
+            assert_eq!(world.get(0).status, 200);
+        }
+    }
+    assert_eq!(world.state("app").generation, 0);
+}
+
+#[test]
+fn a_late_answer_is_no_success() {
+    let mut world = world(&json!({"unansweredAfter": "1s", "consecutiveFailures": 6}));
+    for late in [500, 200] {
+        let waiting: Vec<u32> = (0..5).map(|_| world.send(0, &Request::get("/"))).collect();
+        world.pass(3 * SECOND);
+        for id in waiting {
+            world.respond(id, late, "via_upstream", &[], true);
+        }
+        assert_eq!(world.phase("app"), "ready", "no more than five");
+        if late == 500 {
+            assert_eq!(world.get(0).status, 200);
+            world.pass(SECOND);
+        }
+    }
+    world.set("app", Manner::Status(500));
+    assert_eq!(trips_after(&mut world, 20), Some(1), "this is the sixth");
+}
+
+#[test]
+fn upstreams_that_share_a_cluster_are_each_judged_by_their_own_breaker() {
+    let upstream = |breaker| json!({"cluster": "app", "circuitBreaker": breaker});
+    let mut world = World::new(
+        &json!({
+            "name": "shop",
+            "upstreams": {
+                "strict": upstream(json!({"consecutiveFailures": 2})),
+                "calm": upstream(json!({"consecutiveFailures": 4})),
+                "deaf": upstream(json!({"consecutiveFailures": 2, "failOn": ["429"]})),
+                "api": upstream(json!({"consecutiveFailures": 3, "record": [{"uri": {"prefix": "/api"}}]})),
+            },
+        }),
+        1,
+    );
+    let phases = |world: &World| ["strict", "calm", "deaf", "api"].map(|name| world.phase(name) == "ready");
+    world.set("app", Manner::Status(500));
+    for expected in
+        [[true; 4], [false, true, true, true], [false, true, true, true], [false, false, true, true]]
+    {
+        world.get(0);
+        assert_eq!(phases(&world), expected);
+    }
+    for _ in 0..3 {
+        world.ask(0, &Request::get("/api"));
+    }
+    assert_eq!(phases(&world), [false, false, true, false]);
+}
+
+#[test]
 fn a_response_that_the_upstream_breaks_off_counts_as_no_answer() {
     let mut world = world(&json!({}));
     world.set("app", Manner::BreaksOff);
@@ -100,14 +294,81 @@ fn a_response_that_the_upstream_breaks_off_counts_as_no_answer() {
 }
 
 #[test]
+fn a_response_that_the_upstream_breaks_off_counts_in_the_share_and_ends_a_trial() {
+    let share = json!({"failOn": ["reset"], "consecutiveFailures": 1000, "failurePercent": 50});
+    let mut world = world(&share);
+    world.set("app", Manner::BreaksOff);
+    assert_eq!(trips_after(&mut world, 50), Some(20));
+    assert_eq!(world.reason("app"), "failure-share: 20 of 20");
+    let mut world = self::world(&json!({"trial": {"requests": 1, "successes": 2}}));
+    on_trial(&mut world);
+    world.set("app", Manner::BreaksOff);
+    world.get(0);
+    assert_eq!((world.phase("app"), world.reason("app").as_str()), ("not-ready", "trial-failed"));
+}
+
+#[test]
+fn a_response_that_another_filter_replaces_does_not_count() {
+    let mut world = world(&json!({}));
+    let replaced = |world: &mut World| {
+        let id = world.send(0, &Request::get("/"));
+        world.respond(id, 200, "via_upstream", &[], false);
+        world.respond(id, 500, "response_payload_too_large", &[], true);
+    };
+    (0..20).for_each(|_| replaced(&mut world));
+    assert_eq!(world.phase("app"), "ready");
+    // Nor does it end a row.
+    world.set("app", Manner::Status(500));
+    (0..4).for_each(|_| drop(world.get(0)));
+    replaced(&mut world);
+    assert_eq!(trips_after(&mut world, 5), Some(1));
+}
+
+#[test]
+fn a_failure_that_another_filter_replaces_has_counted_once() {
+    let mut world = world(&json!({}));
+    for replaced in 1..=5 {
+        assert_eq!(world.phase("app"), "ready", "{replaced}");
+        let id = world.send(0, &Request::get("/"));
+        world.respond(id, 500, "via_upstream", &[], false);
+        world.respond(id, 500, "response_payload_too_large", &[], true);
+    }
+    assert_eq!(world.reason("app"), "consecutive-failures: 5");
+}
+
+#[test]
+fn a_response_that_ends_well_is_no_failure_however_it_ends() {
+    let mut world = world(&json!({"failOn": ["5xx", "reset"], "consecutiveFailures": 1}));
+    for _ in 0..20 {
+        let id = world.send(0, &Request::get("/"));
+        world.respond(id, 200, "via_upstream", &[], true);
+        let id = world.send(0, &Request::get("/"));
+        world.respond(id, 200, "via_upstream", &[], false);
+        world.pass(10 * SECOND);
+        world.body(id, "part", false);
+        world.body(id, "", true);
+        let id = world.send(0, &Request::get("/"));
+        world.respond(id, 200, "via_upstream", &[], false);
+        world.trailers(id, &[("x-sum", "1")]);
+    }
+    assert_eq!(world.state("app").generation, 0);
+}
+
+#[test]
 fn a_response_that_the_routes_timeout_cuts_does_not_count() {
     let mut world = world(&json!({}));
-    for _ in 0..20 {
+    let cut = |world: &mut World| {
         let id = world.send(0, &Request::get("/"));
         world.respond(id, 200, "via_upstream", &[], false);
         world.end(id, "response_timeout");
-    }
+    };
+    (0..20).for_each(|_| cut(&mut world));
     assert_eq!(world.phase("app"), "ready");
+    // Nor does it end a row.
+    world.set("app", Manner::Status(500));
+    (0..4).for_each(|_| drop(world.get(0)));
+    cut(&mut world);
+    assert_eq!(trips_after(&mut world, 5), Some(1));
 }
 
 #[test]
@@ -187,6 +448,93 @@ fn a_client_that_leaves_before_all_of_its_request_has_come_does_not_count() {
 }
 
 #[test]
+fn on_trial_a_client_that_leaves_is_a_failure_after_it_has_waited_for_as_long_as_the_policy_says() {
+    for (settings, waits) in [
+        (json!({}), None),
+        (json!({"unansweredAfter": "1s"}), Some(1_000)),
+        (json!({"slowPercent": 80, "slowerThan": "1s"}), Some(1_000)),
+    ] {
+        for (leaves_after, waited) in [(400, false), (990, false), (1_010, true)] {
+            let mut world = world(&settings);
+            on_trial(&mut world);
+            world.set("app", Manner::Hangs);
+            let id = world.start(0, &Request::get("/"));
+            // Ticks come at a quarter of each second, so the end of the request is what tells.
+            assert_eq!(world.now() % 250, 5);
+            world.leave_after(id, leaves_after * MS);
+            world.pass(leaves_after * MS);
+            let failed = waits.is_some() && waited;
+            let expected = if failed { ("not-ready", "trial-unanswered") } else { ("trial", "wait-over") };
+            assert_eq!(
+                (world.phase("app"), world.reason("app").as_str()),
+                expected,
+                "{settings} {leaves_after}"
+            );
+        }
+    }
+}
+
+#[test]
+fn on_trial_clients_that_leave_do_not_keep_an_upstream_out() {
+    let mut world = world(&json!({"trial": {"requests": 1, "successes": 1, "leaseFor": "30s"}}));
+    on_trial(&mut world);
+    world.set("app", Manner::Hangs);
+    for _ in 0..100 {
+        let id = world.start(0, &Request::get("/"));
+        assert!(world.is_open(id), "its permit is free again");
+        world.leave_after(id, 20 * SECOND);
+        world.pass(21 * SECOND);
+    }
+    assert_eq!(world.phase("app"), "trial");
+    world.set("app", Manner::Status(200));
+    world.get(0);
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn on_trial_a_request_that_goes_to_another_cluster_gives_its_permit_back() {
+    let trial = json!({"unansweredAfter": "1s", "trial": {"requests": 1, "successes": 1, "leaseFor": "1s"}});
+    let mut world = world(&trial);
+    on_trial(&mut world);
+    world.route = "other".to_owned();
+    for manner in [Manner::Status(200), Manner::Status(500), Manner::Refuses, Manner::BreaksOff] {
+        world.set("other", manner.clone());
+        assert!(!world.get(0).is_gated(), "{manner:?}");
+        assert_eq!(world.phase("app"), "trial", "{manner:?}");
+    }
+    // One that waits there does so on the next tick.
+    world.set("other", Manner::Hangs);
+    let waits = world.start(0, &Request::get("/"));
+    world.route = "app".to_owned();
+    assert!(world.get(0).is_gated());
+    world.pass(300 * MS);
+    assert!(world.is_open(waits));
+    let second = world.send(0, &Request::get("/"));
+    assert!(world.is_open(second));
+    world.leave(waits);
+    world.pass(300 * MS);
+    assert_eq!(world.phase("app"), "trial");
+    world.respond(second, 200, "via_upstream", &[], true);
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn on_trial_a_request_that_another_filter_holds_up_or_answers_says_nothing() {
+    let trial = json!({"unansweredAfter": "1s", "trial": {"requests": 2, "successes": 1, "leaseFor": "30s"}});
+    let mut world = world(&trial);
+    on_trial(&mut world);
+    world.held_up = true;
+    let held = [world.send(0, &Request::get("/")), world.send(0, &Request::get("/"))];
+    world.pass(20 * SECOND);
+    world.leave(held[0]);
+    world.respond(held[1], 429, "request_rate_limited", &[], true);
+    assert_eq!(world.phase("app"), "trial");
+    world.held_up = false;
+    assert_eq!(world.get(0).status, 200);
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
 fn on_trial_no_answer_in_time_is_a_failure_there_and_then() {
     for (settings, waits) in [
         (json!({"trial": {"leaseFor": "3s"}}), 3),
@@ -206,6 +554,19 @@ fn on_trial_no_answer_in_time_is_a_failure_there_and_then() {
 }
 
 #[test]
+fn on_trial_a_request_with_a_body_has_the_whole_lease_from_its_end_on() {
+    let mut world = world(&json!({"trial": {"leaseFor": "3s"}}));
+    on_trial(&mut world);
+    let id = world.send(0, &Request::of("POST", "/").unfinished());
+    world.pass(2 * SECOND);
+    world.finish_request(id);
+    world.pass(2_900 * MS);
+    assert_eq!(world.phase("app"), "trial");
+    world.pass(SECOND);
+    assert_eq!((world.phase("app"), world.reason("app").as_str()), ("not-ready", "trial-unanswered"));
+}
+
+#[test]
 fn on_trial_a_request_of_which_a_part_is_still_to_come_shows_nothing() {
     let mut world = world(&json!({"trial": {"leaseFor": "3s"}}));
     on_trial(&mut world);
@@ -219,16 +580,20 @@ fn on_trial_a_request_of_which_a_part_is_still_to_come_shows_nothing() {
 
 #[test]
 fn on_trial_a_response_that_has_begun_well_and_goes_on_is_a_success() {
-    let mut world = world(&json!({"trial": {"requests": 1, "successes": 1, "leaseFor": "3s"}}));
-    on_trial(&mut world);
-    world.set("app", Manner::Streams);
-    let id = world.start(0, &Request::get("/"));
-    world.pass(2 * SECOND);
-    assert_eq!(world.phase("app"), "trial");
-    world.pass(2 * SECOND);
-    assert_eq!((world.phase("app"), world.reason("app").as_str()), ("ready", "trial-passed"));
-    world.leave(id);
-    assert_eq!(world.phase("app"), "ready");
+    // Whether it begins at once, or after the upstream is known to have the request.
+    for begins_after in [MS, SECOND] {
+        let mut world = world(&json!({"trial": {"requests": 1, "successes": 1, "leaseFor": "3s"}}));
+        on_trial(&mut world);
+        let id = world.send(0, &Request::get("/"));
+        world.pass(begins_after);
+        world.respond_as(id, &Manner::Streams);
+        world.pass(1_900 * MS);
+        assert_eq!(world.phase("app"), "trial");
+        world.pass(2 * SECOND);
+        assert_eq!((world.phase("app"), world.reason("app").as_str()), ("ready", "trial-passed"));
+        world.leave(id);
+        assert_eq!(world.phase("app"), "ready");
+    }
 }
 
 #[test]
@@ -263,6 +628,9 @@ fn what_the_proxy_itself_answers_does_not_count() {
         }
         assert_eq!(world.phase("app"), "ready", "{details}");
     }
+    let mut world = world(&json!({"consecutiveFailures": 1}));
+    world.set("app", Manner::Overflows);
+    assert_eq!(trips_after(&mut world, 20), None);
 }
 
 #[test]
@@ -270,7 +638,7 @@ fn a_request_that_another_filter_holds_up_does_not_count_however_long_it_takes()
     let mut world = world(&json!({"unansweredAfter": "1s"}));
     world.held_up = true;
     let held: Vec<u32> = (0..20).map(|_| world.send(0, &Request::get("/"))).collect();
-    world.pass(3_600 * SECOND);
+    world.pass(1_800 * SECOND);
     assert_eq!(world.phase("app"), "ready");
     // Once the router has them, their time runs from then on.
     for id in &held {
@@ -280,6 +648,17 @@ fn a_request_that_another_filter_holds_up_does_not_count_however_long_it_takes()
     assert_eq!(world.phase("app"), "ready");
     world.pass(SECOND);
     assert_eq!(world.phase("app"), "not-ready");
+    // A client that leaves what is held up says nothing either.
+    let slow = json!({"unansweredAfter": "2s", "slowPercent": 1, "slowerThan": "1s", "minimumRequests": 1});
+    let mut world = self::world(&slow);
+    world.held_up = true;
+    for _ in 0..20 {
+        let id = world.send(0, &Request::get("/"));
+        world.pass(10 * SECOND);
+        world.leave(id);
+    }
+    world.pass(SECOND);
+    assert_eq!(world.phase("app"), "ready");
 }
 
 #[test]
@@ -292,7 +671,7 @@ fn a_request_that_goes_to_another_cluster_does_not_count_however_long_it_takes()
     for _ in 0..20 {
         world.start(0, &Request::get("/"));
     }
-    world.pass(3_600 * SECOND);
+    world.pass(1_800 * SECOND);
     assert_eq!(world.phase("app"), "ready");
 }
 
@@ -381,6 +760,6 @@ fn hours_without_traffic_change_nothing() {
     for _ in 0..4 {
         world.get(0);
     }
-    world.pass(6 * 3_600 * SECOND);
+    world.pass(2 * 3_600 * SECOND);
     assert_eq!((world.phase("app"), world.state("app").generation), ("ready", 0));
 }

@@ -205,8 +205,6 @@ fn a_row_that_another_worker_has_told_of_is_ended_by_a_success_that_is_not_among
 }
 
 #[test]
-#[ignore = "the fast path looks only at what it would tell when the response begins: whether each upstream has had a success \
-            since the tick is not asked again at its end"]
 fn a_success_that_ends_after_its_workers_tick_divides_a_row_of_two_workers() {
     let played = [0, MANY].map(|extra_headers| {
         let mut world = World::new(&judged(&json!({"consecutiveFailures": 3})), 2);

@@ -5,6 +5,7 @@
 #![cfg(not(target_arch = "wasm32"))]
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod breaker;
 mod checks;
 mod cookies;
 mod counts;
@@ -23,7 +24,10 @@ mod one_route;
 mod pass_through;
 mod permits;
 mod probes;
+mod ramp;
+mod readiness;
 mod releases;
+mod retry_after;
 mod rollback;
 mod rules;
 mod schedule;
@@ -31,6 +35,7 @@ mod shadow;
 mod sharing;
 mod sim;
 mod steering;
+mod trial;
 mod updates;
 mod visibility;
 

@@ -832,20 +832,25 @@ impl World {
                 self.end(id, &details);
             }
             _ if !self.held_up => self.route(id),
-            _ => {}
+            _ => self.locate(id),
         }
         id
     }
 
     /// Hands a request to the router.
     pub fn route(&mut self, id: u32) {
+        self.locate(id);
+        self.stream(id, |stream| stream.attempts = 1);
+    }
+
+    /// Picks the cluster of a request, as the proxy does before the router has it.
+    fn locate(&mut self, id: u32) {
         let (steer, routes, default) = (self.steer, &self.routes, &self.route);
         self.stream(id, |stream| {
             let value = stream.request.iter().find(|(name, _)| name == steer);
             let value = value.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
             let cluster = value.and_then(|value| routes.get(&value)).unwrap_or(default);
             stream.cluster = cluster.clone();
-            stream.attempts = 1;
         });
     }
 
