@@ -38,6 +38,7 @@ mod steering;
 mod trial;
 mod updates;
 mod visibility;
+mod vm;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 use graygate::decision::reply::Reply;
@@ -14,8 +15,10 @@ use graygate::proxy::{
     StoreVersion, Stored,
 };
 use graygate::readiness::UpstreamState;
+use graygate::value::request;
 use graygate::value::time::Time;
 use graygate::worker::Worker;
+use graygate::worker::vm::Vm;
 
 /// How an upstream treats a request, or a check.
 #[derive(Clone, Debug, PartialEq)]
@@ -180,6 +183,10 @@ pub struct Surroundings {
     pub refuses_replies: Cell<bool>,
     /// What was written since it was last asked for, if that is recorded.
     written: RefCell<Option<Vec<Written>>>,
+    /// What the callback at hand can read.
+    phase: Cell<Phase>,
+    /// The request at hand.
+    stream: Cell<Option<u32>>,
 }
 
 /// One value that was written to the store.
@@ -193,12 +200,10 @@ pub struct Written {
 }
 
 /// The proxy, for one worker.
-pub struct SimProxy<'w> {
-    world: &'w Surroundings,
+pub struct SimProxy {
+    world: Rc<Surroundings>,
     vm: usize,
     root: usize,
-    stream: Cell<Option<u32>>,
-    phase: Phase,
 }
 
 impl Surroundings {
@@ -216,28 +221,16 @@ impl Surroundings {
     }
 }
 
-fn serialize(headers: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
-    let mut bytes = u32::try_from(headers.len()).unwrap().to_le_bytes().to_vec();
-    for (name, value) in headers {
-        bytes.extend([size(name.as_bytes()), size(value)].concat());
-    }
-    for (name, value) in headers {
-        bytes.extend([name.as_bytes(), b"\0", value.as_slice(), b"\0"].concat());
-    }
-    bytes
-}
-
-impl SimProxy<'_> {
+impl SimProxy {
     fn with_map<T>(&self, map: Map, act: impl FnOnce(&mut Vec<(String, Vec<u8>)>) -> T) -> Option<T> {
         let at_hand = match map {
-            Map::RequestHeaders => self.phase == Phase::Request,
-            Map::ResponseHeaders => self.phase == Phase::Response,
-            Map::ResponseTrailers => matches!(self.phase, Phase::Trailers | Phase::ResponseBody),
-            Map::CallResponseHeaders => self.phase == Phase::Call,
+            Map::RequestHeaders => self.world.phase.get() == Phase::Request,
+            Map::ResponseHeaders => self.world.phase.get() == Phase::Response,
+            Map::ResponseTrailers => matches!(self.world.phase.get(), Phase::Trailers | Phase::ResponseBody),
+            Map::CallResponseHeaders => self.world.phase.get() == Phase::Call,
         };
         if !at_hand {
-            self.world.misread.borrow_mut().push(format!("{map:?} in {:?}", self.phase));
+            self.world.misread.borrow_mut().push(format!("{map:?} in {:?}", self.world.phase.get()));
             return None;
         }
         if map == Map::CallResponseHeaders {
@@ -247,7 +240,7 @@ impl SimProxy<'_> {
             };
         }
         let mut streams = self.world.streams.borrow_mut();
-        let stream = streams.get_mut(&self.stream.get()?)?;
+        let stream = streams.get_mut(&self.world.stream.get()?)?;
         Some(act(match map {
             Map::RequestHeaders => &mut stream.request,
             Map::ResponseHeaders => &mut stream.response,
@@ -256,11 +249,11 @@ impl SimProxy<'_> {
     }
 
     fn with_stream<T>(&self, act: impl FnOnce(&mut Stream) -> T) -> Option<T> {
-        Some(act(self.world.streams.borrow_mut().get_mut(&self.stream.get()?)?))
+        Some(act(self.world.streams.borrow_mut().get_mut(&self.world.stream.get()?)?))
     }
 }
 
-impl Proxy for SimProxy<'_> {
+impl Proxy for SimProxy {
     fn now(&self) -> Time {
         Time::from_millis(self.world.now.get())
     }
@@ -279,7 +272,9 @@ impl Proxy for SimProxy<'_> {
     }
 
     fn headers(&self, map: Map) -> Option<Vec<u8>> {
-        self.with_map(map, |headers| serialize(headers))
+        self.with_map(map, |headers| {
+            request::serialize(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())))
+        })
     }
 
     fn set_header(&self, map: Map, name: &str, value: Option<&str>) {
@@ -299,7 +294,7 @@ impl Proxy for SimProxy<'_> {
 
     fn body(&self, body: Body, max: usize) -> Vec<u8> {
         let cut = |bytes: &[u8]| bytes.iter().take(max).copied().collect();
-        match (body, self.phase) {
+        match (body, self.world.phase.get()) {
             (Body::Configuration, Phase::Configure) => cut(self.world.document.borrow().as_bytes()),
             (Body::GrpcMessage, Phase::Call) => match &*self.world.call.borrow() {
                 Some(CallEnd::Grpc(_, _, message)) => cut(message),
@@ -344,13 +339,13 @@ impl Proxy for SimProxy<'_> {
         let streams = self.world.streams.borrow();
         let known = streams.get(&exchange.0).is_some_and(|stream| stream.vm == self.vm && !stream.over);
         if known {
-            self.stream.set(Some(exchange.0));
+            self.world.stream.set(Some(exchange.0));
         }
         known
     }
 
     fn leave(&self) {
-        self.stream.set(None);
+        self.world.stream.set(None);
     }
 
     fn reply(&self, reply: &Reply) -> bool {
@@ -403,7 +398,7 @@ impl Proxy for SimProxy<'_> {
         store.insert(key.to_owned(), (bytes.to_vec(), self.world.versions.get()));
         if let Some(written) = &mut *self.world.written.borrow_mut() {
             let (at, key, bytes) = (self.world.now.get(), key.to_owned(), bytes.to_vec());
-            written.push(Written { at, exchange: self.stream.get(), key, bytes });
+            written.push(Written { at, exchange: self.world.stream.get(), key, bytes });
         }
         Ok(())
     }
@@ -464,7 +459,7 @@ impl Proxy for SimProxy<'_> {
     }
 }
 
-impl SimProxy<'_> {
+impl SimProxy {
     fn call(
         &self,
         cluster: &str,
@@ -531,17 +526,24 @@ impl SimProxy<'_> {
     }
 }
 
-/// A VM: the workers of its roots, of which the last one is given new requests. A dead one has none.
-struct Vm {
-    workers: Vec<Option<Worker>>,
+/// A VM, as the filter has it.
+struct SimVm {
+    contexts: Vm<SimProxy>,
+    /// Whether each of its roots, the oldest first, ticks. The last one is given new requests.
+    ticks: Vec<bool>,
     /// How long after a round time each of its ticks comes.
     offset: u64,
 }
 
+/// Returns the id of a root's context, which no request has.
+fn root_id(root: usize) -> u32 {
+    0x4000_0000 + u32::try_from(root).unwrap()
+}
+
 /// The world.
 pub struct World {
-    pub around: Surroundings,
-    vms: Vec<Vm>,
+    pub around: Rc<Surroundings>,
+    vms: Vec<SimVm>,
     document: String,
     streams: u32,
     /// By which header a request's cluster is chosen, and which value leads where.
@@ -621,10 +623,16 @@ impl World {
             call_takes: Cell::default(),
             refuses_replies: Cell::new(false),
             written: RefCell::default(),
+            phase: Cell::new(Phase::None),
+            stream: Cell::new(None),
         };
-        let vms = (0..workers).map(|index| Vm { workers: Vec::new(), offset: 7 * index as u64 });
+        let vms = (0..workers).map(|index| SimVm {
+            contexts: Vm::new(),
+            ticks: Vec::new(),
+            offset: 7 * index as u64,
+        });
         let mut world = World {
-            around,
+            around: Rc::new(around),
             vms: vms.collect(),
             document: String::new(),
             streams: 0,
@@ -665,12 +673,14 @@ impl World {
 
     /// Gives one VM the policy of [`World::configure`], again or for the first time.
     pub fn configure_vm(&mut self, vm: usize) -> bool {
-        let root = self.vms[vm].workers.len();
+        let root = self.vms[vm].ticks.len();
         *self.around.document.borrow_mut() = self.document.clone();
-        let proxy = self.proxy(vm, root, None, Phase::Configure);
-        let worker = Worker::configure(&proxy, self.document.len()).ok();
-        let usable = worker.is_some();
-        self.vms[vm].workers.push(worker);
+        let (world, size) = (Rc::clone(&self.around), self.document.len());
+        let usable = self.during(vm, Phase::Configure, None, |contexts| {
+            contexts.create(root_id(root), 0, || SimProxy { world, vm, root });
+            contexts.configure(root_id(root), size)
+        });
+        self.vms[vm].ticks.push(usable);
         self.schedule_tick(vm, root);
         usable
     }
@@ -682,21 +692,34 @@ impl World {
 
     /// Ends a VM with all that its workers hold, as a panic does.
     pub fn kill(&mut self, vm: usize) {
-        for worker in &mut self.vms[vm].workers {
-            // Nothing that it holds is given back.
-            core::mem::forget(worker.take());
-        }
+        // Nothing that it holds is given back.
+        core::mem::forget(core::mem::take(&mut self.vms[vm].contexts));
+        self.vms[vm].ticks.fill(false);
         for stream in self.around.streams.borrow_mut().values_mut().filter(|stream| stream.vm == vm) {
             stream.over = true;
         }
     }
 
-    /// Ends the workers of all policies but the newest, as when their listener has drained.
+    /// Ends the roots of all policies but the newest, as when their listener has drained: with the requests that it still
+    /// has.
     pub fn end_earlier(&mut self, vm: usize) {
-        let last = self.vms[vm].workers.len() - 1;
-        for worker in self.vms[vm].workers.iter_mut().take(last) {
-            core::mem::forget(worker.take());
+        let last = self.vms[vm].ticks.len() - 1;
+        let streams = self.around.streams.borrow();
+        let open = streams.iter().filter(|(_, stream)| stream.vm == vm && stream.root < last && !stream.over);
+        let open: Vec<u32> = open.map(|(id, _)| *id).collect();
+        drop(streams);
+        for id in open {
+            self.end(id, "downstream_local_disconnect");
         }
+        for root in 0..last {
+            self.end_root(vm, root);
+        }
+    }
+
+    /// Ends a root, and none of its requests.
+    pub fn end_root(&mut self, vm: usize, root: usize) {
+        self.vms[vm].ticks[root] = false;
+        self.during(vm, Phase::None, None, |contexts| contexts.delete(root_id(root)));
     }
 
     /// Sets how long after a round time a VM's ticks come.
@@ -704,8 +727,20 @@ impl World {
         self.vms[vm].offset = offset;
     }
 
-    fn proxy(&self, vm: usize, root: usize, stream: Option<u32>, phase: Phase) -> SimProxy<'_> {
-        SimProxy { world: &self.around, vm, root, stream: Cell::new(stream), phase }
+    /// Calls a VM in a callback of this phase, with this request at hand.
+    fn during<T>(
+        &mut self,
+        vm: usize,
+        phase: Phase,
+        stream: Option<u32>,
+        act: impl FnOnce(&mut Vm<SimProxy>) -> T,
+    ) -> T {
+        self.around.phase.set(phase);
+        self.around.stream.set(stream);
+        let result = act(&mut self.vms[vm].contexts);
+        self.around.phase.set(Phase::None);
+        self.around.stream.set(None);
+        result
     }
 
     fn schedule_tick(&mut self, vm: usize, root: usize) {
@@ -752,24 +787,20 @@ impl World {
         match event {
             Event::Tick { vm, root } => {
                 self.tick(vm, root);
-                if self.vms[vm].workers[root].is_some() {
+                if self.vms[vm].ticks[root] {
                     self.schedule_tick(vm, root);
                 }
             }
             Event::Call { vm, root, id, grpc, end } => {
-                let proxy =
-                    SimProxy { world: &self.around, vm, root, stream: Cell::new(None), phase: Phase::Call };
                 let (headers, status, size) = match &end {
                     CallEnd::Http(headers) => (headers.len(), 0, 0),
                     CallEnd::Grpc(status, _, message) => (0, *status, message.len()),
                 };
                 *self.around.call.borrow_mut() = Some(end);
-                if let Some(worker) = &mut self.vms[vm].workers[root] {
-                    match grpc {
-                        true => worker.on_grpc_call_end(&proxy, CallId(id), status, size),
-                        false => worker.on_http_call_response(&proxy, CallId(id), headers),
-                    }
-                }
+                self.during(vm, Phase::Call, None, |contexts| match grpc {
+                    true => contexts.on_grpc_call_end(root_id(root), id, status, size),
+                    false => contexts.on_http_call_response(root_id(root), id, headers),
+                });
             }
             Event::Respond { stream, manner } => self.respond_as(stream, &manner),
             Event::End { stream, details } => self.end(stream, &details),
@@ -779,32 +810,20 @@ impl World {
 
     /// Ticks one worker now.
     pub fn tick(&mut self, vm: usize, root: usize) {
-        let proxy = SimProxy { world: &self.around, vm, root, stream: Cell::new(None), phase: Phase::None };
-        if let Some(worker) = &mut self.vms[vm].workers[root] {
-            worker.on_tick(&proxy);
+        if self.vms[vm].ticks[root] {
+            self.during(vm, Phase::None, None, |contexts| contexts.on_tick(root_id(root)));
         }
     }
 
     /// Ticks the newest worker of a VM now.
     pub fn tick_now(&mut self, vm: usize) {
-        self.tick(vm, self.vms[vm].workers.len() - 1);
+        self.tick(vm, self.vms[vm].ticks.len() - 1);
     }
 
-    /// Runs a callback of the worker that a request belongs to.
-    fn call<T>(
-        &mut self,
-        stream: u32,
-        phase: Phase,
-        act: impl FnOnce(&mut Worker, &SimProxy<'_>, ExchangeId) -> T,
-    ) -> Option<T> {
-        let (vm, root) = {
-            let streams = self.around.streams.borrow();
-            let known = &streams[&stream];
-            (known.vm, known.root)
-        };
-        let proxy = SimProxy { world: &self.around, vm, root, stream: Cell::new(Some(stream)), phase };
-        let worker = self.vms[vm].workers[root].as_mut()?;
-        Some(act(worker, &proxy, ExchangeId(stream)))
+    /// Runs a callback of the worker that has something left to do for a request, if any has.
+    fn call(&mut self, stream: u32, phase: Phase, act: impl FnOnce(&mut Worker, &SimProxy, ExchangeId)) {
+        let vm = self.stream(stream, |known| known.vm);
+        self.during(vm, phase, Some(stream), |contexts| contexts.with_exchange(stream, act));
     }
 
     /// Sends a request to a worker. It is answered at once, or it goes on: what happens to it then is up to the test, by
@@ -814,15 +833,17 @@ impl World {
         let id = self.streams;
         let headers =
             request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
-        let root = self.vms[vm].workers.len() - 1;
+        let root = self.vms[vm].ticks.len() - 1;
         let stream = Stream { vm, root, request: headers, ..Stream::default() };
         self.around.streams.borrow_mut().insert(id, stream);
         let (count, whole) = (request.headers.len(), request.whole);
-        let flow = self
-            .call(id, Phase::Request, |worker, proxy, id| worker.on_request_headers(proxy, id, count, whole));
+        let flow = self.during(vm, Phase::Request, Some(id), |contexts| {
+            contexts.create(id, root_id(root), || unreachable!("a request has a root"));
+            contexts.on_request_headers(id, count, whole)
+        });
         let reply = self.stream(id, |stream| stream.reply.take());
         match (flow, reply) {
-            (Some(Flow::Pause), Some(reply)) => {
+            (Flow::Pause, Some(reply)) => {
                 let details = reply.details.clone();
                 self.stream(id, |stream| {
                     stream.details = details.clone();
@@ -941,7 +962,8 @@ impl World {
             return;
         }
         self.stream(id, |stream| stream.details = details.to_owned());
-        self.call(id, Phase::None, |worker, proxy, id| worker.on_end(proxy, id));
+        let vm = self.stream(id, |stream| stream.vm);
+        self.during(vm, Phase::None, Some(id), |contexts| contexts.delete(id));
         self.stream(id, |stream| stream.over = true);
     }
 
@@ -1152,7 +1174,7 @@ impl World {
 
     /// Returns the state of an upstream as the newest worker of a VM last read it, if the VM lives.
     pub fn seen(&self, vm: usize, upstream: usize) -> Option<UpstreamState> {
-        let worker = self.vms[vm].workers.last()?.as_ref()?;
+        let (_, worker) = self.vms[vm].contexts.workers().last()?;
         worker.upstreams().snapshot(graygate::policy::upstream::UpstreamId(upstream)).cloned()
     }
 }
