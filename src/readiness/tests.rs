@@ -1,8 +1,14 @@
 use core::time::Duration;
 
+use super::check::CheckFailure;
+use super::streak::Streak;
 use super::*;
+use crate::policy::check::Check;
 use crate::policy::upstream::Trial;
+use crate::policy::upstream::{Breaker, Upstream};
 use crate::value::hash;
+use crate::value::response::{ResponseClass, Sample};
+use crate::value::time::{Time, millis};
 use ResponseClass::{Failure, Ignored, Success};
 
 mod checks;
