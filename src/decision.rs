@@ -83,7 +83,7 @@ pub struct Decision<'p> {
 /// #     fn status(&self, _: UpstreamId) -> UpstreamStatus { UpstreamStatus::unknown() }
 /// #     fn lifecycle(&self) -> Lifecycle { Lifecycle::default() }
 /// #     fn now(&self) -> Time { Time::from_millis(0) }
-/// #     fn random(&self) -> u64 { 0 }
+/// #     fn random(&mut self) -> u64 { 0 }
 /// }
 ///
 /// let policy = Policy::from_json(

@@ -169,7 +169,7 @@ mod documents {
             Time::from_millis(0)
         }
 
-        fn random(&self) -> u64 {
+        fn random(&mut self) -> u64 {
             0
         }
     }
@@ -696,7 +696,7 @@ mod gates {
             Time::from_millis(0)
         }
 
-        fn random(&self) -> u64 {
+        fn random(&mut self) -> u64 {
             0
         }
     }

@@ -87,7 +87,7 @@ impl Readiness for TestReadiness {
         self.now
     }
 
-    fn random(&self) -> u64 {
+    fn random(&mut self) -> u64 {
         0
     }
 }

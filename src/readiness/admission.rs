@@ -25,7 +25,7 @@ pub trait Readiness {
 
     /// Returns a random number, which stays the same while one request is decided on. A request that a ramp
     /// admits is then admitted wherever it needs the upstream.
-    fn random(&self) -> u64;
+    fn random(&mut self) -> u64;
 }
 
 /// The status of an upstream.

@@ -3,7 +3,6 @@
 //! The tables of upstreams and releases change what is known and return what has happened. A scope has them do so, and
 //! records it.
 
-use core::cell::OnceCell;
 use core::time::Duration;
 
 use super::event::{Event, LifecycleChange};
@@ -12,6 +11,7 @@ use super::metrics::Metrics;
 use super::releases::ReleaseTable;
 use super::signals::RequiredSignals;
 use super::upstreams::UpstreamTable;
+use crate::decision::release::split::Split;
 use crate::decision::{self, Decision, probe};
 use crate::policy::Policy;
 use crate::policy::probe::ProbeKind;
@@ -69,27 +69,26 @@ impl Ids {
 impl<'w, P: Proxy> Scope<'w, P> {
     /// Decides what is to happen to a request.
     pub fn decide(&mut self, request: &impl Request) -> Decision<'w> {
-        let mut snapshot = Snapshot {
-            policy: self.policy,
-            proxy: self.proxy,
-            upstreams: self.upstreams,
-            lifecycle: self.lifecycle.seen(),
-            ids: self.ids,
-            random: OnceCell::new(),
-        };
-        decision::decide(self.policy, request, &mut snapshot, self.releases.splits_mut())
+        let policy = self.policy;
+        let (mut snapshot, splits) = self.snapshot_and_splits();
+        decision::decide(policy, request, &mut snapshot, splits)
     }
 
     /// Returns what is known at this moment, as a request sees it.
     pub fn snapshot(&mut self) -> Snapshot<'_, P> {
-        Snapshot {
+        self.snapshot_and_splits().0
+    }
+
+    fn snapshot_and_splits(&mut self) -> (Snapshot<'_, P>, &mut [Split]) {
+        let snapshot = Snapshot {
             policy: self.policy,
             proxy: self.proxy,
             upstreams: self.upstreams,
             lifecycle: self.lifecycle.seen(),
             ids: self.ids,
-            random: OnceCell::new(),
-        }
+            random: None,
+        };
+        (snapshot, self.releases.splits_mut())
     }
 
     /// Writes the event's log line and counts it.
@@ -190,7 +189,7 @@ pub struct Snapshot<'s, P> {
     lifecycle: Lifecycle,
     ids: &'s mut Ids,
     /// Asked for once, and only if it makes a difference.
-    random: OnceCell<u64>,
+    random: Option<u64>,
 }
 
 impl<P: Proxy> Readiness for Snapshot<'_, P> {
@@ -218,7 +217,7 @@ impl<P: Proxy> Readiness for Snapshot<'_, P> {
         self.proxy.now()
     }
 
-    fn random(&self) -> u64 {
-        *self.random.get_or_init(|| self.proxy.random())
+    fn random(&mut self) -> u64 {
+        *self.random.get_or_insert_with(|| self.proxy.random())
     }
 }

@@ -125,7 +125,7 @@ impl Readiness for AssumedReadiness<'_> {
         self.now
     }
 
-    fn random(&self) -> u64 {
+    fn random(&mut self) -> u64 {
         0
     }
 }

@@ -58,7 +58,7 @@ impl Readiness for TestReadiness {
         NOW
     }
 
-    fn random(&self) -> u64 {
+    fn random(&mut self) -> u64 {
         0
     }
 }

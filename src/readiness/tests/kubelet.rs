@@ -149,7 +149,7 @@ impl Readiness for Pod {
         self.bench.now
     }
 
-    fn random(&self) -> u64 {
+    fn random(&mut self) -> u64 {
         0
     }
 }

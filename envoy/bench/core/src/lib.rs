@@ -128,7 +128,7 @@ impl Readiness for Ready {
         NOW
     }
 
-    fn random(&self) -> u64 {
+    fn random(&mut self) -> u64 {
         7
     }
 }
