@@ -1,8 +1,9 @@
 //! The calls of the ABI: each with its unsafe part, and nothing else.
 #![allow(unsafe_code)]
 
-use core::ptr::{null, null_mut};
+use core::ptr::{NonNull, null, null_mut};
 use core::time::Duration;
+use std::alloc::{Layout, alloc};
 
 use crate::decision::reply::Reply;
 use crate::proxy::NotSent;
@@ -123,13 +124,15 @@ unsafe extern "C" {
 /// Lets the proxy work out the grpc-status from the HTTP status; it does so for gRPC requests alone.
 const GRPC_STATUS_FROM_HTTP: i32 = -1;
 
-/// Allocates memory for the proxy, which it fills and hands over; see [`take`].
+/// Allocates memory for the proxy, which it fills and hands over; see [`take`]. Returns null if there is none.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
-    let mut bytes = Vec::with_capacity(size);
-    let pointer = bytes.as_mut_ptr();
-    core::mem::forget(bytes);
-    pointer
+    match Layout::array::<u8>(size) {
+        Ok(_) if size == 0 => NonNull::dangling().as_ptr(),
+        // SAFETY: the size is not 0.
+        Ok(layout) => unsafe { alloc(layout) },
+        Err(_) => null_mut(),
+    }
 }
 
 /// Returns the bytes that a call has handed over, if it succeeded.
@@ -144,7 +147,7 @@ fn take(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
     if bytes.is_null() {
         return Some(Vec::new());
     }
-    // SAFETY: as above.
+    // SAFETY: the bytes were allocated with this size, which is what a vector of this capacity has.
     Some(unsafe { Vec::from_raw_parts(bytes, size, size) })
 }
 

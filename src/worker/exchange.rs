@@ -207,11 +207,12 @@ impl State {
             return if end { State::Done } else { State::Uninspected(request, response) };
         }
         let grpc = scope.signals.grpc_status;
-        let response = ResponseSummary::read(scope.proxy, grpc, took);
+        let mut response = ResponseSummary::read(scope.proxy, took);
         if !request.is_judged_by(scope, &response) {
             request.give_back(scope);
             return State::Done;
         }
+        response.inspect(scope.proxy, grpc);
         let status_follows = grpc && response.grpc_status.is_none() && !end && summary::is_grpc(scope.proxy);
         if status_follows {
             request.on_response_begun(scope, &response);

@@ -2,8 +2,6 @@
 
 use core::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::event::Event;
 use super::scope::Scope;
 use super::{leader, store};
@@ -13,34 +11,29 @@ use crate::proxy::Proxy;
 use crate::value::lease::LeaseRole;
 use crate::value::time::Time;
 
-/// What has been made known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Announced {
-    /// When the policy was configured that has made it known. An earlier one, which still serves its last connections, has
-    /// no say any more.
-    configured: Time,
-    /// The upstreams whose gates fail open, by name, each with the code of why.
-    open: Vec<(String, String)>,
-}
+/// The upstreams whose gates fail open, by name, each with the code of why. Recorded events are the differences.
+type OpenGates = Vec<(String, String)>;
 
 /// Seeds what is shared of it.
 pub fn seed(proxy: &impl Proxy, policy: &Policy) {
     if policy.may_fail_open() {
         let key = key(policy);
-        store::seed(proxy, &key, &Announced::default());
+        store::seed(proxy, &key, &OpenGates::new());
         leader::seed(proxy, &key);
     }
 }
 
 fn key(policy: &Policy) -> String {
-    format!("graygate/{}/open-gates/{}", policy.name, store::LAYOUT)
+    format!("graygate/{}/failing-open/{}", policy.name, store::LAYOUT)
 }
 
 impl<P: Proxy> Scope<'_, P> {
     /// Looks which gates fail open now, and records what has changed. Only the newest policy's verdict counts: an older
     /// one may have other gates.
     pub fn refresh_gates(&mut self, now: Time, span: Duration) {
-        if !self.policy.may_fail_open() {
+        // A newer policy, which judges the same upstreams, has the say, also where none of its own gates can fail open.
+        let is_outdated = self.policy.gated.iter().any(|id| self.upstreams.is_outdated(*id));
+        if !self.policy.may_fail_open() || is_outdated {
             return;
         }
         let key = key(self.policy);
@@ -58,23 +51,20 @@ impl<P: Proxy> Scope<'_, P> {
     }
 
     /// Records which gates began to fail open and which ended. Returns false if it could not be written.
-    fn announce(&mut self, key: &str, open: Vec<(String, String)>) -> bool {
-        let after = Announced { configured: self.holder.configured, open };
-        let before = store::update(self.proxy, key, |known: Option<Announced>| {
+    fn announce(&mut self, key: &str, after: OpenGates) -> bool {
+        let before = store::update(self.proxy, key, |known: Option<OpenGates>| {
             let before = known.unwrap_or_default();
-            let ours = before.configured <= after.configured;
-            let changed = ours && before != after;
-            (ours.then_some(before.open), changed.then(|| after.clone()))
+            let changed = before != after;
+            (before, changed.then(|| after.clone()))
         });
         let Some(before) = before else {
             return false;
         };
-        let before = before.unwrap_or_else(|| after.open.clone());
-        let (policy, open) = (self.policy, &after.open);
-        for (upstream, why) in open.iter().filter(|entry| !before.contains(entry)) {
+        let policy = self.policy;
+        for (upstream, why) in after.iter().filter(|entry| !before.contains(entry)) {
             self.record(&Event::FailsOpen { policy, upstream, why });
         }
-        for (upstream, _) in before.iter().filter(|(gone, _)| open.iter().all(|(open, _)| open != gone)) {
+        for (upstream, _) in before.iter().filter(|(gone, _)| after.iter().all(|(open, _)| open != gone)) {
             self.record(&Event::NoLongerFailsOpen { policy, upstream });
         }
         true

@@ -7,7 +7,7 @@
 //! | `graygate/POLICY/upstream/UPSTREAM/HASH` | [`crate::readiness::UpstreamState`] | every worker, [`super::upstreams`] |
 //! | `graygate/POLICY/releases/LAYOUT` | [`crate::rollback::RollbackStore`] | every worker, [`super::releases`] |
 //! | `graygate/POLICY/clock/LAYOUT` | the latest time seen | every worker, [`super::releases`] |
-//! | `graygate/POLICY/open-gates/LAYOUT` | the gates that fail open | its leader, [`super::gates`] |
+//! | `graygate/POLICY/failing-open/LAYOUT` | the gates that fail open | its leader, [`super::gates`] |
 //! | `graygate/POLICY/lifecycle` | [`crate::value::lifecycle::Lifecycle`] | its leader, and the worker that is told to drain, [`super::lifecycle`] |
 //! | `graygate/POLICY/kept/PROBE/HASH` | [`crate::decision::probe::cache::CachedProbe`] | every worker, [`super::app_probe`] |
 //! | `graygate/POLICY/loaded/PLUGIN` | a hash of the policy's text | the first VM that is given it, [`super`] |

@@ -28,16 +28,21 @@ pub struct ResponseSummary {
 }
 
 impl ResponseSummary {
-    /// Reads what is at hand in the callback of the response's headers.
-    pub fn read(proxy: &impl Proxy, grpc_status: bool, took: Option<Duration>) -> Self {
-        let map = Map::ResponseHeaders;
+    /// Reads the status, and where the request went, in the callback of the response's headers.
+    pub fn read(proxy: &impl Proxy, took: Option<Duration>) -> Self {
         ResponseSummary {
-            status: proxy.status(map),
+            status: proxy.status(Map::ResponseHeaders),
             cluster: proxy.attribute(Attribute::Cluster),
-            details: proxy.code_details(),
-            grpc_status: if grpc_status { proxy.grpc_status(map) } else { None },
             took,
-            broken: None,
+            ..ResponseSummary::default()
+        }
+    }
+
+    /// Reads what it takes to judge the response, in the same callback.
+    pub fn inspect(&mut self, proxy: &impl Proxy, grpc_status: bool) {
+        self.details = proxy.code_details();
+        if grpc_status {
+            self.grpc_status = proxy.grpc_status(Map::ResponseHeaders);
         }
     }
 

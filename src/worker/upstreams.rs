@@ -388,6 +388,11 @@ impl UpstreamTable {
         all
     }
 
+    /// Returns whether a newer policy judges the upstream.
+    pub fn is_outdated(&self, id: UpstreamId) -> bool {
+        self.entries.get(id.0).is_some_and(|entry| entry.outdated)
+    }
+
     /// Returns whether the upstream is Ready, or on a ramp.
     pub fn is_ready(&self, policy: &Policy, id: UpstreamId) -> bool {
         let known = self.snapshot(id).zip(policy.upstream(id));

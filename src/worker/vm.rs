@@ -72,6 +72,14 @@ impl<P: Proxy> Vm<P> {
     /// Ticks all workers of a root. Those of earlier policies may still have requests to count.
     pub fn on_tick(&mut self, root: u32) {
         self.for_each_worker(root, |worker, proxy| worker.on_tick(proxy));
+        if let Some(root) = self.root(root) {
+            let newest = root.workers.len();
+            let mut index = 0;
+            root.workers.retain(|worker| {
+                index += 1;
+                index == newest || !worker.is_idle()
+            });
+        }
     }
 
     /// Returns whether a worker of a root led any upstream on its last tick.
@@ -132,7 +140,7 @@ impl<P: Proxy> Vm<P> {
     }
 
     fn root(&mut self, id: u32) -> Option<&mut Root<P>> {
-        self.roots.iter_mut().find(|root| root.id == id)
+        self.roots.iter_mut().find(|root| root.id == id && !root.ended)
     }
 }
 

@@ -21,6 +21,7 @@ mod lanes;
 mod life;
 mod lifecycle;
 mod one_route;
+mod open_gates;
 mod pass_through;
 mod permits;
 mod probes;

@@ -63,3 +63,15 @@ fn a_policy_that_is_refused_takes_no_request_and_leaves_the_earlier_one_alone() 
     world.pass(10 * SECOND);
     assert_eq!(world.phase("app"), "ready");
 }
+
+#[test]
+fn a_root_that_has_ended_decides_nothing_while_one_of_its_requests_is_open() {
+    let mut document = judged(&json!({}));
+    document["upstreams"]["app"]["force"] = json!("notReady");
+    document["gates"][0]["match"] = json!([{"uri": {"prefix": "/gated"}}]);
+    let mut world = World::new(&document, 1);
+    let open = world.send(0, &Request::get("/"));
+    assert!(world.is_open(open));
+    world.end_root(0, 0);
+    assert!(!world.ask(0, &Request::get("/gated")).is_gated());
+}
