@@ -1,7 +1,7 @@
-//! What workers share about releases: each response, each rollback and each step of a schedule counts once for the proxy.
+//! What workers share about releases: each response, rollback and step of a schedule counts once for the proxy.
 //!
-//! Whatever order requests, ticks, lost updates, deaths of VMs, jumps of the clock and updates of the policy come in. The
-//! updates here leave the release as it is.
+//! Requests, ticks, lost updates, deaths of VMs, jumps of the clock and updates of the policy come in any order. The
+//! updates leave the release as it is, unless a test says otherwise.
 
 use std::ops::{AddAssign, SubAssign};
 
@@ -76,7 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
     select(steps.to_vec())
 }
 
-/// What may go wrong: VMs that die, and updates. At most `lost` updates in a row are lost.
+/// VMs that die, updates of the policy, and updates of the store that are lost. At most `lost` updates in a row are lost.
 fn trouble(lost: u32) -> impl Strategy<Value = Act> {
     prop_oneof![
         3 => (0..=lost).prop_map(Act::Lose),
@@ -538,7 +538,7 @@ prop_assert!(!is_undone(before, now));
         }
     }
 
-    /// Whether or not an update is given up, as it has lost too often.
+    /// An update that loses more than [`BEARABLE`] times in a row is given up.
     #[test]
     fn no_step_is_recorded_twice_though_updates_are_given_up(
         vms in 1..6usize,
@@ -577,7 +577,7 @@ fn a_changed_schedule_is_recorded_though_the_clock_was_set_back_before() {
     assert_eq!(share(&site.world, "v2"), 1_500);
 }
 
-/// Before its end or after it, as requests outlive their root.
+/// The response comes before its root ends, or after it, as requests outlive their root.
 #[test]
 #[ignore = "fails: a worker whose root has ended never shares what it saw since its last tick"]
 fn what_a_worker_saw_since_its_last_tick_is_shared_though_its_root_ends() {
