@@ -20,6 +20,7 @@ mod grpc_health;
 mod lanes;
 mod life;
 mod lifecycle;
+mod observations;
 mod one_route;
 mod open_gates;
 mod pass_through;
