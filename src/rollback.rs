@@ -90,9 +90,15 @@ impl RollbackStore {
     /// Returns the store of a policy that has just come into use, with `own` as its new states.
     ///
     /// The state of a release that has not changed is kept. Returns `None` if the store belongs to a newer
-    /// policy.
-    pub fn adopted_by(&self, configured: Time, own: Vec<(String, ReleaseState)>) -> Option<RollbackStore> {
-        if self.configured > configured {
+    /// policy. A policy that was configured in the future is not newer: the clock was set back since.
+    pub fn adopted_by(
+        &self,
+        configured: Time,
+        now: Time,
+        own: Vec<(String, ReleaseState)>,
+    ) -> Option<RollbackStore> {
+        let is_ahead = now.is_due(self.configured, Time::from_millis(u64::MAX));
+        if self.configured > configured && !is_ahead {
             return None;
         }
         let mut known = self.clone();

@@ -302,10 +302,21 @@ impl Worker {
         }
         scope.refresh_gates(now, LEASE);
         scope.refresh_lifecycle(now, LEASE);
-        for event in scope.releases.refresh(proxy, scope.policy, scope.metrics, now) {
-            scope.record(&event);
-        }
+        scope.refresh_releases(now);
         self.leads = any;
+    }
+
+    /// Shares what it has seen since its last tick, as its root has ended and will not tick again.
+    pub fn flush(&mut self, proxy: &impl Proxy) {
+        if !self.in_use {
+            return;
+        }
+        let now = proxy.now();
+        let mut scope = self.scope(proxy);
+        for (id, _) in scope.policy.upstream_ids().filter(|(_, upstream)| upstream.is_watched()) {
+            scope.refresh(id, now, false);
+        }
+        scope.refresh_releases(now);
     }
 
     /// Takes the end of an HTTP call, of whose response so many headers have come; none if it broke off.

@@ -290,25 +290,25 @@ mod store {
 
     #[test]
     fn an_unchanged_release_keeps_its_state() {
-        let taken = store().adopted_by(at(2), fresh(7)).unwrap();
+        let taken = store().adopted_by(at(2), at(2), fresh(7)).unwrap();
         assert_eq!(taken.states, store().states);
         assert_eq!(taken.configured, at(2));
     }
 
     #[test]
     fn a_changed_release_gets_a_new_state() {
-        assert_eq!(store().adopted_by(at(2), fresh(8)).unwrap().states, fresh(8));
+        assert_eq!(store().adopted_by(at(2), at(2), fresh(8)).unwrap().states, fresh(8));
     }
 
     #[test]
     fn a_removed_release_loses_its_state() {
-        let without = store().adopted_by(at(2), Vec::new()).unwrap();
-        assert_eq!(without.adopted_by(at(3), fresh(7)).unwrap().states, fresh(7));
+        let without = store().adopted_by(at(2), at(2), Vec::new()).unwrap();
+        assert_eq!(without.adopted_by(at(3), at(3), fresh(7)).unwrap().states, fresh(7));
     }
 
     #[test]
     fn an_older_policy_does_not_adopt_the_store() {
-        assert_eq!(store().adopted_by(at(0), fresh(8)), None);
+        assert_eq!(store().adopted_by(at(0), at(0), fresh(8)), None);
     }
 
     #[test]

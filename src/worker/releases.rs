@@ -110,13 +110,14 @@ impl ReleaseTable {
     /// otherwise, with its rollbacks. Called once, when the policy has come into use: before that, the proxy may still
     /// refuse it. A policy without such releases does so as well, or one that went would come back as it was.
     pub fn adopt(&self, proxy: &impl Proxy, policy: &Policy) -> bool {
+        let now = proxy.now();
         let written = store::update(proxy, &self.key, |known: Option<RollbackStore>| {
             let own = self.entries.iter().filter_map(|entry| {
                 let release = policy.releases.get(entry.release)?;
                 Some((release.name.clone(), ReleaseState::new(release, entry.identity, self.latest)))
             });
             let known = known.unwrap_or_default();
-            let adopted = known.adopted_by(self.configured, own.collect());
+            let adopted = known.adopted_by(self.configured, now, own.collect());
             ((), adopted.filter(|adopted| *adopted != known))
         });
         written.is_some()

@@ -121,6 +121,13 @@ impl<'w, P: Proxy> Scope<'w, P> {
         self.record_transition(id, transition);
     }
 
+    /// Reads and shares what is known of the releases; see [`ReleaseTable::refresh`].
+    pub fn refresh_releases(&mut self, now: Time) {
+        for event in self.releases.refresh(self.proxy, self.policy, self.metrics, now) {
+            self.record(&event);
+        }
+    }
+
     /// Takes the result of a check that was started in `generation`.
     pub fn on_check(&mut self, id: UpstreamId, generation: u32, result: Result<(), CheckFailure>) {
         let passed = result.is_ok();

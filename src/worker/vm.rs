@@ -43,9 +43,16 @@ impl<P: Proxy> Vm<P> {
     pub fn delete(&mut self, id: u32) {
         let mut any_ended = false;
         for root in &mut self.roots {
-            root.ended |= root.id == id;
+            let ends = root.id == id && !root.ended;
+            let ended_a_request =
+                root.workers.iter_mut().any(|worker| worker.on_end(&root.proxy, ExchangeId(id)));
+            root.ended |= ends;
             any_ended |= root.ended;
-            if root.workers.iter_mut().any(|worker| worker.on_end(&root.proxy, ExchangeId(id))) {
+            // No tick will share what it has seen.
+            if ends || ended_a_request && root.ended {
+                root.workers.iter_mut().for_each(|worker| worker.flush(&root.proxy));
+            }
+            if ended_a_request {
                 break;
             }
         }
