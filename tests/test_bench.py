@@ -1,4 +1,4 @@
-"""The measurement of costs, run as a user runs it with the shortest bursts; and how it counts. Nothing on how fast."""
+"""The cost measurement, run as a user runs it with the shortest bursts, and its statistics. None depends on speed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from bench.report import MODULE
 from bench.tables import TABLES
 
 QUICK = ("--rounds", "1", "--seconds", "0.1")
-# With what is seen once in each: all filters, several Envoys, a real upstream. The others differ by their policies.
+# These contestants together have all filters, several Envoys and a real upstream. The others differ only in their
+# policies.
 RUN = ("passed", "split", "gate", "workers")
 
 
@@ -73,7 +74,7 @@ def test_a_build_that_is_not_there_is_named(tmp_path):
 
 
 def of(**costs) -> dict[str, Figures]:
-    """Three contestants with what each costs in each round."""
+    """Three contestants with the cost of each in each round."""
     contestants = {
         "none": Contestant("no filter", baseline=None),
         "other": Contestant("another"),
@@ -86,7 +87,7 @@ def of(**costs) -> dict[str, Figures]:
 
 
 def test_what_it_costs_is_the_median_of_differences_within_the_rounds():
-    # A slow round slows both: the medians of what each costs in all would differ by 5.
+    # A slow round slows both. The medians of their total costs would differ by 5.
     found = of(none=[10, 30, 20], other=[14, 33, 25])
     assert (found["none"].over, found["none"].in_all) == (None, 20)
     assert (found["other"].over, found["other"].in_all, found["other"].quartiles) == (4, 25, (3.5, 4.5))

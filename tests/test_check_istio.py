@@ -1,4 +1,4 @@
-"""`graygate check --istio`: manifests that are applied together, and what is wrong with ours among them."""
+"""`graygate check --istio`: manifests that are applied together, and problems of graygate's own among them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def wasm(policy=PROBES, **config):
 
 
 def typed_struct(policy):
-    """The same in the form that older manifests have."""
+    """The same resource in the format of older manifests."""
     config = wasm(policy)["typed_config"]
     kind = "type.googleapis.com/udpa.type.v1.TypedStruct"
     return {"@type": kind, "type_url": config.pop("@type"), "value": config}
@@ -92,7 +92,7 @@ def resource(api, kind, name, namespace, revision, spec):
 
 @pytest.fixture
 def check(tmp_path):
-    """Checks these objects, each in a file of its own, and gives the problems, without the directory's name."""
+    """Checks these objects, each in its own file. Returns the problems without the directory's name."""
 
     def run_check(*objects, options=()):
         for old in tmp_path.glob("*.yaml"):
@@ -169,7 +169,7 @@ def test_a_file_that_is_no_yaml_is_a_problem(check, tmp_path):
     assert done.stderr.startswith(f"{tmp_path}/x.yml: not YAML or JSON: ")
 
 
-def test_output_that_can_not_be_written_is_said(tmp_path):
+def test_output_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(wasm_plugin("a")))
     (tmp_path / "policy.json").write_text(json.dumps(PROBES))
     for arguments in (["--istio", tmp_path], [tmp_path / "policy.json"]):
@@ -308,7 +308,7 @@ def test_at_a_gateway_and_a_waypoint_all_parts_have_a_place(check):
     assert check(envoy_filter("a", patch(wasm(PROBES | RELEASE), context="GATEWAY"))) == []
 
 
-def test_a_check_of_a_cluster_that_can_not_be_called_is_a_problem(check):
+def test_a_check_of_a_cluster_that_cannot_be_called_is_a_problem(check):
     policy = PROBES | {"upstreams": {"app": {"cluster": "inbound|80||", "readinessProbe": {"httpGet": {}}}}}
     (problem,) = check(wasm_plugin("a", policy=policy))
     assert problem.startswith(
@@ -558,7 +558,7 @@ def test_peers_may_order_no_drain_at_a_listener_of_the_filters_own(check, allowe
     in_listener = check(envoy_filter("f", patch(listener, apply_to="LISTENER")))
     assert ("from 127.0.0.6" in str(in_listener)) == (wide is not None)
     assert wide is None or f'probes.drain.from: "{wide}" is not allowed there' in str(in_listener)
-    # What comes by Istio's listener has the address of who sent it, also where a patch changes the filter there.
+    # Traffic that Istio's listener forwards has the address of its sender, also if a patch changes the filter there.
     assert "drain" not in str(check(envoy_filter("f", patch(wasm(policy)))))
     merged = patch(wasm(policy))
     merged["patch"]["operation"] = "MERGE"

@@ -32,7 +32,7 @@ def test_weighted_clusters_throws_users_to_and_fro_and_graygate_none():
         "users who were on v2 at 10 % and back on v1 at any time at 30 %",
     ]
     for percent in (10, 30):
-        # Of 2,000 requests by chance; and by graygate always the same users, 10.0 % and 31.0 % of these 200.
+        # 2,000 requests are split by chance. With graygate, always the same users move, 10.0 % and 31.0 % of these 200.
         assert abs(plain[f"share of requests on v2 at {percent} %"] - percent) < 5
         assert abs(gray[f"share of requests on v2 at {percent} %"] - percent) < 2
         assert USERS / 3 < plain[f"users who saw both versions at {percent} %"] <= USERS

@@ -1,4 +1,4 @@
-"""What is counted of the runners' last lines, each as the runner writes it."""
+"""The counts in the last lines of the test runners, each in its own format."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The drain switch: an order from an allowed address fails readiness in all workers; nothing else changes.
+"""The drain switch: an order from an allowed address fails readiness in all workers, and has no other effect.
 
-What an order does, and for how long, is in tests/worlds/lifecycle.rs.
+`tests/worlds/lifecycle.rs` covers the effects of an order and how long they last.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def spoofed(address):
 
 @pytest.mark.parametrize("manager", MANAGERS.values(), ids=MANAGERS)
 def test_no_header_makes_an_order_come_from_elsewhere(start, switched, manager):
-    """Not even where the proxy is told to believe the header: whoever can send it could drain."""
+    """This holds even if the proxy trusts the header, because anyone who can send it could drain."""
     envoy = start(orders_from(switched, "10.0.0.0/8", "127.0.0.2/32", "::ffff:0:0/96"), hcm=manager)
     for address in ["10.0.0.1", "127.0.0.2"]:
         for headers in spoofed(address):
@@ -162,7 +162,7 @@ def test_where_headers_do_not_make_the_source_an_allowed_one_may_send_them(start
 
 @pytest.fixture
 def behind_proxy_protocol(switched, v1, v2):
-    """An Envoy whose listener takes the PROXY protocol, and connections without."""
+    """An Envoy whose listener accepts connections with and without the PROXY protocol."""
     ports = {"reviews-v1": v1.port, "reviews-v2": v2.port}
     tree = bootstrap(orders_from(switched, "10.0.0.0/8"), ports).document()
     kind = "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"

@@ -1,6 +1,6 @@
-"""A gate lets requests through though its upstream is not ready, where the policy says so; and never in silence.
+"""A gate that fails open forwards requests to an upstream that is not ready, and reports it.
 
-When it does, and what it says, is in tests/worlds/fail_open.rs.
+`tests/worlds/fail_open.rs` covers when a gate does so and what it reports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ALL = "failed-open; upstream={}; reason={}; because=all-not-ready"
 
 @pytest.fixture
 def two(policy):
-    """A policy with a gate on each upstream, by path; checks know of them."""
+    """A policy with a check on each upstream and a gate for its path."""
     policy["releases"] = []
     policy["gates"] = [
         {"upstream": f"reviews-{name}", "match": [{"uri": {"prefix": f"/{name}"}}], "whenAllNotReady": "forward"}
@@ -30,12 +30,12 @@ ROUTES = [{"match": {"prefix": "/v2"}, "route": {"cluster": "reviews-v2"}}, rout
 
 
 def said(envoy, path, words):
-    """By all workers: the response says so, and comes from the upstream."""
+    """Checks that all workers forward the request and that the response reports it."""
     until_all(lambda: (a := get(envoy.port(), path)).headers["x-graygate-gate"] == words and a.version, what=words)
 
 
 def sick(upstream):
-    """Fails its checks, and serves requests."""
+    """Makes an upstream fail its checks and serve requests."""
     upstream.answer(500, path="/healthz")
 
 

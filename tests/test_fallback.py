@@ -1,6 +1,6 @@
-"""A request whose upstream is not ready gets something else instead of an error: another upstream, or an answer.
+"""A request whose upstream is not ready gets another upstream or a fixed response instead of an error.
 
-Which, and when, is in tests/worlds/fallback.rs.
+`tests/worlds/fallback.rs` covers which of them, and when.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def diverting(policy):
 
 @pytest.fixture
 def answering(policy):
-    """Degraded content."""
+    """A policy whose fallback is a fixed response."""
     body = '{"items":[],"why":"{reason}","from":"{upstream}"}'
     policy["gates"][0]["fallback"] = {"answer": {"headers": {"x-degraded": "yes"}, "body": body}}
     return policy
@@ -41,7 +41,7 @@ def answering(policy):
 
 def test_another_upstream_serves_and_the_response_says_so(start, diverting, v1, v2):
     envoy = start(diverting, routes=ROUTES)
-    # No client can choose the cluster.
+    # A client cannot choose the cluster.
     for chosen in ("reviews-v2", "nowhere"):
         assert get(envoy.port(), "/", {**ALICE, "x-gray-cluster": chosen}).version == "v1"
     v1.refuse()

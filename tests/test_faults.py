@@ -1,4 +1,4 @@
-"""What fails and who looks on, run as a user runs it, with one fault and a short healthy time; and how it counts."""
+"""The fault comparison, run as a user runs it with one fault and a short healthy time, and its statistics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(*arguments):
 
 
 def row(found):
-    """One contestant's figures, as they should stand in the table."""
+    """The figures of one contestant, as the table should show them."""
     gate, recovery = found["seconds_to_gate"], found["seconds_to_recover"]
     deadline = faults.RECOVERY_DEADLINE
     return [
@@ -49,12 +49,13 @@ def test_graygate_gates_and_recovers_where_nothing_does_not(tmp_path):
     assert nothing["seconds_to_gate"] is None
     assert nothing["failed_before_gate"] == nothing["failed_in_all"] == nothing["requests"] > 0
     for name in GRAYGATE:
-        # What is refused while all is well depends on the machine: an answer that takes half a second is a failure.
+        # How many requests are refused while all is healthy depends on the machine. A response that takes half a second
+        # is a failure.
         healthy, found = report["healthy"][name], figures[name]
         assert healthy["requests"] > 0
         assert found["seconds_to_gate"] is not None
         assert 0 < found["failed_before_gate"] <= found["failed_in_all"] < found["requests"]
-    # The table says the same.
+    # The table has the same figures.
     _, table = done.stdout.split("ANSWERS 500 ")
     printed = dict(re.findall(r"^  (\S.*?) {2,}(.+)$", table, re.MULTILINE))
     titled = {faults.CONTESTANTS[name].title: row(found) for name, found in figures.items()}
@@ -138,7 +139,7 @@ def test_a_healthy_time_that_is_none_is_refused(seconds):
 
 
 @pytest.mark.parametrize("file", ["/no/such/directory/faults.json", "/", ""])
-def test_a_file_that_can_not_be_written_is_refused_at_once(file):
+def test_a_file_that_cannot_be_written_is_refused_at_once(file):
     done = run(f"--json={file}")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{file!r}; allowed: a file in a directory that can be written to" in done.stderr

@@ -1,7 +1,7 @@
-"""gRPC's health protocol: the proxy answers it from its readiness, and checks upstreams by it.
+"""gRPC's health protocol: the proxy implements it from its readiness, and checks upstreams with it.
 
-Answers have to satisfy clients of two makes, grpcio and grpc-go, which the kubelet has. What each is told, and when,
-is in tests/worlds/grpc_health.rs and tests/worlds/checks.rs.
+Responses must satisfy two client libraries: grpcio, and grpc-go, which the kubelet uses. `tests/worlds/grpc_health.rs`
+and `tests/worlds/checks.rs` cover the response in each case.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def by_grpcio(port, service=""):
 
 
 def by_grpc_go(port, service=""):
-    """In the words of the other."""
+    """The request's message in the words of the other protocol library."""
     code, said = probe(port, service)
     if code == 0:
         return "SERVING"
@@ -39,7 +39,7 @@ def by_grpc_go(port, service=""):
 
 @pytest.fixture
 def asked(policy):
-    """The policy, with two services whose health may be asked for."""
+    """The policy with two services whose health can be requested."""
     policy["probes"]["grpc"] = {"services": ["", SERVICE]}
     return policy
 
@@ -54,7 +54,7 @@ def answers(envoy, **tags):
 
 
 def message(service=SERVICE):
-    """A request as it goes over the wire."""
+    """Returns a request in its wire format."""
     name = service if isinstance(service, bytes) else service.encode()
     return framed(b"\x0a" + bytes([len(name)]) + name if name else b"")
 
@@ -68,7 +68,7 @@ def call(port, body, path=HEALTH_CHECK, headers=GRPC):
 
 
 def grpc_status(answer):
-    """From the trailers; of an answer without a message they are the headers."""
+    """Returns grpc-status and grpc-message from the trailers. Without a message, the headers are the trailers."""
     return answer.trailers["grpc-status"] or answer.headers["grpc-status"]
 
 
@@ -128,11 +128,11 @@ def test_a_request_that_is_compressed_is_unimplemented(envoy):
     zipped = framed(gzip.compress(message()[5:]), flag=1)
     answer = call(envoy.port(), zipped, headers={**GRPC, "grpc-encoding": "gzip"})
     assert (answer.status, grpc_status(answer)) == (200, "12")
-    # grpcio compresses only what gets shorter by it, grpc-go all but the empty message.
+    # grpcio compresses only what becomes shorter. grpc-go compresses everything except the empty message.
     assert check(envoy.port(), "x" * 1000, compress=True).word == "UNIMPLEMENTED"
     code, said = probe(envoy.port(), SERVICE, "-gzip")
     assert (code, "does not implement" in said) == (3, True), said
-    # What would compress and did not is answered.
+    # A request that could have been compressed but was not gets a response.
     assert check(envoy.port(), "", compress=True).word == "SERVING"
     assert probe(envoy.port(), "", "-gzip")[0] == 0
 
@@ -180,7 +180,7 @@ def test_any_upstream_that_answers_will_do_for_a_hop(start, asked, v1):
     assert check(envoy.port(), "shop").word == "NOT_FOUND"
     asked = dict(v1.last_headers_of(HEALTH_CHECK))
     assert asked[b"x-graygate-hop"] == b"grpc-health"
-    # As gRPC the app's answer would be none.
+    # By gRPC, the app's response would be invalid.
     assert asked[b"content-type"] == b"application/x-graygate"
 
 
@@ -216,7 +216,7 @@ def test_a_client_that_leaves_in_the_middle_does_no_harm(envoy):
 
 
 def unharmed(envoy):
-    """The VM is the one it was, and it still answers."""
+    """Checks that the VM is still the same and still responds."""
     assert {check(envoy.port(), SERVICE).word for _ in range(10)} == {"SERVING"}
     reloads = {name: value for name, value in envoy.stats("wasm.graygate.").items() if "vm_reload" in name}
     assert reloads
@@ -235,8 +235,8 @@ def app():
 
 
 def checking(name, **grpc):
-    """A policy that is ready while the upstream of this name says by gRPC that it serves."""
-    probe_stanza = {"grpc": grpc, "periodSeconds": 0.2, "timeoutSeconds": 0.5, "failureThreshold": 2}
+    """Returns a policy that is ready while the upstream of this name reports by gRPC that it serves."""
+    probe_stanza = {"grpc": grpc, "periodSeconds": 0.2, "timeoutSeconds": 10, "failureThreshold": 2}
     return {
         "name": "shop",
         "upstreams": {name: {"cluster": name, "assume": "notReady", "readinessProbe": probe_stanza}},
@@ -281,6 +281,7 @@ def test_the_longest_names_are_possible(start, app):
 def test_each_way_not_to_serve_is_named(start, app):
     app.say("SERVING", SERVICE)
     policy = checking("users", service=SERVICE)
+    policy["upstreams"]["users"]["readinessProbe"]["timeoutSeconds"] = 1
     envoy = start(policy, clusters=[cluster("users", app.port, http2=True)])
     for fail, mend, reason in [
         (lambda: app.say("NOT_SERVING", SERVICE), lambda: app.say("SERVING", SERVICE), "NOT_SERVING"),
@@ -307,7 +308,7 @@ def test_an_upstream_that_speaks_http1_is_not_ready(start, v1, http2):
     assert envoy.alive
 
 
-def test_a_check_that_can_not_be_sent_flips_nothing(start):
+def test_a_check_that_cannot_be_sent_does_not_count(start):
     name = "users"
     policy = checking(name)
     policy["upstreams"][name]["assume"] = "ready"

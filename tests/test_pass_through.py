@@ -1,6 +1,6 @@
-"""Probes that the app answers itself: asked now and then by one, replayed to all others.
+"""Probes to which the app itself responds: it gets one now and then, and the others get a stored response.
 
-When the app is asked, and what the others are told while it is, is in tests/worlds/pass_through.rs.
+`tests/worlds/pass_through.rs` covers when the app gets one, and the responses to the others meanwhile.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def test_an_answer_that_breaks_off_is_not_kept(start, policy, rule, v1):
 
 
 def test_what_another_filter_answers_is_not_kept(start, policy, rule, v1):
-    """It may have said it to this one asker: here it refuses the first request."""
+    """The other filter may have refused only this client. Here it refuses the first request."""
     code = """refused = false
     function envoy_on_request(handle)
         if not refused then refused = true; handle:respond({[":status"] = "403"}, "refused") end
@@ -94,7 +94,7 @@ def test_what_another_filter_answers_is_not_kept(start, policy, rule, v1):
     assert v1.seen("/readyz") == 1
 
 
-def test_that_the_app_can_not_be_reached_is_its_answer(start, policy, rule, v1):
+def test_that_the_app_cannot_be_reached_is_its_answer(start, policy, rule, v1):
     v1.refuse()
     envoy = start(policy)
     first, again = ask(envoy), ask(envoy)
@@ -121,7 +121,7 @@ def test_nothing_that_an_asker_sends_reaches_the_app_or_says_who_is_asked(start,
 
 
 def test_what_the_proxy_has_set_of_a_request_stays(start, policy, rule, v1):
-    """The scheme that it was asked by, and the id that traces go by; not what a client says of them."""
+    """These are the scheme of the request and the id for traces, but not a client's own values for them."""
     envoy = start(policy, hcm={"use_remote_address": True})
     assert ask(envoy, headers={"x-forwarded-proto": "https", "x-request-id": "x" * 5_000}).status == 200
     seen = dict(v1.last_headers_of("/readyz"))

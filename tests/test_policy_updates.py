@@ -1,6 +1,6 @@
-"""A policy is replaced while traffic flows: a bad one is refused and nothing lost, a good one taken at once.
+"""A policy is replaced under load. An invalid one is refused without any loss, and a valid one applies at once.
 
-What workers make of it is shown in `tests/worlds/updates.rs`; here is what Envoy does with an update.
+`tests/worlds/updates.rs` covers the workers. These tests show how Envoy handles an update.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def test_a_bad_policy_is_refused_and_the_old_one_goes_on(start, policy, delivery
 
 
 def test_envoys_error_state_names_the_plugin(start, policy):
-    """Envoy keeps a refusal's own words in its log; in the error state it keeps which plugin it was."""
+    """Envoy keeps the text of a refusal in its log. Its error state keeps the name of the plugin."""
     envoy = start(policy, delivery="lds")
     envoy.publish(misspelt(policy))
     assert "Unable to create Wasm plugin graygate" in envoy.error_state()
@@ -66,7 +66,7 @@ def test_a_good_policy_replaces_the_old_one_with_no_failed_request(start, policy
 
 
 def still_checked(v1, envoy):
-    """Checks go on, and what they say counts."""
+    """Checks that checks continue and that their results count."""
     seen = v1.seen("/healthz")
     until(lambda: v1.seen("/healthz") > seen + 2, what="more checks")
     v1.answer(500, path="/healthz")
@@ -93,7 +93,7 @@ def test_an_update_refused_for_another_filters_sake_leaves_the_old_policy_checke
 
 
 def test_an_update_refused_for_another_filters_sake_changes_no_assumption(start, policy):
-    """Nothing is known yet, and what the refused policy would assume is of no account."""
+    """No check has finished, and the assumption of the refused policy is ignored."""
     upstream = policy["upstreams"]["reviews-v1"]
     upstream["readinessProbe"]["initialDelaySeconds"] = 600
     envoy = start(policy, delivery="lds")
@@ -145,7 +145,7 @@ def test_a_loaded_policy_is_logged_once(start, policy):
     assert envoy.logs().count("loaded: ") == 2
 
 
-def test_mode_off_does_nothing(start, policy, v1):
+def test_mode_off_has_no_effect(start, policy, v1):
     envoy = start({**policy, "mode": "off"})
     assert get(envoy.port(), "/livez").version == "v1"
     assert get(envoy.port(), "/", {"x-gray-version": "v2"}).version == "v2"

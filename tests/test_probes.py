@@ -1,6 +1,6 @@
-"""Probes are answered at the proxy, and the app never sees them.
+"""The proxy responds to probes, and the app does not get them.
 
-What they are told, in each case, is in tests/worlds/probes.rs.
+`tests/worlds/probes.rs` covers the response in each case.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ both = pytest.mark.parametrize("ask", [get, get2], ids=["http1", "http2"])
 
 @pytest.fixture
 def envoy(start, policy):
-    """All is well and known to be."""
+    """An Envoy all of whose checks have passed."""
     envoy = start(policy)
     all_pass(envoy)
     return envoy
@@ -79,7 +79,7 @@ def test_hostile_names_to_exclude_are_warned_of_in_a_few_short_lines(down):
             assert last.startswith("policy reviews: readiness failed")
             assert 0 < len(warned) <= 5
             for line in warned:
-                # A name may be longer than the 63 that are kept of it: what is odd is escaped.
+                # Names of up to 63 characters are kept. Unusual characters are escaped.
                 assert re.fullmatch(r'warning: no check "[ -~]{,126}" to exclude', line), line
             assert ask(down.port(), f"/readyz?{query}", {"accept": HEALTH_JSON}).status == 503
     for raw in [b"\xff\xfe\x80", b"\xc3", "ü".encode() * 40]:

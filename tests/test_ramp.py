@@ -1,4 +1,4 @@
-"""After a trial, a share of the requests goes, and the others are told."""
+"""After a trial, a share of the requests is forwarded and the others are gated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readiness is one state for all workers of a real Envoy, and a trial ends it under load."""
+"""Readiness is one state for all workers of a real Envoy, and a trial under load ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights are enforced for people: exact, sticky, monotone, and safe against what clients send."""
+"""Weights apply to users: exact, sticky and monotonic, and clients cannot spoof them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USERS = [f"user-{number}" for number in range(1_000)]
 
 
 def by_user(envoy, users=USERS):
-    """The version that each user got."""
+    """Returns the version that each user got."""
     answers = drive(envoy.port(), [Request("/", {"x-user-id": user}) for user in users])
     assert {answer.status for answer in answers} == {200}
     return dict(zip(users, (answer.version for answer in answers), strict=True))
@@ -57,7 +57,7 @@ def test_a_query_parameter_is_a_key_as_it_is_written(start, policy, tmp_path):
 
 @pytest.mark.parametrize("forwarded", [False, True], ids=["connection", "x-forwarded-for"])
 def test_the_source_address_is_a_key(start, policy, tmp_path, forwarded):
-    """As the proxy sees it: from the connection, or from a header that it is told to believe."""
+    """The address is that of the connection, or that of a header that the proxy trusts."""
     policy["releases"][0]["hashOn"] = [{"useSourceIp": True}]
     sources = [f"127.0.{number}.{number % 5 + 1}" for number in range(20)]
     envoy = start(weights(policy, v1=50, v2=50))

@@ -1,4 +1,4 @@
-"""`graygate render`: what it prints for a policy, and what it refuses."""
+"""`graygate render`: its output for a policy, and what it refuses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def policy():
 
 @pytest.fixture
 def render(policy, tmp_path):
-    """Runs it on the policy; what it printed, and what it said."""
+    """Runs the command on the policy. Returns its standard output and standard error."""
 
     def run_render(*arguments):
         file = tmp_path / "policy.json"
@@ -57,7 +57,7 @@ def render(policy, tmp_path):
 
 @pytest.fixture
 def refused(policy, tmp_path):
-    """Runs it on the policy; the problems, without the file's name."""
+    """Runs the command on the policy. Returns the problems without the file's name."""
 
     def run_render(*arguments):
         file = tmp_path / "policy.json"
@@ -72,7 +72,7 @@ def refused(policy, tmp_path):
 
 
 def only(policy, *parts):
-    """The policy with these parts of what it does."""
+    """Returns the policy with only these parts."""
     for part in {"probes", "releases", "gates"} - set(parts):
         del policy[part]
 
@@ -209,7 +209,7 @@ def test_each_document_says_what_it_is_and_why_it_fails_as_it_does(policy, tmp_p
 
 
 def test_what_is_printed_reads_the_same_under_yaml_1_1(policy, render):
-    """Which is what kubectl reads, and PyYAML."""
+    """kubectl and PyYAML read YAML 1.1."""
     policy["probes"]["readiness"]["checks"][0]["required"] = True
     gate = policy["gates"][0]
     gate["reply"] = {
@@ -522,7 +522,7 @@ def test_releases_inbound_and_probes_outbound_are_refused(refused):
 @pytest.mark.parametrize(
     "cluster", ["inbound|8080||", "PassthroughCluster", "InboundPassthroughCluster", "BlackHoleCluster"]
 )
-def test_a_check_of_a_cluster_that_can_not_be_called_is_refused(policy, refused, cluster):
+def test_a_check_of_a_cluster_that_cannot_be_called_is_refused(policy, refused, cluster):
     policy["upstreams"]["app"]["cluster"] = cluster
     (problem,) = refused()
     assert problem.startswith(f'upstreams.app.cluster: "{cluster}" is not allowed there: it ')
@@ -634,7 +634,7 @@ def test_options_that_do_not_go_together_are_refused(refused, arguments, starts)
         ["--at", "inside"],
     ],
 )
-def test_an_option_that_can_not_be_read_is_wrong_usage(policy, arguments):
+def test_an_option_that_cannot_be_read_is_wrong_usage(policy, arguments):
     done = run("render", "-", *arguments, stdin=json.dumps(policy))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr

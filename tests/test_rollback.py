@@ -1,4 +1,4 @@
-"""A version that is worse than the default one is taken out of use, once for all workers, and stays out."""
+"""A version that is worse than the default is rolled back once for all workers, and permanently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAILURES = r"failures (\d+\.\d) % of (\d+) requests, above 5 %; v1 (\d+\.\d) % o
 
 
 def guarded(policy, **rollback):
-    """Half of the users on each version, and a rollback that nothing but the requests bear on."""
+    """Returns a policy with half of the users on each version, and a rollback that only requests affect."""
     for upstream in policy["upstreams"].values():
         del upstream["readinessProbe"]
     policy["gates"] = []
@@ -34,12 +34,12 @@ def responses(envoy, version, result):
 
 
 def said(envoy):
-    """What was logged of rollbacks."""
+    """Returns the log lines of rollbacks."""
     return re.findall(r"policy reviews: release reviews: v2 rolled back: (.*)", envoy.logs())
 
 
 def until_rolled_back(envoy, users=USERS, **options):
-    """Under load, and known to all workers."""
+    """Sends load until all workers know of the rollback."""
     with Load(envoy.port(), requests_of(users), **options):
         until(lambda: rollbacks(envoy, version="v2"), 60, "v2 rolled back")
     until_all(lambda: set(by_user(envoy, users[:100]).values()) == {"v1"}, 60, "all on v1")
@@ -92,9 +92,8 @@ def test_a_version_whose_checks_fail_is_rolled_back_while_its_requests_succeed(s
     probes = {name: dict(upstream["readinessProbe"]) for name, upstream in policy["upstreams"].items()}
     guarded(policy, checks={"failurePercent": 50}, minimumRequests=10)
     for name, upstream in policy["upstreams"].items():
-        # So high that it stays Ready, and no request falls back for that.
+        # The threshold is so high that the upstream stays ready and no request falls back.
         upstream["readinessProbe"] = {**probes[name], "periodSeconds": 0.1, "failureThreshold": 1000}
-        upstream["readinessProbe"]["timeoutSeconds"] = 10
     v2.answer(500, path="/healthz")
     envoy = start(policy)
     until_rolled_back(envoy)

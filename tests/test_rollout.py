@@ -1,11 +1,11 @@
-"""A policy that comes to some proxies before others."""
+"""A policy that applies to some proxies before others."""
 
 from __future__ import annotations
 
 from harness.client import get
 from harness.wait import until
 
-# By the hash of these, the first is among the half of the proxies that a rollout to 50 % comes to; the other is not.
+# By their hashes, a rollout to 50 % selects the first of these nodes but not the second.
 WITH, WITHOUT = (f"sidecar~10.0.0.{number}~shop-{number}.shop~shop.svc.cluster.local" for number in (2, 3))
 
 

@@ -1,6 +1,6 @@
-"""Mode shadow: what would be done shows in counters and access log, and nothing is done.
+"""Shadow mode: decisions appear in counters and the access log but are not applied.
 
-For probes and gates, tests/worlds/ has the rest.
+`tests/worlds` covers further cases of probes and gates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALICE = {"x-user-id": "alice"}
 
 @pytest.fixture
 def shadow(policy):
-    """All that would change a request, a response or who answers."""
+    """A policy with everything that could change a request, its response, or who responds."""
     policy["mode"] = "shadow"
     release = policy["releases"][0]
     release["responseHeader"] = "x-served-version"
@@ -38,14 +38,14 @@ def shadow(policy):
 
 
 def labelled():
-    """An access log with the filter's label in it."""
+    """An access log with the filter's label."""
     log = access_log("graygate.access.log")
     log[0]["typed_config"]["log_format"]["json_format"]["label"] = LABEL
     return {"access_log": log}
 
 
 def labels(envoy, number):
-    """By path, once so many requests are logged."""
+    """Returns the log lines by path, once a number of requests are logged."""
     entries = until(lambda: len(log := envoy.access_log()) >= number and log, what=f"{number} lines in the access log")
     return {entry["path"]: entry["label"] for entry in entries}
 
@@ -55,7 +55,7 @@ def counted(envoy, counter, **tags):
 
 
 def fail(envoy, upstream):
-    """Let its checks fail, until the proxy knows."""
+    """Fails the checks of an upstream until the proxy knows."""
     upstream.answer(500, path="/healthz")
     until(lambda: counted(envoy, "graygate_transitions_total", to="not-ready"), what="not ready")
 

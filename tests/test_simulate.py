@@ -1,4 +1,4 @@
-"""graygate simulate: who moves where when weights change."""
+"""`graygate simulate`: which users move where when weights change."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def test_the_picture_has_a_bar_for_each_version_of_each_step(file, tmp_path):
     name = "{http://www.w3.org/2000/svg}"
     words = [element.text for element in root.iter(f"{name}text")]
     assert {"v1", "v2", "step 1", "step 2"} < {word.strip() for word in words if word}
-    # The background, the key, the bars.
+    # The background, the key and the bars.
     assert len(list(root.iter(f"{name}rect"))) == 1 + 2 + 2 * 2
-    # Those who stay with v1, who move, who stay with v2.
+    # Users who stay on v1, who move, and who stay on v2.
     assert len(list(root.iter(f"{name}path"))) == 3
 
 
@@ -121,7 +121,7 @@ def test_weights_above_a_hundred_in_all_are_refused(file, policy):
     assert (done.returncode, "as many shares for each version" in done.stderr) == (2, True)
 
 
-def test_weights_of_a_route_can_not_be_simulated(file):
+def test_weights_of_a_route_cannot_be_simulated(file):
     done = run("simulate", "--policy", file(steer={"randomValueHeader": "x-gray-random"}))
     assert done.returncode == 2
     assert "the weights are the route's" in done.stderr

@@ -1,6 +1,6 @@
-"""Startup: readiness waits until its checks have passed once, and then never again.
+"""Startup: readiness waits until the checks of startup have passed once.
 
-What makes it pass, and what does not, is in tests/worlds/lifecycle.rs.
+`tests/worlds/lifecycle.rs` covers what makes it pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HELD = "[-]startup failed: not started yet\n"
 
 @pytest.fixture
 def gated(policy):
-    """Startup waits for v2, which readiness doesn't ask for."""
+    """A policy whose startup waits for v2, which readiness does not depend on."""
     policy["probes"]["startup"] = {"path": "/startupz", "checks": [{"upstream": "reviews-v2"}]}
     return policy
 

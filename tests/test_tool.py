@@ -1,4 +1,4 @@
-"""The command line tool: what it says and how it ends."""
+"""The command line tool: its output and exit codes."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_repeated_key_is_a_problem_in_yaml_too(file):
 
 
 @pytest.mark.parametrize("text", ["", "a: b: c", "{", "- 1", "\0", "&a [*a]"])
-def test_a_document_that_can_not_be_read_is_a_problem(file, text):
+def test_a_document_that_cannot_be_read_is_a_problem(file, text):
     file.write_text(text)
     assert run("check", file).returncode == 1
 
@@ -120,7 +120,7 @@ def test_explain_says_what_and_why(file):
 
 
 def reasons(file, *arguments):
-    """The chain of reasons, as (reason, words), and the response's edits."""
+    """Returns the chain of reasons as pairs of reason and text, and the response's edits."""
     done = run("explain", "--policy", file, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""What the filter does shows in Envoy's statistics."""
+"""Envoy's statistics show the filter's metrics."""
 
 from __future__ import annotations
 
