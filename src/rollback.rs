@@ -66,10 +66,10 @@ pub struct RollbackStore {
 const MAX_VARIANTS: usize = 4;
 
 impl RollbackStore {
-    /// Returns the state of a release with this `subject`, or `None` if there is none.
-    pub fn state(&mut self, release: &str, subject: u64) -> Option<&mut ReleaseState> {
+    /// Returns the state of a release with this `identity`, or `None` if there is none.
+    pub fn state(&mut self, release: &str, identity: u64) -> Option<&mut ReleaseState> {
         let mut states = self.states.iter_mut();
-        let found = states.find(|(name, state)| name == release && state.subject == subject);
+        let found = states.find(|(name, state)| name == release && state.identity == identity);
         found.map(|(_, state)| state)
     }
 
@@ -98,7 +98,7 @@ impl RollbackStore {
         let mut known = self.clone();
         let mut states = Vec::with_capacity(own.len());
         for (name, new) in own {
-            let kept = known.state(&name, new.subject).cloned();
+            let kept = known.state(&name, new.identity).cloned();
             states.push((name, kept.unwrap_or(new)));
         }
         Some(RollbackStore { configured, states })
@@ -109,11 +109,11 @@ impl RollbackStore {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseState {
     /// The digest of everything that the policy says about the release. A rollback stands until it changes.
-    pub subject: u64,
+    pub identity: u64,
     versions: Vec<VersionState>,
     /// How many changes of the schedule have been reported. See
-    /// [`crate::weights::schedule::Schedule::begun`].
-    pub begun: u64,
+    /// [`crate::weights::schedule::Schedule::steps_begun`].
+    pub steps_begun: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,13 +236,17 @@ impl RollbackCause {
 
 impl ReleaseState {
     /// Creates a state without evidence. Changes of the schedule that have begun by `now` count as reported.
-    pub fn new(release: &Release, subject: u64, now: Time) -> Self {
+    pub fn new(release: &Release, identity: u64, now: Time) -> Self {
         let window = CauseWindow::new(now);
         let windows = CauseWindows { short: window.clone(), long: window, past: BadCount::default() };
         let version =
             VersionState { rolled_back_at: None, causes: [windows.clone(), windows.clone(), windows] };
         let judged = if release.rollback.is_some() { release.versions.len() } else { 0 };
-        ReleaseState { subject, versions: vec![version; judged], begun: release.schedule.begun(now) as u64 }
+        ReleaseState {
+            identity,
+            versions: vec![version; judged],
+            steps_begun: release.schedule.steps_begun(now) as u64,
+        }
     }
 
     /// Returns the time at which each version was rolled back, if it was.

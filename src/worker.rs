@@ -17,25 +17,25 @@
 //! | [`scope`] | what one callback works with |
 //! | [`vm`] | the workers of one VM, by the ids of their root contexts |
 
-pub mod app_probe;
-pub mod checks;
+mod app_probe;
+mod checks;
 pub mod event;
-pub mod exchange;
-pub mod exchanges;
+mod exchange;
+mod exchanges;
 pub mod fast_path;
-pub mod forwarded;
-pub mod gates;
-pub mod grpc_health;
-pub mod headers;
-pub mod leader;
-pub mod lifecycle;
+mod forwarded;
+mod gates;
+mod grpc_health;
+mod headers;
+mod leader;
+mod lifecycle;
 pub mod metrics;
-pub mod releases;
-pub mod scope;
-pub mod signals;
+mod releases;
+mod scope;
+mod signals;
 pub mod store;
-pub mod summary;
-pub mod upstreams;
+mod summary;
+mod upstreams;
 pub mod vm;
 
 use core::time::Duration;
@@ -87,7 +87,7 @@ const LEASE: Duration = Duration::from_secs(1);
 /// After how long a policy that needs no ticks has its only one.
 const FIRST_TICK: Duration = Duration::from_millis(50);
 
-/// How often a worker looks whether an order to drain still stands that its policy has no switch for.
+/// The period at which a worker tries to end an order to drain for which its policy has no switch.
 const ORPHANED_DRAIN_TICK: Duration = Duration::from_millis(250);
 
 impl Worker {
@@ -272,9 +272,10 @@ impl Worker {
     /// Takes the passing of time. What others saw comes in first, so that whether a check is due is judged by the newest
     /// state.
     pub fn on_tick(&mut self, proxy: &impl Proxy) {
-        if !core::mem::replace(&mut self.in_use, true) {
-            self.scope(proxy).adopt();
-            if self.tick_period().is_none() {
+        if !self.in_use {
+            // Tried again on the next tick if it loses to too many other workers.
+            self.in_use = self.scope(proxy).adopt();
+            if self.in_use && self.tick_period().is_none() {
                 proxy.tick_every(Duration::ZERO);
             }
         }
@@ -330,18 +331,17 @@ impl Worker {
 }
 
 impl<P: Proxy> Scope<'_, P> {
-    /// Takes over what an earlier policy left behind that only that one could end or mean: an order to drain with no
-    /// switch for it any more, an assumption. Called once, when the policy has come into use: before that, the proxy may
-    /// still refuse it.
-    fn adopt(&mut self) {
+    /// Takes over what an earlier policy has left: what it knew of releases and gates, an order to drain for which this
+    /// policy has no switch, and its assumptions. Called once the policy is in use, because the proxy may refuse it
+    /// before. Returns false if a part could not be written.
+    fn adopt(&mut self) -> bool {
         self.publish_in_use();
-        self.releases.adopt(self.proxy, self.policy);
-        self.adopt_gates();
         self.releases.publish_shares(self.proxy, self.policy, self.metrics);
-        if self.lifecycle.has_orphaned_drain(self.policy) {
-            self.drain(false);
-        }
-        self.upstreams.adopt_assumptions(self.proxy, self.policy);
+        let releases = self.releases.adopt(self.proxy, self.policy);
+        let gates = self.adopt_gates();
+        let drain = !self.lifecycle.has_orphaned_drain(self.policy) || self.drain(false);
+        let assumptions = self.upstreams.adopt_assumptions(self.proxy, self.policy);
+        releases && gates && drain && assumptions
     }
 
     fn publish_in_use(&mut self) {

@@ -537,7 +537,7 @@ mod releases {
                     prop_assert!((f64::from(*share) - line).abs() <= 0.5 * (first.len() - 1) as f64 + 1e-6);
                 }
                 prop_assert_eq!(shares.iter().sum::<u32>(), 10_000);
-                prop_assert_eq!(schedule.begun(time), begun);
+                prop_assert_eq!(schedule.steps_begun(time), begun);
                 prop_assert!(schedule.has_pending_changes(time) || schedule.at(time) == schedule.at(Time::from_millis(u64::MAX)));
             }
         }

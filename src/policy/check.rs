@@ -130,7 +130,7 @@ pub struct GrpcHealth {
 }
 
 /// The longest cluster name that a gRPC callout can use, in bytes. The proxy takes the cluster as a protobuf message,
-/// and the SDK takes that message as a string. The length of a longer name would make it invalid UTF-8.
+/// in which the length of a longer name would take more than the one byte that is written.
 const MAX_GRPC_CLUSTER_BYTES: usize = 125;
 
 /// The longest tick of a worker. See [`super::Policy::tick`].

@@ -414,6 +414,11 @@ impl Breaker {
         Some(self.shares.as_ref()?.slow.as_ref()?.than)
     }
 
+    /// Returns whether a response that took so long is slow.
+    pub fn is_slow(&self, took: Duration) -> bool {
+        self.slower_than().is_some_and(|limit| took > limit)
+    }
+
     /// Returns the classifier for this breaker's `failOn` and `ignoreOn`.
     pub fn classifier(&self) -> Classifier<'_> {
         Classifier { fail_on: &self.fail_on, ignore_on: &self.ignore_on }

@@ -280,8 +280,8 @@ mod store {
         bench.state
     }
 
-    fn fresh(subject: u64) -> Vec<(String, ReleaseState)> {
-        vec![("reviews".to_owned(), ReleaseState::new(&failures(), subject, at(9)))]
+    fn fresh(identity: u64) -> Vec<(String, ReleaseState)> {
+        vec![("reviews".to_owned(), ReleaseState::new(&failures(), identity, at(9)))]
     }
 
     fn store() -> RollbackStore {
@@ -314,11 +314,11 @@ mod store {
     #[test]
     fn a_policy_that_came_back_adds_its_state_and_the_oldest_is_dropped() {
         let mut store = store();
-        for subject in 10..20 {
-            store.begin("reviews", ReleaseState::new(&failures(), subject, at(9)));
+        for identity in 10..20 {
+            store.begin("reviews", ReleaseState::new(&failures(), identity, at(9)));
         }
         store.begin("ratings", ReleaseState::new(&failures(), 7, at(9)));
-        let subjects: Vec<u64> = store.states.iter().map(|(_, state)| state.subject).collect();
+        let subjects: Vec<u64> = store.states.iter().map(|(_, state)| state.identity).collect();
         assert_eq!(subjects, [16, 17, 18, 19, 7]);
         assert_eq!(store.state("reviews", 19).map(|state| state.rolled_back()), Some(vec![None, None]));
     }

@@ -77,7 +77,7 @@ impl Schedule {
     }
 
     /// Returns the number of changes that have begun by then. The start counts as a change if there is one.
-    pub fn begun(&self, now: Time) -> usize {
+    pub fn steps_begun(&self, now: Time) -> usize {
         let started = self.starts_at.is_some_and(|start| start <= now);
         usize::from(started) + self.steps.iter().take_while(|step| step.change.at <= now).count()
     }
@@ -125,7 +125,7 @@ mod tests {
         let schedule = Schedule::new(&[90, 10], 0, None, vec![change(100, 0, &[70, 30])]);
         assert_eq!(shares(&schedule, 99), [9_000, 1_000]);
         assert_eq!(shares(&schedule, 100), [7_000, 3_000]);
-        assert_eq!((schedule.begun(at(99)), schedule.begun(at(100))), (0, 1));
+        assert_eq!((schedule.steps_begun(at(99)), schedule.steps_begun(at(100))), (0, 1));
         assert!(schedule.has_pending_changes(at(99)) && !schedule.has_pending_changes(at(100)));
     }
 

@@ -25,9 +25,9 @@ pub fn seed(proxy: &impl Proxy, policy: &Policy) {
 
 /// Returns the key of the app's answers to a probe. It holds a hash of what they answer, and of what is kept of them.
 fn key(policy: &Policy, probe: &Probe, rule: &PassThrough, head: bool) -> String {
-    let subject = (&probe.path, &rule.headers, &rule.host, head);
-    let subject = hash::digest(store::LAYOUT.into(), &subject);
-    format!("graygate/{}/kept/{}/{subject:016x}", policy.name, probe.name)
+    let identity = (&probe.path, &rule.headers, &rule.host, head);
+    let identity = hash::digest(store::LAYOUT.into(), &identity);
+    format!("graygate/{}/kept/{}/{identity:016x}", policy.name, probe.name)
 }
 
 /// A request for a probe that passes through.

@@ -79,7 +79,7 @@ impl ChecksInFlight {
                     grpc::service(&upstream.cluster, &health.authority).ok_or(NotSent::NoCluster)?;
                 let request = grpc::request(&health.service);
                 let method = (grpc::SERVICE, grpc::METHOD);
-                (Call::Grpc(proxy.grpc_call(service.as_bytes(), method, &request, check.timeout)?), None)
+                (Call::Grpc(proxy.grpc_call(&service, method, &request, check.timeout)?), None)
             }
         };
         let until = now + check.timeout;

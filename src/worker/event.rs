@@ -1,9 +1,9 @@
 //! What happens to a policy and is made known: one log line and one counter for each.
 //!
-//! This is the only place that logs, and the only one that counts what is not about a single request. A new event is a
-//! variant here, its line in [`Event::line`], and, if it is counted, its metric in [`Event::metric`].
+//! Only this module logs. It counts what happens once for the proxy. What happens to each request is counted by
+//! [`super::metrics`]. A new event is a variant here, its line in [`Event::line`], and its metric in [`Event::metric`].
 
-use super::metrics::Metric;
+use super::metrics::{Metric, metric_name};
 use crate::policy::Policy;
 use crate::policy::problem::Problem;
 use crate::policy::upstream::UpstreamId;
@@ -77,7 +77,16 @@ pub enum Event<'e> {
         /// Which of them.
         change: LifecycleChange,
     },
-    /// A check could not be sent, and the one before it could.
+    /// A check has a result. It is counted, and not logged.
+    CheckResult {
+        /// The policy.
+        policy: &'e Policy,
+        /// Which upstream's.
+        upstream: UpstreamId,
+        /// Whether it passed.
+        passed: bool,
+    },
+    /// A check could not be sent. Each is counted; it is logged if the one before it could be sent.
     CheckNotSent {
         /// The policy.
         policy: &'e Policy,
@@ -85,6 +94,8 @@ pub enum Event<'e> {
         upstream: UpstreamId,
         /// Why.
         why: NotSent,
+        /// Whether the one before it could be sent.
+        is_first: bool,
     },
     /// The proxy did not take a reply.
     ReplyRefused {
@@ -153,7 +164,9 @@ impl Event<'_> {
                 Level::Error,
                 format!("policy refused: {count} more problems; `graygate check` prints them all"),
             ),
-            Event::PolicyRefused { .. } => return None,
+            Event::PolicyRefused { .. }
+            | Event::CheckResult { .. }
+            | Event::CheckNotSent { is_first: false, .. } => return None,
             Event::PolicyLoaded { policy } => {
                 let tick = policy.tick().map(|tick| format!(", a tick each {} ms", tick.as_millis()));
                 let line = format!(
@@ -192,7 +205,7 @@ impl Event<'_> {
             Event::Lifecycle { policy, change } => {
                 (Level::Info, format!("policy {}: {}", policy.name, change.describe()))
             }
-            Event::CheckNotSent { policy, upstream: id, why } => {
+            Event::CheckNotSent { policy, upstream: id, why, .. } => {
                 let cluster = policy.upstream(*id).map_or("", |upstream| &upstream.cluster);
                 (
                     Level::Warn,
@@ -211,9 +224,7 @@ impl Event<'_> {
     /// Returns the name of the counter.
     fn metric(&self) -> Option<String> {
         Some(match self {
-            Event::PolicyRefused { plugin } => {
-                format!("graygate_policies_refused_total.plugin=.={plugin};.;")
-            }
+            Event::PolicyRefused { plugin } => metric_name("policies_refused_total", [("plugin", *plugin)]),
             Event::Transition { policy, upstream, transition: Transition { from, to, reason } } => {
                 let (from, to, reason) = (*from, *to, reason.code());
                 Metric::Transition { upstream: *upstream, from, to, reason }.name(policy)
@@ -226,12 +237,18 @@ impl Event<'_> {
                 Metric::Rollback { release: *release, version, cause }.name(policy)
             }
             Event::Lifecycle { policy, change } => Metric::Lifecycle { to: change.code() }.name(policy),
+            Event::CheckResult { policy, upstream, passed } => {
+                let result = if *passed { "passed" } else { "failed" };
+                Metric::Check { upstream: *upstream, result }.name(policy)
+            }
+            Event::CheckNotSent { policy, upstream, .. } => {
+                Metric::Check { upstream: *upstream, result: "error" }.name(policy)
+            }
             Event::Problem(_)
             | Event::MoreProblems(_)
             | Event::PolicyLoaded { .. }
             | Event::FailsOpen { .. }
             | Event::NoLongerFailsOpen { .. }
-            | Event::CheckNotSent { .. }
             | Event::ReplyRefused { .. }
             | Event::AnswerNotShared { .. } => return None,
         })

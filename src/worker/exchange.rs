@@ -1,7 +1,7 @@
 //! One request, from its headers to its end.
 //!
 //! ```text
-//!                        ┌─▶ Passed ───────┐
+//!                        ┌─▶ Uninspected ──┐
 //! decision ──▶ Waiting ──┼─▶ Unsettled ────┼──▶ Done
 //!         │              └─▶ Begun ────────┘
 //!         ├──▶ AppProbe, GrpcHealth ───────────▶ Done
@@ -41,7 +41,7 @@ enum State {
     /// A user's request has gone on, and no response has come.
     Waiting(ForwardedRequest, Wait),
     /// A response has begun that is a success by its headers, and that was not inspected. See [`super::fast_path`].
-    Passed(ForwardedRequest, ResponseSummary),
+    Uninspected(ForwardedRequest, ResponseSummary),
     /// A response has begun whose gRPC status is still to come.
     Unsettled(ForwardedRequest, ResponseSummary),
     /// A response has begun, and what is a failure of it has been counted. It may still break off.
@@ -199,12 +199,12 @@ impl State {
         let mut request = match self {
             State::Waiting(request, _)
             // Another filter has replaced a response that had begun.
-            | State::Passed(request, _) | State::Unsettled(request, _) | State::Begun(request, _) => request,
+            | State::Uninspected(request, _) | State::Unsettled(request, _) | State::Begun(request, _) => request,
             other => return other,
         };
         let took = request.took(scope);
         if let Some(response) = pass(scope, &request, headers, took) {
-            return if end { State::Done } else { State::Passed(request, response) };
+            return if end { State::Done } else { State::Uninspected(request, response) };
         }
         let grpc = scope.signals.grpc_status;
         let response = ResponseSummary::read(scope.proxy, grpc, took);
@@ -237,7 +237,7 @@ impl State {
                 request.count_end(scope, &response);
             }
             State::Begun(request, response) => request.count_end(scope, &response),
-            State::Passed(request, mut response) => {
+            State::Uninspected(request, mut response) => {
                 let (fast_path, redundancy) = scope.upstreams.fast_path(scope.policy);
                 // It has broken off, or it tells something by now: a failure or a tick has come in between.
                 if response.broken.is_some() || !fast_path.may_pass(redundancy) {
@@ -257,7 +257,7 @@ impl State {
                     request.on_unanswered(scope, &wait);
                 }
             }
-            State::Passed(request, response)
+            State::Uninspected(request, response)
             | State::Unsettled(request, response)
             | State::Begun(request, response) => {
                 let details = scope.proxy.code_details();

@@ -36,7 +36,7 @@ pub struct FastPath {
 }
 
 /// The most redundant responses between two ticks that are inspected.
-const INSPECTED: u32 = 16;
+pub const INSPECTED: u32 = 16;
 
 impl FastPath {
     /// Returns what one more success would tell, if that is remembered.
@@ -73,8 +73,7 @@ impl FastPath {
         if good {
             self.good_status = Some(status);
         }
-        let slow =
-            |took| policy.breakers().any(|breaker| breaker.slower_than().is_some_and(|than| took > than));
+        let slow = |took| policy.breakers().any(|breaker| breaker.is_slow(took));
         good && !took.is_some_and(slow)
     }
 }

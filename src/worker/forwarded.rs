@@ -205,10 +205,12 @@ impl ForwardedRequest {
         let redirected = scope.proxy.code_details() == b"internal_redirect";
         let mut left =
             ResponseSummary { cluster: scope.proxy.attribute(Attribute::Cluster), ..Default::default() };
-        let outcome = match redirected {
-            true => TrialOutcome::Seen(ResponseClass::Success.into()),
-            false if scope.proxy.is_with_router() => TrialOutcome::Left,
-            false => return,
+        let outcome = if redirected {
+            TrialOutcome::Seen(ResponseClass::Success.into())
+        } else if scope.proxy.is_with_router() {
+            TrialOutcome::Left
+        } else {
+            return;
         };
         let mut held = Vec::new();
         for permit in core::mem::take(&mut self.permits) {
@@ -226,16 +228,14 @@ impl ForwardedRequest {
         left.took = Some(waited);
         for (id, breaker) in left.judged(policy) {
             let class = unanswered(breaker, waited).unwrap_or_else(|| {
-                let slow = breaker.slower_than().is_some_and(|than| waited > than);
-                if slow { ResponseClass::Slow } else { ResponseClass::Ignored }
+                if breaker.is_slow(waited) { ResponseClass::Slow } else { ResponseClass::Ignored }
             });
             if !held.contains(&id) && self.counts_for(id) {
                 scope.observe(id, class.into(), self.epoch);
             }
         }
         self.count_versions(scope, &left, |rollback| {
-            let slow = rollback.latency.is_some_and(|latency| waited > latency.above);
-            slow.then_some(ResponseClass::Success)
+            rollback.is_slow(waited).then_some(ResponseClass::Success)
         });
     }
 
@@ -327,8 +327,7 @@ impl ForwardedRequest {
                 None | Some(ResponseClass::Ignored) => continue,
                 Some(class) => class.is_failure(),
             };
-            let slow =
-                rollback.latency.zip(response.took).is_some_and(|(latency, took)| took > latency.above);
+            let slow = response.took.is_some_and(|took| rollback.is_slow(took));
             if let Some(seen) = scope.releases.observations_mut(*index, *version) {
                 seen.responses += 1;
                 seen.failures += u64::from(failed);

@@ -53,13 +53,12 @@ impl<P: Proxy> Scope<'_, P> {
     }
 
     /// Takes over what an earlier policy has made known, where no gate of this one can fail open.
-    pub fn adopt_gates(&mut self) {
-        if !self.policy.may_fail_open() {
-            self.announce(&key(self.policy), Vec::new());
-        }
+    pub fn adopt_gates(&mut self) -> bool {
+        self.policy.may_fail_open() || self.announce(&key(self.policy), Vec::new())
     }
 
-    fn announce(&mut self, key: &str, open: Vec<(String, String)>) {
+    /// Records which gates began to fail open and which ended. Returns false if it could not be written.
+    fn announce(&mut self, key: &str, open: Vec<(String, String)>) -> bool {
         let after = Announced { configured: self.holder.configured, open };
         let before = store::update(self.proxy, key, |known: Option<Announced>| {
             let before = known.unwrap_or_default();
@@ -67,10 +66,10 @@ impl<P: Proxy> Scope<'_, P> {
             let changed = ours && before != after;
             (ours.then_some(before.open), changed.then(|| after.clone()))
         });
-        // If it is not written, the next tick says the same.
-        let Some(before) = before.flatten() else {
-            return;
+        let Some(before) = before else {
+            return false;
         };
+        let before = before.unwrap_or_else(|| after.open.clone());
         let (policy, open) = (self.policy, &after.open);
         for (upstream, why) in open.iter().filter(|entry| !before.contains(entry)) {
             self.record(&Event::FailsOpen { policy, upstream, why });
@@ -78,5 +77,6 @@ impl<P: Proxy> Scope<'_, P> {
         for (upstream, _) in before.iter().filter(|(gone, _)| open.iter().all(|(open, _)| open != gone)) {
             self.record(&Event::NoLongerFailsOpen { policy, upstream });
         }
+        true
     }
 }

@@ -218,17 +218,6 @@ impl Metrics {
         }
     }
 
-    /// Counts a check as `passed`, `failed`, or `error` if it could not be sent.
-    pub fn count_check(
-        &mut self,
-        proxy: &impl Proxy,
-        policy: &Policy,
-        upstream: UpstreamId,
-        result: &'static str,
-    ) {
-        self.count(proxy, policy, Metric::Check { upstream, result });
-    }
-
     /// Counts a response of a version that a rollback may follow for: `success`, `failure` or `slow`.
     pub fn count_response(
         &mut self,
@@ -348,7 +337,12 @@ impl Metric {
         let plain = matches!(self, Metric::Enforced | Metric::Document);
         let shadow = (policy.mode == Mode::Shadow && !plain).then_some(("mode", "shadow"));
         let all = [("policy", policy.name.as_str())].into_iter().chain(labels).chain(shadow);
-        let labels = all.map(|(label, value)| format!("{label}=.={value};.;"));
-        format!("graygate_{name}.{}", labels.collect::<String>())
+        metric_name(name, all)
     }
+}
+
+/// Returns the name of a metric in the proxy's statistics, with these labels in it.
+pub fn metric_name<'l>(name: &str, labels: impl IntoIterator<Item = (&'l str, &'l str)>) -> String {
+    let labels = labels.into_iter().map(|(label, value)| format!("{label}=.={value};.;"));
+    format!("graygate_{name}.{}", labels.collect::<String>())
 }

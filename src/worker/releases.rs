@@ -35,7 +35,7 @@ struct ReleaseEntry {
     /// Its index in the policy.
     release: usize,
     /// A digest of all that the policy says of it.
-    subject: u64,
+    identity: u64,
     unshared: Vec<Observations>,
     /// Since when each version is rolled back.
     rolled_back: Vec<Option<Time>>,
@@ -63,11 +63,11 @@ impl ReleaseTable {
         let changing = policy.releases.iter().enumerate().filter(|(_, release)| release.changes());
         let entries = changing.map(|(index, release)| {
             // What is only tried out, in shadow, must not come true once it is enforced.
-            let subject = hash::digest(0, &(release, policy.mode));
-            let state = known.state(&release.name, subject);
+            let identity = hash::digest(0, &(release, policy.mode));
+            let state = known.state(&release.name, identity);
             let rolled_back = state.map(|state| state.rolled_back()).unwrap_or_default();
             let unshared = vec![Observations::default(); release.versions.len()];
-            ReleaseEntry { release: index, subject, unshared, rolled_back }
+            ReleaseEntry { release: index, identity, unshared, rolled_back }
         });
         let entries: Vec<ReleaseEntry> = entries.collect();
         let splits = policy.releases.iter().enumerate().map(|(index, release)| {
@@ -109,16 +109,17 @@ impl ReleaseTable {
     /// Makes the shared state this policy's: what is known of a release stays if the policy has not changed it, and goes
     /// otherwise, with its rollbacks. Called once, when the policy has come into use: before that, the proxy may still
     /// refuse it. A policy without such releases does so as well, or one that went would come back as it was.
-    pub fn adopt(&self, proxy: &impl Proxy, policy: &Policy) {
-        store::update(proxy, &self.key, |known: Option<RollbackStore>| {
+    pub fn adopt(&self, proxy: &impl Proxy, policy: &Policy) -> bool {
+        let written = store::update(proxy, &self.key, |known: Option<RollbackStore>| {
             let own = self.entries.iter().filter_map(|entry| {
                 let release = policy.releases.get(entry.release)?;
-                Some((release.name.clone(), ReleaseState::new(release, entry.subject, self.latest)))
+                Some((release.name.clone(), ReleaseState::new(release, entry.identity, self.latest)))
             });
             let known = known.unwrap_or_default();
             let adopted = known.adopted_by(self.configured, own.collect());
             ((), adopted.filter(|adopted| *adopted != known))
         });
+        written.is_some()
     }
 
     /// Publishes what each version holds.
@@ -193,17 +194,18 @@ impl ReleaseEntry {
         default_holds: bool,
     ) -> Option<MergeResult> {
         let seen = self.unshared.iter().any(|seen| *seen != Observations::default());
-        if seen && store.state(&release.name, self.subject).is_none() {
-            store.begin(&release.name, ReleaseState::new(release, self.subject, latest));
+        if seen && store.state(&release.name, self.identity).is_none() {
+            store.begin(&release.name, ReleaseState::new(release, self.identity, latest));
         }
-        let state = store.state(&release.name, self.subject)?;
-        let findings = match seen {
-            true => state.on_observations(release, now, &self.unshared, default_holds),
-            false => Vec::new(),
+        let state = store.state(&release.name, self.identity)?;
+        let findings = if seen {
+            state.on_observations(release, now, &self.unshared, default_holds)
+        } else {
+            Vec::new()
         };
-        let begun = release.schedule.begun(latest) as u64;
-        let new = state.begun + 1..=begun;
-        state.begun = state.begun.max(begun);
+        let begun = release.schedule.steps_begun(latest) as u64;
+        let new = state.steps_begun + 1..=begun;
+        state.steps_begun = state.steps_begun.max(begun);
         Some(MergeResult { rolled_back: state.rolled_back(), begun: new, findings })
     }
 }

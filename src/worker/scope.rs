@@ -124,18 +124,16 @@ impl<'w, P: Proxy> Scope<'w, P> {
     /// Takes the result of a check that was started in `generation`.
     pub fn on_check(&mut self, id: UpstreamId, generation: u32, result: Result<(), CheckFailure>) {
         let passed = result.is_ok();
-        self.metrics.count_check(self.proxy, self.policy, id, if passed { "passed" } else { "failed" });
+        self.record(&Event::CheckResult { policy: self.policy, upstream: id, passed });
         self.releases.on_check(self.policy, id, passed);
         let transition = self.upstreams.on_check(self.policy, self.proxy, id, generation, result);
         self.record_transition(id, transition);
     }
 
-    /// Notes that a check could not be sent, and records it where the last one could.
+    /// Records that a check could not be sent.
     pub fn on_check_not_sent(&mut self, id: UpstreamId, why: NotSent) {
-        self.metrics.count_check(self.proxy, self.policy, id, "error");
-        if self.upstreams.on_check_not_sent(self.policy, self.proxy, id) {
-            self.record(&Event::CheckNotSent { policy: self.policy, upstream: id, why });
-        }
+        let is_first = self.upstreams.on_check_not_sent(self.policy, self.proxy, id);
+        self.record(&Event::CheckNotSent { policy: self.policy, upstream: id, why, is_first });
     }
 
     /// Publishes whether the upstream is Ready.

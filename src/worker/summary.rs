@@ -56,7 +56,7 @@ impl ResponseSummary {
 
     /// Returns the class, or [`ResponseClass::Slow`] for a success that took too long.
     pub fn or_slow(&self, breaker: &Breaker, class: ResponseClass) -> ResponseClass {
-        let slow = breaker.slower_than().zip(self.took).is_some_and(|(than, took)| took > than);
+        let slow = self.took.is_some_and(|took| breaker.is_slow(took));
         if slow && class == ResponseClass::Success { ResponseClass::Slow } else { class }
     }
 

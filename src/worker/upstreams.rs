@@ -32,6 +32,8 @@ use crate::value::time::Time;
 /// All upstreams of a policy.
 pub struct UpstreamTable {
     entries: Vec<Entry>,
+    /// Whether a request has needed each of them since it was last shared.
+    needed: Vec<bool>,
     /// Rises each time that this worker learns of a change of phase.
     epoch: u64,
     fast_path: FastPath,
@@ -48,8 +50,6 @@ struct Entry {
     outdated: bool,
     /// The epoch in which this worker learnt of the phase.
     epoch: u64,
-    /// Whether a request has needed it since the snapshot was taken.
-    needed: bool,
 }
 
 /// A change of an upstream's state, as [`UpstreamTable::update`] applies it.
@@ -71,10 +71,14 @@ impl UpstreamTable {
                 throttle: ReportThrottle::default(),
                 outdated: false,
                 epoch: 0,
-                needed: false,
             }
         });
-        UpstreamTable { entries: entries.collect(), epoch: 0, fast_path: FastPath::default() }
+        UpstreamTable {
+            entries: entries.collect(),
+            needed: vec![false; policy.upstreams.len()],
+            epoch: 0,
+            fast_path: FastPath::default(),
+        }
     }
 
     /// Returns the current epoch, for [`UpstreamTable::observe`].
@@ -89,13 +93,16 @@ impl UpstreamTable {
 
     /// Returns what a request that needs the upstream may do, and notes that one needs it.
     pub fn admission(&mut self, policy: &Policy, id: UpstreamId) -> Admission {
-        let entry = self.entries.get_mut(id.0);
-        let admission = entry.zip(policy.upstream(id)).map(|(entry, upstream)| {
-            entry.needed = true;
-            entry.snapshot.admission(upstream)
-        });
+        self.need(id);
+        let known = self.snapshot(id).zip(policy.upstream(id));
         // Every id of a policy has its entry.
-        admission.unwrap_or(Admission::Ready)
+        known.map_or(Admission::Ready, |(state, upstream)| state.admission(upstream))
+    }
+
+    fn need(&mut self, id: UpstreamId) {
+        if let Some(needed) = self.needed.get_mut(id.0) {
+            *needed = true;
+        }
     }
 
     /// Returns what is known of the upstream.
@@ -191,9 +198,9 @@ impl UpstreamTable {
         leads: bool,
     ) -> Option<Transition> {
         self.fast_path.on_tick();
+        let needed = self.needed.get_mut(id.0).is_some_and(core::mem::take);
         let entry = self.entry_mut(id)?;
         entry.throttle.on_tick();
-        let needed = core::mem::take(&mut entry.needed);
         let unshared = core::mem::take(&mut entry.unshared);
         let (generation, outdated) = (entry.snapshot.generation, entry.outdated);
         let random = proxy.random();
@@ -210,7 +217,9 @@ impl UpstreamTable {
         });
         if let (None, Some(entry)) = (&shared, self.entry_mut(id)) {
             entry.unshared = unshared;
-            entry.needed |= needed;
+            if needed {
+                self.need(id);
+            }
         }
         shared?
     }
@@ -228,8 +237,8 @@ impl UpstreamTable {
     ) -> Option<Transition> {
         let upstream = policy.upstream(id)?;
         let breaker = upstream.breaker.as_ref().filter(|_| sample.class != ResponseClass::Ignored)?;
+        self.need(id);
         let entry = self.entry_mut(id)?;
-        entry.needed = true;
         // The request was decided on before this worker knew of the phase: its response is about the past.
         if epoch < entry.epoch {
             return None;
@@ -362,17 +371,21 @@ impl UpstreamTable {
     }
 
     /// Replaces what an earlier policy assumed of an upstream by what this one assumes.
-    pub fn adopt_assumptions(&mut self, proxy: &impl Proxy, policy: &Policy) {
+    /// Returns false if one could not be written.
+    pub fn adopt_assumptions(&mut self, proxy: &impl Proxy, policy: &Policy) -> bool {
         let now = proxy.now();
+        let mut all = true;
         for (id, upstream) in policy.upstream_ids() {
             let first = UpstreamState::new(upstream, now, proxy.random());
-            self.update(policy, proxy, id, &mut |_, state| {
+            let written = self.update(policy, proxy, id, &mut |_, state| {
                 if is_stale_assumption(state, &first) {
                     *state = first.clone();
                 }
                 None
             });
+            all &= written.is_some();
         }
+        all
     }
 
     /// Returns whether the upstream is Ready, or on a ramp.

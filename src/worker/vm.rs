@@ -69,24 +69,28 @@ impl<P: Proxy> Vm<P> {
         }
     }
 
-    /// Ticks a root.
+    /// Ticks all workers of a root. Those of earlier policies may still have requests to count.
     pub fn on_tick(&mut self, root: u32) {
-        self.with_root(root, |worker, proxy| worker.on_tick(proxy));
+        self.for_each_worker(root, |worker, proxy| worker.on_tick(proxy));
     }
 
-    /// Returns whether the worker of a root led any upstream on its last tick.
-    pub fn leads(&mut self, root: u32) -> bool {
-        self.with_root(root, |worker, _| worker.leads()).unwrap_or(false)
+    /// Returns whether a worker of a root led any upstream on its last tick.
+    pub fn leads(&self, root: u32) -> bool {
+        self.roots.iter().any(|known| known.id == root && known.workers.iter().any(Worker::leads))
     }
 
-    /// Takes the end of an HTTP call, of whose response so many headers have come.
+    /// Takes the end of an HTTP call. `headers` is the number of its response's headers.
     pub fn on_http_call_response(&mut self, root: u32, call: u32, headers: usize) {
-        self.with_root(root, |worker, proxy| worker.on_http_call_response(proxy, CallId(call), headers));
+        self.for_each_worker(root, |worker, proxy| {
+            worker.on_http_call_response(proxy, CallId(call), headers);
+        });
     }
 
     /// Takes the end of a gRPC call: its status, and the size of its message.
     pub fn on_grpc_call_end(&mut self, root: u32, call: u32, status: u32, size: usize) {
-        self.with_root(root, |worker, proxy| worker.on_grpc_call_end(proxy, CallId(call), status, size));
+        self.for_each_worker(root, |worker, proxy| {
+            worker.on_grpc_call_end(proxy, CallId(call), status, size)
+        });
     }
 
     /// Takes the headers of a request, of which there are so many. Returns what the proxy is to do with it now.
@@ -95,9 +99,13 @@ impl<P: Proxy> Vm<P> {
         if latest != id {
             return Flow::Continue;
         }
-        let flow = self
-            .with_root(root, |worker, proxy| worker.on_request_headers(proxy, ExchangeId(id), headers, end));
-        flow.unwrap_or_default()
+        let Some(root) = self.root(root) else {
+            return Flow::Continue;
+        };
+        match root.workers.last_mut() {
+            Some(worker) => worker.on_request_headers(&root.proxy, ExchangeId(id), headers, end),
+            None => Flow::Continue,
+        }
     }
 
     /// Calls the worker that has something left to do for a request, if any has.
@@ -115,9 +123,12 @@ impl<P: Proxy> Vm<P> {
         self.roots.iter().filter_map(|root| Some((root.id, root.workers.last()?)))
     }
 
-    fn with_root<T>(&mut self, id: u32, act: impl FnOnce(&mut Worker, &P) -> T) -> Option<T> {
-        let root = self.root(id)?;
-        Some(act(root.workers.last_mut()?, &root.proxy))
+    fn for_each_worker(&mut self, id: u32, mut act: impl FnMut(&mut Worker, &P)) {
+        if let Some(root) = self.root(id) {
+            for worker in &mut root.workers {
+                act(worker, &root.proxy);
+            }
+        }
     }
 
     fn root(&mut self, id: u32) -> Option<&mut Root<P>> {

@@ -1,7 +1,7 @@
 // The functions that the host lends a module, by the ABI 0.2.1, with the statuses that Envoy 1.40 gives back.
 //
 // Each takes the VM and the module's own arguments. A header that is absent is NOT_FOUND; a map that is not at hand in
-// this callback is BAD_ARGUMENT, which the module's SDK does not survive: as in Envoy.
+// this callback is BAD_ARGUMENT: as in Envoy.
 
 import { deserialize, ID_STEP, METRIC_KINDS, Status, serialize } from "./abi.mjs";
 import { attribute } from "./attributes.mjs";
@@ -232,26 +232,6 @@ const SYSTEM = {
   proxy_get_current_time_nanoseconds: (vm, time) => vm.put64(time, BigInt(vm.proxy.now) * 1_000_000n),
 };
 
-/** What the ABI has and nothing here has called: imported by what the SDK exports, and no more. */
-const UNUSED = [
-  ...["proxy_continue_stream", "proxy_close_stream"],
-  ...[
-    "proxy_register_shared_queue",
-    "proxy_resolve_shared_queue",
-    "proxy_enqueue_shared_queue",
-    "proxy_dequeue_shared_queue",
-  ],
-  ...["proxy_grpc_stream", "proxy_grpc_send", "proxy_grpc_close", "proxy_grpc_cancel", "proxy_get_buffer_status"],
-];
-
-/** A call that is not imitated must not pass for one that is. */
-const unused = UNUSED.map((name) => [
-  name,
-  () => {
-    throw new Error(`${name}: not in the mock host yet; add it to functions.mjs as Envoy has it`);
-  },
-]);
-
 const WASI = {
   random_get(vm, buffer, size) {
     for (let place = 0; place < size >>> 0; place += 1) vm.bytes[(buffer >>> 0) + place] = vm.proxy.random();
@@ -292,7 +272,6 @@ export const FUNCTIONS = {
     ...CALLOUTS,
     ...CONTEXTS,
     ...SYSTEM,
-    ...Object.fromEntries(unused),
   },
   wasi_snapshot_preview1: WASI,
 };

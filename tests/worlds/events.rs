@@ -20,6 +20,7 @@ const _: fn(&Event<'_>) = |event| match event {
     | Event::FailsOpen { .. }
     | Event::NoLongerFailsOpen { .. }
     | Event::Lifecycle { .. }
+    | Event::CheckResult { .. }
     | Event::CheckNotSent { .. }
     | Event::ReplyRefused { .. }
     | Event::AnswerNotShared { .. } => {}

@@ -41,6 +41,11 @@ const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 impl Rollback {
+    /// Returns whether a response that took so long is slow.
+    pub fn is_slow(&self, took: Duration) -> bool {
+        self.latency.is_some_and(|latency| took > latency.above)
+    }
+
     /// Reads `rollback`. `known` are the versions and the upstreams, or `None` if either could not be read.
     pub fn read(value: &Value<'_>, known: Option<(&[Version], &[UpstreamDraft])>) -> Option<Self> {
         let criteria = ["failurePercent", "latency", "checks"];

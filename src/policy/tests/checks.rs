@@ -106,7 +106,7 @@ fn a_grpc_check_calls_for_a_service_and_defaults_to_the_whole_server() {
     );
 }
 
-/// A longer name would make the length in the SDK's protobuf message invalid UTF-8.
+/// The length of a longer name would take more than one byte of the protobuf message.
 #[test]
 fn a_grpc_check_needs_a_cluster_name_of_at_most_125_bytes() {
     let document = |length: usize| {

@@ -22,10 +22,9 @@ const UNAVAILABLE: u32 = 14;
 /// Returns Envoy's `GrpcService` message that names a cluster and the `:authority` to request.
 ///
 /// The proxy also takes a bare cluster name, but first tries to parse it as this message. A bare name whose
-/// bytes parse as a message would end the whole proxy. The message is passed as text, so no length in it may
-/// be above 127. Returns `None` if a name is longer than 125 bytes. The policy limits the cluster's name
-/// accordingly.
-pub fn service(cluster: &str, authority: &str) -> Option<String> {
+/// bytes parse as a message would end the whole proxy. Each length is one byte, so none may be above 127.
+/// Returns `None` if a name is longer than 125 bytes. The policy limits the cluster's name accordingly.
+pub fn service(cluster: &str, authority: &str) -> Option<Vec<u8>> {
     // envoy_grpc (1) stands twice, which a reader joins: once for cluster_name (1), once for authority (2).
     let mut message = Vec::new();
     for (field, text) in [(0x0a, cluster), (0x12, authority)] {
@@ -33,7 +32,7 @@ pub fn service(cluster: &str, authority: &str) -> Option<String> {
         message.extend([0x0a, length + 2, field, length]);
         message.extend(text.as_bytes());
     }
-    String::from_utf8(message).ok()
+    Some(message)
 }
 
 /// Returns the `HealthCheckRequest` for a service.
@@ -148,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_cluster_is_named_by_a_message() {
-        assert_eq!(service("users", "app").as_deref(), Some("\n\x07\n\x05users\n\x05\x12\x03app"));
+        assert_eq!(service("users", "app").as_deref(), Some(&b"\n\x07\n\x05users\n\x05\x12\x03app"[..]));
         assert!(service(&"c".repeat(125), "app:50051").is_some());
         assert_eq!(service(&"c".repeat(126), "app"), None);
     }
