@@ -37,7 +37,7 @@ def test_checks_are_sent_as_the_probe_stanza_says(start, policy, check, v1):
     assert (sent[b"x-probe"], sent[b"user-agent"]) == (b"graygate", b"mine")
 
 
-def test_however_many_workers_there_are_one_sends_the_checks(start, policy, check, v1):
+def test_one_worker_sends_the_checks_for_any_number_of_workers(start, policy, check, v1):
     check["periodSeconds"] = 0.25
     begun = time.monotonic()
     start(policy, concurrency=4)
@@ -47,7 +47,7 @@ def test_however_many_workers_there_are_one_sends_the_checks(start, policy, chec
     assert len(calls) - 1 <= 1.3 * (calls[-1].at - begun) / 0.25
 
 
-def test_each_way_to_fail_a_check_is_named(start, policy, check, v1):
+def test_each_cause_of_a_failed_check_is_named(start, policy, check, v1):
     check.update(periodSeconds=0.1, timeoutSeconds=1, failureThreshold=1)
     envoy = start(policy)
     for fail, mend, reason in [
@@ -77,7 +77,7 @@ def test_a_check_that_cannot_be_sent_does_not_count(start, policy):
     assert get(envoy.port(), "/readyz").status == 200
 
 
-def test_what_the_proxy_makes_up_is_no_expected_status(start, policy, check, v1):
+def test_a_local_reply_is_not_an_expected_status(start, policy, check, v1):
     check.update(periodSeconds=0.1, failureThreshold=1, expectedStatuses=[200, 503, 504])
     envoy = start(policy)
     v1.answer(503, path="/healthz")

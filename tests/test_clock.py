@@ -84,7 +84,7 @@ def test_a_clock_that_is_set_back_undoes_no_step(envoy, scheduled):
     assert {version(envoy, f"user-{number}") for number in range(50)} == {"v2"}
 
 
-def test_a_clock_that_is_set_forward_takes_the_steps_until_then_for_good(envoy):
+def test_a_clock_that_is_set_forward_takes_the_steps_until_then_permanently(envoy):
     set_clock(envoy, 2 * DAY)
     until(lambda: version(envoy) == "v1", what="the step of tomorrow")
     set_clock(envoy, 0)

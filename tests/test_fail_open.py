@@ -39,7 +39,7 @@ def sick(upstream):
     upstream.answer(500, path="/healthz")
 
 
-def test_when_all_are_down_requests_go_and_the_response_says_so(start, two, v1, v2):
+def test_if_all_upstreams_are_down_requests_are_forwarded_and_reported(start, two, v1, v2):
     envoy = start(two, routes=ROUTES)
     assert get(envoy.port(), "/v1").headers["x-graygate-gate"] is None
     sick(v1)
@@ -58,7 +58,7 @@ def test_when_all_are_down_requests_go_and_the_response_says_so(start, two, v1, 
     until_all(lambda: get(envoy.port(), "/v2").headers["x-graygate-gate"] is None, what="v2 ready")
 
 
-def test_prometheus_shows_it_before_it_happens(start, two):
+def test_the_counter_of_gates_that_fail_open_exists_from_the_start(start, two):
     envoy = start(two, routes=ROUTES)
     shown = 'graygate_failed_open_requests_total{policy="reviews",upstream="reviews-v2",reason="all-not-ready"}'
     found = [line for line in envoy.prometheus().splitlines() if line.startswith("graygate_failed_open_requests_total")]

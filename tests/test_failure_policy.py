@@ -43,7 +43,7 @@ def test_a_running_proxy_keeps_its_policy_and_fails_no_request(start, policy, fa
     assert get(envoy.port(), "/livez").text == ALIVE
 
 
-def test_a_new_proxy_whose_filter_comes_by_itself_answers_500_until_a_good_policy(start, policy):
+def test_a_new_proxy_with_the_filter_by_ecds_responds_500_until_a_valid_policy(start, policy):
     envoy = start(wrong(policy), delivery="ecds", failure=OPEN)
     assert [get(envoy.port(), path).status for path in ("/", "/livez", "/readyz")] == [500] * 3
     logged = [(500, "NFCF")] * 3
@@ -56,7 +56,7 @@ def test_a_new_proxy_whose_filter_comes_by_itself_answers_500_until_a_good_polic
     until_all(lambda: get(envoy.port(), "/livez").text == ALIVE, what="the good policy")
 
 
-def test_a_new_proxy_whose_filter_comes_in_its_listener_does_not_listen_until_a_good_policy(start, policy):
+def test_a_new_proxy_with_the_filter_by_lds_does_not_listen_until_a_valid_policy(start, policy):
     envoy = start(wrong(policy), delivery="lds", failure=OPEN)
     assert envoy.ports() == {}
     assert envoy.stats("listener_manager.lds.update_rejected") == {"listener_manager.lds.update_rejected": 1}
@@ -64,7 +64,7 @@ def test_a_new_proxy_whose_filter_comes_in_its_listener_does_not_listen_until_a_
     until_all(lambda: get(envoy.port(), "/livez").text == ALIVE, what="the good policy")
 
 
-def test_a_new_proxy_whose_filter_is_in_its_bootstrap_does_not_start(start, policy):
+def test_a_new_proxy_with_an_invalid_policy_in_its_bootstrap_does_not_start(start, policy):
     with pytest.raises(RuntimeError, match="Envoy ended with exit code 1") as failed:
         start(wrong(policy), failure=OPEN)
     assert "policy refused: nmae: unknown field" in "".join(failed.value.__notes__)
@@ -122,7 +122,7 @@ def test_open_requests_get_503_at_their_next_event_after_their_vm_died(one, v1):
     assert v1.seen("/upload") == 0
 
 
-def test_open_that_worker_goes_on_without_the_filter_until_another_policy(one, policy):
+def test_with_fail_open_that_worker_runs_without_the_filter_until_another_policy(one, policy):
     """Probes reach the app, users get the default route, gates do not apply, and no metric shows it."""
     envoy = one(OPEN)
     assert asked(envoy, ("/", HERE)) == [DIED]
@@ -140,7 +140,7 @@ def test_open_that_worker_goes_on_without_the_filter_until_another_policy(one, p
     until(lambda: asked(envoy, ("/livez",), ("/", tester)) == [(200, ALIVE), (200, "v2 /\n")], what="the filter")
 
 
-def test_closed_that_worker_answers_503_until_another_policy(one, policy, v1):
+def test_with_fail_closed_that_worker_responds_503_until_another_policy(one, policy, v1):
     envoy = one(CLOSED)
     assert asked(envoy, ("/", HERE)) == [DIED]
     requests = v1.requests
@@ -156,7 +156,7 @@ def test_closed_that_worker_answers_503_until_another_policy(one, policy, v1):
     until(lambda: asked(envoy, ("/livez",)) == [(200, ALIVE)], what="the filter")
 
 
-def test_reload_the_next_request_makes_a_vm_at_the_earliest_a_second_after_the_last(one):
+def test_with_fail_reload_the_next_request_restarts_the_vm_at_most_once_a_second(one):
     """The time between two restarts is at most that from a request to the response of a later one."""
     envoy = one(RELOAD)
     made: list[float] = []
@@ -175,7 +175,7 @@ def test_reload_the_next_request_makes_a_vm_at_the_earliest_a_second_after_the_l
     assert envoy.stats("wasm.graygate.vm_reload_")["wasm.graygate.vm_reload_success"] == len(made)
 
 
-def test_reload_brings_back_versions_readiness_and_an_order_to_drain(one, policy, v1):
+def test_with_fail_reload_versions_readiness_and_a_drain_are_restored(one, policy, v1):
     policy["releases"][0]["versions"] = [
         {"name": "v1", "upstream": "reviews-v1", "weight": 50, "default": True},
         {"name": "v2", "upstream": "reviews-v2", "weight": 50},
@@ -198,7 +198,7 @@ def test_reload_brings_back_versions_readiness_and_an_order_to_drain(one, policy
     assert moves(before, by_user(envoy)) == set()
 
 
-def test_the_other_workers_go_on(start, policy):
+def test_the_other_workers_continue_when_a_vm_dies(start, policy):
     envoy = start(policy, delivery="ecds", concurrency=2, module=MODULE, failure=CLOSED)
     with ExitStack() as stack:
         connections = []

@@ -37,7 +37,7 @@ def row(found):
     ]
 
 
-def test_graygate_gates_and_recovers_where_nothing_does_not(tmp_path):
+def test_graygate_gates_and_recovers_and_a_plain_envoy_does_not(tmp_path):
     file = tmp_path / "faults.json"
     done = run("--only", "answers 500", "--healthy", "1", "--json", str(file))
     assert (done.returncode, done.stderr) == (0, "")
@@ -64,7 +64,7 @@ def test_graygate_gates_and_recovers_where_nothing_does_not(tmp_path):
     assert "faults.py --only 'answers 500' --healthy 1" in table
 
 
-def test_ctrl_c_ends_all_that_was_started():
+def test_ctrl_c_ends_all_processes():
     running = subprocess.Popen(
         SCRIPT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -100,7 +100,7 @@ def answer(status, body=b"", seconds=0.0, asked=0.0):
         (answer(504, b"upstream request timeout"), failed),
     ],
 )
-def test_an_answer_is_good_refused_at_once_or_failed(given, kind):
+def test_a_response_is_good_refused_at_once_or_failed(given, kind):
     assert [test for test in (good, refused, failed) if test(given)] == [kind]
 
 
@@ -116,7 +116,7 @@ def test_an_answer_is_good_refused_at_once_or_failed(given, kind):
         ("." + "x" * 3 + ".." + "x" * 18 + "." + "x", 6),
     ],
 )
-def test_a_gate_is_closed_from_the_first_of_twenty_refused_on_with_one_exception(word, begins):
+def test_a_gate_is_closed_from_the_first_of_twenty_refusals_with_one_exception(word, begins):
     answers = [answer(503, b"no healthy upstream" * (each == "x"), asked=at) for at, each in enumerate(word)]
     assert first_of_run(answers, refused, 18) == begins
 
@@ -125,14 +125,14 @@ def test_a_gate_is_closed_from_the_first_of_twenty_refused_on_with_one_exception
 
 
 @pytest.mark.parametrize("fault", ["explodes", "", "hangs, answers 500"])
-def test_a_fault_that_is_none_is_refused(fault):
+def test_an_unknown_fault_is_refused(fault):
     done = run("--only", fault)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{fault!r}; allowed: refuses connections, hangs," in done.stderr
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "long", ""])
-def test_a_healthy_time_that_is_none_is_refused(seconds):
+def test_an_invalid_healthy_time_is_refused(seconds):
     done = run(f"--healthy={seconds}")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{seconds!r}; allowed: a number of seconds above 0" in done.stderr

@@ -41,7 +41,7 @@ def trip(envoy, v1):
 # -- one replica ------------------------------------------------------------------
 
 
-def test_the_only_replica_is_gated_where_outlier_detection_goes_on_asking_it(start, policy, v1):
+def test_the_only_replica_is_gated_but_outlier_detection_still_sends_to_it(start, policy, v1):
     """The cluster has no other host, so Envoy's load balancer panics and selects the host that it has ejected."""
     eject = {"consecutive_5xx": 5, "max_ejection_percent": 100, "base_ejection_time": "300s"}
     app = {**cluster("app", v1.port), "outlier_detection": eject}
@@ -104,7 +104,7 @@ def lines():
         yield line
 
 
-def test_a_worker_that_has_only_gated_knows_of_a_recovery_that_it_has_not_seen(start, policy, v1, lines):
+def test_an_idle_worker_learns_of_a_recovery_on_another_worker(start, policy, v1, lines):
     envoy = start(judged(policy, notReadyFor="500ms", maxNotReadyFor="1s", trial={"requests": 1, "successes": 1}))
     v1.answer(500)
     busy = lines(envoy)

@@ -35,7 +35,7 @@ def test_the_reply_names_policy_upstream_and_reason(down, v1):
     until_all(lambda: get(down.port(), "/x", ALICE).version == "v1", what="v1 again")
 
 
-def test_a_grpc_request_gets_a_grpc_status(down):
+def test_a_gated_grpc_request_gets_a_grpc_status(down):
     answer = get2(down.port(), "/shop.Reviews/List", CALL, method="POST", body=b"\0\0\0\0\0")
     assert answer.status == 200
     # In a trailers-only response, the first header block is also the last.
@@ -44,7 +44,7 @@ def test_a_grpc_request_gets_a_grpc_status(down):
     assert answer.headers["retry-after"] == "2"
 
 
-def test_a_grpc_status_of_the_policys_is_for_grpc_requests_alone(start, policy, v1):
+def test_a_grpc_status_in_the_policy_applies_only_to_grpc_requests(start, policy, v1):
     policy["gates"][0]["reply"] = {"status": 429, "grpcStatus": 8, "body": "{upstream}: {reason}"}
     envoy = start(policy)
     v1.refuse()

@@ -76,7 +76,7 @@ def grpc_status(answer):
 
 
 @pytest.mark.parametrize("ask", [by_grpcio, by_grpc_go], ids=["grpcio", "grpc-go"])
-def test_a_service_that_is_listed_follows_readiness_and_any_other_is_not_found(envoy, v1, ask):
+def test_a_listed_service_follows_readiness_and_any_other_is_not_found(envoy, v1, ask):
     for status, word in [(200, "SERVING"), (500, "NOT_SERVING"), (200, "SERVING")]:
         v1.answer(status, path="/healthz")
         until_all(lambda: check(envoy.port()).word == word, what=word)
@@ -85,7 +85,7 @@ def test_a_service_that_is_listed_follows_readiness_and_any_other_is_not_found(e
             assert ask(envoy.port(), service) == "NOT_FOUND", service
 
 
-def test_the_answer_is_a_message_and_trailers(envoy):
+def test_a_health_response_has_a_message_and_trailers(envoy):
     answer = call(envoy.port(), message())
     assert (answer.status, answer.body) == (200, framed(b"\x08\x01"))
     assert answer.headers["content-type"].startswith("application/grpc")
@@ -94,7 +94,7 @@ def test_the_answer_is_a_message_and_trailers(envoy):
     assert not [name for name in answer.headers if name.startswith("x-graygate")]
 
 
-def test_a_request_that_comes_late_and_in_pieces_is_answered_when_it_is_whole(envoy):
+def test_a_request_in_pieces_gets_its_response_when_it_is_complete(envoy):
     with Stream(envoy.port(), HEALTH_CHECK, GRPC) as stream:
         active = "http.graygate.downstream_rq_active"
         until(lambda: envoy.stats(active)[active], what="the headers with the proxy")
@@ -107,7 +107,7 @@ def test_a_request_that_comes_late_and_in_pieces_is_answered_when_it_is_whole(en
     assert (answer.body, grpc_status(answer)) == (framed(b"\x08\x01"), "0")
 
 
-def test_many_checks_at_once_are_answered(envoy, v1, v2):
+def test_many_concurrent_checks_get_responses(envoy, v1, v2):
     with ThreadPoolExecutor(8) as pool:
         many = [pool.submit(check_many, envoy.port(), SERVICE, 100) for _ in range(8)]
         assert {answer.word for each in many for answer in each.result()} == {"SERVING"}
@@ -137,7 +137,7 @@ def test_a_request_that_is_compressed_is_unimplemented(envoy):
     assert probe(envoy.port(), "", "-gzip")[0] == 0
 
 
-def test_what_is_no_request_gets_an_error(envoy):
+def test_an_invalid_request_gets_an_error(envoy):
     bodies = [
         b"",
         b"\0",
@@ -174,7 +174,7 @@ def test_other_content_types_are_refused(envoy, v1):
     assert v1.requests == 0
 
 
-def test_any_upstream_that_answers_will_do_for_a_hop(start, asked, v1):
+def test_any_upstream_that_responds_can_be_the_hop(start, asked, v1):
     envoy = start(asked)
     assert check(envoy.port(), SERVICE).word == "SERVING"
     assert check(envoy.port(), "shop").word == "NOT_FOUND"
@@ -185,7 +185,7 @@ def test_any_upstream_that_answers_will_do_for_a_hop(start, asked, v1):
 
 
 @pytest.mark.parametrize("instead", ["no-route", "dead-cluster", "too-early"])
-def test_without_a_hop_the_client_is_told(start, asked, instead):
+def test_without_a_working_hop_the_client_gets_an_error(start, asked, instead):
     elsewhere = {"match": {"path": "/elsewhere"}, "route": {"cluster": "reviews-v1"}}
     too_early = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "x"}}}
     options: dict[str, dict[str, Any]] = {
@@ -278,7 +278,7 @@ def test_the_longest_names_are_possible(start, app):
     until_all(lambda: ready(envoy), what="ready")
 
 
-def test_each_way_not_to_serve_is_named(start, app):
+def test_each_cause_of_a_failed_grpc_check_is_named(start, app):
     app.say("SERVING", SERVICE)
     policy = checking("users", service=SERVICE)
     policy["upstreams"]["users"]["readinessProbe"]["timeoutSeconds"] = 1

@@ -99,7 +99,7 @@ def test_a_cookie_has_its_attributes_in_order_and_the_time_in_it(start, policy, 
         assert before - 2 <= int(found[1], 16) <= after + 2
 
 
-def test_on_one_worker_newcomers_are_split_exactly_and_each_id_falls_where_its_user_was(start, policy, release):
+def test_one_worker_splits_new_users_exactly_and_each_id_keeps_its_version(start, policy, release):
     envoy = start(policy, concurrency=1)
     ids = newcomers(envoy, 100)
     assert Counter(ids.values()) == {"v1": 90, "v2": 10}
@@ -109,7 +109,7 @@ def test_on_one_worker_newcomers_are_split_exactly_and_each_id_falls_where_its_u
     assert counted(envoy, "sticky", version="v2") == 10
 
 
-def test_cookies_of_the_app_stay_beside_it(start, policy, release, v1, v2):
+def test_the_apps_cookies_are_kept_beside_the_filters(start, policy, release, v1, v2):
     own = ["session=abc; Path=/", "gray=1"]
     for upstream in (v1, v2):
         upstream.answer(headers=[("set-cookie", line) for line in own])
@@ -121,7 +121,7 @@ def test_cookies_of_the_app_stay_beside_it(start, policy, release, v1, v2):
         assert set_cookies(ask(port, "/", {"x-user-id": "alice"})) == own
 
 
-def test_it_is_taken_back_when_the_release_has_ended(start, policy, release, cookie):
+def test_the_cookie_is_removed_when_the_release_has_ended(start, policy, release, cookie):
     cookie.update(ATTRIBUTES)
     weigh(release, 100, 0)
     port = start(policy).port()
@@ -133,7 +133,7 @@ def test_it_is_taken_back_when_the_release_has_ended(start, policy, release, coo
     assert set_cookies(get(port, "/", {**back(OURS), "x-user-id": "alice"})) == gone
 
 
-def test_a_cookie_from_before_the_start_stays_on_the_default(start, policy, release):
+def test_a_cookie_from_before_the_start_keeps_the_default_version(start, policy, release):
     weigh(release, 10, 90)
     began = int(time.time()) - 3600
     release["startsAt"] = utc(began)

@@ -51,7 +51,7 @@ class Peer(Envoy):
         return {name: value for name, value in host["health_status"].items() if name != "eds_health_status"}
 
 
-def test_a_peer_sees_what_is_degraded_and_what_drains(start, marked, v1, v2):
+def test_a_peer_sees_that_a_proxy_is_degraded_or_drains(start, marked, v1, v2):
     """A draining proxy gets no traffic even if the peer sends requests to failing hosts for want of others."""
     envoy = start(marked)
     all_pass(envoy)
@@ -74,7 +74,7 @@ def test_a_peer_sees_what_is_degraded_and_what_drains(start, marked, v1, v2):
         sees("is well again")
 
 
-def test_a_peer_that_looks_for_another_service_fails_it(start, marked):
+def test_a_peer_that_expects_another_service_fails_the_health_check(start, marked):
     envoy = start(marked)
     all_pass(envoy)
     with Peer(envoy, service_name_matcher={"exact": "tes"}) as peer:

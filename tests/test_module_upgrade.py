@@ -72,7 +72,7 @@ def test_no_request_fails_and_users_keep_their_version(start, policy, vm_id):
     assert {version for versions in got.values() for version in versions} == {"v1", "v2"}
 
 
-def test_requests_under_way_are_served_by_the_module_that_they_began_with(start, policy):
+def test_open_requests_are_served_by_the_module_that_they_started_with(start, policy):
     envoy = start(policy, delivery="ecds")
     with Stream(envoy.port(), "/upload", ALICE) as stream:
         active = "http.graygate.downstream_rq_active"
@@ -107,7 +107,7 @@ def tripped(start, policy, v1):
 
 
 @AS_IN_ISTIO
-def test_what_is_known_of_upstreams_and_a_drain_outlive_the_module(tripped, v1, v2, vm_id):
+def test_states_of_upstreams_and_a_drain_survive_the_module(tripped, v1, v2, vm_id):
     envoy = tripped(vm_id)
     requests = v1.requests
     with Load(envoy.port(), [Request("/", ALICE), Request("/readyz")], rate=300) as load:
@@ -125,7 +125,7 @@ def test_what_is_known_of_upstreams_and_a_drain_outlive_the_module(tripped, v1, 
 
 
 @AS_IN_ISTIO
-def test_what_is_known_is_gone_with_the_last_module(tripped, vm_id):
+def test_all_states_are_lost_with_the_last_module(tripped, vm_id):
     """This is the case if Istio's agent replaces the filter, or if the filter is removed for a while."""
     envoy = tripped(vm_id)
     mine = envoy.config.discovery("")["resources"][0]["typed_config"]
@@ -149,7 +149,7 @@ def broken(request, tmp_path):
 
 
 @FAILURES
-def test_a_module_that_cannot_be_loaded_is_refused_and_the_old_one_goes_on(start, policy, broken, failure):
+def test_a_module_that_cannot_be_loaded_is_refused_and_the_old_one_continues(start, policy, broken, failure):
     envoy = start(policy, delivery="ecds", failure=failure)
     with Load(envoy.port(), USERS, rate=300) as load:
         envoy.put("./ecds.json", replace(envoy.config, module=broken).discovery("broken"))
@@ -160,7 +160,7 @@ def test_a_module_that_cannot_be_loaded_is_refused_and_the_old_one_goes_on(start
     assert get(envoy.port(), "/livez").text == "policy reviews: liveness passed\n"
 
 
-def test_a_new_proxy_whose_module_cannot_be_loaded_answers_500_until_it_has_one(start, policy, broken):
+def test_a_new_proxy_whose_module_cannot_be_loaded_responds_500_until_it_has_one(start, policy, broken):
     envoy = start(policy, delivery="ecds", module=broken, failure={"failure_policy": "FAIL_OPEN"})
     assert [get(envoy.port(), path).status for path in ("/", "/livez")] == [500, 500]
     assert envoy.put("./ecds.json", replace(envoy.config, module=MODULE).discovery("good")) == ""

@@ -43,7 +43,7 @@ def assigned(envoy):
     return {pair: count for pair, count in counted.items() if count}
 
 
-def test_a_trusted_incoming_version_counts_most_and_one_that_is_none_of_them_stays_as_it_came(
+def test_a_trusted_incoming_version_takes_precedence_and_an_unknown_one_is_passed_on(
     start, policy, versions, release, v1
 ):
     release["trustIncoming"] = True

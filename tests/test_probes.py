@@ -52,7 +52,7 @@ def test_a_probe_is_answered_at_the_proxy(envoy, v1, v2, ask):
     assert v1.requests == v2.requests == 0
 
 
-def test_readiness_fails_with_its_upstream_and_says_why_while_liveness_passes(down, v1):
+def test_readiness_fails_with_its_upstream_and_names_the_reason_while_liveness_passes(down, v1):
     assert re.fullmatch(FAILED, text(down))
     assert document(down)["checks"]["reviews-v1"][0]["output"] == "check-failed: status 500"
     assert get(down.port(), "/readyz", method="HEAD").status == 503
@@ -62,7 +62,7 @@ def test_readiness_fails_with_its_upstream_and_says_why_while_liveness_passes(do
     all_say(down, 200)
 
 
-def test_hostile_names_to_exclude_are_warned_of_in_a_few_short_lines(down):
+def test_unusual_names_to_exclude_cause_a_few_short_warnings(down):
     hostile = [
         "&".join(f"exclude=name-{number}" for number in range(4000)),
         "exclude=" + "x" * 60_000,
@@ -89,7 +89,7 @@ def test_hostile_names_to_exclude_are_warned_of_in_a_few_short_lines(down):
     assert "panicked" not in down.logs()
 
 
-def test_counters_and_access_log_tell_probes_by_name(start, policy):
+def test_counters_and_the_access_log_name_each_probe(start, policy):
     envoy = start(policy)
     for _ in range(2):
         get(envoy.port(), "/livez")

@@ -45,7 +45,7 @@ def until_rolled_back(envoy, users=USERS, **options):
     until_all(lambda: set(by_user(envoy, users[:100]).values()) == {"v1"}, 60, "all on v1")
 
 
-def test_a_version_that_fails_is_rolled_back_on_all_workers_and_said_so_once(start, policy, v2):
+def test_a_failing_version_is_rolled_back_on_all_workers_and_logged_once(start, policy, v2):
     envoy = start(guarded(policy), concurrency=4)
     v2.answer(500)
     until_rolled_back(envoy)
@@ -66,7 +66,7 @@ def test_a_version_that_fails_is_rolled_back_on_all_workers_and_said_so_once(sta
     assert int(default_requests) > 0
 
 
-def test_a_version_whose_cluster_is_not_there_is_rolled_back(start, policy):
+def test_a_version_whose_cluster_does_not_exist_is_rolled_back(start, policy):
     guarded(policy)["upstreams"]["reviews-v2"]["cluster"] = "nowhere"
     policy["releases"][0]["steer"] = {"clusterHeader": "x-gray-cluster"}
     steered = route("reviews-v1", "5s")
@@ -103,7 +103,7 @@ def test_a_version_whose_checks_fail_is_rolled_back_while_its_requests_succeed(s
     assert get(envoy.port(), "/", {"x-tester": "true"}).status == 200
 
 
-def test_it_outlives_updates_of_other_parts_of_the_policy_and_ends_with_one_of_the_release(start, policy, v2):
+def test_a_rollback_survives_other_updates_and_ends_with_an_update_of_the_release(start, policy, v2):
     envoy = start(guarded(policy), delivery="ecds")
     v2.answer(500)
     until_rolled_back(envoy)
@@ -135,7 +135,7 @@ def test_every_response_is_counted_by_its_result(start, policy, v2):
     until(lambda: {key: responses(envoy, *key) for key in wanted} == wanted, what=f"counters {wanted}")
 
 
-def test_what_may_be_counted_shows_as_0_before_it_happens(start, policy):
+def test_rollback_counters_exist_with_the_value_0_from_the_start(start, policy):
     latency = {"percentile": 99, "above": "300ms"}
     checked = {name: dict(upstream) for name, upstream in policy["upstreams"].items()}
     guarded(policy, failurePercent=5, latency=latency, checks={"failurePercent": 50})["upstreams"] = checked

@@ -31,7 +31,7 @@ def shown(envoy):
     return [envoy.counter("graygate_version_share", release="reviews", version=version) for version in ("v1", "v2")]
 
 
-def test_a_step_is_taken_by_all_workers_with_no_push_and_told_once(envoy):
+def test_all_workers_take_a_step_without_a_push_and_log_it_once(envoy):
     until(lambda: shown(envoy) == [9_000, 1_000], what="the shares before")
     assert 'graygate_schedule_steps_total{policy="reviews",release="reviews"} 0\n' in envoy.prometheus()
     assert 0 < share(by_user(envoy)) < 30

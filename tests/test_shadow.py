@@ -60,7 +60,7 @@ def fail(envoy, upstream):
     until(lambda: counted(envoy, "graygate_transitions_total", to="not-ready"), what="not ready")
 
 
-def test_no_header_of_a_request_is_written_or_removed(start, shadow, v1, v2):
+def test_shadow_mode_does_not_write_or_remove_request_headers(start, shadow, v1, v2):
     envoy = start(shadow)
     bare = start({**shadow, "mode": "off"})
     sent = {**ALICE, "x-kept": "yes"}
@@ -74,7 +74,7 @@ def test_no_header_of_a_request_is_written_or_removed(start, shadow, v1, v2):
     assert v2.requests == 0
 
 
-def test_the_access_log_has_what_would_have_been_decided(start, shadow, tmp_path):
+def test_the_access_log_has_the_decisions_of_shadow_mode(start, shadow, tmp_path):
     users = USERS[:100]
     said = explain(tmp_path, shadow, [{"headers": {"x-user-id": user}} for user in users])
     versions = [line["assignments"][0]["version"] for line in said]
@@ -86,7 +86,7 @@ def test_the_access_log_has_what_would_have_been_decided(start, shadow, tmp_path
     assert found["/tester"] == "reviews=v2 match"
 
 
-def test_probes_and_gates_let_requests_through_and_the_access_log_has_the_reply_they_would_give(start, shadow, v1):
+def test_in_shadow_mode_probes_and_gates_forward_requests_and_label_their_reply(start, shadow, v1):
     envoy = start(shadow, hcm=labelled())
     answer = get(envoy.port(), "/livez")
     assert (answer.version, answer.text) == ("v1", "v1 /livez\n")
@@ -111,7 +111,7 @@ def test_probes_and_gates_let_requests_through_and_the_access_log_has_the_reply_
     assert all('mode="shadow"' in line for line in lines)
 
 
-def test_shadow_turned_to_enforce_and_back_takes_effect_at_once(start, shadow):
+def test_a_change_between_shadow_and_enforce_applies_at_once(start, shadow):
     envoy = start(shadow, delivery="ecds")
     tester = {"x-tester": "true"}
     assert get(envoy.port(), "/", tester).version == "v1"

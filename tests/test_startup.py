@@ -23,7 +23,7 @@ def gated(policy):
     return policy
 
 
-def test_readiness_waits_for_it_in_all_workers_and_liveness_does_not(start, gated, v2):
+def test_readiness_waits_for_startup_in_all_workers_and_liveness_does_not(start, gated, v2):
     v2.answer(500, path="/healthz")
     envoy = start(gated, concurrency=4)
     until_all(lambda: "check-failed" in text(envoy, "/startupz"), what="v2 failed")
@@ -37,7 +37,7 @@ def test_readiness_waits_for_it_in_all_workers_and_liveness_does_not(start, gate
     assert envoy.logs().count(STARTED) == 1
 
 
-def test_no_policy_update_undoes_it(start, gated, v2):
+def test_a_policy_update_does_not_undo_startup(start, gated, v2):
     gated["upstreams"]["reviews-v3"] = {"cluster": "not-there", "readinessProbe": {"httpGet": {}}}
     envoy = start(gated, delivery="lds")
     all_say(envoy, 200)
@@ -53,7 +53,7 @@ def test_no_policy_update_undoes_it(start, gated, v2):
     assert envoy.logs().count(STARTED) == 1
 
 
-def test_a_startup_that_an_update_brings_fails_no_probe_of_a_proxy_that_has_proof(start, gated):
+def test_a_startup_probe_added_by_an_update_does_not_fail_a_proxy_with_proof(start, gated):
     startup = gated["probes"].pop("startup")
     gated["probes"]["readiness"]["checks"].append({"upstream": "reviews-v2"})
     envoy = start(gated, delivery="ecds")

@@ -106,7 +106,7 @@ def test_wrong_usage_ends_with_2(arguments):
     assert done.stderr
 
 
-def test_explain_says_what_and_why(file):
+def test_explain_prints_decisions_and_reasons(file):
     done = run("explain", "--policy", file, "--header", "x-user-id=alice", "--path", "/api")
     assert done.stdout.splitlines() == [
         "request   GET /api for localhost",
@@ -187,14 +187,14 @@ def test_explain_shows_the_chain_of_reasons(policy, tmp_path, arguments, chain):
         assert words in (..., said)
 
 
-def test_explain_says_what_it_does_not_know(file):
+def test_explain_refuses_unknown_releases_and_invalid_arguments(file):
     for arguments in (["--rolled-back", "reviews/v9"], ["--rolled-back", "reviews"], ["--at", "tomorrow"]):
         done = run("explain", "--policy", file, *arguments)
         assert done.returncode == 2
         assert "allowed: " in done.stderr
 
 
-def test_explain_takes_readiness_as_told(file):
+def test_explain_uses_the_given_readiness(file):
     done = run("explain", "--policy", file, "--header", "x-tester=true", "--not-ready", "reviews-v2")
     assert "release   reviews: v1 (fallback)" in done.stdout
     assert "fallback          the upstream of v2 is not ready: v1" in done.stdout

@@ -47,7 +47,7 @@ def test_json_has_weights_and_the_score(start, weighted, v1):
     assert (cache["weight"], cache["required"], cache["status"]) == (30, False, "fail")
 
 
-def test_a_status_that_has_no_body_gets_none(start, policy):
+def test_a_status_without_a_body_gets_none(start, policy):
     """A client would read a body as the beginning of the next response on the connection."""
     probes = policy["probes"]
     probes["liveness"]["statuses"] = {"passed": 204}

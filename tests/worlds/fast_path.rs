@@ -10,6 +10,7 @@
 //! Beyond these bounds, a worker may not share a success that would have ended another worker's row of failures. The
 //! row can then be counted as longer than it was.
 
+use graygate::worker::fast_path::INSPECTED;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -102,9 +103,6 @@ fn ask(world: &mut World, vm: usize, to: &str, ends: Ends) -> u32 {
     id
 }
 
-/// The number of redundant responses between two ticks that are certain to be inspected.
-const INSPECTED: usize = 16;
-
 proptest! {
     #![proptest_config(cases(20))]
 
@@ -131,7 +129,7 @@ proptest! {
         events in vec(short(), 1..150),
     ) {
         let mut twins = twins(&plain_document(), vms);
-        let mut since_tick = vec![0; vms];
+        let mut since_tick = vec![0_u32; vms];
         for event in &events {
             match event {
                 Short::Pass(millis) => {
