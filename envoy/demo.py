@@ -23,7 +23,7 @@ from harness.wait import until, until_all
 USERS = 10_000
 PROBES = 1_000
 # The time without a failure, in seconds, after which requests count as moved to v1.
-CALM = 1.0
+FAILURE_FREE = 1.0
 
 
 class Table:
@@ -118,9 +118,9 @@ class Demo:
 
     @staticmethod
     def moved_over(load: Load, killed: float) -> bool:
-        latest = load.since(max(killed, time.monotonic() - CALM))
-        calm = time.monotonic() - killed > CALM and len(latest) > 50
-        return calm and all(answer.status == 200 and answer.version == "v1" for answer in latest)
+        latest = load.since(max(killed, time.monotonic() - FAILURE_FREE))
+        is_enough = time.monotonic() - killed > FAILURE_FREE and len(latest) > 50
+        return is_enough and all(answer.status == 200 and answer.version == "v1" for answer in latest)
 
     def hang_last(self) -> None:
         self.v1.process.send_signal(signal.SIGSTOP)

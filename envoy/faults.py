@@ -77,7 +77,7 @@ AT_ONCE = {"update_merge_window": "0s"}
 PANIC_OFF = {"healthy_panic_threshold": {"value": 0}}
 # In seconds, a bit longer than graygate's longest wait. After that much healthy time, its waits start over, as Envoy's
 # do.
-CALM = 4.5
+HEALTHY_PAUSE = 4.5
 
 
 @dataclass(frozen=True)
@@ -329,7 +329,7 @@ def apply_to_all(sites: Sequence[Site], act: Act) -> list[float]:
 def fail(fault: str, sites: Sequence[Site], started: Sequence[Load]) -> dict[str, Figures | None]:
     """Measures one fault. Gives None for a contestant that had not recovered before the fault began."""
     begin, heal = FAULTS[fault]
-    was_well = have_recovered(started, [time.monotonic() - CALM / 2] * len(sites))
+    was_well = have_recovered(started, [time.monotonic() - HEALTHY_PAUSE / 2] * len(sites))
     say(f"{fault}: {FAULT_SECONDS:g} s, ", end="")
     # Each contestant's times count from those of its own upstream, which differ by milliseconds.
     begun = apply_to_all(sites, begin)
@@ -339,7 +339,7 @@ def fail(fault: str, sites: Sequence[Site], started: Sequence[Load]) -> dict[str
     well = wait_until_recovered(started, healed)
     say(f"{sum(well)} of {len(well)} well again after {time.monotonic() - max(healed):.1f} s")
     # By then, each request that was sent during the fault has its response as well.
-    time.sleep(CALM)
+    time.sleep(HEALTHY_PAUSE)
     rows = zip(sites, started, was_well, begun, healed, strict=True)
     return {site.name: measure(load, *times) if well else None for site, load, well, *times in rows}
 

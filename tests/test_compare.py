@@ -18,7 +18,7 @@ def compare(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
 
 
-def test_weighted_clusters_throws_users_to_and_fro_and_graygate_none():
+def test_weighted_clusters_moves_users_back_and_forth_and_graygate_does_not():
     done = compare("--users", str(USERS))
     assert (done.returncode, done.stderr) == (0, "")
     lines = re.findall(r"^(.+?) {2,}([\d.]+)(?: %)? +([\d.]+)(?: %)?$", done.stdout, re.MULTILINE)
@@ -32,7 +32,7 @@ def test_weighted_clusters_throws_users_to_and_fro_and_graygate_none():
         "users who were on v2 at 10 % and back on v1 at any time at 30 %",
     ]
     for percent in (10, 30):
-        # Of 2,000 requests by chance; and by graygate always the same users, 10.0 % and 31.0 % of these 200.
+        # 2,000 requests are split by chance. With graygate, always the same users move, 10.0 % and 31.0 % of these 200.
         assert abs(plain[f"share of requests on v2 at {percent} %"] - percent) < 5
         assert abs(gray[f"share of requests on v2 at {percent} %"] - percent) < 2
         assert USERS / 3 < plain[f"users who saw both versions at {percent} %"] <= USERS
@@ -42,7 +42,7 @@ def test_weighted_clusters_throws_users_to_and_fro_and_graygate_none():
 
 
 @pytest.mark.parametrize("users", ["0", "-1", "many", ""])
-def test_a_number_of_users_that_is_none_is_refused(users):
+def test_an_invalid_number_of_users_is_refused(users):
     done = compare(f"--users={users}")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{users!r}; allowed: a whole number from 1" in done.stderr

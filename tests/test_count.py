@@ -1,4 +1,4 @@
-"""What is counted of the runners' last lines, each as the runner writes it."""
+"""The counts in the last lines of the test runners, each in its own format."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ LOGS = {
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_each_runner_is_counted_as_it_tells(name):
+def test_each_runners_last_line_is_counted(name):
     log, passed, failed = LOGS[name]
     assert counted(log) == f"{passed} passed, {failed} failed\n"
 
 
-def test_all_runners_are_summed_up_and_what_one_has_to_say_of_packages_is_its_own():
+def test_counts_of_all_runners_are_added_and_lines_about_packages_are_kept():
     logs = ["=== FAIL: b  (0.00s)", "DONE 3 tests, 1 failure, 2 errors in 1.0s", "DONE 5 tests, 1 failure in 1.0s"]
     assert counted("\n".join([*logs, "20 passed in 3.21s"])) == "27 passed, 2 failed\n"

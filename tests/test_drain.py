@@ -1,6 +1,6 @@
-"""The drain switch: an order from an allowed address fails readiness in all workers; nothing else changes.
+"""The drain switch: an order from an allowed address fails readiness in all workers, and has no other effect.
 
-What an order does, and for how long, is in tests/worlds/lifecycle.rs.
+`tests/worlds/lifecycle.rs` covers the effects of an order and how long they last.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def orders_from(policy, *networks):
     return policy
 
 
-def test_an_order_fails_readiness_in_all_workers_until_it_is_taken_back(start, switched, v1):
+def test_a_drain_order_fails_readiness_in_all_workers_until_it_is_cancelled(start, switched, v1):
     switched["probes"]["startup"] = {"path": "/startupz", "checks": [{"upstream": "reviews-v1"}]}
     envoy = start(switched, concurrency=4)
     all_pass(envoy)
@@ -52,14 +52,14 @@ def test_an_order_fails_readiness_in_all_workers_until_it_is_taken_back(start, s
     assert lines == ["reviews: draining", "reviews: no longer draining"]
 
 
-def test_an_order_may_have_a_query_and_a_body_and_come_by_http2(start, switched):
+def test_a_drain_order_can_have_a_query_and_a_body_and_use_http2(start, switched):
     envoy = start(switched)
     assert get2(envoy.port(), "/drainz?why=deploy", method="POST", body=b"x" * 10_000).text == DRAINING
     all_say(envoy, 503)
     assert get2(envoy.port(), "/drainz", method="DELETE").text == NOT_DRAINING
 
 
-def test_it_outlives_a_policy_update_and_ends_where_the_policy_has_it_no_more(start, switched):
+def test_a_drain_survives_policy_updates_until_the_policy_no_longer_has_the_switch(start, switched):
     envoy = start(switched, delivery="ecds")
     all_pass(envoy)
     order(envoy)
@@ -80,7 +80,7 @@ def test_it_outlives_a_policy_update_and_ends_where_the_policy_has_it_no_more(st
     assert status(envoy) == 200
 
 
-def test_an_update_that_is_refused_ends_no_drain(start, switched):
+def test_a_refused_update_does_not_end_a_drain(start, switched):
     envoy = start(switched, delivery="lds")
     assert order(envoy).status == 200
     all_say(envoy, 503)
@@ -93,7 +93,7 @@ def test_an_update_that_is_refused_ends_no_drain(start, switched):
 # -- who may ------------------------------------------------------------------------
 
 
-def test_orders_from_other_addresses_are_refused(start, switched):
+def test_drain_orders_from_other_addresses_are_refused(start, switched):
     envoy = start(orders_from(switched, "10.0.0.0/8", "127.0.0.2/32"))
     for method in ["POST", "DELETE", "GET", "HEAD", "PUT"]:
         answer = order(envoy, method)
@@ -145,8 +145,8 @@ def spoofed(address):
 
 
 @pytest.mark.parametrize("manager", MANAGERS.values(), ids=MANAGERS)
-def test_no_header_makes_an_order_come_from_elsewhere(start, switched, manager):
-    """Not even where the proxy is told to believe the header: whoever can send it could drain."""
+def test_headers_do_not_change_the_source_of_a_drain_order(start, switched, manager):
+    """This holds even if the proxy trusts the header, because anyone who can send it could drain."""
     envoy = start(orders_from(switched, "10.0.0.0/8", "127.0.0.2/32", "::ffff:0:0/96"), hcm=manager)
     for address in ["10.0.0.1", "127.0.0.2"]:
         for headers in spoofed(address):
@@ -154,7 +154,7 @@ def test_no_header_makes_an_order_come_from_elsewhere(start, switched, manager):
     assert order(envoy, "GET", source="127.0.0.2").text == NOT_DRAINING
 
 
-def test_where_headers_do_not_make_the_source_an_allowed_one_may_send_them(start, switched):
+def test_an_allowed_source_can_send_address_headers_that_the_proxy_ignores(start, switched):
     envoy = start(switched, hcm=MANAGERS["remote"])
     for headers in spoofed("192.0.2.1"):
         assert order(envoy, headers=headers).text == DRAINING, headers
@@ -162,7 +162,7 @@ def test_where_headers_do_not_make_the_source_an_allowed_one_may_send_them(start
 
 @pytest.fixture
 def behind_proxy_protocol(switched, v1, v2):
-    """An Envoy whose listener takes the PROXY protocol, and connections without."""
+    """An Envoy whose listener accepts connections with and without the PROXY protocol."""
     ports = {"reviews-v1": v1.port, "reviews-v2": v2.port}
     tree = bootstrap(orders_from(switched, "10.0.0.0/8"), ports).document()
     kind = "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
@@ -177,7 +177,7 @@ def proxied(address):
     return f"PROXY TCP4 {address} 127.0.0.1 4711 80\r\n".encode()
 
 
-def test_the_address_in_the_proxy_protocol_is_the_sources(behind_proxy_protocol):
+def test_the_source_is_the_address_in_the_proxy_protocol(behind_proxy_protocol):
     envoy = behind_proxy_protocol
     assert order(envoy, preamble=proxied("10.0.0.1")).text == DRAINING
     told = proxied("10.255.255.255")

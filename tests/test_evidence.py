@@ -1,7 +1,7 @@
-"""What Envoy says of each row of the README's table "what it counts as"; what follows from it is in `tests/worlds`.
+"""How Envoy reports each row of the README's table "what it counts as". `tests/worlds` covers what follows from it.
 
-One Envoy for all: each row has an upstream, whose cluster, gate and paths have its name. Two failures in a row make it
-not ready, and stand before and after what counts as nothing.
+All rows share one Envoy. Each row has an upstream, whose cluster, gate and paths have its name. Two failures in a row
+make it not ready. They are sent before and after whatever does not count.
 """
 
 from __future__ import annotations
@@ -23,36 +23,39 @@ from harness.upstream import Behaviour, Upstream
 from harness.wait import until
 
 POLICY = "rows"
-# The shortest sets the tick of all: 50 ms.
+# The shortest time in the policy sets the tick, which is 50 ms here.
 SHORT = {"notReadyFor": "200ms", "maxNotReadyFor": "200ms"}
-ONE = {"requests": 1, "successes": 1, "leaseFor": "1s"}
+ONE = {"requests": 1, "successes": 1}
+# The time after which an unanswered request counts, in all rows that have one.
+UNANSWERED = {"unansweredAfter": "100ms"}
 ROWS: dict[str, dict[str, Any]] = {
     "refused": {"failOn": ["connect-failure"]},
     "reset": {"failOn": ["reset"]},
     "timeout": {"failOn": ["gateway-error"]},
-    "waits": {"unansweredAfter": "100ms"},
+    "waits": UNANSWERED,
     "breaks": {"failOn": ["reset"]},
     "cut": {"failOn": ["5xx", "reset"]},
     "left": {},
     "patient": {},
     "impatient": {"slowPercent": 1, "slowerThan": "100ms", "minimumRequests": 1},
-    "trial": {**SHORT, "trial": ONE},
-    "moved": {**SHORT, "trial": ONE},
+    "trial": {**SHORT, "trial": {**ONE, "leaseFor": "1s"}},
+    "moved": {**SHORT, "trial": {**ONE, "leaseFor": "30s"}},
     "replies": {},
     "overflow": {},
-    "held": {"unansweredAfter": "100ms"},
-    "elsewhere": {"unansweredAfter": "100ms"},
+    "held": UNANSWERED,
+    "held-witness": UNANSWERED,
+    "elsewhere": UNANSWERED,
+    "elsewhere-witness": UNANSWERED,
     "silent": {"ignore": [{"uri": {"prefix": "/silent/events"}}]},
     "interim": {},
     "asks": {"maxRetryAfter": "1h"},
 }
-# More than ten ticks, and more than any time that a breaker of these waits for.
-LONG = 0.7
 
 
 class Early(socketserver.BaseRequestHandler):
-    """Answers once it has a request's headers: 500, or 200 and half of a body, which it breaks off at the request's end
-    if the path says so.
+    """Responds when it has a request's headers: with 500, or with 200 and half of a body.
+
+    The path can say that it closes the connection at the request's end.
     """
 
     def handle(self) -> None:
@@ -87,7 +90,7 @@ def early() -> Iterator[int]:
 
 
 def fault(header: str, **what: Any) -> Tree:
-    """Another filter, which does this to the requests that have the header."""
+    """Returns a fault filter for requests with this header."""
     kind = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault"
     headers = [{"name": header, "present_match": True}]
     whole = {"percentage": {"numerator": 100}}
@@ -96,7 +99,7 @@ def fault(header: str, **what: Any) -> Tree:
 
 
 def routes() -> list[Tree]:
-    """Each row has a minute for its responses, save where a path says otherwise."""
+    """Returns routes to all rows. Their timeout is a minute, except for some paths."""
 
     def to(prefix: str, name: str, **action: Any) -> Tree:
         return {"match": {"prefix": prefix}, "route": {"cluster": name, "timeout": "60s", **action}}
@@ -124,7 +127,7 @@ def app() -> Iterator[Upstream]:
 
 @pytest.fixture(scope="module")
 def envoy(app: Upstream) -> Iterator[Envoy]:
-    """With one worker: its requests are in the order in which they are asked."""
+    """An Envoy with one worker, so that requests keep their order."""
     breaker = {"consecutiveFailures": 2, "notReadyFor": "1h"}
     upstreams = {name: {"cluster": name, "circuitBreaker": {**breaker, **settings}} for name, settings in ROWS.items()}
     gates = [{"match": [{"uri": {"prefix": f"/{name}/"}}], "upstream": name} for name in ROWS]
@@ -151,12 +154,12 @@ def envoy(app: Upstream) -> Iterator[Envoy]:
 
 
 def ask(envoy: Envoy, row: str, *names: str) -> list[int]:
-    """The statuses of requests for these paths of a row, one after the other."""
+    """Sends requests for these paths of a row, one after the other. Returns their statuses."""
     return in_turn(envoy, *(f"/{row}/{name}" for name in names))
 
 
 def details(envoy: Envoy, path: str, times: int = 1) -> list[str]:
-    """What Envoy says of the requests for this path, once so many have ended."""
+    """Waits until this many requests for the path have ended. Returns their response code details."""
 
     def logged() -> list[str]:
         return [line["details"] for line in envoy.access_log() if line["path"] == path]
@@ -166,14 +169,17 @@ def details(envoy: Envoy, path: str, times: int = 1) -> list[str]:
 
 
 def has_tripped(envoy: Envoy, row: str) -> None:
-    """By two failures in a row, and the next request is gated."""
+    """Checks that two failures in a row have tripped the breaker, and that the next request is gated."""
     until(lambda: envoy.transitions(upstream=row, reason="consecutive-failures") == 1, what=f"{row} tripped")
     assert f"upstream {row}: ready -> not-ready (consecutive-failures: 2)" in envoy.logs()
     assert f"upstream {row} is not ready" in get(envoy.port(), f"/{row}/500").text
 
 
-def counts_as_nothing(envoy: Envoy, row: str, act: Callable[[], object]) -> None:
-    """As a failure it would gate the second of two failures around it, as a success it would end their row."""
+def assert_does_not_count(envoy: Envoy, row: str, act: Callable[[], object]) -> None:
+    """Acts between two failures and checks that they are in a row.
+
+    A failure in between would trip before the second one, and a success would end the row.
+    """
     assert ask(envoy, row, "500") == [500]
     act()
     assert ask(envoy, row, "500") == [500]
@@ -181,22 +187,22 @@ def counts_as_nothing(envoy: Envoy, row: str, act: Callable[[], object]) -> None
 
 
 def under_way(envoy: Envoy, row: str) -> bool:
-    """Whether a request of the row is with its cluster."""
+    """Returns whether a request of the row is at its cluster."""
     active = f"cluster.{row}.upstream_rq_active"
     return bool(envoy.stats(active)[active])
 
 
-# -- no answer --------------------------------------------------------------------
+# -- no response --------------------------------------------------------------------
 
 
-def test_no_connection_is_no_answer(envoy):
+def test_a_failed_connection_counts_as_no_response(envoy):
     assert ask(envoy, "refused", "x", "x") == [503, 503]
     for said in details(envoy, "/refused/x", times=2):
         assert said.startswith("upstream_reset_before_response_started{remote_connection_failure")
     has_tripped(envoy, "refused")
 
 
-def test_a_reset_is_no_answer(envoy, app):
+def test_a_reset_counts_as_no_response(envoy, app):
     app.reset(path="/reset/x")
     assert ask(envoy, "reset", "x", "x") == [503, 503]
     for said in details(envoy, "/reset/x", times=2):
@@ -204,15 +210,15 @@ def test_a_reset_is_no_answer(envoy, app):
     has_tripped(envoy, "reset")
 
 
-def test_the_routes_timeout_is_no_answer(envoy, app):
+def test_the_routes_timeout_counts_as_no_response(envoy, app):
     app.hang(path="/timeout/hangs")
     assert ask(envoy, "timeout", "hangs", "hangs") == [504, 504]
     assert details(envoy, "/timeout/hangs", times=2) == ["response_timeout"] * 2
     has_tripped(envoy, "timeout")
 
 
-def test_a_request_that_has_waited_has_no_answer_before_it_ends(envoy, app):
-    """With a body and without."""
+def test_a_request_that_waits_too_long_counts_as_unanswered_before_it_ends(envoy, app):
+    """The requests have a body, and none."""
     app.hang(path="/waits/x")
     with Stream(envoy.port(), "/waits/x", method="GET", end=True) as get, Stream(envoy.port(), "/waits/x") as post:
         post.send(b"all of it", end=True)
@@ -221,7 +227,7 @@ def test_a_request_that_has_waited_has_no_answer_before_it_ends(envoy, app):
         assert not post.answered()
 
 
-def test_a_response_that_the_upstream_breaks_off_is_no_answer(envoy):
+def test_a_response_that_the_upstream_breaks_off_counts_as_no_response(envoy):
     for _ in range(2):
         with Stream(envoy.port(), "/breaks/breaks") as stream:
             until(stream.answered, what="the beginning of the response")
@@ -233,7 +239,7 @@ def test_a_response_that_the_upstream_breaks_off_is_no_answer(envoy):
     has_tripped(envoy, "breaks")
 
 
-def test_an_interim_response_is_not_heard(envoy, app):
+def test_an_interim_response_does_not_count(envoy, app):
     app.behave(
         Behaviour(whole=b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 Error\r\ncontent-length: 0\r\n\r\n"),
         "/interim/x",
@@ -242,11 +248,11 @@ def test_an_interim_response_is_not_heard(envoy, app):
     has_tripped(envoy, "interim")
 
 
-# -- a part of an answer, or of a request -----------------------------------------
+# -- a part of a response, or of a request -----------------------------------------
 
 
-def test_a_response_that_the_routes_timeout_cuts_is_nothing(envoy):
-    """Its time runs from the request's end on, which comes here once the response has begun."""
+def test_a_response_that_the_routes_timeout_cuts_does_not_count(envoy):
+    """The timeout starts at the request's end, which comes here after the response has begun."""
 
     def cut():
         with Stream(envoy.port(), "/cut/early") as stream:
@@ -254,11 +260,11 @@ def test_a_response_that_the_routes_timeout_cuts_is_nothing(envoy):
             stream.send(b"all of it", end=True)
             assert details(envoy, "/cut/early") == ["response_timeout"]
 
-    counts_as_nothing(envoy, "cut", cut)
+    assert_does_not_count(envoy, "cut", cut)
 
 
-def test_a_client_that_leaves_in_the_middle_of_a_response_has_seen_its_beginning(envoy):
-    """Two resets and a connection that ends, each after a failure: a success each."""
+def test_a_client_that_leaves_during_a_response_counts_by_its_beginning(envoy):
+    """Two resets and a closed connection each count as a success, and so end the row of a failure."""
     for times, leave in enumerate((Stream.reset, Stream.reset, lambda _: None), 1):
         assert ask(envoy, "left", "500") == [500]
         with Stream(envoy.port(), "/left/early", method="GET", end=True) as stream:
@@ -271,23 +277,34 @@ def test_a_client_that_leaves_in_the_middle_of_a_response_has_seen_its_beginning
     has_tripped(envoy, "left")
 
 
-def leave(envoy, app, path, *, reset):
-    """A client that asks for this path, which hangs, and leaves after a while."""
+@contextmanager
+def hanging(envoy: Envoy, app: Upstream, path: str) -> Iterator[Stream]:
+    """A request for this path that has reached the upstream, which does not respond. The client leaves at the end."""
     app.hang(path=path)
     with Stream(envoy.port(), path, method="GET", end=True) as stream:
         until(lambda: app.seen(path), what="the request at the upstream")
-        time.sleep(LONG)
-        if reset:
-            stream.reset()
+        yield stream
     details(envoy, path)
 
 
-def test_a_client_that_leaves_before_an_answer_is_nothing(envoy, app):
-    counts_as_nothing(envoy, "patient", lambda: leave(envoy, app, "/patient/x", reset=True))
+def wait_longer_than_unanswered(envoy: Envoy, app: Upstream, witness: str) -> None:
+    """Waits until two later requests of another row have counted as unanswered. All earlier ones would have, too."""
+    with hanging(envoy, app, f"/{witness}/x"), hanging(envoy, app, f"/{witness}/y"):
+        has_tripped(envoy, witness)
 
 
-def test_a_client_that_leaves_after_slower_than_has_seen_a_slow_answer(envoy, app):
-    leave(envoy, app, "/impatient/x", reset=False)
+def test_a_client_that_leaves_before_a_response_does_not_count(envoy, app):
+    def leave():
+        with hanging(envoy, app, "/patient/x") as stream:
+            stream.reset()
+
+    assert_does_not_count(envoy, "patient", leave)
+
+
+def test_a_client_that_leaves_after_slower_than_counts_as_slow(envoy, app):
+    with hanging(envoy, app, "/impatient/x"):
+        # Twice as long as slowerThan.
+        time.sleep(0.2)
     until(lambda: envoy.transitions(upstream="impatient", reason="slow-share"), what="a trip")
 
 
@@ -296,7 +313,7 @@ def test_a_client_that_leaves_after_slower_than_has_seen_a_slow_answer(envoy, ap
 
 @contextmanager
 def let_through(envoy: Envoy, path: str) -> Iterator[Stream]:
-    """A request whose body is still to come, and that the gate has let through on trial."""
+    """A request whose body is still to come, which the gate has forwarded on trial."""
 
     def attempt() -> Stream | None:
         stream = Stream(envoy.port(), path).__enter__()
@@ -318,13 +335,9 @@ def until_trial(envoy, row, times=1):
     until(lambda: envoy.transitions(upstream=row, to="trial") == times, what="a trial")
 
 
-def test_on_trial_a_request_has_the_lease_to_be_answered_or_to_begin_well(envoy):
+def test_on_trial_a_request_without_a_response_fails_after_the_lease_and_one_that_began_well_passes(envoy):
     assert ask(envoy, "trial", "500", "500") == [500, 500]
     until_trial(envoy, "trial")
-    with let_through(envoy, "/trial/hangs"):
-        # Longer than the lease: part of the request is still to come.
-        time.sleep(1 + LONG)
-        assert envoy.transitions(upstream="trial", from_="trial") == 0
     with let_through(envoy, "/trial/hangs") as stream:
         stream.send(b"all of it", end=True)
         unanswered = {"upstream": "trial", "from_": "trial", "reason": "trial-unanswered"}
@@ -335,7 +348,7 @@ def test_on_trial_a_request_has_the_lease_to_be_answered_or_to_begin_well(envoy)
         until(lambda: envoy.transitions(upstream="trial", reason="trial-passed"), what="ready")
 
 
-def test_on_trial_a_redirect_that_the_proxy_follows_is_an_answer(envoy, app):
+def test_on_trial_a_redirect_that_the_proxy_follows_passes(envoy, app):
     app.answer(302, [("location", "http://reviews/moved/there")], path="/moved/x")
     assert ask(envoy, "moved", "500", "500") == [500, 500]
     until_trial(envoy, "moved")
@@ -346,7 +359,7 @@ def test_on_trial_a_redirect_that_the_proxy_follows_is_an_answer(envoy, app):
 # -- what does not come from the upstream -----------------------------------------
 
 
-def test_a_direct_response_a_reply_of_another_filter_and_envoys_own_timeouts_are_nothing(envoy, app):
+def test_a_direct_response_a_reply_of_another_filter_and_envoys_own_timeouts_do_not_count(envoy, app):
     app.hang(path="/replies/idle")
     app.hang(path="/replies/endless")
 
@@ -360,10 +373,10 @@ def test_a_direct_response_a_reply_of_another_filter_and_envoys_own_timeouts_are
             assert get(envoy.port(), path, headers).status >= 408, path
             assert details(envoy, path) == [said]
 
-    counts_as_nothing(envoy, "replies", replies)
+    assert_does_not_count(envoy, "replies", replies)
 
 
-def test_envoys_own_limits_are_nothing(envoy, app):
+def test_envoys_circuit_breaker_limits_do_not_count(envoy, app):
     app.hang(path="/overflow/hangs")
 
     def overflow():
@@ -373,40 +386,43 @@ def test_envoys_own_limits_are_nothing(envoy, app):
             assert details(envoy, "/overflow/x") == ["upstream_reset_before_response_started{overflow}"]
         until(lambda: not under_way(envoy, "overflow"), what="room for one more")
 
-    counts_as_nothing(envoy, "overflow", overflow)
+    assert_does_not_count(envoy, "overflow", overflow)
 
 
-def test_a_request_that_another_filter_holds_up_is_nothing(envoy):
+def test_a_request_that_another_filter_holds_up_does_not_count(envoy, app):
     def hold():
         with Stream(envoy.port(), "/held/x", {"x-hold": "1"}, method="GET", end=True):
-            time.sleep(LONG)
+            active = "http.graygate.fault.active_faults"
+            until(lambda: envoy.stats(active)[active], what="the request in the other filter")
+            wait_longer_than_unanswered(envoy, app, "held-witness")
         details(envoy, "/held/x")
 
-    counts_as_nothing(envoy, "held", hold)
+    assert_does_not_count(envoy, "held", hold)
 
 
-def test_a_request_that_goes_to_another_cluster_is_nothing(envoy, app):
+def test_a_request_that_goes_to_another_cluster_does_not_count(envoy, app):
     app.answer(500, path="/elsewhere/other/500")
 
     def ask_others():
         assert ask(envoy, "elsewhere", "other/500", "other/500", "other/x") == [500, 500, 200]
-        leave(envoy, app, "/elsewhere/other/hangs", reset=False)
+        with hanging(envoy, app, "/elsewhere/other/hangs"):
+            wait_longer_than_unanswered(envoy, app, "elsewhere-witness")
 
-    counts_as_nothing(envoy, "elsewhere", ask_others)
+    assert_does_not_count(envoy, "elsewhere", ask_others)
 
 
-def test_a_request_that_is_not_recorded_is_nothing(envoy, app):
+def test_a_request_that_is_not_recorded_does_not_count(envoy, app):
     app.answer(500, path="/silent/events/500")
     unrecorded = ("events/500", "events/500", "events/x")
-    counts_as_nothing(envoy, "silent", lambda: ask(envoy, "silent", *unrecorded))
+    assert_does_not_count(envoy, "silent", lambda: ask(envoy, "silent", *unrecorded))
 
 
 # -- Retry-After ------------------------------------------------------------------
 
 
-def test_a_failing_response_may_ask_to_be_left_alone_and_a_gate_tells_for_how_long(envoy, app):
+def test_a_failed_response_can_ask_for_a_wait_and_a_gate_reports_it(envoy, app):
     app.answer(503, [("retry-after", "3600")], path="/asks/x")
     assert ask(envoy, "asks", "x", "x") == [503, 503]
     has_tripped(envoy, "asks")
-    # Up to a tenth is added, and whatever has passed since is gone.
+    # Up to a tenth is added, and the time that has passed is subtracted.
     assert 3_000 < int(get(envoy.port(), "/asks/x").headers["retry-after"]) <= 3_960

@@ -1,6 +1,6 @@
-"""A gate lets requests through though its upstream is not ready, where the policy says so; and never in silence.
+"""A gate that fails open forwards requests to an upstream that is not ready, and reports it.
 
-When it does, and what it says, is in tests/worlds/fail_open.rs.
+`tests/worlds/fail_open.rs` covers when a gate does so and what it reports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ALL = "failed-open; upstream={}; reason={}; because=all-not-ready"
 
 @pytest.fixture
 def two(policy):
-    """A policy with a gate on each upstream, by path; checks know of them."""
+    """A policy with a check on each upstream and a gate for its path."""
     policy["releases"] = []
     policy["gates"] = [
         {"upstream": f"reviews-{name}", "match": [{"uri": {"prefix": f"/{name}"}}], "whenAllNotReady": "forward"}
@@ -30,16 +30,16 @@ ROUTES = [{"match": {"prefix": "/v2"}, "route": {"cluster": "reviews-v2"}}, rout
 
 
 def said(envoy, path, words):
-    """By all workers: the response says so, and comes from the upstream."""
+    """Checks that all workers forward the request and that the response reports it."""
     until_all(lambda: (a := get(envoy.port(), path)).headers["x-graygate-gate"] == words and a.version, what=words)
 
 
 def sick(upstream):
-    """Fails its checks, and serves requests."""
+    """Makes an upstream fail its checks and serve requests."""
     upstream.answer(500, path="/healthz")
 
 
-def test_when_all_are_down_requests_go_and_the_response_says_so(start, two, v1, v2):
+def test_if_all_upstreams_are_down_requests_are_forwarded_and_reported(start, two, v1, v2):
     envoy = start(two, routes=ROUTES)
     assert get(envoy.port(), "/v1").headers["x-graygate-gate"] is None
     sick(v1)
@@ -58,7 +58,7 @@ def test_when_all_are_down_requests_go_and_the_response_says_so(start, two, v1, 
     until_all(lambda: get(envoy.port(), "/v2").headers["x-graygate-gate"] is None, what="v2 ready")
 
 
-def test_prometheus_shows_it_before_it_happens(start, two):
+def test_the_counter_of_gates_that_fail_open_exists_from_the_start(start, two):
     envoy = start(two, routes=ROUTES)
     shown = 'graygate_failed_open_requests_total{policy="reviews",upstream="reviews-v2",reason="all-not-ready"}'
     found = [line for line in envoy.prometheus().splitlines() if line.startswith("graygate_failed_open_requests_total")]

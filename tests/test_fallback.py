@@ -1,6 +1,6 @@
-"""A request whose upstream is not ready gets something else instead of an error: another upstream, or an answer.
+"""A request whose upstream is not ready gets another upstream or a fixed response instead of an error.
 
-Which, and when, is in tests/worlds/fallback.rs.
+`tests/worlds/fallback.rs` covers which of them, and when.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def diverting(policy):
 
 @pytest.fixture
 def answering(policy):
-    """Degraded content."""
+    """A policy whose fallback is a fixed response."""
     body = '{"items":[],"why":"{reason}","from":"{upstream}"}'
     policy["gates"][0]["fallback"] = {"answer": {"headers": {"x-degraded": "yes"}, "body": body}}
     return policy
 
 
-def test_another_upstream_serves_and_the_response_says_so(start, diverting, v1, v2):
+def test_a_fallback_upstream_serves_and_the_response_reports_it(start, diverting, v1, v2):
     envoy = start(diverting, routes=ROUTES)
-    # No client can choose the cluster.
+    # A client cannot choose the cluster.
     for chosen in ("reviews-v2", "nowhere"):
         assert get(envoy.port(), "/", {**ALICE, "x-gray-cluster": chosen}).version == "v1"
     v1.refuse()
@@ -60,7 +60,7 @@ def test_another_upstream_serves_and_the_response_says_so(start, diverting, v1, 
     assert get(envoy.port(), "/", ALICE).headers["x-graygate-gate"] is None
 
 
-def test_an_answer_that_is_good_enough(start, answering, v1):
+def test_a_fixed_response_replaces_the_upstreams(start, answering, v1):
     envoy = start(answering)
     assert get(envoy.port(), "/", ALICE).version == "v1"
     v1.refuse()
@@ -77,7 +77,7 @@ def test_an_answer_that_is_good_enough(start, answering, v1):
     assert v1.requests == seen
 
 
-def test_an_answer_with_no_body_leaves_the_connection_in_order(start, policy, v1):
+def test_a_fixed_response_without_a_body_keeps_the_connection_intact(start, policy, v1):
     policy["gates"][0]["fallback"] = {"answer": {"status": 204}}
     envoy = start(policy)
     v1.refuse()

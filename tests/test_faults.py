@@ -1,4 +1,4 @@
-"""What fails and who looks on, run as a user runs it, with one fault and a short healthy time; and how it counts."""
+"""The fault comparison, run as a user runs it with one fault and a short healthy time, and its statistics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(*arguments):
 
 
 def row(found):
-    """One contestant's figures, as they should stand in the table."""
+    """The figures of one contestant, as the table should show them."""
     gate, recovery = found["seconds_to_gate"], found["seconds_to_recover"]
     deadline = faults.RECOVERY_DEADLINE
     return [
@@ -37,7 +37,7 @@ def row(found):
     ]
 
 
-def test_graygate_gates_and_recovers_where_nothing_does_not(tmp_path):
+def test_graygate_gates_and_recovers_and_a_plain_envoy_does_not(tmp_path):
     file = tmp_path / "faults.json"
     done = run("--only", "answers 500", "--healthy", "1", "--json", str(file))
     assert (done.returncode, done.stderr) == (0, "")
@@ -49,12 +49,13 @@ def test_graygate_gates_and_recovers_where_nothing_does_not(tmp_path):
     assert nothing["seconds_to_gate"] is None
     assert nothing["failed_before_gate"] == nothing["failed_in_all"] == nothing["requests"] > 0
     for name in GRAYGATE:
-        # What is refused while all is well depends on the machine: an answer that takes half a second is a failure.
+        # How many requests are refused while all is healthy depends on the machine. A response that takes half a second
+        # is a failure.
         healthy, found = report["healthy"][name], figures[name]
         assert healthy["requests"] > 0
         assert found["seconds_to_gate"] is not None
         assert 0 < found["failed_before_gate"] <= found["failed_in_all"] < found["requests"]
-    # The table says the same.
+    # The table has the same figures.
     _, table = done.stdout.split("ANSWERS 500 ")
     printed = dict(re.findall(r"^  (\S.*?) {2,}(.+)$", table, re.MULTILINE))
     titled = {faults.CONTESTANTS[name].title: row(found) for name, found in figures.items()}
@@ -63,7 +64,7 @@ def test_graygate_gates_and_recovers_where_nothing_does_not(tmp_path):
     assert "faults.py --only 'answers 500' --healthy 1" in table
 
 
-def test_ctrl_c_ends_all_that_was_started():
+def test_ctrl_c_ends_all_processes():
     running = subprocess.Popen(
         SCRIPT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -99,7 +100,7 @@ def answer(status, body=b"", seconds=0.0, asked=0.0):
         (answer(504, b"upstream request timeout"), failed),
     ],
 )
-def test_an_answer_is_good_refused_at_once_or_failed(given, kind):
+def test_a_response_is_good_refused_at_once_or_failed(given, kind):
     assert [test for test in (good, refused, failed) if test(given)] == [kind]
 
 
@@ -115,7 +116,7 @@ def test_an_answer_is_good_refused_at_once_or_failed(given, kind):
         ("." + "x" * 3 + ".." + "x" * 18 + "." + "x", 6),
     ],
 )
-def test_a_gate_is_closed_from_the_first_of_twenty_refused_on_with_one_exception(word, begins):
+def test_a_gate_is_closed_from_the_first_of_twenty_refusals_with_one_exception(word, begins):
     answers = [answer(503, b"no healthy upstream" * (each == "x"), asked=at) for at, each in enumerate(word)]
     assert first_of_run(answers, refused, 18) == begins
 
@@ -124,21 +125,21 @@ def test_a_gate_is_closed_from_the_first_of_twenty_refused_on_with_one_exception
 
 
 @pytest.mark.parametrize("fault", ["explodes", "", "hangs, answers 500"])
-def test_a_fault_that_is_none_is_refused(fault):
+def test_an_unknown_fault_is_refused(fault):
     done = run("--only", fault)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{fault!r}; allowed: refuses connections, hangs," in done.stderr
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "long", ""])
-def test_a_healthy_time_that_is_none_is_refused(seconds):
+def test_an_invalid_healthy_time_is_refused(seconds):
     done = run(f"--healthy={seconds}")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{seconds!r}; allowed: a number of seconds above 0" in done.stderr
 
 
 @pytest.mark.parametrize("file", ["/no/such/directory/faults.json", "/", ""])
-def test_a_file_that_can_not_be_written_is_refused_at_once(file):
+def test_a_file_that_cannot_be_written_is_refused_at_once(file):
     done = run(f"--json={file}")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{file!r}; allowed: a file in a directory that can be written to" in done.stderr

@@ -1,6 +1,6 @@
-"""From the field: how breaker, trial and gates get on together when things go wrong.
+"""Failure scenarios that combine breaker, trial and gates.
 
-Most of it is in tests/worlds/field.rs.
+Most of them are in `tests/worlds/field.rs`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.wait import until, until_all
 
 
 def judged(policy, **settings):
-    """v1 has all requests, a gate on all of them, and a breaker."""
+    """A policy in which v1 gets all requests and has a gate and a breaker."""
     v1 = {"cluster": "reviews-v1", "circuitBreaker": {"consecutiveFailures": 5, "notReadyFor": "1h", **settings}}
     policy["releases"] = []
     policy["upstreams"] = {"reviews-v1": v1}
@@ -27,12 +27,12 @@ def judged(policy, **settings):
 
 
 def said(envoy, reason):
-    """Whether a request is told that v1 is not ready, and for this reason."""
+    """Returns whether a request gets the reply that v1 is not ready for this reason."""
     return f"upstream reviews-v1 is not ready: {reason}" in get(envoy.port()).text
 
 
 def trip(envoy, v1):
-    """Requests fail, so that v1 is not ready."""
+    """Fails requests until v1 is not ready."""
     v1.answer(500, path="/")
     drive(envoy.port(), [Request()] * 10, connections=1)
     until(lambda: envoy.transitions(from_="ready", to="not-ready"), what="a trip")
@@ -41,8 +41,8 @@ def trip(envoy, v1):
 # -- one replica ------------------------------------------------------------------
 
 
-def test_the_only_replica_is_gated_where_outlier_detection_goes_on_asking_it(start, policy, v1):
-    """The cluster has no other host, so Envoy's balancer panics, and picks the one that it has ejected."""
+def test_the_only_replica_is_gated_but_outlier_detection_still_sends_to_it(start, policy, v1):
+    """The cluster has no other host, so Envoy's load balancer panics and selects the host that it has ejected."""
     eject = {"consecutive_5xx": 5, "max_ejection_percent": 100, "base_ejection_time": "300s"}
     app = {**cluster("app", v1.port), "outlier_detection": eject}
     judged(policy)
@@ -65,13 +65,13 @@ def test_the_only_replica_is_gated_where_outlier_detection_goes_on_asking_it(sta
 
 
 def accepted(envoy):
-    """How many connections each worker has had."""
+    """Returns how many connections each worker has had."""
     stats = envoy.stats("listener.127.0.0.1_").items()
     return {name: value for name, value in stats if re.search(r"worker_\d.downstream_cx_total$", name)}
 
 
 class Line:
-    """A connection that lasts, and so stays on its worker."""
+    """Opens a connection that stays open, and so stays on its worker."""
 
     def __init__(self, envoy):
         before = accepted(envoy)
@@ -104,7 +104,7 @@ def lines():
         yield line
 
 
-def test_a_worker_that_has_only_gated_knows_of_a_recovery_that_it_has_not_seen(start, policy, v1, lines):
+def test_an_idle_worker_learns_of_a_recovery_on_another_worker(start, policy, v1, lines):
     envoy = start(judged(policy, notReadyFor="500ms", maxNotReadyFor="1s", trial={"requests": 1, "successes": 1}))
     v1.answer(500)
     busy = lines(envoy)
@@ -127,7 +127,7 @@ def test_a_stream_that_has_begun_passes_a_trial_when_its_lease_expires(start, po
     with ExitStack() as stack:
 
         def passed():
-            """One of the clients gets the beginning of a response that does not end."""
+            """A client that gets the beginning of a response that does not end."""
             stack.enter_context(Stream(envoy.port(), end=True))
             return envoy.transitions(from_="trial", to="ready", reason="trial-passed")
 

@@ -1,6 +1,6 @@
-"""A request whose upstream is not Ready is answered at once, and told why.
+"""A request whose upstream is not ready gets a reply at once, with the reason.
 
-Which requests, and what each is told, is in tests/worlds/gates.rs.
+`tests/worlds/gates.rs` covers which requests, and the reply to each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CALL = {"content-type": "application/grpc", "te": "trailers", **ALICE}
 
 @pytest.fixture
 def down(start, policy, v1):
-    """An Envoy whose v1 is down, and a policy that gates it."""
+    """An Envoy whose v1 is down, with a gate on v1."""
     envoy = start(policy)
     v1.refuse()
     until_all(lambda: get(envoy.port(), "/", ALICE).headers["retry-after"], what="gated")
@@ -35,16 +35,16 @@ def test_the_reply_names_policy_upstream_and_reason(down, v1):
     until_all(lambda: get(down.port(), "/x", ALICE).version == "v1", what="v1 again")
 
 
-def test_a_grpc_request_gets_a_grpc_status(down):
+def test_a_gated_grpc_request_gets_a_grpc_status(down):
     answer = get2(down.port(), "/shop.Reviews/List", CALL, method="POST", body=b"\0\0\0\0\0")
     assert answer.status == 200
-    # Trailers only: the first header block is also the last.
+    # In a trailers-only response, the first header block is also the last.
     assert answer.headers["grpc-status"] == "14"
     assert answer.headers["grpc-message"].startswith("policy reviews: upstream reviews-v1 is not ready: check-failed")
     assert answer.headers["retry-after"] == "2"
 
 
-def test_a_grpc_status_of_the_policys_is_for_grpc_requests_alone(start, policy, v1):
+def test_a_grpc_status_in_the_policy_applies_only_to_grpc_requests(start, policy, v1):
     policy["gates"][0]["reply"] = {"status": 429, "grpcStatus": 8, "body": "{upstream}: {reason}"}
     envoy = start(policy)
     v1.refuse()

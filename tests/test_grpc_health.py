@@ -1,7 +1,7 @@
-"""gRPC's health protocol: the proxy answers it from its readiness, and checks upstreams by it.
+"""gRPC's health protocol: the proxy implements it from its readiness, and checks upstreams with it.
 
-Answers have to satisfy clients of two makes, grpcio and grpc-go, which the kubelet has. What each is told, and when,
-is in tests/worlds/grpc_health.rs and tests/worlds/checks.rs.
+Responses must satisfy two client libraries: grpcio, and grpc-go, which the kubelet uses. `tests/worlds/grpc_health.rs`
+and `tests/worlds/checks.rs` cover the response in each case.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def by_grpcio(port, service=""):
 
 
 def by_grpc_go(port, service=""):
-    """In the words of the other."""
+    """The request's message in the words of the other protocol library."""
     code, said = probe(port, service)
     if code == 0:
         return "SERVING"
@@ -39,7 +39,7 @@ def by_grpc_go(port, service=""):
 
 @pytest.fixture
 def asked(policy):
-    """The policy, with two services whose health may be asked for."""
+    """The policy with two services whose health can be requested."""
     policy["probes"]["grpc"] = {"services": ["", SERVICE]}
     return policy
 
@@ -54,7 +54,7 @@ def answers(envoy, **tags):
 
 
 def message(service=SERVICE):
-    """A request as it goes over the wire."""
+    """Returns a request in its wire format."""
     name = service if isinstance(service, bytes) else service.encode()
     return framed(b"\x0a" + bytes([len(name)]) + name if name else b"")
 
@@ -68,7 +68,7 @@ def call(port, body, path=HEALTH_CHECK, headers=GRPC):
 
 
 def grpc_status(answer):
-    """From the trailers; of an answer without a message they are the headers."""
+    """Returns grpc-status and grpc-message from the trailers. Without a message, the headers are the trailers."""
     return answer.trailers["grpc-status"] or answer.headers["grpc-status"]
 
 
@@ -76,7 +76,7 @@ def grpc_status(answer):
 
 
 @pytest.mark.parametrize("ask", [by_grpcio, by_grpc_go], ids=["grpcio", "grpc-go"])
-def test_a_service_that_is_listed_follows_readiness_and_any_other_is_not_found(envoy, v1, ask):
+def test_a_listed_service_follows_readiness_and_any_other_is_not_found(envoy, v1, ask):
     for status, word in [(200, "SERVING"), (500, "NOT_SERVING"), (200, "SERVING")]:
         v1.answer(status, path="/healthz")
         until_all(lambda: check(envoy.port()).word == word, what=word)
@@ -85,7 +85,7 @@ def test_a_service_that_is_listed_follows_readiness_and_any_other_is_not_found(e
             assert ask(envoy.port(), service) == "NOT_FOUND", service
 
 
-def test_the_answer_is_a_message_and_trailers(envoy):
+def test_a_health_response_has_a_message_and_trailers(envoy):
     answer = call(envoy.port(), message())
     assert (answer.status, answer.body) == (200, framed(b"\x08\x01"))
     assert answer.headers["content-type"].startswith("application/grpc")
@@ -94,7 +94,7 @@ def test_the_answer_is_a_message_and_trailers(envoy):
     assert not [name for name in answer.headers if name.startswith("x-graygate")]
 
 
-def test_a_request_that_comes_late_and_in_pieces_is_answered_when_it_is_whole(envoy):
+def test_a_request_in_pieces_gets_its_response_when_it_is_complete(envoy):
     with Stream(envoy.port(), HEALTH_CHECK, GRPC) as stream:
         active = "http.graygate.downstream_rq_active"
         until(lambda: envoy.stats(active)[active], what="the headers with the proxy")
@@ -107,7 +107,7 @@ def test_a_request_that_comes_late_and_in_pieces_is_answered_when_it_is_whole(en
     assert (answer.body, grpc_status(answer)) == (framed(b"\x08\x01"), "0")
 
 
-def test_many_checks_at_once_are_answered(envoy, v1, v2):
+def test_many_concurrent_checks_get_responses(envoy, v1, v2):
     with ThreadPoolExecutor(8) as pool:
         many = [pool.submit(check_many, envoy.port(), SERVICE, 100) for _ in range(8)]
         assert {answer.word for each in many for answer in each.result()} == {"SERVING"}
@@ -128,16 +128,16 @@ def test_a_request_that_is_compressed_is_unimplemented(envoy):
     zipped = framed(gzip.compress(message()[5:]), flag=1)
     answer = call(envoy.port(), zipped, headers={**GRPC, "grpc-encoding": "gzip"})
     assert (answer.status, grpc_status(answer)) == (200, "12")
-    # grpcio compresses only what gets shorter by it, grpc-go all but the empty message.
+    # grpcio compresses only what becomes shorter. grpc-go compresses everything except the empty message.
     assert check(envoy.port(), "x" * 1000, compress=True).word == "UNIMPLEMENTED"
     code, said = probe(envoy.port(), SERVICE, "-gzip")
     assert (code, "does not implement" in said) == (3, True), said
-    # What would compress and did not is answered.
+    # A request that could have been compressed but was not gets a response.
     assert check(envoy.port(), "", compress=True).word == "SERVING"
     assert probe(envoy.port(), "", "-gzip")[0] == 0
 
 
-def test_what_is_no_request_gets_an_error(envoy):
+def test_an_invalid_request_gets_an_error(envoy):
     bodies = [
         b"",
         b"\0",
@@ -174,18 +174,18 @@ def test_other_content_types_are_refused(envoy, v1):
     assert v1.requests == 0
 
 
-def test_any_upstream_that_answers_will_do_for_a_hop(start, asked, v1):
+def test_any_upstream_that_responds_can_be_the_hop(start, asked, v1):
     envoy = start(asked)
     assert check(envoy.port(), SERVICE).word == "SERVING"
     assert check(envoy.port(), "shop").word == "NOT_FOUND"
     asked = dict(v1.last_headers_of(HEALTH_CHECK))
     assert asked[b"x-graygate-hop"] == b"grpc-health"
-    # As gRPC the app's answer would be none.
+    # By gRPC, the app's response would be invalid.
     assert asked[b"content-type"] == b"application/x-graygate"
 
 
 @pytest.mark.parametrize("instead", ["no-route", "dead-cluster", "too-early"])
-def test_without_a_hop_the_client_is_told(start, asked, instead):
+def test_without_a_working_hop_the_client_gets_an_error(start, asked, instead):
     elsewhere = {"match": {"path": "/elsewhere"}, "route": {"cluster": "reviews-v1"}}
     too_early = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "x"}}}
     options: dict[str, dict[str, Any]] = {
@@ -216,7 +216,7 @@ def test_a_client_that_leaves_in_the_middle_does_no_harm(envoy):
 
 
 def unharmed(envoy):
-    """The VM is the one it was, and it still answers."""
+    """Checks that the VM is still the same and still responds."""
     assert {check(envoy.port(), SERVICE).word for _ in range(10)} == {"SERVING"}
     reloads = {name: value for name, value in envoy.stats("wasm.graygate.").items() if "vm_reload" in name}
     assert reloads
@@ -235,8 +235,8 @@ def app():
 
 
 def checking(name, **grpc):
-    """A policy that is ready while the upstream of this name says by gRPC that it serves."""
-    probe_stanza = {"grpc": grpc, "periodSeconds": 0.2, "timeoutSeconds": 0.5, "failureThreshold": 2}
+    """Returns a policy that is ready while the upstream of this name reports by gRPC that it serves."""
+    probe_stanza = {"grpc": grpc, "periodSeconds": 0.2, "timeoutSeconds": 10, "failureThreshold": 2}
     return {
         "name": "shop",
         "upstreams": {name: {"cluster": name, "assume": "notReady", "readinessProbe": probe_stanza}},
@@ -278,9 +278,10 @@ def test_the_longest_names_are_possible(start, app):
     until_all(lambda: ready(envoy), what="ready")
 
 
-def test_each_way_not_to_serve_is_named(start, app):
+def test_each_cause_of_a_failed_grpc_check_is_named(start, app):
     app.say("SERVING", SERVICE)
     policy = checking("users", service=SERVICE)
+    policy["upstreams"]["users"]["readinessProbe"]["timeoutSeconds"] = 1
     envoy = start(policy, clusters=[cluster("users", app.port, http2=True)])
     for fail, mend, reason in [
         (lambda: app.say("NOT_SERVING", SERVICE), lambda: app.say("SERVING", SERVICE), "NOT_SERVING"),
@@ -307,7 +308,7 @@ def test_an_upstream_that_speaks_http1_is_not_ready(start, v1, http2):
     assert envoy.alive
 
 
-def test_a_check_that_can_not_be_sent_flips_nothing(start):
+def test_a_check_that_cannot_be_sent_does_not_count(start):
     name = "users"
     policy = checking(name)
     policy["upstreams"][name]["assume"] = "ready"

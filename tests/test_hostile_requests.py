@@ -1,4 +1,4 @@
-"""What a client can send must not end a VM: every request is answered, and the filter goes on working."""
+"""Clients cannot end a VM: every request gets a response, and the filter continues to work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.load import Request, drive
 
 @pytest.fixture
 def envoy(start, policy):
-    # Conditions on everything, so that the filter reads all that it ever reads.
+    # The policy has conditions on everything, so that the filter reads all parts of a request.
     condition = {"prefix": "x"}
     match = {"headers": {"x-a": condition}, "withoutHeaders": {"x-b": condition}, "queryParams": {"q": condition}}
     policy["releases"][0]["versions"][1]["match"] = [{**match, "uri": condition | {"prefix": "/x"}}]
@@ -63,7 +63,7 @@ def test_a_client_that_leaves_in_the_middle_does_no_harm(envoy, v1, v2):
 
 
 def still_works(envoy):
-    """The VM is the one it was, and both jobs are still done by all workers."""
+    """Checks that the VM is still the same and that all workers still split and probe."""
     answers = drive(envoy.port(), [Request("/readyz")] * 20 + [Request("/", {"x-user-id": "alice"})] * 20)
     assert {answer.status for answer in answers} == {200}
     reloads = {name: value for name, value in envoy.stats("wasm.graygate.").items() if "vm_reload" in name}

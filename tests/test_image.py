@@ -70,7 +70,7 @@ def test_the_last_layer_holds_the_module_byte_for_byte(layout):
         assert content.read() == MODULE.read_bytes()
 
 
-def test_it_is_one_image_for_the_platform_that_agents_ask_for(layout):
+def test_the_layout_has_one_image_for_the_platform_that_agents_request(layout):
     (named,) = layout.index["manifests"]
     assert named["platform"] == {"architecture": "amd64", "os": "linux"}
     assert layout.manifest["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
@@ -87,7 +87,7 @@ def test_the_same_module_gives_the_same_digest(layout, tmp_path):
     assert image(other, tmp_path / "other").stdout.splitlines()[0] != layout.said.splitlines()[0]
 
 
-def test_a_layout_that_is_there_is_replaced_as_a_whole(layout, tmp_path):
+def test_an_existing_layout_is_replaced_completely(layout, tmp_path):
     other = tmp_path / "other.wasm"
     other.write_bytes(MODULE.read_bytes() + b"\0\1\0")
     assert image(other, layout.place).returncode == 0
@@ -95,14 +95,14 @@ def test_a_layout_that_is_there_is_replaced_as_a_whole(layout, tmp_path):
     assert not layout.place.with_name("image.new").exists()
 
 
-def test_it_says_what_a_wasmplugin_pins_and_how_to_push(layout):
+def test_the_output_has_the_digest_for_a_wasmplugin_and_the_push_command(layout):
     digest = layout.index["manifests"][0]["digest"]
     assert f"sha256: {digest.removeprefix('sha256:')}" in layout.said
     for command in ("crane push", "skopeo copy", "oras cp"):
         assert re.search(rf"{command} .*{re.escape(str(layout.place))}.* .*REGISTRY/graygate:\d", layout.said)
 
 
-def test_what_is_no_module_is_refused(tmp_path):
+def test_a_file_that_is_not_a_module_is_refused(tmp_path):
     missing, text = tmp_path / "missing.wasm", tmp_path / "text.wasm"
     text.write_text("<html>")
     for path, why in ((missing, "no such file"), (text, "begins with 3c68746d; a Wasm module begins with 0061736d")):
@@ -112,7 +112,7 @@ def test_what_is_no_module_is_refused(tmp_path):
         assert not (tmp_path / "image").exists()
 
 
-def test_what_the_dockerfile_copies_is_there():
+def test_the_files_that_the_dockerfile_copies_exist():
     steps = [line.split() for line in (PROJECT / "istio/image/Dockerfile").read_text().splitlines()]
     steps = [words for words in steps if words and not words[0].startswith("#")]
     assert steps == [["FROM", "scratch"], ["COPY", "graygate.wasm", "./plugin.wasm"]]

@@ -1,4 +1,4 @@
-"""A user who brings no key gets one: a cookie that keeps the version, for as long as there is something to keep."""
+"""A user without a key gets a cookie that keeps the version for as long as the release needs it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OURS = "6745ab00-0123456789abcdef"
 
 @pytest.fixture
 def release(policy):
-    """The release, whose users bring a header, or else get a cookie."""
+    """The release, whose users have a key in a header or else get a cookie."""
     release = policy["releases"][0]
     release["hashOn"] = [{"httpHeaderName": "x-user-id"}, {"httpCookie": {"name": "gray-id", "ttl": "24h"}}]
     return release
@@ -48,7 +48,7 @@ def utc(seconds):
 
 
 def made(seconds, count):
-    """Ids of graygate's form that were issued then."""
+    """Returns ids in graygate's format that were issued at that time."""
     return [f"{seconds:08x}-{number * 0x9E3779B97F4A7C15 % 2**64:016x}" for number in range(1, count + 1)]
 
 
@@ -57,7 +57,7 @@ def set_cookies(answer):
 
 
 def issued(answer):
-    """The id in the one cookie that the answer sets."""
+    """Returns the id in the only cookie that the response sets."""
     [line] = set_cookies(answer)
     found = re.fullmatch(rf"gray-id=({ID})(; .*)?", line)
     assert found, line
@@ -65,19 +65,19 @@ def issued(answer):
 
 
 def back(value):
-    """The headers of one who sends this value back, among others."""
+    """Returns the headers of a client that sends this cookie among others."""
     return {"cookie": f"theme=dark; gray-id={value}; x=1"}
 
 
 def newcomers(envoy, count):
-    """So many users with no key ask once each: their ids, with the version of each."""
+    """Sends one request for each of several new users. Returns their ids with the version of each."""
     port = envoy.port()
     answers = [get(port) for _ in range(count)]
     return {issued(answer): answer.version for answer in answers}
 
 
 def returning(envoy, ids):
-    """They ask again: their ids, with the version of each."""
+    """Sends one more request for each of these users. Returns their ids with the version of each."""
     answers = drive(envoy.port(), [Request("/", back(value)) for value in ids])
     assert {answer.status for answer in answers} == {200}
     return dict(zip(ids, (answer.version for answer in answers), strict=True))
@@ -99,7 +99,7 @@ def test_a_cookie_has_its_attributes_in_order_and_the_time_in_it(start, policy, 
         assert before - 2 <= int(found[1], 16) <= after + 2
 
 
-def test_on_one_worker_newcomers_are_split_exactly_and_each_id_falls_where_its_user_was(start, policy, release):
+def test_one_worker_splits_new_users_exactly_and_each_id_keeps_its_version(start, policy, release):
     envoy = start(policy, concurrency=1)
     ids = newcomers(envoy, 100)
     assert Counter(ids.values()) == {"v1": 90, "v2": 10}
@@ -109,7 +109,7 @@ def test_on_one_worker_newcomers_are_split_exactly_and_each_id_falls_where_its_u
     assert counted(envoy, "sticky", version="v2") == 10
 
 
-def test_cookies_of_the_app_stay_beside_it(start, policy, release, v1, v2):
+def test_the_apps_cookies_are_kept_beside_the_filters(start, policy, release, v1, v2):
     own = ["session=abc; Path=/", "gray=1"]
     for upstream in (v1, v2):
         upstream.answer(headers=[("set-cookie", line) for line in own])
@@ -121,7 +121,7 @@ def test_cookies_of_the_app_stay_beside_it(start, policy, release, v1, v2):
         assert set_cookies(ask(port, "/", {"x-user-id": "alice"})) == own
 
 
-def test_it_is_taken_back_when_the_release_has_ended(start, policy, release, cookie):
+def test_the_cookie_is_removed_when_the_release_has_ended(start, policy, release, cookie):
     cookie.update(ATTRIBUTES)
     weigh(release, 100, 0)
     port = start(policy).port()
@@ -133,7 +133,7 @@ def test_it_is_taken_back_when_the_release_has_ended(start, policy, release, coo
     assert set_cookies(get(port, "/", {**back(OURS), "x-user-id": "alice"})) == gone
 
 
-def test_a_cookie_from_before_the_start_stays_on_the_default(start, policy, release):
+def test_a_cookie_from_before_the_start_keeps_the_default_version(start, policy, release):
     weigh(release, 10, 90)
     began = int(time.time()) - 3600
     release["startsAt"] = utc(began)

@@ -1,8 +1,7 @@
-"""A request keeps its version over three hops, each behind a proxy of its own: gateway, service a, service b.
+"""A request keeps its version over three hops, each behind its own proxy: gateway, service a and service b.
 
-Only the gateway decides. The proxies of a and b trust the header, which a's apps copy from
-the request that they got onto the one that they send. What happens where a service lacks the version, or a client
-claims one, is shown in `tests/worlds/lanes.rs`.
+Only the gateway decides. The proxies of a and b trust the header. The apps of a copy it to the request that they send.
+`tests/worlds/lanes.rs` covers services without the version, and clients that send the header.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ USERS = [f"user-{number}" for number in range(100)]
 
 
 class Relay:
-    """An app that asks the next service for each request, and answers with who served both."""
+    """An app that sends a request to the next service for each one that it gets. Its response names both."""
 
     def __init__(self, name: str, next_port: int) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -68,7 +67,7 @@ class Relay:
 
 
 def policy(service: str, clusters: dict[str, str], **release: Any) -> dict[str, Any]:
-    """A policy with one release, whose versions are served by these clusters; the first is the default."""
+    """Returns a policy with one release, whose versions have these clusters. The first is the default."""
     weights = {"v1": 70, "v2": 30}
     versions = [
         {"name": name, "upstream": cluster, "weight": weights[name], "default": name == next(iter(clusters))}
@@ -88,7 +87,7 @@ class Chain:
     b: Envoy
 
     def ask(self) -> list[dict[str, Any]]:
-        """Each user asks the gateway: who served whom."""
+        """Sends each user's request to the gateway. Returns who served it."""
         requests = [Request("/", {"x-user-id": user}) for user in USERS]
         answers = drive(self.gateway.port(), requests, connections=8)
         assert {answer.status for answer in answers} == {200}
@@ -97,7 +96,7 @@ class Chain:
 
 @pytest.fixture
 def chain() -> Iterator[Callable[..., Chain]]:
-    """`chain(a=["v1"], b=["v1", "v2"])`: which versions each service has."""
+    """`chain(a=["v1"], b=["v1", "v2"])`: the versions of each service."""
     with ExitStack() as stack:
 
         def envoy(service: str, ports: dict[str, int], **release: Any) -> Envoy:

@@ -1,6 +1,6 @@
-"""The headers by which another Envoy's health checks learn more of this one than a status.
+"""The headers by which the health checks of another Envoy learn more than the status.
 
-Which answer has which is in tests/worlds/probes.rs.
+`tests/worlds/probes.rs` covers which response has which header.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.wait import until, until_all
 
 @pytest.fixture
 def marked(policy):
-    """v2 is optional: without it, readiness is degraded."""
+    """A policy in which v2 is optional, so that readiness is degraded without it."""
     policy["probes"]["readiness"]["checks"].append({"upstream": "reviews-v2", "required": False})
     policy["probes"].update(markerHeaders=True, drain={"path": "/drainz"})
     return policy
@@ -35,7 +35,7 @@ def drain(envoy):
 
 
 class Peer(Envoy):
-    """Another Envoy, which checks `/readyz` of the first ten times a second."""
+    """Another Envoy, which checks `/readyz` of the first one ten times a second."""
 
     def __init__(self, envoy: Envoy, **check: object) -> None:
         health = {"path": "/readyz", **check}
@@ -45,14 +45,14 @@ class Peer(Envoy):
         super().__init__({"admin": {"address": socket_address()}, "static_resources": {"clusters": clusters}})
 
     def says(self) -> dict[str, object]:
-        """Of the first one's health, what is not as usual."""
+        """Returns the health flags that the peer has for the first one."""
         [front] = json.loads(self.admin("/clusters?format=json"))["cluster_statuses"]
         [host] = front["host_statuses"]
         return {name: value for name, value in host["health_status"].items() if name != "eds_health_status"}
 
 
-def test_a_peer_sees_what_is_degraded_and_what_drains(start, marked, v1, v2):
-    """One that drains gets no traffic even where the peer, for want of others, asks those that fail."""
+def test_a_peer_sees_that_a_proxy_is_degraded_or_drains(start, marked, v1, v2):
+    """A draining proxy gets no traffic even if the peer sends requests to failing hosts for want of others."""
     envoy = start(marked)
     all_pass(envoy)
     with Peer(envoy, service_name_matcher={"exact": "test"}) as peer:
@@ -74,7 +74,7 @@ def test_a_peer_sees_what_is_degraded_and_what_drains(start, marked, v1, v2):
         sees("is well again")
 
 
-def test_a_peer_that_looks_for_another_service_fails_it(start, marked):
+def test_a_peer_that_expects_another_service_fails_the_health_check(start, marked):
     envoy = start(marked)
     all_pass(envoy)
     with Peer(envoy, service_name_matcher={"exact": "tes"}) as peer:

@@ -1,7 +1,7 @@
-"""Another module takes the place of the one that runs, and back, under load: no request fails, and what is known stays.
+"""Another module replaces the running one, and back, under load. No request fails, and known states stay.
 
-The other one is the module for tests, whose code differs, so that it has VMs of its own. What the VMs share goes by
-`vm_id` and not by code. Istio leaves that empty in a WasmPlugin.
+The other one is the module for tests. Its code differs, so it has its own VMs. VMs share data by `vm_id`, whatever
+their code. In a WasmPlugin, Istio leaves `vm_id` empty.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.wait import until, until_all
 
 OTHER = "target/graygate-faults.wasm"
 ALICE = {"x-user-id": "alice"}
-# The answer repeats the path, and so says which user it is for.
+# The response repeats the path, and so identifies its user.
 USERS = [Request(f"/user-{number}", {"x-user-id": f"user-{number}"}) for number in range(300)]
 VERSIONS = itertools.count(1000)
 STRATEGIES = [{"failure_policy": f"FAIL_{word}"} for word in ("OPEN", "CLOSED", "RELOAD")]
@@ -38,16 +38,16 @@ def put(envoy, filter_config):
 
 
 def upgrade(envoy, module):
-    """Until all workers have the new one, and the old one's VMs are gone."""
+    """Waits until all workers have the new module and the old one's VMs are gone."""
     active, created = vms(envoy), vms(envoy, "created")
     envoy.config = replace(envoy.config, module=module)
     assert envoy.put("./ecds.json", envoy.config.discovery(f"{next(VERSIONS)}")) == ""
-    # Those of the main thread, and one a worker.
+    # The VMs of the main thread, and one for each worker.
     until(lambda: vms(envoy, "created") > created + 2 and vms(envoy) == active, what="VMs of the new module alone")
 
 
 def versions_of(answers):
-    """Which versions each user got."""
+    """Returns the versions that each user got."""
     got = defaultdict(set)
     for answer in answers:
         version, _, user = answer.body.decode().strip().partition(" /")
@@ -72,7 +72,7 @@ def test_no_request_fails_and_users_keep_their_version(start, policy, vm_id):
     assert {version for versions in got.values() for version in versions} == {"v1", "v2"}
 
 
-def test_requests_under_way_are_served_by_the_module_that_they_began_with(start, policy):
+def test_open_requests_are_served_by_the_module_that_they_started_with(start, policy):
     envoy = start(policy, delivery="ecds")
     with Stream(envoy.port(), "/upload", ALICE) as stream:
         active = "http.graygate.downstream_rq_active"
@@ -89,7 +89,7 @@ def test_requests_under_way_are_served_by_the_module_that_they_began_with(start,
 
 @pytest.fixture
 def tripped(start, policy, v1):
-    """`envoy = tripped(vm_id)`: v1 is not ready for an hour to come, by its responses, and the proxy drains."""
+    """`envoy = tripped(vm_id)`: v1 is not ready for an hour because of its responses, and the proxy drains."""
     policy["probes"]["drain"] = {"path": "/drainz"}
     policy["probes"]["readiness"]["checks"] = [{"upstream": "reviews-v2"}]
 
@@ -107,7 +107,7 @@ def tripped(start, policy, v1):
 
 
 @AS_IN_ISTIO
-def test_what_is_known_of_upstreams_and_a_drain_outlive_the_module(tripped, v1, v2, vm_id):
+def test_states_of_upstreams_and_a_drain_survive_the_module(tripped, v1, v2, vm_id):
     envoy = tripped(vm_id)
     requests = v1.requests
     with Load(envoy.port(), [Request("/", ALICE), Request("/readyz")], rate=300) as load:
@@ -118,15 +118,15 @@ def test_what_is_known_of_upstreams_and_a_drain_outlive_the_module(tripped, v1, 
     assert {answer.status for answer in load.answers} == {503}
     assert v1.requests == requests
     assert envoy.logs().count("upstream reviews-v1: ready -> not-ready") == 1
-    # Gauges are as they were; a counter goes with the last VM that has touched it, and begins again with the next.
+    # Gauges are unchanged. A counter ends with the last VM that has used it, and starts over with the next one.
     ready = envoy.stats("wasmcustom.graygate_upstream_ready.policy=.=reviews;.;upstream=.=reviews-v")
     assert list(ready.values()) == [0, 1]
     assert envoy.transitions() == 0
 
 
 @AS_IN_ISTIO
-def test_what_is_known_is_gone_with_the_last_module(tripped, vm_id):
-    """As where Istio's agent puts another filter in its place, or the filter is taken away for a while."""
+def test_all_states_are_lost_with_the_last_module(tripped, vm_id):
+    """This is the case if Istio's agent replaces the filter, or if the filter is removed for a while."""
     envoy = tripped(vm_id)
     mine = envoy.config.discovery("")["resources"][0]["typed_config"]
     assert put(envoy, {"@type": f"{HTTP_FILTERS}.rbac.v3.RBAC"}) == ""
@@ -139,7 +139,7 @@ def test_what_is_known_is_gone_with_the_last_module(tripped, vm_id):
 
 @pytest.fixture(params=["missing", "cut off", "not a module"])
 def broken(request, tmp_path):
-    """The path of a module that can't be loaded."""
+    """The path of a module that cannot be loaded."""
     module = (PROJECT / MODULE).read_bytes()
     content = {"cut off": module[: len(module) // 2], "not a module": b"<html>not found</html>"}.get(request.param)
     path = tmp_path / "broken.wasm"
@@ -149,7 +149,7 @@ def broken(request, tmp_path):
 
 
 @FAILURES
-def test_a_module_that_can_not_be_loaded_is_refused_and_the_old_one_goes_on(start, policy, broken, failure):
+def test_a_module_that_cannot_be_loaded_is_refused_and_the_old_one_continues(start, policy, broken, failure):
     envoy = start(policy, delivery="ecds", failure=failure)
     with Load(envoy.port(), USERS, rate=300) as load:
         envoy.put("./ecds.json", replace(envoy.config, module=broken).discovery("broken"))
@@ -160,7 +160,7 @@ def test_a_module_that_can_not_be_loaded_is_refused_and_the_old_one_goes_on(star
     assert get(envoy.port(), "/livez").text == "policy reviews: liveness passed\n"
 
 
-def test_a_new_proxy_whose_module_can_not_be_loaded_answers_500_until_it_has_one(start, policy, broken):
+def test_a_new_proxy_whose_module_cannot_be_loaded_responds_500_until_it_has_one(start, policy, broken):
     envoy = start(policy, delivery="ecds", module=broken, failure={"failure_policy": "FAIL_OPEN"})
     assert [get(envoy.port(), path).status for path in ("/", "/livez")] == [500, 500]
     assert envoy.put("./ecds.json", replace(envoy.config, module=MODULE).discovery("good")) == ""

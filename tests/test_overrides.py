@@ -1,4 +1,4 @@
-"""Who gets a version whatever its weight, who doesn't, and which word counts where two disagree."""
+"""Which users get a version regardless of its weight, and which override takes precedence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def release(policy):
 
 @pytest.fixture
 def versions(release):
-    """`versions(90, 10, allow=["alice"])`: the weights, and what v2 has besides its match."""
+    """`versions(90, 10, allow=["alice"])`: the weights, and further fields of v2."""
 
     def change(v1, v2, **rest):
         for version, weight in zip(release["versions"], (v1, v2), strict=True):
@@ -37,13 +37,13 @@ def versions(release):
 
 
 def assigned(envoy):
-    """How many requests got which version, and why; without those that none did."""
+    """Returns how many requests got which version for which reason, without zeros."""
     pairs = [(version, reason) for version in ("v1", "v2") for reason in REASONS]
     counted = {pair: envoy.counter("graygate_assignments_total", version=pair[0], reason=pair[1]) for pair in pairs}
     return {pair: count for pair, count in counted.items() if count}
 
 
-def test_a_trusted_incoming_version_counts_most_and_one_that_is_none_of_them_stays_as_it_came(
+def test_a_trusted_incoming_version_takes_precedence_and_an_unknown_one_is_passed_on(
     start, policy, versions, release, v1
 ):
     release["trustIncoming"] = True

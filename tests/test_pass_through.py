@@ -1,6 +1,6 @@
-"""Probes that the app answers itself: asked now and then by one, replayed to all others.
+"""Probes to which the app itself responds: it gets one now and then, and the others get a stored response.
 
-When the app is asked, and what the others are told while it is, is in tests/worlds/pass_through.rs.
+`tests/worlds/pass_through.rs` covers when the app gets one, and the responses to the others meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.wait import until
 
 
 @pytest.mark.parametrize("client", [get, get2], ids=["http1", "http2"])
-def test_the_apps_answer_is_passed_on_and_then_replayed(start, policy, rule, v1, client):
+def test_the_apps_response_is_passed_on_and_then_replayed(start, policy, rule, v1, client):
     rule["headers"] = ["content-type", "X-Reason", "x-absent"]
     v1.answer(429, [("x-reason", "warming up"), ("x-build", "7")], b"not yet", path="/readyz")
     envoy = start(policy)
@@ -35,7 +35,7 @@ def test_the_apps_answer_is_passed_on_and_then_replayed(start, policy, rule, v1,
     assert v1.seen("/readyz") == 1
 
 
-def test_workers_share_one_answer(start, policy, rule, v1):
+def test_all_workers_share_one_response(start, policy, rule, v1):
     envoy = start(policy, concurrency=4)
     ask(envoy)
     answers = drive(envoy.port(), [Request("/readyz")] * 1000, connections=64)
@@ -43,14 +43,14 @@ def test_workers_share_one_answer(start, policy, rule, v1):
     assert v1.seen("/readyz") == 1
 
 
-def test_an_answer_with_no_body_is_replayed(start, policy, rule, v1):
+def test_a_response_without_a_body_is_replayed(start, policy, rule, v1):
     v1.answer(204, body=b"", path="/readyz")
     envoy = start(policy)
     assert [ask(envoy).status for _ in range(3)] == [204] * 3
     assert v1.seen("/readyz") == 1
 
 
-def test_only_the_first_16_kib_of_a_body_are_kept(start, policy, rule, v1):
+def test_only_the_first_16_kib_of_a_body_are_stored(start, policy, rule, v1):
     body = b"0123456789abcdef" * 4096
     v1.answer(body=body, path="/readyz")
     envoy = start(policy)
@@ -58,7 +58,7 @@ def test_only_the_first_16_kib_of_a_body_are_kept(start, policy, rule, v1):
     assert ask(envoy).body == body[: 16 * 1024]
 
 
-def test_a_body_in_parts_with_trailers_is_kept_whole(start, policy, rule, v1):
+def test_a_body_in_parts_with_trailers_is_stored_completely(start, policy, rule, v1):
     app = cluster("app", v1.port)
     app["http_protocol_options"] = {"enable_trailers": True}
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -71,7 +71,7 @@ def test_a_body_in_parts_with_trailers_is_kept_whole(start, policy, rule, v1):
     assert is_replay(again)
 
 
-def test_an_answer_that_breaks_off_is_not_kept(start, policy, rule, v1):
+def test_a_response_that_breaks_off_is_not_stored(start, policy, rule, v1):
     v1.reset_mid_body(path="/readyz")
     envoy = start(policy)
     with suppress(OSError, HTTPException):
@@ -80,8 +80,8 @@ def test_an_answer_that_breaks_off_is_not_kept(start, policy, rule, v1):
     until(lambda: ask(envoy).text == "v1 /readyz\n", what="the app asked again")
 
 
-def test_what_another_filter_answers_is_not_kept(start, policy, rule, v1):
-    """It may have said it to this one asker: here it refuses the first request."""
+def test_a_response_of_another_filter_is_not_stored(start, policy, rule, v1):
+    """The other filter may have refused only this client. Here it refuses the first request."""
     code = """refused = false
     function envoy_on_request(handle)
         if not refused then refused = true; handle:respond({[":status"] = "403"}, "refused") end
@@ -94,7 +94,7 @@ def test_what_another_filter_answers_is_not_kept(start, policy, rule, v1):
     assert v1.seen("/readyz") == 1
 
 
-def test_that_the_app_can_not_be_reached_is_its_answer(start, policy, rule, v1):
+def test_an_error_because_the_app_is_unreachable_is_replayed(start, policy, rule, v1):
     v1.refuse()
     envoy = start(policy)
     first, again = ask(envoy), ask(envoy)
@@ -108,7 +108,7 @@ def test_that_the_app_can_not_be_reached_is_its_answer(start, policy, rule, v1):
 # -- who is asked, and by whom ------------------------------------------------------
 
 
-def test_nothing_that_an_asker_sends_reaches_the_app_or_says_who_is_asked(start, policy, rule, v1, v2):
+def test_nothing_from_a_probe_request_reaches_the_app_or_selects_it(start, policy, rule, v1, v2):
     envoy = start(policy)
     own = ["accept", "authorization", "cookie", "range", "x-forwarded-for", "x-http-method-override", "x-long"]
     sent = {**dict.fromkeys(own, "x"), "host": "evil", "user-agent": "evil", "x-long": "x" * 9_000}
@@ -120,8 +120,8 @@ def test_nothing_that_an_asker_sends_reaches_the_app_or_says_who_is_asked(start,
     assert v2.requests == 0
 
 
-def test_what_the_proxy_has_set_of_a_request_stays(start, policy, rule, v1):
-    """The scheme that it was asked by, and the id that traces go by; not what a client says of them."""
+def test_headers_that_the_proxy_has_set_are_kept(start, policy, rule, v1):
+    """These are the scheme of the request and the id for traces, but not a client's own values for them."""
     envoy = start(policy, hcm={"use_remote_address": True})
     assert ask(envoy, headers={"x-forwarded-proto": "https", "x-request-id": "x" * 5_000}).status == 200
     seen = dict(v1.last_headers_of("/readyz"))
@@ -129,7 +129,7 @@ def test_what_the_proxy_has_set_of_a_request_stays(start, policy, rule, v1):
     assert len(seen[b"x-request-id"]) == 36
 
 
-def test_while_one_waits_the_others_are_told_and_when_it_leaves_the_next_one_goes_on(start, policy, rule, v1):
+def test_while_one_request_waits_the_others_fail_and_when_it_leaves_the_next_is_forwarded(start, policy, rule, v1):
     v1.hang(path="/readyz")
     envoy = start(policy, timeout="60s")
     with Stream(envoy.port(), "/readyz", method="GET", end=True) as waiting:
@@ -143,7 +143,7 @@ def test_while_one_waits_the_others_are_told_and_when_it_leaves_the_next_one_goe
     assert v1.seen("/readyz") == 2
 
 
-def test_a_client_that_does_not_send_all_of_its_request_holds_up_nobody(start, policy, rule, v1):
+def test_an_incomplete_request_does_not_delay_others(start, policy, rule, v1):
     envoy = start(policy, timeout="60s")
     with Stream(envoy.port(), "/readyz", {"content-length": "10"}, method="GET") as stalled:
         assert stalled.answer().status == 503

@@ -1,6 +1,6 @@
-"""A policy is replaced while traffic flows: a bad one is refused and nothing lost, a good one taken at once.
+"""A policy is replaced under load. An invalid one is refused without any loss, and a valid one applies at once.
 
-What workers make of it is shown in `tests/worlds/updates.rs`; here is what Envoy does with an update.
+`tests/worlds/updates.rs` covers the workers. These tests show how Envoy handles an update.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def misspelt(policy):
 
 
 @pytest.mark.parametrize("delivery", ["lds", "ecds"])
-def test_a_bad_policy_is_refused_and_the_old_one_goes_on(start, policy, delivery):
+def test_an_invalid_policy_is_refused_and_the_old_one_continues(start, policy, delivery):
     envoy = start(policy, delivery=delivery)
     with Load(envoy.port(), USERS, rate=300) as load:
         until(lambda: len(load.answers) > 50, what="load")
@@ -36,7 +36,7 @@ def test_a_bad_policy_is_refused_and_the_old_one_goes_on(start, policy, delivery
 
 
 def test_envoys_error_state_names_the_plugin(start, policy):
-    """Envoy keeps a refusal's own words in its log; in the error state it keeps which plugin it was."""
+    """Envoy keeps the text of a refusal in its log. Its error state keeps the name of the plugin."""
     envoy = start(policy, delivery="lds")
     envoy.publish(misspelt(policy))
     assert "Unable to create Wasm plugin graygate" in envoy.error_state()
@@ -52,7 +52,7 @@ def test_odd_documents_are_refused_with_a_reason(start, policy, document):
 
 
 @pytest.mark.parametrize("delivery", ["lds", "ecds"])
-def test_a_good_policy_replaces_the_old_one_with_no_failed_request(start, policy, delivery):
+def test_a_valid_policy_replaces_the_old_one_without_a_failed_request(start, policy, delivery):
     envoy = start(policy, delivery=delivery)
     with Load(envoy.port(), USERS, rate=500) as load:
         for number in range(1, 6):
@@ -66,7 +66,7 @@ def test_a_good_policy_replaces_the_old_one_with_no_failed_request(start, policy
 
 
 def still_checked(v1, envoy):
-    """Checks go on, and what they say counts."""
+    """Checks that checks continue and that their results count."""
     seen = v1.seen("/healthz")
     until(lambda: v1.seen("/healthz") > seen + 2, what="more checks")
     v1.answer(500, path="/healthz")
@@ -75,7 +75,7 @@ def still_checked(v1, envoy):
     until(lambda: get(envoy.port(), "/readyz").status == 200, what="readiness 200")
 
 
-def test_a_policy_that_is_rolled_back_is_still_checked_when_the_one_between_is_gone(start, policy, v1):
+def test_a_restored_policy_is_still_checked_when_the_one_in_between_has_ended(start, policy, v1):
     envoy = start(policy, delivery="lds")
     between = {**policy, "gates": []}
     assert envoy.publish(between) == ""
@@ -84,7 +84,7 @@ def test_a_policy_that_is_rolled_back_is_still_checked_when_the_one_between_is_g
     still_checked(v1, envoy)
 
 
-def test_an_update_refused_for_another_filters_sake_leaves_the_old_policy_checked(start, policy, v1):
+def test_an_update_refused_because_of_another_filter_does_not_stop_checks(start, policy, v1):
     envoy = start(policy, delivery="lds")
     until(lambda: v1.seen("/healthz"), what="a check")
     refused = envoy.config.refused({**policy, "gates": []})
@@ -92,8 +92,8 @@ def test_an_update_refused_for_another_filters_sake_leaves_the_old_policy_checke
     still_checked(v1, envoy)
 
 
-def test_an_update_refused_for_another_filters_sake_changes_no_assumption(start, policy):
-    """Nothing is known yet, and what the refused policy would assume is of no account."""
+def test_an_update_refused_because_of_another_filter_changes_no_assumption(start, policy):
+    """No check has finished, and the assumption of the refused policy is ignored."""
     upstream = policy["upstreams"]["reviews-v1"]
     upstream["readinessProbe"]["initialDelaySeconds"] = 600
     envoy = start(policy, delivery="lds")
@@ -104,7 +104,7 @@ def test_an_update_refused_for_another_filters_sake_changes_no_assumption(start,
     until_all(lambda: get(envoy.port(), "/readyz").status == 503, what="the assumption of one that is taken")
 
 
-def test_a_second_listener_of_the_same_names_may_come_and_go(start, policy, v1):
+def test_a_second_listener_with_the_same_names_can_be_added_and_removed(start, policy, v1):
     envoy = start(policy, delivery="lds")
     both = envoy.config.discovery("2")
     other = plugin({**policy, "gates": []})
@@ -118,7 +118,7 @@ def test_a_second_listener_of_the_same_names_may_come_and_go(start, policy, v1):
     still_checked(v1, envoy)
 
 
-def test_a_change_of_thresholds_and_gates_keeps_what_is_known(start, policy, v1):
+def test_a_change_of_thresholds_and_gates_keeps_the_state(start, policy, v1):
     for upstream in policy["upstreams"].values():
         upstream["readinessProbe"]["failureThreshold"] = 5
     envoy = start(policy, delivery="ecds")
@@ -145,7 +145,7 @@ def test_a_loaded_policy_is_logged_once(start, policy):
     assert envoy.logs().count("loaded: ") == 2
 
 
-def test_mode_off_does_nothing(start, policy, v1):
+def test_mode_off_has_no_effect(start, policy, v1):
     envoy = start({**policy, "mode": "off"})
     assert get(envoy.port(), "/livez").version == "v1"
     assert get(envoy.port(), "/", {"x-gray-version": "v2"}).version == "v2"

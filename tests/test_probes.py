@@ -1,6 +1,6 @@
-"""Probes are answered at the proxy, and the app never sees them.
+"""The proxy responds to probes, and the app does not get them.
 
-What they are told, in each case, is in tests/worlds/probes.rs.
+`tests/worlds/probes.rs` covers the response in each case.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ both = pytest.mark.parametrize("ask", [get, get2], ids=["http1", "http2"])
 
 @pytest.fixture
 def envoy(start, policy):
-    """All is well and known to be."""
+    """An Envoy all of whose checks have passed."""
     envoy = start(policy)
     all_pass(envoy)
     return envoy
@@ -52,7 +52,7 @@ def test_a_probe_is_answered_at_the_proxy(envoy, v1, v2, ask):
     assert v1.requests == v2.requests == 0
 
 
-def test_readiness_fails_with_its_upstream_and_says_why_while_liveness_passes(down, v1):
+def test_readiness_fails_with_its_upstream_and_names_the_reason_while_liveness_passes(down, v1):
     assert re.fullmatch(FAILED, text(down))
     assert document(down)["checks"]["reviews-v1"][0]["output"] == "check-failed: status 500"
     assert get(down.port(), "/readyz", method="HEAD").status == 503
@@ -62,7 +62,7 @@ def test_readiness_fails_with_its_upstream_and_says_why_while_liveness_passes(do
     all_say(down, 200)
 
 
-def test_hostile_names_to_exclude_are_warned_of_in_a_few_short_lines(down):
+def test_unusual_names_to_exclude_cause_a_few_short_warnings(down):
     hostile = [
         "&".join(f"exclude=name-{number}" for number in range(4000)),
         "exclude=" + "x" * 60_000,
@@ -79,7 +79,7 @@ def test_hostile_names_to_exclude_are_warned_of_in_a_few_short_lines(down):
             assert last.startswith("policy reviews: readiness failed")
             assert 0 < len(warned) <= 5
             for line in warned:
-                # A name may be longer than the 63 that are kept of it: what is odd is escaped.
+                # Names of up to 63 characters are kept. Unusual characters are escaped.
                 assert re.fullmatch(r'warning: no check "[ -~]{,126}" to exclude', line), line
             assert ask(down.port(), f"/readyz?{query}", {"accept": HEALTH_JSON}).status == 503
     for raw in [b"\xff\xfe\x80", b"\xc3", "ü".encode() * 40]:
@@ -89,7 +89,7 @@ def test_hostile_names_to_exclude_are_warned_of_in_a_few_short_lines(down):
     assert "panicked" not in down.logs()
 
 
-def test_counters_and_access_log_tell_probes_by_name(start, policy):
+def test_counters_and_the_access_log_name_each_probe(start, policy):
     envoy = start(policy)
     for _ in range(2):
         get(envoy.port(), "/livez")

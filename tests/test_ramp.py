@@ -1,4 +1,4 @@
-"""After a trial, a share of the requests goes, and the others are told."""
+"""After a trial, a share of the requests is forwarded and the others are gated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.load import Load, Request
 from harness.wait import until
 
 
-def test_who_does_not_go_on_a_ramp_is_told_as_by_a_gate(start, policy, v1):
+def test_gated_requests_on_a_ramp_get_the_gates_reply(start, policy, v1):
     trial = {"requests": 1, "successes": 1, "rampOver": "1h"}
     settings = {"consecutiveFailures": 3, "notReadyFor": "100ms", "maxNotReadyFor": "100ms", "trial": trial}
     envoy = start(judged(policy, **settings))

@@ -1,4 +1,4 @@
-"""Readiness is one state for all workers of a real Envoy, and a trial ends it under load."""
+"""Readiness is one state for all workers of a real Envoy, and a trial under load ends it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.load import Load, Request, drive
 from harness.wait import until, until_all
 
 
-def test_failures_that_different_workers_have_seen_add_up(start, policy, v1):
+def test_failures_of_several_workers_add_up(start, policy, v1):
     envoy = start(judged(policy, consecutiveFailures=40), concurrency=2)
     v1.answer(500)
     answers = drive(envoy.port(), [Request()] * 39, connections=13)
@@ -24,7 +24,7 @@ def test_failures_that_different_workers_have_seen_add_up(start, policy, v1):
     assert envoy.transitions(reason="consecutive-failures") == 1
 
 
-def test_a_trial_lets_an_upstream_that_works_again_back_in(start, policy, v1):
+def test_a_trial_makes_a_recovered_upstream_ready(start, policy, v1):
     settings = {"consecutiveFailures": 5, "notReadyFor": "100ms", "maxNotReadyFor": "200ms"}
     envoy = start(judged(policy, **settings, trial={"requests": 1, "successes": 3}))
     v1.answer(500)
@@ -36,7 +36,7 @@ def test_a_trial_lets_an_upstream_that_works_again_back_in(start, policy, v1):
     assert get(envoy.port()).status == 200
 
 
-def test_a_trial_lets_so_many_requests_through_at_a_time_over_all_workers(start, policy, v1):
+def test_a_trial_forwards_at_most_its_number_of_requests_over_all_workers(start, policy, v1):
     trial = {"requests": 2, "successes": 2, "leaseFor": "1h"}
     settings = {"consecutiveFailures": 5, "notReadyFor": "100ms", "maxNotReadyFor": "100ms", "trial": trial}
     envoy = start(judged(policy, **settings), timeout="60s")

@@ -1,4 +1,4 @@
-"""Weights are enforced for people: exact, sticky, monotone, and safe against what clients send."""
+"""Weights apply to users: exact, sticky and monotonic, and clients cannot spoof them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USERS = [f"user-{number}" for number in range(1_000)]
 
 
 def by_user(envoy, users=USERS):
-    """The version that each user got."""
+    """Returns the version that each user got."""
     answers = drive(envoy.port(), [Request("/", {"x-user-id": user}) for user in users])
     assert {answer.status for answer in answers} == {200}
     return dict(zip(users, (answer.version for answer in answers), strict=True))
@@ -27,14 +27,14 @@ def weights(policy, **shares):
     return policy
 
 
-def test_users_are_split_by_weight_and_each_as_explain_says(start, policy, tmp_path):
+def test_users_are_split_by_weight_and_match_explain(start, policy, tmp_path):
     versions = by_user(start(policy))
     assert set(versions.values()) == {"v1", "v2"}
     said = explain(tmp_path, policy, [{"headers": {"x-user-id": user}} for user in USERS])
     assert versions == {user: line["assignments"][0]["version"] for user, line in zip(USERS, said, strict=True)}
 
 
-def test_of_a_repeated_key_the_first_counts(start, policy):
+def test_the_first_of_repeated_keys_counts(start, policy):
     envoy = start(policy)
     users = USERS[:100]
     twice = [("x-user-id", users[0]), ("X-User-Id", "other")]
@@ -57,7 +57,7 @@ def test_a_query_parameter_is_a_key_as_it_is_written(start, policy, tmp_path):
 
 @pytest.mark.parametrize("forwarded", [False, True], ids=["connection", "x-forwarded-for"])
 def test_the_source_address_is_a_key(start, policy, tmp_path, forwarded):
-    """As the proxy sees it: from the connection, or from a header that it is told to believe."""
+    """The address is that of the connection, or that of a header that the proxy trusts."""
     policy["releases"][0]["hashOn"] = [{"useSourceIp": True}]
     sources = [f"127.0.{number}.{number % 5 + 1}" for number in range(20)]
     envoy = start(weights(policy, v1=50, v2=50))
@@ -74,21 +74,21 @@ def test_the_source_address_is_a_key(start, policy, tmp_path, forwarded):
     assert set(versions) == {"v1", "v2"}
 
 
-def test_http2_cookies_in_many_headers_are_one(start, policy):
+def test_http2_cookies_in_several_headers_are_joined(start, policy):
     envoy = start(policy)
     for user in USERS[:20]:
         crumbs = [("cookie", "a=1"), ("cookie", f"user={user}"), ("cookie", "b=2")]
         assert get2(envoy.port(), "/", crumbs).version == get(envoy.port(), "/", {"x-user-id": user}).version
 
 
-def test_on_one_worker_every_ten_requests_without_a_key_split_nine_to_one(start, policy):
+def test_one_worker_splits_every_ten_requests_without_a_key_nine_to_one(start, policy):
     envoy = start(policy, concurrency=1)
     answers = drive(envoy.port(), [Request("/")] * 100, connections=1)
     versions = [answer.version for answer in answers]
     assert [versions[start : start + 10].count("v2") for start in range(0, 100, 10)] == [1] * 10
 
 
-def test_a_spoofed_steer_header_is_overwritten_however_often_it_is_there(start, policy, v1):
+def test_a_spoofed_steer_header_is_overwritten_even_if_it_is_repeated(start, policy, v1):
     envoy = start(weights(policy, v1=1, v2=0))
     values: list[str | bytes] = ["v2", "v1", "", "nonsense", b"\xff\xfe"]
     once = [[("x-gray-version", value)] for value in values]
@@ -99,7 +99,7 @@ def test_a_spoofed_steer_header_is_overwritten_however_often_it_is_there(start, 
             assert [value for name, value in v1.last_headers_of("/") if name == b"x-gray-version"] == [b"v1"]
 
 
-def test_a_spoofed_steer_header_is_removed_where_the_release_does_not_apply(start, policy, v1):
+def test_a_spoofed_steer_header_is_removed_if_the_release_does_not_match(start, policy, v1):
     policy["releases"][0]["match"] = [{"uri": {"prefix": "/api"}}]
     envoy = start(weights(policy, v1=0, v2=1))
     assert get(envoy.port(), "/api/x").version == "v2"

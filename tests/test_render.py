@@ -1,4 +1,4 @@
-"""`graygate render`: what it prints for a policy, and what it refuses."""
+"""`graygate render`: its output for a policy, and what it refuses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def policy():
 
 @pytest.fixture
 def render(policy, tmp_path):
-    """Runs it on the policy; what it printed, and what it said."""
+    """Runs the command on the policy. Returns its standard output and standard error."""
 
     def run_render(*arguments):
         file = tmp_path / "policy.json"
@@ -57,7 +57,7 @@ def render(policy, tmp_path):
 
 @pytest.fixture
 def refused(policy, tmp_path):
-    """Runs it on the policy; the problems, without the file's name."""
+    """Runs the command on the policy. Returns the problems without the file's name."""
 
     def run_render(*arguments):
         file = tmp_path / "policy.json"
@@ -72,7 +72,7 @@ def refused(policy, tmp_path):
 
 
 def only(policy, *parts):
-    """The policy with these parts of what it does."""
+    """Returns the policy with only these parts."""
     for part in {"probes", "releases", "gates"} - set(parts):
         del policy[part]
 
@@ -114,14 +114,14 @@ def test_a_policy_alone_is_split_by_direction(policy, render):
 
 
 @pytest.mark.parametrize(("place", "mode"), [("gateway", "CLIENT"), ("waypoint", "SERVER")])
-def test_a_gateway_and_a_waypoint_take_the_whole_policy_as_it_is_written(policy, render, place, mode):
+def test_a_gateway_and_a_waypoint_get_the_whole_policy_unchanged(policy, render, place, mode):
     (plugin,), _ = render("--at", place)
     assert plugin["spec"]["pluginConfig"] == policy
     assert list(plugin["spec"]["pluginConfig"]) == list(policy)
     assert plugin["spec"]["match"] == [{"mode": mode}]
 
 
-def test_the_place_says_what_it_is_attached_to(render):
+def test_the_place_decides_what_the_resource_is_attached_to(render):
     gateway = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
     for arguments, reach, namespace in [
         (["--at", "gateway"], {"selector": {"matchLabels": {"istio": "ingressgateway"}}}, "istio-system"),
@@ -144,7 +144,7 @@ def test_the_place_says_what_it_is_attached_to(render):
         assert plugin["metadata"]["namespace"] == namespace, arguments
 
 
-def test_the_scope_says_which_proxies(render):
+def test_the_scope_selects_the_proxies(render):
     for scope, selects, namespace in [
         ("workload", True, "default"),
         ("namespace", False, "default"),
@@ -154,7 +154,7 @@ def test_the_scope_says_which_proxies(render):
             assert ("selector" in plugin["spec"], plugin["metadata"]["namespace"]) == (selects, namespace)
 
 
-def test_a_traffic_extension_has_the_same_in_other_places(render):
+def test_a_traffic_extension_has_the_same_values_in_other_fields(render):
     options = ["--module", "oci://r.example/g:1", "--sha256", DIGEST, "--priority", "-5", "--fail", "reload"]
     (plugin, _), said = render(*options)
     (extension, _), _ = render(*options, "--kind", "trafficextension")
@@ -165,7 +165,7 @@ def test_a_traffic_extension_has_the_same_in_other_places(render):
     assert "placeholder" not in said
 
 
-def test_a_revision_and_names_of_ones_own(render):
+def test_revision_and_names_can_be_set(render):
     (inbound, outbound), _ = render("--name", "g", "--revision", "canary", "--namespace", "shop")
     assert [plugin["metadata"]["name"] for plugin in (inbound, outbound)] == ["g-inbound", "g-outbound"]
     assert inbound["metadata"]["labels"]["istio.io/rev"] == "canary"
@@ -173,14 +173,14 @@ def test_a_revision_and_names_of_ones_own(render):
     assert gateway["metadata"]["name"] == "g"
 
 
-def test_a_part_that_is_all_there_is_keeps_the_policys_name(policy, render):
+def test_the_only_part_of_a_policy_keeps_its_name(policy, render):
     only(policy, "releases")
     (plugin,), _ = render()
     assert plugin["metadata"]["name"] == "graygate-reviews-outbound"
     assert plugin["spec"]["pluginConfig"]["name"] == "reviews"
 
 
-def test_a_revision_has_no_routes_of_its_own(policy, render):
+def test_a_revision_does_not_have_its_own_routes(policy, render):
     at_outbound(policy)["steer"] = {"clusterHeader": "x-gray-cluster"}
     labelled = {
         item["kind"]: "istio.io/rev" in item["metadata"]["labels"]
@@ -196,7 +196,7 @@ def test_mode_and_percent_are_put_into_the_policy(policy, render):
         assert plugin["spec"]["pluginConfig"]["rollout"] == {"percent": 25}
 
 
-def test_each_document_says_what_it_is_and_why_it_fails_as_it_does(policy, tmp_path):
+def test_each_document_has_a_comment_on_its_purpose_and_fail_strategy(policy, tmp_path):
     file = tmp_path / "policy.json"
     file.write_text(json.dumps(policy))
     for fail, strategy in [("open", "FAIL_OPEN"), ("reload", "FAIL_RELOAD"), ("closed", "FAIL_CLOSE")]:
@@ -208,8 +208,8 @@ def test_each_document_says_what_it_is_and_why_it_fails_as_it_does(policy, tmp_p
             assert any(line.startswith(f"# {strategy}: ") for line in head)
 
 
-def test_what_is_printed_reads_the_same_under_yaml_1_1(policy, render):
-    """Which is what kubectl reads, and PyYAML."""
+def test_the_output_means_the_same_in_yaml_1_1(policy, render):
+    """kubectl and PyYAML read YAML 1.1."""
     policy["probes"]["readiness"]["checks"][0]["required"] = True
     gate = policy["gates"][0]
     gate["reply"] = {
@@ -226,7 +226,7 @@ def wasm(patch):
     return patch["patch"]["value"]["typed_config"]["config"]
 
 
-def test_a_file_stands_in_the_filter_itself(policy, render):
+def test_a_module_in_a_file_is_in_the_filter_itself(policy, render):
     (inbound, outbound), _ = render(*ENVOY_FILTER)
     assert [item["spec"]["priority"] for item in (inbound, outbound)] == [10, 10]
     (patch,) = inbound["spec"]["configPatches"]
@@ -264,7 +264,7 @@ def test_an_older_proxy_gets_the_older_field(render, istio, fail, fields):
         assert {key: config[key] for key in ("fail_open", "failure_policy") if key in config} == fields
 
 
-def test_a_module_from_elsewhere_is_fetched_by_the_agent(render):
+def test_a_remote_module_is_fetched_by_the_agent(render):
     url = "oci://registry.example/graygate:1"
     (item,), _ = render("--kind", "envoyfilter", "--at", "gateway", "--module", url, "--sha256", DIGEST)
     extension, inserted = item["spec"]["configPatches"]
@@ -280,7 +280,7 @@ def test_a_module_from_elsewhere_is_fetched_by_the_agent(render):
     assert inserted["match"]["context"] == "GATEWAY"
 
 
-def test_each_port_has_a_match_of_its_own(render):
+def test_each_port_has_its_own_match(render):
     ports = ["--at", "gateway", "--port", "8080", "--port", "8443"]
     (plugin,), _ = render(*ports)
     assert plugin["spec"]["match"] == [{"mode": "CLIENT", "ports": [{"number": 8080}, {"number": 8443}]}]
@@ -289,7 +289,7 @@ def test_each_port_has_a_match_of_its_own(render):
     assert [listener["portNumber"] for listener in listeners] == [8080, 8443]
 
 
-def test_at_a_waypoint_the_listeners_of_its_tunnels_are_left_alone(render):
+def test_at_a_waypoint_the_listeners_of_tunnels_are_unchanged(render):
     (item,), _ = render("--at", "waypoint", *ENVOY_FILTER)
     (patch,) = item["spec"]["configPatches"]
     assert (patch["match"]["context"], patch["match"]["listener"]["name"]) == ("SIDECAR_INBOUND", "main_internal")
@@ -297,7 +297,7 @@ def test_at_a_waypoint_the_listeners_of_its_tunnels_are_left_alone(render):
     assert item["spec"]["targetRefs"][0]["name"] == "waypoint"
 
 
-def test_a_callout_is_a_cluster_where_its_check_is(policy, render):
+def test_a_callout_has_a_cluster_in_the_direction_of_its_check(policy, render):
     policy["upstreams"]["app"]["readinessProbe"] = {"grpc": {}}
     (_, added, _), said = render("--callout", "app-8080=[::1]:8080")
     assert (added["kind"], added["metadata"]["name"]) == ("EnvoyFilter", "graygate-reviews-inbound-callout")
@@ -420,7 +420,7 @@ def test_at_a_waypoint_routes_have_its_own_names(policy, render):
     assert "what a VirtualService makes of a waypoint's routes no EnvoyFilter can change" in said
 
 
-def test_of_two_releases_of_one_host_the_first_has_the_routes(policy, render):
+def test_the_first_of_two_releases_of_a_host_has_the_routes(policy, render):
     release = at_outbound(policy)
     policy["releases"].append(release | {"name": "two", "steer": {"header": "x-two"}})
     (_, *printed), said = render("--routes", "--at", "outbound")
@@ -432,7 +432,7 @@ def test_of_two_releases_of_one_host_the_first_has_the_routes(policy, render):
 # -- what is said -------------------------------------------------------------------
 
 
-def test_it_warns_of_what_takes_no_effect(policy, render):
+def test_render_warns_of_fields_without_effect(policy, render):
     policy["upstreams"]["spare"] = {"cluster": "spare"}
     policy["probes"]["grpc"] = {"services": [""]}
     policy["releases"][0]["steer"] = {"clusterHeader": "x-gray-cluster"}
@@ -449,7 +449,7 @@ def test_it_warns_of_what_takes_no_effect(policy, render):
     ]
 
 
-def test_it_warns_of_a_module_that_may_change_and_of_a_mesh_that_may_be_a_namespace(policy, render):
+def test_render_warns_of_a_changeable_module_and_of_a_mesh_that_may_be_a_namespace(policy, render):
     only(policy, "releases")
     del policy["upstreams"]["app"]
     module = ["--routes", "--module", "oci://registry.example.com/graygate:1"]
@@ -466,7 +466,7 @@ def test_it_warns_of_a_module_that_may_change_and_of_a_mesh_that_may_be_a_namesp
         assert render(*quiet)[1] == ""
 
 
-def test_it_warns_of_clusters_that_are_elsewhere(policy, render):
+def test_render_warns_of_clusters_in_other_places(policy, render):
     only(policy, "releases")
     _, said = render("--at", "waypoint", "--routes")
     assert said.count("a waypoint's routes lead to inbound-vip|PORT|http/SUBSET|HOST") == 2
@@ -478,7 +478,7 @@ def test_it_warns_of_clusters_that_are_elsewhere(policy, render):
         assert render("--at", place)[1].count("only a waypoint has such clusters") == 2
 
 
-def test_it_says_nothing_of_a_policy_that_is_whole(render):
+def test_render_prints_no_warning_for_a_complete_policy(render):
     _, said = render("--module", "oci://r.example/g:1", "--sha256", DIGEST, "--callout", "app-8080=127.0.0.1:8080")
     assert said == ""
 
@@ -495,7 +495,7 @@ def test_a_policy_with_problems_is_refused_as_check_does(policy, refused):
     ]
 
 
-def test_what_does_nothing_is_refused(policy, refused):
+def test_a_policy_without_effect_is_refused(policy, refused):
     only(policy)
     assert refused() == [
         "no probes, no releases and no gates, so that the filter would do nothing; allowed: at least one of them"
@@ -522,7 +522,7 @@ def test_releases_inbound_and_probes_outbound_are_refused(refused):
 @pytest.mark.parametrize(
     "cluster", ["inbound|8080||", "PassthroughCluster", "InboundPassthroughCluster", "BlackHoleCluster"]
 )
-def test_a_check_of_a_cluster_that_can_not_be_called_is_refused(policy, refused, cluster):
+def test_a_check_of_a_cluster_that_cannot_be_called_is_refused(policy, refused, cluster):
     policy["upstreams"]["app"]["cluster"] = cluster
     (problem,) = refused()
     assert problem.startswith(f'upstreams.app.cluster: "{cluster}" is not allowed there: it ')
@@ -634,14 +634,14 @@ def test_options_that_do_not_go_together_are_refused(refused, arguments, starts)
         ["--at", "inside"],
     ],
 )
-def test_an_option_that_can_not_be_read_is_wrong_usage(policy, arguments):
+def test_an_invalid_option_is_wrong_usage(policy, arguments):
     done = run("render", "-", *arguments, stdin=json.dumps(policy))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr
 
 
 @pytest.mark.parametrize("kind", ["wasmplugin", "trafficextension"])
-def test_an_image_may_want_a_login_and_a_digest_may_be_as_registries_print_it(render, kind):
+def test_an_image_can_need_a_login_and_digests_are_accepted_as_registries_print_them(render, kind):
     pinned = ["--module", "oci://r.example/g:1", "--sha256", f"sha256:{DIGEST}", "--pull-secret", "login"]
     (item,), _ = render("--kind", kind, "--at", "gateway", *pinned)
     module = item["spec"].get("wasm", item["spec"])
@@ -649,7 +649,7 @@ def test_an_image_may_want_a_login_and_a_digest_may_be_as_registries_print_it(re
 
 
 @pytest.mark.parametrize("command", ["render", "check"])
-def test_a_manifest_in_place_of_a_policy_is_told_what_to_use(render, tmp_path, command):
+def test_a_manifest_instead_of_a_policy_gets_a_hint(render, tmp_path, command):
     (inbound, *_), _ = render()
     file = tmp_path / "plugin.yaml"
     file.write_text(yaml.safe_dump(inbound))

@@ -1,15 +1,15 @@
-"""A policy that comes to some proxies before others."""
+"""A policy that applies to some proxies before others."""
 
 from __future__ import annotations
 
 from harness.client import get
 from harness.wait import until
 
-# By the hash of these, the first is among the half of the proxies that a rollout to 50 % comes to; the other is not.
+# By their hashes, a rollout to 50 % selects the first of these nodes but not the second.
 WITH, WITHOUT = (f"sidecar~10.0.0.{number}~shop-{number}.shop~shop.svc.cluster.local" for number in (2, 3))
 
 
-def test_it_comes_to_a_proxy_by_its_node_and_one_without_it_is_in_shadow_and_says_so(start, policy):
+def test_a_rollout_selects_proxies_by_node_and_the_others_report_shadow_mode(start, policy):
     policy["rollout"] = {"percent": 50}
     assert get(start(policy, node_id=WITH).port(), "/livez").headers["x-version"] is None
     envoy = start(policy, node_id=WITHOUT)
@@ -22,7 +22,7 @@ def gauge(envoy, name):
     return envoy.counter(f"graygate_policy_{name}")
 
 
-def test_an_update_of_the_policy_shows(start, policy):
+def test_a_metric_shows_each_policy_update(start, policy):
     envoy = start(policy, delivery="ecds")
     until(lambda: gauge(envoy, "enforced"), what="in use")
     before = gauge(envoy, "document")

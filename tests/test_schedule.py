@@ -1,4 +1,4 @@
-"""Weights that change by the clock, with no push. What a step does over time is in the simulated world."""
+"""Weights that change by the clock, without a push. `tests/worlds` covers steps over a long time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DAY = 24 * 3_600
 
 @pytest.fixture
 def envoy(policy, v1, v2):
-    """Four workers with a wall clock of their own, and a step tomorrow that gives v2 everybody."""
+    """Four workers with their own wall clock, and a step tomorrow that gives v2 all users."""
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     step = {"at": tomorrow.strftime("%Y-%m-%dT%H:%M:%SZ"), "weights": {"v1": 0, "v2": 100}}
     policy["releases"][0]["schedule"] = [step]
@@ -27,11 +27,11 @@ def envoy(policy, v1, v2):
 
 
 def shown(envoy):
-    """The shares that the gauges show, in hundredths of a percent."""
+    """Returns the shares that the gauges show, in hundredths of a percent."""
     return [envoy.counter("graygate_version_share", release="reviews", version=version) for version in ("v1", "v2")]
 
 
-def test_a_step_is_taken_by_all_workers_with_no_push_and_told_once(envoy):
+def test_all_workers_take_a_step_without_a_push_and_log_it_once(envoy):
     until(lambda: shown(envoy) == [9_000, 1_000], what="the shares before")
     assert 'graygate_schedule_steps_total{policy="reviews",release="reviews"} 0\n' in envoy.prometheus()
     assert 0 < share(by_user(envoy)) < 30

@@ -1,6 +1,6 @@
-"""Mode shadow: what would be done shows in counters and access log, and nothing is done.
+"""Shadow mode: decisions appear in counters and the access log but are not applied.
 
-For probes and gates, tests/worlds/ has the rest.
+`tests/worlds` covers further cases of probes and gates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALICE = {"x-user-id": "alice"}
 
 @pytest.fixture
 def shadow(policy):
-    """All that would change a request, a response or who answers."""
+    """A policy with everything that could change a request, its response, or who responds."""
     policy["mode"] = "shadow"
     release = policy["releases"][0]
     release["responseHeader"] = "x-served-version"
@@ -38,14 +38,14 @@ def shadow(policy):
 
 
 def labelled():
-    """An access log with the filter's label in it."""
+    """An access log with the filter's label."""
     log = access_log("graygate.access.log")
     log[0]["typed_config"]["log_format"]["json_format"]["label"] = LABEL
     return {"access_log": log}
 
 
 def labels(envoy, number):
-    """By path, once so many requests are logged."""
+    """Returns the log lines by path, once a number of requests are logged."""
     entries = until(lambda: len(log := envoy.access_log()) >= number and log, what=f"{number} lines in the access log")
     return {entry["path"]: entry["label"] for entry in entries}
 
@@ -55,12 +55,12 @@ def counted(envoy, counter, **tags):
 
 
 def fail(envoy, upstream):
-    """Let its checks fail, until the proxy knows."""
+    """Fails the checks of an upstream until the proxy knows."""
     upstream.answer(500, path="/healthz")
     until(lambda: counted(envoy, "graygate_transitions_total", to="not-ready"), what="not ready")
 
 
-def test_no_header_of_a_request_is_written_or_removed(start, shadow, v1, v2):
+def test_shadow_mode_does_not_write_or_remove_request_headers(start, shadow, v1, v2):
     envoy = start(shadow)
     bare = start({**shadow, "mode": "off"})
     sent = {**ALICE, "x-kept": "yes"}
@@ -74,7 +74,7 @@ def test_no_header_of_a_request_is_written_or_removed(start, shadow, v1, v2):
     assert v2.requests == 0
 
 
-def test_the_access_log_has_what_would_have_been_decided(start, shadow, tmp_path):
+def test_the_access_log_has_the_decisions_of_shadow_mode(start, shadow, tmp_path):
     users = USERS[:100]
     said = explain(tmp_path, shadow, [{"headers": {"x-user-id": user}} for user in users])
     versions = [line["assignments"][0]["version"] for line in said]
@@ -86,7 +86,7 @@ def test_the_access_log_has_what_would_have_been_decided(start, shadow, tmp_path
     assert found["/tester"] == "reviews=v2 match"
 
 
-def test_probes_and_gates_let_requests_through_and_the_access_log_has_the_reply_they_would_give(start, shadow, v1):
+def test_in_shadow_mode_probes_and_gates_forward_requests_and_label_their_reply(start, shadow, v1):
     envoy = start(shadow, hcm=labelled())
     answer = get(envoy.port(), "/livez")
     assert (answer.version, answer.text) == ("v1", "v1 /livez\n")
@@ -111,7 +111,7 @@ def test_probes_and_gates_let_requests_through_and_the_access_log_has_the_reply_
     assert all('mode="shadow"' in line for line in lines)
 
 
-def test_shadow_turned_to_enforce_and_back_takes_effect_at_once(start, shadow):
+def test_a_change_between_shadow_and_enforce_applies_at_once(start, shadow):
     envoy = start(shadow, delivery="ecds")
     tester = {"x-tester": "true"}
     assert get(envoy.port(), "/", tester).version == "v1"

@@ -1,4 +1,4 @@
-"""graygate simulate: who moves where when weights change."""
+"""`graygate simulate`: which users move where when weights change."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_v3(policy):
     policy["releases"][0]["versions"].append(v3)
 
 
-def test_a_raise_moves_users_one_way_and_no_more_than_must(file):
+def test_a_raised_weight_moves_users_in_one_direction_and_only_as_many_as_necessary(file):
     found = steps("--policy", file(), "--users", "20000", "--weights", "v2=0,10,30,60,100")
     assert [step["buckets"]["v2"] for step in found] == [0, 1_000, 3_000, 6_000, 10_000]
     assert found[0]["moves"] == []
@@ -53,7 +53,7 @@ def test_without_weights_the_steps_are_the_policys_own(file):
     assert [step["buckets"] for step in found] == [{"v1": 9_000, "v2": 1_000}, {"v1": 7_000, "v2": 3_000}]
 
 
-def test_three_versions_as_steps_of_a_schedule_move_only_who_must(file, policy):
+def test_schedule_steps_of_three_versions_move_only_the_users_that_they_have_to(file, policy):
     add_v3(policy)
     weights = ["--weights", "v2=0,10,30,20", "--weights", "v3=0,10,20,50"]
     arguments = ["--policy", file(), "--users", "10000", *weights]
@@ -65,14 +65,14 @@ def test_three_versions_as_steps_of_a_schedule_move_only_who_must(file, policy):
     assert in_place[3] > 4_500
 
 
-def test_keys_may_be_ones_own(file, tmp_path):
+def test_keys_can_come_from_a_file(file, tmp_path):
     keys = tmp_path / "keys"
     keys.write_bytes(b"alice\r\njane.doe@example.com\n\n\xff\xfe\n")
     found = steps("--policy", file(), "--keys", keys, "--weights", "v2=20")
     assert found[0]["users"] == {"v1": 2, "v2": 1}
 
 
-def test_the_table_tells_shares_and_directions(file):
+def test_the_table_shows_shares_and_directions(file):
     done = run("simulate", "--policy", file(), "--users", "1000", "--weights", "v2=10,10,0")
     lines = done.stdout.splitlines()
     assert lines[0] == "release reviews, 1000 users"
@@ -87,9 +87,9 @@ def test_the_picture_has_a_bar_for_each_version_of_each_step(file, tmp_path):
     name = "{http://www.w3.org/2000/svg}"
     words = [element.text for element in root.iter(f"{name}text")]
     assert {"v1", "v2", "step 1", "step 2"} < {word.strip() for word in words if word}
-    # The background, the key, the bars.
+    # The background, the key and the bars.
     assert len(list(root.iter(f"{name}rect"))) == 1 + 2 + 2 * 2
-    # Those who stay with v1, who move, who stay with v2.
+    # Users who stay on v1, who move, and who stay on v2.
     assert len(list(root.iter(f"{name}path"))) == 3
 
 
@@ -106,7 +106,7 @@ def test_the_picture_has_a_bar_for_each_version_of_each_step(file, tmp_path):
         (["--svg", "/nonexistent/a.svg"], "/nonexistent/a.svg: No such file"),
     ],
 )
-def test_wrong_usage_is_said_and_ends_with_2(file, arguments, words):
+def test_wrong_usage_is_reported_and_ends_with_2(file, arguments, words):
     done = run("simulate", "--policy", file(), *arguments)
     assert done.returncode == 2
     assert words in done.stderr
@@ -121,7 +121,7 @@ def test_weights_above_a_hundred_in_all_are_refused(file, policy):
     assert (done.returncode, "as many shares for each version" in done.stderr) == (2, True)
 
 
-def test_weights_of_a_route_can_not_be_simulated(file):
+def test_weights_of_a_route_cannot_be_simulated(file):
     done = run("simulate", "--policy", file(steer={"randomValueHeader": "x-gray-random"}))
     assert done.returncode == 2
     assert "the weights are the route's" in done.stderr

@@ -1,6 +1,6 @@
-"""Startup: readiness waits until its checks have passed once, and then never again.
+"""Startup: readiness waits until the checks of startup have passed once.
 
-What makes it pass, and what does not, is in tests/worlds/lifecycle.rs.
+`tests/worlds/lifecycle.rs` covers what makes it pass.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ HELD = "[-]startup failed: not started yet\n"
 
 @pytest.fixture
 def gated(policy):
-    """Startup waits for v2, which readiness doesn't ask for."""
+    """A policy whose startup waits for v2, which readiness does not depend on."""
     policy["probes"]["startup"] = {"path": "/startupz", "checks": [{"upstream": "reviews-v2"}]}
     return policy
 
 
-def test_readiness_waits_for_it_in_all_workers_and_liveness_does_not(start, gated, v2):
+def test_readiness_waits_for_startup_in_all_workers_and_liveness_does_not(start, gated, v2):
     v2.answer(500, path="/healthz")
     envoy = start(gated, concurrency=4)
     until_all(lambda: "check-failed" in text(envoy, "/startupz"), what="v2 failed")
@@ -37,7 +37,7 @@ def test_readiness_waits_for_it_in_all_workers_and_liveness_does_not(start, gate
     assert envoy.logs().count(STARTED) == 1
 
 
-def test_no_policy_update_undoes_it(start, gated, v2):
+def test_a_policy_update_does_not_undo_startup(start, gated, v2):
     gated["upstreams"]["reviews-v3"] = {"cluster": "not-there", "readinessProbe": {"httpGet": {}}}
     envoy = start(gated, delivery="lds")
     all_say(envoy, 200)
@@ -53,7 +53,7 @@ def test_no_policy_update_undoes_it(start, gated, v2):
     assert envoy.logs().count(STARTED) == 1
 
 
-def test_a_startup_that_an_update_brings_fails_no_probe_of_a_proxy_that_has_proof(start, gated):
+def test_a_startup_probe_added_by_an_update_does_not_fail_a_proxy_with_proof(start, gated):
     startup = gated["probes"].pop("startup")
     gated["probes"]["readiness"]["checks"].append({"upstream": "reviews-v2"})
     envoy = start(gated, delivery="ecds")

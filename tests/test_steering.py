@@ -1,4 +1,4 @@
-"""Every way of telling the routes which version a request gets, and what else a version does to its messages."""
+"""Each mechanism that tells the routes a request's version, and the header edits of versions."""
 
 from __future__ import annotations
 
@@ -52,40 +52,40 @@ def by_filter_state(last: dict[str, Any] = DEFAULT) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Way:
-    """How the release steers, and the routes that follow it."""
+class Mechanism:
+    """The `steer` of a release and the routes that evaluate it."""
 
     steer: dict[str, str]
     routes: list[dict[str, Any]]
 
 
-WAYS = {
-    "header": Way({"header": "x-gray-version"}, by_name()),
-    "clusterHeader": Way({"clusterHeader": "x-gray-cluster"}, by_cluster_header()),
-    "randomValueHeader": Way({"randomValueHeader": "x-gray-random"}, by_random_value()),
-    "filterState": Way({"filterState": "envoy.string"}, by_filter_state()),
+MECHANISMS = {
+    "header": Mechanism({"header": "x-gray-version"}, by_name()),
+    "clusterHeader": Mechanism({"clusterHeader": "x-gray-cluster"}, by_cluster_header()),
+    "randomValueHeader": Mechanism({"randomValueHeader": "x-gray-random"}, by_random_value()),
+    "filterState": Mechanism({"filterState": "envoy.string"}, by_filter_state()),
 }
-every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+every_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS.values(), ids=MECHANISMS)
 
 
 @pytest.fixture
 def steered(start, policy):
-    """`envoy = steered(way)`: the release steers this way, and the routes follow it."""
+    """`envoy = steered(mechanism)`: an Envoy whose release and routes use this mechanism."""
 
-    def start_steered(way, **options):
-        policy["releases"][0]["steer"] = way.steer
-        return start(policy, **{"routes": way.routes, **options})
+    def start_steered(mechanism, **options):
+        policy["releases"][0]["steer"] = mechanism.steer
+        return start(policy, **{"routes": mechanism.routes, **options})
 
     return start_steered
 
 
 @pytest.fixture
 def random(start, policy):
-    """`envoy = random(70, 30, versions=False)`: the route's weights, and the release's if it has versions."""
+    """`envoy = random(70, 30, versions=False)`: an Envoy with these weights in its route and in its versions."""
 
     def start_random(v1, v2, *, versions=True, **options):
         release = policy["releases"][0]
-        release["steer"] = WAYS["randomValueHeader"].steer
+        release["steer"] = MECHANISMS["randomValueHeader"].steer
         if versions:
             weigh(release, v1, v2)
         else:
@@ -101,20 +101,20 @@ def weigh(release, v1, v2):
 
 
 def by_user(envoy, users=USERS):
-    """The version that each user got."""
+    """Returns the version that each user got."""
     answers = drive(envoy.port(), [Request("/", {"x-user-id": user}) for user in users])
     assert {answer.status for answer in answers} == {200}
     return dict(zip(users, (answer.version for answer in answers), strict=True))
 
 
 def values(upstream, name, path="/"):
-    """What the latest request on this path carried under this name."""
+    """Returns the values of this header in the latest request for this path."""
     return [value for key, value in upstream.last_headers_of(path) if key == name.encode()]
 
 
-@every_way
-def test_users_are_split_by_weight_and_stay_and_are_where_explain_says(steered, policy, tmp_path, way):
-    envoy = steered(way)
+@every_mechanism
+def test_users_are_split_by_weight_stay_on_their_version_and_match_explain(steered, policy, tmp_path, mechanism):
+    envoy = steered(mechanism)
     versions = by_user(envoy)
     assert set(versions.values()) == {"v1", "v2"}
     assert by_user(envoy) == versions
@@ -122,11 +122,11 @@ def test_users_are_split_by_weight_and_stay_and_are_where_explain_says(steered, 
     assert versions == {user: line["assignments"][0]["version"] for user, line in zip(USERS, said, strict=True)}
 
 
-def test_a_response_names_its_version_if_the_policy_wants_it(steered, policy, v1, v2):
+def test_a_response_names_its_version_if_the_policy_sets_response_header(steered, policy, v1, v2):
     for upstream in (v1, v2):
         upstream.answer(headers=[("x-served-version", "the app's own word")])
     policy["releases"][0]["responseHeader"] = "x-served-version"
-    port = steered(WAYS["header"]).port()
+    port = steered(MECHANISMS["header"]).port()
     for headers, version in [(ALICE, "v1"), (TESTER, "v2")]:
         answer = get(port, "/", headers)
         assert (answer.version, answer.headers.get_all("x-served-version")) == (version, [version])
@@ -135,7 +135,7 @@ def test_a_response_names_its_version_if_the_policy_wants_it(steered, policy, v1
 def test_a_version_edits_the_headers_of_its_requests(steered, policy, v1, v2):
     edits = {"set": {"X-A": "b"}, "add": {"x-c": "d"}, "remove": ["X-E", "x-absent"]}
     policy["releases"][0]["versions"][1]["headers"] = {"request": edits}
-    port = steered(WAYS["header"]).port()
+    port = steered(MECHANISMS["header"]).port()
     sent = [("x-a", "1"), ("x-a", "2"), ("x-c", "own"), ("x-e", "1"), ("x-e", "2"), ("x-g", "kept")]
     get(port, "/all", [*TESTER.items(), *sent])
     got = [values(v2, name, "/all") for name in ("x-a", "x-c", "x-e", "x-g")]
@@ -150,7 +150,7 @@ def test_a_version_edits_the_headers_of_its_requests(steered, policy, v1, v2):
 def test_a_version_edits_the_headers_of_its_responses(steered, policy, v1, v2):
     edits = {"set": {"x-f": "g"}, "add": {"x-h": "i"}, "remove": ["x-internal", "x-absent"]}
     policy["releases"][0]["versions"][1]["headers"] = {"response": edits}
-    port = steered(WAYS["header"]).port()
+    port = steered(MECHANISMS["header"]).port()
 
     def got(headers):
         answer = get(port, "/", headers)
@@ -163,10 +163,10 @@ def test_a_version_edits_the_headers_of_its_responses(steered, policy, v1, v2):
     assert got(ALICE) == [["1", "2"], ["own"], ["1"]]
 
 
-def test_the_apps_name_is_removed_where_envoy_does_not_write_its_own(steered, policy, v2):
+def test_the_apps_server_header_is_removed_if_envoy_does_not_overwrite_it(steered, policy, v2):
     policy["releases"][0]["versions"][1]["headers"] = {"response": {"remove": ["server"]}}
     v2.answer(headers=[("server", "secret/1.0")])
-    envoy = steered(WAYS["header"], hcm={"server_header_transformation": "PASS_THROUGH"})
+    envoy = steered(MECHANISMS["header"], hcm={"server_header_transformation": "PASS_THROUGH"})
     assert get(envoy.port(), "/", TESTER).headers["server"] is None
 
 
@@ -182,7 +182,7 @@ def test_a_random_value_is_the_hash_of_the_key(random, v1, v2):
         assert int(value) % 10_000 == remainder, user
 
 
-def test_random_values_without_a_key_are_exact_over_each_total(random):
+def test_random_values_without_a_key_split_each_round_exactly_by_weight(random):
     envoy = random(4, 3, versions=False, concurrency=1)
     answers = drive(envoy.port(), [Request("/")] * 21, connections=1)
     got = [answer.version for answer in answers]
@@ -200,8 +200,8 @@ def test_overrides_by_a_random_value_work_for_weights_of_any_total(random, polic
     assert {answer.version for answer in testers} == {"v2"}
 
 
-def test_filter_state_names_each_version_and_none_where_the_release_is_not_for_the_request(start, policy):
-    policy["releases"][0].update(steer=WAYS["filterState"].steer, match=[{"uri": {"prefix": "/api"}}])
+def test_filter_state_names_the_version_only_if_the_release_matches_the_request(start, policy):
+    policy["releases"][0].update(steer=MECHANISMS["filterState"].steer, match=[{"uri": {"prefix": "/api"}}])
     unsteered = {"match": {"prefix": "/"}, "direct_response": {"status": 404}}
     port = start(policy, routes=by_filter_state(unsteered)).port()
     assert get(port, "/api", ALICE).version == "v1"
@@ -209,8 +209,8 @@ def test_filter_state_names_each_version_and_none_where_the_release_is_not_for_t
     assert get(port, "/other", TESTER).status == 404
 
 
-def test_filter_state_is_set_anew_for_each_request_of_a_connection(steered):
-    envoy = steered(WAYS["filterState"])
+def test_filter_state_is_set_for_each_request_of_a_connection(steered):
+    envoy = steered(MECHANISMS["filterState"])
     requests = [Request("/", TESTER), Request("/", ALICE)] * 20
     answers = drive(envoy.port(), requests, connections=1)
     assert [answer.version for answer in answers] == ["v2", "v1"] * 20

@@ -1,4 +1,4 @@
-"""The command line tool: what it says and how it ends."""
+"""The command line tool: its output and exit codes."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_repeated_key_is_a_problem_in_yaml_too(file):
 
 
 @pytest.mark.parametrize("text", ["", "a: b: c", "{", "- 1", "\0", "&a [*a]"])
-def test_a_document_that_can_not_be_read_is_a_problem(file, text):
+def test_a_document_that_cannot_be_read_is_a_problem(file, text):
     file.write_text(text)
     assert run("check", file).returncode == 1
 
@@ -106,7 +106,7 @@ def test_wrong_usage_ends_with_2(arguments):
     assert done.stderr
 
 
-def test_explain_says_what_and_why(file):
+def test_explain_prints_decisions_and_reasons(file):
     done = run("explain", "--policy", file, "--header", "x-user-id=alice", "--path", "/api")
     assert done.stdout.splitlines() == [
         "request   GET /api for localhost",
@@ -120,7 +120,7 @@ def test_explain_says_what_and_why(file):
 
 
 def reasons(file, *arguments):
-    """The chain of reasons, as (reason, words), and the response's edits."""
+    """Returns the chain of reasons as pairs of reason and text, and the response's edits."""
     done = run("explain", "--policy", file, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -187,14 +187,14 @@ def test_explain_shows_the_chain_of_reasons(policy, tmp_path, arguments, chain):
         assert words in (..., said)
 
 
-def test_explain_says_what_it_does_not_know(file):
+def test_explain_refuses_unknown_releases_and_invalid_arguments(file):
     for arguments in (["--rolled-back", "reviews/v9"], ["--rolled-back", "reviews"], ["--at", "tomorrow"]):
         done = run("explain", "--policy", file, *arguments)
         assert done.returncode == 2
         assert "allowed: " in done.stderr
 
 
-def test_explain_takes_readiness_as_told(file):
+def test_explain_uses_the_given_readiness(file):
     done = run("explain", "--policy", file, "--header", "x-tester=true", "--not-ready", "reviews-v2")
     assert "release   reviews: v1 (fallback)" in done.stdout
     assert "fallback          the upstream of v2 is not ready: v1" in done.stdout

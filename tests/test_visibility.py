@@ -1,4 +1,4 @@
-"""What the filter does shows in Envoy's statistics."""
+"""Envoy's statistics show the filter's metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from harness.client import get
 from harness.wait import until
 
 
-def test_everything_counted_has_labels_in_prometheus(start, policy, v1):
+def test_every_metric_has_labels_in_prometheus(start, policy, v1):
     envoy = start(policy)
     get(envoy.port(), "/livez")
     get(envoy.port(), "/", {"x-user-id": "alice"})

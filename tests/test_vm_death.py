@@ -1,12 +1,10 @@
-"""A VM that dies: another leads in its place, and one that is made anew knows what the others know.
+"""When a VM dies, another one leads. A restarted VM knows what the others know.
 
-The module is built for this: a request's header ends the VM of its worker, or the one that leads. What else may be
-under way as it dies is shown in `tests/worlds`, by `sharing.rs`, `permits.rs` and `updates.rs`.
+In this module, a request's header ends the VM of its worker, or the VM that leads. `sharing.rs`, `permits.rs` and
+`updates.rs` of `tests/worlds` cover what else may be in progress when a VM dies.
 """
 
 from __future__ import annotations
-
-import time
 
 from harness.breaker import in_turn, judged
 from harness.client import get
@@ -18,7 +16,7 @@ LEADER = {"x-graygate-fault": "leader"}
 
 
 def ended(envoy):
-    """How many VMs have."""
+    """Returns how many VMs have ended."""
     return envoy.logs().count("ended on request")
 
 
@@ -29,14 +27,14 @@ def end_leader(envoy):
 
 
 def test_another_vm_leads_the_checks_when_the_leader_has_died(start, policy, v1):
-    """As often as there are VMs: each worker's is made anew by its next request, the main thread's is not."""
+    """There are two VMs. The next request of a worker restarts its VM. The main thread's VM is not restarted."""
     envoy = start(policy, concurrency=1, module=MODULE)
     until(lambda: v1.seen("/healthz") > 2, what="checks")
     for _ in range(2):
         end_leader(envoy)
         seen = v1.seen("/healthz")
         until(lambda: v1.seen("/healthz") > seen + 3, what="checks by another")
-        # A worker whose VM has died makes it anew, at the earliest after the time that the harness sets.
+        # A worker whose VM has died restarts it, at the earliest after the time that the harness sets.
         until_all(lambda: get(envoy.port(), "/livez").status == 200, what="all workers answer")
     v1.answer(500, path="/healthz")
     until_all(lambda: get(envoy.port(), "/readyz").status == 503, what="what the checks say is known to all")
@@ -44,13 +42,11 @@ def test_another_vm_leads_the_checks_when_the_leader_has_died(start, policy, v1)
     until_all(lambda: get(envoy.port(), "/readyz").status == 200, what="and what they say then")
 
 
-def test_a_vm_that_is_made_anew_knows_what_the_others_know(start, policy, v1):
+def test_a_restarted_vm_knows_what_the_others_know(start, policy, v1):
     envoy = start(judged(policy, consecutiveFailures=3), concurrency=1, module=MODULE)
     v1.answer(500)
     assert in_turn(envoy, "/", "/", "/", "/") == [500, 500, 500, 503]
     seen = v1.requests
-    # Envoy waits before it makes a VM anew.
-    time.sleep(0.5)
     assert get(envoy.port(), "/", HERE).status == 503
     until(lambda: "is not ready: consecutive-failures" in get(envoy.port()).text, what="gated by the new VM")
     assert v1.requests == seen, "no request has passed in between"

@@ -1,4 +1,4 @@
-//! When responses make an upstream not ready, and for how long it then is.
+//! When responses make an upstream not ready, and for how long.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{MS, SECOND, judged, world};
 
 const NEVER: u32 = 100_000;
 
-/// Sends a request for each status, with which it is answered.
+/// Sends one request for each status and responds with it.
 fn answers(world: &mut World, vm: usize, statuses: &[u16]) {
     for status in statuses {
         world.set("app", Manner::Status(*status));
@@ -18,7 +18,7 @@ fn answers(world: &mut World, vm: usize, statuses: &[u16]) {
     }
 }
 
-/// Lets time pass until `app` is in this phase. Returns how long that took, in milliseconds, to within 50.
+/// Lets time pass until `app` is in this phase. Returns how many milliseconds that took, to within 50.
 pub(super) fn until(world: &mut World, phase: &str, most: Duration) -> u64 {
     let begun = world.now();
     while world.phase("app") != phase {
@@ -28,15 +28,15 @@ pub(super) fn until(world: &mut World, phase: &str, most: Duration) -> u64 {
     world.now() - begun
 }
 
-/// The policy of [`judged`] with a check each second, of which two in a row decide.
-pub(super) fn checked(breaker: &Value) -> Value {
+/// Returns the policy of [`judged`] with a check each second and thresholds of two.
+pub(super) fn with_check(breaker: &Value) -> Value {
     let mut policy = judged(breaker);
     policy["upstreams"]["app"]["readinessProbe"] = json!({"httpGet": {"path": "/healthz"}, "periodSeconds": 1, "failureThreshold": 2, "successThreshold": 2});
     policy
 }
 
 #[test]
-fn as_many_failures_in_a_row_as_are_named_trip_and_five_by_default() {
+fn consecutive_failures_trip_at_the_threshold_which_is_five_by_default() {
     for (settings, takes) in
         [(json!({}), 5), (json!({"consecutiveFailures": 1}), 1), (json!({"consecutiveFailures": 40}), 40)]
     {
@@ -55,7 +55,7 @@ fn as_many_failures_in_a_row_as_are_named_trip_and_five_by_default() {
 }
 
 #[test]
-fn a_success_in_between_starts_the_row_again() {
+fn a_success_in_between_resets_the_row_of_failures() {
     let mut world = world(&json!({}));
     for _ in 0..500 {
         answers(&mut world, 0, &[500, 500, 500, 500, 200]);
@@ -65,7 +65,7 @@ fn a_success_in_between_starts_the_row_again() {
 }
 
 #[test]
-fn a_row_has_no_window() {
+fn a_row_of_failures_has_no_time_limit() {
     let mut world = world(&json!({"consecutiveFailures": 3}));
     world.set("app", Manner::Status(500));
     for _ in 0..2 {
@@ -78,8 +78,8 @@ fn a_row_has_no_window() {
 }
 
 #[test]
-fn a_row_that_is_spread_over_workers_is_joined_as_they_tell_of_it() {
-    // From the second of a worker on, at once.
+fn rows_of_several_workers_are_joined_as_workers_share_them() {
+    // A worker shares its second failure in a row at once, and each further one.
     let mut world = World::new(&judged(&json!({"consecutiveFailures": 6})), 3);
     for vm in [0, 0, 1, 1, 2] {
         answers(&mut world, vm, &[500]);
@@ -87,7 +87,7 @@ fn a_row_that_is_spread_over_workers_is_joined_as_they_tell_of_it() {
     }
     answers(&mut world, 2, &[500]);
     assert_eq!(world.reason("app"), "consecutive-failures: 6");
-    // One of each, on their ticks.
+    // Two workers see one failure each and share it on their ticks.
     let mut world = World::new(&judged(&json!({"consecutiveFailures": 6})), 6);
     (0..6).for_each(|vm| answers(&mut world, vm, &[500]));
     assert_eq!(world.phase("app"), "ready");
@@ -96,7 +96,7 @@ fn a_row_that_is_spread_over_workers_is_joined_as_they_tell_of_it() {
 }
 
 #[test]
-fn a_success_that_another_worker_has_seen_ends_the_row() {
+fn a_success_on_another_worker_ends_the_row() {
     let mut world = World::new(&judged(&json!({})), 2);
     for _ in 0..50 {
         answers(&mut world, 0, &[500, 500, 500, 500]);
@@ -107,7 +107,7 @@ fn a_success_that_another_worker_has_seen_ends_the_row() {
 }
 
 #[test]
-fn a_share_is_judged_from_the_minimum_of_requests_on_and_20_by_default() {
+fn a_share_trips_from_minimum_requests_on_which_is_20_by_default() {
     for (minimum, takes) in [(json!(40), 40), (json!(1), 1), (Value::Null, 20)] {
         let mut breaker = json!({"consecutiveFailures": NEVER, "failurePercent": 50, "window": "1h"});
         if !minimum.is_null() {
@@ -120,13 +120,13 @@ fn a_share_is_judged_from_the_minimum_of_requests_on_and_20_by_default() {
     }
 }
 
-/// A breaker that judges by the share of failures alone: half of at least 20.
+/// Returns a breaker that trips only when half of at least 20 responses fail.
 fn half() -> Value {
     json!({"consecutiveFailures": NEVER, "failurePercent": 50, "minimumRequests": 20, "window": "10s"})
 }
 
 #[test]
-fn the_share_that_is_named_is_enough_whatever_comes_last() {
+fn a_share_trips_at_exactly_the_threshold_whether_a_failure_or_a_success_comes_last() {
     for (first, last) in [(500, 200), (200, 500)] {
         let mut world = world(&half());
         answers(&mut world, 0, &[first; 10]);
@@ -137,33 +137,33 @@ fn the_share_that_is_named_is_enough_whatever_comes_last() {
 }
 
 #[test]
-fn a_share_below_the_one_that_is_named_never_trips() {
+fn a_share_below_the_threshold_never_trips() {
     let mut world = world(&half());
     for _ in 0..360 {
         answers(&mut world, 0, &[500, 500, 200, 200, 500, 200, 200, 500, 200]);
         world.pass(5 * SECOND);
     }
     assert_eq!(world.state("app").generation, 0);
-    // And more than half does.
+    // A larger share trips, too.
     world.set("app", Manner::Status(500));
     assert!(trips_after(&mut world, 20).is_some());
 }
 
 #[test]
-fn shares_are_of_what_all_workers_have_seen() {
+fn a_share_is_of_the_responses_of_all_workers() {
     let mut world = World::new(&judged(&half()), 3);
     (0..19).for_each(|request| answers(&mut world, request % 3, &[500]));
     world.pass(SECOND);
     assert_eq!(world.phase("app"), "ready");
     answers(&mut world, 1, &[500]);
     assert_eq!(world.reason("app"), "failure-share: 20 of 20");
-    // It is the same for all of them two ticks later.
+    // All workers know two ticks later.
     world.pass(500 * MS);
     assert!((0..3).all(|vm| world.get(vm).is_gated()));
 }
 
 #[test]
-fn the_window_forgets() {
+fn responses_older_than_the_window_do_not_count() {
     let mut world = world(&half());
     for _ in 0..120 {
         answers(&mut world, 0, &[500; 19]);
@@ -174,7 +174,7 @@ fn the_window_forgets() {
 }
 
 #[test]
-fn after_an_idle_time_fewer_than_the_minimum_are_not_judged() {
+fn after_idle_time_a_share_of_fewer_than_minimum_requests_does_not_trip() {
     let mut world = world(&half());
     answers(&mut world, 0, &[200; 100]);
     world.pass(3_600 * SECOND);
@@ -184,7 +184,7 @@ fn after_an_idle_time_fewer_than_the_minimum_are_not_judged() {
 }
 
 #[test]
-fn what_does_not_count_is_in_no_share() {
+fn responses_that_do_not_count_are_in_no_share() {
     let mut world = world(&half());
     for _ in 0..100 {
         let id = world.send(0, &Request::get("/"));
@@ -197,14 +197,14 @@ fn what_does_not_count_is_in_no_share() {
     assert_eq!(world.reason("app"), "failure-share: 20 of 20");
 }
 
-/// A breaker that judges by the share of slow answers alone: 80 of 100.
+/// Returns a breaker that trips only when 80 of 100 responses are slow.
 fn slow() -> Value {
     json!({"consecutiveFailures": NEVER, "slowPercent": 80, "slowerThan": "500ms", "minimumRequests": 10,
            "window": "1h"})
 }
 
 #[test]
-fn slow_answers_trip_by_a_share_of_their_own() {
+fn slow_responses_trip_at_their_own_threshold() {
     for (fast, trips) in [(2, true), (3, false)] {
         let mut world = world(&slow());
         answers(&mut world, 0, &vec![200; fast]);
@@ -217,7 +217,7 @@ fn slow_answers_trip_by_a_share_of_their_own() {
 }
 
 #[test]
-fn answers_that_take_as_long_as_they_may_are_not_slow() {
+fn responses_that_take_exactly_slower_than_are_not_slow() {
     let mut world = world(&slow());
     world.set("app", Manner::Slow(500 * MS));
     (0..2_000).for_each(|_| drop(world.get(0)));
@@ -225,7 +225,7 @@ fn answers_that_take_as_long_as_they_may_are_not_slow() {
 }
 
 #[test]
-fn an_answer_is_slow_by_its_headers_and_not_by_its_body() {
+fn a_response_is_slow_if_its_headers_are_but_not_if_its_body_is() {
     let mut world = world(&slow());
     for _ in 0..20 {
         let id = world.send(0, &Request::get("/"));
@@ -238,7 +238,7 @@ fn an_answer_is_slow_by_its_headers_and_not_by_its_body() {
 }
 
 #[test]
-fn a_grpc_stream_is_slow_by_its_headers_and_not_by_its_status() {
+fn a_grpc_stream_is_slow_if_its_headers_are_but_not_if_its_status_is() {
     let mut breaker = slow();
     breaker["failOn"] = json!(["unavailable"]);
     let mut world = world(&breaker);
@@ -253,7 +253,7 @@ fn a_grpc_stream_is_slow_by_its_headers_and_not_by_its_status() {
 }
 
 #[test]
-fn a_client_that_is_slow_to_send_gets_no_slow_answer() {
+fn a_slow_upload_does_not_make_a_response_slow() {
     let mut world = world(&slow());
     for _ in 0..20 {
         let id = world.send(0, &Request::of("POST", "/").unfinished());
@@ -278,14 +278,14 @@ fn an_upstream_without_a_breaker_is_not_judged_by_its_responses() {
     assert_eq!(world.gated(0, 500), 0);
 }
 
-/// Fails until `app` trips. Returns how long it is then not ready, in milliseconds, to within a tick of 250.
+/// Fails requests until `app` trips. Returns for how many milliseconds it is not ready, to within a tick of 250.
 fn wait_of_a_trip(world: &mut World) -> u64 {
     world.set("app", Manner::Status(500));
     assert!(trips_after(world, 5).is_some());
     until(world, "trial", 100 * SECOND)
 }
 
-/// Has the trial that is on pass.
+/// Passes the current trial.
 fn pass_trial(world: &mut World) {
     world.set("app", Manner::Status(200));
     assert_eq!(world.gated(0, 3), 0);
@@ -305,13 +305,13 @@ fn the_wait_doubles_with_each_trip_in_a_row_up_to_its_cap() {
         let most = expected + expected / 10 + 260;
         assert!((expected..=most).contains(wait), "{waits:?}");
     }
-    // A trial that passes is no healthy time yet.
+    // The time of a trial does not count as healthy time.
     pass_trial(&mut world);
     assert!(wait_of_a_trip(&mut world) >= 60_000);
 }
 
 #[test]
-fn a_healthy_time_as_long_as_the_longest_wait_starts_the_waits_again() {
+fn healthy_time_as_long_as_the_longest_wait_resets_the_waits() {
     for (healthy, expected) in [(19, 10_000), (21, 5_000)] {
         let mut world = world(&json!({"notReadyFor": "5s", "maxNotReadyFor": "20s"}));
         wait_of_a_trip(&mut world);
@@ -323,7 +323,7 @@ fn a_healthy_time_as_long_as_the_longest_wait_starts_the_waits_again() {
 }
 
 #[test]
-fn a_wait_has_up_to_a_tenth_of_jitter_on_top() {
+fn a_wait_has_up_to_ten_percent_of_jitter() {
     let mut world = world(&json!({"notReadyFor": "10s", "maxNotReadyFor": "10s"}));
     let mut waits = Vec::new();
     for _ in 0..20 {
@@ -336,7 +336,7 @@ fn a_wait_has_up_to_a_tenth_of_jitter_on_top() {
 }
 
 #[test]
-fn a_row_begins_with_nothing_after_the_upstream_was_not_ready() {
+fn rows_of_failures_start_over_after_the_upstream_was_not_ready() {
     let mut world = world(&json!({"consecutiveFailures": 5}));
     wait_of_a_trip(&mut world);
     pass_trial(&mut world);
@@ -346,7 +346,7 @@ fn a_row_begins_with_nothing_after_the_upstream_was_not_ready() {
 }
 
 #[test]
-fn shares_begin_with_nothing_after_the_upstream_was_not_ready() {
+fn shares_start_over_after_the_upstream_was_not_ready() {
     let mut breaker = half();
     breaker["window"] = json!("10m");
     let mut world = world(&breaker);
@@ -359,22 +359,22 @@ fn shares_begin_with_nothing_after_the_upstream_was_not_ready() {
 }
 
 #[test]
-fn a_check_that_passes_ends_what_responses_began_but_only_once() {
-    let mut world = World::new(&checked(&json!({"notReadyFor": "30s", "maxNotReadyFor": "2m"})), 1);
+fn a_passed_check_ends_the_wait_of_a_first_trip_but_not_of_the_next() {
+    let mut world = World::new(&with_check(&json!({"notReadyFor": "30s", "maxNotReadyFor": "2m"})), 1);
     world.set_checks("app", Manner::Status(200));
     world.set("app", Manner::Status(500));
     assert_eq!(trips_after(&mut world, 20), Some(5));
     let wait = until(&mut world, "ready", 10 * SECOND);
     assert!(wait <= 3_000, "two checks, and no wait: {wait}");
     assert_eq!(world.reason("app"), "check-passed");
-    // Responses fail again right after: the wait and the trial decide, not the checks.
+    // Responses fail again right away. Now the wait and the trial decide instead of the checks.
     assert_eq!(trips_after(&mut world, 20), Some(5));
     let wait = until(&mut world, "trial", 100 * SECOND);
     assert!((60_000..=66_260).contains(&wait), "{wait}");
     world.pass(600 * SECOND);
     assert_eq!((world.phase("app"), world.reason("app").as_str()), ("trial", "wait-over"));
     pass_trial(&mut world);
-    // After a healthy time they count again.
+    // After a healthy time the checks decide again.
     world.pass(121 * SECOND);
     world.set("app", Manner::Status(500));
     assert_eq!(trips_after(&mut world, 20), Some(5));
@@ -382,8 +382,8 @@ fn a_check_that_passes_ends_what_responses_began_but_only_once() {
 }
 
 #[test]
-fn users_meet_few_failures_in_an_hour_of_checks_that_do_not_see_what_is_wrong() {
-    let mut world = World::new(&checked(&json!({})), 1);
+fn users_get_few_failures_in_an_hour_in_which_checks_pass_and_requests_fail() {
+    let mut world = World::new(&with_check(&json!({})), 1);
     world.set_checks("app", Manner::Status(200));
     world.set("app", Manner::Status(500));
     let mut failed = 0;
@@ -391,13 +391,13 @@ fn users_meet_few_failures_in_an_hour_of_checks_that_do_not_see_what_is_wrong() 
         failed += 1 - world.gated(0, 1);
         world.pass(SECOND);
     }
-    // Ten before the second trip, and one at the end of each wait, of a minute at the longest.
+    // Ten fail before the second trip, and one at the end of each wait, which is at most a minute.
     assert!((60..=80).contains(&failed), "{failed}");
 }
 
 #[test]
-fn responses_to_requests_that_were_sent_before_a_trip_are_about_the_past() {
-    let mut world = World::new(&checked(&json!({})), 1);
+fn responses_to_requests_sent_before_a_trip_do_not_count() {
+    let mut world = World::new(&with_check(&json!({})), 1);
     world.set_checks("app", Manner::Status(200));
     let sent: Vec<u32> = (0..40).map(|_| world.send(0, &Request::get("/"))).collect();
     let fail = |world: &mut World, ids: &[u32]| {

@@ -1,4 +1,4 @@
-//! Active checks: who sends them and when, what they ask, and what the answer comes to.
+//! Active checks: which worker sends them, when, what they ask, and how their responses count.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND};
 
-/// A policy with a check on `app` with these fields, which is for a gate.
+/// Returns a policy with a gate and a check on `app`, which has these fields.
 fn document(fields: &Value) -> Value {
     let mut check = json!({"httpGet": {"path": "/healthz"}, "periodSeconds": 1, "failureThreshold": 1});
     for (name, value) in fields.as_object().unwrap() {
@@ -28,7 +28,7 @@ fn world(fields: &Value) -> World {
     World::new(&document(fields), 4)
 }
 
-/// When each check was sent, in milliseconds since then.
+/// Returns when each check was sent, in milliseconds since `begin`.
 fn sent_since(world: &World, begin: u64) -> Vec<u64> {
     let calls = world.calls_to("app");
     calls.iter().filter(|call| call.at >= begin).map(|call| call.at - begin).collect()
@@ -38,14 +38,14 @@ fn gaps(times: &[u64]) -> Vec<u64> {
     times.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
-fn checked(world: &World, result: &str) -> u64 {
+fn checks_counted(world: &World, result: &str) -> u64 {
     world.metric("checks_total", &["upstream=app", &format!("result={result}")])
 }
 
-// -- who and when -------------------------------------------------------------
+// -- who sends them, and when -------------------------------------------------
 
 #[test]
-fn one_worker_sends_the_checks_of_all_at_their_period() {
+fn one_worker_sends_all_checks_at_their_period() {
     for workers in [1, 4] {
         let mut world = World::new(&document(&json!({"periodSeconds": 10})), workers);
         world.pass(900 * SECOND);
@@ -56,12 +56,12 @@ fn one_worker_sends_the_checks_of_all_at_their_period() {
         // A tick is 250 ms here.
         assert!(gaps(&times).iter().all(|gap| (9_875..=10_250).contains(gap)), "{:?}", gaps(&times));
         assert!((88..=92).contains(&calls.len()), "{}", calls.len());
-        assert_eq!(checked(&world, "passed"), calls.len() as u64);
+        assert_eq!(checks_counted(&world, "passed"), calls.len() as u64);
     }
 }
 
 #[test]
-fn probes_and_requests_change_nothing_about_the_rate_of_checks() {
+fn probes_and_requests_do_not_change_the_rate_of_checks() {
     let mut document = document(&json!({}));
     document["probes"] = json!({"readiness": {"path": "/readyz", "checks": [{"upstream": "app"}]}});
     let mut world = World::new(&document, 4);
@@ -76,7 +76,7 @@ fn probes_and_requests_change_nothing_about_the_rate_of_checks() {
 }
 
 #[test]
-fn should_the_leader_die_another_sends_them_after_a_second() {
+fn another_worker_sends_the_checks_a_second_after_the_leader_died() {
     let mut world = world(&json!({}));
     for alive in (1..4).rev() {
         world.pass(30 * SECOND);
@@ -94,7 +94,7 @@ fn should_the_leader_die_another_sends_them_after_a_second() {
 }
 
 #[test]
-fn after_an_update_the_newer_policy_alone_sends_them_at_the_same_rate_and_nothing_is_lost() {
+fn after_an_update_only_the_newer_policy_sends_checks_and_keeps_rate_and_state() {
     let mut world = world(&json!({"failureThreshold": 3}));
     world.set_checks("app", Manner::Status(500));
     world.pass(10 * SECOND);
@@ -108,7 +108,7 @@ fn after_an_update_the_newer_policy_alone_sends_them_at_the_same_rate_and_nothin
     assert_eq!(world.get(2).status, 429);
     world.pass(60 * SECOND);
     let calls = world.calls_to("app");
-    // Those of the earlier one go on until its lease is over.
+    // Workers of the earlier policy send checks until its lease has expired.
     let roots: Vec<usize> =
         calls.iter().filter(|call| call.at > updated + 1_500).map(|call| call.root).collect();
     assert!(roots.iter().all(|root| *root == 1), "{roots:?}");
@@ -118,7 +118,7 @@ fn after_an_update_the_newer_policy_alone_sends_them_at_the_same_rate_and_nothin
 }
 
 #[test]
-fn a_change_of_what_checks_ask_begins_anew_and_any_other_does_not() {
+fn a_change_of_what_checks_ask_resets_the_state_and_other_changes_do_not() {
     let changes = [
         ("/upstreams/app/readinessProbe/periodSeconds", json!(2), false),
         ("/upstreams/app/readinessProbe/timeoutSeconds", json!(2), false),
@@ -151,7 +151,7 @@ fn the_first_check_waits_for_its_initial_delay() {
 }
 
 #[test]
-fn jitter_spreads_the_first_check_and_each_period_up_to_its_share_and_no_further() {
+fn jitter_delays_the_first_check_and_each_period_within_its_bounds() {
     let fields = json!({"periodSeconds": 10, "initialJitterSeconds": 20, "jitterPercent": 50});
     let mut document = document(&fields);
     for index in 0..20 {
@@ -160,11 +160,11 @@ fn jitter_spreads_the_first_check_and_each_period_up_to_its_share_and_no_further
     let mut world = World::new(&document, 1);
     let begin = world.now();
     world.pass(20_500 * MS);
-    // Each upstream has begun, and at times of their own.
+    // All upstreams have been checked, each at a time of its own.
     let seconds: BTreeSet<u64> = sent_since(&world, begin).iter().map(|at| at / 1_000).collect();
     assert!(seconds.len() >= 8, "{seconds:?}");
     assert!((0..20).all(|index| world.state(&format!("app-{index}")).checks.started.is_some()));
-    // And of one alone, the periods.
+    // The periods of one upstream differ, too.
     let mut world = self::world(&fields);
     world.pass(300 * SECOND);
     let sent = sent_since(&world, 0);
@@ -174,7 +174,7 @@ fn jitter_spreads_the_first_check_and_each_period_up_to_its_share_and_no_further
 }
 
 #[test]
-fn the_period_is_another_at_the_edge_while_not_ready_and_while_idle() {
+fn checks_have_different_periods_near_a_threshold_while_not_ready_and_while_idle() {
     let fields = json!({
         "periodSeconds": 4, "notReadyPeriodSeconds": 2, "edgePeriodSeconds": 1, "idlePeriodSeconds": 30,
         "failureThreshold": 3, "successThreshold": 3,
@@ -188,7 +188,7 @@ fn the_period_is_another_at_the_edge_while_not_ready_and_while_idle() {
         }
         gaps(&sent_since(world, begin)).last().copied().map(|gap| (gap + 250) / 500)
     };
-    // In use, idle, and in use again, in half seconds.
+    // In half seconds: in use, idle, and in use again.
     assert_eq!(last_gap_in_use(&mut world), Some(8));
     world.pass(60 * SECOND);
     let begin = world.now();
@@ -211,7 +211,7 @@ fn the_period_is_another_at_the_edge_while_not_ready_and_while_idle() {
 }
 
 #[test]
-fn a_check_that_takes_longer_than_its_period_is_not_overlapped() {
+fn checks_that_take_longer_than_their_period_do_not_overlap() {
     for grpc in [false, true] {
         let mut fields = json!({"timeoutSeconds": 7});
         if grpc {
@@ -223,7 +223,7 @@ fn a_check_that_takes_longer_than_its_period_is_not_overlapped() {
         world.pass(71 * SECOND);
         let sent = sent_since(&world, begin);
         assert!(gaps(&sent).iter().all(|gap| (7_000..=7_500).contains(gap)), "{sent:?}");
-        assert_eq!(checked(&world, "failed"), sent.len() as u64 - 1);
+        assert_eq!(checks_counted(&world, "failed"), sent.len() as u64 - 1);
     }
 }
 
@@ -256,9 +256,9 @@ fn a_check_asks_what_the_probe_stanza_says() {
     assert_eq!(call.timeout, SECOND);
 }
 
-// -- what the answer comes to -------------------------------------------------
+// -- how their responses count ------------------------------------------------
 
-/// Lets the checks run until they say that `app` is as it is, and returns the reason, or nothing if it is ready.
+/// Lets checks run until their thresholds are met. Returns the reason if `app` is not ready.
 fn verdict(world: &mut World) -> Option<String> {
     world.pass(5 * SECOND);
     let answer = world.get(3);
@@ -281,7 +281,7 @@ fn a_status_from_200_to_399_passes_as_with_the_kubelet() {
 }
 
 #[test]
-fn the_statuses_that_the_policy_expects_pass_and_no_others_and_nothing_is_followed() {
+fn with_expected_statuses_only_these_pass_and_no_redirect_is_followed() {
     let expected = json!([204, {"start": 300, "end": 303}, 418, {"start": 500, "end": 502}]);
     let mut world = world(&json!({"expectedStatuses": expected}));
     let moved = |status| Manner::With(status, vec![("location", "/moved".to_owned())]);
@@ -295,7 +295,7 @@ fn the_statuses_that_the_policy_expects_pass_and_no_others_and_nothing_is_follow
 }
 
 #[test]
-fn each_way_to_fail_is_named_and_what_the_proxy_makes_up_is_no_status() {
+fn each_cause_of_a_failed_check_is_named_and_a_local_reply_is_not_a_status() {
     for fields in [json!({}), json!({"expectedStatuses": [200, 503, 504]})] {
         let mut world = world(&fields);
         for (manner, reason) in [
@@ -315,7 +315,7 @@ fn each_way_to_fail_is_named_and_what_the_proxy_makes_up_is_no_status() {
 }
 
 #[test]
-fn a_grpc_check_passes_when_the_service_serves_and_names_each_other_way() {
+fn a_grpc_check_passes_if_the_service_serves_and_names_each_other_result() {
     let mut world = world(&json!({"grpc": {"service": "shop.App"}}));
     for (manner, reason) in [
         (Manner::Grpc(2), "NOT_SERVING"),
@@ -336,24 +336,24 @@ fn a_grpc_check_passes_when_the_service_serves_and_names_each_other_way() {
 }
 
 #[test]
-fn it_takes_the_thresholds_in_a_row_and_health_that_flaps_meets_none() {
+fn thresholds_count_consecutive_checks_so_alternating_results_change_nothing() {
     for (failures, successes) in [(3_u64, 1_u64), (1, 3), (3, 3)] {
         let mut world = world(&json!({"failureThreshold": failures, "successThreshold": successes}));
         world.pass(3 * SECOND);
         world.set_checks("app", Manner::Status(500));
-        let before = checked(&world, "failed");
+        let before = checks_counted(&world, "failed");
         while world.phase("app") == "ready" {
             world.pass(250 * MS);
         }
-        assert_eq!(checked(&world, "failed") - before, failures);
+        assert_eq!(checks_counted(&world, "failed") - before, failures);
         world.set_checks("app", Manner::Status(200));
-        let before = checked(&world, "passed");
+        let before = checks_counted(&world, "passed");
         while world.phase("app") != "ready" {
             world.pass(250 * MS);
         }
-        assert_eq!(checked(&world, "passed") - before, successes);
+        assert_eq!(checks_counted(&world, "passed") - before, successes);
     }
-    // Good and bad in turn: with thresholds of two it stays as it is, whatever that is.
+    // Checks that pass and fail in turn never meet thresholds of two.
     for (failures, successes, ends) in [(2, 2, "ready"), (2, 1, "ready"), (1, 2, "not-ready")] {
         let mut world = world(&json!({"failureThreshold": failures, "successThreshold": successes}));
         let mut seen = 0;
@@ -370,7 +370,7 @@ fn it_takes_the_thresholds_in_a_row_and_health_that_flaps_meets_none() {
 }
 
 #[test]
-fn a_check_that_can_not_be_sent_is_no_result() {
+fn a_check_that_cannot_be_sent_does_not_count() {
     for (fields, assume, gated) in [
         (json!({}), "ready", false),
         (json!({}), "notReady", true),
@@ -383,35 +383,35 @@ fn a_check_that_can_not_be_sent_is_no_result() {
             let mut world = World::new(&document, 4);
             world.set_checks("app", manner.clone());
             world.pass(12 * SECOND);
-            assert!(checked(&world, "error") > 10);
-            assert_eq!((checked(&world, "failed"), checked(&world, "passed")), (0, 0));
+            assert!(checks_counted(&world, "error") > 10);
+            assert_eq!((checks_counted(&world, "failed"), checks_counted(&world, "passed")), (0, 0));
             assert_eq!((world.state("app").generation, world.get(0).is_gated()), (0, gated), "{manner:?}");
-            // Nor does it end a row of failures.
+            // It does not end a row of failures either.
             assert_eq!(world.logged("check not sent").len(), 1);
         }
     }
 }
 
 #[test]
-fn a_row_of_failures_goes_on_after_a_check_that_could_not_be_sent() {
+fn a_check_that_cannot_be_sent_does_not_end_a_row_of_failures() {
     let mut world = world(&json!({"failureThreshold": 2}));
     world.pass(3 * SECOND);
     world.set_checks("app", Manner::Status(500));
-    while checked(&world, "failed") == 0 {
+    while checks_counted(&world, "failed") == 0 {
         world.pass(250 * MS);
     }
     world.set_checks("app", Manner::NoHost);
     world.pass(30 * SECOND);
     assert_eq!(world.phase("app"), "ready");
     world.set_checks("app", Manner::Status(500));
-    while checked(&world, "failed") == 1 {
+    while checks_counted(&world, "failed") == 1 {
         world.pass(250 * MS);
     }
     assert_eq!(world.phase("app"), "not-ready");
 }
 
 #[test]
-fn a_result_of_an_earlier_phase_is_dropped() {
+fn a_check_result_of_an_earlier_phase_does_not_count() {
     let mut document = document(&json!({"periodSeconds": 5, "timeoutSeconds": 4}));
     document["upstreams"]["app"]["circuitBreaker"] = json!({"notReadyFor": "1h", "maxNotReadyFor": "1h"});
     let mut world = World::new(&document, 4);
@@ -419,18 +419,18 @@ fn a_result_of_an_earlier_phase_is_dropped() {
     while world.calls_to("app").len() < 3 {
         world.pass(250 * MS);
     }
-    // A check is under way that will pass. Meanwhile requests fail.
+    // Requests fail while a check that will pass is in flight.
     world.set("app", Manner::Status(500));
     for _ in 0..5 {
         world.get(0);
     }
     assert_eq!(world.phase("app"), "not-ready");
-    let (generation, passed) = (world.state("app").generation, checked(&world, "passed"));
-    while checked(&world, "passed") == passed {
+    let (generation, passed) = (world.state("app").generation, checks_counted(&world, "passed"));
+    while checks_counted(&world, "passed") == passed {
         world.pass(100 * MS);
     }
     assert_eq!((world.phase("app"), world.state("app").generation), ("not-ready", generation));
-    // One that was sent since then counts.
+    // A check that was sent after that counts.
     world.pass(10 * SECOND);
     assert_eq!((world.phase("app"), world.reason("app").as_str()), ("ready", "check-passed"));
 }
@@ -447,7 +447,7 @@ fn deep() -> Value {
 }
 
 #[test]
-fn a_redirect_on_the_same_host_is_followed_in_the_cluster() {
+fn a_redirect_to_the_same_host_is_followed_in_the_cluster() {
     for (location, path, authority) in [
         ("/absolute", "/absolute", "app.local:8080"),
         ("relative?x=1", "/deep/relative?x=1", "app.local:8080"),
@@ -468,7 +468,7 @@ fn a_redirect_on_the_same_host_is_followed_in_the_cluster() {
             assert_eq!((call.header(":path"), call.header(":authority")), (Some(path), Some(authority)));
             assert_eq!(call.header("x-probe"), Some("graygate"));
         }
-        // Where it leads decides.
+        // The response at the redirect's target decides.
         world.set_call_path("app", path, Manner::Status(500));
         assert_eq!(verdict(&mut world).as_deref(), Some("status 500"), "{location}");
         world.set_call_path("app", path, Manner::Status(200));
@@ -512,7 +512,7 @@ fn a_redirect_to_another_host_passes_and_is_not_followed() {
 }
 
 #[test]
-fn ten_requests_are_made_and_no_more_and_what_is_no_address_fails() {
+fn a_check_fails_after_ten_requests_or_with_an_invalid_location() {
     let too_often = Some("redirected too often, or to no address".to_owned());
     let mut world = world(&json!({}));
     world.set_call_path("app", "/healthz", to("/1"));
@@ -530,7 +530,7 @@ fn ten_requests_are_made_and_no_more_and_what_is_no_address_fails() {
 }
 
 #[test]
-fn one_timeout_covers_all_redirects() {
+fn one_timeout_applies_to_a_check_with_all_its_redirects() {
     let mut world = world(&json!({"timeoutSeconds": 2, "periodSeconds": 4}));
     world.set_call_path("app", "/healthz", to("/next"));
     world.around.call_takes.set(900 * MS);
@@ -549,7 +549,7 @@ fn one_timeout_covers_all_redirects() {
 }
 
 #[test]
-fn in_shadow_checks_are_sent_and_counted_as_such() {
+fn in_shadow_mode_checks_are_sent_and_counted_with_the_mode() {
     let mut document = document(&json!({}));
     document["mode"] = json!("shadow");
     let mut world = World::new(&document, 4);

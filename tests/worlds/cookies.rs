@@ -1,4 +1,4 @@
-//! The cookie that a user gets who has no key: given, kept, and taken back once the release has ended.
+//! The cookie for users without a key: when it is set, kept and removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use super::sim::{Answer, Manner, Request, World};
 
 const TAKEN_BACK: &str = "id=; Max-Age=0; Path=/";
 
-/// A policy whose users bring a header, or else get a cookie.
+/// Returns a policy whose users have a key in a header or else get a cookie.
 fn issuing(weights: &[u32]) -> Value {
     let mut document = shop(weights);
     document["releases"][0]["hashOn"] =
@@ -23,7 +23,7 @@ fn set_cookies(answer: &Answer) -> Vec<&str> {
     found.map(|(_, value)| value.as_str()).collect()
 }
 
-/// The key in the only cookie that the answer sets.
+/// Returns the key in the only cookie that the response sets.
 fn given(answer: &Answer) -> String {
     let [cookie] = set_cookies(answer).try_into().unwrap();
     let (key, attributes) = cookie.strip_prefix("id=").unwrap().split_once("; ").unwrap();
@@ -31,7 +31,7 @@ fn given(answer: &Answer) -> String {
     key.to_owned()
 }
 
-/// The keys of so many newcomers at a worker, with the version of each.
+/// Returns the keys and versions of new users of a worker.
 fn newcomers(world: &mut World, vm: usize, count: usize) -> BTreeMap<String, String> {
     let each = (0..count).map(|_| {
         let answer = world.get(vm);
@@ -40,7 +40,7 @@ fn newcomers(world: &mut World, vm: usize, count: usize) -> BTreeMap<String, Str
     each.collect()
 }
 
-/// The version of each of these keys when its user comes again. Nobody gets anything set.
+/// Returns the version of each of these keys when its user returns. No response sets a cookie.
 fn returning(world: &mut World, vm: usize, keys: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let each = keys.keys().map(|key| {
         let answer = world.ask(vm, &with_cookie(key));
@@ -55,7 +55,7 @@ fn on(keys: &BTreeMap<String, String>, version: &str) -> usize {
 }
 
 #[test]
-fn newcomers_are_divided_exactly_and_each_stays_where_it_was_on_all_workers_for_days() {
+fn new_users_are_split_exactly_and_keep_their_version_on_all_workers_for_days() {
     let mut world = world_of(&issuing(&[90, 10]), 3);
     let mut all = BTreeMap::new();
     for vm in 0..3 {
@@ -71,7 +71,7 @@ fn newcomers_are_divided_exactly_and_each_stays_where_it_was_on_all_workers_for_
 }
 
 #[test]
-fn a_version_with_a_small_share_gets_keys_of_its_own() {
+fn a_version_with_a_small_share_gets_its_own_keys() {
     let mut world = world_of(&issuing(&[499, 1]), 1);
     let came = newcomers(&mut world, 0, 500);
     assert_eq!((on(&came, "v1"), on(&came, "v2")), (499, 1));
@@ -79,7 +79,7 @@ fn a_version_with_a_small_share_gets_keys_of_its_own() {
 }
 
 #[test]
-fn a_key_tells_when_it_was_issued() {
+fn a_key_contains_its_time_of_issue() {
     let mut world = world_of(&issuing(&[1, 1]), 1);
     for second in [10, 86_400] {
         later(&mut world, second);
@@ -90,7 +90,7 @@ fn a_key_tells_when_it_was_issued() {
 }
 
 #[test]
-fn a_cookie_has_the_attributes_of_the_policy_when_given_and_when_taken_back() {
+fn a_cookie_has_the_policys_attributes_when_set_and_when_removed() {
     let cookie = json!({
         "name": "id", "ttl": "90s", "path": "/shop", "domain": "example.com", "secure": true, "httpOnly": true,
         "sameSite": "None", "partitioned": true,
@@ -109,7 +109,7 @@ fn a_cookie_has_the_attributes_of_the_policy_when_given_and_when_taken_back() {
 }
 
 #[test]
-fn who_has_any_key_gets_none_and_an_empty_key_is_none() {
+fn users_with_a_key_get_no_cookie_and_an_empty_key_counts_as_missing() {
     let mut document = issuing(&[1, 1]);
     let keys = document["releases"][0]["hashOn"].as_array_mut().unwrap();
     keys.push(json!({"httpQueryParameterName": "uid"}));
@@ -130,7 +130,7 @@ fn who_has_any_key_gets_none_and_an_empty_key_is_none() {
 }
 
 #[test]
-fn a_cookie_without_a_ttl_is_read_and_neither_given_nor_taken_back() {
+fn a_cookie_without_a_ttl_is_only_read() {
     for weights in [[1, 1], [1, 0]] {
         let mut document = issuing(&weights);
         document["releases"][0]["hashOn"] = json!([{"httpCookie": {"name": "id"}}]);
@@ -143,7 +143,7 @@ fn a_cookie_without_a_ttl_is_read_and_neither_given_nor_taken_back() {
 }
 
 #[test]
-fn it_is_taken_back_when_the_release_has_ended_and_only_if_it_is_the_filters_own() {
+fn the_filters_own_cookie_is_removed_when_the_release_has_ended() {
     for weights in [[1, 0], [0, 1]] {
         let mut world = world_of(&issuing(&weights), 2);
         let own = with_cookie(&made(-86_400, 7));
@@ -160,7 +160,7 @@ fn it_is_taken_back_when_the_release_has_ended_and_only_if_it_is_the_filters_own
 }
 
 #[test]
-fn the_apps_cookies_stay_beside_it() {
+fn the_apps_cookies_are_kept_beside_the_filters() {
     let own = [("set-cookie", "session=abc".to_owned()), ("set-cookie", "b=2".to_owned())];
     for (weights, ours) in [([1, 1], 1), ([1, 0], 0)] {
         let mut world = world_of(&issuing(&weights), 1);
@@ -177,7 +177,7 @@ fn the_apps_cookies_stay_beside_it() {
 }
 
 #[test]
-fn a_reply_of_the_filters_own_neither_gives_nor_takes_it_back() {
+fn the_filters_own_replies_neither_set_nor_remove_the_cookie() {
     for weights in [[1, 1], [1, 0]] {
         let mut document = issuing(&weights);
         document["upstreams"]["up-1"]["readinessProbe"] = probe();
@@ -199,7 +199,7 @@ fn a_reply_of_the_filters_own_neither_gives_nor_takes_it_back() {
 }
 
 #[test]
-fn it_is_given_as_long_as_a_step_lies_ahead_and_taken_back_after_the_last_on_all_workers() {
+fn all_workers_set_the_cookie_until_the_last_step_and_remove_it_afterwards() {
     let mut document = issuing(&[100, 0]);
     document["releases"][0]["schedule"] = json!([
         {"at": at(86_400), "weights": {"v1": 50, "v2": 50}},
@@ -213,7 +213,7 @@ fn it_is_given_as_long_as_a_step_lies_ahead_and_taken_back_after_the_last_on_all
     assert_eq!((on(&half, "v1"), on(&half, "v2")), (10, 10));
     later(&mut world, 86_400 + 3 * 3_600 - 60);
     for vm in 0..3 {
-        // A minute before its end.
+        // A minute before the end.
         let late = returning(&mut world, vm, &came);
         assert!(on(&late, "v2") >= 19);
         newcomers(&mut world, vm, 1);
@@ -228,7 +228,7 @@ fn it_is_given_as_long_as_a_step_lies_ahead_and_taken_back_after_the_last_on_all
 }
 
 #[test]
-fn a_new_policy_keeps_every_cookie_until_it_ends_the_release() {
+fn a_new_policy_keeps_cookies_until_it_ends_the_release() {
     let mut world = world_of(&issuing(&[90, 10]), 2);
     let mut keys = newcomers(&mut world, 0, 200);
     for raised in [30, 60] {
@@ -247,7 +247,7 @@ fn a_new_policy_keeps_every_cookie_until_it_ends_the_release() {
     assert_eq!(set_cookies(&world.get(1)), Vec::<&str>::new());
 }
 
-/// Two releases that need the same cookie: `web` and `other`, which steers by `x-other`.
+/// Returns two releases that share a cookie: `web`, and `other`, which steers by `x-other`.
 fn two(weights: &[u32], others: &[u32]) -> Value {
     let mut document = issuing(weights);
     let mut other = issuing(others)["releases"][0].clone();
@@ -261,7 +261,7 @@ fn two(weights: &[u32], others: &[u32]) -> Value {
 }
 
 #[test]
-fn two_releases_give_one_cookie_between_them_and_both_stick_to_it() {
+fn two_releases_with_the_same_cookie_set_it_once_and_both_use_it() {
     let mut world = world_of(&two(&[1, 1], &[1, 1]), 1);
     let mut pairs = BTreeSet::new();
     for _ in 0..40 {
@@ -277,26 +277,26 @@ fn two_releases_give_one_cookie_between_them_and_both_stick_to_it() {
 }
 
 #[test]
-fn it_is_not_taken_back_while_another_release_of_the_policy_needs_it() {
+fn the_cookie_is_kept_while_another_release_needs_it() {
     let own = with_cookie(&made(0, 1));
     for (weights, others) in [([1, 0], [1, 1]), ([1, 1], [1, 0])] {
         let mut world = world_of(&two(&weights, &others), 1);
         given(&world.get(0));
         assert_eq!(set_cookies(&world.ask(0, &own)), Vec::<&str>::new());
     }
-    // Nor while one only reads it.
+    // A release that only reads the cookie keeps it, too.
     let mut document = two(&[1, 0], &[1, 1]);
     document["releases"][1]["hashOn"] = json!([{"httpCookie": {"name": "id"}}]);
     let mut world = world_of(&document, 1);
     assert_eq!(set_cookies(&world.ask(0, &own)), Vec::<&str>::new());
-    // When both have ended, once.
+    // It is removed once, when both have ended.
     let mut world = world_of(&two(&[1, 0], &[1, 0]), 1);
     assert_eq!(set_cookies(&world.get(0)), Vec::<&str>::new());
     assert_eq!(set_cookies(&world.ask(0, &own)), [TAKEN_BACK]);
 }
 
 #[test]
-fn two_releases_with_a_cookie_each_know_nothing_of_each_other() {
+fn two_releases_with_different_cookies_are_independent() {
     let mut document = two(&[1, 1], &[1, 1]);
     document["releases"][1]["hashOn"] = json!([{"httpCookie": {"name": "other-id", "ttl": "24h"}}]);
     let mut world = world_of(&document, 1);
@@ -324,13 +324,13 @@ fn two_releases_with_a_cookie_each_know_nothing_of_each_other() {
 }
 
 #[test]
-fn who_was_there_before_the_start_stays_on_the_default_until_the_release_has_ended() {
+fn existing_users_keep_the_default_version_until_the_release_has_ended() {
     let mut document = issuing(&[1, 99]);
     document["releases"][0]["startsAt"] = json!(at(3_600));
     document["releases"][0]["versions"][1]["allow"] = json!(["bob"]);
     document["releases"][0]["schedule"] = json!([{"at": at(5 * 86_400), "weights": {"v1": 0, "v2": 100}}]);
     let mut world = world_of(&document, 2);
-    // Before the start all have the default version, overrides apart.
+    // Before the start all users have the default version, except by an override.
     let old = newcomers(&mut world, 0, 50);
     assert_eq!(on(&old, "v1"), 50);
     assert_eq!(version(&mut world, 1, &by("alice")), "v1");
@@ -343,7 +343,7 @@ fn who_was_there_before_the_start_stays_on_the_default_until_the_release_has_end
         assert_eq!(returning(&mut world, 1 - vm, &new), new);
     }
     assert_eq!(world.metric("assignments_total", &["reason=existing-session", "version=v1"]), 100);
-    // Other keys are no sessions, whenever they were made.
+    // Keys in another format are not sessions, whatever their age.
     assert_eq!(version(&mut world, 0, &by("alice")), "v2");
     assert_eq!(version(&mut world, 0, &with_cookie("carol")), "v2");
     later(&mut world, 4 * 86_400);
@@ -356,7 +356,7 @@ fn who_was_there_before_the_start_stays_on_the_default_until_the_release_has_end
 }
 
 #[test]
-fn who_comes_between_the_start_and_the_tick_that_follows_it_is_of_before() {
+fn users_who_come_between_the_start_and_the_next_tick_count_as_existing_users() {
     let mut document = issuing(&[1, 99]);
     document["releases"][0]["startsAt"] = json!(at(60));
     let mut world = world_of(&document, 1);
@@ -372,7 +372,7 @@ fn who_comes_between_the_start_and_the_tick_that_follows_it_is_of_before() {
 }
 
 #[test]
-fn a_newcomer_who_falls_back_is_where_it_belongs_once_the_version_is_ready() {
+fn a_new_user_who_fell_back_gets_the_assigned_version_once_it_is_ready() {
     let mut document = issuing(&[1, 9]);
     document["upstreams"]["up-2"]["readinessProbe"] = probe();
     let mut world = world_of(&document, 1);

@@ -1,4 +1,4 @@
-//! Evidence is counted once: in whatever order ticks, responses and lost updates come, and whoever sees it.
+//! Each response counts exactly once, in any order of ticks, responses and write conflicts.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-use super::life::{BEARABLE, cases};
+use super::life::{MAX_CONFLICTS, Step, cases};
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND, judged};
 
-/// So many responses, and so many failed and slow ones among them.
+/// The number of responses, and how many of them failed or were slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Tally {
     all: u64,
@@ -26,14 +26,14 @@ impl Tally {
         self.failed += 1;
     }
 
-    /// An answer that is no failure, after so long.
+    /// Counts a response that has not failed.
     fn answer(&mut self, took: u64) {
         self.all += 1;
         self.slow += u64::from(took > 1_000);
     }
 }
 
-/// What the window of a state holds, which is read as it is stored.
+/// Returns the counts in a state's window, read from its stored form.
 fn window(state: &UpstreamState) -> Tally {
     let stored = serde_json::to_value(state).unwrap();
     let parts = stored["window"]["parts"].as_array().unwrap();
@@ -42,34 +42,23 @@ fn window(state: &UpstreamState) -> Tally {
 }
 
 #[derive(Clone, Debug)]
-enum Act {
+enum Event {
     Pass(u32),
     Tick(Index),
     Send(Index),
-    Go(Index, Step),
+    Advance(Index, Step),
     Lose(u32),
-    /// The next policy takes the place of the newest one.
+    /// Replaces the newest policy by the next one.
     Replace,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Status(u16),
-    Begin,
-    End,
-    Break,
-    Cut,
-    Leave,
-    Refuse,
-}
-
-fn act() -> impl Strategy<Value = Act> {
+fn event() -> impl Strategy<Value = Event> {
     let steps = [
         Step::Status(200),
         Step::Status(200),
         Step::Status(500),
         Step::Status(500),
-        Step::Begin,
+        Step::Begin(200),
         Step::End,
         Step::Break,
         Step::Cut,
@@ -77,16 +66,16 @@ fn act() -> impl Strategy<Value = Act> {
         Step::Refuse,
     ];
     prop_oneof![
-        4 => (0..600u32).prop_map(Act::Pass),
-        2 => any::<Index>().prop_map(Act::Tick),
-        10 => any::<Index>().prop_map(Act::Send),
-        10 => (any::<Index>(), select(steps.to_vec())).prop_map(|(which, step)| Act::Go(which, step)),
-        2 => (0..80u32).prop_map(Act::Lose),
-        1 => Just(Act::Replace),
+        4 => (0..600u32).prop_map(Event::Pass),
+        2 => any::<Index>().prop_map(Event::Tick),
+        10 => any::<Index>().prop_map(Event::Send),
+        10 => (any::<Index>(), select(steps.to_vec())).prop_map(|(which, step)| Event::Advance(which, step)),
+        2 => (0..80u32).prop_map(Event::Lose),
+        1 => Just(Event::Replace),
     ]
 }
 
-/// A policy that judges by shares and never finds fault.
+/// Returns a policy that counts shares but never trips.
 fn lenient(minimum: u32) -> Value {
     judged(&json!({
         "consecutiveFailures": 100_000, "failurePercent": 100, "slowPercent": 100, "slowerThan": "1s", "window": "1h",
@@ -94,8 +83,8 @@ fn lenient(minimum: u32) -> Value {
     }))
 }
 
-/// An open request: when it was sent, and how long it took until its response began.
-struct Open {
+/// An open request: when it was sent, and how long its response took to begin.
+struct OpenRequest {
     id: u32,
     sent: u64,
     took: Option<u64>,
@@ -104,28 +93,28 @@ struct Open {
 proptest! {
     #![proptest_config(cases(16))]
 
-    /// That of a worker whose policy has been replaced, too.
+    /// Responses to workers of a replaced policy count, too.
     #[test]
-    fn the_window_holds_what_all_workers_have_seen_and_all_of_it_once(
+    fn the_window_counts_each_response_of_all_workers_once(
         vms in 1..5usize,
-        acts in vec(act(), 1..150),
+        events in vec(event(), 1..150),
     ) {
         let mut world = World::new(&lenient(100_000), vms);
-        let (mut open, mut tally, mut policies) = (Vec::<Open>::new(), Tally::default(), 0);
-        for act in acts {
-            match act {
-                Act::Pass(millis) => world.pass(millis * MS),
-                Act::Tick(vm) => world.tick_now(vm.index(vms)),
-                Act::Send(vm) => {
+        let (mut open, mut tally, mut policies) = (Vec::<OpenRequest>::new(), Tally::default(), 0);
+        for event in events {
+            match event {
+                Event::Pass(millis) => world.pass(millis * MS),
+                Event::Tick(vm) => world.tick_now(vm.index(vms)),
+                Event::Send(vm) => {
                     let id = world.send(vm.index(vms), &Request::get("/"));
-                    open.push(Open { id, sent: world.now(), took: None });
+                    open.push(OpenRequest { id, sent: world.now(), took: None });
                 }
-                Act::Lose(writes) => world.lose(writes),
-                Act::Replace => {
+                Event::Lose(writes) => world.lose(writes),
+                Event::Replace => {
                     policies += 1;
                     world.configure(&lenient(100_000 + policies));
                 }
-                Act::Go(which, step) if !open.is_empty() => {
+                Event::Advance(which, step) if !open.is_empty() => {
                     let index = which.index(open.len());
                     let request = &mut open[index];
                     let (id, waited) = (request.id, world.now() - request.sent);
@@ -138,7 +127,7 @@ proptest! {
                             world.respond_as(id, &Manner::Refuses);
                             tally.failure();
                         }
-                        (Step::Begin, None) => {
+                        (Step::Begin(_), None) => {
                             world.respond(id, 200, "via_upstream", &[], false);
                             request.took = Some(waited);
                         }
@@ -163,10 +152,10 @@ proptest! {
                     }
                     open.retain(|request| world.is_open(request.id));
                 }
-                Act::Go(..) => {}
+                Event::Advance(..) => {}
             }
         }
-        // Those that still wait have no answer by now, and what comes of them is dropped.
+        // All that still wait are unanswered by now. Their later responses do not count.
         world.lose(0);
         world.jump(91_000);
         world.pass(SECOND);
@@ -179,10 +168,10 @@ proptest! {
         prop_assert_eq!(world.state("app").generation, 0);
     }
 
-    /// Whenever it ticks, and though its updates lose to others.
+    /// This holds with ticks at any time and with write conflicts.
     #[test]
     fn one_worker_trips_at_exactly_the_threshold(
-        responses in vec((prop::bool::weighted(0.4), any::<bool>(), 0..=BEARABLE), 1..60),
+        responses in vec((prop::bool::weighted(0.4), any::<bool>(), 0..=MAX_CONFLICTS), 1..60),
     ) {
         let mut world = World::new(&judged(&json!({"consecutiveFailures": 3})), 1);
         let mut failures = 0;
@@ -202,10 +191,11 @@ proptest! {
         }
     }
 
-    /// A failure at once, a share that others make bad on the tick.
+    /// The worker shares a failure at once. It shares a success on its tick, and the share may only then be large
+    /// enough.
     #[test]
-    fn one_worker_trips_at_exactly_the_share_and_says_so(
-        responses in vec((prop::bool::weighted(0.6), any::<bool>(), 0..=BEARABLE), 1..60),
+    fn one_worker_trips_at_exactly_the_share_and_reports_it(
+        responses in vec((prop::bool::weighted(0.6), any::<bool>(), 0..=MAX_CONFLICTS), 1..60),
     ) {
         let breaker = json!({"consecutiveFailures": 1_000, "failurePercent": 50, "minimumRequests": 10, "window": "1h"});
         let mut world = World::new(&judged(&breaker), 1);
@@ -225,16 +215,16 @@ proptest! {
                 prop_assert_eq!(world.reason("app"), said);
                 break;
             }
-            // A success is told of on the tick.
+            // The worker shares a success on its tick.
             prop_assert!(!bad || succeeds && !tick);
         }
     }
 
-    /// Failures of several workers with no success between them are joined whole.
+    /// No success comes between the failures.
     #[test]
-    fn a_row_over_several_workers_is_as_long_as_all_of_it(
+    fn a_row_over_several_workers_has_the_length_of_all_parts(
         vms in 1..6usize,
-        failing in vec((any::<Index>(), 0..300u64, 0..=BEARABLE), 1..30),
+        failing in vec((any::<Index>(), 0..300u64, 0..=MAX_CONFLICTS), 1..30),
     ) {
         let mut world = World::new(&judged(&json!({"consecutiveFailures": 12, "notReadyFor": "60s"})), vms);
         let mut seen = 0;
@@ -251,16 +241,16 @@ proptest! {
         world.pass(500 * MS);
         prop_assert_eq!(world.phase("app") == "not-ready", seen >= 12);
         if seen >= 12 {
-            // Those that came before it was known to all are dropped.
+            // Failures that workers see before they know of them all may be dropped.
             let reason = world.reason("app");
             let count: u32 = reason.strip_prefix("consecutive-failures: ").unwrap().parse().unwrap();
             prop_assert!((12..=seen).contains(&count), "{}: {} seen", reason, seen);
         }
     }
 
-    /// It adds to what the newer policy counts, and leaves the verdict to that, by its own threshold.
+    /// Its failures add to those that the newer policy counts. Only the newer policy's threshold decides.
     #[test]
-    fn what_a_worker_of_a_replaced_policy_sees_counts_once_and_by_the_newer_policy(
+    fn evidence_of_a_replaced_policys_workers_counts_once_by_the_newer_policys_threshold(
         vms in 1..4usize,
         (earlier, later) in (0..25usize, 0..25usize),
         places in vec((any::<Index>(), 0..300u64), 50),
@@ -271,7 +261,7 @@ proptest! {
         let under_way: Vec<u32> = (0..earlier).map(|request| world.send(vm(request), &Request::get("/"))).collect();
         world.pass(SECOND);
         world.configure(&policy(30));
-        // All workers have learnt which policy leads.
+        // All workers know which policy is the newest.
         world.pass(SECOND);
         for (request, id) in under_way.iter().enumerate() {
             world.respond(*id, 500, "via_upstream", &[], true);
@@ -285,7 +275,7 @@ proptest! {
             world.pass(300 * MS);
             let seen = earlier + request + 1;
             if seen >= 30 {
-                // The last one comes on its worker's tick, which is within the pause.
+                // The worker shares the last one on its tick, within the pause.
                 prop_assert_eq!(world.reason("app"), "consecutive-failures: 30");
                 break;
             }

@@ -1,4 +1,4 @@
-//! What is logged and counted: every line and every name is a contract with dashboards and alerts.
+//! Log lines and metrics. Dashboards and alerts depend on each line and each name.
 
 use graygate::proxy::Level;
 use graygate::worker::event::Event;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND, world};
 
-/// Does not compile once there is an event that no test below is for.
+/// Fails to compile if an event is added, so that a test is added for it.
 const _: fn(&Event<'_>) = |event| match event {
     Event::Problem(_)
     | Event::MoreProblems(_)
@@ -26,7 +26,7 @@ const _: fn(&Event<'_>) = |event| match event {
     | Event::AnswerNotShared { .. } => {}
 };
 
-/// The same for metrics.
+/// Fails to compile if a metric is added.
 const _: fn(Metric) = |metric| match metric {
     Metric::Assignment { .. }
     | Metric::ProbeAnswer { .. }
@@ -45,18 +45,18 @@ const _: fn(Metric) = |metric| match metric {
     | Metric::Document => {}
 };
 
-/// The name of a metric, with its labels.
+/// Returns the full name of a metric with these labels.
 fn named(name: &str, labels: &[(&str, &str)]) -> String {
     let labels: String = labels.iter().map(|(label, value)| format!("{label}=.={value};.;")).collect();
     format!("graygate_{name}.{labels}")
 }
 
-/// The value of the metric with exactly these labels, if it is defined.
+/// Returns the value of the metric with exactly these labels, if it is defined.
 fn value(world: &World, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
     world.metrics().get(&named(name, labels)).copied()
 }
 
-/// All lines of the log since so many.
+/// Returns the log without its first `count` lines.
 fn lines_since(world: &World, count: usize) -> Vec<(Level, String)> {
     world.around.log.borrow()[count..].to_vec()
 }
@@ -65,7 +65,7 @@ fn lines(world: &World) -> usize {
     world.around.log.borrow().len()
 }
 
-/// A policy with a check on `app`, and a gate.
+/// Returns a policy with a gate and a check on `app`.
 fn checked() -> Value {
     json!({
         "name": "shop",
@@ -86,12 +86,12 @@ fn with(mut document: Value, changes: &[(&str, Value)]) -> Value {
 // -- policies -----------------------------------------------------------------
 
 #[test]
-fn a_policy_that_is_loaded_is_logged_once_for_the_whole_proxy() {
+fn a_loaded_policy_is_logged_once_per_proxy() {
     let mut world = World::new(&checked(), 4);
     world.pass(SECOND);
     let line = "policy shop: loaded: 1 upstream, 2 probes, 0 releases, 1 gate, a tick each 250 ms";
     assert_eq!(world.logged_at("loaded"), [(Level::Info, line.to_owned())]);
-    // The same document again is no news, as after the death of a VM.
+    // The same document is not logged again, for example after the death of a VM.
     world.configure(&checked());
     assert_eq!(world.logged("loaded").len(), 1);
     let shadow = with(checked(), &[("/mode", json!("shadow"))]);
@@ -106,7 +106,7 @@ fn a_policy_that_is_loaded_is_logged_once_for_the_whole_proxy() {
 }
 
 #[test]
-fn a_policy_that_is_refused_has_a_line_for_each_problem_and_counts_once() {
+fn a_refused_policy_is_logged_with_each_problem_and_counted_once() {
     let mut world = World::new(&checked(), 1);
     let before = lines(&world);
     let wrong =
@@ -122,7 +122,7 @@ fn a_policy_that_is_refused_has_a_line_for_each_problem_and_counts_once() {
 }
 
 #[test]
-fn of_more_than_twenty_problems_the_rest_is_counted_in_one_line() {
+fn after_twenty_problems_one_line_has_the_number_of_further_ones() {
     let mut world = World::new(&checked(), 1);
     let before = lines(&world);
     let gates: Vec<Value> = (0..23).map(|_| json!({"upstream": "db"})).collect();
@@ -138,7 +138,7 @@ fn of_more_than_twenty_problems_the_rest_is_counted_in_one_line() {
 
 // -- upstreams ----------------------------------------------------------------
 
-/// The transitions that were logged, without what all have in common. Each counts once, with its labels.
+/// Returns the logged transitions without their common prefix. Checks that each counts once, with its labels.
 fn transitions(world: &World, upstream: &str) -> Vec<String> {
     let prefix = format!("policy shop: upstream {upstream}: ");
     let logged: Vec<(Level, String)> =
@@ -205,7 +205,7 @@ fn each_change_of_phase_by_responses_is_logged_and_counted_once() {
 }
 
 #[test]
-fn each_threshold_of_a_breaker_has_a_reason_of_its_own() {
+fn each_threshold_of_a_breaker_has_its_own_reason() {
     let cases = [
         (
             json!({"consecutiveFailures": 90, "consecutiveLocalOriginFailures": 3}),
@@ -234,7 +234,7 @@ fn each_threshold_of_a_breaker_has_a_reason_of_its_own() {
 }
 
 #[test]
-fn a_change_by_a_policy_that_judges_no_more_is_logged_and_counted() {
+fn a_transition_because_a_policy_removes_the_breaker_is_logged_and_counted() {
     let check = ("/upstreams/app/readinessProbe/periodSeconds", json!(60));
     let judged = ("/upstreams/app/circuitBreaker", json!({"notReadyFor": "1h", "maxNotReadyFor": "1h"}));
     let mut world = World::new(&with(checked(), &[check.clone(), judged]), 2);
@@ -251,7 +251,7 @@ fn a_change_by_a_policy_that_judges_no_more_is_logged_and_counted() {
 }
 
 #[test]
-fn a_check_that_can_not_be_sent_is_logged_once_and_counted_each_time() {
+fn a_check_that_cannot_be_sent_is_logged_once_and_counted_each_time() {
     let no_host = r#"cluster "app" has no host to connect to, is at its limits, or is not there"#;
     let cases = [
         (Manner::Missing, r#"the proxy has no cluster "app""#),
@@ -269,7 +269,7 @@ fn a_check_that_can_not_be_sent_is_logged_once_and_counted_each_time() {
             value(&world, "checks_total", &[("policy", "shop"), ("upstream", "app"), ("result", "error")]);
         assert!((58..=62).contains(&errors.unwrap()), "{errors:?}");
         assert_eq!(world.phase("app"), "ready");
-        // Once one gets through, the next that does not is news again.
+        // Once a check is sent, the next one that cannot be sent is logged again.
         world.set("app", Manner::Status(200));
         world.pass(3 * SECOND);
         world.set("app", Manner::Missing);
@@ -280,7 +280,7 @@ fn a_check_that_can_not_be_sent_is_logged_once_and_counted_each_time() {
 
 // -- releases -----------------------------------------------------------------
 
-/// Two versions that take turns, each with a cluster of its own.
+/// Returns a policy with two versions that have a cluster each and alternate.
 fn released(changes: &[(&str, Value)]) -> World {
     let document = json!({
         "name": "shop",
@@ -303,7 +303,7 @@ const RELEASE: [(&str, &str); 2] = [("policy", "shop"), ("release", "web")];
 
 #[test]
 fn each_step_of_a_schedule_is_logged_and_counted_once() {
-    // The world begins at eight o'clock.
+    // The clock of the world starts at eight o'clock.
     let schedule = json!([
         {"at": "2027-01-15T08:00:20Z", "weights": {"v1": 70, "v2": 30}},
         {"at": "2027-01-15T08:00:30Z", "over": "10s", "weights": {"v1": 0, "v2": 100}},
@@ -336,7 +336,7 @@ fn each_step_of_a_schedule_is_logged_and_counted_once() {
     );
 }
 
-/// Has `v2` behave so while requests come, for so many of them.
+/// Makes `v2` behave like this for a number of requests.
 fn load(world: &mut World, requests: usize, manner: &Manner) {
     world.set("v2", manner.clone());
     for index in 0..requests {
@@ -347,7 +347,7 @@ fn load(world: &mut World, requests: usize, manner: &Manner) {
 }
 
 #[test]
-fn a_rollback_is_logged_with_its_numbers_and_counted_once() {
+fn a_rollback_is_logged_with_its_counts_and_counted_once() {
     let cases = [
         (json!({"failurePercent": 5}), Manner::Status(500), "failures", "failures", 5),
         (
@@ -370,7 +370,7 @@ fn a_rollback_is_logged_with_its_numbers_and_counted_once() {
     }
 }
 
-/// Checks the one line on a rollback, and that it has the numbers of responses or checks.
+/// Checks that a rollback is logged in one line, with the counts of its responses or checks.
 fn numbers(world: &World, begins: &str, goes_on: &str, ends: &str) {
     let logged = world.logged_at("rolled back");
     let [(Level::Warn, line)] = &logged[..] else { panic!("{logged:?}") };
@@ -382,7 +382,7 @@ fn numbers(world: &World, begins: &str, goes_on: &str, ends: &str) {
 }
 
 #[test]
-fn a_rollback_by_checks_is_logged_with_its_numbers_and_counted_once() {
+fn a_rollback_by_checks_is_logged_with_its_counts_and_counted_once() {
     let check = json!({"httpGet": {}, "periodSeconds": 1, "failureThreshold": 1000});
     for (mode, mark) in [("enforce", ""), ("shadow", " (mode: shadow)")] {
         let mut world = released(&[
@@ -404,7 +404,7 @@ fn a_rollback_by_checks_is_logged_with_its_numbers_and_counted_once() {
 // -- gates --------------------------------------------------------------------
 
 #[test]
-fn a_gate_that_begins_and_ends_to_fail_open_is_logged_each_time_and_once() {
+fn a_gate_that_starts_or_stops_to_fail_open_is_logged_once() {
     for (mode, mark) in [("enforce", ""), ("shadow", " (mode: shadow)")] {
         let open = [("/mode", json!(mode)), ("/gates/0/whenAllNotReady", json!("forward"))];
         let mut world = World::new(&with(checked(), &open), 4);
@@ -423,7 +423,7 @@ fn a_gate_that_begins_and_ends_to_fail_open_is_logged_each_time_and_once() {
 }
 
 #[test]
-fn a_reply_that_the_proxy_does_not_take_is_logged_and_the_request_goes_on() {
+fn a_reply_that_the_proxy_refuses_is_logged_and_the_request_is_forwarded() {
     let forced = with(checked(), &[("/upstreams/app/force", json!("notReady"))]);
     let mut world = World::new(&forced, 1);
     world.around.refuses_replies.set(true);
@@ -435,7 +435,7 @@ fn a_reply_that_the_proxy_does_not_take_is_logged_and_the_request_goes_on() {
 }
 
 #[test]
-fn an_answer_of_the_apps_that_can_not_be_shared_is_logged() {
+fn a_probe_response_of_the_app_that_cannot_be_shared_is_logged() {
     let through = json!({"path": "/readyz", "passThrough": {"cacheSeconds": 5}});
     let mut world = World::new(&with(checked(), &[("/probes/readiness", through)]), 1);
     let id = world.send(0, &Request::get("/readyz"));
@@ -468,7 +468,7 @@ fn the_start_and_each_drain_are_logged_and_counted_once() {
 
 // -- names --------------------------------------------------------------------
 
-/// A policy with something of everything.
+/// Returns a policy that uses every feature.
 fn everything(mode: &str) -> Value {
     json!({
         "name": "shop",
@@ -514,7 +514,7 @@ fn everything(mode: &str) -> Value {
     })
 }
 
-/// What is defined of that policy before anything has happened.
+/// The metrics of that policy that are defined before any event.
 fn defined_at_once() -> Vec<String> {
     let mut names = Vec::new();
     for version in ["v1", "v2"] {
@@ -565,7 +565,7 @@ fn defined_at_once() -> Vec<String> {
 }
 
 #[test]
-fn what_an_alert_may_watch_is_defined_at_zero_before_it_happens() {
+fn metrics_for_alerts_are_defined_as_zero_before_any_event() {
     for mode in ["enforce", "shadow"] {
         let world = World::new(&everything(mode), 2);
         let mode = if mode == "shadow" { "mode=.=shadow;.;" } else { "" };
@@ -578,7 +578,7 @@ fn what_an_alert_may_watch_is_defined_at_zero_before_it_happens() {
     }
 }
 
-/// Has everything happen that the policy knows of. In shadow the upstreams get what is gated.
+/// Causes every event of that policy. In shadow mode, upstreams receive the requests that would be gated.
 fn happen(world: &mut World) {
     world.routes = ["v1", "v2"].map(|version| (version.to_owned(), version.to_owned())).into();
     world.route = "v1".to_owned();
@@ -599,7 +599,7 @@ fn happen(world: &mut World) {
 }
 
 #[test]
-fn each_name_and_its_labels_are_those_that_dashboards_know() {
+fn each_metric_has_the_name_and_labels_that_dashboards_use() {
     let mut world = World::new(&everything("enforce"), 2);
     let at_first: Vec<String> = world.metrics().into_keys().collect();
     happen(&mut world);
@@ -655,7 +655,7 @@ fn each_name_and_its_labels_are_those_that_dashboards_know() {
 }
 
 #[test]
-fn in_shadow_each_name_has_the_mode_but_the_two_that_tell_it() {
+fn in_shadow_mode_each_metric_has_a_mode_label_except_the_two_that_report_the_mode() {
     let mut world = World::new(&everything("shadow"), 2);
     happen(&mut world);
     let mut enforced = World::new(&everything("enforce"), 2);
@@ -667,7 +667,7 @@ fn in_shadow_each_name_has_the_mode_but_the_two_that_tell_it() {
     for name in names.iter().filter(|name| !plain.contains(name)) {
         assert!(name.ends_with(";.;mode=.=shadow;.;"), "{name}");
     }
-    // Only what an order would do is not done. Watch is answered to nobody, so it counts for none.
+    // Only orders have no effect. A `Watch` call gets no response from the filter, so it is not counted.
     let of_shadow: Vec<String> = names.iter().map(|name| name.replace("mode=.=shadow;.;", "")).collect();
     let missing: Vec<String> =
         enforced.metrics().into_keys().filter(|name| !of_shadow.contains(name)).collect();
@@ -678,7 +678,7 @@ fn in_shadow_each_name_has_the_mode_but_the_two_that_tell_it() {
 }
 
 #[test]
-fn a_policy_that_is_off_says_only_that_it_is() {
+fn a_policy_with_mode_off_logs_and_counts_only_its_mode() {
     let mut world = World::new(&everything("off"), 2);
     happen(&mut world);
     assert_eq!(value(&world, "policy_enforced", &[("policy", "shop")]), Some(0));
@@ -689,7 +689,7 @@ fn a_policy_that_is_off_says_only_that_it_is() {
 }
 
 #[test]
-fn a_proxy_before_its_rollout_is_in_shadow() {
+fn a_proxy_is_in_shadow_mode_before_its_rollout() {
     let document = with(everything("enforce"), &[("/rollout", json!({"percent": 0}))]);
     let mut world = World::new(&document, 2);
     world.pass(SECOND);
@@ -699,7 +699,7 @@ fn a_proxy_before_its_rollout_is_in_shadow() {
 }
 
 #[test]
-fn the_same_document_has_the_same_number_and_another_one_another() {
+fn equal_documents_have_equal_hashes_and_different_ones_differ() {
     let number = |document: &Value| {
         let mut world = World::new(document, 1);
         world.pass(SECOND);
@@ -710,7 +710,7 @@ fn the_same_document_has_the_same_number_and_another_one_another() {
 }
 
 #[test]
-fn responses_of_a_release_with_a_rollback_are_counted_by_version_and_result() {
+fn responses_of_a_release_with_rollback_are_counted_by_version_and_result() {
     let rollback = json!({"failurePercent": 5, "latency": {"percentile": 99, "above": "300ms"}});
     let tester = json!([{"headers": {"x-tester": {"exact": "true"}}}]);
     let mut world = released(&[

@@ -1,4 +1,4 @@
-//! What happened, and what it counts as: the rows of the README's table.
+//! How events count: the rows of the README's table.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND, world};
 
-/// Sends requests until the upstream is no longer ready, at most `most`. Returns how many it took.
+/// Sends up to `most` requests until the upstream is no longer ready. Returns how many it took.
 pub(super) fn trips_after(world: &mut World, most: usize) -> Option<usize> {
     (1..=most).find(|_| {
         world.get(0);
@@ -15,7 +15,7 @@ pub(super) fn trips_after(world: &mut World, most: usize) -> Option<usize> {
     })
 }
 
-/// Brings `app` on trial: five failures, and the wait that follows.
+/// Puts `app` on trial: five failures and the wait that follows.
 pub(super) fn on_trial(world: &mut World) {
     world.set("app", Manner::Status(500));
     assert!(trips_after(world, 5).is_some());
@@ -25,7 +25,7 @@ pub(super) fn on_trial(world: &mut World) {
 }
 
 #[test]
-fn no_connection_a_reset_and_the_routes_timeout_count_as_no_answer() {
+fn a_failed_connection_a_reset_and_the_routes_timeout_count_as_no_response() {
     for manner in [Manner::Refuses, Manner::Resets, Manner::Hangs, Manner::NoHost] {
         for (word, counts) in [
             ("5xx", true),
@@ -45,7 +45,7 @@ fn no_connection_a_reset_and_the_routes_timeout_count_as_no_answer() {
 }
 
 #[test]
-fn a_status_counts_by_the_words_of_the_policy() {
+fn a_status_counts_by_the_policys_fail_on() {
     for (status, word, counts) in [
         (500, "5xx", true),
         (404, "5xx", false),
@@ -63,7 +63,7 @@ fn a_status_counts_by_the_words_of_the_policy() {
 }
 
 #[test]
-fn a_grpc_status_counts_when_it_has_come() {
+fn a_grpc_status_counts_when_it_arrives() {
     for (status, word, counts) in
         [(14, "unavailable", true), (0, "unavailable", false), (8, "resource-exhausted", true)]
     {
@@ -77,7 +77,7 @@ fn a_grpc_status_counts_when_it_has_come() {
 const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
 #[test]
-fn a_grpc_status_counts_in_headers_and_in_trailers_by_its_own_word_alone() {
+fn a_grpc_status_in_headers_or_trailers_counts_only_by_its_own_word() {
     let words = ["cancelled", "deadline-exceeded", "resource-exhausted", "internal", "unavailable"];
     for (word, named) in words.into_iter().zip([1, 4, 8, 13, 14]) {
         for status in 0..=16 {
@@ -131,7 +131,7 @@ fn a_grpc_status_that_never_comes_counts_by_how_the_response_ends() {
         world.body(id, "message", false);
         id
     };
-    // The client leaves: neither a failure nor a success.
+    // The client leaves, which counts as neither failure nor success.
     let mut world = world(&json!({"failOn": ["unavailable", "cancelled"], "consecutiveFailures": 3}));
     for _ in 0..20 {
         let id = begin(&mut world);
@@ -144,7 +144,7 @@ fn a_grpc_status_that_never_comes_counts_by_how_the_response_ends() {
     assert_eq!(world.phase("app"), "ready");
     in_headers(&mut world, "14");
     assert_eq!(world.phase("app"), "not-ready");
-    // The upstream breaks off: no answer, which is UNAVAILABLE and nothing else.
+    // The upstream closes the connection, which is UNAVAILABLE and matches no other word.
     for (word, counts) in [("unavailable", true), ("internal", false)] {
         let mut world = self::world(&json!({"failOn": [word], "consecutiveFailures": 2}));
         for _ in 0..2 {
@@ -153,7 +153,7 @@ fn a_grpc_status_that_never_comes_counts_by_how_the_response_ends() {
         }
         assert_eq!(world.phase("app") == "not-ready", counts, "{word}");
     }
-    // A stream that never ends says nothing while it lasts.
+    // A stream does not count while it lasts.
     let mut world = self::world(&json!({"failOn": ["unavailable"], "unansweredAfter": "1s"}));
     for _ in 0..20 {
         begin(&mut world);
@@ -163,7 +163,7 @@ fn a_grpc_status_that_never_comes_counts_by_how_the_response_ends() {
 }
 
 #[test]
-fn a_server_that_is_down_is_unavailable_and_nothing_else() {
+fn a_server_that_is_down_counts_only_as_unavailable() {
     for (words, counts) in
         [(json!(["unavailable"]), true), (json!(["cancelled", "internal", "resource-exhausted"]), false)]
     {
@@ -174,7 +174,7 @@ fn a_server_that_is_down_is_unavailable_and_nothing_else() {
 }
 
 #[test]
-fn several_words_add_up() {
+fn several_words_of_fail_on_apply_together() {
     let mut world = world(&json!({"failOn": ["429", "retriable-4xx", "reset"], "consecutiveFailures": 3}));
     for manner in [Manner::Status(429), Manner::Status(409), Manner::Resets] {
         assert_eq!(world.phase("app"), "ready");
@@ -185,7 +185,7 @@ fn several_words_add_up() {
 }
 
 #[test]
-fn no_connection_may_be_ignored() {
+fn a_failed_connection_can_be_ignored() {
     let mut world = world(&json!({"ignoreOn": ["connect-failure"]}));
     world.set("app", Manner::Refuses);
     assert_eq!(trips_after(&mut world, 50), None);
@@ -194,7 +194,7 @@ fn no_connection_may_be_ignored() {
 }
 
 #[test]
-fn a_request_that_waits_for_too_long_counts_there_and_then_and_once() {
+fn a_request_that_waits_too_long_counts_at_once_and_only_once() {
     let mut world = world(&json!({"unansweredAfter": "2s"}));
     world.set("app", Manner::Hangs);
     let waiting: Vec<u32> = (0..5).map(|_| world.start(0, &Request::get("/"))).collect();
@@ -203,7 +203,7 @@ fn a_request_that_waits_for_too_long_counts_there_and_then_and_once() {
     world.pass(SECOND);
     assert_eq!(world.reason("app"), "consecutive-failures: 5");
     assert!(waiting.iter().all(|id| world.is_open(*id)));
-    // What comes of them later is dropped.
+    // Their later responses do not count.
     let before = world.state("app");
     for id in waiting {
         world.respond(id, 500, "via_upstream", &[], true);
@@ -212,7 +212,7 @@ fn a_request_that_waits_for_too_long_counts_there_and_then_and_once() {
 }
 
 #[test]
-fn a_request_with_a_body_waits_from_its_end_on() {
+fn a_request_with_a_body_waits_from_its_end() {
     let mut world = world(&json!({"unansweredAfter": "2s"}));
     world.set("app", Manner::Hangs);
     let post = || Request::of("POST", "/").unfinished();
@@ -227,7 +227,7 @@ fn a_request_with_a_body_waits_from_its_end_on() {
 }
 
 #[test]
-fn an_answer_within_the_time_counts_as_if_it_had_come_at_once() {
+fn a_response_within_unanswered_after_counts_normally() {
     let mut world = world(&json!({"unansweredAfter": "2s", "consecutiveFailures": 1}));
     for late in [MS, 500 * MS, 1_900 * MS] {
         world.set("app", Manner::Slow(late));
@@ -239,7 +239,7 @@ fn an_answer_within_the_time_counts_as_if_it_had_come_at_once() {
 }
 
 #[test]
-fn a_late_answer_is_no_success() {
+fn a_late_response_is_not_a_success() {
     let mut world = world(&json!({"unansweredAfter": "1s", "consecutiveFailures": 6}));
     for late in [500, 200] {
         let waiting: Vec<u32> = (0..5).map(|_| world.send(0, &Request::get("/"))).collect();
@@ -258,7 +258,7 @@ fn a_late_answer_is_no_success() {
 }
 
 #[test]
-fn upstreams_that_share_a_cluster_are_each_judged_by_their_own_breaker() {
+fn upstreams_with_the_same_cluster_are_each_judged_by_their_own_breaker() {
     let upstream = |breaker| json!({"cluster": "app", "circuitBreaker": breaker});
     let mut world = World::new(
         &json!({
@@ -287,7 +287,7 @@ fn upstreams_that_share_a_cluster_are_each_judged_by_their_own_breaker() {
 }
 
 #[test]
-fn a_response_that_the_upstream_breaks_off_counts_as_no_answer() {
+fn a_response_that_the_upstream_breaks_off_counts_as_no_response() {
     let mut world = world(&json!({}));
     world.set("app", Manner::BreaksOff);
     assert_eq!(trips_after(&mut world, 20), Some(5));
@@ -317,7 +317,7 @@ fn a_response_that_another_filter_replaces_does_not_count() {
     };
     (0..20).for_each(|_| replaced(&mut world));
     assert_eq!(world.phase("app"), "ready");
-    // Nor does it end a row.
+    // It does not end a row of failures either.
     world.set("app", Manner::Status(500));
     (0..4).for_each(|_| drop(world.get(0)));
     replaced(&mut world);
@@ -337,7 +337,7 @@ fn a_failure_that_another_filter_replaces_has_counted_once() {
 }
 
 #[test]
-fn a_response_that_ends_well_is_no_failure_however_it_ends() {
+fn a_complete_response_is_not_a_failure_however_it_ends() {
     let mut world = world(&json!({"failOn": ["5xx", "reset"], "consecutiveFailures": 1}));
     for _ in 0..20 {
         let id = world.send(0, &Request::get("/"));
@@ -364,7 +364,7 @@ fn a_response_that_the_routes_timeout_cuts_does_not_count() {
     };
     (0..20).for_each(|_| cut(&mut world));
     assert_eq!(world.phase("app"), "ready");
-    // Nor does it end a row.
+    // It does not end a row of failures either.
     world.set("app", Manner::Status(500));
     (0..4).for_each(|_| drop(world.get(0)));
     cut(&mut world);
@@ -372,8 +372,8 @@ fn a_response_that_the_routes_timeout_cuts_does_not_count() {
 }
 
 #[test]
-fn a_client_that_leaves_in_the_middle_of_a_response_has_seen_its_beginning() {
-    // Four failures, one that began well and was left: the row has ended.
+fn a_client_that_leaves_during_a_response_counts_by_its_beginning() {
+    // After four failures, a response that began well ends the row although its client left.
     let mut world = world(&json!({}));
     for _ in 0..3 {
         world.set("app", Manner::Status(500));
@@ -385,7 +385,7 @@ fn a_client_that_leaves_in_the_middle_of_a_response_has_seen_its_beginning() {
         world.leave(id);
     }
     assert_eq!(world.phase("app"), "ready");
-    // A failure counts at its headers.
+    // A failure counts when its headers arrive.
     let mut world = self::world(&json!({}));
     for _ in 0..5 {
         let id = world.send(0, &Request::get("/"));
@@ -396,7 +396,7 @@ fn a_client_that_leaves_in_the_middle_of_a_response_has_seen_its_beginning() {
 }
 
 #[test]
-fn a_client_that_leaves_before_an_answer_counts_as_slow_after_slower_than_and_not_sooner() {
+fn a_client_that_leaves_before_a_response_counts_as_slow_only_after_slower_than() {
     let breaker = json!({"slowPercent": 50, "slowerThan": "1s", "minimumRequests": 5});
     for (waits, reason) in
         [(Duration::from_millis(900), None), (Duration::from_millis(1_100), Some("slow-share"))]
@@ -417,7 +417,7 @@ fn a_client_that_leaves_before_an_answer_counts_as_slow_after_slower_than_and_no
 }
 
 #[test]
-fn clients_that_leave_do_not_count_unless_the_policy_says_after_how_long() {
+fn clients_that_leave_do_not_count_without_slower_than_or_unanswered_after() {
     let mut world = world(&json!({}));
     world.set("app", Manner::Hangs);
     for _ in 0..50 {
@@ -429,7 +429,7 @@ fn clients_that_leave_do_not_count_unless_the_policy_says_after_how_long() {
 }
 
 #[test]
-fn a_client_that_leaves_before_all_of_its_request_has_come_does_not_count() {
+fn a_client_that_leaves_during_its_request_does_not_count() {
     let mut world = world(
         &json!({"unansweredAfter": "1s", "slowPercent": 50, "slowerThan": "500ms", "minimumRequests": 5}),
     );
@@ -440,7 +440,7 @@ fn a_client_that_leaves_before_all_of_its_request_has_come_does_not_count() {
         world.pass(4 * SECOND);
     }
     assert_eq!(world.phase("app"), "ready");
-    // The time runs from the end of the request on.
+    // The time starts at the end of the request.
     let id = world.start(0, &Request::of("POST", "/").unfinished());
     world.pass(10 * SECOND);
     world.finish_request(id);
@@ -448,7 +448,7 @@ fn a_client_that_leaves_before_all_of_its_request_has_come_does_not_count() {
 }
 
 #[test]
-fn on_trial_a_client_that_leaves_is_a_failure_after_it_has_waited_for_as_long_as_the_policy_says() {
+fn on_trial_a_client_that_leaves_after_unanswered_after_counts_as_a_failure() {
     for (settings, waits) in [
         (json!({}), None),
         (json!({"unansweredAfter": "1s"}), Some(1_000)),
@@ -459,7 +459,7 @@ fn on_trial_a_client_that_leaves_is_a_failure_after_it_has_waited_for_as_long_as
             on_trial(&mut world);
             world.set("app", Manner::Hangs);
             let id = world.start(0, &Request::get("/"));
-            // Ticks come at a quarter of each second, so the end of the request is what tells.
+            // Ticks come at each quarter second, so only the end of the request can decide.
             assert_eq!(world.now() % 250, 5);
             world.leave_after(id, leaves_after * MS);
             world.pass(leaves_after * MS);
@@ -475,7 +475,7 @@ fn on_trial_a_client_that_leaves_is_a_failure_after_it_has_waited_for_as_long_as
 }
 
 #[test]
-fn on_trial_clients_that_leave_do_not_keep_an_upstream_out() {
+fn on_trial_clients_that_leave_do_not_prevent_recovery() {
     let mut world = world(&json!({"trial": {"requests": 1, "successes": 1, "leaseFor": "30s"}}));
     on_trial(&mut world);
     world.set("app", Manner::Hangs);
@@ -492,7 +492,7 @@ fn on_trial_clients_that_leave_do_not_keep_an_upstream_out() {
 }
 
 #[test]
-fn on_trial_a_request_that_goes_to_another_cluster_gives_its_permit_back() {
+fn on_trial_a_request_that_goes_to_another_cluster_returns_its_permit() {
     let trial = json!({"unansweredAfter": "1s", "trial": {"requests": 1, "successes": 1, "leaseFor": "1s"}});
     let mut world = world(&trial);
     on_trial(&mut world);
@@ -502,7 +502,7 @@ fn on_trial_a_request_that_goes_to_another_cluster_gives_its_permit_back() {
         assert!(!world.get(0).is_gated(), "{manner:?}");
         assert_eq!(world.phase("app"), "trial", "{manner:?}");
     }
-    // One that waits there does so on the next tick.
+    // A request that waits there counts on the next tick.
     world.set("other", Manner::Hangs);
     let waits = world.start(0, &Request::get("/"));
     world.route = "app".to_owned();
@@ -519,7 +519,7 @@ fn on_trial_a_request_that_goes_to_another_cluster_gives_its_permit_back() {
 }
 
 #[test]
-fn on_trial_a_request_that_another_filter_holds_up_or_answers_says_nothing() {
+fn on_trial_a_request_that_another_filter_holds_up_or_answers_does_not_count() {
     let trial = json!({"unansweredAfter": "1s", "trial": {"requests": 2, "successes": 1, "leaseFor": "30s"}});
     let mut world = world(&trial);
     on_trial(&mut world);
@@ -535,7 +535,7 @@ fn on_trial_a_request_that_another_filter_holds_up_or_answers_says_nothing() {
 }
 
 #[test]
-fn on_trial_no_answer_in_time_is_a_failure_there_and_then() {
+fn on_trial_a_request_that_waits_too_long_fails_at_once() {
     for (settings, waits) in [
         (json!({"trial": {"leaseFor": "3s"}}), 3),
         (json!({"unansweredAfter": "2s"}), 2),
@@ -554,7 +554,7 @@ fn on_trial_no_answer_in_time_is_a_failure_there_and_then() {
 }
 
 #[test]
-fn on_trial_a_request_with_a_body_has_the_whole_lease_from_its_end_on() {
+fn on_trial_a_request_with_a_body_has_the_whole_lease_from_its_end() {
     let mut world = world(&json!({"trial": {"leaseFor": "3s"}}));
     on_trial(&mut world);
     let id = world.send(0, &Request::of("POST", "/").unfinished());
@@ -567,7 +567,7 @@ fn on_trial_a_request_with_a_body_has_the_whole_lease_from_its_end_on() {
 }
 
 #[test]
-fn on_trial_a_request_of_which_a_part_is_still_to_come_shows_nothing() {
+fn on_trial_an_incomplete_request_does_not_count() {
     let mut world = world(&json!({"trial": {"leaseFor": "3s"}}));
     on_trial(&mut world);
     world.set("app", Manner::Hangs);
@@ -580,7 +580,7 @@ fn on_trial_a_request_of_which_a_part_is_still_to_come_shows_nothing() {
 
 #[test]
 fn on_trial_a_response_that_has_begun_well_and_goes_on_is_a_success() {
-    // Whether it begins at once, or after the upstream is known to have the request.
+    // The response begins at once, or after the worker knows that the upstream has the request.
     for begins_after in [MS, SECOND] {
         let mut world = world(&json!({"trial": {"requests": 1, "successes": 1, "leaseFor": "3s"}}));
         on_trial(&mut world);
@@ -609,7 +609,7 @@ fn on_trial_any_other_response_counts_when_it_ends() {
 }
 
 #[test]
-fn what_the_proxy_itself_answers_does_not_count() {
+fn the_proxys_own_responses_do_not_count() {
     let details = [
         "direct_response",
         "request_rate_limited",
@@ -640,7 +640,7 @@ fn a_request_that_another_filter_holds_up_does_not_count_however_long_it_takes()
     let held: Vec<u32> = (0..20).map(|_| world.send(0, &Request::get("/"))).collect();
     world.pass(1_800 * SECOND);
     assert_eq!(world.phase("app"), "ready");
-    // Once the router has them, their time runs from then on.
+    // Once the router has them, their time starts.
     for id in &held {
         world.route(*id);
     }
@@ -648,7 +648,7 @@ fn a_request_that_another_filter_holds_up_does_not_count_however_long_it_takes()
     assert_eq!(world.phase("app"), "ready");
     world.pass(SECOND);
     assert_eq!(world.phase("app"), "not-ready");
-    // A client that leaves what is held up says nothing either.
+    // A client that leaves while its request is held up does not count either.
     let slow = json!({"unansweredAfter": "2s", "slowPercent": 1, "slowerThan": "1s", "minimumRequests": 1});
     let mut world = self::world(&slow);
     world.held_up = true;
@@ -726,7 +726,7 @@ fn a_status_that_is_ignored_is_neither_a_failure_nor_a_success() {
 }
 
 #[test]
-fn no_answer_may_have_a_threshold_of_its_own() {
+fn missing_responses_can_have_their_own_threshold() {
     let breaker = json!({"consecutiveFailures": 10, "consecutiveLocalOriginFailures": 3});
     let mut world = world(&breaker);
     world.set("app", Manner::Refuses);
@@ -737,7 +737,7 @@ fn no_answer_may_have_a_threshold_of_its_own() {
         world.set("app", Manner::Refuses);
         world.get(0);
         world.get(0);
-        // An answer that fails ends the row of those without one.
+        // A failing response ends a row of unanswered requests.
         world.set("app", Manner::Status(500));
         world.get(0);
     }
@@ -754,7 +754,7 @@ fn a_redirect_that_the_proxy_follows_passes_a_trial() {
 }
 
 #[test]
-fn hours_without_traffic_change_nothing() {
+fn hours_without_traffic_change_no_state() {
     let mut world = world(&json!({"unansweredAfter": "1s", "failurePercent": 50, "minimumRequests": 5}));
     world.set("app", Manner::Status(500));
     for _ in 0..4 {

@@ -1,13 +1,13 @@
-//! A request whose upstream is not ready gets something else: another upstream, or an answer.
+//! Fallbacks: when an upstream is not ready, another upstream or a fixed response serves its requests.
 
 use serde_json::{Value, json};
 
-use super::SECOND;
-use super::sim::{Manner, Request, World};
+use super::sim::{Request, World};
+use super::{SECOND, check_each_second, fail_checks, pass_checks};
 
-/// Two versions, each checked, and a gate on `app` with this fallback.
+/// Returns a policy with two checked upstreams, and a gate on `app` with this fallback.
 fn document(fallback: &Value) -> Value {
-    let check = json!({"httpGet": {}, "periodSeconds": 1, "failureThreshold": 1});
+    let check = check_each_second();
     json!({
         "name": "shop",
         "upstreams": {
@@ -27,7 +27,7 @@ fn to_spare() -> Value {
     json!({"upstream": "spare", "clusterHeader": "x-cluster"})
 }
 
-/// A proxy whose route table goes by the header that says the cluster.
+/// Returns a proxy whose routes evaluate the cluster header.
 fn world(document: &Value) -> World {
     let mut world = World::new(document, 3);
     world.steer = "x-cluster";
@@ -38,24 +38,14 @@ fn world(document: &Value) -> World {
     world
 }
 
-fn sick(world: &mut World, cluster: &str) {
-    world.set_checks(cluster, Manner::Status(500));
-    world.pass(3 * SECOND);
-}
-
-fn well(world: &mut World, cluster: &str) {
-    world.set_checks(cluster, Manner::Status(200));
-    world.pass(3 * SECOND);
-}
-
 const DIVERTED: &str = "fallback; upstream=app; reason=check-failed; to=spare";
 
 #[test]
-fn another_upstream_serves_with_no_version_and_the_response_says_so() {
+fn a_fallback_upstream_serves_without_a_version_and_the_response_reports_it() {
     let mut world = world(&document(&to_spare()));
     let answer = world.get(0);
     assert_eq!((answer.cluster.as_str(), answer.header("x-graygate-gate")), ("app", None));
-    sick(&mut world, "app");
+    fail_checks(&mut world, "app");
     let assigned = world.metric("assignments_total", &[]);
     for vm in 0..3 {
         let id = world.start(vm, &Request::get("/").with("x-version", "mine"));
@@ -69,40 +59,40 @@ fn another_upstream_serves_with_no_version_and_the_response_says_so() {
     assert_eq!(world.metric("fallback_requests_total", &["upstream=app", "to=spare"]), 3);
     assert_eq!(world.metric("gated_requests_total", &["upstream=app", "reason=check-failed"]), 3);
     assert_eq!(world.metric("assignments_total", &[]), assigned);
-    well(&mut world, "app");
+    pass_checks(&mut world, "app");
     let answer = world.get(0);
     assert_eq!((answer.cluster.as_str(), answer.header("x-graygate-gate")), ("app", None));
 }
 
 #[test]
-fn a_client_can_not_choose_the_cluster() {
+fn a_client_cannot_choose_the_cluster() {
     let mut world = world(&document(&to_spare()));
     for chosen in ["spare-cluster", "other"] {
         assert_eq!(world.ask(0, &Request::get("/").with("x-cluster", chosen)).cluster, "app");
     }
-    sick(&mut world, "app");
+    fail_checks(&mut world, "app");
     assert_eq!(world.ask(0, &Request::get("/").with("x-cluster", "other")).cluster, "spare-cluster");
 }
 
 #[test]
-fn a_fallback_that_is_not_ready_itself_is_none() {
+fn a_fallback_upstream_that_is_not_ready_is_not_used() {
     let mut world = world(&document(&to_spare()));
-    sick(&mut world, "app");
-    sick(&mut world, "spare-cluster");
+    fail_checks(&mut world, "app");
+    fail_checks(&mut world, "spare-cluster");
     let answer = world.get(0);
     assert_eq!((answer.status, answer.header("x-graygate-gate")), (429, None));
     assert_eq!(world.metric("fallback_requests_total", &[]), 0);
-    well(&mut world, "spare-cluster");
+    pass_checks(&mut world, "spare-cluster");
     assert_eq!(world.get(0).cluster, "spare-cluster");
 }
 
 #[test]
-fn an_answer_that_is_good_enough() {
+fn a_fixed_response_replaces_the_upstreams() {
     let body = r#"{"items":[],"why":"{reason}","from":"{upstream}"}"#;
     let answer = json!({"answer": {"headers": {"x-degraded": "yes"}, "body": body}});
     let mut world = world(&document(&answer));
     assert_eq!(world.get(0).cluster, "app");
-    sick(&mut world, "app");
+    fail_checks(&mut world, "app");
     let answer = world.get(1);
     assert_eq!((answer.status, answer.cluster.as_str()), (200, ""));
     assert_eq!(answer.body, r#"{"items":[],"why":"check-failed","from":"app"}"#);
@@ -113,7 +103,7 @@ fn an_answer_that_is_good_enough() {
     assert_eq!(answer.details, "graygate_gate{shop|app|check-failed}");
     assert_eq!(world.metric("fallback_requests_total", &["upstream=app", "to=answer"]), 1);
     assert_eq!(world.metric("gated_requests_total", &["upstream=app", "reason=check-failed"]), 1);
-    // A gRPC request can't have one: it gets the reply.
+    // A gRPC request cannot get a fixed response. It gets the gate's reply.
     let call = Request::of("POST", "/shop.Reviews/List").with("content-type", "application/grpc+proto");
     assert_eq!(world.ask(0, &call).status, 429);
     assert_eq!(world.metric("fallback_requests_total", &[]), 1);
@@ -121,10 +111,10 @@ fn an_answer_that_is_good_enough() {
 }
 
 #[test]
-fn an_answer_whose_status_has_no_body_has_none() {
+fn a_fixed_response_has_no_body_if_its_status_allows_none() {
     for status in [204, 304] {
         let mut world = world(&document(&json!({"answer": {"status": status}})));
-        sick(&mut world, "app");
+        fail_checks(&mut world, "app");
         let answer = world.get(0);
         assert_eq!((answer.status, answer.body.as_str()), (status, ""));
         assert_eq!(answer.header("content-type"), None);
@@ -132,7 +122,7 @@ fn an_answer_whose_status_has_no_body_has_none() {
 }
 
 #[test]
-fn in_shadow_nothing_is_diverted_and_nothing_answered_but_all_is_counted_and_labelled() {
+fn in_shadow_mode_fallbacks_are_counted_and_labelled_but_not_used() {
     for (fallback, to, label) in [
         (to_spare(), "spare", DIVERTED),
         (json!({"answer": {"body": "none"}}), "answer", "graygate_gate{shop|app|check-failed}"),
@@ -140,9 +130,9 @@ fn in_shadow_nothing_is_diverted_and_nothing_answered_but_all_is_counted_and_lab
         let mut document = document(&fallback);
         document["mode"] = json!("shadow");
         let mut world = world(&document);
-        sick(&mut world, "app");
+        fail_checks(&mut world, "app");
         for turn in 1..=3 {
-            // The header is removed from nobody either.
+            // The client's header is kept, too.
             let request = Request::get("/").with("x-cluster", "mine").with("x-version", "mine");
             let id = world.start(0, &request);
             assert_eq!(world.forwarded_headers(id), request.headers);

@@ -1,29 +1,29 @@
-//! The fast path for successes changes no outcome.
+//! The fast path for successful responses changes no outcome.
 //!
-//! Each test plays one scenario twice: once as it is, and once with so many headers on each response that none takes the
-//! fast path. What must be equal after each step: the whole of the shared state of each upstream, which holds its phase,
-//! reason, generation and rows; the log; and each answer. That holds
+//! Each test runs one scenario twice. The second run adds so many headers to each response that none takes the fast
+//! path. After each step, the shared states of all upstreams, the log and all responses must be equal. This holds
 //!
-//! - for a proxy of one worker and one policy, in any scenario;
-//! - for several workers, where each response ends before its worker's next tick, and no worker has more than 16 redundant
-//!   responses between two ticks, as only so many are sure to be inspected.
+//! - for one worker and one policy, in any scenario;
+//! - for several workers, if each response ends before its worker's next tick, and no worker has more than 16 redundant
+//!   responses between two ticks. Only so many are certain to be inspected.
 //!
-//! Beyond these bounds a worker may not tell of a success that would have divided a row which another worker has begun
-//! meanwhile, so that row may be found longer.
+//! Beyond these bounds, a worker may not share a success that would have ended another worker's row of failures. The
+//! row can then be counted as longer than it was.
 
+use graygate::worker::fast_path::INSPECTED;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-use super::life::{Act, BEARABLE, Life, Parts, anything, cases, document, traffic};
+use super::life::{Event, Life, MAX_CONFLICTS, Parts, cases, document, traffic, traffic_and_faults};
 use super::sim::{Request, World};
 use super::{MS, judged};
 
-/// More headers than are read at once.
+/// More headers than a worker reads at once.
 const MANY: usize = 100;
 
-/// Two lives of the same proxy, of which the second never takes the fast path.
+/// Returns two runs of the same proxy, of which the second never takes the fast path.
 fn twins(policy: &Value, vms: usize) -> [Life; 2] {
     let mut lives = [0, 1].map(|_| Life::new(vec![policy.clone()], vms));
     lives[1].world.extra_headers = MANY;
@@ -42,10 +42,10 @@ fn same([plain, inspected]: &[Life; 2], seen: usize) -> Result<(), TestCaseError
 }
 
 fn plain_document() -> Value {
-    document(Parts { check: false, breaker: true, guarded: true, wholly: false })
+    document(Parts { check: false, breaker: true, gated: true, all_criteria: false })
 }
 
-/// A request from its beginning to its end, with nothing in between.
+/// An event of a scenario in which each request ends before the next event.
 #[derive(Clone, Debug)]
 enum Short {
     Ask { vm: Index, to: &'static str, ends: Ends },
@@ -103,23 +103,20 @@ fn ask(world: &mut World, vm: usize, to: &str, ends: Ends) -> u32 {
     id
 }
 
-/// The most redundant responses between two ticks that are sure to be inspected.
-const INSPECTED: usize = 16;
-
 proptest! {
     #![proptest_config(cases(20))]
 
     #[test]
-    fn of_one_worker_changes_nothing(
-        wholly in prop::bool::weighted(0.1),
+    fn the_fast_path_of_one_worker_changes_no_outcome(
+        all_criteria in prop::bool::weighted(0.1),
         check in any::<bool>(),
-        acts in vec(prop_oneof![4 => traffic(), 1 => anything(BEARABLE)], 1..120),
+        events in vec(prop_oneof![4 => traffic(), 1 => traffic_and_faults(MAX_CONFLICTS)], 1..120),
     ) {
-        let policy = document(Parts { check, breaker: true, guarded: true, wholly });
+        let policy = document(Parts { check, breaker: true, gated: true, all_criteria });
         let mut twins = twins(&policy, 1);
-        for act in acts.iter().filter(|act| !matches!(act, Act::Replace(_) | Act::EndEarlier(_))) {
+        for event in events.iter().filter(|event| !matches!(event, Event::Replace(_) | Event::EndEarlier(_))) {
             let seen = twins[0].sent.len();
-            twins.iter_mut().for_each(|life| life.act(act));
+            twins.iter_mut().for_each(|life| life.apply(event));
             same(&twins, seen)?;
         }
         let logs = twins.each_ref().map(|life| life.world.logged(" -> "));
@@ -127,23 +124,23 @@ proptest! {
     }
 
     #[test]
-    fn of_several_workers_changes_nothing_within_its_bounds(
+    fn the_fast_path_of_several_workers_changes_no_outcome_within_its_bounds(
         vms in 2..4usize,
-        acts in vec(short(), 1..150),
+        events in vec(short(), 1..150),
     ) {
         let mut twins = twins(&plain_document(), vms);
-        let mut since_tick = vec![0; vms];
-        for act in &acts {
-            match act {
+        let mut since_tick = vec![0_u32; vms];
+        for event in &events {
+            match event {
                 Short::Pass(millis) => {
-                    twins.iter_mut().for_each(|life| life.act(&Act::Pass(*millis)));
-                    // By then each has ticked.
+                    twins.iter_mut().for_each(|life| life.apply(&Event::Pass(*millis)));
+                    // All workers have ticked by then.
                     if *millis >= 250 {
                         since_tick.fill(0);
                     }
                 }
                 Short::Tick(vm) => {
-                    twins.iter_mut().for_each(|life| life.act(&Act::Tick(*vm)));
+                    twins.iter_mut().for_each(|life| life.apply(&Event::Tick(*vm)));
                     since_tick[vm.index(vms)] = 0;
                 }
                 Short::Ask { vm, to, ends } => {
@@ -165,9 +162,9 @@ proptest! {
     }
 }
 
-/// Each worker's successes between its failures are told of, though most of them are not inspected.
+/// Workers share the successes between their failures, though they inspect only some of them.
 #[test]
-fn rows_of_two_workers_are_not_joined_over_the_successes_between() {
+fn rows_of_two_workers_are_not_joined_across_successes_in_between() {
     let mut world = World::new(&judged(&json!({"consecutiveFailures": 5})), 2);
     for round in 0..50 {
         for vm in [0, 1] {
@@ -180,9 +177,9 @@ fn rows_of_two_workers_are_not_joined_over_the_successes_between() {
     assert_eq!(world.state("app").generation, 0);
 }
 
-/// However many successes of another upstream this worker has had, by which it inspects no more than it has to.
+/// This holds after any number of successes of another upstream, when the worker inspects as few as it may.
 #[test]
-fn a_row_that_another_worker_has_told_of_is_ended_by_a_success_that_is_not_among_the_first() {
+fn a_success_after_many_others_ends_a_row_of_another_worker() {
     let mut lives = twins(&plain_document(), 2);
     for life in &mut lives {
         let world = &mut life.world;
@@ -191,7 +188,7 @@ fn a_row_that_another_worker_has_told_of_is_ended_by_a_success_that_is_not_among
         };
         ask(1, "db", 500);
         ask(1, "db", 500);
-        life.act(&Act::Pass(500));
+        life.apply(&Event::Pass(500));
         let world = &mut life.world;
         for (to, status, requests) in [("app", 200, 40), ("db", 200, 1), ("db", 500, 2)] {
             for _ in 0..requests {
@@ -205,12 +202,12 @@ fn a_row_that_another_worker_has_told_of_is_ended_by_a_success_that_is_not_among
 }
 
 #[test]
-fn a_success_that_ends_after_its_workers_tick_divides_a_row_of_two_workers() {
+fn a_success_that_ends_after_a_tick_divides_a_row_of_two_workers() {
     let played = [0, MANY].map(|extra_headers| {
         let mut world = World::new(&judged(&json!({"consecutiveFailures": 3})), 2);
         world.extra_headers = extra_headers;
         world.pass(500 * MS);
-        // One is inspected, and the next one is passed over. It ends after the tick.
+        // The worker inspects the first response and skips the second, which ends after the tick.
         exchange(&mut world, 0, 200);
         let id = world.send(0, &Request::get("/"));
         world.respond(id, 200, "via_upstream", &[], false);

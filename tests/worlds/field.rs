@@ -1,11 +1,11 @@
-//! How checks, breaker, trial, ramp and gates get on together when things go wrong.
+//! Failure scenarios that combine checks, breaker, trial, ramp and gates.
 
 use serde_json::{Value, json};
 
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND, judged};
 
-/// A policy whose `app` has a breaker and a check with these fields.
+/// Returns a policy whose `app` has a breaker and a check with these fields.
 fn both(breaker: &Value, check: &Value) -> Value {
     let mut probe = json!({"httpGet": {}, "periodSeconds": 1, "failureThreshold": 3});
     for (name, value) in check.as_object().unwrap() {
@@ -16,7 +16,7 @@ fn both(breaker: &Value, check: &Value) -> Value {
     document
 }
 
-/// Has requests fail on one worker until `app` is not ready.
+/// Fails requests of one worker until `app` is not ready.
 fn trip(world: &mut World, vm: usize) {
     world.set("app", Manner::Status(500));
     for _ in 0..5 {
@@ -38,14 +38,14 @@ fn the_worker_that_sees_the_last_failure_gates_at_once_and_the_others_within_a_t
     trip(&mut world, 2);
     assert!(world.get(2).is_gated());
     world.pass(250 * MS);
-    // Each has seen nothing: its very first request is gated.
+    // These workers have seen no failure, but they gate their very first request.
     for vm in 0..4 {
         assert_eq!(world.get(vm).details, "graygate_gate{shop|app|consecutive-failures}", "{vm}");
     }
 }
 
 #[test]
-fn a_worker_that_has_only_gated_knows_of_a_recovery_that_it_has_not_seen() {
+fn an_idle_worker_learns_of_a_recovery_on_another_worker() {
     let trial = json!({"requests": 1, "successes": 1});
     let mut world =
         World::new(&judged(&json!({"notReadyFor": "1s", "maxNotReadyFor": "1s", "trial": trial})), 4);
@@ -62,8 +62,8 @@ fn a_worker_that_has_only_gated_knows_of_a_recovery_that_it_has_not_seen() {
 // -- trials -------------------------------------------------------------------
 
 #[test]
-fn a_crowd_that_waits_does_not_break_what_comes_back() {
-    // The ramp's share rises in a straight line.
+fn many_waiting_clients_do_not_overload_a_recovering_upstream() {
+    // The share rises linearly on the ramp.
     let trial = json!({"requests": 2, "successes": 10, "leaseFor": "10s", "rampOver": "3s"});
     let mut world =
         World::new(&judged(&json!({"notReadyFor": "1s", "maxNotReadyFor": "1s", "trial": trial})), 4);
@@ -99,7 +99,7 @@ fn a_crowd_that_waits_does_not_break_what_comes_back() {
 }
 
 #[test]
-fn a_trial_waits_for_the_first_request_however_long_nobody_comes() {
+fn a_trial_waits_for_its_first_request_without_a_limit() {
     let trial = json!({"requests": 1, "successes": 1, "leaseFor": "1s"});
     let mut world = World::new(&judged(&json!({"notReadyFor": "1s", "trial": trial})), 2);
     trip(&mut world, 0);
@@ -110,7 +110,7 @@ fn a_trial_waits_for_the_first_request_however_long_nobody_comes() {
 }
 
 #[test]
-fn an_upstream_that_breaks_off_every_response_passes_no_trial() {
+fn an_upstream_that_breaks_off_every_response_does_not_pass_a_trial() {
     let trial = json!({"requests": 1, "successes": 1});
     let mut world =
         World::new(&judged(&json!({"notReadyFor": "1s", "maxNotReadyFor": "1s", "trial": trial})), 4);
@@ -125,7 +125,7 @@ fn an_upstream_that_breaks_off_every_response_passes_no_trial() {
 }
 
 #[test]
-fn a_trial_request_that_is_answered_after_its_lease_fails_and_counts_for_no_later_trial() {
+fn a_trial_request_answered_after_its_lease_fails_and_does_not_count_in_later_trials() {
     let trial = json!({"requests": 1, "successes": 1, "leaseFor": "1s"});
     let mut world =
         World::new(&judged(&json!({"notReadyFor": "1s", "maxNotReadyFor": "1s", "trial": trial})), 4);
@@ -144,7 +144,7 @@ fn a_trial_request_that_is_answered_after_its_lease_fails_and_counts_for_no_late
 }
 
 #[test]
-fn a_response_that_has_begun_holds_its_permit() {
+fn a_request_whose_response_has_begun_keeps_its_permit() {
     let trial = json!({"requests": 2, "successes": 3, "leaseFor": "1h"});
     let mut world = World::new(&judged(&json!({"notReadyFor": "1s", "trial": trial})), 4);
     trip(&mut world, 0);
@@ -155,7 +155,7 @@ fn a_response_that_has_begun_holds_its_permit() {
     let through: Vec<u32> = crowd.into_iter().filter(|id| world.is_open(*id)).collect();
     assert_eq!((through.len(), world.phase("app")), (2, "trial"));
     assert!(world.get(3).is_gated());
-    // Whoever leaves in the middle has seen it begin well.
+    // A client that leaves in the middle has seen a response that began well.
     for id in through {
         world.leave(id);
     }
@@ -166,7 +166,7 @@ fn a_response_that_has_begun_holds_its_permit() {
 // -- flapping -----------------------------------------------------------------
 
 #[test]
-fn flapping_changes_no_more_often_than_it_is_checked_and_each_error_is_explained() {
+fn a_flapping_upstream_changes_at_most_once_per_check_and_each_error_has_a_reason() {
     let mut world = World::new(&both(&json!({}), &json!({"failureThreshold": 1})), 4);
     let mut gated = 0;
     for turn in 0..400 {
@@ -190,7 +190,7 @@ fn flapping_changes_no_more_often_than_it_is_checked_and_each_error_is_explained
 // -- checks and requests together ---------------------------------------------
 
 #[test]
-fn no_request_is_spent_on_what_checks_know_to_be_down() {
+fn no_trial_request_is_sent_while_checks_fail() {
     for checks_first in [true, false] {
         let mut world = World::new(&both(&json!({"notReadyFor": "8s"}), &json!({"failureThreshold": 5})), 4);
         world.pass(2 * SECOND);
@@ -205,7 +205,7 @@ fn no_request_is_spent_on_what_checks_know_to_be_down() {
         let first = if checks_first { "check-failed: status 500" } else { "consecutive-failures: 5" };
         assert_eq!(world.reason("app"), first);
         for turn in 0..300 {
-            // It would be answered well.
+            // The upstream would respond well.
             let answer = world.get(turn % 4);
             assert!(answer.is_gated(), "{turn} {answer:?}");
             world.pass(100 * MS);
@@ -218,7 +218,7 @@ fn no_request_is_spent_on_what_checks_know_to_be_down() {
 }
 
 #[test]
-fn checks_end_a_trial_that_no_request_decides() {
+fn checks_end_a_trial_without_requests() {
     for (status, threshold, phase, reason) in
         [(500, 1_000, "not-ready", "check-failed: status 500"), (200, 8, "ready", "check-passed")]
     {
@@ -240,7 +240,7 @@ fn checks_end_a_trial_that_no_request_decides() {
 // -- idle times ---------------------------------------------------------------
 
 #[test]
-fn no_traffic_is_no_bad_share_of_it() {
+fn no_traffic_does_not_count_as_failures() {
     let least = json!({
         "consecutiveFailures": 1000, "failurePercent": 1, "slowPercent": 1, "slowerThan": "5s",
         "minimumRequests": 1, "window": "1s",
@@ -259,7 +259,7 @@ fn no_traffic_is_no_bad_share_of_it() {
 }
 
 #[test]
-fn after_an_idle_time_the_share_is_of_new_responses_alone() {
+fn after_idle_time_a_share_is_of_new_responses_only() {
     let shares =
         json!({"consecutiveFailures": 1000, "failurePercent": 50, "minimumRequests": 20, "window": "10s"});
     let mut world = World::new(&judged(&shares), 1);
@@ -275,7 +275,7 @@ fn after_an_idle_time_the_share_is_of_new_responses_alone() {
     ask(&mut world, 500, 10);
     world.pass(SECOND);
     assert_eq!(transitions(&world, &[]), 0);
-    // With no time in between, the same are too many.
+    // Without a pause in between, the same number of failures trips.
     let mut world = World::new(&judged(&shares), 1);
     ask(&mut world, 500, 15);
     ask(&mut world, 200, 15);
@@ -285,7 +285,7 @@ fn after_an_idle_time_the_share_is_of_new_responses_alone() {
 
 // -- ten at once --------------------------------------------------------------
 
-/// How each of ten upstreams is judged: by checks, by failures in a row, or by their share.
+/// What makes each of ten upstreams not ready: checks, failures in a row, or their share.
 const JUDGED_BY: [&str; 3] = ["check-failed", "consecutive-failures", "failure-share"];
 
 fn ten() -> World {
@@ -320,7 +320,7 @@ fn ten() -> World {
     world
 }
 
-/// Sends requests to all ten, for so many rounds. Returns how many of those to each were answered 200.
+/// Sends rounds of requests to all ten upstreams. Returns how many requests to each one got 200.
 fn load(world: &mut World, rounds: usize) -> [usize; 10] {
     let mut served = [0; 10];
     for round in 0..rounds {
@@ -334,7 +334,7 @@ fn load(world: &mut World, rounds: usize) -> [usize; 10] {
 }
 
 #[test]
-fn of_ten_that_fail_at_once_each_is_gated_and_let_through_for_itself() {
+fn ten_upstreams_that_fail_at_once_are_gated_and_recover_independently() {
     let mut world = ten();
     assert_eq!(load(&mut world, 20), [20; 10]);
     for index in 0..10 {
@@ -367,7 +367,7 @@ fn of_ten_that_fail_at_once_each_is_gated_and_let_through_for_itself() {
 // -- one replica --------------------------------------------------------------
 
 #[test]
-fn the_only_replica_is_gated_and_none_of_its_users_asks_it_but_by_a_trial() {
+fn the_only_replica_is_gated_and_receives_only_trial_requests() {
     let trial = json!({"requests": 1, "successes": 1});
     let mut world = World::new(&judged(&json!({"notReadyFor": "10s", "trial": trial})), 4);
     trip(&mut world, 0);

@@ -1,13 +1,13 @@
-//! Gates: a request whose upstream is not ready is answered at once, and told why.
+//! Gates: a request for an upstream that is not ready gets a reply at once, with the reason.
 
 use serde_json::{Value, json};
 
 use super::sim::{Manner, Request, World};
-use super::{SECOND, judged};
+use super::{SECOND, check_each_second, fail_checks, judged};
 
-/// A policy with a gate on `app` that replies so, and a check on it.
+/// Returns a policy with a check and a gate on `app`, which has this reply.
 fn document(reply: &Value) -> Value {
-    let check = json!({"httpGet": {}, "periodSeconds": 1, "failureThreshold": 1});
+    let check = check_each_second();
     json!({
         "name": "shop",
         "upstreams": {"app": {"cluster": "app", "readinessProbe": check}},
@@ -15,16 +15,15 @@ fn document(reply: &Value) -> Value {
     })
 }
 
-/// A proxy of three workers with that policy, whose checks of `app` fail.
+/// Returns a proxy of three workers with this policy. All checks of `app` fail.
 fn gated(document: &Value) -> World {
     let mut world = World::new(document, 3);
-    world.set_checks("app", Manner::Status(500));
-    world.pass(3 * SECOND);
+    fail_checks(&mut world, "app");
     world
 }
 
 #[test]
-fn the_reply_names_policy_upstream_and_reason_and_reaches_no_upstream() {
+fn a_gates_reply_names_policy_upstream_and_reason_and_no_upstream_is_asked() {
     let mut world = gated(&document(&json!({})));
     for vm in 0..3 {
         let answer = world.get(vm);
@@ -32,7 +31,7 @@ fn the_reply_names_policy_upstream_and_reason_and_reaches_no_upstream() {
         assert_eq!((answer.status, answer.body.as_str(), answer.cluster.as_str()), (503, words, ""));
         assert_eq!(answer.details, "graygate_gate{shop|app|check-failed}");
         assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
-        // Nobody knows how long it takes.
+        // The time until it is ready is unknown.
         assert_eq!(answer.header("retry-after"), Some("5"));
     }
     assert_eq!(world.metric("gated_requests_total", &["upstream=app", "reason=check-failed"]), 3);
@@ -44,7 +43,7 @@ fn the_reply_names_policy_upstream_and_reason_and_reaches_no_upstream() {
 }
 
 #[test]
-fn the_reply_is_the_policys_own() {
+fn a_policy_can_set_the_whole_reply() {
     let body = r#"{"error":"{upstream} is not ready","why":"{reason}","again":{retryAfter}}"#;
     let reply =
         json!({"status": 429, "retryAfterSeconds": 7, "headers": {"X-Reason": "warming-up"}, "body": body});
@@ -56,7 +55,7 @@ fn the_reply_is_the_policys_own() {
 }
 
 #[test]
-fn without_a_number_of_the_policys_retry_after_is_what_is_left_of_the_wait() {
+fn retry_after_is_the_rest_of_the_wait_unless_the_policy_sets_it() {
     let mut world = World::new(&judged(&json!({"notReadyFor": "30s", "maxNotReadyFor": "30s"})), 1);
     world.set("app", Manner::Status(500));
     for _ in 0..5 {
@@ -64,17 +63,17 @@ fn without_a_number_of_the_policys_retry_after_is_what_is_left_of_the_wait() {
     }
     let mut last = 34;
     for _ in 0..6 {
-        let told: u64 = world.get(0).header("retry-after").unwrap().parse().unwrap();
+        let seconds: u64 = world.get(0).header("retry-after").unwrap().parse().unwrap();
         // Up to a tenth of jitter is added.
-        assert!((1..last).contains(&told), "{told} {last}");
-        last = told;
+        assert!((1..last).contains(&seconds), "{seconds} {last}");
+        last = seconds;
         world.pass(5 * SECOND);
     }
     assert!(last <= 9, "{last}");
 }
 
 #[test]
-fn each_reason_is_told_in_reply_details_and_counter() {
+fn each_reason_is_in_the_reply_the_details_and_the_counter() {
     let mut forced = document(&json!({}));
     forced["upstreams"]["app"]["force"] = json!("notReady");
     let mut assumed = document(&json!({}));
@@ -95,12 +94,12 @@ fn each_reason_is_told_in_reply_details_and_counter() {
     world.pass(2 * SECOND);
     world.set("app", Manner::Hangs);
     world.start(0, &Request::get("/"));
-    // The one permit is lent.
+    // The only permit is lent.
     assert_eq!(world.get(0).details, "graygate_gate{shop|app|on-trial}");
 }
 
 #[test]
-fn force_is_done_whatever_is_known() {
+fn force_applies_whatever_the_state_is() {
     let mut document = document(&json!({}));
     document["upstreams"]["app"]["force"] = json!("ready");
     let mut world = gated(&document);
@@ -118,7 +117,7 @@ fn force_is_done_whatever_is_known() {
 }
 
 #[test]
-fn a_gate_holds_for_the_requests_it_matches_and_the_first_that_is_closed_decides() {
+fn a_gate_applies_to_requests_that_it_matches_and_the_first_closed_gate_decides() {
     let mut document = document(&json!({}));
     document["upstreams"]["db"] = json!({"cluster": "db", "force": "notReady"});
     document["gates"] = json!([
@@ -137,9 +136,9 @@ fn a_gate_holds_for_the_requests_it_matches_and_the_first_that_is_closed_decides
     assert_eq!(details(&mut world, &Request::get("/play")), "via_upstream");
 }
 
-/// Two versions, of which testers get the second one, and a gate on each.
+/// Returns a policy with two versions, of which testers get the second, and a gate on each.
 fn released() -> Value {
-    let check = json!({"httpGet": {}, "periodSeconds": 1, "failureThreshold": 1});
+    let check = check_each_second();
     json!({
         "name": "shop",
         "upstreams": {
@@ -160,16 +159,16 @@ fn released() -> Value {
 }
 
 #[test]
-fn a_gate_on_a_version_holds_for_the_requests_that_go_there_alone() {
+fn a_gate_on_a_version_applies_only_to_its_requests() {
     let mut world = World::new(&released(), 3);
     world.routes = ["v1", "v2"].map(|version| (version.to_owned(), version.to_owned())).into();
     world.set_checks("v1", Manner::Status(500));
     world.pass(3 * SECOND);
     assert!(world.ask(0, &Request::get("/web")).is_gated());
     assert_eq!(world.ask(0, &Request::get("/web").with("x-tester", "1")).cluster, "v2");
-    // Where the release is not for the request, it holds for all.
+    // If the release does not match the request, the gate applies to all requests.
     assert!(world.ask(0, &Request::get("/other").with("x-tester", "1")).is_gated());
-    // A version that is down falls back to the default one, which is gated in turn.
+    // A version that is down falls back to the default version, which is gated, too.
     world.set_checks("v2", Manner::Status(500));
     world.pass(3 * SECOND);
     assert!(world.ask(0, &Request::get("/web").with("x-tester", "1")).is_gated());
@@ -179,8 +178,8 @@ fn a_gate_on_a_version_holds_for_the_requests_that_go_there_alone() {
 }
 
 #[test]
-fn a_grpc_request_gets_the_status_that_the_policy_gives_it() {
-    // What the proxy makes of a reply without one is Envoy's to map.
+fn a_gated_grpc_request_gets_the_policys_grpc_status() {
+    // Without a status in the policy, Envoy maps the HTTP status.
     let mut world =
         gated(&document(&json!({"status": 429, "grpcStatus": 8, "body": "{upstream}: {reason}"})));
     let call = Request::of("POST", "/shop.Reviews/List").with("content-type", "application/grpc");
@@ -190,7 +189,7 @@ fn a_grpc_request_gets_the_status_that_the_policy_gives_it() {
 }
 
 #[test]
-fn in_shadow_a_gate_counts_and_labels_and_changes_nothing() {
+fn in_shadow_mode_a_gate_counts_and_labels_but_blocks_nothing() {
     let mut document = document(&json!({"headers": {"x-reason": "warming-up"}}));
     document["mode"] = json!("shadow");
     let mut world = gated(&document);
@@ -208,7 +207,7 @@ fn in_shadow_a_gate_counts_and_labels_and_changes_nothing() {
 }
 
 #[test]
-fn in_shadow_a_breaker_learns_of_what_it_would_have_gated() {
+fn in_shadow_mode_a_breaker_judges_the_requests_that_it_would_have_gated() {
     let mut document = judged(
         &json!({"notReadyFor": "1s", "maxNotReadyFor": "1s", "trial": {"requests": 1, "successes": 1}}),
     );

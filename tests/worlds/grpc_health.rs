@@ -1,15 +1,15 @@
-//! `grpc.health.v1.Health`, as the proxy answers it by way of a hop.
+//! `grpc.health.v1.Health`, which the filter implements with the help of a hop.
 
 use serde_json::{Value, json};
 
-use super::SECOND;
 use super::sim::{Answer, Manner, Request, World};
+use super::{SECOND, check_each_second};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const SERVICE: &str = "shop.Reviews";
 
 fn document(services: &[&str]) -> Value {
-    let check = json!({"httpGet": {}, "periodSeconds": 1, "failureThreshold": 1});
+    let check = check_each_second();
     json!({
         "name": "shop",
         "upstreams": {
@@ -30,7 +30,7 @@ fn world() -> World {
     world
 }
 
-/// A request's message as it goes over the wire.
+/// Returns a request's message in its wire format.
 fn framed(service: &str) -> Vec<u8> {
     let mut message = Vec::new();
     if !service.is_empty() {
@@ -43,11 +43,11 @@ fn call(path: &str) -> Request {
     Request::of("POST", path).with("content-type", "application/grpc").with("te", "trailers").unfinished()
 }
 
-/// What a client sees: its grpc-status, grpc-message, and the message's bytes.
-type Told = (String, String, Vec<u8>);
+/// The grpc-status, the grpc-message and the bytes of the response.
+type HealthResponse = (String, String, Vec<u8>);
 
-/// Has the hop answer this check with this status, and a body if it is to have one.
-fn by_hop(world: &mut World, id: u32, status: u16, body: bool) -> Told {
+/// Responds to a check as the hop does, with this status and with or without a body.
+fn respond_by_hop(world: &mut World, id: u32, status: u16, body: bool) -> HealthResponse {
     let headers = [("content-type", "text/plain"), ("content-length", "2")];
     world.respond(id, status, "via_upstream", &headers, !body);
     let answer = world.answer(id);
@@ -66,18 +66,18 @@ fn by_hop(world: &mut World, id: u32, status: u16, body: bool) -> Told {
     (trailer("grpc-status"), trailer("grpc-message"), world.answer(id).body.into_bytes())
 }
 
-/// Sends a check with this body, which is answered by the hop.
-fn told(world: &mut World, vm: usize, body: &[u8]) -> Told {
+/// Sends a check with this body, to which the hop responds 200.
+fn health_response(world: &mut World, vm: usize, body: &[u8]) -> HealthResponse {
     let id = world.send(vm, &call(CHECK));
     assert!(world.is_open(id));
     world.request_body(id, body, true);
-    by_hop(world, id, 200, true)
+    respond_by_hop(world, id, 200, true)
 }
 
-/// What all workers say of the service.
-fn says(world: &mut World, service: &str) -> &'static str {
-    let all: Vec<Told> = (0..3).map(|vm| told(world, vm, &framed(service))).collect();
-    assert!(all.iter().all(|told| *told == all[0]), "{all:?}");
+/// Returns the status of a service, which is the same on all workers.
+fn status_of(world: &mut World, service: &str) -> &'static str {
+    let all: Vec<HealthResponse> = (0..3).map(|vm| health_response(world, vm, &framed(service))).collect();
+    assert!(all.iter().all(|response| *response == all[0]), "{all:?}");
     let (status, message, body) = &all[0];
     match (status.as_str(), message.as_str(), &body[..]) {
         ("0", "", b"\0\0\0\0\x02\x08\x01") => "SERVING",
@@ -88,56 +88,56 @@ fn says(world: &mut World, service: &str) -> &'static str {
 }
 
 #[test]
-fn a_service_that_is_listed_follows_readiness_and_any_other_is_not_found() {
+fn a_listed_service_follows_readiness_and_any_other_is_not_found() {
     let mut world = world();
     for (manner, word) in [(200, "SERVING"), (500, "NOT_SERVING"), (200, "SERVING")] {
         world.set_checks("app", Manner::Status(manner));
         world.pass(3 * SECOND);
-        assert_eq!((says(&mut world, ""), says(&mut world, SERVICE)), (word, word));
+        assert_eq!((status_of(&mut world, ""), status_of(&mut world, SERVICE)), (word, word));
         for other in ["shop", "shop.Review", "shop.Reviews.", "Shop.Reviews", "ü"] {
-            assert_eq!(says(&mut world, other), "NOT_FOUND", "{other}");
+            assert_eq!(status_of(&mut world, other), "NOT_FOUND", "{other}");
         }
     }
     let mut named = World::new(&document(&[SERVICE]), 3);
     named.pass(2 * SECOND);
-    assert_eq!((says(&mut named, ""), says(&mut named, SERVICE)), ("NOT_FOUND", "SERVING"));
+    assert_eq!((status_of(&mut named, ""), status_of(&mut named, SERVICE)), ("NOT_FOUND", "SERVING"));
 }
 
 #[test]
-fn a_proxy_that_is_degraded_serves_and_one_that_drains_or_has_not_started_does_not() {
+fn a_degraded_proxy_serves_but_not_one_that_drains_or_has_not_started() {
     let mut document = document(&[""]);
     document["probes"]["startup"] = json!({"path": "/startupz", "checks": [{"upstream": "mq"}]});
     let mut world = World::new(&document, 3);
     world.set_checks("mq", Manner::Status(500));
     world.pass(3 * SECOND);
-    assert_eq!(says(&mut world, ""), "NOT_SERVING");
+    assert_eq!(status_of(&mut world, ""), "NOT_SERVING");
     world.set_checks("mq", Manner::Status(200));
     world.pass(3 * SECOND);
-    assert_eq!(says(&mut world, ""), "SERVING");
+    assert_eq!(status_of(&mut world, ""), "SERVING");
     world.set_checks("mq", Manner::Status(500));
     world.pass(3 * SECOND);
-    assert_eq!(says(&mut world, ""), "SERVING");
+    assert_eq!(status_of(&mut world, ""), "SERVING");
     for (method, word) in [("POST", "NOT_SERVING"), ("DELETE", "SERVING")] {
         world.ask(0, &Request::of(method, "/drainz"));
         world.pass(SECOND);
-        assert_eq!(says(&mut world, ""), word);
+        assert_eq!(status_of(&mut world, ""), word);
     }
 }
 
 #[test]
-fn a_check_goes_to_the_hop_as_a_plain_request_and_each_result_is_counted() {
+fn a_grpc_check_goes_to_the_hop_as_a_plain_request_and_each_result_is_counted() {
     let mut world = world();
     let id = world.send(0, &call(CHECK).with("x-graygate-hop", "mine"));
     assert_eq!(world.sent_header(id, "x-graygate-hop").as_deref(), Some("grpc-health"));
     assert_eq!(world.sent_header(id, "content-type").as_deref(), Some("application/x-graygate"));
     world.request_body(id, &framed("shop"), true);
-    by_hop(&mut world, id, 200, true);
+    respond_by_hop(&mut world, id, 200, true);
     for _ in 0..2 {
-        told(&mut world, 1, &framed(SERVICE));
+        health_response(&mut world, 1, &framed(SERVICE));
     }
     world.set_checks("app", Manner::Status(500));
     world.pass(3 * SECOND);
-    told(&mut world, 2, &framed(""));
+    health_response(&mut world, 2, &framed(""));
     let counted = [("0", "serving", 2), ("0", "not-serving", 1), ("5", "not-found", 1), ("14", "error", 0)];
     for (code, result, count) in counted {
         let labels = ["probe=grpc", &format!("code={code}"), &format!("result={result}")];
@@ -146,22 +146,22 @@ fn a_check_goes_to_the_hop_as_a_plain_request_and_each_result_is_counted() {
 }
 
 #[test]
-fn a_request_may_come_late_and_in_pieces_and_holds_up_no_others() {
+fn a_grpc_check_may_arrive_late_and_in_pieces_and_delays_no_others() {
     let mut world = world();
     for service in ["", SERVICE] {
         let id = world.send(0, &call(CHECK));
         for byte in framed(service) {
             world.request_body(id, &[byte], false);
-            assert_eq!(says(&mut world, SERVICE), "SERVING");
+            assert_eq!(status_of(&mut world, SERVICE), "SERVING");
         }
         world.pass(60 * SECOND);
         world.finish_request(id);
-        assert_eq!(by_hop(&mut world, id, 200, true).0, "0");
+        assert_eq!(respond_by_hop(&mut world, id, 200, true).0, "0");
     }
 }
 
 #[test]
-fn what_is_compressed_or_no_such_message_is_unimplemented() {
+fn a_compressed_or_invalid_message_is_unimplemented() {
     let mut compressed = framed(SERVICE);
     compressed[0] = 1;
     let short = framed(SERVICE)[..10].to_vec();
@@ -169,18 +169,18 @@ fn what_is_compressed_or_no_such_message_is_unimplemented() {
         [compressed, short, [framed(""), framed("")].concat(), Vec::new(), b"\0\xff\xff\xff\xff".to_vec()];
     let mut world = world();
     for body in bodies {
-        let (status, message, bytes) = told(&mut world, 0, &body);
+        let (status, message, bytes) = health_response(&mut world, 0, &body);
         assert_eq!((status.as_str(), bytes.as_slice()), ("12", &b""[..]), "{body:?}");
         assert_eq!(message, "not one uncompressed HealthCheckRequest");
     }
     assert_eq!(world.metric("probe_answers_total", &["probe=grpc", "code=12", "result=unimplemented"]), 5);
-    assert_eq!(says(&mut world, SERVICE), "SERVING");
+    assert_eq!(status_of(&mut world, SERVICE), "SERVING");
 }
 
 #[test]
-fn without_a_hop_the_client_is_told() {
+fn without_a_working_hop_the_client_gets_an_error() {
     let words = "the route by x-graygate-hop leads to no upstream that answers";
-    // A status that is no 200, no body, and an answer before the request is whole.
+    // The hop responds with another status, without a body, or before the request has ended.
     for (status, body, whole) in
         [(503, true, true), (404, false, true), (200, false, true), (200, true, false)]
     {
@@ -189,14 +189,14 @@ fn without_a_hop_the_client_is_told() {
         if whole {
             world.request_body(id, &framed(SERVICE), true);
         }
-        let told = by_hop(&mut world, id, status, body);
-        assert_eq!(told, ("14".to_owned(), words.to_owned(), Vec::new()), "{status} {body} {whole}");
+        let response = respond_by_hop(&mut world, id, status, body);
+        assert_eq!(response, ("14".to_owned(), words.to_owned(), Vec::new()), "{status} {body} {whole}");
         assert_eq!(world.metric("probe_answers_total", &["probe=grpc", "code=14", "result=error"]), 1);
     }
 }
 
 #[test]
-fn a_response_of_the_hops_with_trailers_has_them_replaced() {
+fn trailers_of_the_hops_response_are_replaced() {
     let mut world = world();
     let id = world.send(0, &call(CHECK));
     world.request_body(id, &framed(SERVICE), true);
@@ -215,7 +215,7 @@ fn refused(world: &mut World, request: &Request) -> Answer {
 }
 
 #[test]
-fn other_methods_are_unimplemented_and_other_content_types_refused() {
+fn other_grpc_methods_are_unimplemented_and_other_content_types_refused() {
     let mut world = world();
     for method in ["Watch", "List", "check", "Check/", ""] {
         let answer = refused(&mut world, &call(&format!("/grpc.health.v1.Health/{method}")));
@@ -234,7 +234,7 @@ fn other_methods_are_unimplemented_and_other_content_types_refused() {
 }
 
 #[test]
-fn a_client_that_leaves_in_the_middle_does_no_harm() {
+fn a_client_that_leaves_during_a_grpc_check_does_no_harm() {
     let mut world = world();
     for part in 0..framed(SERVICE).len() {
         let id = world.send(0, &call(CHECK));
@@ -245,11 +245,11 @@ fn a_client_that_leaves_in_the_middle_does_no_harm() {
     world.request_body(id, &framed(SERVICE), true);
     world.respond(id, 200, "via_upstream", &[], false);
     world.leave(id);
-    assert_eq!(says(&mut world, SERVICE), "SERVING");
+    assert_eq!(status_of(&mut world, SERVICE), "SERVING");
 }
 
 #[test]
-fn a_policy_that_does_not_ask_for_it_leaves_the_service_to_the_app() {
+fn without_probes_grpc_the_health_service_is_left_to_the_app() {
     let mut document = document(&[""]);
     document["probes"].as_object_mut().unwrap().remove("grpc");
     let mut world = World::new(&document, 3);

@@ -1,7 +1,7 @@
-//! A user stays in one lane over three hops, each behind a proxy of its own: gateway, service a, service b.
+//! Users stay in one lane over three hops, each with its own proxy: gateway, service a and service b.
 //!
-//! Only the gateway decides. The proxies of a and b trust the header, which a's app copies from the request that it got
-//! onto the one that it sends.
+//! Only the gateway decides. The proxies of a and b trust the header. The app of a copies it to the request that it
+//! sends.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::sim::{Request, World};
 
 const HEADER: &str = "x-gray-version";
 
-/// The proxy of a service that has these versions, of which the first is the default.
+/// Returns the proxy of a service with these versions, of which the first is the default.
 fn hop(service: &str, versions: &[&str], release: &Value) -> World {
     let mut upstreams = json!({});
     let mut listed = Vec::new();
@@ -48,7 +48,7 @@ impl Chain {
         }
     }
 
-    /// Sends each user's request. Returns the lane that b's app sees, and which versions of a and b served the user.
+    /// Sends each user's request. Returns the lane that b's app sees and the versions of a and b that served the user.
     fn ask(&mut self, claims: Option<&str>) -> Vec<(String, String, String)> {
         let mut one = |user: u64| {
             let mut request = Request::get("/").with("x-user-id", &format!("user-{user}"));
@@ -75,9 +75,9 @@ fn count(world: &World, labels: &[&str]) -> u64 {
     world.metric("assignments_total", labels)
 }
 
-/// How many users are in this lane: of which all were served so.
-fn in_lane(told: &[(String, String, String)], lane: &str, a: &str, b: &str) -> u64 {
-    let here: Vec<_> = told.iter().filter(|(known, ..)| known == lane).collect();
+/// Returns how many users are in this lane. These versions served all of them.
+fn in_lane(lanes: &[(String, String, String)], lane: &str, a: &str, b: &str) -> u64 {
+    let here: Vec<_> = lanes.iter().filter(|(known, ..)| known == lane).collect();
     assert!(here.iter().all(|(_, by_a, by_b)| (by_a.as_str(), by_b.as_str()) == (a, b)));
     here.len() as u64
 }
@@ -99,11 +99,11 @@ fn a_user_stays_in_one_lane_over_all_hops() {
 }
 
 #[test]
-fn a_last_service_without_the_version_serves_its_default_and_still_sees_the_lane() {
+fn a_last_service_without_the_version_serves_its_default_and_sees_the_lane() {
     let mut chain = Chain::new(&["v1", "v2"], &["v1"]);
-    let told = chain.ask(None);
-    let on_v2 = in_lane(&told, "v2", "v2", "v1");
-    assert_eq!(in_lane(&told, "v1", "v1", "v1") + on_v2, USERS);
+    let lanes = chain.ask(None);
+    let on_v2 = in_lane(&lanes, "v2", "v2", "v1");
+    assert_eq!(in_lane(&lanes, "v1", "v1", "v1") + on_v2, USERS);
     assert_eq!(count(&chain.b, &["version=v1", "reason=no-such-version"]), on_v2);
     assert_eq!(count(&chain.b, &["version=v1", "reason=incoming"]), USERS - on_v2);
 }
@@ -111,15 +111,15 @@ fn a_last_service_without_the_version_serves_its_default_and_still_sees_the_lane
 #[test]
 fn a_service_in_between_without_the_version_passes_the_lane_on() {
     let mut chain = Chain::new(&["v1"], &["v1", "v2"]);
-    let told = chain.ask(None);
-    let on_v2 = in_lane(&told, "v2", "v1", "v2");
-    assert_eq!(in_lane(&told, "v1", "v1", "v1") + on_v2, USERS);
+    let lanes = chain.ask(None);
+    let on_v2 = in_lane(&lanes, "v2", "v1", "v2");
+    assert_eq!(in_lane(&lanes, "v1", "v1", "v1") + on_v2, USERS);
     assert_eq!(count(&chain.a, &["version=v1", "reason=no-such-version"]), on_v2);
     assert_eq!(count(&chain.b, &["version=v2", "reason=incoming"]), on_v2);
 }
 
 #[test]
-fn the_gateway_ignores_a_lane_that_a_client_asks_for() {
+fn the_gateway_ignores_a_lane_that_a_client_requests() {
     let mut chain = Chain::new(&["v1", "v2"], &["v1", "v2"]);
     let honest = chain.ask(None);
     for claimed in ["v1", "v2", "v9", ""] {

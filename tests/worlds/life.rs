@@ -1,7 +1,7 @@
-//! A life of a proxy: anything that may happen to it, in any order, and what the workers write meanwhile.
+//! Random sequences of events in a world, and the shared states that workers write meanwhile.
 //!
-//! The property tests draw lives by proptest. [`Life`] plays one in a [`World`] and decodes each change of an upstream's
-//! shared state, with the worker and the request that made it.
+//! Proptest generates the events. [`Life`] applies them to a [`World`] and decodes each change of an upstream's shared
+//! state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,41 +14,41 @@ use serde_json::{Value, json};
 use super::MS;
 use super::sim::{Manner, Request, World};
 
-/// Returns the configuration of a property test: so many cases, or `PROPTEST_CASES` where that is set.
+/// Returns the configuration of a property test with this number of cases. `PROPTEST_CASES` overrides it.
 pub fn cases(cases: u32) -> ProptestConfig {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if config.cases == UNSET { ProptestConfig { cases, ..config } } else { config }
 }
 
-/// How many cases proptest has by itself.
+/// Proptest's own default.
 const UNSET: u32 = 256;
 
-/// The most requests that a trial of [`document`] lets through at a time.
+/// How many requests at a time a trial of [`document`] lets through.
 pub const TRIAL_REQUESTS: usize = 2;
 
-/// For how long a permit of [`document`] is lent.
+/// The `leaseFor` of [`document`].
 pub const LEASE_FOR: Duration = Duration::from_secs(5);
 
-/// What a policy of [`document`] has.
+/// The optional parts of a policy of [`document`].
 #[derive(Clone, Copy, Debug)]
 pub struct Parts {
     /// `app` has a check.
     pub check: bool,
     /// `app` and `db` have a breaker.
     pub breaker: bool,
-    /// `app` and `db` each have a gate, in this order, and both hold for each request.
-    pub guarded: bool,
-    /// The breakers judge by all that they can judge by, and have a ramp.
-    pub wholly: bool,
+    /// `app` and `db` each have a gate, in this order. Both apply to each request.
+    pub gated: bool,
+    /// The breakers have every criterion and a ramp.
+    pub all_criteria: bool,
 }
 
-/// A policy named `shop` with two upstreams, `app` and `db`, of clusters by the same names.
+/// Returns a policy named `shop` with two upstreams, `app` and `db`. Their clusters have the same names.
 pub fn document(parts: Parts) -> Value {
     let mut breaker = json!({
         "consecutiveFailures": 3, "notReadyFor": "1s", "maxNotReadyFor": "10s", "maxRetryAfter": "20s",
         "trial": {"requests": TRIAL_REQUESTS, "successes": 3, "leaseFor": "5s"},
     });
-    if parts.wholly {
+    if parts.all_criteria {
         breaker["consecutiveLocalOriginFailures"] = json!(2);
         breaker["unansweredAfter"] = json!("2s");
         breaker["failurePercent"] = json!(50);
@@ -68,71 +68,71 @@ pub fn document(parts: Parts) -> Value {
         }
         upstream
     };
-    let gates = if parts.guarded { json!([{"upstream": "app"}, {"upstream": "db"}]) } else { json!([]) };
+    let gates = if parts.gated { json!([{"upstream": "app"}, {"upstream": "db"}]) } else { json!([]) };
     json!({"name": "shop", "upstreams": {"app": upstream("app", parts.check), "db": upstream("db", false)}, "gates": gates})
 }
 
-/// Something that happens.
+/// An event in a world.
 #[derive(Clone, Debug)]
-pub enum Act {
-    /// Time passes: so many milliseconds.
+pub enum Event {
+    /// Lets this many milliseconds pass.
     Pass(u32),
-    /// The clock is set ahead or back by so many milliseconds.
+    /// Sets the clock forward or back by this many milliseconds.
     Jump(i32),
-    /// A worker ticks early.
+    /// Ticks a worker early.
     Tick(Index),
-    /// A request comes to a worker, for a cluster. It has all come or not, and another filter holds it up or not.
+    /// Sends a request to a worker, for a cluster. It may be incomplete, and another filter may hold it up.
     Send { vm: Index, to: &'static str, whole: bool, held: bool },
-    /// Requests come one after the other, and an upstream answers each with this status.
+    /// Sends requests one after the other. An upstream responds to each with this status.
     Burst { vm: Index, to: &'static str, status: u16, requests: u8 },
-    /// Something happens to one of the open requests. What does not fit how far that has come has no effect.
-    Go(Index, Step),
-    /// Checks pass from now on, or fail.
+    /// Takes one of the open requests a step further. A step that does not fit the request has no effect.
+    Advance(Index, Step),
+    /// Makes checks pass or fail from now on.
     Checks(bool),
-    /// The next so many writes to the store lose to another worker.
+    /// Makes the next writes to the store fail with a conflict.
     Lose(u32),
-    /// A VM dies.
+    /// Kills a VM.
     Die(Index),
-    /// A VM that has died is made anew.
+    /// Restarts a VM that has died.
     Revive(Index),
-    /// Another policy takes the place of the newest one.
+    /// Replaces the newest policy by another one.
     Replace(Index),
-    /// The workers of the earlier policies of a VM are ended.
+    /// Ends the workers of the earlier policies of a VM.
     EndEarlier(Index),
 }
 
-/// Something that happens to a request that has gone on.
+/// A step of an open request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Step {
-    /// The other filter lets it go.
+    /// The other filter releases it.
     Route,
-    /// The rest of it comes.
+    /// The rest of it arrives.
     Rest,
-    /// An upstream answers, and that is all.
+    /// An upstream sends a whole response.
     Status(u16),
-    /// An upstream answers 503 and asks to be left alone for so many seconds.
+    /// An upstream responds 503 with this many seconds in `retry-after`.
     Asks(u16),
-    /// An upstream begins to answer.
+    /// An upstream begins a response.
     Begin(u16),
     /// The response ends.
     End,
-    /// The upstream breaks it off.
+    /// The upstream closes the connection in the middle of the response.
     Break,
-    /// The route's timeout cuts it.
+    /// The route's timeout ends the response.
     Cut,
     /// The client leaves.
     Leave,
-    /// There is no connection.
+    /// The connection fails.
     Refuse,
-    /// The route's timeout ends it without an answer.
+    /// The route's timeout ends it before a response.
     TimeOut,
-    /// The proxy follows a redirect: the request ends, and another one goes the same way.
+    /// The proxy follows a redirect: the request ends, and another one goes to the same cluster.
     Redirect,
-    /// Another filter answers.
+    /// Another filter responds.
     Own,
 }
 
-/// What happens to requests.
+/// Generates a step of a request.
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => Just(Step::Status(200)),
@@ -153,44 +153,44 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Where requests go: mostly to `app`.
+/// Generates a cluster, mostly `app`.
 fn cluster() -> impl Strategy<Value = &'static str> {
     select(&["app", "app", "app", "app", "db", "other"][..])
 }
 
-/// What happens to requests and in time.
-pub fn traffic() -> impl Strategy<Value = Act> {
+/// Generates events of normal operation.
+pub fn traffic() -> impl Strategy<Value = Event> {
     let burst = (any::<Index>(), cluster(), select(&[200, 200, 500][..]), 1..6u8);
     let send = (any::<Index>(), cluster(), prop::bool::weighted(0.9), prop::bool::weighted(0.05));
     prop_oneof![
-        5 => (0..600u32).prop_map(Act::Pass),
-        1 => (0..8_000u32).prop_map(Act::Pass),
-        2 => any::<Index>().prop_map(Act::Tick),
-        5 => burst.prop_map(|(vm, to, status, requests)| Act::Burst { vm, to, status, requests }),
-        12 => send.prop_map(|(vm, to, whole, held)| Act::Send { vm, to, whole, held }),
-        14 => (any::<Index>(), step()).prop_map(|(which, step)| Act::Go(which, step)),
-        1 => any::<bool>().prop_map(Act::Checks),
+        5 => (0..600u32).prop_map(Event::Pass),
+        1 => (0..8_000u32).prop_map(Event::Pass),
+        2 => any::<Index>().prop_map(Event::Tick),
+        5 => burst.prop_map(|(vm, to, status, requests)| Event::Burst { vm, to, status, requests }),
+        12 => send.prop_map(|(vm, to, whole, held)| Event::Send { vm, to, whole, held }),
+        14 => (any::<Index>(), step()).prop_map(|(which, step)| Event::Advance(which, step)),
+        1 => any::<bool>().prop_map(Event::Checks),
     ]
 }
 
-/// What happens, and all that may go wrong. `lost` is how many writes in a row may lose.
-pub fn anything(lost: u32) -> impl Strategy<Value = Act> {
+/// Generates events of normal operation and faults. Up to `lost` writes in a row conflict.
+pub fn traffic_and_faults(lost: u32) -> impl Strategy<Value = Event> {
     prop_oneof![
         30 => traffic(),
-        2 => (0..=lost).prop_map(Act::Lose),
-        1 => (-60_000..60_000i32).prop_map(Act::Jump),
-        1 => any::<Index>().prop_map(Act::Die),
-        2 => any::<Index>().prop_map(Act::Revive),
-        1 => any::<Index>().prop_map(Act::Replace),
-        1 => any::<Index>().prop_map(Act::EndEarlier),
+        2 => (0..=lost).prop_map(Event::Lose),
+        1 => (-60_000..60_000i32).prop_map(Event::Jump),
+        1 => any::<Index>().prop_map(Event::Die),
+        2 => any::<Index>().prop_map(Event::Revive),
+        1 => any::<Index>().prop_map(Event::Replace),
+        1 => any::<Index>().prop_map(Event::EndEarlier),
     ]
 }
 
-/// As many lost writes in a row as an update gets over.
-pub const BEARABLE: u32 = 15;
+/// How many conflicts in a row an update survives.
+pub const MAX_CONFLICTS: u32 = 15;
 
-/// A request that has gone on.
-struct Open {
+/// A request that has been forwarded and has not ended.
+struct OpenRequest {
     id: u32,
     vm: usize,
     root: usize,
@@ -200,30 +200,30 @@ struct Open {
     begun: bool,
 }
 
-/// One change of an upstream's shared state.
+/// A change of an upstream's shared state.
 pub struct Change {
     pub at: u64,
-    /// The request in whose callback, or at the look at which, it was made.
+    /// The request of the callback that made the change.
     pub exchange: Option<u32>,
     pub upstream: String,
     pub before: UpstreamState,
     pub after: UpstreamState,
 }
 
-/// A world in which things happen.
+/// A world to which events are applied.
 pub struct Life {
     pub world: World,
-    /// The policies that may take each other's place.
+    /// The policies that replace each other.
     documents: Vec<Value>,
     vms: usize,
     dead: Vec<bool>,
-    /// How many policies each VM was given before its newest one.
+    /// How many policies each VM had before its newest one.
     root: Vec<usize>,
-    open: Vec<Open>,
+    open: Vec<OpenRequest>,
     /// All requests that were sent, in order.
     pub sent: Vec<u32>,
-    /// Requests whose worker died or was ended under them.
-    forsaken: BTreeSet<u32>,
+    /// Requests whose worker died or was ended before they were.
+    orphaned: BTreeSet<u32>,
     /// The last known state of each key.
     known: BTreeMap<String, UpstreamState>,
 }
@@ -243,11 +243,11 @@ impl Life {
             root: vec![0; vms],
             open: Vec::new(),
             sent: Vec::new(),
-            forsaken: BTreeSet::new(),
+            orphaned: BTreeSet::new(),
             known: BTreeMap::new(),
         };
         assert_eq!(life.world.logged("refused"), Vec::<String>::new());
-        // What was there before the first change.
+        // Reads the states that exist before the first change.
         for key in life.world.keys() {
             if let Some(upstream) = upstream_of(&key) {
                 life.known.insert(key.clone(), life.world.state(upstream));
@@ -256,53 +256,53 @@ impl Life {
         life
     }
 
-    /// Lets something happen.
-    pub fn act(&mut self, act: &Act) {
-        match *act {
-            Act::Pass(millis) => self.world.pass(millis * MS),
-            Act::Jump(millis) => self.world.jump(millis.into()),
-            Act::Tick(vm) => self.world.tick_now(vm.index(self.vms)),
-            Act::Send { vm, to, whole, held } => self.send(vm.index(self.vms), to, whole, held),
-            Act::Burst { vm, to, status, requests } => {
+    /// Applies an event.
+    pub fn apply(&mut self, event: &Event) {
+        match *event {
+            Event::Pass(millis) => self.world.pass(millis * MS),
+            Event::Jump(millis) => self.world.jump(millis.into()),
+            Event::Tick(vm) => self.world.tick_now(vm.index(self.vms)),
+            Event::Send { vm, to, whole, held } => self.send(vm.index(self.vms), to, whole, held),
+            Event::Burst { vm, to, status, requests } => {
                 for _ in 0..requests {
                     self.send(vm.index(self.vms), to, true, false);
-                    self.go(self.open.len() - 1, Step::Status(status));
+                    self.advance(self.open.len() - 1, Step::Status(status));
                 }
             }
-            Act::Go(which, step) => {
+            Event::Advance(which, step) => {
                 if !self.open.is_empty() {
-                    self.go(which.index(self.open.len()), step);
+                    self.advance(which.index(self.open.len()), step);
                 }
             }
-            Act::Checks(pass) => {
+            Event::Checks(pass) => {
                 self.world.set_checks("app", Manner::Status(if pass { 200 } else { 500 }));
             }
-            Act::Lose(writes) => self.world.lose(writes),
-            Act::Die(vm) => {
+            Event::Lose(writes) => self.world.lose(writes),
+            Event::Die(vm) => {
                 let vm = vm.index(self.vms);
                 self.world.kill(vm);
                 self.dead[vm] = true;
-                self.forsake(|open| open.vm == vm);
+                self.orphan(|open| open.vm == vm);
             }
-            Act::Revive(vm) => self.revive(vm.index(self.vms)),
-            Act::Replace(which) => {
+            Event::Revive(vm) => self.revive(vm.index(self.vms)),
+            Event::Replace(which) => {
                 let document = self.documents[which.index(self.documents.len())].clone();
                 self.world.configure(&document);
                 self.dead.fill(false);
                 self.root.iter_mut().for_each(|root| *root += 1);
             }
-            Act::EndEarlier(vm) => {
+            Event::EndEarlier(vm) => {
                 let vm = vm.index(self.vms);
                 self.world.end_earlier(vm);
                 let newest = self.root[vm];
-                self.forsake(|open| open.vm == vm && open.root != newest);
+                self.orphan(|open| open.vm == vm && open.root != newest);
             }
         }
         let world = &self.world;
         self.open.retain(|open| world.is_open(open.id));
     }
 
-    /// Makes a VM anew, if it has died.
+    /// Restarts a VM if it has died.
     fn revive(&mut self, vm: usize) {
         if std::mem::take(&mut self.dead[vm]) {
             self.world.configure_vm(vm);
@@ -310,13 +310,13 @@ impl Life {
         }
     }
 
-    /// Notes that the worker of these requests is no more.
-    fn forsake(&mut self, of: impl Fn(&Open) -> bool) {
-        self.forsaken.extend(self.open.iter().filter(|open| of(open)).map(|open| open.id));
+    /// Records that the worker of these requests is gone.
+    fn orphan(&mut self, of: impl Fn(&OpenRequest) -> bool) {
+        self.orphaned.extend(self.open.iter().filter(|open| of(open)).map(|open| open.id));
     }
 
-    /// Ends all requests, brings all VMs back, and has upstreams and checks answer well: nothing is under way any more.
-    pub fn settle(&mut self) {
+    /// Ends all requests and faults: VMs are restarted, checks pass and writes succeed.
+    pub fn end_all(&mut self) {
         for vm in 0..self.vms {
             self.revive(vm);
         }
@@ -334,10 +334,10 @@ impl Life {
         self.world.held_up = false;
         self.sent.push(id);
         let root = self.root[vm];
-        self.open.push(Open { id, vm, root, to, whole, routed: !held, begun: false });
+        self.open.push(OpenRequest { id, vm, root, to, whole, routed: !held, begun: false });
     }
 
-    fn go(&mut self, which: usize, step: Step) {
+    fn advance(&mut self, which: usize, step: Step) {
         let open = &mut self.open[which];
         let (id, vm, to) = (open.id, open.vm, open.to);
         let (waits, begun) = (open.routed && !open.begun, open.begun);
@@ -382,12 +382,12 @@ impl Life {
         }
     }
 
-    /// Returns whether the worker of a request has lived since it was sent.
-    pub fn lived(&self, id: u32) -> bool {
-        !self.forsaken.contains(&id)
+    /// Returns whether the worker of a request has been alive since the request was sent.
+    pub fn has_its_worker(&self, id: u32) -> bool {
+        !self.orphaned.contains(&id)
     }
 
-    /// Returns how the shared states of upstreams have changed since this was last called, in order.
+    /// Returns how the shared states of upstreams have changed since the last call, in order.
     pub fn changes(&mut self) -> Vec<Change> {
         let written = self.world.written();
         let changes = written.into_iter().filter_map(|written| {
@@ -400,7 +400,7 @@ impl Life {
     }
 }
 
-/// The upstream whose state the key is of, if it is one.
+/// Returns the upstream whose shared state has this key.
 fn upstream_of(key: &str) -> Option<&str> {
     let rest = key.strip_prefix("graygate/shop/upstream/")?;
     let (upstream, identity) = rest.split_once('/')?;

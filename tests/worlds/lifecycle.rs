@@ -1,13 +1,13 @@
-//! Startup and drain: what holds readiness back on all workers, whatever the checks say.
+//! Startup and drain, which fail readiness on all workers regardless of its checks.
 
 use serde_json::{Value, json};
 
 use super::sim::{Answer, Manner, Request, World};
-use super::{MS, SECOND};
+use super::{MS, SECOND, check_each_second};
 
-/// A policy whose readiness rests on `app`, and whose startup waits for `db`.
+/// Returns a policy whose readiness depends on `app`, and whose startup waits for `db`.
 fn document() -> Value {
-    let check = json!({"httpGet": {}, "periodSeconds": 1, "failureThreshold": 1});
+    let check = check_each_second();
     json!({
         "name": "shop",
         "upstreams": {
@@ -24,7 +24,7 @@ fn document() -> Value {
     })
 }
 
-/// A proxy of four workers that has started.
+/// Returns a proxy of four workers that has started.
 fn world() -> World {
     let mut world = World::new(&document(), 4);
     world.pass(3 * SECOND);
@@ -37,7 +37,7 @@ fn without(probe: &str) -> Value {
     document
 }
 
-/// What all workers answer, which is the same.
+/// Returns the response, which is the same on all workers.
 fn all_say(world: &mut World, path: &str) -> Answer {
     let answers: Vec<Answer> = (0..4).map(|vm| world.ask(vm, &Request::get(path))).collect();
     assert!(answers.iter().all(|answer| answer.status == answers[0].status), "{answers:?}");
@@ -72,7 +72,7 @@ fn readiness_waits_for_startup_on_all_workers_and_liveness_does_not() {
         let answer = all_say(&mut world, "/startupz");
         assert!(answer.body.starts_with("[-]db failed: check-failed: status 500\n"), "{answer:?}");
         assert_eq!((answer.status, status(&mut world, "/livez")), (503, 200));
-        // Users are served, and one check can be asked for alone.
+        // Users are served, and a single check can be requested.
         assert_eq!((world.get(0).status, status(&mut world, "/readyz/app")), (200, 200));
     }
     assert_eq!(started(&world), 0);
@@ -83,7 +83,7 @@ fn readiness_waits_for_startup_on_all_workers_and_liveness_does_not() {
 }
 
 #[test]
-fn no_asker_can_make_startup_pass() {
+fn no_request_can_make_startup_pass() {
     let mut world = World::new(&document(), 4);
     world.set_checks("db", Manner::Status(500));
     world.pass(3 * SECOND);
@@ -95,7 +95,7 @@ fn no_asker_can_make_startup_pass() {
 }
 
 #[test]
-fn an_assumption_is_no_start_but_for_an_upstream_that_is_never_checked() {
+fn an_assumption_passes_startup_only_for_an_upstream_without_a_check() {
     for assume in ["ready", "notReady"] {
         let mut document = document();
         document["upstreams"]["db"]["assume"] = json!(assume);
@@ -114,7 +114,7 @@ fn an_assumption_is_no_start_but_for_an_upstream_that_is_never_checked() {
 }
 
 #[test]
-fn it_takes_success_threshold_checks_that_pass() {
+fn startup_passes_after_success_threshold_checks() {
     let mut document = document();
     document["upstreams"]["db"]["readinessProbe"]["successThreshold"] = json!(3);
     let mut world = World::new(&document, 4);
@@ -125,7 +125,7 @@ fn it_takes_success_threshold_checks_that_pass() {
 }
 
 #[test]
-fn with_no_checks_it_has_passed_and_weights_count_in_it() {
+fn startup_passes_without_checks_and_respects_weights() {
     let mut document = document();
     document["probes"]["startup"] = json!({"path": "/startupz", "statuses": {"passed": 201}});
     let mut world = World::new(&document, 4);
@@ -142,14 +142,14 @@ fn with_no_checks_it_has_passed_and_weights_count_in_it() {
 }
 
 #[test]
-fn a_start_is_for_good() {
+fn a_start_is_permanent() {
     let mut world = world();
     assert_eq!(started(&world), 1);
     world.set_checks("db", Manner::Status(500));
     world.pass(3 * SECOND);
     assert_eq!(world.phase("db"), "not-ready");
     assert_eq!((status(&mut world, "/startupz"), status(&mut world, "/readyz")), (200, 200));
-    // Whatever an update asks for, and though all VMs die.
+    // Neither an update nor the death of all VMs undoes the start.
     let mut harder = document();
     let checks = json!([{"upstream": "db"}, {"upstream": "mq"}]);
     harder["upstreams"]["mq"] = json!({"cluster": "not-there", "readinessProbe": {"httpGet": {}}});
@@ -169,7 +169,7 @@ fn a_start_is_for_good() {
 }
 
 #[test]
-fn an_update_that_brings_a_startup_probe_fails_no_readiness_of_a_proxy_that_has_proof() {
+fn an_update_that_adds_a_startup_probe_does_not_fail_readiness_of_a_proxy_with_proof() {
     let mut before = without("startup");
     before["probes"]["readiness"]["checks"] = json!([{"upstream": "app"}, {"upstream": "db"}]);
     let mut after = document();
@@ -187,7 +187,7 @@ fn an_update_that_brings_a_startup_probe_fails_no_readiness_of_a_proxy_that_has_
         world.pass(50 * MS);
     }
     assert_eq!((status(&mut world, "/startupz"), started(&world)), (200, 1));
-    // One that has no proof has not started.
+    // A proxy without proof has not started.
     let mut world = World::new(&before, 4);
     world.set_checks("db", Manner::Status(500));
     world.pass(3 * SECOND);
@@ -197,13 +197,13 @@ fn an_update_that_brings_a_startup_probe_fails_no_readiness_of_a_proxy_that_has_
 }
 
 #[test]
-fn a_policy_that_is_only_tried_out_or_refused_starts_nothing() {
+fn a_policy_that_is_only_tried_or_refused_does_not_start_the_proxy() {
     let mut world = World::new(&document(), 4);
     world.set_checks("db", Manner::Status(500));
     world.pass(3 * SECOND);
     let mut easy = document();
     easy["probes"]["startup"] = json!({"path": "/startupz"});
-    // The proxy configures it in one VM, and ends that before it has ticked.
+    // Envoy configures the policy in one VM and ends that VM before its first tick.
     world.prepare(&easy);
     world.configure_vm(0);
     assert_eq!(started(&world), 0);
@@ -213,7 +213,7 @@ fn a_policy_that_is_only_tried_out_or_refused_starts_nothing() {
 }
 
 #[test]
-fn an_older_policy_that_is_on_its_way_out_has_no_say() {
+fn an_older_policy_that_still_ticks_does_not_decide_startup() {
     let mut easier = document();
     easier["probes"]["startup"]["checks"] = json!([{"upstream": "app"}]);
     let mut world = World::new(&easier, 4);
@@ -222,7 +222,7 @@ fn an_older_policy_that_is_on_its_way_out_has_no_say() {
     world.pass(3 * SECOND);
     world.configure(&document());
     world.pass(3 * SECOND);
-    // Its own check passes now. It still ticks, for its last connections.
+    // Its own check passes now. It still ticks until its last connections close.
     world.set_checks("app", Manner::Status(200));
     world.pass(30 * SECOND);
     assert_eq!((status(&mut world, "/startupz"), started(&world)), (503, 0));
@@ -237,7 +237,7 @@ const DRAINING: &str = "policy shop: draining\n";
 const NOT_DRAINING: &str = "policy shop: not draining\n";
 
 #[test]
-fn an_order_fails_readiness_on_all_workers_within_a_tick_and_nothing_else() {
+fn a_drain_order_fails_only_readiness_on_all_workers_within_a_tick() {
     for vm in 0..4 {
         let mut world = world();
         assert_eq!(order(&mut world, vm, "GET").body, NOT_DRAINING);
@@ -264,7 +264,7 @@ fn an_order_fails_readiness_on_all_workers_within_a_tick_and_nothing_else() {
 }
 
 #[test]
-fn requests_are_gated_and_let_through_as_ever_while_draining() {
+fn draining_does_not_change_which_requests_are_gated() {
     let mut world = world();
     order(&mut world, 0, "POST");
     world.pass(SECOND);
@@ -278,7 +278,7 @@ fn requests_are_gated_and_let_through_as_ever_while_draining() {
 }
 
 #[test]
-fn other_methods_are_not_allowed_and_only_a_post_or_delete_is_an_order() {
+fn only_post_and_delete_are_drain_orders_and_other_methods_are_refused() {
     let mut world = world();
     for method in ["PUT", "PATCH", "OPTIONS"] {
         let answer = order(&mut world, 0, method);
@@ -292,13 +292,13 @@ fn other_methods_are_not_allowed_and_only_a_post_or_delete_is_an_order() {
     }
     world.pass(SECOND);
     assert_eq!(status(&mut world, "/readyz"), 200);
-    // With a query, and before its body has come.
+    // The order has a query, and its body has not arrived yet.
     let with_body = Request::of("POST", "/drainz?why=deploy").unfinished();
     assert_eq!(world.ask(0, &with_body).body, DRAINING);
 }
 
 #[test]
-fn orders_and_refusals_are_counted() {
+fn drain_orders_and_refusals_are_counted() {
     let mut document = document();
     document["probes"]["drain"]["from"] = json!(["10.0.0.0/8"]);
     let mut world = World::new(&document, 4);
@@ -313,7 +313,7 @@ fn orders_and_refusals_are_counted() {
 }
 
 #[test]
-fn an_order_is_followed_from_the_addresses_of_the_policy_alone() {
+fn drain_orders_are_accepted_only_from_the_policys_addresses() {
     let local = json!(["127.0.0.0/8", "::1/128"]);
     let ten = json!(["10.0.0.0/8", "::ffff:0:0/96"]);
     let cases = [
@@ -322,7 +322,7 @@ fn an_order_is_followed_from_the_addresses_of_the_policy_alone() {
         (&local, "10.0.0.1:50000", Some("no drain from 10.0.0.1")),
         (&ten, "10.255.255.255:1", None),
         (&ten, "127.0.0.1:50000", Some("no drain from 127.0.0.1")),
-        // By no header: such an address has no port.
+        // Headers cannot supply the address, because addresses in headers have no port.
         (
             &local,
             "127.0.0.1:0",
@@ -355,7 +355,7 @@ fn an_order_is_followed_from_the_addresses_of_the_policy_alone() {
 }
 
 #[test]
-fn an_order_that_can_not_be_shared_is_refused_and_asked_for_again() {
+fn a_drain_order_that_cannot_be_stored_is_refused_and_can_be_repeated() {
     let mut world = world();
     world.lose(16);
     let answer = order(&mut world, 0, "POST");
@@ -367,7 +367,7 @@ fn an_order_that_can_not_be_shared_is_refused_and_asked_for_again() {
 }
 
 #[test]
-fn an_order_outlives_the_death_of_every_vm_and_updates_of_the_policy() {
+fn a_drain_survives_the_death_of_every_vm_and_policy_updates() {
     let mut world = world();
     order(&mut world, 0, "POST");
     for vm in 0..4 {
@@ -389,17 +389,17 @@ fn an_order_outlives_the_death_of_every_vm_and_updates_of_the_policy() {
 }
 
 #[test]
-fn an_order_ends_where_the_policy_has_no_switch_for_it_any_more() {
+fn a_drain_ends_if_the_policy_no_longer_has_the_switch() {
     let mut world = world();
     order(&mut world, 0, "POST");
     world.pass(SECOND);
     world.configure(&without("drain"));
-    // At once for its own workers, which have no such switch.
+    // For workers of the new policy, which has no switch, the drain ends at once.
     assert_eq!(status(&mut world, "/readyz"), 200);
     assert_eq!(world.logged("no longer draining").len(), 0);
     world.pass(SECOND);
     assert_eq!(world.logged("policy shop: no longer draining").len(), 1);
-    // The switch comes back, and is off.
+    // When the switch is configured again, it is off.
     world.configure(&document());
     world.pass(SECOND);
     assert_eq!(order(&mut world, 1, "GET").body, NOT_DRAINING);
@@ -408,10 +408,10 @@ fn an_order_ends_where_the_policy_has_no_switch_for_it_any_more() {
 }
 
 #[test]
-fn an_order_to_the_older_policy_that_comes_after_the_update_ends_as_well() {
+fn a_drain_order_to_the_older_policy_after_the_update_ends_as_well() {
     let mut world = World::new(&without("drain"), 4);
     world.pass(3 * SECOND);
-    // VM 0 has the policy with the switch last, as its listener is still draining its connections.
+    // VM 0 still has the policy with the switch, because its listener is draining its connections.
     world.prepare(&document());
     world.configure_vm(0);
     world.pass(SECOND);
@@ -423,7 +423,7 @@ fn an_order_to_the_older_policy_that_comes_after_the_update_ends_as_well() {
 }
 
 #[test]
-fn an_update_that_is_refused_or_only_tried_out_ends_no_drain() {
+fn an_update_that_is_refused_or_only_tried_does_not_end_a_drain() {
     let mut world = world();
     order(&mut world, 0, "POST");
     let mut wrong = without("drain");
@@ -440,7 +440,7 @@ fn an_update_that_is_refused_or_only_tried_out_ends_no_drain() {
 }
 
 #[test]
-fn in_shadow_a_drain_is_no_order_and_a_start_is_one() {
+fn in_shadow_mode_drain_orders_have_no_effect_but_a_start_does() {
     let mut shadow = document();
     shadow["mode"] = json!("shadow");
     let mut world = World::new(&shadow, 4);

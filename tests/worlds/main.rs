@@ -1,7 +1,7 @@
-//! The real worker in a simulated world: what the README promises, row by row, in milliseconds.
+//! The promises of the README, row by row, tested with the real worker in a simulated world.
 //!
-//! A test here shows what a worker does with what a proxy tells it. That a real Envoy tells it so is shown by the tests in
-//! Python, one for each row.
+//! These tests show how a worker reacts to what a proxy reports. The Python tests show that a real Envoy reports it
+//! like this, with one test for each row.
 #![cfg(not(target_arch = "wasm32"))]
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
@@ -45,12 +45,12 @@ mod vm;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sim::World;
+use sim::{Manner, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 
-/// A policy with one upstream, `app`, behind a gate, with these fields in its `circuitBreaker`.
+/// Returns a policy with one upstream, `app`, which has a gate and this `circuitBreaker`.
 fn judged(breaker: &Value) -> Value {
     json!({
         "name": "shop",
@@ -59,7 +59,24 @@ fn judged(breaker: &Value) -> Value {
     })
 }
 
-/// A world of one worker with this breaker on `app`.
+/// Returns a world of one worker with this `circuitBreaker` of `app`.
 fn world(breaker: &Value) -> World {
     World::new(&judged(breaker), 1)
+}
+
+/// Returns a check each second with thresholds of one.
+fn check_each_second() -> Value {
+    json!({"httpGet": {}, "periodSeconds": 1, "failureThreshold": 1})
+}
+
+/// Fails the checks of a cluster until all workers know.
+fn fail_checks(world: &mut World, cluster: &str) {
+    world.set_checks(cluster, Manner::Status(500));
+    world.pass(3 * SECOND);
+}
+
+/// Passes the checks of a cluster until all workers know.
+fn pass_checks(world: &mut World, cluster: &str) {
+    world.set_checks(cluster, Manner::Status(200));
+    world.pass(3 * SECOND);
 }

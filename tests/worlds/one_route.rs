@@ -1,4 +1,4 @@
-//! What a client sees and what is counted does not depend on whether something is left to do for its request.
+//! Clients and counters see the same, whether or not the worker still handles a request that is forwarded.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::MS;
 use super::life::cases;
 use super::sim::{Answer, Manner, Request, World};
 
-/// What may be left to do for a request that has gone on: nothing, or to judge its response, by more and more.
+/// Returns policies that leave nothing, or more and more, to do for a forwarded request.
 fn variants(mode: &str) -> Vec<Value> {
     let shares = json!({"consecutiveFailures": 100_000, "failurePercent": 100, "minimumRequests": 1_000_000});
     let waits = json!({
@@ -65,7 +65,7 @@ fn policy(mode: &str, breaker: Option<Value>, rollback: Option<Value>) -> Value 
     })
 }
 
-/// What becomes of a request that has gone on.
+/// How a forwarded request ends.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Manner(&'static Manner),
@@ -117,7 +117,7 @@ fn request() -> impl Strategy<Value = Request> {
     })
 }
 
-/// All that is seen of a request: what went on, its label, and its answer.
+/// All that is visible of a request: its forwarded headers, its label and its response.
 type Seen = (Vec<(String, String)>, String, Answer);
 
 fn play(world: &mut World, request: &Request, end: End) -> Seen {
@@ -144,7 +144,7 @@ fn play(world: &mut World, request: &Request, end: End) -> Seen {
     (world.forwarded_headers(id), world.label(id), world.answer(id))
 }
 
-/// The counters of what a request got.
+/// Returns the counters of requests.
 fn counted(world: &World) -> BTreeMap<String, u64> {
     let of_requests =
         ["assignments", "gated_requests", "fallback_requests", "failed_open_requests", "probe_answers"];
@@ -168,14 +168,14 @@ proptest! {
     #![proptest_config(cases(6))]
 
     #[test]
-    fn whatever_is_left_to_do_clients_and_counters_see_the_same(
+    fn clients_and_counters_see_the_same_whatever_is_left_to_do_for_a_request(
         mode in select(&["enforce", "shadow"][..]),
         keyed in any::<bool>(),
         requests in vec((request(), end(), 0..400u32), 1..40),
     ) {
         let mut seen: Option<(Vec<Seen>, BTreeMap<String, u64>)> = None;
-        // With a `rollback`, those without a key are dealt out again after the first tick: in another order, and as many
-        // to each version.
+        // With a `rollback`, requests without a key are distributed again after the first tick. The order differs, but
+        // each version gets as many.
         let requests: Vec<_> = requests
             .into_iter()
             .map(|(request, end, pause)| (if keyed { request.with("x-user", "dave") } else { request }, end, pause))

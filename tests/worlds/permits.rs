@@ -1,4 +1,4 @@
-//! Permits for an upstream on trial: never more than the policy has, and each goes back once.
+//! Permits of an upstream on trial: never more than the policy allows, and each is returned once.
 
 use std::collections::BTreeMap;
 
@@ -7,29 +7,31 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::life::{Act, BEARABLE, Change, LEASE_FOR, Life, Parts, TRIAL_REQUESTS, anything, cases, document};
+use super::life::{
+    Change, Event, LEASE_FOR, Life, MAX_CONFLICTS, Parts, TRIAL_REQUESTS, cases, document, traffic_and_faults,
+};
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND};
 
-/// What became of a lease.
+/// The state of a lease.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fate {
-    /// It is held by this request.
+enum LeaseState {
+    /// This request holds it.
     Held(u32),
-    /// Its request gave it back.
+    /// Its request returned it.
     Returned,
-    /// It ran out.
+    /// It expired.
     Expired,
     /// Its trial ended.
     Ended,
 }
 
-/// The leases of a state: id, and from when to when each is lent.
+/// Returns the leases of a state by id, with the start and the end of each.
 fn leases(state: &UpstreamState) -> BTreeMap<u64, (u64, u64)> {
     let Phase::Trial { leases, .. } = &state.phase else {
         return BTreeMap::new();
     };
-    // Their fields are the state's own; they are read as they are stored.
+    // The fields are private, so they are read from the stored form.
     let stored = serde_json::to_value(leases).unwrap();
     let number = |lease: &Value, field: &str| lease[field].as_u64().unwrap();
     let stored = stored.as_array().unwrap().iter();
@@ -40,12 +42,12 @@ fn successes(state: &UpstreamState) -> u32 {
     if let Phase::Trial { successes, .. } = state.phase { successes } else { 0 }
 }
 
-/// All leases that ever were.
+/// All leases that were ever lent.
 #[derive(Default)]
-struct Ledger(BTreeMap<(String, u64), Fate>);
+struct Ledger(BTreeMap<(String, u64), LeaseState>);
 
 impl Ledger {
-    fn take(&mut self, change: &Change) -> Result<(), TestCaseError> {
+    fn record(&mut self, change: &Change) -> Result<(), TestCaseError> {
         let (before, after) = (leases(&change.before), leases(&change.after));
         prop_assert!(after.len() <= TRIAL_REQUESTS);
         let same = change.before.generation == change.after.generation;
@@ -54,25 +56,25 @@ impl Ledger {
         for id in &lent {
             prop_assert!(same, "none is lent as a trial begins");
             prop_assert!(change.exchange.is_some(), "a lease is a request's");
-            let fate = Fate::Held(change.exchange.unwrap());
-            let known = self.0.insert((change.upstream.clone(), *id), fate);
+            let lease = LeaseState::Held(change.exchange.unwrap());
+            let known = self.0.insert((change.upstream.clone(), *id), lease);
             prop_assert_eq!(known, None, "each is lent once");
         }
         let mut expired = 0;
         for (id, (from, until)) in before.iter().filter(|(id, _)| !after.contains_key(id)) {
-            let fate = self.0.get_mut(&(change.upstream.clone(), *id)).unwrap();
-            let Fate::Held(owner) = *fate else {
-                return Err(TestCaseError::fail(format!("given back again: {fate:?}")));
+            let lease = self.0.get_mut(&(change.upstream.clone(), *id)).unwrap();
+            let LeaseState::Held(owner) = *lease else {
+                return Err(TestCaseError::fail(format!("returned twice: {lease:?}")));
             };
-            // A clock that was set back by more than workers' readings may be apart ends a lease, too.
+            // A clock that is set back further than workers' clocks may differ ends a lease, too.
             let over = *until <= change.at || *from > change.at + 1_000;
-            *fate = match change.exchange {
-                _ if !same => Fate::Ended,
-                Some(exchange) if exchange == owner => Fate::Returned,
-                None if over => Fate::Expired,
+            *lease = match change.exchange {
+                _ if !same => LeaseState::Ended,
+                Some(exchange) if exchange == owner => LeaseState::Returned,
+                None if over => LeaseState::Expired,
                 _ => return Err(TestCaseError::fail("taken from a request that holds it")),
             };
-            expired += u32::from(*fate == Fate::Expired);
+            expired += u32::from(*lease == LeaseState::Expired);
         }
         if same {
             let more = successes(&change.after) - successes(&change.before);
@@ -81,25 +83,25 @@ impl Ledger {
         Ok(())
     }
 
-    /// The requests that hold a lease.
+    /// Returns the requests that hold a lease.
     fn holders(&self) -> impl Iterator<Item = u32> {
         self.0
             .values()
-            .filter_map(|fate| if let Fate::Held(exchange) = fate { Some(*exchange) } else { None })
+            .filter_map(|lease| if let LeaseState::Held(exchange) = lease { Some(*exchange) } else { None })
     }
 }
 
-/// Two policies that have the same trials.
+/// Returns two policies with the same trials.
 fn policies() -> Vec<Value> {
-    let of = |wholly| document(Parts { check: false, breaker: true, guarded: true, wholly });
+    let of = |all_criteria| document(Parts { check: false, breaker: true, gated: true, all_criteria });
     vec![of(false), of(true)]
 }
 
-/// Lets these things happen, to upstreams that are on trial at first, and checks all that is lent.
-fn play(acts: &[Act], vms: usize, exact: bool) -> Result<Ledger, TestCaseError> {
+/// Applies these events to upstreams that start on trial, and checks all leases.
+fn play(events: &[Event], vms: usize, exact: bool) -> Result<Ledger, TestCaseError> {
     let mut life = Life::new(policies(), vms);
     let mut ledger = Ledger::default();
-    // All go on before the first of them fails.
+    // All are forwarded before the first of them fails.
     let to = |upstream| Request::get("/").with("x-to", upstream);
     let failing: Vec<u32> = ["app", "db"]
         .iter()
@@ -112,23 +114,23 @@ fn play(acts: &[Act], vms: usize, exact: bool) -> Result<Ledger, TestCaseError> 
     life.world.pass(1_600 * MS);
     prop_assert_eq!((life.world.phase("app"), life.world.phase("db")), ("trial", "trial"));
     life.changes();
-    for act in acts {
-        life.act(act);
+    for event in events {
+        life.apply(event);
         for change in life.changes() {
-            ledger.take(&change)?;
+            ledger.record(&change)?;
         }
         if exact {
-            // Whatever has become of a request, if its worker lived to see it.
+            // A request that has ended holds no lease if its worker was alive to see the end.
             for holder in ledger.holders() {
-                let died = matches!(act, Act::Die(_)) || !life.lived(holder);
+                let died = matches!(event, Event::Die(_)) || !life.has_its_worker(holder);
                 prop_assert!(died || life.world.is_open(holder), "request {} is over", holder);
             }
         }
     }
-    life.settle();
+    life.end_all();
     life.world.pass(LEASE_FOR + 3 * SECOND);
     for change in life.changes() {
-        ledger.take(&change)?;
+        ledger.record(&change)?;
     }
     prop_assert_eq!(ledger.holders().count(), 0);
     prop_assert!(["app", "db"].iter().all(|upstream| leases(&life.world.state(upstream)).is_empty()));
@@ -139,22 +141,28 @@ proptest! {
     #![proptest_config(cases(14))]
 
     #[test]
-    fn each_goes_back_once_as_soon_as_its_request_is_over(vms in 1..4usize, acts in vec(anything(BEARABLE), 1..120)) {
-        play(&acts, vms, true)?;
+    fn a_permit_is_returned_once_when_its_request_ends(
+        vms in 1..4usize,
+        events in vec(traffic_and_faults(MAX_CONFLICTS), 1..120),
+    ) {
+        play(&events, vms, true)?;
     }
 
     #[test]
-    fn one_whose_return_is_lost_for_good_expires(vms in 1..4usize, acts in vec(anything(100), 1..120)) {
-        play(&acts, vms, false)?;
+    fn a_permit_whose_return_is_lost_expires(
+        vms in 1..4usize,
+        events in vec(traffic_and_faults(100), 1..120),
+    ) {
+        play(&events, vms, false)?;
     }
 }
 
-/// A world of `app` and `db`, both behind gates, with `app` on trial, for which one success is enough.
+/// Returns a world of `app` and `db`, both with gates. `app` is on trial and needs one success.
 fn on_trial(vms: usize) -> World {
     on_trial_for(vms, 1)
 }
 
-/// The same where it takes so many successes.
+/// Returns the same world with this many successes for a trial.
 fn on_trial_for(vms: usize, successes: u32) -> World {
     let breaker = json!({
         "failOn": ["5xx", "unavailable"], "consecutiveFailures": 3, "notReadyFor": "1s",
@@ -175,11 +183,11 @@ fn lent(world: &World) -> usize {
     leases(&world.state("app")).len()
 }
 
-/// What becomes of a request.
+/// How a request ends.
 type End<'e> = &'e dyn Fn(&mut World, u32);
 
 #[test]
-fn whatever_ends_a_request_gives_its_permit_back_there_and_then() {
+fn any_end_of_a_request_returns_its_permit_at_once() {
     const BROKEN: &str = "upstream_reset_after_response_started{connection_termination}";
     let grpc = [("content-type", "application/grpc")];
     let begin = |world: &mut World, id, status| world.respond(id, status, "via_upstream", &[], false);
@@ -221,20 +229,20 @@ fn whatever_ends_a_request_gives_its_permit_back_there_and_then() {
         let mut world = on_trial_for(1, 10);
         let id = world.send(0, &Request::get("/"));
         assert_eq!(lent(&world), 1, "{name}");
-        world.lose(BEARABLE);
+        world.lose(MAX_CONFLICTS);
         end(&mut world, id);
         assert_eq!((lent(&world), world.is_open(id)), (0, false), "{name}");
         world.lose(0);
-        // The trial goes on with another, or is over.
+        // The trial goes on with another request or has ended.
         let over = world.phase("app") == "not-ready";
         assert_eq!(world.get(0).is_gated(), over, "{name}");
     }
 }
 
 #[test]
-fn of_a_request_that_another_gate_stops_goes_back_at_once() {
+fn the_permit_of_a_request_that_another_gate_blocks_is_returned_at_once() {
     let mut world = on_trial(1);
-    // On trial, one request at a time gets a permit, whichever cluster its route leads to.
+    // On trial, one request at a time gets a permit, whatever cluster its route selects.
     world.route = "db".to_owned();
     for _ in 0..3 {
         let id = world.send(0, &Request::get("/"));
@@ -248,7 +256,7 @@ fn of_a_request_that_another_gate_stops_goes_back_at_once() {
 }
 
 #[test]
-fn of_a_request_that_goes_to_another_cluster_goes_back_on_the_next_tick_or_with_the_response() {
+fn the_permit_of_a_request_to_another_cluster_is_returned_on_the_next_tick_or_with_the_response() {
     let mut world = on_trial(1);
     world.route = "other".to_owned();
     world.set("other", Manner::Hangs);
@@ -256,7 +264,7 @@ fn of_a_request_that_goes_to_another_cluster_goes_back_on_the_next_tick_or_with_
     assert_eq!(lent(&world), 1);
     world.pass(251 * MS);
     assert_eq!((lent(&world), world.is_open(id)), (0, true));
-    // One of an upstream that is judged itself, too, though it goes on.
+    // This holds for a cluster whose upstream is judged itself, though its request goes on.
     world.route = "db".to_owned();
     let id = world.send(0, &Request::get("/"));
     assert_eq!(lent(&world), 1);
@@ -269,7 +277,7 @@ fn of_a_request_that_goes_to_another_cluster_goes_back_on_the_next_tick_or_with_
 }
 
 #[test]
-fn of_a_request_that_another_filter_holds_up_expires_and_shows_nothing() {
+fn the_permit_of_a_request_that_another_filter_holds_up_expires_without_a_result() {
     let mut world = on_trial(1);
     world.held_up = true;
     let id = world.send(0, &Request::get("/"));
@@ -281,7 +289,7 @@ fn of_a_request_that_another_filter_holds_up_expires_and_shows_nothing() {
 }
 
 #[test]
-fn of_a_vm_that_has_died_expires() {
+fn the_permits_of_a_vm_that_died_expire() {
     let mut world = on_trial(2);
     world.set("app", Manner::Hangs);
     world.start(0, &Request::get("/"));

@@ -1,4 +1,4 @@
-//! Probes that the proxy answers by what it knows.
+//! Probes to which the filter responds from what it knows.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::SECOND;
 use super::sim::{Answer, Manner, Request, World};
 
-/// A policy over four upstreams that are checked each second, with these probes beside liveness.
+/// Returns a policy with four upstreams that are checked each second, with liveness and these probes.
 fn document(probes: &Value) -> Value {
     let check = json!({"httpGet": {}, "periodSeconds": 1, "failureThreshold": 2});
     let mut document = json!({"name": "shop", "upstreams": {}, "probes": {"liveness": {"path": "/livez"}}});
@@ -20,7 +20,7 @@ fn document(probes: &Value) -> Value {
     document
 }
 
-/// A proxy of three workers with these probes, all of whose upstreams have been checked.
+/// Returns a proxy of three workers with these probes. All upstreams have been checked.
 fn world(probes: &Value) -> World {
     let mut world = World::new(&document(probes), 3);
     world.pass(2 * SECOND);
@@ -37,7 +37,7 @@ fn up(world: &mut World, upstream: &str) {
     world.pass(4 * SECOND);
 }
 
-/// The answer of all workers, which is the same.
+/// Returns the response, which is the same on all workers.
 fn ask(world: &mut World, path: &str) -> Answer {
     let answers: Vec<Answer> = (0..3).map(|vm| world.ask(vm, &Request::get(path))).collect();
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
@@ -53,7 +53,7 @@ fn required() -> Value {
 }
 
 #[test]
-fn liveness_depends_on_nothing_outside() {
+fn liveness_depends_on_no_upstream() {
     let mut world = world(&required());
     for upstream in ["db", "cache", "search", "queue"] {
         down(&mut world, upstream);
@@ -65,7 +65,7 @@ fn liveness_depends_on_nothing_outside() {
 }
 
 #[test]
-fn a_required_check_that_fails_is_a_no_on_all_workers_until_it_passes_again() {
+fn a_failed_required_check_fails_readiness_on_all_workers_until_it_passes() {
     let mut world = world(&required());
     assert_eq!(ask(&mut world, "/readyz").body, "policy shop: readiness passed\n");
     down(&mut world, "cache");
@@ -79,7 +79,7 @@ fn a_required_check_that_fails_is_a_no_on_all_workers_until_it_passes_again() {
 }
 
 #[test]
-fn weighted_checks_must_reach_the_minimum_together() {
+fn weighted_checks_must_reach_minimum_score_together() {
     let weights = [("db", 40), ("cache", 30), ("search", 20), ("queue", 10)];
     let checks = weights.map(|(upstream, weight)| json!({"upstream": upstream, "weight": weight}));
     for mask in 0_usize..16 {
@@ -119,7 +119,7 @@ fn an_optional_check_that_fails_only_degrades() {
 }
 
 #[test]
-fn an_upstream_on_trial_counts_as_ready_with_a_doubt() {
+fn an_upstream_on_trial_counts_as_ready_but_degraded() {
     let mut document = document(&required());
     let breaker = json!({"consecutiveFailures": 2, "notReadyFor": "2s", "maxNotReadyFor": "2s"});
     document["upstreams"]["db"] = json!({"cluster": "db", "circuitBreaker": breaker});
@@ -138,13 +138,13 @@ fn an_upstream_on_trial_counts_as_ready_with_a_doubt() {
     let answer = ask(&mut world, "/readyz");
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains("[+]db ok: on trial\n"), "{answer:?}");
-    // However long nobody sends a request, and whoever asks.
+    // This holds without any traffic and for any client.
     world.pass(120 * SECOND);
     assert_eq!((world.phase("db"), status(&mut world, "/readyz")), ("trial", 200));
 }
 
 #[test]
-fn before_the_first_check_an_upstream_is_as_assumed_and_the_answer_has_no_age() {
+fn before_the_first_check_a_probe_uses_the_assumption_and_shows_no_age() {
     for (assume, expected) in [("ready", 200), ("notReady", 503)] {
         let mut document = document(&required());
         document["upstreams"]["db"]["assume"] = json!(assume);
@@ -160,10 +160,10 @@ fn before_the_first_check_an_upstream_is_as_assumed_and_the_answer_has_no_age() 
 }
 
 #[test]
-fn an_answer_tells_the_age_of_what_it_rests_on_and_calls_what_is_old_stale() {
+fn a_probe_response_has_the_age_of_each_check_and_marks_old_ones_as_stale() {
     let mut world = world(&required());
     assert_eq!(ask(&mut world, "/readyz").header("age"), Some("0"));
-    // Its checks go nowhere from now on.
+    // From now on, its checks cannot be sent.
     world.set_checks("db", Manner::NoHost);
     world.pass(2 * SECOND);
     let aged = ask(&mut world, "/readyz");
@@ -178,7 +178,7 @@ fn an_answer_tells_the_age_of_what_it_rests_on_and_calls_what_is_old_stale() {
 }
 
 #[test]
-fn what_is_excluded_counts_as_passed_and_an_unknown_name_is_a_warning() {
+fn excluded_checks_count_as_passed_and_an_unknown_name_is_a_warning() {
     let mut world = world(&required());
     down(&mut world, "db");
     assert_eq!(status(&mut world, "/readyz?exclude=cache"), 503);
@@ -195,7 +195,7 @@ fn what_is_excluded_counts_as_passed_and_an_unknown_name_is_a_warning() {
 }
 
 #[test]
-fn each_check_can_be_asked_for_alone_and_is_counted_by_itself() {
+fn each_check_can_be_requested_alone_and_is_counted_separately() {
     let mut world = world(&required());
     down(&mut world, "cache");
     assert_eq!((status(&mut world, "/readyz/db"), status(&mut world, "/readyz/cache")), (200, 503));
@@ -236,7 +236,7 @@ fn only_a_get_or_head_of_the_exact_path_is_a_probe() {
 }
 
 #[test]
-fn a_probe_must_meet_the_match_of_the_policy_and_goes_on_to_the_app_otherwise() {
+fn a_probe_that_does_not_match_goes_to_the_app() {
     let matches = ["one", "two"].map(|token| json!({"headers": {"x-token": {"exact": token}}}));
     let mut probes = required();
     probes["match"] = json!(matches);
@@ -252,7 +252,7 @@ fn a_probe_must_meet_the_match_of_the_policy_and_goes_on_to_the_app_otherwise() 
 }
 
 #[test]
-fn statuses_are_those_of_the_policy() {
+fn a_policy_can_set_the_statuses_of_probes() {
     let checks = json!([{"upstream": "db"}, {"upstream": "queue", "required": false}]);
     let statuses = json!({"passed": 204, "degraded": 299, "failed": 418});
     let mut world = world(&json!({"readiness": {"path": "/readyz", "checks": checks, "statuses": statuses}}));
@@ -269,8 +269,8 @@ fn statuses_are_those_of_the_policy() {
 }
 
 #[test]
-fn details_are_told_as_the_policy_says() {
-    // What is told while all is well, to who asks for more, and when something is wrong.
+fn probes_show_details_as_the_policy_says() {
+    // The texts when all is well, in verbose form, and when a check fails.
     for (details, passing, verbose, failing) in
         [("never", false, false, false), ("onFailure", false, true, true), ("always", true, true, true)]
     {
@@ -291,7 +291,7 @@ fn details_are_told_as_the_policy_says() {
 }
 
 #[test]
-fn json_is_for_those_who_ask_for_it_and_may_be_cached_until_the_next_check() {
+fn json_is_sent_on_request_and_may_be_cached_until_the_next_check() {
     let mut probes = required();
     let mut world = world(&probes);
     let asks = Request::get("/readyz").with("accept", "application/health+json");
@@ -301,7 +301,7 @@ fn json_is_for_those_who_ask_for_it_and_may_be_cached_until_the_next_check() {
     assert_eq!(answer.header("content-type"), Some("application/health+json"));
     assert_eq!(answer.header("cache-control"), Some("max-age=1"));
     assert_eq!(world.ask(0, &Request::get("/readyz")).header("cache-control"), Some("no-store"));
-    // An order to drain does not wait for the next check.
+    // A drain takes effect before the next check.
     probes["drain"] = json!({"path": "/drainz"});
     let mut drained = self::world(&probes);
     assert_eq!(drained.ask(0, &asks).header("cache-control"), Some("no-store"));
@@ -313,7 +313,7 @@ fn json_is_for_those_who_ask_for_it_and_may_be_cached_until_the_next_check() {
 }
 
 #[test]
-fn a_group_is_held_back_by_neither_startup_nor_drain() {
+fn neither_startup_nor_drain_fails_a_group() {
     let mut probes = required();
     probes["startup"] = json!({"path": "/startupz", "checks": [{"upstream": "queue"}]});
     probes["drain"] = json!({"path": "/drainz"});
@@ -333,7 +333,7 @@ fn a_group_is_held_back_by_neither_startup_nor_drain() {
 }
 
 #[test]
-fn an_answer_costs_no_request_to_anybody_however_many_ask() {
+fn probes_send_no_requests_however_many_clients_ask() {
     let mut world = world(&required());
     let calls = world.around.sent.borrow().len();
     for _ in 0..1_000 {
@@ -347,7 +347,7 @@ fn an_answer_costs_no_request_to_anybody_however_many_ask() {
 }
 
 #[test]
-fn probes_reach_no_breaker_gate_or_release() {
+fn probes_are_not_seen_by_breakers_gates_or_releases() {
     let mut document = document(&required());
     for (name, breaker) in
         [("db", json!({"consecutiveFailures": 2})), ("cache", json!({"consecutiveFailures": 2}))]
@@ -382,7 +382,7 @@ fn marked(world: &mut World, path: &str) -> BTreeSet<&'static str> {
 }
 
 #[test]
-fn markers_say_degraded_draining_and_whose_answer_it_is() {
+fn marker_headers_report_degraded_draining_and_the_service() {
     let [degraded, at_once, service] = MARKERS;
     let checks = json!([{"upstream": "db"}, {"upstream": "queue", "required": false}]);
     let mut probes =
@@ -413,7 +413,7 @@ fn markers_say_degraded_draining_and_whose_answer_it_is() {
 // -- shadow -------------------------------------------------------------------
 
 #[test]
-fn in_shadow_each_probe_goes_on_to_the_app_is_counted_and_labelled() {
+fn in_shadow_mode_each_probe_goes_to_the_app_and_is_counted_and_labelled() {
     let mut probes = required();
     probes["drain"] = json!({"path": "/drainz"});
     probes["markerHeaders"] = json!(true);
@@ -441,14 +441,14 @@ fn in_shadow_each_probe_goes_on_to_the_app_is_counted_and_labelled() {
         let labels = [&format!("probe={probe}"), &format!("code={code}"), "mode=shadow"];
         assert_eq!(world.metric("probe_answers_total", &labels), 1, "{path}");
     }
-    // The order was none.
+    // The order had no effect.
     world.pass(SECOND);
     assert_eq!(world.logged("draining").len(), 0);
     assert_eq!(world.metric("lifecycle_changes_total", &[]), 0);
 }
 
 #[test]
-fn in_shadow_a_probe_that_passes_through_or_asks_by_grpc_goes_on_as_it_came() {
+fn in_shadow_mode_pass_through_and_grpc_probes_are_forwarded_unchanged() {
     let through = json!({"path": "/readyz", "passThrough": {"cacheSeconds": 60}});
     let mut world = {
         let mut document = document(&json!({"liveness": through}));

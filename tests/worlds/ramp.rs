@@ -1,8 +1,8 @@
-//! After a trial or a check that passes: a rising share of the requests goes, and the others are told.
+//! The ramp after a trial or a passed check: a rising share of requests is forwarded, and the others are gated.
 
 use serde_json::{Value, json};
 
-use super::breaker::{checked, until};
+use super::breaker::{until, with_check};
 use super::evidence::on_trial;
 use super::sim::{Manner, World};
 use super::{MS, SECOND, judged};
@@ -11,7 +11,7 @@ fn breaker() -> Value {
     json!({"trial": {"requests": 1, "successes": 1, "rampOver": "1000s"}})
 }
 
-/// Has `app` fail, and pass its trial.
+/// Trips `app` and passes its trial.
 fn recover(world: &mut World) {
     on_trial(world);
     assert_eq!(world.get(0).status, 200);
@@ -24,7 +24,7 @@ fn ramped(workers: usize) -> World {
     world
 }
 
-/// Checks that some 400 requests to a worker, of which each takes a millisecond, are served in this share.
+/// Checks that about this share of 400 requests of a worker is served. Each request takes a millisecond.
 fn serves(world: &mut World, vm: usize, percent: usize) {
     let served = 400 - world.gated(vm, 400);
     let expected = 4 * percent;
@@ -32,7 +32,7 @@ fn serves(world: &mut World, vm: usize, percent: usize) {
 }
 
 #[test]
-fn the_share_of_requests_that_go_rises_in_a_straight_line_on_all_workers() {
+fn the_share_of_forwarded_requests_rises_linearly_on_all_workers() {
     let mut world = ramped(2);
     world.pass(300 * MS);
     for percent in [0, 20, 40, 60, 80, 100] {
@@ -45,7 +45,7 @@ fn the_share_of_requests_that_go_rises_in_a_straight_line_on_all_workers() {
 }
 
 #[test]
-fn the_others_are_told_that_it_is_not_ready_and_why() {
+fn gated_requests_on_a_ramp_get_the_reason() {
     let mut world = ramped(1);
     let answer = world.get(0);
     assert_eq!((answer.status, answer.details.as_str()), (503, "graygate_gate{shop|app|on-ramp}"));
@@ -55,21 +55,21 @@ fn the_others_are_told_that_it_is_not_ready_and_why() {
 }
 
 #[test]
-fn it_follows_checks_as_well() {
-    let mut world = World::new(&checked(&breaker()), 1);
+fn a_ramp_follows_passed_checks_as_well() {
+    let mut world = World::new(&with_check(&breaker()), 1);
     world.set("app", Manner::Status(500));
     until(&mut world, "not-ready", 10 * SECOND);
     world.set("app", Manner::Status(200));
     until(&mut world, "ramp", 10 * SECOND);
     assert_eq!(world.reason("app"), "check-passed");
-    // Checks that go on to pass make it no shorter.
+    // Checks that pass do not shorten it.
     world.pass(500 * SECOND);
     assert_eq!(world.phase("app"), "ramp");
     serves(&mut world, 0, 50);
 }
 
 #[test]
-fn there_is_none_unless_the_policy_gives_it() {
+fn there_is_no_ramp_unless_the_policy_has_one() {
     let mut world = World::new(&judged(&json!({"trial": {"requests": 1, "successes": 1}})), 1);
     on_trial(&mut world);
     world.get(0);
@@ -77,7 +77,7 @@ fn there_is_none_unless_the_policy_gives_it() {
 }
 
 #[test]
-fn failures_end_it_as_if_it_were_ready() {
+fn failures_on_a_ramp_trip_the_breaker() {
     let mut world = ramped(1);
     world.pass(500 * SECOND);
     world.set("app", Manner::Status(500));
@@ -87,7 +87,7 @@ fn failures_end_it_as_if_it_were_ready() {
 }
 
 #[test]
-fn a_request_that_is_let_in_is_let_in_by_all_gates() {
+fn a_request_that_a_ramp_forwards_passes_all_its_gates() {
     let mut policy = judged(&breaker());
     policy["gates"] = json!([{"upstream": "app"}, {"upstream": "app"}, {"upstream": "app"}]);
     let mut world = World::new(&policy, 1);
@@ -97,7 +97,7 @@ fn a_request_that_is_let_in_is_let_in_by_all_gates() {
 }
 
 #[test]
-fn a_gate_that_failed_open_stays_open() {
+fn a_gate_that_failed_open_stays_open_on_the_ramp() {
     let mut policy = judged(&breaker());
     policy["gates"][0]["whenAllNotReady"] = json!("forward");
     let mut world = World::new(&policy, 1);
@@ -117,7 +117,7 @@ fn a_gate_that_failed_open_stays_open() {
 }
 
 #[test]
-fn readiness_passes_on_it() {
+fn readiness_passes_on_a_ramp() {
     let mut policy = judged(&breaker());
     policy["probes"] = json!({"readiness": {"path": "/readyz", "checks": [{"upstream": "app"}]}});
     let mut world = World::new(&policy, 1);
@@ -127,7 +127,7 @@ fn readiness_passes_on_it() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_closes_nothing_that_was_open() {
+fn a_clock_that_is_set_back_does_not_lower_the_share_of_a_ramp() {
     let mut world = ramped(1);
     world.pass(500 * SECOND);
     world.jump(-3_600_000);

@@ -1,15 +1,15 @@
-//! One fact for each upstream and proxy: from checks, responses and the operator's word, for all workers.
+//! Each upstream has one state for all workers, from checks, responses and `force`.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::breaker::{checked, until};
+use super::breaker::{until, with_check};
 use super::evidence::trips_after;
 use super::sim::{Answer, Manner, Request, World};
 use super::{MS, SECOND, judged};
 
-/// A policy with these fields in `app`, which has a gate and a readiness probe.
+/// Returns a policy with these fields in `app`, which has a gate and a readiness probe.
 fn policy(app: &Value) -> Value {
     let mut policy = judged(&json!({}));
     policy["upstreams"]["app"] = json!({"cluster": "app"});
@@ -20,7 +20,7 @@ fn policy(app: &Value) -> Value {
     policy
 }
 
-/// A check each second, of which two in a row decide, with these fields on top.
+/// Returns a check each second with thresholds of two, and with these fields.
 fn check(more: &Value) -> Value {
     let mut check = json!({"httpGet": {"path": "/healthz"}, "periodSeconds": 1, "failureThreshold": 2});
     for (name, value) in more.as_object().unwrap() {
@@ -33,7 +33,7 @@ fn readyz(world: &mut World) -> Answer {
     world.ask(0, &Request::get("/readyz"))
 }
 
-/// Sends so many checks. Returns how long that took, in milliseconds.
+/// Waits for a number of checks. Returns how many milliseconds that took.
 fn sends(world: &mut World, checks: usize) -> u64 {
     let (begun, sent) = (world.now(), world.around.called.borrow().len());
     while world.around.called.borrow().len() < sent + checks {
@@ -43,7 +43,7 @@ fn sends(world: &mut World, checks: usize) -> u64 {
     world.now() - begun
 }
 
-/// Returns how many checks are sent in so long.
+/// Returns how many checks are sent in this time.
 fn sent_in(world: &mut World, span: Duration) -> usize {
     let before = world.around.called.borrow().len();
     world.pass(span);
@@ -51,10 +51,10 @@ fn sent_in(world: &mut World, span: Duration) -> usize {
     after - before
 }
 
-// What is assumed.
+// -- assumptions --------------------------------------------------------------
 
 #[test]
-fn until_the_first_verdict_it_is_as_it_is_assumed() {
+fn before_the_first_verdict_the_assumption_applies() {
     for (assume, gated) in [("ready", false), ("notReady", true)] {
         let app = json!({"assume": assume, "readinessProbe": check(&json!({"initialDelaySeconds": 100}))});
         let mut world = World::new(&policy(&app), 2);
@@ -84,7 +84,7 @@ fn the_first_verdict_ends_the_assumption() {
 }
 
 #[test]
-fn what_was_never_ready_has_no_ramp() {
+fn an_upstream_that_was_never_ready_has_no_ramp() {
     let app = json!({
         "assume": "notReady",
         "readinessProbe": check(&json!({})),
@@ -95,10 +95,10 @@ fn what_was_never_ready_has_no_ramp() {
     assert_eq!(world.phase("app"), "ready");
 }
 
-// The operator's word.
+// -- force --------------------------------------------------------------------
 
 #[test]
-fn forced_not_ready_is_gated_from_the_first_request_on_whatever_is_known() {
+fn an_upstream_forced_not_ready_is_gated_from_the_first_request() {
     for known_by in [
         json!({}),
         json!({"readinessProbe": check(&json!({}))}),
@@ -120,7 +120,7 @@ fn forced_not_ready_is_gated_from_the_first_request_on_whatever_is_known() {
 }
 
 #[test]
-fn forced_ready_is_let_through_though_checks_and_requests_fail() {
+fn an_upstream_forced_ready_is_not_gated_though_checks_and_requests_fail() {
     let app = json!({
         "force": "ready",
         "assume": "notReady",
@@ -138,7 +138,7 @@ fn forced_ready_is_let_through_though_checks_and_requests_fail() {
 }
 
 #[test]
-fn what_is_known_goes_on_under_the_word_and_counts_again_without_it() {
+fn the_state_is_kept_up_to_date_under_force_and_applies_again_without_it() {
     let known_by = json!({"readinessProbe": check(&json!({}))});
     let mut world = World::new(&policy(&known_by), 2);
     for (force, status, gated) in [
@@ -155,7 +155,7 @@ fn what_is_known_goes_on_under_the_word_and_counts_again_without_it() {
             policy["upstreams"]["app"]["force"] = json!(force);
         }
         world.set("app", Manner::Status(status));
-        // Long enough for the checks, before or after the update.
+        // The time suffices for the checks, before or after the update.
         world.pass(3 * SECOND);
         assert!(world.configure(&policy));
         assert_eq!((world.get(0).is_gated(), world.get(1).is_gated()), (gated, gated), "{force:?} {status}");
@@ -166,7 +166,7 @@ fn what_is_known_goes_on_under_the_word_and_counts_again_without_it() {
 }
 
 #[test]
-fn an_update_that_changes_nothing_of_an_upstream_keeps_what_is_known_of_it() {
+fn an_update_that_does_not_change_an_upstream_keeps_its_state() {
     let mut world = World::new(&policy(&json!({"circuitBreaker": {"notReadyFor": "1h"}})), 2);
     world.set("app", Manner::Status(500));
     assert!(trips_after(&mut world, 5).is_some());
@@ -179,15 +179,15 @@ fn an_update_that_changes_nothing_of_an_upstream_keeps_what_is_known_of_it() {
     assert_eq!(world.state("app"), before);
 }
 
-// Checks and responses, joined.
+// -- checks and responses together --------------------------------------------
 
 #[test]
-fn either_of_them_makes_it_not_ready() {
-    let mut world = World::new(&checked(&json!({})), 1);
+fn either_checks_or_responses_make_an_upstream_not_ready() {
+    let mut world = World::new(&with_check(&json!({})), 1);
     world.set_checks("app", Manner::Status(500));
     until(&mut world, "not-ready", 5 * SECOND);
     assert_eq!(world.reason("app"), "check-failed: status 500");
-    // What users' responses would say is not asked while it is gated: nothing but the checks ends it.
+    // While it is gated, there are no responses of users. Only the checks can end that.
     world.pass(600 * SECOND);
     assert_eq!(world.phase("app"), "not-ready");
     world.set_checks("app", Manner::Status(200));
@@ -198,8 +198,8 @@ fn either_of_them_makes_it_not_ready() {
 }
 
 #[test]
-fn passing_checks_end_no_row_of_failed_responses() {
-    let mut world = World::new(&checked(&json!({})), 1);
+fn passed_checks_do_not_end_a_row_of_failed_responses() {
+    let mut world = World::new(&with_check(&json!({})), 1);
     world.set_checks("app", Manner::Status(200));
     world.set("app", Manner::Status(500));
     for _ in 0..4 {
@@ -210,7 +210,7 @@ fn passing_checks_end_no_row_of_failed_responses() {
 }
 
 #[test]
-fn an_upstream_whose_cluster_lost_its_last_host_stays_as_it_was_known() {
+fn an_upstream_whose_cluster_lost_its_last_host_keeps_its_state() {
     for (manner, known) in
         [(Manner::NoHost, "ready"), (Manner::Missing, "ready"), (Manner::NoHost, "not-ready")]
     {
@@ -230,17 +230,17 @@ fn an_upstream_whose_cluster_lost_its_last_host_stays_as_it_was_known() {
 }
 
 #[test]
-fn a_breaker_sees_the_requests_fail_for_which_there_is_no_host() {
-    let mut world = World::new(&checked(&json!({})), 1);
+fn a_breaker_counts_requests_that_fail_because_there_is_no_host() {
+    let mut world = World::new(&with_check(&json!({})), 1);
     world.pass(3 * SECOND);
     world.set("app", Manner::NoHost);
     assert_eq!(trips_after(&mut world, 20), Some(5));
 }
 
-// How fast it knows.
+// -- how soon workers know ----------------------------------------------------
 
 #[test]
-fn the_tick_is_a_quarter_of_the_shortest_time_within_bounds_and_the_log_says_it() {
+fn the_tick_is_a_quarter_of_the_shortest_time_within_bounds_and_is_logged() {
     for (app, tick) in [
         (json!({"readinessProbe": check(&json!({"periodSeconds": 0.5}))}), 125),
         (json!({"readinessProbe": check(&json!({"periodSeconds": 0.1}))}), 50),
@@ -254,7 +254,7 @@ fn the_tick_is_a_quarter_of_the_shortest_time_within_bounds_and_the_log_says_it(
     }
 }
 
-/// Lets time pass until all workers gate, or none does. Returns how long that took, in milliseconds.
+/// Lets time pass until all workers gate, or until none does. Returns how many milliseconds that took.
 fn until_all(world: &mut World, workers: usize, gated: bool) -> u64 {
     let begun = world.now();
     let phase = if gated { "not-ready" } else { "ready" };
@@ -266,7 +266,7 @@ fn until_all(world: &mut World, workers: usize, gated: bool) -> u64 {
 }
 
 #[test]
-fn all_workers_act_on_checks_after_the_threshold_and_two_ticks_both_ways() {
+fn all_workers_gate_and_ungate_within_two_ticks_of_the_check_that_decides() {
     for offset in [1, 99, 180, 249] {
         let mut world = World::new(&policy(&json!({"readinessProbe": check(&json!({}))})), 4);
         (0..4).for_each(|vm| world.set_offset(vm, (vm as u64 * 60 + offset) % 250));
@@ -292,7 +292,7 @@ fn the_worker_that_sees_the_last_failure_gates_at_once_and_all_do_within_two_tic
 }
 
 #[test]
-fn one_vm_sends_the_checks_whatever_the_number_of_workers() {
+fn one_vm_sends_the_checks_for_any_number_of_workers() {
     for workers in [1, 2, 16] {
         let mut world = World::new(&policy(&json!({"readinessProbe": check(&json!({}))})), workers);
         let sent = sent_in(&mut world, 100 * SECOND);
@@ -301,7 +301,7 @@ fn one_vm_sends_the_checks_whatever_the_number_of_workers() {
 }
 
 #[test]
-fn another_vm_sends_the_checks_a_second_after_the_one_that_did_has_died() {
+fn another_vm_sends_the_checks_a_second_after_the_leader_died() {
     let mut world = World::new(&policy(&json!({"readinessProbe": check(&json!({}))})), 3);
     world.pass(5 * SECOND);
     for dead in 0..2 {
@@ -314,7 +314,7 @@ fn another_vm_sends_the_checks_a_second_after_the_one_that_did_has_died() {
 }
 
 #[test]
-fn another_vm_ends_the_wait_of_one_that_has_died() {
+fn another_vm_ends_the_wait_if_the_leader_has_died() {
     let mut world = World::new(&judged(&json!({})), 2);
     world.set("app", Manner::Status(500));
     assert!(trips_after(&mut world, 5).is_some());
@@ -324,7 +324,7 @@ fn another_vm_ends_the_wait_of_one_that_has_died() {
 }
 
 #[test]
-fn while_an_update_is_under_way_the_newer_policy_judges() {
+fn during_an_update_the_newer_policy_judges() {
     for (old, new, trips) in [(2, 6, 6), (6, 2, 2)] {
         let mut world = World::new(&judged(&json!({"consecutiveFailures": old})), 2);
         world.pass(SECOND);
@@ -332,7 +332,7 @@ fn while_an_update_is_under_way_the_newer_policy_judges() {
         assert!(world.configure_vm(1));
         world.pass(SECOND);
         world.set("app", Manner::Status(500));
-        // The worker with the old policy only tells what it saw.
+        // The worker with the old policy only shares its evidence.
         for _ in 1..trips {
             world.get(0);
             world.pass(600 * MS);
@@ -344,7 +344,7 @@ fn while_an_update_is_under_way_the_newer_policy_judges() {
     }
 }
 
-// When checks are sent.
+// -- when checks are sent -----------------------------------------------------
 
 #[test]
 fn checks_are_few_while_no_request_needs_the_upstream() {
@@ -353,7 +353,7 @@ fn checks_are_few_while_no_request_needs_the_upstream() {
     policy["gates"][0]["match"] = json!([{"uri": {"prefix": "/api"}}]);
     let mut world = World::new(&policy, 2);
     world.pass(60 * SECOND);
-    // Probes and requests for others don't need it.
+    // Probes and requests for other upstreams do not need it.
     let mut idle = 0;
     for _ in 0..30 {
         world.get(0);
@@ -372,12 +372,12 @@ fn checks_are_few_while_no_request_needs_the_upstream() {
     assert!((9..=11).contains(&idle), "{idle}");
 }
 
-// A clock that is set.
+// -- clock changes ------------------------------------------------------------
 
 const DAY: i64 = 86_400_000;
 
 #[test]
-fn checks_go_on_whatever_the_clock_is_set_to() {
+fn checks_continue_whatever_the_clock_is_set_to() {
     for jump in [-30 * DAY, -3_600_000, -2_000, 2_000, 3_600_000, 30 * DAY] {
         let mut world = World::new(&policy(&json!({"readinessProbe": check(&json!({}))})), 2);
         world.pass(10 * SECOND);
@@ -396,7 +396,7 @@ fn checks_go_on_whatever_the_clock_is_set_to() {
 }
 
 #[test]
-fn a_clock_that_is_set_makes_no_wait_longer() {
+fn a_clock_change_does_not_lengthen_a_wait() {
     for jump in [-30 * DAY, -60_000, 60_000, 30 * DAY] {
         let mut world = World::new(&judged(&json!({"notReadyFor": "30s"})), 2);
         world.set("app", Manner::Status(500));
@@ -409,7 +409,7 @@ fn a_clock_that_is_set_makes_no_wait_longer() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_shows_nothing_on_trial() {
+fn a_clock_that_is_set_back_does_not_decide_a_trial() {
     let mut world = World::new(&judged(&json!({"trial": {"requests": 1, "successes": 1}})), 1);
     super::evidence::on_trial(&mut world);
     let id = world.send(0, &Request::get("/"));
@@ -418,13 +418,13 @@ fn a_clock_that_is_set_back_shows_nothing_on_trial() {
     world.pass(300 * MS);
     assert_eq!(world.phase("app"), "trial");
     world.respond(id, 200, "via_upstream", &[], true);
-    // Its lease is gone, but the next one is lent.
+    // Its lease has ended, but the next one can be lent.
     assert!(!world.get(0).is_gated());
     assert_eq!(world.phase("app"), "ready");
 }
 
 #[test]
-fn a_clock_that_is_set_empties_the_window_and_trips_nothing() {
+fn a_clock_change_empties_the_window_and_does_not_trip() {
     for jump in [-DAY, DAY] {
         let breaker = json!({"consecutiveFailures": 1000, "failurePercent": 50});
         let mut world = World::new(&judged(&breaker), 1);

@@ -9,16 +9,16 @@ use serde_json::{Value, json};
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND};
 
-/// When a world begins, in seconds since the epoch.
+/// When a world starts, in seconds since the epoch.
 pub const BEGIN: i64 = 1_800_000_000;
 
-/// The time so many seconds after the beginning, as a policy has it.
+/// Returns the time that many seconds after the start of a world, in the policy's format.
 pub fn at(second: i64) -> String {
     Time::from_millis(u64::try_from(BEGIN + second).unwrap() * 1_000).to_string()
 }
 
-/// The policy `shop` with the release `web` of v1, which is the default, v2 and so on, of these weights. Users are told by
-/// `x-user`. The cluster of v1 is `app-v1`.
+/// Returns the policy `shop` with the release `web` of the versions v1, v2 and so on, with these weights. The default
+/// is v1, with the cluster `app-v1`. The key is the header `x-user`.
 pub fn shop(weights: &[u32]) -> Value {
     let numbers = 1..=weights.len();
     let upstreams: serde_json::Map<_, _> = numbers
@@ -39,7 +39,7 @@ pub fn shop(weights: &[u32]) -> Value {
     json!({"name": "shop", "upstreams": upstreams, "releases": [release]})
 }
 
-/// A world of this policy, whose routes follow `x-version`, and lead to v1 where it says nothing known.
+/// Returns a world of this policy. Its routes evaluate `x-version` and select v1 for unknown values.
 pub fn world_of(document: &Value, workers: usize) -> World {
     let mut world = World::new(document, workers);
     for version in ["v1", "v2", "v3"] {
@@ -49,45 +49,45 @@ pub fn world_of(document: &Value, workers: usize) -> World {
     world
 }
 
-/// A request of this user's.
+/// Returns a request of this user.
 pub fn by(user: &str) -> Request {
     Request::get("/").with("x-user", user)
 }
 
-/// A request that carries this cookie, among others.
+/// Returns a request that has this cookie among others.
 pub fn with_cookie(value: &str) -> Request {
     Request::get("/").with("cookie", &format!("theme=dark; id={value}; x=1"))
 }
 
-/// A key of the filter's own form that was issued so many seconds after the beginning.
+/// Returns a key in the filter's own format, issued that many seconds after the start of the world.
 pub fn made(second: i64, number: u64) -> String {
     format!("{:08x}-{number:016x}", BEGIN + second)
 }
 
-/// The version that a request gets at a worker, by where it goes. It is answered at once, and no time passes.
+/// Returns the version that a request gets from a worker, by its cluster. No time passes.
 pub fn version(world: &mut World, vm: usize, request: &Request) -> String {
     let id = world.send(vm, request);
     world.respond_as(id, &Manner::Status(200));
     world.answer(id).cluster.trim_start_matches("app-").to_owned()
 }
 
-/// The version of each of so many users at a worker now.
+/// Returns the version of each user at a worker.
 pub fn held(world: &mut World, vm: usize, users: usize) -> Vec<String> {
     (0..users).map(|user| version(world, vm, &by(&format!("user-{user}")))).collect()
 }
 
-/// Lets so much time pass, with ticks in its last half second alone, and then the moment in which each worker has a tick.
+/// Lets time pass with ticks only in the last half second, and then until each worker has ticked.
 pub fn later(world: &mut World, seconds: i64) {
     world.jump(seconds * 1_000 - 500);
     world.pass(550 * MS);
 }
 
-/// What a version holds by the gauge, in hundredths of a percent.
+/// Returns the share of a version by its gauge, in hundredths of a percent.
 pub fn share(world: &World, version: &str) -> u64 {
     world.metric("version_share", &["policy=shop", "release=web", &format!("version={version}")])
 }
 
-/// How many requests got which version for which reason; without those that none did.
+/// Returns how many requests got which version for which reason, without zeros.
 pub fn assigned(world: &World) -> BTreeMap<(String, &'static str), u64> {
     let mut found = BTreeMap::new();
     for version in ["v1", "v2", "v3"] {
@@ -101,12 +101,12 @@ pub fn assigned(world: &World) -> BTreeMap<(String, &'static str), u64> {
     found
 }
 
-/// A check a second, by which one failure or success decides.
+/// Returns a check each second with thresholds of one.
 pub fn probe() -> Value {
     json!({"httpGet": {"path": "/"}, "periodSeconds": 1, "failureThreshold": 1})
 }
 
-/// A policy in which each reason can be the one. Nearly all keys are v2's.
+/// Returns a policy in which every reason can apply. Nearly all keys belong to v2.
 fn with_all_reasons() -> Value {
     let mut document = shop(&[1, 9_999]);
     let release = &mut document["releases"][0];
@@ -121,10 +121,10 @@ fn with_all_reasons() -> Value {
 }
 
 #[test]
-fn each_reason_counts_before_those_below_it() {
+fn each_reason_takes_precedence_over_those_below_it() {
     let mut world = world_of(&with_all_reasons(), 2);
     let (old, new) = (|number| with_cookie(&made(-7_200, number)), |number| with_cookie(&made(0, number)));
-    // Each request has what leads to the other version by a reason further below.
+    // Each request also has what would select the other version by a later reason.
     let rows = [
         (old(1).with("x-tester", "1").with("x-version", "v1"), "v1", "incoming"),
         (old(1).with("x-tester", "1").with("x-version", "v9"), "v1", "no-such-version"),
@@ -171,7 +171,7 @@ fn a_version_that_is_not_ready_falls_back_to_the_default_whatever_led_to_it() {
     assert_eq!(all(&mut world), BTreeSet::from(["v1".to_owned()]));
     assert_eq!(world.metric("assignments_total", &["version=v1", "reason=fallback"]), 8);
     assert_eq!(world.metric("assignments_total", &["version=v2", "reason=fallback"]), 0);
-    // Those who have the default version anyway have it for their own reason.
+    // Users who have the default version anyway keep their reason.
     version(&mut world, 0, &with_cookie(&made(0, 2)));
     assert_eq!(world.metric("assignments_total", &["reason=fallback"]), 8);
     assert_eq!(world.metric("assignments_total", &["reason=denied"]), 1);
@@ -181,7 +181,7 @@ fn a_version_that_is_not_ready_falls_back_to_the_default_whatever_led_to_it() {
 }
 
 #[test]
-fn the_default_version_gets_its_requests_though_it_is_not_ready() {
+fn the_default_version_gets_its_requests_even_if_it_is_not_ready() {
     let mut document = shop(&[1, 1]);
     for upstream in ["up-1", "up-2"] {
         document["upstreams"][upstream]["readinessProbe"] = probe();
@@ -198,7 +198,7 @@ fn the_default_version_gets_its_requests_though_it_is_not_ready() {
 }
 
 #[test]
-fn a_denied_key_gets_the_default_and_only_where_its_bucket_is_that_versions() {
+fn a_denied_key_gets_the_default_only_if_its_bucket_belongs_to_that_version() {
     let before = held(&mut world_of(&shop(&[0, 1, 1]), 1), 0, 200);
     let mut document = shop(&[0, 1, 1]);
     let denied: Vec<String> = (0..150).map(|user| format!("user-{user}")).collect();
@@ -213,7 +213,7 @@ fn a_denied_key_gets_the_default_and_only_where_its_bucket_is_that_versions() {
 }
 
 #[test]
-fn a_list_is_about_the_key_that_counts_and_its_keys_are_whole_and_exact() {
+fn allow_and_deny_compare_the_whole_key_exactly() {
     let mut document = shop(&[1, 0]);
     let release = &mut document["releases"][0];
     release["hashOn"] = json!([{"httpHeaderName": "x-user"}, {"httpCookie": {"name": "id"}}]);
@@ -238,7 +238,7 @@ fn a_list_is_about_the_key_that_counts_and_its_keys_are_whole_and_exact() {
 }
 
 #[test]
-fn without_a_key_versions_take_turns_exactly_by_weight_in_each_round_on_each_worker() {
+fn without_a_key_each_worker_splits_each_round_exactly_by_weight() {
     for (weights, round) in [
         (&[90, 10][..], [9, 1, 0]),
         (&[1, 1], [1, 1, 0]),
@@ -248,7 +248,7 @@ fn without_a_key_versions_take_turns_exactly_by_weight_in_each_round_on_each_wor
     ] {
         let mut world = world_of(&shop(weights), 3);
         let mut got: [Vec<String>; 3] = Default::default();
-        // The workers are interleaved, so that none of them sees a round of all requests.
+        // The requests alternate between workers, so that no worker sees a round of all requests.
         for turn in 0..601 {
             let vm = (turn + turn / 4) % 3;
             let dealt = version(&mut world, vm, &Request::get("/"));
@@ -265,7 +265,7 @@ fn without_a_key_versions_take_turns_exactly_by_weight_in_each_round_on_each_wor
 }
 
 #[test]
-fn weights_that_no_hundredth_of_a_percent_divides_have_a_long_round_and_it_is_exact() {
+fn weights_with_an_odd_total_have_a_long_round_that_is_exact() {
     let mut world = world_of(&shop(&[4, 3]), 1);
     let on_v2 = (0..5_000).filter(|_| version(&mut world, 0, &Request::get("/")) == "v2").count();
     assert_eq!(on_v2, 2_143);
@@ -285,7 +285,7 @@ fn a_user_has_one_version_on_all_workers_and_proxies() {
 }
 
 #[test]
-fn raising_a_weight_by_a_new_policy_moves_nobody_back() {
+fn a_weight_raised_by_a_new_policy_moves_no_user_back() {
     let mut world = world_of(&shop(&[99, 1]), 2);
     let mut before = held(&mut world, 0, 250);
     for raised in [5, 10, 30, 60, 100] {
@@ -300,7 +300,7 @@ fn raising_a_weight_by_a_new_policy_moves_nobody_back() {
 }
 
 #[test]
-fn a_request_that_does_not_match_or_is_skipped_has_no_part_in_the_release() {
+fn a_request_that_does_not_match_or_is_skipped_is_not_part_of_the_release() {
     let mut document = shop(&[0, 1]);
     let release = &mut document["releases"][0];
     release["match"] = json!([{"uri": {"prefix": "/api"}}]);
@@ -322,7 +322,7 @@ fn a_request_that_does_not_match_or_is_skipped_has_no_part_in_the_release() {
 }
 
 #[test]
-fn of_several_releases_that_steer_by_the_same_header_the_first_counts() {
+fn the_first_of_several_releases_with_the_same_steer_header_decides() {
     let mut document = shop(&[1, 0]);
     document["releases"][0]["match"] = json!([{"uri": {"prefix": "/api"}}]);
     let mut other = shop(&[0, 1])["releases"][0].clone();
@@ -336,7 +336,7 @@ fn of_several_releases_that_steer_by_the_same_header_the_first_counts() {
 }
 
 #[test]
-fn the_response_names_the_version_that_served_it_if_the_policy_wants_it() {
+fn the_response_names_its_version_if_the_policy_sets_response_header() {
     let mut document = shop(&[1, 0]);
     document["upstreams"]["up-2"]["readinessProbe"] = probe();
     document["releases"][0]["versions"][1]["allow"] = json!(["alice"]);
@@ -366,7 +366,7 @@ fn the_response_names_the_version_that_served_it_if_the_policy_wants_it() {
 }
 
 #[test]
-fn each_version_has_a_counter_for_each_reason_before_any_request() {
+fn each_version_has_a_counter_for_each_reason_before_its_first_request() {
     let world = world_of(&shop(&[1, 1]), 1);
     let names = world.metric_names();
     for version in ["v1", "v2"] {
@@ -381,7 +381,7 @@ fn each_version_has_a_counter_for_each_reason_before_any_request() {
 }
 
 #[test]
-fn the_share_of_each_version_shows_once_the_policy_is_in_use_and_follows_each_update() {
+fn a_gauge_shows_each_versions_share_and_follows_each_update() {
     let mut world = world_of(&shop(&[3, 1]), 2);
     world.pass(SECOND);
     assert_eq!((share(&world, "v1"), share(&world, "v2")), (7_500, 2_500));
@@ -395,7 +395,7 @@ fn the_share_of_each_version_shows_once_the_policy_is_in_use_and_follows_each_up
 }
 
 #[test]
-fn a_match_may_look_at_all_of_a_request() {
+fn a_match_can_use_every_part_of_a_request() {
     let condition = json!({
         "uri": {"prefix": "/API/"},
         "ignoreUriCase": true,

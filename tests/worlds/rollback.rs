@@ -1,4 +1,4 @@
-//! A version that is worse than the default one loses what it holds, once for all workers, and stays out.
+//! A version that is worse than the default loses its share once for all workers, and permanently.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::releases::{at, by, held, later, probe, share, shop, version, world_of
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND};
 
-/// v1 and v2 with half of the requests each, and this `rollback`.
+/// Returns v1 and v2 with half of the requests each, and this `rollback`.
 fn guarded(rollback: &Value) -> Value {
     let mut document = shop(&[50, 50]);
     document["releases"][0]["rollback"] = rollback.clone();
@@ -20,7 +20,7 @@ fn failures() -> Value {
     json!({"failurePercent": 5})
 }
 
-/// Sends so many pairs of requests without a key, one of each pair to each version, to the workers in turn.
+/// Sends pairs of requests without a key, one to each version, to the workers in turn.
 fn pairs(world: &mut World, count: usize) {
     for pair in 0..count {
         for _ in 0..2 {
@@ -29,12 +29,12 @@ fn pairs(world: &mut World, count: usize) {
     }
 }
 
-/// Has all workers share what they have seen.
+/// Makes all workers share what they have seen.
 fn share_all(world: &mut World) {
     world.pass(SECOND);
 }
 
-/// How many rollbacks were counted, and what was logged of them.
+/// Returns the counter of rollbacks and their log lines.
 fn rollbacks(world: &World) -> (u64, Vec<String>) {
     (world.metric("rollbacks_total", &["policy=shop"]), world.logged("rolled back"))
 }
@@ -43,7 +43,7 @@ fn responses(world: &World, version: &str, result: &str) -> u64 {
     world.metric("responses_total", &[&format!("version={version}"), &format!("result={result}")])
 }
 
-/// Whether v2 has nothing left at any worker.
+/// Returns whether v2 has no share left at any worker.
 fn is_out(world: &mut World) -> bool {
     let workers = world.workers();
     (0..workers).all(|vm| {
@@ -53,7 +53,7 @@ fn is_out(world: &mut World) -> bool {
     })
 }
 
-/// A world in which v2 has failed and is rolled back.
+/// Returns a world in which v2 has failed and is rolled back.
 fn rolled_back(document: &Value, workers: usize) -> World {
     let mut world = world_of(document, workers);
     world.set("app-v2", Manner::Status(500));
@@ -64,7 +64,7 @@ fn rolled_back(document: &Value, workers: usize) -> World {
 }
 
 #[test]
-fn by_failures_it_takes_the_minimum_of_requests_over_all_workers_and_no_more() {
+fn a_rollback_by_failures_takes_minimum_requests_over_all_workers() {
     for (rollback, minimum) in [(failures(), 50), (json!({"failurePercent": 5, "minimumRequests": 60}), 60)] {
         let mut world = world_of(&guarded(&rollback), 4);
         world.set("app-v2", Manner::Status(500));
@@ -91,7 +91,7 @@ fn by_failures_it_takes_the_minimum_of_requests_over_all_workers_and_no_more() {
 }
 
 #[test]
-fn it_is_counted_and_logged_once_though_workers_lose_their_writes() {
+fn a_rollback_is_counted_and_logged_once_despite_write_conflicts() {
     for lost in [0, 1, 15, 40] {
         let mut world = world_of(&guarded(&failures()), 4);
         world.set("app-v2", Manner::Status(500));
@@ -109,7 +109,7 @@ fn it_is_counted_and_logged_once_though_workers_lose_their_writes() {
 }
 
 #[test]
-fn what_happens_to_a_request_is_a_failure_if_fail_on_says_so() {
+fn a_request_counts_as_failed_by_the_releases_fail_on() {
     let out = ["v2".to_owned(), String::new()];
     for (manner, rollback, fails) in [
         (Manner::Status(500), failures(), true),
@@ -123,7 +123,7 @@ fn what_happens_to_a_request_is_a_failure_if_fail_on_says_so() {
         (Manner::Status(502), json!({"failurePercent": 5, "failOn": ["gateway-error"]}), true),
         (Manner::Grpc(14), json!({"failurePercent": 5, "failOn": ["unavailable"]}), true),
         (Manner::Grpc(0), json!({"failurePercent": 5, "failOn": ["unavailable"]}), false),
-        // The proxy's own limits are nobody's fault.
+        // The proxy's own limits do not count against any version.
         (Manner::Overflows, failures(), false),
     ] {
         let mut world = world_of(&guarded(&rollback), 2);
@@ -136,7 +136,7 @@ fn what_happens_to_a_request_is_a_failure_if_fail_on_says_so() {
         assert_eq!(rollbacks(&world).0, u64::from(fails), "{manner:?} by {rollback}");
         assert_eq!(is_out(&mut world), fails, "{manner:?} by {rollback}");
     }
-    // The route leads to a cluster that is not there.
+    // The route selects a cluster that does not exist.
     let mut world = world_of(&guarded(&failures()), 1);
     let [name, nowhere] = out;
     world.routes.insert(name, nowhere);
@@ -146,7 +146,7 @@ fn what_happens_to_a_request_is_a_failure_if_fail_on_says_so() {
 }
 
 #[test]
-fn a_request_that_goes_to_another_cluster_or_that_another_filter_answers_says_nothing() {
+fn a_request_to_another_cluster_or_answered_by_another_filter_does_not_count() {
     let mut world = world_of(&guarded(&failures()), 1);
     world.routes.insert("v2".to_owned(), "elsewhere".to_owned());
     world.set("elsewhere", Manner::Status(500));
@@ -164,7 +164,7 @@ fn a_request_that_goes_to_another_cluster_or_that_another_filter_answers_says_no
 }
 
 #[test]
-fn by_latency_a_version_whose_headers_take_too_long_is_rolled_back() {
+fn a_version_whose_headers_take_too_long_is_rolled_back_by_latency() {
     let rollback = json!({"latency": {"percentile": 90, "above": "300ms"}});
     for (takes, slow) in [(299, false), (300, false), (301, true), (2_000, true)] {
         let mut world = world_of(&guarded(&rollback), 2);
@@ -183,7 +183,7 @@ fn by_latency_a_version_whose_headers_take_too_long_is_rolled_back() {
 }
 
 #[test]
-fn who_leaves_after_more_than_the_limit_has_seen_a_slow_answer_and_who_leaves_before_says_nothing() {
+fn a_client_that_leaves_counts_as_slow_only_after_the_latency_limit() {
     let rollback = json!({"latency": {"percentile": 90, "above": "300ms"}});
     for (waits, counts) in [(250, false), (400, true)] {
         let mut world = world_of(&guarded(&rollback), 1);
@@ -202,7 +202,7 @@ fn who_leaves_after_more_than_the_limit_has_seen_a_slow_answer_and_who_leaves_be
 }
 
 #[test]
-fn a_slow_upload_is_no_slow_response() {
+fn a_slow_upload_is_not_a_slow_response() {
     let rollback = json!({"latency": {"percentile": 90, "above": "300ms"}});
     let mut world = world_of(&guarded(&rollback), 1);
     for _ in 0..120 {
@@ -218,10 +218,10 @@ fn a_slow_upload_is_no_slow_response() {
 }
 
 #[test]
-fn by_checks_a_version_is_rolled_back_though_its_requests_succeed() {
+fn a_version_whose_checks_fail_is_rolled_back_though_its_requests_succeed() {
     let mut document = guarded(&json!({"checks": {"failurePercent": 50}, "minimumRequests": 10}));
     for upstream in ["up-1", "up-2"] {
-        // So many that it stays ready.
+        // The threshold is so high that the upstream stays ready.
         document["upstreams"][upstream]["readinessProbe"] =
             json!({"httpGet": {"path": "/"}, "periodSeconds": 1, "failureThreshold": 1000});
     }
@@ -229,7 +229,7 @@ fn by_checks_a_version_is_rolled_back_though_its_requests_succeed() {
         (Manner::Status(200), Manner::Status(500), 1),
         (Manner::Status(500), Manner::Status(500), 0),
         (Manner::Status(500), Manner::Status(200), 0),
-        // What can't be sent is no check.
+        // A check that cannot be sent does not count.
         (Manner::Status(200), Manner::Missing, 0),
     ] {
         let mut world = world_of(&document, 3);
@@ -248,7 +248,7 @@ fn by_checks_a_version_is_rolled_back_though_its_requests_succeed() {
 }
 
 #[test]
-fn it_stands_for_days_though_the_version_is_well_again_and_through_the_steps_of_its_schedule() {
+fn a_rollback_lasts_for_days_after_recovery_and_through_schedule_steps() {
     let mut document = guarded(&failures());
     document["releases"][0]["schedule"] = json!([
         {"at": at(3_600), "weights": {"v1": 20, "v2": 80}},
@@ -259,7 +259,7 @@ fn it_stands_for_days_though_the_version_is_well_again_and_through_the_steps_of_
     for _ in 0..12 {
         later(&mut world, 6 * 3_600);
         for _ in 0..20 {
-            // Testers find it well.
+            // For testers, the version works.
             let answer = world.ask(0, &Request::get("/").with("x-tester", "1"));
             assert_eq!((answer.status, answer.cluster.as_str()), (200, "app-v2"));
         }
@@ -271,7 +271,7 @@ fn it_stands_for_days_though_the_version_is_well_again_and_through_the_steps_of_
 }
 
 #[test]
-fn match_allow_and_a_trusted_version_still_lead_to_a_version_that_is_rolled_back() {
+fn match_allow_and_a_trusted_version_still_select_a_rolled_back_version() {
     let mut document = guarded(&failures());
     document["releases"][0]["trustIncoming"] = json!(true);
     document["releases"][0]["versions"][1]["allow"] = json!(["alice"]);
@@ -287,7 +287,7 @@ fn match_allow_and_a_trusted_version_still_lead_to_a_version_that_is_rolled_back
 }
 
 #[test]
-fn it_survives_updates_of_the_rest_of_the_policy_and_ends_with_any_of_the_release() {
+fn a_rollback_survives_other_updates_and_ends_with_an_update_of_the_release() {
     let mut document = guarded(&failures());
     let mut other = shop(&[90, 10])["releases"][0].clone();
     other["name"] = json!("other");
@@ -323,7 +323,7 @@ fn it_survives_updates_of_the_rest_of_the_policy_and_ends_with_any_of_the_releas
     world.pass(SECOND);
     assert_eq!(share(&world, "v2"), 6_667);
     assert_eq!(rollbacks(&world).0, 1);
-    // It still fails, so it goes again.
+    // The version still fails, so it is rolled back again.
     world.set("app-v2", Manner::Status(500));
     for _ in 0..400 {
         world.get(0);
@@ -335,7 +335,7 @@ fn it_survives_updates_of_the_rest_of_the_policy_and_ends_with_any_of_the_releas
 }
 
 #[test]
-fn a_release_that_has_been_another_in_between_begins_anew() {
+fn a_release_that_was_changed_and_restored_starts_over() {
     let first = guarded(&failures());
     let mut world = rolled_back(&first, 2);
     world.set("app-v2", Manner::Status(200));
@@ -354,7 +354,7 @@ fn a_release_that_has_been_another_in_between_begins_anew() {
 }
 
 #[test]
-fn a_gradual_rollback_goes_in_a_line_and_takes_nobody_back() {
+fn a_gradual_rollback_is_linear_and_moves_no_user_back() {
     let mut world = world_of(&guarded(&json!({"failurePercent": 5, "over": "60s"})), 3);
     world.set("app-v2", Manner::Status(500));
     let mut before = held(&mut world, 0, 80);
@@ -383,7 +383,7 @@ fn a_gradual_rollback_goes_in_a_line_and_takes_nobody_back() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_amid_a_gradual_rollback_brings_nobody_back() {
+fn a_clock_that_is_set_back_during_a_gradual_rollback_moves_no_user_back() {
     let mut world = rolled_back(&guarded(&json!({"failurePercent": 5, "over": "1h"})), 2);
     later(&mut world, 60);
     let before = held(&mut world, 0, 80);
@@ -399,7 +399,7 @@ fn a_clock_that_is_set_back_amid_a_gradual_rollback_brings_nobody_back() {
 }
 
 #[test]
-fn what_shadow_rolled_back_is_not_when_it_is_enforced() {
+fn a_rollback_in_shadow_mode_does_not_apply_when_the_policy_is_enforced() {
     let enforced = guarded(&failures());
     let mut document = enforced.clone();
     document["mode"] = json!("shadow");
@@ -407,7 +407,7 @@ fn what_shadow_rolled_back_is_not_when_it_is_enforced() {
     world.set("app-v2", Manner::Status(500));
     let split = held(&mut world_of(&enforced, 1), 0, 200);
     for (user, version) in split.iter().enumerate() {
-        // Somebody else routes as the release would.
+        // Other routes select the same clusters as the release would.
         world.ask(user % 2, &by(&format!("user-{user}")).with("x-version", version));
     }
     share_all(&mut world);
@@ -420,7 +420,7 @@ fn what_shadow_rolled_back_is_not_when_it_is_enforced() {
     world.pass(SECOND);
     assert_eq!(held(&mut world, 1, 200), split);
     assert_eq!(world.metric("rollbacks_total", &[]), 1);
-    // And it comes true by what is seen from now on.
+    // From now on, what workers see decides.
     pairs(&mut world, 60);
     share_all(&mut world);
     assert!(is_out(&mut world));
@@ -431,7 +431,7 @@ fn what_shadow_rolled_back_is_not_when_it_is_enforced() {
 }
 
 #[test]
-fn a_worker_that_dies_takes_along_at_most_what_it_had_not_shared() {
+fn a_dead_worker_loses_only_the_evidence_that_it_had_not_shared() {
     let mut world = world_of(&guarded(&failures()), 2);
     world.set("app-v2", Manner::Status(500));
     let ask = |world: &mut World, vm: usize, pairs: usize| {
@@ -454,7 +454,7 @@ fn a_worker_that_dies_takes_along_at_most_what_it_had_not_shared() {
     world.pass(SECOND);
     let [line] = rollbacks(&world).1.try_into().unwrap();
     assert!(line.contains("failures 100.0 % of 50 requests"), "{line}");
-    // What one has found, all know, and a VM that begins again knows it at once.
+    // All workers know what one has found, and a restarted VM knows it at once.
     assert!(is_out(&mut world));
     world.kill(1);
     world.configure_vm(1);
@@ -464,57 +464,57 @@ fn a_worker_that_dies_takes_along_at_most_what_it_had_not_shared() {
     assert_eq!(rollbacks(&world).0, 1);
 }
 
-/// A pseudo-random sequence that is the same in each run.
-struct Chance(u64);
+/// A pseudo-random sequence with a fixed seed.
+struct Random(u64);
 
-impl Chance {
-    fn percent(&mut self, percent: u64) -> bool {
+impl Random {
+    fn is_within(&mut self, percent: u64) -> bool {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % 100 < percent
     }
 }
 
-/// Sends so many requests, of which so many percent of each version fail, and lets two minutes pass.
-fn two_minutes(world: &mut World, chance: &mut Chance, requests: usize, v1: u64, v2: u64) {
+/// Sends requests, of which these percentages fail for v1 and v2, and lets two minutes pass.
+fn two_minutes(world: &mut World, random: &mut Random, requests: usize, v1: u64, v2: u64) {
     for number in 0..requests {
         let id = world.send(number % world.workers(), &Request::get("/"));
         let percent = if world.answer(id).cluster == "app-v2" { v2 } else { v1 };
-        world.respond(id, if chance.percent(percent) { 500 } else { 200 }, "via_upstream", &[], true);
+        world.respond(id, if random.is_within(percent) { 500 } else { 200 }, "via_upstream", &[], true);
     }
     world.pass(260 * MS);
     world.jump(119_740);
 }
 
 #[test]
-fn a_day_of_good_traffic_with_a_noise_of_a_percent_rolls_nothing_back() {
+fn a_day_with_one_percent_of_failures_does_not_cause_a_rollback() {
     let mut world = world_of(&guarded(&failures()), 2);
-    let mut chance = Chance(1);
+    let mut random = Random(1);
     for _ in 0..24 * 30 {
-        two_minutes(&mut world, &mut chance, 8, 1, 1);
+        two_minutes(&mut world, &mut random, 8, 1, 1);
     }
     assert!(responses(&world, "v2", "failure") > 20);
     assert_eq!(rollbacks(&world), (0, vec![]));
     assert_eq!(share(&world, "v2"), 5_000);
-    // The same proxy then finds a version that fails.
+    // The same proxy then finds a failing version.
     for _ in 0..60 {
-        two_minutes(&mut world, &mut chance, 8, 1, 40);
+        two_minutes(&mut world, &mut random, 8, 1, 40);
     }
     assert_eq!(rollbacks(&world).0, 1);
 }
 
 #[test]
-fn what_both_versions_suffer_from_is_not_the_new_ones_fault() {
+fn failures_of_both_versions_do_not_cause_a_rollback() {
     for (percent, weights) in [(100, [50, 50]), (30, [50, 50]), (30, [95, 5]), (20, [5, 95])] {
         let mut document = guarded(&failures());
         for (version, weight) in weights.iter().enumerate() {
             document["releases"][0]["versions"][version]["weight"] = json!(weight);
         }
         let mut world = world_of(&document, 2);
-        let mut chance = Chance(3);
-        // An hour in which all is well, one in which it is not, and one more.
+        let mut random = Random(3);
+        // One hour without failures, one with failures, and one without.
         for failing in [0, percent, 0] {
             for _ in 0..30 {
-                two_minutes(&mut world, &mut chance, 8, failing, failing);
+                two_minutes(&mut world, &mut random, 8, failing, failing);
             }
         }
         assert_eq!(rollbacks(&world), (0, vec![]), "{percent} %, {weights:?}");
@@ -523,18 +523,18 @@ fn what_both_versions_suffer_from_is_not_the_new_ones_fault() {
 }
 
 #[test]
-fn a_version_within_the_limit_stays_though_the_default_never_fails() {
+fn a_version_within_the_limit_stays_even_if_the_default_never_fails() {
     let mut world = world_of(&guarded(&json!({"failurePercent": 20})), 2);
-    let mut chance = Chance(5);
+    let mut random = Random(5);
     for _ in 0..2 * 30 {
-        two_minutes(&mut world, &mut chance, 20, 0, 12);
+        two_minutes(&mut world, &mut random, 20, 0, 12);
     }
     assert!(responses(&world, "v2", "failure") > 50);
     assert_eq!(rollbacks(&world), (0, vec![]));
 }
 
 #[test]
-fn a_version_is_not_rolled_back_where_the_default_is_as_slow() {
+fn a_version_is_not_rolled_back_if_the_default_is_as_slow() {
     let mut world = world_of(&guarded(&json!({"latency": {"percentile": 90, "above": "50ms"}})), 2);
     for cluster in ["app-v1", "app-v2"] {
         world.set(cluster, Manner::Slow(100 * MS));
@@ -546,7 +546,7 @@ fn a_version_is_not_rolled_back_where_the_default_is_as_slow() {
 }
 
 #[test]
-fn every_response_counts_once_by_its_result() {
+fn every_response_is_counted_once_by_its_result() {
     let rollback = json!({"failurePercent": 5, "latency": {"percentile": 99, "above": "300ms"}, "minimumRequests": 10_000});
     let mut world = world_of(&guarded(&rollback), 3);
     for (manner, result) in [
@@ -574,7 +574,7 @@ fn every_response_counts_once_by_its_result() {
 }
 
 #[test]
-fn other_versions_keep_what_they_hold() {
+fn a_rollback_does_not_move_users_of_other_versions() {
     let mut document = shop(&[60, 20, 20]);
     document["releases"][0]["rollback"] = failures();
     let mut world = world_of(&document, 2);
@@ -593,7 +593,7 @@ fn other_versions_keep_what_they_hold() {
 }
 
 #[test]
-fn what_may_be_counted_shows_as_0_before_it_happens() {
+fn rollback_counters_exist_with_the_value_0_from_the_start() {
     let rollback = json!({"failurePercent": 5, "latency": {"percentile": 99, "above": "300ms"}});
     let world = world_of(&guarded(&rollback), 1);
     let names = world.metric_names();

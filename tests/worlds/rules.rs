@@ -1,4 +1,4 @@
-//! What holds of an upstream's shared state whatever happens, in whichever order: its rules, and that it comes back.
+//! Rules for an upstream's shared state in any sequence of events, and its recovery.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::life::{Act, Change, Life, Parts, TRIAL_REQUESTS, anything, cases, document};
+use super::life::{Change, Event, Life, Parts, TRIAL_REQUESTS, cases, document, traffic_and_faults};
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND, judged};
 
-/// One change of phase: of which upstream, from where to where, and why.
-type Step = (String, &'static str, &'static str, UpstreamReason);
+/// A transition: the upstream, the phases before and after, and the reason.
+type Transition = (String, &'static str, &'static str, UpstreamReason);
 
-/// Returns the change of phase that a write makes, if it makes one, and fails where it breaks a rule.
-fn step(change: &Change) -> Result<Option<Step>, TestCaseError> {
+/// Returns the transition that a change makes, if any. Fails if it breaks a rule.
+fn transition(change: &Change) -> Result<Option<Transition>, TestCaseError> {
     let (before, after) = (&change.before, &change.after);
     if let Phase::Trial { leases, .. } = &after.phase {
         prop_assert!(leases.len() <= TRIAL_REQUESTS);
@@ -33,44 +33,43 @@ fn step(change: &Change) -> Result<Option<Step>, TestCaseError> {
     Ok(Some((change.upstream.clone(), before.phase.name(), after.phase.name(), after.reason)))
 }
 
-/// The line that the log has of it.
-fn line((upstream, from, to, reason): &Step) -> String {
+/// Returns the log line of a transition.
+fn line((upstream, from, to, reason): &Transition) -> String {
     format!("policy shop: upstream {upstream}: {from} -> {to} ({reason})")
 }
 
-fn policies(check: bool, guarded: bool) -> Vec<serde_json::Value> {
-    let of = |wholly| document(Parts { check, breaker: true, guarded, wholly });
+fn policies(check: bool, gated: bool) -> Vec<serde_json::Value> {
+    let of = |all_criteria| document(Parts { check, breaker: true, gated, all_criteria });
     vec![of(false), of(true)]
 }
 
 proptest! {
     #![proptest_config(cases(16))]
 
-    /// And each has a reason, and is told of once, in the log and by a counter, by whichever worker brought it about.
     #[test]
-    fn each_change_of_phase_is_one_line_and_one_count(
-        (check, wholly) in any::<(bool, bool)>(),
-        (breaker, guarded) in (prop::bool::weighted(0.8), prop::bool::weighted(0.8)),
+    fn each_transition_has_a_reason_one_log_line_and_one_count(
+        (check, all_criteria) in any::<(bool, bool)>(),
+        (breaker, gated) in (prop::bool::weighted(0.8), prop::bool::weighted(0.8)),
         vms in 1..5usize,
-        acts in vec(anything(60), 1..120),
+        events in vec(traffic_and_faults(60), 1..120),
     ) {
-        let mut life = Life::new(vec![document(Parts { check, breaker, guarded, wholly })], vms);
-        let mut steps: Vec<Step> = Vec::new();
-        for act in &acts {
-            life.act(act);
+        let mut life = Life::new(vec![document(Parts { check, breaker, gated, all_criteria })], vms);
+        let mut transitions: Vec<Transition> = Vec::new();
+        for event in &events {
+            life.apply(event);
             for change in life.changes() {
-                steps.extend(step(&change)?);
+                transitions.extend(transition(&change)?);
                 let phase = change.after.phase.name();
-                prop_assert!(wholly || phase != "ramp");
-                prop_assert!(guarded || phase != "trial");
+                prop_assert!(all_criteria || phase != "ramp");
+                prop_assert!(gated || phase != "trial");
                 let watched = breaker || check && change.upstream == "app";
                 prop_assert!(watched || change.after.generation == 0);
             }
         }
-        let told: Vec<String> = steps.iter().map(line).collect();
-        prop_assert_eq!(life.world.logged(" -> "), told);
+        let lines: Vec<String> = transitions.iter().map(line).collect();
+        prop_assert_eq!(life.world.logged(" -> "), lines);
         let mut counts = BTreeMap::new();
-        for (upstream, from, to, reason) in &steps {
+        for (upstream, from, to, reason) in &transitions {
             *counts.entry((upstream, from, to, reason.code())).or_insert(0) += 1;
         }
         for ((upstream, from, to, reason), count) in counts {
@@ -79,23 +78,23 @@ proptest! {
             let counted = life.world.metric("transitions_total", &labels.each_ref().map(String::as_str));
             prop_assert_eq!(counted, count);
         }
-        prop_assert_eq!(life.world.metric("transitions_total", &[]), steps.len() as u64);
+        prop_assert_eq!(life.world.metric("transitions_total", &[]), transitions.len() as u64);
     }
 
-    /// What a request shows of a phase that is over changes nothing of the one that is on.
+    /// A response to a request that was sent in an earlier phase does not affect the current one.
     #[test]
-    fn a_response_counts_for_the_phase_that_its_request_was_sent_in(
+    fn a_response_counts_only_in_the_phase_in_which_its_request_was_sent(
         vms in 1..4usize,
-        acts in vec(anything(15), 1..120),
+        events in vec(traffic_and_faults(15), 1..120),
     ) {
         let mut life = Life::new(policies(true, true), vms);
-        // The generations of both upstreams that the worker knew of when it had decided.
+        // The generations of both upstreams that the worker knew when it decided.
         let mut sent: BTreeMap<u32, [u32; 2]> = BTreeMap::new();
-        for act in &acts {
+        for event in &events {
             let requests = life.sent.len();
-            life.act(act);
+            life.apply(event);
             let changes = life.changes();
-            if let (Act::Send { vm, .. }, Some(id)) = (act, life.sent.get(requests)) {
+            if let (Event::Send { vm, .. }, Some(id)) = (event, life.sent.get(requests)) {
                 let seen = |upstream| life.world.seen(vm.index(vms), upstream).map_or(u32::MAX, |state| state.generation);
                 sent.insert(*id, [seen(0), seen(1)]);
             }
@@ -110,17 +109,17 @@ proptest! {
     }
 
     #[test]
-    fn never_stay_not_ready_by_the_breaker_alone(
+    fn an_upstream_never_stays_not_ready_because_of_its_breaker_alone(
         vms in 1..5usize,
-        acts in vec(anything(60), 1..100),
+        events in vec(traffic_and_faults(60), 1..100),
     ) {
         let mut life = Life::new(policies(false, true), vms);
-        for act in &acts {
-            life.act(act);
+        for event in &events {
+            life.apply(event);
         }
-        life.settle();
-        // The longest wait that may be asked for and its jitter, a clock that is set back unnoticed, a leader that has
-        // died, and a tick.
+        life.end_all();
+        // The longest wait that an upstream can ask for, its jitter, an unnoticed step of the clock, a new leader's
+        // election, and a tick.
         let longest = 20 * SECOND + 2 * SECOND + SECOND + SECOND + 250 * MS;
         let mut passed = Duration::ZERO;
         while life.world.phase("app") == "not-ready" {
@@ -130,18 +129,18 @@ proptest! {
         }
     }
 
-    /// A lost permit expires, a new one follows, and good answers end the trial.
+    /// A lost permit expires, a new one is lent, and successes end the trial.
     #[test]
-    fn come_back_when_the_upstream_does(
+    fn an_upstream_becomes_ready_after_any_faults_when_it_responds_again(
         check in any::<bool>(),
         vms in 1..5usize,
-        acts in vec(anything(60), 1..100),
+        events in vec(traffic_and_faults(60), 1..100),
     ) {
         let mut life = Life::new(policies(check, true), vms);
-        for act in &acts {
-            life.act(act);
+        for event in &events {
+            life.apply(event);
         }
-        life.settle();
+        life.end_all();
         let since = life.world.now();
         while ["app", "db"].iter().any(|upstream| life.world.phase(upstream) != "ready") {
             let passed = life.world.now() - since;
@@ -157,7 +156,7 @@ proptest! {
 }
 
 #[test]
-fn a_response_that_comes_in_a_later_phase_shows_nothing_of_it() {
+fn a_response_in_a_later_phase_does_not_count_in_it() {
     let breaker = json!({"consecutiveFailures": 3, "notReadyFor": "1s", "trial": {"successes": 2}});
     let mut world = World::new(&judged(&breaker), 1);
     let mut early: Vec<u32> = (0..12).map(|_| world.send(0, &Request::get("/"))).collect();
@@ -180,9 +179,9 @@ fn a_response_that_comes_in_a_later_phase_shows_nothing_of_it() {
     late(&mut world, 500);
 }
 
-/// The phase stays, but its reason is another one from now on: what was assumed has been seen.
+/// The phase stays the same, but its reason changes from an assumption to a check.
 #[test]
-fn an_assumption_that_the_checks_bear_out_is_recorded_as_a_transition_to_the_same_phase() {
+fn an_assumption_that_checks_confirm_is_logged_as_a_transition_to_the_same_phase() {
     let upstream = json!({"cluster": "app", "readinessProbe": {"httpGet": {}, "periodSeconds": 1}, "assume": "notReady"});
     let mut world = World::new(&json!({"name": "shop", "upstreams": {"app": upstream}}), 2);
     world.set("app", Manner::Status(500));

@@ -1,4 +1,4 @@
-//! Weights that change by the clock: on all workers and proxies alike, with no push, and nobody sent back.
+//! Weights that change by the clock, at the same time on all workers and proxies, and that move no user back.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ fn steps(world: &World) -> (u64, Vec<String>) {
     (world.metric("schedule_steps_total", &["policy=shop", "release=web"]), world.logged("of its schedule"))
 }
 
-/// From which version to which users have moved.
+/// Returns the moves of users from one version to another.
 fn moves(before: &[String], after: &[String]) -> BTreeSet<(String, String)> {
     let moved = before.iter().zip(after).filter(|(had, has)| had != has);
     moved.map(|(had, has)| (had.clone(), has.clone())).collect()
@@ -33,7 +33,7 @@ fn pair(from: &str, to: &str) -> (String, String) {
 }
 
 #[test]
-fn all_workers_of_all_proxies_take_each_step_within_a_tick_of_its_time_over_days() {
+fn all_workers_of_all_proxies_take_each_step_within_a_tick_for_days() {
     let document = scheduled(
         &[95, 5],
         &json!([
@@ -74,7 +74,7 @@ fn all_workers_of_all_proxies_take_each_step_within_a_tick_of_its_time_over_days
 }
 
 #[test]
-fn each_step_is_counted_and_logged_once_whatever_the_number_of_workers() {
+fn each_step_is_counted_and_logged_once_for_any_number_of_workers() {
     let document = scheduled(
         &[95, 5],
         &json!([
@@ -85,12 +85,12 @@ fn each_step_is_counted_and_logged_once_whatever_the_number_of_workers() {
     );
     let mut world = world_of(&document, 4);
     world.pass(SECOND);
-    // What is past is no news, but it shows as 0.
+    // Steps in the past are not logged, but their counters exist with the value 0.
     assert_eq!(steps(&world), (0, vec![]));
     assert!(world.metric_names().iter().any(|name| name.starts_with("graygate_schedule_steps_total.")));
     later(&mut world, HOUR);
     assert_eq!(steps(&world), (1, vec!["policy shop: release web: step 2 of its schedule".to_owned()]));
-    // All lose their writes for a while, and each tries again.
+    // All writes fail for a while, and each worker tries again.
     world.jump(HOUR * 1_000 - 2_000);
     world.lose(40);
     world.pass(4 * SECOND);
@@ -101,7 +101,7 @@ fn each_step_is_counted_and_logged_once_whatever_the_number_of_workers() {
 }
 
 #[test]
-fn with_three_versions_each_step_moves_exactly_who_must_at_whatever_time_a_proxy_learns_of_it() {
+fn with_three_versions_each_step_moves_only_the_users_that_it_has_to() {
     let steps = json!([
         {"at": at(HOUR), "weights": {"v1": 20, "v2": 60, "v3": 20}},
         {"at": at(2 * HOUR), "weights": {"v1": 20, "v2": 20, "v3": 60}},
@@ -118,11 +118,11 @@ fn with_three_versions_each_step_moves_exactly_who_must_at_whatever_time_a_proxy
     for wanted in wanted {
         later(&mut world, HOUR);
         let after = held(&mut world, 1, USERS);
-        // Each step moves exactly who must.
+        // Each step moves exactly the users that it has to.
         assert_eq!(moves(&before, &after), wanted);
         before = after;
     }
-    // A proxy that wakes up after all of them.
+    // A proxy that learns of the policy after all steps has the same result.
     let mut late = world_of(&document, 1);
     late.jump(4 * HOUR * 1_000);
     late.pass(SECOND);
@@ -131,7 +131,7 @@ fn with_three_versions_each_step_moves_exactly_who_must_at_whatever_time_a_proxy
 }
 
 #[test]
-fn a_ramp_is_a_straight_line_on_which_nobody_goes_back() {
+fn a_ramp_is_linear_and_moves_no_user_back() {
     let ramp = json!([{"at": at(DAY), "over": "4h", "weights": {"v1": 0, "v2": 100}}]);
     let mut world = world_of(&scheduled(&[80, 20], &ramp), 3);
     later(&mut world, DAY);
@@ -166,7 +166,7 @@ fn requests_without_a_key_follow_a_ramp() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_undoes_no_step_and_tells_none_twice() {
+fn a_clock_that_is_set_back_neither_undoes_nor_repeats_a_step() {
     let document = scheduled(
         &[90, 10],
         &json!([
@@ -180,7 +180,7 @@ fn a_clock_that_is_set_back_undoes_no_step_and_tells_none_twice() {
     let there = held(&mut world, 0, USERS);
     world.jump(-2 * DAY * 1_000);
     world.pass(10 * SECOND);
-    // A VM that begins now, and one with a new policy, know how far it was.
+    // A new VM, and one with a new policy, know how far the schedule was.
     world.kill(1);
     world.configure_vm(1);
     assert_eq!(held(&mut world, 1, USERS), there);
@@ -193,14 +193,14 @@ fn a_clock_that_is_set_back_undoes_no_step_and_tells_none_twice() {
     }
     assert!(share(&world, "v2").abs_diff(7_500) <= 5, "{}", share(&world, "v2"));
     assert_eq!(steps(&world).0, 2);
-    // By the time the clock is there again it goes on.
+    // When the clock reaches that time again, the schedule continues.
     later(&mut world, 2 * DAY + HOUR);
     assert_eq!(held(&mut world, 0, USERS), vec!["v2"; USERS]);
     assert_eq!(steps(&world).0, 2);
 }
 
 #[test]
-fn a_clock_that_is_set_forward_for_a_moment_takes_the_steps_until_then_for_good() {
+fn a_clock_that_is_set_forward_briefly_takes_the_steps_until_then_permanently() {
     let document = scheduled(&[100, 0], &json!([{"at": at(5 * DAY), "weights": {"v1": 0, "v2": 100}}]));
     let mut world = world_of(&document, 2);
     world.pass(SECOND);
@@ -218,7 +218,7 @@ fn a_clock_that_is_set_forward_for_a_moment_takes_the_steps_until_then_for_good(
 }
 
 #[test]
-fn a_new_policy_or_a_new_vm_amid_a_ramp_is_where_the_others_are() {
+fn a_new_policy_or_vm_during_a_ramp_has_the_same_weights_as_the_others() {
     let ramp = json!([{"at": at(HOUR), "over": "10h", "weights": {"v1": 0, "v2": 100}}]);
     let mut document = scheduled(&[100, 0], &ramp);
     let mut world = world_of(&document, 2);
@@ -236,7 +236,7 @@ fn a_new_policy_or_a_new_vm_amid_a_ramp_is_where_the_others_are() {
                 world.configure(&document);
             }
         }
-        // At once, before any tick.
+        // The step takes effect at once, before any tick.
         for vm in 0..2 {
             let after = held(&mut world, vm, USERS);
             assert!(moves(&before, &after).is_subset(&BTreeSet::from([pair("v1", "v2")])));
@@ -250,7 +250,7 @@ fn a_new_policy_or_a_new_vm_amid_a_ramp_is_where_the_others_are() {
 }
 
 #[test]
-fn the_start_is_a_step_that_is_told_as_one() {
+fn the_start_of_a_release_is_logged_and_counted_as_a_step() {
     let mut document = shop(&[0, 100]);
     document["releases"][0]["startsAt"] = json!(at(DAY));
     document["releases"][0]["versions"][1]["match"] = json!([{"headers": {"x-tester": {}}}]);
@@ -267,7 +267,7 @@ fn the_start_is_a_step_that_is_told_as_one() {
 }
 
 #[test]
-fn steps_that_are_past_are_as_if_the_last_weights_were_set() {
+fn past_steps_have_the_effect_of_the_last_ones_weights() {
     let past = json!([
         {"at": at(-2 * HOUR), "weights": {"v1": 80, "v2": 20}},
         {"at": at(-HOUR), "over": "30m", "weights": {"v1": 65, "v2": 35}},
@@ -277,7 +277,7 @@ fn steps_that_are_past_are_as_if_the_last_weights_were_set() {
 }
 
 #[test]
-fn a_schedule_that_is_changed_tells_only_the_steps_that_follow() {
+fn a_changed_schedule_logs_only_the_following_steps() {
     let step = |hour: i64, v2: u32| json!({"at": at(hour * HOUR), "weights": {"v1": 100 - v2, "v2": v2}});
     let mut world = world_of(&scheduled(&[100, 0], &json!([step(1, 10), step(2, 20)])), 2);
     later(&mut world, HOUR);
@@ -290,7 +290,7 @@ fn a_schedule_that_is_changed_tells_only_the_steps_that_follow() {
 }
 
 #[test]
-fn each_step_is_counted_also_where_a_jump_of_the_clock_takes_several_at_once() {
+fn each_step_is_counted_if_a_clock_change_takes_several_at_once() {
     let step = |hour: i64, v2: u32| json!({"at": at(hour * HOUR), "weights": {"v1": 100 - v2, "v2": v2}});
     let mut world = world_of(&scheduled(&[100, 0], &json!([step(1, 10), step(2, 20), step(3, 30)])), 2);
     world.pass(SECOND);

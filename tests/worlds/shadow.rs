@@ -1,4 +1,4 @@
-//! Mode shadow for releases: what would be done is labelled and counted, and nothing is done.
+//! Shadow mode for releases: decisions are labelled and counted but not applied.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::SECOND;
 use super::releases::{assigned, by, held, probe, shop, world_of};
 use super::sim::{Manner, Request, World};
 
-/// All that would change a request or its response, in shadow.
+/// Returns, in shadow mode, all that could change a request or its response.
 fn shadow(weights: &[u32]) -> Value {
     let mut document = shop(weights);
     document["mode"] = json!("shadow");
@@ -23,7 +23,7 @@ fn shadow(weights: &[u32]) -> Value {
     document
 }
 
-/// The label of a request, once its answer has come. Neither it nor its answer may have changed.
+/// Returns the label of a request. Checks that neither the request nor its response has changed.
 fn label(world: &mut World, request: &Request) -> String {
     let id = world.start(0, request);
     for (name, _) in &request.headers {
@@ -43,7 +43,7 @@ fn label(world: &mut World, request: &Request) -> String {
 }
 
 #[test]
-fn a_request_is_labelled_with_the_version_it_would_have_had_and_why_and_is_left_alone() {
+fn a_request_is_labelled_with_its_version_and_reason_and_is_not_changed() {
     let mut document = shadow(&[50, 50]);
     document["upstreams"]["up-2"]["readinessProbe"] = probe();
     document["releases"][0]["versions"][1]["allow"] = json!(["alice"]);
@@ -55,7 +55,7 @@ fn a_request_is_labelled_with_the_version_it_would_have_had_and_why_and_is_left_
     assert_eq!(label(&mut world, &by("alice").with("x-kept", "1")), "web=v2 allowed");
     assert!(label(&mut world, &by("bob")).ends_with(" sticky"));
     assert!(label(&mut world, &Request::get("/")).ends_with(" rotation"));
-    // A steer header of a client's own is kept, and what the routes make of it.
+    // A client's own steer header is kept, and routes evaluate it.
     assert!(label(&mut world, &by("bob").with("x-version", "v2")).ends_with(" sticky"));
     world.set_checks("app-v2", Manner::Status(500));
     world.pass(3 * SECOND);
@@ -65,7 +65,7 @@ fn a_request_is_labelled_with_the_version_it_would_have_had_and_why_and_is_left_
 }
 
 #[test]
-fn a_label_names_all_releases_that_are_for_the_request() {
+fn a_label_names_all_releases_that_match_the_request() {
     let mut document = shadow(&[1, 0]);
     let mut other = shop(&[1])["releases"][0].clone();
     other["name"] = json!("other");
@@ -83,7 +83,7 @@ fn a_label_names_all_releases_that_are_for_the_request() {
 }
 
 #[test]
-fn who_would_get_which_version_is_counted_as_it_would_be_enforced() {
+fn assignments_are_counted_as_if_they_were_enforced() {
     let mut enforced = shadow(&[70, 30]);
     enforced["mode"] = json!("enforce");
     let mut world = world_of(&enforced, 1);
@@ -99,7 +99,7 @@ fn who_would_get_which_version_is_counted_as_it_would_be_enforced() {
 }
 
 #[test]
-fn a_proxy_that_the_rollout_has_not_come_to_is_in_shadow_and_the_others_are_not() {
+fn only_proxies_outside_the_rollout_are_in_shadow_mode() {
     let mut document = shop(&[0, 1]);
     document["rollout"] = json!({"percent": 0});
     let mut world = world_of(&document, 1);
@@ -111,7 +111,7 @@ fn a_proxy_that_the_rollout_has_not_come_to_is_in_shadow_and_the_others_are_not(
 }
 
 #[test]
-fn a_step_of_a_schedule_says_that_it_is_in_shadow() {
+fn a_schedule_step_in_shadow_mode_is_logged_as_such() {
     let mut document = shadow(&[1, 0]);
     document["releases"][0]["schedule"] =
         json!([{"at": super::releases::at(60), "weights": {"v1": 0, "v2": 1}}]);
@@ -125,7 +125,7 @@ fn a_step_of_a_schedule_says_that_it_is_in_shadow() {
 }
 
 #[test]
-fn no_cookie_is_given_or_taken_back() {
+fn in_shadow_mode_no_cookie_is_set_or_removed() {
     for weights in [[1, 1], [1, 0]] {
         let mut world = world_of(&shadow(&weights), 1);
         for request in [Request::get("/"), super::releases::with_cookie(&super::releases::made(0, 1))] {

@@ -1,4 +1,4 @@
-//! How soon all workers know, and who leads them. Each worker ticks at a time of its own.
+//! How soon all workers know, and which one leads them. Each worker ticks at its own time.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 
-use super::life::{Act, Life, cases};
+use super::life::{Event, Life, cases};
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND, judged};
 
-/// The tick of all policies here.
+/// The tick of all policies in this file.
 const TICK: Duration = Duration::from_millis(250);
 
 fn checked(period: u64) -> Value {
@@ -23,14 +23,14 @@ fn checked(period: u64) -> Value {
     json!({"name": "shop", "upstreams": {"app": upstream}, "gates": [{"upstream": "app"}]})
 }
 
-/// Workers that tick at these times within a tick, of which this one leads.
+/// Returns workers with these offsets of their ticks, of which this one leads.
 fn ticking(document: &Value, offsets: &[u64], leader: Index) -> World {
     let mut world = World::new(document, offsets.len());
     for (vm, offset) in offsets.iter().enumerate() {
         world.set_offset(vm, *offset);
     }
     world.pass(2 * TICK);
-    // A VM that is made anew is the newest, and so takes the lead on its first tick.
+    // A restarted VM is the newest, so it becomes leader on its first tick.
     let leader = leader.index(offsets.len());
     world.kill(leader);
     world.configure_vm(leader);
@@ -42,7 +42,7 @@ fn offsets() -> impl Strategy<Value = Vec<u64>> {
     vec(0..250u64, 1..6)
 }
 
-/// Sends a request that fails if it is let through. Returns whether it was.
+/// Sends a request, which fails if it is forwarded. Returns whether it was.
 fn fail(world: &mut World, vm: usize) -> bool {
     let id = world.send(vm, &Request::get("/"));
     let passes = world.is_open(id);
@@ -52,7 +52,7 @@ fn fail(world: &mut World, vm: usize) -> bool {
     passes
 }
 
-/// Returns which of the workers gate.
+/// Returns whether each of the workers gates.
 fn gating(world: &mut World, vms: usize) -> Vec<bool> {
     let gates = |vm| {
         let id = world.send(vm, &Request::get("/"));
@@ -69,7 +69,7 @@ fn all(world: &mut World, vms: usize, gate: bool) -> bool {
 proptest! {
     #![proptest_config(cases(16))]
 
-    /// The failing requests are those that come once each worker has told of what was good before.
+    /// The failing requests start after each worker has shared the earlier successes.
     #[test]
     fn all_workers_gate_two_ticks_after_the_failing_requests(
         offsets in offsets(),
@@ -91,15 +91,15 @@ proptest! {
             fail(&mut world, vm.index(vms));
             last = vm.index(vms);
         }
-        // The worker that has seen all of it does not wait.
+        // A worker that has seen all failures does not wait.
         prop_assert!(vms > 1 || gating(&mut world, 1)[last]);
         world.pass(2 * TICK);
         prop_assert!(all(&mut world, vms, true), "{:?}", world.state("app"));
     }
 
-    /// However many requests go on failing: the worker that sees the last one gates at once.
+    /// The worker that sees the last failure gates at once, so no further request fails.
     #[test]
-    fn a_row_on_one_worker_is_known_to_it_at_once_and_to_all_a_tick_later(
+    fn a_row_on_one_worker_gates_there_at_once_and_on_all_workers_a_tick_later(
         offsets in offsets(),
         leader in any::<Index>(),
         vm in any::<Index>(),
@@ -113,9 +113,9 @@ proptest! {
         prop_assert!(all(&mut world, vms, true));
     }
 
-    /// One for the worker that has such a request to see that, one for the others to learn of it.
+    /// The first tick finds the waiting requests. With the second, the other workers know.
     #[test]
-    fn all_workers_gate_two_ticks_after_requests_have_waited_for_too_long(
+    fn all_workers_gate_two_ticks_after_requests_have_waited_too_long(
         offsets in offsets(),
         leader in any::<Index>(),
         waiting in vec((any::<Index>(), 0..100u64), 3),
@@ -133,7 +133,7 @@ proptest! {
         prop_assert!(all(&mut world, vms, true), "{:?}", world.state("app"));
     }
 
-    /// Whichever worker has seen the trip: the leader reads of it before it sends its next check.
+    /// This holds for a trip on any worker, because the leader reads the state before it sends its next check.
     #[test]
     fn the_first_check_that_is_sent_after_a_trip_counts(
         offsets in offsets(),
@@ -157,7 +157,7 @@ proptest! {
     }
 
     #[test]
-    fn all_workers_gate_and_let_through_a_tick_after_the_check_that_decides(
+    fn all_workers_gate_and_ungate_a_tick_after_the_check_that_decides(
         offsets in offsets(), leader in any::<Index>(), period in 1..4u64,
     ) {
         let vms = offsets.len();
@@ -177,9 +177,11 @@ proptest! {
         }
     }
 
-    /// One for the leader to see that the wait is over, one for the others to learn of it.
+    /// On the first tick the leader ends the wait. With the second, the other workers know.
     #[test]
-    fn all_workers_try_two_ticks_after_a_wait(offsets in offsets(), leader in any::<Index>(), vm in any::<Index>()) {
+    fn all_workers_start_a_trial_two_ticks_after_a_wait(
+        offsets in offsets(), leader in any::<Index>(), vm in any::<Index>(),
+    ) {
         let vms = offsets.len();
         let mut world = ticking(&judged(&json!({"consecutiveFailures": 3, "notReadyFor": "2s"})), &offsets, leader);
         prop_assert!((0..3).all(|_| fail(&mut world, vm.index(vms))));
@@ -195,7 +197,7 @@ proptest! {
     }
 }
 
-/// A VM dies after so many milliseconds, and is made anew so many later.
+/// Generates a VM that dies after this many milliseconds, and that is restarted this many later.
 fn death() -> impl Strategy<Value = (Index, u32, u32)> {
     (any::<Index>(), 50..3_000u32, 50..3_000u32)
 }
@@ -203,9 +205,9 @@ fn death() -> impl Strategy<Value = (Index, u32, u32)> {
 proptest! {
     #![proptest_config(cases(16))]
 
-    /// At most one of the same policy leads at a time, and while any VM lives, one has within a second of the last.
+    /// At most one VM of a policy leads at a time. If any VM is alive, one leads within a second.
     #[test]
-    fn a_lead_is_one_vms_and_passes_on_when_it_dies(
+    fn one_vm_leads_and_another_takes_over_when_it_dies(
         offsets in offsets(),
         deaths in vec(death(), 1..8),
         lost in prop_oneof![Just(0u32), 0..16u32],
@@ -215,7 +217,7 @@ proptest! {
         offsets.iter().enumerate().for_each(|(vm, offset)| life.world.set_offset(vm, *offset));
         let mut lease = Lease::none();
         let mut checks = Vec::new();
-        // For how long nobody has lived.
+        // For how long no VM has been alive.
         let (mut alive, mut idle) = (vec![true; vms], 0);
         let (mut led, started) = (life.world.now(), life.world.now());
         let mut look = |life: &mut Life, alive: &[bool]| {
@@ -235,10 +237,10 @@ proptest! {
             for _ in 0..millis.div_ceil(50) {
                 life.world.lose(lost);
                 let before = life.world.around.called.borrow().len();
-                life.act(&Act::Pass(50));
+                life.apply(&Event::Pass(50));
                 let sent = life.world.around.called.borrow().len() - before;
                 prop_assert!(sent <= 1, "a check is sent once");
-                // Time in which nobody lives does not count.
+                // Time without any VM does not count.
                 idle += if alive.contains(&true) { 0 } else { 50 };
                 checks.extend((sent == 1).then(|| (life.world.now(), idle)));
                 look(life, alive)?;
@@ -248,14 +250,14 @@ proptest! {
         for (vm, pause, back) in deaths {
             let index = vm.index(vms);
             walk(&mut life, &alive, pause, &mut checks)?;
-            life.act(&Act::Die(vm));
+            life.apply(&Event::Die(vm));
             alive[index] = false;
             walk(&mut life, &alive, back, &mut checks)?;
-            life.act(&Act::Revive(vm));
+            life.apply(&Event::Revive(vm));
             alive[index] = true;
         }
         walk(&mut life, &alive, 3_000, &mut checks)?;
-        // Each to within half a tick, and to the 50 ms of this look at it.
+        // The margins are half a tick, and the 50 ms between two looks.
         let longest = Duration::from_secs(1) + SECOND + TICK + 100 * MS;
         let mut last = (started, 0);
         for (at, idle) in checks {

@@ -1,4 +1,4 @@
-//! How the route table is told which version a request gets, and what else a version does to its messages.
+//! How releases tell the routes which version a request gets, and the header edits of versions.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::SECOND;
 use super::releases::{assigned, by, probe, shop, version, world_of};
 use super::sim::{Manner, Request, World};
 
-/// A policy that steers in this way. v2 is for testers.
+/// Returns a policy that steers like this. Testers get v2.
 fn steered(steer: &Value, weights: &[u32]) -> Value {
     let mut document = shop(weights);
     document["releases"][0]["steer"] = steer.clone();
@@ -18,14 +18,14 @@ fn tester() -> Request {
     by("alice").with("x-tester", "1")
 }
 
-/// The values of a header of this request as it goes on.
+/// Returns the values of a header of this request as it was forwarded.
 fn sent(world: &mut World, request: &Request, header: &str) -> Vec<String> {
     let id = world.send(0, request);
     world.respond_as(id, &Manner::Status(200));
     world.sent_headers(id, header)
 }
 
-/// The version that a route with weights picks by a number: along the weights, in their order.
+/// Returns the version that a weighted route selects for a random value.
 fn picked(number: &str, weights: &[u32]) -> usize {
     let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
     let rest = number.parse::<u64>().unwrap() % total;
@@ -37,7 +37,7 @@ fn picked(number: &str, weights: &[u32]) -> usize {
 }
 
 #[test]
-fn a_header_carries_the_versions_name_and_a_cluster_header_its_clusters() {
+fn a_header_has_the_versions_name_and_a_cluster_header_its_clusters() {
     for (steer, header, names) in [
         (json!({"header": "X-Version"}), "x-version", ["v1", "v2"]),
         (json!({"clusterHeader": "x-cluster"}), "x-cluster", ["app-v1", "app-v2"]),
@@ -49,7 +49,7 @@ fn a_header_carries_the_versions_name_and_a_cluster_header_its_clusters() {
 }
 
 #[test]
-fn filter_state_carries_the_versions_name_and_no_header_does() {
+fn filter_state_has_the_versions_name_and_no_header_does() {
     let mut document = steered(&json!({"filterState": "envoy.string"}), &[1, 0]);
     document["releases"][0]["match"] = json!([{"uri": {"prefix": "/api"}}]);
     let mut world = world_of(&document, 1);
@@ -70,7 +70,7 @@ fn filter_state_carries_the_versions_name_and_no_header_does() {
 }
 
 #[test]
-fn a_random_value_leads_the_route_to_the_version_and_is_the_same_for_the_same_key() {
+fn a_random_value_makes_the_route_select_the_version_and_is_constant_for_a_key() {
     for weights in [[90, 10], [4, 3], [1, 1]] {
         let mut world = world_of(&steered(&json!({"randomValueHeader": "x-random"}), &weights), 2);
         for user in 0..40 {
@@ -86,7 +86,7 @@ fn a_random_value_leads_the_route_to_the_version_and_is_the_same_for_the_same_ke
             );
             let again = world.send(1, &request);
             assert_eq!(world.sent_headers(again, "x-random"), [number]);
-            // A tester's number leads to v2, whatever the weights.
+            // A tester's number selects v2, whatever the weights.
             let [number] = sent(&mut world, &tester(), "x-random").try_into().unwrap();
             assert_eq!(picked(&number, &weights), 2, "{weights:?}");
         }
@@ -94,7 +94,7 @@ fn a_random_value_leads_the_route_to_the_version_and_is_the_same_for_the_same_ke
 }
 
 #[test]
-fn random_values_without_a_key_are_exact_over_each_total_with_versions_and_without() {
+fn random_values_without_a_key_split_each_round_exactly_with_and_without_versions() {
     for weights in [[90, 10], [9, 1], [4, 3]] {
         for versions in [true, false] {
             let mut document = shop(&weights);
@@ -117,7 +117,7 @@ fn random_values_without_a_key_are_exact_over_each_total_with_versions_and_witho
 }
 
 #[test]
-fn a_raised_weight_of_the_route_moves_nobody_back_by_a_random_value() {
+fn a_raised_route_weight_moves_no_user_back_by_a_random_value() {
     let mut document = shop(&[1, 1]);
     document["releases"][0]["steer"] = json!({"randomValueHeader": "x-random"});
     document["releases"][0].as_object_mut().unwrap().remove("versions");
@@ -132,7 +132,7 @@ fn a_raised_weight_of_the_route_moves_nobody_back_by_a_random_value() {
     assert!((50..150).contains(&moved), "{moved}");
 }
 
-/// The ways that have a header, what would lead to v2 by it, and the weights.
+/// For each mechanism with a header: the `steer`, the header value that would select v2, and the weights.
 fn headers() -> [(Value, &'static str, &'static str, [u32; 2]); 3] {
     [
         (json!({"header": "x-version"}), "x-version", "v2", [1, 0]),
@@ -142,7 +142,7 @@ fn headers() -> [(Value, &'static str, &'static str, [u32; 2]); 3] {
 }
 
 #[test]
-fn a_steer_header_from_outside_is_overwritten_however_often_it_is_repeated() {
+fn a_clients_steer_header_is_overwritten_even_if_it_is_repeated() {
     for (steer, header, to_v2, weights) in headers() {
         let mut world = world_of(&steered(&steer, &weights), 1);
         let honest = sent(&mut world, &by("alice"), header);
@@ -157,7 +157,7 @@ fn a_steer_header_from_outside_is_overwritten_however_often_it_is_repeated() {
 }
 
 #[test]
-fn a_steer_header_from_outside_is_removed_where_no_release_is_for_the_request() {
+fn a_clients_steer_header_is_removed_if_no_release_matches_the_request() {
     for (steer, header, to_v2, weights) in headers() {
         for (condition, prefix) in [("match", "/api"), ("skip", "/other")] {
             let mut document = steered(&steer, &weights);
@@ -171,7 +171,7 @@ fn a_steer_header_from_outside_is_removed_where_no_release_is_for_the_request() 
 }
 
 #[test]
-fn no_match_sees_a_steer_header_from_outside() {
+fn a_match_does_not_see_a_clients_steer_header() {
     let mut document = shop(&[1, 0]);
     document["releases"][0]["versions"][1]["match"] = json!([{"headers": {"x-version": {"exact": "v2"}}}]);
     let mut world = world_of(&document, 1);
@@ -179,7 +179,7 @@ fn no_match_sees_a_steer_header_from_outside() {
 }
 
 #[test]
-fn a_trusted_version_that_the_release_has_not_stays_as_it_came_for_the_next_hop() {
+fn a_trusted_version_that_the_release_does_not_have_is_passed_to_the_next_hop() {
     let mut document = shop(&[0, 1]);
     document["releases"][0]["trustIncoming"] = json!(true);
     let mut world = world_of(&document, 1);
@@ -193,7 +193,7 @@ fn a_trusted_version_that_the_release_has_not_stays_as_it_came_for_the_next_hop(
 }
 
 #[test]
-fn a_trusted_cluster_that_is_no_versions_is_not_passed_on() {
+fn a_trusted_cluster_of_no_version_is_not_passed_on() {
     let mut document = shop(&[1, 0]);
     document["releases"][0]["trustIncoming"] = json!(true);
     document["releases"][0]["steer"] = json!({"clusterHeader": "x-cluster"});
@@ -211,7 +211,7 @@ fn a_trusted_cluster_that_is_no_versions_is_not_passed_on() {
 }
 
 #[test]
-fn a_hop_that_falls_back_writes_the_version_that_it_falls_back_to() {
+fn a_hop_that_falls_back_writes_the_fallback_version() {
     let mut document = shop(&[1, 1]);
     document["releases"][0]["trustIncoming"] = json!(true);
     document["upstreams"]["up-2"]["readinessProbe"] = probe();
@@ -224,7 +224,7 @@ fn a_hop_that_falls_back_writes_the_version_that_it_falls_back_to() {
 }
 
 #[test]
-fn a_version_edits_the_headers_of_its_requests_and_no_others() {
+fn a_version_edits_only_the_headers_of_its_own_requests() {
     let mut document = steered(&json!({"header": "x-version"}), &[1, 0]);
     let edits = json!({"set": {"X-A": "b"}, "add": {"x-c": "d"}, "remove": ["X-E", "x-absent"]});
     document["releases"][0]["versions"][1]["headers"] = json!({"request": edits});
@@ -244,7 +244,7 @@ fn a_version_edits_the_headers_of_its_requests_and_no_others() {
 }
 
 #[test]
-fn a_version_edits_the_headers_of_its_responses_and_one_that_is_fallen_back_to_its_own() {
+fn a_version_edits_only_the_headers_of_its_own_responses_also_after_a_fallback() {
     let mut document = steered(&json!({"header": "x-version"}), &[1, 0]);
     document["upstreams"]["up-2"]["readinessProbe"] = probe();
     let edits = json!({"set": {"x-f": "g"}, "add": {"x-h": "i"}, "remove": ["x-internal", "x-absent"]});

@@ -1,13 +1,13 @@
-//! A few real requests decide whether an upstream is ready again.
+//! Trials: a few real requests decide whether an upstream is ready again.
 
 use serde_json::json;
 
-use super::breaker::{checked, until};
+use super::breaker::{until, with_check};
 use super::evidence::{on_trial, trips_after};
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND, judged, world};
 
-/// A world of so many workers with these settings of the trial, in which `app` is on trial for all of them.
+/// Returns a world with this number of workers in which `app` is on trial for all of them.
 fn tried(trial: &serde_json::Value, workers: usize) -> World {
     let mut world = World::new(&judged(&json!({"trial": trial})), workers);
     on_trial(&mut world);
@@ -15,22 +15,22 @@ fn tried(trial: &serde_json::Value, workers: usize) -> World {
 }
 
 #[test]
-fn so_many_requests_at_a_time_go_over_all_workers() {
+fn a_trial_forwards_at_most_its_number_of_requests_at_a_time_over_all_workers() {
     let mut world = tried(&json!({"requests": 2, "successes": 10}), 3);
     let sent: Vec<u32> = (0..30).map(|request| world.send(request % 3, &Request::get("/"))).collect();
     let gone: Vec<u32> = sent.iter().copied().filter(|id| world.is_open(*id)).collect();
     assert_eq!(gone.len(), 2);
-    let told = world.answer(sent[29]);
-    assert_eq!((told.status, told.details.as_str()), (503, "graygate_gate{shop|app|on-trial}"));
-    assert_eq!(told.body, "policy shop: upstream app is not ready: on-trial\n");
-    // Each that has ended makes room for one more.
+    let answer = world.answer(sent[29]);
+    assert_eq!((answer.status, answer.details.as_str()), (503, "graygate_gate{shop|app|on-trial}"));
+    assert_eq!(answer.body, "policy shop: upstream app is not ready: on-trial\n");
+    // Each request that ends makes room for one more.
     world.respond(gone[0], 200, "via_upstream", &[], true);
     let next: Vec<u32> = (0..10).map(|request| world.send(request % 3, &Request::get("/"))).collect();
     assert_eq!(next.iter().filter(|id| world.is_open(**id)).count(), 1);
 }
 
 #[test]
-fn as_many_successes_as_are_named_end_it_and_three_by_default() {
+fn a_trial_passes_after_its_number_of_successes_which_is_three_by_default() {
     for (trial, successes) in [(json!({"successes": 1}), 1), (json!({}), 3), (json!({"successes": 20}), 20)] {
         let mut world = tried(&trial, 2);
         for done in 1..=successes {
@@ -44,7 +44,7 @@ fn as_many_successes_as_are_named_end_it_and_three_by_default() {
 }
 
 #[test]
-fn the_first_failure_ends_it_whatever_comes_of_the_others() {
+fn the_first_failure_ends_a_trial_however_the_other_requests_end() {
     for failure in [Manner::Status(500), Manner::Refuses, Manner::Resets, Manner::BreaksOff] {
         let mut world = tried(&json!({"requests": 3, "successes": 3}), 2);
         let others = [world.send(0, &Request::get("/")), world.send(1, &Request::get("/"))];
@@ -60,7 +60,7 @@ fn the_first_failure_ends_it_whatever_comes_of_the_others() {
 }
 
 #[test]
-fn it_lasts_until_there_are_requests() {
+fn a_trial_lasts_until_there_are_requests() {
     let mut world = tried(&json!({"requests": 1, "successes": 1}), 1);
     world.pass(3_600 * SECOND);
     assert_eq!(world.phase("app"), "trial");
@@ -69,7 +69,7 @@ fn it_lasts_until_there_are_requests() {
 }
 
 #[test]
-fn it_begins_when_the_wait_is_over_and_not_before() {
+fn a_trial_begins_when_the_wait_is_over_and_not_before() {
     let mut world = world(&json!({"notReadyFor": "30s"}));
     world.set("app", Manner::Status(500));
     assert!(trips_after(&mut world, 5).is_some());
@@ -83,8 +83,8 @@ fn it_begins_when_the_wait_is_over_and_not_before() {
 }
 
 #[test]
-fn it_does_not_begin_while_checks_say_that_the_upstream_is_down() {
-    let mut world = World::new(&checked(&json!({})), 1);
+fn a_trial_does_not_begin_while_checks_fail() {
+    let mut world = World::new(&with_check(&json!({})), 1);
     world.set("app", Manner::Status(500));
     assert!(trips_after(&mut world, 5).is_some());
     for _ in 0..600 {
@@ -92,7 +92,7 @@ fn it_does_not_begin_while_checks_say_that_the_upstream_is_down() {
         world.pass(SECOND);
     }
     assert_eq!(world.reason("app"), "consecutive-failures: 5");
-    // One that passes in between ends the row, and the trial may begin.
+    // A passed check in between ends the row, and the trial may begin.
     world.set_checks("app", Manner::Status(200));
     world.pass(1_200 * MS);
     world.set_checks("app", Manner::Status(500));
@@ -100,12 +100,12 @@ fn it_does_not_begin_while_checks_say_that_the_upstream_is_down() {
 }
 
 #[test]
-fn checks_that_fail_end_it_and_checks_that_pass_do_after_a_first_trip() {
-    // Each check takes longer than the wait does.
+fn failed_checks_end_a_trial_and_passed_checks_do_after_a_first_trip() {
+    // Each check takes longer than the wait.
     for (status, after) in
         [(500, ("not-ready", "check-failed: status 500")), (200, ("ready", "check-passed"))]
     {
-        let mut world = World::new(&checked(&json!({"notReadyFor": "100ms"})), 1);
+        let mut world = World::new(&with_check(&json!({"notReadyFor": "100ms"})), 1);
         world.set_checks("app", Manner::Status(200));
         world.pass(3_100 * MS);
         world.set("app", Manner::Status(503));
@@ -118,13 +118,13 @@ fn checks_that_fail_end_it_and_checks_that_pass_do_after_a_first_trip() {
 }
 
 #[test]
-fn an_upstream_that_nothing_guards_has_none() {
+fn an_upstream_without_a_gate_has_no_trial() {
     let mut policy = judged(&json!({}));
     policy["gates"] = json!([]);
     let mut world = World::new(&policy, 1);
     world.set("app", Manner::Status(500));
     assert!(trips_after(&mut world, 5).is_some());
-    // No request is kept from it, and none of those that still fail is counted.
+    // All requests are forwarded, and further failures do not count.
     for _ in 0..4 {
         assert_eq!(world.gated(0, 20), 0);
         world.pass(SECOND);
@@ -136,7 +136,7 @@ fn an_upstream_that_nothing_guards_has_none() {
 }
 
 #[test]
-fn responses_to_requests_that_no_gate_holds_back_decide_it_too() {
+fn responses_to_requests_without_a_gate_decide_a_trial_too() {
     for (status, after) in [(200, ("ready", "trial-passed")), (500, ("not-ready", "trial-failed"))] {
         let mut policy = judged(&json!({"trial": {"requests": 1, "successes": 2}}));
         policy["gates"][0]["match"] = json!([{"uri": {"prefix": "/pay"}}]);
@@ -152,7 +152,7 @@ fn responses_to_requests_that_no_gate_holds_back_decide_it_too() {
 }
 
 #[test]
-fn a_request_that_another_gate_stops_gives_its_permit_back() {
+fn a_request_that_another_gate_blocks_returns_its_permit() {
     let mut policy = judged(&json!({"trial": {"requests": 1, "successes": 1}}));
     policy["upstreams"]["db"] = json!({"cluster": "db", "force": "notReady"});
     policy["gates"] =
@@ -169,8 +169,8 @@ fn a_request_that_another_gate_stops_gives_its_permit_back() {
 }
 
 #[test]
-fn a_vm_that_dies_holds_its_permits_for_no_longer_than_the_lease() {
-    // Whether the dead VM had noted that the upstream has the request, or not.
+fn a_dead_vm_holds_its_permits_no_longer_than_the_lease() {
+    // This holds whether or not the dead VM knew that the upstream had the request.
     for (lives_for, after) in [(1, "trial"), (600, "not-ready")] {
         let mut world = tried(&json!({"requests": 1, "successes": 1, "leaseFor": "3s"}), 2);
         world.pass(300 * MS);
@@ -191,7 +191,7 @@ fn a_vm_that_dies_holds_its_permits_for_no_longer_than_the_lease() {
 }
 
 #[test]
-fn a_lease_holds_for_as_long_as_it_says() {
+fn a_lease_lasts_as_long_as_the_policy_says() {
     for (lease, most) in [("1s", 1), ("30s", 30), ("10m", 600)] {
         let mut world = tried(&json!({"leaseFor": lease}), 1);
         world.set("app", Manner::Hangs);
@@ -200,7 +200,7 @@ fn a_lease_holds_for_as_long_as_it_says() {
         assert_eq!(world.phase("app"), "trial");
         world.pass(300 * MS);
         assert_eq!((world.phase("app"), world.reason("app").as_str()), ("not-ready", "trial-unanswered"));
-        // What comes of it then is about the past.
+        // A later response concerns a past phase.
         let before = world.state("app");
         world.respond(id, 200, "via_upstream", &[], true);
         assert_eq!(world.state("app"), before);

@@ -1,11 +1,11 @@
-//! A policy is replaced, or a VM made anew: what is known stays, and the newer policy's word counts.
+//! Replaced policies and restarted VMs: known states stay, and the newer policy decides.
 
 use serde_json::{Value, json};
 
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND, judged};
 
-/// A policy with a check on `app`, behind a gate, with these fields on top of the upstream's.
+/// Returns a policy with a gate and a check on `app`, and with these fields in the upstream.
 fn checked(fields: &Value) -> Value {
     let mut upstream = json!({
         "cluster": "app", "readinessProbe": {"httpGet": {}, "periodSeconds": 0.5, "failureThreshold": 2},
@@ -14,7 +14,7 @@ fn checked(fields: &Value) -> Value {
     json!({"name": "shop", "upstreams": {"app": upstream}, "gates": [{"upstream": "app"}]})
 }
 
-/// Has `app` fail its requests until it is not ready.
+/// Fails requests until `app` is not ready.
 fn trip(world: &mut World) {
     world.set("app", Manner::Status(500));
     (0..5).for_each(|_| assert_eq!(world.get(0).status, 500));
@@ -25,7 +25,7 @@ fn transitions(world: &World) -> u64 {
     world.metric("transitions_total", &[])
 }
 
-/// How many checks are sent in this many seconds.
+/// Returns how many checks are sent in this many seconds.
 fn checks_in(world: &mut World, seconds: u32) -> usize {
     let before = world.around.called.borrow().len();
     world.pass(seconds * SECOND);
@@ -33,7 +33,7 @@ fn checks_in(world: &mut World, seconds: u32) -> usize {
 }
 
 #[test]
-fn a_change_of_thresholds_weights_and_gates_keeps_what_is_known() {
+fn a_change_of_thresholds_weights_and_gates_keeps_the_state() {
     let mut world = World::new(&checked(&json!({})), 3);
     world.set("app", Manner::Status(500));
     world.pass(3 * SECOND);
@@ -45,7 +45,7 @@ fn a_change_of_thresholds_weights_and_gates_keeps_what_is_known() {
             .unwrap()
             .push(json!({"upstream": "app", "match": [{"uri": {"prefix": "/x"}}]}));
         assert!(world.configure(&policy));
-        // With no tick in between.
+        // No tick comes in between.
         (0..3).for_each(|vm| assert!(world.get(vm).is_gated()));
         world.pass(2 * SECOND);
     }
@@ -53,7 +53,7 @@ fn a_change_of_thresholds_weights_and_gates_keeps_what_is_known() {
 }
 
 #[test]
-fn a_longer_wait_counts_from_the_update_on() {
+fn a_longer_wait_applies_from_the_update() {
     let mut world = World::new(&judged(&json!({"notReadyFor": "500ms"})), 2);
     let under_way = world.send(0, &Request::get("/"));
     world.configure(&judged(&json!({"notReadyFor": "1h"})));
@@ -61,13 +61,13 @@ fn a_longer_wait_counts_from_the_update_on() {
     trip(&mut world);
     world.pass(3_500 * SECOND);
     assert_eq!((world.phase("app"), transitions(&world)), ("not-ready", 1));
-    // The earlier policy has had a request to serve all the while.
+    // A request of the earlier policy has been open all the time.
     assert!(world.is_open(under_way));
 }
 
 #[test]
-fn a_breaker_that_is_taken_away_takes_its_verdict_with_it() {
-    // Whether it is checked from now on, as before, or not watched at all any more.
+fn a_removed_breakers_verdict_ends_with_it() {
+    // The upstream stays checked, or is no longer watched at all.
     for upstream in [
         checked(&json!({})),
         json!({"name": "shop", "upstreams": {"app": {"cluster": "app"}},
@@ -88,7 +88,7 @@ fn a_breaker_that_is_taken_away_takes_its_verdict_with_it() {
 }
 
 #[test]
-fn a_breaker_that_is_added_while_checks_fail_keeps_the_gate_closed() {
+fn a_breaker_added_while_checks_fail_keeps_the_gate_closed() {
     let mut world = World::new(&checked(&json!({})), 2);
     world.set_checks("app", Manner::Status(500));
     world.pass(3 * SECOND);
@@ -101,7 +101,7 @@ fn a_breaker_that_is_added_while_checks_fail_keeps_the_gate_closed() {
 }
 
 #[test]
-fn a_changed_assumption_holds_while_nothing_is_known_and_only_then() {
+fn a_changed_assumption_applies_only_before_the_first_verdict() {
     let assume = |word: &str| {
         let mut policy = checked(&json!({"assume": word}));
         policy["upstreams"]["app"]["readinessProbe"]["initialDelaySeconds"] = json!(100);
@@ -125,13 +125,13 @@ fn a_changed_assumption_holds_while_nothing_is_known_and_only_then() {
 }
 
 #[test]
-fn after_updates_there_is_still_one_checker() {
+fn after_updates_one_worker_still_sends_the_checks() {
     let mut world = World::new(&checked(&json!({})), 4);
     for threshold in 2..6 {
         let mut policy = checked(&json!({}));
         policy["upstreams"]["app"]["readinessProbe"]["successThreshold"] = json!(threshold);
         world.configure(&policy);
-        // The workers of all earlier policies tick on.
+        // The workers of all earlier policies still tick.
         assert!((19..=21).contains(&checks_in(&mut world, 10)));
     }
     (0..4).for_each(|vm| world.end_earlier(vm));
@@ -139,7 +139,7 @@ fn after_updates_there_is_still_one_checker() {
 }
 
 #[test]
-fn a_policy_that_comes_back_is_checked_when_the_one_between_is_gone() {
+fn a_restored_policy_is_checked_when_the_one_in_between_has_ended() {
     let (policy, between) = (checked(&json!({})), checked(&json!({"circuitBreaker": {}})));
     let mut world = World::new(&policy, 2);
     for document in [&between, &policy] {
@@ -147,13 +147,13 @@ fn a_policy_that_comes_back_is_checked_when_the_one_between_is_gone() {
         world.configure(document);
     }
     (0..2).for_each(|vm| world.end_earlier(vm));
-    // A second for the lease of the one that is gone.
+    // The previous leader's lease takes a second to expire.
     world.pass(2 * SECOND);
     assert!((19..=21).contains(&checks_in(&mut world, 10)));
 }
 
 #[test]
-fn a_policy_is_told_of_once_whatever_the_number_of_vms() {
+fn a_policy_is_logged_once_for_any_number_of_vms() {
     let mut world = World::new(&checked(&json!({})), 4);
     assert_eq!(
         world
@@ -169,7 +169,7 @@ fn a_policy_is_told_of_once_whatever_the_number_of_vms() {
 }
 
 #[test]
-fn mode_off_does_nothing() {
+fn mode_off_has_no_effect() {
     let mut policy = checked(&json!({"force": "notReady", "circuitBreaker": {}}));
     policy["mode"] = json!("off");
     policy["probes"] = json!({"liveness": {"path": "/livez"}});
@@ -183,7 +183,7 @@ fn mode_off_does_nothing() {
 }
 
 #[test]
-fn a_vm_that_is_made_anew_knows_what_the_others_know() {
+fn a_restarted_vm_knows_what_the_others_know() {
     let mut world = World::new(&judged(&json!({"notReadyFor": "1h"})), 1);
     trip(&mut world);
     world.kill(0);
@@ -194,10 +194,10 @@ fn a_vm_that_is_made_anew_knows_what_the_others_know() {
 }
 
 #[test]
-fn a_wait_is_ended_by_another_when_the_leader_has_died() {
+fn another_worker_ends_a_wait_if_the_leader_has_died() {
     let mut world = World::new(&judged(&json!({"notReadyFor": "3s"})), 3);
     trip(&mut world);
-    // Whichever leads, one is left.
+    // One leader is left, whichever it is.
     world.pass(SECOND);
     world.kill(0);
     world.pass(SECOND);
@@ -209,9 +209,9 @@ fn a_wait_is_ended_by_another_when_the_leader_has_died() {
     assert_eq!(world.phase("app"), "ready");
 }
 
-/// Keys can't be deleted, so no request may make one: not by a trial, a rollback, or a probe that passes through.
+/// Keys cannot be deleted, so no request may add one: neither a trial, nor a rollback, nor a probe.
 #[test]
-fn what_is_shared_is_bounded_by_the_policy() {
+fn the_number_of_shared_keys_is_bounded_by_the_policy() {
     let policy = |weight: u32| {
         let breaker = json!({"consecutiveFailures": 3, "notReadyFor": "200ms"});
         let versions = json!([

@@ -1,4 +1,4 @@
-//! What a proxy tells of itself: gauges, and one line in the log for what happens once.
+//! Gauges and log lines with which a proxy reports its own state.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use super::releases::{held, probe, shop, world_of};
 use super::sim::Manner;
 
 #[test]
-fn whether_an_upstream_is_ready_is_a_gauge_that_follows_it() {
+fn a_gauge_shows_whether_an_upstream_is_ready() {
     let mut document = shop(&[1, 1]);
     document["upstreams"]["up-1"]["readinessProbe"] = probe();
     document["upstreams"]["up-2"]["readinessProbe"] = probe();
@@ -22,7 +22,7 @@ fn whether_an_upstream_is_ready_is_a_gauge_that_follows_it() {
 }
 
 #[test]
-fn each_proxy_tells_whether_it_does_as_the_policy_says_and_which_document_it_has() {
+fn each_proxy_reports_its_mode_and_the_hash_of_its_policy() {
     let mut documents = Vec::new();
     for (mode, percent, enforced) in
         [("enforce", 100, 1), ("enforce", 0, 0), ("shadow", 100, 0), ("off", 100, 0)]
@@ -43,7 +43,7 @@ fn each_proxy_tells_whether_it_does_as_the_policy_says_and_which_document_it_has
 }
 
 #[test]
-fn the_log_has_one_line_for_each_policy_and_transition_and_none_for_a_request() {
+fn the_log_has_a_line_per_policy_and_transition_and_none_per_request() {
     let mut document = shop(&[1, 1]);
     document["upstreams"]["up-1"]["readinessProbe"] = probe();
     let mut world = world_of(&document, 3);
@@ -64,7 +64,7 @@ fn the_log_has_one_line_for_each_policy_and_transition_and_none_for_a_request() 
 }
 
 #[test]
-fn a_rollout_comes_to_a_proxy_by_its_node_and_stays_as_it_goes_on() {
+fn a_rollout_selects_proxies_by_node_and_keeps_them_as_it_grows() {
     let mut document = shop(&[1, 1]);
     document["name"] = json!("reviews");
     let mut world = world_of(&document, 1);

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::sim::{Manner, Request, World};
 use super::{SECOND, judged};
 
-/// A world whose only request on trial was sent under a policy that has been replaced.
+/// Returns a world with one request, which was sent on trial under a policy that has been replaced.
 fn on_trial_under_a_replaced_policy() -> (World, u32) {
     let breaker = json!({"trial": {"requests": 1, "successes": 1}});
     let mut world = World::new(&judged(&breaker), 1);
@@ -25,7 +25,7 @@ fn on_trial_under_a_replaced_policy() -> (World, u32) {
 }
 
 #[test]
-fn a_request_that_outlives_its_root_gives_its_permit_back() {
+fn a_request_that_outlives_its_root_returns_its_permit() {
     let (mut world, id) = on_trial_under_a_replaced_policy();
     world.end_root(0, 0);
     assert_eq!(world.get(0).status, 429);
@@ -35,14 +35,14 @@ fn a_request_that_outlives_its_root_gives_its_permit_back() {
 }
 
 #[test]
-fn a_request_of_a_replaced_policy_gives_its_permit_back() {
+fn a_request_of_a_replaced_policy_returns_its_permit() {
     let (mut world, id) = on_trial_under_a_replaced_policy();
     world.respond(id, 500, "via_upstream", &[], true);
     assert_eq!((world.phase("app"), world.reason("app").as_str()), ("not-ready", "trial-failed"));
 }
 
 #[test]
-fn a_root_that_has_ended_takes_no_request_and_no_tick() {
+fn a_root_that_has_ended_gets_no_requests_and_no_ticks() {
     let mut world = World::new(&judged(&json!({})), 1);
     world.set("app", Manner::Status(500));
     world.end_root(0, 0);
@@ -54,7 +54,7 @@ fn a_root_that_has_ended_takes_no_request_and_no_tick() {
 }
 
 #[test]
-fn a_policy_that_is_refused_takes_no_request_and_leaves_the_earlier_one_alone() {
+fn a_refused_policy_gets_no_requests_and_keeps_the_previous_one_running() {
     let mut world = World::new(&judged(&json!({})), 1);
     let open = world.send(0, &Request::get("/"));
     assert!(!world.configure(&json!({"name": "shop", "gates": [{"upstream": "none"}]})));

@@ -1,6 +1,6 @@
-"""While all is well a response is not asked where it came from; whatever does matter is seen all the same.
+"""The fast path for successful responses: the filter still sees everything that counts.
 
-What workers make of it is shown in `tests/worlds/fast_path.rs`; here is what Envoy tells them.
+`tests/worlds/fast_path.rs` covers the workers. These tests show what Envoy reports to them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: w
 
 
 @pytest.mark.parametrize("fault", ["refuse", "reset", "hang"])
-def test_a_grpc_request_with_no_answer_is_a_failure(start, policy, v1, fault):
-    """The proxy answers it with status 200, and the failure in grpc-status."""
+def test_a_grpc_request_without_a_response_is_a_failure(start, policy, v1, fault):
+    """Envoy responds with status 200 and has the failure in grpc-status."""
     envoy = start(judged(policy, consecutiveFailures=3), concurrency=1, timeout="0.2s")
     getattr(v1, fault)()
     for _ in range(4):
@@ -34,7 +34,7 @@ def test_a_grpc_request_with_no_answer_is_a_failure(start, policy, v1, fault):
     assert envoy.transitions(to="not-ready") == 1
 
 
-def test_no_answer_is_a_failure_whatever_status_the_proxy_makes_of_it(start, policy, v1):
+def test_a_missing_response_is_a_failure_whatever_status_the_proxy_gives_it(start, policy, v1):
     errors = {
         "status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "none"}}}
     }
@@ -45,7 +45,7 @@ def test_no_answer_is_a_failure_whatever_status_the_proxy_makes_of_it(start, pol
     assert envoy.transitions(to="not-ready") == 1
 
 
-def test_a_client_that_leaves_a_good_response_ends_a_row(start, policy, v1):
+def test_a_client_that_leaves_a_successful_response_ends_a_row_of_failures(start, policy, v1):
     envoy = start(judged(policy, consecutiveFailures=3), concurrency=1, timeout="60s")
     v1.answer(500, path="/bad")
     v1.behave(HALF, path="/half")
@@ -59,7 +59,7 @@ def test_a_client_that_leaves_a_good_response_ends_a_row(start, policy, v1):
     assert envoy.transitions() == 0
 
 
-def test_a_websocket_that_ends_ends_a_row(start, policy, v1):
+def test_a_websocket_that_ends_ends_a_row_of_failures(start, policy, v1):
     upgrades = {"upgrade_configs": [{"upgrade_type": "websocket"}]}
     envoy = start(judged(policy, consecutiveFailures=3), concurrency=1, hcm=upgrades, timeout="0s")
     v1.answer(500, path="/bad")
@@ -74,7 +74,7 @@ def test_a_websocket_that_ends_ends_a_row(start, policy, v1):
     assert in_turn(envoy, "/bad", "/bad") == [500, 500]
 
 
-def test_a_response_with_no_body_ends_a_row(start, policy, v1):
+def test_a_response_without_a_body_ends_a_row_of_failures(start, policy, v1):
     envoy = start(judged(policy, consecutiveFailures=3), concurrency=1)
     v1.answer(500, path="/bad")
     v1.behave(NO_CONTENT, path="/none")
@@ -84,8 +84,8 @@ def test_a_response_with_no_body_ends_a_row(start, policy, v1):
     assert envoy.transitions() == 0
 
 
-def test_a_router_that_adds_no_headers_changes_nothing(policy, v1):
-    """One of them is how a response of an upstream's is told from one of the proxy's."""
+def test_responses_count_the_same_if_the_router_adds_no_headers(policy, v1):
+    """Normally, one of these headers distinguishes responses of upstreams from Envoy's own."""
     document = bootstrap(judged(policy, consecutiveFailures=3), {"reviews-v1": v1.port}).document()
     manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     manager["http_filters"][-1]["typed_config"]["suppress_envoy_headers"] = True
@@ -96,8 +96,8 @@ def test_a_router_that_adds_no_headers_changes_nothing(policy, v1):
         assert in_turn(envoy, *paths) == [200, 500, 500, 200, 500, 500, 500, 503]
 
 
-def of_two(policy: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One whose breaker trips after two failures, and one that sends everybody to v2."""
+def two_policies(policy: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns a policy whose breaker trips after two failures, and one that sends all users to v2."""
     one = judged({**copy.deepcopy(policy), "name": "one"}, consecutiveFailures=2)
     two = {**copy.deepcopy(policy), "name": "two", "gates": []}
     two["releases"][0]["versions"][1]["match"] = [{"uri": {"prefix": "/"}}]
@@ -105,7 +105,7 @@ def of_two(policy: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_two_policies_in_one_vm_keep_their_requests_apart(policy, v1, v2):
-    one, two = of_two(policy)
+    one, two = two_policies(policy)
     ports = {"reviews-v1": v1.port, "reviews-v2": v2.port}
     document = bootstrap(one, ports).document()
     document["static_resources"]["listeners"].append({**bootstrap(two, ports).listener(), "name": "second"})

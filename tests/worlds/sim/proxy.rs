@@ -1,0 +1,280 @@
+//! The proxy that a worker sees.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use graygate::decision::reply::Reply;
+use graygate::proxy::{
+    Attribute, Body, CallId, ExchangeId, Level, Map, MetricId, MetricKind, NotSent, Proxy, StoreError,
+    StoreVersion, Stored,
+};
+use graygate::value::request;
+use graygate::value::time::Time;
+
+use super::call::CallEnd;
+use super::request::{Answer, Stream};
+use super::surroundings::{Phase, Surroundings, Written, text};
+
+/// The proxy, as one worker sees it.
+pub struct SimProxy {
+    pub(super) world: Rc<Surroundings>,
+    pub(super) vm: usize,
+    pub(super) root: usize,
+}
+
+impl SimProxy {
+    fn with_map<T>(&self, map: Map, act: impl FnOnce(&mut Vec<(String, Vec<u8>)>) -> T) -> Option<T> {
+        let at_hand = match map {
+            Map::RequestHeaders => self.world.phase.get() == Phase::Request,
+            Map::ResponseHeaders => self.world.phase.get() == Phase::Response,
+            Map::ResponseTrailers => matches!(self.world.phase.get(), Phase::Trailers | Phase::ResponseBody),
+            Map::CallResponseHeaders => self.world.phase.get() == Phase::Call,
+        };
+        if !at_hand {
+            self.world.misread.borrow_mut().push(format!("{map:?} in {:?}", self.world.phase.get()));
+            return None;
+        }
+        if map == Map::CallResponseHeaders {
+            return match &mut *self.world.call.borrow_mut() {
+                Some(CallEnd::Http(headers)) if !headers.is_empty() => Some(act(headers)),
+                _ => None,
+            };
+        }
+        let mut streams = self.world.streams.borrow_mut();
+        let stream = streams.get_mut(&self.world.stream.get()?)?;
+        Some(act(match map {
+            Map::RequestHeaders => &mut stream.request,
+            Map::ResponseHeaders => &mut stream.response,
+            _ => &mut stream.trailers,
+        }))
+    }
+
+    /// Returns whether the current callback is of this phase. If not, records the call as a fault.
+    fn is_allowed(&self, phase: Phase, call: &str) -> bool {
+        let current = self.world.phase.get();
+        if current != phase {
+            self.world.misread.borrow_mut().push(format!("{call} in {current:?}"));
+        }
+        current == phase
+    }
+
+    fn with_stream<T>(&self, act: impl FnOnce(&mut Stream) -> T) -> Option<T> {
+        Some(act(self.world.streams.borrow_mut().get_mut(&self.world.stream.get()?)?))
+    }
+}
+
+impl Proxy for SimProxy {
+    fn now(&self) -> Time {
+        Time::from_millis(self.world.now.get())
+    }
+
+    fn random(&self) -> u64 {
+        let next = self.world.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.world.random.set(next);
+        let mixed = (next ^ (next >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed ^ (mixed >> 27)
+    }
+
+    fn header(&self, map: Map, name: &str) -> Option<Vec<u8>> {
+        self.with_map(map, |headers| {
+            headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        })?
+    }
+
+    fn headers(&self, map: Map) -> Option<Vec<u8>> {
+        self.with_map(map, |headers| {
+            request::serialize(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())))
+        })
+    }
+
+    fn set_header(&self, map: Map, name: &str, value: Option<&str>) {
+        self.with_map(map, |headers| {
+            headers.retain(|(known, _)| known != name);
+            headers.extend(value.map(|value| (name.to_owned(), value.as_bytes().to_vec())));
+        });
+    }
+
+    fn add_header(&self, map: Map, name: &str, value: &str) {
+        self.with_map(map, |headers| headers.push((name.to_owned(), value.as_bytes().to_vec())));
+    }
+
+    fn replace_headers(&self, map: Map, by: &[(&str, &str)]) {
+        self.with_map(map, |headers| *headers = text(by));
+    }
+
+    fn body(&self, body: Body, max: usize) -> Vec<u8> {
+        let cut = |bytes: &[u8]| bytes.iter().take(max).copied().collect();
+        match (body, self.world.phase.get()) {
+            (Body::Configuration, Phase::Configure) => cut(self.world.document.borrow().as_bytes()),
+            (Body::GrpcMessage, Phase::Call) => match &*self.world.call.borrow() {
+                Some(CallEnd::Grpc(_, _, message)) => cut(message),
+                _ => Vec::new(),
+            },
+            (Body::Request, Phase::RequestBody) => {
+                self.with_stream(|stream| cut(&stream.body)).unwrap_or_default()
+            }
+            (Body::Response, Phase::ResponseBody) => {
+                self.with_stream(|stream| cut(&stream.response_body)).unwrap_or_default()
+            }
+            (body, phase) => {
+                self.world.misread.borrow_mut().push(format!("{body:?} in {phase:?}"));
+                Vec::new()
+            }
+        }
+    }
+
+    fn replace_body(&self, body: Body, size: usize, by: &[u8]) {
+        let phase = match body {
+            Body::Request => Phase::RequestBody,
+            _ => Phase::ResponseBody,
+        };
+        if !self.is_allowed(phase, "replace_body") {
+            return;
+        }
+        self.with_stream(|stream| {
+            let bytes = if body == Body::Request { &mut stream.body } else { &mut stream.response_body };
+            let size = size.min(bytes.len());
+            bytes.splice(..size, by.iter().copied());
+        });
+    }
+
+    fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>> {
+        match attribute {
+            Attribute::NodeId => Some(self.world.node.borrow().clone().into_bytes()),
+            Attribute::NodeCluster => Some(b"sim".to_vec()),
+            Attribute::PluginName => Some(b"plugin".to_vec()),
+            Attribute::SourceAddress => Some(self.world.source.borrow().clone().into_bytes()),
+            Attribute::CodeDetails => self.with_stream(|stream| stream.details.clone().into_bytes()),
+            Attribute::Cluster => self.with_stream(|stream| stream.cluster.clone().into_bytes()),
+            // Envoy encodes it in eight bytes.
+            Attribute::AttemptCount => {
+                self.with_stream(|stream| u64::from(stream.attempts).to_le_bytes().to_vec())
+            }
+        }
+    }
+
+    fn enter(&self, exchange: ExchangeId) -> bool {
+        let streams = self.world.streams.borrow();
+        let known = streams.get(&exchange.0).is_some_and(|stream| stream.vm == self.vm && !stream.over);
+        if known {
+            self.world.stream.set(Some(exchange.0));
+        }
+        known
+    }
+
+    fn leave(&self) {
+        self.world.stream.set(None);
+    }
+
+    fn reply(&self, reply: &Reply) -> bool {
+        if !self.is_allowed(Phase::Request, "reply") || self.world.refuses_replies.get() {
+            return false;
+        }
+        let headers = reply.headers.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let answer = Answer {
+            status: u16::try_from(reply.status).unwrap(),
+            details: reply.details.clone(),
+            headers: headers.collect(),
+            body: String::from_utf8_lossy(&reply.body).into_owned(),
+            cluster: String::new(),
+        };
+        self.with_stream(|stream| stream.reply = Some(answer)).is_some()
+    }
+
+    fn set_filter_state(&self, object: &str, value: &str) {
+        if self.is_allowed(Phase::Request, "set_filter_state") {
+            self.with_stream(|stream| stream.filter_state.push((object.to_owned(), value.to_owned())));
+        }
+    }
+
+    fn set_label(&self, label: &str) {
+        self.with_stream(|stream| stream.label = label.to_owned());
+    }
+
+    fn load(&self, key: &str) -> Stored {
+        let store = self.world.store.borrow();
+        let known = store.get(key);
+        Stored {
+            bytes: known.map(|(bytes, _)| bytes.clone()),
+            version: known.map(|(_, version)| StoreVersion(*version)),
+        }
+    }
+
+    fn store(&self, key: &str, bytes: &[u8], seen: Option<StoreVersion>) -> Result<(), StoreError> {
+        let mut store = self.world.store.borrow_mut();
+        let known = store.get(key).map(|(_, version)| *version);
+        let lost = self.world.lose.get();
+        if known.is_some() && lost > 0 {
+            self.world.lose.set(lost - 1);
+            return Err(StoreError::Conflict);
+        }
+        if let (Some(known), Some(seen)) = (known, seen)
+            && known != seen.0
+        {
+            return Err(StoreError::Conflict);
+        }
+        self.world.versions.set(self.world.versions.get() + 1);
+        self.world.writes.set(self.world.writes.get() + 1);
+        store.insert(key.to_owned(), (bytes.to_vec(), self.world.versions.get()));
+        if let Some(written) = &mut *self.world.written.borrow_mut() {
+            let (at, key, bytes) = (self.world.now.get(), key.to_owned(), bytes.to_vec());
+            written.push(Written { at, exchange: self.world.stream.get(), key, bytes });
+        }
+        Ok(())
+    }
+
+    fn http_call(
+        &self,
+        cluster: &str,
+        headers: &[(&str, &str)],
+        timeout: Duration,
+    ) -> Result<CallId, NotSent> {
+        self.call(cluster, headers, timeout, false)
+    }
+
+    fn grpc_call(
+        &self,
+        target: &[u8],
+        _: (&str, &str),
+        _: &[u8],
+        timeout: Duration,
+    ) -> Result<CallId, NotSent> {
+        // The cluster's name is the first string in Envoy's GrpcService.
+        let name = target.get(4..4 + usize::from(target[3])).unwrap();
+        self.call(core::str::from_utf8(name).unwrap(), &[], timeout, true)
+    }
+
+    fn grpc_status_message(&self) -> Vec<u8> {
+        match &*self.world.call.borrow() {
+            Some(CallEnd::Grpc(_, message, _)) => message.clone().into_bytes(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn metric(&self, kind: MetricKind, name: &str) -> Option<MetricId> {
+        let mut metrics = self.world.metrics.borrow_mut();
+        let index = metrics.iter().position(|(known, ..)| known == name).unwrap_or_else(|| {
+            metrics.push((name.to_owned(), kind, 0));
+            metrics.len() - 1
+        });
+        assert_eq!(metrics[index].1, kind, "{name}");
+        Some(MetricId(u32::try_from(index).unwrap()))
+    }
+
+    fn add(&self, metric: MetricId, amount: u64) {
+        self.world.metrics.borrow_mut()[metric.0 as usize].2 += amount;
+    }
+
+    fn set(&self, metric: MetricId, value: u64) {
+        self.world.metrics.borrow_mut()[metric.0 as usize].2 = value;
+    }
+
+    fn log(&self, level: Level, line: &str) {
+        self.world.log.borrow_mut().push((level, line.to_owned()));
+    }
+
+    fn tick_every(&self, period: Duration) {
+        let period = u64::try_from(period.as_millis()).unwrap();
+        self.world.ticks.borrow_mut().insert((self.vm, self.root), period);
+    }
+}
