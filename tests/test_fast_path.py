@@ -59,19 +59,24 @@ def test_a_client_that_leaves_a_successful_response_ends_a_row_of_failures(start
     assert envoy.transitions() == 0
 
 
-def test_a_websocket_that_ends_ends_a_row_of_failures(start, policy, v1):
+def test_websockets_that_the_upstream_ends_do_not_count_and_end_a_row_when_they_open(start, policy, v1):
     upgrades = {"upgrade_configs": [{"upgrade_type": "websocket"}]}
     envoy = start(judged(policy, consecutiveFailures=3), concurrency=1, hcm=upgrades, timeout="0s")
     v1.answer(500, path="/bad")
-    v1.behave(Behaviour(whole=SWITCH), path="/socket")
-    with socket.create_connection(("127.0.0.1", envoy.port()), timeout=5) as client:
-        key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13"
-        upgrade = f"connection: upgrade\r\nupgrade: websocket\r\n{key}"
-        client.sendall(f"GET /socket HTTP/1.1\r\nhost: reviews\r\n{upgrade}\r\n\r\n".encode())
-        assert b" 101 " in client.recv(4096)
+    v1.behave(Behaviour(whole=SWITCH, close=True), path="/socket")
+    key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13"
+    upgrade = f"connection: upgrade\r\nupgrade: websocket\r\n{key}"
+    for opened in range(1, 6):
         assert in_turn(envoy, "/bad", "/bad") == [500, 500]
-    until(lambda: any(line["path"] == "/socket" for line in envoy.access_log()), what="the stream has ended")
-    assert in_turn(envoy, "/bad", "/bad") == [500, 500]
+        with socket.create_connection(("127.0.0.1", envoy.port()), timeout=5) as client:
+            client.sendall(f"GET /socket HTTP/1.1\r\nhost: reviews\r\n{upgrade}\r\n\r\n".encode())
+            assert b" 101 " in client.recv(4096)
+            # The upstream closes the connection first.
+            while client.recv(4096):
+                pass
+        ended = f"{opened} tunnels have ended"
+        until(lambda: [line["path"] for line in envoy.access_log()].count("/socket") == opened, what=ended)
+    assert envoy.transitions() == 0
 
 
 def test_a_response_without_a_body_ends_a_row_of_failures(start, policy, v1):

@@ -51,7 +51,8 @@ def encode(status: int, headers: Headers, body: bytes, *, head: bool = False) ->
 class Behaviour:
     """How the upstream handles a request. `reset` is "", "before" the response, or "mid-body".
 
-    `whole` is the response byte for byte, instead of status, headers and body.
+    `whole` is the response byte for byte, instead of status, headers and body. With `close` the upstream closes the
+    connection after its response.
     """
 
     status: int | None = None
@@ -61,6 +62,7 @@ class Behaviour:
     hang: bool = False
     reset: str = ""
     whole: bytes | None = None
+    close: bool = False
 
 
 NORMAL = Behaviour()
@@ -168,6 +170,8 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(0.02, self.reset)
             return
         self.transport.write(answer)
+        if behaviour.close:
+            self.transport.close()
 
     def reset(self) -> None:
         """Closes the connection with RST rather than FIN."""

@@ -204,7 +204,8 @@ impl State {
         };
         let took = request.took(scope);
         if let Some(response) = pass(scope, &request, headers, took) {
-            return if end { State::Done } else { State::Uninspected(request, response) };
+            let is_over = end || response.is_upgrade();
+            return if is_over { State::Done } else { State::Uninspected(request, response) };
         }
         let grpc = scope.signals.grpc_status;
         let mut response = ResponseSummary::read(scope.proxy, took);
@@ -213,6 +214,7 @@ impl State {
             return State::Done;
         }
         response.inspect(scope.proxy, grpc);
+        let end = end || response.is_upgrade();
         let status_follows = grpc && response.grpc_status.is_none() && !end && summary::is_grpc(scope.proxy);
         if status_follows {
             request.on_response_begun(scope, &response);

@@ -10,6 +10,8 @@ use crate::value::response::retry_after;
 use crate::value::response::{Classifier, ResponseClass, VIA_UPSTREAM};
 use crate::value::time::Time;
 
+const SWITCHING_PROTOCOLS: u16 = 101;
+
 /// What is known of a response.
 #[derive(Debug, Default)]
 pub struct ResponseSummary {
@@ -44,6 +46,12 @@ impl ResponseSummary {
         if grpc_status {
             self.grpc_status = proxy.grpc_status(Map::ResponseHeaders);
         }
+    }
+
+    /// Returns whether it is the whole of the response to an upgrade. What follows is a tunnel, which its ends close as
+    /// they like, so how it ends is no evidence.
+    pub fn is_upgrade(&self) -> bool {
+        self.status == Some(SWITCHING_PROTOCOLS)
     }
 
     /// Classifies the response by its beginning, and by its gRPC status.

@@ -38,6 +38,7 @@ mod sharing;
 mod sim;
 mod steering;
 mod trial;
+mod tunnels;
 mod updates;
 mod visibility;
 mod vm;
