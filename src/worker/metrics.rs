@@ -60,7 +60,7 @@ pub enum Metric {
     Fallback {
         /// The upstream that is not ready.
         upstream: UpstreamId,
-        /// The upstream to which the request went instead. `None` for a static reply.
+        /// The upstream to which the request went instead. `None` for the gate's static answer.
         to: Option<UpstreamId>,
     },
     /// Counts the transitions of an upstream.
@@ -118,7 +118,7 @@ pub enum Metric {
     },
     /// A gauge that is 1 while the upstream is Ready or on a ramp, and otherwise 0.
     Ready {
-        /// The upstream, which must be watched.
+        /// The upstream. Only an upstream with a check or a breaker has this gauge.
         upstream: UpstreamId,
     },
     /// A gauge that is 1 if the policy's mode is `enforce`, and otherwise 0.
@@ -131,8 +131,8 @@ pub enum Metric {
 #[derive(Default)]
 pub struct Metrics {
     ids: BTreeMap<Metric, MetricId>,
-    /// The ids of assignment counters by version and reason, for each release. Almost every request counts one, so they
-    /// are not looked up in the map.
+    /// The ids of assignment counters by version and reason, for each release. Every request that gets a version counts
+    /// one, so they are not looked up in the map.
     assignments: Vec<Vec<Option<MetricId>>>,
 }
 
@@ -201,8 +201,8 @@ impl Metrics {
         self.count(proxy, policy, metric);
     }
 
-    /// Counts the closed gates that did not reply. Those that failed open do not count as gating the request. Those with a
-    /// fallback do.
+    /// Counts the closed gates that did not reply. A request that one let through is not a gated request. A request
+    /// that got a fallback is one.
     pub fn count_bypasses(&mut self, proxy: &impl Proxy, policy: &Policy, bypasses: &[GateBypass]) {
         for GateBypass { upstream, reason, action } in bypasses {
             let upstream = *upstream;

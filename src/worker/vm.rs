@@ -20,7 +20,7 @@ struct Root<P> {
     proxy: P,
     /// One worker for each policy, the newest last. The earlier ones are kept until their requests have ended.
     workers: Vec<Worker>,
-    /// Whether the context has ended. Its id may then be used again.
+    /// Whether the context has ended. The root is kept until the requests of its workers have ended.
     ended: bool,
 }
 
