@@ -345,8 +345,8 @@ impl Worker {
 }
 
 impl<P: Proxy> Scope<'_, P> {
-    /// Takes over the shared state that an earlier policy left: releases, gates, assumptions about upstreams, and an order
-    /// to drain for which this policy has no switch. Called on the first tick, because before that the proxy may still
+    /// Takes over what an earlier policy left of releases, of gates and of assumptions about upstreams. Ends an order to
+    /// drain for which this policy has no switch. Called on the first tick, because before that the proxy may still
     /// refuse the policy. Returns `false` if a part could not be written.
     fn adopt(&mut self) -> bool {
         self.publish_in_use();

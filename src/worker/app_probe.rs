@@ -75,8 +75,7 @@ const MAX_REQUEST_ID: usize = 64;
 /// Replaces the headers of a request that is forwarded to the app by headers of the proxy's own. All clients get the
 /// response, so nothing that one client sends may affect it.
 ///
-/// Only three things that the proxy has set are kept: the scheme, whether the request is internal, and the id for
-/// traces.
+/// Only what the proxy itself has set is kept. That is the scheme, whether the request is internal, and the id for traces.
 pub fn write_request(proxy: &impl Proxy, policy: &Policy, query: &ProbeQuery<'_>) {
     let ProbeQuery { probe, rule, head, .. } = *query;
     let sent = |name| String::from_utf8(proxy.header(Map::RequestHeaders, name)?).ok();

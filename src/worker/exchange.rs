@@ -41,7 +41,7 @@ pub struct Exchange {
 enum State {
     /// The request was forwarded, and no response has come.
     Waiting(ForwardedRequest, Wait),
-    /// A response has begun that is a success by its headers. It was not inspected; see [`super::fast_path`].
+    /// A response has begun that is a success by its headers. It was not inspected. See [`super::fast_path`].
     Uninspected(ForwardedRequest, ResponseSummary),
     /// A response has begun, and its gRPC status has not come.
     Unsettled(ForwardedRequest, ResponseSummary),

@@ -8,7 +8,7 @@
 //! - If the client leaves before a response, only the time since its whole request had come is known. A breaker and a
 //!   rollback count the request as slow after `slowerThan`. Before that it does not count.
 //! - After `unansweredAfter` a breaker counts the request as unanswered, even if the client still waits.
-//! - A response of the proxy itself does not count; see [`crate::value::response`].
+//! - A response of the proxy itself does not count. See [`crate::value::response`].
 //! - A request that the breaker must ignore does not count. On trial its response may pass, but not fail.
 
 use core::time::Duration;
