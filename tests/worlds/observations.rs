@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-use super::life::{BEARABLE, cases};
+use super::life::{MAX_CONFLICTS, cases};
 use super::releases::{BEGIN, at, held, share, shop, version, world_of};
 use super::sim::{Manner, Request, World};
 use super::{MS, SECOND};
@@ -445,7 +445,7 @@ proptest! {
         vms in 1..6usize,
         offsets in vec(0..TICK, 6),
         acts in vec(failing(), 20..70),
-        lost in 0..=BEARABLE,
+        lost in 0..=MAX_CONFLICTS,
     ) {
         let mut site = Site::new(strict(), vms);
         site.world.set("app-v2", Manner::Status(500));
@@ -490,7 +490,7 @@ proptest! {
     fn a_step_is_recorded_once_and_no_clock_that_is_set_back_undoes_it(
         vms in 1..6usize,
         offsets in vec(0..TICK, 6),
-        acts in vec(clockwork(BEARABLE), 1..50),
+        acts in vec(clockwork(MAX_CONFLICTS), 1..50),
     ) {
         let mut site = Site::new(hourly(), vms);
         offsets.iter().take(vms).enumerate().for_each(|(vm, offset)| site.world.set_offset(vm, *offset));
@@ -538,7 +538,7 @@ prop_assert!(!is_undone(before, now));
         }
     }
 
-    /// An update that loses more than [`BEARABLE`] times in a row is given up.
+    /// An update that loses more than [`MAX_CONFLICTS`] times in a row is given up.
     #[test]
     fn no_step_is_recorded_twice_though_updates_are_given_up(
         vms in 1..6usize,
