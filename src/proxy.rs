@@ -1,11 +1,12 @@
-//! The proxy, as a worker sees it: everything that a worker asks of its surroundings, and nothing else.
+//! The interface between a worker and the proxy that runs it.
 //!
-//! A worker reaches the proxy through [`Proxy`] alone. The filter implements it by the host calls of proxy-wasm, a test
-//! by a simulated world. The trait assumes neither a VM for each worker nor a tick on each: an implementation may call
-//! several workers on one thread, or one worker from a timer of its own.
+//! A worker reaches the proxy only through [`Proxy`]. The filter implements the trait with the host calls of proxy-wasm.
+//! The tests implement it with a simulated proxy. The trait does not assume a VM or a tick for each worker. An
+//! implementation may call several workers on one thread, or one worker from a timer of its own.
 //!
-//! Calls that take a [`Map`] or a [`Body`] act on the message of the current callback. Outside the callback of that
-//! message, reads return nothing and writes have no effect.
+//! The current request is the one whose callback runs, or the one that [`Proxy::enter`] made current. Methods that take a
+//! [`Map`] or a [`Body`] act on the message of the current callback. Outside the callback of that message, reads return
+//! nothing and writes have no effect.
 
 use core::str::FromStr;
 use core::time::Duration;
@@ -15,70 +16,71 @@ pub use log::Level;
 use crate::decision::reply::Reply;
 use crate::value::time::Time;
 
-/// What a worker asks of its surroundings.
+/// The calls that a worker makes to the proxy.
 pub trait Proxy {
-    /// Returns the wall clock's time.
+    /// Returns the time of the wall clock. It may go back.
     fn now(&self) -> Time;
 
-    /// Returns a random number, or 0 if the proxy has none to give.
+    /// Returns a random number, or 0 if the proxy has no source of them.
     fn random(&self) -> u64;
 
-    /// Returns the first value of a header, by its lower-case name. The bytes need not be UTF-8.
+    /// Returns the first value of a header. `name` must be in lower case. The value need not be UTF-8.
     fn header(&self, map: Map, name: &str) -> Option<Vec<u8>>;
 
-    /// Returns all headers in the form that [`crate::value::request::HeaderMap`] reads.
+    /// Returns all headers in the serialization that [`crate::value::request::HeaderMap`] reads.
     fn headers(&self, map: Map) -> Option<Vec<u8>>;
 
-    /// Sets a header to this value, or removes it.
+    /// Sets a header to this value. Removes it if `value` is `None`.
     fn set_header(&self, map: Map, name: &str, value: Option<&str>);
 
-    /// Adds a value to a header and keeps those that it has.
+    /// Adds a value to a header and keeps its present values.
     fn add_header(&self, map: Map, name: &str, value: &str);
 
-    /// Replaces all headers by these.
+    /// Replaces all headers with these.
     fn replace_headers(&self, map: Map, headers: &[(&str, &str)]);
 
     /// Returns the first bytes of a body, at most `max`.
     fn body(&self, body: Body, max: usize) -> Vec<u8>;
 
-    /// Replaces the first `size` bytes of a body.
+    /// Replaces the first `size` bytes of a body with `by`.
     fn replace_body(&self, body: Body, size: usize, by: &[u8]);
 
-    /// Returns an attribute of the request at hand, or of the proxy.
+    /// Returns an attribute of the current request or of the proxy.
     fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>>;
 
-    /// Makes another request the one at hand, until [`Proxy::leave`]. Returns false if it has ended.
+    /// Makes another request the current one, until [`Proxy::leave`]. Returns `false` if that request has ended.
     fn enter(&self, exchange: ExchangeId) -> bool;
 
-    /// Ends what [`Proxy::enter`] began.
+    /// Leaves the request that [`Proxy::enter`] made current.
     fn leave(&self);
 
-    /// Answers the request at hand. Returns false if the proxy did not take the reply.
+    /// Sends a reply to the current request. Returns `false` if the proxy did not accept the reply.
     fn reply(&self, reply: &Reply) -> bool;
 
-    /// Gives the request an object of filter state that routes can match on, and has its route picked again. Both
-    /// texts are shorter than 128 bytes, as the names of a policy are.
+    /// Sets an object of the request's filter state, which routes can match on, and has the route picked again. Both
+    /// texts must be shorter than 128 bytes, as the names in a policy are.
     fn set_filter_state(&self, object: &str, value: &str);
 
-    /// Labels the request for access logs.
+    /// Sets the request's label for access logs.
     fn set_label(&self, label: &str);
 
     /// Reads a value that all workers share.
     fn load(&self, key: &str) -> Stored;
 
-    /// Replaces a shared value, if it is still the one that was read as `seen`. A key that does not exist yet is
-    /// created whatever `seen` is.
+    /// Replaces a shared value if its version is still `seen`. A key that does not exist is created whatever `seen` is.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Conflict`] if another worker has replaced it since.
+    /// Returns [`StoreError::Conflict`] if another worker has replaced the value since. Returns [`StoreError::Refused`]
+    /// for any other failure.
     fn store(&self, key: &str, bytes: &[u8], seen: Option<StoreVersion>) -> Result<(), StoreError>;
 
-    /// Sends an HTTP request without a body to a cluster. Its end comes to the worker with this id.
+    /// Sends an HTTP request without a body to a cluster. Returns the id with which the worker later gets the end of the
+    /// call.
     ///
     /// # Errors
     ///
-    /// [`NotSent`] if the proxy does not take the request.
+    /// Returns [`NotSent`] if the proxy does not accept the request.
     fn http_call(
         &self,
         cluster: &str,
@@ -86,12 +88,12 @@ pub trait Proxy {
         timeout: Duration,
     ) -> Result<CallId, NotSent>;
 
-    /// Calls a gRPC method without metadata. `target` is Envoy's `GrpcService` message. Ids are numbered apart from
-    /// those of HTTP requests.
+    /// Calls a gRPC method without metadata. `target` is Envoy's `GrpcService` message, and `method` is the service with
+    /// the method. A gRPC call and an HTTP call may have the same id.
     ///
     /// # Errors
     ///
-    /// [`NotSent`] if the proxy does not take the call.
+    /// Returns [`NotSent`] if the proxy does not accept the call.
     fn grpc_call(
         &self,
         target: &[u8],
@@ -100,11 +102,12 @@ pub trait Proxy {
         timeout: Duration,
     ) -> Result<CallId, NotSent>;
 
-    /// Returns the status message of the gRPC call that has just ended. It may be another server's, so it need not be
-    /// UTF-8.
+    /// Returns the status message of the gRPC call that has just ended. It may come from another server, so it need not
+    /// be UTF-8.
     fn grpc_status_message(&self) -> Vec<u8>;
 
-    /// Returns the id of the metric with this name. Defines it at 0 if the proxy does not have it yet.
+    /// Returns the id of the metric with this name. If the proxy does not have the metric, defines it at 0. Returns `None`
+    /// if that fails.
     fn metric(&self, kind: MetricKind, name: &str) -> Option<MetricId>;
 
     /// Adds to a counter.
@@ -116,7 +119,7 @@ pub trait Proxy {
     /// Writes a line to the proxy's log.
     fn log(&self, level: Level, line: &str);
 
-    /// Has the worker ticked at this period; never again if it is zero.
+    /// Sets the worker's tick. The worker does not tick if `period` is zero.
     fn tick_every(&self, period: Duration);
 
     /// Returns the `:status` of a response, or of the response to a call.
@@ -129,31 +132,32 @@ pub trait Proxy {
         number(&self.header(map, "grpc-status")?)
     }
 
-    /// Returns the proxy's details on how the request at hand was answered, or how it ended.
+    /// Returns the proxy's code details of the current request, which tell who made the response or how the request
+    /// ended.
     fn code_details(&self) -> Vec<u8> {
         self.attribute(Attribute::CodeDetails).unwrap_or_default()
     }
 
-    /// Returns whether the router has the request at hand. Another filter may hold it up, which is not the upstream's
-    /// fault.
+    /// Returns whether the router has the current request. Until then another filter may be delaying it, and the delay is
+    /// no evidence about the upstream.
     fn is_with_router(&self) -> bool {
         let attempts = self.attribute(Attribute::AttemptCount);
         attempts.is_some_and(|count| count.iter().any(|byte| *byte != 0))
     }
 }
 
-/// Reads the number that a header's value is.
+/// Parses the value of a header as a number.
 pub fn number<N: FromStr>(value: &[u8]) -> Option<N> {
     core::str::from_utf8(value).ok()?.parse().ok()
 }
 
-/// What the proxy is to do with a request after its first callback.
+/// What the proxy must do with a request after its first callback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Flow {
-    /// Go on with it.
+    /// Continue with the next filter.
     #[default]
     Continue,
-    /// Stop: it has been answered.
+    /// Stop, because the filter has sent a reply.
     Pause,
 }
 
@@ -173,86 +177,86 @@ pub enum Map {
 /// The body of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// The request's.
+    /// The body of the request.
     Request,
-    /// The response's.
+    /// The body of the response.
     Response,
-    /// The message that a gRPC call has returned.
+    /// The message that a gRPC call returned.
     GrpcMessage,
-    /// The policy document, while it is configured.
+    /// The policy document. It can be read only while the policy is configured.
     Configuration,
 }
 
-/// What the proxy knows of a request or of itself, beside headers.
+/// A property of a request or of the proxy that is not a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attribute {
-    /// Where the request comes from, as `address:port`.
+    /// The address from which the request comes, as `address:port`.
     SourceAddress,
-    /// How it was answered, or how it ended: Envoy's `response.code_details`.
+    /// Envoy's `response.code_details`, which tells who made the response or how the request ended.
     CodeDetails,
-    /// The cluster that its route leads to. The route table has the last word, so this may be another than the policy
-    /// decided on.
+    /// The cluster of the request's route. The route table decides it, so it may differ from the cluster of the version
+    /// that the policy chose.
     Cluster,
-    /// How many times the router has sent it on; 0 or absent while the router does not have it.
+    /// The number of times that the router has sent the request to an upstream. 0 or absent before the router has it.
     AttemptCount,
     /// The id of the proxy's node.
     NodeId,
     /// The name of the proxy's own cluster.
     NodeCluster,
-    /// The name of the plugin that the policy was given to.
+    /// The name of the plugin that has the policy.
     PluginName,
 }
 
-/// Which request: the id that the proxy gave its stream.
+/// The id that the proxy gave to the stream of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ExchangeId(pub u32);
 
-/// Which call of the worker's own.
+/// The id that the proxy gave to a call that a worker made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallId(pub u32);
 
-/// Which metric.
+/// The id that the proxy gave to a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MetricId(pub u32);
 
-/// What kind of metric.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// It only rises.
+    /// A value that only rises.
     Counter,
-    /// It has a value.
+    /// A value that may rise and fall.
     Gauge,
 }
 
-/// A shared value as it was read.
+/// A shared value as it was read. It has neither bytes nor a version if the key does not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Its bytes, if the key exists.
+    /// The value.
     pub bytes: Option<Vec<u8>>,
-    /// Which version they are, if the key exists.
+    /// The version of the value, for [`Proxy::store`].
     pub version: Option<StoreVersion>,
 }
 
-/// A version of a shared value.
+/// A version of a shared value. It changes with each write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreVersion(pub u32);
 
-/// Why a shared value was not replaced.
+/// The reason for which a shared value was not replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreError {
-    /// Another worker has replaced it.
+    /// Another worker has replaced the value since it was read.
     Conflict,
-    /// The proxy refused it.
+    /// The proxy refused the write.
     Refused,
 }
 
-/// Why a call was not sent.
+/// The reason for which a call was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotSent {
     /// The proxy has no such cluster.
     NoCluster,
-    /// The cluster has no host to connect to, or is at its limits.
+    /// The cluster has no host to connect to or is at its limits.
     NoHost,
-    /// The proxy could not read the call.
+    /// The proxy could not parse the call.
     Unreadable,
 }

@@ -1,9 +1,9 @@
-//! The filter: the callbacks and calls of proxy-wasm's ABI, version 0.2.1, as a proxy that workers run in.
+//! The filter: the callbacks and calls of proxy-wasm's ABI, version 0.2.1.
 //!
-//! All that is decided is decided by [`crate::worker`]; here it is only carried between the proxy and the worker.
+//! This layer decides nothing. It only translates between the proxy and [`crate::worker`].
 //!
-//! A panic ends the VM and every request in it, and what a client sends need not be text. So everything is read as bytes,
-//! and a call that the proxy refuses is an absent value, never a panic.
+//! A panic ends the VM with every request in it, so nothing here may panic. Clients can send values that are not UTF-8, so
+//! everything is read as bytes. A call that the proxy refuses returns an absent value or an error.
 
 mod abi;
 mod callback;

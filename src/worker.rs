@@ -1,20 +1,23 @@
-//! A worker: one policy in one VM, and all that it does on the proxy's callbacks.
+//! A worker: one policy in one VM, and everything that it does in the proxy's callbacks.
 //!
-//! A worker owns its requests, its checks under way, and its view of what all workers of the proxy share. It reads no
-//! clock and does no I/O: everything that it asks of its surroundings goes through [`Proxy`]. So the same worker runs in
-//! the filter and, many at a time, in a simulated world.
+//! A worker owns its requests, its checks in flight, and its view of the state that all workers of the proxy share. It
+//! reads no clock and does no I/O. It reaches the proxy only through [`Proxy`]. So the same worker runs in the filter
+//! and, many at a time, in the simulated proxy of the tests.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`exchange`] | one request, from its headers to its end |
-//! | [`forwarded`], [`summary`] | a request that has gone on, and its response, as evidence |
-//! | [`fast_path`] | when a response need not be inspected |
-//! | [`app_probe`], [`grpc_health`] | probes that go on to the app or to a hop |
-//! | [`upstreams`], [`releases`], [`gates`], [`lifecycle`] | what is known of each, and how workers share it |
-//! | [`checks`] | active checks under way |
-//! | [`store`], [`leader`] | shared values, and who leads |
+//! | [`exchanges`] | the exchanges of a worker, by id |
+//! | [`forwarded`], [`summary`] | a forwarded request and its response, as evidence |
+//! | [`fast_path`] | the responses that need no inspection |
+//! | [`app_probe`], [`grpc_health`] | probes that are forwarded to the app or to a hop |
+//! | [`headers`] | the headers of the current request |
+//! | [`upstreams`], [`releases`], [`gates`], [`lifecycle`] | the shared state of each, and how workers update it |
+//! | [`checks`] | checks in flight |
+//! | [`store`], [`leader`] | shared values, and the leases of leaders |
 //! | [`event`], [`metrics`] | what is logged and counted |
 //! | [`scope`] | what one callback works with |
+//! | [`signals`] | what has to be read from each response |
 //! | [`vm`] | the workers of one VM, by the ids of their root contexts |
 
 mod app_probe;
@@ -72,31 +75,31 @@ pub struct Worker {
     exchanges: Exchanges<Box<Exchange>>,
     checks: ChecksInFlight,
     tick: Duration,
-    /// Whether the policy has come into use; one that the proxy only tries out never ticks.
+    /// Whether the policy is in use. A policy that the proxy only validates never ticks, so it is never in use.
     in_use: bool,
-    /// Whether it led any upstream on its last tick.
+    /// Whether the worker led any upstream on its last tick.
     leads: bool,
 }
 
-/// The most problems of a refused policy that are logged, as each VM logs them all.
-const LOGGED: usize = 20;
+/// The maximum number of problems of a refused policy that are logged. Every VM logs them.
+const MAX_LOGGED_PROBLEMS: usize = 20;
 
-/// A worker that does not renew its lease in this time is given up. Four ticks at least.
+/// The time for which a lead lasts without being renewed. It is at least four ticks, so one late tick loses no lead.
 const LEASE: Duration = Duration::from_secs(1);
 
-/// After how long a policy that needs no ticks has its only one.
+/// The delay of the only tick of a policy that needs no periodic ticks.
 const FIRST_TICK: Duration = Duration::from_millis(50);
 
-/// The period at which a worker tries to end an order to drain for which its policy has no switch.
+/// The tick while the proxy has an order to drain for which the policy has no switch. The worker tries to end the order.
 const ORPHANED_DRAIN_TICK: Duration = Duration::from_millis(250);
 
 impl Worker {
-    /// Reads the policy document that the proxy hands over, of so many bytes, and starts with what other workers know
-    /// already. Logs and counts a document that is refused.
+    /// Reads the policy document, which has `size` bytes, and creates a worker for it. The worker starts with the state
+    /// that the other workers share. Logs and counts a document that is refused.
     ///
     /// # Errors
     ///
-    /// All problems of a document that is wrong in itself.
+    /// Returns all problems of an invalid document.
     pub fn configure(proxy: &impl Proxy, size: usize) -> Result<Self, Problems> {
         let text = proxy.body(Body::Configuration, size);
         let plugin = proxy.attribute(Attribute::PluginName).unwrap_or_default();
@@ -117,7 +120,7 @@ impl Worker {
         if worker.policy.mode == Mode::Off {
             worker.scope(proxy).publish_in_use();
         } else {
-            // Each policy has a first tick, by which it is in use.
+            // Every policy ticks once, because its first tick puts it in use.
             worker.tick = worker.tick_period().unwrap_or(FIRST_TICK);
             proxy.tick_every(worker.tick);
         }
@@ -146,35 +149,35 @@ impl Worker {
             leads: false,
             policy,
         };
-        // As an update that brings a startup probe must fail no readiness, what is known counts at once. The others learn
-        // of it on the first tick.
+        // An update that adds a startup probe must not fail readiness, so this worker uses what it knows at once. The
+        // first tick shares it.
         if worker.scope(proxy).has_started() {
             worker.lifecycle.assume_started();
         }
         worker
     }
 
-    /// Returns the policy.
+    /// Returns the policy that this worker applies.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Returns what is known of the upstreams.
+    /// Returns the upstreams' states as this worker last read them.
     pub fn upstreams(&self) -> &UpstreamTable {
         &self.upstreams
     }
 
-    /// Returns whether it led any upstream on its last tick.
+    /// Returns whether the worker led any upstream on its last tick.
     pub fn leads(&self) -> bool {
         self.leads
     }
 
-    /// Returns whether no request is left that it has something to do for.
+    /// Returns whether the worker has no exchanges.
     pub fn is_idle(&self) -> bool {
         self.exchanges.is_empty()
     }
 
-    /// Returns whether there is anything left to do for this request.
+    /// Returns whether the worker has an exchange for this request.
     pub fn has(&self, id: ExchangeId) -> bool {
         self.exchanges.has(id)
     }
@@ -183,7 +186,7 @@ impl Worker {
         self.split(proxy).0
     }
 
-    /// Splits the worker into what a callback works with, and what it works on.
+    /// Borrows the scope separately from the exchanges and the checks, so that a callback can change both.
     fn split<'w, P: Proxy>(
         &'w mut self,
         proxy: &'w P,
@@ -203,8 +206,8 @@ impl Worker {
         (scope, &mut self.exchanges, &mut self.checks)
     }
 
-    /// Decides on a request in the callback of its headers, of which there are so many. Returns what the proxy is to do
-    /// with it now.
+    /// Decides on a request in the callback of its headers. `headers` is their number. Returns what the proxy must do
+    /// with the request now.
     pub fn on_request_headers(
         &mut self,
         proxy: &impl Proxy,
@@ -215,9 +218,9 @@ impl Worker {
         let (mut scope, exchanges, _) = self.split(proxy);
         let (flow, exchange) = Exchange::begin(&mut scope, headers, end);
         if let Some(exchange) = exchange
-            && let Some(lost) = exchanges.insert(id, Box::new(exchange))
+            && let Some(replaced) = exchanges.insert(id, Box::new(exchange))
         {
-            lost.on_end(&mut scope);
+            replaced.on_end(&mut scope);
         }
         flow
     }
@@ -232,7 +235,7 @@ impl Worker {
         self.with_exchange(proxy, id, |exchange, scope| exchange.on_request_trailers(scope));
     }
 
-    /// Takes a response's headers, of which there are so many.
+    /// Takes a response's headers. `headers` is their number.
     pub fn on_response_headers(&mut self, proxy: &impl Proxy, id: ExchangeId, headers: usize, end: bool) {
         self.with_exchange(proxy, id, |exchange, scope| exchange.on_response_headers(scope, headers, end));
     }
@@ -247,8 +250,7 @@ impl Worker {
         self.with_exchange(proxy, id, |exchange, scope| exchange.on_response_trailers(scope));
     }
 
-    /// Takes the end of a request, whatever happened to it. Returns whether it was one that there was something left to
-    /// do for.
+    /// Takes the end of a request, whatever its cause. Returns whether the worker had an exchange for it.
     pub fn on_end(&mut self, proxy: &impl Proxy, id: ExchangeId) -> bool {
         let Some(exchange) = self.exchanges.remove(id) else {
             return false;
@@ -269,17 +271,18 @@ impl Worker {
         }
     }
 
-    /// Takes the passing of time. What others saw comes in first, so that whether a check is due is judged by the newest
-    /// state.
+    /// Runs one tick. For each upstream it reads what the other workers shared before it sends a check, because the newest
+    /// state determines whether a check is due.
     pub fn on_tick(&mut self, proxy: &impl Proxy) {
         if !self.in_use {
-            // Tried again on the next tick if it loses to too many other workers.
+            // If this fails, the next tick tries again.
             self.in_use = self.scope(proxy).adopt();
             if self.in_use && self.tick_period().is_none() {
                 proxy.tick_every(Duration::ZERO);
             }
         }
-        let (now, slack) = (proxy.now(), self.tick / 2);
+        let now = proxy.now();
+        let slack = self.tick / 2;
         let (mut scope, exchanges, checks) = self.split(proxy);
         let mut entered = false;
         for (id, exchange) in exchanges.iter_mut() {
@@ -288,14 +291,14 @@ impl Worker {
         if entered {
             proxy.leave();
         }
-        let mut any = false;
+        let mut leads_any = false;
         for (id, upstream) in scope.policy.upstream_ids().filter(|(_, upstream)| upstream.is_watched()) {
-            // Renewed while a check is under way, too: one that takes its time must not make another worker send the
-            // next.
+            // The lead is also renewed while a check is in flight. Otherwise another worker would send the next check
+            // during a slow one.
             let leads = scope.upstreams.claim_lead(proxy, id, scope.holder, now, LEASE);
             scope.refresh(id, now, leads);
             if leads {
-                any = true;
+                leads_any = true;
                 scope.publish_ready(id);
                 scope.check(checks, (id, upstream), now, slack);
             }
@@ -303,10 +306,10 @@ impl Worker {
         scope.refresh_gates(now, LEASE);
         scope.refresh_lifecycle(now, LEASE);
         scope.refresh_releases(now);
-        self.leads = any;
+        self.leads = leads_any;
     }
 
-    /// Shares what it has seen since its last tick, as its root has ended and will not tick again.
+    /// Shares what the worker has seen since its last tick. Called when its root has ended, because no tick follows.
     pub fn flush(&mut self, proxy: &impl Proxy) {
         if !self.in_use {
             return;
@@ -319,7 +322,7 @@ impl Worker {
         scope.refresh_releases(now);
     }
 
-    /// Takes the end of an HTTP call, of whose response so many headers have come; none if it broke off.
+    /// Takes the end of an HTTP call. `headers` is the number of the response's headers, and 0 if no response came.
     pub fn on_http_call_response(&mut self, proxy: &impl Proxy, id: CallId, headers: usize) {
         let now = proxy.now();
         let (mut scope, _, checks) = self.split(proxy);
@@ -327,14 +330,14 @@ impl Worker {
         scope.finish_check(result);
     }
 
-    /// Takes the end of a gRPC call: its status, and the size of its message.
+    /// Takes the end of a gRPC call, with its status and the size of its message.
     pub fn on_grpc_call_end(&mut self, proxy: &impl Proxy, id: CallId, status: u32, size: usize) {
         let (mut scope, _, checks) = self.split(proxy);
         let result = checks.on_grpc_end(proxy, id, status, size);
         scope.finish_check(result);
     }
 
-    /// Returns how often this worker has to look at what is shared, if it ever has to again.
+    /// Returns the worker's tick, or `None` if it needs no periodic ticks.
     fn tick_period(&self) -> Option<Duration> {
         let orphaned = self.lifecycle.has_orphaned_drain(&self.policy);
         self.policy.tick().or(orphaned.then_some(ORPHANED_DRAIN_TICK))
@@ -342,9 +345,9 @@ impl Worker {
 }
 
 impl<P: Proxy> Scope<'_, P> {
-    /// Takes over what an earlier policy has left: what it knew of releases and gates, an order to drain for which this
-    /// policy has no switch, and its assumptions. Called once the policy is in use, because the proxy may refuse it
-    /// before. Returns false if a part could not be written.
+    /// Takes over what an earlier policy left of releases, of gates and of assumptions about upstreams. Ends an order to
+    /// drain for which this policy has no switch. Called on the first tick, because before that the proxy may still
+    /// refuse the policy. Returns `false` if a part could not be written.
     fn adopt(&mut self) -> bool {
         self.publish_in_use();
         self.releases.publish_shares(self.proxy, self.policy, self.metrics);
@@ -359,7 +362,7 @@ impl<P: Proxy> Scope<'_, P> {
         self.metrics.set_in_use(self.proxy, self.policy, self.holder.policy);
     }
 
-    /// Sends the upstream's next check, if it is due.
+    /// Sends the upstream's next check if it is due.
     fn check(
         &mut self,
         checks: &mut ChecksInFlight,
@@ -371,7 +374,7 @@ impl<P: Proxy> Scope<'_, P> {
             return;
         };
         let generation = state.generation;
-        // Claimed before it is sent: if the lease changes hands now, the next holder knows.
+        // The check is claimed before it is sent. If the lead changes now, the next leader does not send it again.
         if checks.has(id, now)
             || !state.is_check_due(check, now, slack)
             || !self.upstreams.claim_check(self.policy, self.proxy, id, now, slack)
@@ -390,19 +393,19 @@ impl<P: Proxy> Scope<'_, P> {
     }
 }
 
-/// Logs and counts a policy that is refused. The proxy's own record of it does not say why.
+/// Logs and counts a refused policy. The proxy's own log line does not give the reason.
 fn refuse(proxy: &impl Proxy, plugin: &str, problems: &Problems) {
     let count = problems.iter().count();
-    for problem in problems.iter().take(LOGGED) {
+    for problem in problems.iter().take(MAX_LOGGED_PROBLEMS) {
         Event::Problem(problem).record(proxy);
     }
-    if count > LOGGED {
-        Event::MoreProblems(count - LOGGED).record(proxy);
+    if count > MAX_LOGGED_PROBLEMS {
+        Event::MoreProblems(count - MAX_LOGGED_PROBLEMS).record(proxy);
     }
     Event::PolicyRefused { plugin }.record(proxy);
 }
 
-/// Returns whether this worker is the first of the proxy to be given this document, so that it is the one to say so.
+/// Returns whether this worker is the first of the proxy to get this document. Only the first one logs it.
 fn is_new(proxy: &impl Proxy, plugin: &str, policy: &Policy, document: u64) -> bool {
     let key = format!("graygate/{}/loaded/{plugin}", policy.name);
     let first = store::update(proxy, &key, |last: Option<u64>| {

@@ -1,4 +1,4 @@
-//! The calls of the ABI: each with its unsafe part, and nothing else.
+//! The calls of the ABI. Each function here makes one call safe and does nothing else.
 #![allow(unsafe_code)]
 
 use core::ptr::{NonNull, null, null_mut};
@@ -10,11 +10,11 @@ use crate::proxy::NotSent;
 use crate::value::request::serialize;
 use crate::value::time::millis;
 
-/// Statuses that a call may return and that are told apart. Any other is a failure.
+// The statuses of a call that have a meaning here. Any other is a failure.
 const OK: u32 = 0;
 const BAD_ARGUMENT: u32 = 2;
 const PARSE_FAILURE: u32 = 4;
-/// The status of a shared value that another worker has replaced.
+/// The status of a write to a shared value that another worker has replaced.
 pub const CAS_MISMATCH: u32 = 8;
 
 #[cfg_attr(target_arch = "wasm32", link(wasm_import_module = "env"))]
@@ -121,10 +121,10 @@ unsafe extern "C" {
     fn random_get(buffer: *mut u8, size: usize) -> i32;
 }
 
-/// Lets the proxy work out the grpc-status from the HTTP status; it does so for gRPC requests alone.
+/// Has the proxy derive the grpc-status from the HTTP status. It does so only for gRPC requests.
 const GRPC_STATUS_FROM_HTTP: i32 = -1;
 
-/// Allocates memory for the proxy, which it fills and hands over; see [`take`]. Returns null if there is none.
+/// Allocates memory that the proxy fills and hands over. See [`take`]. Returns null if the allocation fails.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
     match Layout::array::<u8>(size) {
@@ -135,24 +135,25 @@ extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
     }
 }
 
-/// Returns the bytes that a call has handed over, if it succeeded.
+/// Returns the bytes that a call hands over. `None` if the call fails.
 ///
-/// `call` is given where to put their place and size. What it puts there, it has allocated for this call by
-/// `proxy_on_memory_allocate`, so their size is their capacity, and nobody else has them.
+/// `call` gets pointers to which it writes the address and the size of the bytes. The proxy has allocated them for this
+/// call with `proxy_on_memory_allocate`. So their size is their capacity, and nothing else owns them.
 fn take(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
-    let (mut bytes, mut size) = (null_mut(), 0);
+    let mut bytes = null_mut();
+    let mut size = 0;
     if call(&mut bytes, &mut size) != OK {
         return None;
     }
     if bytes.is_null() {
         return Some(Vec::new());
     }
-    // SAFETY: the bytes were allocated with this size, which is what a vector of this capacity has.
+    // SAFETY: the bytes were allocated with this size and the alignment of `u8`, as a vector of this capacity requires.
     Some(unsafe { Vec::from_raw_parts(bytes, size, size) })
 }
 
-// In all that follows: each pointer comes with the size of the live slice that it points to, and the proxy copies what it
-// reads before it returns. Results are written to places that live in the function.
+// "As above" below means the following. Each pointer comes with the size of the live slice that it points to. The proxy
+// copies what it reads before it returns. It writes results to variables that live in the calling function.
 
 /// Writes a line to the log.
 pub fn log(level: u32, line: &str) {
@@ -160,7 +161,7 @@ pub fn log(level: u32, line: &str) {
     let _ = unsafe { proxy_log(level, line.as_ptr(), line.len()) };
 }
 
-/// Returns the wall clock's time since the epoch; 0 if the proxy has none.
+/// Returns the time of the wall clock since the epoch, or 0 if the proxy has no clock.
 pub fn now() -> Duration {
     let mut time = 0;
     // SAFETY: as above.
@@ -168,7 +169,7 @@ pub fn now() -> Duration {
     Duration::from_nanos(time)
 }
 
-/// Returns a random number; 0 if the proxy has none.
+/// Returns a random number, or 0 if the proxy has no source of them.
 pub fn random() -> u64 {
     let mut bytes = [0; 8];
     // SAFETY: the proxy writes at most `size` bytes to a buffer of that size.
@@ -176,13 +177,13 @@ pub fn random() -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Sets the period of ticks of the root context at hand; none if it is zero.
+/// Sets the tick of the current root context. Zero means no ticks.
 pub fn set_tick_period(period: Duration) {
     // SAFETY: as above.
     let _ = unsafe { proxy_set_tick_period_milliseconds(in_millis(period)) };
 }
 
-/// Makes another context the one at hand. Returns false if there is no such context.
+/// Makes another context the current one. Returns `false` if it does not exist.
 pub fn set_effective_context(id: u32) -> bool {
     // SAFETY: as above.
     unsafe { proxy_set_effective_context(id) == OK }
@@ -207,7 +208,7 @@ pub fn set_headers(map: u32, headers: &[(&str, &str)]) {
     let _ = unsafe { proxy_set_header_map_pairs(map, pairs.as_ptr(), pairs.len()) };
 }
 
-/// Replaces a header, or removes it.
+/// Replaces a header. Removes it if `value` is `None`.
 pub fn set_header(map: u32, name: &str, value: Option<&str>) {
     // SAFETY: as above.
     let _ = unsafe {
@@ -220,7 +221,7 @@ pub fn set_header(map: u32, name: &str, value: Option<&str>) {
     };
 }
 
-/// Adds a header.
+/// Adds a value to a header.
 pub fn add_header(map: u32, name: &str, value: &str) {
     // SAFETY: as above.
     let _ =
@@ -239,7 +240,7 @@ pub fn set_buffer(buffer: u32, size: usize, by: &[u8]) {
     let _ = unsafe { proxy_set_buffer_bytes(buffer, 0, size, by.as_ptr(), by.len()) };
 }
 
-/// Returns a property. The parts of its path have a NUL between them.
+/// Returns a property. NUL separates the parts of its path.
 pub fn property(path: &str) -> Option<Vec<u8>> {
     // SAFETY: as above.
     take(|value, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), value, size) })
@@ -260,23 +261,29 @@ pub fn shared_data(key: &str) -> (Option<Vec<u8>>, u32) {
     (bytes, cas)
 }
 
-/// Replaces a shared value of this version. Returns a status; [`CAS_MISMATCH`] if it has another by now.
+/// Replaces a shared value if `cas` is still its version. Otherwise the status is [`CAS_MISMATCH`].
 pub fn set_shared_data(key: &str, value: &[u8], cas: u32) -> Result<(), u32> {
     // SAFETY: as above.
     let status = unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) };
     if status == OK { Ok(()) } else { Err(status) }
 }
 
-/// Calls a function that this proxy offers beside the ABI, and drops its result.
+/// Calls a function that this proxy offers in addition to the ABI, and drops its result.
 pub fn call_foreign_function(name: &str, argument: &[u8]) {
     // SAFETY: as above.
     let _ = take(|result, size| unsafe {
-        let (argument, argument_size) = (argument.as_ptr(), argument.len());
-        proxy_call_foreign_function(name.as_ptr(), name.len(), argument, argument_size, result, size)
+        proxy_call_foreign_function(
+            name.as_ptr(),
+            name.len(),
+            argument.as_ptr(),
+            argument.len(),
+            result,
+            size,
+        )
     });
 }
 
-/// Defines a metric. The proxy gives another id each time and frees none.
+/// Defines a metric. The proxy assigns a new id on each call and never frees one.
 pub fn define_metric(kind: u32, name: &str) -> Option<u32> {
     let mut id = 0;
     // SAFETY: as above.
@@ -296,7 +303,7 @@ pub fn record_metric(id: u32, value: u64) {
     let _ = unsafe { proxy_record_metric(id, value) };
 }
 
-/// Answers the request. Returns whether the proxy took the reply.
+/// Sends a reply to the current request. Returns whether the proxy accepted it.
 pub fn send_local_response(reply: &Reply) -> bool {
     let Reply { status, body, details, .. } = reply;
     let grpc_status = reply.grpc_status.and_then(|status| i32::try_from(status).ok());
@@ -324,9 +331,11 @@ pub fn grpc_status_message() -> Vec<u8> {
     take(|message, size| unsafe { proxy_get_status(&mut code, message, size) }).unwrap_or_default()
 }
 
-/// Sends a request without a body to the cluster. Returns the token of its end.
+/// Sends a request without a body to the cluster. Returns the token with which the callback of its end comes.
 pub fn http_call(cluster: &str, headers: &[(&str, &str)], timeout: Duration) -> Result<u32, NotSent> {
-    let (headers, trailers, mut token) = (pairs(headers), pairs(&[]), 0);
+    let headers = pairs(headers);
+    let trailers = pairs(&[]);
+    let mut token = 0;
     // SAFETY: as above.
     let result = unsafe {
         proxy_http_call(
@@ -345,14 +354,16 @@ pub fn http_call(cluster: &str, headers: &[(&str, &str)], timeout: Duration) -> 
     sent(result, token)
 }
 
-/// Calls a method without metadata. Returns the token of its end; these are numbered apart from those of HTTP requests.
+/// Calls a gRPC method without metadata. Returns the token with which the callback of its end comes. An HTTP call may have
+/// the same token.
 pub fn grpc_call(
     target: &[u8],
     (service, method): (&str, &str),
     message: &[u8],
     timeout: Duration,
 ) -> Result<u32, NotSent> {
-    let (metadata, mut token) = (pairs(&[]), 0);
+    let metadata = pairs(&[]);
+    let mut token = 0;
     // SAFETY: as above.
     let result = unsafe {
         proxy_grpc_call(
@@ -373,12 +384,12 @@ pub fn grpc_call(
     sent(result, token)
 }
 
-/// Returns a span as the ABI has it.
+/// Returns a duration in whole milliseconds, as the ABI takes it.
 fn in_millis(span: Duration) -> u32 {
     u32::try_from(millis(span)).unwrap_or(u32::MAX)
 }
 
-/// Returns the token, or why the proxy gave none.
+/// Returns the token, or the reason for which the call was not sent.
 fn sent(result: u32, token: u32) -> Result<u32, NotSent> {
     match result {
         OK => Ok(token),
@@ -388,7 +399,7 @@ fn sent(result: u32, token: u32) -> Result<u32, NotSent> {
     }
 }
 
-/// Returns headers in the ABI's form.
+/// Returns headers in the serialization of the ABI.
 fn pairs(headers: &[(&str, &str)]) -> Vec<u8> {
     serialize(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
 }

@@ -1,5 +1,5 @@
-//! The callbacks that the module exports: those that a worker has a use for, and no other. The proxy calls each one that
-//! it finds, for each request.
+//! The callbacks that the module exports. Only those that a worker uses are exported, because the proxy calls every
+//! exported one for each request.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -13,11 +13,11 @@ thread_local! {
     static VM: RefCell<Vm<Host>> = const { RefCell::new(Vm::new()) };
 }
 
-/// The level of a line on what must never happen.
+/// The log level for what must never happen.
 const CRITICAL: u32 = 5;
 
-/// Does something with what the VM holds. The proxy runs one callback of a VM at a time; should one ever overlap another,
-/// it does nothing but say so, as a panic would end all requests.
+/// Calls `act` with the VM's state. Callbacks of one VM never overlap. If two did, the inner one would only log that,
+/// because a panic would end all requests.
 fn with_vm<T: Default>(act: impl FnOnce(&mut Vm<Host>) -> T) -> T {
     VM.with(|vm| match vm.try_borrow_mut() {
         Ok(mut vm) => act(&mut vm),

@@ -1,4 +1,4 @@
-//! The proxy as a worker sees it, by the calls of the ABI.
+//! The implementation of [`Proxy`] with the calls of the ABI.
 
 use core::time::Duration;
 use std::cell::RefCell;
@@ -14,8 +14,8 @@ use crate::value::filter_state;
 use crate::value::time::{Time, millis};
 
 thread_local! {
-    /// The proxy gives a new id each time a name is defined and never frees one, so a VM defines each once, however often
-    /// its policy changes.
+    /// The ids of all metrics that this VM has defined. The proxy assigns a new id each time a name is defined and never
+    /// frees one. So a VM defines each name once, even if its policy changes.
     static METRICS: RefCell<BTreeMap<String, MetricId>> = RefCell::default();
 }
 
@@ -102,7 +102,7 @@ impl Proxy for Host {
         #[cfg(feature = "faults")]
         super::fault::note(self, key);
         let (bytes, version) = abi::shared_data(key);
-        // A key that was given no bytes has no value.
+        // An empty value counts as none, because no stored type has an empty encoding.
         let bytes = bytes.filter(|bytes| !bytes.is_empty());
         Stored { bytes, version: (version != 0).then_some(StoreVersion(version)) }
     }

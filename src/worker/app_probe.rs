@@ -1,4 +1,4 @@
-//! Probes that pass through: the app's answers as all workers share them, and the request that fetches one.
+//! Probes that pass through: the app's cached responses, which all workers share, and the request that fetches one.
 
 use super::checks::USER_AGENT;
 use super::event::Event;
@@ -12,7 +12,7 @@ use crate::proxy::{Body, Map, Proxy};
 use crate::value::hash;
 use crate::value::response;
 
-/// Gives each probe that passes through its key. See [`store::seed`].
+/// Seeds the cache of each probe that passes through. See [`store::seed`].
 pub fn seed(proxy: &impl Proxy, policy: &Policy) {
     for probe in &policy.probes.endpoints {
         if let Basis::App(rule) = &probe.basis {
@@ -23,7 +23,7 @@ pub fn seed(proxy: &impl Proxy, policy: &Policy) {
     }
 }
 
-/// Returns the key of the app's answers to a probe. It holds a hash of what they answer, and of what is kept of them.
+/// Returns the key of the cached response to a probe. It contains a hash of everything that the response depends on.
 fn key(policy: &Policy, probe: &Probe, rule: &PassThrough, head: bool) -> String {
     let identity = (&probe.path, &rule.headers, &rule.host, head);
     let identity = hash::digest(store::LAYOUT.into(), &identity);
@@ -33,55 +33,56 @@ fn key(policy: &Policy, probe: &Probe, rule: &PassThrough, head: bool) -> String
 /// A request for a probe that passes through.
 #[derive(Clone, Copy)]
 pub struct ProbeQuery<'p> {
-    /// The probe, by its index in the policy.
+    /// The index of the probe in the policy.
     pub endpoint: usize,
-    /// The probe.
+    /// The probe at that index.
     pub probe: &'p Probe,
-    /// How it passes through.
+    /// The probe's settings for passing through.
     pub rule: &'p PassThrough,
-    /// Whether it asks for no body.
+    /// Whether the method is HEAD, so that the response has no body.
     pub head: bool,
-    /// Whether all of it has come. One of which a part is still to come may not go on: whoever sends it could hold up
-    /// everybody's answer by not sending the rest.
+    /// Whether the whole request has come. Only then may it be forwarded. Otherwise a client that never sends the rest
+    /// could delay the response to all others.
     pub whole: bool,
 }
 
-/// What is done with a request for a probe that passes through.
+/// What happens to a request for a probe that passes through.
 pub enum ProbeAction {
-    /// It gets the answer that is cached.
+    /// It gets the cached response.
     Replay(CachedResponse),
-    /// It goes on to the app.
+    /// It is forwarded to the app.
     Fetch(AppProbe),
-    /// Nothing is known yet.
+    /// Nothing is cached yet, and another request is waiting for the app.
     Pending,
-    /// The app has not answered for too long.
+    /// The app has not responded for too long.
     Stale,
 }
 
-/// One request for the app's own answer.
+/// One request that fetches the app's response.
 pub struct AppProbe {
     endpoint: usize,
     key: String,
     id: u64,
     headers: Vec<String>,
-    /// The part of the answer that has come so far.
-    answer: Option<CachedResponse>,
+    /// The part of the response that has come so far. `None` if it must not be cached.
+    response: Option<CachedResponse>,
     ended: bool,
 }
 
-/// The longest `x-request-id` that is kept, in bytes: a UUID and some more.
-const REQUEST_ID: usize = 64;
+/// The maximum length of an `x-request-id` that is forwarded, in bytes. A UUID has 36.
+const MAX_REQUEST_ID: usize = 64;
 
-/// Replaces the headers of a request that goes on to the app by the proxy's own: the answer is everybody's, so nothing
-/// that one client sends may make a difference to it. What the proxy itself has set stays: by which scheme it was asked,
-/// whether from inside, and the id that traces go by.
+/// Replaces the headers of a request that is forwarded to the app by headers of the proxy's own. All clients get the
+/// response, so nothing that one client sends may affect it.
+///
+/// Only what the proxy itself has set is kept. That is the scheme, whether the request is internal, and the id for traces.
 pub fn write_request(proxy: &impl Proxy, policy: &Policy, query: &ProbeQuery<'_>) {
     let ProbeQuery { probe, rule, head, .. } = *query;
     let sent = |name| String::from_utf8(proxy.header(Map::RequestHeaders, name)?).ok();
-    // Without it the proxy finds no route.
+    // Without a scheme the proxy finds no route.
     let secure = sent("x-forwarded-proto").or_else(|| sent(":scheme")).is_some_and(|proto| proto == "https");
     let scheme = if secure { "https" } else { "http" };
-    let id = sent("x-request-id").filter(|id| id.len() <= REQUEST_ID);
+    let id = sent("x-request-id").filter(|id| id.len() <= MAX_REQUEST_ID);
     let internal = sent("x-envoy-internal").filter(|internal| internal == "true");
     let mut headers = vec![
         (":method", if head { "HEAD" } else { "GET" }),
@@ -97,22 +98,24 @@ pub fn write_request(proxy: &impl Proxy, policy: &Policy, query: &ProbeQuery<'_>
 }
 
 impl<P: Proxy> Scope<'_, P> {
-    /// Looks up what is cached for the probe.
+    /// Looks up the cached response to the probe. If the request is to fetch a new one, notes so for the other workers.
     pub fn look_up(&mut self, query: &ProbeQuery<'_>) -> ProbeAction {
         let ProbeQuery { endpoint, probe, rule, head, whole } = *query;
-        let (key, id, now) = (key(self.policy, probe, rule, head), self.ids.take(), self.proxy.now());
+        let key = key(self.policy, probe, rule, head);
+        let id = self.ids.take();
+        let now = self.proxy.now();
         let lookup = store::update(self.proxy, &key, |known: Option<CachedProbe>| {
             let mut cached = known.unwrap_or_default();
             let lookup = cached.ask(rule, now, whole.then_some(id));
-            // Only that one has gone on is new to the others.
+            // Only a new fetch changes the cache.
             let changed = (lookup == Lookup::Miss).then_some(cached);
             (lookup, changed)
         });
         match lookup {
-            Some(Lookup::Hit(answer)) => ProbeAction::Replay(answer),
+            Some(Lookup::Hit(response)) => ProbeAction::Replay(response),
             Some(Lookup::Miss) => {
                 let headers = rule.headers.clone();
-                ProbeAction::Fetch(AppProbe { endpoint, key, id, headers, answer: None, ended: false })
+                ProbeAction::Fetch(AppProbe { endpoint, key, id, headers, response: None, ended: false })
             }
             Some(Lookup::Pending) => ProbeAction::Pending,
             Some(Lookup::Stale) | None => ProbeAction::Stale,
@@ -121,18 +124,19 @@ impl<P: Proxy> Scope<'_, P> {
 }
 
 impl AppProbe {
-    /// Takes the answer's headers. An answer that is not the app's is passed on and not cached: another filter may have
-    /// given it to this one client.
+    /// Takes the response's headers. A response that did not come from the app is forwarded but not cached, because
+    /// another filter may have made it for this one client.
     pub fn on_response_headers<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, end: bool) {
-        let (proxy, map) = (scope.proxy, Map::ResponseHeaders);
-        let of_app = response::is_of_upstream(&proxy.code_details());
+        let proxy = scope.proxy;
+        let map = Map::ResponseHeaders;
+        let from_app = response::is_of_upstream(&proxy.code_details());
         let status = proxy.status(map);
         if let Some(status) = status {
             scope.metrics.count_reply(proxy, scope.policy, cache::cause(self.endpoint, status));
         }
-        // A reply's headers are text.
+        // A reply can only have headers that are UTF-8.
         let header = |name: &String| Some((name.clone(), String::from_utf8(proxy.header(map, name)?).ok()?));
-        self.answer = status.filter(|_| of_app).map(|status| CachedResponse {
+        self.response = status.filter(|_| from_app).map(|status| CachedResponse {
             status,
             headers: self.headers.iter().filter_map(header).collect(),
             body: Vec::new(),
@@ -146,12 +150,12 @@ impl AppProbe {
         }
     }
 
-    /// Takes a part of the answer's body.
+    /// Takes a part of the response's body.
     pub fn on_response_body<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, size: usize, end: bool) {
-        if let Some(answer) = &mut self.answer {
-            let left = BODY.saturating_sub(answer.body.len()).min(size);
-            if left > 0 {
-                answer.body.extend(scope.proxy.body(Body::Response, left));
+        if let Some(response) = &mut self.response {
+            let room = BODY.saturating_sub(response.body.len()).min(size);
+            if room > 0 {
+                response.body.extend(scope.proxy.body(Body::Response, room));
             }
         }
         if end {
@@ -159,25 +163,26 @@ impl AppProbe {
         }
     }
 
-    /// Caches the answer, which has come whole.
+    /// Takes the end of the response, and caches it.
     pub fn complete<P: Proxy>(&mut self, scope: &mut Scope<'_, P>) {
-        let answer = self.answer.take();
-        self.end(scope, answer);
+        let response = self.response.take();
+        self.end(scope, response);
     }
 
-    /// Ends the fetch with nothing to cache, unless it is complete.
+    /// Takes the end of the request. Ends the fetch without a response, unless it is complete.
     pub fn on_end<P: Proxy>(&mut self, scope: &mut Scope<'_, P>) {
         self.end(scope, None);
     }
 
-    fn end<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, answer: Option<CachedResponse>) {
+    fn end<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, response: Option<CachedResponse>) {
         if core::mem::replace(&mut self.ended, true) {
             return;
         }
-        let (id, now) = (self.id, scope.proxy.now());
+        let id = self.id;
+        let now = scope.proxy.now();
         let ended = store::update(scope.proxy, &self.key, |known: Option<CachedProbe>| {
             let mut cached = known.unwrap_or_default();
-            cached.end(id, answer.clone(), now);
+            cached.end(id, response.clone(), now);
             ((), Some(cached))
         });
         if ended.is_none() {

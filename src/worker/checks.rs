@@ -1,4 +1,4 @@
-//! Active checks under way: calls of one worker, from the first request to the result.
+//! The checks that one worker has in flight, from the first request of each to its result.
 
 use core::time::Duration;
 
@@ -13,27 +13,29 @@ use crate::value::time::Time;
 /// The `user-agent` of the proxy's own requests.
 pub const USER_AGENT: &str = concat!("graygate/", env!("CARGO_PKG_VERSION"));
 
-/// How long after its timeout a check is given up whose end the proxy did not report.
+/// The time after its timeout at which a check is dropped. Normally the proxy has reported the end of the call by then.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The checks under way, each with its call.
+/// The checks in flight, each with its current call.
 #[derive(Default)]
 pub struct ChecksInFlight(Vec<(Call, CheckInFlight)>);
 
-/// A call. The two protocols number theirs apart.
+/// A call. The proxy numbers HTTP and gRPC calls separately, so an id alone is ambiguous.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Call {
     Http(CallId),
     Grpc(CallId),
 }
 
-/// One check.
+/// A check that has no result yet.
 struct CheckInFlight {
     upstream: UpstreamId,
-    /// The generation of the state that it was started in.
+    /// The generation of the upstream's state when the check was started.
     generation: u32,
     started: Time,
+    /// The time at which the check times out.
     until: Time,
+    /// Where the current request of an HTTP check goes. A redirect changes it.
     target: Option<CheckTarget>,
     redirects: u32,
 }
@@ -41,26 +43,26 @@ struct CheckInFlight {
 /// The result of a check.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CheckResult {
-    /// Of which upstream.
+    /// The upstream that was checked.
     pub upstream: UpstreamId,
-    /// The generation of the state that it was started in.
+    /// The generation of the upstream's state when the check was started. A newer state ignores the result.
     pub generation: u32,
-    /// How it went.
+    /// `Ok` if the check passed, and otherwise why it failed.
     pub result: Result<(), CheckFailure>,
 }
 
 impl ChecksInFlight {
-    /// Returns whether a check of the upstream is under way.
+    /// Returns whether a check of the upstream is in flight. Drops checks whose end the proxy never reported.
     pub fn has(&mut self, id: UpstreamId, now: Time) -> bool {
         self.0.retain(|(_, check)| !now.is_due(check.started, check.until + GRACE));
         self.0.iter().any(|(_, check)| check.upstream == id)
     }
 
-    /// Starts a check of the upstream.
+    /// Sends the first request of a check.
     ///
     /// # Errors
     ///
-    /// [`NotSent`] if the proxy does not take it.
+    /// Returns [`NotSent`] if the proxy does not accept the request.
     pub fn start(
         &mut self,
         proxy: &impl Proxy,
@@ -72,7 +74,7 @@ impl ChecksInFlight {
         let (call, target) = match &check.call {
             CheckCall::Http(get) => {
                 let target = CheckTarget::first(get);
-                (Call::Http(ask(proxy, get, &target, &upstream.cluster, check.timeout)?), Some(target))
+                (Call::Http(send(proxy, get, &target, &upstream.cluster, check.timeout)?), Some(target))
             }
             CheckCall::Grpc(health) => {
                 let service =
@@ -88,8 +90,8 @@ impl ChecksInFlight {
         Ok(())
     }
 
-    /// Takes the end of an HTTP call, of which so many headers have come; none if it broke off. Follows a redirect, which
-    /// does not end its check.
+    /// Takes the end of an HTTP call. `headers` is the number of the response's headers, and 0 if no response came. Returns
+    /// `None` if the check goes on with a redirect.
     pub fn on_http_response(
         &mut self,
         proxy: &impl Proxy,
@@ -103,12 +105,12 @@ impl ChecksInFlight {
         let (Some(target), CheckCall::Http(get)) = (&check.target, &upstream.check.as_ref()?.call) else {
             return None;
         };
-        // Without headers there is no map to ask.
+        // Without a response, reading the map is an error.
         let header = |name| if headers == 0 { None } else { proxy.header(Map::CallResponseHeaders, name) };
         let location = header("location");
         let response = CheckResponse {
             status: if headers == 0 { None } else { proxy.status(Map::CallResponseHeaders) },
-            // The router adds this header to every answer of an upstream, and to none of its own.
+            // The router adds this header to every response of an upstream, and to none of its own.
             from_upstream: header("x-envoy-upstream-service-time").is_some(),
             location: location.as_deref(),
         };
@@ -118,22 +120,22 @@ impl ChecksInFlight {
                 Some(check.finished(Err(CheckFailure::TimedOut)))
             }
             CheckStep::Follow(next) => {
-                let left = check.until.since(now);
-                match ask(proxy, get, &next, &upstream.cluster, left) {
+                let remaining = check.until.since(now);
+                match send(proxy, get, &next, &upstream.cluster, remaining) {
                     Ok(id) => {
                         let redirects = check.redirects + 1;
                         let next = CheckInFlight { target: Some(next), redirects, ..check };
                         self.0.push((Call::Http(id), next));
                         None
                     }
-                    // Its first request got through: the cluster has lost its hosts since, or is at its limits.
+                    // The first request was sent, so since then the cluster has lost its hosts or reached its limits.
                     Err(_) => Some(check.finished(Err(CheckFailure::Unreachable))),
                 }
             }
         }
     }
 
-    /// Takes the end of a gRPC call: its status, and the size of its message.
+    /// Takes the end of a gRPC call, with its status and the size of its message.
     pub fn on_grpc_end(
         &mut self,
         proxy: &impl Proxy,
@@ -142,11 +144,14 @@ impl ChecksInFlight {
         size: usize,
     ) -> Option<CheckResult> {
         let check = self.take(Call::Grpc(id))?;
-        let (message, words) = match status {
-            0 => (if size > 0 { proxy.body(Body::GrpcMessage, size) } else { Vec::new() }, Vec::new()),
-            _ => (Vec::new(), proxy.grpc_status_message()),
-        };
-        Some(check.finished(grpc::judge(status, &String::from_utf8_lossy(&words), &message)))
+        let mut message = Vec::new();
+        let mut status_message = Vec::new();
+        if status != 0 {
+            status_message = proxy.grpc_status_message();
+        } else if size > 0 {
+            message = proxy.body(Body::GrpcMessage, size);
+        }
+        Some(check.finished(grpc::judge(status, &String::from_utf8_lossy(&status_message), &message)))
     }
 
     fn take(&mut self, call: Call) -> Option<CheckInFlight> {
@@ -162,7 +167,7 @@ impl CheckInFlight {
 }
 
 /// Sends one request of an HTTP check.
-fn ask(
+fn send(
     proxy: &impl Proxy,
     get: &HttpGet,
     target: &CheckTarget,

@@ -1,7 +1,7 @@
-//! What happens to a policy and is made known: one log line and one counter for each.
+//! Events: what happens once for the whole proxy. An event has a log line, a counter, or both.
 //!
-//! Only this module logs. It counts what happens once for the proxy. What happens to each request is counted by
-//! [`super::metrics`]. A new event is a variant here, its line in [`Event::line`], and its metric in [`Event::metric`].
+//! Only this module logs. [`super::metrics`] counts what happens to each request. A new event needs a variant here, a
+//! line in [`Event::line`], and a counter in [`Event::metric`].
 
 use super::metrics::{Metric, metric_name};
 use crate::policy::Policy;
@@ -11,119 +11,120 @@ use crate::proxy::{Level, MetricKind, NotSent, Proxy};
 use crate::readiness::Transition;
 use crate::rollback::RollbackFinding;
 
-/// Something that has happened, once for the whole proxy.
+/// Something that happened once for the whole proxy.
 pub enum Event<'e> {
-    /// A policy was refused, for at least this problem.
+    /// A policy was refused, and this is one of its problems.
     Problem(&'e Problem),
-    /// It has this many more problems.
+    /// A refused policy has this many problems that were not logged.
     MoreProblems(usize),
     /// The plugin's policy was refused.
     PolicyRefused {
-        /// The name of the plugin.
+        /// The name of the plugin, because a refused policy has no reliable name.
         plugin: &'e str,
     },
     /// A policy was loaded that is new to the proxy.
     PolicyLoaded {
-        /// The policy.
+        /// The policy in which it happened.
         policy: &'e Policy,
     },
-    /// An upstream has changed its phase.
+    /// An upstream has entered another phase.
     Transition {
-        /// The policy.
+        /// The policy in which it happened.
         policy: &'e Policy,
-        /// Which upstream.
+        /// The upstream that entered the phase.
         upstream: UpstreamId,
-        /// From where to where, and why.
+        /// The phase that it left, the phase that it entered, and the reason.
         transition: Transition,
     },
     /// A release has begun a step of its schedule.
     ScheduleStep {
-        /// The policy.
+        /// The policy in which it happened.
         policy: &'e Policy,
-        /// The release, by its index in the policy.
+        /// The index of the release in the policy.
         release: usize,
-        /// The change of the schedule, by its number from 1 on.
+        /// The number of the step that has begun, counted from 1.
         begun: u64,
     },
     /// A version was rolled back.
     RolledBack {
-        /// The policy.
+        /// The policy in which it happened.
         policy: &'e Policy,
-        /// The release, by its index in the policy.
+        /// The index of the release in the policy.
         release: usize,
-        /// Which version, and why.
+        /// The version that was rolled back, and the evidence.
         finding: RollbackFinding,
     },
-    /// The gate of an upstream that is not ready lets requests through.
+    /// The gate of an upstream that is not ready has begun to fail open.
     FailsOpen {
-        /// The policy.
+        /// The policy in which it happened.
         policy: &'e Policy,
-        /// The name of the upstream.
+        /// The name of the upstream. It may be one of an earlier policy, and then has no id in this one.
         upstream: &'e str,
-        /// Why, as [`crate::decision::gate::fail_open::FailOpen::code`] gives it.
+        /// The code of the reason, as [`crate::decision::gate::fail_open::FailOpen::code`] returns it.
         why: &'e str,
     },
-    /// It no longer does.
+    /// The gate of an upstream has stopped failing open.
     NoLongerFailsOpen {
-        /// The policy.
+        /// The policy in which it happened.
         policy: &'e Policy,
-        /// The name of the upstream.
+        /// The name of the upstream. It may be one of an earlier policy, and then has no id in this one.
         upstream: &'e str,
     },
-    /// The proxy has started, drains, or no longer drains.
+    /// The proxy has started, begun to drain, or stopped draining.
     Lifecycle {
-        /// The policy.
+        /// The policy in which it happened.
         policy: &'e Policy,
-        /// Which of them.
+        /// The change, which has one counter for each kind.
         change: LifecycleChange,
     },
-    /// A check has a result. It is counted, and not logged.
+    /// A check has a result. This event has a counter but no log line.
     CheckResult {
-        /// The policy.
+        /// The policy in which it happened.
         policy: &'e Policy,
-        /// Which upstream's.
+        /// The upstream that was checked.
         upstream: UpstreamId,
-        /// Whether it passed.
+        /// Whether the check passed.
         passed: bool,
     },
-    /// A check could not be sent. Each is counted; it is logged if the one before it could be sent.
+    /// A check could not be sent. Every such check is counted. Only the first in a row is logged.
     CheckNotSent {
-        /// The policy.
+        /// The policy in which it happened.
         policy: &'e Policy,
-        /// Which upstream's.
+        /// The upstream that the check was for.
         upstream: UpstreamId,
-        /// Why.
+        /// The reason that the proxy gave.
         why: NotSent,
-        /// Whether the one before it could be sent.
+        /// Whether the check before it was sent.
         is_first: bool,
     },
-    /// The proxy did not take a reply.
+    /// The proxy did not accept a reply.
     ReplyRefused {
-        /// The policy.
+        /// The policy in which it happened.
         policy: &'e Policy,
-        /// The details of the reply.
+        /// The details of the reply, which say what it was for.
         details: &'e str,
     },
-    /// An answer of the app's to a probe could not be shared. Its lease expires; until then no other request asks the app.
+    /// The app's response to a probe could not be cached. No other request asks the app until the lease of the fetch
+    /// expires.
     AnswerNotShared {
-        /// The policy.
+        /// The policy in which it happened.
         policy: &'e Policy,
     },
 }
 
-/// A change of where the proxy stands.
+/// A change of the proxy's lifecycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LifecycleChange {
     /// The startup probe's checks have passed.
     Started,
-    /// It was told to drain.
+    /// The proxy was ordered to drain.
     Draining,
-    /// It was told to stop draining.
+    /// The proxy was ordered to stop draining, or a policy without a drain switch came into use.
     NotDraining,
 }
 
 impl LifecycleChange {
-    /// Returns the word in metrics.
+    /// Returns the code in metrics.
     pub fn code(self) -> &'static str {
         match self {
             LifecycleChange::Started => "started",
@@ -132,7 +133,7 @@ impl LifecycleChange {
         }
     }
 
-    /// Returns the word in the log.
+    /// Returns the text in the log.
     fn describe(self) -> &'static str {
         match self {
             LifecycleChange::NotDraining => "no longer draining",
@@ -142,7 +143,7 @@ impl LifecycleChange {
 }
 
 impl Event<'_> {
-    /// Writes the event's log line, if it has one, and counts it, if it is counted.
+    /// Writes the event's log line and increments its counter, as far as it has them.
     pub fn record(&self, proxy: &impl Proxy) {
         if let Some((level, line)) = self.line() {
             proxy.log(level, &line);
@@ -153,7 +154,7 @@ impl Event<'_> {
         }
     }
 
-    /// Returns the log line and its level.
+    /// Returns the log line and its level. `None` if the event is not logged.
     fn line(&self) -> Option<(Level, String)> {
         let whose =
             |policy: &Policy, kind: &str, name: &str| format!("policy {}: {kind} {name}", policy.name);
@@ -189,7 +190,8 @@ impl Event<'_> {
             Event::RolledBack { policy, release, finding } => {
                 let release = policy.releases.get(*release)?;
                 let version = release.versions.get(finding.version).map_or("", |version| &version.name);
-                let (whose, why) = (whose(policy, "release", &release.name), finding.describe(release));
+                let whose = whose(policy, "release", &release.name);
+                let why = finding.describe(release);
                 (Level::Warn, format!("{whose}: {version} rolled back: {why}{}", policy.mode.mark()))
             }
             Event::FailsOpen { policy, upstream, why } => {
@@ -221,19 +223,18 @@ impl Event<'_> {
         })
     }
 
-    /// Returns the name of the counter.
+    /// Returns the full name of the counter. `None` if the event is not counted.
     fn metric(&self) -> Option<String> {
         Some(match self {
             Event::PolicyRefused { plugin } => metric_name("policies_refused_total", [("plugin", *plugin)]),
             Event::Transition { policy, upstream, transition: Transition { from, to, reason } } => {
-                let (from, to, reason) = (*from, *to, reason.code());
-                Metric::Transition { upstream: *upstream, from, to, reason }.name(policy)
+                Metric::Transition { upstream: *upstream, from, to, reason: reason.code() }.name(policy)
             }
             Event::ScheduleStep { policy, release, .. } => {
                 Metric::ScheduleStep { release: *release }.name(policy)
             }
             Event::RolledBack { policy, release, finding } => {
-                let (version, cause) = (finding.version, finding.cause);
+                let RollbackFinding { version, cause, .. } = *finding;
                 Metric::Rollback { release: *release, version, cause }.name(policy)
             }
             Event::Lifecycle { policy, change } => Metric::Lifecycle { to: change.code() }.name(policy),
@@ -255,7 +256,7 @@ impl Event<'_> {
     }
 }
 
-/// Returns why a check was not sent, for the log.
+/// Describes in the log why a check was not sent.
 fn not_sent(why: NotSent, cluster: &str) -> String {
     match why {
         NotSent::NoCluster => format!("the proxy has no cluster {cluster:?}"),

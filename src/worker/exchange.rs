@@ -1,14 +1,16 @@
 //! One request, from its headers to its end.
 //!
+//! A request is an exchange while later callbacks have work to do for it.
+//!
 //! ```text
 //!                        ┌─▶ Uninspected ──┐
 //! decision ──▶ Waiting ──┼─▶ Unsettled ────┼──▶ Done
 //!         │              └─▶ Begun ────────┘
 //!         ├──▶ AppProbe, GrpcHealth ───────────▶ Done
-//!         └──▶ answered, or nothing left to do: no exchange
+//!         └──▶ a reply, or no more work: no exchange
 //! ```
 //!
-//! A state owns the permits of its request. Every way out of a state gives them back or hands them to the next one.
+//! A state owns the permits of its request. When a state ends, it gives them back or moves them to the next state.
 
 use core::ops::ControlFlow;
 use core::time::Duration;
@@ -29,34 +31,33 @@ use crate::proxy::{Attribute, ExchangeId, Flow, Map, Proxy};
 use crate::value::response::{self, VIA_UPSTREAM};
 use crate::value::time::Time;
 
-/// A request that there is something left to do for after its first callback.
+/// A request for which work remains after its first callback.
 pub struct Exchange {
-    /// What is done to the response's headers.
+    /// The edits to the response's headers.
     edits: Vec<HeaderEdit<'static>>,
     state: State,
 }
 
-/// How far it has come.
 enum State {
-    /// A user's request has gone on, and no response has come.
+    /// The request was forwarded, and no response has come.
     Waiting(ForwardedRequest, Wait),
-    /// A response has begun that is a success by its headers, and that was not inspected. See [`super::fast_path`].
+    /// A response has begun that is a success by its headers. It was not inspected. See [`super::fast_path`].
     Uninspected(ForwardedRequest, ResponseSummary),
-    /// A response has begun whose gRPC status is still to come.
+    /// A response has begun, and its gRPC status has not come.
     Unsettled(ForwardedRequest, ResponseSummary),
-    /// A response has begun, and what is a failure of it has been counted. It may still break off.
+    /// A response has begun. If its beginning was a failure, that was counted. It may still break off.
     Begun(ForwardedRequest, ResponseSummary),
-    /// A probe has gone on to the app.
+    /// A probe was forwarded to the app.
     AppProbe(AppProbe),
-    /// A gRPC health check has gone on, and is to be answered.
+    /// A gRPC health check was forwarded to a hop. Its response is still to be rewritten.
     GrpcHealth(HealthExchange),
-    /// There is nothing more to learn.
+    /// Nothing is left to count. The edits may still apply.
     Done,
 }
 
 impl Exchange {
-    /// Decides on a request in the callback of its headers, of which there are so many, and does what was decided. Returns
-    /// what the proxy is to do with it now, and the exchange, if a later callback has anything to do.
+    /// Decides on a request in the callback of its headers and carries the decision out. `headers` is the number of
+    /// headers. Returns what the proxy must do with the request now, and an exchange if a later callback has work to do.
     pub fn begin<P: Proxy>(scope: &mut Scope<'_, P>, headers: usize, end: bool) -> (Flow, Option<Self>) {
         if scope.policy.mode == Mode::Off {
             return (Flow::Continue, None);
@@ -76,11 +77,10 @@ impl Exchange {
                 return (Flow::Continue, Self::forwarded(scope, request, &decision.assignments, edits, end));
             }
             Action::Reply(reply) => ControlFlow::Break(reply),
-            Action::Drain { draining, reply } => ControlFlow::Break(if scope.drain(draining) {
-                reply
-            } else {
-                probe::drain::failed(scope.policy)
-            }),
+            Action::Drain { draining, reply } => {
+                let written = scope.drain(draining);
+                ControlFlow::Break(if written { reply } else { probe::drain::failed(scope.policy) })
+            }
             Action::PassThrough { endpoint, probe, rule, head } => {
                 pass_through(scope, &ProbeQuery { endpoint, probe, rule, head, whole: end })
             }
@@ -97,7 +97,7 @@ impl Exchange {
         }
     }
 
-    /// Follows a request that goes on with these versions. Returns nothing if nothing is left to do for it.
+    /// Creates the exchange of a request that is forwarded with these versions. Returns `None` if no work remains.
     fn forwarded<P: Proxy>(
         scope: &Scope<'_, P>,
         mut request: ForwardedRequest,
@@ -110,15 +110,15 @@ impl Exchange {
             let wait = request.start(scope, whole);
             return Some(Exchange { edits, state: State::Waiting(request, wait) });
         }
-        (!edits.is_empty()).then_some(Exchange { edits, state: State::Done })
+        if edits.is_empty() { None } else { Some(Exchange { edits, state: State::Done }) }
     }
 
-    /// Looks at a request that waits for a response, if it is time to. Returns whether it made the request the one at
-    /// hand.
+    /// Checks on a request that waits for a response, if that is due. Returns whether it entered the request's context.
+    /// The caller must then leave it.
     pub fn on_tick<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, id: ExchangeId, now: Time) -> bool {
         match &mut self.state {
             State::Waiting(request, wait) if wait.is_due(now) && scope.proxy.enter(id) => {
-                request.look(scope, wait, now);
+                request.locate(scope, wait, now);
                 true
             }
             _ => false,
@@ -139,7 +139,7 @@ impl Exchange {
         self.on_request_body(scope, 0, true);
     }
 
-    /// Takes the response's headers, of which there are so many.
+    /// Takes the response's headers. `headers` is their number.
     pub fn on_response_headers<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, headers: usize, end: bool) {
         match &mut self.state {
             State::AppProbe(probe) => probe.on_response_headers(scope, end),
@@ -175,20 +175,20 @@ impl Exchange {
         }
     }
 
-    /// Takes the end of a response. `at_hand` is the part of it that can be read now.
-    fn finish<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, at_hand: Option<Map>) {
+    /// Takes the end of a response. `readable` is the map of it that can be read in this callback.
+    fn finish<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, readable: Option<Map>) {
         let state = core::mem::replace(&mut self.state, State::Done);
         self.state = match state {
-            // A response can't end before it has begun.
+            // A response cannot end before it has begun.
             State::Waiting(..) => state,
             state => {
-                state.finish(scope, at_hand);
+                state.finish(scope, readable);
                 State::Done
             }
         };
     }
 
-    /// Takes the end of the request, whatever happened to it.
+    /// Takes the end of the request, whatever its cause.
     pub fn on_end<P: Proxy>(self, scope: &mut Scope<'_, P>) {
         self.state.on_end(scope);
     }
@@ -198,12 +198,12 @@ impl State {
     fn on_response_headers<P: Proxy>(self, scope: &mut Scope<'_, P>, headers: usize, end: bool) -> Self {
         let mut request = match self {
             State::Waiting(request, _)
-            // Another filter has replaced a response that had begun.
+            // The headers come again if another filter replaces a response that has begun.
             | State::Uninspected(request, _) | State::Unsettled(request, _) | State::Begun(request, _) => request,
             other => return other,
         };
         let took = request.took(scope);
-        if let Some(response) = pass(scope, &request, headers, took) {
+        if let Some(response) = take_fast_path(scope, &request, headers, took) {
             let is_over = end || response.is_upgrade();
             return if is_over { State::Done } else { State::Uninspected(request, response) };
         }
@@ -228,21 +228,22 @@ impl State {
         State::Begun(request, response)
     }
 
-    /// Counts what is left to count of a response that has ended.
-    fn finish<P: Proxy>(self, scope: &mut Scope<'_, P>, at_hand: Option<Map>) {
+    /// Counts a response that has ended, as far as its beginning was not counted.
+    fn finish<P: Proxy>(self, scope: &mut Scope<'_, P>, readable: Option<Map>) {
         match self {
             State::Unsettled(mut request, mut response) => {
-                // How it ended is all there is to go by.
+                // Its beginning was not counted, so its end is the only evidence.
                 if let Some(details) = response.broken.take() {
                     response.details = details;
                 }
-                request.count_beginning(scope, &response, at_hand, true);
+                request.count_beginning(scope, &response, readable, true);
                 request.count_end(scope, &response);
             }
             State::Begun(request, response) => request.count_end(scope, &response),
             State::Uninspected(request, mut response) => {
                 let (fast_path, redundancy) = scope.upstreams.fast_path(scope.policy);
-                // It has broken off, or it tells something by now: a failure or a tick has come in between.
+                // It counts if it has broken off. It also counts if a failure or a tick came in between, because then a
+                // success is no longer redundant.
                 if response.broken.is_some() || !fast_path.may_pass(redundancy) {
                     response.cluster = scope.proxy.attribute(Attribute::Cluster);
                     request.count_end(scope, &response);
@@ -264,12 +265,13 @@ impl State {
             | State::Unsettled(request, response)
             | State::Begun(request, response) => {
                 let details = scope.proxy.code_details();
-                let (broken, cut) = (response::broke_off(&details), response::was_cut(&details));
+                let broken = response::broke_off(&details);
+                let cut = response::was_cut(&details);
                 if broken {
                     response.broken = Some(details);
                 }
-                // Without its status, a gRPC response that was left does not count; nor does one that was cut, whoever
-                // was slow.
+                // A gRPC response that its client left before its status came does not count. Nor does a response that
+                // the route's timeout cut, because the client may have been the slow one.
                 if broken || !unsettled && !cut {
                     self.finish(scope, None);
                 } else {
@@ -282,14 +284,14 @@ impl State {
     }
 }
 
-/// Returns what is known of a response that takes the fast path, if it does.
-fn pass<P: Proxy>(
+/// Returns a summary of the response without inspecting it, if it takes the fast path.
+fn take_fast_path<P: Proxy>(
     scope: &mut Scope<'_, P>,
     request: &ForwardedRequest,
     headers: usize,
     took: Option<Duration>,
 ) -> Option<ResponseSummary> {
-    let (policy, proxy) = (scope.policy, scope.proxy);
+    let policy = scope.policy;
     if !request.is_plain() || scope.signals.grpc_status {
         return None;
     }
@@ -297,16 +299,15 @@ fn pass<P: Proxy>(
     if !fast_path.may_pass(redundancy) || headers > READ_AT_ONCE {
         return None;
     }
-    let status = summary::upstream_status(proxy)?;
-    fast_path.is_success(policy, status, took).then(|| ResponseSummary {
-        status: Some(status),
-        details: VIA_UPSTREAM.to_vec(),
-        took,
-        ..ResponseSummary::default()
-    })
+    let status = summary::upstream_status(scope.proxy)?;
+    if !fast_path.is_success(policy, status, took) {
+        return None;
+    }
+    let details = VIA_UPSTREAM.to_vec();
+    Some(ResponseSummary { status: Some(status), details, took, ..ResponseSummary::default() })
 }
 
-/// Edits a request that goes on.
+/// Edits a request that is forwarded.
 fn forward(proxy: &impl Proxy, edits: &ForwardEdits<'_>) {
     headers::apply(proxy, Map::RequestHeaders, &edits.request);
     for (object, value) in &edits.filter_state {
@@ -314,9 +315,10 @@ fn forward(proxy: &impl Proxy, edits: &ForwardEdits<'_>) {
     }
 }
 
-/// Answers the request.
+/// Sends a reply to the request. If the proxy does not accept it, the request is forwarded.
 fn reply<P: Proxy>(scope: &mut Scope<'_, P>, mut reply: Reply) -> Flow {
-    let (policy, proxy) = (scope.policy, scope.proxy);
+    let policy = scope.policy;
+    let proxy = scope.proxy;
     if policy.probes.marker_headers && matches!(reply.cause, ReplyCause::Probe { .. }) {
         reply.headers.push((probe::SERVICE.into(), scope.service.to_owned().into()));
     }
@@ -328,12 +330,13 @@ fn reply<P: Proxy>(scope: &mut Scope<'_, P>, mut reply: Reply) -> Flow {
     Flow::Continue
 }
 
-/// Answers a probe with what the app last said, or sends it on to the app.
+/// Replies to a probe with the app's cached response, or forwards the probe to the app.
 fn pass_through<P: Proxy>(scope: &mut Scope<'_, P>, query: &ProbeQuery<'_>) -> ControlFlow<Reply, State> {
-    let (policy, endpoint) = (scope.policy, query.endpoint);
+    let policy = scope.policy;
+    let endpoint = query.endpoint;
     match scope.look_up(query) {
-        ProbeAction::Replay(answer) => {
-            ControlFlow::Break(cache::reply(policy, endpoint, query.rule, answer, scope.proxy.now()))
+        ProbeAction::Replay(response) => {
+            ControlFlow::Break(cache::reply(policy, endpoint, query.rule, response, scope.proxy.now()))
         }
         ProbeAction::Fetch(probe) => {
             app_probe::write_request(scope.proxy, policy, query);
@@ -344,7 +347,7 @@ fn pass_through<P: Proxy>(scope: &mut Scope<'_, P>, query: &ProbeQuery<'_>) -> C
     }
 }
 
-/// Counts what would be done, labels the request with it, and does nothing of it.
+/// Handles a request in mode `shadow`. Counts the decision and labels the request with it, but does not carry it out.
 fn shadow<P: Proxy>(
     scope: &mut Scope<'_, P>,
     mut request: ForwardedRequest,
@@ -362,7 +365,7 @@ fn shadow<P: Proxy>(
                     request.give_back(scope);
                     None
                 }
-                // It goes on, to no version that is known.
+                // In mode `shadow` the request is forwarded anyway, and no version counts.
                 ReplyCause::Gate { .. } => Exchange::forwarded(scope, request, &[], Vec::new(), end),
             };
             scope.metrics.count_reply(scope.proxy, scope.policy, reply.cause);
@@ -379,7 +382,8 @@ fn shadow<P: Proxy>(
     exchange
 }
 
-/// Describes the versions that a request got, and why, and the gates that let it pass: `reviews=v2 sticky`.
+/// Describes the versions that a request got with the reasons, and the closed gates that let it pass. For example
+/// `reviews=v2 sticky`.
 fn explain(policy: &Policy, decision: &Decision<'_>) -> String {
     let versions = decision.assignments.iter().filter_map(|assignment| {
         let release = policy.releases.get(assignment.release)?;

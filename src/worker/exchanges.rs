@@ -1,8 +1,8 @@
-//! The requests that a worker still has something to do for, by the ids of their streams.
+//! The exchanges of a worker, by the ids of their streams.
 
 use crate::proxy::ExchangeId;
 
-/// Values in the order of their ids. The proxy hands out ids in ascending order, so a new one mostly goes to the end.
+/// Values in the order of their ids. The proxy assigns ids in ascending order, so a new value mostly goes to the end.
 pub struct Exchanges<T>(Vec<(ExchangeId, T)>);
 
 impl<T> Default for Exchanges<T> {
@@ -12,11 +12,12 @@ impl<T> Default for Exchanges<T> {
 }
 
 impl<T> Exchanges<T> {
-    /// Returns whether there is none.
+    /// Returns whether the table has no values.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// Returns the index of the value with this id, or as an error the index at which to insert it.
     fn index(&self, id: ExchangeId) -> Result<usize, usize> {
         match self.0.last() {
             Some((last, _)) if *last >= id => self.0.binary_search_by_key(&id, |(known, _)| *known),
@@ -24,7 +25,7 @@ impl<T> Exchanges<T> {
         }
     }
 
-    /// Inserts a value. Returns the one that had the same id.
+    /// Inserts a value. Returns the value that it replaces, if one had the same id.
     pub fn insert(&mut self, id: ExchangeId, value: T) -> Option<T> {
         match self.index(id) {
             Ok(index) => self.0.get_mut(index).map(|(_, known)| core::mem::replace(known, value)),
@@ -35,24 +36,24 @@ impl<T> Exchanges<T> {
         }
     }
 
-    /// Returns whether there is one with this id.
+    /// Returns whether a value has this id.
     pub fn has(&self, id: ExchangeId) -> bool {
         self.index(id).is_ok()
     }
 
-    /// Returns the one with this id.
+    /// Returns the value with this id.
     pub fn get_mut(&mut self, id: ExchangeId) -> Option<&mut T> {
         let index = self.index(id).ok()?;
         self.0.get_mut(index).map(|(_, value)| value)
     }
 
-    /// Removes the one with this id.
+    /// Removes and returns the value with this id.
     pub fn remove(&mut self, id: ExchangeId) -> Option<T> {
         let index = self.index(id).ok()?;
         Some(self.0.remove(index).1)
     }
 
-    /// Iterates over all of them.
+    /// Iterates over all values, in the order of their ids.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (ExchangeId, &mut T)> {
         self.0.iter_mut().map(|(id, value)| (*id, value))
     }
@@ -65,7 +66,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn values_are_found_by_id_in_whatever_order_they_came_and_went() {
+    fn values_are_found_by_id_in_any_order_of_insertion() {
         let mut table = Exchanges::default();
         for id in [5, 9, 2, 7] {
             assert_eq!(table.insert(ExchangeId(id), id * 10), None);
@@ -74,8 +75,8 @@ mod tests {
         assert_eq!(table.get_mut(ExchangeId(9)), Some(&mut 90));
         assert_eq!((table.remove(ExchangeId(2)), table.remove(ExchangeId(2))), (Some(20), None));
         assert_eq!(table.get_mut(ExchangeId(11)), None);
-        let left: Vec<_> = table.iter_mut().map(|(id, value)| (id.0, *value)).collect();
-        assert_eq!(left, [(5, 50), (7, 71), (9, 90)]);
+        let remaining: Vec<_> = table.iter_mut().map(|(id, value)| (id.0, *value)).collect();
+        assert_eq!(remaining, [(5, 50), (7, 71), (9, 90)]);
         assert!(!table.is_empty());
     }
 }

@@ -1,72 +1,76 @@
-//! The fast path of a response: whether a success may be left uninspected, as it would tell nothing new.
+//! The fast path: a success that would tell nothing new is not inspected.
 //!
-//! Most responses are successes of upstreams that are known to be well. To ask where each came from costs as much as all
-//! else that is done for it. So while every upstream is known to be well, one that is a success by the words of all
-//! breakers is not asked for more.
+//! Most responses are successes of healthy upstreams. Reading which upstream sent a response costs as much as all other
+//! work on it. So while every upstream is healthy, a response that is a success for all breakers is not inspected.
 //!
-//! A success that is passed over would have changed no outcome of this worker: no upstream is on trial, in a row of
-//! failures, judged by shares, checked by how much it is used, or owed the end of a row. What it tells even then is that
-//! the rows of this worker begin after it, which matters where another worker's rows are joined with them. So each
-//! upstream's first success after a tick is counted, whether it began before the tick or after it. Whose response it is,
-//! is not known before it is inspected, so at most [`INSPECTED`] redundant ones are. With more upstreams in use than that,
-//! a row over several workers may come out longer by what was not told.
+//! A success takes the fast path only if it would change no outcome of this worker. That is so if no upstream is on
+//! trial, has a run of failures, is judged by shares, or is checked by use. The worker must also have reported the end
+//! of every run of failures that it reported.
+//!
+//! Even then a success tells that the next run of failures on this worker begins after it. That matters when the runs
+//! of several workers are joined. So the first success of each upstream after a tick is counted, even if its response began
+//! before the tick.
+//!
+//! The upstream of a response is unknown until it is inspected, so at most [`INSPECTED`] redundant responses between two
+//! ticks are inspected. With more upstreams in use, a joined run may count failures from before an uninspected success.
 
 use core::time::Duration;
 
 use crate::policy::Policy;
 
-/// What one more success would tell of the upstreams that are judged.
+/// How redundant one more success is, over all upstreams with a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Redundancy {
-    /// Nothing of any, but that it has had one.
+    /// Whether a success of any upstream tells at most that the upstream had one.
     pub of_all: bool,
-    /// Each has had one since the last tick.
+    /// Whether every upstream has had a success since the last tick.
     pub succeeded: bool,
 }
 
-/// What is remembered between two responses.
+/// What a worker remembers between two responses.
 #[derive(Default)]
 pub struct FastPath {
-    /// Nothing if it may have changed.
+    /// `None` if it may have changed.
     redundancy: Option<Redundancy>,
-    /// Responses since the last tick that were inspected though they were redundant.
+    /// The number of redundant responses that were inspected since the last tick.
     inspected: u32,
-    /// The latest status that was found to be a success by the words of all breakers.
+    /// The last status that was a success for all breakers. It saves classifying the status again.
     good_status: Option<u16>,
 }
 
-/// The most redundant responses between two ticks that are inspected.
+/// The maximum number of redundant responses that are inspected between two ticks.
 pub const INSPECTED: u32 = 16;
 
 impl FastPath {
-    /// Returns what one more success would tell, if that is remembered.
+    /// Returns the redundancy of one more success, if it is remembered.
     pub fn redundancy(&self) -> Option<Redundancy> {
         self.redundancy
     }
 
-    /// Remembers what one more success would tell, until anything changes.
+    /// Remembers the redundancy until [`FastPath::forget`].
     pub fn remember(&mut self, redundancy: Redundancy) {
         self.redundancy = Some(redundancy);
     }
 
-    /// Forgets it, as something has changed.
+    /// Forgets the redundancy, because an upstream's state may have changed.
     pub fn forget(&mut self) {
         self.redundancy = None;
     }
 
-    /// Begins to inspect responses again.
+    /// Takes a tick, after which redundant responses are inspected again.
     pub fn on_tick(&mut self) {
         self.inspected = 0;
     }
 
-    /// Returns whether the next response need not be inspected if it is a success.
+    /// Returns whether the next response needs no inspection if it is a success. If it does need one only to learn its
+    /// upstream, counts it.
     pub fn may_pass(&mut self, redundancy: Redundancy) -> bool {
         let enough = redundancy.succeeded || self.inspected >= INSPECTED;
         self.inspected += u32::from(redundancy.of_all && !enough);
         redundancy.of_all && enough
     }
 
-    /// Returns whether a response that begins with this status after so long is a success by the words of all breakers.
+    /// Returns whether a response with this status is a success for all breakers. `took` is the time to its headers.
     pub fn is_success(&mut self, policy: &Policy, status: u16, took: Option<Duration>) -> bool {
         let good = self.good_status == Some(status)
             || policy.breakers().all(|breaker| breaker.classifier().is_success(status));

@@ -1,16 +1,15 @@
-//! A user's request that has gone on, as evidence about the upstream and the versions that it went to.
+//! A request that was forwarded, as evidence about its upstream and its versions.
 //!
-//! - A response counts once. A failure counts when its headers have come, and so does a slow response to a request on
-//!   trial. Anything else counts when the response has ended, as one that breaks off is a failure.
+//! - A response counts once. A failure counts when its headers have come, and so does a slow response on trial. Anything
+//!   else counts when the response has ended, because a response that breaks off is a failure.
 //! - A response that the route's timeout cuts does not count.
-//! - The failure of a gRPC service counts when its status has come, if the policy asks for that.
-//! - A client that leaves in the middle of a response has seen it begin well.
-//! - Of a client that leaves before, only how long it has waited since all of its request had come is known. A breaker
-//!   and a rollback count it as a slow answer after `slowerThan`; sooner it does not count.
-//! - After `unansweredAfter` a breaker counts a request as one without an answer, and does not wait for the client to
-//!   leave.
-//! - What the proxy itself answered does not count; see [`crate::value::response`].
-//! - A request that a breaker does not record counts for nothing. On trial it may pass, but not fail.
+//! - The failure of a gRPC service counts when its status has come, if the policy uses that status.
+//! - If the client leaves during a response, the response counts by its beginning.
+//! - If the client leaves before a response, only the time since its whole request had come is known. A breaker and a
+//!   rollback count the request as slow after `slowerThan`. Before that it does not count.
+//! - After `unansweredAfter` a breaker counts the request as unanswered, even if the client still waits.
+//! - A response of the proxy itself does not count. See [`crate::value::response`].
+//! - A request that the breaker must ignore does not count. On trial its response may pass, but not fail.
 
 use core::time::Duration;
 
@@ -25,37 +24,37 @@ use crate::readiness::permit::Permit;
 use crate::value::response::{self, ResponseClass, Sample};
 use crate::value::time::Time;
 
-/// A request that has gone on.
+/// A request that was forwarded.
 pub struct ForwardedRequest {
     /// The worker's epoch when the request was decided on.
     epoch: u64,
-    /// Permits that it holds. Each is given back once, whatever happens to the request.
+    /// The permits that it holds. Each is given back exactly once.
     permits: Vec<Permit>,
-    /// Upstreams that it does not count for.
+    /// The upstreams for which it does not count.
     ignored: Vec<UpstreamId>,
-    /// Upstreams that it has counted for already: by a permit, or as it waited too long.
+    /// The upstreams for which it has counted already, by its permit or because it waited too long.
     counted: Vec<UpstreamId>,
-    /// The versions that it got and that a rollback may follow for: release and version, by their indexes.
+    /// The versions that it got in releases with a rollback, as the indexes of release and version.
     versions: Vec<(usize, usize)>,
-    /// When all of it had gone on, if that is asked for.
+    /// The time at which the whole request had been forwarded, if the policy uses times.
     sent: Option<Time>,
 }
 
-/// How long a request without a response has waited.
+/// The wait of a request for its response.
 #[derive(Debug)]
 pub struct Wait {
-    /// Whether all of the request has come. Until then it is its client that keeps it waiting.
+    /// Whether the whole request has come. Until then the client may be the one that delays it.
     whole: bool,
-    /// Since when it waits, if that is asked for. By the proxy's clock, from the moment on in which the router had it.
+    /// The time since which the upstream can have had the whole request, if anything depends on it.
     since: Option<Time>,
-    /// When it is to be looked at next; never again if there is none.
+    /// The time of the next look at the request. `None` if none is needed.
     due: Option<Time>,
-    /// Whether it is known where the request has gone.
+    /// Whether the upstream that the request went to is known.
     located: bool,
 }
 
 impl ForwardedRequest {
-    /// Starts with what was decided on now.
+    /// Creates a request that is decided on now.
     pub fn new<P: Proxy>(scope: &Scope<'_, P>, permits: Vec<Permit>, ignored: Vec<UpstreamId>) -> Self {
         ForwardedRequest {
             epoch: scope.upstreams.epoch(),
@@ -67,7 +66,7 @@ impl ForwardedRequest {
         }
     }
 
-    /// Notes the versions that it goes on with.
+    /// Counts the versions that the request got, and keeps those that a rollback judges.
     pub fn assign<P: Proxy>(&mut self, scope: &Scope<'_, P>, assignments: &[Assignment<'_>]) {
         for assignment in assignments {
             scope.metrics.count_assignment(scope.proxy, assignment);
@@ -78,12 +77,12 @@ impl ForwardedRequest {
         }
     }
 
-    /// Returns whether anything may still follow from it.
+    /// Returns whether the request or its response may still count for anything.
     pub fn is_evidence<P>(&self, scope: &Scope<'_, P>) -> bool {
         scope.signals.responses || !self.permits.is_empty() || !self.versions.is_empty()
     }
 
-    /// Starts its wait for a response. `whole` says whether all of it has come.
+    /// Starts the wait for a response. `whole` tells whether the whole request has come.
     pub fn start<P: Proxy>(&mut self, scope: &Scope<'_, P>, whole: bool) -> Wait {
         self.sent = scope.signals.time.then(|| scope.proxy.now());
         let mut wait = Wait { whole, since: None, due: None, located: false };
@@ -91,7 +90,7 @@ impl ForwardedRequest {
         wait
     }
 
-    /// Notes that all of it has come: how long the client takes is its own affair.
+    /// Takes the end of the request. The wait starts again, because the time that the client took does not count.
     pub fn on_whole<P: Proxy>(&mut self, scope: &Scope<'_, P>, wait: &mut Wait) {
         if core::mem::replace(&mut wait.whole, true) {
             return;
@@ -102,30 +101,32 @@ impl ForwardedRequest {
         self.start_clock(scope, wait);
     }
 
-    /// Starts the time of its wait, if all of it has come and somebody asks. Where it has gone is known only once the
-    /// router has it, which no callback tells, so it is looked at on the next tick. Most have their answer by then.
+    /// Starts the clock of the wait, if the whole request has come and anything depends on it.
+    ///
+    /// The upstream is known only once the router has the request, and no callback reports that. So the next tick looks.
+    /// Most requests have their response by then.
     fn start_clock<P: Proxy>(&self, scope: &Scope<'_, P>, wait: &mut Wait) {
         if wait.whole && (scope.signals.waits || !self.permits.is_empty()) {
-            let since = self.sent.unwrap_or_else(|| scope.proxy.now());
-            (wait.since, wait.due) = (Some(since), Some(since));
+            wait.start(self.sent.unwrap_or_else(|| scope.proxy.now()));
         }
     }
 
-    /// Looks where a request that waits has gone, and counts it where it has waited for too long. The request is the one
-    /// at hand.
-    pub fn look<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, wait: &mut Wait, now: Time) {
+    /// Finds the upstream that a waiting request went to, and counts the request if it has waited too long. The caller
+    /// must have entered the request's context.
+    pub fn locate<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, wait: &mut Wait, now: Time) {
+        // The upstream cannot have the request before the router has it.
         if !scope.proxy.is_with_router() {
-            (wait.since, wait.due) = (Some(now), Some(now));
+            wait.start(now);
             return;
         }
         let since = wait.since.unwrap_or(now);
         let policy = scope.policy;
-        let there =
-            ResponseSummary { cluster: scope.proxy.attribute(Attribute::Cluster), ..Default::default() };
+        let cluster = scope.proxy.attribute(Attribute::Cluster);
+        let reached = ResponseSummary { cluster, ..Default::default() };
         if !core::mem::replace(&mut wait.located, true) {
             for permit in core::mem::take(&mut self.permits) {
                 let id = permit.upstream();
-                if !there.is_of(policy, id) {
+                if !reached.is_of(policy, id) {
                     scope.give_back(permit, TrialOutcome::Unused);
                     continue;
                 }
@@ -136,7 +137,7 @@ impl ForwardedRequest {
             }
         }
         let mut next: Option<Duration> = None;
-        for (id, breaker) in there.judged(policy) {
+        for (id, breaker) in reached.judged(policy) {
             if !self.counts_for(id) {
                 continue;
             }
@@ -151,48 +152,48 @@ impl ForwardedRequest {
         wait.due = next.map(|span| since + span);
     }
 
-    /// Returns whether it is evidence about the upstream, and has not counted for it.
+    /// Returns whether the request may count for the upstream and has not counted yet.
     fn counts_for(&self, id: UpstreamId) -> bool {
         !self.ignored.contains(&id) && !self.counted.contains(&id)
     }
 
-    /// Returns how long its response has taken, if that is asked for.
+    /// Returns the time that the response has taken so far, if the policy uses times.
     pub fn took<P: Proxy>(&self, scope: &Scope<'_, P>) -> Option<Duration> {
         self.sent.map(|sent| scope.proxy.now().since(sent))
     }
 
-    /// Returns whether its response may take the fast path, if it is a success.
+    /// Returns whether the response may take the fast path if it is a success.
     pub fn is_plain(&self) -> bool {
         self.permits.is_empty() && self.versions.is_empty()
     }
 
-    /// Returns whether the response is evidence about any upstream or version.
+    /// Returns whether the response may count for any upstream or version.
     pub fn is_judged_by<P>(&self, scope: &Scope<'_, P>, response: &ResponseSummary) -> bool {
         !self.versions.is_empty() || response.judged(scope.policy).next().is_some()
     }
 
-    /// Notes that the response has begun, and well, for the permits of the upstream that sends it.
+    /// Records that the response has begun without a failure, for the permit of the upstream that sends it.
     pub fn on_response_begun<P: Proxy>(&self, scope: &mut Scope<'_, P>, response: &ResponseSummary) {
         for permit in self.permits.iter().filter(|permit| response.is_of(scope.policy, permit.upstream())) {
             scope.upstreams.on_response_begun(scope.policy, scope.proxy, permit);
         }
     }
 
-    /// Gives back all permits, for upstreams that the request did not go to.
+    /// Gives back all permits as unused.
     pub fn give_back<P: Proxy>(&mut self, scope: &mut Scope<'_, P>) {
         for permit in core::mem::take(&mut self.permits) {
             scope.give_back(permit, TrialOutcome::Unused);
         }
     }
 
-    /// Takes the permit for this upstream out, if it holds one.
+    /// Removes and returns the permit for this upstream.
     fn take_permit(&mut self, id: UpstreamId) -> Option<Permit> {
         let index = self.permits.iter().position(|permit| permit.upstream() == id)?;
         Some(self.permits.swap_remove(index))
     }
 
-    /// Ends a request whose client has left before an answer, or whose redirect the proxy has followed, which the
-    /// upstream that was reached has answered with.
+    /// Takes the end of a request without a response. Either its client has left, or the proxy has followed an internal
+    /// redirect. A redirect is a response of the upstream, although no callback shows it.
     pub fn on_unanswered<P: Proxy>(mut self, scope: &mut Scope<'_, P>, wait: &Wait) {
         if !self.permits.is_empty() || self.sent.is_some() {
             self.count_unanswered(scope, wait);
@@ -203,8 +204,8 @@ impl ForwardedRequest {
     fn count_unanswered<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, wait: &Wait) {
         let policy = scope.policy;
         let redirected = scope.proxy.code_details() == b"internal_redirect";
-        let mut left =
-            ResponseSummary { cluster: scope.proxy.attribute(Attribute::Cluster), ..Default::default() };
+        let cluster = scope.proxy.attribute(Attribute::Cluster);
+        let mut reached = ResponseSummary { cluster, ..Default::default() };
         let outcome = if redirected {
             TrialOutcome::Seen(ResponseClass::Success.into())
         } else if scope.proxy.is_with_router() {
@@ -212,10 +213,10 @@ impl ForwardedRequest {
         } else {
             return;
         };
-        let mut held = Vec::new();
+        let mut counted_by_permit = Vec::new();
         for permit in core::mem::take(&mut self.permits) {
-            if left.is_of(policy, permit.upstream()) {
-                held.push(permit.upstream());
+            if reached.is_of(policy, permit.upstream()) {
+                counted_by_permit.push(permit.upstream());
                 scope.give_back(permit, outcome);
             } else {
                 scope.give_back(permit, TrialOutcome::Unused);
@@ -225,47 +226,48 @@ impl ForwardedRequest {
         let Some(waited) = waited.map(|sent| scope.proxy.now().since(sent)) else {
             return;
         };
-        left.took = Some(waited);
-        for (id, breaker) in left.judged(policy) {
+        reached.took = Some(waited);
+        for (id, breaker) in reached.judged(policy) {
             let class = unanswered(breaker, waited).unwrap_or_else(|| {
                 if breaker.is_slow(waited) { ResponseClass::Slow } else { ResponseClass::Ignored }
             });
-            if !held.contains(&id) && self.counts_for(id) {
+            if !counted_by_permit.contains(&id) && self.counts_for(id) {
                 scope.observe(id, class.into(), self.epoch);
             }
         }
-        self.count_versions(scope, &left, |rollback| {
+        // A slow version is counted by the time, so its class is that of a success.
+        self.count_versions(scope, &reached, |rollback| {
             rollback.is_slow(waited).then_some(ResponseClass::Success)
         });
     }
 
-    /// Counts the response where it is a failure, and gives back the permits that it is the end of. `at_hand` is the part
-    /// of the message that can be read now.
+    /// Counts the response if its beginning is a failure. Gives back every permit except one that a success of its
+    /// upstream may still complete. `readable` is the map of the response that can be read in this callback.
     pub fn count_beginning<P: Proxy>(
         &mut self,
         scope: &mut Scope<'_, P>,
         response: &ResponseSummary,
-        at_hand: Option<Map>,
+        readable: Option<Map>,
         end: bool,
     ) {
         self.count_versions(scope, response, |rollback| {
             Some(response.classify(rollback.classifier())).filter(|class| class.is_failure())
         });
-        let mut held = Vec::new();
+        let mut kept = Vec::new();
         for (id, breaker) in response.judged(scope.policy) {
             let class = response.or_slow(breaker, response.classify(breaker.classifier()));
             let class = self.unless_ignored(id, class);
-            // Only an answer of the upstream's own can ask for anything.
-            let asks = class == ResponseClass::Failure && !breaker.max_retry_after.is_zero();
-            let at_hand = at_hand.filter(|_| asks);
-            let retry_at = at_hand.and_then(|map| summary::retry_at(scope.proxy, map, scope.proxy.now()));
+            // Only a response that the upstream itself sent may ask for a backoff.
+            let may_ask = class == ResponseClass::Failure && !breaker.max_retry_after.is_zero();
+            let map = readable.filter(|_| may_ask);
+            let retry_at = map.and_then(|map| summary::retry_at(scope.proxy, map, scope.proxy.now()));
             let sample = Sample { class, retry_at };
             match self.take_permit(id) {
                 Some(permit) if class == ResponseClass::Success => {
                     if !end {
                         scope.upstreams.on_response_begun(scope.policy, scope.proxy, &permit);
                     }
-                    held.push(permit);
+                    kept.push(permit);
                 }
                 Some(permit) => {
                     scope.give_back(permit, TrialOutcome::Seen(sample));
@@ -278,10 +280,10 @@ impl ForwardedRequest {
             }
         }
         self.give_back(scope);
-        self.permits = held;
+        self.permits = kept;
     }
 
-    /// Counts the response where its beginning was no failure, and gives back the permits that are still held.
+    /// Counts the response if its beginning was not a failure. Gives back all remaining permits.
     pub fn count_end<P: Proxy>(mut self, scope: &mut Scope<'_, P>, response: &ResponseSummary) {
         self.count_versions(scope, response, |rollback| {
             let begun = response.classify(rollback.classifier());
@@ -301,12 +303,14 @@ impl ForwardedRequest {
         self.give_back(scope);
     }
 
-    /// Returns the class, if the request is evidence. One that is none may still pass a trial.
+    /// Returns the class, or [`ResponseClass::Ignored`] if the request does not count for the upstream. A success stays
+    /// one, because it may still pass a trial.
     fn unless_ignored(&self, id: UpstreamId, class: ResponseClass) -> ResponseClass {
         let ignored = class != ResponseClass::Success && self.ignored.contains(&id);
         if ignored { ResponseClass::Ignored } else { class }
     }
 
+    /// Counts the response for each version that the request reached. `classify` returns `None` if it does not count yet.
     fn count_versions<P: Proxy>(
         &self,
         scope: &mut Scope<'_, P>,
@@ -318,7 +322,7 @@ impl ForwardedRequest {
                 continue;
             };
             let own = release.versions.get(*version).map(|version| version.cluster.as_bytes());
-            // Where the route leads to no cluster that is there, the version is what led to it.
+            // If the route's cluster does not exist, the version that led to the route is at fault.
             let reached = own == response.cluster.as_deref() || response::had_no_cluster(&response.details);
             let Some(rollback) = release.rollback.as_ref().filter(|_| reached) else {
                 continue;
@@ -344,14 +348,22 @@ impl ForwardedRequest {
 }
 
 impl Wait {
-    /// Returns whether it is to be looked at now.
+    /// Starts the clock at `since`, and has the next tick look at the request.
+    fn start(&mut self, since: Time) {
+        self.since = Some(since);
+        self.due = Some(since);
+    }
+
+    /// Returns whether a look at the request is due.
     pub fn is_due(&self, now: Time) -> bool {
         self.since.zip(self.due).is_some_and(|(since, due)| now.is_due(since, due))
     }
 }
 
-/// Returns the class of a request that has waited for so long without an answer, if that is too long.
+/// Returns the class of a request that has waited for `waited` without a response, if that is too long.
 fn unanswered(breaker: &Breaker, waited: Duration) -> Option<ResponseClass> {
-    let over = breaker.unanswered_after.is_some_and(|most| waited >= most);
-    over.then(|| breaker.classifier().unanswered())
+    if waited < breaker.unanswered_after? {
+        return None;
+    }
+    Some(breaker.classifier().unanswered())
 }

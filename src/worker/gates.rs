@@ -1,4 +1,4 @@
-//! Which gates fail open, as it is made known: once when one begins to, and once when it ends.
+//! The gates that fail open. The worker that leads records once when a gate begins to, and once when it stops.
 
 use core::time::Duration;
 
@@ -11,10 +11,11 @@ use crate::proxy::Proxy;
 use crate::value::lease::LeaseRole;
 use crate::value::time::Time;
 
-/// The upstreams whose gates fail open, by name, each with the code of why. Recorded events are the differences.
+/// The upstreams whose gates fail open, by name, each with the code of the reason. Events are recorded for the
+/// differences between the stored value and the new one.
 type OpenGates = Vec<(String, String)>;
 
-/// Seeds what is shared of it.
+/// Seeds the shared value and its lease, if a gate of the policy can fail open. See [`store::seed`].
 pub fn seed(proxy: &impl Proxy, policy: &Policy) {
     if policy.may_fail_open() {
         let key = key(policy);
@@ -28,10 +29,10 @@ fn key(policy: &Policy) -> String {
 }
 
 impl<P: Proxy> Scope<'_, P> {
-    /// Looks which gates fail open now, and records what has changed. Only the newest policy's verdict counts: an older
-    /// one may have other gates.
+    /// Determines which gates fail open now, and records what has changed. Only a worker with the newest policy does so,
+    /// because an older policy may have other gates.
     pub fn refresh_gates(&mut self, now: Time, span: Duration) {
-        // A newer policy, which judges the same upstreams, has the say, also where none of its own gates can fail open.
+        // A newer policy that judges the same upstreams decides, even if none of its own gates can fail open.
         let is_outdated = self.policy.gated.iter().any(|id| self.upstreams.is_outdated(*id));
         if !self.policy.may_fail_open() || is_outdated {
             return;
@@ -45,12 +46,13 @@ impl<P: Proxy> Scope<'_, P> {
         self.announce(&key, named.collect());
     }
 
-    /// Takes over what an earlier policy has made known, where no gate of this one can fail open.
+    /// If no gate of this policy can fail open, ends what an earlier policy recorded. Returns `false` if that could not be
+    /// written.
     pub fn adopt_gates(&mut self) -> bool {
         self.policy.may_fail_open() || self.announce(&key(self.policy), Vec::new())
     }
 
-    /// Records which gates began to fail open and which ended. Returns false if it could not be written.
+    /// Records which gates began to fail open and which stopped. Returns `false` if the new value could not be written.
     fn announce(&mut self, key: &str, after: OpenGates) -> bool {
         let before = store::update(self.proxy, key, |known: Option<OpenGates>| {
             let before = known.unwrap_or_default();
@@ -64,7 +66,7 @@ impl<P: Proxy> Scope<'_, P> {
         for (upstream, why) in after.iter().filter(|entry| !before.contains(entry)) {
             self.record(&Event::FailsOpen { policy, upstream, why });
         }
-        for (upstream, _) in before.iter().filter(|(gone, _)| after.iter().all(|(open, _)| open != gone)) {
+        for (upstream, _) in before.iter().filter(|(name, _)| after.iter().all(|(open, _)| open != name)) {
             self.record(&Event::NoLongerFailsOpen { policy, upstream });
         }
         true

@@ -1,10 +1,11 @@
-//! A gRPC health check on its way back: whatever answered it is made the response that it is to be.
+//! A gRPC health check that was forwarded to a hop. The filter rewrites the hop's response to that of the check, because
+//! it can make no reply with a gRPC message.
 
 use super::scope::Scope;
 use crate::decision::probe::health::call::{HealthCall, HealthResponse};
 use crate::proxy::{Body, Map, Proxy};
 
-/// One check, from its request to its response.
+/// One health check, from its request to its response.
 pub struct HealthExchange {
     call: HealthCall,
     response: Option<HealthResponse>,
@@ -13,7 +14,7 @@ pub struct HealthExchange {
 }
 
 impl HealthExchange {
-    /// Starts with a check that has been sent on.
+    /// Creates the exchange of a health check that was forwarded.
     pub fn new(call: HealthCall) -> Self {
         HealthExchange { call, response: None, written: false }
     }
@@ -27,10 +28,11 @@ impl HealthExchange {
         self.call.receive(&part, end);
     }
 
-    /// Writes the response's headers. Each part of a response can be written in the callback of that part alone.
+    /// Rewrites the response's headers. Each part of a response can be written only in the callback of that part.
     pub fn on_response_headers<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, end: bool) {
-        let (proxy, map) = (scope.proxy, Map::ResponseHeaders);
-        // A message needs a body to stand in.
+        let proxy = scope.proxy;
+        let map = Map::ResponseHeaders;
+        // A gRPC message needs a body that it can replace.
         let hop = proxy.status(map) == Some(200) && !end;
         let response = self.call.outcome(scope.policy, hop);
         self.response = Some(response);
@@ -45,7 +47,7 @@ impl HealthExchange {
         }
     }
 
-    /// Writes the response's body, and its trailers if it ends here.
+    /// Rewrites a part of the response's body. Adds the trailers if the response ends here.
     pub fn on_response_body(&mut self, proxy: &impl Proxy, size: usize, end: bool) {
         let Some(response) = self.response else {
             return;
@@ -57,7 +59,7 @@ impl HealthExchange {
         }
     }
 
-    /// Writes the trailers of a response that has some.
+    /// Rewrites the response's trailers.
     pub fn on_response_trailers(&mut self, proxy: &impl Proxy) {
         if let Some(response) = self.response {
             finish(proxy, Map::ResponseTrailers, response);
@@ -65,7 +67,7 @@ impl HealthExchange {
     }
 }
 
-/// Writes the response's status where a gRPC client looks for it.
+/// Writes the gRPC status into the trailers, or into the headers of a response without a body.
 fn finish(proxy: &impl Proxy, map: Map, response: HealthResponse) {
     proxy.set_header(map, "grpc-status", Some(&response.status().to_string()));
     let message = Some(response.message()).filter(|message| !message.is_empty());

@@ -1,4 +1,4 @@
-//! The headers of the request at hand, which are host calls away.
+//! The headers of the current message. Reading or editing them takes host calls, so their number is kept low.
 
 use core::cell::OnceCell;
 use std::borrow::Cow;
@@ -7,20 +7,20 @@ use crate::decision::action::{HeaderChange, HeaderEdit};
 use crate::proxy::{Attribute, Map, Proxy};
 use crate::value::request::{HeaderMap, Request};
 
-/// Up to this many headers are read at once. That costs little more than to ask for one of them, and less than to ask for
-/// two.
+/// The maximum number of headers that are read in one call. Reading so many costs little more than reading one header by
+/// name, and less than reading two.
 pub const READ_AT_ONCE: usize = 32;
 
-/// The request of the current callback.
+/// The headers and the source of the current request.
 pub struct RequestHeaders<'p, P> {
     proxy: &'p P,
     few: bool,
-    /// Read once, when the first header is asked for.
+    /// All headers. They are read once, when the first header is needed.
     all: OnceCell<Option<Vec<u8>>>,
 }
 
 impl<'p, P: Proxy> RequestHeaders<'p, P> {
-    /// Creates a view of a request with so many headers.
+    /// Creates a view of the current request, which has `count` headers.
     pub fn new(proxy: &'p P, count: usize) -> Self {
         RequestHeaders { proxy, few: count <= READ_AT_ONCE, all: OnceCell::new() }
     }
@@ -41,7 +41,7 @@ impl<P: Proxy> Request for RequestHeaders<'_, P> {
     }
 }
 
-/// Applies edits to the headers of the message at hand. The proxy picks the route again after any edit of a request.
+/// Applies edits to the headers of the current message. After any edit of a request, the proxy picks its route again.
 pub fn apply(proxy: &impl Proxy, map: Map, edits: &[HeaderEdit<'_>]) {
     for HeaderEdit { header, change } in edits {
         match change {

@@ -1,4 +1,4 @@
-//! Where the proxy stands between its start and its end, as all of its workers know it.
+//! The lifecycle of the proxy, which all of its workers share.
 
 use core::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::value::lease::{Holder, LeaseRole};
 use crate::value::lifecycle::Lifecycle;
 use crate::value::time::Time;
 
-/// A worker's view of it.
+/// One worker's view of the lifecycle.
 pub struct LifecycleView {
-    /// Without a layout in it: another release of this module goes on from where this one stands.
+    /// The key has no layout in it, so another release of this module keeps the lifecycle.
     key: String,
     seen: Lifecycle,
 }
 
 impl LifecycleView {
-    /// Starts with what the other workers know already. Nothing of it changes here: the proxy tries out a policy in a VM
-    /// of its own, and may then refuse it.
+    /// Reads the lifecycle that the other workers share. Changes nothing that exists, because the proxy validates a
+    /// policy in a VM of its own and may then refuse it.
     pub fn new(proxy: &impl Proxy, policy: &Policy) -> Self {
         let key = format!("graygate/{}/lifecycle", policy.name);
         store::seed(proxy, &key, &Lifecycle::default());
@@ -29,32 +29,33 @@ impl LifecycleView {
         view
     }
 
-    /// Returns it as this worker last read it.
+    /// Returns the lifecycle as this worker last read it.
     pub fn seen(&self) -> Lifecycle {
         self.seen
     }
 
-    /// Reads it again.
+    /// Reads the lifecycle again.
     pub fn refresh(&mut self, proxy: &impl Proxy) {
         self.seen = store::get(proxy, &self.key).unwrap_or_default();
     }
 
-    /// Takes the proxy as started until the next tick.
+    /// Treats the proxy as started, in this worker only, until the next tick.
     pub fn assume_started(&mut self) {
         self.seen.started = true;
     }
 
-    /// Returns whether an order to drain stands that the policy has no switch for.
+    /// Returns whether the proxy has an order to drain for which the policy has no switch.
     pub fn has_orphaned_drain(&self, policy: &Policy) -> bool {
         self.seen.draining && policy.probes.drain.is_none()
     }
 
-    /// Claims to say for `span` whether the proxy has started. Returns whether it does.
+    /// Claims the lead for `span`. Only the leader decides whether the proxy has started. Returns whether this worker leads.
     pub fn claim_lead(&self, proxy: &impl Proxy, holder: Holder, now: Time, span: Duration) -> bool {
         leader::claim(proxy, &self.key, holder, now, span) == LeaseRole::Leads
     }
 
-    /// Applies one change. Returns whether it is one, or nothing if it was not written.
+    /// Applies one change to the shared lifecycle. Returns whether that changed anything, or `None` if it could not be
+    /// written.
     pub fn change(&mut self, proxy: &impl Proxy, change: LifecycleChange) -> Option<bool> {
         let (before, after) = store::update(proxy, &self.key, |known: Option<Lifecycle>| {
             let before = known.unwrap_or_default();

@@ -1,10 +1,13 @@
-//! The names of counters and gauges in the proxy's own statistics, and how requests are counted.
+//! The counters and gauges in the proxy's own statistics.
 //!
-//! The ABI knows no labels, so they stand in the name as `.label=.=value;.;`, the form that Istio's bootstrap already has
-//! patterns for. A tag pattern in the proxy's configuration turns them into labels. All values come from the policy,
-//! except the status of an app that a probe passes through to, so their number is bounded.
+//! This module counts what happens for each request or on a tick. What happens once for the whole proxy is an
+//! [`super::event::Event`].
 //!
-//! What happens once for the whole proxy is an [`super::event::Event`]; here is what happens for a request or on a tick.
+//! The ABI has no labels, so the name contains them as `.label=.=value;.;`. A tag pattern in the proxy's configuration
+//! turns them into labels. Istio's bootstrap already has patterns for this form.
+//!
+//! The number of metrics is bounded, because all label values come from the policy. The only exception is the status of
+//! an app's response to a probe that passes through.
 
 use std::collections::BTreeMap;
 
@@ -21,106 +24,106 @@ use crate::rollback::RollbackCause;
 /// A counter or a gauge, with its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
-    /// The version that a request got.
+    /// Counts requests by the version that they got.
     Assignment {
-        /// The release, by its index in the policy.
+        /// The index of the release in the policy.
         release: usize,
-        /// The version, by its index in the release.
+        /// The index of the version in the release.
         version: usize,
-        /// Why it got that one.
+        /// The reason for which they got it.
         reason: AssignmentReason,
     },
-    /// An answer to a probe.
+    /// Counts replies and responses to probes.
     ProbeAnswer {
-        /// What the probe asked.
+        /// The probe, or what else was asked for.
         target: ProbeTarget,
-        /// The status of the answer.
+        /// The status of the reply or response.
         code: u32,
-        /// The answer in a word.
+        /// The result as a code, such as `passed` or `failed`.
         result: &'static str,
     },
-    /// A request that a gate kept from its upstream.
+    /// Counts requests that a gate kept from its upstream.
     Gated {
-        /// Which upstream.
+        /// The upstream that is not ready.
         upstream: UpstreamId,
-        /// Why it is not ready.
+        /// The code of the reason for which it is not ready.
         reason: &'static str,
     },
-    /// A request that a closed gate let through.
+    /// Counts requests that a closed gate let through.
     FailedOpen {
-        /// Which upstream.
+        /// The upstream that is not ready.
         upstream: UpstreamId,
-        /// Why.
+        /// The reason for which its gate failed open.
         why: FailOpen,
     },
-    /// A request that got a fallback.
+    /// Counts requests that got a fallback.
     Fallback {
         /// The upstream that is not ready.
         upstream: UpstreamId,
-        /// Where the request went instead; nothing for the static answer.
+        /// The upstream to which the request went instead. `None` for the gate's static answer.
         to: Option<UpstreamId>,
     },
-    /// A change of an upstream's phase.
+    /// Counts the transitions of an upstream.
     Transition {
-        /// Which upstream.
+        /// The upstream that entered another phase.
         upstream: UpstreamId,
         /// The phase that it left.
         from: &'static str,
         /// The phase that it entered.
         to: &'static str,
-        /// Why.
+        /// The code of the reason.
         reason: &'static str,
     },
-    /// A check.
+    /// Counts checks by result.
     Check {
-        /// Of which upstream.
+        /// The upstream that was checked.
         upstream: UpstreamId,
-        /// `passed`, `failed`, or `error` if it could not be sent.
+        /// `passed`, `failed`, or `error` if the check could not be sent.
         result: &'static str,
     },
-    /// A change of where the proxy stands.
+    /// Counts changes of the proxy's lifecycle.
     Lifecycle {
-        /// Where to.
+        /// The code of the change.
         to: &'static str,
     },
-    /// A response of a version that a rollback may follow for.
+    /// Counts the responses of a version in a release with a rollback.
     Response {
-        /// The release, by its index in the policy.
+        /// The index of the release in the policy.
         release: usize,
-        /// The version, by its index in the release.
+        /// The index of the version in the release.
         version: usize,
         /// `success`, `slow` or `failure`.
         result: &'static str,
     },
-    /// A rollback.
+    /// Counts the rollbacks of a version.
     Rollback {
-        /// The release, by its index in the policy.
+        /// The index of the release in the policy.
         release: usize,
-        /// The version, by its index in the release.
+        /// The index of the version in the release.
         version: usize,
-        /// What for.
+        /// The limit that the version exceeded.
         cause: RollbackCause,
     },
-    /// A step of a schedule.
+    /// Counts the steps of a release's schedule that have begun.
     ScheduleStep {
-        /// The release, by its index in the policy.
+        /// The index of the release in the policy.
         release: usize,
     },
-    /// A gauge: what a version holds, in hundredths of a percent.
+    /// A gauge with the share of requests that a version gets, in hundredths of a percent.
     Share {
-        /// The release, by its index in the policy.
+        /// The index of the release in the policy.
         release: usize,
-        /// The version, by its index in the release.
+        /// The index of the version in the release.
         version: usize,
     },
-    /// A gauge: 1 while the upstream is Ready, or on a ramp.
+    /// A gauge that is 1 while the upstream is Ready or on a ramp, and otherwise 0.
     Ready {
-        /// Which upstream.
+        /// The upstream. Only an upstream with a check or a breaker has this gauge.
         upstream: UpstreamId,
     },
-    /// A gauge: 1 if this proxy does what the policy says.
+    /// A gauge that is 1 if the policy's mode is `enforce`, and otherwise 0.
     Enforced,
-    /// A gauge: a number that is the same on all proxies that were given the same document.
+    /// A gauge with a hash of the document. It shows which proxies have the same document.
     Document,
 }
 
@@ -128,13 +131,14 @@ pub enum Metric {
 #[derive(Default)]
 pub struct Metrics {
     ids: BTreeMap<Metric, MetricId>,
-    /// The ids of assignments by version and reason, for each release: most requests of a release are counted by one.
+    /// The ids of assignment counters by version and reason, for each release. Every request that gets a version counts
+    /// one, so they are not looked up in the map.
     assignments: Vec<Vec<Option<MetricId>>>,
 }
 
 impl Metrics {
-    /// Defines the counters that are likely to be counted, so that they show as 0 before that: an alert on a rise would
-    /// not see one from nothing.
+    /// Defines the counters that alerts are likely to use, so that they exist at 0. An alert on a rise would not see a
+    /// counter appear.
     pub fn new(proxy: &impl Proxy, policy: &Policy) -> Self {
         let mut metrics = Metrics::default();
         for (release, of) in policy.releases.iter().enumerate() {
@@ -179,7 +183,7 @@ impl Metrics {
         }
     }
 
-    /// Counts the version that a request got.
+    /// Counts one request by the version that it got.
     pub fn count_assignment(&self, proxy: &impl Proxy, assignment: &Assignment<'_>) {
         let index = assignment.version * AssignmentReason::ALL.len() + assignment.reason as usize;
         let id = self.assignments.get(assignment.release).and_then(|ids| ids.get(index));
@@ -188,7 +192,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a reply.
+    /// Counts one reply, or one response to a probe that was forwarded.
     pub fn count_reply(&mut self, proxy: &impl Proxy, policy: &Policy, cause: ReplyCause) {
         let metric = match cause {
             ReplyCause::Probe { asked: target, code, result } => Metric::ProbeAnswer { target, code, result },
@@ -197,8 +201,8 @@ impl Metrics {
         self.count(proxy, policy, metric);
     }
 
-    /// Counts closed gates that did not reply: those that failed open, and those that had something else for the
-    /// request, which are gated requests all the same.
+    /// Counts the closed gates that did not reply. A request that one let through is not a gated request. A request
+    /// that got a fallback is one.
     pub fn count_bypasses(&mut self, proxy: &impl Proxy, policy: &Policy, bypasses: &[GateBypass]) {
         for GateBypass { upstream, reason, action } in bypasses {
             let upstream = *upstream;
@@ -211,14 +215,14 @@ impl Metrics {
                     self.count_reply(proxy, policy, ReplyCause::Gate { upstream, reason: *reason });
                     Some(*to)
                 }
-                // The reply itself is counted with all replies.
+                // `count_reply` counts the reply itself.
                 GateAction::Answer => None,
             };
             self.count(proxy, policy, Metric::Fallback { upstream, to });
         }
     }
 
-    /// Counts a response of a version that a rollback may follow for: `success`, `failure` or `slow`.
+    /// Counts one response of a version in a release with a rollback. `result` is `success`, `failure` or `slow`.
     pub fn count_response(
         &mut self,
         proxy: &impl Proxy,
@@ -229,20 +233,20 @@ impl Metrics {
         self.count(proxy, policy, Metric::Response { release, version, result });
     }
 
-    /// Publishes what each version of a release holds now.
+    /// Sets the gauges of the shares that the versions of a release have now.
     pub fn set_shares(&mut self, proxy: &impl Proxy, policy: &Policy, release: usize, shares: &[u32]) {
         for (version, share) in shares.iter().enumerate() {
             self.set(proxy, policy, Metric::Share { release, version }, u64::from(*share));
         }
     }
 
-    /// Publishes that the policy is in use. `document` is the hash of its text.
+    /// Sets the gauges of a policy that is in use. `document` is the hash of its text.
     pub fn set_in_use(&mut self, proxy: &impl Proxy, policy: &Policy, document: u64) {
         self.set(proxy, policy, Metric::Enforced, u64::from(policy.mode == Mode::Enforce));
         self.set(proxy, policy, Metric::Document, document & u64::from(u32::MAX));
     }
 
-    /// Publishes whether an upstream is Ready, or on a ramp.
+    /// Sets the gauge of whether the upstream is Ready or on a ramp.
     pub fn set_ready(&mut self, proxy: &impl Proxy, policy: &Policy, upstream: UpstreamId, ready: bool) {
         self.set(proxy, policy, Metric::Ready { upstream }, u64::from(ready));
     }
@@ -270,7 +274,7 @@ impl Metrics {
 }
 
 impl Metric {
-    /// Returns whether it is a counter or a gauge.
+    /// Returns the kind under which the proxy defines the metric.
     pub fn kind(self) -> MetricKind {
         match self {
             Metric::Share { .. } | Metric::Ready { .. } | Metric::Enforced | Metric::Document => {
@@ -280,7 +284,7 @@ impl Metric {
         }
     }
 
-    /// Returns the name in the proxy's statistics, with the labels in it.
+    /// Returns the name in the proxy's statistics, which contains the labels.
     pub fn name(self, policy: &Policy) -> String {
         let upstream = |id| ("upstream", policy.name_of(id));
         let of = |release: usize, version: usize| {
@@ -333,15 +337,15 @@ impl Metric {
             Metric::Enforced => ("policy_enforced", vec![]),
             Metric::Document => ("policy_document", vec![]),
         };
-        // These two have no mode of their own.
-        let plain = matches!(self, Metric::Enforced | Metric::Document);
-        let shadow = (policy.mode == Mode::Shadow && !plain).then_some(("mode", "shadow"));
+        // These two describe the policy itself, so they have the same labels in every mode.
+        let of_policy = matches!(self, Metric::Enforced | Metric::Document);
+        let shadow = (policy.mode == Mode::Shadow && !of_policy).then_some(("mode", "shadow"));
         let all = [("policy", policy.name.as_str())].into_iter().chain(labels).chain(shadow);
         metric_name(name, all)
     }
 }
 
-/// Returns the name of a metric in the proxy's statistics, with these labels in it.
+/// Returns the name in the proxy's statistics of a metric with these labels.
 pub fn metric_name<'l>(name: &str, labels: impl IntoIterator<Item = (&'l str, &'l str)>) -> String {
     let labels = labels.into_iter().map(|(label, value)| format!("{label}=.={value};.;"));
     format!("graygate_{name}.{}", labels.collect::<String>())

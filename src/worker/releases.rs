@@ -1,5 +1,4 @@
-//! What one worker holds of the releases: how they divide their requests right now, and what it has seen of their versions
-//! since it last shared it.
+//! One worker's view of the releases: how they divide requests, and the observations that it has not shared yet.
 
 use core::ops::RangeInclusive;
 
@@ -17,52 +16,54 @@ use crate::value::time::Time;
 
 /// All releases of a policy.
 pub struct ReleaseTable {
+    /// How each release divides its requests now, in the policy's order.
     splits: Vec<Split>,
-    /// Those that change while the policy stays.
+    /// The releases with a schedule or a rollback. Only those change while the policy stays the same.
     entries: Vec<ReleaseEntry>,
-    /// When this worker was given the policy.
+    /// The time at which this worker got the policy.
     configured: Time,
-    /// The latest time that it has seen.
+    /// The latest time that any worker has shared, as this worker last read it. It never goes back.
     latest: Time,
-    /// The key of what is known of the releases.
+    /// The key of the releases' shared state.
     key: String,
     /// The key of the latest time that any worker has seen.
     clock: String,
 }
 
-/// One release that changes while the policy stays.
+/// One release with a schedule or a rollback.
 struct ReleaseEntry {
-    /// Its index in the policy.
+    /// The index of the release in the policy.
     release: usize,
-    /// A digest of all that the policy says of it.
+    /// A hash of the release and of the policy's mode. Shared state with another hash belongs to another policy.
     identity: u64,
+    /// What this worker has seen of each version and not shared.
     unshared: Vec<Observations>,
-    /// Since when each version is rolled back.
+    /// The time at which each version was rolled back.
     rolled_back: Vec<Option<Time>>,
 }
 
-/// What a look at the shared state of a release tells.
+/// The result of merging one release into the shared state.
 struct MergeResult {
     rolled_back: Vec<Option<Time>>,
-    /// The changes of its schedule that have begun since, by their numbers. Several at a time where the clock was set
-    /// ahead.
+    /// The numbers of the steps of the schedule that have begun. They are several if the clock was set ahead.
     begun: RangeInclusive<u64>,
-    /// The rollbacks that follow from what this worker saw.
+    /// The rollbacks that this worker's observations caused.
     findings: Vec<RollbackFinding>,
 }
 
 impl ReleaseTable {
-    /// Starts at `now` with what the other workers know already.
+    /// Creates the table at `now` with the state that the other workers share.
     pub fn new(proxy: &impl Proxy, policy: &Policy, now: Time) -> Self {
-        let key = |what: &str| format!("graygate/{}/{what}/{}", policy.name, store::LAYOUT);
-        let (key, clock) = (key("releases"), key("clock"));
+        let key_of = |name: &str| format!("graygate/{}/{name}/{}", policy.name, store::LAYOUT);
+        let key = key_of("releases");
+        let clock = key_of("clock");
         store::seed(proxy, &key, &RollbackStore::default());
         let changes = policy.releases.iter().any(Release::changes);
         let latest = if changes { advance(proxy, &clock, now) } else { now };
         let mut known: RollbackStore = store::get(proxy, &key).unwrap_or_default();
         let changing = policy.releases.iter().enumerate().filter(|(_, release)| release.changes());
         let entries = changing.map(|(index, release)| {
-            // What is only tried out, in shadow, must not come true once it is enforced.
+            // A rollback in mode `shadow` must not take effect once the policy is enforced, so the mode is part of it.
             let identity = hash::digest(0, &(release, policy.mode));
             let state = known.state(&release.name, identity);
             let rolled_back = state.map(|state| state.rolled_back()).unwrap_or_default();
@@ -79,18 +80,18 @@ impl ReleaseTable {
         ReleaseTable { splits, entries, configured: now, latest, key, clock }
     }
 
-    /// Returns how each release divides its requests right now.
+    /// Returns how each release divides its requests now, in the policy's order.
     pub fn splits_mut(&mut self) -> &mut [Split] {
         &mut self.splits
     }
 
-    /// Returns what this worker has seen of a version since it last shared it, if a rollback may follow for the release.
+    /// Returns this worker's unshared observations of a version. `None` if its release cannot change.
     pub fn observations_mut(&mut self, release: usize, version: usize) -> Option<&mut Observations> {
         let entry = self.entries.iter_mut().find(|entry| entry.release == release);
         entry.and_then(|entry| entry.unshared.get_mut(version))
     }
 
-    /// Counts the result of a check for each version that the upstream serves and that checks judge.
+    /// Counts the result of a check for each version that has this upstream, in releases whose rollback uses checks.
     pub fn on_check(&mut self, policy: &Policy, id: UpstreamId, passed: bool) {
         let judged = |release: &Release| {
             release.rollback.as_ref().is_some_and(|rollback| rollback.check_failure_percent.is_some())
@@ -106,9 +107,11 @@ impl ReleaseTable {
         }
     }
 
-    /// Makes the shared state this policy's: what is known of a release stays if the policy has not changed it, and goes
-    /// otherwise, with its rollbacks. Called once, when the policy has come into use: before that, the proxy may still
-    /// refuse it. A policy without such releases does so as well, or one that went would come back as it was.
+    /// Replaces the shared state by that of this policy. A release that is the same as before keeps its state. Any other
+    /// loses it, with its rollbacks. Returns `false` if that could not be written.
+    ///
+    /// Called on the first tick, because before that the proxy may still refuse the policy. A policy without such releases
+    /// does it too. Otherwise a release that was removed and then added again would have its old state.
     pub fn adopt(&self, proxy: &impl Proxy, policy: &Policy) -> bool {
         let now = proxy.now();
         let written = store::update(proxy, &self.key, |known: Option<RollbackStore>| {
@@ -123,15 +126,15 @@ impl ReleaseTable {
         written.is_some()
     }
 
-    /// Publishes what each version holds.
+    /// Sets the gauges of the shares of all versions.
     pub fn publish_shares(&self, proxy: &impl Proxy, policy: &Policy, metrics: &mut Metrics) {
         for (release, split) in self.splits.iter().enumerate() {
             metrics.set_shares(proxy, policy, release, split.shares());
         }
     }
 
-    /// Shares what this worker saw of the versions, and applies what the other workers and time have changed. Returns what
-    /// this worker is the first to know.
+    /// Shares this worker's observations of the versions, and applies what the other workers and the schedule have
+    /// changed. Returns the events that this worker was the first to find.
     pub fn refresh<'p>(
         &mut self,
         proxy: &impl Proxy,
@@ -158,7 +161,7 @@ impl ReleaseTable {
             let merged: Vec<Option<MergeResult>> = entries.iter().map(merge).collect();
             (merged, (store != before).then_some(store))
         });
-        // What could not be shared now is shared on the next tick.
+        // If this could not be written, the next tick shares it.
         let Some(merged) = merged else {
             return events;
         };
@@ -168,14 +171,14 @@ impl ReleaseTable {
                 continue;
             };
             entry.unshared.fill(Observations::default());
-            let own = merged.is_some();
+            let is_own_state = merged.is_some();
             if let Some(MergeResult { rolled_back, begun, findings }) = merged {
                 entry.rolled_back = rolled_back;
                 events.extend(begun.map(|begun| Event::ScheduleStep { policy, release: index, begun }));
                 let rolled_back = |finding| Event::RolledBack { policy, release: index, finding };
                 events.extend(findings.into_iter().map(rolled_back));
             }
-            if split.update(release, time, now, &entry.rolled_back) && own {
+            if split.update(release, time, now, &entry.rolled_back) && is_own_state {
                 metrics.set_shares(proxy, policy, index, split.shares());
             }
         }
@@ -184,9 +187,10 @@ impl ReleaseTable {
 }
 
 impl ReleaseEntry {
-    /// Adds what this worker saw to the shared state, and returns what follows. Nothing if the state is another policy's:
-    /// what this one knew stands for the requests that it still serves. `now` is by the proxy's own clock, `latest` never
-    /// runs back.
+    /// Adds this worker's observations to the shared state. Returns `None` if the state belongs to another policy. The
+    /// worker then keeps what it knew, for the requests that it still serves.
+    ///
+    /// `now` is the time by the proxy's clock. `latest` is the shared time, which never goes back.
     fn merge(
         &self,
         release: &Release,
@@ -211,7 +215,8 @@ impl ReleaseEntry {
     }
 }
 
-/// Returns the time, which never runs back for this proxy: a clock that is set back must not undo a step.
+/// Shares the time and returns the latest time that any worker has shared. It never goes back, because a clock that is
+/// set back must not undo a step.
 fn advance(proxy: &impl Proxy, clock: &str, now: Time) -> Time {
     let latest = store::update(proxy, clock, |known: Option<Time>| {
         let known = known.unwrap_or_default();

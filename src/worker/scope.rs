@@ -1,7 +1,7 @@
-//! What one callback of a worker works with: everything that its requests, checks and ticks have in common.
+//! The part of a worker that its requests, checks and ticks have in common, for the time of one callback.
 //!
-//! The tables of upstreams and releases change what is known and return what has happened. A scope has them do so, and
-//! records it.
+//! The tables of upstreams and releases change the shared state and return transitions and events. The scope calls them
+//! and records what they return.
 
 use core::time::Duration;
 
@@ -26,40 +26,40 @@ use crate::value::request::Request;
 use crate::value::response::Sample;
 use crate::value::time::Time;
 
-/// A worker without its requests and checks under way, for the time of one callback.
+/// A worker without its exchanges and its checks in flight, for the time of one callback.
 pub struct Scope<'w, P> {
-    /// The policy.
+    /// The policy that the worker applies.
     pub policy: &'w Policy,
-    /// The proxy.
+    /// The proxy that runs the worker.
     pub proxy: &'w P,
-    /// This policy in this worker, among all of the proxy.
+    /// The identity with which this worker claims leases.
     pub holder: Holder,
-    /// What has to be found out of each response.
+    /// The signals that the policy needs from each response.
     pub signals: RequiredSignals,
-    /// The name of the proxy's own cluster, as its peers' health checks expect it.
+    /// The name of the proxy's own cluster. The health checks of its peers expect it in replies to probes.
     pub service: &'w str,
-    /// What is known of the upstreams.
+    /// The upstreams' states as this worker last read them, with its unshared responses.
     pub upstreams: &'w mut UpstreamTable,
-    /// How the releases divide their requests.
+    /// How the releases divide their requests, with this worker's unshared observations.
     pub releases: &'w mut ReleaseTable,
-    /// Where the proxy stands.
+    /// The proxy's lifecycle as this worker last read it.
     pub lifecycle: &'w mut LifecycleView,
-    /// The counters and gauges.
+    /// The policy's counters and gauges.
     pub metrics: &'w mut Metrics,
-    /// Numbers that no other request of the proxy has.
+    /// The source of ids for permits and for fetches of probes.
     pub ids: &'w mut Ids,
 }
 
-/// A source of ids that no other request of the proxy has.
+/// A source of ids. Each id is unique among all requests of the proxy.
 pub struct Ids(u64);
 
 impl Ids {
-    /// Starts at a random number, which is the worker's own.
+    /// Creates a source that counts up from a random number, so that the ids of two workers do not collide.
     pub fn new(random: u64) -> Self {
         Ids(random)
     }
 
-    /// Returns the next one.
+    /// Returns the next id.
     pub fn take(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(1);
         self.0
@@ -67,14 +67,14 @@ impl Ids {
 }
 
 impl<'w, P: Proxy> Scope<'w, P> {
-    /// Decides what is to happen to a request.
+    /// Decides on a request by the worker's current snapshot.
     pub fn decide(&mut self, request: &impl Request) -> Decision<'w> {
         let policy = self.policy;
         let (mut snapshot, splits) = self.snapshot_and_splits();
         decision::decide(policy, request, &mut snapshot, splits)
     }
 
-    /// Returns what is known at this moment, as a request sees it.
+    /// Returns the state that a request decides by, which is what this worker knows now.
     pub fn snapshot(&mut self) -> Snapshot<'_, P> {
         self.snapshot_and_splits().0
     }
@@ -91,7 +91,7 @@ impl<'w, P: Proxy> Scope<'w, P> {
         (snapshot, self.releases.splits_mut())
     }
 
-    /// Writes the event's log line and counts it.
+    /// Writes the event's log line and increments its counter.
     pub fn record(&self, event: &Event<'_>) {
         event.record(self.proxy);
     }
@@ -102,26 +102,26 @@ impl<'w, P: Proxy> Scope<'w, P> {
         }
     }
 
-    /// Counts one response of the upstream; see [`UpstreamTable::observe`].
+    /// Counts one response of the upstream. See [`UpstreamTable::observe`].
     pub fn observe(&mut self, id: UpstreamId, sample: Sample, epoch: u64) {
         let transition = self.upstreams.observe(self.policy, self.proxy, id, sample, epoch);
         self.record_transition(id, transition);
     }
 
-    /// Gives a permit back; see [`UpstreamTable::give_back`].
+    /// Gives a permit back. See [`UpstreamTable::give_back`].
     pub fn give_back(&mut self, permit: Permit, outcome: TrialOutcome) {
         let id = permit.upstream();
         let transition = self.upstreams.give_back(self.policy, self.proxy, permit, outcome);
         self.record_transition(id, transition);
     }
 
-    /// Reads and shares what is known of the upstream; see [`UpstreamTable::refresh`].
+    /// Shares what this worker has seen of the upstream and reads its state. See [`UpstreamTable::refresh`].
     pub fn refresh(&mut self, id: UpstreamId, now: Time, leads: bool) {
         let transition = self.upstreams.refresh(self.policy, self.proxy, id, now, leads);
         self.record_transition(id, transition);
     }
 
-    /// Reads and shares what is known of the releases; see [`ReleaseTable::refresh`].
+    /// Shares what this worker has seen of the releases and reads their state. See [`ReleaseTable::refresh`].
     pub fn refresh_releases(&mut self, now: Time) {
         for event in self.releases.refresh(self.proxy, self.policy, self.metrics, now) {
             self.record(&event);
@@ -143,19 +143,19 @@ impl<'w, P: Proxy> Scope<'w, P> {
         self.record(&Event::CheckNotSent { policy: self.policy, upstream: id, why, is_first });
     }
 
-    /// Publishes whether the upstream is Ready.
+    /// Sets the gauge of whether the upstream is Ready.
     pub fn publish_ready(&mut self, id: UpstreamId) {
         let ready = self.upstreams.is_ready(self.policy, id);
         self.metrics.set_ready(self.proxy, self.policy, id, ready);
     }
 
-    /// Returns whether the startup probe's checks have passed, by what this worker knows.
+    /// Returns whether this worker knows that the checks of the startup probe have passed.
     pub fn has_started(&mut self) -> bool {
         probe::has_started(self.policy, &self.snapshot())
     }
 
-    /// Reads where the proxy stands, and notes that it has started, if it has by what this worker knows. Only the newest
-    /// policy's verdict counts: an older one may ask for less.
+    /// Reads the proxy's lifecycle. If the worker leads and knows that the proxy has started, records the start. A worker
+    /// with an older policy does not, because its startup probe may require less.
     pub fn refresh_lifecycle(&mut self, now: Time, span: Duration) {
         let probes = &self.policy.probes;
         let starts = probes.of(ProbeKind::Startup).is_some();
@@ -172,7 +172,7 @@ impl<'w, P: Proxy> Scope<'w, P> {
         }
     }
 
-    /// Orders the proxy to drain, or to stop draining. Returns whether the order was written.
+    /// Orders the proxy to drain or to stop draining. Returns whether the order was written.
     pub fn drain(&mut self, draining: bool) -> bool {
         self.change_lifecycle(if draining { LifecycleChange::Draining } else { LifecycleChange::NotDraining })
     }
@@ -186,14 +186,14 @@ impl<'w, P: Proxy> Scope<'w, P> {
     }
 }
 
-/// What is known at the moment of a request.
+/// What a worker knows at the moment of a request.
 pub struct Snapshot<'s, P> {
     policy: &'s Policy,
     proxy: &'s P,
     upstreams: &'s mut UpstreamTable,
     lifecycle: Lifecycle,
     ids: &'s mut Ids,
-    /// Asked for once, and only if it makes a difference.
+    /// The random number of this request. It is read on its first use, because few requests use it.
     random: Option<u64>,
 }
 

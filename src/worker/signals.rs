@@ -1,5 +1,4 @@
-//! What a policy has to find out of each response. Each costs host calls, so what no part of the policy needs is not
-//! asked for.
+//! The signals that a policy needs from each response. Each signal costs host calls, so only those are read.
 
 use crate::policy::Policy;
 use crate::value::response::FailOn;
@@ -7,22 +6,22 @@ use crate::value::response::FailOn;
 /// The signals that the breakers and rollbacks of a policy judge by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequiredSignals {
-    /// Anything at all: a breaker judges responses.
+    /// Whether any response counts for an upstream, because the policy has a breaker.
     pub responses: bool,
-    /// How long a response took.
+    /// Whether the time that a response takes matters.
     pub time: bool,
-    /// The status of a gRPC service.
+    /// Whether a gRPC status can be a failure or be ignored.
     pub grpc_status: bool,
-    /// Whether a request has waited for too long.
+    /// Whether a request can count as unanswered while it waits.
     pub waits: bool,
 }
 
 impl RequiredSignals {
-    /// Returns those of a policy.
+    /// Returns the signals that the policy needs.
     pub fn of(policy: &Policy) -> Self {
         let breakers = || policy.breakers();
         let rollbacks = || policy.releases.iter().filter_map(|release| release.rollback.as_ref());
-        let words = breakers()
+        let conditions = breakers()
             .flat_map(|breaker| breaker.fail_on.iter().chain(&breaker.ignore_on))
             .chain(rollbacks().flat_map(|rollback| &rollback.fail_on));
         RequiredSignals {
@@ -30,7 +29,7 @@ impl RequiredSignals {
             waits: breakers().any(|breaker| breaker.unanswered_after.is_some()),
             time: breakers().any(|breaker| breaker.slower_than().or(breaker.unanswered_after).is_some())
                 || rollbacks().any(|rollback| rollback.latency.is_some()),
-            grpc_status: words.copied().any(FailOn::asks_for_grpc_status),
+            grpc_status: conditions.copied().any(FailOn::asks_for_grpc_status),
         }
     }
 }

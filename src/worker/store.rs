@@ -1,6 +1,6 @@
-//! Values that all workers of a proxy share, by key, updated by compare-and-swap.
+//! The values that all workers of a proxy share, by key. Updates use compare-and-swap.
 //!
-//! Keys can't be deleted, so they come from the policy alone and never from a request.
+//! Keys cannot be deleted, so they depend only on the policy and never on a request.
 //!
 //! | key | holds | written by |
 //! |---|---|---|
@@ -8,41 +8,42 @@
 //! | `graygate/POLICY/releases/LAYOUT` | [`crate::rollback::RollbackStore`] | every worker, [`super::releases`] |
 //! | `graygate/POLICY/clock/LAYOUT` | the latest time seen | every worker, [`super::releases`] |
 //! | `graygate/POLICY/failing-open/LAYOUT` | the gates that fail open | its leader, [`super::gates`] |
-//! | `graygate/POLICY/lifecycle` | [`crate::value::lifecycle::Lifecycle`] | its leader, and the worker that is told to drain, [`super::lifecycle`] |
+//! | `graygate/POLICY/lifecycle` | [`crate::value::lifecycle::Lifecycle`] | its leader, and a worker that changes the order to drain, [`super::lifecycle`] |
 //! | `graygate/POLICY/kept/PROBE/HASH` | [`crate::decision::probe::cache::CachedProbe`] | every worker, [`super::app_probe`] |
-//! | `graygate/POLICY/loaded/PLUGIN` | a hash of the policy's text | the first VM that is given it, [`super`] |
-//! | `KEY/leader` | [`crate::value::lease::Lease`] | whoever claims it, [`super::leader`] |
+//! | `graygate/POLICY/loaded/PLUGIN` | a hash of the policy's text | the first VM that gets the text, [`super`] |
+//! | `KEY/leader` | [`crate::value::lease::Lease`] | the worker that claims or renews the lead, [`super::leader`] |
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::proxy::{Proxy, StoreError, StoreVersion, Stored};
 
-/// Changes with the shape of what is stored, so that another release of this module does not read it.
+/// The version of the types that are stored. Raise it when one of them changes, so that another release of this module
+/// does not misread the value.
 pub const LAYOUT: u32 = 4;
 
-/// How often an update is tried against other workers' updates before it is given up. Each loss means that another
-/// worker won, so this many in a row do not happen by chance.
-const TRIES: usize = 16;
+/// The maximum number of attempts at one update. An attempt fails only if another worker's succeeds, so this many
+/// failures in a row do not happen by chance.
+const MAX_ATTEMPTS: usize = 16;
 
-/// Returns the value of `key`, or nothing if there is none that this release of the module can read.
+/// Returns the value of `key`. `None` if it has no value, or none that this release of the module can read.
 pub fn get<T: DeserializeOwned>(proxy: &impl Proxy, key: &str) -> Option<T> {
     read(proxy, key).0
 }
 
-/// Gives `key` a first value, if it has none.
+/// Gives `key` a first value if it has none.
 ///
-/// The proxy can't create a key only if it is absent: two workers that both find none would both write, and both
-/// believe that they were first. Who relies on [`update`] having one winner seeds the key while the policy is
-/// configured, which the proxy tries out in a VM of its own before any other sees the policy.
+/// The proxy has no way to create a key only if it is absent. Two workers that both find no value would both write, and
+/// both would believe that they were first. So a key for which [`update`] must have one winner is seeded while the policy
+/// is configured. The proxy first configures a policy in one VM that validates it, before any other VM gets it.
 pub fn seed<T: Serialize + DeserializeOwned>(proxy: &impl Proxy, key: &str, value: &T) {
     update(proxy, key, |known: Option<T>| ((), if known.is_none() { Some(value) } else { None }));
 }
 
-/// Replaces the value of `key` by what `update` returns; `None` leaves it as it is.
+/// Replaces the value of `key` by the one that `update` returns. If `update` returns none, the value stays as it is.
 ///
-/// `update` may run several times. Its result is returned only once the value is written, so what follows from it (a log
-/// line, a count, a call) is done by exactly one worker. Returns nothing if the update lost to too many others.
+/// `update` may run several times. Its result is returned only after the value was written. So exactly one worker acts on
+/// the result, for example with a log line, a count or a call. Returns `None` if the value could not be written.
 pub fn update<T, N, R>(
     proxy: &impl Proxy,
     key: &str,
@@ -52,7 +53,7 @@ where
     T: DeserializeOwned,
     N: Serialize,
 {
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let (value, version) = read(proxy, key);
         let (result, new) = update(value);
         let Some(new) = new else {

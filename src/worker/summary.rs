@@ -1,4 +1,4 @@
-//! A response, as far as it is judged.
+//! The parts of a response that breakers and rollbacks judge.
 
 use core::time::Duration;
 
@@ -12,25 +12,25 @@ use crate::value::time::Time;
 
 const SWITCHING_PROTOCOLS: u16 = 101;
 
-/// What is known of a response.
+/// What a worker knows about a response.
 #[derive(Debug, Default)]
 pub struct ResponseSummary {
-    /// Its status.
+    /// The `:status` of the response.
     pub status: Option<u16>,
-    /// The proxy's details on how the request was answered.
+    /// The proxy's code details, which tell who made the response.
     pub details: Vec<u8>,
-    /// Its gRPC status, if that is asked for and known.
+    /// The gRPC status, if the policy uses it and it has come.
     pub grpc_status: Option<u32>,
     /// The cluster that the request went to.
     pub cluster: Option<Vec<u8>>,
-    /// How long its headers took, if that is asked for.
+    /// The time from the end of the request to the response's headers, if the policy uses times.
     pub took: Option<Duration>,
-    /// The proxy's details on how it broke off, if it did.
+    /// The proxy's code details if the response broke off.
     pub broken: Option<Vec<u8>>,
 }
 
 impl ResponseSummary {
-    /// Reads the status, and where the request went, in the callback of the response's headers.
+    /// Reads the status and the cluster. Must be called in the callback of the response's headers.
     pub fn read(proxy: &impl Proxy, took: Option<Duration>) -> Self {
         ResponseSummary {
             status: proxy.status(Map::ResponseHeaders),
@@ -40,7 +40,7 @@ impl ResponseSummary {
         }
     }
 
-    /// Reads what it takes to judge the response, in the same callback.
+    /// Reads everything else that is judged. Must be called in the same callback.
     pub fn inspect(&mut self, proxy: &impl Proxy, grpc_status: bool) {
         self.details = proxy.code_details();
         if grpc_status {
@@ -54,12 +54,12 @@ impl ResponseSummary {
         self.status == Some(SWITCHING_PROTOCOLS)
     }
 
-    /// Classifies the response by its beginning, and by its gRPC status.
+    /// Classifies the response by its beginning and by its gRPC status.
     pub fn classify(&self, classifier: Classifier<'_>) -> ResponseClass {
         classifier.classify(self.status, &self.details, self.grpc_status)
     }
 
-    /// Classifies the response by its end, where its beginning was no failure.
+    /// Classifies the response by its end. Only meaningful if its beginning was not a failure.
     pub fn classify_end(&self, classifier: Classifier<'_>) -> ResponseClass {
         match &self.broken {
             Some(details) => classifier.classify(self.status, details, self.grpc_status),
@@ -67,7 +67,7 @@ impl ResponseSummary {
         }
     }
 
-    /// Returns the class, or [`ResponseClass::Slow`] for a success that took too long.
+    /// Returns the class, or [`ResponseClass::Slow`] if it is a success that took too long.
     pub fn or_slow(&self, breaker: &Breaker, class: ResponseClass) -> ResponseClass {
         let slow = self.took.is_some_and(|took| breaker.is_slow(took));
         if slow && class == ResponseClass::Success { ResponseClass::Slow } else { class }
@@ -80,30 +80,32 @@ impl ResponseSummary {
             .is_some_and(|upstream| Some(upstream.cluster.as_bytes()) == self.cluster.as_deref())
     }
 
-    /// Returns the upstreams that the request went to, as far as they are judged by responses.
+    /// Returns the upstreams that the request went to and that have a breaker.
     pub fn judged<'p>(&self, policy: &'p Policy) -> impl Iterator<Item = (UpstreamId, &'p Breaker)> {
         let reached = policy.upstream_ids().filter(|(id, _)| self.is_of(policy, *id));
         reached.filter_map(|(id, upstream)| Some((id, upstream.breaker.as_ref()?)))
     }
 }
 
-/// Returns the status of the response at hand, if an upstream has sent it. The router adds a header that tells to each
-/// such response and to none of its own; only where it is told not to is there something more to ask.
+/// Returns the status of the current response if an upstream sent it.
+///
+/// The router adds `x-envoy-upstream-service-time` to each response of an upstream, and to none of its own. The details
+/// are read only if the header is missing, because the router can be configured not to add it.
 pub fn upstream_status(proxy: &impl Proxy) -> Option<u16> {
     let headers = proxy.headers(Map::ResponseHeaders)?;
     let headers = HeaderMap(&headers);
-    let of_upstream =
+    let from_upstream =
         headers.get("x-envoy-upstream-service-time").is_some() || proxy.code_details() == VIA_UPSTREAM;
-    number(headers.get(":status").filter(|_| of_upstream)?)
+    number(headers.get(":status").filter(|_| from_upstream)?)
 }
 
-/// Returns whether the response at hand is a gRPC service's.
+/// Returns whether the current response has a gRPC content type.
 pub fn is_grpc(proxy: &impl Proxy) -> bool {
     let kind = proxy.header(Map::ResponseHeaders, "content-type");
     kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
-/// Returns until when the failing response at hand asks to be left alone.
+/// Returns the end of the backoff that the current response asks for, if it asks for one.
 pub fn retry_at(proxy: &impl Proxy, map: Map, now: Time) -> Option<Time> {
     let http = || retry_after::of_http(&proxy.header(map, "retry-after")?, now);
     let grpc = || retry_after::of_grpc(&proxy.header(map, "grpc-retry-pushback-ms")?, now);

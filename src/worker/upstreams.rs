@@ -1,14 +1,15 @@
-//! What one worker knows of the upstreams: a snapshot of what is shared, and what it has seen since it last shared it.
+//! One worker's view of the upstreams: a snapshot of their shared state, and the responses that it has not shared yet.
 //!
 //! The protocol between workers:
 //!
-//! - A worker decides by its snapshot alone, and reads the shared state on its tick. Only an upstream on trial is asked
-//!   for at once, as a permit is lent once.
-//! - It shares what it has seen on its tick, and at once where [`ReportThrottle`] says so or where it would trip. Each
-//!   piece is shared once: what loses its compare-and-swap is kept for the next.
-//! - What belongs to an earlier phase is dropped: a response whose request was decided on before this worker learnt of the
-//!   phase, and a piece whose generation is over.
-//! - A worker whose policy has been replaced adds to what is counted, and leaves the verdict to the newer policy.
+//! - A worker decides by its snapshot and reads the shared state on its tick. Only a permit for an upstream on trial is
+//!   taken from the shared state at once, because no two requests may get the same one.
+//! - A worker shares the responses that it has seen on its tick. It shares them at once if [`ReportThrottle`] says so, or
+//!   if they would trip the breaker.
+//! - Each response is shared once. If the update could not be written, the responses are kept for the next one.
+//! - What belongs to an earlier phase is dropped. That is a response whose request was decided on before this worker knew
+//!   of the phase, and responses that were seen in an earlier generation.
+//! - A worker whose policy has been replaced still adds to the counts. Only a worker with the newer policy decides.
 
 use core::time::Duration;
 
@@ -32,23 +33,25 @@ use crate::value::time::Time;
 /// All upstreams of a policy.
 pub struct UpstreamTable {
     entries: Vec<Entry>,
-    /// Whether a request has needed each of them since it was last shared.
+    /// For each upstream, whether a request has needed it since the last tick.
     needed: Vec<bool>,
-    /// Rises each time that this worker learns of a change of phase.
+    /// The number of changes of phase that this worker has learnt of, over all upstreams.
     epoch: u64,
     fast_path: FastPath,
 }
 
 /// One upstream.
 struct Entry {
+    /// The key of the shared state.
     key: String,
+    /// The shared state as this worker last read it.
     snapshot: UpstreamState,
-    /// Responses seen that have not been shared.
+    /// The responses that this worker has seen and not shared.
     unshared: Streak,
     throttle: ReportThrottle,
-    /// Whether a newer policy judges the upstream, by settings of its own.
+    /// Whether another worker leads the upstream with a newer and different policy.
     outdated: bool,
-    /// The epoch in which this worker learnt of the phase.
+    /// The epoch in which this worker learnt of the current phase.
     epoch: u64,
 }
 
@@ -56,7 +59,7 @@ struct Entry {
 type Change<'c> = &'c mut dyn FnMut(&Upstream, &mut UpstreamState) -> Option<Transition>;
 
 impl UpstreamTable {
-    /// Starts with what the other workers know already.
+    /// Creates the table with the state that the other workers share.
     pub fn new(policy: &Policy, proxy: &impl Proxy, now: Time) -> Self {
         let entries = policy.upstreams.iter().map(|upstream| {
             let key = key(policy, upstream);
@@ -91,11 +94,11 @@ impl UpstreamTable {
         self.entries.get(id.0).map(|entry| &entry.snapshot)
     }
 
-    /// Returns what a request that needs the upstream may do, and notes that one needs it.
+    /// Returns what a request that needs the upstream may do, and records that a request needs it.
     pub fn admission(&mut self, policy: &Policy, id: UpstreamId) -> Admission {
         self.need(id);
         let known = self.snapshot(id).zip(policy.upstream(id));
-        // Every id of a policy has its entry.
+        // The default is never used, because every upstream of the policy has an entry.
         known.map_or(Admission::Ready, |(state, upstream)| state.admission(upstream))
     }
 
@@ -105,13 +108,13 @@ impl UpstreamTable {
         }
     }
 
-    /// Returns what is known of the upstream.
+    /// Returns the upstream's status by the snapshot, for probes and gates.
     pub fn status(&self, policy: &Policy, id: UpstreamId) -> UpstreamStatus {
         let known = self.snapshot(id).zip(policy.upstream(id));
         known.map_or_else(UpstreamStatus::unknown, |(state, upstream)| state.status(upstream))
     }
 
-    /// Lends a permit for an upstream on trial. `id` is unique to the request.
+    /// Lends a permit for an upstream on trial. `lease` must be unique to the request.
     pub fn lend(
         &mut self,
         policy: &Policy,
@@ -119,7 +122,8 @@ impl UpstreamTable {
         id: UpstreamId,
         lease: u64,
     ) -> Option<Permit> {
-        let (now, mut lent) = (proxy.now(), None);
+        let now = proxy.now();
+        let mut lent = None;
         self.update(policy, proxy, id, &mut |upstream, state| {
             lent = state.lend_permit(upstream, now, lease);
             None
@@ -127,7 +131,7 @@ impl UpstreamTable {
         lent.map(|lease: LeaseId| Permit::new(id, lease))
     }
 
-    /// Returns the fast path, with what one more success would tell.
+    /// Returns the fast path, with the redundancy of one more success.
     pub fn fast_path(&mut self, policy: &Policy) -> (&mut FastPath, Redundancy) {
         let redundancy = self.fast_path.redundancy().unwrap_or_else(|| self.redundancy(policy));
         self.fast_path.remember(redundancy);
@@ -148,14 +152,14 @@ impl UpstreamTable {
         redundancy
     }
 
-    /// Returns an entry for a change, after which one more success may tell something.
+    /// Returns an entry to change. The redundancy is forgotten, because the change may affect it.
     fn entry_mut(&mut self, id: UpstreamId) -> Option<&mut Entry> {
         self.fast_path.forget();
         self.entries.get_mut(id.0)
     }
 
-    /// Applies one update to the shared state, and takes the result as the snapshot. `change` may run several times; its
-    /// last run counts. Returns nothing if it was not written, as it may lose to too many others.
+    /// Applies a change to the shared state and makes the result the snapshot. `change` may run several times, and its
+    /// last run counts. Returns `None` if the state could not be written.
     fn update(
         &mut self,
         policy: &Policy,
@@ -174,7 +178,7 @@ impl UpstreamTable {
             let changed = before.as_ref() != Some(&state);
             ((transition, state.clone()), changed.then_some(state))
         })?;
-        // What was seen of an earlier phase says nothing about this one.
+        // Responses from an earlier phase are no evidence in this one.
         if entry.snapshot.generation != state.generation {
             entry.unshared = Streak::default();
             entry.throttle = ReportThrottle::default();
@@ -187,8 +191,8 @@ impl UpstreamTable {
 }
 
 impl UpstreamTable {
-    /// Reads the shared state of an upstream, and shares what this worker saw. If it leads the upstream, it also applies
-    /// the passing of time.
+    /// Shares the responses that this worker has seen, and reads the upstream's state. The leader also applies the passing
+    /// of time.
     pub fn refresh(
         &mut self,
         policy: &Policy,
@@ -202,7 +206,8 @@ impl UpstreamTable {
         let entry = self.entry_mut(id)?;
         entry.throttle.on_tick();
         let unshared = core::mem::take(&mut entry.unshared);
-        let (generation, outdated) = (entry.snapshot.generation, entry.outdated);
+        let generation = entry.snapshot.generation;
+        let outdated = entry.outdated;
         let random = proxy.random();
         let shared = self.update(policy, proxy, id, &mut |upstream, state| {
             if let Some(check) = upstream.check.as_ref().filter(|_| needed) {
@@ -213,7 +218,10 @@ impl UpstreamTable {
                 return None;
             }
             let transition = state.on_responses(upstream, now, generation, unshared, random);
-            transition.or_else(|| leads.then(|| state.on_tick(upstream, now, random))?)
+            if transition.is_none() && leads {
+                return state.on_tick(upstream, now, random);
+            }
+            transition
         });
         if let (None, Some(entry)) = (&shared, self.entry_mut(id)) {
             entry.unshared = unshared;
@@ -224,9 +232,10 @@ impl UpstreamTable {
         shared?
     }
 
-    /// Counts one response of the upstream, to a request that was decided on in `epoch`. While the upstream is Ready, a
-    /// failure that may be the last one it takes is shared at once, and so is one of a row, within bounds. The rest waits
-    /// for the tick, as does all that a policy sees which another one has replaced.
+    /// Counts one response of the upstream. `epoch` is the epoch in which its request was decided on.
+    ///
+    /// While the upstream is Ready, a failure is shared at once if it may trip the breaker, or if [`ReportThrottle`] says
+    /// so. All other responses wait for the tick. So do all responses if a newer policy judges the upstream.
     pub fn observe(
         &mut self,
         policy: &Policy,
@@ -239,13 +248,14 @@ impl UpstreamTable {
         let breaker = upstream.breaker.as_ref().filter(|_| sample.class != ResponseClass::Ignored)?;
         self.need(id);
         let entry = self.entry_mut(id)?;
-        // The request was decided on before this worker knew of the phase: its response is about the past.
+        // The request was decided on before this worker knew of the phase, so its response belongs to an earlier one.
         if epoch < entry.epoch {
             return None;
         }
         let generation = entry.snapshot.generation;
         if matches!(entry.snapshot.phase, Phase::Trial { .. }) {
-            let (now, random) = (proxy.now(), proxy.random());
+            let now = proxy.now();
+            let random = proxy.random();
             return self.update(policy, proxy, id, &mut |upstream, state| {
                 state.on_unpermitted_response(upstream, now, generation, sample, random)
             })?;
@@ -255,14 +265,15 @@ impl UpstreamTable {
         }
         entry.unshared.add(sample, breaker.counts_apart());
         let bad = sample.class != ResponseClass::Success;
-        let reports = entry.throttle.should_report_now(sample.class);
-        let trips = || entry.snapshot.would_trip(upstream, proxy.now(), entry.unshared);
-        let reports = reports || bad && trips();
-        if entry.outdated || !reports {
+        let is_reported = entry.throttle.should_report_now(sample.class);
+        let would_trip = || entry.snapshot.would_trip(upstream, proxy.now(), entry.unshared);
+        let share_now = is_reported || bad && would_trip();
+        if entry.outdated || !share_now {
             return None;
         }
         let unshared = core::mem::take(&mut entry.unshared);
-        let (now, random) = (proxy.now(), proxy.random());
+        let now = proxy.now();
+        let random = proxy.random();
         let shared = self.update(policy, proxy, id, &mut |upstream, state| {
             state.on_responses(upstream, now, generation, unshared, random)
         });
@@ -272,7 +283,7 @@ impl UpstreamTable {
         shared?
     }
 
-    /// Notes that the upstream has all of a request since then that holds a permit.
+    /// Records that the upstream has had the whole request with this permit since `since`.
     pub fn on_request_sent(&mut self, policy: &Policy, proxy: &impl Proxy, permit: &Permit, since: Time) {
         let lease = permit.lease();
         self.update(policy, proxy, permit.upstream(), &mut |upstream, state| {
@@ -281,7 +292,7 @@ impl UpstreamTable {
         });
     }
 
-    /// Notes that the response to a request that holds a permit has begun, and well.
+    /// Records that the response to the request with this permit has begun without a failure.
     pub fn on_response_begun(&mut self, policy: &Policy, proxy: &impl Proxy, permit: &Permit) {
         let lease = permit.lease();
         self.update(policy, proxy, permit.upstream(), &mut |_, state| {
@@ -290,7 +301,7 @@ impl UpstreamTable {
         });
     }
 
-    /// Gives a permit back. If that is not written, its lease expires.
+    /// Gives a permit back with the outcome of its request. If that cannot be written, the permit's lease expires.
     pub fn give_back(
         &mut self,
         policy: &Policy,
@@ -299,14 +310,15 @@ impl UpstreamTable {
         outcome: TrialOutcome,
     ) -> Option<Transition> {
         let (id, lease) = permit.into_lease();
-        let (now, random) = (proxy.now(), proxy.random());
+        let now = proxy.now();
+        let random = proxy.random();
         self.update(policy, proxy, id, &mut |upstream, state| {
             state.release_permit(upstream, now, lease, outcome, random)
         })?
     }
 
-    /// Claims to lead the upstream for `span` from now on: to send its checks, and end its waits. Returns whether it
-    /// does.
+    /// Claims the lead of the upstream for `span`, starting now. The leader sends the checks and applies the passing of
+    /// time. Returns whether this worker leads.
     pub fn claim_lead(
         &mut self,
         proxy: &impl Proxy,
@@ -323,8 +335,9 @@ impl UpstreamTable {
         role == LeaseRole::Leads
     }
 
-    /// Claims the check that is due, if one is, and notes that it starts now. Returns whether there was one. Two workers
-    /// may both believe that they lead, for the moment in which the lease changes hands; only one of them gets the check.
+    /// Claims the check that is due and records that it starts now. Returns whether this worker must send it.
+    ///
+    /// Two workers may both believe that they lead while the lead changes. Only one of them gets the check.
     pub fn claim_check(
         &mut self,
         policy: &Policy,
@@ -333,7 +346,8 @@ impl UpstreamTable {
         now: Time,
         slack: Duration,
     ) -> bool {
-        let (random, mut due) = (proxy.random(), false);
+        let random = proxy.random();
+        let mut due = false;
         let written = self.update(policy, proxy, id, &mut |upstream, state| {
             due = upstream.check.as_ref().is_some_and(|check| state.is_check_due(check, now, slack));
             if due {
@@ -344,7 +358,7 @@ impl UpstreamTable {
         written.is_some() && due
     }
 
-    /// Notes that a check could not be sent. Returns whether that is new.
+    /// Records that a check could not be sent. Returns whether the one before it was sent.
     pub fn on_check_not_sent(&mut self, policy: &Policy, proxy: &impl Proxy, id: UpstreamId) -> bool {
         let mut known = false;
         let written = self.update(policy, proxy, id, &mut |_, state| {
@@ -354,8 +368,8 @@ impl UpstreamTable {
         written.is_some() && !known
     }
 
-    /// Takes the result of a check that was started in `generation`. If that is not written, the next check says the
-    /// same.
+    /// Takes the result of a check that was started in `generation`. If it cannot be written it is lost, and the next
+    /// check has to replace it.
     pub fn on_check(
         &mut self,
         policy: &Policy,
@@ -370,11 +384,11 @@ impl UpstreamTable {
         })?
     }
 
-    /// Replaces what an earlier policy assumed of an upstream by what this one assumes.
-    /// Returns false if one could not be written.
+    /// Replaces what an earlier policy assumed about upstreams by what this policy assumes. Returns `false` if one of them
+    /// could not be written.
     pub fn adopt_assumptions(&mut self, proxy: &impl Proxy, policy: &Policy) -> bool {
         let now = proxy.now();
-        let mut all = true;
+        let mut all_written = true;
         for (id, upstream) in policy.upstream_ids() {
             let first = UpstreamState::new(upstream, now, proxy.random());
             let written = self.update(policy, proxy, id, &mut |_, state| {
@@ -383,17 +397,17 @@ impl UpstreamTable {
                 }
                 None
             });
-            all &= written.is_some();
+            all_written &= written.is_some();
         }
-        all
+        all_written
     }
 
-    /// Returns whether a newer policy judges the upstream.
+    /// Returns whether another worker leads the upstream with a newer and different policy.
     pub fn is_outdated(&self, id: UpstreamId) -> bool {
         self.entries.get(id.0).is_some_and(|entry| entry.outdated)
     }
 
-    /// Returns whether the upstream is Ready, or on a ramp.
+    /// Returns whether the upstream is Ready or on a ramp.
     pub fn is_ready(&self, policy: &Policy, id: UpstreamId) -> bool {
         let known = self.snapshot(id).zip(policy.upstream(id));
         let admission = known.map(|(state, upstream)| state.admission(upstream));
@@ -401,13 +415,13 @@ impl UpstreamTable {
     }
 }
 
-/// Returns whether what is `known` is only what an earlier policy assumed, and this one assumes otherwise, as in `first`.
+/// Returns whether `known` is only an assumption of an earlier policy that differs from this policy's, which is `first`.
 fn is_stale_assumption(known: &UpstreamState, first: &UpstreamState) -> bool {
     known.reason == UpstreamReason::Assumed && known.phase != first.phase
 }
 
-/// Returns the key of what is known of an upstream. It holds a hash of what that knowledge is about, so that a change of
-/// anything else, such as weights or thresholds, loses nothing.
+/// Returns the key of an upstream's shared state. It contains a hash of what the state is about. A change of anything
+/// else, such as weights or thresholds, keeps the state.
 fn key(policy: &Policy, upstream: &Upstream) -> String {
     let identity = hash::digest(store::LAYOUT.into(), &upstream.identity());
     format!("graygate/{}/upstream/{}/{identity:016x}", policy.name, upstream.name)

@@ -1,7 +1,7 @@
-//! The workers of one VM: a root context for each policy that it was given, and a worker for each root.
+//! The workers of one VM. Each root context has one worker for each policy that it was given.
 //!
-//! The proxy names a request by its own id alone, so the worker that it belongs to is found here. A request outlives its
-//! root's end, and the replacement of its root's policy, so a worker is kept until its requests have ended.
+//! The proxy identifies a request only by the id of its context, so this module finds the request's worker. A request may
+//! outlive its root context and the root's policy, so a worker is kept until its requests have ended.
 
 use super::Worker;
 use crate::proxy::{CallId, ExchangeId, Flow, Proxy};
@@ -9,7 +9,8 @@ use crate::proxy::{CallId, ExchangeId, Flow, Proxy};
 /// All contexts of a VM, by the ids that the proxy gives them.
 pub struct Vm<P> {
     roots: Vec<Root<P>>,
-    /// The request that was made known last, and its root. The proxy makes each known right before its headers.
+    /// The ids of the request whose context was created last, and of its root. The proxy creates each context right before
+    /// it hands over the request's headers.
     latest: (u32, u32),
 }
 
@@ -17,9 +18,9 @@ pub struct Vm<P> {
 struct Root<P> {
     id: u32,
     proxy: P,
-    /// The newest last. Earlier ones are kept until their requests have ended.
+    /// One worker for each policy, the newest last. The earlier ones are kept until their requests have ended.
     workers: Vec<Worker>,
-    /// Whether the context has ended.
+    /// Whether the context has ended. The root is kept until the requests of its workers have ended.
     ended: bool,
 }
 
@@ -29,8 +30,8 @@ impl<P: Proxy> Vm<P> {
         Vm { roots: Vec::new(), latest: (0, 0) }
     }
 
-    /// Takes the beginning of a context: of a root, if `root` is 0, or else of a request. `proxy` is what the worker of a
-    /// root will ask.
+    /// Takes the start of a context. If `root` is 0 it is a root context, and otherwise the context of a request. `proxy`
+    /// creates the proxy for the workers of a root.
     pub fn create(&mut self, id: u32, root: u32, proxy: impl FnOnce() -> P) {
         if root == 0 {
             self.roots.push(Root { id, proxy: proxy(), workers: Vec::new(), ended: false });
@@ -48,7 +49,7 @@ impl<P: Proxy> Vm<P> {
                 root.workers.iter_mut().any(|worker| worker.on_end(&root.proxy, ExchangeId(id)));
             root.ended |= ends;
             any_ended |= root.ended;
-            // No tick will share what it has seen.
+            // No tick follows that would share what the workers have seen.
             if ends || ended_a_request && root.ended {
                 root.workers.iter_mut().for_each(|worker| worker.flush(&root.proxy));
             }
@@ -61,7 +62,7 @@ impl<P: Proxy> Vm<P> {
         }
     }
 
-    /// Gives a root its policy, of so many bytes. Returns whether it can be used.
+    /// Gives a root its policy, whose document has `size` bytes. Returns whether the policy is valid.
     pub fn configure(&mut self, root: u32, size: usize) -> bool {
         let Some(root) = self.root(root) else {
             return false;
@@ -76,7 +77,7 @@ impl<P: Proxy> Vm<P> {
         }
     }
 
-    /// Ticks all workers of a root. Those of earlier policies may still have requests to count.
+    /// Ticks all workers of a root. Workers of earlier policies may still have requests to count.
     pub fn on_tick(&mut self, root: u32) {
         self.for_each_worker(root, |worker, proxy| worker.on_tick(proxy));
         if let Some(root) = self.root(root) {
@@ -101,14 +102,14 @@ impl<P: Proxy> Vm<P> {
         });
     }
 
-    /// Takes the end of a gRPC call: its status, and the size of its message.
+    /// Takes the end of a gRPC call, with its status and the size of its message.
     pub fn on_grpc_call_end(&mut self, root: u32, call: u32, status: u32, size: usize) {
         self.for_each_worker(root, |worker, proxy| {
             worker.on_grpc_call_end(proxy, CallId(call), status, size)
         });
     }
 
-    /// Takes the headers of a request, of which there are so many. Returns what the proxy is to do with it now.
+    /// Takes the headers of a request. `headers` is their number. Returns what the proxy must do with the request now.
     pub fn on_request_headers(&mut self, id: u32, headers: usize, end: bool) -> Flow {
         let (latest, root) = self.latest;
         if latest != id {
@@ -123,7 +124,7 @@ impl<P: Proxy> Vm<P> {
         }
     }
 
-    /// Calls the worker that has something left to do for a request, if any has.
+    /// Calls `act` with the worker that has an exchange for the request, if one has.
     pub fn with_exchange(&mut self, id: u32, act: impl FnOnce(&mut Worker, &P, ExchangeId)) {
         let id = ExchangeId(id);
         for root in &mut self.roots {

@@ -76,9 +76,8 @@ fn tunnels_pass_a_trial_as_they_open() {
 
 #[test]
 fn a_version_of_tunnels_is_not_rolled_back_for_how_they_end() {
-    let version = |name: &str, default: bool| {
-        json!({"name": name, "upstream": name, "weight": 50, "default": default})
-    };
+    let version =
+        |name: &str, default: bool| json!({"name": name, "upstream": name, "weight": 50, "default": default});
     let document = json!({
         "name": "shop",
         "upstreams": {"v1": {"cluster": "v1"}, "v2": {"cluster": "v2"}},
