@@ -195,34 +195,46 @@ impl ForwardedRequest {
     /// Takes the end of a request without a response. Either its client has left, or the proxy has followed an internal
     /// redirect. A redirect is a response of the upstream, although no callback shows it.
     pub fn on_unanswered<P: Proxy>(mut self, scope: &mut Scope<'_, P>, wait: &Wait) {
-        if !self.permits.is_empty() || self.sent.is_some() {
+        if scope.proxy.code_details() == b"internal_redirect" {
+            self.count_redirect(scope);
+        } else if !self.permits.is_empty() || self.sent.is_some() {
             self.count_unanswered(scope, wait);
         }
         self.give_back(scope);
     }
 
+    /// Counts a redirect that the proxy follows as a success of the upstream that responded with it. For the version,
+    /// the request that follows counts.
+    fn count_redirect<P: Proxy>(&mut self, scope: &mut Scope<'_, P>) {
+        let cluster = scope.proxy.attribute(Attribute::Cluster);
+        let reached = ResponseSummary { cluster, ..Default::default() };
+        for (id, _) in reached.judged(scope.policy) {
+            let success: Sample = ResponseClass::Success.into();
+            match self.take_permit(id) {
+                Some(permit) => scope.give_back(permit, TrialOutcome::Seen(success)),
+                None if self.counts_for(id) => scope.observe(id, success, self.epoch),
+                None => {}
+            }
+        }
+    }
+
     fn count_unanswered<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, wait: &Wait) {
         let policy = scope.policy;
-        let redirected = scope.proxy.code_details() == b"internal_redirect";
         let cluster = scope.proxy.attribute(Attribute::Cluster);
         let mut reached = ResponseSummary { cluster, ..Default::default() };
-        let outcome = if redirected {
-            TrialOutcome::Seen(ResponseClass::Success.into())
-        } else if scope.proxy.is_with_router() {
-            TrialOutcome::Left
-        } else {
+        if !scope.proxy.is_with_router() {
             return;
-        };
+        }
         let mut counted_by_permit = Vec::new();
         for permit in core::mem::take(&mut self.permits) {
             if reached.is_of(policy, permit.upstream()) {
                 counted_by_permit.push(permit.upstream());
-                scope.give_back(permit, outcome);
+                scope.give_back(permit, TrialOutcome::Left);
             } else {
                 scope.give_back(permit, TrialOutcome::Unused);
             }
         }
-        let waited = self.sent.filter(|_| wait.whole && !redirected);
+        let waited = self.sent.filter(|_| wait.whole);
         let Some(waited) = waited.map(|sent| scope.proxy.now().since(sent)) else {
             return;
         };

@@ -763,3 +763,32 @@ fn hours_without_traffic_change_no_state() {
     world.pass(2 * 3_600 * SECOND);
     assert_eq!((world.phase("app"), world.state("app").generation), ("ready", 0));
 }
+
+#[test]
+fn a_redirect_that_the_proxy_follows_ends_a_row_of_failures() {
+    let mut world = world(&json!({}));
+    for _ in 0..3 {
+        world.set("app", Manner::Status(500));
+        for _ in 0..4 {
+            world.get(0);
+        }
+        let id = world.send(0, &Request::get("/"));
+        world.end(id, "internal_redirect");
+    }
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn a_redirect_of_another_cluster_ends_no_row_of_failures() {
+    let mut world = world(&json!({}));
+    world.set("app", Manner::Status(500));
+    for _ in 0..4 {
+        world.get(0);
+    }
+    world.route = "other".to_owned();
+    let id = world.send(0, &Request::get("/"));
+    world.end(id, "internal_redirect");
+    world.route = "app".to_owned();
+    world.get(0);
+    assert_eq!(world.reason("app"), "consecutive-failures: 5");
+}
