@@ -157,11 +157,6 @@ impl Worker {
         worker
     }
 
-    /// Returns the policy that this worker applies.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
-    }
-
     /// Returns the upstreams' states as this worker last read them.
     pub fn upstreams(&self) -> &UpstreamTable {
         &self.upstreams

@@ -10,9 +10,6 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&str; 9] =
     ["value", "weights", "policy", "readiness", "rollback", "decision", "proxy", "worker", "proxy_wasm"];
 
-/// Type names that may be defined more than once, with the reason.
-const SHARED_NAMES: [(&str, &str); 0] = [];
-
 /// A file of `src`, without its tests and comments.
 struct Source {
     /// The path from the root of the repository, such as `src/policy/gate.rs`.
@@ -297,8 +294,7 @@ fn type_names_are_unique() {
             }
         }
     }
-    let allowed = |name: &str| SHARED_NAMES.iter().any(|(known, _)| *known == name);
-    let repeated = defined.iter().filter(|(name, locations)| locations.len() > 1 && !allowed(name));
+    let repeated = defined.iter().filter(|(_, locations)| locations.len() > 1);
     let repeated: Vec<_> =
         repeated.map(|(name, locations)| format!("{name}: {}", locations.join(", "))).collect();
     assert!(repeated.is_empty(), "defined more than once:\n{}", repeated.join("\n"));

@@ -18,7 +18,7 @@ use super::summary::{self, ResponseSummary};
 use crate::decision::Assignment;
 use crate::policy::release::rollback::Rollback;
 use crate::policy::upstream::{Breaker, UpstreamId};
-use crate::proxy::{Attribute, Map, Proxy};
+use crate::proxy::{Map, Proxy};
 use crate::readiness::TrialOutcome;
 use crate::readiness::permit::Permit;
 use crate::value::response::{self, ResponseClass, Sample};
@@ -121,8 +121,7 @@ impl ForwardedRequest {
         }
         let since = wait.since.unwrap_or(now);
         let policy = scope.policy;
-        let cluster = scope.proxy.attribute(Attribute::Cluster);
-        let reached = ResponseSummary { cluster, ..Default::default() };
+        let reached = ResponseSummary::without_response(scope.proxy);
         if !core::mem::replace(&mut wait.located, true) {
             for permit in core::mem::take(&mut self.permits) {
                 let id = permit.upstream();
@@ -206,8 +205,7 @@ impl ForwardedRequest {
     /// Counts a redirect that the proxy follows as a success of the upstream that responded with it. For the version,
     /// the request that follows counts.
     fn count_redirect<P: Proxy>(&mut self, scope: &mut Scope<'_, P>) {
-        let cluster = scope.proxy.attribute(Attribute::Cluster);
-        let reached = ResponseSummary { cluster, ..Default::default() };
+        let reached = ResponseSummary::without_response(scope.proxy);
         for (id, _) in reached.judged(scope.policy) {
             let success: Sample = ResponseClass::Success.into();
             match self.take_permit(id) {
@@ -220,11 +218,11 @@ impl ForwardedRequest {
 
     fn count_unanswered<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, wait: &Wait) {
         let policy = scope.policy;
-        let cluster = scope.proxy.attribute(Attribute::Cluster);
-        let mut reached = ResponseSummary { cluster, ..Default::default() };
+        // The upstream cannot have the request before the router has it.
         if !scope.proxy.is_with_router() {
             return;
         }
+        let mut reached = ResponseSummary::without_response(scope.proxy);
         let mut counted_by_permit = Vec::new();
         for permit in core::mem::take(&mut self.permits) {
             if reached.is_of(policy, permit.upstream()) {

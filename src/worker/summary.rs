@@ -30,13 +30,17 @@ pub struct ResponseSummary {
 }
 
 impl ResponseSummary {
+    /// Reads only the cluster that the request went to, for a request whose response no callback has shown.
+    pub fn without_response(proxy: &impl Proxy) -> Self {
+        ResponseSummary { cluster: proxy.attribute(Attribute::Cluster), ..ResponseSummary::default() }
+    }
+
     /// Reads the status and the cluster. Must be called in the callback of the response's headers.
     pub fn read(proxy: &impl Proxy, took: Option<Duration>) -> Self {
         ResponseSummary {
             status: proxy.status(Map::ResponseHeaders),
-            cluster: proxy.attribute(Attribute::Cluster),
             took,
-            ..ResponseSummary::default()
+            ..ResponseSummary::without_response(proxy)
         }
     }
 
