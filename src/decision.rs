@@ -59,6 +59,7 @@ pub struct Decision<'p> {
 /// use graygate::policy::Policy;
 /// # use graygate::policy::upstream::UpstreamId;
 /// use graygate::readiness::{Admission, Permit, Readiness, UpstreamReason, UpstreamStatus};
+/// # use graygate::value::date::Date;
 /// # use graygate::value::lifecycle::Lifecycle;
 /// use graygate::value::request::Request;
 /// # use graygate::value::time::Time;
@@ -82,7 +83,8 @@ pub struct Decision<'p> {
 /// #     fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> { None }
 /// #     fn status(&self, _: UpstreamId) -> UpstreamStatus { UpstreamStatus::unknown() }
 /// #     fn lifecycle(&self) -> Lifecycle { Lifecycle::default() }
-/// #     fn now(&self) -> Time { Time::from_millis(0) }
+/// #     fn now(&self) -> Time { Time::default() }
+/// #     fn date(&self) -> Date { Date::default() }
 /// #     fn random(&mut self) -> u64 { 0 }
 /// }
 ///

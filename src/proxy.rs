@@ -14,12 +14,16 @@ use core::time::Duration;
 pub use log::Level;
 
 use crate::decision::reply::Reply;
+use crate::value::date::Date;
 use crate::value::time::Time;
 
 /// The calls that a worker makes to the proxy.
 pub trait Proxy {
-    /// Returns the time of the wall clock. It may go back.
+    /// Returns the time by a clock that never jumps and that all workers share.
     fn now(&self) -> Time;
+
+    /// Returns the date by the wall clock. It may jump ahead or back.
+    fn date(&self) -> Date;
 
     /// Returns a random number, or 0 if the proxy has no source of them.
     fn random(&self) -> u64;

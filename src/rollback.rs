@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::release::Release;
 use crate::policy::release::rollback::Rollback;
+use crate::value::date::Date;
 use crate::value::time::Time;
 
 /// What a worker observed of one version.
@@ -90,15 +91,9 @@ impl RollbackStore {
     /// Returns the store of a policy that has just come into use, with `own` as its new states.
     ///
     /// The state of a release that has not changed is kept. Returns `None` if the store belongs to a newer
-    /// policy. A policy that was configured in the future is not newer: the clock was set back since.
-    pub fn adopted_by(
-        &self,
-        configured: Time,
-        now: Time,
-        own: Vec<(String, ReleaseState)>,
-    ) -> Option<RollbackStore> {
-        let is_ahead = now.is_due(self.configured, Time::from_millis(u64::MAX));
-        if self.configured > configured && !is_ahead {
+    /// policy.
+    pub fn adopted_by(&self, configured: Time, own: Vec<(String, ReleaseState)>) -> Option<RollbackStore> {
+        if self.configured > configured {
             return None;
         }
         let mut known = self.clone();
@@ -241,8 +236,9 @@ impl RollbackCause {
 }
 
 impl ReleaseState {
-    /// Creates a state without evidence. Changes of the schedule that have begun by `now` count as reported.
-    pub fn new(release: &Release, identity: u64, now: Time) -> Self {
+    /// Creates a state without evidence, whose windows begin at `now`. Changes of the schedule that have begun
+    /// by `date` count as reported.
+    pub fn new(release: &Release, identity: u64, now: Time, date: Date) -> Self {
         let window = CauseWindow::new(now);
         let windows = CauseWindows { short: window.clone(), long: window, past: BadCount::default() };
         let version =
@@ -251,7 +247,7 @@ impl ReleaseState {
         ReleaseState {
             identity,
             versions: vec![version; judged],
-            steps_begun: release.schedule.steps_begun(now) as u64,
+            steps_begun: release.schedule.steps_begun(date) as u64,
         }
     }
 
@@ -343,7 +339,7 @@ impl CauseWindows {
             if window.is_bad(rule, past, min_g) {
                 return Some((window.version, past.unwrap_or(window.default)));
             }
-            let has_lasted = |span| now.is_due(window.from, window.from + span);
+            let has_lasted = |span| now >= window.from + span;
             let is_full = window.version.all >= rule.room();
             // While the version has no responses, the default version's counts do not bear on later ones.
             let is_idle = window.version.all == 0 && has_lasted(rule.window);

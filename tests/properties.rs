@@ -16,6 +16,7 @@ use graygate::policy::upstream::UpstreamId;
 use graygate::readiness::check::redirect::{self, CheckTarget};
 use graygate::readiness::check::{CheckStep, grpc};
 use graygate::readiness::{self, Admission, Permit, Readiness, UpstreamStatus};
+use graygate::value::date::Date;
 use graygate::value::lifecycle::Lifecycle;
 use graygate::value::request::{Headers, Request};
 use graygate::value::time::Time;
@@ -166,7 +167,11 @@ mod documents {
         }
 
         fn now(&self) -> Time {
-            Time::from_millis(0)
+            Time::default()
+        }
+
+        fn date(&self) -> Date {
+            Date::default()
         }
 
         fn random(&mut self) -> u64 {
@@ -181,7 +186,7 @@ mod documents {
                 let splits = policy
                     .releases
                     .iter()
-                    .map(|release| Split::new(release, Time::default(), Time::default(), &[], 7));
+                    .map(|release| Split::new(release, Date::default(), Time::default(), &[], 7));
                 let mut splits: Vec<_> = splits.collect();
                 for _ in 0..3 {
                     decision::decide(&policy, &AnyHeaders, &mut NothingReady, &mut splits);
@@ -268,8 +273,8 @@ mod releases {
     /// Returns the version of a user, whichever turn it is.
     fn version(release: &Release, key: &[u8]) -> usize {
         let user = User(key.to_vec());
-        let mut split = Split::new(release, Time::default(), Time::default(), &[], 0);
-        let choice = release::choose(release, &mut Headers::new(&user, &[]), &mut split, &[], Time::default);
+        let mut split = Split::new(release, Date::default(), Time::default(), &[], 0);
+        let choice = release::choose(release, &mut Headers::new(&user, &[]), &mut split, &[], Date::default);
         assert_eq!(choice.reason, AssignmentReason::Sticky);
         choice.version
     }
@@ -361,7 +366,7 @@ mod releases {
     fn changes(versions: usize) -> impl Strategy<Value = Vec<WeightChange>> {
         let over = prop_oneof![Just(0), 1..100_000u64];
         vec((0..50_000u64, over, weights_of(versions)), 0..4).prop_map(|changes| {
-            let mut end = Time::from_millis(0);
+            let mut end = Date::default();
             let change = |(wait, over, weights)| {
                 let at = end + Duration::from_millis(wait);
                 let over = Duration::from_millis(over);
@@ -519,7 +524,7 @@ mod releases {
         ) {
             let schedule = Schedule::new(&first, 0, None, changes.clone());
             prop_assert_eq!(&schedule, &Schedule::new(&first, 0, None, changes.clone()));
-            for time in times.into_iter().map(Time::from_millis) {
+            for time in times.into_iter().map(Date::from_millis) {
                 let begun = changes.iter().filter(|change| change.at <= time).count();
                 let (done, under_way) = changes.split_at(begun.saturating_sub(1));
                 let before = done.last().map_or(&first, |change| &change.weights);
@@ -538,7 +543,7 @@ mod releases {
                 }
                 prop_assert_eq!(shares.iter().sum::<u32>(), 10_000);
                 prop_assert_eq!(schedule.steps_begun(time), begun);
-                prop_assert!(schedule.has_pending_changes(time) || schedule.at(time) == schedule.at(Time::from_millis(u64::MAX)));
+                prop_assert!(schedule.has_pending_changes(time) || schedule.at(time) == schedule.at(Date::from_millis(u64::MAX)));
             }
         }
 
@@ -620,7 +625,7 @@ mod releases {
         fn a_round_is_exact_on_any_worker(weights in weights_of(4), random in any::<u64>()) {
             prop_assume!(every_weight_has_a_bucket(&weights));
             let release = release(&weights);
-            let mut split = Split::new(&release, Time::default(), Time::default(), &[], random);
+            let mut split = Split::new(&release, Date::default(), Time::default(), &[], random);
             let mut counts = vec![0; weights.len()];
             for _ in 0..10_000 {
                 counts[split.turn().unwrap()] += 1;
@@ -634,7 +639,7 @@ mod releases {
             weights in vec(20..=60u32, 1..5), trusts in any::<bool>(), random in any::<u64>(), requests in vec(any_request(), 1..30),
         ) {
             let policy = issuing(&weights, trusts);
-            let split = |release| Split::new(release, Time::default(), Time::default(), &[], random);
+            let split = |release| Split::new(release, Date::default(), Time::default(), &[], random);
             let mut splits: Vec<_> = policy.releases.iter().map(split).collect();
             for request in requests {
                 let decision = decision::decide(&policy, &request, &mut NothingReady, &mut splits);
@@ -693,7 +698,11 @@ mod gates {
         }
 
         fn now(&self) -> Time {
-            Time::from_millis(0)
+            Time::default()
+        }
+
+        fn date(&self) -> Date {
+            Date::default()
         }
 
         fn random(&mut self) -> u64 {

@@ -90,15 +90,20 @@ pub fn answer<'p: 'r, 'r, R: Request>(
                 let target = request.get(":path").unwrap_or_default();
                 let excluded: Vec<&[u8]> = request::query_values(target, "exclude").collect();
                 let result = ProbeResult::of(policy, probe.kind, checks, readiness, &excluded);
-                Action::Reply(reply(policy, probe, ProbeTarget::Endpoint(index), &result, request))
+                Action::Reply(reply(policy, probe, ProbeTarget::Endpoint(index), &result, request, readiness))
             }
             (Basis::App(rule), _) => {
                 // The app cannot override what holds readiness back.
                 let result = ProbeResult::of(policy, probe.kind, &ProbeComponents::default(), readiness, &[]);
                 match result.status {
-                    ProbeStatus::Failed => {
-                        Action::Reply(reply(policy, probe, ProbeTarget::Endpoint(index), &result, request))
-                    }
+                    ProbeStatus::Failed => Action::Reply(reply(
+                        policy,
+                        probe,
+                        ProbeTarget::Endpoint(index),
+                        &result,
+                        request,
+                        readiness,
+                    )),
                     _ => {
                         let head = request.get(":method") == Some(b"HEAD");
                         Action::PassThrough { endpoint: index, probe, rule, head }
@@ -128,7 +133,7 @@ fn one_check<'r, R: Request>(
         }
         _ => ProbeResult::of(policy, ProbeKind::Group, &alone, readiness, &[]),
     };
-    reply(policy, probe, ProbeTarget::Check(index, component.upstream), &result, request)
+    reply(policy, probe, ProbeTarget::Check(index, component.upstream), &result, request, readiness)
 }
 
 /// Returns whether the startup probe's checks have passed. Without a startup probe the proxy counts as
@@ -151,6 +156,7 @@ fn reply<'r, R: Request>(
     asked: ProbeTarget,
     result: &ProbeResult<'_>,
     request: &mut Headers<'r, R>,
+    readiness: &impl Readiness,
 ) -> Reply {
     let name = asked.name(policy);
     let form = request.get("accept").and_then(json::media_type);
@@ -164,7 +170,7 @@ fn reply<'r, R: Request>(
         Details::Always => true,
     };
     let body = match form {
-        Some(_) => json::body(policy, &name, result, lists),
+        Some(_) => json::body(policy, &name, result, lists, || readiness.date()),
         None => text::body(policy, &name, result, lists).into_bytes(),
     };
     // The proxy replies faster than a cache would. Only the form whose specification provides for caches

@@ -24,9 +24,9 @@ use std::collections::BTreeSet;
 use crate::policy::release::Release;
 use crate::policy::release::key::{Cookie, Key};
 use crate::policy::release::steer::Steer;
+use crate::value::date::Date;
 use crate::value::hash;
 use crate::value::request::{self, Headers, Request};
-use crate::value::time::Time;
 use crate::weights::number;
 use split::Split;
 
@@ -129,7 +129,7 @@ pub fn choose<'p: 'r, 'r, R: Request>(
     request: &mut Headers<'r, R>,
     split: &mut Split,
     issued: &[Issued<'p>],
-    now: impl Fn() -> Time,
+    date: impl Fn() -> Date,
 ) -> Choice<'p> {
     let choice = |version, reason| Choice { version, reason, key: None, number: 0, issued: None };
     if release.trust_incoming
@@ -148,7 +148,7 @@ pub fn choose<'p: 'r, 'r, R: Request>(
         return choice(index, AssignmentReason::Match);
     }
     let by_key = release.keys.iter().find_map(|key| choose_by_key(release, split, key, request, issued));
-    by_key.unwrap_or_else(|| choose_by_turn(release, split, now))
+    by_key.unwrap_or_else(|| choose_by_turn(release, split, date))
 }
 
 /// Returns the choice by this key, or `None` if the request does not have it. An empty key counts as absent,
@@ -215,16 +215,16 @@ fn holder(release: &Release, split: &Split, hash: u64) -> Option<usize> {
     }
 }
 
-fn choose_by_turn<'p>(release: &'p Release, split: &mut Split, now: impl Fn() -> Time) -> Choice<'p> {
+fn choose_by_turn<'p>(release: &'p Release, split: &mut Split, date: impl Fn() -> Date) -> Choice<'p> {
     let version = split.turn().unwrap_or(release.default);
     let turn = split.number();
     let number = number::of(split.weights(), version, turn).unwrap_or(turn);
     let mut choice = Choice { version, reason: AssignmentReason::Rotation, key: None, number, issued: None };
     if let Some(cookie) = release.issues().filter(|_| split.is_in_progress()) {
-        // The time of the split counts. A request between the start and the next tick then still belongs to
+        // The date of the split counts. A request between the start and the next tick then still belongs to
         // the time before the start.
-        let time = if release.starts_at.is_some() { split.time() } else { now() };
-        let (key, hash) = new_key(release, split, version, time);
+        let date = if release.starts_at.is_some() { split.date() } else { date() };
+        let (key, hash) = new_key(release, split, version, date);
         choice.number = hash;
         choice.issued = Some(Issued { cookie, key });
     }
@@ -237,8 +237,8 @@ const MAX_TRIES: usize = 20 * hash::BUCKETS as usize;
 
 /// Returns a new key that the version holds, and its hash. Users without a key are then divided as exactly as
 /// requests are.
-fn new_key(release: &Release, split: &mut Split, version: usize, now: Time) -> (String, u64) {
-    let mut key = cookie::NewKey::at(now);
+fn new_key(release: &Release, split: &mut Split, version: usize, date: Date) -> (String, u64) {
+    let mut key = cookie::NewKey::at(date);
     let mut tries = 0;
     loop {
         let hash = hash::key(release.seed, key.with_id(split.id()));

@@ -45,7 +45,7 @@ pub fn steer<'p: 'r, 'r, R: Request>(
         if !split.is_in_progress() {
             ended.push(release);
         }
-        let choice = release::choose(release, request, split, &issued, || readiness.now());
+        let choice = release::choose(release, request, split, &issued, || readiness.date());
         let assigned = enter(release, &choice, readiness, permits);
         let version = assigned.map(|(version, _)| version);
         add_edits(release, split, &choice, version, request, &mut edits);

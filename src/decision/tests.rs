@@ -7,6 +7,7 @@ use crate::decision::action::{HeaderChange, HeaderEdit};
 use crate::decision::reply::{Reply, ReplyCause};
 use crate::readiness::check::CheckFailure;
 use crate::readiness::{Admission, LeaseId, UpstreamReason, UpstreamStatus};
+use crate::value::date::Date;
 use crate::value::hash;
 use crate::value::lifecycle::Lifecycle;
 use crate::value::time::Time;
@@ -53,6 +54,7 @@ struct TestReadiness {
     permits: Vec<u32>,
     lifecycle: Lifecycle,
     now: Time,
+    date: Date,
     until: Option<Time>,
     /// The number of permits that were lent.
     lent: u64,
@@ -85,6 +87,10 @@ impl Readiness for TestReadiness {
 
     fn now(&self) -> Time {
         self.now
+    }
+
+    fn date(&self) -> Date {
+        self.date
     }
 
     fn random(&mut self) -> u64 {
@@ -146,13 +152,14 @@ impl Bench {
             permits: vec![0; count],
             lifecycle: Lifecycle { started: true, draining: false },
             now: Time::default(),
+            date: Date::default(),
             until: None,
             lent: 0,
         };
         let splits = policy
             .releases
             .iter()
-            .map(|release| Split::new(release, Time::default(), Time::default(), &[], 0));
+            .map(|release| Split::new(release, Date::default(), Time::default(), &[], 0));
         Bench { splits: splits.collect(), policy, readiness }
     }
 
@@ -173,11 +180,12 @@ impl Bench {
         self.set(name, TRIAL)
     }
 
-    /// Moves the clock to this many seconds after the epoch.
+    /// Moves both clocks to this many seconds after their start.
     fn at(mut self, second: u64) -> Self {
         self.readiness.now = Time::from_millis(second * 1_000);
+        self.readiness.date = Date::from_millis(second * 1_000);
         for (release, split) in self.policy.releases.iter().zip(&mut self.splits) {
-            split.update(release, self.readiness.now, self.readiness.now, &[]);
+            split.update(release, self.readiness.date, self.readiness.now, &[]);
         }
         self
     }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::document::Node;
 use super::problem::ProblemLog;
-use crate::value::time::Time;
+use crate::value::date::Date;
 
 /// A value of the document, with its place in it.
 #[derive(Clone)]
@@ -153,12 +153,12 @@ impl<'a> Value<'a> {
     }
 
     /// Reads a point in time in RFC 3339 and UTC, to the millisecond, such as `2026-12-01T10:00:00Z`.
-    pub fn time(&self) -> Option<Time> {
-        let time = match self.node {
-            Node::Text(text) => Time::from_rfc3339(text),
+    pub fn date(&self) -> Option<Date> {
+        let date = match self.node {
+            Node::Text(text) => Date::from_rfc3339(text),
             _ => None,
         };
-        time.or_else(|| self.refuse("a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z"))
+        date.or_else(|| self.refuse("a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z"))
     }
 
     /// Reads one of the strings in `choices` and returns what it stands for.

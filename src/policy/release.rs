@@ -10,8 +10,8 @@ pub mod version;
 use super::matcher::Matches;
 use super::reader::Value;
 use super::upstream::UpstreamDraft;
+use crate::value::date::Date;
 use crate::value::hash;
-use crate::value::time::Time;
 use crate::weights::schedule::Schedule;
 use key::{Cookie, Key};
 use rollback::Rollback;
@@ -35,7 +35,7 @@ pub struct Release {
     pub keys: Vec<Key>,
     /// When the release starts to split. Before, every request gets the default version. A key that was issued before
     /// keeps its user on the default version.
-    pub starts_at: Option<Time>,
+    pub starts_at: Option<Date>,
     /// The response header that names the version, in lower case.
     pub response_header: Option<String>,
     /// The versions, in document order. Empty only if the weights of the route table alone decide.
@@ -112,7 +112,7 @@ impl Release {
         let trust_incoming = fields.read("trustIncoming", false, Value::boolean);
         let keys = Key::read_all(&fields);
         // A whole second, because an issued key holds its time in seconds.
-        let starts_at = fields.read("startsAt", None, |value| match value.time()? {
+        let starts_at = fields.read("startsAt", None, |value| match value.date()? {
             time if time.as_millis() % 1_000 == 0 => Some(Some(time)),
             _ => value.refuse("a whole second"),
         });

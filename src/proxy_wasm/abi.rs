@@ -119,7 +119,14 @@ unsafe extern "C" {
 #[cfg_attr(target_arch = "wasm32", link(wasm_import_module = "wasi_snapshot_preview1"))]
 unsafe extern "C" {
     fn random_get(buffer: *mut u8, size: usize) -> i32;
+    fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> i32;
 }
+
+/// The number of the monotonic clock in WASI.
+const MONOTONIC: u32 = 1;
+
+/// The precision that a reading needs, in nanoseconds.
+const MILLISECOND: u64 = 1_000_000;
 
 /// Has the proxy derive the grpc-status from the HTTP status. It does so only for gRPC requests.
 const GRPC_STATUS_FROM_HTTP: i32 = -1;
@@ -161,8 +168,19 @@ pub fn log(level: u32, line: &str) {
     let _ = unsafe { proxy_log(level, line.as_ptr(), line.len()) };
 }
 
-/// Returns the time of the wall clock since the epoch, or 0 if the proxy has no clock.
+/// Returns the time of the monotonic clock, which all VMs of the proxy share. It starts at any point.
+///
+/// Returns the time of the wall clock if the proxy has no monotonic clock. A proxy has one always or never, so the two are
+/// not mixed.
 pub fn now() -> Duration {
+    let mut time = 0;
+    // SAFETY: as above.
+    let status = unsafe { clock_time_get(MONOTONIC, MILLISECOND, &mut time) };
+    if status == 0 { Duration::from_nanos(time) } else { since_epoch() }
+}
+
+/// Returns the time of the wall clock since the epoch, or 0 if the proxy has no clock.
+pub fn since_epoch() -> Duration {
     let mut time = 0;
     // SAFETY: as above.
     let _ = unsafe { proxy_get_current_time_nanoseconds(&mut time) };

@@ -10,6 +10,7 @@ use crate::proxy::{
     Attribute, Body, CallId, ExchangeId, Level, Map, MetricId, MetricKind, NotSent, Proxy, StoreError,
     StoreVersion, Stored,
 };
+use crate::value::date::Date;
 use crate::value::filter_state;
 use crate::value::time::{Time, millis};
 
@@ -28,6 +29,10 @@ pub struct Host {
 impl Proxy for Host {
     fn now(&self) -> Time {
         Time::from_millis(millis(abi::now()))
+    }
+
+    fn date(&self) -> Date {
+        Date::from_millis(millis(abi::since_epoch()))
     }
 
     fn random(&self) -> u64 {

@@ -62,7 +62,7 @@ impl CheckHistory {
         if !check.periods.go_by_use() {
             return;
         }
-        let is_recent = |recorded: Time| !now.is_due(recorded, recorded + check.periods.shortest() / 4);
+        let is_recent = |recorded: Time| now < recorded + check.periods.shortest() / 4;
         if !self.needed.is_some_and(is_recent) {
             self.needed = Some(now);
         }
@@ -76,11 +76,11 @@ impl CheckHistory {
         let soon = now + slack;
         let Some(started) = self.started else {
             let delay = check.initial_delay + self.jitter(check.initial_jitter);
-            return soon.is_due(known_since, known_since + delay);
+            return soon >= known_since + delay;
         };
         let period = self.period(check, ready, known_since, now);
         let jitter = self.jitter(period * check.jitter_percent / 100);
-        soon.is_due(started, started + period + jitter)
+        soon >= started + period + jitter
     }
 
     /// Returns the current period. If the last results point to a change of phase, it is the edge period.
@@ -99,7 +99,7 @@ impl CheckHistory {
             return periods.not_ready;
         }
         let last_needed = self.needed.unwrap_or(known_since);
-        let is_idle = now.is_due(last_needed, last_needed + periods.idle);
+        let is_idle = now >= last_needed + periods.idle;
         if is_idle { periods.idle } else { periods.ready }
     }
 
@@ -208,12 +208,6 @@ mod tests {
         assert!(!due(Some(105_000), 114_874, 125 * MS));
         assert!(due(Some(105_000), 114_875, 125 * MS));
         assert!(!due(Some(105_000), 105_000, 125 * MS));
-    }
-
-    #[test]
-    fn a_clock_that_was_set_back_does_not_delay_a_check() {
-        assert!(due(Some(105_000), 50_000, Duration::ZERO));
-        assert!(due(None, 50_000, Duration::ZERO));
     }
 
     #[test]

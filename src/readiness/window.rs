@@ -134,14 +134,4 @@ mod tests {
         window.add(SPAN, at(3_600_000), all(1));
         assert_eq!(window.counts(), all(1));
     }
-
-    #[test]
-    fn a_window_starts_over_when_the_clock_is_set_back() {
-        let mut window = ResponseWindow::new(at(0));
-        window.add(SPAN, at(0), all(5));
-        window.add(SPAN, Time::from_millis(0), all(1));
-        assert_eq!(window.counts(), all(1));
-        window.add(SPAN, Time::from_millis(12_000), all(0));
-        assert_eq!(window.counts(), all(0));
-    }
 }

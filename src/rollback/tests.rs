@@ -37,7 +37,7 @@ struct Bench {
 
 impl Bench {
     fn new(release: Release) -> Self {
-        let state = ReleaseState::new(&release, 7, at(0));
+        let state = ReleaseState::new(&release, 7, at(0), Date::default());
         Bench { release, state, second: 0, default_holds: true }
     }
 
@@ -281,7 +281,7 @@ mod store {
     }
 
     fn fresh(identity: u64) -> Vec<(String, ReleaseState)> {
-        vec![("reviews".to_owned(), ReleaseState::new(&failures(), identity, at(9)))]
+        vec![("reviews".to_owned(), ReleaseState::new(&failures(), identity, at(9), Date::default()))]
     }
 
     fn store() -> RollbackStore {
@@ -290,34 +290,34 @@ mod store {
 
     #[test]
     fn an_unchanged_release_keeps_its_state() {
-        let taken = store().adopted_by(at(2), at(2), fresh(7)).unwrap();
+        let taken = store().adopted_by(at(2), fresh(7)).unwrap();
         assert_eq!(taken.states, store().states);
         assert_eq!(taken.configured, at(2));
     }
 
     #[test]
     fn a_changed_release_gets_a_new_state() {
-        assert_eq!(store().adopted_by(at(2), at(2), fresh(8)).unwrap().states, fresh(8));
+        assert_eq!(store().adopted_by(at(2), fresh(8)).unwrap().states, fresh(8));
     }
 
     #[test]
     fn a_removed_release_loses_its_state() {
-        let without = store().adopted_by(at(2), at(2), Vec::new()).unwrap();
-        assert_eq!(without.adopted_by(at(3), at(3), fresh(7)).unwrap().states, fresh(7));
+        let without = store().adopted_by(at(2), Vec::new()).unwrap();
+        assert_eq!(without.adopted_by(at(3), fresh(7)).unwrap().states, fresh(7));
     }
 
     #[test]
     fn an_older_policy_does_not_adopt_the_store() {
-        assert_eq!(store().adopted_by(at(0), at(0), fresh(8)), None);
+        assert_eq!(store().adopted_by(at(0), fresh(8)), None);
     }
 
     #[test]
     fn a_policy_that_came_back_adds_its_state_and_the_oldest_is_dropped() {
         let mut store = store();
         for identity in 10..20 {
-            store.begin("reviews", ReleaseState::new(&failures(), identity, at(9)));
+            store.begin("reviews", ReleaseState::new(&failures(), identity, at(9), Date::default()));
         }
-        store.begin("ratings", ReleaseState::new(&failures(), 7, at(9)));
+        store.begin("ratings", ReleaseState::new(&failures(), 7, at(9), Date::default()));
         let subjects: Vec<u64> = store.states.iter().map(|(_, state)| state.identity).collect();
         assert_eq!(subjects, [16, 17, 18, 19, 7]);
         assert_eq!(store.state("reviews", 19).map(|state| state.rolled_back()), Some(vec![None, None]));

@@ -6,14 +6,15 @@
 use core::time::Duration;
 
 use super::layout::Layout;
-use crate::value::time::{Time, millis};
+use crate::value::date::Date;
+use crate::value::time::millis;
 
 /// The layouts of a release over time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Schedule {
     /// The version that holds every bucket until the start.
     default: usize,
-    starts_at: Option<Time>,
+    starts_at: Option<Date>,
     first: Layout,
     steps: Vec<Step>,
 }
@@ -21,8 +22,8 @@ pub struct Schedule {
 /// A change of the weights.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WeightChange {
-    /// The time at which it begins.
-    pub at: Time,
+    /// The date on which it begins.
+    pub at: Date,
     /// The time it takes, in a straight line.
     pub over: Duration,
     /// The weights at its end, one for each version.
@@ -41,7 +42,7 @@ impl Schedule {
     ///
     /// The changes must be in order and must not overlap. Before `starts_at`, the version `default` holds
     /// every bucket.
-    pub fn new(weights: &[u32], default: usize, starts_at: Option<Time>, changes: Vec<WeightChange>) -> Self {
+    pub fn new(weights: &[u32], default: usize, starts_at: Option<Date>, changes: Vec<WeightChange>) -> Self {
         let first = Layout::of(weights);
         let mut last = first.clone();
         let mut steps = Vec::with_capacity(changes.len());
@@ -52,19 +53,19 @@ impl Schedule {
         Schedule { default, starts_at, first, steps }
     }
 
-    /// Returns the layout at this time.
-    pub fn at(&self, now: Time) -> Layout {
-        if self.starts_at.is_some_and(|start| now < start) {
+    /// Returns the layout on this date.
+    pub fn at(&self, date: Date) -> Layout {
+        if self.starts_at.is_some_and(|start| date < start) {
             return Layout::whole(self.default);
         }
         let mut before = &self.first;
         for Step { change, layout } in &self.steps {
-            if now < change.at {
+            if date < change.at {
                 break;
             }
-            if now < change.at + change.over {
+            if date < change.at + change.over {
                 let shifts = before.shifts(&change.weights);
-                return before.shifted(&shifts, millis(now.since(change.at)), millis(change.over));
+                return before.shifted(&shifts, millis(date.since(change.at)), millis(change.over));
             }
             before = layout;
         }
@@ -77,9 +78,9 @@ impl Schedule {
     }
 
     /// Returns the number of changes that have begun by then. The start counts as a change if there is one.
-    pub fn steps_begun(&self, now: Time) -> usize {
-        let started = self.starts_at.is_some_and(|start| start <= now);
-        usize::from(started) + self.steps.iter().take_while(|step| step.change.at <= now).count()
+    pub fn steps_begun(&self, date: Date) -> usize {
+        let started = self.starts_at.is_some_and(|start| start <= date);
+        usize::from(started) + self.steps.iter().take_while(|step| step.change.at <= date).count()
     }
 
     /// Returns the name of the change that `begun` counted last.
@@ -91,9 +92,9 @@ impl Schedule {
     }
 
     /// Returns whether a change is under way or still to come.
-    pub fn has_pending_changes(&self, now: Time) -> bool {
+    pub fn has_pending_changes(&self, date: Date) -> bool {
         let end = self.steps.last().map(|step| step.change.at + step.change.over);
-        self.starts_at.max(end).is_some_and(|end| now < end)
+        self.starts_at.max(end).is_some_and(|end| date < end)
     }
 
     /// Returns whether the layout ever changes.
@@ -108,8 +109,8 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn at(second: u64) -> Time {
-        Time::from_millis(second * 1_000)
+    fn at(second: u64) -> Date {
+        Date::from_millis(second * 1_000)
     }
 
     fn change(second: u64, over: u64, weights: &[u32]) -> WeightChange {

@@ -32,7 +32,6 @@ struct CheckInFlight {
     upstream: UpstreamId,
     /// The generation of the upstream's state when the check was started.
     generation: u32,
-    started: Time,
     /// The time at which the check times out.
     until: Time,
     /// Where the current request of an HTTP check goes. A redirect changes it.
@@ -54,7 +53,7 @@ pub struct CheckResult {
 impl ChecksInFlight {
     /// Returns whether a check of the upstream is in flight. Drops checks whose end the proxy never reported.
     pub fn has(&mut self, id: UpstreamId, now: Time) -> bool {
-        self.0.retain(|(_, check)| !now.is_due(check.started, check.until + GRACE));
+        self.0.retain(|(_, check)| now < check.until + GRACE);
         self.0.iter().any(|(_, check)| check.upstream == id)
     }
 
@@ -85,7 +84,7 @@ impl ChecksInFlight {
             }
         };
         let until = now + check.timeout;
-        let check = CheckInFlight { upstream: id, generation, started: now, until, target, redirects: 0 };
+        let check = CheckInFlight { upstream: id, generation, until, target, redirects: 0 };
         self.0.push((call, check));
         Ok(())
     }
@@ -116,9 +115,7 @@ impl ChecksInFlight {
         };
         match check::judge(get, target, check.redirects, response) {
             CheckStep::Result(result) => Some(check.finished(result)),
-            CheckStep::Follow(_) if now.is_due(check.started, check.until) => {
-                Some(check.finished(Err(CheckFailure::TimedOut)))
-            }
+            CheckStep::Follow(_) if now >= check.until => Some(check.finished(Err(CheckFailure::TimedOut))),
             CheckStep::Follow(next) => {
                 let remaining = check.until.since(now);
                 match send(proxy, get, &next, &upstream.cluster, remaining) {

@@ -14,6 +14,8 @@ use crate::value::time::Time;
 pub struct LifecycleView {
     /// The key has no layout in it, so another release of this module keeps the lifecycle.
     key: String,
+    /// The key beside which the lead is. It has the layout in it, as a lease is not kept.
+    lead: String,
     seen: Lifecycle,
 }
 
@@ -23,8 +25,9 @@ impl LifecycleView {
     pub fn new(proxy: &impl Proxy, policy: &Policy) -> Self {
         let key = format!("graygate/{}/lifecycle", policy.name);
         store::seed(proxy, &key, &Lifecycle::default());
-        leader::seed(proxy, &key);
-        let mut view = LifecycleView { key, seen: Lifecycle::default() };
+        let lead = format!("{key}/{}", store::LAYOUT);
+        leader::seed(proxy, &lead);
+        let mut view = LifecycleView { key, lead, seen: Lifecycle::default() };
         view.refresh(proxy);
         view
     }
@@ -51,7 +54,7 @@ impl LifecycleView {
 
     /// Claims the lead for `span`. Only the leader decides whether the proxy has started. Returns whether this worker leads.
     pub fn claim_lead(&self, proxy: &impl Proxy, holder: Holder, now: Time, span: Duration) -> bool {
-        leader::claim(proxy, &self.key, holder, now, span) == LeaseRole::Leads
+        leader::claim(proxy, &self.lead, holder, now, span) == LeaseRole::Leads
     }
 
     /// Applies one change to the shared lifecycle. Returns whether that changed anything, or `None` if it could not be

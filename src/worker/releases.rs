@@ -11,6 +11,7 @@ use crate::policy::release::Release;
 use crate::policy::upstream::UpstreamId;
 use crate::proxy::Proxy;
 use crate::rollback::{Observations, ReleaseState, RollbackFinding, RollbackStore};
+use crate::value::date::Date;
 use crate::value::hash;
 use crate::value::time::Time;
 
@@ -22,11 +23,11 @@ pub struct ReleaseTable {
     entries: Vec<ReleaseEntry>,
     /// The time at which this worker got the policy.
     configured: Time,
-    /// The latest time that any worker has shared, as this worker last read it. It never goes back.
-    latest: Time,
+    /// The latest date that any worker has shared, as this worker last read it. It never goes back.
+    latest: Date,
     /// The key of the releases' shared state.
     key: String,
-    /// The key of the latest time that any worker has seen.
+    /// The key of the latest date that any worker has seen.
     clock: String,
 }
 
@@ -45,7 +46,7 @@ struct ReleaseEntry {
 /// The result of merging one release into the shared state.
 struct MergeResult {
     rolled_back: Vec<Option<Time>>,
-    /// The numbers of the steps of the schedule that have begun. They are several if the clock was set ahead.
+    /// The numbers of the steps of the schedule that have begun. They are several if the wall clock was set ahead.
     begun: RangeInclusive<u64>,
     /// The rollbacks that this worker's observations caused.
     findings: Vec<RollbackFinding>,
@@ -59,7 +60,8 @@ impl ReleaseTable {
         let clock = key_of("clock");
         store::seed(proxy, &key, &RollbackStore::default());
         let changes = policy.releases.iter().any(Release::changes);
-        let latest = if changes { advance(proxy, &clock, now) } else { now };
+        let date = proxy.date();
+        let latest = if changes { advance(proxy, &clock, date) } else { date };
         let mut known: RollbackStore = store::get(proxy, &key).unwrap_or_default();
         let changing = policy.releases.iter().enumerate().filter(|(_, release)| release.changes());
         let entries = changing.map(|(index, release)| {
@@ -117,10 +119,10 @@ impl ReleaseTable {
         let written = store::update(proxy, &self.key, |known: Option<RollbackStore>| {
             let own = self.entries.iter().filter_map(|entry| {
                 let release = policy.releases.get(entry.release)?;
-                Some((release.name.clone(), ReleaseState::new(release, entry.identity, self.latest)))
+                Some((release.name.clone(), ReleaseState::new(release, entry.identity, now, self.latest)))
             });
             let known = known.unwrap_or_default();
-            let adopted = known.adopted_by(self.configured, now, own.collect());
+            let adopted = known.adopted_by(self.configured, own.collect());
             ((), adopted.filter(|adopted| *adopted != known))
         });
         written.is_some()
@@ -147,8 +149,8 @@ impl ReleaseTable {
         if entries.is_empty() {
             return events;
         }
-        *latest = advance(proxy, clock, now).max(*latest);
-        let time = *latest;
+        *latest = advance(proxy, clock, proxy.date()).max(*latest);
+        let date = *latest;
         let merged = store::update(proxy, key, |known: Option<RollbackStore>| {
             let before = known.unwrap_or_default();
             let mut store = before.clone();
@@ -156,7 +158,7 @@ impl ReleaseTable {
                 let release = policy.releases.get(entry.release)?;
                 let shares = splits.get(entry.release)?.shares();
                 let default_holds = shares.get(release.default).is_some_and(|share| *share > 0);
-                entry.merge(release, &mut store, (now, time), default_holds)
+                entry.merge(release, &mut store, (now, date), default_holds)
             };
             let merged: Vec<Option<MergeResult>> = entries.iter().map(merge).collect();
             (merged, (store != before).then_some(store))
@@ -178,7 +180,7 @@ impl ReleaseTable {
                 let rolled_back = |finding| Event::RolledBack { policy, release: index, finding };
                 events.extend(findings.into_iter().map(rolled_back));
             }
-            if split.update(release, time, now, &entry.rolled_back) && is_own_state {
+            if split.update(release, date, now, &entry.rolled_back) && is_own_state {
                 metrics.set_shares(proxy, policy, index, split.shares());
             }
         }
@@ -190,17 +192,17 @@ impl ReleaseEntry {
     /// Adds this worker's observations to the shared state. Returns `None` if the state belongs to another policy. The
     /// worker then keeps what it knew, for the requests that it still serves.
     ///
-    /// `now` is the time by the proxy's clock. `latest` is the shared time, which never goes back.
+    /// `latest` is the shared date, which never goes back.
     fn merge(
         &self,
         release: &Release,
         store: &mut RollbackStore,
-        (now, latest): (Time, Time),
+        (now, latest): (Time, Date),
         default_holds: bool,
     ) -> Option<MergeResult> {
         let seen = self.unshared.iter().any(|seen| *seen != Observations::default());
         if seen && store.state(&release.name, self.identity).is_none() {
-            store.begin(&release.name, ReleaseState::new(release, self.identity, latest));
+            store.begin(&release.name, ReleaseState::new(release, self.identity, now, latest));
         }
         let state = store.state(&release.name, self.identity)?;
         let findings = if seen {
@@ -215,12 +217,12 @@ impl ReleaseEntry {
     }
 }
 
-/// Shares the time and returns the latest time that any worker has shared. It never goes back, because a clock that is
-/// set back must not undo a step.
-fn advance(proxy: &impl Proxy, clock: &str, now: Time) -> Time {
-    let latest = store::update(proxy, clock, |known: Option<Time>| {
+/// Shares the date and returns the latest date that any worker has shared. It never goes back, because a wall clock that
+/// is set back must not undo a step.
+fn advance(proxy: &impl Proxy, clock: &str, date: Date) -> Date {
+    let latest = store::update(proxy, clock, |known: Option<Date>| {
         let known = known.unwrap_or_default();
-        (known.max(now), (now > known).then_some(now))
+        (known.max(date), (date > known).then_some(date))
     });
-    latest.unwrap_or(now)
+    latest.unwrap_or(date)
 }

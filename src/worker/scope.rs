@@ -20,6 +20,7 @@ use crate::proxy::{NotSent, Proxy};
 use crate::readiness::check::CheckFailure;
 use crate::readiness::permit::Permit;
 use crate::readiness::{Admission, Readiness, Transition, TrialOutcome, UpstreamStatus};
+use crate::value::date::Date;
 use crate::value::lease::Holder;
 use crate::value::lifecycle::Lifecycle;
 use crate::value::request::Request;
@@ -220,6 +221,10 @@ impl<P: Proxy> Readiness for Snapshot<'_, P> {
 
     fn now(&self) -> Time {
         self.proxy.now()
+    }
+
+    fn date(&self) -> Date {
+        self.proxy.date()
     }
 
     fn random(&mut self) -> u64 {

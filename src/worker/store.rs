@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `graygate/POLICY/upstream/UPSTREAM/HASH` | [`crate::readiness::UpstreamState`] | every worker, [`super::upstreams`] |
 //! | `graygate/POLICY/releases/LAYOUT` | [`crate::rollback::RollbackStore`] | every worker, [`super::releases`] |
-//! | `graygate/POLICY/clock/LAYOUT` | the latest time seen | every worker, [`super::releases`] |
+//! | `graygate/POLICY/clock/LAYOUT` | the latest date seen | every worker, [`super::releases`] |
 //! | `graygate/POLICY/failing-open/LAYOUT` | the gates that fail open | its leader, [`super::gates`] |
 //! | `graygate/POLICY/lifecycle` | [`crate::value::lifecycle::Lifecycle`] | its leader, and a worker that changes the order to drain, [`super::lifecycle`] |
 //! | `graygate/POLICY/kept/PROBE/HASH` | [`crate::decision::probe::cache::CachedProbe`] | every worker, [`super::app_probe`] |
@@ -20,7 +20,7 @@ use crate::proxy::{Proxy, StoreError, StoreVersion, Stored};
 
 /// The version of the types that are stored. Raise it when one of them changes, so that another release of this module
 /// does not misread the value.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// The maximum number of attempts at one update. An attempt fails only if another worker's succeeds, so this many
 /// failures in a row do not happen by chance.

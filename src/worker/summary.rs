@@ -111,7 +111,7 @@ pub fn is_grpc(proxy: &impl Proxy) -> bool {
 
 /// Returns the end of the backoff that the current response asks for, if it asks for one.
 pub fn retry_at(proxy: &impl Proxy, map: Map, now: Time) -> Option<Time> {
-    let http = || retry_after::of_http(&proxy.header(map, "retry-after")?, now);
+    let http = || retry_after::of_http(&proxy.header(map, "retry-after")?, now, || proxy.date());
     let grpc = || retry_after::of_grpc(&proxy.header(map, "grpc-retry-pushback-ms")?, now);
     http().or_else(grpc)
 }

@@ -83,7 +83,7 @@ fn a_key_contains_its_time_of_issue() {
     let mut world = world_of(&issuing(&[1, 1]), 1);
     for second in [10, 86_400] {
         later(&mut world, second);
-        let now = world.now() / 1_000;
+        let now = world.date() / 1_000;
         let key = given(&world.get(0));
         assert_eq!(u64::from_str_radix(&key[..8], 16).unwrap(), now);
     }
@@ -218,7 +218,7 @@ fn all_workers_set_the_cookie_until_the_last_step_and_remove_it_afterwards() {
         assert!(on(&late, "v2") >= 19);
         newcomers(&mut world, vm, 1);
     }
-    world.jump(59_000);
+    world.stall(59_000);
     world.pass(3 * SECOND);
     for vm in 0..3 {
         assert_eq!(set_cookies(&world.get(vm)), Vec::<&str>::new());
@@ -363,7 +363,7 @@ fn users_who_come_between_the_start_and_the_next_tick_count_as_existing_users() 
     world.set_offset(0, 100);
     world.pass(60 * SECOND - super::MS);
     world.pass(50 * super::MS);
-    assert_eq!(world.now() / 1_000, u64::try_from(BEGIN + 60).unwrap());
+    assert_eq!(world.date() / 1_000, u64::try_from(BEGIN + 60).unwrap());
     let came = newcomers(&mut world, 0, 1);
     assert_eq!(on(&came, "v1"), 1);
     world.pass(3_600 * SECOND / 60);

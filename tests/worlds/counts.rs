@@ -157,7 +157,7 @@ proptest! {
         }
         // All that still wait are unanswered by now. Their later responses do not count.
         world.lose(0);
-        world.jump(91_000);
+        world.stall(91_000);
         world.pass(SECOND);
         for request in open.iter().filter(|request| request.took.is_none()) {
             tally.failure();

@@ -77,7 +77,7 @@ pub fn document(parts: Parts) -> Value {
 pub enum Event {
     /// Lets this many milliseconds pass.
     Pass(u32),
-    /// Sets the clock forward or back by this many milliseconds.
+    /// Sets the wall clock forward or back by this many milliseconds.
     Jump(i32),
     /// Ticks a worker early.
     Tick(Index),

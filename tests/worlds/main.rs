@@ -7,6 +7,7 @@
 
 mod breaker;
 mod checks;
+mod clocks;
 mod cookies;
 mod counts;
 mod events;

@@ -1,6 +1,6 @@
 //! What workers share about releases: each response, rollback and step of a schedule counts once for the proxy.
 //!
-//! Requests, ticks, lost updates, deaths of VMs, jumps of the clock and updates of the policy come in any order. The
+//! Requests, ticks, lost updates, deaths of VMs, jumps of the wall clock and updates of the policy come in any order. The
 //! updates leave the release as it is, unless a test says otherwise.
 
 use std::ops::{AddAssign, SubAssign};
@@ -25,7 +25,7 @@ const USERS: usize = 12;
 #[derive(Clone, Debug)]
 enum Act {
     Pass(u32),
-    /// Sets the clock ahead or back by so many milliseconds.
+    /// Sets the wall clock ahead or back by so many milliseconds.
     Jump(i32),
     Tick(Index),
     /// Sends so many requests, one after the other.
@@ -498,15 +498,15 @@ proptest! {
         site.world.pass(SECOND);
         let mut before = vec![vec![]; vms];
         // The latest time that a worker has surely seen, and the latest that one may have seen.
-        let (mut surely, mut maybe) = (site.world.now(), site.world.now());
+        let (mut surely, mut maybe) = (site.world.date(), site.world.date());
         for act in acts {
             site.act(&act);
             if let Act::Jump(_) = act && site.dead.contains(&false) {
-                maybe = maybe.max(site.world.now());
-                surely = surely.max(site.world.now());
+                maybe = maybe.max(site.world.date());
+                surely = surely.max(site.world.date());
                 site.world.pass(TICK as u32 * MS);
             }
-            maybe = maybe.max(site.world.now());
+            maybe = maybe.max(site.world.date());
             // A worker that has just been made knows as much as any.
             let (vm, made) = match act {
                 Act::Look(vm) => (site.living(vm), false),
@@ -527,7 +527,7 @@ proptest! {
         }
         site.recover();
         site.world.pass(2 * TICK as u32 * MS);
-        (surely, maybe) = (surely.max(site.world.now() - TICK), maybe.max(site.world.now()));
+        (surely, maybe) = (surely.max(site.world.date() - TICK), maybe.max(site.world.date()));
         let count = site.world.metric("schedule_steps_total", &["release=web"]);
         prop_assert!((begun(surely)..=begun(maybe)).contains(&count), "{} steps by {}", count, maybe);
         prop_assert_eq!(site.world.logged("of its schedule").len() as u64, count);

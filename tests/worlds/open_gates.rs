@@ -28,7 +28,7 @@ fn lines(world: &World) -> Vec<String> {
 fn the_death_of_the_vm_that_was_configured_last_loses_no_line() {
     let mut world = World::new(&policy("forward"), 3);
     for vm in 0..3 {
-        world.jump(3);
+        world.stall(3);
         assert!(world.configure_vm(vm));
         world.end_earlier(vm);
     }

@@ -125,13 +125,3 @@ fn readiness_passes_on_a_ramp() {
     let answer = world.ask(0, &super::sim::Request::get("/readyz"));
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
-
-#[test]
-fn a_clock_that_is_set_back_does_not_lower_the_share_of_a_ramp() {
-    let mut world = ramped(1);
-    world.pass(500 * SECOND);
-    world.jump(-3_600_000);
-    assert_eq!(world.gated(0, 100), 0);
-    world.pass(300 * MS);
-    assert_eq!((world.phase("app"), world.reason("app").as_str()), ("ready", "ramp-over"));
-}

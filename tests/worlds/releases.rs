@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use graygate::decision::release::AssignmentReason;
-use graygate::value::time::Time;
+use graygate::value::date::Date;
 use serde_json::{Value, json};
 
 use super::sim::{Manner, Request, World};
@@ -14,7 +14,7 @@ pub const BEGIN: i64 = 1_800_000_000;
 
 /// Returns the time that many seconds after the start of a world, in the policy's format.
 pub fn at(second: i64) -> String {
-    Time::from_millis(u64::try_from(BEGIN + second).unwrap() * 1_000).to_string()
+    Date::from_millis(u64::try_from(BEGIN + second).unwrap() * 1_000).to_string()
 }
 
 /// Returns the policy `shop` with the release `web` of the versions v1, v2 and so on, with these weights. The default
@@ -78,7 +78,7 @@ pub fn held(world: &mut World, vm: usize, users: usize) -> Vec<String> {
 
 /// Lets time pass with ticks only in the last half second, and then until each worker has ticked.
 pub fn later(world: &mut World, seconds: i64) {
-    world.jump(seconds * 1_000 - 500);
+    world.stall(u64::try_from(seconds * 1_000 - 500).unwrap());
     world.pass(550 * MS);
 }
 

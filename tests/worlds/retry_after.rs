@@ -1,6 +1,5 @@
 //! An upstream can ask for a longer wait, up to a cap. Gates tell clients how long the wait still is.
 
-use graygate::value::time::Time;
 use serde_json::{Value, json};
 
 use super::breaker::{until, with_check};
@@ -50,9 +49,8 @@ fn the_wait_is_as_long_as_the_upstream_asks_and_gates_report_it() {
 
 #[test]
 fn an_upstream_can_ask_with_a_date() {
-    // Time of the world.
+    // The world begins at eight o'clock.
     let date = "Fri, 15 Jan 2027 08:00:30 GMT";
-    assert_eq!(Time::from_rfc3339("2027-01-15T08:00:00Z"), Some(Time::from_millis(1_800_000_000_000)));
     assert!((30..=33).contains(&retry_after_trip(&breaker(&json!({"maxRetryAfter": "1m"})), asking(date))));
 }
 

@@ -118,9 +118,8 @@ proptest! {
             life.apply(event);
         }
         life.end_all();
-        // The longest wait that an upstream can ask for, its jitter, an unnoticed step of the clock, a new leader's
-        // election, and a tick.
-        let longest = 20 * SECOND + 2 * SECOND + SECOND + SECOND + 250 * MS;
+        // The longest wait that an upstream can ask for, its jitter, a new leader's election, and a tick.
+        let longest = 20 * SECOND + 2 * SECOND + SECOND + 250 * MS;
         let mut passed = Duration::ZERO;
         while life.world.phase("app") == "not-ready" {
             prop_assert!(passed <= longest, "{:?}", life.world.state("app"));

@@ -91,7 +91,7 @@ fn each_step_is_counted_and_logged_once_for_any_number_of_workers() {
     later(&mut world, HOUR);
     assert_eq!(steps(&world), (1, vec!["policy shop: release web: step 2 of its schedule".to_owned()]));
     // All writes fail for a while, and each worker tries again.
-    world.jump(HOUR * 1_000 - 2_000);
+    world.stall(HOUR as u64 * 1_000 - 2_000);
     world.lose(40);
     world.pass(4 * SECOND);
     later(&mut world, 3 * DAY);
@@ -159,7 +159,7 @@ fn requests_without_a_key_follow_a_ramp() {
     let mut on_v2 = 0;
     for _ in 0..300 {
         on_v2 += u32::from(version(&mut world, 0, &super::sim::Request::get("/")) == "v2");
-        world.jump(12_000 - 250);
+        world.stall(12_000 - 250);
         world.pass(250 * MS);
     }
     assert!((120..=180).contains(&on_v2), "{on_v2}");

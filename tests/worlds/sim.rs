@@ -1,4 +1,4 @@
-//! A simulated proxy: several VMs that each run the real worker, one store, and a clock that only the test moves.
+//! A simulated proxy: several VMs that each run the real worker, one store, and clocks that only the test moves.
 //!
 //! Upstreams behave as the test says. Clients leave, VMs die, and policies are replaced while requests are under way.
 //!

@@ -1,18 +1,17 @@
-//! Times on the command line, and the current time.
+//! Dates on the command line, and today's date.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use graygate::value::time::{Time, millis};
+use graygate::value::date::Date;
 
-/// Parses a time as policies have it, in RFC 3339 and UTC.
-pub fn time(text: &str) -> Result<Time, String> {
+/// Parses a date as policies have it, in RFC 3339 and UTC.
+pub fn date(text: &str) -> Result<Date, String> {
     let allowed = "allowed: a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z";
-    Time::from_rfc3339(text).ok_or_else(|| allowed.to_owned())
+    Date::from_rfc3339(text).ok_or_else(|| allowed.to_owned())
 }
 
-/// Returns the current time. Only the tool may read the clock, as the core gets the time as an argument.
+/// Returns today's date. Only the tool may read the clock, as the core gets dates as arguments.
 #[allow(clippy::disallowed_methods)]
-pub fn now() -> Time {
-    let span = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time::from_millis(millis(span))
+pub fn today() -> Date {
+    Date::from_system(SystemTime::now()).unwrap_or_default()
 }

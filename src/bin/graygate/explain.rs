@@ -18,6 +18,7 @@ use graygate::decision::release::split::Split;
 use graygate::policy::Policy;
 use graygate::policy::upstream::UpstreamId;
 use graygate::readiness::{Admission, Permit, Readiness, UpstreamReason, UpstreamStatus};
+use graygate::value::date::Date;
 use graygate::value::lifecycle::Lifecycle;
 use graygate::value::time::Time;
 
@@ -50,8 +51,8 @@ pub struct ExplainArguments {
     #[arg(long, value_name = "UPSTREAM")]
     not_ready: Vec<String>,
     /// The time, in RFC 3339 and UTC; now, where it is not given
-    #[arg(long, value_name = "TIME", value_parser = crate::clock::time)]
-    at: Option<Time>,
+    #[arg(long, value_name = "TIME", value_parser = crate::clock::date)]
+    at: Option<Date>,
     /// A version that has been rolled back; may be repeated
     #[arg(long, value_name = "RELEASE/VERSION")]
     rolled_back: Vec<String>,
@@ -74,8 +75,11 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
 struct AssumedReadiness<'p> {
     policy: &'p Policy,
     not_ready: &'p [String],
-    now: Time,
+    date: Date,
 }
+
+/// The time of the request. It is the last of all, so the effect of a rollback before it is complete.
+const NOW: Time = Time::from_millis(u64::MAX);
 
 impl AssumedReadiness<'_> {
     /// Returns the admission of a request to this upstream. An operator's `force` takes precedence over `--not-ready`.
@@ -107,14 +111,8 @@ impl Readiness for AssumedReadiness<'_> {
         // Assumes that each upstream was checked just now.
         let admission = self.assumed_admission(id);
         let ready = admission == Admission::Ready;
-        let held_back_since = (!ready).then_some(self.now);
-        UpstreamStatus {
-            admission,
-            held_back_since,
-            until: None,
-            last_result_at: Some(self.now),
-            verified: ready,
-        }
+        let held_back_since = (!ready).then_some(NOW);
+        UpstreamStatus { admission, held_back_since, until: None, last_result_at: Some(NOW), verified: ready }
     }
 
     fn lifecycle(&self) -> Lifecycle {
@@ -122,7 +120,11 @@ impl Readiness for AssumedReadiness<'_> {
     }
 
     fn now(&self) -> Time {
-        self.now
+        NOW
+    }
+
+    fn date(&self) -> Date {
+        self.date
     }
 
     fn random(&mut self) -> u64 {
@@ -142,11 +144,11 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
             )));
         }
     }
-    let now = arguments.at.unwrap_or_else(crate::clock::now);
-    let mut splits = splits(&policy, now, &arguments.rolled_back)?;
+    let date = arguments.at.unwrap_or_else(crate::clock::today);
+    let mut splits = splits(&policy, date, &arguments.rolled_back)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut explain = |request: &SampleRequest| {
-        let mut readiness = AssumedReadiness { policy: &policy, not_ready: &arguments.not_ready, now };
+        let mut readiness = AssumedReadiness { policy: &policy, not_ready: &arguments.not_ready, date };
         let decision = decision::decide(&policy, request, &mut readiness, &mut splits);
         let written = if arguments.json {
             writeln!(out, "{}", json::value(&policy, &decision))
@@ -183,9 +185,9 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
     }
 }
 
-/// Returns how each release divides its requests at this time. The versions in `rolled_back` have lost all their
+/// Returns how each release divides its requests on this date. The versions in `rolled_back` have lost all their
 /// buckets.
-fn splits(policy: &Policy, now: Time, rolled_back: &[String]) -> Result<Vec<Split>, Failure> {
+fn splits(policy: &Policy, date: Date, rolled_back: &[String]) -> Result<Vec<Split>, Failure> {
     let mut rollback_times: Vec<Vec<Option<Time>>> =
         policy.releases.iter().map(|release| vec![None; release.versions.len()]).collect();
     for name in rolled_back {
@@ -202,13 +204,13 @@ fn splits(policy: &Policy, now: Time, rolled_back: &[String]) -> Result<Vec<Spli
                 "--rolled-back {name:?}: no such version, or the default one; allowed: RELEASE/VERSION, as the policy names them"
             )));
         };
-        *slot = Some(Time::from_millis(0));
+        *slot = Some(Time::default());
     }
     let splits = policy
         .releases
         .iter()
         .zip(&rollback_times)
-        .map(|(release, rolled_back)| Split::new(release, now, now, rolled_back, 0));
+        .map(|(release, rolled_back)| Split::new(release, date, NOW, rolled_back, 0));
     Ok(splits.collect())
 }
 

@@ -4,6 +4,7 @@ use serde::ser::{Serialize, Serializer};
 
 use super::result::{ComponentHealth, ComponentResult, ProbeResult, ProbeStatus};
 use crate::policy::Policy;
+use crate::value::date::Date;
 use crate::value::time::millis;
 
 /// Returns the media type of the reply if `accept` includes JSON. The type of the form itself is preferred.
@@ -40,11 +41,16 @@ struct Document<'a> {
 
 /// The checks by name, in the policy's order. The form has a list for each name, because there may be several
 /// checks of one kind.
-struct JsonChecks<'a>(&'a [ComponentResult<'a>]);
+struct JsonChecks<'a> {
+    components: &'a [ComponentResult<'a>],
+    today: Date,
+}
 
 impl Serialize for JsonChecks<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|component| (component.name, [JsonCheck::of(component)])))
+        let components = self.components.iter();
+        serializer
+            .collect_map(components.map(|component| (component.name, [JsonCheck::of(component, self.today)])))
     }
 }
 
@@ -64,7 +70,7 @@ struct JsonCheck {
 }
 
 impl JsonCheck {
-    fn of(component: &ComponentResult<'_>) -> Self {
+    fn of(component: &ComponentResult<'_>, today: Date) -> Self {
         let (status, output) = match component.health {
             ComponentHealth::Ok => ("pass", None),
             ComponentHealth::Excluded => ("pass", Some("excluded".to_owned())),
@@ -74,16 +80,23 @@ impl JsonCheck {
         JsonCheck {
             status,
             output,
-            time: component.last_result.map(|(last_result_at, _)| last_result_at.to_string()),
-            age_milliseconds: component.last_result.map(|(_, age)| millis(age)),
+            time: component.age.map(|age| (today - age).to_string()),
+            age_milliseconds: component.age.map(millis),
             weight: Some(component.part.weight).filter(|weight| *weight > 0),
             required: component.part.required,
         }
     }
 }
 
-/// Returns the body with the result of the probe `name`. With `lists` it includes the result of each check.
-pub fn body(policy: &Policy, name: &str, result: &ProbeResult<'_>, lists: bool) -> Vec<u8> {
+/// Returns the body with the result of the probe `name`. With `lists` it includes the result of each check. Only then it
+/// asks for today's date.
+pub fn body(
+    policy: &Policy,
+    name: &str,
+    result: &ProbeResult<'_>,
+    lists: bool,
+    today: impl Fn() -> Date,
+) -> Vec<u8> {
     let held_back = result.held.iter().map(|(_, reason)| (*reason).to_owned());
     let reasons: Vec<String> = held_back.chain(result.score.map(|score| score.to_string())).collect();
     let notes = result.unknown.iter().map(|name| format!("no check {name:?} to exclude"));
@@ -97,7 +110,7 @@ pub fn body(policy: &Policy, name: &str, result: &ProbeResult<'_>, lists: bool) 
         description: name,
         output: (lists && !reasons.is_empty()).then(|| reasons.join("; ")),
         notes: if lists { notes.collect() } else { Vec::new() },
-        checks: lists.then_some(JsonChecks(&result.components)),
+        checks: lists.then(|| JsonChecks { components: &result.components, today: today() }),
     };
     // Text and numbers can always be serialized.
     serde_json::to_vec(&document).unwrap_or_default()

@@ -58,8 +58,8 @@ pub struct ComponentResult<'p> {
     pub part: Component,
     /// The health of the upstream.
     pub health: ComponentHealth,
-    /// The time and the age of the last check result.
-    pub last_result: Option<(Time, Duration)>,
+    /// The age of the last check result.
+    pub age: Option<Duration>,
 }
 
 /// The health of one upstream, as a probe counts it.
@@ -212,7 +212,7 @@ impl<'p> ProbeResult<'p> {
             ProbeStatus::Degraded
         };
         let included = components.iter().filter(|component| component.health != ComponentHealth::Excluded);
-        let oldest = included.filter_map(|component| component.last_result.map(|(_, age)| age)).max();
+        let oldest = included.filter_map(|component| component.age).max();
         let fresh_for = Duration::ZERO;
         ProbeResult { status, components, held, score, unknown: Vec::new(), oldest, fresh_for }
     }
@@ -288,8 +288,8 @@ fn component_results<'p>(
             health(policy, upstream, status, now)
         };
         let last_result_at = status.last_result_at.filter(|_| upstream.check.is_some());
-        let last_result = last_result_at.map(|at| (at, now.since(at)));
-        results.push(ComponentResult { name: &upstream.name, part: *component, health, last_result });
+        let age = last_result_at.map(|at| now.since(at));
+        results.push(ComponentResult { name: &upstream.name, part: *component, health, age });
     }
     results
 }

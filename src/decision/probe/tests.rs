@@ -6,6 +6,7 @@ use crate::decision::reply::ReplyCause;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness::check::CheckFailure;
 use crate::readiness::{Admission, Permit, UpstreamReason, UpstreamStatus};
+use crate::value::date::Date;
 use crate::value::lifecycle::Lifecycle;
 use crate::value::time::Time;
 #[cfg(target_arch = "wasm32")]
@@ -56,6 +57,10 @@ impl Readiness for TestReadiness {
 
     fn now(&self) -> Time {
         NOW
+    }
+
+    fn date(&self) -> Date {
+        Date::from_rfc3339("2026-12-01T10:00:00Z").unwrap()
     }
 
     fn random(&mut self) -> u64 {
@@ -405,7 +410,7 @@ mod json {
         let (status, document) = Bench::new(SCORED).set("queue", DOWN).json("/readyz?exclude=db&exclude=mq");
         assert_eq!(status, 200);
         let last_result_at =
-            json!({"time": "1970-01-01T00:16:39.600Z", "ageMilliseconds": 400, "required": false});
+            json!({"time": "2026-12-01T09:59:59.600Z", "ageMilliseconds": 400, "required": false});
         let check = |fields: serde_json::Value| {
             let mut check = last_result_at.clone();
             check.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());

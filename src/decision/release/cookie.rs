@@ -3,20 +3,20 @@
 use core::fmt::Write;
 
 use crate::policy::release::key::{Cookie, Issue};
-use crate::value::time::Time;
+use crate::value::date::Date;
 
 /// A key that the filter issues.
 ///
-/// It is the time of issue in seconds since the epoch, as eight hexadecimal digits, and an id of 64 bits, as
+/// It is the date of issue in seconds since the epoch, as eight hexadecimal digits, and an id of 64 bits, as
 /// sixteen. A hyphen separates them. The whole text is the key.
 ///
 /// It is not signed. A client that invents one gets the version of that key, as with any other key.
 pub struct NewKey([u8; 25]);
 
 impl NewKey {
-    /// Returns a key that is issued at this time.
-    pub fn at(time: Time) -> Self {
-        let seconds = u32::try_from(time.as_millis() / 1_000).unwrap_or(u32::MAX);
+    /// Returns a key that is issued on this date.
+    pub fn at(date: Date) -> Self {
+        let seconds = u32::try_from(date.as_millis() / 1_000).unwrap_or(u32::MAX);
         let mut key = NewKey([b'-'; 25]);
         key.write(0, 8, seconds.into());
         key
@@ -44,7 +44,7 @@ impl NewKey {
 }
 
 /// Returns when a key was issued, or `None` if the filter did not issue it.
-pub fn issued_at(key: &[u8]) -> Option<Time> {
+pub fn issued_at(key: &[u8]) -> Option<Date> {
     let is_hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let (seconds, rest) = key.split_at_checked(8)?;
     let id = rest.strip_prefix(b"-")?;
@@ -52,7 +52,7 @@ pub fn issued_at(key: &[u8]) -> Option<Time> {
         return None;
     }
     let seconds = u64::from_str_radix(core::str::from_utf8(seconds).ok()?, 16).ok()?;
-    Some(Time::from_millis(seconds * 1_000))
+    Some(Date::from_millis(seconds * 1_000))
 }
 
 /// Returns the `set-cookie` value that issues this key.
@@ -121,11 +121,11 @@ mod tests {
 
     #[test]
     fn a_key_states_when_it_was_issued() {
-        let mut key = NewKey::at(Time::from_millis(1_764_583_200_999));
+        let mut key = NewKey::at(Date::from_millis(1_764_583_200_999));
         key.with_id(0x9f86);
         let text = key.text();
         assert_eq!(text, "692d6720-0000000000009f86");
-        assert_eq!(issued_at(text.as_bytes()), Some(Time::from_millis(1_764_583_200_000)));
+        assert_eq!(issued_at(text.as_bytes()), Some(Date::from_millis(1_764_583_200_000)));
     }
 
     #[test]

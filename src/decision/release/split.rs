@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use crate::policy::release::Release;
 use crate::policy::release::steer::Steer;
+use crate::value::date::Date;
 use crate::value::hash;
 use crate::value::time::{Time, millis};
 use crate::weights::layout::Layout;
@@ -22,8 +23,8 @@ pub struct Split {
     rotation: Rotation,
     is_in_progress: bool,
     inputs: LayoutInputs,
-    /// The time for which the schedule was evaluated.
-    time: Time,
+    /// The date for which the schedule was evaluated.
+    date: Date,
     last_id: u64,
     last_number: u64,
 }
@@ -39,18 +40,11 @@ struct LayoutInputs {
 }
 
 impl Split {
-    /// Creates the division at the time `scheduled` of the schedule, which never runs back, and at `now` by
-    /// the proxy's clock.
+    /// Creates the division on the `date` of the schedule, which never runs back, and at `now`.
     ///
     /// `rolled_back` holds for each version when it was rolled back. `random` seeds the order of turns and
     /// the ids.
-    pub fn new(
-        release: &Release,
-        scheduled: Time,
-        now: Time,
-        rolled_back: &[Option<Time>],
-        random: u64,
-    ) -> Self {
+    pub fn new(release: &Release, date: Date, now: Time, rolled_back: &[Option<Time>], random: u64) -> Self {
         let mut split = Split {
             layout: Layout::default(),
             shares: Vec::new(),
@@ -59,29 +53,22 @@ impl Split {
             rotation: Rotation::new(random),
             is_in_progress: true,
             inputs: LayoutInputs::default(),
-            time: scheduled,
+            date,
             last_id: random,
             last_number: random,
         };
-        split.update(release, scheduled, now, rolled_back);
+        split.update(release, date, now, rolled_back);
         split
     }
 
     /// Moves the division to a later time. Returns whether the layout has changed.
-    pub fn update(
-        &mut self,
-        release: &Release,
-        scheduled: Time,
-        now: Time,
-        rolled_back: &[Option<Time>],
-    ) -> bool {
-        self.time = scheduled;
+    pub fn update(&mut self, release: &Release, date: Date, now: Time, rolled_back: &[Option<Time>]) -> bool {
+        self.date = date;
         if release.versions.is_empty() {
             return false;
         }
-        let layout = release.schedule.at(scheduled);
-        self.is_in_progress =
-            layout.ranges().nth(1).is_some() || release.schedule.has_pending_changes(scheduled);
+        let layout = release.schedule.at(date);
+        self.is_in_progress = layout.ranges().nth(1).is_some() || release.schedule.has_pending_changes(date);
         let over = release.rollback.as_ref().map_or(Duration::ZERO, |rollback| rollback.over);
         let given_back: Vec<_> = rolled_back
             .iter()
@@ -110,9 +97,9 @@ impl Split {
         has_changed
     }
 
-    /// Returns the time for which the schedule was evaluated.
-    pub fn time(&self) -> Time {
-        self.time
+    /// Returns the date for which the schedule was evaluated.
+    pub fn date(&self) -> Date {
+        self.date
     }
 
     /// Returns the layout.
@@ -155,10 +142,9 @@ impl Split {
     }
 }
 
-/// Returns how many parts of how many have been given back of what a version held. A clock that was set back
-/// must not undo that.
+/// Returns how many parts of how many have been given back of what a version held.
 fn part_given_back(since: Time, over: Duration, now: Time) -> (u64, u64) {
-    if now.is_due(since, since + over) { (1, 1) } else { (millis(now.since(since)), millis(over)) }
+    if now >= since + over { (1, 1) } else { (millis(now.since(since)), millis(over)) }
 }
 
 #[cfg(test)]
@@ -168,6 +154,10 @@ mod tests {
     use crate::value::hash::BUCKETS;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn on(second: u64) -> Date {
+        Date::from_millis(second * 1_000)
+    }
 
     fn at(second: u64) -> Time {
         Time::from_millis(second * 1_000)
@@ -189,8 +179,8 @@ mod tests {
     #[test]
     fn a_rollback_moves_only_the_users_of_its_version() {
         let release = release("");
-        let before = Split::new(&release, at(0), at(0), &[], 0);
-        let after = Split::new(&release, at(100), at(100), &[None, Some(at(100)), None], 0);
+        let before = Split::new(&release, on(0), at(0), &[], 0);
+        let after = Split::new(&release, on(100), at(100), &[None, Some(at(100)), None], 0);
         assert_eq!(after.shares(), [9_000, 0, 1_000]);
         for bucket in 0..BUCKETS {
             let (had, has) = (before.layout().holder(bucket), after.layout().holder(bucket));
@@ -201,11 +191,11 @@ mod tests {
     #[test]
     fn a_gradual_rollback_moves_shares_in_a_straight_line() {
         let release = release(r#","rollback":{"failurePercent":5,"over":"60s"}"#);
-        let mut split = Split::new(&release, at(0), at(0), &[], 0);
+        let mut split = Split::new(&release, on(0), at(0), &[], 0);
         let rolled_back = [None, Some(at(100)), None];
         let shares: Vec<u32> = [100, 115, 130, 160, 999]
             .map(|second| {
-                split.update(&release, at(second), at(second), &rolled_back);
+                split.update(&release, on(second), at(second), &rolled_back);
                 split.shares()[1]
             })
             .into();
@@ -216,10 +206,10 @@ mod tests {
     fn an_update_returns_whether_the_layout_changed() {
         let extra = r#","schedule":[{"at":"1970-01-01T00:01:40Z","weights":{"v1":0,"v2":100,"v3":0}}]"#;
         let release = release(extra);
-        let mut split = Split::new(&release, at(0), at(0), &[], 0);
+        let mut split = Split::new(&release, on(0), at(0), &[], 0);
         assert!(split.is_in_progress());
-        assert!(!split.update(&release, at(99), at(99), &[]));
-        assert!(split.update(&release, at(100), at(100), &[]));
+        assert!(!split.update(&release, on(99), at(99), &[]));
+        assert!(split.update(&release, on(100), at(100), &[]));
         assert!(!split.is_in_progress());
     }
 }

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::policy::Policy;
+use crate::value::time::Time;
 use crate::weights::layout::Layout;
 
 mod golden_vectors;
@@ -84,10 +85,17 @@ fn chosen<'r>(release: &'r Release, headers: &[(&'static str, &[u8])]) -> Choice
     choose_for(release, &request)
 }
 
-const NOW: Time = Time::from_millis(1_764_583_200_000);
+const TODAY: Date = Date::from_millis(1_764_583_200_000);
+const NOW: Time = Time::from_millis(60_000);
 
 fn choose_for<'r>(release: &'r Release, request: &impl Request) -> Choice<'r> {
-    choose(release, &mut Headers::new(request, &[]), &mut Split::new(release, NOW, NOW, &[], 0), &[], || NOW)
+    choose(
+        release,
+        &mut Headers::new(request, &[]),
+        &mut Split::new(release, TODAY, NOW, &[], 0),
+        &[],
+        || TODAY,
+    )
 }
 
 /// Returns the version's name and the reason.
@@ -256,12 +264,12 @@ mod numbers {
     #[test]
     fn the_number_of_a_turn_picks_its_version_exactly_by_weight() {
         let release = random(VERSIONS);
-        let mut split = Split::new(&release, NOW, NOW, &[], 12_345);
+        let mut split = Split::new(&release, TODAY, NOW, &[], 12_345);
         for _ in 0..5 {
             let mut counts = [0; 2];
             for _ in 0..100 {
                 let request = WithHeaders(Vec::new());
-                let choice = choose(&release, &mut Headers::new(&request, &[]), &mut split, &[], || NOW);
+                let choice = choose(&release, &mut Headers::new(&request, &[]), &mut split, &[], || TODAY);
                 assert_eq!(number::pick(split.weights(), choice.number), Some(choice.version));
                 counts[choice.version] += 1;
             }
@@ -272,11 +280,11 @@ mod numbers {
     #[test]
     fn without_versions_the_numbers_pass_through_every_remainder() {
         let release = random("");
-        let mut split = Split::new(&release, NOW, NOW, &[], 12_345);
+        let mut split = Split::new(&release, TODAY, NOW, &[], 12_345);
         let mut on_v2 = 0;
         for _ in 0..1_000 {
             let request = WithHeaders(Vec::new());
-            let choice = choose(&release, &mut Headers::new(&request, &[]), &mut split, &[], || NOW);
+            let choice = choose(&release, &mut Headers::new(&request, &[]), &mut split, &[], || TODAY);
             on_v2 += u32::from(choice.number % 100 >= 90);
         }
         assert_eq!(on_v2, 100);

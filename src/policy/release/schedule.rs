@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::version::{self, Version};
 use crate::policy::reader::Value;
-use crate::value::time::Time;
+use crate::value::date::Date;
 use crate::weights::schedule::WeightChange;
 
 const MAX_STEPS: usize = 100;
@@ -18,7 +18,7 @@ const MAX_RAMP: Duration = Duration::from_secs(366 * 86_400);
 pub fn read(
     value: &Value<'_>,
     versions: Option<&[Version]>,
-    starts_at: Option<Time>,
+    starts_at: Option<Date>,
 ) -> Option<Vec<WeightChange>> {
     let items = value.list()?;
     if items.len() > MAX_STEPS {
@@ -62,7 +62,7 @@ fn read_step(
     weights_before: Option<&[u32]>,
 ) -> Option<WeightChange> {
     let fields = value.object(&["at", "over", "weights"])?;
-    let at = fields.require("at", "a time such as 2026-12-01T10:00:00Z").and_then(Value::time);
+    let at = fields.require("at", "a time such as 2026-12-01T10:00:00Z").and_then(Value::date);
     let over = fields.read("over", Duration::ZERO, |value| value.duration(Duration::ZERO..=MAX_RAMP));
     let by_name = fields.require("weights", "an object such as {v1: 70, v2: 30}")?;
     let mut weights: Vec<Option<u32>> = vec![None; versions.map_or(0, <[_]>::len)];

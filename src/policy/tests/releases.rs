@@ -3,7 +3,7 @@
 use super::*;
 use crate::policy::release::rollback::Latency;
 use crate::policy::release::version::HeaderEdits;
-use crate::value::time::Time;
+use crate::value::date::Date;
 use crate::weights::layout::Layout;
 
 mod cookie;
@@ -14,7 +14,7 @@ const HASH_ON: &str = r#""hashOn":[{"httpHeaderName":"x-user"}]"#;
 const TWO: &str = r#""versions":[{"name":"v1","upstream":"a","weight":90,"default":true},{"name":"v2","upstream":"b","weight":10}]"#;
 
 /// 2026-12-01T10:00:00Z.
-const TEN: Time = Time::from_millis(1796119200000);
+const TEN: Date = Date::from_millis(1796119200000);
 
 /// Returns a document with a release of two versions and these fields.
 fn with(fields: &str) -> String {
@@ -288,8 +288,8 @@ mod times {
         let start = |text: &str| compile(&with(&format!(r#""startsAt":"{text}""#))).releases[0].starts_at;
         assert_eq!(start("2026-12-01T10:00:00Z"), Some(TEN));
         assert_eq!(start("2026-12-01T10:00:00.000Z"), Some(TEN));
-        assert_eq!(start("1970-01-01T00:00:00Z"), Some(Time::from_millis(0)));
-        assert_eq!(start("9999-12-31T23:59:59Z"), Some(Time::from_millis(253_402_300_799_000)));
+        assert_eq!(start("1970-01-01T00:00:00Z"), Some(Date::from_millis(0)));
+        assert_eq!(start("9999-12-31T23:59:59Z"), Some(Date::from_millis(253_402_300_799_000)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::decision::action::Action;
 use crate::decision::probe;
 use crate::policy::Policy;
 use crate::policy::upstream::UpstreamId;
+use crate::value::date::Date;
 use crate::value::lifecycle::Lifecycle;
 use crate::value::request::{Headers, Request};
 #[cfg(target_arch = "wasm32")]
@@ -147,6 +148,10 @@ impl Readiness for Pod {
 
     fn now(&self) -> Time {
         self.bench.now
+    }
+
+    fn date(&self) -> Date {
+        Date::default()
     }
 
     fn random(&mut self) -> u64 {

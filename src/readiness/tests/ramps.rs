@@ -52,14 +52,6 @@ fn a_ramp_ends_when_all_requests_are_admitted() {
 }
 
 #[test]
-fn a_ramp_ends_at_once_when_the_clock_is_set_back() {
-    let mut bench = on_ramp();
-    bench.back_by(100 * SECOND);
-    assert_eq!(admitted(&bench), 1_000);
-    assert_eq!(bench.tick(), moved("ramp", "ready", UpstreamReason::RampOver));
-}
-
-#[test]
 fn responses_on_a_ramp_count_as_when_ready() {
     let mut bench = on_ramp();
     assert_eq!(bench.respond("FF"), None);

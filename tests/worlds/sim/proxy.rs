@@ -8,6 +8,7 @@ use graygate::proxy::{
     Attribute, Body, CallId, ExchangeId, Level, Map, MetricId, MetricKind, NotSent, Proxy, StoreError,
     StoreVersion, Stored,
 };
+use graygate::value::date::Date;
 use graygate::value::request;
 use graygate::value::time::Time;
 
@@ -66,6 +67,10 @@ impl SimProxy {
 impl Proxy for SimProxy {
     fn now(&self) -> Time {
         Time::from_millis(self.world.now.get())
+    }
+
+    fn date(&self) -> Date {
+        Date::from_millis(self.world.date())
     }
 
     fn random(&self) -> u64 {

@@ -1,4 +1,4 @@
-//! What the workers of a world share: the store, the clock, the queue of events, and the log.
+//! What the workers of a world share: the store, the clocks, the queue of events, and the log.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -34,7 +34,10 @@ pub(super) enum Phase {
 
 /// What the workers of a world share, and a record of their actions.
 pub struct Surroundings {
+    /// The time by the monotonic clock.
     pub now: Cell<u64>,
+    /// By how much the wall clock is ahead of the monotonic one.
+    pub(super) wall: Cell<u64>,
     pub(super) random: Cell<u64>,
     pub(super) store: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
     pub(super) versions: Cell<u32>,
@@ -76,6 +79,9 @@ pub struct Surroundings {
     pub(super) stream: Cell<Option<u32>>,
 }
 
+/// The time by the monotonic clock at the start of a world.
+const UPTIME: u64 = 60_000;
+
 /// A write to the store.
 #[derive(Clone, Debug)]
 pub struct Written {
@@ -87,6 +93,11 @@ pub struct Written {
 }
 
 impl Surroundings {
+    /// Returns the date by the wall clock, in milliseconds since the epoch.
+    pub(super) fn date(&self) -> u64 {
+        self.now.get() + self.wall.get()
+    }
+
     pub(super) fn at(&self, time: u64, event: Event) {
         self.queued.set(self.queued.get() + 1);
         self.queue.borrow_mut().insert((time, self.queued.get()), event);
@@ -99,7 +110,8 @@ impl Surroundings {
     /// Returns surroundings in which nothing has happened.
     pub(super) fn new() -> Self {
         Surroundings {
-            now: Cell::new(1_800_000_000_000),
+            now: Cell::new(UPTIME),
+            wall: Cell::new(1_800_000_000_000 - UPTIME),
             random: Cell::new(7),
             store: RefCell::default(),
             versions: Cell::new(0),

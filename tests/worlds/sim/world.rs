@@ -176,18 +176,26 @@ impl World {
         }
     }
 
-    /// Returns the time in milliseconds.
+    /// Returns the time by the monotonic clock, in milliseconds.
     pub fn now(&self) -> u64 {
         self.around.now.get()
     }
 
-    /// Sets the clock forward or back. Events stay as far from now as they were.
+    /// Returns the date by the wall clock, in milliseconds since the epoch.
+    pub fn date(&self) -> u64 {
+        self.around.date()
+    }
+
+    /// Sets the wall clock forward or back. The monotonic clock and the events keep their time.
     pub fn jump(&mut self, millis: i64) {
-        let jumped = self.now().checked_add_signed(millis).unwrap();
-        let moved = jumped.wrapping_sub(self.now());
-        self.around.now.set(jumped);
+        self.around.wall.set(self.around.wall.get().checked_add_signed(millis).unwrap());
+    }
+
+    /// Lets time pass in which nothing happens, as if the proxy were suspended. Events stay as far from now as they were.
+    pub fn stall(&mut self, millis: u64) {
+        self.around.now.set(self.now() + millis);
         let queue = core::mem::take(&mut *self.around.queue.borrow_mut());
-        let queue = queue.into_iter().map(|((at, order), event)| ((at.wrapping_add(moved), order), event));
+        let queue = queue.into_iter().map(|((at, order), event)| ((at + millis, order), event));
         *self.around.queue.borrow_mut() = queue.collect();
     }
 

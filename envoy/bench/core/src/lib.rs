@@ -8,12 +8,14 @@ use graygate::decision::{self, Decision};
 use graygate::policy::Policy;
 use graygate::policy::upstream::UpstreamId;
 use graygate::readiness::{Admission, Permit, Readiness, UpstreamStatus};
+use graygate::value::date::Date;
 use graygate::value::lifecycle::Lifecycle;
 use graygate::value::request::Request;
 use graygate::value::time::Time;
 use serde_json::{Value, json};
 
-const NOW: Time = Time::from_millis(1_767_225_600_000);
+const NOW: Time = Time::from_millis(60_000);
+const TODAY: Date = Date::from_millis(1_767_225_600_000);
 
 /// One request before its decision.
 pub struct Scene {
@@ -51,7 +53,7 @@ impl Scene {
     fn new(releases: usize, request: &'static Headers, versions: usize) -> &'static mut Self {
         let document = document(releases).to_string();
         let policy = Policy::from_json(document.as_bytes()).expect("a policy with no problem");
-        let split = |release| Split::new(release, NOW, NOW, &[], 7);
+        let split = |release| Split::new(release, TODAY, NOW, &[], 7);
         let mut splits: Vec<_> = policy.releases.iter().map(split).collect();
         let decision = decision::decide(&policy, request, &mut Ready, &mut splits);
         assert_eq!(decision.assignments.len(), versions);
@@ -126,6 +128,10 @@ impl Readiness for Ready {
 
     fn now(&self) -> Time {
         NOW
+    }
+
+    fn date(&self) -> Date {
+        TODAY
     }
 
     fn random(&mut self) -> u64 {

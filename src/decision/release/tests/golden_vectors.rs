@@ -41,7 +41,7 @@ fn digest(release: &Release, split: &mut Split) -> u64 {
     let versions: Vec<u8> = (0..10_000)
         .map(|number| {
             let request = WithHeaders(vec![("x-user", format!("user-{number}").into_bytes())]);
-            choose(release, &mut Headers::new(&request, &[]), split, &[], || NOW).version as u8
+            choose(release, &mut Headers::new(&request, &[]), split, &[], || TODAY).version as u8
         })
         .collect();
     hash::key(0, &versions)
@@ -56,7 +56,7 @@ fn users_have_their_golden_versions_by_weights() {
         (&[80, 10, 10], 0x4308_3627_08E8_E973),
     ] {
         let release = release(weights);
-        assert_eq!(digest(&release, &mut Split::new(&release, NOW, NOW, &[], 0)), expected, "{weights:?}");
+        assert_eq!(digest(&release, &mut Split::new(&release, TODAY, NOW, &[], 0)), expected, "{weights:?}");
     }
 }
 
@@ -71,7 +71,7 @@ fn users_have_their_golden_versions_by_a_schedule() {
         {{"at":"1970-01-01T00:01:40Z","weights":{{"v1":60,"v2":30,"v3":10}}}},
         {{"at":"1970-01-01T00:03:20Z","over":"300s","weights":{{"v1":20,"v2":50,"v3":30}}}}]"#
     ));
-    let mut split = Split::new(&release, Time::default(), Time::default(), &[], 0);
+    let mut split = Split::new(&release, Date::default(), Time::default(), &[], 0);
     for (second, expected) in [
         (0, 0xB7C7_6CC8_C733_8CC5),
         (100, 0x676A_4189_5E2F_7A73),
@@ -80,7 +80,7 @@ fn users_have_their_golden_versions_by_a_schedule() {
         (400, 0x70BA_3FEC_AD8B_35FF),
         (500, 0x9486_E00B_30B0_1CF9),
     ] {
-        split.update(&release, Time::from_millis(second * 1_000), Time::from_millis(second * 1_000), &[]);
+        split.update(&release, Date::from_millis(second * 1_000), Time::from_millis(second * 1_000), &[]);
         assert_eq!(digest(&release, &mut split), expected, "{second}");
     }
 }

@@ -20,11 +20,11 @@ fn issuing(extra: &str) -> Release {
 /// Returns the choice by `split` for a request with this cookie, and keys that other releases have issued.
 fn choice<'r>(release: &'r Release, split: &mut Split, cookie: &str, issued: &[Issued<'r>]) -> Choice<'r> {
     let request = WithHeaders(vec![("cookie", cookie.as_bytes().to_vec())]);
-    choose(release, &mut Headers::new(&request, &[]), split, issued, || NOW)
+    choose(release, &mut Headers::new(&request, &[]), split, issued, || TODAY)
 }
 
 fn split(release: &Release) -> Split {
-    Split::new(release, NOW, NOW, &[], 7)
+    Split::new(release, TODAY, NOW, &[], 7)
 }
 
 #[test]
@@ -50,10 +50,10 @@ fn an_issued_key_is_unique_and_states_when_it_was_issued() {
     let release = issuing("");
     let mut keys = HashSet::new();
     for random in [0, 1 << 32, u64::MAX - 1_000] {
-        let mut split = Split::new(&release, NOW, NOW, &[], random);
+        let mut split = Split::new(&release, TODAY, NOW, &[], random);
         for _ in 0..200 {
             let issued = choice(&release, &mut split, "", &[]).issued.unwrap();
-            assert_eq!(cookie::issued_at(issued.key.as_bytes()), Some(NOW));
+            assert_eq!(cookie::issued_at(issued.key.as_bytes()), Some(TODAY));
             assert!(keys.insert(issued.key));
         }
     }
@@ -84,14 +84,14 @@ fn an_ended_release_issues_no_keys() {
     let schedule = r#","schedule":[{"at":"2025-12-01T10:00:00Z","weights":{"v1":0,"v2":1,"v3":0}}]"#;
     let release = issuing(schedule);
     assert_eq!(choice(&release, &mut split(&release), "", &[]).issued, None);
-    let mut before = Split::new(&release, Time::from_millis(NOW.as_millis() - 1), NOW, &[], 7);
+    let mut before = Split::new(&release, Date::from_millis(TODAY.as_millis() - 1), NOW, &[], 7);
     assert!(choice(&release, &mut before, "", &[]).issued.is_some());
 }
 
 #[test]
 fn after_a_rollback_the_default_version_issues_the_keys() {
     let release = issuing(r#","rollback":{"failurePercent":5}"#);
-    let mut split = Split::new(&release, NOW, NOW, &[None, Some(NOW), Some(NOW)], 7);
+    let mut split = Split::new(&release, TODAY, NOW, &[None, Some(NOW), Some(NOW)], 7);
     let first = choice(&release, &mut split, "", &[]);
     assert_eq!((first.version, first.issued.is_some()), (0, true));
 }

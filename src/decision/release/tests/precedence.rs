@@ -96,12 +96,12 @@ fn a_denied_key_gets_the_default_version_if_that_version_holds_its_bucket() {
     assert_eq!(hash::bucket(choice.key.unwrap().1), 1839);
 }
 
-/// [`NOW`], the time at which the key `692d6720-…` is issued.
-const STARTS_NOW: &str = r#","startsAt":"2025-12-01T10:00:00Z""#;
+/// [`TODAY`], the time at which the key `692d6720-…` is issued.
+const STARTS_TODAY: &str = r#","startsAt":"2025-12-01T10:00:00Z""#;
 
 #[test]
 fn a_cookie_issued_before_the_start_stays_on_the_default_version() {
-    let release = release_with_lists(STARTS_NOW);
+    let release = release_with_lists(STARTS_TODAY);
     let mut versions = BTreeSet::new();
     for id in 2..100 {
         let (before, after) = (format!("692d671f-{id:016x}"), format!("692d6720-{id:016x}"));
@@ -123,15 +123,9 @@ fn a_cookie_issued_before_the_start_stays_on_the_default_version() {
 fn allowed_comes_before_existing_session_and_that_before_the_bucket() {
     let release = release_with_lists(r#","startsAt":"2025-12-01T10:00:01Z""#);
     let version_and_reason = |second: u64, cookie: &str| {
-        let mut split = Split::new(
-            &release,
-            Time::from_millis(second * 1_000),
-            Time::from_millis(second * 1_000),
-            &[],
-            0,
-        );
+        let mut split = Split::new(&release, Date::from_millis(second * 1_000), NOW, &[], 0);
         let request = WithHeaders(vec![("cookie", format!("id={cookie}").into_bytes())]);
-        choose(&release, &mut Headers::new(&request, &[]), &mut split, &[], || NOW).reason.code()
+        choose(&release, &mut Headers::new(&request, &[]), &mut split, &[], || TODAY).reason.code()
     };
     let (before, after) = (1_764_583_200, 1_764_583_201);
     assert_eq!(version_and_reason(after, "692d6720-0000000000000001"), "allowed");
