@@ -9,6 +9,9 @@ import { attribute } from "./attributes.mjs";
 /** Foreign functions that Envoy has, of those that return nothing. */
 const FOREIGN = ["clear_route_cache", "set_envoy_filter_state"];
 
+/** WASI's status for what a host does not support. */
+const ENOTSUP = 58;
+
 const map = (vm, type) => vm.context.map(type);
 
 /** Writes to a map that is at hand, by `edit`. */
@@ -229,7 +232,7 @@ const SYSTEM = {
     return Status.OK;
   },
   proxy_get_log_level: (vm, level) => vm.put(level, 2),
-  proxy_get_current_time_nanoseconds: (vm, time) => vm.put64(time, BigInt(vm.proxy.now) * 1_000_000n),
+  proxy_get_current_time_nanoseconds: (vm, time) => vm.put64(time, BigInt(vm.proxy.date) * 1_000_000n),
 };
 
 const WASI = {
@@ -237,8 +240,11 @@ const WASI = {
     for (let place = 0; place < size >>> 0; place += 1) vm.bytes[(buffer >>> 0) + place] = vm.proxy.random();
     return 0;
   },
-  clock_time_get(vm, _clock, _precision, time) {
-    vm.put64(time, BigInt(vm.proxy.now) * 1_000_000n);
+  clock_time_get(vm, clock, _precision, time) {
+    // The numbers of the wall clock and of the monotonic one. Envoy has no others.
+    const readings = [vm.proxy.date, vm.proxy.now];
+    if (!(clock in readings)) return ENOTSUP;
+    vm.put64(time, BigInt(readings[clock]) * 1_000_000n);
     return 0;
   },
   fd_write(vm, _file, parts, count, written) {

@@ -45,14 +45,19 @@ export class Proxy {
   constructor({ answer = () => 200, clusters = () => true } = {}) {
     Object.assign(this, { answer, clusters });
     this.node = { id: "test-node", cluster: "test" };
-    /** In milliseconds since 1970. */
-    this.now = Date.UTC(2026, 0, 1);
+    /** The time by the monotonic clock, in milliseconds. */
+    this.now = 60_000;
     this.store = new Map();
     this.metrics = new Map();
     this.lines = [];
     this.vms = [];
     this.versions = 0;
     this.seed = 1;
+  }
+
+  /** The date by the wall clock, in milliseconds since 1970. */
+  get date() {
+    return Date.UTC(2026, 0, 1) + this.now;
   }
 
   /** Writes to the store, unless `version` is neither 0 nor that of the key. A key that is absent has none to differ. */
