@@ -133,8 +133,12 @@ def gates() -> Table:
 # For each breaker its title, its settings, and the most microseconds that it may add.
 BREAKERS: Mapping[str, tuple[str, Tree, float | None]] = {
     "consecutive": ("consecutiveFailures", {"consecutiveFailures": 5}, 1.5),
-    "share": ("and failurePercent", {"failurePercent": 50, "window": "10s"}, None),
-    "slow": ("and slowerThan", {"slowPercent": 80, "slowerThan": "2s", "window": "10s"}, None),
+    "share": ("and failurePercent", {"consecutiveFailures": 5, "failurePercent": 50, "window": "10s"}, None),
+    "slow": (
+        "and slowerThan",
+        {"consecutiveFailures": 5, "slowPercent": 80, "slowerThan": "2s", "window": "10s"},
+        None,
+    ),
     "unanswered": ("and unansweredAfter", {"unansweredAfter": "5s"}, None),
 }
 

@@ -7,7 +7,7 @@ use crate::policy::matcher::Matches;
 use crate::policy::problem::ProblemLog;
 use crate::policy::release::key::{Cookie, Issue, Key};
 use crate::policy::release::steer::Steer;
-use crate::policy::upstream::{Breaker, Shares, Slow, Trial};
+use crate::policy::upstream::{Breaker, ConsecutiveFailures, Shares, Slow, Trial};
 use crate::value::hash;
 use crate::value::response::FailOn;
 
@@ -135,7 +135,7 @@ mod full_document {
                 ignore_on: vec![FailOn::Status(501)],
                 record: matches(r#"[{"uri":{"prefix":"/api"}}]"#),
                 ignore: matches(r#"[{"uri":{"prefix":"/api/events"}}]"#),
-                consecutive_failures: 5,
+                consecutive_failures: Some(ConsecutiveFailures { limit: 5, is_default: false }),
                 local_origin_failures: Some(3),
                 unanswered_after: Some(3 * second),
                 shares: Some(Shares {
@@ -245,7 +245,7 @@ mod defaults {
             ignore_on: Vec::new(),
             record: Matches::default(),
             ignore: Matches::default(),
-            consecutive_failures: 5,
+            consecutive_failures: Some(ConsecutiveFailures { limit: 5, is_default: true }),
             local_origin_failures: None,
             unanswered_after: None,
             shares: None,
@@ -260,6 +260,37 @@ mod defaults {
             },
         };
         assert_eq!(policy.upstreams[0].breaker.as_ref(), Some(&expected));
+    }
+
+    #[test]
+    fn a_named_share_has_no_row_of_failures_beside_it_unless_one_is_written() {
+        let row = |fields: &str| {
+            let policy = compile(&with_breaker(fields));
+            policy.upstreams[0].breaker.as_ref().unwrap().consecutive_failures
+        };
+        for shares in [r#""failurePercent":50"#, r#""slowPercent":80,"slowerThan":"2s""#] {
+            assert_eq!(row(shares), None, "{shares}");
+            let written = row(&format!(r#"{shares},"consecutiveFailures":5"#));
+            assert_eq!(written, Some(ConsecutiveFailures { limit: 5, is_default: false }), "{shares}");
+        }
+        let default = Some(ConsecutiveFailures { limit: 5, is_default: true });
+        assert_eq!(row(r#""consecutiveLocalOriginFailures":3"#), default);
+    }
+
+    #[test]
+    fn zero_turns_a_row_off() {
+        for (fields, row, local_origin, limit) in [
+            (r#""consecutiveFailures":0,"failurePercent":50"#, None, None, None),
+            (r#""consecutiveFailures":0,"consecutiveLocalOriginFailures":3"#, None, Some(3), Some(3)),
+            (r#""consecutiveLocalOriginFailures":0"#, Some(5), Some(0), None),
+        ] {
+            let policy = compile(&with_breaker(fields));
+            let breaker = policy.upstreams[0].breaker.as_ref().unwrap();
+            assert_eq!(breaker.consecutive_failures.map(|row| row.limit), row, "{fields}");
+            assert_eq!(breaker.local_origin_failures, local_origin, "{fields}");
+            assert_eq!(breaker.local_origin_limit(), limit, "{fields}");
+            assert_eq!(breaker.counts_apart(), local_origin.is_some(), "{fields}");
+        }
     }
 
     #[test]

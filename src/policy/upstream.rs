@@ -72,10 +72,10 @@ pub struct Breaker {
     pub record: Matches,
     /// The requests, among those of `record`, whose responses are no evidence. Empty means none.
     pub ignore: Matches,
-    /// How many consecutive failures make the upstream NotReady. 1 to 100,000, default 5.
-    pub consecutive_failures: u32,
-    /// How many consecutive requests without a response make the upstream NotReady. 1 to 100,000. If absent, such
-    /// requests count towards `consecutive_failures`, otherwise they do not.
+    /// The row of failures that makes the upstream NotReady. If absent, no row of failures does.
+    pub consecutive_failures: Option<ConsecutiveFailures>,
+    /// How many consecutive requests without a response make the upstream NotReady. 0 to 100,000, and with 0 no row of
+    /// them does. If absent, such requests count towards `consecutive_failures`, otherwise they do not.
     pub local_origin_failures: Option<u32>,
     /// How long a request may wait for a response before it counts as unanswered, even if its client has left. 1 ms to
     /// 1 h. If absent, no request counts as unanswered by its waiting time.
@@ -90,6 +90,15 @@ pub struct Breaker {
     pub max_retry_after: Duration,
     /// How a trial decides whether the upstream is Ready again.
     pub trial: Trial,
+}
+
+/// `consecutiveFailures`: the row of failures that makes an upstream NotReady.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConsecutiveFailures {
+    /// The number of failures in the row. 1 to 100,000, default 5.
+    pub limit: u32,
+    /// Whether the limit is the default, because the document does not name one.
+    pub is_default: bool,
 }
 
 /// The shares of the responses in a window that make an upstream NotReady. At least one of the two is set.
@@ -235,7 +244,7 @@ impl Default for Breaker {
             ignore_on: Vec::new(),
             record: Matches::default(),
             ignore: Matches::default(),
-            consecutive_failures: 5,
+            consecutive_failures: Some(ConsecutiveFailures { limit: 5, is_default: true }),
             local_origin_failures: None,
             unanswered_after: None,
             shares: None,
@@ -273,11 +282,20 @@ impl Breaker {
         let ignore_on = fields.read_list("ignoreOn", read_fail_on_item);
         let record = fields.read("record", Matches::default(), Matches::read);
         let ignore = fields.read("ignore", Matches::default(), Matches::read);
-        let read_consecutive = |value: &Value<'_>| value.integer(1..=100_000);
-        let consecutive_failures =
-            fields.read("consecutiveFailures", default.consecutive_failures, read_consecutive);
+        // With a named share, the default row would often trip before there are `minimumRequests`.
+        let default_row = default.consecutive_failures.filter(|_| matches!(shares, Some(None)));
+        let consecutive_failures = fields.read("consecutiveFailures", default_row, ConsecutiveFailures::read);
         let local_origin_failures =
-            fields.read("consecutiveLocalOriginFailures", None, |value| read_consecutive(value).map(Some));
+            fields.read("consecutiveLocalOriginFailures", None, |value| value.integer(0..=100_000).map(Some));
+        if let (Some(None), Some(None), Some(None | Some(0)), Some(value)) =
+            (&shares, consecutive_failures, local_origin_failures, fields.get("consecutiveFailures"))
+        {
+            value.problem::<()>(
+                "0 turns off the only trigger, so responses could not make the upstream not ready. \
+                 Use a number from 1 to 100000, or add failurePercent, slowPercent with slowerThan, \
+                 or consecutiveLocalOriginFailures.",
+            );
+        }
         let unanswered_after =
             fields.read("unansweredAfter", None, |value| value.duration(ms(1)..=HOUR).map(Some));
         let not_ready_for =
@@ -321,6 +339,14 @@ impl Breaker {
             max_retry_after: max_retry_after?,
             trial: trial?,
         })
+    }
+}
+
+impl ConsecutiveFailures {
+    /// Reads the number. Returns `None` inside for 0, which turns the row off.
+    fn read(value: &Value<'_>) -> Option<Option<Self>> {
+        let limit = value.integer(0..=100_000)?;
+        Some((limit > 0).then_some(ConsecutiveFailures { limit, is_default: false }))
     }
 }
 
@@ -422,6 +448,11 @@ impl Breaker {
     /// Returns the classifier for this breaker's `failOn` and `ignoreOn`.
     pub fn classifier(&self) -> Classifier<'_> {
         Classifier { fail_on: &self.fail_on, ignore_on: &self.ignore_on }
+    }
+
+    /// Returns how many consecutive requests without a response make the upstream NotReady, if any number does.
+    pub fn local_origin_limit(&self) -> Option<u32> {
+        self.local_origin_failures.filter(|limit| *limit > 0)
     }
 
     /// Returns whether requests without a response are counted separately.

@@ -228,9 +228,9 @@ impl UpstreamState {
         }
         let failures = streak.failures.longest_after(self.failures);
         let unanswered = streak.unanswered.longest_after(self.unanswered);
-        let reason = if failures >= breaker.consecutive_failures {
+        let reason = if breaker.consecutive_failures.is_some_and(|row| failures >= row.limit) {
             Some(UpstreamReason::ConsecutiveFailures(failures))
-        } else if breaker.local_origin_failures.is_some_and(|most| unanswered >= most) {
+        } else if breaker.local_origin_limit().is_some_and(|limit| unanswered >= limit) {
             Some(UpstreamReason::LocalOriginFailures(unanswered))
         } else {
             exceeded_share(breaker, window.counts())

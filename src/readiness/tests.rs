@@ -4,8 +4,7 @@ use super::check::CheckFailure;
 use super::streak::Streak;
 use super::*;
 use crate::policy::check::Check;
-use crate::policy::upstream::Trial;
-use crate::policy::upstream::{Breaker, Upstream};
+use crate::policy::upstream::{Breaker, ConsecutiveFailures, Trial, Upstream};
 use crate::value::hash;
 use crate::value::response::{ResponseClass, Sample};
 use crate::value::time::{Time, millis};
@@ -44,7 +43,7 @@ fn checked(failures: u32, successes: u32) -> Upstream {
 /// requests at a time on trial.
 fn judged(failures: u32) -> Upstream {
     let breaker = Breaker {
-        consecutive_failures: failures,
+        consecutive_failures: Some(ConsecutiveFailures { limit: failures, is_default: false }),
         not_ready_for: SECOND,
         max_not_ready_for: 8 * SECOND,
         max_retry_after: 20 * SECOND,
@@ -113,7 +112,7 @@ impl Bench {
     }
 
     fn trip(&mut self) {
-        let failures = self.upstream.breaker.as_ref().unwrap().consecutive_failures;
+        let failures = self.upstream.breaker.as_ref().unwrap().consecutive_failures.unwrap().limit;
         let transition = self.respond(&"F".repeat(failures as usize));
         assert_eq!(transition, moved("ready", "not-ready", UpstreamReason::ConsecutiveFailures(failures)));
     }

@@ -120,6 +120,37 @@ fn a_share_trips_from_minimum_requests_on_which_is_20_by_default() {
     }
 }
 
+#[test]
+fn with_a_named_share_a_row_of_failures_counts_only_if_it_is_written() {
+    for (settings, takes, reason) in [
+        (json!({"failurePercent": 50, "minimumRequests": 100}), 100, "failure-share: 100 of 100"),
+        (json!({"consecutiveFailures": 7, "failurePercent": 50}), 7, "consecutive-failures: 7"),
+        (json!({"consecutiveFailures": 0, "failurePercent": 50}), 20, "failure-share: 20 of 20"),
+    ] {
+        let mut world = world(&settings);
+        world.set("app", Manner::Status(500));
+        assert_eq!(trips_after(&mut world, 200), Some(takes), "{settings}");
+        assert_eq!(world.reason("app"), reason);
+    }
+}
+
+#[test]
+fn without_rows_of_missing_responses_only_shares_count_them() {
+    let mut world = world(&json!({"consecutiveLocalOriginFailures": 0}));
+    world.set("app", Manner::Refuses);
+    assert_eq!(trips_after(&mut world, 50), None);
+    // They do not end a row of failing responses either.
+    answers(&mut world, 0, &[500; 4]);
+    world.set("app", Manner::Refuses);
+    world.get(0);
+    answers(&mut world, 0, &[500]);
+    assert_eq!(world.reason("app"), "consecutive-failures: 5");
+    let mut world = self::world(&json!({"consecutiveLocalOriginFailures": 0, "failurePercent": 50}));
+    world.set("app", Manner::Refuses);
+    assert_eq!(trips_after(&mut world, 50), Some(20));
+    assert_eq!(world.reason("app"), "failure-share: 20 of 20");
+}
+
 /// Returns a breaker that trips only when half of at least 20 responses fail.
 fn half() -> Value {
     json!({"consecutiveFailures": NEVER, "failurePercent": 50, "minimumRequests": 20, "window": "10s"})

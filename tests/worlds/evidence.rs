@@ -452,7 +452,7 @@ fn on_trial_a_client_that_leaves_after_unanswered_after_counts_as_a_failure() {
     for (settings, waits) in [
         (json!({}), None),
         (json!({"unansweredAfter": "1s"}), Some(1_000)),
-        (json!({"slowPercent": 80, "slowerThan": "1s"}), Some(1_000)),
+        (json!({"consecutiveFailures": 5, "slowPercent": 80, "slowerThan": "1s"}), Some(1_000)),
     ] {
         for (leaves_after, waited) in [(400, false), (990, false), (1_010, true)] {
             let mut world = world(&settings);
@@ -539,7 +539,7 @@ fn on_trial_a_request_that_waits_too_long_fails_at_once() {
     for (settings, waits) in [
         (json!({"trial": {"leaseFor": "3s"}}), 3),
         (json!({"unansweredAfter": "2s"}), 2),
-        (json!({"slowPercent": 80, "slowerThan": "1s"}), 1),
+        (json!({"consecutiveFailures": 5, "slowPercent": 80, "slowerThan": "1s"}), 1),
     ] {
         let mut world = world(&settings);
         on_trial(&mut world);

@@ -262,6 +262,24 @@ fn invalid_failure_conditions_of_a_breaker_are_told_what_is_allowed() {
 }
 
 #[test]
+fn a_breaker_that_could_not_trip_is_told_how_to_get_a_trigger() {
+    let told = "upstreams.app.circuitBreaker.consecutiveFailures: 0 turns off the only trigger, so responses could not make the upstream not ready. Use a number from 1 to 100000, or add failurePercent, slowPercent with slowerThan, or consecutiveLocalOriginFailures.";
+    assert_problem(&[
+        (with_breaker(r#""consecutiveFailures":0"#), told),
+        (with_breaker(r#""consecutiveFailures":0,"consecutiveLocalOriginFailures":0"#), told),
+        (
+            with_breaker(r#""consecutiveFailures":100001"#),
+            "upstreams.app.circuitBreaker.consecutiveFailures: 100001 is not allowed; allowed: a whole number from 0 to 100000",
+        ),
+        // A share that is invalid may have been meant as the trigger.
+        (
+            with_breaker(r#""consecutiveFailures":0,"failurePercent":101"#),
+            "upstreams.app.circuitBreaker.failurePercent: 101 is not allowed; allowed: a whole number from 1 to 100",
+        ),
+    ]);
+}
+
+#[test]
 fn a_header_that_must_not_be_written_is_named() {
     let own = "is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive";
     assert_eq!(
@@ -503,8 +521,8 @@ fn invalid_evidence_settings_of_a_breaker_are_told_what_is_allowed() {
             "upstreams.app.circuitBreaker.ignore[0]: would match every request; allowed: at least one condition",
         ),
         (
-            with_breaker(r#""consecutiveLocalOriginFailures":0"#),
-            "upstreams.app.circuitBreaker.consecutiveLocalOriginFailures: 0 is not allowed; allowed: a whole number from 1 to 100000",
+            with_breaker(r#""consecutiveLocalOriginFailures":-1"#),
+            "upstreams.app.circuitBreaker.consecutiveLocalOriginFailures: -1 is not allowed; allowed: a whole number from 0 to 100000",
         ),
         (
             with_breaker(r#""unansweredAfter":"0s""#),

@@ -97,7 +97,7 @@ fn a_backoff_is_forgotten_with_its_phase() {
 #[test]
 fn passed_checks_do_not_shorten_a_backoff() {
     let mut upstream = checked_and_judged();
-    upstream.breaker.as_mut().unwrap().consecutive_failures = 1;
+    upstream.breaker.as_mut().unwrap().consecutive_failures = judged(1).breaker.unwrap().consecutive_failures;
     let mut bench = tripped_asking(upstream.clone(), 9);
     for _ in 0..5 {
         assert_eq!(bench.check(Ok(())), None);
