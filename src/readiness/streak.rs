@@ -87,14 +87,14 @@ impl Streak {
         if sample.class == ResponseClass::Ignored {
             return;
         }
-        self.counts.add(sample.class);
+        self.counts.add(sample);
         match sample.class {
             ResponseClass::Unanswered if unanswered_apart => self.unanswered.extend(),
             ResponseClass::Failure | ResponseClass::Unanswered => {
                 self.failures.extend();
                 self.unanswered.end();
             }
-            // A slow response ends a run as well.
+            // A slow success ends a run as well.
             _ => {
                 self.failures.end();
                 self.unanswered.end();
@@ -109,18 +109,17 @@ impl Streak {
 
 #[cfg(test)]
 impl Streak {
-    /// Returns the streak of these responses. `S` is a success, `L` a slow one, `F` a failure. `U` is a
-    /// missing one, which is counted apart.
+    /// Returns the streak of these responses. `S` is a success, `L` a slow one, `F` a failure, `X` a slow one.
+    /// `U` is a missing one, which is counted apart.
     pub fn of(responses: &str) -> Self {
         let mut streak = Streak::default();
         for response in responses.chars() {
             let class = match response {
-                'S' => ResponseClass::Success,
-                'L' => ResponseClass::Slow,
+                'S' | 'L' => ResponseClass::Success,
                 'U' => ResponseClass::Unanswered,
                 _ => ResponseClass::Failure,
             };
-            streak.add(class.into(), true);
+            streak.add(Sample { slow: "LX".contains(response), ..class.into() }, true);
         }
         streak
     }
@@ -167,11 +166,13 @@ mod tests {
         assert_eq!(runs("UUFUU"), (1, 2));
         assert_eq!(runs("FUFUF"), (3, 1));
         assert_eq!(runs("FULF"), (1, 1));
+        assert_eq!(runs("FXXL"), (3, 0));
     }
 
     #[test]
     fn the_latest_backoff_of_the_last_run_counts() {
-        let with_backoff = |class, at| Sample { class, retry_at: Some(Time::from_millis(at)) };
+        let with_backoff =
+            |class, at| Sample { retry_at: Some(Time::from_millis(at)), ..Sample::from(class) };
         let mut streak = Streak::default();
         streak.add(with_backoff(ResponseClass::Failure, 9), false);
         streak.add(with_backoff(ResponseClass::Failure, 5), false);

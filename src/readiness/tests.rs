@@ -139,9 +139,9 @@ impl Bench {
     }
 
     /// Sends one request on trial, which gets this response.
-    fn trial_response(&mut self, class: ResponseClass) -> Option<Transition> {
+    fn trial_response(&mut self, response: impl Into<Sample>) -> Option<Transition> {
         let permit = self.lend_permit().unwrap();
-        self.release_permit(permit, TrialOutcome::Seen(class.into()))
+        self.release_permit(permit, TrialOutcome::Seen(response.into()))
     }
 
     fn phase(&self) -> &'static str {

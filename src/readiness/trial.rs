@@ -148,11 +148,11 @@ impl UpstreamState {
         let breaker = upstream.breaker.as_ref()?;
         match sample.class {
             ResponseClass::Ignored => None,
-            ResponseClass::Failure | ResponseClass::Unanswered | ResponseClass::Slow => {
+            ResponseClass::Success if !sample.slow => self.add_successes(breaker, 1, now),
+            ResponseClass::Success | ResponseClass::Failure | ResponseClass::Unanswered => {
                 self.retry_at = sample.retry_at;
                 self.trip(breaker, UpstreamReason::TrialFailed, now, random)
             }
-            ResponseClass::Success => self.add_successes(breaker, 1, now),
         }
     }
 

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::value::response::ResponseClass;
+use crate::value::response::{ResponseClass, Sample};
 use crate::value::time::Time;
 
 /// Counts of responses.
@@ -14,17 +14,18 @@ pub struct ResponseCounts {
     pub all: u32,
     /// The number of failed responses.
     pub failed: u32,
-    /// The number of slow responses that did not fail.
+    /// The number of slow responses, failed or not.
     pub slow: u32,
 }
 
 impl ResponseCounts {
     /// Counts one response, unless it is ignored.
-    pub fn add(&mut self, class: ResponseClass) {
+    pub fn add(&mut self, sample: Sample) {
+        let counts = sample.class != ResponseClass::Ignored;
         self.merge(ResponseCounts {
-            all: u32::from(class != ResponseClass::Ignored),
-            failed: u32::from(class.is_failure()),
-            slow: u32::from(class == ResponseClass::Slow),
+            all: u32::from(counts),
+            failed: u32::from(sample.class.is_failure()),
+            slow: u32::from(counts && sample.slow),
         });
     }
 
@@ -102,6 +103,17 @@ mod tests {
 
     fn all(count: u32) -> ResponseCounts {
         ResponseCounts { all: count, ..ResponseCounts::default() }
+    }
+
+    #[test]
+    fn a_response_counts_for_each_share_that_it_is_in() {
+        let mut counts = ResponseCounts::default();
+        for class in [ResponseClass::Success, ResponseClass::Failure, ResponseClass::Ignored] {
+            for slow in [false, true] {
+                counts.add(Sample { slow, ..class.into() });
+            }
+        }
+        assert_eq!(counts, ResponseCounts { all: 4, failed: 2, slow: 2 });
     }
 
     #[test]

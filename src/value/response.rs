@@ -14,9 +14,6 @@ pub enum ResponseClass {
     Failure,
     /// The upstream sent no response, or did not finish it. The network may be at fault as well as the app.
     Unanswered,
-    /// The upstream works but took longer than the policy allows. The caller that measured the time sets this
-    /// class.
-    Slow,
     /// No evidence about the upstream. This or another filter replied, or the proxy refused by a limit of its
     /// own.
     Ignored,
@@ -34,13 +31,23 @@ impl ResponseClass {
 pub struct Sample {
     /// The class of the response.
     pub class: ResponseClass,
+    /// Whether it took longer than the policy allows. A failure may be slow as well. Has no effect if the class
+    /// is [`ResponseClass::Ignored`].
+    pub slow: bool,
     /// The end of the backoff that the response asked for, if it asked for one.
     pub retry_at: Option<Time>,
 }
 
 impl From<ResponseClass> for Sample {
     fn from(class: ResponseClass) -> Self {
-        Sample { class, retry_at: None }
+        Sample { class, slow: false, retry_at: None }
+    }
+}
+
+impl Sample {
+    /// Returns whether it is a success that was not slow.
+    pub fn is_good(self) -> bool {
+        self.class == ResponseClass::Success && !self.slow
     }
 }
 

@@ -141,8 +141,8 @@ impl ForwardedRequest {
                 continue;
             }
             match unanswered(breaker, now.since(since)) {
-                Some(class) => {
-                    scope.observe(id, class.into(), self.epoch);
+                Some(sample) => {
+                    scope.observe(id, sample, self.epoch);
                     self.counted.push(id);
                 }
                 None => next = next.into_iter().chain(breaker.unanswered_after).min(),
@@ -238,11 +238,14 @@ impl ForwardedRequest {
         };
         reached.took = Some(waited);
         for (id, breaker) in reached.judged(policy) {
-            let class = unanswered(breaker, waited).unwrap_or_else(|| {
-                if breaker.is_slow(waited) { ResponseClass::Slow } else { ResponseClass::Ignored }
+            let sample = unanswered(breaker, waited).unwrap_or_else(|| {
+                // A request that its client gave up late is slow, but no failure.
+                let slow = breaker.is_slow(waited);
+                let class = if slow { ResponseClass::Success } else { ResponseClass::Ignored };
+                reached.sample(breaker, class)
             });
             if !counted_by_permit.contains(&id) && self.counts_for(id) {
-                scope.observe(id, class.into(), self.epoch);
+                scope.observe(id, sample, self.epoch);
             }
         }
         // A slow version is counted by the time, so its class is that of a success.
@@ -265,15 +268,14 @@ impl ForwardedRequest {
         });
         let mut kept = Vec::new();
         for (id, breaker) in response.judged(scope.policy) {
-            let class = response.or_slow(breaker, response.classify(breaker.classifier()));
-            let class = self.unless_ignored(id, class);
+            let sample = response.sample(breaker, response.classify(breaker.classifier()));
+            let mut sample = self.unless_ignored(id, sample);
             // Only a response that the upstream itself sent may ask for a backoff.
-            let may_ask = class == ResponseClass::Failure && !breaker.max_retry_after.is_zero();
+            let may_ask = sample.class == ResponseClass::Failure && !breaker.max_retry_after.is_zero();
             let map = readable.filter(|_| may_ask);
-            let retry_at = map.and_then(|map| summary::retry_at(scope.proxy, map, scope.proxy.now()));
-            let sample = Sample { class, retry_at };
+            sample.retry_at = map.and_then(|map| summary::retry_at(scope.proxy, map, scope.proxy.now()));
             match self.take_permit(id) {
-                Some(permit) if class == ResponseClass::Success => {
+                Some(permit) if sample.is_good() => {
                     if !end {
                         scope.upstreams.on_response_begun(scope.policy, scope.proxy, &permit);
                     }
@@ -283,7 +285,7 @@ impl ForwardedRequest {
                     scope.give_back(permit, TrialOutcome::Seen(sample));
                     self.counted.push(id);
                 }
-                None if class.is_failure() && !self.counted.contains(&id) => {
+                None if sample.class.is_failure() && !self.counted.contains(&id) => {
                     scope.observe(id, sample, self.epoch);
                 }
                 None => {}
@@ -300,24 +302,24 @@ impl ForwardedRequest {
             (!begun.is_failure()).then(|| response.classify_end(rollback.classifier()))
         });
         for (id, breaker) in response.judged(scope.policy) {
-            let class = response.or_slow(breaker, response.classify_end(breaker.classifier()));
+            let sample = response.sample(breaker, response.classify_end(breaker.classifier()));
             if let Some(permit) = self.take_permit(id) {
-                scope.give_back(permit, TrialOutcome::Seen(self.unless_ignored(id, class).into()));
+                scope.give_back(permit, TrialOutcome::Seen(self.unless_ignored(id, sample)));
                 continue;
             }
             let counted = response.classify(breaker.classifier()).is_failure();
             if !counted && self.counts_for(id) {
-                scope.observe(id, class.into(), self.epoch);
+                scope.observe(id, sample, self.epoch);
             }
         }
         self.give_back(scope);
     }
 
-    /// Returns the class, or [`ResponseClass::Ignored`] if the request does not count for the upstream. A success stays
-    /// one, because it may still pass a trial.
-    fn unless_ignored(&self, id: UpstreamId, class: ResponseClass) -> ResponseClass {
-        let ignored = class != ResponseClass::Success && self.ignored.contains(&id);
-        if ignored { ResponseClass::Ignored } else { class }
+    /// Returns the sample, or an ignored one if the request does not count for the upstream. A good response stays one,
+    /// because it may still pass a trial.
+    fn unless_ignored(&self, id: UpstreamId, sample: Sample) -> Sample {
+        let ignored = !sample.is_good() && self.ignored.contains(&id);
+        if ignored { ResponseClass::Ignored.into() } else { sample }
     }
 
     /// Counts the response for each version that the request reached. `classify` returns `None` if it does not count yet.
@@ -370,10 +372,10 @@ impl Wait {
     }
 }
 
-/// Returns the class of a request that has waited for `waited` without a response, if that is too long.
-fn unanswered(breaker: &Breaker, waited: Duration) -> Option<ResponseClass> {
+/// Returns the evidence of a request that has waited for `waited` without a response, if that is too long.
+fn unanswered(breaker: &Breaker, waited: Duration) -> Option<Sample> {
     if waited < breaker.unanswered_after? {
         return None;
     }
-    Some(breaker.classifier().unanswered())
+    Some(Sample { slow: breaker.is_slow(waited), ..breaker.classifier().unanswered().into() })
 }

@@ -7,7 +7,7 @@ use crate::policy::upstream::{Breaker, UpstreamId};
 use crate::proxy::{Attribute, Map, Proxy, number};
 use crate::value::request::HeaderMap;
 use crate::value::response::retry_after;
-use crate::value::response::{Classifier, ResponseClass, VIA_UPSTREAM};
+use crate::value::response::{Classifier, ResponseClass, Sample, VIA_UPSTREAM};
 use crate::value::time::Time;
 
 const SWITCHING_PROTOCOLS: u16 = 101;
@@ -71,10 +71,10 @@ impl ResponseSummary {
         }
     }
 
-    /// Returns the class, or [`ResponseClass::Slow`] if it is a success that took too long.
-    pub fn or_slow(&self, breaker: &Breaker, class: ResponseClass) -> ResponseClass {
+    /// Returns the response as evidence for the breaker, as one of this class.
+    pub fn sample(&self, breaker: &Breaker, class: ResponseClass) -> Sample {
         let slow = self.took.is_some_and(|took| breaker.is_slow(took));
-        if slow && class == ResponseClass::Success { ResponseClass::Slow } else { class }
+        Sample { slow, ..class.into() }
     }
 
     /// Returns whether the request went to this upstream.

@@ -264,10 +264,9 @@ impl UpstreamTable {
             return None;
         }
         entry.unshared.add(sample, breaker.counts_apart());
-        let bad = sample.class != ResponseClass::Success;
         let is_reported = entry.throttle.should_report_now(sample.class);
         let would_trip = || entry.snapshot.would_trip(upstream, proxy.now(), entry.unshared);
-        let share_now = is_reported || bad && would_trip();
+        let share_now = is_reported || !sample.is_good() && would_trip();
         if entry.outdated || !share_now {
             return None;
         }

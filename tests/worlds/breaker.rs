@@ -247,6 +247,59 @@ fn slow_responses_trip_at_their_own_threshold() {
     }
 }
 
+/// Sends a request and responds to it with this status, later than `slower_than` of [`slow`].
+fn respond_late(world: &mut World, status: u16) {
+    let id = world.send(0, &Request::get("/"));
+    world.pass(501 * MS);
+    world.respond(id, status, "via_upstream", &[], true);
+}
+
+#[test]
+fn a_response_that_is_slow_and_fails_counts_for_both_shares() {
+    let mut breaker = slow();
+    breaker["failurePercent"] = json!(80);
+    let mut world = world(&breaker);
+    for request in 0..20 {
+        respond_late(&mut world, if request % 2 == 0 { 500 } else { 200 });
+    }
+    assert_eq!(world.reason("app"), "slow-share: 10 of 10");
+    // The other way round, slow responses do not hide failures.
+    breaker["slowPercent"] = json!(100);
+    let mut world = self::world(&breaker);
+    answers(&mut world, 0, &[500; 2]);
+    (0..8).for_each(|request| respond_late(&mut world, if request % 4 == 0 { 200 } else { 500 }));
+    assert_eq!(world.reason("app"), "failure-share: 8 of 10");
+}
+
+#[test]
+fn a_request_that_waits_too_long_is_slow_as_well() {
+    let mut world = world(&json!({
+        "unansweredAfter": "2s", "slowPercent": 50, "slowerThan": "1s", "minimumRequests": 10,
+    }));
+    answers(&mut world, 0, &[200; 5]);
+    world.set("app", Manner::Hangs);
+    for _ in 0..5 {
+        world.start(0, &Request::get("/"));
+    }
+    world.pass(3 * SECOND);
+    assert_eq!(world.reason("app"), "slow-share: 5 of 10");
+}
+
+#[test]
+fn a_slow_success_ends_a_row_of_failures_and_a_slow_failure_extends_it() {
+    let mut breaker = slow();
+    breaker["consecutiveFailures"] = json!(3);
+    let mut world = world(&breaker);
+    for _ in 0..2 {
+        answers(&mut world, 0, &[500, 500]);
+        respond_late(&mut world, 200);
+    }
+    assert_eq!(world.phase("app"), "ready");
+    answers(&mut world, 0, &[500, 500]);
+    respond_late(&mut world, 500);
+    assert_eq!(world.reason("app"), "consecutive-failures: 3");
+}
+
 #[test]
 fn responses_that_take_exactly_slower_than_are_not_slow() {
     let mut world = world(&slow());

@@ -21,8 +21,9 @@ struct Tally {
 }
 
 impl Tally {
-    fn failure(&mut self) {
-        self.all += 1;
+    /// Counts a failure after `took` milliseconds.
+    fn failure(&mut self, took: u64) {
+        self.answer(took);
         self.failed += 1;
     }
 
@@ -121,11 +122,11 @@ proptest! {
                     match (step, request.took) {
                         (Step::Status(status), None) => {
                             world.respond(id, status, "via_upstream", &[], true);
-                            if status == 200 { tally.answer(waited) } else { tally.failure() }
+                            if status == 200 { tally.answer(waited) } else { tally.failure(waited) }
                         }
                         (Step::Refuse, None) => {
                             world.respond_as(id, &Manner::Refuses);
-                            tally.failure();
+                            tally.failure(waited);
                         }
                         (Step::Begin(_), None) => {
                             world.respond(id, 200, "via_upstream", &[], false);
@@ -143,9 +144,9 @@ proptest! {
                             world.leave(id);
                             tally.answer(took);
                         }
-                        (Step::Break, Some(_)) => {
+                        (Step::Break, Some(took)) => {
                             world.end(id, "upstream_reset_after_response_started{connection_termination}");
-                            tally.failure();
+                            tally.failure(took);
                         }
                         (Step::Cut, Some(_)) => world.end(id, "response_timeout"),
                         _ => {}
@@ -160,7 +161,7 @@ proptest! {
         world.stall(91_000);
         world.pass(SECOND);
         for request in open.iter().filter(|request| request.took.is_none()) {
-            tally.failure();
+            tally.failure(91_000);
             world.respond(request.id, 200, "via_upstream", &[], true);
         }
         world.pass(SECOND);
@@ -204,7 +205,7 @@ proptest! {
             world.lose(lost);
             let id = world.send(0, &Request::get("/"));
             world.respond(id, if succeeds { 200 } else { 500 }, "via_upstream", &[], true);
-            if succeeds { tally.answer(0) } else { tally.failure() }
+            if succeeds { tally.answer(0) } else { tally.failure(0) }
             if tick {
                 world.tick_now(0);
             }

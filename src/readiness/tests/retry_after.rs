@@ -6,7 +6,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 /// Returns a failing response that asks for a backoff.
 fn asking(bench: &Bench, seconds: u32) -> Sample {
-    Sample { class: Failure, retry_at: Some(bench.now + seconds * SECOND) }
+    Sample { retry_at: Some(bench.now + seconds * SECOND), ..Failure.into() }
 }
 
 fn respond(bench: &mut Bench, sample: Sample) -> Option<Transition> {

@@ -59,6 +59,17 @@ fn a_share_of_slow_responses_trips_at_its_own_limit() {
 }
 
 #[test]
+fn a_slow_failure_counts_for_both_shares() {
+    let mut upstream = judged_by_shares();
+    let shares = upstream.breaker.as_mut().and_then(|breaker| breaker.shares.as_mut()).unwrap();
+    shares.failure_percent = Some(80);
+    let mut bench = Bench::new(upstream.clone());
+    let slow = UpstreamReason::SlowShare(Share { part: 10, all: 10 });
+    assert_eq!(bench.respond("LXLXLXLXLX"), moved("ready", "not-ready", slow));
+    assert_eq!(Bench::new(upstream).respond("XXXXXXXXLL"), failed(8, 10));
+}
+
+#[test]
 fn the_window_is_empty_after_a_trip() {
     let mut bench = Bench::new(judged_by_shares());
     assert_eq!(bench.respond(&"F".repeat(10)), failed(10, 10));
@@ -91,7 +102,7 @@ fn a_slow_response_fails_a_trial() {
     let bench = bench.after(2 * SECOND);
     bench.tick();
     assert_eq!(
-        bench.trial_response(ResponseClass::Slow),
+        bench.trial_response(Sample { slow: true, ..Success.into() }),
         moved("trial", "not-ready", UpstreamReason::TrialFailed)
     );
 }
