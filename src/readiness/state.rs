@@ -233,7 +233,7 @@ impl UpstreamState {
         } else if breaker.local_origin_limit().is_some_and(|limit| unanswered >= limit) {
             Some(UpstreamReason::LocalOriginFailures(unanswered))
         } else {
-            exceeded_share(breaker, window.counts())
+            exceeded_share(breaker, streak.counts(), window.counts())
         };
         (window, reason)
     }
@@ -370,18 +370,22 @@ impl UpstreamState {
     }
 }
 
-/// Returns the reason to trip by these counts, if there is one.
-fn exceeded_share(breaker: &Breaker, counts: ResponseCounts) -> Option<UpstreamReason> {
+/// Returns the reason to trip by the counts of the window, to which `new` was just added, if there is one.
+///
+/// Only a new failed or slow response trips. A share also rises when good responses leave the window, but that says
+/// nothing about the upstream.
+fn exceeded_share(breaker: &Breaker, new: ResponseCounts, counts: ResponseCounts) -> Option<UpstreamReason> {
     let shares = breaker.shares.as_ref()?;
-    let reaches = |part: u32, percent: u32| {
-        counts.all >= shares.minimum_requests
+    let reaches = |new: u32, part: u32, percent: u32| {
+        new > 0
+            && counts.all >= shares.minimum_requests
             && u64::from(part) * 100 >= u64::from(counts.all) * u64::from(percent)
     };
     let share = |part| Share { part, all: counts.all };
-    if shares.failure_percent.is_some_and(|percent| reaches(counts.failed, percent)) {
+    if shares.failure_percent.is_some_and(|percent| reaches(new.failed, counts.failed, percent)) {
         return Some(UpstreamReason::FailureShare(share(counts.failed)));
     }
-    let too_slow = shares.slow.as_ref().is_some_and(|slow| reaches(counts.slow, slow.percent));
+    let too_slow = shares.slow.as_ref().is_some_and(|slow| reaches(new.slow, counts.slow, slow.percent));
     too_slow.then(|| UpstreamReason::SlowShare(share(counts.slow)))
 }
 

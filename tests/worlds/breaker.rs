@@ -157,14 +157,36 @@ fn half() -> Value {
 }
 
 #[test]
-fn a_share_trips_at_exactly_the_threshold_whether_a_failure_or_a_success_comes_last() {
-    for (first, last) in [(500, 200), (200, 500)] {
-        let mut world = world(&half());
-        answers(&mut world, 0, &[first; 10]);
-        answers(&mut world, 0, &[last; 10]);
-        world.pass(300 * MS);
-        assert_eq!(world.reason("app"), "failure-share: 10 of 20");
+fn a_share_trips_at_exactly_the_threshold() {
+    let mut world = world(&half());
+    answers(&mut world, 0, &[200; 10]);
+    answers(&mut world, 0, &[500; 9]);
+    world.pass(300 * MS);
+    assert_eq!(world.phase("app"), "ready");
+    answers(&mut world, 0, &[500]);
+    assert_eq!(world.reason("app"), "failure-share: 10 of 20");
+}
+
+#[test]
+fn only_a_new_failure_trips_by_a_share() {
+    // The successes leave the window before the failures do.
+    let mut world = world(&json!({"failurePercent": 50, "minimumRequests": 10, "window": "4s"}));
+    answers(&mut world, 0, &[200; 30]);
+    world.pass(2 * SECOND);
+    answers(&mut world, 0, &[500; 12]);
+    for _ in 0..60 {
+        world.pass(100 * MS);
+        assert_eq!(world.phase("app"), "ready");
     }
+    // A success makes the number of responses large enough.
+    let mut world = self::world(&half());
+    answers(&mut world, 0, &[500; 12]);
+    world.pass(300 * MS);
+    answers(&mut world, 0, &[200; 8]);
+    world.pass(300 * MS);
+    assert_eq!(world.phase("app"), "ready");
+    answers(&mut world, 0, &[500]);
+    assert_eq!(world.reason("app"), "failure-share: 13 of 21");
 }
 
 #[test]

@@ -275,10 +275,11 @@ fn after_idle_time_a_share_is_of_new_responses_only() {
     ask(&mut world, 500, 10);
     world.pass(SECOND);
     assert_eq!(transitions(&world, &[]), 0);
-    // Without a pause in between, the same number of failures trips.
+    // Without a pause in between, the same responses trip.
     let mut world = World::new(&judged(&shares), 1);
     ask(&mut world, 500, 15);
     ask(&mut world, 200, 15);
+    ask(&mut world, 500, 10);
     world.pass(SECOND);
     assert_eq!(world.metric("transitions_total", &["reason=failure-share"]), 1);
 }

@@ -42,6 +42,21 @@ fn only_responses_in_the_window_count() {
 }
 
 #[test]
+fn a_share_that_rises_because_good_responses_leave_the_window_does_not_trip() {
+    let mut bench = Bench::new(judged_by_shares());
+    assert_eq!(bench.respond(&"S".repeat(30)), None);
+    assert_eq!(bench.after(5 * SECOND).respond(&"F".repeat(12)), None);
+    for piece in ["", "S", "L"] {
+        assert_eq!(bench.after(SECOND).respond(piece), None);
+    }
+    let bench = bench.after(3 * SECOND);
+    for piece in ["", "S", "L"] {
+        assert_eq!(bench.respond(piece), None, "{piece}");
+    }
+    assert_eq!(bench.respond("F"), failed(13, 17));
+}
+
+#[test]
 fn responses_of_all_workers_are_joined() {
     let mut bench = Bench::new(judged_by_shares());
     for piece in ["FS", "FS", "FS", "FS"] {
