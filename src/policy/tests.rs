@@ -351,13 +351,14 @@ mod values {
 
     #[test]
     fn every_value_of_fail_on_compiles() {
-        let words = r#""5xx","gateway-error","reset","connect-failure","retriable-4xx","429","599","400",
+        let words = r#""5xx","4xx","gateway-error","reset","connect-failure","retriable-4xx","429","599","400",
             "cancelled","deadline-exceeded","resource-exhausted","internal","unavailable""#;
         let policy = compile(&with_breaker(&format!(r#""failOn":[{words}]"#)));
         let statuses = [429, 599, 400].map(FailOn::Status);
         let grpc = [1, 4, 8, 13, 14].map(FailOn::Grpc);
         let plain = [
             FailOn::ServerError,
+            FailOn::ClientError,
             FailOn::GatewayError,
             FailOn::Reset,
             FailOn::ConnectFailure,

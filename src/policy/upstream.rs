@@ -421,6 +421,7 @@ fn read_fail_on_item(value: &Value<'_>) -> Option<FailOn> {
     }
     let choices = [
         ("5xx", FailOn::ServerError),
+        ("4xx", FailOn::ClientError),
         ("gateway-error", FailOn::GatewayError),
         ("reset", FailOn::Reset),
         ("connect-failure", FailOn::ConnectFailure),

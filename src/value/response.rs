@@ -68,6 +68,8 @@ enum Origin {
 pub enum FailOn {
     /// `5xx`: any status from 500 to 599, or no response.
     ServerError,
+    /// `4xx`: any status from 400 to 499.
+    ClientError,
     /// `gateway-error`: 502, 503, 504, or no response.
     GatewayError,
     /// `reset`: no response.
@@ -160,11 +162,15 @@ fn covers(condition: FailOn, status: Option<u16>, origin: Origin, grpc_status: O
     match (condition, origin) {
         (_, Origin::Proxy) => false,
         (FailOn::ConnectFailure, origin) => origin == Origin::NoConnection,
-        (FailOn::Status(_) | FailOn::Retriable4xx, Origin::NoConnection | Origin::NoAnswer) => false,
+        (
+            FailOn::Status(_) | FailOn::ClientError | FailOn::Retriable4xx,
+            Origin::NoConnection | Origin::NoAnswer,
+        ) => false,
         // A client sees the router's own 503 as UNAVAILABLE.
         (FailOn::Grpc(code), Origin::NoConnection | Origin::NoAnswer) => code == UNAVAILABLE,
         (FailOn::Grpc(code), Origin::Upstream) => grpc_status == Some(code),
         (FailOn::Status(code), Origin::Upstream) => status == Some(code),
+        (FailOn::ClientError, Origin::Upstream) => matches!(status, Some(400..=499)),
         (FailOn::Retriable4xx, Origin::Upstream) => status == Some(409),
         (_, Origin::NoConnection | Origin::NoAnswer) => true,
         (FailOn::ServerError, Origin::Upstream) => matches!(status, Some(500..=599)),
@@ -273,12 +279,16 @@ mod tests {
     }
 
     #[test]
-    fn single_statuses_can_be_conditions() {
+    fn client_errors_and_single_statuses_can_be_conditions() {
         for (status, condition, expected) in [
             (429, FailOn::Status(429), Failure),
             (503, FailOn::Status(429), Success),
             (409, FailOn::Retriable4xx, Failure),
             (404, FailOn::Retriable4xx, Success),
+            (399, FailOn::ClientError, Success),
+            (400, FailOn::ClientError, Failure),
+            (499, FailOn::ClientError, Failure),
+            (500, FailOn::ClientError, Success),
         ] {
             assert_eq!(
                 classified(status, "via_upstream", None, condition),
@@ -287,6 +297,7 @@ mod tests {
             );
         }
         assert_eq!(classified(503, REFUSED, None, FailOn::Status(503)), Ignored);
+        assert_eq!(classified(429, "request_rate_limited", None, FailOn::ClientError), Ignored);
     }
 
     #[test]

@@ -49,6 +49,8 @@ fn a_status_counts_by_the_policys_fail_on() {
     for (status, word, counts) in [
         (500, "5xx", true),
         (404, "5xx", false),
+        (404, "4xx", true),
+        (500, "4xx", false),
         (500, "gateway-error", false),
         (502, "gateway-error", true),
         (409, "retriable-4xx", true),
