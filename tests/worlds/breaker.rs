@@ -65,6 +65,29 @@ fn a_success_in_between_resets_the_row_of_failures() {
 }
 
 #[test]
+fn client_errors_hide_a_row_of_failures_unless_they_are_ignored() {
+    // Three of four responses are failures, and no five of them are in a row.
+    let mixed = [500, 500, 500, 404].repeat(25);
+    let mut world = world(&json!({}));
+    answers(&mut world, 0, &mixed);
+    assert_eq!(world.state("app").generation, 0);
+    for workers in [1, 2] {
+        let mut world = World::new(&judged(&json!({"ignoreOn": ["4xx"]})), workers);
+        // Successes before let the upstream's responses take the fast path.
+        for vm in 0..workers {
+            answers(&mut world, vm, &[200; 50]);
+        }
+        let mut statuses = mixed.iter();
+        let asked = statuses.position(|status| {
+            answers(&mut world, usize::from(*status == 404) % workers, &[*status]);
+            world.phase("app") == "not-ready"
+        });
+        assert_eq!(asked, Some(5), "five failures and a 404");
+        assert_eq!(world.reason("app"), "consecutive-failures: 5");
+    }
+}
+
+#[test]
 fn a_row_of_failures_has_no_time_limit() {
     let mut world = world(&json!({"consecutiveFailures": 3}));
     world.set("app", Manner::Status(500));
