@@ -7,4 +7,5 @@ pub mod lease;
 pub mod lifecycle;
 pub mod request;
 pub mod response;
+pub mod string_match;
 pub mod time;

@@ -190,7 +190,7 @@ impl Worker {
             policy: &self.policy,
             proxy,
             holder: self.holder,
-            signals: self.signals,
+            signals: &self.signals,
             service: &self.service,
             upstreams: &mut self.upstreams,
             releases: &mut self.releases,

@@ -1,14 +1,12 @@
 //! Matches, in the terms of an Istio `HTTPMatchRequest`. The entries of a list are alternatives, and all conditions of
 //! one entry must hold.
 
-use core::hash::{Hash, Hasher};
-
 use ipnet::IpNet;
-use regex_lite::{Regex, RegexBuilder};
 
 use super::document::Node;
-use super::reader::Value;
+use super::reader::{Fields, Value};
 use crate::value::request::{self, Headers, Request};
+use crate::value::string_match::{Pattern, StringMatch};
 
 /// A list of alternatives, such as the `match` of a gate. An empty list matches every request for
 /// [`hold`](Matches::hold), and none for [`any`](Matches::any).
@@ -61,45 +59,8 @@ struct RequestMatch {
     source_ip_blocks: Vec<IpNet>,
 }
 
-/// A condition on one string. It fails if the request has no such string.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum StringMatch {
-    /// Any value matches, also an empty one.
-    Present,
-    Exact(String),
-    Prefix(String),
-    Regex(Pattern),
-}
-
-/// A regular expression that must match the whole value, as in Istio. Two patterns are equal if their texts are.
-#[derive(Clone, Debug)]
-struct Pattern {
-    text: String,
-    compiled: Regex,
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for Pattern {}
-
-impl Hash for Pattern {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.text.hash(state);
-    }
-}
-
 /// The longest regular expression, in bytes.
 const MAX_PATTERN_BYTES: usize = 1_024;
-
-/// The most memory that a compiled regular expression may take, in bytes. It also bounds the time to match.
-const MAX_COMPILED_BYTES: usize = 64 * 1_024;
-
-/// The longest value that is matched, in bytes. The time to match grows with the value, and clients choose the value.
-const MAX_VALUE_BYTES: usize = 4_096;
 
 impl Pattern {
     fn read(value: &Value<'_>) -> Option<Self> {
@@ -107,41 +68,24 @@ impl Pattern {
         if text.len() > MAX_PATTERN_BYTES {
             return value.problem(format!("{} bytes; allowed: at most {MAX_PATTERN_BYTES}", text.len()));
         }
-        match RegexBuilder::new(&format!("^(?:{text})$")).size_limit(MAX_COMPILED_BYTES).build() {
-            Ok(compiled) => Some(Pattern { text: text.to_owned(), compiled }),
+        match Pattern::compile(text) {
+            Ok(pattern) => Some(pattern),
             Err(error) => value.problem(format!(
                 "{} is no regular expression: {error}; allowed: RE2's syntax without Unicode classes, as regex-lite has it",
                 value.node()
             )),
         }
     }
-
-    /// Returns whether the pattern matches. A value that is not UTF-8 or is too long does not match.
-    fn matches(&self, value: &[u8]) -> bool {
-        let text = core::str::from_utf8(value).ok().filter(|text| text.len() <= MAX_VALUE_BYTES);
-        text.is_some_and(|text| self.compiled.is_match(text))
-    }
 }
 
 impl StringMatch {
-    fn holds(&self, value: Option<&[u8]>, ignore_case: bool) -> bool {
-        let Some(value) = value else {
-            return false;
-        };
-        let equal = |value: &[u8], text: &str| {
-            if ignore_case { value.eq_ignore_ascii_case(text.as_bytes()) } else { value == text.as_bytes() }
-        };
-        match self {
-            StringMatch::Present => true,
-            StringMatch::Exact(text) => equal(value, text),
-            StringMatch::Regex(pattern) => pattern.matches(value),
-            StringMatch::Prefix(text) => value.get(..text.len()).is_some_and(|start| equal(start, text)),
-        }
-    }
-
     /// Reads `{exact: …}`, `{prefix: …}` or `{regex: …}`. With `allow_present`, `{}` matches any value.
     fn read(value: &Value<'_>, allow_present: bool) -> Option<Self> {
-        let fields = value.object(&["exact", "prefix", "regex"])?;
+        Self::read_fields(&value.object(&["exact", "prefix", "regex"])?, allow_present)
+    }
+
+    /// Reads the condition from an object that may have other fields as well. See [`StringMatch::read`].
+    pub fn read_fields(fields: &Fields<'_>, allow_present: bool) -> Option<Self> {
         match (fields.get("exact"), fields.get("prefix"), fields.get("regex")) {
             // An empty value is valid: `?key` and `?key=` have one.
             (Some(exact), None, None) if *exact.node() == Node::Text(String::new()) => {
@@ -151,7 +95,7 @@ impl StringMatch {
             (None, Some(prefix), None) => Some(StringMatch::Prefix(prefix.text()?.to_owned())),
             (None, None, Some(regex)) => Pattern::read(regex).map(StringMatch::Regex),
             (None, None, None) if allow_present => Some(StringMatch::Present),
-            _ => value.refuse("one of exact, prefix, regex"),
+            _ => fields.object().refuse("one of exact, prefix, regex"),
         }
     }
 }

@@ -162,13 +162,13 @@ impl<'a> Value<'a> {
     }
 
     /// Reads one of the strings in `choices` and returns what it stands for.
-    pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
+    pub fn choice<T: Clone>(&self, choices: &[(&str, T)]) -> Option<T> {
         self.choice_or(choices, "")
     }
 
     /// Reads one of the strings in `choices`. `others` ends the list of allowed values in the problem, for a caller
     /// that also takes other values.
-    pub fn choice_or<T: Copy>(&self, choices: &[(&str, T)], others: &str) -> Option<T> {
+    pub fn choice_or<T: Clone>(&self, choices: &[(&str, T)], others: &str) -> Option<T> {
         let word = match self.node {
             Node::Text(text) => choices.iter().find(|(word, _)| word == text),
             _ => None,
@@ -182,7 +182,7 @@ impl<'a> Value<'a> {
             let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
             return self.refuse(format!("{}{others}{hint}", words.join(", ")));
         };
-        Some(*choice)
+        Some(choice.clone())
     }
 
     /// Reads a name that goes into logs, metrics, replies and header values.

@@ -10,6 +10,7 @@ use crate::policy::release::steer::Steer;
 use crate::policy::upstream::{Breaker, ConsecutiveFailures, Shares, Slow, Trial};
 use crate::value::hash;
 use crate::value::response::FailOn;
+use crate::value::string_match::{Pattern, StringMatch};
 
 mod checks;
 mod messages;
@@ -368,6 +369,23 @@ mod values {
             policy.upstreams[0].breaker.as_ref().unwrap().fail_on,
             [&plain[..], &statuses, &grpc].concat()
         );
+    }
+
+    #[test]
+    fn a_response_header_is_a_failure_condition_by_any_form_of_a_match() {
+        let conditions = r#"{"header":"X-Error"},{"header":"x","exact":""},{"header":"x","prefix":"a"},
+            {"header":"x","regex":"a|b"}"#;
+        let document = with_breaker(&format!(r#""failOn":["5xx",{conditions}],"ignoreOn":[{conditions}]"#));
+        let breaker = compile(&document).upstreams[0].breaker.clone().unwrap();
+        let header = |name: &str, value| FailOn::Header { name: name.into(), value };
+        let expected = [
+            header("x-error", StringMatch::Present),
+            header("x", StringMatch::Exact(String::new())),
+            header("x", StringMatch::Prefix("a".into())),
+            header("x", StringMatch::Regex(Pattern::compile("a|b").unwrap())),
+        ];
+        assert_eq!(breaker.fail_on, [&[FailOn::ServerError][..], &expected].concat());
+        assert_eq!(breaker.ignore_on, expected);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::document::Node;
 use super::matcher::Matches;
 use super::reader::{Fields, Value, is_label};
 use crate::value::response::{Classifier, FailOn};
+use crate::value::string_match::StringMatch;
 
 /// Identifies an upstream of a policy by its index in [`super::Policy::upstreams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -414,6 +415,9 @@ pub fn read_fail_on(fields: &Fields<'_>) -> Option<Vec<FailOn>> {
 }
 
 fn read_fail_on_item(value: &Value<'_>) -> Option<FailOn> {
+    if matches!(value.node(), Node::Object(_)) {
+        return read_header_condition(value);
+    }
     if let Node::Text(text) = value.node()
         && let Some(status) = text.parse().ok().filter(|status| (400..=599).contains(status))
     {
@@ -432,7 +436,18 @@ fn read_fail_on_item(value: &Value<'_>) -> Option<FailOn> {
         ("internal", FailOn::Grpc(13)),
         ("unavailable", FailOn::Grpc(14)),
     ];
-    value.choice_or(&choices, ", or a status from 400 to 599 such as \"429\"")
+    value.choice_or(
+        &choices,
+        ", or a status from 400 to 599 such as \"429\", or a response header such as {header: x-error, exact: \"yes\"}",
+    )
+}
+
+fn read_header_condition(value: &Value<'_>) -> Option<FailOn> {
+    let fields = value.object(&["header", "exact", "prefix", "regex"])?;
+    let name = fields.require("header", "the name of a response header");
+    let name = name.and_then(|name| name.header_name(false));
+    let value = StringMatch::read_fields(&fields, true);
+    Some(FailOn::Header { name: name?, value: value? })
 }
 
 impl Breaker {

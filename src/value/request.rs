@@ -29,8 +29,8 @@ pub trait Request {
 /// All headers of a request, serialized by the proxy.
 ///
 /// The bytes are the number of headers, the sizes of all names and values, then the names and values. A NUL
-/// follows each name and each value. Numbers are 32 bits, little-endian.
-#[derive(Clone, Copy, Debug)]
+/// follows each name and each value. Numbers are 32 bits, little-endian. No bytes are no headers.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct HeaderMap<'b>(pub &'b [u8]);
 
 /// Serializes headers in the form that [`HeaderMap`] reads, in which they are also handed to the proxy.

@@ -3,6 +3,8 @@
 
 pub mod retry_after;
 
+use crate::value::request::HeaderMap;
+use crate::value::string_match::StringMatch;
 use crate::value::time::Time;
 
 /// The class of a response.
@@ -63,8 +65,8 @@ enum Origin {
     Proxy,
 }
 
-/// A failure condition, named as in Envoy's `retry_on` and `retry_grpc_on`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A failure condition. Most are named as in Envoy's `retry_on` and `retry_grpc_on`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FailOn {
     /// `5xx`: any status from 500 to 599, or no response.
     ServerError,
@@ -82,32 +84,61 @@ pub enum FailOn {
     Status(u16),
     /// A gRPC status by its name in Envoy's `retry_grpc_on`, such as `resource-exhausted`.
     Grpc(u32),
+    /// An object such as `{header: x-error, exact: "yes"}`: a header of the upstream's response.
+    Header {
+        /// The name of the header, in lower case.
+        name: String,
+        /// The condition on its first value.
+        value: StringMatch,
+    },
 }
 
 impl FailOn {
     /// Returns whether the condition needs the status of a gRPC response.
-    pub fn asks_for_grpc_status(self) -> bool {
+    pub fn asks_for_grpc_status(&self) -> bool {
         matches!(self, FailOn::Grpc(_))
     }
+
+    /// Returns the name of the response header that the condition needs, if it needs one.
+    pub fn header(&self) -> Option<&str> {
+        match self {
+            FailOn::Header { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// What is known of a response.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ResponseFacts<'r> {
+    /// The `:status`.
+    pub status: Option<u16>,
+    /// Envoy's `response.code_details`, which tell who made the response.
+    pub details: &'r [u8],
+    /// The status that the service sent, if the response is gRPC and its status has come.
+    pub grpc_status: Option<u32>,
+    /// At least the headers that the conditions need.
+    pub headers: HeaderMap<'r>,
 }
 
 /// Classifies responses by the conditions of a policy.
 ///
 /// ```
-/// use graygate::value::response::{Classifier, FailOn, ResponseClass};
+/// use graygate::value::response::{Classifier, FailOn, ResponseClass, ResponseFacts};
 ///
 /// let classifier = Classifier { fail_on: &[FailOn::ServerError], ignore_on: &[FailOn::Status(501)] };
-/// let of_upstream = |status| classifier.classify(Some(status), b"via_upstream", None);
+/// let classify = |status, details| {
+///     classifier.classify(ResponseFacts { status: Some(status), details, ..ResponseFacts::default() })
+/// };
+/// let of_upstream = |status| classify(status, b"via_upstream");
 /// assert_eq!(of_upstream(200), ResponseClass::Success);
 /// assert_eq!(of_upstream(503), ResponseClass::Failure);
 /// assert_eq!(of_upstream(501), ResponseClass::Ignored);
 ///
 /// // The router sent this 503 because it had no host to connect to.
-/// let no_host = classifier.classify(Some(503), b"no_healthy_upstream", None);
-/// assert_eq!(no_host, ResponseClass::Unanswered);
+/// assert_eq!(classify(503, b"no_healthy_upstream"), ResponseClass::Unanswered);
 /// // Another filter sent this 503, so it is no evidence about the upstream.
-/// let limited = classifier.classify(Some(503), b"request_rate_limited", None);
-/// assert_eq!(limited, ResponseClass::Ignored);
+/// assert_eq!(classify(503, b"request_rate_limited"), ResponseClass::Ignored);
 /// ```
 #[derive(Clone, Copy)]
 pub struct Classifier<'p> {
@@ -118,31 +149,29 @@ pub struct Classifier<'p> {
 }
 
 impl Classifier<'_> {
-    /// Classifies a response by its status and by Envoy's `response.code_details`.
+    /// Classifies a response.
     ///
     /// Only details that name the upstream count. A rate limit, an authorization filter or a direct response
     /// is no evidence about it. Neither is `overflow`, the proxy's own limit on connections and requests.
-    ///
-    /// `grpc_status` is the status that the service sent, if the response is gRPC and its status is known.
-    pub fn classify(self, status: Option<u16>, details: &[u8], grpc_status: Option<u32>) -> ResponseClass {
-        self.judge(status, origin(details), grpc_status)
+    pub fn classify(self, response: ResponseFacts<'_>) -> ResponseClass {
+        self.judge(response, origin(response.details))
     }
 
-    /// Returns whether an upstream's response with this status is a success, unless a gRPC status says
-    /// otherwise.
-    pub fn is_success(self, status: u16) -> bool {
-        self.judge(Some(status), Origin::Upstream, None) == ResponseClass::Success
+    /// Returns whether an upstream's response with this status and these headers is a success, unless a gRPC
+    /// status says otherwise.
+    pub fn is_success(self, status: u16, headers: HeaderMap<'_>) -> bool {
+        let response = ResponseFacts { status: Some(status), headers, ..ResponseFacts::default() };
+        self.judge(response, Origin::Upstream) == ResponseClass::Success
     }
 
     /// Classifies a request that got no response within the time allowed.
     pub fn unanswered(self) -> ResponseClass {
-        self.judge(None, Origin::NoAnswer, None)
+        self.judge(ResponseFacts::default(), Origin::NoAnswer)
     }
 
-    fn judge(self, status: Option<u16>, origin: Origin, grpc_status: Option<u32>) -> ResponseClass {
-        let covered = |conditions: &[FailOn]| {
-            conditions.iter().any(|condition| covers(*condition, status, origin, grpc_status))
-        };
+    fn judge(self, response: ResponseFacts<'_>, origin: Origin) -> ResponseClass {
+        let covered =
+            |conditions: &[FailOn]| conditions.iter().any(|condition| covers(condition, response, origin));
         match origin {
             Origin::Proxy => ResponseClass::Ignored,
             _ if covered(self.ignore_on) => ResponseClass::Ignored,
@@ -158,18 +187,20 @@ impl Classifier<'_> {
 /// The `response.code_details` of a response that an upstream sent.
 pub const VIA_UPSTREAM: &[u8] = b"via_upstream";
 
-fn covers(condition: FailOn, status: Option<u16>, origin: Origin, grpc_status: Option<u32>) -> bool {
+fn covers(condition: &FailOn, response: ResponseFacts<'_>, origin: Origin) -> bool {
+    let status = response.status;
     match (condition, origin) {
         (_, Origin::Proxy) => false,
         (FailOn::ConnectFailure, origin) => origin == Origin::NoConnection,
         (
-            FailOn::Status(_) | FailOn::ClientError | FailOn::Retriable4xx,
+            FailOn::Status(_) | FailOn::ClientError | FailOn::Retriable4xx | FailOn::Header { .. },
             Origin::NoConnection | Origin::NoAnswer,
         ) => false,
         // A client sees the router's own 503 as UNAVAILABLE.
-        (FailOn::Grpc(code), Origin::NoConnection | Origin::NoAnswer) => code == UNAVAILABLE,
-        (FailOn::Grpc(code), Origin::Upstream) => grpc_status == Some(code),
-        (FailOn::Status(code), Origin::Upstream) => status == Some(code),
+        (FailOn::Grpc(code), Origin::NoConnection | Origin::NoAnswer) => *code == UNAVAILABLE,
+        (FailOn::Grpc(code), Origin::Upstream) => response.grpc_status == Some(*code),
+        (FailOn::Header { name, value }, Origin::Upstream) => value.holds(response.headers.get(name), false),
+        (FailOn::Status(code), Origin::Upstream) => status == Some(*code),
         (FailOn::ClientError, Origin::Upstream) => matches!(status, Some(400..=499)),
         (FailOn::Retriable4xx, Origin::Upstream) => status == Some(409),
         (_, Origin::NoConnection | Origin::NoAnswer) => true,
@@ -240,6 +271,8 @@ fn origin(details: &[u8]) -> Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::request::serialize;
+    use crate::value::string_match::Pattern;
     use FailOn::{ConnectFailure, GatewayError, Reset, ServerError};
     use ResponseClass::{Failure, Ignored, Success, Unanswered};
     #[cfg(target_arch = "wasm32")]
@@ -247,7 +280,11 @@ mod tests {
 
     fn classified(status: u16, details: &str, grpc_status: Option<u32>, condition: FailOn) -> ResponseClass {
         let classifier = Classifier { fail_on: &[condition], ignore_on: &[] };
-        classifier.classify(Some(status), details.as_bytes(), grpc_status)
+        classifier.classify(ResponseFacts { grpc_status, ..facts(status, details) })
+    }
+
+    fn facts(status: u16, details: &str) -> ResponseFacts<'_> {
+        ResponseFacts { status: Some(status), details: details.as_bytes(), ..ResponseFacts::default() }
     }
 
     const REFUSED: &str = "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}";
@@ -271,7 +308,7 @@ mod tests {
         ];
         for (condition, status, details, expected) in rows {
             assert_eq!(
-                classified(*status, details, None, *condition),
+                classified(*status, details, None, condition.clone()),
                 *expected,
                 "{condition:?} {status} {details}"
             );
@@ -291,7 +328,7 @@ mod tests {
             (500, FailOn::ClientError, Success),
         ] {
             assert_eq!(
-                classified(status, "via_upstream", None, condition),
+                classified(status, "via_upstream", None, condition.clone()),
                 expected,
                 "{status} {condition:?}"
             );
@@ -302,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_grpc_condition_covers_the_status_of_the_service_or_unavailable_if_there_is_no_response() {
-        let (exhausted, unavailable) = (FailOn::Grpc(8), FailOn::Grpc(14));
+        let (exhausted, unavailable) = (8, 14);
         for (details, status, condition, expected) in [
             ("via_upstream", Some(8), exhausted, Failure),
             ("via_upstream", Some(0), exhausted, Success),
@@ -312,11 +349,47 @@ mod tests {
             (REFUSED, None, exhausted, Ignored),
         ] {
             assert_eq!(
-                classified(200, details, status, condition),
+                classified(200, details, status, FailOn::Grpc(condition)),
                 expected,
                 "{details} {status:?} {condition:?}"
             );
         }
+    }
+
+    fn header(name: &str, value: StringMatch) -> FailOn {
+        FailOn::Header { name: name.to_owned(), value }
+    }
+
+    #[test]
+    fn a_header_condition_covers_the_upstreams_own_headers() {
+        let bytes = serialize([(&b"x-error"[..], &b"yes\xff"[..]), (b"x-error", b"second")].into_iter());
+        let classified = |condition: FailOn, details: &str| {
+            let headers = HeaderMap(&bytes);
+            let response = ResponseFacts { headers, ..facts(200, details) };
+            Classifier { fail_on: &[condition], ignore_on: &[] }.classify(response)
+        };
+        for (value, expected) in [
+            (StringMatch::Present, Failure),
+            (StringMatch::Prefix("yes".into()), Failure),
+            (StringMatch::Exact("yes".into()), Success),
+            (StringMatch::Exact("second".into()), Success),
+            // A regular expression matches no value that is not UTF-8.
+            (StringMatch::Regex(Pattern::compile(".*").unwrap()), Success),
+        ] {
+            let condition = header("x-error", value);
+            assert_eq!(classified(condition.clone(), "via_upstream"), expected, "{condition:?}");
+            assert_eq!(classified(condition, REFUSED), Ignored);
+        }
+        assert_eq!(classified(header("x-other", StringMatch::Present), "via_upstream"), Success);
+        assert_eq!(classified(header("x-error", StringMatch::Present), "direct_response"), Ignored);
+        let classifier = Classifier {
+            fail_on: &[ServerError],
+            ignore_on: &[header("x-error", StringMatch::Prefix("yes".into()))],
+        };
+        let response = ResponseFacts { headers: HeaderMap(&bytes), ..facts(500, "via_upstream") };
+        assert_eq!(classifier.classify(response), Ignored);
+        assert!(!classifier.is_success(200, HeaderMap(&bytes)));
+        assert!(classifier.is_success(200, HeaderMap::default()));
     }
 
     #[test]
@@ -326,7 +399,7 @@ mod tests {
             broke_off(details.as_bytes()) && !broke_off(b"response_timeout") && !broke_off(b"via_upstream")
         );
         for condition in [ServerError, GatewayError, Reset] {
-            assert_eq!(classified(200, details, None, condition), Unanswered, "{condition:?}");
+            assert_eq!(classified(200, details, None, condition.clone()), Unanswered, "{condition:?}");
         }
         assert_eq!(classified(200, details, None, ConnectFailure), Ignored);
     }
@@ -351,7 +424,7 @@ mod tests {
     fn a_response_covered_by_ignore_on_is_neither_a_failure_nor_a_success() {
         let classifier =
             Classifier { fail_on: &[ServerError], ignore_on: &[FailOn::Status(501), ConnectFailure] };
-        let judged = |status, details: &str| classifier.classify(Some(status), details.as_bytes(), None);
+        let judged = |status, details: &str| classifier.classify(facts(status, details));
         assert_eq!(judged(501, "via_upstream"), Ignored);
         assert_eq!(judged(500, "via_upstream"), Failure);
         assert_eq!((judged(503, REFUSED), judged(503, CLOSED)), (Ignored, Unanswered));

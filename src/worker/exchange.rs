@@ -28,6 +28,7 @@ use crate::decision::reply::{Reply, ReplyCause};
 use crate::decision::{Assignment, Decision};
 use crate::policy::{Mode, Policy};
 use crate::proxy::{Attribute, ExchangeId, Flow, Map, Proxy};
+use crate::value::request::HeaderMap;
 use crate::value::response::{self, VIA_UPSTREAM};
 use crate::value::time::Time;
 
@@ -145,9 +146,10 @@ impl Exchange {
             State::AppProbe(probe) => probe.on_response_headers(scope, end),
             State::GrpcHealth(health) => health.on_response_headers(scope, end),
             _ => {
-                headers::apply(scope.proxy, Map::ResponseHeaders, &self.edits);
                 let state = core::mem::replace(&mut self.state, State::Done);
                 self.state = state.on_response_headers(scope, headers, end);
+                // The response is judged by the headers that the upstream sent.
+                headers::apply(scope.proxy, Map::ResponseHeaders, &self.edits);
             }
         }
     }
@@ -213,7 +215,7 @@ impl State {
             request.give_back(scope);
             return State::Done;
         }
-        response.inspect(scope.proxy, grpc);
+        response.inspect(scope.proxy, scope.signals);
         let end = end || response.is_upgrade();
         let status_follows = grpc && response.grpc_status.is_none() && !end && summary::is_grpc(scope.proxy);
         if status_follows {
@@ -299,8 +301,11 @@ fn take_fast_path<P: Proxy>(
     if !fast_path.may_pass(redundancy) || headers > READ_AT_ONCE {
         return None;
     }
-    let status = summary::upstream_status(scope.proxy)?;
-    if !fast_path.is_success(policy, status, took) {
+    let bytes = scope.proxy.headers(Map::ResponseHeaders)?;
+    let headers = HeaderMap(&bytes);
+    let status = summary::upstream_status(scope.proxy, headers)?;
+    let judged = (!scope.signals.headers.is_empty()).then_some(headers);
+    if !fast_path.is_success(policy, status, judged, took) {
         return None;
     }
     let details = VIA_UPSTREAM.to_vec();

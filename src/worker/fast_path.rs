@@ -17,6 +17,7 @@
 use core::time::Duration;
 
 use crate::policy::Policy;
+use crate::value::request::HeaderMap;
 
 /// How redundant one more success is, over all upstreams with a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,8 @@ pub struct FastPath {
     redundancy: Option<Redundancy>,
     /// The number of redundant responses that were inspected since the last tick.
     inspected: u32,
-    /// The last status that was a success for all breakers. It saves classifying the status again.
+    /// The last status that was a success for all breakers. It saves classifying the status again, if the policy judges
+    /// by no headers.
     good_status: Option<u16>,
 }
 
@@ -70,10 +72,18 @@ impl FastPath {
         redundancy.of_all && enough
     }
 
-    /// Returns whether a response with this status is a success for all breakers. `took` is the time to its headers.
-    pub fn is_success(&mut self, policy: &Policy, status: u16, took: Option<Duration>) -> bool {
-        let good = self.good_status == Some(status)
-            || policy.breakers().all(|breaker| breaker.classifier().is_success(status));
+    /// Returns whether a response with this status is a success for all breakers. `headers` are its headers, or `None`
+    /// if the policy judges by none. `took` is the time to its headers.
+    pub fn is_success(
+        &mut self,
+        policy: &Policy,
+        status: u16,
+        headers: Option<HeaderMap<'_>>,
+        took: Option<Duration>,
+    ) -> bool {
+        let known = headers.is_none() && self.good_status == Some(status);
+        let headers = headers.unwrap_or_default();
+        let good = known || policy.breakers().all(|breaker| breaker.classifier().is_success(status, headers));
         if good {
             self.good_status = Some(status);
         }

@@ -36,7 +36,7 @@ pub struct Scope<'w, P> {
     /// The identity with which this worker claims leases.
     pub holder: Holder,
     /// The signals that the policy needs from each response.
-    pub signals: RequiredSignals,
+    pub signals: &'w RequiredSignals,
     /// The name of the proxy's own cluster. The health checks of its peers expect it in replies to probes.
     pub service: &'w str,
     /// The upstreams' states as this worker last read them, with its unshared responses.

@@ -4,7 +4,7 @@ use crate::policy::Policy;
 use crate::value::response::FailOn;
 
 /// The signals that the breakers and rollbacks of a policy judge by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequiredSignals {
     /// Whether any response counts for an upstream, because the policy has a breaker.
     pub responses: bool,
@@ -12,6 +12,8 @@ pub struct RequiredSignals {
     pub time: bool,
     /// Whether a gRPC status can be a failure or be ignored.
     pub grpc_status: bool,
+    /// The response headers that can make a response a failure or ignored. Each is named once.
+    pub headers: Vec<String>,
     /// Whether a request can count as unanswered while it waits.
     pub waits: bool,
 }
@@ -21,15 +23,20 @@ impl RequiredSignals {
     pub fn of(policy: &Policy) -> Self {
         let breakers = || policy.breakers();
         let rollbacks = || policy.releases.iter().filter_map(|release| release.rollback.as_ref());
-        let conditions = breakers()
-            .flat_map(|breaker| breaker.fail_on.iter().chain(&breaker.ignore_on))
-            .chain(rollbacks().flat_map(|rollback| &rollback.fail_on));
+        let conditions = || {
+            let of_breakers = breakers().flat_map(|breaker| breaker.fail_on.iter().chain(&breaker.ignore_on));
+            of_breakers.chain(rollbacks().flat_map(|rollback| &rollback.fail_on))
+        };
+        let mut headers: Vec<String> = conditions().filter_map(FailOn::header).map(str::to_owned).collect();
+        headers.sort_unstable();
+        headers.dedup();
         RequiredSignals {
             responses: breakers().next().is_some(),
             waits: breakers().any(|breaker| breaker.unanswered_after.is_some()),
             time: breakers().any(|breaker| breaker.slower_than().or(breaker.unanswered_after).is_some())
                 || rollbacks().any(|rollback| rollback.latency.is_some()),
-            grpc_status: conditions.copied().any(FailOn::asks_for_grpc_status),
+            grpc_status: conditions().any(FailOn::asks_for_grpc_status),
+            headers,
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use core::time::Duration;
 
+use super::signals::RequiredSignals;
 use crate::policy::Policy;
 use crate::policy::upstream::{Breaker, UpstreamId};
 use crate::proxy::{Attribute, Map, Proxy, number};
-use crate::value::request::HeaderMap;
+use crate::value::request::{self, HeaderMap};
 use crate::value::response::retry_after;
-use crate::value::response::{Classifier, ResponseClass, Sample, VIA_UPSTREAM};
+use crate::value::response::{Classifier, ResponseClass, ResponseFacts, Sample, VIA_UPSTREAM};
 use crate::value::time::Time;
 
 const SWITCHING_PROTOCOLS: u16 = 101;
@@ -21,6 +22,8 @@ pub struct ResponseSummary {
     pub details: Vec<u8>,
     /// The gRPC status, if the policy uses it and it has come.
     pub grpc_status: Option<u32>,
+    /// The headers that the policy judges by, as [`HeaderMap`] reads them.
+    pub headers: Vec<u8>,
     /// The cluster that the request went to.
     pub cluster: Option<Vec<u8>>,
     /// The time from the end of the request to the response's headers, if the policy uses times.
@@ -45,10 +48,17 @@ impl ResponseSummary {
     }
 
     /// Reads everything else that is judged. Must be called in the same callback.
-    pub fn inspect(&mut self, proxy: &impl Proxy, grpc_status: bool) {
+    pub fn inspect(&mut self, proxy: &impl Proxy, signals: &RequiredSignals) {
         self.details = proxy.code_details();
-        if grpc_status {
+        if signals.grpc_status {
             self.grpc_status = proxy.grpc_status(Map::ResponseHeaders);
+        }
+        if !signals.headers.is_empty() {
+            let names = signals.headers.iter();
+            let values: Vec<(&String, Vec<u8>)> =
+                names.filter_map(|name| Some((name, proxy.header(Map::ResponseHeaders, name)?))).collect();
+            self.headers =
+                request::serialize(values.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())));
         }
     }
 
@@ -60,13 +70,22 @@ impl ResponseSummary {
 
     /// Classifies the response by its beginning and by its gRPC status.
     pub fn classify(&self, classifier: Classifier<'_>) -> ResponseClass {
-        classifier.classify(self.status, &self.details, self.grpc_status)
+        classifier.classify(self.facts())
+    }
+
+    fn facts(&self) -> ResponseFacts<'_> {
+        ResponseFacts {
+            status: self.status,
+            details: &self.details,
+            grpc_status: self.grpc_status,
+            headers: HeaderMap(&self.headers),
+        }
     }
 
     /// Classifies the response by its end. Only meaningful if its beginning was not a failure.
     pub fn classify_end(&self, classifier: Classifier<'_>) -> ResponseClass {
         match &self.broken {
-            Some(details) => classifier.classify(self.status, details, self.grpc_status),
+            Some(details) => classifier.classify(ResponseFacts { details, ..self.facts() }),
             None => self.classify(classifier),
         }
     }
@@ -91,13 +110,11 @@ impl ResponseSummary {
     }
 }
 
-/// Returns the status of the current response if an upstream sent it.
+/// Returns the status of the current response, which has these headers, if an upstream sent it.
 ///
 /// The router adds `x-envoy-upstream-service-time` to each response of an upstream, and to none of its own. The details
 /// are read only if the header is missing, because the router can be configured not to add it.
-pub fn upstream_status(proxy: &impl Proxy) -> Option<u16> {
-    let headers = proxy.headers(Map::ResponseHeaders)?;
-    let headers = HeaderMap(&headers);
+pub fn upstream_status(proxy: &impl Proxy, headers: HeaderMap<'_>) -> Option<u16> {
     let from_upstream =
         headers.get("x-envoy-upstream-service-time").is_some() || proxy.code_details() == VIA_UPSTREAM;
     number(headers.get(":status").filter(|_| from_upstream)?)

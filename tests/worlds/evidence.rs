@@ -64,6 +64,80 @@ fn a_status_counts_by_the_policys_fail_on() {
     }
 }
 
+/// Sends a request and responds 200 with these headers.
+fn respond_with(world: &mut World, headers: &[(&str, &str)]) {
+    let id = world.send(0, &Request::get("/"));
+    world.respond(id, 200, "via_upstream", headers, true);
+}
+
+#[test]
+fn a_response_header_counts_by_the_policys_fail_on() {
+    let wrong = ("x-error", "yes, out of stock");
+    for (condition, counts) in [
+        (json!({"header": "X-Error"}), true),
+        (json!({"header": "x-error", "prefix": "yes"}), true),
+        (json!({"header": "x-error", "regex": "yes.*"}), true),
+        (json!({"header": "x-error", "exact": "yes"}), false),
+        (json!({"header": "x-other"}), false),
+    ] {
+        // A response with more headers than are read at once does not take the fast path.
+        for extra_headers in [0, 40] {
+            let mut world = world(&json!({"failOn": [condition]}));
+            world.extra_headers = extra_headers;
+            // The status is known to be good by then.
+            (0..50).for_each(|_| respond_with(&mut world, &[]));
+            (0..5).for_each(|_| respond_with(&mut world, &[wrong]));
+            let expected = if counts { "consecutive-failures: 5" } else { "assumed" };
+            assert_eq!(world.reason("app"), expected, "{condition}, {extra_headers} more headers");
+        }
+    }
+}
+
+#[test]
+fn a_response_header_can_make_a_failure_no_evidence() {
+    let mut world = world(&json!({"ignoreOn": [{"header": "x-drill", "exact": "true"}]}));
+    for _ in 0..20 {
+        let id = world.send(0, &Request::get("/"));
+        world.respond(id, 500, "via_upstream", &[("x-drill", "true")], true);
+    }
+    assert_eq!(world.phase("app"), "ready");
+    // A good response with that header does not end a row.
+    world.set("app", Manner::Status(500));
+    assert_eq!(trips_after(&mut world, 4), None);
+    respond_with(&mut world, &[("x-drill", "true")]);
+    assert_eq!(trips_after(&mut world, 1), Some(1));
+}
+
+#[test]
+fn a_header_of_the_proxys_own_reply_does_not_count() {
+    let mut world = world(&json!({"failOn": [{"header": "x-error"}]}));
+    for details in ["direct_response", "request_rate_limited"] {
+        for _ in 0..20 {
+            let id = world.send(0, &Request::get("/"));
+            world.respond(id, 200, details, &[("x-error", "yes")], true);
+        }
+    }
+    assert_eq!(world.phase("app"), "ready");
+}
+
+#[test]
+fn a_header_that_the_policy_adds_to_the_response_does_not_count() {
+    let mut policy = super::judged(&json!({"failOn": [{"header": "set-cookie"}]}));
+    policy["releases"] = json!([{
+        "name": "shop", "steer": {"header": "x-version"},
+        "hashOn": [{"httpCookie": {"name": "user", "ttl": "1h"}}],
+        "versions": [
+            {"name": "v1", "upstream": "app", "weight": 1, "default": true},
+            {"name": "v2", "upstream": "app", "weight": 1},
+        ],
+    }]);
+    let mut world = World::new(&policy, 1);
+    for _ in 0..20 {
+        assert!(world.get(0).header("set-cookie").is_some());
+    }
+    assert_eq!(world.phase("app"), "ready");
+}
+
 #[test]
 fn a_grpc_status_counts_when_it_arrives() {
     for (status, word, counts) in

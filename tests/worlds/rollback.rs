@@ -64,6 +64,22 @@ fn rolled_back(document: &Value, workers: usize) -> World {
 }
 
 #[test]
+fn a_version_whose_responses_have_a_header_of_fail_on_is_rolled_back() {
+    let rollback = json!({"failurePercent": 5, "failOn": [{"header": "x-error", "exact": "yes"}]});
+    let mut world = world_of(&guarded(&rollback), 2);
+    for request in 0..120 {
+        let id = world.send(request % 2, &Request::get("/"));
+        let is_v2 = world.answer(id).cluster == "app-v2";
+        let headers: &[(&str, &str)] = if is_v2 { &[("x-error", "yes")] } else { &[("x-error", "no")] };
+        world.respond(id, 200, "via_upstream", headers, true);
+    }
+    share_all(&mut world);
+    assert_eq!(rollbacks(&world).0, 1);
+    assert_eq!(responses(&world, "v1", "failure"), 0);
+    assert!(is_out(&mut world));
+}
+
+#[test]
 fn a_rollback_by_failures_takes_minimum_requests_over_all_workers() {
     for (rollback, minimum) in [(failures(), 50), (json!({"failurePercent": 5, "minimumRequests": 60}), 60)] {
         let mut world = world_of(&guarded(&rollback), 4);

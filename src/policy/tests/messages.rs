@@ -240,11 +240,27 @@ fn invalid_failure_conditions_of_a_breaker_are_told_what_is_allowed() {
         ),
         (
             with_breaker(r#""failOn":["unavailble"]"#),
-            r#"upstreams.app.circuitBreaker.failOn[0]: "unavailble" is not allowed; allowed: 5xx, 4xx, gateway-error, reset, connect-failure, retriable-4xx, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable, or a status from 400 to 599 such as "429"; did you mean "unavailable"?"#,
+            r#"upstreams.app.circuitBreaker.failOn[0]: "unavailble" is not allowed; allowed: 5xx, 4xx, gateway-error, reset, connect-failure, retriable-4xx, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable, or a status from 400 to 599 such as "429", or a response header such as {header: x-error, exact: "yes"}; did you mean "unavailable"?"#,
         ),
         (
             with_breaker(r#""failOn":["399"]"#),
-            r#"upstreams.app.circuitBreaker.failOn[0]: "399" is not allowed; allowed: 5xx, 4xx, gateway-error, reset, connect-failure, retriable-4xx, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable, or a status from 400 to 599 such as "429""#,
+            r#"upstreams.app.circuitBreaker.failOn[0]: "399" is not allowed; allowed: 5xx, 4xx, gateway-error, reset, connect-failure, retriable-4xx, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable, or a status from 400 to 599 such as "429", or a response header such as {header: x-error, exact: "yes"}"#,
+        ),
+        (
+            with_breaker(r#""failOn":[{"exact":"yes"}]"#),
+            "upstreams.app.circuitBreaker.failOn[0].header: missing; allowed: the name of a response header",
+        ),
+        (
+            with_breaker(r#""failOn":[{"header":":status","exact":"500"}]"#),
+            r#"upstreams.app.circuitBreaker.failOn[0].header: ":status" is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~"#,
+        ),
+        (
+            with_breaker(r#""ignoreOn":[{"header":"x","exact":"a","prefix":"b"}]"#),
+            "upstreams.app.circuitBreaker.ignoreOn[0]: an object of 3 fields is not allowed; allowed: one of exact, prefix, regex",
+        ),
+        (
+            with_breaker(r#""failOn":[{"header":"x","suffix":"a"}]"#),
+            "upstreams.app.circuitBreaker.failOn[0].suffix: unknown field; allowed: header, exact, prefix, regex",
         ),
         (
             with_breaker(r#""slowPercent":50"#),
