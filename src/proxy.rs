@@ -145,8 +145,13 @@ pub trait Proxy {
     /// Returns whether the router has the current request. Until then another filter may be delaying it, and the delay is
     /// no evidence about the upstream.
     fn is_with_router(&self) -> bool {
-        let attempts = self.attribute(Attribute::AttemptCount);
-        attempts.is_some_and(|count| count.iter().any(|byte| *byte != 0))
+        self.attempts() > 0
+    }
+
+    /// Returns how often the router has sent the current request to an upstream. Hedged requests count as well.
+    fn attempts(&self) -> u64 {
+        let little_endian = self.attribute(Attribute::AttemptCount).unwrap_or_default();
+        little_endian.iter().rev().fold(0, |count, byte| count << 8 | u64::from(*byte))
     }
 }
 

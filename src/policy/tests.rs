@@ -352,7 +352,7 @@ mod values {
 
     #[test]
     fn every_value_of_fail_on_compiles() {
-        let words = r#""5xx","4xx","gateway-error","reset","connect-failure","retriable-4xx","429","599","400",
+        let words = r#""5xx","4xx","gateway-error","reset","connect-failure","retriable-4xx","retried","429","599","400",
             "cancelled","deadline-exceeded","resource-exhausted","internal","unavailable""#;
         let policy = compile(&with_breaker(&format!(r#""failOn":[{words}]"#)));
         let statuses = [429, 599, 400].map(FailOn::Status);
@@ -364,6 +364,7 @@ mod values {
             FailOn::Reset,
             FailOn::ConnectFailure,
             FailOn::Retriable4xx,
+            FailOn::Retried,
         ];
         assert_eq!(
             policy.upstreams[0].breaker.as_ref().unwrap().fail_on,

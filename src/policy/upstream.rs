@@ -430,6 +430,7 @@ fn read_fail_on_item(value: &Value<'_>) -> Option<FailOn> {
         ("reset", FailOn::Reset),
         ("connect-failure", FailOn::ConnectFailure),
         ("retriable-4xx", FailOn::Retriable4xx),
+        ("retried", FailOn::Retried),
         ("cancelled", FailOn::Grpc(1)),
         ("deadline-exceeded", FailOn::Grpc(4)),
         ("resource-exhausted", FailOn::Grpc(8)),

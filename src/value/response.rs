@@ -82,6 +82,8 @@ pub enum FailOn {
     Retriable4xx,
     /// A status of 400 to 599, such as `"429"`.
     Status(u16),
+    /// `retried`: any response that the proxy got only by sending the request again.
+    Retried,
     /// A gRPC status by its name in Envoy's `retry_grpc_on`, such as `resource-exhausted`.
     Grpc(u32),
     /// An object such as `{header: x-error, exact: "yes"}`: a header of the upstream's response.
@@ -97,6 +99,11 @@ impl FailOn {
     /// Returns whether the condition needs the status of a gRPC response.
     pub fn asks_for_grpc_status(&self) -> bool {
         matches!(self, FailOn::Grpc(_))
+    }
+
+    /// Returns whether the condition needs to know how often the request was sent.
+    pub fn asks_for_attempts(&self) -> bool {
+        matches!(self, FailOn::Retried)
     }
 
     /// Returns the name of the response header that the condition needs, if it needs one.
@@ -119,6 +126,8 @@ pub struct ResponseFacts<'r> {
     pub grpc_status: Option<u32>,
     /// At least the headers that the conditions need.
     pub headers: HeaderMap<'r>,
+    /// Whether the proxy sent the request more than once, if the conditions need it.
+    pub retried: bool,
 }
 
 /// Classifies responses by the conditions of a policy.
@@ -158,7 +167,7 @@ impl Classifier<'_> {
     }
 
     /// Returns whether an upstream's response with this status and these headers is a success, unless a gRPC
-    /// status says otherwise.
+    /// status or the number of attempts says otherwise.
     pub fn is_success(self, status: u16, headers: HeaderMap<'_>) -> bool {
         let response = ResponseFacts { status: Some(status), headers, ..ResponseFacts::default() };
         self.judge(response, Origin::Upstream) == ResponseClass::Success
@@ -193,13 +202,18 @@ fn covers(condition: &FailOn, response: ResponseFacts<'_>, origin: Origin) -> bo
         (_, Origin::Proxy) => false,
         (FailOn::ConnectFailure, origin) => origin == Origin::NoConnection,
         (
-            FailOn::Status(_) | FailOn::ClientError | FailOn::Retriable4xx | FailOn::Header { .. },
+            FailOn::Status(_)
+            | FailOn::ClientError
+            | FailOn::Retriable4xx
+            | FailOn::Retried
+            | FailOn::Header { .. },
             Origin::NoConnection | Origin::NoAnswer,
         ) => false,
         // A client sees the router's own 503 as UNAVAILABLE.
         (FailOn::Grpc(code), Origin::NoConnection | Origin::NoAnswer) => *code == UNAVAILABLE,
         (FailOn::Grpc(code), Origin::Upstream) => response.grpc_status == Some(*code),
         (FailOn::Header { name, value }, Origin::Upstream) => value.holds(response.headers.get(name), false),
+        (FailOn::Retried, Origin::Upstream) => response.retried,
         (FailOn::Status(code), Origin::Upstream) => status == Some(*code),
         (FailOn::ClientError, Origin::Upstream) => matches!(status, Some(400..=499)),
         (FailOn::Retriable4xx, Origin::Upstream) => status == Some(409),
@@ -390,6 +404,24 @@ mod tests {
         assert_eq!(classifier.classify(response), Ignored);
         assert!(!classifier.is_success(200, HeaderMap(&bytes)));
         assert!(classifier.is_success(200, HeaderMap::default()));
+    }
+
+    #[test]
+    fn a_response_of_the_upstream_that_took_a_retry_can_be_a_condition() {
+        let classifier = Classifier { fail_on: &[FailOn::Retried], ignore_on: &[] };
+        for (retried, details, expected) in [
+            (true, "via_upstream", Failure),
+            (false, "via_upstream", Success),
+            (true, REFUSED, Ignored),
+            (true, "direct_response", Ignored),
+        ] {
+            let class = classifier.classify(ResponseFacts { retried, ..facts(200, details) });
+            assert_eq!(class, expected, "{retried} {details}");
+        }
+        let lenient = Classifier { fail_on: &[ServerError], ignore_on: &[FailOn::Retried] };
+        let judged =
+            |status| lenient.classify(ResponseFacts { retried: true, ..facts(status, "via_upstream") });
+        assert_eq!((judged(200), judged(500)), (Ignored, Ignored));
     }
 
     #[test]

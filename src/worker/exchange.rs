@@ -294,7 +294,7 @@ fn take_fast_path<P: Proxy>(
     took: Option<Duration>,
 ) -> Option<ResponseSummary> {
     let policy = scope.policy;
-    if !request.is_plain() || scope.signals.grpc_status {
+    if !request.is_plain() || scope.signals.grpc_status || scope.signals.attempts {
         return None;
     }
     let (fast_path, redundancy) = scope.upstreams.fast_path(policy);

@@ -12,6 +12,8 @@ pub struct RequiredSignals {
     pub time: bool,
     /// Whether a gRPC status can be a failure or be ignored.
     pub grpc_status: bool,
+    /// Whether it matters how often a request was sent.
+    pub attempts: bool,
     /// The response headers that can make a response a failure or ignored. Each is named once.
     pub headers: Vec<String>,
     /// Whether a request can count as unanswered while it waits.
@@ -36,6 +38,7 @@ impl RequiredSignals {
             time: breakers().any(|breaker| breaker.slower_than().or(breaker.unanswered_after).is_some())
                 || rollbacks().any(|rollback| rollback.latency.is_some()),
             grpc_status: conditions().any(FailOn::asks_for_grpc_status),
+            attempts: conditions().any(FailOn::asks_for_attempts),
             headers,
         }
     }

@@ -24,6 +24,8 @@ pub struct ResponseSummary {
     pub grpc_status: Option<u32>,
     /// The headers that the policy judges by, as [`HeaderMap`] reads them.
     pub headers: Vec<u8>,
+    /// Whether the proxy sent the request more than once, if the policy uses it.
+    pub retried: bool,
     /// The cluster that the request went to.
     pub cluster: Option<Vec<u8>>,
     /// The time from the end of the request to the response's headers, if the policy uses times.
@@ -53,6 +55,7 @@ impl ResponseSummary {
         if signals.grpc_status {
             self.grpc_status = proxy.grpc_status(Map::ResponseHeaders);
         }
+        self.retried = signals.attempts && proxy.attempts() > 1;
         if !signals.headers.is_empty() {
             let names = signals.headers.iter();
             let values: Vec<(&String, Vec<u8>)> =
@@ -79,6 +82,7 @@ impl ResponseSummary {
             details: &self.details,
             grpc_status: self.grpc_status,
             headers: HeaderMap(&self.headers),
+            retried: self.retried,
         }
     }
 

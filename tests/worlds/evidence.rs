@@ -64,6 +64,51 @@ fn a_status_counts_by_the_policys_fail_on() {
     }
 }
 
+/// Sends a request that the router sends again, and responds to it with this status.
+fn respond_to_a_retry(world: &mut World, status: u16) {
+    let id = world.send(0, &Request::get("/"));
+    world.retry(id);
+    world.respond(id, status, "via_upstream", &[], true);
+}
+
+#[test]
+fn a_good_response_that_took_a_retry_counts_by_its_word_only() {
+    for (words, counts) in [(json!(["5xx", "retried"]), true), (json!(["5xx"]), false)] {
+        let mut world = world(&json!({"failOn": words}));
+        (0..50).for_each(|_| respond_with(&mut world, &[]));
+        for _ in 0..4 {
+            respond_to_a_retry(&mut world, 200);
+        }
+        assert_eq!(world.phase("app"), "ready");
+        // The response to a first attempt ends the row.
+        respond_with(&mut world, &[]);
+        (0..5).for_each(|_| respond_to_a_retry(&mut world, 200));
+        let expected = if counts { "consecutive-failures: 5" } else { "assumed" };
+        assert_eq!(world.reason("app"), expected, "{words}");
+    }
+}
+
+#[test]
+fn a_retry_without_a_response_of_the_upstream_counts_by_the_other_words() {
+    for (words, counts) in [(json!(["retried"]), false), (json!(["reset", "retried"]), true)] {
+        let mut world = world(&json!({"failOn": words}));
+        for _ in 0..5 {
+            let id = world.send(0, &Request::get("/"));
+            world.retry(id);
+            world.respond_as(id, &Manner::Resets);
+        }
+        assert_eq!(world.phase("app") == "not-ready", counts, "{words}");
+    }
+}
+
+#[test]
+fn a_response_that_took_a_retry_fails_a_trial_by_its_word() {
+    let mut world = world(&json!({"failOn": ["5xx", "retried"]}));
+    on_trial(&mut world);
+    respond_to_a_retry(&mut world, 200);
+    assert_eq!(world.reason("app"), "trial-failed");
+}
+
 /// Sends a request and responds 200 with these headers.
 fn respond_with(world: &mut World, headers: &[(&str, &str)]) {
     let id = world.send(0, &Request::get("/"));

@@ -240,11 +240,11 @@ fn invalid_failure_conditions_of_a_breaker_are_told_what_is_allowed() {
         ),
         (
             with_breaker(r#""failOn":["unavailble"]"#),
-            r#"upstreams.app.circuitBreaker.failOn[0]: "unavailble" is not allowed; allowed: 5xx, 4xx, gateway-error, reset, connect-failure, retriable-4xx, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable, or a status from 400 to 599 such as "429", or a response header such as {header: x-error, exact: "yes"}; did you mean "unavailable"?"#,
+            r#"upstreams.app.circuitBreaker.failOn[0]: "unavailble" is not allowed; allowed: 5xx, 4xx, gateway-error, reset, connect-failure, retriable-4xx, retried, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable, or a status from 400 to 599 such as "429", or a response header such as {header: x-error, exact: "yes"}; did you mean "unavailable"?"#,
         ),
         (
             with_breaker(r#""failOn":["399"]"#),
-            r#"upstreams.app.circuitBreaker.failOn[0]: "399" is not allowed; allowed: 5xx, 4xx, gateway-error, reset, connect-failure, retriable-4xx, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable, or a status from 400 to 599 such as "429", or a response header such as {header: x-error, exact: "yes"}"#,
+            r#"upstreams.app.circuitBreaker.failOn[0]: "399" is not allowed; allowed: 5xx, 4xx, gateway-error, reset, connect-failure, retriable-4xx, retried, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable, or a status from 400 to 599 such as "429", or a response header such as {header: x-error, exact: "yes"}"#,
         ),
         (
             with_breaker(r#""failOn":[{"exact":"yes"}]"#),

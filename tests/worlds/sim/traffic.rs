@@ -50,6 +50,11 @@ impl World {
         self.stream(id, |stream| stream.attempts = 1);
     }
 
+    /// Makes the router send a request to an upstream once more.
+    pub fn retry(&mut self, id: u32) {
+        self.stream(id, |stream| stream.attempts += 1);
+    }
+
     /// Selects the cluster of a request, as Envoy does before the router gets it.
     pub(super) fn locate(&mut self, id: u32) {
         let (steer, routes, default) = (self.steer, &self.routes, &self.route);
