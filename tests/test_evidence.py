@@ -6,6 +6,7 @@ make it not ready. They are sent before and after whatever does not count.
 
 from __future__ import annotations
 
+import itertools
 import socketserver
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +50,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "silent": {"ignore": [{"uri": {"prefix": "/silent/events"}}]},
     "interim": {},
     "asks": {"maxRetryAfter": "1h"},
+    "retried": {"failOn": ["retried"]},
+    "unheard": {},
+    "marked": {"failOn": [{"header": "x-error", "prefix": "yes"}]},
 }
 
 
@@ -76,13 +80,28 @@ class Early(socketserver.BaseRequestHandler):
                 return
 
 
-class EarlyServer(socketserver.ThreadingTCPServer):
+class Flaky(socketserver.BaseRequestHandler):
+    """Responds to every other connection with 500, and to the others with 200."""
+
+    responses = itertools.cycle((b"500 Error", b"200 OK"))
+
+    def handle(self) -> None:
+        read = b""
+        while b"\r\n\r\n" not in read:
+            part = self.request.recv(65536)
+            if not part:
+                return
+            read += part
+        self.request.sendall(b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % next(self.responses))
+
+
+class OwnServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
 
 @contextmanager
-def early() -> Iterator[int]:
-    with EarlyServer(("127.0.0.1", 0), Early) as server:
+def serve(handler: type[socketserver.BaseRequestHandler]) -> Iterator[int]:
+    with OwnServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server.server_address[1]
@@ -104,6 +123,7 @@ def routes() -> list[Tree]:
     def to(prefix: str, name: str, **action: Any) -> Tree:
         return {"match": {"prefix": prefix}, "route": {"cluster": name, "timeout": "60s", **action}}
 
+    retries = {"retry_on": "5xx", "num_retries": 1}
     redirects = {"max_internal_redirects": 1, "redirect_response_codes": [302]}
     return [
         to("/timeout/hangs", "timeout", timeout="0.2s"),
@@ -113,6 +133,8 @@ def routes() -> list[Tree]:
         to("/replies/idle", "replies", idle_timeout="0.2s"),
         to("/replies/endless", "replies", max_stream_duration={"max_stream_duration": "0.2s"}),
         to("/elsewhere/other", "other"),
+        to("/retried/", "retried", retry_policy=retries),
+        to("/unheard/", "unheard", retry_policy=retries),
         *(to(f"/{name}/", name) for name in ROWS),
     ]
 
@@ -138,7 +160,8 @@ def envoy(app: Upstream) -> Iterator[Envoy]:
         closed.refuse()
         ports = {name: app.port for name in (*ROWS, "other") if name != "overflow"}
         ports |= {"refused": closed.port}
-        ports |= dict.fromkeys(("breaks", "cut", "left", "trial"), stack.enter_context(early()))
+        ports |= dict.fromkeys(("breaks", "cut", "left", "trial"), stack.enter_context(serve(Early)))
+        ports |= dict.fromkeys(("retried", "unheard"), stack.enter_context(serve(Flaky)))
         config = bootstrap(
             policy,
             ports,
@@ -190,6 +213,22 @@ def under_way(envoy: Envoy, row: str) -> bool:
     """Returns whether a request of the row is at its cluster."""
     active = f"cluster.{row}.upstream_rq_active"
     return bool(envoy.stats(active)[active])
+
+
+# -- the conditions of failOn -------------------------------------------------------
+
+
+def test_a_good_response_that_took_a_retry_is_a_failure_by_retried_only(envoy):
+    assert ask(envoy, "unheard", *["x"] * 4) == [200] * 4
+    assert envoy.transitions(upstream="unheard") == 0
+    assert ask(envoy, "retried", "x", "x") == [200, 200]
+    has_tripped(envoy, "retried")
+
+
+def test_a_response_header_that_is_not_utf_8_can_be_a_failure(envoy, app):
+    app.answer(200, [("x-error", b"yes\xff")], path="/marked/x")
+    assert ask(envoy, "marked", "x", "x") == [200, 200]
+    has_tripped(envoy, "marked")
 
 
 # -- no response --------------------------------------------------------------------

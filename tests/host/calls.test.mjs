@@ -194,6 +194,21 @@ costs("a success with no header of the router's", (count) => {
   return { calls: made, check: () => within(made.in("response", "end"), "the response and the end", 2) };
 });
 
+costs("a success by a header that the breaker names", (count) => {
+  const named = { circuitBreaker: { failOn: ["5xx", { header: "x-error" }] } };
+  const at = worker(policy({ app: { ...checked, ...named }, releases: others(count) }));
+  const { calls: made } = calls(at, request("/orders/17"), response(), { cluster: "app" });
+  return { calls: made, check: () => within(made.in("response", "end"), "the response and the end", 1) };
+});
+
+costs("a success that a breaker with the word retried counts", (count) => {
+  const retried = { circuitBreaker: { failOn: ["5xx", "retried"] } };
+  const at = worker(policy({ app: { ...checked, ...retried }, releases: others(count) }));
+  const { calls: made } = calls(at, request("/orders/17"), response(), { cluster: "app" });
+  // The status, the cluster, the details and the count of attempts.
+  return { calls: made, check: () => within(made.in("response", "end"), "the response and the end", 4) };
+});
+
 test("a breaker's failures are seen: five in a row close the gate", () => {
   const { vm, root } = worker(policy({ app: JUDGED }));
   for (let sent = 0; sent < 5; sent += 1) {
