@@ -61,6 +61,9 @@ pub trait Proxy {
     /// Sends a reply to the current request. Returns `false` if the proxy did not accept the reply.
     fn reply(&self, reply: &Reply) -> bool;
 
+    /// Forwards the current request, which [`Flow::Pause`] stopped. Until then its headers can be replaced.
+    fn resume(&self);
+
     /// Sets an object of the request's filter state, which routes can match on, and has the route picked again. Both
     /// texts must be shorter than 128 bytes, as the names in a policy are.
     fn set_filter_state(&self, object: &str, value: &str);
@@ -166,7 +169,7 @@ pub enum Flow {
     /// Continue with the next filter.
     #[default]
     Continue,
-    /// Stop, because the filter has sent a reply.
+    /// Stop, because the filter has sent a reply or will send one later.
     Pause,
 }
 
@@ -190,6 +193,8 @@ pub enum Body {
     Request,
     /// The body of the response.
     Response,
+    /// The body of the response to an HTTP call.
+    CallResponse,
     /// The message that a gRPC call returned.
     GrpcMessage,
     /// The policy document. It can be read only while the policy is configured.

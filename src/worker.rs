@@ -10,7 +10,8 @@
 //! | [`exchanges`] | the exchanges of a worker, by id |
 //! | [`forwarded`], [`summary`] | a forwarded request and its response, as evidence |
 //! | [`fast_path`] | the responses that need no inspection |
-//! | [`app_probe`], [`grpc_health`] | probes that are forwarded to the app or to a hop |
+//! | [`app_probe`], [`app_calls`] | probes that the app answers, and the calls that ask it |
+//! | [`grpc_health`] | gRPC health checks that are forwarded to a hop |
 //! | [`headers`] | the headers of the current request |
 //! | [`upstreams`], [`releases`], [`gates`], [`lifecycle`] | the shared state of each, and how workers update it |
 //! | [`checks`] | checks in flight |
@@ -20,6 +21,7 @@
 //! | [`signals`] | what has to be read from each response |
 //! | [`vm`] | the workers of one VM, by the ids of their root contexts |
 
+mod app_calls;
 mod app_probe;
 mod checks;
 pub mod event;
@@ -50,6 +52,8 @@ use crate::proxy::{Attribute, Body, CallId, ExchangeId, Flow, Proxy};
 use crate::value::hash;
 use crate::value::lease::Holder;
 use crate::value::time::Time;
+use app_calls::AppCalls;
+use app_probe::WAITING_TICK;
 use checks::{CheckResult, ChecksInFlight};
 use event::Event;
 use exchange::Exchange;
@@ -74,6 +78,8 @@ pub struct Worker {
     ids: Ids,
     exchanges: Exchanges<Box<Exchange>>,
     checks: ChecksInFlight,
+    app_calls: AppCalls,
+    /// The current tick, or zero if the worker does not tick.
     tick: Duration,
     /// Whether the policy is in use. A policy that the proxy only validates never ticks, so it is never in use.
     in_use: bool,
@@ -120,9 +126,7 @@ impl Worker {
         if worker.policy.mode == Mode::Off {
             worker.scope(proxy).publish_in_use();
         } else {
-            // Every policy ticks once, because its first tick puts it in use.
-            worker.tick = worker.tick_period().unwrap_or(FIRST_TICK);
-            proxy.tick_every(worker.tick);
+            worker.set_tick(proxy);
         }
         Ok(worker)
     }
@@ -144,6 +148,7 @@ impl Worker {
             ids: Ids::new(id),
             exchanges: Exchanges::default(),
             checks: ChecksInFlight::default(),
+            app_calls: AppCalls::default(),
             tick: Duration::ZERO,
             in_use: false,
             leads: false,
@@ -167,9 +172,9 @@ impl Worker {
         self.leads
     }
 
-    /// Returns whether the worker has no exchanges.
+    /// Returns whether the worker has no exchanges and no work for probes.
     pub fn is_idle(&self) -> bool {
-        self.exchanges.is_empty()
+        self.exchanges.is_empty() && self.app_calls.is_idle()
     }
 
     /// Returns whether the worker has an exchange for this request.
@@ -195,6 +200,7 @@ impl Worker {
             upstreams: &mut self.upstreams,
             releases: &mut self.releases,
             lifecycle: &mut self.lifecycle,
+            app_calls: &mut self.app_calls,
             metrics: &mut self.metrics,
             ids: &mut self.ids,
         };
@@ -211,11 +217,14 @@ impl Worker {
         end: bool,
     ) -> Flow {
         let (mut scope, exchanges, _) = self.split(proxy);
-        let (flow, exchange) = Exchange::begin(&mut scope, headers, end);
+        let (flow, exchange) = Exchange::begin(&mut scope, id, headers, end);
         if let Some(exchange) = exchange
             && let Some(replaced) = exchanges.insert(id, Box::new(exchange))
         {
             replaced.on_end(&mut scope);
+        }
+        if self.app_calls.is_waiting() {
+            self.set_tick(proxy);
         }
         flow
     }
@@ -245,8 +254,11 @@ impl Worker {
         self.with_exchange(proxy, id, |exchange, scope| exchange.on_response_trailers(scope));
     }
 
-    /// Takes the end of a request, whatever its cause. Returns whether the worker had an exchange for it.
+    /// Takes the end of a request, whatever its cause. Returns whether the worker had work for it.
     pub fn on_end(&mut self, proxy: &impl Proxy, id: ExchangeId) -> bool {
+        if self.app_calls.leave(id) {
+            return true;
+        }
         let Some(exchange) = self.exchanges.remove(id) else {
             return false;
         };
@@ -272,9 +284,6 @@ impl Worker {
         if !self.in_use {
             // If this fails, the next tick tries again.
             self.in_use = self.scope(proxy).adopt();
-            if self.in_use && self.tick_period().is_none() {
-                proxy.tick_every(Duration::ZERO);
-            }
         }
         let now = proxy.now();
         let slack = self.tick / 2;
@@ -301,11 +310,14 @@ impl Worker {
         scope.refresh_gates(now, LEASE);
         scope.refresh_lifecycle(now, LEASE);
         scope.refresh_releases(now);
+        scope.refresh_app_probes(now);
         self.leads = leads_any;
+        self.set_tick(proxy);
     }
 
     /// Shares what the worker has seen since its last tick. Called when its root has ended, because no tick follows.
     pub fn flush(&mut self, proxy: &impl Proxy) {
+        self.scope(proxy).abandon_app_probes();
         if !self.in_use {
             return;
         }
@@ -323,6 +335,7 @@ impl Worker {
         let (mut scope, _, checks) = self.split(proxy);
         let result = checks.on_http_response(proxy, scope.policy, id, headers, now);
         scope.finish_check(result);
+        scope.on_app_response(id, headers);
     }
 
     /// Takes the end of a gRPC call, with its status and the size of its message.
@@ -332,7 +345,19 @@ impl Worker {
         scope.finish_check(result);
     }
 
-    /// Returns the worker's tick, or `None` if it needs no periodic ticks.
+    /// Sets the tick that the worker needs now. Setting it delays the next tick, so it is set only if it changes.
+    fn set_tick(&mut self, proxy: &impl Proxy) {
+        // Every policy ticks once, because its first tick puts it in use.
+        let regular = self.tick_period().or((!self.in_use).then_some(FIRST_TICK));
+        let waiting = self.app_calls.is_waiting().then_some(WAITING_TICK);
+        let tick = regular.into_iter().chain(waiting).min().unwrap_or(Duration::ZERO);
+        if tick != self.tick {
+            self.tick = tick;
+            proxy.tick_every(tick);
+        }
+    }
+
+    /// Returns the worker's regular tick, or `None` if it needs no periodic ticks.
     fn tick_period(&self) -> Option<Duration> {
         let orphaned = self.lifecycle.has_orphaned_drain(&self.policy);
         self.policy.tick().or(orphaned.then_some(ORPHANED_DRAIN_TICK))

@@ -20,8 +20,8 @@ pub enum Action<'p> {
         /// The reply once the order is carried out.
         reply: Reply,
     },
-    /// Replay the app's last response, or forward it to the app and cache the response. The forwarded request
-    /// carries nothing of the client's.
+    /// Reply with what the app answers to a call of the worker's own, or with its last answer. The call carries
+    /// nothing of the client's.
     PassThrough {
         /// The index of the probe in the policy.
         endpoint: usize,

@@ -132,6 +132,8 @@ pub struct PassThrough {
     pub headers: Vec<String>,
     /// The `:authority` of requests to the app. If absent, the policy's name.
     pub host: Option<String>,
+    /// The app. If absent, the route of a request decides.
+    pub upstream: Option<UpstreamId>,
 }
 
 /// `drain`: a switch that makes readiness fail until it is switched back.
@@ -287,7 +289,7 @@ impl Probe {
                 return value
                     .problem("given beside statuses, which are the app's then; allowed: one of them");
             }
-            PassThrough::read(value).map(Some)
+            PassThrough::read(value, upstreams).map(Some)
         });
         let basis = match pass_through? {
             Some(pass_through) => Basis::App(pass_through),
@@ -359,8 +361,8 @@ impl Statuses {
 }
 
 impl PassThrough {
-    fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["cacheSeconds", "headers", "host"])?;
+    fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Self> {
+        let fields = value.object(&["cacheSeconds", "headers", "host", "upstream"])?;
         let range = Duration::from_millis(100)..=Duration::from_secs(3_600);
         let cache = fields
             .require("cacheSeconds", "a number of seconds such as 2")
@@ -372,7 +374,9 @@ impl PassThrough {
             Some(names)
         });
         let host = fields.read("host", None, |value| super::check::read_host(value).map(Some));
-        Some(PassThrough { cache: cache?, headers: headers?, host: host? })
+        let upstream =
+            fields.read("upstream", None, |value| upstream::read_reference(value, upstreams).map(Some));
+        Some(PassThrough { cache: cache?, headers: headers?, host: host?, upstream: upstream? })
     }
 }
 

@@ -87,6 +87,7 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
     fn proxy_get_status(code: *mut u32, message: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_http_call(
         cluster: *const u8,
@@ -340,6 +341,13 @@ pub fn send_local_response(reply: &Reply) -> bool {
         )
     };
     result == OK
+}
+
+/// Continues the current request, which a callback has paused.
+pub fn continue_request() {
+    const REQUEST: u32 = 0;
+    // SAFETY: as above.
+    let _ = unsafe { proxy_continue_stream(REQUEST) };
 }
 
 /// Returns the status message of the gRPC call that has just ended.

@@ -91,6 +91,10 @@ impl Proxy for Host {
         abi::send_local_response(reply)
     }
 
+    fn resume(&self) {
+        abi::continue_request();
+    }
+
     fn set_filter_state(&self, object: &str, value: &str) {
         let Some(message) = filter_state::message(object, value) else {
             return;
@@ -195,6 +199,7 @@ fn buffer_type(body: Body) -> u32 {
     match body {
         Body::Request => 0,
         Body::Response => 1,
+        Body::CallResponse => 4,
         Body::GrpcMessage => 5,
         Body::Configuration => 7,
     }

@@ -104,8 +104,18 @@ pub enum Event<'e> {
         /// The details of the reply, which say what it was for.
         details: &'e str,
     },
-    /// The app's response to a probe could not be cached. No other request asks the app until the lease of the fetch
-    /// expires.
+    /// The proxy did not accept a call for a probe that passes through. Only the first in a row is an event.
+    AppNotCalled {
+        /// The policy in which it happened.
+        policy: &'e Policy,
+        /// The index of the probe in the policy.
+        endpoint: usize,
+        /// The cluster that was to be called.
+        cluster: &'e str,
+        /// The reason that the proxy gave.
+        why: NotSent,
+    },
+    /// The app's response to a probe could not be cached. No worker calls the app until the lease of the call expires.
     AnswerNotShared {
         /// The policy in which it happened.
         policy: &'e Policy,
@@ -217,6 +227,13 @@ impl Event<'_> {
             Event::ReplyRefused { policy, details } => {
                 (Level::Error, format!("policy {}: the proxy took no reply: {details}", policy.name))
             }
+            Event::AppNotCalled { policy, endpoint, cluster, why } => {
+                let probe = policy.probes.endpoints.get(*endpoint).map_or("", |probe| &probe.name);
+                let why = not_sent(*why, cluster);
+                let line = "app not called, so each request is forwarded to it";
+                let remedy = "Name an upstream that can be called in passThrough.upstream";
+                (Level::Warn, format!("{}: {line}: {why}. {remedy}", whose(policy, "probe", probe)))
+            }
             Event::AnswerNotShared { policy } => {
                 (Level::Warn, format!("policy {}: an answer of the app's could not be kept", policy.name))
             }
@@ -251,12 +268,13 @@ impl Event<'_> {
             | Event::FailsOpen { .. }
             | Event::NoLongerFailsOpen { .. }
             | Event::ReplyRefused { .. }
+            | Event::AppNotCalled { .. }
             | Event::AnswerNotShared { .. } => return None,
         })
     }
 }
 
-/// Describes in the log why a check was not sent.
+/// Describes in the log why a call was not sent.
 fn not_sent(why: NotSent, cluster: &str) -> String {
     match why {
         NotSent::NoCluster => format!("the proxy has no cluster {cluster:?}"),

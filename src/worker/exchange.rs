@@ -6,7 +6,7 @@
 //!                        ┌─▶ Uninspected ──┐
 //! decision ──▶ Waiting ──┼─▶ Unsettled ────┼──▶ Done
 //!         │              └─▶ Begun ────────┘
-//!         ├──▶ AppProbe, GrpcHealth ───────────▶ Done
+//!         ├──▶ GrpcHealth ─────────────────────▶ Done
 //!         └──▶ a reply, or no more work: no exchange
 //! ```
 //!
@@ -15,16 +15,15 @@
 use core::ops::ControlFlow;
 use core::time::Duration;
 
-use super::app_probe::{self, AppProbe, ProbeAction, ProbeQuery};
-use super::event::Event;
+use super::app_probe::{ProbeAction, ProbeQuery};
 use super::forwarded::{ForwardedRequest, Wait};
 use super::grpc_health::HealthExchange;
 use super::headers::{self, READ_AT_ONCE, RequestHeaders};
 use super::scope::Scope;
 use super::summary::{self, ResponseSummary};
 use crate::decision::action::{Action, ForwardEdits, HeaderEdit};
-use crate::decision::probe::{self, cache};
-use crate::decision::reply::{Reply, ReplyCause};
+use crate::decision::probe;
+use crate::decision::reply::ReplyCause;
 use crate::decision::{Assignment, Decision};
 use crate::policy::{Mode, Policy};
 use crate::proxy::{Attribute, ExchangeId, Flow, Map, Proxy};
@@ -48,8 +47,6 @@ enum State {
     Unsettled(ForwardedRequest, ResponseSummary),
     /// A response has begun. If its beginning was a failure, that was counted. It may still break off.
     Begun(ForwardedRequest, ResponseSummary),
-    /// A probe was forwarded to the app.
-    AppProbe(AppProbe),
     /// A gRPC health check was forwarded to a hop. Its response is still to be rewritten.
     GrpcHealth(HealthExchange),
     /// Nothing is left to count. The edits may still apply.
@@ -59,7 +56,12 @@ enum State {
 impl Exchange {
     /// Decides on a request in the callback of its headers and carries the decision out. `headers` is the number of
     /// headers. Returns what the proxy must do with the request now, and an exchange if a later callback has work to do.
-    pub fn begin<P: Proxy>(scope: &mut Scope<'_, P>, headers: usize, end: bool) -> (Flow, Option<Self>) {
+    pub fn begin<P: Proxy>(
+        scope: &mut Scope<'_, P>,
+        id: ExchangeId,
+        headers: usize,
+        end: bool,
+    ) -> (Flow, Option<Self>) {
         if scope.policy.mode == Mode::Off {
             return (Flow::Continue, None);
         }
@@ -83,18 +85,27 @@ impl Exchange {
                 ControlFlow::Break(if written { reply } else { probe::drain::failed(scope.policy) })
             }
             Action::PassThrough { endpoint, probe, rule, head } => {
-                pass_through(scope, &ProbeQuery { endpoint, probe, rule, head, whole: end })
+                match scope.pass_through(id, &ProbeQuery { endpoint, probe, rule, head }) {
+                    ProbeAction::Reply(reply) => ControlFlow::Break(reply),
+                    ProbeAction::Wait => ControlFlow::Continue((Flow::Pause, None)),
+                    ProbeAction::Forward => ControlFlow::Continue((Flow::Continue, None)),
+                }
             }
             Action::GrpcCheck { mut call, edits } => {
                 call.receive(b"", end);
                 headers::apply(scope.proxy, Map::RequestHeaders, &edits);
-                ControlFlow::Continue(State::GrpcHealth(HealthExchange::new(call)))
+                ControlFlow::Continue((Flow::Continue, Some(State::GrpcHealth(HealthExchange::new(call)))))
             }
         };
         request.give_back(scope);
         match forwarded {
-            ControlFlow::Continue(state) => (Flow::Continue, Some(Exchange { edits: Vec::new(), state })),
-            ControlFlow::Break(reply) => (self::reply(scope, reply), None),
+            ControlFlow::Continue((flow, state)) => {
+                (flow, state.map(|state| Exchange { edits: Vec::new(), state }))
+            }
+            // If the proxy does not accept the reply, the request is forwarded.
+            ControlFlow::Break(reply) => {
+                (if scope.reply(reply) { Flow::Pause } else { Flow::Continue }, None)
+            }
         }
     }
 
@@ -143,7 +154,6 @@ impl Exchange {
     /// Takes the response's headers. `headers` is their number.
     pub fn on_response_headers<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, headers: usize, end: bool) {
         match &mut self.state {
-            State::AppProbe(probe) => probe.on_response_headers(scope, end),
             State::GrpcHealth(health) => health.on_response_headers(scope, end),
             _ => {
                 let state = core::mem::replace(&mut self.state, State::Done);
@@ -157,7 +167,6 @@ impl Exchange {
     /// Takes a part of the response's body.
     pub fn on_response_body<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, size: usize, end: bool) {
         match &mut self.state {
-            State::AppProbe(probe) => probe.on_response_body(scope, size, end),
             State::GrpcHealth(health) => health.on_response_body(scope.proxy, size, end),
             _ if end => self.finish(scope, None),
             _ => {}
@@ -167,7 +176,6 @@ impl Exchange {
     /// Takes the response's trailers, which end it.
     pub fn on_response_trailers<P: Proxy>(&mut self, scope: &mut Scope<'_, P>) {
         match &mut self.state {
-            State::AppProbe(probe) => probe.complete(scope),
             State::GrpcHealth(health) => health.on_response_trailers(scope.proxy),
             State::Unsettled(_, response) => {
                 response.grpc_status = scope.proxy.grpc_status(Map::ResponseTrailers);
@@ -251,7 +259,7 @@ impl State {
                     request.count_end(scope, &response);
                 }
             }
-            State::Waiting(..) | State::AppProbe(_) | State::GrpcHealth(_) | State::Done => {}
+            State::Waiting(..) | State::GrpcHealth(_) | State::Done => {}
         }
     }
 
@@ -280,7 +288,6 @@ impl State {
                     request.give_back(scope);
                 }
             }
-            State::AppProbe(probe) => probe.on_end(scope),
             State::GrpcHealth(_) | State::Done => {}
         }
     }
@@ -317,38 +324,6 @@ fn forward(proxy: &impl Proxy, edits: &ForwardEdits<'_>) {
     headers::apply(proxy, Map::RequestHeaders, &edits.request);
     for (object, value) in &edits.filter_state {
         proxy.set_filter_state(object, value);
-    }
-}
-
-/// Sends a reply to the request. If the proxy does not accept it, the request is forwarded.
-fn reply<P: Proxy>(scope: &mut Scope<'_, P>, mut reply: Reply) -> Flow {
-    let policy = scope.policy;
-    let proxy = scope.proxy;
-    if policy.probes.marker_headers && matches!(reply.cause, ReplyCause::Probe { .. }) {
-        reply.headers.push((probe::SERVICE.into(), scope.service.to_owned().into()));
-    }
-    scope.metrics.count_reply(proxy, policy, reply.cause);
-    if proxy.reply(&reply) {
-        return Flow::Pause;
-    }
-    scope.record(&Event::ReplyRefused { policy, details: &reply.details });
-    Flow::Continue
-}
-
-/// Replies to a probe with the app's cached response, or forwards the probe to the app.
-fn pass_through<P: Proxy>(scope: &mut Scope<'_, P>, query: &ProbeQuery<'_>) -> ControlFlow<Reply, State> {
-    let policy = scope.policy;
-    let endpoint = query.endpoint;
-    match scope.look_up(query) {
-        ProbeAction::Replay(response) => {
-            ControlFlow::Break(cache::reply(policy, endpoint, query.rule, response, scope.proxy.now()))
-        }
-        ProbeAction::Fetch(probe) => {
-            app_probe::write_request(scope.proxy, policy, query);
-            ControlFlow::Continue(State::AppProbe(probe))
-        }
-        ProbeAction::Pending => ControlFlow::Break(cache::pending(policy, endpoint)),
-        ProbeAction::Stale => ControlFlow::Break(cache::stale(policy, endpoint)),
     }
 }
 

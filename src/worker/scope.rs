@@ -5,6 +5,7 @@
 
 use core::time::Duration;
 
+use super::app_calls::AppCalls;
 use super::event::{Event, LifecycleChange};
 use super::lifecycle::LifecycleView;
 use super::metrics::Metrics;
@@ -12,6 +13,7 @@ use super::releases::ReleaseTable;
 use super::signals::RequiredSignals;
 use super::upstreams::UpstreamTable;
 use crate::decision::release::split::Split;
+use crate::decision::reply::{Reply, ReplyCause};
 use crate::decision::{self, Decision, probe};
 use crate::policy::Policy;
 use crate::policy::probe::ProbeKind;
@@ -45,9 +47,11 @@ pub struct Scope<'w, P> {
     pub releases: &'w mut ReleaseTable,
     /// The proxy's lifecycle as this worker last read it.
     pub lifecycle: &'w mut LifecycleView,
+    /// The calls to the app for probes, and the requests that wait for them.
+    pub app_calls: &'w mut AppCalls,
     /// The policy's counters and gauges.
     pub metrics: &'w mut Metrics,
-    /// The source of ids for permits and for fetches of probes.
+    /// The source of ids for permits and for calls to the app.
     pub ids: &'w mut Ids,
 }
 
@@ -95,6 +99,20 @@ impl<'w, P: Proxy> Scope<'w, P> {
     /// Writes the event's log line and increments its counter.
     pub fn record(&self, event: &Event<'_>) {
         event.record(self.proxy);
+    }
+
+    /// Sends a reply to the current request, and counts it. Returns `false` if the proxy does not accept it.
+    pub fn reply(&mut self, mut reply: Reply) -> bool {
+        let policy = self.policy;
+        if policy.probes.marker_headers && matches!(reply.cause, ReplyCause::Probe { .. }) {
+            reply.headers.push((probe::SERVICE.into(), self.service.to_owned().into()));
+        }
+        self.metrics.count_reply(self.proxy, policy, reply.cause);
+        let accepted = self.proxy.reply(&reply);
+        if !accepted {
+            self.record(&Event::ReplyRefused { policy, details: &reply.details });
+        }
+        accepted
     }
 
     fn record_transition(&self, upstream: UpstreamId, transition: Option<Transition>) {

@@ -1,6 +1,6 @@
 //! The values that all workers of a proxy share, by key. Updates use compare-and-swap.
 //!
-//! Keys cannot be deleted, so they depend only on the policy and never on a request.
+//! Keys cannot be deleted, so they depend only on the policy and on the clusters of the proxy.
 //!
 //! | key | holds | written by |
 //! |---|---|---|

@@ -199,6 +199,11 @@ const CONTEXTS = {
     vm.effective = vm.contexts.get(id >>> 0);
     return Status.OK;
   },
+  proxy_continue_stream(vm) {
+    if (!vm.context.isStream) return Status.BAD_ARGUMENT;
+    vm.context.isResumed = true;
+    return Status.OK;
+  },
   proxy_set_tick_period_milliseconds(vm, period) {
     vm.context.root.setTick(period >>> 0);
     return Status.OK;

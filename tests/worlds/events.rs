@@ -23,6 +23,7 @@ const _: fn(&Event<'_>) = |event| match event {
     | Event::CheckResult { .. }
     | Event::CheckNotSent { .. }
     | Event::ReplyRefused { .. }
+    | Event::AppNotCalled { .. }
     | Event::AnswerNotShared { .. } => {}
 };
 
@@ -438,11 +439,36 @@ fn a_reply_that_the_proxy_refuses_is_logged_and_the_request_is_forwarded() {
 fn a_probe_response_of_the_app_that_cannot_be_shared_is_logged() {
     let through = json!({"path": "/readyz", "passThrough": {"cacheSeconds": 5}});
     let mut world = World::new(&with(checked(), &[("/probes/readiness", through)]), 1);
-    let id = world.send(0, &Request::get("/readyz"));
+    world.send(0, &Request::get("/readyz"));
     world.lose(16);
-    world.respond(id, 200, "via_upstream", &[], true);
+    world.pass(MS);
     let line = "policy shop: an answer of the app's could not be kept";
     assert_eq!(world.logged_at("could not be kept"), [(Level::Warn, line.to_owned())]);
+}
+
+#[test]
+fn an_app_that_cannot_be_called_is_logged_once_in_a_row() {
+    let through = json!({"path": "/readyz", "passThrough": {"cacheSeconds": 5}});
+    let mut world = World::new(&with(checked(), &[("/probes/readiness", through)]), 3);
+    let line = |why: &str| {
+        let remedy = "Name an upstream that can be called in passThrough.upstream";
+        let line = "policy shop: probe readiness: app not called, so each request is forwarded to it";
+        (Level::Warn, format!("{line}: {why}. {remedy}"))
+    };
+    for (manner, why) in [
+        (Manner::Missing, "the proxy has no cluster \"app\""),
+        (Manner::NoHost, "cluster \"app\" has no host to connect to, is at its limits, or is not there"),
+    ] {
+        world.set("app", manner);
+        for vm in [0, 1, 2, 0] {
+            world.ask(vm, &Request::get("/readyz"));
+        }
+        assert_eq!(world.logged_at("app not called").last(), Some(&line(why)));
+        world.set("app", Manner::Status(200));
+        world.ask(0, &Request::get("/readyz"));
+        world.pass(5 * SECOND);
+    }
+    assert_eq!(world.logged("app not called").len(), 2);
 }
 
 // -- the proxy itself ---------------------------------------------------------

@@ -1,17 +1,18 @@
-//! The cache of the app's response to a probe that passes through.
+//! The cache of the app's answer to a probe that passes through.
 //!
-//! However many clients probe, and on whatever worker, one request at a time is forwarded to the app. It
-//! holds a lease that expires. The others get the cached response, which carries its age.
+//! The filter itself asks the app, with a call that belongs to no client. A client that leaves ends nothing. However
+//! many clients probe, and on whatever worker, there is one call at a time. There is none while the last result is
+//! fresh. A call holds a lease, which expires in case the VM of the call dies.
 //!
-//! Once requests have waited for the app for as long as a response is fresh, the others get an error instead.
-//! All waiting since the app's last response counts, whichever requests did it. Otherwise clients that give
-//! up early would make a hung app look alive.
+//! A request does not get a result that has expired. It waits for the next one. So a failure of the app shows after at
+//! most the time for which a result is fresh, plus the time that the app takes. Only a request that finds no room to
+//! wait gets an old result.
 
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::reply::{Header, ProbeTarget, Reply, ReplyCause};
+use crate::decision::reply::{Header, ProbeTarget, Reply};
 use crate::policy::Policy;
 use crate::policy::probe::{PassThrough, ProbeKind};
 use crate::value::time::Time;
@@ -19,16 +20,39 @@ use crate::value::time::Time;
 /// The maximum length of a cached body, in bytes. The kubelet reads less.
 pub const BODY: usize = 16 * 1024;
 
-/// The time for which one request holds the lease.
-const LEASE: Duration = Duration::from_secs(10);
+/// The time that the app has for an answer. No request waits longer than that and one tick.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The cached response to one probe, and the request that fetches the next one.
+/// The time for which a call holds the lease. It exceeds [`TIMEOUT`], so that the end of a call comes first.
+const LEASE: Duration = Duration::from_secs(11);
+
+/// The last result of one probe, and the call that fetches the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CachedProbe {
-    response: Option<CachedResponse>,
+    last: Option<FetchResult>,
     fetch: Option<PendingFetch>,
-    /// The time that requests have waited without a response since the last response.
-    waited: Duration,
+    /// Whether the proxy did not accept the last call.
+    unsent: bool,
+}
+
+/// The result of one call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchResult {
+    /// The time at which the call ended.
+    pub at: Time,
+    /// How the call ended.
+    pub outcome: FetchOutcome,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FetchOutcome {
+    /// The app responded, or the proxy responded that the app is unreachable.
+    Response(CachedResponse),
+    /// The app did not respond in time.
+    TimedOut,
+    /// The response broke off.
+    BrokenOff,
 }
 
 /// A response of the app.
@@ -40,8 +64,6 @@ pub struct CachedResponse {
     pub headers: Vec<(String, String)>,
     /// The body, or the first [`BODY`] bytes of it.
     pub body: Vec<u8>,
-    /// The time at which it arrived.
-    pub at: Time,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,74 +75,76 @@ struct PendingFetch {
 /// What a request for the probe gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// The cached response.
-    Hit(CachedResponse),
-    /// It is forwarded to the app.
-    Miss,
-    /// Nothing is cached yet, and the first request has not ended.
-    Pending,
-    /// The app has not responded for too long.
-    Stale,
+    /// The last result, which is fresh.
+    Hit(FetchResult),
+    /// The result of a call that its worker sends now.
+    Fetch,
+    /// The result of a call that has not ended.
+    Wait,
 }
 
 impl CachedProbe {
-    /// Returns what a request gets at `now`. `id` must be unique to the request. Without one, the request may
-    /// not be forwarded.
-    pub fn ask(&mut self, rule: &PassThrough, now: Time, id: Option<u64>) -> Lookup {
-        let is_within = |from: Time, span: Duration| now < from + span;
-        if let Some(fresh) = self.response.as_ref().filter(|response| is_within(response.at, rule.cache)) {
+    /// Returns what a request gets at `now`. If that is [`Lookup::Fetch`], the call `id` holds the lease. `id` must be
+    /// unique to the call.
+    pub fn ask(&mut self, rule: &PassThrough, now: Time, id: u64) -> Lookup {
+        let is_within = |from: Time, span: Duration| !now.is_due(from, from + span);
+        if let Some(fresh) = self.last.as_ref().filter(|result| is_within(result.at, rule.cache)) {
             return Lookup::Hit(fresh.clone());
         }
-        let pending = self.fetch.filter(|fetch| is_within(fetch.from, LEASE));
-        if pending.is_none()
-            && let Some(id) = id
-        {
-            self.fetch = Some(PendingFetch { id, from: now });
-            return Lookup::Miss;
+        if self.fetch.is_some_and(|fetch| is_within(fetch.from, LEASE)) {
+            return Lookup::Wait;
         }
-        let pending_for = pending.map_or(Duration::ZERO, |fetch| now.since(fetch.from));
-        if self.waited.saturating_add(pending_for) >= rule.cache {
-            return Lookup::Stale;
-        }
-        match &self.response {
-            Some(last) => Lookup::Hit(last.clone()),
-            None => Lookup::Pending,
-        }
+        self.fetch = Some(PendingFetch { id, from: now });
+        Lookup::Fetch
     }
 
-    /// Takes the end of the request `id` at `now`, with the app's response if there is one to cache. A
-    /// response after the end of its lease is still the app's latest.
-    pub fn end(&mut self, id: u64, response: Option<CachedResponse>, now: Time) {
-        let ended = self.fetch.take_if(|fetch| fetch.id == id);
-        if response.is_some() {
-            self.response = response;
-            self.waited = Duration::ZERO;
-        } else if let Some(fetch) = ended {
-            self.waited = self.waited.saturating_add(now.since(fetch.from));
+    /// Returns the last result, however old.
+    pub fn last(&self) -> Option<&FetchResult> {
+        self.last.as_ref()
+    }
+
+    /// Takes the result of the call `id`. A response after the end of the lease is still the app's latest. A failure is
+    /// not, because a later call may have got a response. Returns whether the call had the lease.
+    pub fn end(&mut self, id: u64, result: FetchResult) -> bool {
+        let had_lease = self.release(id);
+        if had_lease || matches!(result.outcome, FetchOutcome::Response(_)) {
+            self.last = Some(result);
         }
+        self.unsent = false;
+        had_lease
+    }
+
+    /// Takes that the proxy did not accept the call `id`. Returns whether it is the first such call in a row.
+    pub fn give_up(&mut self, id: u64) -> bool {
+        self.release(id);
+        !core::mem::replace(&mut self.unsent, true)
+    }
+
+    /// Ends the lease of the call `id`. Returns whether the call had it.
+    pub fn release(&mut self, id: u64) -> bool {
+        self.fetch.take_if(|fetch| fetch.id == id).is_some()
     }
 }
 
-/// Returns the reply that replays `response`. It states its age and how long it is fresh.
-pub fn reply(
-    policy: &Policy,
-    index: usize,
-    rule: &PassThrough,
-    response: CachedResponse,
-    now: Time,
-) -> Reply {
+/// Returns the reply with this result. A replayed response states its age and how long it is fresh.
+pub fn reply(policy: &Policy, index: usize, rule: &PassThrough, result: FetchResult, now: Time) -> Reply {
+    let response = match result.outcome {
+        FetchOutcome::Response(response) => response,
+        FetchOutcome::TimedOut => return unanswered(policy, index),
+        FetchOutcome::BrokenOff => return line(policy, index, 503, "failed: the app's answer broke off"),
+    };
     let cached = response.headers.into_iter().map(|(name, value)| (name.into(), value.into()));
     let mut headers: Vec<Header> = cached.collect();
-    headers.push(("age".into(), now.since(response.at).as_secs().to_string().into()));
+    headers.push(("age".into(), now.since(result.at).as_secs().to_string().into()));
     if !headers.iter().any(|(name, _)| name == "cache-control") {
         headers.push(("cache-control".into(), format!("max-age={}", rule.cache.as_secs()).into()));
     }
     let status = u32::from(response.status);
-    Reply::to_probe(policy, ProbeTarget::Endpoint(index), status, result(status), headers, response.body)
+    Reply::to_probe(policy, ProbeTarget::Endpoint(index), status, verdict(status), headers, response.body)
 }
 
-/// Returns the reply before the first response. As with the kubelet, a liveness probe starts as passed and a
-/// readiness probe as failed.
+/// Returns the reply to a request that cannot wait for the first result. As with the kubelet, a liveness probe starts
+/// as passed and a readiness probe as failed.
 pub fn pending(policy: &Policy, index: usize) -> Reply {
     match policy.probes.endpoints.get(index).map(|probe| probe.kind) {
         Some(ProbeKind::Liveness) => line(policy, index, 200, "passed: the app has not answered yet"),
@@ -129,23 +153,17 @@ pub fn pending(policy: &Policy, index: usize) -> Reply {
 }
 
 /// Returns the reply that reports that the app does not respond.
-pub fn stale(policy: &Policy, index: usize) -> Reply {
+pub fn unanswered(policy: &Policy, index: usize) -> Reply {
     line(policy, index, 503, "failed: the app does not answer")
 }
 
-fn line(policy: &Policy, index: usize, status: u32, verdict: &str) -> Reply {
+fn line(policy: &Policy, index: usize, status: u32, text: &str) -> Reply {
     let asked = ProbeTarget::Endpoint(index);
-    let text = format!("{} {verdict}", asked.name(policy));
-    Reply::line_to_probe(policy, asked, status, result(status), &text)
+    let text = format!("{} {text}", asked.name(policy));
+    Reply::line_to_probe(policy, asked, status, verdict(status), &text)
 }
 
-/// Returns what a response of the app with this status is counted as.
-pub fn cause(index: usize, status: u16) -> ReplyCause {
-    let code = u32::from(status);
-    ReplyCause::Probe { asked: ProbeTarget::Endpoint(index), code, result: result(code) }
-}
-
-fn result(status: u32) -> &'static str {
+fn verdict(status: u32) -> &'static str {
     if status < 400 { "passed" } else { "failed" }
 }
 
@@ -159,92 +177,85 @@ mod tests {
         Time::from_millis(1_000_000 + millis)
     }
 
-    fn response(millis: u64) -> Option<CachedResponse> {
-        Some(CachedResponse { status: 200, headers: Vec::new(), body: b"up".to_vec(), at: at(millis) })
+    fn response(millis: u64) -> FetchResult {
+        let response = CachedResponse { status: 200, headers: Vec::new(), body: b"up".to_vec() };
+        FetchResult { at: at(millis), outcome: FetchOutcome::Response(response) }
     }
 
-    /// Returns a cache that is fresh for two seconds, after request 1 got a response at 0.
+    fn timeout(millis: u64) -> FetchResult {
+        FetchResult { at: at(millis), outcome: FetchOutcome::TimedOut }
+    }
+
+    /// Returns a cache that is fresh for two seconds, after call 1 got a response at 0.
     fn cache_with_response() -> (PassThrough, CachedProbe) {
-        let rule = PassThrough { cache: Duration::from_secs(2), headers: Vec::new(), host: None };
+        let rule =
+            PassThrough { cache: Duration::from_secs(2), headers: Vec::new(), host: None, upstream: None };
         let mut cached = CachedProbe::default();
-        assert_eq!(cached.ask(&rule, at(0), Some(1)), Lookup::Miss);
-        cached.end(1, response(0), at(0));
+        assert_eq!(cached.ask(&rule, at(0), 1), Lookup::Fetch);
+        cached.end(1, response(0));
         (rule, cached)
-    }
-
-    fn is_hit(lookup: &Lookup) -> bool {
-        matches!(lookup, Lookup::Hit(_))
     }
 
     #[test]
     fn a_response_is_replayed_while_it_is_fresh_and_then_fetched_again() {
         let (rule, mut cached) = cache_with_response();
-        assert!(is_hit(&cached.ask(&rule, at(1_999), Some(2))));
-        assert_eq!(cached.ask(&rule, at(2_000), Some(3)), Lookup::Miss);
+        assert_eq!(cached.ask(&rule, at(1_999), 2), Lookup::Hit(response(0)));
+        assert_eq!(cached.ask(&rule, at(2_000), 3), Lookup::Fetch);
     }
 
     #[test]
-    fn one_request_at_a_time_is_forwarded_and_the_others_get_the_last_response_for_a_while() {
+    fn there_is_one_call_at_a_time_and_all_others_wait_for_its_result() {
         let (rule, mut cached) = cache_with_response();
-        assert_eq!(cached.ask(&rule, at(60_000), Some(2)), Lookup::Miss);
-        assert!(is_hit(&cached.ask(&rule, at(60_001), Some(3))));
-        assert!(is_hit(&cached.ask(&rule, at(61_999), Some(4))));
-        assert_eq!(cached.ask(&rule, at(62_000), Some(5)), Lookup::Stale);
-        cached.end(2, response(62_500), at(62_500));
-        assert!(is_hit(&cached.ask(&rule, at(62_501), Some(6))));
+        assert_eq!(cached.ask(&rule, at(60_000), 2), Lookup::Fetch);
+        assert_eq!(cached.ask(&rule, at(60_001), 3), Lookup::Wait);
+        assert_eq!(cached.ask(&rule, at(69_999), 4), Lookup::Wait);
+        assert_eq!(cached.last(), Some(&response(0)));
+        cached.end(2, response(69_999));
+        assert_eq!(cached.ask(&rule, at(70_000), 5), Lookup::Hit(response(69_999)));
     }
 
     #[test]
-    fn before_the_first_response_the_others_are_pending_and_then_stale() {
-        let (rule, _) = cache_with_response();
-        let mut cached = CachedProbe::default();
-        assert_eq!(cached.ask(&rule, at(0), Some(1)), Lookup::Miss);
-        assert_eq!(cached.ask(&rule, at(1_999), Some(2)), Lookup::Pending);
-        assert_eq!(cached.ask(&rule, at(2_000), Some(3)), Lookup::Stale);
-    }
-
-    /// An incomplete request could keep the others waiting for as long as it likes.
-    #[test]
-    fn a_request_that_may_not_be_forwarded_takes_no_lease() {
+    fn a_failure_is_replayed_like_a_response() {
         let (rule, mut cached) = cache_with_response();
-        assert!(is_hit(&cached.ask(&rule, at(60_000), None)));
-        assert_eq!(cached.ask(&rule, at(60_001), Some(2)), Lookup::Miss);
-        assert_eq!(CachedProbe::default().ask(&rule, at(0), None), Lookup::Pending);
+        assert_eq!(cached.ask(&rule, at(2_000), 2), Lookup::Fetch);
+        cached.end(2, timeout(12_000));
+        assert_eq!(cached.ask(&rule, at(13_999), 3), Lookup::Hit(timeout(12_000)));
+        assert_eq!(cached.ask(&rule, at(14_000), 4), Lookup::Fetch);
     }
 
     #[test]
-    fn a_request_without_a_response_frees_the_lease() {
+    fn a_call_that_was_not_sent_frees_the_lease_and_only_the_first_in_a_row_is_news() {
         let (rule, mut cached) = cache_with_response();
-        assert_eq!(cached.ask(&rule, at(2_000), Some(2)), Lookup::Miss);
-        cached.end(2, None, at(2_000));
-        assert_eq!(cached.ask(&rule, at(2_001), Some(3)), Lookup::Miss);
-    }
-
-    /// Otherwise clients that give up early would make a hung app look alive.
-    #[test]
-    fn the_waits_of_consecutive_requests_add_up() {
-        let (rule, mut cached) = cache_with_response();
-        for second in 60..62 {
-            let from = second * 1_000;
-            assert_eq!(cached.ask(&rule, at(from), Some(second)), Lookup::Miss);
-            assert!(is_hit(&cached.ask(&rule, at(from + 900), Some(1_000 + second))));
-            cached.end(second, None, at(from + 950));
+        for (id, is_first) in [(2, true), (3, false)] {
+            assert_eq!(cached.ask(&rule, at(2_000), id), Lookup::Fetch);
+            assert_eq!(cached.give_up(id), is_first);
         }
-        assert_eq!(cached.ask(&rule, at(62_000), Some(3)), Lookup::Miss);
-        assert_eq!(cached.ask(&rule, at(62_100), Some(4)), Lookup::Stale);
-        cached.end(3, response(62_200), at(62_200));
-        assert_eq!(cached.ask(&rule, at(80_000), Some(5)), Lookup::Miss);
-        assert!(is_hit(&cached.ask(&rule, at(81_000), Some(6))));
+        assert_eq!(cached.ask(&rule, at(2_001), 4), Lookup::Fetch);
+        cached.end(4, response(2_002));
+        assert_eq!(cached.ask(&rule, at(5_000), 5), Lookup::Fetch);
+        assert!(cached.give_up(5));
     }
 
     #[test]
-    fn a_response_after_the_end_of_its_lease_is_still_cached() {
+    fn a_result_expires_when_the_clock_is_set_back() {
         let (rule, mut cached) = cache_with_response();
-        assert_eq!(cached.ask(&rule, at(2_000), Some(2)), Lookup::Miss);
-        assert_eq!(cached.ask(&rule, at(11_999), Some(3)), Lookup::Stale);
-        assert_eq!(cached.ask(&rule, at(12_000), Some(4)), Lookup::Miss);
-        cached.end(2, response(12_001), at(12_001));
-        assert_eq!(cached.ask(&rule, at(12_002), Some(5)), Lookup::Hit(response(12_001).unwrap()));
+        let earlier = Time::from_millis(500_000);
+        assert_eq!(cached.ask(&rule, earlier, 2), Lookup::Fetch);
+        let result = FetchResult { at: earlier, ..response(0) };
+        cached.end(2, result.clone());
+        assert_eq!(cached.ask(&rule, earlier, 3), Lookup::Hit(result));
+    }
+
+    #[test]
+    fn after_the_end_of_a_lease_a_response_counts_and_a_failure_does_not() {
+        let (rule, mut cached) = cache_with_response();
+        assert_eq!(cached.ask(&rule, at(2_000), 2), Lookup::Fetch);
+        assert_eq!(cached.ask(&rule, at(12_999), 3), Lookup::Wait);
+        assert_eq!(cached.ask(&rule, at(13_000), 4), Lookup::Fetch);
+        cached.end(2, timeout(13_001));
+        assert_eq!(cached.ask(&rule, at(13_002), 5), Lookup::Wait);
+        cached.end(2, response(13_003));
+        assert_eq!(cached.ask(&rule, at(13_004), 6), Lookup::Hit(response(13_003)));
     }
 
     #[test]
@@ -253,11 +264,17 @@ mod tests {
         let text = br#"{"name":"p","probes":{"liveness":{"path":"/l","passThrough":{"cacheSeconds":2}},
             "readiness":{"path":"/r","passThrough":{"cacheSeconds":2}}}}"#;
         let policy = Policy::from_json(text).unwrap();
-        let reply = reply(&policy, 0, &rule, cached.response.unwrap(), at(3_500));
-        let headers: Vec<_> = reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let replay = reply(&policy, 0, &rule, cached.last.unwrap(), at(3_500));
+        let headers: Vec<_> = replay.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         assert_eq!(headers, ["age: 3", "cache-control: max-age=2"]);
-        assert_eq!((reply.status, reply.details.as_str()), (200, "graygate_probe{p|liveness}"));
-        assert_eq!(stale(&policy, 0).body, b"policy p: liveness failed: the app does not answer\n");
+        assert_eq!((replay.status, replay.details.as_str()), (200, "graygate_probe{p|liveness}"));
+        let failed = |outcome| {
+            let reply = reply(&policy, 0, &rule, FetchResult { at: at(0), outcome }, at(0));
+            (reply.status, String::from_utf8(reply.body).unwrap())
+        };
+        let line = |text: &str| (503, format!("policy p: liveness failed: {text}\n"));
+        assert_eq!(failed(FetchOutcome::TimedOut), line("the app does not answer"));
+        assert_eq!(failed(FetchOutcome::BrokenOff), line("the app's answer broke off"));
         assert_eq!((pending(&policy, 0).status, pending(&policy, 1).status), (200, 503));
     }
 }

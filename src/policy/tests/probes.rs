@@ -61,8 +61,12 @@ fn the_probes_have_the_full_documents_values() {
     let one = |upstream| {
         Basis::Checks(ProbeComponents { components: vec![component(upstream, true, 0)], minimum_score: 0 })
     };
-    let kept =
-        PassThrough { cache: Duration::from_secs(2), headers: vec!["content-type".into()], host: None };
+    let kept = PassThrough {
+        cache: Duration::from_secs(2),
+        headers: vec!["content-type".into()],
+        host: None,
+        upstream: None,
+    };
     let deep = Statuses { passed: 200, degraded: 207, failed: 500 };
     let all = ProbeComponents {
         components: vec![
@@ -129,11 +133,21 @@ fn a_passed_through_response_keeps_its_content_type_by_default() {
     let two = Duration::from_secs(2);
     assert_eq!(
         basis(r#""cacheSeconds":2"#),
-        Basis::App(PassThrough { cache: two, headers: vec!["content-type".into()], host: None })
+        Basis::App(PassThrough {
+            cache: two,
+            headers: vec!["content-type".into()],
+            host: None,
+            upstream: None
+        })
     );
     assert_eq!(
-        basis(r#""cacheSeconds":2,"headers":["X-A"],"host":"shop.local""#),
-        Basis::App(PassThrough { cache: two, headers: vec!["x-a".into()], host: Some("shop.local".into()) })
+        basis(r#""cacheSeconds":2,"headers":["X-A"],"host":"shop.local","upstream":"db""#),
+        Basis::App(PassThrough {
+            cache: two,
+            headers: vec!["x-a".into()],
+            host: Some("shop.local".into()),
+            upstream: Some(UpstreamId(1))
+        })
     );
 }
 
@@ -269,6 +283,10 @@ fn pass_through_excludes_checks_and_statuses() {
         (
             readiness(r#""passThrough":{}"#),
             ".readiness.passThrough.cacheSeconds: missing; allowed: a number of seconds such as 2",
+        ),
+        (
+            readiness(r#""passThrough":{"cacheSeconds":2,"upstream":"mq"}"#),
+            r#".readiness.passThrough.upstream: "mq" is no upstream; allowed: app, db"#,
         ),
         (
             readiness(r#""passThrough":{"cacheSeconds":2,"headers":["Set-Cookie"]}"#),

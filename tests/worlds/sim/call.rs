@@ -1,4 +1,4 @@
-//! The calls that workers make: one request of a check each.
+//! The calls that workers make: requests of checks, and probes that pass through.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::manner::Manner;
 use super::proxy::SimProxy;
 use super::surroundings::Event;
 
-/// A call that a worker has sent: one request of a check.
+/// A call that a worker has sent.
 #[derive(Clone, Debug)]
 pub struct SentCall {
     /// When it was sent, in milliseconds.
@@ -29,7 +29,7 @@ impl SentCall {
 
 #[derive(Clone, Debug)]
 pub(super) enum CallEnd {
-    Http(Vec<(String, Vec<u8>)>),
+    Http(Vec<(String, Vec<u8>)>, Vec<u8>),
     Grpc(u32, String, Vec<u8>),
 }
 
@@ -54,7 +54,12 @@ impl SimProxy {
             if of_upstream {
                 headers.push(("x-envoy-upstream-service-time".to_owned(), b"1".to_vec()));
             }
-            CallEnd::Http(headers)
+            let body = match (of_upstream, status) {
+                (true, _) => self.world.call_body.borrow().clone(),
+                (false, 504) => "upstream request timeout".to_owned(),
+                (false, _) => "upstream connect error".to_owned(),
+            };
+            CallEnd::Http(headers, body.into_bytes())
         };
         let timed_out = || match grpc {
             true => CallEnd::Grpc(14, "upstream request timeout".to_owned(), Vec::new()),
@@ -74,13 +79,13 @@ impl SimProxy {
             (Manner::Refuses | Manner::Resets, true) => {
                 (Duration::from_millis(1), CallEnd::Grpc(14, "upstream connect error".to_owned(), Vec::new()))
             }
-            (Manner::BreaksOff, false) => (Duration::from_millis(1), CallEnd::Http(Vec::new())),
+            (Manner::BreaksOff, false) => (Duration::from_millis(1), CallEnd::Http(Vec::new(), Vec::new())),
             (Manner::Slow(after), false) => (after, http(200, true)),
             (Manner::Status(status), false) => (takes.max(Duration::from_millis(1)), http(status, true)),
             (Manner::With(status, more), false) => {
-                let CallEnd::Http(mut headers) = http(status, true) else { unreachable!() };
+                let CallEnd::Http(mut headers, body) = http(status, true) else { unreachable!() };
                 headers.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())));
-                (takes.max(Duration::from_millis(1)), CallEnd::Http(headers))
+                (takes.max(Duration::from_millis(1)), CallEnd::Http(headers, body))
             }
             (Manner::Grpc(serving), true) => {
                 let message = vec![8, u8::try_from(serving).unwrap()];

@@ -95,6 +95,11 @@ impl World {
         self.around.sent.borrow().iter().filter(|call| call.cluster == cluster).cloned().collect()
     }
 
+    /// Returns the tick of a VM's newest worker in milliseconds, or 0 if it does not tick.
+    pub fn tick_of(&self, vm: usize) -> u64 {
+        self.around.ticks.borrow().get(&(vm, self.vms[vm].ticks.len() - 1)).copied().unwrap_or(0)
+    }
+
     /// Returns a trailer of a response.
     pub fn trailer(&self, id: u32, name: &str) -> Option<String> {
         self.stream(id, |stream| {

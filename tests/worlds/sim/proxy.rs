@@ -26,7 +26,7 @@ pub struct SimProxy {
 impl SimProxy {
     fn with_map<T>(&self, map: Map, act: impl FnOnce(&mut Vec<(String, Vec<u8>)>) -> T) -> Option<T> {
         let at_hand = match map {
-            Map::RequestHeaders => self.world.phase.get() == Phase::Request,
+            Map::RequestHeaders => self.world.phase.get() == Phase::Request || self.is_paused(),
             Map::ResponseHeaders => self.world.phase.get() == Phase::Response,
             Map::ResponseTrailers => matches!(self.world.phase.get(), Phase::Trailers | Phase::ResponseBody),
             Map::CallResponseHeaders => self.world.phase.get() == Phase::Call,
@@ -37,7 +37,7 @@ impl SimProxy {
         }
         if map == Map::CallResponseHeaders {
             return match &mut *self.world.call.borrow_mut() {
-                Some(CallEnd::Http(headers)) if !headers.is_empty() => Some(act(headers)),
+                Some(CallEnd::Http(headers, _)) if !headers.is_empty() => Some(act(headers)),
                 _ => None,
             };
         }
@@ -57,6 +57,11 @@ impl SimProxy {
             self.world.misread.borrow_mut().push(format!("{call} in {current:?}"));
         }
         current == phase
+    }
+
+    /// Returns whether the current request waits for the filter.
+    fn is_paused(&self) -> bool {
+        self.with_stream(|stream| stream.paused).unwrap_or_default()
     }
 
     fn with_stream<T>(&self, act: impl FnOnce(&mut Stream) -> T) -> Option<T> {
@@ -111,6 +116,10 @@ impl Proxy for SimProxy {
         let cut = |bytes: &[u8]| bytes.iter().take(max).copied().collect();
         match (body, self.world.phase.get()) {
             (Body::Configuration, Phase::Configure) => cut(self.world.document.borrow().as_bytes()),
+            (Body::CallResponse, Phase::Call) => match &*self.world.call.borrow() {
+                Some(CallEnd::Http(_, body)) => cut(body),
+                _ => Vec::new(),
+            },
             (Body::GrpcMessage, Phase::Call) => match &*self.world.call.borrow() {
                 Some(CallEnd::Grpc(_, _, message)) => cut(message),
                 _ => Vec::new(),
@@ -172,7 +181,8 @@ impl Proxy for SimProxy {
     }
 
     fn reply(&self, reply: &Reply) -> bool {
-        if !self.is_allowed(Phase::Request, "reply") || self.world.refuses_replies.get() {
+        let may_reply = self.is_paused() || self.is_allowed(Phase::Request, "reply");
+        if !may_reply || self.world.refuses_replies.get() {
             return false;
         }
         let headers = reply.headers.iter().map(|(name, value)| (name.to_string(), value.to_string()));
@@ -184,6 +194,13 @@ impl Proxy for SimProxy {
             cluster: String::new(),
         };
         self.with_stream(|stream| stream.reply = Some(answer)).is_some()
+    }
+
+    fn resume(&self) {
+        if !self.is_paused() {
+            self.world.misread.borrow_mut().push("resume of a request that is not paused".to_owned());
+        }
+        self.with_stream(|stream| stream.resumed = true);
     }
 
     fn set_filter_state(&self, object: &str, value: &str) {

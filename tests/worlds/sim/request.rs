@@ -71,6 +71,12 @@ pub(super) struct Stream {
     pub(super) label: String,
     pub(super) filter_state: Vec<(String, String)>,
     pub(super) reply: Option<Answer>,
+    /// Whether the filter has stopped it and has not replied yet.
+    pub(super) paused: bool,
+    /// Whether the filter has continued it.
+    pub(super) resumed: bool,
+    /// Whether the response is queued once the request goes on, instead of by the test.
+    pub(super) queued: bool,
     pub(super) answer: Answer,
     pub(super) answered: bool,
     pub(super) over: bool,

@@ -13,10 +13,27 @@ use super::request::Stream;
 /// An event of the queue.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    Tick { vm: usize, root: usize },
-    Call { vm: usize, root: usize, id: u32, grpc: bool, end: CallEnd },
-    Respond { stream: u32, manner: Manner },
-    End { stream: u32, details: String },
+    /// A tick, unless its root has set another period since.
+    Tick {
+        vm: usize,
+        root: usize,
+        timer: u64,
+    },
+    Call {
+        vm: usize,
+        root: usize,
+        id: u32,
+        grpc: bool,
+        end: CallEnd,
+    },
+    Respond {
+        stream: u32,
+        manner: Manner,
+    },
+    End {
+        stream: u32,
+        details: String,
+    },
 }
 
 /// The kind of the current callback, which decides what the worker may read.
@@ -69,6 +86,8 @@ pub struct Surroundings {
     pub(super) call_paths: RefCell<BTreeMap<(String, String), Manner>>,
     /// How long upstreams take to respond to calls.
     pub call_takes: Cell<Duration>,
+    /// The body of upstreams' responses to calls.
+    pub call_body: RefCell<String>,
     /// Whether the proxy refuses replies.
     pub refuses_replies: Cell<bool>,
     /// What was written since [`World::written`](super::World::written) was last called, if it ever was.
@@ -135,6 +154,7 @@ impl Surroundings {
             sent: RefCell::default(),
             call_paths: RefCell::default(),
             call_takes: Cell::default(),
+            call_body: RefCell::default(),
             refuses_replies: Cell::new(false),
             written: RefCell::default(),
             phase: Cell::new(Phase::None),

@@ -22,6 +22,8 @@ impl World {
         let root = self.vms[vm].ticks.len() - 1;
         let stream = Stream { vm, root, request: headers, ..Stream::default() };
         self.around.streams.borrow_mut().insert(id, stream);
+        // Envoy selects a route before the first filter, and again if headers change.
+        self.locate(id);
         let (count, whole) = (request.headers.len(), request.whole);
         let flow = self.during(vm, Phase::Request, Some(id), |contexts| {
             contexts.create(id, root_id(root), || unreachable!("a request has a root"));
@@ -29,19 +31,50 @@ impl World {
         });
         let reply = self.stream(id, |stream| stream.reply.take());
         match (flow, reply) {
-            (Flow::Pause, Some(reply)) => {
-                let details = reply.details.clone();
-                self.stream(id, |stream| {
-                    stream.details = details.clone();
-                    stream.answer = reply;
-                    stream.answered = true;
-                });
-                self.end(id, &details);
-            }
+            (Flow::Pause, Some(reply)) => self.deliver(id, reply),
+            (Flow::Pause, None) => self.stream(id, |stream| stream.paused = true),
             _ if !self.held_up => self.route(id),
             _ => self.locate(id),
         }
         id
+    }
+
+    /// Sends the filter's reply to a request.
+    fn deliver(&mut self, id: u32, reply: Answer) {
+        let details = reply.details.clone();
+        self.stream(id, |stream| {
+            stream.details = details.clone();
+            stream.cluster.clear();
+            stream.answer = reply;
+            stream.answered = true;
+        });
+        self.end(id, &details);
+    }
+
+    /// Carries out what the filter has decided on paused requests. Envoy does so when a callback has returned.
+    pub(super) fn settle_paused(&mut self) {
+        let mut streams = self.around.streams.borrow_mut();
+        let decided = streams.iter_mut().filter(|(_, stream)| stream.paused && !stream.over);
+        let decided = decided.filter(|(_, stream)| stream.resumed || stream.reply.is_some());
+        let decided: Vec<_> = decided.map(|(id, stream)| (*id, stream.reply.take())).collect();
+        drop(streams);
+        for (id, reply) in decided {
+            self.stream(id, |stream| stream.paused = false);
+            match reply {
+                Some(reply) => self.deliver(id, reply),
+                None => {
+                    self.route(id);
+                    if self.stream(id, |stream| stream.queued) {
+                        self.queue_response(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns whether the filter has stopped the request and has not replied yet.
+    pub fn is_paused(&self, id: u32) -> bool {
+        self.stream(id, |stream| stream.paused && !stream.over)
     }
 
     /// Gives a request to the router.
@@ -183,22 +216,29 @@ impl World {
     /// Sends a request. The response is queued for the time at which the upstream responds.
     pub fn start(&mut self, vm: usize, request: &Request) -> u32 {
         let id = self.send(vm, request);
-        if self.is_open(id) && !self.held_up {
-            let cluster = self.stream(id, |stream| stream.cluster.clone());
-            let manner = self.around.manner(&cluster);
-            let after = match (&manner, self.timeout) {
-                (Manner::Hangs, None) => return id,
-                (Manner::Hangs, Some(timeout)) => timeout,
-                (Manner::Slow(after), Some(timeout)) if *after > timeout => timeout,
-                (Manner::Slow(after), _) => *after,
-                _ => MS,
-            };
-            let timed_out = self.timeout.is_some_and(|timeout| after >= timeout);
-            let manner = if timed_out { Manner::Hangs } else { manner };
-            let due = self.now() + u64::try_from(after.as_millis()).unwrap();
-            self.around.at(due, Event::Respond { stream: id, manner });
+        if self.is_paused(id) {
+            self.stream(id, |stream| stream.queued = true);
+        } else if self.is_open(id) && !self.held_up {
+            self.queue_response(id);
         }
         id
+    }
+
+    /// Queues the response of the upstream that a request has gone to.
+    fn queue_response(&mut self, id: u32) {
+        let cluster = self.stream(id, |stream| stream.cluster.clone());
+        let manner = self.around.manner(&cluster);
+        let after = match (&manner, self.timeout) {
+            (Manner::Hangs, None) => return,
+            (Manner::Hangs, Some(timeout)) => timeout,
+            (Manner::Slow(after), Some(timeout)) if *after > timeout => timeout,
+            (Manner::Slow(after), _) => *after,
+            _ => MS,
+        };
+        let timed_out = self.timeout.is_some_and(|timeout| after >= timeout);
+        let manner = if timed_out { Manner::Hangs } else { manner };
+        let due = self.now() + u64::try_from(after.as_millis()).unwrap();
+        self.around.at(due, Event::Respond { stream: id, manner });
     }
 
     /// Makes the client of a request leave after this time.

@@ -33,6 +33,8 @@ pub struct World {
     pub(super) vms: Vec<SimVm>,
     pub(super) document: String,
     pub(super) streams: u32,
+    /// The period and the number of the timer of each root's next tick.
+    timers: BTreeMap<(usize, usize), (u64, u64)>,
     /// The cluster for each value of the `steer` header.
     pub routes: BTreeMap<String, String>,
     /// The header that selects a request's cluster.
@@ -60,6 +62,7 @@ impl World {
             vms: vms.collect(),
             document: String::new(),
             streams: 0,
+            timers: BTreeMap::new(),
             routes: BTreeMap::new(),
             steer: "x-version",
             route: "app".to_owned(),
@@ -105,7 +108,7 @@ impl World {
             contexts.configure(root_id(root), size)
         });
         self.vms[vm].ticks.push(usable);
-        self.schedule_tick(vm, root);
+        self.set_timers(vm);
         usable
     }
 
@@ -163,16 +166,27 @@ impl World {
         let result = act(&mut self.vms[vm].contexts);
         self.around.phase.set(Phase::None);
         self.around.stream.set(None);
+        self.set_timers(vm);
+        self.settle_paused();
         result
     }
 
-    pub(super) fn schedule_tick(&mut self, vm: usize, root: usize) {
-        let period = self.around.ticks.borrow().get(&(vm, root)).copied().unwrap_or(0);
-        if period > 0 {
-            let (now, offset) = (self.around.now.get(), self.vms[vm].offset % period);
-            let next = (now / period) * period + offset;
-            let next = if next > now { next } else { next + period };
-            self.around.at(next, Event::Tick { vm, root });
+    /// Sets the timer of each root of a VM that has none or that wants another period.
+    fn set_timers(&mut self, vm: usize) {
+        for root in 0..self.vms[vm].ticks.len() {
+            let period = self.around.ticks.borrow().get(&(vm, root)).copied().unwrap_or(0);
+            let known = self.timers.get(&(vm, root)).map(|(period, _)| *period);
+            if !self.vms[vm].ticks[root] || known == Some(period) {
+                continue;
+            }
+            let timer = self.around.queued.get();
+            self.timers.insert((vm, root), (period, timer));
+            if period > 0 {
+                let (now, offset) = (self.around.now.get(), self.vms[vm].offset % period);
+                let next = (now / period) * period + offset;
+                let next = if next > now { next } else { next + period };
+                self.around.at(next, Event::Tick { vm, root, timer });
+            }
         }
     }
 
@@ -215,15 +229,15 @@ impl World {
         let event = self.around.queue.borrow_mut().remove(&key).unwrap();
         self.around.now.set(key.0.max(self.now()));
         match event {
-            Event::Tick { vm, root } => {
-                self.tick(vm, root);
-                if self.vms[vm].ticks[root] {
-                    self.schedule_tick(vm, root);
+            Event::Tick { vm, root, timer } => {
+                if self.timers.get(&(vm, root)).is_some_and(|(_, current)| *current == timer) {
+                    self.timers.remove(&(vm, root));
+                    self.tick(vm, root);
                 }
             }
             Event::Call { vm, root, id, grpc, end } => {
                 let (headers, status, size) = match &end {
-                    CallEnd::Http(headers) => (headers.len(), 0, 0),
+                    CallEnd::Http(headers, _) => (headers.len(), 0, 0),
                     CallEnd::Grpc(status, _, message) => (0, *status, message.len()),
                 };
                 *self.around.call.borrow_mut() = Some(end);

@@ -43,7 +43,7 @@ pub fn write(
     let (description, edits, reply) = match &decision.action {
         Action::Forward(edits) => ("forward".to_owned(), edits.request.as_slice(), None),
         Action::PassThrough { .. } => {
-            ("answer with what the app last said, or ask the app".to_owned(), &[][..], None)
+            ("answer with the response of the app, which the filter calls".to_owned(), &[][..], None)
         }
         Action::GrpcCheck { edits, .. } => {
             ("forward, and answer as gRPC health check".to_owned(), edits.as_slice(), None)
