@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use clap::ValueEnum;
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
+use graygate::policy::probe::Basis;
 use graygate::policy::problem::Problem;
 use graygate::policy::reader::segment;
 
@@ -76,26 +77,35 @@ pub fn problems(direction: Direction, document: &Node, policy: &Policy) -> Vec<P
             "outbound, what the app asks other services for by these paths would be answered in their stead";
         problems.push(refused("probes", &probes.to_string(), reason, "inbound, gateway, waypoint"));
     }
-    problems.extend(unreachable_checks(policy));
+    problems.extend(uncallable_clusters(policy));
     problems
 }
 
-/// Returns a problem for each readiness check whose cluster has no address to send it to.
-fn unreachable_checks(policy: &Policy) -> impl Iterator<Item = Problem> {
-    policy.upstreams.iter().filter(|upstream| upstream.check.is_some()).filter_map(|upstream| {
+/// Returns a problem for each upstream that the filter calls and whose cluster has no address to call. The filter calls
+/// an upstream for a `readinessProbe`, and for a probe whose `passThrough` names it.
+fn uncallable_clusters(policy: &Policy) -> impl Iterator<Item = Problem> {
+    let is_passed_to = |id| {
+        let is_to = |basis: &Basis| matches!(basis, Basis::App(rule) if rule.upstream == Some(id));
+        policy.probes.endpoints.iter().any(|probe| is_to(&probe.basis))
+    };
+    let called = policy.upstream_ids().filter_map(move |(id, upstream)| {
+        let what = if upstream.check.is_some() { "a readinessProbe" } else { "a call for passThrough" };
+        (upstream.check.is_some() || is_passed_to(id)).then_some((upstream, what))
+    });
+    called.filter_map(|(upstream, what)| {
         let reason = match upstream.cluster.as_str() {
             name if name.starts_with("inbound|") => {
-                "it takes the address from the connection that a request came by, and a readinessProbe comes by none"
+                format!("it takes the address from the connection that a request came by, and {what} comes by none")
             }
             "PassthroughCluster" | "InboundPassthroughCluster" => {
-                "it sends a request to where it was going, and a readinessProbe goes nowhere by itself"
+                format!("it sends a request to where it was going, and {what} goes nowhere by itself")
             }
-            "BlackHoleCluster" => "it has no host",
+            "BlackHoleCluster" => "it has no host".to_owned(),
             _ => return None,
         };
         let path = format!("upstreams{}.cluster", segment("upstreams", &upstream.name));
         let allowed = "outbound|PORT|SUBSET|HOST, agent, or a cluster with an address of its own, as --callout CLUSTER=IP:PORT adds it";
-        Some(refused(path, &format!("{:?}", upstream.cluster), reason, allowed))
+        Some(refused(path, &format!("{:?}", upstream.cluster), &reason, allowed))
     })
 }
 
@@ -165,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_needs_a_cluster_with_an_address() {
+    fn a_check_and_a_probe_that_passes_through_need_a_cluster_with_an_address() {
         let with = |cluster: &str| {
             let upstream = json!({"cluster": cluster, "readinessProbe": {"httpGet": {}}});
             problem_paths(Direction::Gateway, json!({"name": "a", "upstreams": {"u.1": upstream}}))
@@ -177,6 +187,13 @@ mod tests {
         }
         for cluster in ["outbound|80||a.b", "inbound-vip|80|http|a.b", "agent", "mine"] {
             assert!(with(cluster).is_empty(), "{cluster}");
+        }
+        let through = json!({"path": "/livez", "passThrough": {"cacheSeconds": 2, "upstream": "u"}});
+        for (cluster, refused) in [("inbound|8080||", true), ("mine", false)] {
+            let passed_to = json!({
+                "name": "a", "upstreams": {"u": {"cluster": cluster}}, "probes": {"liveness": through},
+            });
+            assert_eq!(!problem_paths(Direction::Inbound, passed_to).is_empty(), refused, "{cluster}");
         }
         let unchecked = json!({"name": "a", "upstreams": {"u": {"cluster": "inbound|8080||"}}});
         assert!(problem_paths(Direction::Inbound, unchecked).is_empty());
