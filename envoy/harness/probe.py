@@ -17,11 +17,6 @@ def ask(envoy: Envoy, **options: Any) -> Response:
     return get(envoy.port(), "/readyz", **options)
 
 
-def is_replay(answer: Response) -> bool:
-    """Returns whether it is a cached response of the app rather than a new one."""
-    return answer.headers["age"] is not None
-
-
 def text(envoy: Envoy, path: str = "/readyz") -> str:
     return get(envoy.port(), path).text
 
