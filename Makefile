@@ -23,8 +23,8 @@ up: wasm venv ## run Envoy with graygate for use with curl, until Ctrl-C
 compare: wasm venv ## send the same users through Envoy's weighted_clusters and graygate; takes half a minute
 	@.venv/bin/python envoy/compare.py
 
-faults: wasm venv ## compare graygate, Envoy's outlier detection and neither under eight faults; takes two minutes
-	@.venv/bin/python envoy/faults.py
+faults: wasm venv ## compare graygate, Envoy's outlier detection and neither under faults and healthy events; takes six minutes
+	@.venv/bin/python -m faults
 
 bench: wasm venv ## compare CPU time per request with Lua and a filter that does nothing; takes four minutes
 	@.ci/bench

@@ -11,12 +11,11 @@ import sys
 
 import pytest
 
-import faults
-from faults import failed, first_of_run, good, refused
-from harness.envoy import PROJECT
+from faults import events, outages
+from faults.answers import failed, first_of_run, good, refused
 from harness.load import Answer
 
-SCRIPT = [sys.executable, str(PROJECT / "envoy/faults.py")]
+SCRIPT = [sys.executable, "-m", "faults"]
 GRAYGATE = ("breaker", "checks")
 
 
@@ -27,7 +26,7 @@ def run(*arguments):
 def row(found):
     """The figures of one contestant, as the table should show them."""
     gate, recovery = found["seconds_to_gate"], found["seconds_to_recover"]
-    deadline = faults.RECOVERY_DEADLINE
+    deadline = outages.RECOVERY_DEADLINE
     return [
         str(found["failed_before_gate"]),
         "never" if gate is None else f"{gate:.2f}",
@@ -39,12 +38,14 @@ def row(found):
 
 def test_graygate_gates_and_recovers_and_a_plain_envoy_does_not(tmp_path):
     file = tmp_path / "faults.json"
-    done = run("--only", "answers 500", "--healthy", "1", "--json", str(file))
+    done = run("--only", "answers 500", "--healthy", "1", "--replicas", "2", "--json", str(file))
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(file.read_text())
-    assert list(report["healthy"]) == list(faults.CONTESTANTS)
-    assert list(report["faults"]) == ["answers 500"]
-    figures = report["faults"]["answers 500"]
+    assert list(report["healthy"]) == list(outages.CONTESTANTS)
+    assert report["events"] == {}
+    assert list(report["faults"]) == ["2"]
+    assert list(report["faults"]["2"]) == ["answers 500"]
+    figures = report["faults"]["2"]["answers 500"]
     nothing = figures["nothing"]
     assert nothing["seconds_to_gate"] is None
     assert nothing["failed_before_gate"] == nothing["failed_in_all"] == nothing["requests"] > 0
@@ -56,12 +57,26 @@ def test_graygate_gates_and_recovers_and_a_plain_envoy_does_not(tmp_path):
         assert found["seconds_to_gate"] is not None
         assert 0 < found["failed_before_gate"] <= found["failed_in_all"] < found["requests"]
     # The table has the same figures.
-    _, table = done.stdout.split("ANSWERS 500 ")
+    _, table = done.stdout.split("ANSWERS 500, 2 REPLICAS ")
     printed = dict(re.findall(r"^  (\S.*?) {2,}(.+)$", table, re.MULTILINE))
-    titled = {faults.CONTESTANTS[name].title: row(found) for name, found in figures.items()}
+    titled = {outages.CONTESTANTS[name].title: row(found) for name, found in figures.items()}
     assert {title: cells.split() for title, cells in printed.items()} == titled
     assert f"Envoy {report['envoy']}, graygate.wasm {report['module_bytes']} bytes" in table
-    assert "faults.py --only 'answers 500' --healthy 1" in table
+    assert "faults --only 'answers 500' --healthy 1 --replicas 2" in table
+
+
+def test_an_event_shows_what_others_get(tmp_path):
+    file = tmp_path / "faults.json"
+    name = "websockets end by FIN"
+    done = run("--only", name, "--json", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(file.read_text())
+    assert (report["healthy"], report["faults"], list(report["events"])) == ({}, {}, [name])
+    figures = report["events"][name]
+    assert list(figures) == list(events.CONTESTANTS)
+    assert figures["nothing"] == {"requests": 30, "refused": 0, "failed": 0}
+    cells = [f"{each['refused']} + {each['failed']} of {each['requests']}" for each in figures.values()]
+    assert re.search(rf"^  {name} +{' +'.join(map(re.escape, cells))}$", done.stdout, re.MULTILINE)
 
 
 def test_ctrl_c_ends_all_processes():
@@ -70,6 +85,7 @@ def test_ctrl_c_ends_all_processes():
     )
     with running:
         assert running.stdout
+        assert running.stdout.readline() == "1 replica of each upstream:\n"
         assert running.stdout.readline().startswith("healthy")
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=60)
@@ -129,6 +145,13 @@ def test_an_unknown_fault_is_refused(fault):
     done = run("--only", fault)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{fault!r}; allowed: refuses connections, hangs," in done.stderr
+
+
+@pytest.mark.parametrize("replicas", ["0", "-1", "1.5", ""])
+def test_an_invalid_number_of_replicas_is_refused(replicas):
+    done = run(f"--replicas={replicas}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{replicas!r}; allowed: a whole number from 1" in done.stderr
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "long", ""])

@@ -49,23 +49,24 @@ def socket_address(port: int = 0) -> Tree:
 def cluster(name: str, port: int, *, http2: bool = False) -> Tree:
     """Returns a cluster with one local port. Envoy uses HTTP/2, which gRPC needs, only if told to."""
     tree = cluster_of(name, socket_address(port))
-    if http2:
-        extension = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-        explicit: Tree = {"http2_protocol_options": {}}
-        options = {"@type": f"type.googleapis.com/{extension}", "explicit_http_config": explicit}
-        tree["typed_extension_protocol_options"] = {extension: options}
-    return tree
+    return {**tree, **http_options(http2=True)} if http2 else tree
 
 
-def cluster_of(name: str, address: Tree) -> Tree:
+def http_options(*, http2: bool = False, **options: Any) -> Tree:
+    """Returns the settings of a cluster for HTTP: its version, and fields of Envoy's HttpProtocolOptions."""
+    extension = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    explicit: Tree = {"http2_protocol_options" if http2 else "http_protocol_options": {}}
+    tree = {"@type": f"type.googleapis.com/{extension}", "explicit_http_config": explicit, **options}
+    return {"typed_extension_protocol_options": {extension: tree}}
+
+
+def cluster_of(name: str, *addresses: Tree) -> Tree:
+    hosts = [{"endpoint": {"address": address}} for address in addresses]
     return {
         "name": name,
         "type": "STATIC",
         "connect_timeout": "5s",
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": hosts}]},
     }
 
 

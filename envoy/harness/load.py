@@ -103,10 +103,11 @@ def value(head: bytes, name: bytes) -> bytes | None:
 
 
 class Asker:
-    """Sends requests on one connection, and opens the next when the proxy closes it."""
+    """Sends requests on one connection, and opens the next when the proxy closes it. `source` is its local address."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, source: str) -> None:
         self.port = port
+        self.source = source
         self.connection: Connection | None = None
 
     async def ask(self, request: bytes) -> Answer:
@@ -127,7 +128,9 @@ class Asker:
                 if connection.received:
                     raise
         loop = asyncio.get_running_loop()
-        _, self.connection = await loop.create_connection(Connection, "127.0.0.1", self.port)
+        _, self.connection = await loop.create_connection(
+            Connection, "127.0.0.1", self.port, local_addr=(self.source, 0)
+        )
         return await self.connection.ask(request)
 
     def close(self) -> None:
@@ -141,7 +144,7 @@ def drive(port: int, requests: Sequence[Request], connections: int = 16, timeout
     source = enumerate(request.encode() for request in requests)
 
     async def work() -> None:
-        asker = Asker(port)
+        asker = Asker(port, "127.0.0.1")
         for index, request in source:
             answers[index] = await asker.ask(request)
         asker.close()
@@ -160,12 +163,21 @@ def drive(port: int, requests: Sequence[Request], connections: int = 16, timeout
 class Load:
     """A steady load in the background that repeats the given requests while the context lasts.
 
-    `rate` is the target in requests per second, and slow responses lower it. The end of the context waits for requests
-    that are under way, so that none is cut off and counted as failed.
+    `rate` is the target in requests per second, and slow responses lower it. The connections take turns with the local
+    addresses in `sources`. The end of the context waits for requests that are under way, so that none is cut off and
+    counted as failed.
     """
 
-    def __init__(self, port: int, requests: Iterable[Request], rate: float = 500.0, connections: int = 16) -> None:
+    def __init__(
+        self,
+        port: int,
+        requests: Iterable[Request],
+        rate: float = 500.0,
+        connections: int = 16,
+        sources: Sequence[str] = ("127.0.0.1",),
+    ) -> None:
         self.answers: list[Answer] = []
+        self._sources = sources
         self._port = port
         self._source: Iterator[bytes] = itertools.cycle([request.encode() for request in requests])
         self._pause = connections / rate
@@ -200,7 +212,7 @@ class Load:
     async def _work(self, number: int) -> None:
         # Staggers the connections, so that they do not send at the same time.
         await asyncio.sleep(self._pause * number / self._connections)
-        asker = Asker(self._port)
+        asker = Asker(self._port, self._sources[number % len(self._sources)])
         due = time.monotonic()
         while not self._stop.is_set():
             self.answers.append(await asker.ask(next(self._source)))
