@@ -8,13 +8,13 @@
 //! [`Map`] or a [`Body`] act on the message of the current callback. Outside the callback of that message, reads return
 //! nothing and writes have no effect.
 
-use core::str::FromStr;
 use core::time::Duration;
 
 pub use log::Level;
 
 use crate::decision::reply::Reply;
 use crate::value::date::Date;
+use crate::value::parse::number;
 use crate::value::time::Time;
 
 /// The calls that a worker makes to the proxy.
@@ -158,11 +158,6 @@ pub trait Proxy {
     }
 }
 
-/// Parses the value of a header as a number.
-pub fn number<N: FromStr>(value: &[u8]) -> Option<N> {
-    core::str::from_utf8(value).ok()?.parse().ok()
-}
-
 /// What the proxy must do with a request after its first callback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Flow {
@@ -206,6 +201,8 @@ pub enum Body {
 pub enum Attribute {
     /// The address from which the request comes, as `address:port`.
     SourceAddress,
+    /// The address of the host that the request was last sent to, as `address:port`.
+    UpstreamAddress,
     /// Envoy's `response.code_details`, which tells who made the response or how the request ended.
     CodeDetails,
     /// The cluster of the request's route. The route table decides it, so it may differ from the cluster of the version

@@ -59,9 +59,12 @@
 
 mod admission;
 pub mod check;
+pub mod evidence;
+pub mod heard;
 pub mod permit;
 mod phase;
 mod reason;
+pub mod row;
 mod state;
 pub mod streak;
 pub mod throttle;
@@ -69,7 +72,7 @@ mod trial;
 pub mod window;
 
 pub use admission::{Admission, Readiness, UpstreamStatus, is_admitted_on_ramp};
-pub use permit::{LeaseId, Permit};
+pub use permit::{LeaseId, Permit, PermitQuery};
 pub use phase::{Phase, Transition, TrialLease};
 pub use reason::{Share, UpstreamReason};
 pub use state::UpstreamState;

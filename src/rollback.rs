@@ -14,6 +14,10 @@
 //!
 //! If the default version holds nothing, rule 3 compares with the limit and rule 4 does not apply.
 //!
+//! The counts are those that [`users`] limits, so no single user decides. A release with fewer than three users is judged
+//! only when a window has lasted as long as the policy says. More users may come until then. If its default version has
+//! had no response by then, none may ever come, so it counts as holding nothing.
+//!
 //! Rule 3 keeps false alarms rare, however often the version is judged. Rule 2 spares a version that is worse
 //! than the default but as good as required.
 //!
@@ -29,7 +33,9 @@
 //!
 //! Short windows are frequent. So are long windows of less than a minute.
 
-use core::fmt;
+mod count;
+pub mod users;
+
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -38,20 +44,39 @@ use crate::policy::release::Release;
 use crate::policy::release::rollback::Rollback;
 use crate::value::date::Date;
 use crate::value::time::Time;
+pub use count::BadCount;
+use users::{ENOUGH_USERS, KnownUsers, Tally, UserId};
 
 /// What a worker observed of one version.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observations {
-    /// The number of responses that are evidence.
-    pub responses: u64,
-    /// The number of failed responses among them.
-    pub failures: u64,
-    /// The number of slow responses among them.
-    pub slow: u64,
-    /// The number of active checks of its upstream.
-    pub checks: u64,
-    /// The number of failed checks among them.
-    pub failed_checks: u64,
+    /// The responses that are evidence. A bad one has failed.
+    failures: Tally,
+    /// The same responses. A bad one is slow.
+    latency: Tally,
+    /// The active checks of its upstream.
+    checks: Tally,
+    /// The users that had the responses.
+    users: KnownUsers,
+}
+
+impl Observations {
+    /// Adds a response that is evidence. `user` is `None` if the request is a user of its own.
+    pub fn add_response(&mut self, user: Option<UserId>, failed: bool, slow: bool) {
+        self.failures.add(user, failed);
+        self.latency.add(user, slow);
+        self.users.add(user);
+    }
+
+    /// Makes a response that was added before a failed one.
+    pub fn add_break_off(&mut self, user: Option<UserId>) {
+        self.failures.turn_bad(user);
+    }
+
+    /// Adds an active check of its upstream.
+    pub fn add_check(&mut self, failed: bool) {
+        self.checks.add(None, failed);
+    }
 }
 
 /// The rollback states of a policy's releases, which all workers of a proxy share.
@@ -112,6 +137,8 @@ pub struct ReleaseState {
     /// The digest of everything that the policy says about the release. A rollback stands until it changes.
     pub identity: u64,
     versions: Vec<VersionState>,
+    /// The users that the release has had.
+    users: KnownUsers,
     /// How many changes of the schedule have been reported. See
     /// [`crate::weights::schedule::Schedule::steps_begun`].
     pub steps_begun: u64,
@@ -128,24 +155,15 @@ struct VersionState {
 struct CauseWindows {
     short: CauseWindow,
     long: CauseWindow,
-    /// The counts of the default version's past.
-    past: BadCount,
+    /// What is kept of the default version's past.
+    past: Tally,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct CauseWindow {
     from: Time,
-    version: BadCount,
-    default: BadCount,
-}
-
-/// The number of responses or checks, and how many of them are bad.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BadCount {
-    /// The number of all.
-    pub all: u64,
-    /// The number of bad ones.
-    pub bad: u64,
+    version: Tally,
+    default: Tally,
 }
 
 /// The cause of a rollback.
@@ -214,12 +232,17 @@ impl RollbackCause {
         self.rule(rollback).is_some()
     }
 
-    fn count(self, observations: &Observations) -> BadCount {
+    fn tally(self, observations: &Observations) -> &Tally {
         match self {
-            RollbackCause::Failures => BadCount { all: observations.responses, bad: observations.failures },
-            RollbackCause::Latency => BadCount { all: observations.responses, bad: observations.slow },
-            RollbackCause::Checks => BadCount { all: observations.checks, bad: observations.failed_checks },
+            RollbackCause::Failures => &observations.failures,
+            RollbackCause::Latency => &observations.latency,
+            RollbackCause::Checks => &observations.checks,
         }
+    }
+
+    /// Returns the number of users to judge by. A check has none.
+    fn users(self, known: &KnownUsers) -> usize {
+        if self == RollbackCause::Checks { ENOUGH_USERS } else { known.count() }
     }
 
     /// Returns the rule by which the policy judges this cause, if it does.
@@ -240,13 +263,14 @@ impl ReleaseState {
     /// by `date` count as reported.
     pub fn new(release: &Release, identity: u64, now: Time, date: Date) -> Self {
         let window = CauseWindow::new(now);
-        let windows = CauseWindows { short: window.clone(), long: window, past: BadCount::default() };
+        let windows = CauseWindows { short: window.clone(), long: window, past: Tally::default() };
         let version =
             VersionState { rolled_back_at: None, causes: [windows.clone(), windows.clone(), windows] };
         let judged = if release.rollback.is_some() { release.versions.len() } else { 0 };
         ReleaseState {
             identity,
             versions: vec![version; judged],
+            users: KnownUsers::default(),
             steps_begun: release.schedule.steps_begun(date) as u64,
         }
     }
@@ -270,7 +294,9 @@ impl ReleaseState {
         let Some(rollback) = &release.rollback else {
             return Vec::new();
         };
-        let default = seen.get(release.default).copied().unwrap_or_default();
+        let none = Observations::default();
+        let default = seen.get(release.default).unwrap_or(&none);
+        seen.iter().for_each(|observations| self.users.merge(&observations.users));
         let mut findings = Vec::new();
         for (version, (state, observations)) in self.versions.iter_mut().zip(seen).enumerate() {
             if version == release.default || state.rolled_back_at.is_some() {
@@ -280,8 +306,9 @@ impl ReleaseState {
                 let Some(rule) = cause.rule(rollback) else {
                     continue;
                 };
-                windows.add(cause.count(observations), cause.count(&default), &rule);
-                if let Some((counts, default)) = windows.judge(&rule, default_holds, now) {
+                let users = cause.users(&self.users);
+                windows.add(cause.tally(observations), cause.tally(default), &rule, users);
+                if let Some((counts, default)) = windows.judge(&rule, default_holds, users, now) {
                     state.rolled_back_at = Some(now);
                     findings.push(RollbackFinding { version, cause, limit: rule.limit, counts, default });
                     break;
@@ -314,35 +341,46 @@ impl Rule {
 }
 
 impl CauseWindows {
-    fn add(&mut self, version: BadCount, default: BadCount, rule: &Rule) {
+    fn add(&mut self, version: &Tally, default: &Tally, rule: &Rule, users: usize) {
         for window in [&mut self.long, &mut self.short] {
-            window.version.add(version);
-            window.default.add(default);
+            window.version.merge(version);
+            window.default.merge(default);
         }
-        self.past.add(default);
+        self.past.merge(default);
         // Halving gives the latest counts the most weight.
-        if self.past.all > MAX_PAST * rule.minimum {
-            self.past = BadCount { all: self.past.all / 2, bad: self.past.bad / 2 };
+        if self.past.counted(users).all > MAX_PAST * rule.minimum {
+            self.past.halve();
         }
     }
 
     /// Returns the version's counts and the default version's counts if the version must be rolled back.
     /// Starts ended windows over.
-    fn judge(&mut self, rule: &Rule, default_holds: bool, now: Time) -> Option<(BadCount, BadCount)> {
+    fn judge(
+        &mut self,
+        rule: &Rule,
+        default_holds: bool,
+        users: usize,
+        now: Time,
+    ) -> Option<(BadCount, BadCount)> {
         let min_g_of_long =
             if rule.window < FREQUENT { MIN_G_ABOVE_DEFAULT_FREQUENT } else { MIN_G_ABOVE_DEFAULT };
-        let past = default_holds.then_some(self.past);
+        let has_enough_users = users >= ENOUGH_USERS;
+        let is_compared = default_holds && (has_enough_users || !self.past.is_empty());
+        let past = is_compared.then(|| self.past.counted(users));
         for (window, min_g, span) in [
             (&mut self.long, min_g_of_long, rule.window),
             (&mut self.short, MIN_G_ABOVE_DEFAULT_FREQUENT, Duration::ZERO),
         ] {
-            if window.is_bad(rule, past, min_g) {
-                return Some((window.version, past.unwrap_or(window.default)));
+            let (version, default) = (window.version.counted(users), window.default.counted(users));
+            let from = window.from;
+            let has_lasted = |span| now >= from + span;
+            let may_judge = has_enough_users || has_lasted(rule.window);
+            if may_judge && is_bad(version, default, rule, past, min_g) {
+                return Some((version, past.unwrap_or(default)));
             }
-            let has_lasted = |span| now >= window.from + span;
-            let is_full = window.version.all >= rule.room();
+            let is_full = version.all >= rule.room();
             // While the version has no responses, the default version's counts do not bear on later ones.
-            let is_idle = window.version.all == 0 && has_lasted(rule.window);
+            let is_idle = window.version.is_empty() && has_lasted(rule.window);
             if (is_full && has_lasted(span)) || is_idle {
                 *window = CauseWindow::new(now);
             }
@@ -353,67 +391,27 @@ impl CauseWindows {
 
 impl CauseWindow {
     fn new(now: Time) -> Self {
-        CauseWindow { from: now, version: BadCount::default(), default: BadCount::default() }
-    }
-
-    /// Returns whether the version is bad in this window. `past` is the default version's past, if it holds a
-    /// share.
-    fn is_bad(&self, rule: &Rule, past: Option<BadCount>, min_g: f64) -> bool {
-        let CauseWindow { version, default, .. } = self;
-        let limit = f64::from(rule.limit) / 100.0;
-        if version.all < rule.minimum || version.share() <= limit {
-            return false;
-        }
-        let g_above_limit = version.g_against(limit);
-        let is_worse_than_default = match past {
-            Some(past) => {
-                default.share() <= limit
-                    && version.g_above(past) >= min_g
-                    && (default.all < rule.minimum || version.g_above(*default) >= MIN_G_ABOVE)
-            }
-            None => g_above_limit >= min_g,
-        };
-        g_above_limit >= MIN_G_ABOVE && is_worse_than_default
+        CauseWindow { from: now, version: Tally::default(), default: Tally::default() }
     }
 }
 
-impl BadCount {
-    fn add(&mut self, more: BadCount) {
-        self.all += more.all;
-        self.bad += more.bad;
+/// Returns whether the version is bad by these counts of one window. `past` is the default version's past, if the
+/// version is compared with it.
+fn is_bad(version: BadCount, default: BadCount, rule: &Rule, past: Option<BadCount>, min_g: f64) -> bool {
+    let limit = f64::from(rule.limit) / 100.0;
+    if version.all < rule.minimum || version.share() <= limit {
+        return false;
     }
-
-    /// Returns the share of bad ones, or 0 without any counts.
-    fn share(self) -> f64 {
-        if self.all == 0 { 0.0 } else { self.bad as f64 / self.all as f64 }
-    }
-
-    /// Returns G for two different shares against one common share. Returns 0 if this share is not above the
-    /// `other`.
-    fn g_above(self, other: BadCount) -> f64 {
-        if self.share() <= other.share() {
-            return 0.0;
+    let g_above_limit = version.g_against(limit);
+    let is_worse_than_default = match past {
+        Some(past) => {
+            default.share() <= limit
+                && version.g_above(past) >= min_g
+                && (default.all < rule.minimum || version.g_above(default) >= MIN_G_ABOVE)
         }
-        let common = BadCount { all: self.all + other.all, bad: self.bad + other.bad }.share();
-        self.g_against(common) + other.g_against(common)
-    }
-
-    /// Returns the logarithm of how much likelier these counts are by their own share than by `share`.
-    fn g_against(self, share: f64) -> f64 {
-        let term = |count: u64, expected: f64| {
-            if count == 0 { 0.0 } else { count as f64 * (count as f64 / expected).ln() }
-        };
-        let all = self.all as f64;
-        let good = self.all.saturating_sub(self.bad);
-        term(self.bad, all * share) + term(good, all * (1.0 - share))
-    }
-}
-
-impl fmt::Display for BadCount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let permille = (self.bad * 1_000 + self.all / 2).checked_div(self.all).unwrap_or_default();
-        write!(f, "{}.{} % of {}", permille / 10, permille % 10, self.all)
-    }
+        None => g_above_limit >= min_g,
+    };
+    g_above_limit >= MIN_G_ABOVE && is_worse_than_default
 }
 
 impl RollbackFinding {

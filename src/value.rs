@@ -1,10 +1,13 @@
 //! Plain values that all other layers share. They hold no policy and no state.
 
 pub mod date;
+pub mod deadline;
 pub mod filter_state;
 pub mod hash;
 pub mod lease;
 pub mod lifecycle;
+pub mod parse;
+pub mod peers;
 pub mod request;
 pub mod response;
 pub mod string_match;

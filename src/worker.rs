@@ -288,6 +288,7 @@ impl Worker {
         let now = proxy.now();
         let slack = self.tick / 2;
         let (mut scope, exchanges, checks) = self.split(proxy);
+        scope.upstreams.on_tick(now);
         let mut entered = false;
         for (id, exchange) in exchanges.iter_mut() {
             entered |= exchange.on_tick(&mut scope, id, now);

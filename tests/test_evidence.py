@@ -130,8 +130,6 @@ def routes() -> list[Tree]:
         to("/cut/early", "cut", timeout="0.1s"),
         to("/moved/", "moved", internal_redirect_policy=redirects),
         {"match": {"prefix": "/replies/direct"}, "direct_response": {"status": 503}},
-        to("/replies/idle", "replies", idle_timeout="0.2s"),
-        to("/replies/endless", "replies", max_stream_duration={"max_stream_duration": "0.2s"}),
         to("/elsewhere/other", "other"),
         to("/retried/", "retried", retry_policy=retries),
         to("/unheard/", "unheard", retry_policy=retries),
@@ -195,7 +193,9 @@ def has_tripped(envoy: Envoy, row: str) -> None:
     """Checks that two failures in a row have tripped the breaker, and that the next request is gated."""
     until(lambda: envoy.transitions(upstream=row, reason="consecutive-failures") == 1, what=f"{row} tripped")
     assert f"upstream {row}: ready -> not-ready (consecutive-failures: 2)" in envoy.logs()
-    assert f"upstream {row} is not ready" in get(envoy.port(), f"/{row}/500").text
+    # Another VM may have seen first that the row has lasted long enough.
+    gated = f"upstream {row} is not ready"
+    until(lambda: gated in get(envoy.port(), f"/{row}/500").text, what=f"{row} gated")
 
 
 def assert_does_not_count(envoy: Envoy, row: str, act: Callable[[], object]) -> None:
@@ -290,16 +290,17 @@ def test_an_interim_response_does_not_count(envoy, app):
 # -- a part of a response, or of a request -----------------------------------------
 
 
-def test_a_response_that_the_routes_timeout_cuts_does_not_count(envoy):
+def test_a_response_that_the_routes_timeout_cuts_counts_by_its_beginning(envoy):
     """The timeout starts at the request's end, which comes here after the response has begun."""
-
-    def cut():
+    for times in range(1, 4):
+        assert ask(envoy, "cut", "500") == [500]
         with Stream(envoy.port(), "/cut/early") as stream:
             until(stream.answered, what="the beginning of the response")
             stream.send(b"all of it", end=True)
-            assert details(envoy, "/cut/early") == ["response_timeout"]
-
-    assert_does_not_count(envoy, "cut", cut)
+            assert details(envoy, "/cut/early", times) == ["response_timeout"] * times
+    assert envoy.transitions(upstream="cut") == 0
+    assert ask(envoy, "cut", "500", "500") == [500, 500]
+    has_tripped(envoy, "cut")
 
 
 def test_a_client_that_leaves_during_a_response_counts_by_its_beginning(envoy):
@@ -398,16 +399,11 @@ def test_on_trial_a_redirect_that_the_proxy_follows_passes(envoy, app):
 # -- what does not come from the upstream -----------------------------------------
 
 
-def test_a_direct_response_a_reply_of_another_filter_and_envoys_own_timeouts_do_not_count(envoy, app):
-    app.hang(path="/replies/idle")
-    app.hang(path="/replies/endless")
-
+def test_a_direct_response_and_a_reply_of_another_filter_do_not_count(envoy):
     def replies():
         for path, headers, said in [
             ("/replies/direct", {}, "direct_response"),
             ("/replies/x", {"x-abort": "1"}, "fault_filter_abort"),
-            ("/replies/idle", {}, "stream_idle_timeout"),
-            ("/replies/endless", {}, "max_duration_timeout"),
         ]:
             assert get(envoy.port(), path, headers).status >= 408, path
             assert details(envoy, path) == [said]

@@ -126,6 +126,8 @@ def test_with_fail_open_that_worker_runs_without_the_filter_until_another_policy
     """Probes reach the app, users get the default route, gates do not apply, and no metric shows it."""
     envoy = one(OPEN)
     assert asked(envoy, ("/", HERE)) == [DIED]
+    # The first tick of the main thread sets the gauges.
+    until(lambda: envoy.stats("wasmcustom.graygate_policy_enforced"), what="the gauges")
     before = envoy.stats("wasmcustom.graygate_")
     tester = {"x-tester": "true"}
     unknown = [(200, "v1 /livez\n"), (200, "v1 /readyz\n"), (200, "v1 /\n")]

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from harness.client import get, get2
+from harness.config import route
 from harness.load import Request, drive
 
 ID = "([0-9a-f]{8})-[0-9a-f]{16}"
@@ -107,6 +108,23 @@ def test_one_worker_splits_new_users_exactly_and_each_id_keeps_its_version(start
     assert returning(envoy, ids) == ids
     assert counted(envoy, "sticky", version="v1") == 90
     assert counted(envoy, "sticky", version="v2") == 10
+
+
+def test_a_new_user_keeps_the_version_when_envoy_follows_a_redirect(start, policy, release, v1, v2):
+    weigh(release, 50, 50)
+    for upstream in (v1, v2):
+        upstream.answer(302, [("location", "http://reviews/there")], path="/moved")
+    by_version = [route("reviews-v2", "5s", ("x-gray-version", "v2")), route("reviews-v1", "5s")]
+    for each in by_version:
+        each["route"]["internal_redirect_policy"] = {"redirect_response_codes": [302]}
+    envoy = start(policy, routes=by_version, concurrency=1)
+    for _ in range(20):
+        answer = get(envoy.port(), "/moved")
+        assert answer.status == 200
+        assert returning(envoy, [issued(answer)]) == {issued(answer): answer.version}
+    seen = {upstream.name: upstream.seen("/moved") for upstream in (v1, v2)}
+    assert seen == {upstream.name: upstream.seen("/there") for upstream in (v1, v2)}
+    assert counted(envoy, "rotation") == 20
 
 
 def test_the_apps_cookies_are_kept_beside_the_filters(start, policy, release, v1, v2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from harness.client import get
 from harness.config import route
@@ -88,6 +89,32 @@ def test_a_slow_version_is_rolled_back(start, policy, v2):
     assert responses(envoy, "v2", "slow") >= 50
 
 
+def reports(envoy, users, count=100):
+    """Asks for a path that is slow by nature, so many times in all, each time by the next of these users."""
+    requests = [Request("/report", {"x-user-id": users[number % len(users)]}) for number in range(count)]
+    return drive(envoy.port(), requests, connections=20)
+
+
+def test_a_slow_path_of_one_user_rolls_nothing_back_but_one_of_ten_users_does(start, policy, v1, v2):
+    guarded(policy, latency={"percentile": 99, "above": "300ms"}, window="1h")
+    envoy = start(policy, concurrency=2)
+    v1.slow(0.4, path="/report")
+    v2.slow(0.4, path="/report")
+    # All users have good responses, so the default version's share is known.
+    versions = by_user(envoy)
+    for _ in range(3):
+        drive(envoy.port(), requests_of(USERS))
+    on_v2 = [user for user in USERS if versions[user] == "v2"]
+    assert {answer.version for answer in reports(envoy, on_v2[:1])} == {"v2"}
+    until(lambda: responses(envoy, "v2", "slow") == 100, what="100 slow responses")
+    # All workers share these responses and those before them.
+    drive(envoy.port(), requests_of(USERS))
+    time.sleep(1)
+    assert (rollbacks(envoy), said(envoy)) == (0, [])
+    reports(envoy, on_v2[1:11])
+    until(lambda: rollbacks(envoy, version="v2", reason="latency") == 1, what="the rollback")
+
+
 def test_a_version_whose_checks_fail_is_rolled_back_while_its_requests_succeed(start, policy, v1, v2):
     probes = {name: dict(upstream["readinessProbe"]) for name, upstream in policy["upstreams"].items()}
     guarded(policy, checks={"failurePercent": 50}, minimumRequests=10)
@@ -140,7 +167,7 @@ def test_rollback_counters_exist_with_the_value_0_from_the_start(start, policy):
     checked = {name: dict(upstream) for name, upstream in policy["upstreams"].items()}
     guarded(policy, failurePercent=5, latency=latency, checks={"failurePercent": 50})["upstreams"] = checked
     shown = start(policy).prometheus()
-    results = ("success", "slow", "failure")
+    results = ("success", "slow", "failure", "broken-off")
     reasons = ("incoming", "no-such-version", "match", "allowed", "existing-session", "sticky", "denied", "rotation")
     wanted = [("v2", "rollbacks", "reason", cause) for cause in ("failures", "latency", "checks")]
     wanted += [(version, "responses", "result", result) for version in ("v1", "v2") for result in results]

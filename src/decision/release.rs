@@ -118,6 +118,10 @@ pub struct Assignment<'p> {
     pub version: usize,
     /// The reason for which it got that one.
     pub reason: AssignmentReason,
+    /// The hash of the user's key, if the release has a rollback. See [`user`].
+    pub user: Option<u64>,
+    /// Whether the request had this assignment before the proxy followed a redirect.
+    pub is_repeated: bool,
 }
 
 /// Chooses the version for a request that the release matches.
@@ -160,7 +164,20 @@ fn choose_by_key<'p: 'r, 'r, R: Request>(
     request: &mut Headers<'r, R>,
     issued: &[Issued<'p>],
 ) -> Option<Choice<'p>> {
-    let source;
+    let mut source = String::new();
+    let value = value_of(key, request, issued, &mut source)?;
+    let hash = hash::key(release.seed, value);
+    let (version, reason) = version_of_key(release, split, key, value, hash);
+    Some(Choice { version, reason, key: Some((key, hash)), number: hash, issued: None })
+}
+
+/// Returns the value of this key, or `None` if the request does not have it. `source` keeps the text of an address.
+fn value_of<'v, 'p: 'r, 'r, R: Request>(
+    key: &'p Key,
+    request: &'v mut Headers<'r, R>,
+    issued: &'v [Issued<'p>],
+    source: &'v mut String,
+) -> Option<&'v [u8]> {
     let value = match key {
         Key::Header(name) => request.get(name),
         Key::Cookie(cookie) => {
@@ -172,14 +189,40 @@ fn choose_by_key<'p: 'r, 'r, R: Request>(
             request.get(":path").and_then(|target| request::query_values(target, name).next())
         }
         Key::SourceIp => {
-            source = request.source()?.ip().to_string();
+            *source = request.source()?.ip().to_string();
             Some(source.as_bytes())
         }
     };
-    let value = value.filter(|value| !value.is_empty())?;
-    let hash = hash::key(release.seed, value);
-    let (version, reason) = version_of_key(release, split, key, value, hash);
-    Some(Choice { version, reason, key: Some((key, hash)), number: hash, issued: None })
+    value.filter(|value| !value.is_empty())
+}
+
+/// Returns the hash of the key by which the rollback of the release knows the user. Returns `None` if the request is a
+/// user of its own, or if the release has no rollback.
+///
+/// A `match` may select one client's requests for a version, so without a key they count for the client's address. A
+/// trusted version says nothing about the client, because its hop is the one with the address.
+pub fn user<'p: 'r, 'r, R: Request>(
+    release: &'p Release,
+    request: &mut Headers<'r, R>,
+    choice: &Choice<'p>,
+    issued: &[Issued<'p>],
+) -> Option<u64> {
+    release.rollback.as_ref()?;
+    let is_matched = match choice.reason {
+        AssignmentReason::Match => true,
+        AssignmentReason::Incoming | AssignmentReason::NoSuchVersion => false,
+        _ => {
+            let new = choice.issued.as_ref().map(|_| choice.number);
+            return choice.key.map(|(_, hash)| hash).or(new);
+        }
+    };
+    let mut source = String::new();
+    let keys = release.keys.iter().filter(|key| !matches!(key, Key::SourceIp));
+    let address = is_matched.then_some(&Key::SourceIp);
+    keys.chain(address).find_map(|key| {
+        let value = value_of(key, request, issued, &mut source)?;
+        Some(hash::key(release.seed, value))
+    })
 }
 
 fn version_of_key(

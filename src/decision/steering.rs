@@ -47,15 +47,19 @@ pub fn steer<'p: 'r, 'r, R: Request>(
         }
         let choice = release::choose(release, request, split, &issued, || readiness.date());
         let assigned = enter(release, &choice, readiness, permits);
+        let user = release::user(release, request, &choice, &issued);
         let version = assigned.map(|(version, _)| version);
         add_edits(release, split, &choice, version, request, &mut edits);
-        issued.extend(choice.issued.clone());
+        let before = issued_before_redirect(release, split, request);
+        let is_repeated = before.is_some();
+        issued.extend(choice.issued.clone().or(before));
         // Without versions, only the route's weights decide, so the version is unknown here.
         if let Some((version, reason)) = assigned {
-            assignments.push(Assignment { release: index, choice, version, reason });
+            assignments.push(Assignment { release: index, choice, version, reason, user, is_repeated });
         }
     }
     strip_untrusted(policy, request, &mut edits.request);
+    edits.request.extend(cookie_edit(&issued, request));
     edits.response.extend(issued.iter().filter_map(|issued| {
         let issue = issued.cookie.issue.as_ref()?;
         Some(HeaderEdit::add("set-cookie", cookie::issue(issued.cookie, issue, &issued.key)))
@@ -66,6 +70,42 @@ pub fn steer<'p: 'r, 'r, R: Request>(
         edits.response.extend(edit.filter(|edit| !edits.response.contains(edit)));
     }
     edits
+}
+
+/// The header that Envoy adds to a request when it follows a redirect.
+const REDIRECTED: &str = "x-envoy-original-url";
+
+/// Returns the edit that adds newly issued keys to the request's cookies, if there are any. If Envoy follows a redirect,
+/// the request comes again and must get the same version.
+fn cookie_edit<'p: 'r, 'r, R: Request>(
+    issued: &[Issued<'p>],
+    request: &mut Headers<'r, R>,
+) -> Option<HeaderEdit<'p>> {
+    let new: Vec<&Issued<'p>> =
+        issued.iter().filter(|issued| request.cookie(&issued.cookie.name).is_none()).collect();
+    if new.is_empty() {
+        return None;
+    }
+    let sent = match request.get("cookie") {
+        Some(sent) => core::str::from_utf8(sent).ok()?.to_owned(),
+        None => String::new(),
+    };
+    let pairs = new.iter().map(|issued| format!("{}={}", issued.cookie.name, issued.key));
+    let cookies: Vec<String> = Some(sent).filter(|sent| !sent.is_empty()).into_iter().chain(pairs).collect();
+    Some(HeaderEdit::set("cookie", cookies.join("; ")))
+}
+
+/// Returns the key that was issued before Envoy followed a redirect. The response to the first pass, which would have
+/// issued it, did not reach the client.
+fn issued_before_redirect<'p: 'r, 'r, R: Request>(
+    release: &'p Release,
+    split: &Split,
+    request: &mut Headers<'r, R>,
+) -> Option<Issued<'p>> {
+    let cookie = release.issues().filter(|_| split.is_in_progress())?;
+    request.get(REDIRECTED)?;
+    let key = request.cookie(&cookie.name).filter(|key| cookie::issued_at(key).is_some())?;
+    Some(Issued { cookie, key: core::str::from_utf8(key).ok()?.to_owned() })
 }
 
 /// Returns the version that the request gets by this choice, and the reason. Returns `None` if the release

@@ -70,6 +70,7 @@ impl Proxy for Host {
     fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>> {
         abi::property(match attribute {
             Attribute::SourceAddress => "source\0address",
+            Attribute::UpstreamAddress => "upstream\0address",
             Attribute::CodeDetails => "response\0code_details",
             Attribute::Cluster => "xds\0cluster_name",
             Attribute::AttemptCount => "upstream\0request_attempt_count",

@@ -56,6 +56,11 @@ impl CheckHistory {
         }
     }
 
+    /// Returns whether the last check passed, and its result is not stale.
+    pub fn is_passing(&self, check: &Check, now: Time) -> bool {
+        self.failed == 0 && self.last_result_at.is_some_and(|at| now.since(at) <= check.stale_after())
+    }
+
     /// Records that a request needs the upstream now. It skips the update if one was made within the last
     /// quarter of the shortest period, to spare the shared state.
     pub fn need(&mut self, check: &Check, now: Time) {

@@ -11,6 +11,36 @@ pub struct LeaseId {
     pub generation: u32,
 }
 
+/// The header by which a filter tells later filters of the same proxy which leases a request has.
+pub const HEADER: &str = "x-graygate-permit";
+
+/// Returns the value of [`HEADER`] for these leases.
+pub fn write(leases: impl Iterator<Item = u64>) -> String {
+    leases.map(|id| format!("{id:016x}")).collect::<Vec<_>>().join(",")
+}
+
+/// Returns the leases in the value of [`HEADER`]. The value is untrusted. A lease that does not exist has no effect.
+pub fn read(value: &[u8]) -> Vec<u64> {
+    let ids = value.split(|byte| *byte == b',').filter_map(|id| core::str::from_utf8(id).ok());
+    ids.filter_map(|id| u64::from_str_radix(id, 16).ok()).take(MAX_LEASES).collect()
+}
+
+/// The number of leases that are read. A request has one for each upstream on trial that it needs.
+const MAX_LEASES: usize = 8;
+
+/// What a request shows that asks for a permit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PermitQuery {
+    /// A new id, unique in the proxy.
+    pub id: u64,
+    /// The ids of the leases that the request took in filters before this one.
+    pub held: Vec<u64>,
+    /// The client.
+    pub client: u32,
+    /// Whether the whole request has come.
+    pub is_whole: bool,
+}
+
 /// Permits one request to an upstream on trial. It can't be copied, because its holder must give it back
 /// exactly once. A build with debug assertions panics where one is dropped instead, so that a test finds it.
 #[derive(Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::reason::UpstreamReason;
+use crate::value::peers::Peers;
 use crate::value::time::Time;
 
 /// What an upstream's state allows.
@@ -47,11 +48,17 @@ pub struct TrialLease {
     pub(super) id: u64,
     pub(super) from: Time,
     pub(super) until: Time,
+    /// Whether a part of the request is still to come.
+    pub(super) is_part: bool,
     /// The time from which the upstream had the whole request, so that only the upstream can delay it. `None`
     /// if that is not known, or if the request is no evidence.
     pub(super) sent_at: Option<Time>,
     /// Whether its response has begun without a failure.
     pub(super) response_begun: bool,
+    /// The peers of the request. The host is unknown until the router has the request.
+    pub(super) peers: Peers,
+    /// How many more times the request has met a filter that needs the lease.
+    pub(super) met_again: u8,
 }
 
 /// A change of phase, which is logged once and counted once.

@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::admission::{Admission, UpstreamStatus};
 use super::check::{CheckFailure, CheckHistory};
+use super::evidence::Evidence;
+use super::heard::HeardSuccesses;
 use super::phase::{Phase, Transition};
-use super::reason::{Share, UpstreamReason};
+use super::reason::UpstreamReason;
 use super::streak::Streak;
-use super::window::{ResponseCounts, ResponseWindow};
 use crate::policy::check::Check;
 use crate::policy::upstream::{Breaker, Upstream};
+use crate::value::peers::Peers;
 use crate::value::time::{Time, millis};
 
 /// The state of one upstream.
@@ -59,16 +61,16 @@ pub struct UpstreamState {
     /// The time at which it last stopped being Ready or on a ramp. If it never was, the time at which it was
     /// first known.
     pub(super) left_ready: Time,
-    /// The number of consecutive failed responses.
-    pub(super) failures: u32,
-    /// The number of consecutive requests without a response, if they have a threshold of their own.
-    pub(super) unanswered: u32,
-    /// The end of the backoff that failing responses asked for. While the upstream is NotReady, its wait
-    /// follows it.
+    /// The responses in this phase.
+    pub(super) evidence: Evidence,
+    /// The end of the backoff that failing responses asked for, while the upstream is NotReady.
     pub(super) retry_at: Option<Time>,
-    pub(super) window: ResponseWindow,
+    /// The latest successes, also of earlier phases.
+    pub(super) heard: HeardSuccesses,
     /// The number of trips without a healthy time in between, which determines the wait.
     pub(super) trips: u32,
+    /// The peers of the request that failed the last trial, until a trial passes.
+    pub(super) failed_trial: Option<Peers>,
 }
 
 impl UpstreamState {
@@ -82,11 +84,11 @@ impl UpstreamState {
             known_since: now,
             checks: CheckHistory::new(random),
             left_ready: now,
-            failures: 0,
-            unanswered: 0,
+            evidence: Evidence::new(now),
             retry_at: None,
-            window: ResponseWindow::new(now),
+            heard: HeardSuccesses::default(),
             trips: 0,
+            failed_trial: None,
         }
     }
 
@@ -199,80 +201,63 @@ impl UpstreamState {
 
     /// Returns whether one more success would change nothing, after the responses that one worker saw. It
     /// does change something on trial, after a failure, or if the policy limits shares of responses.
-    pub fn ignores_success(&self, breaker: &Breaker, streak: Streak) -> bool {
+    pub fn ignores_success(&self, breaker: &Breaker, streak: &Streak) -> bool {
         if breaker.shares.is_some() || matches!(self.phase, Phase::Trial { .. }) {
             return false;
         }
-        streak.ignores_success_after(self.failures, self.unanswered)
+        !self.evidence.has_row() && streak.ends_well()
+    }
+
+    /// Returns whether the responses that were shared last were failures.
+    pub fn has_row(&self) -> bool {
+        self.evidence.has_row()
+    }
+
+    /// Returns whether responses have broken off since the last one that ended well.
+    pub fn has_break_off(&self) -> bool {
+        !self.evidence.broken_off.is_empty()
     }
 
     /// Returns whether the responses that one worker saw would make the upstream NotReady.
-    pub fn would_trip(&self, upstream: &Upstream, now: Time, streak: Streak) -> bool {
-        let Some(breaker) = &upstream.breaker else {
-            return false;
-        };
-        let (_, reason) = self.evaluate(breaker, now, streak);
-        reason.is_some()
+    pub fn would_trip(&self, upstream: &Upstream, now: Time, streak: &Streak) -> bool {
+        upstream.breaker.as_ref().is_some_and(|breaker| {
+            let evidence = self.evidence.with(breaker, now, streak);
+            let (checks, heard) = (&self.checks, &self.heard);
+            evidence.reason_to_trip((upstream, breaker), checks, heard, now, streak.counts()).is_some()
+        })
     }
 
-    /// Returns the window with these responses added, and the reason to trip if there is one.
-    fn evaluate(
-        &self,
-        breaker: &Breaker,
-        now: Time,
-        streak: Streak,
-    ) -> (ResponseWindow, Option<UpstreamReason>) {
-        let mut window = self.window.clone();
-        if let Some(shares) = &breaker.shares {
-            window.add(shares.window, now, streak.counts());
-        }
-        let failures = streak.failures.longest_after(self.failures);
-        let unanswered = streak.unanswered.longest_after(self.unanswered);
-        let reason = if breaker.consecutive_failures.is_some_and(|row| failures >= row.limit) {
-            Some(UpstreamReason::ConsecutiveFailures(failures))
-        } else if breaker.local_origin_limit().is_some_and(|limit| unanswered >= limit) {
-            Some(UpstreamReason::LocalOriginFailures(unanswered))
-        } else {
-            exceeded_share(breaker, streak.counts(), window.counts())
-        };
-        (window, reason)
-    }
-
-    /// Takes the responses that one worker saw in `generation`. `random` adds jitter to the wait that may
-    /// follow.
+    /// Takes the responses that one worker saw in `generation`. Also judges a row that has lasted long enough by
+    /// now. `random` adds jitter to the wait that may follow.
     pub fn on_responses(
         &mut self,
         upstream: &Upstream,
         now: Time,
         generation: u32,
-        streak: Streak,
+        streak: &Streak,
         random: u64,
     ) -> Option<Transition> {
         let breaker = upstream.breaker.as_ref()?;
         if generation != self.generation || !self.serves() {
             return None;
         }
-        let (window, reason) = self.evaluate(breaker, now, streak);
-        self.extend_runs(streak);
-        self.window = window;
-        self.trip(breaker, reason?, now, random)
+        if let Some(sample) = streak.heard {
+            self.heard.add(sample);
+        }
+        self.evidence = self.evidence.with(breaker, now, streak);
+        self.retry_at = self.evidence.failures.retry_at(self.heard.has_several_hosts());
+        let (checks, heard) = (&self.checks, &self.heard);
+        let reason =
+            self.evidence.reason_to_trip((upstream, breaker), checks, heard, now, streak.counts())?;
+        self.trip(breaker, reason, now, random)
     }
 
     /// Adds the responses that a worker saw under a policy that has since been replaced. It never trips,
     /// because the new policy judges them by its own thresholds and window.
-    pub fn merge(&mut self, generation: u32, streak: Streak) {
+    pub fn merge(&mut self, generation: u32, streak: &Streak) {
         if generation == self.generation && self.serves() {
-            self.window.append(streak.counts());
-            self.extend_runs(streak);
+            self.evidence.append(streak);
         }
-    }
-
-    fn extend_runs(&mut self, streak: Streak) {
-        self.failures = streak.failures.tail_after(self.failures);
-        self.unanswered = streak.unanswered.tail_after(self.unanswered);
-        // A backoff belongs to its run of failures. A response that is no failure ends both.
-        let earlier = if streak.is_broken() { None } else { self.retry_at };
-        self.retry_at = earlier.max(streak.retry_at());
     }
 
     /// Takes the passing of time. Ends waits, expired leases and ramps.
@@ -285,7 +270,7 @@ impl UpstreamState {
         };
         match &self.phase {
             Phase::NotReady { until: Some(until) } => {
-                let is_over = now.is_due(self.since, *until);
+                let is_over = *until <= now;
                 let check = upstream.check.as_ref();
                 let is_down = check.is_some_and(|check| self.checks.failed >= check.failure_threshold);
                 if !is_over || is_down {
@@ -304,7 +289,7 @@ impl UpstreamState {
             }
             Phase::Trial { .. } => self.on_trial_tick(breaker, now, random),
             Phase::Ramp { until } => {
-                let is_over = !upstream.guarded || now.is_due(self.since, *until);
+                let is_over = !upstream.guarded || *until <= now;
                 if is_over { self.enter(Phase::Ready, UpstreamReason::RampOver, now) } else { None }
             }
             Phase::Ready | Phase::NotReady { until: None } => None,
@@ -345,6 +330,17 @@ impl UpstreamState {
     ) -> Option<Transition> {
         self.forget_trips_if_healthy(breaker, now);
         self.trips = self.trips.saturating_add(1);
+        self.wait(breaker, reason, now, random)
+    }
+
+    /// Makes the upstream NotReady for as long as the number of its trips says, or its responses asked for.
+    pub(super) fn wait(
+        &mut self,
+        breaker: &Breaker,
+        reason: UpstreamReason,
+        now: Time,
+        random: u64,
+    ) -> Option<Transition> {
         let backoff = self.retry_at.map_or(Duration::ZERO, |at| at.since(now)).min(breaker.max_retry_after);
         let wait = with_jitter(wait_after(breaker, self.trips).max(backoff), random);
         let transition = self.enter(Phase::NotReady { until: Some(now + wait) }, reason, now);
@@ -362,31 +358,10 @@ impl UpstreamState {
         self.since = now;
         self.generation = self.generation.wrapping_add(1);
         self.checks.passed = 0;
-        self.failures = 0;
-        self.unanswered = 0;
+        self.evidence = Evidence::new(now);
         self.retry_at = None;
-        self.window = ResponseWindow::new(now);
         Some(transition)
     }
-}
-
-/// Returns the reason to trip by the counts of the window, to which `new` was just added, if there is one.
-///
-/// Only a new failed or slow response trips. A share also rises when good responses leave the window, but that says
-/// nothing about the upstream.
-fn exceeded_share(breaker: &Breaker, new: ResponseCounts, counts: ResponseCounts) -> Option<UpstreamReason> {
-    let shares = breaker.shares.as_ref()?;
-    let reaches = |new: u32, part: u32, percent: u32| {
-        new > 0
-            && counts.all >= shares.minimum_requests
-            && u64::from(part) * 100 >= u64::from(counts.all) * u64::from(percent)
-    };
-    let share = |part| Share { part, all: counts.all };
-    if shares.failure_percent.is_some_and(|percent| reaches(new.failed, counts.failed, percent)) {
-        return Some(UpstreamReason::FailureShare(share(counts.failed)));
-    }
-    let too_slow = shares.slow.as_ref().is_some_and(|slow| reaches(new.slow, counts.slow, slow.percent));
-    too_slow.then(|| UpstreamReason::SlowShare(share(counts.slow)))
 }
 
 /// Returns the phase that follows once the upstream has shown that it works again.

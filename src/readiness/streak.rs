@@ -1,59 +1,52 @@
-//! Runs of consecutive failures in the responses that one worker saw since it last updated the shared state.
+//! The responses that one worker saw since it last updated the shared state.
 //!
-//! A worker sees its own responses in order, but not those of other workers. It therefore keeps what it needs
-//! to append its piece to a longer sequence. That is the first run, the last run and the longest run. Counts
-//! are exact for one worker. Pieces of several workers are joined whole, in the order in which they arrive.
+//! A worker sees its own responses in order, but not those of other workers. A streak is a piece of the longer
+//! sequence of all. It has what it takes to append the piece: the rows at its end, and the time of its latest
+//! success. A success ends the shared row only if it came after the row began. The success of a worker that shares
+//! it late would otherwise hide the beginning of an outage.
 
+use super::heard::SuccessSample;
+use super::row::{Row, RowFailure};
 use super::window::ResponseCounts;
 use crate::value::response::{ResponseClass, Sample};
 use crate::value::time::Time;
 
 /// The responses that one worker saw, as a piece of a longer sequence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Streak {
     /// Failures, without those that are counted apart.
-    pub failures: FailureRuns,
+    pub failures: Run,
     /// Requests without a response, if they are counted apart.
-    pub unanswered: FailureRuns,
+    pub unanswered: Run,
+    /// Responses that began well and broke off.
+    pub broken_off: Run,
+    /// A sample of its successes, if one is due.
+    pub heard: Option<SuccessSample>,
     counts: ResponseCounts,
-    /// The end of the backoff that the failures of the last run asked for.
-    retry_at: Option<Time>,
-}
-
-/// The runs of consecutive failures of one kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FailureRuns {
-    /// The failures before the first success.
-    head: u32,
-    longest: u32,
-    /// The failures after the last success. Without a success, all of them.
-    tail: u32,
     /// Whether there was a success.
-    broken: bool,
+    has_success: bool,
 }
 
-impl FailureRuns {
-    fn end(&mut self) {
-        self.broken = true;
-        self.tail = 0;
+/// A row at the end of a streak, and what ended the row before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    row: Row,
+    /// The time of the latest response that ended a row.
+    ended: Option<Time>,
+}
+
+impl Run {
+    fn end(&mut self, now: Time) {
+        self.row = Row::default();
+        self.ended = Some(now);
     }
 
-    fn extend(&mut self) {
-        self.tail = self.tail.saturating_add(1);
-        self.longest = self.longest.max(self.tail);
-        if !self.broken {
-            self.head = self.tail;
-        }
-    }
-
-    /// Returns the longest run of failures, if `before` failures came just before this piece.
-    pub fn longest_after(&self, before: u32) -> u32 {
-        self.longest.max(before.saturating_add(self.head))
-    }
-
-    /// Returns the run of failures at the end, if `before` failures came just before this piece.
-    pub fn tail_after(&self, before: u32) -> u32 {
-        if self.broken { self.tail } else { before.saturating_add(self.tail) }
+    /// Returns the row at the end, if `before` was the row just before this piece.
+    pub fn joined_to(&self, before: &Row) -> Row {
+        let ends_before = self.ended.is_some_and(|ended| before.is_empty() || ended >= before.first);
+        let mut joined = if ends_before { Row::default() } else { before.clone() };
+        joined.append(&self.row);
+        joined
     }
 }
 
@@ -63,55 +56,65 @@ impl Streak {
         self.counts
     }
 
-    /// Returns whether a response was no failure.
-    pub fn is_broken(&self) -> bool {
-        self.failures.broken
+    /// Returns whether there was a success.
+    pub fn has_success(&self) -> bool {
+        self.has_success
     }
 
-    /// Returns the end of the backoff that the failures of the last run asked for.
-    pub fn retry_at(&self) -> Option<Time> {
-        self.retry_at
+    /// Returns whether no row is left at its end.
+    pub fn ends_well(&self) -> bool {
+        [&self.failures, &self.unanswered, &self.broken_off].iter().all(|run| run.row.is_empty())
     }
 
-    /// Returns whether one more success would end no run. `failures` and `unanswered` are the runs just
-    /// before this piece.
-    pub fn ignores_success_after(&self, failures: u32, unanswered: u32) -> bool {
-        self.failures.tail_after(failures) == 0 && self.unanswered.tail_after(unanswered) == 0
+    /// Returns whether the last responses broke off.
+    pub fn has_break_off(&self) -> bool {
+        !self.broken_off.row.is_empty()
     }
 
-    /// Appends a response.
+    /// Appends the beginning of a response, or its absence. Returns whether it is a failure that is an incident of its
+    /// own.
     ///
-    /// If `unanswered_apart`, requests without a response form a separate run. They do not extend the run of
-    /// failures. Any response ends their run, also a failure.
-    pub fn add(&mut self, sample: Sample, unanswered_apart: bool) {
+    /// If `unanswered_apart`, requests without a response form a separate row. They do not extend the row of
+    /// failures. Any response ends their row, also a failure.
+    pub fn add(&mut self, sample: Sample, failure: RowFailure, unanswered_apart: bool) -> bool {
         if sample.class == ResponseClass::Ignored {
-            return;
+            return false;
         }
         self.counts.add(sample);
         match sample.class {
-            ResponseClass::Unanswered if unanswered_apart => self.unanswered.extend(),
+            ResponseClass::Unanswered if unanswered_apart => self.unanswered.row.add(failure),
             ResponseClass::Failure | ResponseClass::Unanswered => {
-                self.failures.extend();
-                self.unanswered.end();
+                self.unanswered.end(failure.at);
+                self.failures.row.add(failure)
             }
-            // A slow success ends a run as well.
-            _ => {
-                self.failures.end();
-                self.unanswered.end();
-                self.retry_at = None;
+            // A slow response ends a row as well.
+            ResponseClass::Success | ResponseClass::Ignored => {
+                self.has_success = true;
+                self.failures.end(failure.at);
+                self.unanswered.end(failure.at);
+                self.broken_off.row.on_begun();
+                false
             }
         }
-        if sample.class.is_failure() {
-            self.retry_at = self.retry_at.max(sample.retry_at);
-        }
+    }
+
+    /// Appends the end of a response that began as a success.
+    pub fn complete(&mut self, now: Time) {
+        self.broken_off.end(now);
+    }
+
+    /// Appends the break-off of a response that began as a success. Returns whether it is an incident of its own.
+    pub fn break_off(&mut self, failure: RowFailure) -> bool {
+        self.counts.add_break_off();
+        self.broken_off.row.add(failure)
     }
 }
 
 #[cfg(test)]
 impl Streak {
-    /// Returns the streak of these responses. `S` is a success, `L` a slow one, `F` a failure, `X` a slow one.
-    /// `U` is a missing one, which is counted apart.
-    pub fn of(responses: &str) -> Self {
+    /// Returns the streak of these responses at `now`, each to a request that was sent after the response before. `S` is
+    /// a success, `L` a slow one, `F` a failure, `X` a slow one. `U` is a missing one, which is counted apart.
+    pub fn of(responses: &str, now: Time) -> Self {
         let mut streak = Streak::default();
         for response in responses.chars() {
             let class = match response {
@@ -119,7 +122,8 @@ impl Streak {
                 'U' => ResponseClass::Unanswered,
                 _ => ResponseClass::Failure,
             };
-            streak.add(Sample { slow: "LX".contains(response), ..class.into() }, true);
+            let sample = Sample { slow: "LX".contains(response), ..class.into() };
+            streak.add(sample, RowFailure::of(sample, now), true);
         }
         streak
     }
@@ -131,12 +135,11 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    /// Counts over the whole sequence, and returns the longest run and the last one.
-    fn count(responses: &str) -> (u32, u32) {
-        responses.chars().fold((0, 0), |(longest, tail), response| {
-            let tail = if response == 'S' { 0 } else { tail + 1 };
-            (longest.max(tail), tail)
-        })
+    const NOW: Time = Time::from_millis(100_000);
+
+    /// Returns the number of failures at the end of the sequence.
+    fn count(responses: &str) -> u32 {
+        responses.chars().fold(0, |tail, response| if response == 'S' { 0 } else { tail + 1 })
     }
 
     #[test]
@@ -147,40 +150,50 @@ mod tests {
                 let whole: String = (0..length).map(|i| if bits >> i & 1 == 1 { 'S' } else { 'F' }).collect();
                 for cut in 0..=whole.len() {
                     let (first, second) = whole.split_at(cut);
-                    let (before_longest, before) = count(first);
-                    let joined = Streak::of(second).failures;
-                    let longest = before_longest.max(joined.longest_after(before));
-                    assert_eq!((longest, joined.tail_after(before)), count(&whole), "{first}|{second}");
+                    let before = Streak::of(first, NOW).failures.joined_to(&Row::default());
+                    let joined = Streak::of(second, NOW).failures.joined_to(&before);
+                    assert_eq!(joined.incidents, count(&whole), "{first}|{second}");
                 }
             }
         }
     }
 
     #[test]
-    fn missing_responses_form_a_separate_run_that_any_response_ends() {
-        let runs = |responses| {
-            let streak = Streak::of(responses);
-            (streak.failures.longest_after(0), streak.unanswered.longest_after(0))
+    fn missing_responses_form_a_separate_row_that_any_response_ends() {
+        let rows = |responses| {
+            let streak = Streak::of(responses, NOW);
+            let joined = |run: &Run| run.joined_to(&Row::default()).incidents;
+            (joined(&streak.failures), joined(&streak.unanswered))
         };
-        assert_eq!(runs("UUU"), (0, 3));
-        assert_eq!(runs("UUFUU"), (1, 2));
-        assert_eq!(runs("FUFUF"), (3, 1));
-        assert_eq!(runs("FULF"), (1, 1));
-        assert_eq!(runs("FXXL"), (3, 0));
+        assert_eq!(rows("UUU"), (0, 3));
+        assert_eq!(rows("UUFUU"), (1, 2));
+        assert_eq!(rows("FUFUF"), (3, 0));
+        assert_eq!(rows("FULF"), (1, 0));
+        assert_eq!(rows("FXXL"), (0, 0));
     }
 
     #[test]
-    fn the_latest_backoff_of_the_last_run_counts() {
-        let with_backoff =
-            |class, at| Sample { retry_at: Some(Time::from_millis(at)), ..Sample::from(class) };
+    fn a_success_from_before_a_row_does_not_end_it() {
+        let later = NOW + core::time::Duration::from_millis(100);
+        let row = Streak::of("FF", later).failures.joined_to(&Row::default());
+        assert_eq!(Streak::of("S", NOW).failures.joined_to(&row).incidents, 2);
+        assert_eq!(Streak::of("S", later).failures.joined_to(&row).incidents, 0);
+    }
+
+    #[test]
+    fn break_offs_form_a_row_that_a_response_that_ends_well_ends() {
+        let failure = RowFailure::of(ResponseClass::Unanswered.into(), NOW);
+        let begin = |streak: &mut Streak| streak.add(ResponseClass::Success.into(), failure, false);
         let mut streak = Streak::default();
-        streak.add(with_backoff(ResponseClass::Failure, 9), false);
-        streak.add(with_backoff(ResponseClass::Failure, 5), false);
-        streak.add(ResponseClass::Failure.into(), false);
-        assert_eq!(streak.retry_at(), Some(Time::from_millis(9)));
-        streak.add(with_backoff(ResponseClass::Success, 100), false);
-        assert_eq!(streak.retry_at(), None);
-        streak.add(with_backoff(ResponseClass::Failure, 5), false);
-        assert_eq!(streak.retry_at(), Some(Time::from_millis(5)));
+        for incidents in 1..=3 {
+            begin(&mut streak);
+            streak.break_off(failure);
+            assert_eq!(streak.broken_off.joined_to(&Row::default()).incidents, incidents);
+        }
+        begin(&mut streak);
+        assert!(streak.has_break_off());
+        streak.complete(NOW);
+        assert!(!streak.has_break_off());
+        assert_eq!((streak.counts().all, streak.counts().failed), (4, 3));
     }
 }

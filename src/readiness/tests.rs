@@ -108,7 +108,13 @@ impl Bench {
     }
 
     fn respond_late(&mut self, generation: u32, responses: &str) -> Option<Transition> {
-        self.state.on_responses(&self.upstream, self.now, generation, Streak::of(responses), self.random)
+        self.state.on_responses(
+            &self.upstream,
+            self.now,
+            generation,
+            &Streak::of(responses, self.now),
+            self.random,
+        )
     }
 
     fn trip(&mut self) {
@@ -122,16 +128,20 @@ impl Bench {
     }
 
     fn lend_permit(&mut self) -> Option<LeaseId> {
-        self.ids += 1;
-        let permit = self.state.lend_permit(&self.upstream, self.now, self.ids)?;
-        self.state.on_request_sent(&self.upstream, permit, self.now);
+        let permit = self.lend(true)?;
+        self.state.on_request_sent(&self.upstream, permit, self.now, 0);
         Some(permit)
     }
 
     /// Lends a permit to a request that the upstream does not have yet.
     fn lend_unsent(&mut self) -> Option<LeaseId> {
+        self.lend(true)
+    }
+
+    fn lend(&mut self, is_whole: bool) -> Option<LeaseId> {
         self.ids += 1;
-        self.state.lend_permit(&self.upstream, self.now, self.ids)
+        let query = PermitQuery { id: self.ids, is_whole, ..PermitQuery::default() };
+        self.state.lend_permit(&self.upstream, self.now, &query)
     }
 
     fn release_permit(&mut self, permit: LeaseId, outcome: TrialOutcome) -> Option<Transition> {
@@ -223,12 +233,8 @@ mod responses {
     }
 
     #[test]
-    fn failures_in_the_middle_of_a_workers_piece_trip() {
-        let mut bench = Bench::new(judged(3));
-        assert_eq!(
-            bench.respond("SFFFS"),
-            moved("ready", "not-ready", UpstreamReason::ConsecutiveFailures(3))
-        );
+    fn failures_before_a_success_do_not_trip() {
+        assert_eq!(Bench::new(judged(3)).respond("SFFFS"), None);
     }
 
     #[test]
@@ -237,11 +243,15 @@ mod responses {
             for piece in ["", "F", "FF", "FFF", "SFF", "FSF", "FFS", "SFFF"] {
                 let mut bench = Bench::new(judged(3));
                 bench.respond(before);
-                let would = bench.state.would_trip(&bench.upstream, bench.now, Streak::of(piece));
+                let would = bench.state.would_trip(&bench.upstream, bench.now, &Streak::of(piece, bench.now));
                 assert_eq!(would, bench.respond(piece).is_some(), "{before}|{piece}");
             }
         }
-        assert!(!Bench::new(bare()).state.would_trip(&bare(), Time::from_millis(0), Streak::of("FFFFFF")));
+        assert!(!Bench::new(bare()).state.would_trip(
+            &bare(),
+            Time::from_millis(0),
+            &Streak::of("FFFFFF", Time::from_millis(0))
+        ));
     }
 
     #[test]
@@ -299,13 +309,13 @@ mod policy_updates {
     fn only_the_new_policy_judges_responses_seen_under_the_old_one() {
         let mut bench = Bench::new(judged(50));
         for _ in 0..9 {
-            bench.state.merge(0, Streak::of("FFFFF"));
+            bench.state.merge(0, &Streak::of("FFFFF", bench.now));
         }
         assert_eq!((bench.tick(), bench.respond("FFFF")), (None, None));
         assert_eq!(bench.respond("F"), moved("ready", "not-ready", UpstreamReason::ConsecutiveFailures(50)));
         // Responses of an earlier phase are dropped.
         let before = bench.state.clone();
-        bench.state.merge(0, Streak::of("FFFFF"));
+        bench.state.merge(0, &Streak::of("FFFFF", bench.now));
         assert_eq!(bench.state, before);
     }
 

@@ -1,14 +1,35 @@
 //! Trials: the leases of the requests that are admitted, and what becomes of them.
+//!
+//! No client can hold a trial up.
+//!
+//! - A request of which a part is still to come gets a short lease, and never the last one. Once it is whole, it
+//!   gets a lease like any other. If its lease has ended before, it goes on without one.
+//! - A request that meets several filters of one proxy takes one lease. Each filter tells the next one its lease.
+//! - The client whose request failed the last trial gets no lease in the time in which others usually pass the
+//!   next one, if there are other clients. If it fails a trial again, or the same host does, the wait does not grow.
 
 use core::time::Duration;
 
-use super::permit::LeaseId;
+use super::permit::{LeaseId, PermitQuery};
 use super::phase::{Phase, Transition, TrialLease};
 use super::reason::UpstreamReason;
 use super::state::{UpstreamState, recovered_phase};
 use crate::policy::upstream::{Breaker, Upstream};
+use crate::value::peers::Peers;
 use crate::value::response::{ResponseClass, Sample};
 use crate::value::time::Time;
+
+/// The longest lease of a request of which a part is still to come.
+const LEASE_OF_PART: Duration = Duration::from_secs(1);
+
+/// How long a trial is reserved at least for other clients than the one that failed the last trial.
+const RESERVED: Duration = Duration::from_secs(1);
+
+/// The longest such time.
+const LONGEST_RESERVED: Duration = Duration::from_secs(10);
+
+/// How often a request may meet a filter that shares its lease. An id that was made up or repeated thus gets no more.
+const MEETINGS: u8 = 4;
 
 /// The outcome of a request on trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +44,10 @@ pub enum TrialOutcome {
 
 impl TrialLease {
     fn has_expired(&self, now: Time) -> bool {
-        now.is_due(self.from, self.until)
+        self.until <= now
     }
 
-    /// Returns whether the response is too late, so that it has failed, whatever follows. It is judged by the time
-    /// that has passed. A clock that was set back ends leases, but is no evidence.
+    /// Returns whether the response is too late, so that it has failed, whatever follows.
     fn is_late(&self, breaker: &Breaker, now: Time) -> bool {
         let span = self.until.since(self.from);
         let deadline = breaker.trial_deadline().unwrap_or(Duration::MAX).min(span);
@@ -41,8 +61,9 @@ impl UpstreamState {
         let Phase::Trial { leases, .. } = &mut self.phase else {
             return None;
         };
-        if leases.iter().any(|lease| lease.is_late(breaker, now)) {
-            return self.trip(breaker, UpstreamReason::TrialUnanswered, now, random);
+        if let Some(late) = leases.iter().find(|lease| lease.is_late(breaker, now)) {
+            let peers = late.peers;
+            return self.fail_trial(breaker, peers, UpstreamReason::TrialUnanswered, now, random);
         }
         let streaming = leases.iter().filter(|lease| lease.has_expired(now) && lease.response_begun);
         let successes = u32::try_from(streaming.count()).unwrap_or(u32::MAX);
@@ -50,29 +71,53 @@ impl UpstreamState {
         self.add_successes(breaker, successes, now)
     }
 
-    /// Returns a lease for one request on trial, or `None` if there is no trial or no lease left. `id` must
-    /// be unique to the request.
-    pub fn lend_permit(&mut self, upstream: &Upstream, now: Time, id: u64) -> Option<LeaseId> {
+    /// Returns a lease for one request on trial, or `None` if there is no trial or no lease left.
+    pub fn lend_permit(&mut self, upstream: &Upstream, now: Time, query: &PermitQuery) -> Option<LeaseId> {
         let trial = &upstream.breaker.as_ref()?.trial;
+        let generation = self.generation;
+        // Twice as long as its successes usually take, because others may have to ask more often than once.
+        let reserved = self.heard.usual_time_of(trial.successes.saturating_mul(2));
+        let is_reserved = self.heard.has_several_clients()
+            && self.failed_trial.is_some_and(|failed| failed.client == query.client)
+            && now.since(self.since) < reserved.clamp(RESERVED, LONGEST_RESERVED);
         let Phase::Trial { leases, .. } = &mut self.phase else {
             return None;
         };
-        if leases.len() >= usize::try_from(trial.requests).unwrap_or(usize::MAX) {
+        let known = leases.iter_mut().find(|lease| query.held.contains(&lease.id));
+        if let Some(lease) = known.filter(|lease| lease.met_again < MEETINGS) {
+            lease.met_again += 1;
+            return Some(LeaseId { id: lease.id, generation });
+        }
+        let parts = leases.iter().filter(|lease| lease.is_part).count();
+        let most = usize::try_from(trial.requests).unwrap_or(usize::MAX);
+        let most_parts = most.saturating_sub(1).max(1);
+        if is_reserved || leases.len() >= most || !query.is_whole && parts >= most_parts {
             return None;
         }
-        let until = now + trial.lease_for;
-        leases.push(TrialLease { id, from: now, until, sent_at: None, response_begun: false });
-        Some(LeaseId { id, generation: self.generation })
+        let span = if query.is_whole { trial.lease_for } else { trial.lease_for.min(LEASE_OF_PART) };
+        leases.push(TrialLease {
+            id: query.id,
+            from: now,
+            until: now + span,
+            is_part: !query.is_whole,
+            sent_at: None,
+            response_begun: false,
+            peers: Peers { host: 0, client: query.client },
+            met_again: 0,
+        });
+        Some(LeaseId { id: query.id, generation })
     }
 
-    /// Records that the upstream has had the whole request since then. The upstream gets the whole lease from
-    /// then on to respond.
-    pub fn on_request_sent(&mut self, upstream: &Upstream, lease: LeaseId, since: Time) {
+    /// Records that this host has had the whole request since then. It gets the whole lease from then on to
+    /// respond.
+    pub fn on_request_sent(&mut self, upstream: &Upstream, lease: LeaseId, since: Time, host: u32) {
         let Some(breaker) = &upstream.breaker else {
             return;
         };
         if let Some(lease) = self.trial_lease(lease) {
             lease.sent_at = Some(since);
+            lease.is_part = false;
+            lease.peers.host = host;
             lease.from = since;
             lease.until = since + breaker.trial.lease_for;
         }
@@ -107,7 +152,15 @@ impl UpstreamState {
             return None;
         };
         let index = leases.iter().position(|known| known.id == lease.id);
-        let lease = leases.remove(index.filter(|_| lease.generation == self.generation)?);
+        let index = index.filter(|_| lease.generation == self.generation)?;
+        // Another filter still holds the lease for the same request.
+        if let Some(shared) = leases.get_mut(index).filter(|lease| lease.met_again > 0)
+            && outcome == TrialOutcome::Unused
+        {
+            shared.met_again -= 1;
+            return None;
+        }
+        let lease = leases.remove(index);
         match outcome {
             TrialOutcome::Unused => None,
             TrialOutcome::Seen(sample) => self.on_trial_response(upstream, now, sample, random),
@@ -117,7 +170,7 @@ impl UpstreamState {
                 if waited < breaker.trial_deadline()? {
                     return None;
                 }
-                self.trip(breaker, UpstreamReason::TrialUnanswered, now, random)
+                self.fail_trial(breaker, lease.peers, UpstreamReason::TrialUnanswered, now, random)
             }
         }
     }
@@ -148,11 +201,32 @@ impl UpstreamState {
         let breaker = upstream.breaker.as_ref()?;
         match sample.class {
             ResponseClass::Ignored => None,
-            ResponseClass::Success if !sample.slow => self.add_successes(breaker, 1, now),
-            ResponseClass::Success | ResponseClass::Failure | ResponseClass::Unanswered => {
-                self.retry_at = sample.retry_at;
-                self.trip(breaker, UpstreamReason::TrialFailed, now, random)
+            _ if sample.is_good() => self.add_successes(breaker, 1, now),
+            _ => {
+                // One host of several must not decide how long all of them are left alone.
+                self.retry_at = sample.retry_at.filter(|_| !self.heard.has_several_hosts());
+                self.fail_trial(breaker, sample.peers, UpstreamReason::TrialFailed, now, random)
             }
+        }
+    }
+
+    fn fail_trial(
+        &mut self,
+        breaker: &Breaker,
+        peers: Peers,
+        reason: UpstreamReason,
+        now: Time,
+        random: u64,
+    ) -> Option<Transition> {
+        let failed = self.failed_trial.replace(peers);
+        let is_same = failed.is_some_and(|failed| {
+            self.heard.has_several_clients() && failed.client == peers.client
+                || self.heard.has_several_hosts() && failed.host == peers.host
+        });
+        if is_same {
+            self.wait(breaker, reason, now, random)
+        } else {
+            self.trip(breaker, reason, now, random)
         }
     }
 
@@ -164,6 +238,7 @@ impl UpstreamState {
         if *successes < breaker.trial.successes {
             return None;
         }
+        self.failed_trial = None;
         self.enter(recovered_phase(breaker, now), UpstreamReason::TrialPassed, now)
     }
 }

@@ -29,6 +29,11 @@ impl ResponseCounts {
         });
     }
 
+    /// Counts the break-off of a response whose beginning was counted as a success.
+    pub fn add_break_off(&mut self) {
+        self.failed = self.failed.saturating_add(1);
+    }
+
     fn merge(&mut self, more: ResponseCounts) {
         self.all = self.all.saturating_add(more.all);
         self.failed = self.failed.saturating_add(more.failed);
@@ -58,8 +63,7 @@ impl ResponseWindow {
     pub fn add(&mut self, span: Duration, now: Time, seen: ResponseCounts) {
         let part_span = span / PARTS;
         let elapsed = now.since(self.from).as_millis().checked_div(part_span.as_millis()).unwrap_or_default();
-        // A clock that was set back would stop the window from moving.
-        if elapsed >= PARTS.into() || now.is_due(self.from, self.from + span) {
+        if elapsed >= PARTS.into() || self.from + span <= now {
             *self = ResponseWindow::new(now);
         } else {
             let elapsed = elapsed as u32;

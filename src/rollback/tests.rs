@@ -3,7 +3,10 @@ use crate::policy::Policy;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-const NONE: Observations = Observations { responses: 0, failures: 0, slow: 0, checks: 0, failed_checks: 0 };
+/// Returns what a worker sees without any traffic.
+fn none() -> Observations {
+    Observations::default()
+}
 
 /// Returns a release with this `rollback`, the default version v1 with weight 90, and v2 with weight 10.
 fn release(rollback: &str) -> Release {
@@ -23,8 +26,38 @@ fn at(second: u64) -> Time {
     Time::from_millis(1_000_000 + second * 1_000)
 }
 
+/// Returns these counts of responses. Each is of another user.
 fn seen(responses: u64, failures: u64) -> Observations {
-    Observations { responses, failures, ..NONE }
+    let mut seen = none();
+    (0..responses).for_each(|number| seen.add_response(None, number < failures, false));
+    seen
+}
+
+/// Returns these counts of responses, each of another user, of which so many are slow.
+fn slow(responses: u64, slow: u64) -> Observations {
+    let mut seen = none();
+    (0..responses).for_each(|number| seen.add_response(None, false, number < slow));
+    seen
+}
+
+fn checks(checks: u64, failed: u64) -> Observations {
+    let mut seen = none();
+    (0..checks).for_each(|number| seen.add_check(number < failed));
+    seen
+}
+
+/// Returns these counts of responses of each of these users.
+fn of_users(users: impl IntoIterator<Item = u64>, responses: u64, failures: u64) -> Observations {
+    let mut seen = none();
+    for user in users {
+        add_user(&mut seen, user, responses, failures);
+    }
+    seen
+}
+
+fn add_user(seen: &mut Observations, user: u64, responses: u64, failures: u64) {
+    let user = Some(UserId::new(user << 43));
+    (0..responses).for_each(|number| seen.add_response(user, number < failures, false));
 }
 
 /// A rollback state and a clock that the test moves.
@@ -95,8 +128,8 @@ fn a_share_within_the_limit_rolls_nothing_back() {
 #[test]
 fn without_a_share_of_the_default_version_the_limit_is_the_comparison() {
     let mut bench = Bench { default_holds: false, ..Bench::new(failures()) };
-    assert_eq!(bench.after(1, NONE, seen(100, 15)), None);
-    assert!(bench.after(1, NONE, seen(100, 15)).is_some());
+    assert_eq!(bench.after(1, none(), seen(100, 15)), None);
+    assert!(bench.after(1, none(), seen(100, 15)).is_some());
 }
 
 #[test]
@@ -144,7 +177,7 @@ fn sparse_traffic_is_judged_by_all_of_it() {
 fn counts_of_the_default_version_expire_while_the_version_has_no_traffic() {
     let mut bench = Bench::new(failures());
     for _ in 0..100 {
-        assert_eq!(bench.after(60, seen(1_000, 0), NONE), None);
+        assert_eq!(bench.after(60, seen(1_000, 0), none()), None);
     }
     // From now on everything fails.
     assert_eq!(bench.after(1, seen(500, 500), seen(60, 60)), None);
@@ -153,7 +186,6 @@ fn counts_of_the_default_version_expire_while_the_version_has_no_traffic() {
 #[test]
 fn a_version_is_judged_by_its_share_of_slow_responses() {
     let mut bench = Bench::new(release(r#"{"latency":{"percentile":90,"above":"300ms"}}"#));
-    let slow = |responses, slow| Observations { responses, slow, ..NONE };
     let finding = bench.after(1, slow(900, 10), slow(100, 40)).unwrap();
     assert_eq!(
         finding.describe(&bench.release),
@@ -164,7 +196,6 @@ fn a_version_is_judged_by_its_share_of_slow_responses() {
 #[test]
 fn a_version_is_judged_by_its_upstreams_checks() {
     let mut bench = Bench::new(release(r#"{"checks":{"failurePercent":50}}"#));
-    let checks = |checks, failed_checks| Observations { checks, failed_checks, ..NONE };
     let finding = (1..=20).find_map(|_| bench.after(1, checks(1, 0), checks(1, 1)));
     let description = finding.unwrap().describe(&bench.release);
     assert_eq!(description, "failed checks 100.0 % of 9 checks, above 50 %; v1 0.0 % of 9");
@@ -260,13 +291,126 @@ fn a_version_that_always_fails_is_rolled_back_whatever_the_settings() {
                 let is_rolled_back = (0..100).any(|_| bench.after(seconds, seen(1, 0), seen(1, 1)).is_some());
                 assert!(is_rolled_back, "responses, {settings}, one in {seconds} s");
 
-                let checks = |failed_checks| Observations { checks: 1, failed_checks, ..NONE };
                 let mut bench = Bench::new(release(&settings));
-                let is_rolled_back = (0..100).any(|_| bench.after(seconds, checks(0), checks(1)).is_some());
+                let is_rolled_back =
+                    (0..100).any(|_| bench.after(seconds, checks(1, 0), checks(1, 1)).is_some());
                 assert!(is_rolled_back, "checks, {settings}, one in {seconds} s");
             }
         }
     }
+}
+
+/// The ids of many users of the default version.
+const OTHERS: core::ops::Range<u64> = 1_000..1_100;
+
+#[test]
+fn one_user_rolls_no_version_back_however_many_responses_are_bad() {
+    for (others, bad) in [(0, 100), (0, 10_000), (5, 100), (60, 100), (400, 10_000)] {
+        let mut bench = Bench::new(failures());
+        for _ in 0..100 {
+            let mut v2 = of_users(0..others, 1, 0);
+            add_user(&mut v2, 500, bad, bad);
+            assert_eq!(bench.after(1, of_users(OTHERS, 10, 0), v2), None, "{others}, {bad}");
+        }
+    }
+}
+
+#[test]
+fn two_users_roll_no_version_back_but_three_do() {
+    for (users, rolled_back) in [(1, false), (2, false), (3, true), (10, true)] {
+        let mut bench = Bench::new(failures());
+        let found =
+            (0..20).any(|_| bench.after(1, of_users(OTHERS, 1, 0), of_users(0..users, 30, 30)).is_some());
+        assert_eq!(found, rolled_back, "{users}");
+    }
+}
+
+#[test]
+fn users_with_many_bad_responses_count_for_as_many_as_the_third() {
+    let mut bench = Bench::new(failures());
+    let mut v2 = of_users(0..60, 1, 0);
+    for (user, bad) in [(100, 500), (101, 200), (102, 4), (103, 1)] {
+        add_user(&mut v2, user, bad, bad);
+    }
+    let finding = bench.after(1, of_users(OTHERS, 2, 0), v2).unwrap();
+    assert_eq!(finding.counts, BadCount { all: 73, bad: 13 });
+}
+
+#[test]
+fn one_user_hides_no_bad_version() {
+    for good in [0, 1, 100, 10_000] {
+        let mut bench = Bench::new(failures());
+        let found = (0..20).find(|_| {
+            let mut v2 = of_users(0..10, 2, 1);
+            add_user(&mut v2, 500, good, 0);
+            bench.after(1, of_users(OTHERS, 1, 0), v2).is_some()
+        });
+        assert!(found.is_some_and(|second| second <= 4), "{good}: {found:?}");
+    }
+}
+
+#[test]
+fn one_user_of_the_default_version_does_not_change_the_comparison() {
+    // The version is bad, and one user of the default version has as many failures.
+    let mut bench = Bench::new(failures());
+    let mut v1 = of_users(OTHERS, 1, 0);
+    add_user(&mut v1, 500, 500, 500);
+    assert!(bench.after(1, v1, of_users(0..50, 2, 1)).is_some());
+    // Both versions are bad, and one user of the default version has many successes.
+    let mut bench = Bench::new(failures());
+    let mut v1 = of_users(OTHERS, 2, 1);
+    add_user(&mut v1, 500, 100_000, 0);
+    assert_eq!(bench.after(1, v1, of_users(0..50, 2, 1)), None);
+}
+
+#[test]
+fn a_version_that_fails_for_the_only_users_there_are_is_rolled_back_after_the_window() {
+    for users in [1, 2] {
+        // The default version has no share, or no traffic, or the same users.
+        for (default_holds, v1) in [(false, 0), (true, 0), (true, 30)] {
+            let mut bench = Bench { default_holds, ..Bench::new(failures()) };
+            let after = (1..100)
+                .find(|_| bench.after(1, of_users(0..users, v1, 0), of_users(0..users, 30, 30)).is_some());
+            assert_eq!(after, Some(60), "{users}, {default_holds}, {v1}");
+        }
+    }
+}
+
+#[test]
+fn the_first_user_rolls_no_version_back_before_others_come() {
+    let mut bench = Bench { default_holds: false, ..Bench::new(failures()) };
+    for _ in 0..59 {
+        assert_eq!(bench.after(1, none(), of_users([1], 30, 30)), None);
+    }
+    let mut both = of_users([2, 3], 1, 0);
+    add_user(&mut both, 1, 30, 30);
+    assert_eq!(bench.after(1, none(), both), None);
+    assert_eq!(bench.after(600, none(), of_users([1], 30, 30)), None);
+}
+
+#[test]
+fn one_user_with_a_third_of_the_failures_causes_no_false_alarm_in_a_thousand_hours() {
+    let (mut chance, mut bench) = (Chance(9), Bench::new(failures()));
+    for hour in 0..1_000 {
+        for _ in 0..120 {
+            let failing = chance.of(30, 0.02);
+            let mut v2 = seen(30, failing);
+            add_user(&mut v2, 7, 3, 3);
+            let v1 = seen(270, chance.of(270, 0.02));
+            assert_eq!(bench.after(30, v1, v2), None, "hour {hour}");
+        }
+    }
+}
+
+#[test]
+fn a_state_stays_small_with_many_users() {
+    let mut bench = Bench::new(release(r#"{"failurePercent":99,"latency":{"percentile":99,"above":"1h"}}"#));
+    for second in 0..100 {
+        let users = second * 50..second * 50 + 200;
+        bench.after(1, of_users(users.clone(), 20, 10), of_users(users, 20, 10));
+    }
+    let size = postcard::to_allocvec(&bench.state).unwrap().len();
+    assert!(size < 1_000, "{size} bytes");
 }
 
 mod store {

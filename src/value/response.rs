@@ -3,6 +3,7 @@
 
 pub mod retry_after;
 
+use crate::value::peers::Peers;
 use crate::value::request::HeaderMap;
 use crate::value::string_match::StringMatch;
 use crate::value::time::Time;
@@ -38,11 +39,16 @@ pub struct Sample {
     pub slow: bool,
     /// The end of the backoff that the response asked for, if it asked for one.
     pub retry_at: Option<Time>,
+    /// Whether its request has waited for as long as it may. Such a failure shares no cause with others of the same moment,
+    /// as those of a connection that closes do.
+    pub has_waited: bool,
+    /// The host that it came from and the client that it went to, if they matter.
+    pub peers: Peers,
 }
 
 impl From<ResponseClass> for Sample {
     fn from(class: ResponseClass) -> Self {
-        Sample { class, slow: false, retry_at: None }
+        Sample { class, slow: false, retry_at: None, has_waited: false, peers: Peers::default() }
     }
 }
 
@@ -234,10 +240,30 @@ pub fn broke_off(details: &[u8]) -> bool {
     details.starts_with(BROKEN)
 }
 
-/// Returns whether these details mean that the route's timeout cut a response that had begun.
-pub fn was_cut(details: &[u8]) -> bool {
-    details.starts_with(b"response_timeout")
+/// Returns whether these details mean that the connection was closed, or the request reset, before a response. Returns
+/// `false` if there was no connection.
+pub fn was_reset(details: &[u8]) -> bool {
+    details.starts_with(b"upstream_reset_before_response_started") && origin(details) == Origin::NoAnswer
 }
+
+/// Returns whether these details mean that a timeout of the route or of the caller has passed.
+pub fn is_timeout(details: &[u8]) -> bool {
+    TIMEOUTS.iter().any(|timeout| details.starts_with(timeout.as_bytes()))
+}
+
+/// Returns whether these details mean that a limit of the proxy on idle or whole streams has passed. It is the upstream's
+/// fault only if the upstream has the whole request.
+pub fn is_limit(details: &[u8]) -> bool {
+    let limits = ["stream_idle_timeout", "max_duration_timeout", "upstream_max_stream_duration_reached"];
+    limits.iter().any(|limit| details.starts_with(limit.as_bytes()))
+}
+
+const TIMEOUTS: [&str; 4] = [
+    "response_timeout",
+    "upstream_response_timeout",
+    "upstream_per_try_timeout",
+    "upstream_per_try_idle_timeout",
+];
 
 const BROKEN: &[u8] = b"upstream_reset_after_response_started";
 
@@ -273,13 +299,7 @@ fn origin(details: &[u8]) -> Origin {
     if details.starts_with(BROKEN) {
         return Origin::NoAnswer;
     }
-    let timeouts = [
-        "response_timeout",
-        "upstream_response_timeout",
-        "upstream_per_try_timeout",
-        "upstream_per_try_idle_timeout",
-    ];
-    if timeouts.into_iter().any(starts) { Origin::NoAnswer } else { Origin::Proxy }
+    if is_timeout(details) { Origin::NoAnswer } else { Origin::Proxy }
 }
 
 #[cfg(test)]

@@ -30,11 +30,6 @@ impl Time {
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
-
-    /// Returns whether `deadline`, which was set at the time `_set`, is due.
-    pub fn is_due(self, _set: Time, deadline: Time) -> bool {
-        deadline <= self
-    }
 }
 
 impl Add<Duration> for Time {

@@ -106,14 +106,14 @@ impl AppCalls {
 
     /// Removes and returns the requests that have waited for at least this time.
     pub fn take_late(&mut self, now: Time, span: Duration) -> Vec<WaitingProbe> {
-        let is_late = |waiting: &mut WaitingProbe| now.is_due(waiting.asked, waiting.asked + span);
+        let is_late = |waiting: &mut WaitingProbe| waiting.asked + span <= now;
         self.waiting.extract_if(.., is_late).collect()
     }
 
     /// Returns the questions of all waiting requests that no call of this worker asks, each once. Drops calls whose end
     /// the proxy never reported.
     pub fn questions_to_others(&mut self, now: Time) -> Vec<Question> {
-        self.calls.retain(|call| !now.is_due(call.sent, call.sent + MAX_CALL));
+        self.calls.retain(|call| now < call.sent + MAX_CALL);
         let mut questions: Vec<Question> = Vec::new();
         for WaitingProbe { question, .. } in &self.waiting {
             let is_own = self.calls.iter().any(|call| call.key == question.key);

@@ -65,19 +65,22 @@ impl Exchange {
         if scope.policy.mode == Mode::Off {
             return (Flow::Continue, None);
         }
-        let mut decision = scope.decide(&RequestHeaders::new(scope.proxy, headers));
+        let headers = RequestHeaders::new(scope.proxy, headers);
+        let mut decision = scope.decide(&headers, end);
         scope.metrics.count_bypasses(scope.proxy, scope.policy, &decision.bypasses);
         let permits = core::mem::take(&mut decision.permits);
         let ignored = core::mem::take(&mut decision.ignored);
         let mut request = ForwardedRequest::new(scope, permits, ignored);
         if scope.policy.mode == Mode::Shadow {
-            return (Flow::Continue, shadow(scope, request, &decision, end));
+            return (Flow::Continue, shadow(scope, request, &decision, &headers, end));
         }
         let forwarded = match decision.action {
             Action::Forward(edits) => {
                 forward(scope.proxy, &edits);
+                request.mark(scope);
                 let edits = edits.response.into_iter().map(HeaderEdit::into_owned).collect();
-                return (Flow::Continue, Self::forwarded(scope, request, &decision.assignments, edits, end));
+                let exchange = Self::forwarded(scope, request, &decision.assignments, edits, &headers, end);
+                return (Flow::Continue, exchange);
             }
             Action::Reply(reply) => ControlFlow::Break(reply),
             Action::Drain { draining, reply } => {
@@ -115,11 +118,12 @@ impl Exchange {
         mut request: ForwardedRequest,
         assignments: &[Assignment<'_>],
         edits: Vec<HeaderEdit<'static>>,
+        headers: &RequestHeaders<'_, P>,
         whole: bool,
     ) -> Option<Self> {
         request.assign(scope, assignments);
         if request.is_evidence(scope) {
-            let wait = request.start(scope, whole);
+            let wait = request.start(scope, headers.traits(whole), whole);
             return Some(Exchange { edits, state: State::Waiting(request, wait) });
         }
         if edits.is_empty() { None } else { Some(Exchange { edits, state: State::Done }) }
@@ -141,7 +145,10 @@ impl Exchange {
     pub fn on_request_body<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, size: usize, end: bool) {
         match &mut self.state {
             State::GrpcHealth(health) => health.on_request_body(scope.proxy, size, end),
-            State::Waiting(request, wait) if end => request.on_whole(scope, wait),
+            State::Waiting(request, wait) => request.on_part(scope, wait, size, end),
+            State::Uninspected(request, _) | State::Unsettled(request, _) | State::Begun(request, _) => {
+                request.on_late_part(size, end);
+            }
             _ => {}
         }
     }
@@ -224,6 +231,10 @@ impl State {
             return State::Done;
         }
         response.inspect(scope.proxy, scope.signals);
+        if !request.attribute(scope, &mut response) {
+            return State::Done;
+        }
+        response.begun = scope.upstreams.ticked();
         let end = end || response.is_upgrade();
         let status_follows = grpc && response.grpc_status.is_none() && !end && summary::is_grpc(scope.proxy);
         if status_follows {
@@ -252,8 +263,7 @@ impl State {
             State::Begun(request, response) => request.count_end(scope, &response),
             State::Uninspected(request, mut response) => {
                 let (fast_path, redundancy) = scope.upstreams.fast_path(scope.policy);
-                // It counts if it has broken off. It also counts if a failure or a tick came in between, because then a
-                // success is no longer redundant.
+                // Its end counts if it has broken off, or if others have. See [`super::upstreams`].
                 if response.broken.is_some() || !fast_path.may_pass(redundancy) {
                     response.cluster = scope.proxy.attribute(Attribute::Cluster);
                     request.count_end(scope, &response);
@@ -265,29 +275,26 @@ impl State {
 
     fn on_end<P: Proxy>(mut self, scope: &mut Scope<'_, P>) {
         let unsettled = matches!(self, State::Unsettled(..));
+        if let State::Waiting(request, _) = self {
+            return request.on_unanswered(scope);
+        }
         match &mut self {
-            State::Waiting(..) => {
-                if let State::Waiting(request, wait) = self {
-                    request.on_unanswered(scope, &wait);
-                }
-            }
             State::Uninspected(request, response)
             | State::Unsettled(request, response)
             | State::Begun(request, response) => {
                 let details = scope.proxy.code_details();
-                let broken = response::broke_off(&details);
-                let cut = response::was_cut(&details);
-                if broken {
+                let is_broken = response::broke_off(&details);
+                if is_broken && request.may_break_off(scope, response.begun) {
                     response.broken = Some(details);
-                }
-                // A gRPC response that its client left before its status came does not count. Nor does a response that
-                // the route's timeout cut, because the client may have been the slow one.
-                if broken || !unsettled && !cut {
-                    self.finish(scope, None);
-                } else {
+                } else if unsettled || is_broken || response::is_timeout(&details) {
+                    // It has not ended well, but nobody knows whose fault that is. A gRPC response whose status has not
+                    // come tells nothing else either.
                     request.give_back(scope);
+                    return;
                 }
+                self.finish(scope, None);
             }
+            State::Waiting(..) => {}
             State::GrpcHealth(_) | State::Done => {}
         }
     }
@@ -315,8 +322,10 @@ fn take_fast_path<P: Proxy>(
     if !fast_path.is_success(policy, status, judged, took) {
         return None;
     }
+    fast_path.pass();
     let details = VIA_UPSTREAM.to_vec();
-    Some(ResponseSummary { status: Some(status), details, took, ..ResponseSummary::default() })
+    let begun = scope.upstreams.ticked();
+    Some(ResponseSummary { status: Some(status), details, took, begun, ..ResponseSummary::default() })
 }
 
 /// Edits a request that is forwarded.
@@ -332,11 +341,13 @@ fn shadow<P: Proxy>(
     scope: &mut Scope<'_, P>,
     mut request: ForwardedRequest,
     decision: &Decision<'_>,
+    headers: &RequestHeaders<'_, P>,
     end: bool,
 ) -> Option<Exchange> {
     let (label, exchange) = match &decision.action {
         Action::Forward(_) => {
-            let exchange = Exchange::forwarded(scope, request, &decision.assignments, Vec::new(), end);
+            let exchange =
+                Exchange::forwarded(scope, request, &decision.assignments, Vec::new(), headers, end);
             (explain(scope.policy, decision), exchange)
         }
         Action::Reply(reply) | Action::Drain { reply, .. } => {
@@ -346,7 +357,7 @@ fn shadow<P: Proxy>(
                     None
                 }
                 // In mode `shadow` the request is forwarded anyway, and no version counts.
-                ReplyCause::Gate { .. } => Exchange::forwarded(scope, request, &[], Vec::new(), end),
+                ReplyCause::Gate { .. } => Exchange::forwarded(scope, request, &[], Vec::new(), headers, end),
             };
             scope.metrics.count_reply(scope.proxy, scope.policy, reply.cause);
             (reply.details.clone(), exchange)

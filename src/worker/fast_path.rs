@@ -11,6 +11,10 @@
 //! of several workers are joined. So the first success of each upstream after a tick is counted, even if its response began
 //! before the tick.
 //!
+//! A later success on the fast path does not end a row that began on another worker in between. The worker learns of
+//! the row on its next tick, and reports the next success at once. A row lasts long enough for that. See
+//! [`crate::readiness::heard`].
+//!
 //! The upstream of a response is unknown until it is inspected, so at most [`INSPECTED`] redundant responses between two
 //! ticks are inspected. With more upstreams in use, a joined run may count failures from before an uninspected success.
 
@@ -35,6 +39,8 @@ pub struct FastPath {
     redundancy: Option<Redundancy>,
     /// The number of redundant responses that were inspected since the last tick.
     inspected: u32,
+    /// The number of responses that were not inspected since the last tick.
+    passed: u32,
     /// The last status that was a success for all breakers. It saves classifying the status again, if the policy judges
     /// by no headers.
     good_status: Option<u16>,
@@ -62,6 +68,16 @@ impl FastPath {
     /// Takes a tick, after which redundant responses are inspected again.
     pub fn on_tick(&mut self) {
         self.inspected = 0;
+    }
+
+    /// Counts a response that is not inspected.
+    pub fn pass(&mut self) {
+        self.passed = self.passed.saturating_add(1);
+    }
+
+    /// Returns the number of responses that were not inspected since this was last called.
+    pub fn take_passed(&mut self) -> u32 {
+        core::mem::take(&mut self.passed)
     }
 
     /// Returns whether the next response needs no inspection if it is a success. If it does need one only to learn its

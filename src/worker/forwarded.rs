@@ -1,78 +1,142 @@
 //! A request that was forwarded, as evidence about its upstream and its versions.
 //!
-//! - A response counts once. A failure counts when its headers have come, and so does a slow response on trial. Anything
-//!   else counts when the response has ended, because a response that breaks off is a failure.
-//! - A response that the route's timeout cuts does not count.
+//! - A response counts once, when its headers have come. If it then breaks off soon, that is further evidence.
 //! - The failure of a gRPC service counts when its status has come, if the policy uses that status.
-//! - If the client leaves during a response, the response counts by its beginning.
+//! - On trial a success counts when the response has ended.
+//! - A response that the route's timeout cuts does not count as broken off. Nor does one that breaks off while a part of
+//!   the request is still to come, or after a long time. Streams end as their ends like.
 //! - If the client leaves before a response, only the time since its whole request had come is known. A breaker and a
-//!   rollback count the request as slow after `slowerThan`. Before that it does not count.
+//!   rollback count the request as slow after `slowerThan`. Before that it does not count. A caller whose own deadline
+//!   has passed counts as a client that leaves.
+//! - A request of which a part is still to come is no evidence if its connection is closed. Nor is one with a long body.
+//!   The upstream may have refused the rest of it.
 //! - After `unansweredAfter` a breaker counts the request as unanswered, even if the client still waits.
-//! - A response of the proxy itself does not count. See [`crate::value::response`].
+//! - A response of the proxy itself does not count. See [`crate::value::response`]. If one of the proxy's limits ends a
+//!   whole request without a response, the request counts as unanswered.
 //! - A request that the breaker must ignore does not count. On trial its response may pass, but not fail.
 
 use core::time::Duration;
 
 use super::scope::Scope;
-use super::summary::{self, ResponseSummary};
+use super::summary::{self, Attribution, ResponseSummary};
+use super::upstreams::Moment;
 use crate::decision::Assignment;
 use crate::policy::release::rollback::Rollback;
 use crate::policy::upstream::{Breaker, UpstreamId};
 use crate::proxy::{Map, Proxy};
 use crate::readiness::TrialOutcome;
-use crate::readiness::permit::Permit;
+use crate::readiness::permit::{self, Permit};
+use crate::rollback::users::UserId;
+use crate::value::deadline::CallerDeadline;
 use crate::value::response::{self, ResponseClass, Sample};
 use crate::value::time::Time;
 
 /// A request that was forwarded.
 pub struct ForwardedRequest {
-    /// The worker's epoch when the request was decided on.
-    epoch: u64,
+    /// What the worker knew when the request was decided on.
+    moment: Moment,
+    /// Whether its response may be a sample that is due.
+    takes_sample: bool,
     /// The permits that it holds. Each is given back exactly once.
     permits: Vec<Permit>,
     /// The upstreams for which it does not count.
     ignored: Vec<UpstreamId>,
     /// The upstreams for which it has counted already, by its permit or because it waited too long.
     counted: Vec<UpstreamId>,
-    /// The versions that it got in releases with a rollback, as the indexes of release and version.
-    versions: Vec<(usize, usize)>,
-    /// The time at which the whole request had been forwarded, if the policy uses times.
+    /// The versions that it got in releases with a rollback.
+    versions: Vec<JudgedVersion>,
+    /// The time at which the whole request had been forwarded, if the policy or a deadline uses times.
     sent: Option<Time>,
+    /// The caller's own deadline.
+    deadline: CallerDeadline,
+    /// How many bytes of its body have come.
+    body: usize,
+    /// Whether the whole request has come. Until then the client may be the one that delays it. An upgrade counts as
+    /// whole, because what follows it needs a response first.
+    whole: bool,
+}
+
+/// A version that a rollback judges, and the user that got it.
+struct JudgedVersion {
+    /// The index of the release in the policy.
+    release: usize,
+    /// The index of the version in the release.
+    version: usize,
+    /// The user, or `None` if the request is a user of its own.
+    user: Option<UserId>,
+}
+
+/// What a request's headers tell about how it may end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestTraits {
+    /// The caller's own deadline.
+    pub deadline: CallerDeadline,
+    /// Whether the request asks for an upgrade, or for a tunnel.
+    pub is_upgrade: bool,
 }
 
 /// The wait of a request for its response.
 #[derive(Debug)]
 pub struct Wait {
-    /// Whether the whole request has come. Until then the client may be the one that delays it.
-    whole: bool,
-    /// The time since which the upstream can have had the whole request, if anything depends on it.
+    /// The time since which only the upstream can have delayed the request, if anything depends on it.
     since: Option<Time>,
     /// The time of the next look at the request. `None` if none is needed.
     due: Option<Time>,
-    /// Whether the upstream that the request went to is known.
+    /// Whether the upstream that the whole request went to is known.
     located: bool,
 }
 
+/// How long after its beginning a response may break off and still count as one that failed. A longer one is a stream
+/// or a tunnel, or its client reads slowly.
+const BREAK_OFF: Duration = Duration::from_secs(10);
+
+/// The longest body, in bytes, that an upstream certainly had when its connection was closed. The proxy may still hold a
+/// part of a longer one, although all of it has come.
+const LARGE_BODY: usize = 65_536;
+
 impl ForwardedRequest {
     /// Creates a request that is decided on now.
-    pub fn new<P: Proxy>(scope: &Scope<'_, P>, permits: Vec<Permit>, ignored: Vec<UpstreamId>) -> Self {
+    pub fn new<P: Proxy>(scope: &mut Scope<'_, P>, permits: Vec<Permit>, ignored: Vec<UpstreamId>) -> Self {
         ForwardedRequest {
-            epoch: scope.upstreams.epoch(),
+            moment: scope.upstreams.moment(),
+            takes_sample: scope.upstreams.takes_sample(),
             permits,
             ignored,
             counted: Vec::new(),
             versions: Vec::new(),
             sent: None,
+            deadline: CallerDeadline::default(),
+            body: 0,
+            whole: false,
+        }
+    }
+
+    /// Marks a request on trial. Its permits are for one attempt of the proxy, so the router must not try again. Later
+    /// filters of the same proxy learn which permits the request has.
+    pub fn mark<P: Proxy>(&self, scope: &Scope<'_, P>) {
+        if self.permits.is_empty() {
+            return;
+        }
+        let leases = permit::write(self.permits.iter().map(|permit| permit.lease().id));
+        for (name, value) in [
+            (permit::HEADER, leases.as_str()),
+            ("x-envoy-max-retries", "0"),
+            ("x-envoy-hedge-on-per-try-timeout", "false"),
+        ] {
+            scope.proxy.set_header(Map::RequestHeaders, name, Some(value));
         }
     }
 
     /// Counts the versions that the request got, and keeps those that a rollback judges.
     pub fn assign<P: Proxy>(&mut self, scope: &Scope<'_, P>, assignments: &[Assignment<'_>]) {
         for assignment in assignments {
-            scope.metrics.count_assignment(scope.proxy, assignment);
+            if !assignment.is_repeated {
+                scope.metrics.count_assignment(scope.proxy, assignment);
+            }
             let release = scope.policy.releases.get(assignment.release);
             if release.is_some_and(|release| release.rollback.is_some()) {
-                self.versions.push((assignment.release, assignment.version));
+                let Assignment { release, version, user, .. } = *assignment;
+                self.versions.push(JudgedVersion { release, version, user: user.map(UserId::new) });
             }
         }
     }
@@ -83,31 +147,43 @@ impl ForwardedRequest {
     }
 
     /// Starts the wait for a response. `whole` tells whether the whole request has come.
-    pub fn start<P: Proxy>(&mut self, scope: &Scope<'_, P>, whole: bool) -> Wait {
-        self.sent = scope.signals.time.then(|| scope.proxy.now());
-        let mut wait = Wait { whole, since: None, due: None, located: false };
+    pub fn start<P: Proxy>(&mut self, scope: &Scope<'_, P>, traits: RequestTraits, whole: bool) -> Wait {
+        let RequestTraits { deadline, is_upgrade } = traits;
+        self.deadline = deadline;
+        self.whole = whole || is_upgrade;
+        self.sent = (scope.signals.time || deadline.is_set()).then(|| scope.proxy.now());
+        let mut wait = Wait { since: None, due: None, located: false };
         self.start_clock(scope, &mut wait);
         wait
     }
 
-    /// Takes the end of the request. The wait starts again, because the time that the client took does not count.
-    pub fn on_whole<P: Proxy>(&mut self, scope: &Scope<'_, P>, wait: &mut Wait) {
-        if core::mem::replace(&mut wait.whole, true) {
+    /// Takes a part of the request, and its end. The wait starts again, because the time that the client took does not
+    /// count.
+    pub fn on_part<P: Proxy>(&mut self, scope: &Scope<'_, P>, wait: &mut Wait, size: usize, end: bool) {
+        let was_whole = self.whole;
+        self.on_late_part(size, end);
+        if was_whole {
             return;
         }
-        if self.sent.is_some() {
+        if end && self.sent.is_some() {
             self.sent = Some(scope.proxy.now());
         }
         self.start_clock(scope, wait);
     }
 
-    /// Starts the clock of the wait, if the whole request has come and anything depends on it.
+    /// Takes a part of the request whose response has begun, and its end.
+    pub fn on_late_part(&mut self, size: usize, end: bool) {
+        self.body = self.body.saturating_add(size);
+        self.whole |= end;
+    }
+
+    /// Starts the clock of the wait, if anything depends on it.
     ///
     /// The upstream is known only once the router has the request, and no callback reports that. So the next tick looks.
     /// Most requests have their response by then.
     fn start_clock<P: Proxy>(&self, scope: &Scope<'_, P>, wait: &mut Wait) {
-        if wait.whole && (scope.signals.waits || !self.permits.is_empty()) {
-            wait.start(self.sent.unwrap_or_else(|| scope.proxy.now()));
+        if scope.signals.waits || self.whole && !self.permits.is_empty() {
+            wait.start(self.sent.filter(|_| self.whole).unwrap_or_else(|| scope.proxy.now()));
         }
     }
 
@@ -122,7 +198,7 @@ impl ForwardedRequest {
         let since = wait.since.unwrap_or(now);
         let policy = scope.policy;
         let reached = ResponseSummary::without_response(scope.proxy);
-        if !core::mem::replace(&mut wait.located, true) {
+        if self.whole && !core::mem::replace(&mut wait.located, true) {
             for permit in core::mem::take(&mut self.permits) {
                 let id = permit.upstream();
                 if !reached.is_of(policy, id) {
@@ -142,7 +218,8 @@ impl ForwardedRequest {
             }
             match unanswered(breaker, now.since(since)) {
                 Some(sample) => {
-                    scope.observe(id, sample, self.epoch);
+                    scope.observe(id, sample, self.moment);
+                    scope.observe_on_trial(id, sample, self.moment);
                     self.counted.push(id);
                 }
                 None => next = next.into_iter().chain(breaker.unanswered_after).min(),
@@ -163,7 +240,7 @@ impl ForwardedRequest {
 
     /// Returns whether the response may take the fast path if it is a success.
     pub fn is_plain(&self) -> bool {
-        self.permits.is_empty() && self.versions.is_empty()
+        self.permits.is_empty() && self.versions.is_empty() && !self.takes_sample
     }
 
     /// Returns whether the response may count for any upstream or version.
@@ -193,11 +270,11 @@ impl ForwardedRequest {
 
     /// Takes the end of a request without a response. Either its client has left, or the proxy has followed an internal
     /// redirect. A redirect is a response of the upstream, although no callback shows it.
-    pub fn on_unanswered<P: Proxy>(mut self, scope: &mut Scope<'_, P>, wait: &Wait) {
+    pub fn on_unanswered<P: Proxy>(mut self, scope: &mut Scope<'_, P>) {
         if scope.proxy.code_details() == b"internal_redirect" {
             self.count_redirect(scope);
         } else if !self.permits.is_empty() || self.sent.is_some() {
-            self.count_unanswered(scope, wait);
+            self.count_unanswered(scope);
         }
         self.give_back(scope);
     }
@@ -209,14 +286,17 @@ impl ForwardedRequest {
         for (id, _) in reached.judged(scope.policy) {
             let success: Sample = ResponseClass::Success.into();
             match self.take_permit(id) {
-                Some(permit) => scope.give_back(permit, TrialOutcome::Seen(success)),
-                None if self.counts_for(id) => scope.observe(id, success, self.epoch),
+                Some(permit) => scope.give_back_seen(permit, success),
+                None if self.counts_for(id) => {
+                    scope.observe(id, success, self.moment);
+                    scope.observe_on_trial(id, success, self.moment);
+                }
                 None => {}
             }
         }
     }
 
-    fn count_unanswered<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, wait: &Wait) {
+    fn count_unanswered<P: Proxy>(&mut self, scope: &mut Scope<'_, P>) {
         let policy = scope.policy;
         // The upstream cannot have the request before the router has it.
         if !scope.proxy.is_with_router() {
@@ -232,7 +312,7 @@ impl ForwardedRequest {
                 scope.give_back(permit, TrialOutcome::Unused);
             }
         }
-        let waited = self.sent.filter(|_| wait.whole);
+        let waited = self.sent.filter(|_| self.whole);
         let Some(waited) = waited.map(|sent| scope.proxy.now().since(sent)) else {
             return;
         };
@@ -245,7 +325,8 @@ impl ForwardedRequest {
                 reached.sample(breaker, class)
             });
             if !counted_by_permit.contains(&id) && self.counts_for(id) {
-                scope.observe(id, sample, self.epoch);
+                scope.observe(id, sample, self.moment);
+                scope.observe_on_trial(id, sample, self.moment);
             }
         }
         // A slow version is counted by the time, so its class is that of a success.
@@ -254,8 +335,38 @@ impl ForwardedRequest {
         });
     }
 
-    /// Counts the response if its beginning is a failure. Gives back every permit except one that a success of its
-    /// upstream may still complete. `readable` is the map of the response that can be read in this callback.
+    /// Finds out whether a response that the proxy made itself is the upstream's fault. Returns `false` if the request
+    /// ended as if its client had left, which is then counted.
+    pub fn attribute<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, response: &mut ResponseSummary) -> bool {
+        let details = response.details.as_slice();
+        let is_limit = response::is_limit(details);
+        if is_limit || response::is_timeout(details) {
+            let waited = self.sent.map(|sent| scope.proxy.now().since(sent)).unwrap_or_default();
+            if self.deadline.is_set() && self.deadline.has_passed(waited) {
+                self.count_unanswered(scope);
+                self.give_back(scope);
+                return false;
+            }
+        }
+        if is_limit && self.whole && scope.proxy.is_with_router() {
+            response.attribution = Attribution::Unanswered;
+        } else if response::was_reset(details) && !self.is_certainly_with_upstream() {
+            response.attribution = Attribution::Nobody;
+        }
+        true
+    }
+
+    fn is_certainly_with_upstream(&self) -> bool {
+        self.whole && self.body <= LARGE_BODY
+    }
+
+    /// Returns whether a response that began at `begun` and breaks off now is evidence.
+    pub fn may_break_off<P: Proxy>(&self, scope: &Scope<'_, P>, begun: Time) -> bool {
+        self.is_certainly_with_upstream() && scope.upstreams.ticked().since(begun) < BREAK_OFF
+    }
+
+    /// Counts the beginning of the response. Gives back every permit except one that a success of its upstream may still
+    /// complete. `readable` is the map of the response that can be read in this callback.
     pub fn count_beginning<P: Proxy>(
         &mut self,
         scope: &mut Scope<'_, P>,
@@ -263,9 +374,7 @@ impl ForwardedRequest {
         readable: Option<Map>,
         end: bool,
     ) {
-        self.count_versions(scope, response, |rollback| {
-            Some(response.classify(rollback.classifier())).filter(|class| class.is_failure())
-        });
+        self.count_versions(scope, response, |rollback| Some(response.classify(rollback.classifier())));
         let mut kept = Vec::new();
         for (id, breaker) in response.judged(scope.policy) {
             let sample = response.sample(breaker, response.classify(breaker.classifier()));
@@ -282,11 +391,14 @@ impl ForwardedRequest {
                     kept.push(permit);
                 }
                 Some(permit) => {
-                    scope.give_back(permit, TrialOutcome::Seen(sample));
+                    scope.give_back_seen(permit, sample);
                     self.counted.push(id);
                 }
-                None if sample.class.is_failure() && !self.counted.contains(&id) => {
-                    scope.observe(id, sample, self.epoch);
+                None if self.counts_for(id) => {
+                    scope.observe(id, sample, self.moment);
+                    if !sample.is_good() {
+                        scope.observe_on_trial(id, sample, self.moment);
+                    }
                 }
                 None => {}
             }
@@ -295,21 +407,25 @@ impl ForwardedRequest {
         self.permits = kept;
     }
 
-    /// Counts the response if its beginning was not a failure. Gives back all remaining permits.
+    /// Counts the end of a response whose beginning was no failure. Gives back all remaining permits.
     pub fn count_end<P: Proxy>(mut self, scope: &mut Scope<'_, P>, response: &ResponseSummary) {
-        self.count_versions(scope, response, |rollback| {
-            let begun = response.classify(rollback.classifier());
-            (!begun.is_failure()).then(|| response.classify_end(rollback.classifier()))
-        });
+        if response.broken.is_some() {
+            self.count_broken_versions(scope, response);
+        }
         for (id, breaker) in response.judged(scope.policy) {
+            let begun = response.sample(breaker, response.classify(breaker.classifier()));
             let sample = response.sample(breaker, response.classify_end(breaker.classifier()));
             if let Some(permit) = self.take_permit(id) {
-                scope.give_back(permit, TrialOutcome::Seen(self.unless_ignored(id, sample)));
-                continue;
-            }
-            let counted = response.classify(breaker.classifier()).is_failure();
-            if !counted && self.counts_for(id) {
-                scope.observe(id, sample, self.epoch);
+                scope.give_back_seen(permit, self.unless_ignored(id, sample));
+            } else if begun.class == ResponseClass::Success && self.counts_for(id) {
+                // If the beginning was slow, it has counted on trial.
+                if begun.is_good() {
+                    scope.observe_on_trial(id, sample, self.moment);
+                }
+                let is_broken_off = response.broken.is_some();
+                if sample.class.is_failure() || !is_broken_off {
+                    scope.observe_end(id, is_broken_off, self.moment);
+                }
             }
         }
         self.give_back(scope);
@@ -322,21 +438,15 @@ impl ForwardedRequest {
         if ignored { ResponseClass::Ignored.into() } else { sample }
     }
 
-    /// Counts the response for each version that the request reached. `classify` returns `None` if it does not count yet.
+    /// Counts the response for each version that the request reached. `classify` returns `None` if it does not count.
     fn count_versions<P: Proxy>(
         &self,
         scope: &mut Scope<'_, P>,
         response: &ResponseSummary,
         classify: impl Fn(&Rollback) -> Option<ResponseClass>,
     ) {
-        for (index, version) in &self.versions {
-            let Some(release) = scope.policy.releases.get(*index) else {
-                continue;
-            };
-            let own = release.versions.get(*version).map(|version| version.cluster.as_bytes());
-            // If the route's cluster does not exist, the version that led to the route is at fault.
-            let reached = own == response.cluster.as_deref() || response::had_no_cluster(&response.details);
-            let Some(rollback) = release.rollback.as_ref().filter(|_| reached) else {
+        for judged in &self.versions {
+            let Some(rollback) = judged.reached_rollback(scope, response) else {
                 continue;
             };
             let failed = match classify(rollback) {
@@ -344,18 +454,54 @@ impl ForwardedRequest {
                 Some(class) => class.is_failure(),
             };
             let slow = response.took.is_some_and(|took| rollback.is_slow(took));
-            if let Some(seen) = scope.releases.observations_mut(*index, *version) {
-                seen.responses += 1;
-                seen.failures += u64::from(failed);
-                seen.slow += u64::from(slow);
+            if let Some(seen) = scope.releases.observations_mut(judged.release, judged.version) {
+                seen.add_response(judged.user, failed, slow);
             }
             let result = match (failed, slow) {
                 (true, _) => "failure",
                 (false, true) => "slow",
                 (false, false) => "success",
             };
-            scope.metrics.count_response(scope.proxy, scope.policy, (*index, *version), result);
+            scope.metrics.count_response(scope.proxy, scope.policy, judged.indexes(), result);
         }
+    }
+
+    /// Counts the break-off of a response whose beginning has counted. The response becomes a failure.
+    fn count_broken_versions<P: Proxy>(&self, scope: &mut Scope<'_, P>, response: &ResponseSummary) {
+        for judged in &self.versions {
+            let Some(rollback) = judged.reached_rollback(scope, response) else {
+                continue;
+            };
+            let begun = response.classify(rollback.classifier());
+            let fails = response.classify_end(rollback.classifier()).is_failure();
+            if begun != ResponseClass::Success || !fails {
+                continue;
+            }
+            if let Some(seen) = scope.releases.observations_mut(judged.release, judged.version) {
+                seen.add_break_off(judged.user);
+            }
+            scope.metrics.count_response(scope.proxy, scope.policy, judged.indexes(), "broken-off");
+        }
+    }
+}
+
+impl JudgedVersion {
+    /// Returns the indexes of release and version.
+    fn indexes(&self) -> (usize, usize) {
+        (self.release, self.version)
+    }
+
+    /// Returns the rollback of the release if the response is of this version.
+    fn reached_rollback<'w, P>(
+        &self,
+        scope: &Scope<'w, P>,
+        response: &ResponseSummary,
+    ) -> Option<&'w Rollback> {
+        let release = scope.policy.releases.get(self.release)?;
+        let own = release.versions.get(self.version).map(|version| version.cluster.as_bytes());
+        // If the route's cluster does not exist, the version that led to the route is at fault.
+        let reached = own == response.cluster.as_deref() || response::had_no_cluster(&response.details);
+        release.rollback.as_ref().filter(|_| reached)
     }
 }
 
@@ -368,7 +514,7 @@ impl Wait {
 
     /// Returns whether a look at the request is due.
     pub fn is_due(&self, now: Time) -> bool {
-        self.since.zip(self.due).is_some_and(|(since, due)| now.is_due(since, due))
+        self.due.is_some_and(|due| due <= now)
     }
 }
 
@@ -377,5 +523,9 @@ fn unanswered(breaker: &Breaker, waited: Duration) -> Option<Sample> {
     if waited < breaker.unanswered_after? {
         return None;
     }
-    Some(Sample { slow: breaker.is_slow(waited), ..breaker.classifier().unanswered().into() })
+    Some(Sample {
+        slow: breaker.is_slow(waited),
+        has_waited: true,
+        ..breaker.classifier().unanswered().into()
+    })
 }

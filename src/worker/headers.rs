@@ -3,8 +3,10 @@
 use core::cell::OnceCell;
 use std::borrow::Cow;
 
+use super::forwarded::RequestTraits;
 use crate::decision::action::{HeaderChange, HeaderEdit};
 use crate::proxy::{Attribute, Map, Proxy};
+use crate::value::deadline::CallerDeadline;
 use crate::value::request::{HeaderMap, Request};
 
 /// The maximum number of headers that are read in one call. Reading so many costs little more than reading one header by
@@ -23,6 +25,22 @@ impl<'p, P: Proxy> RequestHeaders<'p, P> {
     /// Creates a view of the current request, which has `count` headers.
     pub fn new(proxy: &'p P, count: usize) -> Self {
         RequestHeaders { proxy, few: count <= READ_AT_ONCE, all: OnceCell::new() }
+    }
+}
+
+impl<P: Proxy> RequestHeaders<'_, P> {
+    /// Returns what the headers tell about how the request may end. `whole` tells whether the whole request has come.
+    pub fn traits(&self, whole: bool) -> RequestTraits {
+        let get = |name: &str| match self.all_headers() {
+            Some(all) => all.get(name).map(<[u8]>::to_vec),
+            None => self.proxy.header(Map::RequestHeaders, name),
+        };
+        let is_upgrade = || {
+            get("upgrade").is_some()
+                || get(":protocol").is_some()
+                || get(":method").is_some_and(|method| method == b"CONNECT")
+        };
+        RequestTraits { deadline: CallerDeadline::read(get), is_upgrade: !whole && is_upgrade() }
     }
 }
 

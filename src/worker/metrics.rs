@@ -163,7 +163,7 @@ impl Metrics {
                 let Some(rollback) = &of.rollback else {
                     continue;
                 };
-                for result in ["success", "slow", "failure"] {
+                for result in ["success", "slow", "failure", "broken-off"] {
                     define(Metric::Response { release, version, result });
                 }
                 for cause in RollbackCause::ALL.into_iter().filter(|cause| cause.is_judged(rollback)) {

@@ -102,8 +102,7 @@ impl ReleaseTable {
             let served = release.versions.iter().enumerate().filter(|(_, version)| version.upstream == id);
             for (version, _) in served {
                 if let Some(seen) = self.observations_mut(index, version) {
-                    seen.checks += 1;
-                    seen.failed_checks += u64::from(!passed);
+                    seen.add_check(!passed);
                 }
             }
         }

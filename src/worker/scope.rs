@@ -11,16 +11,16 @@ use super::lifecycle::LifecycleView;
 use super::metrics::Metrics;
 use super::releases::ReleaseTable;
 use super::signals::RequiredSignals;
-use super::upstreams::UpstreamTable;
+use super::upstreams::{self, Moment, UpstreamTable};
 use crate::decision::release::split::Split;
 use crate::decision::reply::{Reply, ReplyCause};
 use crate::decision::{self, Decision, probe};
 use crate::policy::Policy;
 use crate::policy::probe::ProbeKind;
 use crate::policy::upstream::UpstreamId;
-use crate::proxy::{NotSent, Proxy};
+use crate::proxy::{Map, NotSent, Proxy};
 use crate::readiness::check::CheckFailure;
-use crate::readiness::permit::Permit;
+use crate::readiness::permit::{self, Permit, PermitQuery};
 use crate::readiness::{Admission, Readiness, Transition, TrialOutcome, UpstreamStatus};
 use crate::value::date::Date;
 use crate::value::lease::Holder;
@@ -72,10 +72,11 @@ impl Ids {
 }
 
 impl<'w, P: Proxy> Scope<'w, P> {
-    /// Decides on a request by the worker's current snapshot.
-    pub fn decide(&mut self, request: &impl Request) -> Decision<'w> {
+    /// Decides on a request by the worker's current snapshot. `is_whole` tells whether the whole request has come.
+    pub fn decide(&mut self, request: &impl Request, is_whole: bool) -> Decision<'w> {
         let policy = self.policy;
         let (mut snapshot, splits) = self.snapshot_and_splits();
+        snapshot.is_whole = is_whole;
         decision::decide(policy, request, &mut snapshot, splits)
     }
 
@@ -92,6 +93,7 @@ impl<'w, P: Proxy> Scope<'w, P> {
             lifecycle: self.lifecycle.seen(),
             ids: self.ids,
             random: None,
+            is_whole: false,
         };
         (snapshot, self.releases.splits_mut())
     }
@@ -121,10 +123,28 @@ impl<'w, P: Proxy> Scope<'w, P> {
         }
     }
 
-    /// Counts one response of the upstream. See [`UpstreamTable::observe`].
-    pub fn observe(&mut self, id: UpstreamId, sample: Sample, epoch: u64) {
-        let transition = self.upstreams.observe(self.policy, self.proxy, id, sample, epoch);
+    /// Counts the beginning of one response of the upstream, or its absence. See [`UpstreamTable::observe`].
+    pub fn observe(&mut self, id: UpstreamId, sample: Sample, moment: Moment) {
+        let transition = self.upstreams.observe(self.policy, self.proxy, id, sample, moment);
         self.record_transition(id, transition);
+    }
+
+    /// Counts the end of a response. See [`UpstreamTable::observe_end`].
+    pub fn observe_end(&mut self, id: UpstreamId, is_broken_off: bool, moment: Moment) {
+        let transition = self.upstreams.observe_end(self.policy, self.proxy, id, is_broken_off, moment);
+        self.record_transition(id, transition);
+    }
+
+    /// Counts a response on trial that has no permit. See [`UpstreamTable::observe_on_trial`].
+    pub fn observe_on_trial(&mut self, id: UpstreamId, sample: Sample, moment: Moment) {
+        let transition = self.upstreams.observe_on_trial(self.policy, self.proxy, id, sample, moment);
+        self.record_transition(id, transition);
+    }
+
+    /// Gives a permit back with the response to its request, whose context must be the current one.
+    pub fn give_back_seen(&mut self, permit: Permit, sample: Sample) {
+        let peers = upstreams::peers(self.proxy);
+        self.give_back(permit, TrialOutcome::Seen(Sample { peers, ..sample }));
     }
 
     /// Gives a permit back. See [`UpstreamTable::give_back`].
@@ -214,6 +234,8 @@ pub struct Snapshot<'s, P> {
     ids: &'s mut Ids,
     /// The random number of this request. It is read on its first use, because few requests use it.
     random: Option<u64>,
+    /// Whether the whole request has come.
+    is_whole: bool,
 }
 
 impl<P: Proxy> Readiness for Snapshot<'_, P> {
@@ -222,7 +244,14 @@ impl<P: Proxy> Readiness for Snapshot<'_, P> {
     }
 
     fn lend_permit(&mut self, id: UpstreamId) -> Option<Permit> {
-        self.upstreams.lend(self.policy, self.proxy, id, self.ids.take())
+        let held = self.proxy.header(Map::RequestHeaders, permit::HEADER);
+        let query = PermitQuery {
+            id: self.ids.take(),
+            held: held.as_deref().map(permit::read).unwrap_or_default(),
+            client: upstreams::client(self.proxy),
+            is_whole: self.is_whole,
+        };
+        self.upstreams.lend(self.policy, self.proxy, id, &query)
     }
 
     fn status(&self, id: UpstreamId) -> UpstreamStatus {

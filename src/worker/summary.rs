@@ -5,9 +5,10 @@ use core::time::Duration;
 use super::signals::RequiredSignals;
 use crate::policy::Policy;
 use crate::policy::upstream::{Breaker, UpstreamId};
-use crate::proxy::{Attribute, Map, Proxy, number};
+use crate::proxy::{Attribute, Map, Proxy};
+use crate::value::parse::number;
 use crate::value::request::{self, HeaderMap};
-use crate::value::response::retry_after;
+use crate::value::response::{self, retry_after};
 use crate::value::response::{Classifier, ResponseClass, ResponseFacts, Sample, VIA_UPSTREAM};
 use crate::value::time::Time;
 
@@ -30,8 +31,24 @@ pub struct ResponseSummary {
     pub cluster: Option<Vec<u8>>,
     /// The time from the end of the request to the response's headers, if the policy uses times.
     pub took: Option<Duration>,
+    /// Whose fault a response is that the proxy made itself.
+    pub attribution: Attribution,
+    /// The time at which it began, to within a tick.
+    pub begun: Time,
     /// The proxy's code details if the response broke off.
     pub broken: Option<Vec<u8>>,
+}
+
+/// Whose fault a response is that the proxy made itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attribution {
+    /// As its code details say.
+    #[default]
+    AsStated,
+    /// The upstream's, which has sent nothing.
+    Unanswered,
+    /// Nobody's, or not known.
+    Nobody,
 }
 
 impl ResponseSummary {
@@ -73,7 +90,11 @@ impl ResponseSummary {
 
     /// Classifies the response by its beginning and by its gRPC status.
     pub fn classify(&self, classifier: Classifier<'_>) -> ResponseClass {
-        classifier.classify(self.facts())
+        match self.attribution {
+            Attribution::AsStated => classifier.classify(self.facts()),
+            Attribution::Unanswered => classifier.unanswered(),
+            Attribution::Nobody => ResponseClass::Ignored,
+        }
     }
 
     fn facts(&self) -> ResponseFacts<'_> {
@@ -97,7 +118,8 @@ impl ResponseSummary {
     /// Returns the response as evidence for the breaker, as one of this class.
     pub fn sample(&self, breaker: &Breaker, class: ResponseClass) -> Sample {
         let slow = self.took.is_some_and(|took| breaker.is_slow(took));
-        Sample { slow, ..class.into() }
+        let has_waited = self.attribution == Attribution::Unanswered || response::is_timeout(&self.details);
+        Sample { slow, has_waited, ..class.into() }
     }
 
     /// Returns whether the request went to this upstream.

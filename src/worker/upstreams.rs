@@ -6,6 +6,8 @@
 //!   taken from the shared state at once, because no two requests may get the same one.
 //! - A worker shares the responses that it has seen on its tick. It shares them at once if [`ReportThrottle`] says so, or
 //!   if they would trip the breaker.
+//! - A worker that reads of failures shares its next success at once, because it may show that they are not the
+//!   upstream's.
 //! - Each response is shared once. If the update could not be written, the responses are kept for the next one.
 //! - What belongs to an earlier phase is dropped. That is a response whose request was decided on before this worker knew
 //!   of the phase, and responses that were seen in an earlier generation.
@@ -13,13 +15,15 @@
 
 use core::time::Duration;
 
-use super::fast_path::{FastPath, Redundancy};
+use super::fast_path::{FastPath, INSPECTED, Redundancy};
 use super::{leader, store};
 use crate::policy::Policy;
 use crate::policy::upstream::{Upstream, UpstreamId};
-use crate::proxy::Proxy;
+use crate::proxy::{Attribute, Proxy};
 use crate::readiness::check::CheckFailure;
-use crate::readiness::permit::{LeaseId, Permit};
+use crate::readiness::heard::{SAMPLE_PERIOD, SuccessSample};
+use crate::readiness::permit::{LeaseId, Permit, PermitQuery};
+use crate::readiness::row::RowFailure;
 use crate::readiness::streak::Streak;
 use crate::readiness::throttle::ReportThrottle;
 use crate::readiness::{
@@ -27,17 +31,31 @@ use crate::readiness::{
 };
 use crate::value::hash;
 use crate::value::lease::{Holder, LeaseRole};
+use crate::value::peers::Peers;
 use crate::value::response::{ResponseClass, Sample};
-use crate::value::time::Time;
+use crate::value::time::{Time, millis};
 
 /// All upstreams of a policy.
 pub struct UpstreamTable {
     entries: Vec<Entry>,
     /// For each upstream, whether a request has needed it since the last tick.
     needed: Vec<bool>,
-    /// The number of changes of phase that this worker has learnt of, over all upstreams.
-    epoch: u64,
+    /// What this worker knows now.
+    moment: Moment,
+    /// The time of the last tick.
+    ticked: Time,
+    /// Whether the request that is decided on needs an upstream of which a sample is due.
+    wants_sample: bool,
     fast_path: FastPath,
+}
+
+/// What a worker knew when it decided on a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The number of changes of phase that it had learnt of, over all upstreams.
+    epoch: u64,
+    /// The number of failures that it had counted, over all upstreams.
+    failures: u64,
 }
 
 /// One upstream.
@@ -53,6 +71,16 @@ struct Entry {
     outdated: bool,
     /// The epoch in which this worker learnt of the current phase.
     epoch: u64,
+    /// The number of counted failures, over all upstreams, up to the latest of this one. Zero without a row.
+    failed: u64,
+    /// The time of that failure.
+    failed_at: Time,
+    /// The number of successes since the last sample.
+    successes: u32,
+    /// The time of the last sample.
+    sampled: Option<Time>,
+    /// The number of requests since the last tick that needed the upstream.
+    asked: u32,
 }
 
 /// A change of an upstream's state, as [`UpstreamTable::update`] applies it.
@@ -74,19 +102,54 @@ impl UpstreamTable {
                 throttle: ReportThrottle::default(),
                 outdated: false,
                 epoch: 0,
+                failed: 0,
+                failed_at: now,
+                successes: 0,
+                sampled: None,
+                asked: 0,
             }
         });
         UpstreamTable {
             entries: entries.collect(),
             needed: vec![false; policy.upstreams.len()],
-            epoch: 0,
+            moment: Moment::default(),
+            ticked: now,
+            wants_sample: false,
             fast_path: FastPath::default(),
         }
     }
 
-    /// Returns the current epoch, for [`UpstreamTable::observe`].
-    pub fn epoch(&self) -> u64 {
-        self.epoch
+    /// Returns whether the request that is decided on needs an upstream of which a sample is due. Its response is then
+    /// inspected. Otherwise the successes of an upstream with few requests would be lost among those of others.
+    pub fn takes_sample(&mut self) -> bool {
+        core::mem::take(&mut self.wants_sample)
+    }
+
+    /// Returns what this worker knows now, for [`UpstreamTable::observe`].
+    pub fn moment(&self) -> Moment {
+        self.moment
+    }
+
+    /// Returns the time of the last tick. It costs no host call.
+    pub fn ticked(&self) -> Time {
+        self.ticked
+    }
+
+    /// Starts a tick. Credits the successes that were not inspected to the upstreams that had successes, in equal
+    /// parts, because it is not known whose they are. An upstream gets no more than there were requests that needed it,
+    /// if any did.
+    pub fn on_tick(&mut self, now: Time) {
+        self.ticked = now;
+        let passed = self.fast_path.take_passed();
+        let active = self.entries.iter().filter(|entry| entry.unshared.has_success()).count();
+        let each = passed.checked_div(u32::try_from(active).unwrap_or(u32::MAX)).unwrap_or_default();
+        for entry in &mut self.entries {
+            let asked = core::mem::take(&mut entry.asked);
+            if entry.unshared.has_success() {
+                let most = if asked == 0 { each } else { asked };
+                entry.successes = entry.successes.saturating_add(each.min(most));
+            }
+        }
     }
 
     /// Returns the upstream's state as this worker last read it.
@@ -97,6 +160,12 @@ impl UpstreamTable {
     /// Returns what a request that needs the upstream may do, and records that a request needs it.
     pub fn admission(&mut self, policy: &Policy, id: UpstreamId) -> Admission {
         self.need(id);
+        let ticked = self.ticked;
+        if let Some(entry) = self.entries.get_mut(id.0) {
+            entry.asked = entry.asked.saturating_add(1);
+            // The upstream may never respond to the requests that need it.
+            self.wants_sample |= entry.asked <= INSPECTED && entry.is_sample_due(ticked);
+        }
         let known = self.snapshot(id).zip(policy.upstream(id));
         // The default is never used, because every upstream of the policy has an entry.
         known.map_or(Admission::Ready, |(state, upstream)| state.admission(upstream))
@@ -114,18 +183,18 @@ impl UpstreamTable {
         known.map_or_else(UpstreamStatus::unknown, |(state, upstream)| state.status(upstream))
     }
 
-    /// Lends a permit for an upstream on trial. `lease` must be unique to the request.
+    /// Lends a permit for an upstream on trial.
     pub fn lend(
         &mut self,
         policy: &Policy,
         proxy: &impl Proxy,
         id: UpstreamId,
-        lease: u64,
+        query: &PermitQuery,
     ) -> Option<Permit> {
         let now = proxy.now();
         let mut lent = None;
         self.update(policy, proxy, id, &mut |upstream, state| {
-            lent = state.lend_permit(upstream, now, lease);
+            lent = state.lend_permit(upstream, now, query);
             None
         })?;
         lent.map(|lease: LeaseId| Permit::new(id, lease))
@@ -145,9 +214,10 @@ impl UpstreamTable {
                 continue;
             };
             let by_use = upstream.check.as_ref().is_some_and(|check| check.periods.go_by_use());
-            let ignores = entry.throttle.is_idle() && entry.snapshot.ignores_success(breaker, entry.unshared);
+            let ignores =
+                entry.throttle.is_idle() && entry.snapshot.ignores_success(breaker, &entry.unshared);
             redundancy.of_all &= !by_use && !entry.outdated && ignores;
-            redundancy.succeeded &= entry.unshared.is_broken();
+            redundancy.succeeded &= entry.unshared.has_success();
         }
         redundancy
     }
@@ -182,8 +252,9 @@ impl UpstreamTable {
         if entry.snapshot.generation != state.generation {
             entry.unshared = Streak::default();
             entry.throttle = ReportThrottle::default();
-            self.epoch += 1;
-            entry.epoch = self.epoch;
+            entry.failed = 0;
+            self.moment.epoch += 1;
+            entry.epoch = self.moment.epoch;
         }
         entry.snapshot = state;
         Some(transition)
@@ -214,10 +285,10 @@ impl UpstreamTable {
                 state.checks.need(check, now);
             }
             if outdated {
-                state.merge(generation, unshared);
+                state.merge(generation, &unshared);
                 return None;
             }
-            let transition = state.on_responses(upstream, now, generation, unshared, random);
+            let transition = state.on_responses(upstream, now, generation, &unshared, random);
             if transition.is_none() && leads {
                 return state.on_tick(upstream, now, random);
             }
@@ -232,7 +303,8 @@ impl UpstreamTable {
         shared?
     }
 
-    /// Counts one response of the upstream. `epoch` is the epoch in which its request was decided on.
+    /// Counts the beginning of one response of the upstream, or its absence. `moment` is that of the decision on its
+    /// request, whose context must be the current one.
     ///
     /// While the upstream is Ready, a failure is shared at once if it may trip the breaker, or if [`ReportThrottle`] says
     /// so. All other responses wait for the tick. So do all responses if a newer policy judges the upstream.
@@ -242,39 +314,120 @@ impl UpstreamTable {
         proxy: &impl Proxy,
         id: UpstreamId,
         sample: Sample,
-        epoch: u64,
+        moment: Moment,
     ) -> Option<Transition> {
         let upstream = policy.upstream(id)?;
         let breaker = upstream.breaker.as_ref().filter(|_| sample.class != ResponseClass::Ignored)?;
         self.need(id);
+        let ticked = self.ticked;
+        let known = self.moment.failures;
         let entry = self.entry_mut(id)?;
         // The request was decided on before this worker knew of the phase, so its response belongs to an earlier one.
-        if epoch < entry.epoch {
+        if moment.epoch < entry.epoch {
             return None;
-        }
-        let generation = entry.snapshot.generation;
-        if matches!(entry.snapshot.phase, Phase::Trial { .. }) {
-            let now = proxy.now();
-            let random = proxy.random();
-            return self.update(policy, proxy, id, &mut |upstream, state| {
-                state.on_unpermitted_response(upstream, now, generation, sample, random)
-            })?;
         }
         if !entry.snapshot.serves() {
             return None;
         }
-        entry.unshared.add(sample, breaker.counts_apart());
-        let is_reported = entry.throttle.should_report_now(sample.class);
-        let would_trip = || entry.snapshot.would_trip(upstream, proxy.now(), entry.unshared);
-        let share_now = is_reported || !sample.is_good() && would_trip();
-        if entry.outdated || !share_now {
+        let is_failure = sample.class.is_failure();
+        let takes_sample = !is_failure && entry.is_sample_due(ticked);
+        let peers = if is_failure || takes_sample { peers(proxy) } else { Peers::default() };
+        let sample = Sample { peers, ..sample };
+        let now = proxy.now();
+        let failure = entry.failure(sample, moment, now);
+        let is_incident = entry.unshared.add(sample, failure, breaker.counts_apart());
+        if takes_sample {
+            entry.take_sample(now, peers);
+        } else if !is_failure {
+            entry.successes = entry.successes.saturating_add(1);
+        }
+        let is_news = if is_failure {
+            is_incident && entry.throttle.should_report_now(sample.class)
+        } else {
+            // Responses that break off have begun as successes, and their row goes on.
+            if !entry.has_break_off() {
+                entry.failed = 0;
+            }
+            entry.throttle.should_report_now(sample.class) || entry.snapshot.has_row()
+        };
+        if is_incident {
+            (entry.failed, entry.failed_at) = (known + 1, failure.at);
+            self.moment.failures = known + 1;
+        }
+        self.share_if_due(policy, proxy, id, now, is_news, is_failure || sample.slow)
+    }
+
+    /// Counts the end of a response whose beginning was a success: well, or broken off.
+    pub fn observe_end(
+        &mut self,
+        policy: &Policy,
+        proxy: &impl Proxy,
+        id: UpstreamId,
+        is_broken_off: bool,
+        moment: Moment,
+    ) -> Option<Transition> {
+        let known = self.moment.failures;
+        let entry = self.entry_mut(id).filter(|entry| moment.epoch >= entry.epoch)?;
+        if !entry.snapshot.serves() || !is_broken_off && !entry.has_break_off() {
             return None;
         }
-        let unshared = core::mem::take(&mut entry.unshared);
         let now = proxy.now();
+        if !is_broken_off {
+            entry.unshared.complete(now);
+            return self.share_if_due(policy, proxy, id, now, true, false);
+        }
+        let sample = Sample { peers: peers(proxy), ..ResponseClass::Unanswered.into() };
+        let failure = entry.failure(sample, moment, now);
+        if entry.unshared.break_off(failure) {
+            (entry.failed, entry.failed_at) = (known + 1, now);
+            self.moment.failures = known + 1;
+        }
+        self.share_if_due(policy, proxy, id, now, false, true)
+    }
+
+    /// Counts a response of an upstream on trial that no permit counts, because no gate and no version stood in its
+    /// way.
+    pub fn observe_on_trial(
+        &mut self,
+        policy: &Policy,
+        proxy: &impl Proxy,
+        id: UpstreamId,
+        sample: Sample,
+        moment: Moment,
+    ) -> Option<Transition> {
+        let entry = self.entry_mut(id).filter(|entry| moment.epoch >= entry.epoch)?;
+        if sample.class == ResponseClass::Ignored || !matches!(entry.snapshot.phase, Phase::Trial { .. }) {
+            return None;
+        }
+        let generation = entry.snapshot.generation;
+        let (now, random) = (proxy.now(), proxy.random());
+        let sample = Sample { peers: peers(proxy), ..sample };
+        self.update(policy, proxy, id, &mut |upstream, state| {
+            state.on_unpermitted_response(upstream, now, generation, sample, random)
+        })?
+    }
+
+    /// Shares what this worker has seen of an upstream that serves, if it is news or would trip the breaker.
+    fn share_if_due(
+        &mut self,
+        policy: &Policy,
+        proxy: &impl Proxy,
+        id: UpstreamId,
+        now: Time,
+        is_news: bool,
+        is_bad: bool,
+    ) -> Option<Transition> {
+        let upstream = policy.upstream(id)?;
+        let entry = self.entry_mut(id)?;
+        let would_trip = || entry.snapshot.would_trip(upstream, now, &entry.unshared);
+        if entry.outdated || !(is_news || is_bad && would_trip()) {
+            return None;
+        }
+        let generation = entry.snapshot.generation;
+        let unshared = core::mem::take(&mut entry.unshared);
         let random = proxy.random();
         let shared = self.update(policy, proxy, id, &mut |upstream, state| {
-            state.on_responses(upstream, now, generation, unshared, random)
+            state.on_responses(upstream, now, generation, &unshared, random)
         });
         if let (None, Some(entry)) = (&shared, self.entry_mut(id)) {
             entry.unshared = unshared;
@@ -282,11 +435,13 @@ impl UpstreamTable {
         shared?
     }
 
-    /// Records that the upstream has had the whole request with this permit since `since`.
+    /// Records that the upstream has had the whole request with this permit since `since`. The request's context must
+    /// be the current one.
     pub fn on_request_sent(&mut self, policy: &Policy, proxy: &impl Proxy, permit: &Permit, since: Time) {
         let lease = permit.lease();
+        let host = peers(proxy).host;
         self.update(policy, proxy, permit.upstream(), &mut |upstream, state| {
-            state.on_request_sent(upstream, lease, since);
+            state.on_request_sent(upstream, lease, since, host);
             None
         });
     }
@@ -412,6 +567,53 @@ impl UpstreamTable {
         let admission = known.map(|(state, upstream)| state.admission(upstream));
         matches!(admission, Some(Admission::Ready | Admission::Ramp { .. }))
     }
+}
+
+impl Entry {
+    /// Returns a failure as a row takes it.
+    fn failure(&self, sample: Sample, moment: Moment, now: Time) -> RowFailure {
+        RowFailure {
+            at: now,
+            after: match sample.has_waited {
+                true => Some(now),
+                false => (self.failed > 0 && moment.failures >= self.failed).then_some(self.failed_at),
+            },
+            unanswered: sample.class == ResponseClass::Unanswered,
+            peers: sample.peers,
+            retry_at: sample.retry_at,
+        }
+    }
+
+    fn is_sample_due(&self, ticked: Time) -> bool {
+        let is_due = self.sampled.is_none_or(|sampled| ticked.since(sampled) >= SAMPLE_PERIOD);
+        is_due && self.unshared.heard.is_none()
+    }
+
+    /// Takes this success as the sample that is due.
+    fn take_sample(&mut self, now: Time, peers: Peers) {
+        let span = self.sampled.map_or(0, |sampled| millis(now.since(sampled)));
+        let successes = self.successes.saturating_add(1);
+        let span = u32::try_from(span).unwrap_or(u32::MAX);
+        self.unshared.heard = Some(SuccessSample { at: now, span, successes, peers });
+        self.successes = 0;
+        self.sampled = Some(now);
+    }
+
+    fn has_break_off(&self) -> bool {
+        self.snapshot.has_break_off() || self.unshared.has_break_off()
+    }
+}
+
+/// Returns the client of the current request.
+pub fn client(proxy: &impl Proxy) -> u32 {
+    Peers::new(None, proxy.attribute(Attribute::SourceAddress).as_deref()).client
+}
+
+/// Returns the peers of the current request.
+pub fn peers(proxy: &impl Proxy) -> Peers {
+    let host = proxy.attribute(Attribute::UpstreamAddress);
+    let client = proxy.attribute(Attribute::SourceAddress);
+    Peers::new(host.as_deref(), client.as_deref())
 }
 
 /// Returns whether `known` is only an assumption of an earlier policy that differs from this policy's, which is `first`.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::evidence::trips_after;
 use super::sim::{Manner, Request, World};
-use super::{MS, SECOND, judged, world};
+use super::{APART, MS, SECOND, judged, world};
 
 const NEVER: u32 = 100_000;
 
@@ -79,10 +79,40 @@ fn client_errors_hide_a_row_of_failures_unless_they_are_ignored() {
         }
         let mut statuses = mixed.iter();
         let asked = statuses.position(|status| {
+            // The sixth response comes once the row has lasted long enough.
+            world.pass(90 * MS);
             answers(&mut world, usize::from(*status == 404) % workers, &[*status]);
             world.phase("app") == "not-ready"
         });
         assert_eq!(asked, Some(5), "five failures and a 404");
+        assert_eq!(world.reason("app"), "consecutive-failures: 5");
+    }
+}
+
+#[test]
+fn a_row_after_successes_trips_once_it_has_lasted_without_one_for_long_enough() {
+    for workers in [1, 2] {
+        let mut world = World::new(&judged(&json!({})), workers);
+        // At this rate, a row must last for the shortest time.
+        (0..1_000).for_each(|turn| answers(&mut world, turn % workers, &[200]));
+        world.pass(SECOND);
+        let begun = world.now() + 1;
+        answers(&mut world, 0, &[500; 50]);
+        // The row is judged with each failure, and on each tick.
+        while world.now() < begun + 239 {
+            assert_eq!(world.phase("app"), "ready", "after {} ms", world.now() - begun);
+            answers(&mut world, 0, &[500]);
+        }
+        answers(&mut world, 0, &[500; 2]);
+        assert_eq!(world.phase("app"), "not-ready");
+        // Without another failure, a tick decides.
+        let mut world = World::new(&judged(&json!({})), workers);
+        (0..1_000).for_each(|turn| answers(&mut world, turn % workers, &[200]));
+        world.pass(SECOND);
+        answers(&mut world, 0, &[500; 5]);
+        world.pass(230 * MS);
+        assert_eq!(world.phase("app"), "ready");
+        world.pass(280 * MS);
         assert_eq!(world.reason("app"), "consecutive-failures: 5");
     }
 }
@@ -106,16 +136,32 @@ fn rows_of_several_workers_are_joined_as_workers_share_them() {
     let mut world = World::new(&judged(&json!({"consecutiveFailures": 6})), 3);
     for vm in [0, 0, 1, 1, 2] {
         answers(&mut world, vm, &[500]);
+        world.pass(APART);
         assert_eq!(world.phase("app"), "ready");
     }
     answers(&mut world, 2, &[500]);
     assert_eq!(world.reason("app"), "consecutive-failures: 6");
-    // Two workers see one failure each and share it on their ticks.
+    // Six workers see one failure each and share it on their ticks.
     let mut world = World::new(&judged(&json!({"consecutiveFailures": 6})), 6);
-    (0..6).for_each(|vm| answers(&mut world, vm, &[500]));
+    for vm in 0..6 {
+        answers(&mut world, vm, &[500]);
+        world.pass(APART);
+    }
     assert_eq!(world.phase("app"), "ready");
     world.pass(260 * MS);
     assert_eq!(world.reason("app"), "consecutive-failures: 6");
+}
+
+#[test]
+fn failures_of_several_workers_at_the_same_moment_are_one_incident() {
+    // A worker does not know which requests of another were under way.
+    let mut world = World::new(&judged(&json!({"consecutiveFailures": 4})), 3);
+    for (vm, events) in [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)] {
+        answers(&mut world, vm, &[500]);
+        assert_eq!(world.phase("app"), "ready", "{events} events");
+    }
+    answers(&mut world, 2, &[500]);
+    assert_eq!(world.reason("app"), "consecutive-failures: 4");
 }
 
 #[test]
@@ -489,7 +535,10 @@ fn shares_start_over_after_the_upstream_was_not_ready() {
 
 #[test]
 fn a_passed_check_ends_the_wait_of_a_first_trip_but_not_of_the_next() {
-    let mut world = World::new(&with_check(&json!({"notReadyFor": "30s", "maxNotReadyFor": "2m"})), 1);
+    let mut world = World::new(
+        &with_check(&json!({"consecutiveFailures": 5, "notReadyFor": "30s", "maxNotReadyFor": "2m"})),
+        1,
+    );
     world.set_checks("app", Manner::Status(200));
     world.set("app", Manner::Status(500));
     assert_eq!(trips_after(&mut world, 20), Some(5));
@@ -512,7 +561,7 @@ fn a_passed_check_ends_the_wait_of_a_first_trip_but_not_of_the_next() {
 
 #[test]
 fn users_get_few_failures_in_an_hour_in_which_checks_pass_and_requests_fail() {
-    let mut world = World::new(&with_check(&json!({})), 1);
+    let mut world = World::new(&with_check(&json!({"consecutiveFailures": 5})), 1);
     world.set_checks("app", Manner::Status(200));
     world.set("app", Manner::Status(500));
     let mut failed = 0;
@@ -526,13 +575,18 @@ fn users_get_few_failures_in_an_hour_in_which_checks_pass_and_requests_fail() {
 
 #[test]
 fn responses_to_requests_sent_before_a_trip_do_not_count() {
-    let mut world = World::new(&with_check(&json!({})), 1);
+    let mut world = World::new(&with_check(&json!({"consecutiveFailures": 5})), 1);
     world.set_checks("app", Manner::Status(200));
     let sent: Vec<u32> = (0..40).map(|_| world.send(0, &Request::get("/"))).collect();
     let fail = |world: &mut World, ids: &[u32]| {
-        ids.iter().for_each(|id| world.respond(*id, 500, "via_upstream", &[], true));
+        for id in ids {
+            world.pass(APART);
+            world.respond(*id, 500, "via_upstream", &[], true);
+        }
     };
-    fail(&mut world, &sent[..5]);
+    fail(&mut world, &sent[..4]);
+    assert_eq!(world.phase("app"), "ready");
+    fail(&mut world, &sent[4..5]);
     assert_eq!(world.phase("app"), "not-ready");
     fail(&mut world, &sent[5..20]);
     until(&mut world, "ready", 10 * SECOND);

@@ -413,7 +413,8 @@ fn a_check_that_cannot_be_sent_does_not_end_a_row_of_failures() {
 #[test]
 fn a_check_result_of_an_earlier_phase_does_not_count() {
     let mut document = document(&json!({"periodSeconds": 5, "timeoutSeconds": 4}));
-    document["upstreams"]["app"]["circuitBreaker"] = json!({"notReadyFor": "1h", "maxNotReadyFor": "1h"});
+    document["upstreams"]["app"]["circuitBreaker"] =
+        json!({"consecutiveFailures": 5, "notReadyFor": "1h", "maxNotReadyFor": "1h"});
     let mut world = World::new(&document, 4);
     world.set_checks("app", Manner::Slow(3 * SECOND));
     while world.calls_to("app").len() < 3 {

@@ -400,3 +400,42 @@ fn a_rollback_does_not_end_the_release() {
     assert_eq!(on(&returning(&mut world, 0, &came), "v1"), 20);
     assert_eq!(on(&newcomers(&mut world, 0, 20), "v1"), 20);
 }
+
+/// Has the proxy follow a redirect of this request to another path: the request comes again as it was forwarded.
+fn follow_redirect(world: &mut World, id: u32) -> u32 {
+    let mut again = Request::get("/there").with("x-envoy-original-url", "http://shop/");
+    for (name, value) in world.forwarded_headers(id) {
+        if !name.starts_with(':') {
+            again = again.with(&name, &value);
+        }
+    }
+    world.end(id, "internal_redirect");
+    world.send(0, &again)
+}
+
+#[test]
+fn a_new_user_keeps_the_version_when_the_proxy_follows_a_redirect_and_is_counted_once() {
+    let mut world = world_of(&issuing(&[50, 50]), 1);
+    for _ in 0..20 {
+        let first = world.send(0, &Request::get("/"));
+        let version = world.answer(first).cluster;
+        let second = follow_redirect(&mut world, first);
+        assert_eq!(world.answer(second).cluster, version);
+        world.respond(second, 200, "via_upstream", &[], true);
+        let answer = world.answer(second);
+        let user = world.ask(0, &with_cookie(&given(&answer)));
+        assert_eq!(user.cluster, version);
+    }
+    assert_eq!(world.metric("assignments_total", &["reason=rotation"]), 20);
+    // The requests of the returning users.
+    assert_eq!(world.metric("assignments_total", &["reason=sticky"]), 20);
+}
+
+#[test]
+fn the_app_gets_a_new_users_key_beside_the_other_cookies() {
+    let mut world = world_of(&issuing(&[90, 10]), 1);
+    let id = world.send(0, &Request::get("/").with("cookie", "theme=dark"));
+    world.respond(id, 200, "via_upstream", &[], true);
+    let key = given(&world.answer(id));
+    assert_eq!(world.sent_header(id, "cookie"), Some(format!("theme=dark; id={key}")));
+}

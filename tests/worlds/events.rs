@@ -237,7 +237,8 @@ fn each_threshold_of_a_breaker_has_its_own_reason() {
 #[test]
 fn a_transition_because_a_policy_removes_the_breaker_is_logged_and_counted() {
     let check = ("/upstreams/app/readinessProbe/periodSeconds", json!(60));
-    let judged = ("/upstreams/app/circuitBreaker", json!({"notReadyFor": "1h", "maxNotReadyFor": "1h"}));
+    let breaker = json!({"consecutiveFailures": 5, "notReadyFor": "1h", "maxNotReadyFor": "1h"});
+    let judged = ("/upstreams/app/circuitBreaker", breaker);
     let mut world = World::new(&with(checked(), &[check.clone(), judged]), 2);
     world.pass(SECOND);
     world.set("app", Manner::Status(500));
@@ -560,7 +561,7 @@ fn defined_at_once() -> Vec<String> {
                 vec![("release", "web"), ("version", version), ("reason", reason)],
             ));
         }
-        for result in ["success", "slow", "failure"] {
+        for result in ["success", "slow", "failure", "broken-off"] {
             names.push((
                 "responses_total",
                 vec![("release", "web"), ("version", version), ("result", result)],

@@ -11,7 +11,10 @@ fn both(breaker: &Value, check: &Value) -> Value {
     for (name, value) in check.as_object().unwrap() {
         probe[name] = value.clone();
     }
-    let mut document = judged(breaker);
+    let mut breaker = breaker.clone();
+    // A row of the default length does not count while the checks pass.
+    breaker["consecutiveFailures"] = json!(5);
+    let mut document = judged(&breaker);
     document["upstreams"]["app"]["readinessProbe"] = probe;
     document
 }

@@ -18,12 +18,15 @@ mod fast_path;
 mod field;
 mod gates;
 mod grpc_health;
+mod healthy_events;
 mod lanes;
 mod life;
 mod lifecycle;
 mod observations;
+mod one_client;
 mod one_route;
 mod open_gates;
+mod outages;
 mod pass_through;
 mod permits;
 mod probes;
@@ -51,6 +54,9 @@ use sim::{Manner, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
+
+/// Failures that are this far apart are separate events, even if their requests were under way together.
+const APART: Duration = Duration::from_millis(20);
 
 /// Returns a policy with one upstream, `app`, which has a gate and this `circuitBreaker`.
 fn judged(breaker: &Value) -> Value {

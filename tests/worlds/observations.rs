@@ -151,10 +151,10 @@ fn counts(bytes: &[u8]) -> Versions {
     };
     let mut counts = Versions::default();
     for version in 1..versions.len() {
-        counts[version] = read(version, "/long/version");
+        counts[version] = read(version, "/long/version/count");
         // Each version is compared with the same responses of the default version.
-        counts[0] = read(version, "/past");
-        assert_eq!(counts[0], read(1, "/past"));
+        counts[0] = read(version, "/past/count");
+        assert_eq!(counts[0], read(1, "/past/count"));
     }
     counts
 }
@@ -254,10 +254,15 @@ struct Open {
     vm: usize,
     version: usize,
     sent: u64,
-    /// How long it took until its response began, if that is not counted yet.
+    /// When its response began.
     began: Option<u64>,
-    counted: bool,
+    /// Whether the beginning was a failure.
+    failed: bool,
 }
+
+/// Until how long after its beginning a response may break off and count, in milliseconds. A worker measures both to
+/// within a tick.
+const BREAK_OFF: u64 = 10_000;
 
 /// Has something happen to a request, and returns what it counts as.
 fn go(world: &mut World, request: &mut Open, step: Step) -> Option<Counts> {
@@ -269,8 +274,8 @@ fn go(world: &mut World, request: &mut Open, step: Step) -> Option<Counts> {
         }
         (Step::Begin(status), None) => {
             world.respond(id, status, "via_upstream", &[], false);
-            (request.began, request.counted) = (Some(waited), status == 500);
-            request.counted.then(|| Counts::one(true, waited))
+            (request.began, request.failed) = (Some(world.now()), status == 500);
+            Some(Counts::one(request.failed, waited))
         }
         (Step::Refuse, None) => {
             world.respond_as(id, &Manner::Refuses);
@@ -288,17 +293,20 @@ fn go(world: &mut World, request: &mut Open, step: Step) -> Option<Counts> {
             world.respond(id, 403, "rbac_access_denied", &[], true);
             None
         }
-        (Step::End | Step::Leave, Some(took)) => {
+        // A response counts when it begins.
+        (Step::End | Step::Leave, Some(_)) => {
             if matches!(step, Step::End) {
                 world.body(id, "all", true)
             } else {
                 world.leave(id)
             }
-            (!request.counted).then(|| Counts::one(false, took))
+            None
         }
-        (Step::Break, Some(took)) => {
+        (Step::Break, Some(began)) if (world.now() - began).abs_diff(BREAK_OFF) > TICK => {
+            let is_soon = world.now() - began < BREAK_OFF;
             world.end(id, "upstream_reset_after_response_started{connection_termination}");
-            (!request.counted).then(|| Counts::one(true, took))
+            // It becomes a failure, but it is no second response.
+            (is_soon && !request.failed).then(|| Counts { failures: 1, ..Counts::default() })
         }
         (Step::Cut, Some(_)) => {
             world.end(id, "response_timeout");
@@ -401,7 +409,7 @@ proptest! {
                         let cluster = site.world.answer(id).cluster;
                         let version = ["app-v1", "app-v2", "app-v3"].iter().position(|known| *known == cluster);
                         let (version, sent) = (version.unwrap(), site.world.now());
-                        open.push(Open { id, vm, version, sent, began: None, counted: false });
+                        open.push(Open { id, vm, version, sent, began: None, failed: false });
                     }
                 }
                 Act::Go(which, step) if !open.is_empty() => {
@@ -435,8 +443,10 @@ proptest! {
         // Those that a dead VM had not shared are in the counters, too.
         for (index, seen) in seen.iter().enumerate() {
             let version = format!("version=v{}", index + 1);
-            prop_assert_eq!(site.world.metric("responses_total", &[&version]), seen.responses);
-            prop_assert_eq!(site.world.metric("responses_total", &[&version, "result=failure"]), seen.failures);
+            let counted = |result: &str| site.world.metric("responses_total", &[&version, &format!("result={result}")]);
+            prop_assert_eq!(counted("success") + counted("slow") + counted("failure"), seen.responses);
+            prop_assert_eq!(counted("failure") + counted("broken-off"), seen.failures);
+            prop_assert!(counted("broken-off") <= counted("success") + counted("slow"));
         }
     }
 

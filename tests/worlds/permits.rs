@@ -11,7 +11,7 @@ use super::life::{
     Change, Event, LEASE_FOR, Life, MAX_CONFLICTS, Parts, TRIAL_REQUESTS, cases, document, traffic_and_faults,
 };
 use super::sim::{Manner, Request, World};
-use super::{MS, SECOND};
+use super::{APART, MS, SECOND};
 
 /// The state of a lease.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,8 +26,17 @@ enum LeaseState {
     Ended,
 }
 
-/// Returns the leases of a state by id, with the end of each.
-fn leases(state: &UpstreamState) -> BTreeMap<u64, u64> {
+/// One lease in a state.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    from: u64,
+    until: u64,
+    /// Whether a part of its request is still to come.
+    is_part: bool,
+}
+
+/// Returns the leases of a state by id.
+fn leases(state: &UpstreamState) -> BTreeMap<u64, Lease> {
     let Phase::Trial { leases, .. } = &state.phase else {
         return BTreeMap::new();
     };
@@ -35,7 +44,12 @@ fn leases(state: &UpstreamState) -> BTreeMap<u64, u64> {
     let stored = serde_json::to_value(leases).unwrap();
     let number = |lease: &Value, field: &str| lease[field].as_u64().unwrap();
     let stored = stored.as_array().unwrap().iter();
-    stored.map(|lease| (number(lease, "id"), number(lease, "until"))).collect()
+    let read = |lease: &Value| Lease {
+        from: number(lease, "from"),
+        until: number(lease, "until"),
+        is_part: lease["is_part"].as_bool().unwrap(),
+    };
+    stored.map(|lease| (number(lease, "id"), read(lease))).collect()
 }
 
 fn successes(state: &UpstreamState) -> u32 {
@@ -50,6 +64,12 @@ impl Ledger {
     fn record(&mut self, change: &Change) -> Result<(), TestCaseError> {
         let (before, after) = (leases(&change.before), leases(&change.after));
         prop_assert!(after.len() <= TRIAL_REQUESTS);
+        let parts = || after.values().filter(|lease| lease.is_part);
+        prop_assert!(parts().count() <= (TRIAL_REQUESTS - 1).max(1), "the last lease is for a whole request");
+        prop_assert!(
+            parts().all(|lease| lease.until - lease.from <= 1_000),
+            "incomplete requests hold leases briefly"
+        );
         let same = change.before.generation == change.after.generation;
         let lent: Vec<u64> = after.keys().filter(|id| !before.contains_key(id)).copied().collect();
         prop_assert!(lent.len() <= 1);
@@ -61,7 +81,7 @@ impl Ledger {
             prop_assert_eq!(known, None, "each is lent once");
         }
         let mut expired = 0;
-        for (id, until) in before.iter().filter(|(id, _)| !after.contains_key(id)) {
+        for (id, Lease { until, .. }) in before.iter().filter(|(id, _)| !after.contains_key(id)) {
             let lease = self.0.get_mut(&(change.upstream.clone(), *id)).unwrap();
             let LeaseState::Held(owner) = *lease else {
                 return Err(TestCaseError::fail(format!("returned twice: {lease:?}")));
@@ -100,15 +120,13 @@ fn policies() -> Vec<Value> {
 fn play(events: &[Event], vms: usize, exact: bool) -> Result<Ledger, TestCaseError> {
     let mut life = Life::new(policies(), vms);
     let mut ledger = Ledger::default();
-    // All are forwarded before the first of them fails.
+    // All are forwarded before the first of them fails. They fail far enough apart to be separate events.
     let to = |upstream| Request::get("/").with("x-to", upstream);
-    let failing: Vec<u32> = ["app", "db"]
-        .iter()
-        .flat_map(|upstream| [*upstream; 3])
-        .map(|upstream| life.world.send(0, &to(upstream)))
-        .collect();
-    for id in failing {
-        life.world.respond(id, 500, "via_upstream", &[], true);
+    let failing: Vec<u32> =
+        (0..6).map(|request| life.world.send(0, &to(["app", "db"][request % 2]))).collect();
+    for pair in failing.chunks(2) {
+        pair.iter().for_each(|id| life.world.respond(*id, 500, "via_upstream", &[], true));
+        life.world.pass(APART);
     }
     life.world.pass(1_600 * MS);
     prop_assert_eq!((life.world.phase("app"), life.world.phase("db")), ("trial", "trial"));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::breaker::{until, with_check};
 use super::evidence::trips_after;
 use super::sim::{Answer, Manner, Request, World};
-use super::{MS, SECOND, judged};
+use super::{APART, MS, SECOND, judged};
 
 /// Returns a policy with these fields in `app`, which has a gate and a readiness probe.
 fn policy(app: &Value) -> Value {
@@ -183,7 +183,7 @@ fn an_update_that_does_not_change_an_upstream_keeps_its_state() {
 
 #[test]
 fn either_checks_or_responses_make_an_upstream_not_ready() {
-    let mut world = World::new(&with_check(&json!({})), 1);
+    let mut world = World::new(&with_check(&json!({"consecutiveFailures": 5})), 1);
     world.set_checks("app", Manner::Status(500));
     until(&mut world, "not-ready", 5 * SECOND);
     assert_eq!(world.reason("app"), "check-failed: status 500");
@@ -199,7 +199,7 @@ fn either_checks_or_responses_make_an_upstream_not_ready() {
 
 #[test]
 fn passed_checks_do_not_end_a_row_of_failed_responses() {
-    let mut world = World::new(&with_check(&json!({})), 1);
+    let mut world = World::new(&with_check(&json!({"consecutiveFailures": 5})), 1);
     world.set_checks("app", Manner::Status(200));
     world.set("app", Manner::Status(500));
     for _ in 0..4 {
@@ -234,7 +234,9 @@ fn a_breaker_counts_requests_that_fail_because_there_is_no_host() {
     let mut world = World::new(&with_check(&json!({})), 1);
     world.pass(3 * SECOND);
     world.set("app", Manner::NoHost);
-    assert_eq!(trips_after(&mut world, 20), Some(5));
+    assert_eq!(trips_after(&mut world, 5), None);
+    world.pass(3 * SECOND);
+    assert_eq!(world.reason("app"), "consecutive-failures: 5");
 }
 
 // -- how soon workers know ----------------------------------------------------
@@ -285,6 +287,7 @@ fn the_worker_that_sees_the_last_failure_gates_at_once_and_all_do_within_two_tic
     let mut world = World::new(&judged(&json!({})), 4);
     world.set("app", Manner::Status(500));
     for vm in [0, 0, 1, 1, 1] {
+        world.pass(APART);
         assert!(!world.get(vm).is_gated());
     }
     assert!(world.get(1).is_gated());

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::breaker::{until, with_check};
 use super::evidence::on_trial;
 use super::sim::{Manner, Request, World};
-use super::{SECOND, world};
+use super::{MS, SECOND, world};
 
 /// Returns a breaker that trips after two failures, for up to two seconds unless the upstream asks for more.
 fn breaker(more: &Value) -> Value {
@@ -82,6 +82,9 @@ fn only_failed_responses_can_ask_for_a_wait() {
     world.get(0);
     world.set("app", Manner::Status(503));
     assert_eq!(world.gated(0, 2), 0);
+    // After a success, the row must last for a while.
+    assert_eq!(world.phase("app"), "ready");
+    world.pass(600 * MS);
     assert!(retry_after(&mut world) <= 2);
 }
 

@@ -567,28 +567,176 @@ fn a_version_is_not_rolled_back_if_the_default_is_as_slow() {
 fn every_response_is_counted_once_by_its_result() {
     let rollback = json!({"failurePercent": 5, "latency": {"percentile": 99, "above": "300ms"}, "minimumRequests": 10_000});
     let mut world = world_of(&guarded(&rollback), 3);
-    for (manner, result) in [
-        (Manner::Status(200), "success"),
-        (Manner::Status(404), "success"),
-        (Manner::Slow(Duration::from_millis(301)), "slow"),
-        (Manner::Status(500), "failure"),
-        (Manner::Resets, "failure"),
-        (Manner::BreaksOff, "failure"),
+    let results = ["success", "slow", "failure", "broken-off"];
+    for (manner, counted) in [
+        (Manner::Status(200), &["success"][..]),
+        (Manner::Status(404), &["success"]),
+        (Manner::Slow(Duration::from_millis(301)), &["slow"]),
+        (Manner::Status(500), &["failure"]),
+        (Manner::Resets, &["failure"]),
+        // It is a success when it begins. Its end counts in addition.
+        (Manner::BreaksOff, &["success", "broken-off"]),
     ] {
-        let before = ["success", "slow", "failure"].map(|result| responses(&world, "v2", result));
+        let before = results.map(|result| responses(&world, "v2", result));
         world.set("app-v2", manner.clone());
         pairs(&mut world, 30);
         world.pass(SECOND);
-        let after = ["success", "slow", "failure"].map(|result| responses(&world, "v2", result));
-        let expected: Vec<u64> = ["success", "slow", "failure"]
+        let after = results.map(|result| responses(&world, "v2", result));
+        let expected: Vec<u64> = results
             .iter()
             .zip(before)
-            .map(|(each, count)| count + if *each == result { 30 } else { 0 })
+            .map(|(each, count)| count + if counted.contains(each) { 30 } else { 0 })
             .collect();
         assert_eq!(after.to_vec(), expected, "{manner:?}");
     }
     assert_eq!(responses(&world, "v1", "success"), 180);
     assert_eq!(world.metric("responses_total", &["version=v1"]), 180);
+}
+
+/// Returns so many users of v2.
+fn users_of_v2(count: usize) -> Vec<String> {
+    let mut world = world_of(&shop(&[50, 50]), 1);
+    let users = (0..).map(|user| format!("user-{user}"));
+    users.filter(|user| version(&mut world, 0, &by(user)) == "v2").take(count).collect()
+}
+
+/// Sends requests of many users, who get good responses of both versions, to the workers in turn.
+fn others(world: &mut World, rounds: usize) {
+    for _ in 0..rounds {
+        for user in 0..100 {
+            version(world, user % world.workers(), &by(&format!("other-{user}")));
+        }
+    }
+}
+
+#[test]
+fn a_slow_path_of_one_user_rolls_nothing_back_but_one_of_ten_users_does() {
+    let rollback = json!({"latency": {"percentile": 99, "above": "300ms"}});
+    for (users, rolled_back) in [(1, 0), (2, 0), (10, 1)] {
+        let mut world = world_of(&guarded(&rollback), 2);
+        others(&mut world, 10);
+        let heavy = users_of_v2(users);
+        let report = |user: &str| Request::get("/report").with("x-user", user);
+        let slow: Vec<u32> = (0..100).map(|id| world.send(id % 2, &report(&heavy[id % users]))).collect();
+        world.pass(400 * MS);
+        slow.into_iter().for_each(|id| world.respond_as(id, &Manner::Status(200)));
+        share_all(&mut world);
+        others(&mut world, 10);
+        share_all(&mut world);
+        assert_eq!(responses(&world, "v2", "slow"), 100, "{users}");
+        assert_eq!(rollbacks(&world).0, rolled_back, "{users}");
+    }
+}
+
+#[test]
+fn one_user_with_many_successes_does_not_hide_failures_of_others() {
+    let mut world = world_of(&guarded(&failures()), 2);
+    others(&mut world, 5);
+    let users = users_of_v2(31);
+    let (heavy, failing) = users.split_first().unwrap();
+    for _ in 0..4 {
+        for request in 0..1_000 {
+            version(&mut world, request % 2, &by(heavy));
+        }
+        for (index, user) in failing.iter().enumerate() {
+            let id = world.send(index % 2, &by(user));
+            world.respond_as(id, &Manner::Status(500));
+        }
+        share_all(&mut world);
+    }
+    assert_eq!(rollbacks(&world).0, 1, "{:?}", responses(&world, "v2", "success"));
+}
+
+#[test]
+fn a_version_that_fails_for_the_only_user_there_is_is_rolled_back() {
+    let [user] = users_of_v2(1).try_into().unwrap();
+    let mut world = world_of(&guarded(&failures()), 2);
+    world.set("app-v2", Manner::Status(500));
+    for second in 0..70 {
+        world.ask(second % 2, &by(&user));
+        share_all(&mut world);
+        // Others may come within the window.
+        assert!(second > 55 || rollbacks(&world).0 == 0, "{second}");
+    }
+    assert_eq!(rollbacks(&world).0, 1);
+    assert_eq!(version(&mut world, 0, &by(&user)), "v1");
+}
+
+/// Sends 100 failing requests of testers of v2, or good ones, while many users are well.
+fn tested(document: &Value, fails: bool, request: impl Fn(usize) -> Request) -> World {
+    let mut world = world_of(document, 2);
+    others(&mut world, 5);
+    for number in 0..100 {
+        let id = world.send(number % 2, &request(number));
+        world.respond_as(id, &Manner::Status(if fails { 500 } else { 200 }));
+    }
+    share_all(&mut world);
+    world
+}
+
+#[test]
+fn requests_that_a_match_or_a_trusted_hop_selects_count_for_their_users() {
+    let mut document = guarded(&failures());
+    document["releases"][0]["trustIncoming"] = json!(true);
+    let tester = |user: &str| Request::get("/").with("x-tester", "1").with("x-user", user);
+    let trusted = |user: &str| Request::get("/").with("x-version", "v2").with("x-user", user);
+    for (users, count) in [(1, 0), (5, 1)] {
+        let user = |number: usize| format!("tester-{}", number % users);
+        assert_eq!(rollbacks(&tested(&document, true, |number| tester(&user(number)))).0, count);
+        assert_eq!(rollbacks(&tested(&document, true, |number| trusted(&user(number)))).0, count);
+    }
+    // Without a key, testers count for their address, which they share here. A trusted hop deals its requests out.
+    let keyless = |name: &'static str, value: &'static str| move |_| Request::get("/").with(name, value);
+    assert_eq!(rollbacks(&tested(&document, true, keyless("x-tester", "1"))).0, 0);
+    assert_eq!(rollbacks(&tested(&document, true, keyless("x-version", "v2"))).0, 1);
+}
+
+#[test]
+fn a_client_that_keeps_no_issued_cookie_is_no_single_user() {
+    let mut document = guarded(&failures());
+    document["releases"][0]["hashOn"] = json!([{"httpCookie": {"name": "id", "ttl": "1h"}}]);
+    let mut world = world_of(&document, 2);
+    world.set("app-v2", Manner::Status(500));
+    pairs(&mut world, 60);
+    share_all(&mut world);
+    assert_eq!(rollbacks(&world).0, 1);
+}
+
+#[test]
+fn websockets_on_one_version_and_polling_on_the_other_are_both_successes() {
+    let mut world = world_of(&guarded(&failures()), 2);
+    let socket = Request::get("/live").with("connection", "upgrade").with("upgrade", "websocket");
+    for number in 0..200 {
+        let id = world.send(number % 2, &socket);
+        if world.answer(id).cluster == "app-v1" {
+            world.respond_as(id, &Manner::Status(200));
+            continue;
+        }
+        world.respond(id, 101, "via_upstream", &[], false);
+        // The server closes first.
+        world.end(id, "upstream_reset_after_response_started{connection_termination}");
+    }
+    share_all(&mut world);
+    assert_eq!(["v1", "v2"].map(|version| responses(&world, version, "success")), [100, 100]);
+    assert_eq!(["v1", "v2"].map(|version| responses(&world, version, "failure")), [0, 0]);
+    assert_eq!(rollbacks(&world).0, 0);
+}
+
+#[test]
+fn streams_that_begin_well_and_stay_open_count_as_successes_at_once() {
+    let mut world = world_of(&guarded(&failures()), 2);
+    for number in 0..200 {
+        let id = world.send(number % 2, &Request::get("/events"));
+        let is_v2 = world.answer(id).cluster == "app-v2";
+        // One of fifty streams of v2 is refused.
+        let status = if is_v2 && number % 100 == 1 { 500 } else { 200 };
+        world.respond(id, status, "via_upstream", &[], status == 500);
+    }
+    share_all(&mut world);
+    assert_eq!(responses(&world, "v1", "success"), 100);
+    assert_eq!(responses(&world, "v2", "success") + responses(&world, "v2", "failure"), 100);
+    assert!(responses(&world, "v2", "success") >= 98);
+    assert_eq!(rollbacks(&world).0, 0);
 }
 
 #[test]
@@ -619,7 +767,7 @@ fn rollback_counters_exist_with_the_value_0_from_the_start() {
         let found = names.iter().filter(|known| known.starts_with(name) && known.contains(label));
         found.count()
     };
-    for result in ["success", "slow", "failure"] {
+    for result in ["success", "slow", "failure", "broken-off"] {
         assert_eq!(has("graygate_responses_total.", &format!("version=.=v2;.;result=.={result};.;")), 1);
     }
     for cause in ["failures", "latency"] {

@@ -105,7 +105,8 @@ fn failed_checks_end_a_trial_and_passed_checks_do_after_a_first_trip() {
     for (status, after) in
         [(500, ("not-ready", "check-failed: status 500")), (200, ("ready", "check-passed"))]
     {
-        let mut world = World::new(&with_check(&json!({"notReadyFor": "100ms"})), 1);
+        let mut world =
+            World::new(&with_check(&json!({"consecutiveFailures": 5, "notReadyFor": "100ms"})), 1);
         world.set_checks("app", Manner::Status(200));
         world.pass(3_100 * MS);
         world.set("app", Manner::Status(503));

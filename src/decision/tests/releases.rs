@@ -546,7 +546,9 @@ mod issued_cookie {
         let keys: Vec<String> = (0..50)
             .map(|_| {
                 let outcome = bench.ask(get("/api"));
-                issued_key(outcome.is_forwarded("x-v: v1").is_assigned("reviews v1 by rotation"))
+                let key = issued_key(outcome.is_assigned("reviews v1 by rotation"));
+                outcome.is_forwarded(&format!("x-v: v1, cookie: id={key}"));
+                key
             })
             .collect();
         let mut bench = bench.at(1_764_583_200);

@@ -1,5 +1,6 @@
 //! Tests of the backoff that failing responses ask for.
 
+use super::super::row::RowFailure;
 use super::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -11,8 +12,8 @@ fn asking(bench: &Bench, seconds: u32) -> Sample {
 
 fn respond(bench: &mut Bench, sample: Sample) -> Option<Transition> {
     let mut streak = Streak::default();
-    streak.add(sample, false);
-    bench.state.on_responses(&bench.upstream, bench.now, bench.state.generation, streak, bench.random)
+    streak.add(sample, RowFailure::of(sample, bench.now), false);
+    bench.state.on_responses(&bench.upstream, bench.now, bench.state.generation, &streak, bench.random)
 }
 
 /// Creates a bench that tripped by a response with this backoff. The wait is otherwise 1 s, and the maximum

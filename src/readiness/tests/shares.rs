@@ -104,7 +104,7 @@ fn would_trip_agrees_with_on_responses() {
         for bits in 0..1u32 << length.min(10) {
             let piece: String = (0..length).map(|i| if bits >> i & 1 == 1 { 'F' } else { 'S' }).collect();
             let mut bench = Bench::new(judged_by_shares());
-            let would = bench.state.would_trip(&bench.upstream, bench.now, Streak::of(&piece));
+            let would = bench.state.would_trip(&bench.upstream, bench.now, &Streak::of(&piece, bench.now));
             assert_eq!(would, bench.respond(&piece).is_some(), "{piece}");
         }
     }

@@ -152,8 +152,8 @@ fn the_lease_runs_from_the_end_of_the_request() {
     let mut bench = Bench::on_trial(judged(3));
     let [left, lost] = [(); 2].map(|()| bench.lend_unsent().unwrap());
     bench.after(Duration::from_millis(29_900));
-    bench.state.on_request_sent(&bench.upstream, left, bench.now);
-    bench.state.on_request_sent(&bench.upstream, lost, bench.now);
+    bench.state.on_request_sent(&bench.upstream, left, bench.now, 0);
+    bench.state.on_request_sent(&bench.upstream, lost, bench.now, 0);
     bench.after(Duration::from_millis(999));
     assert_eq!(bench.release_permit(left, TrialOutcome::Left), None);
     assert_eq!(bench.after(Duration::from_millis(29_000)).tick(), None);

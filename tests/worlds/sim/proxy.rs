@@ -157,7 +157,10 @@ impl Proxy for SimProxy {
             Attribute::NodeId => Some(self.world.node.borrow().clone().into_bytes()),
             Attribute::NodeCluster => Some(b"sim".to_vec()),
             Attribute::PluginName => Some(b"plugin".to_vec()),
-            Attribute::SourceAddress => Some(self.world.source.borrow().clone().into_bytes()),
+            Attribute::SourceAddress => self.with_stream(|stream| stream.source.clone().into_bytes()),
+            Attribute::UpstreamAddress => {
+                self.with_stream(|stream| stream.host.clone())?.map(String::into_bytes)
+            }
             Attribute::CodeDetails => self.with_stream(|stream| stream.details.clone().into_bytes()),
             Attribute::Cluster => self.with_stream(|stream| stream.cluster.clone().into_bytes()),
             // Envoy encodes it in eight bytes.

@@ -59,6 +59,8 @@ impl Answer {
 pub(super) struct Stream {
     pub(super) vm: usize,
     pub(super) root: usize,
+    /// The client's address.
+    pub(super) source: String,
     pub(super) request: Vec<(String, Vec<u8>)>,
     pub(super) body: Vec<u8>,
     pub(super) response: Vec<(String, Vec<u8>)>,
@@ -66,6 +68,8 @@ pub(super) struct Stream {
     pub(super) trailers: Vec<(String, Vec<u8>)>,
     pub(super) details: String,
     pub(super) cluster: String,
+    /// The host that the router has sent it to.
+    pub(super) host: Option<String>,
     /// How often the router has sent it to an upstream.
     pub(super) attempts: u8,
     pub(super) label: String,

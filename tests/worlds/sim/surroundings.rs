@@ -78,7 +78,7 @@ pub struct Surroundings {
     pub node: RefCell<String>,
     /// Faults: what workers read or called where Envoy does not allow it.
     pub misread: RefCell<Vec<String>>,
-    /// The source address of requests.
+    /// The source address of the next requests.
     pub source: RefCell<String>,
     /// The calls that were sent.
     pub sent: RefCell<Vec<SentCall>>,

@@ -20,7 +20,8 @@ impl World {
         let headers =
             request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
         let root = self.vms[vm].ticks.len() - 1;
-        let stream = Stream { vm, root, request: headers, ..Stream::default() };
+        let source = self.around.source.borrow().clone();
+        let stream = Stream { vm, root, source, request: headers, ..Stream::default() };
         self.around.streams.borrow_mut().insert(id, stream);
         // Envoy selects a route before the first filter, and again if headers change.
         self.locate(id);
@@ -32,7 +33,10 @@ impl World {
         let reply = self.stream(id, |stream| stream.reply.take());
         match (flow, reply) {
             (Flow::Pause, Some(reply)) => self.deliver(id, reply),
-            (Flow::Pause, None) => self.stream(id, |stream| stream.paused = true),
+            (Flow::Pause, None) => {
+                self.paused.insert(id);
+                self.stream(id, |stream| stream.paused = true);
+            }
             _ if !self.held_up => self.route(id),
             _ => self.locate(id),
         }
@@ -53,12 +57,17 @@ impl World {
 
     /// Carries out what the filter has decided on paused requests. Envoy does so when a callback has returned.
     pub(super) fn settle_paused(&mut self) {
-        let mut streams = self.around.streams.borrow_mut();
-        let decided = streams.iter_mut().filter(|(_, stream)| stream.paused && !stream.over);
-        let decided = decided.filter(|(_, stream)| stream.resumed || stream.reply.is_some());
-        let decided: Vec<_> = decided.map(|(id, stream)| (*id, stream.reply.take())).collect();
-        drop(streams);
+        if self.paused.is_empty() {
+            return;
+        }
+        self.paused.retain(|id| self.around.streams.borrow().get(id).is_some_and(|stream| !stream.over));
+        let decide = |id: &u32| {
+            let decided = self.stream(*id, |stream| stream.resumed || stream.reply.is_some());
+            decided.then(|| (*id, self.stream(*id, |stream| stream.reply.take())))
+        };
+        let decided: Vec<_> = self.paused.iter().filter_map(decide).collect();
         for (id, reply) in decided {
+            self.paused.remove(&id);
             self.stream(id, |stream| stream.paused = false);
             match reply {
                 Some(reply) => self.deliver(id, reply),
@@ -80,7 +89,13 @@ impl World {
     /// Gives a request to the router.
     pub fn route(&mut self, id: u32) {
         self.locate(id);
-        self.stream(id, |stream| stream.attempts = 1);
+        let cluster = self.stream(id, |stream| stream.cluster.clone());
+        let has_host = self.around.manner(&cluster) != Manner::NoHost;
+        let host = self.host.filter(|_| has_host).map(str::to_owned);
+        self.stream(id, |stream| {
+            stream.attempts = 1;
+            stream.host = host;
+        });
     }
 
     /// Makes the router send a request to an upstream once more.

@@ -1,6 +1,6 @@
 //! A world: its VMs, their policies, and time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct World {
     pub(super) vms: Vec<SimVm>,
     pub(super) document: String,
     pub(super) streams: u32,
+    /// The requests that wait for the filter.
+    pub(super) paused: BTreeSet<u32>,
     /// The period and the number of the timer of each root's next tick.
     timers: BTreeMap<(usize, usize), (u64, u64)>,
     /// The cluster for each value of the `steer` header.
@@ -41,6 +43,8 @@ pub struct World {
     pub steer: &'static str,
     /// The cluster of requests whose `steer` header selects none.
     pub route: String,
+    /// The host that the router picks for requests. `None` if the cluster has none.
+    pub host: Option<&'static str>,
     /// The route's timeout.
     pub timeout: Option<Duration>,
     /// How many more headers each response has. Responses with many headers do not take the fast path.
@@ -62,10 +66,12 @@ impl World {
             vms: vms.collect(),
             document: String::new(),
             streams: 0,
+            paused: BTreeSet::new(),
             timers: BTreeMap::new(),
             routes: BTreeMap::new(),
             steer: "x-version",
             route: "app".to_owned(),
+            host: Some("10.1.0.1:80"),
             timeout: None,
             extra_headers: 0,
             held_up: false,
