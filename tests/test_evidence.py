@@ -1,4 +1,4 @@
-"""How Envoy reports each row of the README's table "what it counts as". `tests/worlds` covers what follows from it.
+"""How Envoy reports each row of "Whose fault it was" in docs/evidence.md. `tests/worlds` covers what follows from it.
 
 All rows share one Envoy. Each row has an upstream, whose cluster, gate and paths have its name. Two failures in a row
 make it not ready. They are sent before and after whatever does not count.
@@ -6,12 +6,10 @@ make it not ready. They are sent before and after whatever does not count.
 
 from __future__ import annotations
 
-import itertools
-import socketserver
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from threading import Thread
+from socket import socket
 from typing import Any
 
 import pytest
@@ -20,6 +18,7 @@ from harness.breaker import in_turn
 from harness.client import Stream, get
 from harness.config import Tree, bootstrap, cluster
 from harness.envoy import Envoy
+from harness.sockets import SocketServer, fail_every_other, path_of, read_head
 from harness.upstream import Behaviour, Upstream
 from harness.wait import until
 
@@ -56,56 +55,23 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-class Early(socketserver.BaseRequestHandler):
+def respond_early(sock: socket) -> None:
     """Responds when it has a request's headers: with 500, or with 200 and half of a body.
 
     The path can say that it closes the connection at the request's end.
     """
-
-    def handle(self) -> None:
-        read = b""
-        while b"\r\n\r\n" not in read:
-            part = self.request.recv(65536)
-            if not part:
-                return
-            read += part
-        path = read.split(b" ")[1]
-        if path.endswith(b"/500"):
-            self.request.sendall(b"HTTP/1.1 500 Error\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+    head = read_head(sock)
+    if not head:
+        return
+    path = path_of(head)
+    if path.endswith("/500"):
+        sock.sendall(b"HTTP/1.1 500 Error\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        return
+    if not path.endswith("/hangs"):
+        sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+    while sock.recv(65536):
+        if path.endswith("/breaks"):
             return
-        if not path.endswith(b"/hangs"):
-            self.request.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
-        while self.request.recv(65536):
-            if path.endswith(b"/breaks"):
-                return
-
-
-class Flaky(socketserver.BaseRequestHandler):
-    """Responds to every other connection with 500, and to the others with 200."""
-
-    responses = itertools.cycle((b"500 Error", b"200 OK"))
-
-    def handle(self) -> None:
-        read = b""
-        while b"\r\n\r\n" not in read:
-            part = self.request.recv(65536)
-            if not part:
-                return
-            read += part
-        self.request.sendall(b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % next(self.responses))
-
-
-class OwnServer(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-
-
-@contextmanager
-def serve(handler: type[socketserver.BaseRequestHandler]) -> Iterator[int]:
-    with OwnServer(("127.0.0.1", 0), handler) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
 
 
 def fault(header: str, **what: Any) -> Tree:
@@ -158,8 +124,10 @@ def envoy(app: Upstream) -> Iterator[Envoy]:
         closed.refuse()
         ports = {name: app.port for name in (*ROWS, "other") if name != "overflow"}
         ports |= {"refused": closed.port}
-        ports |= dict.fromkeys(("breaks", "cut", "left", "trial"), stack.enter_context(serve(Early)))
-        ports |= dict.fromkeys(("retried", "unheard"), stack.enter_context(serve(Flaky)))
+        ports |= dict.fromkeys(
+            ("breaks", "cut", "left", "trial"), stack.enter_context(SocketServer(respond_early)).port
+        )
+        ports |= dict.fromkeys(("retried", "unheard"), stack.enter_context(SocketServer(fail_every_other())).port)
         config = bootstrap(
             policy,
             ports,

@@ -34,7 +34,7 @@ from harness.envoy import Envoy
 from harness.http2 import Burst, Http2Upstream
 from harness.load import Answer, Load, Request
 from harness.local import free_port
-from harness.sockets import SocketServer, read_head
+from harness.sockets import SocketServer, fail_every_other
 from harness.upstream import Behaviour, Upstream
 from harness.wait import until
 
@@ -557,16 +557,6 @@ def judged_by(fail_on: Sequence[Any], port: int) -> Iterator[Envoy]:
         yield envoy
 
 
-def every_other_fails() -> Callable[..., None]:
-    answers = cycle([b"500 Error", b"200 OK"])
-
-    def handle(sock: Any) -> None:
-        while read_head(sock):
-            sock.sendall(b"HTTP/1.1 %s\r\ncontent-length: 0\r\n\r\n" % next(answers))
-
-    return handle
-
-
 def keep_asking(envoy: Envoy, times: int) -> set[int]:
     """Sends requests, spread over time, and returns their statuses."""
     statuses = set()
@@ -577,12 +567,12 @@ def keep_asking(envoy: Envoy, times: int) -> set[int]:
 
 
 def test_requests_that_only_a_retry_answers_are_failures_where_the_policy_says_so():
-    with SocketServer(every_other_fails()) as app, judged_by(["5xx", "retried"], app.port) as envoy:
+    with SocketServer(fail_every_other()) as app, judged_by(["5xx", "retried"], app.port) as envoy:
         until(lambda: 503 in keep_asking(envoy, 5), what="the gate")
 
 
 def test_requests_that_only_a_retry_answers_are_successes_otherwise():
-    with SocketServer(every_other_fails()) as app, judged_by(["5xx"], app.port) as envoy:
+    with SocketServer(fail_every_other()) as app, judged_by(["5xx"], app.port) as envoy:
         assert keep_asking(envoy, 20) == {200}
         assert envoy.transitions() == 0
 

@@ -7,6 +7,7 @@ import socketserver
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import cycle
 from threading import Lock, Thread
 from time import monotonic
 from typing import Self
@@ -82,6 +83,17 @@ def read_head(sock: socket.socket) -> bytes:
             return b""
         read += part
     return read
+
+
+def fail_every_other() -> Handler:
+    """Returns a handler that responds to every other request with 500, and to the others with 200."""
+    statuses = cycle((b"500 Error", b"200 OK"))
+
+    def handle(sock: socket.socket) -> None:
+        while read_head(sock):
+            sock.sendall(b"HTTP/1.1 %s\r\ncontent-length: 0\r\n\r\n" % next(statuses))
+
+    return handle
 
 
 def path_of(head: bytes) -> str:
