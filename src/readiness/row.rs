@@ -110,7 +110,11 @@ impl Row {
 
     /// Counts a response that has begun. Ends a row of break-offs if enough have begun since the latest.
     pub fn on_begun(&mut self) {
-        self.begun = self.begun.saturating_add(1);
+        self.add_begun(1);
+    }
+
+    fn add_begun(&mut self, more: u32) {
+        self.begun = self.begun.saturating_add(more);
         if !self.is_empty() && self.begun >= ENOUGH_BEGUN {
             *self = Row::default();
         }
@@ -120,12 +124,8 @@ impl Row {
     pub fn append(&mut self, later: &Row) {
         if later.is_empty() {
             // What begins before a row has no effect on it. Counting it would change the shared state on each tick.
-            if self.is_empty() {
-                return;
-            }
-            self.begun = self.begun.saturating_add(later.begun);
-            if self.begun >= ENOUGH_BEGUN {
-                *self = Row::default();
+            if !self.is_empty() {
+                self.add_begun(later.begun);
             }
             return;
         }

@@ -205,7 +205,7 @@ impl UpstreamState {
         if breaker.shares.is_some() || matches!(self.phase, Phase::Trial { .. }) {
             return false;
         }
-        !self.evidence.has_row() && streak.ends_well()
+        !self.has_row() && streak.ends_well()
     }
 
     /// Returns whether the responses that were shared last were failures.
@@ -222,9 +222,20 @@ impl UpstreamState {
     pub fn would_trip(&self, upstream: &Upstream, now: Time, streak: &Streak) -> bool {
         upstream.breaker.as_ref().is_some_and(|breaker| {
             let evidence = self.evidence.with(breaker, now, streak);
-            let (checks, heard) = (&self.checks, &self.heard);
-            evidence.reason_to_trip((upstream, breaker), checks, heard, now, streak.counts()).is_some()
+            self.reason_to_trip(upstream, breaker, &evidence, now, streak).is_some()
         })
+    }
+
+    /// Returns the reason to trip by this evidence, if there is one. `streak` is the part of it that is new.
+    fn reason_to_trip(
+        &self,
+        upstream: &Upstream,
+        breaker: &Breaker,
+        evidence: &Evidence,
+        now: Time,
+        streak: &Streak,
+    ) -> Option<UpstreamReason> {
+        evidence.reason_to_trip((upstream, breaker), &self.checks, &self.heard, now, streak.counts())
     }
 
     /// Takes the responses that one worker saw in `generation`. Also judges a row that has lasted long enough by
@@ -246,9 +257,7 @@ impl UpstreamState {
         }
         self.evidence = self.evidence.with(breaker, now, streak);
         self.retry_at = self.evidence.failures.retry_at(self.heard.has_several_hosts());
-        let (checks, heard) = (&self.checks, &self.heard);
-        let reason =
-            self.evidence.reason_to_trip((upstream, breaker), checks, heard, now, streak.counts())?;
+        let reason = self.reason_to_trip(upstream, breaker, &self.evidence, now, streak)?;
         self.trip(breaker, reason, now, random)
     }
 

@@ -294,8 +294,7 @@ impl State {
                 }
                 self.finish(scope, None);
             }
-            State::Waiting(..) => {}
-            State::GrpcHealth(_) | State::Done => {}
+            State::Waiting(..) | State::GrpcHealth(_) | State::Done => {}
         }
     }
 }

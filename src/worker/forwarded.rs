@@ -218,8 +218,7 @@ impl ForwardedRequest {
             }
             match unanswered(breaker, now.since(since)) {
                 Some(sample) => {
-                    scope.observe(id, sample, self.moment);
-                    scope.observe_on_trial(id, sample, self.moment);
+                    scope.observe_whole(id, sample, self.moment);
                     self.counted.push(id);
                 }
                 None => next = next.into_iter().chain(breaker.unanswered_after).min(),
@@ -288,8 +287,7 @@ impl ForwardedRequest {
             match self.take_permit(id) {
                 Some(permit) => scope.give_back_seen(permit, success),
                 None if self.counts_for(id) => {
-                    scope.observe(id, success, self.moment);
-                    scope.observe_on_trial(id, success, self.moment);
+                    scope.observe_whole(id, success, self.moment);
                 }
                 None => {}
             }
@@ -325,8 +323,7 @@ impl ForwardedRequest {
                 reached.sample(breaker, class)
             });
             if !counted_by_permit.contains(&id) && self.counts_for(id) {
-                scope.observe(id, sample, self.moment);
-                scope.observe_on_trial(id, sample, self.moment);
+                scope.observe_whole(id, sample, self.moment);
             }
         }
         // A slow version is counted by the time, so its class is that of a success.

@@ -141,10 +141,16 @@ impl<'w, P: Proxy> Scope<'w, P> {
         self.record_transition(id, transition);
     }
 
+    /// Counts a request of which nothing more is to come, in whatever phase the upstream is.
+    pub fn observe_whole(&mut self, id: UpstreamId, sample: Sample, moment: Moment) {
+        self.observe(id, sample, moment);
+        self.observe_on_trial(id, sample, moment);
+    }
+
     /// Gives a permit back with the response to its request, whose context must be the current one.
     pub fn give_back_seen(&mut self, permit: Permit, sample: Sample) {
-        let peers = upstreams::peers(self.proxy);
-        self.give_back(permit, TrialOutcome::Seen(Sample { peers, ..sample }));
+        let sample = upstreams::of_trial(self.proxy, sample);
+        self.give_back(permit, TrialOutcome::Seen(sample));
     }
 
     /// Gives a permit back. See [`UpstreamTable::give_back`].

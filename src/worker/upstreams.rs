@@ -86,6 +86,9 @@ struct Entry {
 /// A change of an upstream's state, as [`UpstreamTable::update`] applies it.
 type Change<'c> = &'c mut dyn FnMut(&Upstream, &mut UpstreamState) -> Option<Transition>;
 
+/// A change with the unshared responses of one worker, and the generation that it saw them in.
+type StreakChange<'c> = &'c mut dyn FnMut(&Upstream, &mut UpstreamState, u32, &Streak) -> Option<Transition>;
+
 impl UpstreamTable {
     /// Creates the table with the state that the other workers share.
     pub fn new(policy: &Policy, proxy: &impl Proxy, now: Time) -> Self {
@@ -228,6 +231,12 @@ impl UpstreamTable {
         self.entries.get_mut(id.0)
     }
 
+    /// Returns an entry to change, if a request that was decided on at `moment` belongs to the current phase. If this worker did
+    /// not know of the phase then, the response belongs to an earlier one.
+    fn entry_in_phase(&mut self, id: UpstreamId, moment: Moment) -> Option<&mut Entry> {
+        self.entry_mut(id).filter(|entry| moment.epoch >= entry.epoch)
+    }
+
     /// Applies a change to the shared state and makes the result the snapshot. `change` may run several times, and its
     /// last run counts. Returns `None` if the state could not be written.
     fn update(
@@ -276,31 +285,46 @@ impl UpstreamTable {
         let needed = self.needed.get_mut(id.0).is_some_and(core::mem::take);
         let entry = self.entry_mut(id)?;
         entry.throttle.on_tick();
-        let unshared = core::mem::take(&mut entry.unshared);
-        let generation = entry.snapshot.generation;
         let outdated = entry.outdated;
         let random = proxy.random();
-        let shared = self.update(policy, proxy, id, &mut |upstream, state| {
+        let shared = self.share(policy, proxy, id, &mut |upstream, state, generation, unshared| {
             if let Some(check) = upstream.check.as_ref().filter(|_| needed) {
                 state.checks.need(check, now);
             }
             if outdated {
-                state.merge(generation, &unshared);
+                state.merge(generation, unshared);
                 return None;
             }
-            let transition = state.on_responses(upstream, now, generation, &unshared, random);
+            let transition = state.on_responses(upstream, now, generation, unshared, random);
             if transition.is_none() && leads {
                 return state.on_tick(upstream, now, random);
             }
             transition
         });
-        if let (None, Some(entry)) = (&shared, self.entry_mut(id)) {
-            entry.unshared = unshared;
-            if needed {
-                self.need(id);
-            }
+        if shared.is_none() && needed {
+            self.need(id);
         }
         shared?
+    }
+
+    /// Applies a change with the responses that this worker has not shared. If the state could not be written, keeps them
+    /// for the next update and returns `None`.
+    fn share(
+        &mut self,
+        policy: &Policy,
+        proxy: &impl Proxy,
+        id: UpstreamId,
+        change: StreakChange<'_>,
+    ) -> Option<Option<Transition>> {
+        let entry = self.entry_mut(id)?;
+        let unshared = core::mem::take(&mut entry.unshared);
+        let generation = entry.snapshot.generation;
+        let shared = self
+            .update(policy, proxy, id, &mut |upstream, state| change(upstream, state, generation, &unshared));
+        if let (None, Some(entry)) = (&shared, self.entry_mut(id)) {
+            entry.unshared = unshared;
+        }
+        shared
     }
 
     /// Counts the beginning of one response of the upstream, or its absence. `moment` is that of the decision on its
@@ -321,14 +345,7 @@ impl UpstreamTable {
         self.need(id);
         let ticked = self.ticked;
         let known = self.moment.failures;
-        let entry = self.entry_mut(id)?;
-        // The request was decided on before this worker knew of the phase, so its response belongs to an earlier one.
-        if moment.epoch < entry.epoch {
-            return None;
-        }
-        if !entry.snapshot.serves() {
-            return None;
-        }
+        let entry = self.entry_in_phase(id, moment).filter(|entry| entry.snapshot.serves())?;
         let is_failure = sample.class.is_failure();
         let takes_sample = !is_failure && entry.is_sample_due(ticked);
         let peers = if is_failure || takes_sample { peers(proxy) } else { Peers::default() };
@@ -351,8 +368,7 @@ impl UpstreamTable {
             entry.throttle.should_report_now(sample.class) || entry.snapshot.has_row()
         };
         if is_incident {
-            (entry.failed, entry.failed_at) = (known + 1, failure.at);
-            self.moment.failures = known + 1;
+            self.moment.failures = entry.note_incident(known, now);
         }
         self.share_if_due(policy, proxy, id, now, is_news, is_failure || sample.slow)
     }
@@ -367,8 +383,8 @@ impl UpstreamTable {
         moment: Moment,
     ) -> Option<Transition> {
         let known = self.moment.failures;
-        let entry = self.entry_mut(id).filter(|entry| moment.epoch >= entry.epoch)?;
-        if !entry.snapshot.serves() || !is_broken_off && !entry.has_break_off() {
+        let entry = self.entry_in_phase(id, moment).filter(|entry| entry.snapshot.serves())?;
+        if !is_broken_off && !entry.has_break_off() {
             return None;
         }
         let now = proxy.now();
@@ -379,8 +395,7 @@ impl UpstreamTable {
         let sample = Sample { peers: peers(proxy), ..ResponseClass::Unanswered.into() };
         let failure = entry.failure(sample, moment, now);
         if entry.unshared.break_off(failure) {
-            (entry.failed, entry.failed_at) = (known + 1, now);
-            self.moment.failures = known + 1;
+            self.moment.failures = entry.note_incident(known, now);
         }
         self.share_if_due(policy, proxy, id, now, false, true)
     }
@@ -395,13 +410,13 @@ impl UpstreamTable {
         sample: Sample,
         moment: Moment,
     ) -> Option<Transition> {
-        let entry = self.entry_mut(id).filter(|entry| moment.epoch >= entry.epoch)?;
+        let entry = self.entry_in_phase(id, moment)?;
         if sample.class == ResponseClass::Ignored || !matches!(entry.snapshot.phase, Phase::Trial { .. }) {
             return None;
         }
         let generation = entry.snapshot.generation;
         let (now, random) = (proxy.now(), proxy.random());
-        let sample = Sample { peers: peers(proxy), ..sample };
+        let sample = of_trial(proxy, sample);
         self.update(policy, proxy, id, &mut |upstream, state| {
             state.on_unpermitted_response(upstream, now, generation, sample, random)
         })?
@@ -423,23 +438,17 @@ impl UpstreamTable {
         if entry.outdated || !(is_news || is_bad && would_trip()) {
             return None;
         }
-        let generation = entry.snapshot.generation;
-        let unshared = core::mem::take(&mut entry.unshared);
         let random = proxy.random();
-        let shared = self.update(policy, proxy, id, &mut |upstream, state| {
-            state.on_responses(upstream, now, generation, &unshared, random)
-        });
-        if let (None, Some(entry)) = (&shared, self.entry_mut(id)) {
-            entry.unshared = unshared;
-        }
-        shared?
+        self.share(policy, proxy, id, &mut |upstream, state, generation, unshared| {
+            state.on_responses(upstream, now, generation, unshared, random)
+        })?
     }
 
     /// Records that the upstream has had the whole request with this permit since `since`. The request's context must
     /// be the current one.
     pub fn on_request_sent(&mut self, policy: &Policy, proxy: &impl Proxy, permit: &Permit, since: Time) {
         let lease = permit.lease();
-        let host = peers(proxy).host;
+        let host = Peers::new(proxy.attribute(Attribute::UpstreamAddress).as_deref(), None).host;
         self.update(policy, proxy, permit.upstream(), &mut |upstream, state| {
             state.on_request_sent(upstream, lease, since, host);
             None
@@ -589,6 +598,12 @@ impl Entry {
         is_due && self.unshared.heard.is_none()
     }
 
+    /// Notes an incident at `now`. `known` is the number of incidents before it, over all upstreams. Returns the new number.
+    fn note_incident(&mut self, known: u64, now: Time) -> u64 {
+        (self.failed, self.failed_at) = (known + 1, now);
+        self.failed
+    }
+
     /// Takes this success as the sample that is due.
     fn take_sample(&mut self, now: Time, peers: Peers) {
         let span = self.sampled.map_or(0, |sampled| millis(now.since(sampled)));
@@ -609,8 +624,13 @@ pub fn client(proxy: &impl Proxy) -> u32 {
     Peers::new(None, proxy.attribute(Attribute::SourceAddress).as_deref()).client
 }
 
+/// Returns the sample of the current request on trial. Its peers matter only if it fails the trial.
+pub fn of_trial(proxy: &impl Proxy, sample: Sample) -> Sample {
+    if sample.is_good() { sample } else { Sample { peers: peers(proxy), ..sample } }
+}
+
 /// Returns the peers of the current request.
-pub fn peers(proxy: &impl Proxy) -> Peers {
+fn peers(proxy: &impl Proxy) -> Peers {
     let host = proxy.attribute(Attribute::UpstreamAddress);
     let client = proxy.attribute(Attribute::SourceAddress);
     Peers::new(host.as_deref(), client.as_deref())
