@@ -112,7 +112,7 @@ PACE = 1.0
 def on_one_host(
     fail: Callable[[Upstream], None], heal: Callable[[Upstream], None], seconds: float = 7, around: float = 2.5
 ) -> Callable[[Site], list[Answer]]:
-    """Returns an act that lets one host fail for so many seconds."""
+    """Returns an act that lets one host fail for this many seconds."""
 
     def act(site: Site) -> list[Answer]:
         for host in site.upstreams():

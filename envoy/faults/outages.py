@@ -294,7 +294,7 @@ def fail(fault: str, sites: Sequence[Site], started: Sequence[Load]) -> dict[str
 
 
 def run(replicas: int, healthy_seconds: float, faults: Sequence[str]) -> tuple[dict[str, Healthy], FaultFigures]:
-    """Measures these faults of upstreams with so many hosts, after a healthy time if it is not 0."""
+    """Measures these faults of upstreams with this many hosts, after a healthy time if it is not 0."""
     say(f"{replicas} replica{'s' if replicas > 1 else ''} of each upstream:")
     with ExitStack() as stack:
         hosts = {

@@ -200,7 +200,7 @@ fn value_of<'v, 'p: 'r, 'r, R: Request>(
 /// user of its own, or if the release has no rollback.
 ///
 /// A `match` may select one client's requests for a version, so without a key they count for the client's address. A
-/// trusted version says nothing about the client, because its hop is the one with the address.
+/// trusted version does not identify the client, because its hop is the one with the address.
 pub fn user<'p: 'r, 'r, R: Request>(
     release: &'p Release,
     request: &mut Headers<'r, R>,

@@ -1,4 +1,4 @@
-//! What responses tell about an upstream, and when that makes it NotReady.
+//! The evidence about an upstream from its responses, and the rules by which it makes the upstream NotReady.
 //!
 //! A row counts if it is long enough and says something about the upstream. See [`HeardSuccesses::allow`] for the
 //! rules about hosts, clients and time. A share counts by the policy's own numbers.

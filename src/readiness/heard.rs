@@ -1,4 +1,4 @@
-//! What the latest successes told: which hosts and clients had them, and how fast they came.
+//! The latest successes: their hosts, their clients, and their rate.
 //!
 //! Each worker takes one sample a second. A sample has the host and the client of one success, and the number of
 //! successes since the worker's sample before.
@@ -23,8 +23,8 @@ const SAMPLES: usize = 16;
 /// The usual number of successes in the time for which none must have come.
 const MISSED: u32 = 6;
 
-/// How long it takes at most until each worker tells of its successes: on its next tick it learns of the row, and
-/// then reports the next success at once.
+/// The longest time until each worker has shared a success. It reads of the row on its next tick, and then shares the
+/// next success at once.
 const TELLING: Duration = Duration::from_millis(250);
 
 /// The shortest time without a success that bears on a row. It is less than a tick of 250 ms, so that a row of which ticks

@@ -28,7 +28,7 @@ pub fn read(value: &[u8]) -> Vec<u64> {
 /// The number of leases that are read. A request has one for each upstream on trial that it needs.
 const MAX_LEASES: usize = 8;
 
-/// What a request shows that asks for a permit.
+/// The data of a request that asks for a permit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PermitQuery {
     /// A new id, unique in the proxy.
