@@ -61,6 +61,9 @@ mod documents {
             r#""app""#,
             r#""5xx""#,
             r#""9999999999h""#,
+            r#""8784h""#,
+            r#""1970-01-01T00:00:00Z""#,
+            r#""9999-12-31T23:59:60Z""#,
             "[]",
             "[[]]",
             "{}",
@@ -215,6 +218,60 @@ mod documents {
             if let CheckStep::Follow(next) = redirect::follow("app", &target, 0, &location) {
                 prop_assert!(next.path.starts_with('/'), "{next:?}");
                 prop_assert!(next.path.bytes().all(|byte| byte.is_ascii_graphic()), "{next:?}");
+            }
+        }
+    }
+
+    /// The first and last days of the calendar, days around a leap day, and any other.
+    fn date() -> impl Strategy<Value = String> {
+        let year = prop_oneof![Just(1969), Just(1970), Just(2100), Just(9999), Just(10_000), 1970..=9999_u32];
+        let month = prop_oneof![Just(1), Just(2), Just(12), 0..=13_u32];
+        let day = prop_oneof![Just(1), 28..=32_u32];
+        let rest = select(vec!["00:00:00Z", "23:59:59.999Z", "23:59:60Z", "12:00:00+00:00", "24:00:00Z"]);
+        (year, month, day, rest)
+            .prop_map(|(year, month, day, rest)| format!("{year:04}-{month:02}-{day:02}T{rest}"))
+    }
+
+    fn span() -> impl Strategy<Value = String> {
+        let unit = select(vec!["ms", "s", "m", "h", "d", ""]);
+        (prop_oneof![0..=9_000_u64, any::<u64>()], unit).prop_map(|(count, unit)| format!("{count}{unit}"))
+    }
+
+    proptest! {
+        #[test]
+        fn any_dates_and_spans_of_a_schedule_are_read_or_refused_with_a_message(
+            start in proptest::option::of(date()), steps in vec((date(), span()), 0..4), today in any::<u64>(),
+        ) {
+            let steps = steps.iter().map(|(at, over)| {
+                serde_json::json!({"at": at, "over": over, "weights": {"v1": 1, "v2": 1}})
+            });
+            let mut document: Value = serde_json::json!({
+                "name": "shop",
+                "upstreams": {"one": {"cluster": "one"}, "two": {"cluster": "two"}},
+                "releases": [{
+                    "name": "web",
+                    "steer": {"header": "x-v"},
+                    "hashOn": [{"httpHeaderName": "x-user"}],
+                    "versions": [
+                        {"name": "v1", "upstream": "one", "weight": 1, "default": true},
+                        {"name": "v2", "upstream": "two", "weight": 1},
+                    ],
+                    "schedule": steps.collect::<Vec<_>>(),
+                }],
+            });
+            if let Some(start) = start {
+                document["releases"][0]["startsAt"] = start.into();
+            }
+            let text = document.to_string();
+            read(text.as_bytes())?;
+            if let Ok(policy) = Policy::from_json(text.as_bytes()) {
+                let schedule = &policy.releases[0].schedule;
+                for date in [today, 0, Date::LAST.as_millis(), u64::MAX].map(Date::from_millis) {
+                    prop_assert_eq!(schedule.at(date).shares(2).iter().sum::<u32>(), 10_000);
+                    prop_assert!(!schedule.name(schedule.steps_begun(date)).is_empty());
+                    prop_assert!(!date.to_string().is_empty());
+                }
+                prop_assert!(!schedule.has_pending_changes(Date::LAST));
             }
         }
     }

@@ -99,6 +99,24 @@ def test_a_document_that_cannot_be_read_is_a_problem(file, text):
     assert run("check", file).returncode == 1
 
 
+@pytest.mark.parametrize("command", [["check"], ["explain", "--policy"], ["simulate", "--policy"]])
+def test_a_step_that_ends_after_the_calendar_is_a_problem(policy, file, command):
+    steps = [("9999-12-31T00:00:00Z", "48h"), ("2026-12-01T10:00:00Z", "1h")]
+    weights = {"v1": 70, "v2": 30}
+    policy["releases"][0]["schedule"] = [{"at": at, "over": over, "weights": weights} for at, over in steps]
+    file.write_text(yaml.safe_dump(policy))
+    done = run(*command, file)
+    assert done.returncode == 1
+    assert "schedule[0].over: the step would end after the year 9999" in done.stderr
+
+
+def test_explain_takes_any_date_of_the_calendar(file):
+    for date in ("1970-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"):
+        assert run("explain", "--policy", file, "--at", date).returncode == 0
+    done = run("explain", "--policy", file, "--at", "10000-01-01T00:00:00Z")
+    assert (done.returncode, "allowed: " in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("arguments", [[], ["chekc"], ["check"], ["check", "/not/there"], ["explain"]])
 def test_wrong_usage_ends_with_2(arguments):
     done = run(*arguments)

@@ -26,6 +26,9 @@ use super::time::millis;
 pub struct Date(u64);
 
 impl Date {
+    /// The last date that RFC 3339 can write. It ends the year 9999.
+    pub const LAST: Date = Date(253_402_300_799_999);
+
     /// Returns the date `millis` milliseconds after the epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
@@ -60,11 +63,12 @@ impl Date {
 }
 
 impl fmt::Display for Date {
-    /// Writes the date as RFC 3339 in UTC, to the millisecond.
+    /// Writes the date as RFC 3339 in UTC, to the millisecond. A date after [`Date::LAST`] is written in words, because an
+    /// error here is a panic in `to_string`, and a panic kills the VM.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match UNIX_EPOCH.checked_add(Duration::from_millis(self.0)) {
-            Some(time) => humantime::format_rfc3339_millis(time).fmt(f),
-            None => f.write_str("a time beyond all calendars"),
+            Some(time) if *self <= Date::LAST => humantime::format_rfc3339_millis(time).fmt(f),
+            _ => f.write_str("a date after the year 9999"),
         }
     }
 }
@@ -97,6 +101,16 @@ mod tests {
     fn additions_and_subtractions_saturate() {
         let (first, last) = (Date::from_millis(0), Date::from_millis(u64::MAX));
         assert_eq!((last + SECOND, first - SECOND), (last, first));
+    }
+
+    #[test]
+    fn every_date_can_be_written() {
+        assert_eq!(Date::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Date::LAST.to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Date::from_rfc3339(&Date::LAST.to_string()), Some(Date::LAST));
+        for later in [Date::LAST + Duration::from_millis(1), Date::from_millis(u64::MAX)] {
+            assert_eq!(later.to_string(), "a date after the year 9999");
+        }
     }
 
     #[test]

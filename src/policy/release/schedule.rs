@@ -63,7 +63,16 @@ fn read_step(
 ) -> Option<WeightChange> {
     let fields = value.object(&["at", "over", "weights"])?;
     let at = fields.require("at", "a time such as 2026-12-01T10:00:00Z").and_then(Value::date);
-    let over = fields.read("over", Duration::ZERO, |value| value.duration(Duration::ZERO..=MAX_RAMP));
+    let over = fields.read("over", Duration::ZERO, |value| {
+        let over = value.duration(Duration::ZERO..=MAX_RAMP)?;
+        match at {
+            Some(at) if at + over > Date::LAST => value.problem(format!(
+                "the step would end after the year 9999, as it begins at {at}; allowed: at most {:?} from then",
+                Date::LAST.since(at)
+            )),
+            _ => Some(over),
+        }
+    });
     let by_name = fields.require("weights", "an object such as {v1: 70, v2: 30}")?;
     let mut weights: Vec<Option<u32>> = vec![None; versions.map_or(0, <[_]>::len)];
     let mut values: Vec<Option<Value<'_>>> = vec![None; weights.len()];

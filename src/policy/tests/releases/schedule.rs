@@ -36,6 +36,27 @@ fn each_step_needs_a_time_and_weights() {
 }
 
 #[test]
+fn a_step_must_end_by_the_year_9999() {
+    let last = |over: &str| {
+        let steps = format!(
+            r#"{{"at":"9999-12-31T00:00:00Z","over":"{over}","weights":{{"v1":70,"v2":30}}}},{}"#,
+            step(r#""v1":1,"v2":1"#, "")
+        );
+        with_steps(&steps)
+    };
+    let late = "schedule[0].over: the step would end after the year 9999, as it begins at 9999-12-31T00:00:00.000Z; \
+                allowed: at most 86399.999s from then";
+    assert_problem_of_release(&[
+        (last("48h"), late),
+        (last("24h"), late),
+        (
+            last("23h"),
+            "schedule[1]: 2026-12-01T10:00:00.000Z is before the step above has ended; allowed: from 9999-12-31T23:00:00.000Z",
+        ),
+    ]);
+}
+
+#[test]
 fn a_step_may_only_name_versions_of_its_release() {
     let stranger = "no version of this release; allowed: v1, v2";
     assert_problem_of_release(&[
