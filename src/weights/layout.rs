@@ -14,6 +14,7 @@
 //! least for any number of versions.
 
 use core::ops::Range;
+use std::collections::VecDeque;
 
 use crate::value::hash::BUCKETS;
 
@@ -40,15 +41,17 @@ pub struct Layout {
     ranges: Vec<(u16, usize)>,
 }
 
-/// Buckets that move from one version to another, in the order in which they move.
+/// Buckets that move from one version to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shift {
     /// The version that loses buckets.
     pub from: usize,
     /// The version that gains them.
     pub to: usize,
-    /// The buckets.
-    pub buckets: Vec<u16>,
+    /// The buckets, as ranges in the order in which they move.
+    pub ranges: Vec<Range<u16>>,
+    /// Whether the last bucket of each range moves first.
+    pub from_end: bool,
 }
 
 impl Layout {
@@ -109,28 +112,32 @@ impl Layout {
         let wanted = Layout::of(weights).shares(weights.len());
         let excess = |shares: &[u32], over: &[u32]| -> Vec<(usize, u32)> {
             let pairs = shares.iter().zip(over).enumerate();
-            pairs.map(|(version, (share, other))| (version, share.saturating_sub(*other))).collect()
+            let pairs = pairs.map(|(version, (share, other))| (version, share.saturating_sub(*other)));
+            pairs.filter(|(_, excess)| *excess > 0).collect()
         };
         let mut gains = excess(&wanted, &current);
         let mut shifts = Vec::new();
         for (from, mut loss) in excess(&current, &wanted) {
-            let mut held: Vec<u16> =
-                self.ranges().filter(|(_, version)| *version == from).flat_map(|(range, _)| range).collect();
-            for (to, gain) in &mut gains {
+            let mut held = self.held_by(from);
+            for (to, gain) in gains.iter_mut().filter(|(_, gain)| *gain > 0) {
+                if loss == 0 {
+                    break;
+                }
                 let count = loss.min(*gain);
                 loss -= count;
                 *gain -= count;
-                let buckets: Vec<u16> = if *to > from {
-                    held.drain(..(count as usize).min(held.len())).collect()
-                } else {
-                    held.drain(held.len().saturating_sub(count as usize)..).rev().collect()
-                };
-                if !buckets.is_empty() {
-                    shifts.push(Shift { from, to: *to, buckets });
+                let from_end = *to < from;
+                let ranges = take(&mut held, count, from_end);
+                if !ranges.is_empty() {
+                    shifts.push(Shift { from, to: *to, ranges, from_end });
                 }
             }
         }
         shifts
+    }
+
+    fn held_by(&self, version: usize) -> VecDeque<Range<u16>> {
+        self.ranges().filter(|(_, holder)| *holder == version).map(|(range, _)| range).collect()
     }
 
     /// Returns the layout of these weights that moves the fewest buckets from this one.
@@ -138,45 +145,86 @@ impl Layout {
         self.shifted(&self.shifts(weights), 1, 1)
     }
 
-    /// Returns the layout after `done` of `whole` parts of these shifts. A bucket that has moved stays moved
-    /// as `done` rises. If `whole` is 0, all shifts are done.
+    /// Returns the layout after `done` of `whole` parts of these shifts, which are shifts of this layout. A bucket
+    /// that has moved stays moved as `done` rises. If `whole` is 0, all shifts are done.
     pub fn shifted(&self, shifts: &[Shift], done: u64, whole: u64) -> Self {
         let (done, whole) = if whole == 0 { (1, 1) } else { (done.min(whole), whole) };
-        let mut holders: Vec<usize> =
-            self.ranges().flat_map(|(range, version)| core::iter::repeat_n(version, range.len())).collect();
+        let mut moved: Vec<(Range<u16>, usize)> = Vec::new();
         for shift in shifts {
-            let scaled = shift.buckets.len() as u128 * u128::from(done);
-            let rounded = (scaled + u128::from(whole) / 2) / u128::from(whole);
-            for bucket in shift.buckets.iter().take(rounded as usize) {
-                if let Some(holder) = holders.get_mut(usize::from(*bucket)) {
-                    *holder = shift.to;
-                }
-            }
+            let all: u128 = shift.ranges.iter().map(|range| range.len() as u128).sum();
+            let rounded = (all * u128::from(done) + u128::from(whole) / 2) / u128::from(whole);
+            let in_turn = shift.ranges.iter().cloned();
+            let mut ranges: VecDeque<_> =
+                if shift.from_end { in_turn.rev().collect() } else { in_turn.collect() };
+            // At most BUCKETS, so it fits.
+            let ranges = take(&mut ranges, rounded as u32, shift.from_end);
+            moved.extend(ranges.into_iter().map(|range| (range, shift.to)));
         }
-        Self::from_holders(&holders)
+        self.with(moved)
     }
 
     /// Returns the layout after `done` of `whole` parts of the buckets of `version` went to `heir`. If the
     /// two are neighbours, the buckets next to those of the heir go first.
     pub fn given_back(&self, version: usize, heir: usize, done: u64, whole: u64) -> Self {
-        let held = self.ranges().filter(|(_, holder)| *holder == version).flat_map(|(range, _)| range);
-        let mut buckets: Vec<u16> = held.collect();
-        if heir < version {
-            buckets.reverse();
+        let mut ranges: Vec<_> = self.held_by(version).into();
+        let from_end = heir < version;
+        if from_end {
+            ranges.reverse();
         }
-        self.shifted(&[Shift { from: version, to: heir, buckets }], done, whole)
+        self.shifted(&[Shift { from: version, to: heir, ranges, from_end }], done, whole)
     }
 
-    fn from_holders(holders: &[usize]) -> Self {
-        let mut ranges: Vec<(u16, usize)> = Vec::new();
-        for (bucket, version) in (0..BUCKETS).zip(holders) {
-            match ranges.last_mut() {
-                Some((end, last)) if last == version => *end = bucket + 1,
-                _ => ranges.push((bucket + 1, *version)),
+    /// Returns the layout in which these ranges have these holders. No two ranges overlap.
+    fn with(&self, mut moved: Vec<(Range<u16>, usize)>) -> Self {
+        moved.sort_unstable_by_key(|(range, _)| range.start);
+        let mut moved = moved.into_iter().peekable();
+        let mut layout = Layout { ranges: Vec::new() };
+        for (range, version) in self.ranges() {
+            while let Some((part, to)) = moved.next_if(|(part, _)| part.start < range.end) {
+                layout.extend(part.start, version);
+                layout.extend(part.end, to);
             }
+            layout.extend(range.end, version);
         }
-        Layout { ranges }
+        layout
     }
+
+    /// Gives a version the buckets from the present end up to `end`, if there are any.
+    fn extend(&mut self, end: u16, version: usize) {
+        match self.ranges.last_mut() {
+            Some((last, _)) if end <= *last => {}
+            Some((last, holder)) if *holder == version => *last = end,
+            _ if end > 0 => self.ranges.push((end, version)),
+            _ => {}
+        }
+    }
+}
+
+/// Takes up to `count` buckets from ascending ranges: the first, or with `from_end` the last. Returns them as ranges in the
+/// order in which they were taken.
+fn take(held: &mut VecDeque<Range<u16>>, count: u32, from_end: bool) -> Vec<Range<u16>> {
+    let mut taken = Vec::new();
+    let mut left = count;
+    while left > 0
+        && let Some(range) = if from_end { held.pop_back() } else { held.pop_front() }
+    {
+        // At most as long as the range, so it fits.
+        let part = left.min(u32::from(range.end - range.start)) as u16;
+        left -= u32::from(part);
+        let (took, rest) = if from_end {
+            let border = range.end - part;
+            (border..range.end, range.start..border)
+        } else {
+            let border = range.start + part;
+            (range.start..border, border..range.end)
+        };
+        taken.push(took);
+        if rest.is_empty() {
+            continue;
+        }
+        if from_end { held.push_back(rest) } else { held.push_front(rest) }
+    }
+    taken
 }
 
 #[cfg(test)]
@@ -239,7 +287,7 @@ mod tests {
         assert_eq!(after.shares(3), [6_000, 3_000, 1_000]);
         assert_eq!(
             before.shifts(&[60, 30, 10]),
-            [Shift { from: 2, to: 0, buckets: (1_000..2_000).rev().collect() }]
+            [Shift { from: 2, to: 0, ranges: vec![1_000..2_000], from_end: true }]
         );
     }
 
@@ -257,6 +305,37 @@ mod tests {
             last = now;
         }
         assert_eq!(last, before.stepped(&[20, 50, 30]));
+    }
+
+    #[test]
+    fn a_part_of_a_shift_moves_its_first_buckets() {
+        let mut layout = Layout::of(&[40, 30, 20, 10]);
+        for weights in [[10, 30, 20, 40], [25, 25, 25, 25], [70, 0, 0, 30], [1, 33, 33, 33], [20, 50, 10, 20]]
+        {
+            let shifts = layout.shifts(&weights);
+            for done in 0..=7 {
+                let mut holders: Vec<usize> =
+                    layout.ranges().flat_map(|(range, version)| range.map(move |_| version)).collect();
+                for shift in &shifts {
+                    let in_turn = shift.ranges.iter().flat_map(|range| {
+                        let buckets: Vec<u16> = range.clone().collect();
+                        if shift.from_end { buckets.into_iter().rev().collect() } else { buckets }
+                    });
+                    let all: usize = shift.ranges.iter().map(ExactSizeIterator::len).sum();
+                    for bucket in in_turn.take((2 * all * done + 7) / 14) {
+                        assert_eq!(holders[usize::from(bucket)], shift.from);
+                        holders[usize::from(bucket)] = shift.to;
+                    }
+                }
+                let shifted = layout.shifted(&shifts, done as u64, 7);
+                let each: Vec<usize> = (0..BUCKETS).map(|bucket| shifted.holder(bucket).unwrap()).collect();
+                assert_eq!(each, holders, "{done} of 7 to {weights:?}");
+                assert!(
+                    shifted.ranges.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 != pair[1].1)
+                );
+            }
+            layout = layout.stepped(&weights);
+        }
     }
 
     #[test]
