@@ -7,6 +7,7 @@ use core::fmt::Display;
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
@@ -67,9 +68,10 @@ impl<'a> Value<'a> {
             return self.refuse("an object");
         };
         let mut entries: Vec<(&'a str, Value<'a>)> = Vec::with_capacity(fields.len());
+        let mut known: BTreeSet<&str> = BTreeSet::new();
         for (index, (key, node)) in fields.iter().enumerate() {
             let value = self.child(node, index, &segment(&self.path, key));
-            if entries.iter().any(|(known, _)| known == key) {
+            if !known.insert(key) {
                 value.problem::<()>("given twice; allowed: once");
             } else {
                 entries.push((key, value));

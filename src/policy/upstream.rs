@@ -46,6 +46,8 @@ pub struct UpstreamDraft {
     pub assume_ready: bool,
     /// See [`Upstream::force`].
     pub force: Option<bool>,
+    /// The index of the upstream whose name has this draft's place in alphabetical order. Finds a name among thousands.
+    alphabetical: usize,
 }
 
 impl Upstream {
@@ -148,14 +150,23 @@ const fn ms(millis: u64) -> Duration {
 /// Reads `upstreams`. Replaces an invalid upstream by a placeholder, so that references to it are not reported as well.
 pub fn read(value: &Value<'_>) -> Option<Vec<UpstreamDraft>> {
     let entries = value.entries()?;
-    Some(
-        entries
-            .iter()
-            .map(|(name, value)| {
-                UpstreamDraft::read(name, value).unwrap_or_else(|| UpstreamDraft::placeholder(name))
-            })
-            .collect(),
-    )
+    let drafts = entries.iter().map(|(name, value)| {
+        UpstreamDraft::read(name, value).unwrap_or_else(|| UpstreamDraft::placeholder(name))
+    });
+    let mut drafts: Vec<UpstreamDraft> = drafts.collect();
+    let mut order: Vec<usize> = (0..drafts.len()).collect();
+    order.sort_by_key(|index| drafts.get(*index).map(|draft| draft.name.clone()));
+    for (draft, index) in drafts.iter_mut().zip(order) {
+        draft.alphabetical = index;
+    }
+    Some(drafts)
+}
+
+/// Returns the index of the upstream with this name.
+fn find(upstreams: &[UpstreamDraft], name: &str) -> Option<usize> {
+    let named = |place: &UpstreamDraft| upstreams.get(place.alphabetical).map(|draft| draft.name.as_str());
+    let place = upstreams.binary_search_by(|place| named(place).cmp(&Some(name)));
+    Some(upstreams.get(place.ok()?)?.alphabetical)
 }
 
 /// The most upstreams that a message lists.
@@ -170,8 +181,7 @@ pub fn read_reference(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) ->
     let Some(upstreams) = upstreams else {
         return Some(UpstreamId(0));
     };
-    let found = upstreams.iter().position(|upstream| upstream.name == name);
-    found.map(UpstreamId).or_else(|| {
+    find(upstreams, name).map(UpstreamId).or_else(|| {
         // An invalid name is reported already, and a long list helps nobody.
         let names = upstreams.iter().map(|upstream| upstream.name.as_str()).filter(|name| is_label(name));
         let mut names: Vec<&str> = names.take(MAX_LISTED + 1).collect();
@@ -195,12 +205,13 @@ impl UpstreamDraft {
             breaker: None,
             assume_ready: true,
             force: None,
+            alphabetical: 0,
         }
     }
 
     /// Completes the upstream by whether the rest of the policy guards it.
     pub fn build(self, guarded: bool) -> Upstream {
-        let UpstreamDraft { name, cluster, check, breaker, assume_ready, force } = self;
+        let UpstreamDraft { name, cluster, check, breaker, assume_ready, force, alphabetical: _ } = self;
         Upstream { name, cluster, check, breaker, assume_ready, force, guarded }
     }
 
@@ -234,6 +245,7 @@ impl UpstreamDraft {
             breaker: breaker?,
             assume_ready: assume_ready?,
             force: force?,
+            alphabetical: 0,
         })
     }
 }
