@@ -1,5 +1,6 @@
 //! Plain values that all other layers share. They hold no policy and no state.
 
+pub mod authority;
 pub mod date;
 pub mod deadline;
 pub mod filter_state;

@@ -24,9 +24,10 @@ use std::collections::BTreeSet;
 use crate::policy::release::Release;
 use crate::policy::release::key::{Cookie, Key};
 use crate::policy::release::steer::Steer;
+use crate::value::authority::Authority;
 use crate::value::date::Date;
 use crate::value::hash;
-use crate::value::request::{self, Headers, Request};
+use crate::value::request::{self, AUTHORITY, Headers, Request};
 use crate::weights::number;
 use split::Split;
 
@@ -164,19 +165,20 @@ fn choose_by_key<'p: 'r, 'r, R: Request>(
     request: &mut Headers<'r, R>,
     issued: &[Issued<'p>],
 ) -> Option<Choice<'p>> {
-    let mut source = String::new();
-    let value = value_of(key, request, issued, &mut source)?;
+    let mut buffer = Vec::new();
+    let value = value_of(key, request, issued, &mut buffer)?;
     let hash = hash::key(release.seed, value);
     let (version, reason) = version_of_key(release, split, key, value, hash);
     Some(Choice { version, reason, key: Some((key, hash)), number: hash, issued: None })
 }
 
-/// Returns the value of this key, or `None` if the request does not have it. `source` keeps the text of an address.
+/// Returns the value of this key, or `None` if the request does not have it. `buffer` keeps a value that is no part of the
+/// request.
 fn value_of<'v, 'p: 'r, 'r, R: Request>(
     key: &'p Key,
     request: &'v mut Headers<'r, R>,
     issued: &'v [Issued<'p>],
-    source: &'v mut String,
+    buffer: &'v mut Vec<u8>,
 ) -> Option<&'v [u8]> {
     let value = match key {
         Key::Header(name) => request.get(name),
@@ -188,9 +190,13 @@ fn value_of<'v, 'p: 'r, 'r, R: Request>(
         Key::QueryParameter(name) => {
             request.get(":path").and_then(|target| request::query_values(target, name).next())
         }
+        Key::Host => {
+            buffer.extend_from_slice(Authority::of(request.get(AUTHORITY)?).host());
+            Some(buffer.as_slice())
+        }
         Key::SourceIp => {
-            *source = request.source()?.ip().to_string();
-            Some(source.as_bytes())
+            buffer.extend_from_slice(request.source()?.ip().to_string().as_bytes());
+            Some(buffer.as_slice())
         }
     };
     value.filter(|value| !value.is_empty())
@@ -216,11 +222,11 @@ pub fn user<'p: 'r, 'r, R: Request>(
             return choice.key.map(|(_, hash)| hash).or(new);
         }
     };
-    let mut source = String::new();
     let keys = release.keys.iter().filter(|key| !matches!(key, Key::SourceIp));
     let address = is_matched.then_some(&Key::SourceIp);
     keys.chain(address).find_map(|key| {
-        let value = value_of(key, request, issued, &mut source)?;
+        let mut buffer = Vec::new();
+        let value = value_of(key, request, issued, &mut buffer)?;
         Some(hash::key(release.seed, value))
     })
 }

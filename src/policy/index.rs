@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 
 use super::matcher::{Matches, PathCondition};
-use crate::value::request::{self, Headers, Request};
+use crate::value::authority::Authority;
+use crate::value::request::{self, AUTHORITY, Headers, Request};
 
 /// The entries of a list, such as all releases, by their conditions on path and authority. An entry is represented by
 /// its position in that list.
@@ -161,13 +162,22 @@ impl AuthorityMap {
         if self.by_authority.is_empty() {
             return;
         }
-        let Some(authority) = request.get(":authority") else {
+        let Some(authority) = request.get(AUTHORITY).map(Authority::of) else {
             return;
         };
-        let position = self.by_authority.binary_search_by(|(known, _)| known.as_bytes().cmp(authority));
-        if let Some((_, list)) = position.ok().and_then(|position| self.by_authority.get(position)) {
-            add(found, list);
+        add(found, self.exact(authority.with_port()));
+        if authority.host().len() < authority.with_port().len() {
+            add(found, self.exact(authority.host()));
         }
+    }
+}
+
+impl AuthorityMap {
+    /// Returns the entries that match this authority.
+    fn exact(&self, authority: &[u8]) -> &[usize] {
+        let position = self.by_authority.binary_search_by(|(known, _)| known.as_bytes().cmp(authority));
+        let found = position.ok().and_then(|position| self.by_authority.get(position));
+        found.map_or(&[], |(_, list)| list)
     }
 }
 
@@ -249,6 +259,7 @@ mod tests {
             r#"[{"uri":{"prefix":"/a"},"authority":{"exact":"b"}}]"#,
             r#"[{"uri":{"prefix":"/a"}},{"authority":{"exact":"a"}}]"#,
             r#"[{"authority":{"prefix":"b"}}]"#,
+            r#"[{"headers":{"Host":{"exact":"B:80"}}}]"#,
         ];
         for (path, authority, expected) in [
             ("/a", "a", &[2, 3][..]),
@@ -256,6 +267,8 @@ mod tests {
             ("/x", "a", &[2, 3]),
             ("/x", "b", &[0, 3]),
             ("/x", "c", &[3]),
+            ("/x", "B.:80", &[0, 3, 4]),
+            ("/x", "b:81", &[0, 3]),
         ] {
             assert_eq!(find(&entries, path, authority), expected, "{path} {authority}");
         }

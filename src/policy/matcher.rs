@@ -5,7 +5,8 @@ use ipnet::IpNet;
 
 use super::document::Node;
 use super::reader::{Fields, Value};
-use crate::value::request::{self, Headers, Request};
+use crate::value::authority::Authority;
+use crate::value::request::{self, AUTHORITY, Headers, Request};
 use crate::value::string_match::{Pattern, StringMatch};
 
 /// A list of alternatives, such as the `match` of a gate. An empty list matches every request for
@@ -63,12 +64,12 @@ struct RequestMatch {
 const MAX_PATTERN_BYTES: usize = 1_024;
 
 impl Pattern {
-    fn read(value: &Value<'_>) -> Option<Self> {
+    fn read(value: &Value<'_>, ignore_case: bool) -> Option<Self> {
         let text = value.text()?;
         if text.len() > MAX_PATTERN_BYTES {
             return value.problem(format!("{} bytes; allowed: at most {MAX_PATTERN_BYTES}", text.len()));
         }
-        match Pattern::compile(text) {
+        match Pattern::compile(text, ignore_case) {
             Ok(pattern) => Some(pattern),
             Err(error) => value.problem(format!(
                 "{} is no regular expression: {error}; allowed: RE2's syntax without Unicode classes, as regex-lite has it",
@@ -78,25 +79,67 @@ impl Pattern {
     }
 }
 
+/// The kinds of value for which a condition is read. They differ in what a condition may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A path, which every request has.
+    Path,
+    /// The method or the scheme, which every request has.
+    Method,
+    /// `:authority`, which is compared as in [`Authority`].
+    Authority,
+    /// A value that may be absent, such as a header. An empty condition holds for any value.
+    Header,
+}
+
 impl StringMatch {
-    /// Reads `{exact: …}`, `{prefix: …}` or `{regex: …}`. With `allow_present`, `{}` matches any value.
-    fn read(value: &Value<'_>, allow_present: bool) -> Option<Self> {
-        Self::read_fields(&value.object(&["exact", "prefix", "regex"])?, allow_present)
+    /// Reads `{exact: …}`, `{prefix: …}` or `{regex: …}`.
+    fn read(value: &Value<'_>, subject: Subject) -> Option<Self> {
+        // As in Istio, a condition that says nothing holds for any value. In YAML, that is a name and a colon.
+        if subject.may_be_empty() && matches!(value.node(), Node::Null) {
+            return Some(StringMatch::Present);
+        }
+        Self::read_fields(&value.object(&["exact", "prefix", "regex"])?, subject)
     }
 
     /// Reads the condition from an object that may have other fields as well. See [`StringMatch::read`].
-    pub fn read_fields(fields: &Fields<'_>, allow_present: bool) -> Option<Self> {
+    pub fn read_fields(fields: &Fields<'_>, subject: Subject) -> Option<Self> {
         match (fields.get("exact"), fields.get("prefix"), fields.get("regex")) {
             // An empty value is valid: `?key` and `?key=` have one.
-            (Some(exact), None, None) if *exact.node() == Node::Text(String::new()) => {
-                Some(StringMatch::Exact(String::new()))
+            (Some(exact), None, None) => match exact.node() {
+                Node::Text(text) if subject == Subject::Authority => {
+                    let text = Authority::of(text.as_bytes());
+                    Some(StringMatch::Exact(String::from_utf8_lossy(text.with_port()).into_owned()))
+                }
+                Node::Text(text) => Some(StringMatch::Exact(text.clone())),
+                _ => exact.refuse("a string"),
+            },
+            (None, Some(prefix), None) if subject == Subject::Authority => {
+                Some(StringMatch::Prefix(prefix.text()?.to_ascii_lowercase()))
             }
-            (Some(exact), None, None) => Some(StringMatch::Exact(exact.text()?.to_owned())),
             (None, Some(prefix), None) => Some(StringMatch::Prefix(prefix.text()?.to_owned())),
-            (None, None, Some(regex)) => Pattern::read(regex).map(StringMatch::Regex),
-            (None, None, None) if allow_present => Some(StringMatch::Present),
+            // Istio's word for any value. It is no regular expression.
+            (None, None, Some(regex)) if subject != Subject::Path && regex.is_text("*") => {
+                Some(StringMatch::Present)
+            }
+            (None, None, Some(regex)) => {
+                Pattern::read(regex, subject == Subject::Authority).map(StringMatch::Regex)
+            }
+            (None, None, None) if subject.may_be_empty() => Some(StringMatch::Present),
             _ => fields.object().refuse("one of exact, prefix, regex"),
         }
+    }
+}
+
+impl Subject {
+    /// Returns the subject of a condition on this header.
+    fn of_header(name: &str) -> Self {
+        if name == AUTHORITY { Subject::Authority } else { Subject::Header }
+    }
+
+    /// Returns whether a condition may be empty.
+    fn may_be_empty(self) -> bool {
+        matches!(self, Subject::Header | Subject::Authority)
     }
 }
 
@@ -160,14 +203,17 @@ impl RequestMatch {
             }
         }
         fields.get("name").and_then(Value::text);
-        let read_string = |value: &Value<'_>| StringMatch::read(value, false);
-        let uri = fields.read("uri", None, |value| read_string(value).map(Some));
+        let uri = fields.read("uri", None, |value| StringMatch::read(value, Subject::Path).map(Some));
         let ignore_uri_case = fields.read("ignoreUriCase", false, Value::boolean);
 
         let mut headers = Vec::new();
-        for (key, pseudo) in [("method", ":method"), ("scheme", ":scheme"), ("authority", ":authority")] {
-            if let Some(condition) = fields.get(key).and_then(read_string) {
-                headers.push((pseudo.to_owned(), condition));
+        for (key, name, subject) in [
+            ("method", ":method", Subject::Method),
+            ("scheme", ":scheme", Subject::Method),
+            ("authority", AUTHORITY, Subject::Authority),
+        ] {
+            if let Some(condition) = fields.get(key).and_then(|value| StringMatch::read(value, subject)) {
+                headers.push((name.to_owned(), condition));
             }
         }
         headers.extend(read_named(fields.get("headers"), read_header_name));
@@ -204,7 +250,7 @@ impl RequestMatch {
             _ => PathCondition::Any,
         };
         let authority = self.headers.iter().find_map(|(name, condition)| match condition {
-            StringMatch::Exact(authority) if name == ":authority" => Some(authority.as_str()),
+            StringMatch::Exact(authority) if name == AUTHORITY => Some(authority.as_str()),
             _ => None,
         });
         (path, authority)
@@ -217,11 +263,16 @@ impl RequestMatch {
             let path = request.get(":path").map(request::path);
             condition.holds(path, self.ignore_uri_case)
         });
-        uri && self.headers.iter().all(|(name, condition)| condition.holds(request.get(name), false))
-            && !self.without_headers.iter().any(|(name, condition)| condition.holds(request.get(name), false))
+        uri && self.headers.iter().all(|(name, condition)| header_holds(name, condition, request.get(name)))
+            && !self.without_headers.iter().any(|(name, condition)| {
+                // As in Istio, a condition on the value takes an absent header as empty.
+                let absent = (*condition != StringMatch::Present).then_some(&b""[..]);
+                header_holds(name, condition, request.get(name).or(absent))
+            })
             && self.query_params.iter().all(|(name, condition)| {
+                // As in Envoy's routes, the first value counts.
                 let target = request.get(":path").unwrap_or_default();
-                request::query_values(target, name).any(|value| condition.holds(Some(value), false))
+                condition.holds(request::query_values(target, name).next(), false)
             })
             && self.cookies.iter().all(|(name, condition)| condition.holds(request.cookie(name), false))
             && (self.source_ip_blocks.is_empty() || self.comes_from(request))
@@ -230,6 +281,14 @@ impl RequestMatch {
     fn comes_from<R: Request>(&self, request: &Headers<'_, R>) -> bool {
         let source = request.source();
         source.is_some_and(|source| self.source_ip_blocks.iter().any(|block| block.contains(&source.ip())))
+    }
+}
+
+/// Returns whether the condition on a header holds for this value.
+fn header_holds(name: &str, condition: &StringMatch, value: Option<&[u8]>) -> bool {
+    match value {
+        Some(value) if name == AUTHORITY => Authority::of(value).meets(condition),
+        value => condition.holds(value, false),
     }
 }
 
@@ -245,18 +304,26 @@ fn read_named(
             if key.is_empty() || key.contains(|c: char| c.is_control() || c == ' ') {
                 return value.problem("a bad name; allowed: a name with no spaces or control characters");
             }
-            Some((read_name(key, value)?, StringMatch::read(value, true)?))
+            let name = read_name(key, value)?;
+            let condition = StringMatch::read(value, Subject::of_header(&name))?;
+            Some((name, condition))
         })
         .collect()
 }
 
-/// Returns the name of a header in lower case. Refuses four names under which Istio would ignore the condition.
+/// Returns the name under which the proxy has this header, in lower case. Refuses four names under which Istio would
+/// ignore the condition.
 fn read_header_name(name: &str, value: &Value<'_>) -> Option<String> {
-    let name = name.to_ascii_lowercase();
-    if ["uri", "scheme", "method", "authority"].contains(&name.as_str()) {
-        return value.problem(format!("{name} is no header; allowed: {name} beside headers"));
+    match name.to_ascii_lowercase().as_str() {
+        name @ ("uri" | "scheme" | "method" | "authority") => {
+            value.problem(format!("{name} is no header; allowed: {name} beside headers"))
+        }
+        name if name.starts_with("@request.auth.claims") => value.problem(
+            "not supported: a filter does not see the claims of a token; allowed: a header that carries the claim, as outputClaimToHeaders of a RequestAuthentication writes it",
+        ),
+        name if request::PSEUDO_HEADERS.contains(&name) => Some(name.to_owned()),
+        name => value.validate_header_name(name, false).map(request::canonical_name),
     }
-    Some(name)
 }
 
 #[cfg(test)]
@@ -335,7 +402,66 @@ mod tests {
         assert!(!holds(r#"[{"scheme":{"exact":"https"}}]"#, "/", &[]));
         assert!(holds(r#"[{"authority":{"exact":"shop:80"}}]"#, "/", &[]));
         assert!(holds(r#"[{"authority":{"prefix":"shop"}}]"#, "/", &[]));
-        assert!(!holds(r#"[{"authority":{"exact":"shop"}}]"#, "/", &[]));
+        assert!(!holds(r#"[{"authority":{"exact":"sho"}}]"#, "/", &[]));
+        assert!(holds(r#"[{"authority":{"regex":"*"},"method":{"regex":"*"}}]"#, "/", &[]));
+    }
+
+    /// Returns whether a request with this authority meets the conditions.
+    fn holds_for(conditions: &str, authority: &'static str) -> bool {
+        let headers = vec![(":path", &b"/"[..]), (":authority", authority.as_bytes())];
+        matches(conditions).hold(&mut Headers::new(&HeaderList(headers), &[]))
+    }
+
+    #[test]
+    fn a_host_is_compared_without_case_and_its_port_counts_only_if_the_condition_names_one() {
+        for (condition, authority, expected) in [
+            (r#"{"exact":"reviews.example.com"}"#, "REVIEWS.example.com", true),
+            (r#"{"exact":"Reviews.example.com"}"#, "reviews.example.com:8443", true),
+            (r#"{"exact":"reviews.example.com."}"#, "reviews.example.com", true),
+            (r#"{"exact":"reviews.example.com"}"#, "reviews.example.com.:80", true),
+            (r#"{"exact":"reviews.example.com"}"#, "reviews.example.org", false),
+            (r#"{"exact":"shop:80"}"#, "SHOP:80", true),
+            (r#"{"exact":"shop:80"}"#, "shop:8080", false),
+            (r#"{"exact":"shop:80"}"#, "shop", false),
+            (r#"{"exact":"[::1]"}"#, "[::1]:80", true),
+            (r#"{"exact":"[::1]:80"}"#, "[::1]", false),
+            (r#"{"prefix":"Reviews."}"#, "REVIEWS.example.com:80", true),
+            (r#"{"prefix":"reviews."}"#, "review.example.com", false),
+            (r#"{"regex":"Reviews\\.[a-z]+\\.com"}"#, "REVIEWS.example.com:80", true),
+            (r#"{"regex":"shop(:80)?"}"#, "shop:80", true),
+            (r#"{"regex":"shop:80"}"#, "shop:8080", false),
+        ] {
+            for place in [
+                format!(r#"[{{"authority":{condition}}}]"#),
+                format!(r#"[{{"headers":{{"host":{condition}}}}}]"#),
+                format!(r#"[{{"headers":{{"Host":{condition}}}}}]"#),
+                format!(r#"[{{"headers":{{":authority":{condition}}}}}]"#),
+            ] {
+                assert_eq!(holds_for(&place, authority), expected, "{place} {authority}");
+            }
+            let without = format!(r#"[{{"withoutHeaders":{{"host":{condition}}}}}]"#);
+            assert_eq!(holds_for(&without, authority), !expected, "{without} {authority}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_envoy_for_the_request_line_can_be_matched_as_headers() {
+        let path = r#"[{"headers":{":path":{"exact":"/a?b=c"},":method":{"exact":"GET"},":scheme":{"prefix":"http"}}}]"#;
+        assert!(holds(path, "/a?b=c", &[]));
+        assert!(!holds(path, "/a", &[]));
+    }
+
+    #[test]
+    fn an_absent_header_counts_as_empty_in_without_headers() {
+        for condition in [r#"{"regex":".*"}"#, r#"{"exact":""}"#] {
+            let without = format!(r#"[{{"withoutHeaders":{{"x":{condition}}}}}]"#);
+            assert!(!holds(&without, "/", &[]), "{condition}");
+        }
+        for condition in [r#"{"regex":".+"}"#, r#"{"exact":"1"}"#, r#"{"regex":"*"}"#, "{}", "null"] {
+            let without = format!(r#"[{{"withoutHeaders":{{"x":{condition}}}}}]"#);
+            assert!(holds(&without, "/", &[]), "{condition}");
+            assert!(!holds(&without, "/", &[("x", b"1")]), "{condition}");
+        }
     }
 
     #[test]
@@ -347,10 +473,12 @@ mod tests {
 
     #[test]
     fn an_empty_condition_matches_any_value() {
-        let present = r#"[{"headers":{"x":{}}}]"#;
-        assert!(holds(present, "/", &[("x", b"")]));
-        assert!(holds(present, "/", &[("x", b"1")]));
-        assert!(!holds(present, "/", &[]));
+        for empty in ["{}", "null", r#"{"regex":"*"}"#] {
+            let present = format!(r#"[{{"headers":{{"x":{empty}}}}}]"#);
+            assert!(holds(&present, "/", &[("x", b"")]));
+            assert!(holds(&present, "/", &[("x", b"1")]));
+            assert!(!holds(&present, "/", &[]));
+        }
     }
 
     #[test]
@@ -369,7 +497,7 @@ mod tests {
         assert!(holds(r#"[{"uri":{"regex":"/users/[^/]+/orders"}}]"#, "/users/7/orders?x=1", &[]));
         assert!(!holds(r#"[{"uri":{"regex":"/users/[^/]+/orders"}}]"#, "/users/7/8/orders", &[]));
         assert!(holds(r#"[{"uri":{"regex":"(?i)/API.*"}}]"#, "/api/v1", &[]));
-        assert!(holds(r#"[{"queryParams":{"a":{"regex":"1|2"}}}]"#, "/?a=3&a=2", &[]));
+        assert!(holds(r#"[{"queryParams":{"a":{"regex":"1|2"}}}]"#, "/?a=2&a=3", &[]));
         let any = r#"[{"headers":{"x":{"regex":"a*"}}}]"#;
         assert!(holds(any, "/", &[("x", &[b'a'; 4_096])]));
         assert!(!holds(any, "/", &[("x", &[b'a'; 4_097])]));
@@ -395,6 +523,8 @@ mod tests {
         assert!(!holds(both, "/p?a=1&b", &[]));
         assert!(!holds(both, "/p?a=11&B", &[]));
         assert!(!holds(both, "/p", &[]));
+        assert!(!holds(both, "/p?a=2&a=1&B", &[]));
+        assert!(holds(both, "/p?a=1&a=2&B", &[]));
         assert!(holds(r#"[{"queryParams":{"a":{"prefix":"1"}}}]"#, "/p?a=11", &[]));
         assert!(holds(r#"[{"queryParams":{"a":{"exact":""}}}]"#, "/p?a", &[]));
         assert!(!holds(r#"[{"queryParams":{"a":{"exact":""}}}]"#, "/p?a=1", &[]));

@@ -97,6 +97,11 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Returns whether the value is this string.
+    pub fn is_text(&self, text: &str) -> bool {
+        matches!(self.node, Node::Text(own) if own == text)
+    }
+
     /// Reads `true` or `false`.
     pub fn boolean(&self) -> Option<bool> {
         match self.node {

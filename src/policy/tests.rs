@@ -383,7 +383,7 @@ mod values {
             header("x-error", StringMatch::Present),
             header("x", StringMatch::Exact(String::new())),
             header("x", StringMatch::Prefix("a".into())),
-            header("x", StringMatch::Regex(Pattern::compile("a|b").unwrap())),
+            header("x", StringMatch::Regex(Pattern::compile("a|b", false).unwrap())),
         ];
         assert_eq!(breaker.fail_on, [&[FailOn::ServerError][..], &expected].concat());
         assert_eq!(breaker.ignore_on, expected);

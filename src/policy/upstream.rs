@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::check::Check;
 use super::document::Node;
-use super::matcher::Matches;
+use super::matcher::{Matches, Subject};
 use super::reader::{Fields, Value, is_label};
 use crate::value::response::{Classifier, FailOn};
 use crate::value::string_match::StringMatch;
@@ -459,7 +459,7 @@ fn read_header_condition(value: &Value<'_>) -> Option<FailOn> {
     let fields = value.object(&["header", "exact", "prefix", "regex"])?;
     let name = fields.require("header", "the name of a response header");
     let name = name.and_then(|name| name.header_name(false));
-    let value = StringMatch::read_fields(&fields, true);
+    let value = StringMatch::read_fields(&fields, Subject::Header);
     Some(FailOn::Header { name: name?, value: value? })
 }
 

@@ -201,6 +201,18 @@ impl<'r, R: Request> Headers<'r, R> {
     }
 }
 
+/// The name under which the proxy has a request's `Host`.
+pub const AUTHORITY: &str = ":authority";
+
+/// The names that every request has in place of a request line.
+pub const PSEUDO_HEADERS: [&str; 4] = [AUTHORITY, ":method", ":path", ":scheme"];
+
+/// Returns the name under which the proxy has this header of a request. It keeps the `Host` header as `:authority`, and
+/// a list of all headers has only that name.
+pub fn canonical_name(name: String) -> String {
+    if name == "host" { AUTHORITY.to_owned() } else { name }
+}
+
 /// Returns the address in an `address:port`. A listener for both IP versions maps IPv4 into IPv6. Such an
 /// address is returned as IPv4.
 pub fn address(source: &[u8]) -> Option<SocketAddr> {

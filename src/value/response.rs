@@ -408,7 +408,7 @@ mod tests {
             (StringMatch::Exact("yes".into()), Success),
             (StringMatch::Exact("second".into()), Success),
             // A regular expression matches no value that is not UTF-8.
-            (StringMatch::Regex(Pattern::compile(".*").unwrap()), Success),
+            (StringMatch::Regex(Pattern::compile(".*", false).unwrap()), Success),
         ] {
             let condition = header("x-error", value);
             assert_eq!(classified(condition.clone(), "via_upstream"), expected, "{condition:?}");

@@ -20,6 +20,7 @@ pub enum StringMatch {
 /// A regular expression that must match the whole value, as in Istio. Two patterns are equal if their texts are.
 #[derive(Clone, Debug)]
 pub struct Pattern {
+    /// The text with its anchors.
     text: String,
     compiled: Regex,
 }
@@ -45,14 +46,18 @@ const MAX_COMPILED_BYTES: usize = 64 * 1_024;
 const MAX_VALUE_BYTES: usize = 4_096;
 
 impl Pattern {
-    /// Compiles the text of a regular expression.
+    /// Compiles the text of a regular expression. ASCII case does not count with `ignore_case`.
     ///
     /// # Errors
     ///
     /// Returns the compiler's error if the text is invalid, or if it would take too much memory.
-    pub fn compile(text: &str) -> Result<Self, Error> {
-        let compiled = RegexBuilder::new(&format!("^(?:{text})$")).size_limit(MAX_COMPILED_BYTES).build()?;
-        Ok(Pattern { text: text.to_owned(), compiled })
+    pub fn compile(text: &str, ignore_case: bool) -> Result<Self, Error> {
+        let build = |text: &str| RegexBuilder::new(text).size_limit(MAX_COMPILED_BYTES).build();
+        // Without this, a text such as `a)|(b` would be valid inside the group and escape the anchors.
+        build(text)?;
+        let flags = if ignore_case { "i" } else { "" };
+        let text = format!("^(?{flags}:{text})$");
+        Ok(Pattern { compiled: build(&text)?, text })
     }
 
     /// Returns whether the pattern matches. A value that is not UTF-8 or is too long does not match.

@@ -19,6 +19,7 @@ mod field;
 mod gates;
 mod grpc_health;
 mod healthy_events;
+mod hosts;
 mod lanes;
 mod life;
 mod lifecycle;

@@ -40,6 +40,9 @@ pub struct ExplainArguments {
     /// The request's host
     #[arg(long, default_value = "localhost")]
     authority: String,
+    /// The request's scheme; that of a header x-forwarded-proto or else http, where it is not given
+    #[arg(long)]
+    scheme: Option<String>,
     /// A request header, as NAME=VALUE; may be repeated
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
@@ -57,8 +60,8 @@ pub struct ExplainArguments {
     #[arg(long, value_name = "RELEASE/VERSION")]
     rolled_back: Vec<String>,
     /// Explain each of these requests instead, one JSON object per line:
-    /// {"method", "path", "authority", "source", "headers": {NAME: VALUE}}; "-" is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "method", "authority", "source", "headers"])]
+    /// {"method", "path", "authority", "scheme", "source", "headers": {NAME: VALUE}}; "-" is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "method", "authority", "scheme", "source", "headers"])]
     requests: Option<PathBuf>,
     /// Print one JSON object per request
     #[arg(long)]
@@ -147,7 +150,9 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
     let date = arguments.at.unwrap_or_else(crate::clock::today);
     let mut splits = splits(&policy, date, &arguments.rolled_back)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let mut explain = |request: &SampleRequest| {
+    let mut explain = |mut request: SampleRequest| {
+        request.normalize();
+        let request = &request;
         let mut readiness = AssumedReadiness { policy: &policy, not_ready: &arguments.not_ready, date };
         let decision = decision::decide(&policy, request, &mut readiness, &mut splits);
         let written = if arguments.json {
@@ -158,12 +163,13 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
         written.map_err(|error| Failure::Usage(format!("standard output: {error}")))
     };
     match &arguments.requests {
-        None => explain(&SampleRequest {
+        None => explain(SampleRequest {
             method: arguments.method.clone(),
             path: arguments.path.clone(),
             authority: arguments.authority.clone(),
+            scheme: arguments.scheme.clone(),
             source: arguments.source,
-            headers: first_values(arguments.headers.clone()),
+            headers: first_values(&arguments.headers),
         }),
         Some(file) => {
             let input_error = |line: usize, error: &dyn core::fmt::Display| {
@@ -175,10 +181,7 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
             };
             for (number, line) in BufReader::new(input).lines().enumerate() {
                 let line = line.map_err(|error| input_error(number, &error))?;
-                let mut request: SampleRequest =
-                    serde_json::from_str(&line).map_err(|error| input_error(number, &error))?;
-                request.headers = first_values(core::mem::take(&mut request.headers).into_iter().collect());
-                explain(&request)?;
+                explain(serde_json::from_str(&line).map_err(|error| input_error(number, &error))?)?;
             }
             Ok(())
         }
@@ -214,12 +217,11 @@ fn splits(policy: &Policy, date: Date, rolled_back: &[String]) -> Result<Vec<Spl
     Ok(splits.collect())
 }
 
-/// Returns headers by their lower-case names. Keeps the first value of a repeated header, as the proxy shows the filter
-/// only that one.
-fn first_values(headers: Vec<(String, String)>) -> BTreeMap<String, String> {
+/// Returns the first value of each header, as the proxy shows the filter only that one of a repeated header.
+fn first_values(headers: &[(String, String)]) -> BTreeMap<String, String> {
     let mut first_values = BTreeMap::new();
     for (name, value) in headers {
-        first_values.entry(name.to_ascii_lowercase()).or_insert(value);
+        first_values.entry(name.clone()).or_insert_with(|| value.clone());
     }
     first_values
 }

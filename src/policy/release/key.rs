@@ -9,6 +9,8 @@ use crate::policy::reader::{Fields, Value};
 pub enum Key {
     /// `httpHeaderName`: a header, in lower case.
     Header(String),
+    /// `httpHeaderName: host`: the host in lower case, without the port.
+    Host,
     /// `httpCookie`: a cookie.
     Cookie(Cookie),
     /// `httpQueryParameterName`: a query parameter. The name is compared as written, without percent-decoding.
@@ -81,8 +83,7 @@ impl Key {
     fn read(value: &Value<'_>) -> Option<Self> {
         let fields =
             value.object(&["httpHeaderName", "httpCookie", "httpQueryParameterName", "useSourceIp"])?;
-        let header =
-            fields.read("httpHeaderName", None, |value| value.header_name(false).map(Key::Header).map(Some));
+        let header = fields.read("httpHeaderName", None, |value| Key::read_header(value).map(Some));
         let cookie = fields.read("httpCookie", None, |value| Cookie::read(value).map(Key::Cookie).map(Some));
         let parameter = fields.read("httpQueryParameterName", None, |value| {
             Some(Some(Key::QueryParameter(value.text()?.to_owned())))
@@ -94,6 +95,20 @@ impl Key {
         match (keys.next(), keys.next()) {
             (Some(key), None) => Some(key),
             _ => value.refuse("one of httpHeaderName, httpCookie, httpQueryParameterName, useSourceIp"),
+        }
+    }
+}
+
+impl Key {
+    /// Reads the name of a header that holds the key.
+    fn read_header(value: &Value<'_>) -> Option<Self> {
+        match value.text()?.to_ascii_lowercase().as_str() {
+            "host" | ":authority" => Some(Key::Host),
+            ":path" => Some(Key::Header(":path".to_owned())),
+            ":method" | ":scheme" => value.problem(
+                "all users share its few values; allowed: a header that differs between users, host, :path",
+            ),
+            _ => value.header_name(false).map(Key::Header),
         }
     }
 }

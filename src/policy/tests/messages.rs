@@ -214,6 +214,18 @@ fn an_invalid_condition_is_told_what_is_allowed() {
             "headers.Method: method is no header; allowed: method beside headers",
         ),
         (
+            r#"{"headers":{":status":{"exact":"200"}}}"#,
+            r#"headers[":status"]: ":status" is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~"#,
+        ),
+        (
+            r#"{"headers":{"@request.auth.claims.group":{"exact":"beta"}}}"#,
+            r#"headers["@request.auth.claims.group"]: not supported: a filter does not see the claims of a token; allowed: a header that carries the claim, as outputClaimToHeaders of a RequestAuthentication writes it"#,
+        ),
+        (
+            r#"{"headers":{"x":{"regex":"a)|(b"}}}"#,
+            r#"headers.x.regex: "a)|(b" is no regular expression: found closing ')' without matching '('; allowed: RE2's syntax without Unicode classes, as regex-lite has it"#,
+        ),
+        (
             r#"{"port":80}"#,
             "port: not supported: a filter does not see what this names; allowed: leave it out",
         ),

@@ -86,6 +86,8 @@ impl Proxy for SimProxy {
     }
 
     fn header(&self, map: Map, name: &str) -> Option<Vec<u8>> {
+        // By name, Envoy also finds the authority as `host`. A list of all headers does not have that name.
+        let name = if map == Map::RequestHeaders && name == "host" { ":authority" } else { name };
         self.with_map(map, |headers| {
             headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
         })?

@@ -18,10 +18,38 @@ pub struct SampleRequest {
     pub path: String,
     #[serde(default = "default_authority")]
     pub authority: String,
+    #[serde(default)]
+    pub scheme: Option<String>,
     #[serde(default = "default_source")]
     pub source: SocketAddr,
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+}
+
+impl SampleRequest {
+    /// Makes the headers those that the proxy would have: names in lower case, and `host` and the names with a colon as
+    /// the fields that they stand for.
+    pub fn normalize(&mut self) {
+        let mut first_values = BTreeMap::new();
+        for (name, value) in core::mem::take(&mut self.headers) {
+            first_values.entry(name.to_ascii_lowercase()).or_insert(value);
+        }
+        let mut take = |name: &str| first_values.remove(name);
+        if let Some(authority) = take(":authority").or(take("host")) {
+            self.authority = authority;
+        }
+        self.path = take(":path").unwrap_or(core::mem::take(&mut self.path));
+        self.method = take(":method").unwrap_or(core::mem::take(&mut self.method));
+        self.scheme = take(":scheme").or(self.scheme.take());
+        self.headers = first_values;
+    }
+
+    /// Returns the scheme. If none is given, it follows from `x-forwarded-proto`, as in Envoy.
+    fn scheme(&self) -> &str {
+        let forwarded = self.headers.get("x-forwarded-proto").map(String::as_str);
+        let scheme = self.scheme.as_deref().or(forwarded.filter(|scheme| ["http", "https"].contains(scheme)));
+        scheme.unwrap_or("http")
+    }
 }
 
 fn default_method() -> String {
@@ -43,10 +71,10 @@ fn default_authority() -> String {
 impl Request for SampleRequest {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         let value = match name {
-            ":method" => &self.method,
+            ":method" => self.method.as_str(),
             ":path" => &self.path,
-            ":authority" | "host" => &self.authority,
-            ":scheme" => return Some(Cow::Borrowed(b"http")),
+            ":authority" => &self.authority,
+            ":scheme" => self.scheme(),
             name => self.headers.get(name)?,
         };
         Some(Cow::Borrowed(value.as_bytes()))
