@@ -8,7 +8,7 @@
 //! Gates come last, because the version may determine which upstream a request needs. If a matching release
 //! has the gate's upstream, the gate holds only for requests that get that version. Otherwise it holds for
 //! every request that it matches. The first closed gate decides. A gate that fails open leaves the request to
-//! the next gate.
+//! the next gate. A gate does the same with a CORS preflight that it does not reply to.
 //!
 //! A steer header from outside that no release trusts counts as absent, so nothing matches on it.
 
@@ -21,13 +21,13 @@ pub mod reply;
 mod steering;
 
 use crate::decision::action::{Action, ForwardEdits, HeaderEdit};
-use crate::decision::gate::{GateAction, GateBypass, fail_open};
+use crate::decision::gate::{GateAction, GateBypass, cors, fail_open};
 use crate::decision::release::split::Split;
 use crate::decision::reply::GATE_HEADER;
-use crate::policy::gate::{Fallback, Gate};
+use crate::policy::gate::{Fallback, Gate, OnPreflight};
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
-use crate::readiness::{Permit, Readiness, UpstreamReason};
+use crate::readiness::{Admission, Permit, Readiness, UpstreamReason};
 use crate::value::request::{Headers, Request};
 use admit::admit;
 pub use release::Assignment;
@@ -135,7 +135,7 @@ pub fn decide<'p, R: Request>(
     decision.action = gated.unwrap_or(Action::Forward(edits));
     if let Action::Forward(edits) = &mut decision.action {
         let bypasses = decision.bypasses.iter();
-        edits.response.extend(bypasses.map(|bypass| HeaderEdit::add(GATE_HEADER, bypass.describe(policy))));
+        edits.response.extend(bypasses.map(|bypass| HeaderEdit::add(GATE_HEADER, bypass.header(policy))));
     }
     decision
 }
@@ -168,6 +168,16 @@ fn apply_gates<'p: 'r, 'r, R: Request>(
         if gets_other_version(policy, gate.upstream, decision) || !gate.matches.hold(request) {
             continue;
         }
+        if is_exempt_preflight(gate, request, readiness) {
+            // It needs little of the upstream, so its response would prove little. It must not end a trial.
+            if !decision.ignored.contains(&gate.upstream) {
+                decision.ignored.push(gate.upstream);
+            }
+            if let Some(action) = divert_preflight(policy, gate, request, readiness, decision) {
+                return Some(action);
+            }
+            continue;
+        }
         let Err(reason) = admit(gate.upstream, readiness, &mut decision.permits) else {
             continue;
         };
@@ -178,10 +188,45 @@ fn apply_gates<'p: 'r, 'r, R: Request>(
             record_bypass(decision, gate, reason, GateAction::FailOpen(why));
             continue;
         }
-        let status = readiness.status(gate.upstream);
-        return Some(Action::Reply(gate::reply(policy, gate, reason, &status, || readiness.now())));
+        let (origin, status) = (reply_origin(gate, request), readiness.status(gate.upstream));
+        let reply = gate::reply(policy, gate, reason, origin.as_deref(), &status, || readiness.now());
+        return Some(Action::Reply(reply));
     }
     None
+}
+
+/// Returns whether the request is a preflight to which the gate does not reply. Reads no header while the
+/// upstream is Ready.
+fn is_exempt_preflight<R: Request>(
+    gate: &Gate,
+    request: &mut Headers<'_, R>,
+    readiness: &mut impl Readiness,
+) -> bool {
+    gate.preflight == OnPreflight::Forward
+        && readiness.admission(gate.upstream) != Admission::Ready
+        && cors::is_preflight(request)
+}
+
+/// Returns what happens to such a preflight if the gate has another upstream to send it to. It takes no permit
+/// of the gate's own upstream, because a later filter may answer it.
+fn divert_preflight<'p: 'r, 'r, R: Request>(
+    policy: &'p Policy,
+    gate: &'p Gate,
+    request: &mut Headers<'r, R>,
+    readiness: &mut impl Readiness,
+    decision: &mut Decision<'_>,
+) -> Option<Action<'p>> {
+    let Some(Fallback::Upstream { .. }) = gate.fallback else {
+        return None;
+    };
+    let reason = readiness.admission(gate.upstream).reason()?;
+    fall_back(policy, gate, reason, request, readiness, decision)
+}
+
+/// Returns the origin that a reply of the gate may have to name. Reads no header if it never does.
+fn reply_origin<R: Request>(gate: &Gate, request: &mut Headers<'_, R>) -> Option<String> {
+    gate.cors.as_ref()?;
+    cors::origin(request)
 }
 
 /// Returns what the fallback of a closed gate does with the request. Returns `None` if the gate has no
@@ -209,16 +254,21 @@ fn fall_back<'p: 'r, 'r, R: Request>(
                 return None;
             }
             record_bypass(decision, gate, reason, GateAction::Answer);
-            Some(Action::Reply(gate::answer(policy, gate, answer, reason)))
+            let origin = reply_origin(gate, request);
+            Some(Action::Reply(gate::answer(policy, gate, answer, reason, origin.as_deref())))
         }
     }
 }
 
-/// Records what a closed gate did instead of a reply, once for all gates on the same upstream.
+/// Records what a closed gate did instead of a reply, once for all gates on the same upstream. The client is
+/// told the cause only if all of them tell it.
 fn record_bypass(decision: &mut Decision<'_>, gate: &Gate, reason: UpstreamReason, action: GateAction) {
-    let bypass = GateBypass { upstream: gate.upstream, reason, action };
-    if !decision.bypasses.contains(&bypass) {
-        decision.bypasses.push(bypass);
+    let bypass = GateBypass::new(gate, reason, action);
+    let is_same =
+        |other: &&mut GateBypass| GateBypass { names_cause: bypass.names_cause, ..**other } == bypass;
+    match decision.bypasses.iter_mut().find(is_same) {
+        Some(known) => known.names_cause &= bypass.names_cause,
+        None => decision.bypasses.push(bypass),
     }
 }
 

@@ -251,7 +251,9 @@ fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
     let known = drafts.as_deref();
     let probes = fields.read("probes", Probes::default(), |value| probe::read(value, known));
     let releases = fields.read("releases", Vec::new(), |value| release::read(value, known));
-    let gates = fields.read("gates", Vec::new(), |value| gate::read(value, known, releases.as_deref()));
+    let details = probes.as_ref().map(|probes| probes.details).unwrap_or_default();
+    let gates =
+        fields.read("gates", Vec::new(), |value| gate::read(value, known, releases.as_deref(), details));
     let max_gated_percent = fields.read("maxGatedPercent", 100, |value| value.integer(1..=100));
 
     let name = name?;

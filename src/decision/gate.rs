@@ -4,9 +4,11 @@
 //! asks for it, the gate fails open and the request is forwarded (see [`fail_open`]). A bypass by a fallback
 //! or by failing open is shown in the response and counted.
 
+pub mod cors;
 pub mod fail_open;
 
 use core::time::Duration;
+use std::borrow::Cow;
 
 use crate::decision::reply::{GATE_HEADER, Header, Reply, ReplyCause};
 use crate::policy::Policy;
@@ -28,6 +30,8 @@ pub struct GateBypass {
     pub reason: UpstreamReason,
     /// What the gate did.
     pub action: GateAction,
+    /// Whether the client is told the upstream and the reason.
+    pub names_cause: bool,
 }
 
 /// What a closed gate does with a request that it does not reply to.
@@ -42,23 +46,37 @@ pub enum GateAction {
 }
 
 impl GateBypass {
-    /// Returns the value of the response header, in one of these forms. The name of a static answer is
-    /// `answer`.
+    /// Returns what `gate` did with a request, while its upstream was not Ready for `reason`.
+    pub fn new(gate: &Gate, reason: UpstreamReason, action: GateAction) -> Self {
+        GateBypass { upstream: gate.upstream, reason, action, names_cause: gate.names_cause }
+    }
+
+    /// Describes it for the operator, in one of these forms. The name of a static answer is `answer`.
     ///
     /// - `failed-open; upstream=app; reason=check-failed; because=all-not-ready`
     /// - `fallback; upstream=app; reason=check-failed; to=static`
     pub fn describe(&self, policy: &Policy) -> String {
         let (upstream, reason) = (policy.name_of(self.upstream), self.reason.code());
-        match self.action {
-            GateAction::FailOpen(why) => {
-                format!("failed-open; upstream={upstream}; reason={reason}; because={}", why.code())
-            }
-            action => format!("fallback; upstream={upstream}; reason={reason}; to={}", action.name(policy)),
-        }
+        let link = if matches!(self.action, GateAction::FailOpen(_)) { "because" } else { "to" };
+        let (word, name) = (self.action.word(), self.action.name(policy));
+        format!("{word}; upstream={upstream}; reason={reason}; {link}={name}")
+    }
+
+    /// Returns the value of the response header. It is the whole description, or its first word if clients are
+    /// not told the cause.
+    pub fn header(&self, policy: &Policy) -> Cow<'static, str> {
+        if self.names_cause { self.describe(policy).into() } else { self.action.word().into() }
     }
 }
 
 impl GateAction {
+    fn word(self) -> &'static str {
+        match self {
+            GateAction::FailOpen(_) => "failed-open",
+            GateAction::Upstream(_) | GateAction::Answer => "fallback",
+        }
+    }
+
     /// Returns the name of what the request gets instead.
     pub fn name(self, policy: &Policy) -> &str {
         match self {
@@ -69,7 +87,7 @@ impl GateAction {
     }
 }
 
-/// Returns the reply of `gate`, whose upstream is not Ready for `reason`.
+/// Returns the reply of `gate`, whose upstream is not Ready for `reason`, to a page of this origin.
 ///
 /// A gRPC request gets the same reply. Envoy turns the status into a grpc-status and the body into the
 /// grpc-message.
@@ -79,20 +97,28 @@ pub fn reply(
     policy: &Policy,
     gate: &Gate,
     reason: UpstreamReason,
+    origin: Option<&str>,
     status: &UpstreamStatus,
     now: impl Fn() -> Time,
 ) -> Reply {
     let retry_after = gate.reply.retry_after_seconds.unwrap_or_else(|| seconds_left(status, now));
-    let mut reply = compose(policy, gate, &gate.reply, reason, retry_after);
+    let mut reply = compose(policy, gate, &gate.reply, reason, origin, retry_after);
     reply.headers.push(("retry-after".into(), retry_after.to_string().into()));
     reply
 }
 
-/// Returns the static answer of `gate`, which stands in for a response of its upstream.
-pub fn answer(policy: &Policy, gate: &Gate, answer: &gate::ReplyTemplate, reason: UpstreamReason) -> Reply {
-    let mut reply = compose(policy, gate, answer, reason, RETRY_AFTER);
-    let bypass = GateBypass { upstream: gate.upstream, reason, action: GateAction::Answer };
-    reply.headers.push((GATE_HEADER.into(), bypass.describe(policy).into()));
+/// Returns the static answer of `gate`, which stands in for a response of its upstream, to a page of this
+/// origin.
+pub fn answer(
+    policy: &Policy,
+    gate: &Gate,
+    answer: &gate::ReplyTemplate,
+    reason: UpstreamReason,
+    origin: Option<&str>,
+) -> Reply {
+    let mut reply = compose(policy, gate, answer, reason, origin, RETRY_AFTER);
+    let bypass = GateBypass::new(gate, reason, GateAction::Answer);
+    reply.headers.push((GATE_HEADER.into(), bypass.header(policy)));
     reply
 }
 
@@ -110,6 +136,7 @@ fn compose(
     gate: &Gate,
     reply: &gate::ReplyTemplate,
     reason: UpstreamReason,
+    origin: Option<&str>,
     retry_after: u32,
 ) -> Reply {
     let upstream = policy.name_of(gate.upstream);
@@ -120,25 +147,55 @@ fn compose(
                 [("{upstream}", upstream), ("{reason}", reason.code()), ("{retryAfter}", &retry_after)];
             fill(body, &values)
         }
-        None => format!("policy {}: upstream {upstream} is not ready: {reason}\n", policy.name),
+        None if gate.names_cause => {
+            format!("policy {}: upstream {upstream} is not ready: {reason}\n", policy.name)
+        }
+        None => "not ready\n".to_owned(),
     };
     let body = if reply.has_no_body() { String::new() } else { body };
-    let mut headers: Vec<Header> = Vec::with_capacity(reply.headers.len() + 2);
-    headers.extend(reply.headers.iter().map(|(name, value)| (name.clone().into(), value.clone().into())));
-    if !body.is_empty() && !headers.iter().any(|(name, _)| name == "content-type") {
-        // A body that looks like JSON is JSON, unless the policy says otherwise.
-        let json = body.trim_start().starts_with(['{', '[']);
-        let content_type = if json { "application/json" } else { "text/plain; charset=utf-8" };
-        headers.push(("content-type".into(), content_type.into()));
-    }
     Reply {
         status: reply.status,
         grpc_status: reply.grpc_status,
-        headers,
+        headers: headers(gate, reply, &body, origin),
         body: body.into_bytes(),
         details: ["graygate_gate{", &policy.name, "|", upstream, "|", reason.code(), "}"].concat(),
         cause: ReplyCause::Gate { upstream: gate.upstream, reason },
     }
+}
+
+/// The header that keeps an Envoy in front from retrying the request, unless its `retry_on` has
+/// `envoy-ratelimited`. `x-envoy-overloaded` does not keep it from that.
+const NO_RETRY: (&str, &str) = ("x-envoy-ratelimited", "true");
+
+/// Returns the headers of a reply with this body: those of the policy, and the defaults that it does not
+/// replace.
+fn headers(gate: &Gate, reply: &gate::ReplyTemplate, body: &str, origin: Option<&str>) -> Vec<Header> {
+    let own = &reply.headers;
+    let mut headers: Vec<Header> = Vec::with_capacity(own.len() + 8);
+    headers.extend(own.iter().map(|(name, value)| (name.clone().into(), value.clone().into())));
+    let mut add = |name: &'static str, value: Cow<'static, str>| {
+        if !own.iter().any(|(known, _)| known == name) {
+            headers.push((name.into(), value));
+        }
+    };
+    if !body.is_empty() {
+        // A body that looks like JSON is JSON, unless the policy says otherwise.
+        let json = body.trim_start().starts_with(['{', '[']);
+        add("content-type", if json { "application/json" } else { "text/plain; charset=utf-8" }.into());
+    }
+    // Caches keep a 200 or a 404 for minutes by themselves, and would hide that the upstream is Ready again.
+    add("cache-control", "no-store".into());
+    if reply.status >= 400 && !reply.retriable {
+        add(NO_RETRY.0, NO_RETRY.1.into());
+    }
+    if let Some(cors) = &gate.cors {
+        for (name, value) in cors::headers(cors, origin) {
+            add(name, value);
+        }
+        // The policy may name further headers. Caches read all lines.
+        headers.push(("vary".into(), "origin".into()));
+    }
+    headers
 }
 
 /// Replaces each placeholder in one pass, so that a value that looks like a placeholder stays as it is.

@@ -14,7 +14,9 @@ use crate::value::time::Time;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+mod gate_replies;
 mod gates;
+mod preflights;
 mod probes;
 mod releases;
 

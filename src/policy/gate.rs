@@ -1,12 +1,16 @@
 //! `gates`: which requests are kept from an upstream that is not Ready, and what they get instead.
 
+pub mod cors;
+
 use core::ops::RangeInclusive;
 
 use super::matcher::Matches;
+use super::probe::Details;
 use super::reader::{Fields, Value};
 use super::release::Release;
 use super::release::steer::Steer;
 use super::upstream::{self, UpstreamDraft, UpstreamId};
+use cors::CorsPolicy;
 
 /// A gate on one upstream. It is closed while the upstream is not Ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +25,22 @@ pub struct Gate {
     pub reply: ReplyTemplate,
     /// What the gate does while none of the policy's gated upstreams is Ready.
     pub when_all_not_ready: WhenAllNotReady,
+    /// What the gate does with a CORS preflight.
+    pub preflight: OnPreflight,
+    /// The pages of other origins that may read the gate's replies and answers. If absent, none may.
+    pub cors: Option<CorsPolicy>,
+    /// Whether clients are told the upstream and the reason where the policy has no words of its own.
+    pub names_cause: bool,
+}
+
+/// What a closed gate does with a CORS preflight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnPreflight {
+    /// It lets the preflight through, or sends it to the fallback upstream. The default. A reply would be an error to the
+    /// browser, which then sends no request. Often a later filter answers a preflight, and no upstream is needed.
+    Forward,
+    /// It treats the preflight like any other request.
+    Reply,
 }
 
 /// What a gate does while none of the policy's gated upstreams is Ready.
@@ -58,10 +78,12 @@ pub struct ReplyTemplate {
     /// The `retry-after` in seconds. 0 to 86,400. If absent, the time left of the current wait, or 5 without one. An
     /// `answer` has none.
     pub retry_after_seconds: Option<u32>,
-    /// Further headers. Names are in lower case.
+    /// Further headers. Names are in lower case. They replace those that a gate writes by default.
     pub headers: Vec<(String, String)>,
+    /// Whether an Envoy in front may retry the request. Default false.
+    pub retriable: bool,
     /// The body, at most 16 KiB. `{upstream}`, `{reason}` and `{retryAfter}` are replaced by their values. If absent, a
-    /// line that names policy, upstream and reason.
+    /// line that names policy, upstream and reason, as far as the gate names the cause.
     pub body: Option<String>,
 }
 
@@ -72,20 +94,29 @@ pub const GATE_HEADER: &str = "x-graygate-gate";
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// Reads `gates`. A fallback must not write the headers that `releases` steer by. `releases` is `None` if they have
-/// problems, which are reported already.
+/// problems, which are reported already. `details` is that of `probes`, which holds for each gate without one.
 pub fn read(
     value: &Value<'_>,
     upstreams: Option<&[UpstreamDraft]>,
     releases: Option<&[Release]>,
+    details: Details,
 ) -> Option<Vec<Gate>> {
-    let gates: Vec<_> =
-        value.list()?.iter().map(|item| Gate::read(item, upstreams, releases.unwrap_or_default())).collect();
+    let items = value.list()?;
+    let read = |item| Gate::read(item, upstreams, releases.unwrap_or_default(), details);
+    let gates: Vec<_> = items.iter().map(read).collect();
     gates.into_iter().collect()
 }
 
 impl Gate {
-    fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>, releases: &[Release]) -> Option<Self> {
-        let fields = value.object(&["match", "upstream", "fallback", "reply", "whenAllNotReady"])?;
+    fn read(
+        value: &Value<'_>,
+        upstreams: Option<&[UpstreamDraft]>,
+        releases: &[Release],
+        details: Details,
+    ) -> Option<Self> {
+        let known =
+            ["match", "upstream", "fallback", "reply", "whenAllNotReady", "preflight", "cors", "details"];
+        let fields = value.object(&known)?;
         let matches = fields.read("match", Matches::default(), Matches::read);
         let upstream = upstream::read_required_reference(&fields, upstreams);
         let fallback = fields.read("fallback", None, |value| {
@@ -101,12 +132,21 @@ impl Gate {
         let choices = [("reply", WhenAllNotReady::Reply), ("forward", WhenAllNotReady::Forward)];
         let when_all_not_ready =
             fields.read("whenAllNotReady", WhenAllNotReady::Reply, |value| value.choice(&choices));
+        let choices = [("forward", OnPreflight::Forward), ("reply", OnPreflight::Reply)];
+        let preflight = fields.read("preflight", OnPreflight::Forward, |value| value.choice(&choices));
+        let cors = fields.read("cors", None, |value| CorsPolicy::read(value).map(Some));
+        // A gate replies only on failure, so it has no third choice.
+        let choices = [("never", false), ("always", true)];
+        let names_cause = fields.read("details", details != Details::Never, |value| value.choice(&choices));
         Some(Gate {
             matches: matches?,
             upstream: upstream?,
             fallback: fallback?,
             reply: reply?,
             when_all_not_ready: when_all_not_ready?,
+            preflight: preflight?,
+            cors: cors?,
+            names_cause: names_cause?,
         })
     }
 }
@@ -159,13 +199,21 @@ fn read_cluster_header(value: &Value<'_>, releases: &[Release]) -> Option<String
 
 impl Default for ReplyTemplate {
     fn default() -> Self {
-        Self { status: 503, grpc_status: None, retry_after_seconds: None, headers: Vec::new(), body: None }
+        ReplyTemplate {
+            status: 503,
+            grpc_status: None,
+            retry_after_seconds: None,
+            headers: Vec::new(),
+            retriable: false,
+            body: None,
+        }
     }
 }
 
 impl ReplyTemplate {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["status", "grpcStatus", "retryAfterSeconds", "headers", "body"])?;
+        let fields =
+            value.object(&["status", "grpcStatus", "retryAfterSeconds", "headers", "retriable", "body"])?;
         let default = ReplyTemplate::default();
         let grpc_status = fields.read("grpcStatus", None, |value| value.integer(1..=16).map(Some));
         let retry_after_seconds =
@@ -175,7 +223,7 @@ impl ReplyTemplate {
     }
 
     fn read_answer(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["status", "headers", "body"])?;
+        let fields = value.object(&["status", "headers", "retriable", "body"])?;
         let reply = ReplyTemplate::read_http(&fields, 200, 200..=599)?;
         match fields.get("body") {
             Some(body) if reply.has_no_body() => {
@@ -194,13 +242,20 @@ impl ReplyTemplate {
     fn read_http(fields: &Fields<'_>, status: u32, statuses: RangeInclusive<u32>) -> Option<Self> {
         let status = fields.read("status", status, |value| value.integer(statuses));
         let headers = fields.read("headers", Vec::new(), |value| value.headers(may_write));
+        let retriable = fields.read("retriable", false, Value::boolean);
         let body = fields.read("body", None, |value| match value.text()? {
             text if text.len() > MAX_BODY_BYTES => {
                 value.problem(format!("{} bytes; allowed: at most {MAX_BODY_BYTES}", text.len()))
             }
             text => Some(Some(text.to_owned())),
         });
-        Some(ReplyTemplate { status: status?, headers: headers?, body: body?, ..ReplyTemplate::default() })
+        Some(ReplyTemplate {
+            status: status?,
+            headers: headers?,
+            retriable: retriable?,
+            body: body?,
+            ..ReplyTemplate::default()
+        })
     }
 }
 

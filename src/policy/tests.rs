@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::policy::check::{Check, CheckCall, GrpcHealth, HttpGet};
-use crate::policy::gate::ReplyTemplate;
+use crate::policy::gate::{OnPreflight, ReplyTemplate};
 use crate::policy::matcher::Matches;
 use crate::policy::problem::ProblemLog;
 use crate::policy::release::key::{Cookie, Issue, Key};
@@ -205,6 +205,7 @@ mod full_document {
             grpc_status: Some(8),
             retry_after_seconds: Some(5),
             headers: vec![("x-reason".into(), "warming-up".into())],
+            retriable: true,
             body: Some(r#"{"error":"app is not ready"}"#.into()),
         };
         assert_eq!(policy.gates[0].reply, reply);
@@ -310,9 +311,11 @@ mod defaults {
             grpc_status: None,
             retry_after_seconds: None,
             headers: Vec::new(),
+            retriable: false,
             body: None,
         };
         assert_eq!(policy.gates[0].reply, reply);
+        assert_eq!((policy.gates[0].preflight, policy.gates[0].cors.as_ref()), (OnPreflight::Forward, None));
         assert_eq!(policy.gates[0].matches, Matches::default());
         assert_eq!((policy.gates[0].fallback.as_ref(), policy.max_gated_percent), (None, 100));
         assert!(!policy.may_fail_open());

@@ -88,3 +88,15 @@ pub enum Admission {
         reason: UpstreamReason,
     },
 }
+
+impl Admission {
+    /// Returns the reason for which some or all requests are not admitted.
+    pub fn reason(self) -> Option<UpstreamReason> {
+        match self {
+            Admission::Ready => None,
+            Admission::NotReady(reason) | Admission::Trial(reason) | Admission::Ramp { reason, .. } => {
+                Some(reason)
+            }
+        }
+    }
+}

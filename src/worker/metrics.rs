@@ -204,7 +204,7 @@ impl Metrics {
     /// Counts the closed gates that did not reply. A request that one let through is not a gated request. A request
     /// that got a fallback is one.
     pub fn count_bypasses(&mut self, proxy: &impl Proxy, policy: &Policy, bypasses: &[GateBypass]) {
-        for GateBypass { upstream, reason, action } in bypasses {
+        for GateBypass { upstream, reason, action, .. } in bypasses {
             let upstream = *upstream;
             let to = match action {
                 GateAction::FailOpen(why) => {

@@ -16,6 +16,7 @@ mod fail_open;
 mod fallback;
 mod fast_path;
 mod field;
+mod gate_replies;
 mod gates;
 mod grpc_health;
 mod healthy_events;

@@ -51,9 +51,12 @@ pub fn is_grpc(content_type: &[u8]) -> bool {
 
 /// Returns a reply with a text. If it is gRPC, the text is the grpc-message and `code` the grpc-status.
 fn reply(policy: &Policy, code: u32, grpc: bool, text: &str) -> Reply {
+    if !grpc {
+        return Reply::line_to_probe(policy, ProbeTarget::Grpc, code, "unimplemented", text);
+    }
     let body = format!("policy {}: {text}", policy.name).into_bytes();
     let reply = Reply::to_probe(policy, ProbeTarget::Grpc, code, "unimplemented", Vec::new(), body);
-    if grpc { Reply { status: 200, grpc_status: Some(code), ..reply } } else { reply }
+    Reply { status: 200, grpc_status: Some(code), ..reply }
 }
 
 #[cfg(test)]

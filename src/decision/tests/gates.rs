@@ -95,7 +95,8 @@ fn a_reply_follows_the_policy() {
         (429, r#"{"up":"db","why":"check-failed","again":7}"#)
     );
     let headers: Vec<_> = reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-    assert_eq!(headers, ["x-why: down", "content-type: application/json", "retry-after: 7"]);
+    let defaults = ["content-type: application/json", "cache-control: no-store", "x-envoy-ratelimited: true"];
+    assert_eq!(headers, [&["x-why: down"], &defaults[..], &["retry-after: 7"]].concat());
 }
 
 /// Returns gates on three upstreams, of which this percentage may be gated.
@@ -251,7 +252,7 @@ fn a_static_answer_stands_in_for_the_upstream() {
     assert_eq!(reply.body, br#"{"items":[],"why":"check-failed"}"#);
     let headers: Vec<_> = reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     let degraded = "x-graygate-gate: fallback; upstream=db; reason=check-failed; to=answer";
-    assert_eq!(headers, ["content-type: application/json", degraded]);
+    assert_eq!(headers, ["content-type: application/json", "cache-control: no-store", degraded]);
     // The proxy cannot send a gRPC message.
     let call = by(USER_ON_V1).with("content-type", "application/grpc+proto");
     bench.ask(call).is_answered("reply", 503);

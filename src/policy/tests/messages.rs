@@ -524,11 +524,23 @@ fn an_invalid_fallback_or_reply_of_a_gate_is_told_what_is_allowed() {
         ),
         (
             fallback(r#""answer":{"retryAfterSeconds":1}"#),
-            "gates[0].fallback.answer.retryAfterSeconds: unknown field; allowed: status, headers, body",
+            "gates[0].fallback.answer.retryAfterSeconds: unknown field; allowed: status, headers, retriable, body",
         ),
         (
             with_gates(r#"{"upstream":"app","whenAllNotReady":"open"}"#),
             r#"gates[0].whenAllNotReady: "open" is not allowed; allowed: reply, forward"#,
+        ),
+        (
+            with_gates(r#"{"upstream":"app","preflight":"gate"}"#),
+            r#"gates[0].preflight: "gate" is not allowed; allowed: forward, reply"#,
+        ),
+        (
+            with_gates(r#"{"upstream":"app","details":"onFailure"}"#),
+            r#"gates[0].details: "onFailure" is not allowed; allowed: never, always"#,
+        ),
+        (
+            with_gates(r#"{"upstream":"app","reply":{"retriable":"no"}}"#),
+            r#"gates[0].reply.retriable: "no" is not allowed; allowed: true or false"#,
         ),
         (
             with_gates(r#"{"upstream":"app","reply":{"grpcStatus":0}}"#),
@@ -571,6 +583,42 @@ fn invalid_evidence_settings_of_a_breaker_are_told_what_is_allowed() {
         (
             with_breaker(r#""maxRetryAfter":"25h""#),
             r#"upstreams.app.circuitBreaker.maxRetryAfter: "25h" is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0s to 86400s"#,
+        ),
+    ]);
+}
+
+#[test]
+fn an_invalid_cors_of_a_gate_is_told_what_is_allowed() {
+    let with_cors = |fields: &str| with_gates(&format!(r#"{{"upstream":"app","cors":{{{fields}}}}}"#));
+    let origins = "a list of origins, such as [{exact: https://shop.example}]";
+    let of_preflights = "is about preflights, which a gate does not answer; allowed: leave it out here, and keep it in the CorsPolicy";
+    let shop = r#""allowOrigins":[{"exact":"https://shop.example"}]"#;
+    assert_problem(&[
+        (with_cors(""), &format!("gates[0].cors.allowOrigins: missing; allowed: {origins}")),
+        (
+            with_cors(r#""allowOrigins":[]"#),
+            &format!("gates[0].cors.allowOrigins: an empty list; allowed: {origins}"),
+        ),
+        (
+            with_cors(r#""allowOrigins":["https://shop.example"]"#),
+            r#"gates[0].cors.allowOrigins[0]: "https://shop.example" is not allowed; allowed: an object"#,
+        ),
+        (
+            with_cors(r#""allowOrigins":[{}]"#),
+            "gates[0].cors.allowOrigins[0]: an object of 0 fields is not allowed; allowed: one of exact, prefix, regex",
+        ),
+        (
+            with_cors(r#""allowOrigin":[{"exact":"*"}],"allowOrigins":[{"exact":"*"}]"#),
+            r#"gates[0].cors.allowOrigin: unknown field; did you mean "allowOrigins"?"#,
+        ),
+        (
+            with_cors(&format!(r#"{shop},"exposeHeaders":["a b"]"#)),
+            r#"gates[0].cors.exposeHeaders[0]: "a b" is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~"#,
+        ),
+        (with_cors(&format!(r#"{shop},"maxAge":"24h""#)), &format!("gates[0].cors.maxAge: {of_preflights}")),
+        (
+            with_cors(&format!(r#"{shop},"allowCredentials":"yes""#)),
+            r#"gates[0].cors.allowCredentials: "yes" is not allowed; allowed: true or false"#,
         ),
     ]);
 }

@@ -1,0 +1,62 @@
+//! `cors` of a gate: which pages of other origins may read its replies, in the terms of an Istio `CorsPolicy`.
+//!
+//! A filter that adds these headers to responses often stands behind the gate, and then sees no request that the gate
+//! replies to. Without the headers, the browser hides the status and the body from the page.
+
+use crate::policy::reader::Value;
+use crate::value::string_match::StringMatch;
+
+/// The pages that may read a gate's replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorsPolicy {
+    /// The origins of these pages. At least one.
+    origins: Vec<StringMatch>,
+    /// Whether one of them is `exact: "*"`, which means any origin.
+    any_origin: bool,
+    /// Whether they may read replies to requests with cookies.
+    pub allow_credentials: bool,
+    /// The headers of a reply that they may read, separated by commas. Empty means only those that any page may read.
+    pub expose_headers: String,
+}
+
+/// The keys of a `CorsPolicy` that are about preflights.
+const PREFLIGHT_KEYS: [&str; 4] = ["allowMethods", "allowHeaders", "maxAge", "unmatchedPreflights"];
+
+impl CorsPolicy {
+    /// Reads `cors`.
+    pub fn read(value: &Value<'_>) -> Option<Self> {
+        let known = [&["allowOrigins", "allowCredentials", "exposeHeaders"], &PREFLIGHT_KEYS[..]].concat();
+        let fields = value.object(&known)?;
+        for key in PREFLIGHT_KEYS {
+            fields.contradiction(
+                key,
+                "is about preflights, which a gate does not answer; allowed: leave it out here, and keep it in the CorsPolicy",
+            );
+        }
+        let origin = |value: &Value<'_>| {
+            let fields = value.object(&["exact", "prefix", "regex"])?;
+            // No page has an empty origin.
+            fields.read("exact", "", Value::text)?;
+            StringMatch::read_fields(&fields, false)
+        };
+        let required = "a list of origins, such as [{exact: https://shop.example}]";
+        let origins = fields.require("allowOrigins", required).and_then(|value| match value.list()? {
+            items if items.is_empty() => value.problem(format!("an empty list; allowed: {required}")),
+            items => Some(items.iter().filter_map(origin).collect::<Vec<_>>()),
+        });
+        let allow_credentials = fields.read("allowCredentials", false, Value::boolean);
+        let expose_headers = fields.read_list("exposeHeaders", |value| value.header_name(false));
+        let any = StringMatch::Exact("*".to_owned());
+        Some(CorsPolicy {
+            any_origin: origins.as_ref()?.contains(&any),
+            origins: origins?,
+            allow_credentials: allow_credentials?,
+            expose_headers: expose_headers?.join(","),
+        })
+    }
+
+    /// Returns whether a page of this origin may read the replies.
+    pub fn allows(&self, origin: &str) -> bool {
+        self.any_origin || self.origins.iter().any(|allowed| allowed.holds(Some(origin.as_bytes()), false))
+    }
+}
