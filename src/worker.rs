@@ -15,6 +15,7 @@
 //! | [`headers`] | the headers of the current request |
 //! | [`upstreams`], [`releases`], [`gates`], [`lifecycle`] | the shared state of each, and how workers update it |
 //! | [`checks`] | checks in flight |
+//! | [`calls`] | what all HTTP calls have in common |
 //! | [`store`], [`leader`] | shared values, and the leases of leaders |
 //! | [`event`], [`metrics`] | what is logged and counted |
 //! | [`scope`] | what one callback works with |
@@ -23,6 +24,7 @@
 
 mod app_calls;
 mod app_probe;
+mod calls;
 mod checks;
 pub mod event;
 mod exchange;
@@ -143,7 +145,7 @@ impl Worker {
             lifecycle: LifecycleView::new(proxy, &policy),
             metrics: Metrics::new(proxy, &policy),
             signals: RequiredSignals::of(&policy),
-            holder: Holder { id, configured: now, policy: document },
+            holder: Holder { id, configured: now, policy: document, serves: false },
             service: String::from_utf8_lossy(&service).into_owned(),
             ids: Ids::new(id),
             exchanges: Exchanges::default(),
@@ -279,8 +281,9 @@ impl Worker {
     }
 
     /// Runs one tick. For each upstream it reads what the other workers shared before it sends a check, because the newest
-    /// state determines whether a check is due.
-    pub fn on_tick(&mut self, proxy: &impl Proxy) {
+    /// state determines whether a check is due. `serves` is whether the VM has served a request.
+    pub fn on_tick(&mut self, proxy: &impl Proxy, serves: bool) {
+        self.holder.serves = serves;
         if !self.in_use {
             // If this fails, the next tick tries again.
             self.in_use = self.scope(proxy).adopt();
@@ -334,7 +337,7 @@ impl Worker {
     pub fn on_http_call_response(&mut self, proxy: &impl Proxy, id: CallId, headers: usize) {
         let now = proxy.now();
         let (mut scope, _, checks) = self.split(proxy);
-        let result = checks.on_http_response(proxy, scope.policy, id, headers, now);
+        let result = checks.on_http_response(&scope, id, headers, now);
         scope.finish_check(result);
         scope.on_app_response(id, headers);
     }
@@ -402,14 +405,18 @@ impl<P: Proxy> Scope<'_, P> {
         {
             return;
         }
-        if let Err(why) = checks.start(self.proxy, (id, upstream), check, generation, now) {
+        if let Err(why) = checks.start(self, (id, upstream), check, generation, now) {
             self.on_check_not_sent(id, why);
         }
     }
 
     fn finish_check(&mut self, result: Option<CheckResult>) {
-        if let Some(CheckResult { upstream, generation, result }) = result {
-            self.on_check(upstream, generation, result);
+        let Some(CheckResult { upstream, generation, result }) = result else {
+            return;
+        };
+        match result {
+            Ok(result) => self.on_check(upstream, generation, result),
+            Err(why) => self.on_check_not_sent(upstream, why),
         }
     }
 }

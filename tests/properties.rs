@@ -214,10 +214,23 @@ mod documents {
             message in vec(any::<u8>(), 0..64), location in vec(any::<u8>(), 0..64), path in "/[!-~]{0,20}",
         ) {
             let _ = (grpc::judge(0, "", &message), grpc::requested_service(&message));
-            let target = CheckTarget { scheme: "http".into(), authority: "app:80".into(), path };
-            if let CheckStep::Follow(next) = redirect::follow("app", &target, 0, &location) {
-                prop_assert!(next.path.starts_with('/'), "{next:?}");
-                prop_assert!(next.path.bytes().all(|byte| byte.is_ascii_graphic()), "{next:?}");
+            let target = CheckTarget {
+                method: "GET",
+                scheme: "http".into(),
+                authority: "app:80".into(),
+                host: None,
+                path,
+                user: None,
+                referer: None,
+            };
+            let near_valid = [&b"http://app/"[..], &location].concat();
+            for location in [&location, &near_valid] {
+                if let CheckStep::Follow(next) = redirect::follow("app", &target, 0, 302, location) {
+                    prop_assert!(next.path.starts_with('/'), "{next:?}");
+                    let sent = [&next.path, &next.authority, next.referer.as_ref().unwrap()];
+                    let is_clean = |text: &&String| text.bytes().all(|byte| byte.is_ascii_graphic());
+                    prop_assert!(sent.iter().all(is_clean), "{next:?}");
+                }
             }
         }
     }

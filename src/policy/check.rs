@@ -96,9 +96,9 @@ impl CheckCall {
     pub fn identity(&self) -> impl core::hash::Hash + '_ {
         match self {
             CheckCall::Http(get) => {
-                (get.method, get.scheme, &get.authority, &get.path, get.headers.as_slice())
+                (get.method, get.scheme, get.host_header(), &get.path, get.headers.as_slice())
             }
-            CheckCall::Grpc(health) => ("", "", &health.authority, &health.service, &[][..]),
+            CheckCall::Grpc(health) => ("", "", health.authority.as_str(), &health.service, &[][..]),
         }
     }
 }
@@ -112,12 +112,21 @@ pub struct HttpGet {
     pub path: String,
     /// The request's `:scheme`, `http` or `https`. The cluster's own settings decide whether TLS is used.
     pub scheme: &'static str,
-    /// The request's `:authority`.
+    /// The host of the request's URL, with the port. Redirects are judged by it.
     pub authority: String,
+    /// The value of a `Host` header in `httpHeaders`, which replaces the URL's host in requests.
+    pub host: Option<String>,
     /// Further headers. Names are in lower case.
     pub headers: Vec<(String, String)>,
     /// The statuses that pass. If absent, the kubelet's rule applies.
     pub expected: Option<Vec<RangeInclusive<u16>>>,
+}
+
+impl HttpGet {
+    /// Returns the `:authority` of the first request.
+    pub fn host_header(&self) -> &str {
+        self.host.as_deref().unwrap_or(&self.authority)
+    }
 }
 
 /// `grpc`, as in a Pod's `readinessProbe`.
@@ -225,6 +234,7 @@ impl Check {
             path: "/".into(),
             scheme: "http",
             authority: "app".into(),
+            host: None,
             headers: Vec::new(),
             expected: None,
         };
@@ -316,14 +326,10 @@ impl HttpGet {
         let fields = value.object(&["method", "path", "port", "host", "scheme", "httpHeaders"])?;
         let methods = ["GET", "HEAD", "OPTIONS"].map(|method| (method, method));
         let method = fields.read("method", "GET", |value| value.choice(&methods));
-        let path = fields.read("path", "/", |value| {
-            let text = value.text()?;
-            let clean = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
-            clean.then_some(text).or_else(|| value.refuse("a path that starts with \"/\", in visible ASCII"))
-        });
+        let path = fields.read("path", "/".to_owned(), read_path);
         let scheme =
             fields.read("scheme", "http", |value| value.choice(&[("HTTP", "http"), ("HTTPS", "https")]));
-        let host = fields.read("host", upstream.to_owned(), read_host);
+        let host = fields.read("host", default_host(upstream), read_host);
         let port = read_port(&fields);
         let headers = fields.read_list("httpHeaders", |value| {
             let fields = value.object(&["name", "value"])?;
@@ -339,19 +345,38 @@ impl HttpGet {
         if let Some(value) = fields.get("httpHeaders") {
             value.limit_headers(headers.len());
         }
-        // A Host header overrides `host` and `port`, as with the kubelet.
-        let host_header = headers.iter().find(|(name, _)| name == "host").map(|(_, value)| value.clone());
-        let authority = host_header.map_or_else(|| Some(authority(host?, port?)), Some);
-        let headers = headers.into_iter().filter(|(name, _)| name != "host").collect();
+        let (hosts, headers): (Vec<_>, Vec<_>) = headers.into_iter().partition(|(name, _)| name == "host");
+        let host_header = hosts.into_iter().next().map(|(_, value)| value);
+        // An empty `Host` header counts as none, as with the kubelet.
         Some(HttpGet {
             method: method?,
-            path: path?.to_owned(),
+            path: path?,
             scheme: scheme?,
-            authority: authority?,
+            authority: authority(host?, port?),
+            host: host_header.filter(|host| !host.is_empty()),
             headers,
             expected: None,
         })
     }
+}
+
+/// Reads a path as the kubelet does: the leading slash may be missing, and a fragment is dropped.
+fn read_path(value: &Value<'_>) -> Option<String> {
+    let text = match value.node() {
+        Node::Text(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => text,
+        _ => return value.refuse("a path in visible ASCII"),
+    };
+    let path = text.split('#').next().unwrap_or_default();
+    Some(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
+}
+
+/// Returns the host that a request names if the policy gives none. It is made from a name of the policy. Such a name may
+/// have characters that servers refuse in a host.
+pub fn default_host(name: &str) -> String {
+    let replaced = name.replace(|c: char| c != '.' && !c.is_ascii_alphanumeric(), "-");
+    let labels = replaced.split('.').map(|label| label.trim_matches('-')).filter(|label| !label.is_empty());
+    let host = labels.collect::<Vec<_>>().join(".");
+    if host.is_empty() { "graygate".to_owned() } else { host }
 }
 
 impl GrpcHealth {
@@ -359,6 +384,6 @@ impl GrpcHealth {
         let fields = value.object(&["service", "port"])?;
         let service = fields.read("service", "", Value::header_value);
         let port = read_port(&fields);
-        Some(GrpcHealth { authority: authority(upstream.to_owned(), port?), service: service?.to_owned() })
+        Some(GrpcHealth { authority: authority(default_host(upstream), port?), service: service?.to_owned() })
     }
 }

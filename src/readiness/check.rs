@@ -1,5 +1,6 @@
 //! Active checks. Determines when the next one is due, and counts and judges results.
 
+pub mod connection;
 mod failure;
 pub mod grpc;
 pub mod redirect;
@@ -127,7 +128,7 @@ pub struct CheckResponse<'a> {
     /// Whether the upstream sent it. The proxy generates a 502, 503 or 504 itself if the response is
     /// malformed, there is no connection, or no response in time.
     pub from_upstream: bool,
-    /// The value of `location`.
+    /// The value of `location`. With several, the proxy joins them with commas.
     pub location: Option<&'a [u8]>,
 }
 
@@ -150,8 +151,9 @@ pub fn judge(get: &HttpGet, target: &CheckTarget, redirects: u32, response: Chec
     let passes = match &get.expected {
         Some(expected) => expected.iter().any(|range| range.contains(&status)),
         None => {
-            if let (301 | 302 | 303 | 307 | 308, Some(location)) = (status, response.location) {
-                return redirect::follow(&get.authority, target, redirects, location);
+            let location = response.location.filter(|location| !location.is_empty());
+            if let (301 | 302 | 303 | 307 | 308, Some(location)) = (status, location) {
+                return redirect::follow(&get.authority, target, redirects, status, location);
             }
             (200..=399).contains(&status)
         }
@@ -322,6 +324,7 @@ mod tests {
                 "{followed:?}"
             );
             assert_eq!(judged(PLAIN, Some(status), true, None), CheckStep::Result(Ok(())));
+            assert_eq!(judged(PLAIN, Some(status), true, Some("")), CheckStep::Result(Ok(())));
         }
         for status in [300, 304] {
             assert_eq!(judged(PLAIN, Some(status), true, Some("/there")), CheckStep::Result(Ok(())));

@@ -6,6 +6,10 @@
 //! While the proxy updates a policy, some VMs have the old version of it and some the new one. The settings
 //! of the new version count. So a VM with the newer version takes the lease at once. A VM with the older
 //! version gets it back only when no newer holder is left.
+//!
+//! Of VMs with the same policy, one that serves no requests takes the lease from one that does. Each VM calls
+//! through the connections of its own thread, and those of the main thread carry only checks. So a check
+//! neither waits for users' connections nor passes because of them.
 
 use core::time::Duration;
 
@@ -31,6 +35,24 @@ pub struct Holder {
     pub configured: Time,
     /// The hash of that policy.
     pub policy: u64,
+    /// Whether its VM has served a request.
+    pub serves: bool,
+}
+
+/// The time within which all VMs of a proxy get the same policy.
+const SAME_UPDATE: Duration = Duration::from_secs(10);
+
+impl Holder {
+    /// Returns whether this VM takes a valid lease from `other`.
+    fn precedes(&self, other: &Holder) -> bool {
+        if self.policy != other.policy {
+            return self.configured > other.configured;
+        }
+        if self.serves != other.serves {
+            return other.serves;
+        }
+        self.configured > other.configured + SAME_UPDATE
+    }
 }
 
 /// The role of a VM with respect to a lease.
@@ -48,14 +70,14 @@ impl Lease {
     /// Returns a lease without a holder, which expired long ago.
     pub fn none() -> Self {
         let start = Time::from_millis(0);
-        Lease { holder: Holder { id: 0, configured: start, policy: 0 }, until: start }
+        Lease { holder: Holder { id: 0, configured: start, policy: 0, serves: true }, until: start }
     }
 
     /// Returns the lease that `claimant` must write to lead for another `span`. Returns `None` while another
     /// holder has the lease.
     pub fn claim(current: Option<Lease>, claimant: Holder, now: Time, span: Duration) -> Option<Lease> {
         let free = current.is_none_or(|held| {
-            held.holder.id == claimant.id || held.holder.configured < claimant.configured || held.until <= now
+            held.holder.id == claimant.id || claimant.precedes(&held.holder) || held.until <= now
         });
         free.then(|| Lease { holder: claimant, until: now + span })
     }
@@ -80,7 +102,7 @@ mod tests {
     }
 
     fn holder(id: u64, configured: u64) -> Holder {
-        Holder { id, configured: at(configured), policy: configured }
+        Holder { id, configured: at(configured), policy: configured, serves: false }
     }
 
     /// Returns for each claim of (holder, second) whether it was granted.
@@ -122,6 +144,22 @@ mod tests {
         assert_eq!(held.role(holder(2, 20)), LeaseRole::Follows);
         let twin = Holder { policy: 20, ..holder(2, 10) };
         assert_eq!(held.role(twin), LeaseRole::Follows);
+    }
+
+    #[test]
+    fn a_vm_that_serves_no_requests_takes_the_lease_from_one_that_does() {
+        let (idle, serving) = (holder(1, 10), Holder { serves: true, ..holder(2, 10) });
+        let attempts = [(serving, 10), (idle, 11), (serving, 12), (idle, 13), (serving, 15), (serving, 16)];
+        // At the end, the idle VM has died.
+        assert_eq!(grants(&attempts), [true, true, false, true, false, true]);
+        let newer = Holder { serves: true, ..holder(3, 20) };
+        assert_eq!(grants(&[(idle, 20), (newer, 20), (idle, 21)]), [true, true, false]);
+    }
+
+    #[test]
+    fn vms_that_get_the_same_policy_at_one_time_do_not_take_the_lease_from_each_other() {
+        let later = |configured| Holder { policy: 10, ..holder(2, configured) };
+        assert_eq!(grants(&[(holder(1, 10), 20), (later(20), 20), (later(21), 21)]), [true, false, true]);
     }
 
     #[test]

@@ -12,7 +12,7 @@
 use core::time::Duration;
 
 use super::app_calls::{AppCall, AppCalls, Question, WaitingProbe};
-use super::checks::USER_AGENT;
+use super::calls::{ACCEPT, RETRY_ON_RESET, USER_AGENT, is_from_upstream};
 use super::event::Event;
 use super::scope::Scope;
 use super::store;
@@ -118,6 +118,7 @@ fn request_headers(
         (":authority", rule.host.clone().unwrap_or_else(|| policy.name.clone())),
         (":path", probe.path.clone()),
         ("user-agent", USER_AGENT.to_owned()),
+        ("accept", ACCEPT.to_owned()),
         ("x-forwarded-proto", scheme.to_owned()),
     ];
     headers.extend(id.map(|id| ("x-request-id", id)));
@@ -136,8 +137,7 @@ fn outcome(proxy: &impl Proxy, rule: &PassThrough, headers: usize) -> FetchOutco
     let Some(status) = (headers > 0).then(|| proxy.status(map)).flatten() else {
         return FetchOutcome::BrokenOff;
     };
-    // The router adds this header to every response of an upstream, and to none of its own.
-    if status == 504 && proxy.header(map, "x-envoy-upstream-service-time").is_none() {
+    if status == 504 && !is_from_upstream(proxy) {
         return FetchOutcome::TimedOut;
     }
     // A reply can only have headers that are UTF-8.
@@ -212,7 +212,9 @@ impl<P: Proxy> Scope<'_, P> {
     /// Calls the app with the id that has the lease. Returns `false` if the proxy does not accept the call.
     fn call_app(&mut self, question: &Question, id: u64, now: Time) -> bool {
         let Question { endpoint, ref key, ref cluster, ref headers } = *question;
-        match self.proxy.http_call(cluster, &borrowed(headers), TIMEOUT) {
+        let mut headers = borrowed(headers);
+        headers.extend(RETRY_ON_RESET);
+        match self.proxy.http_call(cluster, &headers, TIMEOUT) {
             Ok(call) => {
                 self.app_calls.sent(AppCall { call, id, sent: now, endpoint, key: key.clone() });
                 true

@@ -2,23 +2,26 @@
 
 use core::time::Duration;
 
-use crate::policy::Policy;
+use super::calls::{self, ACCEPT, RETRY_ON_RESET, USER_AGENT};
+use super::scope::Scope;
 use crate::policy::check::{Check, CheckCall, HttpGet};
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::proxy::{Body, CallId, Map, NotSent, Proxy};
+use crate::readiness::check::connection::ConnectionUse;
 use crate::readiness::check::redirect::CheckTarget;
 use crate::readiness::check::{self, CheckFailure, CheckResponse, CheckStep, grpc};
 use crate::value::time::Time;
-
-/// The `user-agent` of the proxy's own requests.
-pub const USER_AGENT: &str = concat!("graygate/", env!("CARGO_PKG_VERSION"));
 
 /// The time after its timeout at which a check is dropped. Normally the proxy has reported the end of the call by then.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The checks in flight, each with its current call.
 #[derive(Default)]
-pub struct ChecksInFlight(Vec<(Call, CheckInFlight)>);
+pub struct ChecksInFlight {
+    calls: Vec<(Call, CheckInFlight)>,
+    /// What is known of the connections of HTTP checks, by upstream.
+    connections: Vec<(UpstreamId, ConnectionUse)>,
+}
 
 /// A call. The proxy numbers HTTP and gRPC calls separately, so an id alone is ambiguous.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,10 @@ struct CheckInFlight {
     /// Where the current request of an HTTP check goes. A redirect changes it.
     target: Option<CheckTarget>,
     redirects: u32,
+    /// Whether its requests have `connection: close`.
+    closes: bool,
+    /// Whether it is sent once more, because the header may have made it fail.
+    again: bool,
 }
 
 /// The result of a check.
@@ -46,15 +53,15 @@ pub struct CheckResult {
     pub upstream: UpstreamId,
     /// The generation of the upstream's state when the check was started. A newer state ignores the result.
     pub generation: u32,
-    /// `Ok` if the check passed, and otherwise why it failed.
-    pub result: Result<(), CheckFailure>,
+    /// Whether the check passed or why it failed. An error if a request of it could not be sent.
+    pub result: Result<Result<(), CheckFailure>, NotSent>,
 }
 
 impl ChecksInFlight {
     /// Returns whether a check of the upstream is in flight. Drops checks whose end the proxy never reported.
     pub fn has(&mut self, id: UpstreamId, now: Time) -> bool {
-        self.0.retain(|(_, check)| now < check.until + GRACE);
-        self.0.iter().any(|(_, check)| check.upstream == id)
+        self.calls.retain(|(_, check)| now < check.until + GRACE);
+        self.calls.iter().any(|(_, check)| check.upstream == id)
     }
 
     /// Sends the first request of a check.
@@ -62,74 +69,114 @@ impl ChecksInFlight {
     /// # Errors
     ///
     /// Returns [`NotSent`] if the proxy does not accept the request.
-    pub fn start(
+    pub fn start<P: Proxy>(
         &mut self,
-        proxy: &impl Proxy,
+        scope: &Scope<'_, P>,
         (id, upstream): (UpstreamId, &Upstream),
         check: &Check,
         generation: u32,
         now: Time,
     ) -> Result<(), NotSent> {
-        let (call, target) = match &check.call {
-            CheckCall::Http(get) => {
-                let target = CheckTarget::first(get);
-                (Call::Http(send(proxy, get, &target, &upstream.cluster, check.timeout)?), Some(target))
-            }
-            CheckCall::Grpc(health) => {
-                let service =
-                    grpc::service(&upstream.cluster, &health.authority).ok_or(NotSent::NoCluster)?;
-                let request = grpc::request(&health.service);
-                let method = (grpc::SERVICE, grpc::METHOD);
-                (Call::Grpc(proxy.grpc_call(&service, method, &request, check.timeout)?), None)
-            }
+        let target = match &check.call {
+            CheckCall::Http(get) => Some(CheckTarget::first(get)),
+            CheckCall::Grpc(_) => None,
         };
+        let closes = target.is_some() && self.connection(id).closes(scope.holder.serves);
         let until = now + check.timeout;
-        let check = CheckInFlight { upstream: id, generation, until, target, redirects: 0 };
-        self.0.push((call, check));
+        let started =
+            CheckInFlight { upstream: id, generation, until, target, redirects: 0, closes, again: false };
+        let CheckCall::Grpc(health) = &check.call else {
+            return self.send(scope, started, check.timeout);
+        };
+        let service = grpc::service(&upstream.cluster, &health.authority).ok_or(NotSent::NoCluster)?;
+        let request = grpc::request(&health.service);
+        let call = scope.proxy.grpc_call(&service, (grpc::SERVICE, grpc::METHOD), &request, check.timeout)?;
+        self.calls.push((Call::Grpc(call), started));
+        Ok(())
+    }
+
+    /// Sends the current request of an HTTP check.
+    fn send<P: Proxy>(
+        &mut self,
+        scope: &Scope<'_, P>,
+        check: CheckInFlight,
+        timeout: Duration,
+    ) -> Result<(), NotSent> {
+        let upstream = scope.policy.upstream(check.upstream).ok_or(NotSent::NoCluster)?;
+        let (Some(target), Some(CheckCall::Http(get))) =
+            (&check.target, upstream.check.as_ref().map(|check| &check.call))
+        else {
+            return Err(NotSent::NoCluster);
+        };
+        let authorization = target.user.as_deref().map(|user| format!("Basic {}", base64(user)));
+        let mut headers = request_headers(get, target, authorization.as_deref());
+        if check.closes {
+            headers.push(("connection", "close"));
+        }
+        if self.connection(check.upstream).retries(scope.holder.serves) {
+            headers.extend(RETRY_ON_RESET);
+        }
+        let call = scope.proxy.http_call(&upstream.cluster, &headers, timeout)?;
+        self.calls.push((Call::Http(call), check));
         Ok(())
     }
 
     /// Takes the end of an HTTP call. `headers` is the number of the response's headers, and 0 if no response came. Returns
-    /// `None` if the check goes on with a redirect.
-    pub fn on_http_response(
+    /// `None` if the check goes on with another request.
+    pub fn on_http_response<P: Proxy>(
         &mut self,
-        proxy: &impl Proxy,
-        policy: &Policy,
+        scope: &Scope<'_, P>,
         id: CallId,
         headers: usize,
         now: Time,
     ) -> Option<CheckResult> {
+        let proxy = scope.proxy;
         let check = self.take(Call::Http(id))?;
-        let upstream = policy.upstream(check.upstream)?;
-        let (Some(target), CheckCall::Http(get)) = (&check.target, &upstream.check.as_ref()?.call) else {
+        let policy = scope.policy.upstream(check.upstream)?.check.as_ref()?;
+        let (Some(target), CheckCall::Http(get)) = (&check.target, &policy.call) else {
             return None;
         };
         // Without a response, reading the map is an error.
         let header = |name| if headers == 0 { None } else { proxy.header(Map::CallResponseHeaders, name) };
+        let from_upstream = headers > 0 && calls::is_from_upstream(proxy);
+        if !from_upstream && headers > 0 && calls::is_overloaded(proxy) {
+            return Some(check.finished(Err(NotSent::NoHost)));
+        }
         let location = header("location");
         let response = CheckResponse {
             status: if headers == 0 { None } else { proxy.status(Map::CallResponseHeaders) },
-            // The router adds this header to every response of an upstream, and to none of its own.
-            from_upstream: header("x-envoy-upstream-service-time").is_some(),
+            from_upstream,
             location: location.as_deref(),
         };
-        match check::judge(get, target, check.redirects, response) {
-            CheckStep::Result(result) => Some(check.finished(result)),
-            CheckStep::Follow(_) if now >= check.until => Some(check.finished(Err(CheckFailure::TimedOut))),
-            CheckStep::Follow(next) => {
-                let remaining = check.until.since(now);
-                match send(proxy, get, &next, &upstream.cluster, remaining) {
-                    Ok(id) => {
-                        let redirects = check.redirects + 1;
-                        let next = CheckInFlight { target: Some(next), redirects, ..check };
-                        self.0.push((Call::Http(id), next));
-                        None
-                    }
-                    // The first request was sent, so since then the cluster has lost its hosts or reached its limits.
-                    Err(_) => Some(check.finished(Err(CheckFailure::Unreachable))),
-                }
+        let mut connection = self.connection(check.upstream);
+        let confirms = || header("connection").is_some_and(|value| value.eq_ignore_ascii_case(b"close"));
+        connection.heard(check.closes && confirms());
+        let (next, timeout) = match check::judge(get, target, check.redirects, response) {
+            CheckStep::Follow(_) if now >= check.until => {
+                return Some(check.finished(Ok(Err(CheckFailure::TimedOut))));
             }
-        }
+            CheckStep::Follow(next) => {
+                self.learn(check.upstream, connection);
+                let redirects = check.redirects + 1;
+                let timeout = check.until.since(now);
+                (CheckInFlight { target: Some(next), redirects, ..check }, timeout)
+            }
+            CheckStep::Result(result) => {
+                let is_open = connection.judge(result, check.closes, check.again);
+                self.learn(check.upstream, connection);
+                if !is_open {
+                    return Some(check.finished(Ok(result)));
+                }
+                let target = Some(CheckTarget::first(get));
+                let until = now + policy.timeout;
+                let again =
+                    CheckInFlight { target, until, redirects: 0, closes: false, again: true, ..check };
+                (again, policy.timeout)
+            }
+        };
+        let (upstream, generation) = (next.upstream, next.generation);
+        let sent = self.send(scope, next, timeout);
+        sent.err().map(|why| CheckResult { upstream, generation, result: Err(why) })
     }
 
     /// Takes the end of a gRPC call, with its status and the size of its message.
@@ -148,38 +195,75 @@ impl ChecksInFlight {
         } else if size > 0 {
             message = proxy.body(Body::GrpcMessage, size);
         }
-        Some(check.finished(grpc::judge(status, &String::from_utf8_lossy(&status_message), &message)))
+        Some(check.finished(Ok(grpc::judge(status, &String::from_utf8_lossy(&status_message), &message))))
     }
 
     fn take(&mut self, call: Call) -> Option<CheckInFlight> {
-        let index = self.0.iter().position(|(known, _)| *known == call)?;
-        Some(self.0.swap_remove(index).1)
+        let index = self.calls.iter().position(|(known, _)| *known == call)?;
+        Some(self.calls.swap_remove(index).1)
+    }
+
+    fn connection(&self, id: UpstreamId) -> ConnectionUse {
+        let known = self.connections.iter().find(|(known, _)| *known == id);
+        known.map(|(_, connection)| *connection).unwrap_or_default()
+    }
+
+    fn learn(&mut self, id: UpstreamId, connection: ConnectionUse) {
+        self.connections.retain(|(known, _)| *known != id);
+        self.connections.push((id, connection));
     }
 }
 
 impl CheckInFlight {
-    fn finished(&self, result: Result<(), CheckFailure>) -> CheckResult {
+    fn finished(&self, result: Result<Result<(), CheckFailure>, NotSent>) -> CheckResult {
         CheckResult { upstream: self.upstream, generation: self.generation, result }
     }
 }
 
-/// Sends one request of an HTTP check.
-fn send(
-    proxy: &impl Proxy,
-    get: &HttpGet,
-    target: &CheckTarget,
-    cluster: &str,
-    timeout: Duration,
-) -> Result<CallId, NotSent> {
+/// Returns the headers of a request, as the kubelet sends them.
+fn request_headers<'h>(
+    get: &'h HttpGet,
+    target: &'h CheckTarget,
+    authorization: Option<&'h str>,
+) -> Vec<(&'h str, &'h str)> {
     let mut headers = vec![
-        (":method", get.method),
+        (":method", target.method),
         (":scheme", target.scheme.as_str()),
         (":path", target.path.as_str()),
-        (":authority", target.authority.as_str()),
+        (":authority", target.host_header()),
     ];
-    headers.extend(get.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    if !get.headers.iter().any(|(name, _)| name == "user-agent") {
-        headers.push(("user-agent", USER_AGENT));
+    // An empty value of these two stands for no header. Any other header is sent as it is given.
+    let is_left_out = |name: &str, value: &str| value.is_empty() && ["accept", "user-agent"].contains(&name);
+    let given = get.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    headers.extend(given.filter(|(name, value)| !is_left_out(name, value)));
+    let defaults = [
+        ("user-agent", Some(USER_AGENT)),
+        ("accept", Some(ACCEPT)),
+        ("authorization", authorization),
+        ("referer", target.referer.as_deref()),
+    ];
+    for (name, value) in defaults {
+        if let Some(value) = value
+            && !get.headers.iter().any(|(given, _)| given == name)
+        {
+            headers.push((name, value));
+        }
     }
-    proxy.http_call(cluster, &headers, timeout)
+    headers
+}
+
+/// Returns bytes in base64, as basic authentication has them.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let byte = |index: usize| u32::from(chunk.get(index).copied().unwrap_or_default());
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for index in 0..4 {
+            let digit = (bits >> (18 - 6 * index)) & 63;
+            let digit = usize::try_from(digit).ok().and_then(|digit| DIGITS.get(digit));
+            text.push(if index > chunk.len() { '=' } else { char::from(digit.copied().unwrap_or(b'=')) });
+        }
+    }
+    text
 }

@@ -12,6 +12,8 @@ pub struct Vm<P> {
     /// The ids of the request whose context was created last, and of its root. The proxy creates each context right before
     /// it hands over the request's headers.
     latest: (u32, u32),
+    /// Whether any root of the VM has served a request. All of them use the connections of one thread.
+    serves: bool,
 }
 
 /// A root context.
@@ -27,7 +29,7 @@ struct Root<P> {
 impl<P: Proxy> Vm<P> {
     /// Creates a VM without a context.
     pub const fn new() -> Self {
-        Vm { roots: Vec::new(), latest: (0, 0) }
+        Vm { roots: Vec::new(), latest: (0, 0), serves: false }
     }
 
     /// Takes the start of a context. If `root` is 0 it is a root context, and otherwise the context of a request. `proxy`
@@ -37,6 +39,7 @@ impl<P: Proxy> Vm<P> {
             self.roots.push(Root { id, proxy: proxy(), workers: Vec::new(), ended: false });
         } else {
             self.latest = (id, root);
+            self.serves = true;
         }
     }
 
@@ -79,7 +82,8 @@ impl<P: Proxy> Vm<P> {
 
     /// Ticks all workers of a root. Workers of earlier policies may still have requests to count.
     pub fn on_tick(&mut self, root: u32) {
-        self.for_each_worker(root, |worker, proxy| worker.on_tick(proxy));
+        let serves = self.serves;
+        self.for_each_worker(root, |worker, proxy| worker.on_tick(proxy, serves));
         if let Some(root) = self.root(root) {
             let newest = root.workers.len();
             let mut index = 0;

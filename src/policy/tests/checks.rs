@@ -50,12 +50,54 @@ fn result_ages_depend_on_the_longest_period_with_jitter_and_the_timeout() {
 }
 
 #[test]
-fn a_host_header_overrides_host_and_port() {
+fn a_host_header_replaces_the_host_of_requests_unless_it_is_empty() {
     let check = check(&with_get(
-        r#""host":"ignored","port":80,"httpHeaders":[{"name":"Host","value":"shop.local"},{"name":"A","value":""}]"#,
+        r#""host":"ours","port":80,"httpHeaders":[{"name":"Host","value":"shop.local"},{"name":"A","value":""}]"#,
     ));
-    assert_eq!(check.get().authority, "shop.local");
-    assert_eq!(check.get().headers, [("a".to_owned(), String::new())]);
+    let get = check.get();
+    assert_eq!((get.authority.as_str(), get.host_header()), ("ours:80", "shop.local"));
+    assert_eq!(get.headers, [("a".to_owned(), String::new())]);
+    let check = self::check(&with_get(r#""port":80,"httpHeaders":[{"name":"Host","value":""}]"#));
+    assert_eq!((check.get().host_header(), check.get().headers.len()), ("app:80", 0));
+}
+
+#[test]
+fn the_default_host_is_the_upstreams_name_as_any_server_takes_it() {
+    for (name, host) in [
+        ("app", "app"),
+        ("reviews_v1", "reviews-v1"),
+        ("App.v1", "App.v1"),
+        ("a_._b", "a.b"),
+        ("a-.b", "a.b"),
+        ("1..2", "1.2"),
+    ] {
+        let probe = |call: &str| {
+            check(&format!(
+                r#"{{"name":"p","upstreams":{{"{name}":{{"cluster":"c","readinessProbe":{{{call}}}}}}}}}"#
+            ))
+        };
+        assert_eq!(probe(r#""httpGet":{}"#).get().host_header(), host);
+        let expected = GrpcHealth { authority: host.into(), service: String::new() };
+        assert_eq!(probe(r#""grpc":{}"#).call, CheckCall::Grpc(expected));
+    }
+}
+
+#[test]
+fn a_path_needs_no_leading_slash_and_its_fragment_is_dropped() {
+    for (given, path) in [
+        ("/x#part", "/x"),
+        ("/x?y=1#part", "/x?y=1"),
+        ("healthz", "/healthz"),
+        ("?x=1", "/?x=1"),
+        ("#part", "/"),
+        ("", "/"),
+    ] {
+        assert_eq!(check(&with_get(&format!(r#""path":"{given}""#))).get().path, path);
+    }
+    assert_problem(&[(
+        with_get(r#""path":"/a b""#),
+        r#"upstreams.app.readinessProbe.httpGet.path: "/a b" is not allowed; allowed: a path in visible ASCII"#,
+    )]);
 }
 
 #[test]

@@ -420,7 +420,7 @@ fn all_problems_are_reported_at_once_in_document_order() {
             {"steer": {}, "versions": []}
         ],
         "upstreams": {
-            "app": {"readinessProbe": {"httpGet": {"path": "x"}, "periodSeconds": "5"}, "clutser": "app"},
+            "app": {"readinessProbe": {"httpGet": {"path": "a b"}, "periodSeconds": "5"}, "clutser": "app"},
             "b c": {"cluster": "", "assume": "notReady"}
         },
         "mode": "shade"

@@ -46,13 +46,23 @@ impl SimProxy {
         let path = headers.iter().find(|(name, _)| *name == ":path").map_or("", |(_, path)| path);
         let of_path = self.world.call_paths.borrow().get(&(cluster.to_owned(), path.to_owned())).cloned();
         let checked = of_path.or_else(|| self.world.checks.borrow().get(cluster).cloned());
+        let closes = headers.contains(&("connection", "close"));
         let manner = checked.unwrap_or_else(|| self.world.manner(cluster));
+        let confirms = self.world.confirms_close.get() && !matches!(manner, Manner::Http2(_));
+        let manner = match manner {
+            Manner::Http2(refusal) if closes => *refusal,
+            Manner::Http2(_) => Manner::Status(200),
+            manner => manner,
+        };
         let answers = matches!(manner, Manner::Status(_) | Manner::With(..) | Manner::Grpc(_));
         let takes = if answers { self.world.call_takes.get() } else { Duration::ZERO };
         let http = |status: u16, of_upstream: bool| {
             let mut headers = vec![(":status".to_owned(), status.to_string().into_bytes())];
             if of_upstream {
                 headers.push(("x-envoy-upstream-service-time".to_owned(), b"1".to_vec()));
+                if closes && confirms {
+                    headers.push(("connection".to_owned(), b"close".to_vec()));
+                }
             }
             let body = match (of_upstream, status) {
                 (true, _) => self.world.call_body.borrow().clone(),
@@ -75,6 +85,11 @@ impl SimProxy {
                 (Duration::from_millis(1), CallEnd::Grpc(status, message.to_owned(), Vec::new()))
             }
             (Manner::Slow(after), _) if after > timeout => (timeout, timed_out()),
+            (Manner::Overloads, false) => {
+                let CallEnd::Http(mut headers, body) = http(503, false) else { unreachable!() };
+                headers.push(("x-envoy-overloaded".to_owned(), b"true".to_vec()));
+                (Duration::from_millis(1), CallEnd::Http(headers, body))
+            }
             (Manner::Refuses | Manner::Resets, false) => (Duration::from_millis(1), http(503, false)),
             (Manner::Refuses | Manner::Resets, true) => {
                 (Duration::from_millis(1), CallEnd::Grpc(14, "upstream connect error".to_owned(), Vec::new()))

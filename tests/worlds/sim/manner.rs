@@ -13,6 +13,10 @@ pub enum Manner {
     With(u16, Vec<(&'static str, String)>),
     /// Responds as a gRPC service, with this status in the trailers.
     Grpc(u32),
+    /// Responds 200 as a server of HTTP/2. It refuses a request with `connection: close` in this way.
+    Http2(Box<Manner>),
+    /// The proxy refuses a call that waits for a connection, because the cluster is at its limits.
+    Overloads,
     /// Refuses the connection.
     Refuses,
     /// Closes the connection before a response.

@@ -86,6 +86,8 @@ pub struct Surroundings {
     pub(super) call_paths: RefCell<BTreeMap<(String, String), Manner>>,
     /// How long upstreams take to respond to calls.
     pub call_takes: Cell<Duration>,
+    /// Whether a response to a call with `connection: close` has that header, too.
+    pub confirms_close: Cell<bool>,
     /// The body of upstreams' responses to calls.
     pub call_body: RefCell<String>,
     /// Whether the proxy refuses replies.
@@ -154,6 +156,7 @@ impl Surroundings {
             sent: RefCell::default(),
             call_paths: RefCell::default(),
             call_takes: Cell::default(),
+            confirms_close: Cell::new(true),
             call_body: RefCell::default(),
             refuses_replies: Cell::new(false),
             written: RefCell::default(),
