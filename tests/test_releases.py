@@ -81,11 +81,13 @@ def test_http2_cookies_in_several_headers_are_joined(start, policy):
         assert get2(envoy.port(), "/", crumbs).version == get(envoy.port(), "/", {"x-user-id": user}).version
 
 
-def test_one_worker_splits_every_ten_requests_without_a_key_nine_to_one(start, policy):
-    envoy = start(policy, concurrency=1)
-    answers = drive(envoy.port(), [Request("/")] * 100, connections=1)
+@pytest.mark.parametrize(("v1", "v2", "lowest"), [(90, 10, (9, 1)), (5, 2, (5, 2)), (2, 1, (2, 1)), (11, 3, (11, 3))])
+def test_one_worker_splits_each_run_of_requests_without_a_key_exactly_by_weight(start, policy, v1, v2, lowest):
+    envoy = start(weights(policy, v1=v1, v2=v2), concurrency=1)
+    answers = drive(envoy.port(), [Request("/")] * 60, connections=1)
     versions = [answer.version for answer in answers]
-    assert [versions[start : start + 10].count("v2") for start in range(0, 100, 10)] == [1] * 10
+    runs = [versions[start : start + sum(lowest)] for start in range(60 - sum(lowest))]
+    assert {(run.count("v1"), run.count("v2")) for run in runs} == {lowest}
 
 
 def test_a_spoofed_steer_header_is_overwritten_even_if_it_is_repeated(start, policy, v1):

@@ -15,6 +15,8 @@ pub struct Schedule {
     /// The version that holds every bucket until the start.
     default: usize,
     starts_at: Option<Date>,
+    /// The weights before the first step.
+    weights: Vec<u32>,
     first: Layout,
     steps: Vec<Step>,
 }
@@ -50,7 +52,7 @@ impl Schedule {
             last = last.stepped(&change.weights);
             steps.push(Step { change, layout: last.clone() });
         }
-        Schedule { default, starts_at, first, steps }
+        Schedule { default, starts_at, weights: weights.to_vec(), first, steps }
     }
 
     /// Returns the layout on this date.
@@ -70,6 +72,18 @@ impl Schedule {
             before = layout;
         }
         before.clone()
+    }
+
+    /// Returns the weights in force on this date, or `None` before the start and during a change that takes time.
+    pub fn weights_at(&self, date: Date) -> Option<&[u32]> {
+        if self.starts_at.is_some_and(|start| date < start) {
+            return None;
+        }
+        match self.steps.iter().rev().find(|step| step.change.at <= date) {
+            Some(Step { change, .. }) if date < change.at + change.over => None,
+            Some(Step { change, .. }) => Some(&change.weights),
+            None => Some(&self.weights),
+        }
     }
 
     /// Returns the first layout and the layout at the end of each step.
@@ -136,6 +150,19 @@ mod tests {
         let on_v2 = [99, 100, 110, 125, 150, 1_000].map(|second| shares(&schedule, second)[1]);
         assert_eq!(on_v2, [0, 0, 2_000, 5_000, 10_000, 10_000]);
         assert!(schedule.has_pending_changes(at(149)) && !schedule.has_pending_changes(at(150)));
+    }
+
+    #[test]
+    fn weights_are_in_force_between_changes() {
+        let changes = vec![change(100, 0, &[70, 30]), change(200, 50, &[0, 100])];
+        let schedule = Schedule::new(&[90, 10], 0, Some(at(50)), changes);
+        let in_force = [49, 50, 99, 100, 199, 200, 249, 250].map(|second| schedule.weights_at(at(second)));
+        let [first, second, third] = [[90, 10], [70, 30], [0, 100]];
+        let expected = [None, Some(first), Some(first), Some(second), Some(second), None, None, Some(third)];
+        assert_eq!(
+            in_force.map(|weights| weights.map(<[u32]>::to_vec)),
+            expected.map(|weights| weights.map(|weights| weights.to_vec()))
+        );
     }
 
     #[test]

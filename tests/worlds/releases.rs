@@ -238,13 +238,28 @@ fn allow_and_deny_compare_the_whole_key_exactly() {
 }
 
 #[test]
-fn without_a_key_each_worker_splits_each_round_exactly_by_weight() {
+fn workers_do_not_all_start_with_the_same_version() {
+    for (weights, expected) in [(&[1, 1][..], 60..140), (&[90, 10], 5..40)] {
+        let mut world = world_of(&shop(weights), 200);
+        let first = |world: &mut World, vm| version(world, vm, &Request::get("/"));
+        let on_v2 = (0..200).filter(|vm| first(&mut world, *vm) == "v2").count();
+        assert!(expected.contains(&on_v2), "{weights:?}: {on_v2}");
+    }
+}
+
+#[test]
+fn without_a_key_each_worker_splits_each_run_as_long_as_a_round_exactly_by_weight() {
     for (weights, round) in [
         (&[90, 10][..], [9, 1, 0]),
         (&[1, 1], [1, 1, 0]),
         (&[3, 2], [3, 2, 0]),
         (&[5, 3, 2], [5, 3, 2]),
         (&[4, 0, 1], [4, 0, 1]),
+        (&[1, 1, 1], [1, 1, 1]),
+        (&[2, 1], [2, 1, 0]),
+        (&[5, 2], [5, 2, 0]),
+        (&[6, 1], [6, 1, 0]),
+        (&[11, 3], [11, 3, 0]),
     ] {
         let mut world = world_of(&shop(weights), 3);
         let mut got: [Vec<String>; 3] = Default::default();
@@ -256,7 +271,7 @@ fn without_a_key_each_worker_splits_each_round_exactly_by_weight() {
         }
         for dealt in &got {
             assert!(dealt.len() > 150, "{weights:?}");
-            for each in dealt.chunks_exact(round.iter().sum()) {
+            for each in dealt.windows(round.iter().sum()) {
                 let of = |version: &str| each.iter().filter(|had| *had == version).count();
                 assert_eq!(["v1", "v2", "v3"].map(of), round, "{weights:?}: {each:?}");
             }

@@ -162,7 +162,25 @@ fn requests_without_a_key_follow_a_ramp() {
         world.stall(12_000 - 250);
         world.pass(250 * MS);
     }
-    assert!((120..=180).contains(&on_v2), "{on_v2}");
+    assert!((147..=153).contains(&on_v2), "{on_v2}");
+}
+
+#[test]
+fn a_step_gives_no_version_a_second_turn_in_a_row_that_neither_its_weights_nor_those_before_give_it() {
+    let steps = json!([
+        {"at": at(10), "weights": {"v1": 2, "v2": 2}},
+        {"at": at(20), "over": "10s", "weights": {"v1": 1, "v2": 1}},
+    ]);
+    let mut world = world_of(&scheduled(&[1, 1], &steps), 1);
+    let mut last = String::new();
+    for second in 0..40 {
+        for _ in 0..3 {
+            let next = version(&mut world, 0, &super::sim::Request::get("/"));
+            assert_ne!(next, last, "{second}");
+            last = next;
+        }
+        world.pass(SECOND);
+    }
 }
 
 #[test]

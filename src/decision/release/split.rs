@@ -18,8 +18,6 @@ pub struct Split {
     shares: Vec<u32>,
     /// The weights of the versions in the policy.
     weights: Vec<u32>,
-    /// The weights by which versions take turns.
-    turns: Vec<u32>,
     rotation: Rotation,
     is_in_progress: bool,
     inputs: LayoutInputs,
@@ -29,11 +27,13 @@ pub struct Split {
     last_number: u64,
 }
 
-/// The inputs from which a layout is computed.
+/// The inputs from which a layout and the turns are computed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct LayoutInputs {
     /// The layout of the schedule.
     scheduled: Layout,
+    /// The weights in force. `None` before the start of the release and during a change that takes time.
+    weights: Option<Vec<u32>>,
     /// For each version, how many parts of how many have been given back of what it held. `None` if it was
     /// not rolled back.
     given_back: Vec<Option<(u64, u64)>>,
@@ -42,15 +42,17 @@ struct LayoutInputs {
 impl Split {
     /// Creates the division on the `date` of the schedule, which never runs back, and at `now`.
     ///
-    /// `rolled_back` holds for each version when it was rolled back. `random` seeds the order of turns and
-    /// the ids.
+    /// `rolled_back` holds for each version when it was rolled back. `random` seeds the start of the turns
+    /// and the ids.
     pub fn new(release: &Release, date: Date, now: Time, rolled_back: &[Option<Time>], random: u64) -> Self {
         let mut split = Split {
             layout: Layout::default(),
             shares: Vec::new(),
             weights: release.versions.iter().map(|version| version.weight).collect(),
-            turns: Vec::new(),
-            rotation: Rotation::new(random),
+            rotation: match release.issues() {
+                Some(_) => Rotation::shuffled(random),
+                None => Rotation::new(random),
+            },
             is_in_progress: true,
             inputs: LayoutInputs::default(),
             date,
@@ -74,7 +76,12 @@ impl Split {
             .iter()
             .map(|rolled_back_at| rolled_back_at.map(|since| part_given_back(since, over, now)))
             .collect();
-        let inputs = LayoutInputs { scheduled: layout, given_back };
+        let weights = match release.steer {
+            // The route divides by these weights and not by buckets.
+            Steer::RandomValueHeader(_) => Some(self.weights.clone()),
+            _ => release.schedule.weights_at(date).map(<[u32]>::to_vec),
+        };
+        let inputs = LayoutInputs { scheduled: layout, weights, given_back };
         if inputs == self.inputs {
             return false;
         }
@@ -85,13 +92,11 @@ impl Split {
             }
         }
         let has_changed = layout != self.layout;
-        self.rotation.settle(&self.turns);
         self.shares = layout.shares(release.versions.len());
-        self.turns = match release.steer {
-            // The route divides by these weights and not by buckets.
-            Steer::RandomValueHeader(_) => self.weights.clone(),
-            _ => self.shares.clone(),
-        };
+        let is_rolled_back = inputs.given_back.iter().any(Option::is_some);
+        // Shares are rounded to buckets. By the weights themselves, versions take turns exactly in each round.
+        let turns = inputs.weights.as_ref().filter(|_| !is_rolled_back);
+        self.rotation.set_weights(turns.unwrap_or(&self.shares));
         self.layout = layout;
         self.inputs = inputs;
         has_changed
@@ -125,7 +130,7 @@ impl Split {
 
     /// Returns the version whose turn it is.
     pub fn turn(&mut self) -> Option<usize> {
-        self.rotation.next(&self.turns)
+        self.rotation.take()
     }
 
     /// Returns the next number for a route that picks by a number.
@@ -200,6 +205,49 @@ mod tests {
             })
             .into();
         assert_eq!(shares, [2_000, 1_500, 1_000, 0, 0]);
+    }
+
+    /// Returns whether each window of these turns has as many of each version as expected.
+    fn is_exact(turns: &[usize], expected: &[usize]) -> bool {
+        let has_all = |window: &[usize]| {
+            expected
+                .iter()
+                .enumerate()
+                .all(|(version, count)| window.iter().filter(|turn| **turn == version).count() == *count)
+        };
+        turns.windows(expected.iter().sum()).all(has_all)
+    }
+
+    #[test]
+    fn turns_follow_the_weights_in_force_exactly_and_the_shares_during_a_ramp() {
+        let extra =
+            r#","schedule":[{"at":"1970-01-01T00:01:40Z","over":"100s","weights":{"v1":1,"v2":1,"v3":1}}]"#;
+        let release = release(extra);
+        for random in 0..20 {
+            let mut split = Split::new(&release, on(0), at(0), &[], random);
+            let turns = |split: &mut Split, count| -> Vec<usize> {
+                (0..count).filter_map(|_| split.turn()).collect()
+            };
+            assert!(is_exact(&turns(&mut split, 30), &[7, 2, 1]));
+            let mut ramp = Vec::new();
+            for second in 100..200 {
+                split.update(&release, on(second), at(second), &[]);
+                ramp.extend(turns(&mut split, 10));
+            }
+            // On average of the ramp, v1 has (70 + 33.3) / 2 %.
+            let on_v1 = ramp.iter().filter(|turn| **turn == 0).count();
+            assert!(on_v1.abs_diff(518) <= 3, "{on_v1}");
+            split.update(&release, on(200), at(200), &[]);
+            assert!(is_exact(&turns(&mut split, 30), &[1, 1, 1]));
+        }
+    }
+
+    #[test]
+    fn turns_follow_the_shares_after_a_rollback() {
+        let release = release("");
+        let mut split = Split::new(&release, on(0), at(0), &[None, Some(at(0)), None], 0);
+        let turns: Vec<usize> = (0..30).filter_map(|_| split.turn()).collect();
+        assert!(is_exact(&turns, &[9, 0, 1]));
     }
 
     #[test]
