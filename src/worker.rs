@@ -95,7 +95,7 @@ const MAX_LOGGED_PROBLEMS: usize = 20;
 /// The time for which a lead lasts without being renewed. It is at least four ticks, so one late tick loses no lead.
 const LEASE: Duration = Duration::from_secs(1);
 
-/// The delay of the only tick of a policy that needs no periodic ticks.
+/// The period of the first ticks of a policy that needs no periodic ticks. With few metrics, there is only one.
 const FIRST_TICK: Duration = Duration::from_millis(50);
 
 /// The tick while the proxy has an order to drain for which the policy has no switch. The worker tries to end the order.
@@ -143,7 +143,7 @@ impl Worker {
             upstreams: UpstreamTable::new(&policy, proxy, now),
             releases: ReleaseTable::new(proxy, &policy, now),
             lifecycle: LifecycleView::new(proxy, &policy),
-            metrics: Metrics::new(proxy, &policy),
+            metrics: Metrics::new(&policy),
             signals: RequiredSignals::of(&policy),
             holder: Holder { id, configured: now, policy: document, serves: false },
             service: String::from_utf8_lossy(&service).into_owned(),
@@ -315,6 +315,7 @@ impl Worker {
         scope.refresh_lifecycle(now, LEASE);
         scope.refresh_releases(now);
         scope.refresh_app_probes(now);
+        scope.define_metrics(now, LEASE);
         self.leads = leads_any;
         self.set_tick(proxy);
     }
@@ -351,8 +352,9 @@ impl Worker {
 
     /// Sets the tick that the worker needs now. Setting it delays the next tick, so it is set only if it changes.
     fn set_tick(&mut self, proxy: &impl Proxy) {
-        // Every policy ticks once, because its first tick puts it in use.
-        let regular = self.tick_period().or((!self.in_use).then_some(FIRST_TICK));
+        // Every policy ticks until it is in use and its metrics exist.
+        let has_begun = self.in_use && self.metrics.are_complete();
+        let regular = self.tick_period().or((!has_begun).then_some(FIRST_TICK));
         let waiting = self.app_calls.is_waiting().then_some(WAITING_TICK);
         let tick = regular.into_iter().chain(waiting).min().unwrap_or(Duration::ZERO);
         if tick != self.tick {
@@ -374,7 +376,6 @@ impl<P: Proxy> Scope<'_, P> {
     /// refuse the policy. Returns `false` if a part could not be written.
     fn adopt(&mut self) -> bool {
         self.publish_in_use();
-        self.releases.publish_shares(self.proxy, self.policy, self.metrics);
         let releases = self.releases.adopt(self.proxy, self.policy);
         let gates = self.adopt_gates();
         let drain = !self.lifecycle.has_orphaned_drain(self.policy) || self.drain(false);

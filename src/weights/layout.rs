@@ -285,10 +285,8 @@ mod tests {
         let before = Layout::of(&[50, 30, 20]);
         let after = before.stepped(&[60, 30, 10]);
         assert_eq!(after.shares(3), [6_000, 3_000, 1_000]);
-        assert_eq!(
-            before.shifts(&[60, 30, 10]),
-            [Shift { from: 2, to: 0, ranges: vec![1_000..2_000], from_end: true }]
-        );
+        let ranges = vec![1_000..2_000; 1];
+        assert_eq!(before.shifts(&[60, 30, 10]), [Shift { from: 2, to: 0, ranges, from_end: true }]);
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Exchange {
 
     /// Creates the exchange of a request that is forwarded with these versions. Returns `None` if no work remains.
     fn forwarded<P: Proxy>(
-        scope: &Scope<'_, P>,
+        scope: &mut Scope<'_, P>,
         mut request: ForwardedRequest,
         assignments: &[Assignment<'_>],
         edits: Vec<HeaderEdit<'static>>,

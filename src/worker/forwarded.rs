@@ -128,10 +128,10 @@ impl ForwardedRequest {
     }
 
     /// Counts the versions that the request got, and keeps those that a rollback judges.
-    pub fn assign<P: Proxy>(&mut self, scope: &Scope<'_, P>, assignments: &[Assignment<'_>]) {
+    pub fn assign<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, assignments: &[Assignment<'_>]) {
         for assignment in assignments {
             if !assignment.is_repeated {
-                scope.metrics.count_assignment(scope.proxy, assignment);
+                scope.metrics.count_assignment(scope.proxy, scope.policy, assignment);
             }
             let release = scope.policy.releases.get(assignment.release);
             if release.is_some_and(|release| release.rollback.is_some()) {

@@ -16,6 +16,7 @@ use crate::decision::gate::fail_open::FailOpen;
 use crate::decision::gate::{GateAction, GateBypass};
 use crate::decision::release::AssignmentReason;
 use crate::decision::reply::{ProbeTarget, ReplyCause};
+use crate::policy::release::Release;
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
 use crate::proxy::{MetricId, MetricKind, Proxy};
@@ -128,66 +129,128 @@ pub enum Metric {
 }
 
 /// The metrics of one policy in one worker.
-#[derive(Default)]
 pub struct Metrics {
     ids: BTreeMap<Metric, MetricId>,
     /// The ids of assignment counters by version and reason, for each release. Every request that gets a version counts
     /// one, so they are not looked up in the map.
     assignments: Vec<Vec<Option<MetricId>>>,
+    /// How many metrics of [`initial`] this worker has defined. `None` if all exist.
+    defined: Option<usize>,
+}
+
+/// The most metrics that a worker defines on one tick. The proxy takes microseconds for each, and requests wait meanwhile.
+const DEFINED_AT_ONCE: usize = 500;
+
+/// Iterates over the metrics that exist from the beginning: the shares of versions, and the counters that alerts are
+/// likely to use. An alert on a rise would not see a counter appear.
+fn initial(policy: &Policy) -> impl Iterator<Item = Metric> + '_ {
+    let releases = || policy.releases.iter().enumerate();
+    let versions = move || {
+        releases().flat_map(|(index, release)| {
+            (0..release.versions.len()).map(move |version| (index, release, version))
+        })
+    };
+    let shares = versions().map(|(release, _, version)| Metric::Share { release, version });
+    let assignments = versions().flat_map(|(release, _, version)| {
+        AssignmentReason::ALL.map(|reason| Metric::Assignment { release, version, reason })
+    });
+    let scheduled = releases().filter(|(_, release)| release.schedule.changes());
+    let steps = scheduled.map(|(release, _)| Metric::ScheduleStep { release });
+    let judged = move || {
+        versions().filter_map(|(index, release, version)| Some((index, version, release.rollback.as_ref()?)))
+    };
+    let responses = judged().flat_map(|(release, version, _)| {
+        ["success", "slow", "failure", "broken-off"].map(|result| Metric::Response {
+            release,
+            version,
+            result,
+        })
+    });
+    let rollbacks = judged().flat_map(|(release, version, rollback)| {
+        let causes = RollbackCause::ALL.into_iter().filter(|cause| cause.is_judged(rollback));
+        causes.map(move |cause| Metric::Rollback { release, version, cause })
+    });
+    let gated = policy.gated.iter().filter(|_| policy.may_fail_open());
+    let failed_open =
+        gated.flat_map(|upstream| FailOpen::ALL.map(|why| Metric::FailedOpen { upstream: *upstream, why }));
+    let answers = policy.probes.endpoints.iter().enumerate().flat_map(|(index, probe)| {
+        let results = [(probe.statuses.passed, "passed"), (probe.statuses.failed, "failed")];
+        results.map(|(code, result)| Metric::ProbeAnswer {
+            target: ProbeTarget::Endpoint(index),
+            code,
+            result,
+        })
+    });
+    shares.chain(assignments).chain(steps).chain(responses).chain(rollbacks).chain(failed_open).chain(answers)
 }
 
 impl Metrics {
-    /// Defines the counters that alerts are likely to use, so that they exist at 0. An alert on a rise would not see a
-    /// counter appear.
-    pub fn new(proxy: &impl Proxy, policy: &Policy) -> Self {
-        let mut metrics = Metrics::default();
-        for (release, of) in policy.releases.iter().enumerate() {
-            let versions = 0..of.versions.len();
-            let all = versions.flat_map(|version| {
-                AssignmentReason::ALL.map(|reason| Metric::Assignment { release, version, reason })
-            });
-            let ids = all.map(|metric| proxy.metric(MetricKind::Counter, &metric.name(policy))).collect();
-            metrics.assignments.push(ids);
-        }
-        metrics.define(proxy, policy);
-        metrics
+    /// Creates the metrics without defining any in the proxy.
+    pub fn new(policy: &Policy) -> Self {
+        let count = |release: &Release| release.versions.len() * AssignmentReason::ALL.len();
+        let assignments = policy.releases.iter().map(|release| vec![None; count(release)]).collect();
+        Metrics { ids: BTreeMap::new(), assignments, defined: Some(0) }
     }
 
-    fn define(&mut self, proxy: &impl Proxy, policy: &Policy) {
-        let mut define = |metric| self.id(proxy, policy, metric);
-        for (release, of) in policy.releases.iter().enumerate() {
-            if of.schedule.changes() {
-                define(Metric::ScheduleStep { release });
-            }
-            for version in 0..of.versions.len() {
-                let Some(rollback) = &of.rollback else {
-                    continue;
-                };
-                for result in ["success", "slow", "failure", "broken-off"] {
-                    define(Metric::Response { release, version, result });
+    /// Returns whether every metric of [`initial`] exists, as far as this worker knows.
+    pub fn are_complete(&self) -> bool {
+        self.defined.is_none()
+    }
+
+    /// Records that every metric of [`initial`] exists.
+    pub fn complete(&mut self) {
+        self.defined = None;
+    }
+
+    /// Defines the next metrics of [`initial`], at most [`DEFINED_AT_ONCE`]. `share` returns the present share of a
+    /// version of a release, or `None` if it is not to be shown.
+    pub fn define_some(
+        &mut self,
+        proxy: &impl Proxy,
+        policy: &Policy,
+        share: impl Fn(usize, usize) -> Option<u32>,
+    ) {
+        let Some(defined) = self.defined else {
+            return;
+        };
+        let mut rest = initial(policy).skip(defined);
+        for metric in rest.by_ref().take(DEFINED_AT_ONCE) {
+            match metric {
+                Metric::Share { release, version } => {
+                    if let Some(share) = share(release, version) {
+                        self.set(proxy, policy, metric, share.into());
+                    }
                 }
-                for cause in RollbackCause::ALL.into_iter().filter(|cause| cause.is_judged(rollback)) {
-                    define(Metric::Rollback { release, version, cause });
+                Metric::Assignment { release, version, reason } => {
+                    self.assignment_id(proxy, policy, (release, version, reason));
+                }
+                metric => {
+                    self.id(proxy, policy, metric);
                 }
             }
         }
-        for upstream in policy.gated.iter().filter(|_| policy.may_fail_open()) {
-            for why in FailOpen::ALL {
-                define(Metric::FailedOpen { upstream: *upstream, why });
-            }
+        self.defined = rest.next().map(|_| defined + DEFINED_AT_ONCE);
+    }
+
+    fn assignment_id(
+        &mut self,
+        proxy: &impl Proxy,
+        policy: &Policy,
+        (release, version, reason): (usize, usize, AssignmentReason),
+    ) -> Option<MetricId> {
+        let index = version * AssignmentReason::ALL.len() + reason as usize;
+        let known = self.assignments.get_mut(release)?.get_mut(index)?;
+        if known.is_none() {
+            let metric = Metric::Assignment { release, version, reason };
+            *known = proxy.metric(metric.kind(), &metric.name(policy));
         }
-        for (index, probe) in policy.probes.endpoints.iter().enumerate() {
-            for (code, result) in [(probe.statuses.passed, "passed"), (probe.statuses.failed, "failed")] {
-                define(Metric::ProbeAnswer { target: ProbeTarget::Endpoint(index), code, result });
-            }
-        }
+        *known
     }
 
     /// Counts one request by the version that it got.
-    pub fn count_assignment(&self, proxy: &impl Proxy, assignment: &Assignment<'_>) {
-        let index = assignment.version * AssignmentReason::ALL.len() + assignment.reason as usize;
-        let id = self.assignments.get(assignment.release).and_then(|ids| ids.get(index));
-        if let Some(id) = id.copied().flatten() {
+    pub fn count_assignment(&mut self, proxy: &impl Proxy, policy: &Policy, assignment: &Assignment<'_>) {
+        let Assignment { release, version, reason, .. } = *assignment;
+        if let Some(id) = self.assignment_id(proxy, policy, (release, version, reason)) {
             proxy.add(id, 1);
         }
     }

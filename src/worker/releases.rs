@@ -127,11 +127,9 @@ impl ReleaseTable {
         written.is_some()
     }
 
-    /// Sets the gauges of the shares of all versions.
-    pub fn publish_shares(&self, proxy: &impl Proxy, policy: &Policy, metrics: &mut Metrics) {
-        for (release, split) in self.splits.iter().enumerate() {
-            metrics.set_shares(proxy, policy, release, split.shares());
-        }
+    /// Returns the share that a version of a release holds, in hundredths of a percent.
+    pub fn share(&self, release: usize, version: usize) -> Option<u32> {
+        self.splits.get(release)?.shares().get(version).copied()
     }
 
     /// Shares this worker's observations of the versions, and applies what the other workers and the schedule have
@@ -144,7 +142,7 @@ impl ReleaseTable {
         now: Time,
     ) -> Vec<Event<'p>> {
         let mut events = Vec::new();
-        let ReleaseTable { splits, entries, latest, key, clock, .. } = self;
+        let ReleaseTable { splits, entries, latest, key, clock, configured } = self;
         if entries.is_empty() {
             return events;
         }
@@ -160,10 +158,11 @@ impl ReleaseTable {
                 entry.merge(release, &mut store, (now, date), default_holds)
             };
             let merged: Vec<Option<MergeResult>> = entries.iter().map(merge).collect();
-            (merged, (store != before).then_some(store))
+            let is_outdated = store.configured > *configured;
+            ((merged, is_outdated), (store != before).then_some(store))
         });
         // If this could not be written, the next tick shares it.
-        let Some(merged) = merged else {
+        let Some((merged, is_outdated)) = merged else {
             return events;
         };
         for (entry, merged) in entries.iter_mut().zip(merged) {
@@ -172,14 +171,15 @@ impl ReleaseTable {
                 continue;
             };
             entry.unshared.fill(Observations::default());
-            let is_own_state = merged.is_some();
+            // The gauges of the shares are those of the newest policy.
+            let is_shown = merged.is_some() && !is_outdated;
             if let Some(MergeResult { rolled_back, begun, findings }) = merged {
                 entry.rolled_back = rolled_back;
                 events.extend(begun.map(|begun| Event::ScheduleStep { policy, release: index, begun }));
                 let rolled_back = |finding| Event::RolledBack { policy, release: index, finding };
                 events.extend(findings.into_iter().map(rolled_back));
             }
-            if split.update(release, date, now, &entry.rolled_back) && is_own_state {
+            if split.update(release, date, now, &entry.rolled_back) && is_shown {
                 metrics.set_shares(proxy, policy, index, split.shares());
             }
         }

@@ -12,6 +12,7 @@ use super::metrics::Metrics;
 use super::releases::ReleaseTable;
 use super::signals::RequiredSignals;
 use super::upstreams::{self, Moment, UpstreamTable};
+use super::{leader, store};
 use crate::decision::release::split::Split;
 use crate::decision::reply::{Reply, ReplyCause};
 use crate::decision::{self, Decision, probe};
@@ -23,7 +24,7 @@ use crate::readiness::check::CheckFailure;
 use crate::readiness::permit::{self, Permit, PermitQuery};
 use crate::readiness::{Admission, Readiness, Transition, TrialOutcome, UpstreamStatus};
 use crate::value::date::Date;
-use crate::value::lease::Holder;
+use crate::value::lease::{Holder, LeaseRole};
 use crate::value::lifecycle::Lifecycle;
 use crate::value::request::Request;
 use crate::value::response::Sample;
@@ -170,6 +171,29 @@ impl<'w, P: Proxy> Scope<'w, P> {
     pub fn refresh_releases(&mut self, now: Time) {
         for event in self.releases.refresh(self.proxy, self.policy, self.metrics, now) {
             self.record(&event);
+        }
+    }
+
+    /// Defines some of the metrics that exist from the beginning, until all do. One worker defines them for the proxy, and
+    /// the others define what they count. `span` is that of its lead.
+    pub fn define_metrics(&mut self, now: Time, span: Duration) {
+        if self.metrics.are_complete() {
+            return;
+        }
+        let key = format!("graygate/{}/counters/{}", self.policy.name, store::LAYOUT);
+        let Holder { configured, policy: document, .. } = self.holder;
+        let known: Option<(Time, u64)> = store::get(self.proxy, &key);
+        if known.is_some_and(|(_, known)| known == document) {
+            self.metrics.complete();
+        } else if leader::claim(self.proxy, &key, self.holder, now, span) == LeaseRole::Leads {
+            // The gauges of the shares are those of the newest policy.
+            let is_outdated = known.is_some_and(|(known, _)| known > configured);
+            let releases = (!is_outdated).then_some(&*self.releases);
+            let share = |release, version| releases?.share(release, version);
+            self.metrics.define_some(self.proxy, self.policy, share);
+            if self.metrics.are_complete() && !is_outdated {
+                store::update(self.proxy, &key, |_: Option<(Time, u64)>| ((), Some((configured, document))));
+            }
         }
     }
 

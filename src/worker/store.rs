@@ -10,6 +10,7 @@
 //! | `graygate/POLICY/failing-open/LAYOUT` | the gates that fail open | its leader, [`super::gates`] |
 //! | `graygate/POLICY/lifecycle` | [`crate::value::lifecycle::Lifecycle`] | its leader, and a worker that changes the order to drain, [`super::lifecycle`] |
 //! | `graygate/POLICY/kept/PROBE/HASH` | [`crate::decision::probe::cache::CachedProbe`] | every worker, [`super::app_probe`] |
+//! | `graygate/POLICY/counters/LAYOUT` | the latest policy whose metrics all exist: when it was configured, and its hash | its leader, [`super::scope`] |
 //! | `graygate/POLICY/loaded/PLUGIN` | a hash of the policy's text | the first VM that gets the text, [`super`] |
 //! | `KEY/leader` | [`crate::value::lease::Lease`] | the worker that claims or renews the lead, [`super::leader`] |
 

@@ -42,6 +42,7 @@ mod schedule;
 mod shadow;
 mod sharing;
 mod sim;
+mod sizes;
 mod steering;
 mod trial;
 mod tunnels;

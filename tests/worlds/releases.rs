@@ -382,7 +382,8 @@ fn the_response_names_its_version_if_the_policy_sets_response_header() {
 
 #[test]
 fn each_version_has_a_counter_for_each_reason_before_its_first_request() {
-    let world = world_of(&shop(&[1, 1]), 1);
+    let mut world = world_of(&shop(&[1, 1]), 1);
+    world.pass(SECOND);
     let names = world.metric_names();
     for version in ["v1", "v2"] {
         for reason in AssignmentReason::ALL.map(AssignmentReason::code) {

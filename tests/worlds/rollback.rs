@@ -334,6 +334,7 @@ fn a_rollback_survives_other_updates_and_ends_with_an_update_of_the_release() {
     assert!(!world.configure(&json!({"name": "shop", "releases": 7})));
     world.configure(&document);
     assert!(is_out(&mut world));
+    world.pass(MS);
     document["releases"][0]["versions"][1]["weight"] = json!(100);
     world.configure(&document);
     world.pass(SECOND);
@@ -761,7 +762,8 @@ fn a_rollback_does_not_move_users_of_other_versions() {
 #[test]
 fn rollback_counters_exist_with_the_value_0_from_the_start() {
     let rollback = json!({"failurePercent": 5, "latency": {"percentile": 99, "above": "300ms"}});
-    let world = world_of(&guarded(&rollback), 1);
+    let mut world = world_of(&guarded(&rollback), 1);
+    world.pass(SECOND);
     let names = world.metric_names();
     let has = |name: &str, label: &str| {
         let found = names.iter().filter(|known| known.starts_with(name) && known.contains(label));
