@@ -199,6 +199,19 @@ impl UpstreamState {
         self.checks.is_due(check, self.serves(), self.known_since, now, slack)
     }
 
+    /// Returns whether [`UpstreamState::on_responses`] without responses, or [`UpstreamState::on_tick`] if this worker
+    /// `leads`, may change the state at `now`.
+    pub fn depends_on_time(&self, upstream: &Upstream, now: Time, leads: bool) -> bool {
+        let ends = match self.phase {
+            Phase::Ready | Phase::NotReady { until: None } => false,
+            Phase::NotReady { until: Some(until) } | Phase::Ramp { until } => {
+                until <= now || !upstream.guarded || upstream.breaker.is_none()
+            }
+            Phase::Trial { .. } => true,
+        };
+        self.has_row() || leads && ends
+    }
+
     /// Returns whether one more success would change nothing, after the responses that one worker saw. It
     /// does change something on trial, after a failure, or if the policy limits shares of responses.
     pub fn ignores_success(&self, breaker: &Breaker, streak: &Streak) -> bool {

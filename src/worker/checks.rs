@@ -1,6 +1,7 @@
 //! The checks that one worker has in flight, from the first request of each to its result.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use super::calls::{self, ACCEPT, RETRY_ON_RESET, USER_AGENT};
 use super::scope::Scope;
@@ -20,7 +21,9 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct ChecksInFlight {
     calls: Vec<(Call, CheckInFlight)>,
     /// What is known of the connections of HTTP checks, by upstream.
-    connections: Vec<(UpstreamId, ConnectionUse)>,
+    connections: BTreeMap<UpstreamId, ConnectionUse>,
+    /// The index of the upstream whose check is looked at first on the next tick.
+    pub next: usize,
 }
 
 /// A call. The proxy numbers HTTP and gRPC calls separately, so an id alone is ambiguous.
@@ -204,13 +207,11 @@ impl ChecksInFlight {
     }
 
     fn connection(&self, id: UpstreamId) -> ConnectionUse {
-        let known = self.connections.iter().find(|(known, _)| *known == id);
-        known.map(|(_, connection)| *connection).unwrap_or_default()
+        self.connections.get(&id).copied().unwrap_or_default()
     }
 
     fn learn(&mut self, id: UpstreamId, connection: ConnectionUse) {
-        self.connections.retain(|(known, _)| *known != id);
-        self.connections.push((id, connection));
+        self.connections.insert(id, connection);
     }
 }
 

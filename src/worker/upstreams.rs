@@ -12,10 +12,21 @@
 //! - What belongs to an earlier phase is dropped. That is a response whose request was decided on before this worker knew
 //!   of the phase, and responses that were seen in an earlier generation.
 //! - A worker whose policy has been replaced still adds to the counts. Only a worker with the newer policy decides.
+//!
+//! With few upstreams, a worker claims the lead of each and reads its state on each tick. With many, that would take too
+//! long. Then a tick does so only for the next part of them, in a [`Sweep`], and reads a state beyond that in these cases:
+//!
+//! - The worker has responses of the upstream to share, or time alone may change its state.
+//! - The state has changed. Workers announce that in [`ChangeLog`], a change of phase at once and others on their ticks.
+//!
+//! So a worker learns of each change within the same two ticks. The sweep finds what was not announced, and renews leases,
+//! which then last longer.
 
 use core::time::Duration;
 
+use super::changes::{ChangeLog, News};
 use super::fast_path::{FastPath, INSPECTED, Redundancy};
+use super::sweep::Sweep;
 use super::{leader, store};
 use crate::policy::Policy;
 use crate::policy::upstream::{Upstream, UpstreamId};
@@ -47,6 +58,11 @@ pub struct UpstreamTable {
     /// Whether the request that is decided on needs an upstream of which a sample is due.
     wants_sample: bool,
     fast_path: FastPath,
+    sweep: Sweep,
+    /// `None` if each tick reads all states anyway.
+    changes: Option<ChangeLog>,
+    /// The upstreams by the hashes of their keys, in ascending order, if there is a log of changes.
+    by_hash: Vec<(u32, UpstreamId)>,
 }
 
 /// What a worker knew when it decided on a request.
@@ -81,6 +97,23 @@ struct Entry {
     sampled: Option<Time>,
     /// The number of requests since the last tick that needed the upstream.
     asked: u32,
+    /// Whether this worker led the upstream when it last claimed the lead.
+    leads: bool,
+    /// Whether the state may have changed since this worker last read it.
+    is_stale: bool,
+    /// Whether the state is no assumption of an earlier policy that this one does not share.
+    is_adopted: bool,
+}
+
+/// What a tick has to do for an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Claim its lead, and share and read its state.
+    Claim,
+    /// Share and read its state.
+    Refresh,
+    /// Nothing but sending its check, if this worker leads it and the check is due.
+    Rest,
 }
 
 /// A change of an upstream's state, as [`UpstreamTable::update`] applies it.
@@ -92,12 +125,21 @@ type StreakChange<'c> = &'c mut dyn FnMut(&Upstream, &mut UpstreamState, u32, &S
 impl UpstreamTable {
     /// Creates the table with the state that the other workers share.
     pub fn new(policy: &Policy, proxy: &impl Proxy, now: Time) -> Self {
-        let entries = policy.upstreams.iter().map(|upstream| {
+        let watched = policy.upstreams.iter().filter(|upstream| upstream.is_watched()).count();
+        let sweep = Sweep::new(watched, policy.tick().unwrap_or_default());
+        // The log is read before the states, so no change in between is missed.
+        let changes = (!sweep.is_whole()).then(|| ChangeLog::new(proxy, policy));
+        let random = proxy.random();
+        let entries = policy.upstreams.iter().zip(0..).map(|(upstream, index)| {
             let key = key(policy, upstream);
-            let first = UpstreamState::new(upstream, now, proxy.random());
-            store::seed(proxy, &key, &first);
-            leader::seed(proxy, &key);
-            let known = store::get(proxy, &key).filter(|known| !is_stale_assumption(known, &first));
+            let first = UpstreamState::new(upstream, now, hash::pseudo_random(random.wrapping_add(index)));
+            let stored: Option<UpstreamState> = store::get(proxy, &key);
+            if stored.is_none() {
+                store::seed(proxy, &key, &first);
+                leader::seed(proxy, &key);
+            }
+            let is_stale = stored.as_ref().is_some_and(|known| is_stale_assumption(known, &first));
+            let known = stored.filter(|_| !is_stale);
             Entry {
                 key,
                 snapshot: known.unwrap_or(first),
@@ -110,15 +152,25 @@ impl UpstreamTable {
                 successes: 0,
                 sampled: None,
                 asked: 0,
+                leads: false,
+                is_stale: false,
+                is_adopted: !upstream.is_watched() && !is_stale,
             }
         });
+        let entries: Vec<Entry> = entries.collect();
+        let ids = (0..).map(UpstreamId).take(if changes.is_some() { entries.len() } else { 0 });
+        let mut by_hash: Vec<_> = entries.iter().map(Entry::hash).zip(ids).collect();
+        by_hash.sort_unstable();
         UpstreamTable {
-            entries: entries.collect(),
+            entries,
             needed: vec![false; policy.upstreams.len()],
             moment: Moment::default(),
             ticked: now,
             wants_sample: false,
             fast_path: FastPath::default(),
+            sweep,
+            changes,
+            by_hash,
         }
     }
 
@@ -141,18 +193,82 @@ impl UpstreamTable {
     /// Starts a tick. Credits the successes that were not inspected to the upstreams that had successes, in equal
     /// parts, because it is not known whose they are. An upstream gets no more than there were requests that needed it,
     /// if any did.
-    pub fn on_tick(&mut self, now: Time) {
+    pub fn on_tick(&mut self, proxy: &impl Proxy, now: Time) {
         self.ticked = now;
+        self.sweep.begin();
+        self.read_changes(proxy);
+        self.fast_path.on_tick();
         let passed = self.fast_path.take_passed();
         let active = self.entries.iter().filter(|entry| entry.unshared.has_success()).count();
         let each = passed.checked_div(u32::try_from(active).unwrap_or(u32::MAX)).unwrap_or_default();
         for entry in &mut self.entries {
+            entry.throttle.on_tick();
             let asked = core::mem::take(&mut entry.asked);
             if entry.unshared.has_success() {
                 let most = if asked == 0 { each } else { asked };
                 entry.successes = entry.successes.saturating_add(each.min(most));
             }
         }
+    }
+
+    fn read_changes(&mut self, proxy: &impl Proxy) {
+        let UpstreamTable { changes: Some(changes), entries, by_hash, .. } = self else {
+            return;
+        };
+        match changes.read(proxy) {
+            News::Unknown => entries.iter_mut().for_each(|entry| entry.is_stale = true),
+            News::Of(hashes) => {
+                for hash in hashes {
+                    let from = by_hash.partition_point(|(known, _)| *known < hash);
+                    let found = by_hash.iter().skip(from).take_while(|(known, _)| *known == hash);
+                    for (_, id) in found {
+                        if let Some(entry) = entries.get_mut(id.0) {
+                            entry.is_stale = true;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a tick. Announces which states this worker has changed.
+    pub fn end_tick(&mut self, proxy: &impl Proxy) {
+        if let Some(changes) = &mut self.changes {
+            changes.share(proxy);
+        }
+    }
+
+    /// Returns what the current tick has to do for a watched upstream. Called once a tick for each, in order.
+    pub fn turn(&mut self, upstream: &Upstream, id: UpstreamId, now: Time) -> Turn {
+        let Some(entry) = self.entries.get(id.0) else {
+            return Turn::Rest;
+        };
+        let by_use = upstream.check.as_ref().is_some_and(|check| check.periods.go_by_use());
+        let needed = by_use && self.needed.get(id.0).is_some_and(|needed| *needed);
+        let has_work = entry.is_stale
+            || needed
+            || entry.unshared != Streak::default()
+            || entry.snapshot.depends_on_time(upstream, now, entry.leads);
+        match self.sweep.reaches_next() {
+            true => Turn::Claim,
+            false if has_work => Turn::Refresh,
+            false => Turn::Rest,
+        }
+    }
+
+    /// Returns whether this worker led the upstream when it last claimed the lead.
+    pub fn leads(&self, id: UpstreamId) -> bool {
+        self.entries.get(id.0).is_some_and(|entry| entry.leads)
+    }
+
+    /// Returns for how long this worker claims a lead.
+    pub fn lease(&self) -> Duration {
+        self.sweep.lease()
+    }
+
+    /// Returns whether the worker has responses of the upstream to share.
+    pub fn has_unshared(&self, id: UpstreamId) -> bool {
+        self.entries.get(id.0).is_some_and(|entry| entry.unshared != Streak::default())
     }
 
     /// Returns the upstream's state as this worker last read it.
@@ -250,15 +366,24 @@ impl UpstreamTable {
         self.fast_path.forget();
         let entry = self.entries.get_mut(id.0)?;
         let fallback = &entry.snapshot;
-        let (transition, state) = store::update(proxy, &entry.key, |known: Option<UpstreamState>| {
-            let before = known.clone();
-            let mut state = known.unwrap_or_else(|| fallback.clone());
-            let transition = change(upstream, &mut state);
-            let changed = before.as_ref() != Some(&state);
-            ((transition, state.clone()), changed.then_some(state))
-        })?;
+        let (transition, state, changed) =
+            store::update(proxy, &entry.key, |known: Option<UpstreamState>| {
+                let before = known.clone();
+                let mut state = known.unwrap_or_else(|| fallback.clone());
+                let transition = change(upstream, &mut state);
+                let changed = before.as_ref() != Some(&state);
+                ((transition, state.clone(), changed), changed.then_some(state))
+            })?;
+        if let Some(changes) = self.changes.as_mut().filter(|_| changed) {
+            changes.note(entry.hash());
+            if transition.is_some() {
+                changes.share(proxy);
+            }
+        }
         // Responses from an earlier phase are no evidence in this one.
         if entry.snapshot.generation != state.generation {
+            // The next tick shows it, if this worker leads.
+            entry.is_stale = true;
             entry.unshared = Streak::default();
             entry.throttle = ReportThrottle::default();
             entry.failed = 0;
@@ -281,13 +406,15 @@ impl UpstreamTable {
         now: Time,
         leads: bool,
     ) -> Option<Transition> {
-        self.fast_path.on_tick();
         let needed = self.needed.get_mut(id.0).is_some_and(core::mem::take);
         let entry = self.entry_mut(id)?;
-        entry.throttle.on_tick();
         let outdated = entry.outdated;
+        let adopts = !entry.is_adopted && !outdated;
         let random = proxy.random();
         let shared = self.share(policy, proxy, id, &mut |upstream, state, generation, unshared| {
+            if adopts {
+                adopt_assumption(upstream, state, now, random);
+            }
             if let Some(check) = upstream.check.as_ref().filter(|_| needed) {
                 state.checks.need(check, now);
             }
@@ -301,8 +428,13 @@ impl UpstreamTable {
             }
             transition
         });
-        if shared.is_none() && needed {
-            self.need(id);
+        match (&shared, self.entries.get_mut(id.0)) {
+            (Some(_), Some(entry)) => {
+                entry.is_stale = false;
+                entry.is_adopted |= adopts;
+            }
+            _ if needed => self.need(id),
+            _ => {}
         }
         shared?
     }
@@ -494,7 +626,14 @@ impl UpstreamTable {
             return false;
         };
         let role = leader::claim(proxy, &entry.key, holder, now, span);
+        let known = (entry.leads, entry.outdated);
+        entry.leads = role == LeaseRole::Leads;
         entry.outdated = role == LeaseRole::Outdated;
+        let is_new = known != (entry.leads, entry.outdated);
+        // Another policy came or another worker went, so the other leads have changed as well.
+        if is_new {
+            self.sweep.hurry();
+        }
         role == LeaseRole::Leads
     }
 
@@ -547,20 +686,23 @@ impl UpstreamTable {
         })?
     }
 
-    /// Replaces what an earlier policy assumed about upstreams by what this policy assumes. Returns `false` if one of them
-    /// could not be written.
+    /// Replaces what an earlier policy assumed about upstreams that nothing watches by what this policy assumes. Watched
+    /// ones follow when they are first refreshed. Returns `false` if one of them could not be written.
     pub fn adopt_assumptions(&mut self, proxy: &impl Proxy, policy: &Policy) -> bool {
         let now = proxy.now();
         let mut all_written = true;
-        for (id, upstream) in policy.upstream_ids() {
-            let first = UpstreamState::new(upstream, now, proxy.random());
-            let written = self.update(policy, proxy, id, &mut |_, state| {
-                if is_stale_assumption(state, &first) {
-                    *state = first.clone();
-                }
+        for (id, _) in policy.upstream_ids().filter(|(_, upstream)| !upstream.is_watched()) {
+            if self.entries.get(id.0).is_some_and(|entry| entry.is_adopted) {
+                continue;
+            }
+            let written = self.update(policy, proxy, id, &mut |upstream, state| {
+                adopt_assumption(upstream, state, now, 0);
                 None
             });
-            all_written &= written.is_some();
+            match self.entries.get_mut(id.0) {
+                Some(entry) if written.is_some() => entry.is_adopted = true,
+                _ => all_written = false,
+            }
         }
         all_written
     }
@@ -579,6 +721,12 @@ impl UpstreamTable {
 }
 
 impl Entry {
+    /// Returns the hash by which changes of the state are announced.
+    fn hash(&self) -> u32 {
+        // Two upstreams with the same hash are only read more often than they need be.
+        hash::key(0, self.key.as_bytes()) as u32
+    }
+
     /// Returns a failure as a row takes it.
     fn failure(&self, sample: Sample, moment: Moment, now: Time) -> RowFailure {
         RowFailure {
@@ -639,6 +787,14 @@ fn peers(proxy: &impl Proxy) -> Peers {
 /// Returns whether `known` is only an assumption of an earlier policy that differs from this policy's, which is `first`.
 fn is_stale_assumption(known: &UpstreamState, first: &UpstreamState) -> bool {
     known.reason == UpstreamReason::Assumed && known.phase != first.phase
+}
+
+/// Replaces an assumption of an earlier policy that this policy does not share.
+fn adopt_assumption(upstream: &Upstream, state: &mut UpstreamState, now: Time, random: u64) {
+    let first = UpstreamState::new(upstream, now, random);
+    if is_stale_assumption(state, &first) {
+        *state = first;
+    }
 }
 
 /// Returns the key of an upstream's shared state. It contains a hash of what the state is about. A change of anything
