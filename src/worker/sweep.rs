@@ -1,6 +1,7 @@
 //! The order in which ticks claim the leads of upstreams and read their states.
 //!
-//! Each tick reaches the next part of all upstreams. A worker that does not know yet who leads reaches more of them.
+//! Each tick reaches the first upstream and the next part of the others. A worker that does not know yet who leads reaches
+//! more of them.
 
 use core::time::Duration;
 
@@ -68,7 +69,8 @@ impl Sweep {
         self.turn += 1;
         let (first, count) = self.reached;
         let distance = if turn < first { turn + self.count - first } else { turn - first };
-        distance < count
+        // The first upstream tells on each tick whether another policy came.
+        turn == 0 || distance < count
     }
 
     /// Returns for how long a lead is claimed: until it has been claimed again twice.
@@ -111,12 +113,12 @@ mod tests {
         let hurried: Vec<Vec<usize>> = (0..3).map(|_| tick(&mut sweep)).collect();
         let all: Vec<usize> = (0..605).collect();
         assert_eq!(hurried[0], all[..250]);
-        assert_eq!(hurried[1], all[250..500]);
+        assert_eq!(hurried[1], [&all[..1], &all[250..500]].concat());
         // The last tick of a hurry goes on from the beginning.
         assert_eq!(hurried[2], [&all[..145], &all[500..]].concat());
-        assert_eq!(tick(&mut sweep), all[145..155]);
-        assert_eq!(tick(&mut sweep), all[155..165]);
+        assert_eq!(tick(&mut sweep), [&all[..1], &all[145..155]].concat());
+        assert_eq!(tick(&mut sweep), [&all[..1], &all[155..165]].concat());
         sweep.hurry();
-        assert_eq!(tick(&mut sweep), all[165..415]);
+        assert_eq!(tick(&mut sweep), [&all[..1], &all[165..415]].concat());
     }
 }

@@ -158,7 +158,9 @@ fn counted(world: &World) -> BTreeMap<String, u64> {
                 .map(|label| label.trim_start_matches('.').replacen("=.=", "=", 1))
                 .collect();
             let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-            counts.insert(name.clone(), world.metric(&format!("{counter}_total"), &labels));
+            // A policy defines some counters at 0 on its first tick, which may not have passed yet.
+            let count = world.metric(&format!("{counter}_total"), &labels);
+            counts.extend((count > 0).then(|| (name.clone(), count)));
         }
     }
     counts

@@ -173,6 +173,7 @@ impl Proxy for SimProxy {
     }
 
     fn enter(&self, exchange: ExchangeId) -> bool {
+        self.world.entered.set(self.world.entered.get() + 1);
         let streams = self.world.streams.borrow();
         let known = streams.get(&exchange.0).is_some_and(|stream| stream.vm == self.vm && !stream.over);
         if known {
@@ -219,6 +220,7 @@ impl Proxy for SimProxy {
     }
 
     fn load(&self, key: &str) -> Stored {
+        self.world.loads.set(self.world.loads.get() + 1);
         let store = self.world.store.borrow();
         let known = store.get(key);
         Stored {

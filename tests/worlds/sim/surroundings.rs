@@ -62,6 +62,10 @@ pub struct Surroundings {
     pub lose: Cell<u32>,
     /// How many writes to the store have succeeded.
     pub writes: Cell<u32>,
+    /// How many values were read from the store.
+    pub loads: Cell<u32>,
+    /// How often a worker entered the context of a request.
+    pub entered: Cell<u32>,
     pub(super) metrics: RefCell<Vec<(String, MetricKind, u64)>>,
     pub log: RefCell<Vec<(Level, String)>>,
     pub(super) streams: RefCell<BTreeMap<u32, Stream>>,
@@ -138,6 +142,8 @@ impl Surroundings {
             versions: Cell::new(0),
             lose: Cell::new(0),
             writes: Cell::new(0),
+            loads: Cell::new(0),
+            entered: Cell::new(0),
             metrics: RefCell::default(),
             log: RefCell::default(),
             streams: RefCell::default(),
