@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from harness.envoy import PROJECT
-from harness.tool import run
+from harness.tool import explain, run
 
 
 @pytest.fixture
@@ -221,3 +221,18 @@ def test_explain_uses_the_given_readiness(file):
     done = run("explain", "--policy", file, "--not-ready", "reviews-v9")
     assert done.returncode == 2
     assert "allowed: reviews-v1, reviews-v2" in done.stderr
+
+
+def test_explain_uses_the_given_scheme_and_the_first_value_of_a_header(policy, file):
+    match = {"scheme": {"exact": "https"}, "headers": {"x-a": {"exact": "1"}}}
+    policy["releases"][0]["versions"][1] |= {"weight": 0, "match": [match]}
+    file.write_text(yaml.safe_dump(policy))
+    for arguments, version in (
+        (["--scheme", "https", "--header", "x-a=1", "--header", "x-a=2"], "v2 (match)"),
+        (["--scheme", "https", "--header", "x-a=2", "--header", "x-a=1"], "v1 (rotation)"),
+        (["--header", "x-a=1"], "v1 (rotation)"),
+    ):
+        assert f"release   reviews: {version}" in run("explain", "--policy", file, *arguments).stdout
+    questions = [{"scheme": "https", "headers": {"X-A": values}} for values in ("1", ["1", "2"], ["2", "1"])]
+    decisions = explain(file.parent, policy, questions)
+    assert [each["assignments"][0]["version"] for each in decisions] == ["v2", "v2", "v1"]

@@ -84,9 +84,11 @@ def get2(
     method: str = "GET",
     body: bytes = b"",
     timeout: float = 10.0,
+    *,
+    scheme: str = "http",
 ) -> Response:
     """Sends a request to 127.0.0.1 over HTTP/2 without TLS. Trailers are kept apart, and include grpc-status."""
-    with Stream(port, path, headers, method, timeout, end=not body) as stream:
+    with Stream(port, path, headers, method, timeout, end=not body, scheme=scheme) as stream:
         if body:
             stream.send(body, end=True)
         return stream.answer()
@@ -104,6 +106,7 @@ class Stream:
         timeout: float = 10.0,
         *,
         end: bool = False,
+        scheme: str = "http",
     ) -> None:
         config = h2.config.H2Configuration(header_encoding=None, validate_outbound_headers=False)
         self._link = h2.connection.H2Connection(config)
@@ -112,7 +115,7 @@ class Stream:
         pseudo: list[tuple[str, str | bytes]] = [
             (":method", method),
             (":path", path),
-            (":scheme", "http"),
+            (":scheme", scheme),
             (":authority", authority),
         ]
         self._ask: list[tuple[str | bytes, str | bytes]] = [*pseudo, *(pair for pair in given if pair[0] != b"host")]

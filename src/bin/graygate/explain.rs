@@ -60,7 +60,8 @@ pub struct ExplainArguments {
     #[arg(long, value_name = "RELEASE/VERSION")]
     rolled_back: Vec<String>,
     /// Explain each of these requests instead, one JSON object per line:
-    /// {"method", "path", "authority", "scheme", "source", "headers": {NAME: VALUE}}; "-" is standard input
+    /// {"method", "path", "authority", "scheme", "source", "headers": {NAME: VALUE or a list of
+    /// values}}; "-" is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "method", "authority", "scheme", "source", "headers"])]
     requests: Option<PathBuf>,
     /// Print one JSON object per request
@@ -111,11 +112,17 @@ impl Readiness for AssumedReadiness<'_> {
     }
 
     fn status(&self, id: UpstreamId) -> UpstreamStatus {
-        // Assumes that each upstream was checked just now.
+        // Assumes that each upstream that is ready was checked just now, and that no other was checked yet.
         let admission = self.assumed_admission(id);
         let ready = admission == Admission::Ready;
         let held_back_since = (!ready).then_some(NOW);
-        UpstreamStatus { admission, held_back_since, until: None, last_result_at: Some(NOW), verified: ready }
+        UpstreamStatus {
+            admission,
+            held_back_since,
+            until: None,
+            last_result_at: ready.then_some(NOW),
+            verified: ready,
+        }
     }
 
     fn lifecycle(&self) -> Lifecycle {

@@ -85,7 +85,9 @@ fn edits_value(edits: &[HeaderEdit<'_>]) -> Value {
 fn reply_value(action: &str, reply: &Reply) -> Value {
     let headers: BTreeMap<_, _> = reply.headers.iter().map(|(name, value)| (name, value)).collect();
     let body = String::from_utf8_lossy(&reply.body);
+    // Without a grpcStatus of its own, a gRPC request gets the one that the proxy maps the status to.
     json!({
-        "action": action, "status": reply.status, "headers": headers, "body": body, "details": reply.details,
+        "action": action, "status": reply.status, "grpcStatus": reply.grpc_status, "headers": headers,
+        "body": body, "details": reply.details,
     })
 }

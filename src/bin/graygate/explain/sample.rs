@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use graygate::value::request::Request;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// A request from the command line, or from a line of the file of `--requests`. Missing fields have the defaults of the
 /// command line.
@@ -22,8 +22,26 @@ pub struct SampleRequest {
     pub scheme: Option<String>,
     #[serde(default = "default_source")]
     pub source: SocketAddr,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read_first_values")]
     pub headers: BTreeMap<String, String>,
+}
+
+/// The value of a header, or the values of a repeated one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum HeaderValues {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// Reads headers by their names, and keeps the first value of each.
+fn read_first_values<'de, D: Deserializer<'de>>(headers: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let first_value = |(name, values)| match values {
+        HeaderValues::One(value) => Some((name, value)),
+        HeaderValues::Many(values) => values.into_iter().next().map(|value| (name, value)),
+    };
+    let headers = BTreeMap::<String, HeaderValues>::deserialize(headers)?;
+    Ok(headers.into_iter().filter_map(first_value).collect())
 }
 
 impl SampleRequest {
