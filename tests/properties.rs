@@ -394,8 +394,8 @@ mod releases {
 
     /// Takes the step to these weights, and checks what must be true of any step.
     fn stepped(before: &Layout, weights: &[u32]) -> Result<Layout, TestCaseError> {
-        let after = before.stepped(weights);
-        prop_assert_eq!(after.shares(weights.len()), Layout::of(weights).shares(weights.len()));
+        let after = before.stepped(weights, 0);
+        prop_assert_eq!(after.shares(weights.len()), Layout::of(weights, 0).shares(weights.len()));
         let moves = moves(before, &after);
         prop_assert_eq!(moves.len(), must_move(before, &after, weights.len()));
         let (lose, gain): (BTreeSet<_>, BTreeSet<_>) = moves.into_iter().unzip();
@@ -414,20 +414,23 @@ mod releases {
         (1..8usize).prop_flat_map(move |versions| vec(weights_of(versions), count.clone()))
     }
 
-    /// Generates weights before and after a part moves from one version to another, and the distance between
-    /// the two.
-    fn shift_of_weight() -> impl Strategy<Value = (Vec<u32>, Vec<u32>, usize)> {
-        let parts = (2..8usize).prop_flat_map(weights_of);
-        (parts, any::<(Index, Index, Index)>()).prop_filter_map(
+    /// Generates weights before and after a part moves between the default version and another, and the indexes of
+    /// these two.
+    fn shift_to_or_from_the_default(
+        versions: core::ops::Range<usize>,
+    ) -> impl Strategy<Value = (Vec<u32>, Vec<u32>, usize, usize)> {
+        let parts = versions.prop_flat_map(weights_of);
+        (parts, any::<(Index, Index, Index)>(), any::<bool>()).prop_filter_map(
             "nothing to move",
-            |(before, (from, to, part))| {
-                let (from, to) = (from.index(before.len()), to.index(before.len()));
+            |(before, (default, other, part), gains)| {
+                let (default, other) = (default.index(before.len()), other.index(before.len()));
+                let (from, to) = if gains { (default, other) } else { (other, default) };
                 let most = before[from].min(u32::MAX - before[to]);
                 let part = part.index(most as usize + 1) as u32;
                 let mut after = before.clone();
                 after[from] -= part;
                 after[to] += part;
-                (part > 0 && from != to).then_some((before, after, from.abs_diff(to)))
+                (part > 0 && from != to).then_some((before, after, default, other))
             },
         )
     }
@@ -448,34 +451,19 @@ mod releases {
     }
 
     proptest! {
-        #[test]
-        fn weight_that_moves_to_a_later_version_moves_nobody_back(
-            mut weights in weights(), from in any::<Index>(), to in any::<Index>(), part in any::<Index>(),
-        ) {
-            let before = release(&weights);
-            let (from, to) = (from.index(weights.len()), to.index(weights.len()));
-            let (from, to) = (from.min(to), from.max(to));
-            let most = weights[from].min(u32::MAX - weights[to]);
-            let part = part.index(most as usize + 1) as u32;
-            weights[from] -= part;
-            weights[to] += part;
-            prop_assume!(every_weight_has_a_bucket(&weights));
-            let after = release(&weights);
-            for user in users() {
-                prop_assert!(version(&after, &user) >= version(&before, &user));
-            }
-        }
-
         /// The total may change.
         #[test]
-        fn raising_the_last_weight_moves_nobody_back(mut weights in weights(), raise in prop_oneof![0..=100u32, any::<u32>()]) {
+        fn raising_a_weight_moves_nobody_of_that_version(
+            mut weights in weights(), which in any::<Index>(), raise in prop_oneof![0..=100u32, any::<u32>()],
+        ) {
+            prop_assume!(weights.len() <= 3);
             let before = release(&weights);
-            let last = weights.last_mut().unwrap();
-            *last = last.saturating_add(raise);
+            let raised = which.index(weights.len());
+            weights[raised] = weights[raised].saturating_add(raise);
             prop_assume!(every_weight_has_a_bucket(&weights));
             let after = release(&weights);
             for user in users() {
-                prop_assert!(version(&after, &user) >= version(&before, &user));
+                prop_assert!(version(&before, &user) != raised || version(&after, &user) == raised);
             }
         }
 
@@ -488,7 +476,7 @@ mod releases {
 
         #[test]
         fn shares_are_exact_to_one_bucket(weights in weights()) {
-            let shares = Layout::of(&weights).shares(weights.len());
+            let shares = Layout::of(&weights, 0).shares(weights.len());
             for (held, weight) in shares.iter().zip(&weights) {
                 let exact = u64::from(*weight) * 10_000;
                 prop_assert!((u64::from(*held) * total(&weights)).abs_diff(exact) <= total(&weights));
@@ -533,12 +521,12 @@ mod releases {
 
         #[test]
         fn a_step_moves_only_what_must_move_and_no_version_loses_and_gains(weights in successive(2)) {
-            stepped(&Layout::of(&weights[0]), &weights[1])?;
+            stepped(&Layout::of(&weights[0], 0), &weights[1])?;
         }
 
         #[test]
         fn successive_steps_move_only_what_must_move_while_versions_come_and_go(weights in successive(2..10)) {
-            let mut layout = Layout::of(&weights[0]);
+            let mut layout = Layout::of(&weights[0], 0);
             for weights in &weights {
                 layout = stepped(&layout, weights)?;
             }
@@ -549,34 +537,68 @@ mod releases {
 
         #[test]
         fn two_versions_move_only_what_must_move_without_a_schedule(before in weights_of(2), after in weights_of(2)) {
-            let (before, after) = (Layout::of(&before), Layout::of(&after));
-            prop_assert_eq!(moves(&before, &after).len(), must_move(&before, &after, 2));
-            prop_assert_eq!(before.stepped(&after.shares(2)), after);
+            for default in [0, 1] {
+                let layouts = (Layout::of(&before, default), Layout::of(&after, default));
+                prop_assert_eq!(&layouts.1, &Layout::of(&after, 0));
+                prop_assert_eq!(moves(&layouts.0, &layouts.1).len(), must_move(&layouts.0, &layouts.1, 2));
+                prop_assert_eq!(layouts.0.stepped(&layouts.1.shares(2), default), layouts.1);
+            }
         }
 
         #[test]
-        fn a_version_of_weight_0_changes_no_bucket(weights in (1..8usize).prop_flat_map(weights_of), which in any::<Index>()) {
-            let index = which.index(weights.len() + 1);
+        fn a_last_version_of_weight_0_changes_no_bucket(weights in (1..8usize).prop_flat_map(weights_of), default in any::<Index>()) {
+            let default = default.index(weights.len());
             let mut with_0 = weights.clone();
-            with_0.insert(index, 0);
-            let without_index = |version: &usize| version - usize::from(*version > index);
-            let renumbered: Vec<_> = holders(&Layout::of(&with_0)).iter().map(without_index).collect();
-            prop_assert_eq!(holders(&Layout::of(&weights)), renumbered);
+            with_0.push(0);
+            prop_assert_eq!(holders(&Layout::of(&weights, default)), holders(&Layout::of(&with_0, default)));
         }
 
         #[test]
-        fn without_a_schedule_at_most_the_distance_times_the_minimum_moves((before, after, distance) in shift_of_weight()) {
+        fn a_change_between_the_default_version_and_another_of_three_moves_only_what_must_move(
+            (before, after, default, _) in shift_to_or_from_the_default(2..4),
+        ) {
             let versions = before.len();
-            let (before, after) = (Layout::of(&before), Layout::of(&after));
+            let (before, after) = (Layout::of(&before, default), Layout::of(&after, default));
+            prop_assert_eq!(moves(&before, &after).len(), must_move(&before, &after, versions));
+        }
+
+        #[test]
+        fn a_change_between_the_default_version_and_the_last_moves_only_what_must_move(
+            (before, after, default, other) in shift_to_or_from_the_default(2..8),
+        ) {
+            let versions = before.len();
+            prop_assume!(default + 1 < versions && other + 1 == versions);
+            let (before, after) = (Layout::of(&before, default), Layout::of(&after, default));
+            prop_assert_eq!(moves(&before, &after).len(), must_move(&before, &after, versions));
+        }
+
+        /// The total changes, so all other shares do.
+        #[test]
+        fn a_raised_weight_of_three_versions_takes_no_user_from_its_version(
+            weights in (2..4usize).prop_flat_map(weights_of), which in any::<(Index, Index)>(), raise in any::<u32>(),
+        ) {
+            let (default, version) = (which.0.index(weights.len()), which.1.index(weights.len()));
+            let mut raised = weights.clone();
+            raised[version] = raised[version].saturating_add(raise);
+            let moves = moves(&Layout::of(&weights, default), &Layout::of(&raised, default));
+            prop_assert!(moves.iter().all(|(from, _)| *from != version), "{moves:?}");
+        }
+
+        #[test]
+        fn a_change_without_a_schedule_moves_at_most_the_minimum_for_each_other_version(
+            (before, after, default, _) in shift_to_or_from_the_default(2..8),
+        ) {
+            let versions = before.len();
+            let (before, after) = (Layout::of(&before, default), Layout::of(&after, default));
             let (moved, must) = (moves(&before, &after).len(), must_move(&before, &after, versions));
-            prop_assert!(moved >= must && moved <= must * distance, "{moved} of {must}");
+            prop_assert!(moved >= must && moved <= must * (versions - 1), "{moved} of {must}");
         }
 
         #[test]
         fn a_ramp_never_moves_a_user_twice(weights in successive(2), whole in 1..1_000u64, mut parts in vec(0..1_000u64, 1..6)) {
-            let before = Layout::of(&weights[0]);
-            let shifts = before.shifts(&weights[1]);
-            let end = holders(&before.stepped(&weights[1]));
+            let before = Layout::of(&weights[0], 0);
+            let shifts = before.shifts(&weights[1], 0);
+            let end = holders(&before.stepped(&weights[1], 0));
             let first = holders(&before);
             let mut last = first.clone();
             parts.retain(|part| *part <= whole);
@@ -605,8 +627,8 @@ mod releases {
             let mut raised = weights.clone();
             let version = version.index(weights.len());
             raised[version] += raise;
-            let layout = Layout::of(&weights);
-            let moves = moves(&layout, &layout.stepped(&raised));
+            let layout = Layout::of(&weights, 0);
+            let moves = moves(&layout, &layout.stepped(&raised, 0));
             prop_assert!(moves.iter().all(|(from, _)| *from != version));
         }
 
@@ -628,7 +650,7 @@ mod releases {
                     }),
                     None => (before, 1.0),
                 };
-                let [before, now] = [before, now].map(|weights| Layout::of(weights).shares(first.len()));
+                let [before, now] = [before, now].map(|weights| Layout::of(weights, 0).shares(first.len()));
                 let shares = schedule.at(time).shares(first.len());
                 for (share, (before, now)) in shares.iter().zip(before.iter().zip(&now)) {
                     let line = f64::from(*before) * (1.0 - part) + f64::from(*now) * part;
@@ -646,7 +668,7 @@ mod releases {
         ) {
             let versions = weights[0].len();
             let (version, heir) = (version.index(versions), heir.index(versions));
-            let layout = Layout::of(&weights[0]).stepped(&weights[1]);
+            let layout = Layout::of(&weights[0], 0).stepped(&weights[1], 0);
             let (less, more) = (parts[0].min(parts[1]), parts[0].max(parts[1]));
             let [less, more, all] = [less, more, whole].map(|done| layout.given_back(version, heir, done, whole));
             for after in [&less, &more, &all] {
@@ -726,7 +748,7 @@ mod releases {
                 }
                 prop_assert_eq!(&counts, &weights);
             }
-            prop_assert_eq!(split.layout(), &Layout::of(&weights));
+            prop_assert_eq!(split.layout(), &Layout::of(&weights, 0));
         }
 
         #[test]

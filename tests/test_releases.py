@@ -81,9 +81,11 @@ def test_http2_cookies_in_several_headers_are_joined(start, policy):
         assert get2(envoy.port(), "/", crumbs).version == get(envoy.port(), "/", {"x-user-id": user}).version
 
 
-@pytest.mark.parametrize(("v1", "v2", "lowest"), [(90, 10, (9, 1)), (5, 2, (5, 2)), (2, 1, (2, 1)), (11, 3, (11, 3))])
-def test_one_worker_splits_each_run_of_requests_without_a_key_exactly_by_weight(start, policy, v1, v2, lowest):
-    envoy = start(weights(policy, v1=v1, v2=v2), concurrency=1)
+@pytest.mark.parametrize(
+    ("parts", "lowest"), [((90, 10), (9, 1)), ((5, 2), (5, 2)), ((2, 1), (2, 1)), ((11, 3), (11, 3))]
+)
+def test_one_worker_splits_each_run_of_requests_without_a_key_exactly_by_weight(start, policy, parts, lowest):
+    envoy = start(weights(policy, v1=parts[0], v2=parts[1]), concurrency=1)
     answers = drive(envoy.port(), [Request("/")] * 60, connections=1)
     versions = [answer.version for answer in answers]
     runs = [versions[start : start + sum(lowest)] for start in range(60 - sum(lowest))]

@@ -84,7 +84,7 @@ impl Pattern {
 pub enum Subject {
     /// A path, which every request has.
     Path,
-    /// The method or the scheme, which every request has.
+    /// The method, the scheme or an origin. A condition on it holds for no absent value.
     Method,
     /// `:authority`, which is compared as in [`Authority`].
     Authority,

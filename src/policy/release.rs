@@ -130,8 +130,9 @@ impl Release {
             fields.require("versions", "a list of versions").and_then(|value| version::read(value, upstreams))
         };
         let known = versions.as_ref().map(|(versions, _)| versions.as_slice()).filter(|_| !route_decides);
-        let steps =
-            fields.read("schedule", Vec::new(), |value| schedule::read(value, known, starts_at.flatten()));
+        let with_default = known.zip(versions.as_ref().map(|(_, default)| *default));
+        let steps = fields
+            .read("schedule", Vec::new(), |value| schedule::read(value, with_default, starts_at.flatten()));
         let rollback =
             fields.read("rollback", None, |value| Rollback::read(value, known.zip(upstreams)).map(Some));
         if let (Some(steer), Some(keys), Some((versions, default))) = (&steer, &keys, &versions) {

@@ -45,11 +45,11 @@ impl Schedule {
     /// The changes must be in order and must not overlap. Before `starts_at`, the version `default` holds
     /// every bucket.
     pub fn new(weights: &[u32], default: usize, starts_at: Option<Date>, changes: Vec<WeightChange>) -> Self {
-        let first = Layout::of(weights);
+        let first = Layout::of(weights, default);
         let mut last = first.clone();
         let mut steps = Vec::with_capacity(changes.len());
         for change in changes {
-            last = last.stepped(&change.weights);
+            last = last.stepped(&change.weights, default);
             steps.push(Step { change, layout: last.clone() });
         }
         Schedule { default, starts_at, weights: weights.to_vec(), first, steps }
@@ -66,7 +66,7 @@ impl Schedule {
                 break;
             }
             if date < change.at + change.over {
-                let shifts = before.shifts(&change.weights);
+                let shifts = before.shifts(&change.weights, self.default);
                 return before.shifted(&shifts, millis(date.since(change.at)), millis(change.over));
             }
             before = layout;
@@ -177,9 +177,9 @@ mod tests {
     fn each_step_starts_from_the_layout_before_it() {
         let changes = vec![change(10, 0, &[60, 30, 10]), change(20, 10, &[40, 30, 30])];
         let schedule = Schedule::new(&[50, 30, 20], 0, None, changes);
-        let middle = Layout::of(&[50, 30, 20]).stepped(&[60, 30, 10]);
+        let middle = Layout::of(&[50, 30, 20], 0).stepped(&[60, 30, 10], 0);
         assert_eq!(schedule.at(at(15)), middle);
         assert_eq!(schedule.at(at(25)).shares(3), [5_000, 3_000, 2_000]);
-        assert_eq!(schedule.at(at(30)), middle.stepped(&[40, 30, 30]));
+        assert_eq!(schedule.at(at(30)), middle.stepped(&[40, 30, 30], 0));
     }
 }

@@ -151,8 +151,8 @@ fn layouts(release: &Release, arguments: &SimulateArguments) -> Result<Vec<Layou
             *weight = rest;
         }
         let layout = match layouts.last().filter(|_| arguments.as_schedule) {
-            Some(last) => last.stepped(&weights),
-            None => Layout::of(&weights),
+            Some(last) => last.stepped(&weights, release.default),
+            None => Layout::of(&weights, release.default),
         };
         layouts.push(layout);
     }

@@ -142,7 +142,7 @@ mod shares {
     }
 
     #[test]
-    fn shares_follow_the_weights_within_half_a_point_for_any_form_of_key() {
+    fn shares_follow_the_weights_within_a_point_for_any_form_of_key() {
         let makers: [fn(u64) -> String; 3] = [|number| number.to_string(), uuid, email];
         for weights in [&[90, 10][..], &[99, 1], &[50, 30, 20]] {
             let release = release(weights);
@@ -153,7 +153,8 @@ mod shares {
                 }
                 for (count, weight) in counts.iter().zip(weights) {
                     let off = count - i64::from(*weight) * 100;
-                    assert!(off.abs() <= 50, "{weights:?} {}: {counts:?}", make(7));
+                    // Two standard deviations of a share of a half.
+                    assert!(off.abs() <= 100, "{weights:?} {}: {counts:?}", make(7));
                 }
             }
         }
@@ -180,7 +181,7 @@ mod shares {
 
     /// Returns the number of buckets that each version holds.
     fn held(weights: &[u32]) -> Vec<u64> {
-        Layout::of(weights).shares(weights.len()).into_iter().map(u64::from).collect()
+        Layout::of(weights, 0).shares(weights.len()).into_iter().map(u64::from).collect()
     }
 
     #[test]
@@ -208,7 +209,7 @@ mod shares {
     fn raising_one_of_two_weights_moves_exactly_that_many_buckets() {
         let mut before: Option<(u32, Layout)> = None;
         for weight in 0..=100 {
-            let after = Layout::of(&[100 - weight, weight]);
+            let after = Layout::of(&[100 - weight, weight], 0);
             if let Some((lower, before)) = &before {
                 let moved: Vec<_> = (0..hash::BUCKETS)
                     .filter(|bucket| before.holder(*bucket) != after.holder(*bucket))

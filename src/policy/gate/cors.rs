@@ -3,6 +3,7 @@
 //! A filter that adds these headers to responses often stands behind the gate, and then sees no request that the gate
 //! replies to. Without the headers, the browser hides the status and the body from the page.
 
+use crate::policy::matcher::Subject;
 use crate::policy::reader::Value;
 use crate::value::string_match::StringMatch;
 
@@ -37,7 +38,7 @@ impl CorsPolicy {
             let fields = value.object(&["exact", "prefix", "regex"])?;
             // No page has an empty origin.
             fields.read("exact", "", Value::text)?;
-            StringMatch::read_fields(&fields, false)
+            StringMatch::read_fields(&fields, Subject::Method)
         };
         let required = "a list of origins, such as [{exact: https://shop.example}]";
         let origins = fields.require("allowOrigins", required).and_then(|value| match value.list()? {

@@ -14,10 +14,10 @@ const MAX_RAMP: Duration = Duration::from_secs(366 * 86_400);
 
 /// Reads `schedule`. The steps must be in ascending order, and each must begin after the one before has ended.
 ///
-/// `versions` is `None` if they could not be read, which is reported already. Then every name of a version is accepted.
+/// `versions` come with the index of the default one. They are `None` if they could not be read, which is reported already. Then every name of a version is accepted.
 pub fn read(
     value: &Value<'_>,
-    versions: Option<&[Version]>,
+    versions: Option<(&[Version], usize)>,
     starts_at: Option<Date>,
 ) -> Option<Vec<WeightChange>> {
     let items = value.list()?;
@@ -25,7 +25,7 @@ pub fn read(
         return value.problem(format!("{} steps; allowed: at most {MAX_STEPS}", items.len()));
     }
     let mut weights_before: Option<Vec<u32>> =
-        versions.map(|versions| versions.iter().map(|version| version.weight).collect());
+        versions.map(|(versions, _)| versions.iter().map(|version| version.weight).collect());
     let mut steps: Vec<WeightChange> = Vec::new();
     let mut is_valid = true;
     for item in &items {
@@ -58,9 +58,11 @@ pub fn read(
 /// Reads one step. `weights_before` are the weights until then.
 fn read_step(
     value: &Value<'_>,
-    versions: Option<&[Version]>,
+    versions: Option<(&[Version], usize)>,
     weights_before: Option<&[u32]>,
 ) -> Option<WeightChange> {
+    let default = versions.map_or(0, |(_, default)| default);
+    let versions = versions.map(|(versions, _)| versions);
     let fields = value.object(&["at", "over", "weights"])?;
     let at = fields.require("at", "a time such as 2026-12-01T10:00:00Z").and_then(Value::date);
     let over = fields.read("over", Duration::ZERO, |value| {
@@ -111,7 +113,7 @@ fn read_step(
     }
     let weights: Vec<u32> = weights.into_iter().map(Option::unwrap_or_default).collect();
     if is_valid && versions.is_some() {
-        version::validate_weights(by_name, &weights, |index| values.get(index).cloned().flatten())?;
+        version::validate_weights(by_name, &weights, default, |index| values.get(index).cloned().flatten())?;
     }
     if !is_valid {
         return None;

@@ -68,7 +68,8 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(V
         return value.problem("an empty list; allowed: at least one version");
     }
     let weights: Vec<u32> = versions.iter().map(|(version, _)| version.weight).collect();
-    validate_weights(value, &weights, |index| items.get(index).cloned())?;
+    let default = versions.iter().position(|(_, default)| *default).unwrap_or_default();
+    validate_weights(value, &weights, default, |index| items.get(index).cloned())?;
     let mut defaults = versions.iter().enumerate().filter(|(_, (_, default))| *default);
     match (defaults.next(), defaults.next()) {
         (Some((index, (version, _))), None) => {
@@ -88,12 +89,13 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(V
 pub fn validate_weights<'v>(
     value: &Value<'v>,
     weights: &[u32],
+    default: usize,
     value_of: impl Fn(usize) -> Option<Value<'v>>,
 ) -> Option<()> {
     if weights.iter().all(|weight| *weight == 0) {
         return value.problem("the weights are all 0; allowed: at least one above 0");
     }
-    let shares = Layout::of(weights).shares(weights.len());
+    let shares = Layout::of(weights, default).shares(weights.len());
     for (index, (weight, share)) in weights.iter().zip(shares).enumerate() {
         if *weight > 0 && share == 0 {
             value_of(index).as_ref().unwrap_or(value).problem::<()>(format!(

@@ -141,6 +141,7 @@ fn an_empty_string_is_refused_unless_it_has_a_meaning() {
     // These strings may be empty: values of headers and conditions, a gRPC service, and text between quotes in a body.
     let may_be_empty = [
         "graygate",
+        "/healthz",
         "shop.Db",
         "",
         "shop.Reviews",

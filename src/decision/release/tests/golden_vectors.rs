@@ -14,21 +14,21 @@ const GOLDEN: &[(&[u8], u16, [usize; 3])] = &[
     (b"a", 2959, [1, 2, 2]),
     (b"alice", 6405, [1, 1, 1]),
     (b"user-12345", 2823, [1, 2, 2]),
-    (b"1000000007", 4724, [1, 2, 2]),
+    (b"1000000007", 4724, [1, 1, 1]),
     (b"550e8400-e29b-41d4-a716-446655440000", 2520, [1, 2, 2]),
-    (b"jane.doe@example.com", 1839, [1, 3, 1]),
+    (b"jane.doe@example.com", 1839, [1, 2, 2]),
     ("Zoë Müller".as_bytes(), 6458, [1, 1, 1]),
-    ("用户-42".as_bytes(), 4662, [1, 2, 2]),
+    ("用户-42".as_bytes(), 4662, [1, 1, 1]),
     (b"\xff\xfe\x00\x80", 6397, [1, 1, 1]),
-    (&[0; 32], 3263, [1, 2, 2]),
-    (b"0123456789abcdef0123456789abcde", 8396, [1, 1, 1]),
-    (&[b'a'; 64 * 1024], 4713, [1, 2, 2]),
+    (&[0; 32], 3263, [1, 1, 1]),
+    (b"0123456789abcdef0123456789abcde", 8396, [1, 3, 1]),
+    (&[b'a'; 64 * 1024], 4713, [1, 1, 1]),
 ];
 
 #[test]
 fn keys_have_their_golden_buckets_and_versions() {
-    let three = Layout::of(&[50, 30, 20]);
-    let layouts = [Layout::of(&[90, 10]), three.clone(), three.stepped(&[60, 30, 10])];
+    let three = Layout::of(&[50, 30, 20], 0);
+    let layouts = [Layout::of(&[90, 10], 0), three.clone(), three.stepped(&[60, 30, 10], 0)];
     for (key, bucket, versions) in GOLDEN {
         assert_eq!(hash::bucket(hash::key(hash::seed("reviews"), key)), *bucket, "{key:?}");
         let holders = layouts.each_ref().map(|layout| layout.holder(*bucket).unwrap() + 1);
@@ -51,9 +51,9 @@ fn digest(release: &Release, split: &mut Split) -> u64 {
 fn users_have_their_golden_versions_by_weights() {
     for (weights, expected) in [
         (&[90, 10][..], 0x1382_0B4E_84A1_403F),
-        (&[50, 30, 20], 0xB7C7_6CC8_C733_8CC5),
-        (&[1, 1, 1], 0xE798_E556_6577_CF2F),
-        (&[80, 10, 10], 0x4308_3627_08E8_E973),
+        (&[50, 30, 20], 0x3EEA_BA75_21F5_8E1C),
+        (&[1, 1, 1], 0x6C5E_B12B_826B_8688),
+        (&[80, 10, 10], 0x6551_5068_3798_0B70),
     ] {
         let release = release(weights);
         assert_eq!(digest(&release, &mut Split::new(&release, TODAY, NOW, &[], 0)), expected, "{weights:?}");
@@ -73,12 +73,12 @@ fn users_have_their_golden_versions_by_a_schedule() {
     ));
     let mut split = Split::new(&release, Date::default(), Time::default(), &[], 0);
     for (second, expected) in [
-        (0, 0xB7C7_6CC8_C733_8CC5),
-        (100, 0x676A_4189_5E2F_7A73),
-        (200, 0x676A_4189_5E2F_7A73),
-        (301, 0xB8B0_331C_9A0F_CF4B),
-        (400, 0x70BA_3FEC_AD8B_35FF),
-        (500, 0x9486_E00B_30B0_1CF9),
+        (0, 0x3EEA_BA75_21F5_8E1C),
+        (100, 0xE925_A455_62D9_EA4F),
+        (200, 0xE925_A455_62D9_EA4F),
+        (301, 0x2058_575C_3A91_86BA),
+        (400, 0xD1CD_0972_09D6_2711),
+        (500, 0x16DC_772C_9785_B177),
     ] {
         split.update(&release, Date::from_millis(second * 1_000), Time::from_millis(second * 1_000), &[]);
         assert_eq!(digest(&release, &mut split), expected, "{second}");

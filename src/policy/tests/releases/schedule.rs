@@ -9,7 +9,7 @@ fn each_step_takes_effect_at_its_time() {
     let later = r#"{"at":"2026-12-01T11:00:00Z","over":"2h","weights":{"v2":100,"v1":0}}"#;
     let policy = compile(&with_steps(&format!("{},{later}", step(r#""v1":70,"v2":30"#, ""))));
     let shares = |after: u64| policy.releases[0].schedule.at(TEN + Duration::from_secs(after)).shares(2);
-    assert_eq!(policy.releases[0].schedule.at(Date::from_millis(0)), Layout::of(&[90, 10]));
+    assert_eq!(policy.releases[0].schedule.at(Date::from_millis(0)), Layout::of(&[90, 10], 0));
     assert_eq!([shares(0), shares(3_599)], [[7_000, 3_000]; 2]);
     assert_eq!(shares(7_200), [3_500, 6_500]);
     assert_eq!(shares(10_800), [0, 10_000]);
