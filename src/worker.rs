@@ -62,7 +62,7 @@ use app_probe::WAITING_TICK;
 use checks::{CheckResult, ChecksInFlight};
 use event::Event;
 use exchange::Exchange;
-use exchanges::Exchanges;
+use exchanges::{Exchanges, Looks};
 use lifecycle::LifecycleView;
 use metrics::Metrics;
 use releases::ReleaseTable;
@@ -82,6 +82,8 @@ pub struct Worker {
     metrics: Metrics,
     ids: Ids,
     exchanges: Exchanges<Box<Exchange>>,
+    /// The first request that the next tick looks at.
+    next_look: ExchangeId,
     checks: ChecksInFlight,
     app_calls: AppCalls,
     /// The current tick, or zero if the worker does not tick.
@@ -157,6 +159,7 @@ impl Worker {
             service: String::from_utf8_lossy(&service).into_owned(),
             ids: Ids::new(id),
             exchanges: Exchanges::default(),
+            next_look: ExchangeId(0),
             checks: ChecksInFlight::default(),
             app_calls: AppCalls::default(),
             tick: Duration::ZERO,
@@ -298,12 +301,15 @@ impl Worker {
         }
         let now = proxy.now();
         let slack = self.tick / 2;
+        let first_look = self.next_look;
         let (mut scope, exchanges, checks) = self.split(proxy);
         scope.upstreams.on_tick(proxy, now);
         let mut entered = false;
-        for (id, exchange) in exchanges.iter_mut() {
-            entered |= exchange.on_tick(&mut scope, id, now);
+        let mut looks = Looks::new();
+        for (id, exchange) in exchanges.iter_from(first_look) {
+            entered |= exchange.on_tick(&mut scope, id, now, &mut looks);
         }
+        let next_look = looks.next.unwrap_or(first_look);
         if entered {
             proxy.leave();
         }
@@ -333,6 +339,7 @@ impl Worker {
         scope.refresh_app_probes(now);
         scope.define_metrics(now, LEASE);
         self.leads = leads_any;
+        self.next_look = next_look;
         self.set_tick(proxy);
     }
 

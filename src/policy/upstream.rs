@@ -154,8 +154,11 @@ pub fn read(value: &Value<'_>) -> Option<Vec<UpstreamDraft>> {
         UpstreamDraft::read(name, value).unwrap_or_else(|| UpstreamDraft::placeholder(name))
     });
     let mut drafts: Vec<UpstreamDraft> = drafts.collect();
-    let mut order: Vec<usize> = (0..drafts.len()).collect();
-    order.sort_by_key(|index| drafts.get(*index).map(|draft| draft.name.clone()));
+    let mut order: Vec<usize> = Vec::with_capacity(drafts.len());
+    for (index, draft) in drafts.iter().enumerate() {
+        let is_before = |other: &usize| drafts.get(*other).is_some_and(|other| other.name < draft.name);
+        order.insert(order.partition_point(is_before), index);
+    }
     for (draft, index) in drafts.iter_mut().zip(order) {
         draft.alphabetical = index;
     }

@@ -197,7 +197,10 @@ impl Layout {
             let rounded = (all * u128::from(done) + u128::from(whole) / 2) / u128::from(whole);
             // At most BUCKETS, so it fits.
             let (ranges, _) = split_off(shift.ranges.clone(), rounded as u32, shift.from_end);
-            moved.extend(ranges.into_iter().map(|range| (range, shift.to)));
+            for range in ranges {
+                let place = moved.partition_point(|(other, _)| other.start < range.start);
+                moved.insert(place, (range, shift.to));
+            }
         }
         self.with(moved)
     }
@@ -212,9 +215,8 @@ impl Layout {
         self.shifted(&[Shift { from: version, to: heir, ranges, from_end }], done, whole)
     }
 
-    /// Returns the layout in which these ranges have these holders. No two ranges overlap.
-    fn with(&self, mut moved: Vec<(Range<u16>, usize)>) -> Self {
-        moved.sort_unstable_by_key(|(range, _)| range.start);
+    /// Returns the layout in which these ranges, in ascending order, have these holders. No two ranges overlap.
+    fn with(&self, moved: Vec<(Range<u16>, usize)>) -> Self {
         let mut moved = moved.into_iter().peekable();
         let mut layout = Layout { ranges: Vec::new() };
         for (range, version) in self.ranges() {

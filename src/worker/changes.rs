@@ -13,13 +13,17 @@ use crate::proxy::Proxy;
 /// The maximum number of changes that the list names.
 const MAX_NAMED: usize = 512;
 
+/// Stands for a state: a part of the hash of its key. Several states may have the same mark. Then they are only read more
+/// often than they need be.
+pub type Mark = u16;
+
 /// The list, as all workers share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Changes {
     /// The number of changes so far.
     count: u64,
-    /// The latest of them, each as a hash of the key that has changed. The newest is the last.
-    latest: Vec<u32>,
+    /// The latest of them, each as the mark of the state that has changed. The newest is the last.
+    latest: Vec<Mark>,
 }
 
 /// One worker's view of the changes.
@@ -28,14 +32,14 @@ pub struct ChangeLog {
     /// The number of changes that this worker has taken note of.
     seen: u64,
     /// The changes of this worker that the others do not know.
-    unshared: Vec<u32>,
+    unshared: Vec<Mark>,
 }
 
 /// The changes since a worker last looked.
 #[derive(Debug, PartialEq, Eq)]
 pub enum News {
-    /// States with these hashes of their keys.
-    Of(Vec<u32>),
+    /// The states with these marks.
+    Of(Vec<Mark>),
     /// More than the list names.
     Unknown,
 }
@@ -49,9 +53,9 @@ impl ChangeLog {
     }
 
     /// Notes a change by this worker.
-    pub fn note(&mut self, hash: u32) {
-        if !self.unshared.contains(&hash) {
-            self.unshared.push(hash);
+    pub fn note(&mut self, mark: Mark) {
+        if !self.unshared.contains(&mark) {
+            self.unshared.push(mark);
         }
     }
 

@@ -16,6 +16,7 @@ use core::ops::ControlFlow;
 use core::time::Duration;
 
 use super::app_probe::{ProbeAction, ProbeQuery};
+use super::exchanges::Looks;
 use super::forwarded::{ForwardedRequest, Wait};
 use super::grpc_health::HealthExchange;
 use super::headers::{self, READ_AT_ONCE, RequestHeaders};
@@ -131,9 +132,17 @@ impl Exchange {
 
     /// Checks on a request that waits for a response, if that is due. Returns whether it entered the request's context.
     /// The caller must then leave it.
-    pub fn on_tick<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, id: ExchangeId, now: Time) -> bool {
+    pub fn on_tick<P: Proxy>(
+        &mut self,
+        scope: &mut Scope<'_, P>,
+        id: ExchangeId,
+        now: Time,
+        looks: &mut Looks,
+    ) -> bool {
         match &mut self.state {
-            State::Waiting(request, wait) if wait.is_due(now) && scope.proxy.enter(id) => {
+            State::Waiting(request, wait)
+                if wait.is_due(now) && (!wait.is_deferred() || looks.take(id)) && scope.proxy.enter(id) =>
+            {
                 request.locate(scope, wait, now);
                 true
             }

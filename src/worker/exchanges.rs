@@ -53,9 +53,44 @@ impl<T> Exchanges<T> {
         Some(self.0.remove(index).1)
     }
 
-    /// Iterates over all values, in the order of their ids.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (ExchangeId, &mut T)> {
-        self.0.iter_mut().map(|(id, value)| (*id, value))
+    /// Iterates over all values in the order of their ids, from the first with at least this id on, and then over those
+    /// before it.
+    pub fn iter_from(&mut self, first: ExchangeId) -> impl Iterator<Item = (ExchangeId, &mut T)> {
+        let index = self.0.partition_point(|(id, _)| *id < first);
+        // The index is at most the length.
+        let (before, from) = self.0.split_at_mut_checked(index).unwrap_or_default();
+        from.iter_mut().chain(before).map(|(id, value)| (*id, value))
+    }
+}
+
+/// The most requests held by other filters that a tick looks at.
+const MAX_LOOKS: usize = 256;
+
+/// The looks of one tick at requests that other filters hold. There may be thousands, and each look costs host calls.
+pub struct Looks {
+    left: usize,
+    /// The first request that gets no look in this tick. The next tick begins with it.
+    pub next: Option<ExchangeId>,
+}
+
+impl Looks {
+    /// Returns the looks of a tick.
+    pub fn new() -> Self {
+        Looks { left: MAX_LOOKS, next: None }
+    }
+
+    /// Takes a look at this request. Returns whether there is one left.
+    pub fn take(&mut self, id: ExchangeId) -> bool {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => {
+                self.next.get_or_insert(id);
+                false
+            }
+        }
     }
 }
 
@@ -75,8 +110,11 @@ mod tests {
         assert_eq!(table.get_mut(ExchangeId(9)), Some(&mut 90));
         assert_eq!((table.remove(ExchangeId(2)), table.remove(ExchangeId(2))), (Some(20), None));
         assert_eq!(table.get_mut(ExchangeId(11)), None);
-        let remaining: Vec<_> = table.iter_mut().map(|(id, value)| (id.0, *value)).collect();
-        assert_eq!(remaining, [(5, 50), (7, 71), (9, 90)]);
+        let mut from =
+            |first| table.iter_from(ExchangeId(first)).map(|(id, value)| (id.0, *value)).collect::<Vec<_>>();
+        assert_eq!(from(0), [(5, 50), (7, 71), (9, 90)]);
+        assert_eq!(from(6), [(7, 71), (9, 90), (5, 50)]);
+        assert_eq!(from(10), from(0));
         assert!(!table.is_empty());
     }
 }

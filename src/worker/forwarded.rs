@@ -82,6 +82,8 @@ pub struct Wait {
     since: Option<Time>,
     /// The time of the next look at the request. `None` if none is needed.
     due: Option<Time>,
+    /// Whether another filter had the request at the last look.
+    is_deferred: bool,
     /// Whether the upstream that the whole request went to is known.
     located: bool,
 }
@@ -152,7 +154,7 @@ impl ForwardedRequest {
         self.deadline = deadline;
         self.whole = whole || is_upgrade;
         self.sent = (scope.signals.time || deadline.is_set()).then(|| scope.proxy.now());
-        let mut wait = Wait { since: None, due: None, located: false };
+        let mut wait = Wait { since: None, due: None, is_deferred: false, located: false };
         self.start_clock(scope, &mut wait);
         wait
     }
@@ -182,7 +184,7 @@ impl ForwardedRequest {
     /// The upstream is known only once the router has the request, and no callback reports that. So the next tick looks.
     /// Most requests have their response by then.
     fn start_clock<P: Proxy>(&self, scope: &Scope<'_, P>, wait: &mut Wait) {
-        if scope.signals.waits || self.whole && !self.permits.is_empty() {
+        if scope.signals.unanswered_after.is_some() || self.whole && !self.permits.is_empty() {
             wait.start(self.sent.filter(|_| self.whole).unwrap_or_else(|| scope.proxy.now()));
         }
     }
@@ -192,10 +194,12 @@ impl ForwardedRequest {
     pub fn locate<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, wait: &mut Wait, now: Time) {
         // The upstream cannot have the request before the router has it.
         if !scope.proxy.is_with_router() {
-            wait.start(now);
+            // A permit's clock must start soon.
+            let longest = scope.signals.unanswered_after.filter(|_| self.permits.is_empty());
+            wait.defer(now, longest.unwrap_or_default() / 4);
             return;
         }
-        let since = wait.since.unwrap_or(now);
+        let since = wait.begin(now);
         let policy = scope.policy;
         let reached = ResponseSummary::without_response(scope.proxy);
         if self.whole && !core::mem::replace(&mut wait.located, true) {
@@ -507,11 +511,34 @@ impl Wait {
     fn start(&mut self, since: Time) {
         self.since = Some(since);
         self.due = Some(since);
+        self.is_deferred = false;
+    }
+
+    /// Has a later tick look again, because another filter has the request. Each look costs host calls, so the pause grows
+    /// with the time that the filter takes, up to `longest`.
+    fn defer(&mut self, now: Time, longest: Duration) {
+        let since = *self.since.get_or_insert(now);
+        self.due = Some(now + (now.since(since) / 2).min(longest));
+        self.is_deferred = true;
+    }
+
+    /// Returns the time since which the router has had the request. If another filter had it at the last look, that is
+    /// now, so that no time of the other filter counts.
+    fn begin(&mut self, now: Time) -> Time {
+        if core::mem::take(&mut self.is_deferred) {
+            self.since = Some(now);
+        }
+        *self.since.get_or_insert(now)
     }
 
     /// Returns whether a look at the request is due.
     pub fn is_due(&self, now: Time) -> bool {
         self.due.is_some_and(|due| due <= now)
+    }
+
+    /// Returns whether another filter had the request at the last look.
+    pub fn is_deferred(&self) -> bool {
+        self.is_deferred
     }
 }
 

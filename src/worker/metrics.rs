@@ -141,47 +141,43 @@ pub struct Metrics {
 /// The most metrics that a worker defines on one tick. The proxy takes microseconds for each, and requests wait meanwhile.
 const DEFINED_AT_ONCE: usize = 500;
 
-/// Iterates over the metrics that exist from the beginning: the shares of versions, and the counters that alerts are
+/// Calls `act` with each metric that exists from the beginning: the shares of versions, and the counters that alerts are
 /// likely to use. An alert on a rise would not see a counter appear.
-fn initial(policy: &Policy) -> impl Iterator<Item = Metric> + '_ {
-    let releases = || policy.releases.iter().enumerate();
-    let versions = move || {
-        releases().flat_map(|(index, release)| {
-            (0..release.versions.len()).map(move |version| (index, release, version))
-        })
-    };
-    let shares = versions().map(|(release, _, version)| Metric::Share { release, version });
-    let assignments = versions().flat_map(|(release, _, version)| {
-        AssignmentReason::ALL.map(|reason| Metric::Assignment { release, version, reason })
-    });
-    let scheduled = releases().filter(|(_, release)| release.schedule.changes());
-    let steps = scheduled.map(|(release, _)| Metric::ScheduleStep { release });
-    let judged = move || {
-        versions().filter_map(|(index, release, version)| Some((index, version, release.rollback.as_ref()?)))
-    };
-    let responses = judged().flat_map(|(release, version, _)| {
-        ["success", "slow", "failure", "broken-off"].map(|result| Metric::Response {
-            release,
-            version,
-            result,
-        })
-    });
-    let rollbacks = judged().flat_map(|(release, version, rollback)| {
-        let causes = RollbackCause::ALL.into_iter().filter(|cause| cause.is_judged(rollback));
-        causes.map(move |cause| Metric::Rollback { release, version, cause })
-    });
-    let gated = policy.gated.iter().filter(|_| policy.may_fail_open());
-    let failed_open =
-        gated.flat_map(|upstream| FailOpen::ALL.map(|why| Metric::FailedOpen { upstream: *upstream, why }));
-    let answers = policy.probes.endpoints.iter().enumerate().flat_map(|(index, probe)| {
-        let results = [(probe.statuses.passed, "passed"), (probe.statuses.failed, "failed")];
-        results.map(|(code, result)| Metric::ProbeAnswer {
-            target: ProbeTarget::Endpoint(index),
-            code,
-            result,
-        })
-    });
-    shares.chain(assignments).chain(steps).chain(responses).chain(rollbacks).chain(failed_open).chain(answers)
+fn initial(policy: &Policy, act: &mut dyn FnMut(Metric)) {
+    for (release, of) in policy.releases.iter().enumerate() {
+        for version in 0..of.versions.len() {
+            act(Metric::Share { release, version });
+        }
+    }
+    for (release, of) in policy.releases.iter().enumerate() {
+        if of.schedule.changes() {
+            act(Metric::ScheduleStep { release });
+        }
+        for version in 0..of.versions.len() {
+            for reason in AssignmentReason::ALL {
+                act(Metric::Assignment { release, version, reason });
+            }
+            let Some(rollback) = &of.rollback else {
+                continue;
+            };
+            for result in ["success", "slow", "failure", "broken-off"] {
+                act(Metric::Response { release, version, result });
+            }
+            for cause in RollbackCause::ALL.into_iter().filter(|cause| cause.is_judged(rollback)) {
+                act(Metric::Rollback { release, version, cause });
+            }
+        }
+    }
+    for upstream in policy.gated.iter().filter(|_| policy.may_fail_open()) {
+        for why in FailOpen::ALL {
+            act(Metric::FailedOpen { upstream: *upstream, why });
+        }
+    }
+    for (index, probe) in policy.probes.endpoints.iter().enumerate() {
+        for (code, result) in [(probe.statuses.passed, "passed"), (probe.statuses.failed, "failed")] {
+            act(Metric::ProbeAnswer { target: ProbeTarget::Endpoint(index), code, result });
+        }
+    }
 }
 
 impl Metrics {
@@ -213,23 +209,27 @@ impl Metrics {
         let Some(defined) = self.defined else {
             return;
         };
-        let mut rest = initial(policy).skip(defined);
-        for metric in rest.by_ref().take(DEFINED_AT_ONCE) {
-            match metric {
-                Metric::Share { release, version } => {
-                    if let Some(share) = share(release, version) {
-                        self.set(proxy, policy, metric, share.into());
+        let end = defined + DEFINED_AT_ONCE;
+        let mut count = 0;
+        initial(policy, &mut |metric| {
+            if (defined..end).contains(&count) {
+                match metric {
+                    Metric::Share { release, version } => {
+                        if let Some(share) = share(release, version) {
+                            self.set(proxy, policy, metric, share.into());
+                        }
+                    }
+                    Metric::Assignment { release, version, reason } => {
+                        self.assignment_id(proxy, policy, (release, version, reason));
+                    }
+                    metric => {
+                        self.id(proxy, policy, metric);
                     }
                 }
-                Metric::Assignment { release, version, reason } => {
-                    self.assignment_id(proxy, policy, (release, version, reason));
-                }
-                metric => {
-                    self.id(proxy, policy, metric);
-                }
             }
-        }
-        self.defined = rest.next().map(|_| defined + DEFINED_AT_ONCE);
+            count += 1;
+        });
+        self.defined = (end < count).then_some(end);
     }
 
     fn assignment_id(

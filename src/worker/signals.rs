@@ -1,5 +1,7 @@
 //! The signals that a policy needs from each response. Each signal costs host calls, so only those are read.
 
+use core::time::Duration;
+
 use crate::policy::Policy;
 use crate::value::response::FailOn;
 
@@ -16,8 +18,8 @@ pub struct RequiredSignals {
     pub attempts: bool,
     /// The response headers that can make a response a failure or ignored. Each is named once.
     pub headers: Vec<String>,
-    /// Whether a request can count as unanswered while it waits.
-    pub waits: bool,
+    /// The shortest time after which a request counts as unanswered while it waits, if one can.
+    pub unanswered_after: Option<Duration>,
 }
 
 impl RequiredSignals {
@@ -34,7 +36,7 @@ impl RequiredSignals {
         headers.dedup();
         RequiredSignals {
             responses: breakers().next().is_some(),
-            waits: breakers().any(|breaker| breaker.unanswered_after.is_some()),
+            unanswered_after: breakers().filter_map(|breaker| breaker.unanswered_after).min(),
             time: breakers().any(|breaker| breaker.slower_than().or(breaker.unanswered_after).is_some())
                 || rollbacks().any(|rollback| rollback.latency.is_some()),
             grpc_status: conditions().any(FailOn::asks_for_grpc_status),

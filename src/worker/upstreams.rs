@@ -24,7 +24,7 @@
 
 use core::time::Duration;
 
-use super::changes::{ChangeLog, News};
+use super::changes::{ChangeLog, Mark, News};
 use super::fast_path::{FastPath, INSPECTED, Redundancy};
 use super::sweep::Sweep;
 use super::{leader, store};
@@ -61,8 +61,6 @@ pub struct UpstreamTable {
     sweep: Sweep,
     /// `None` if each tick reads all states anyway.
     changes: Option<ChangeLog>,
-    /// The upstreams by the hashes of their keys, in ascending order, if there is a log of changes.
-    by_hash: Vec<(u32, UpstreamId)>,
 }
 
 /// What a worker knew when it decided on a request.
@@ -78,6 +76,8 @@ pub struct Moment {
 struct Entry {
     /// The key of the shared state.
     key: String,
+    /// The mark by which changes of the state are announced.
+    mark: Mark,
     /// The shared state as this worker last read it.
     snapshot: UpstreamState,
     /// The responses that this worker has seen and not shared.
@@ -141,6 +141,7 @@ impl UpstreamTable {
             let is_stale = stored.as_ref().is_some_and(|known| is_stale_assumption(known, &first));
             let known = stored.filter(|_| !is_stale);
             Entry {
+                mark: hash::key(0, key.as_bytes()) as Mark,
                 key,
                 snapshot: known.unwrap_or(first),
                 unshared: Streak::default(),
@@ -157,12 +158,8 @@ impl UpstreamTable {
                 is_adopted: !upstream.is_watched() && !is_stale,
             }
         });
-        let entries: Vec<Entry> = entries.collect();
-        let ids = (0..).map(UpstreamId).take(if changes.is_some() { entries.len() } else { 0 });
-        let mut by_hash: Vec<_> = entries.iter().map(Entry::hash).zip(ids).collect();
-        by_hash.sort_unstable();
         UpstreamTable {
-            entries,
+            entries: entries.collect(),
             needed: vec![false; policy.upstreams.len()],
             moment: Moment::default(),
             ticked: now,
@@ -170,7 +167,6 @@ impl UpstreamTable {
             fast_path: FastPath::default(),
             sweep,
             changes,
-            by_hash,
         }
     }
 
@@ -212,22 +208,24 @@ impl UpstreamTable {
     }
 
     fn read_changes(&mut self, proxy: &impl Proxy) {
-        let UpstreamTable { changes: Some(changes), entries, by_hash, .. } = self else {
+        let Some(changes) = &mut self.changes else {
             return;
         };
-        match changes.read(proxy) {
-            News::Unknown => entries.iter_mut().for_each(|entry| entry.is_stale = true),
-            News::Of(hashes) => {
-                for hash in hashes {
-                    let from = by_hash.partition_point(|(known, _)| *known < hash);
-                    let found = by_hash.iter().skip(from).take_while(|(known, _)| *known == hash);
-                    for (_, id) in found {
-                        if let Some(entry) = entries.get_mut(id.0) {
-                            entry.is_stale = true;
-                        }
-                    }
-                }
+        let marks = match changes.read(proxy) {
+            News::Unknown => None,
+            News::Of(marks) => Some(marks),
+        };
+        if marks.as_ref().is_some_and(Vec::is_empty) {
+            return;
+        }
+        let mut marked = vec![marks.is_none(); 1 << Mark::BITS];
+        for mark in marks.unwrap_or_default() {
+            if let Some(marked) = marked.get_mut(usize::from(mark)) {
+                *marked = true;
             }
+        }
+        for entry in &mut self.entries {
+            entry.is_stale |= marked.get(usize::from(entry.mark)).is_some_and(|marked| *marked);
         }
     }
 
@@ -375,7 +373,7 @@ impl UpstreamTable {
                 ((transition, state.clone(), changed), changed.then_some(state))
             })?;
         if let Some(changes) = self.changes.as_mut().filter(|_| changed) {
-            changes.note(entry.hash());
+            changes.note(entry.mark);
             if transition.is_some() {
                 changes.share(proxy);
             }
@@ -721,12 +719,6 @@ impl UpstreamTable {
 }
 
 impl Entry {
-    /// Returns the hash by which changes of the state are announced.
-    fn hash(&self) -> u32 {
-        // Two upstreams with the same hash are only read more often than they need be.
-        hash::key(0, self.key.as_bytes()) as u32
-    }
-
     /// Returns a failure as a row takes it.
     fn failure(&self, sample: Sample, moment: Moment, now: Time) -> RowFailure {
         RowFailure {

@@ -180,3 +180,75 @@ fn an_update_of_many_upstreams_keeps_their_states_and_the_newer_policy_leads() {
     world.pass(2 * SECOND);
     assert!(world.around.sent.borrow()[from..].iter().all(|call| call.root == 1), "the older policy checks");
 }
+
+/// Returns a world whose tick is 50 ms, with requests that another filter holds up. Each is from another client.
+fn held(requests: usize, unanswered_after: &str) -> (World, Vec<u32>) {
+    let upstream = json!({
+        "cluster": "app",
+        "readinessProbe": {"httpGet": {}, "periodSeconds": 0.2},
+        "circuitBreaker": {"consecutiveFailures": 3, "unansweredAfter": unanswered_after},
+    });
+    let mut world = World::new(&json!({"name": "shop", "upstreams": {"app": upstream}}), 1);
+    world.pass(SECOND);
+    world.held_up = true;
+    let send = |index: usize| {
+        *world.around.source.borrow_mut() = format!("10.9.{}.{}:999", index / 250, index % 250);
+        world.send(0, &Request::get("/"))
+    };
+    let sent = (0..requests).map(send).collect();
+    (world, sent)
+}
+
+#[test]
+fn requests_that_another_filter_holds_are_looked_at_ever_more_rarely() {
+    let (mut world, _) = held(100, "80s");
+    world.pass(SECOND);
+    assert!(world.around.entered.take() <= 100 * 10);
+    world.pass(20 * SECOND);
+    let looks = world.around.entered.take();
+    assert!(looks <= 100 * 8, "{looks} looks at 100 requests in 400 ticks");
+}
+
+#[test]
+fn a_tick_looks_at_a_part_of_thousands_of_requests_that_another_filter_holds() {
+    let (mut world, sent) = held(2_000, "1s");
+    // The first tick after its decision looks at each.
+    world.pass(100 * MS);
+    world.around.entered.take();
+    for _ in 0..40 {
+        world.pass(50 * MS);
+        let looks = world.around.entered.take();
+        assert!(looks <= 256, "{looks}");
+    }
+    // Each has its turn, and after a second it counts as unanswered.
+    sent.iter().for_each(|id| world.route(*id));
+    world.pass(3 * SECOND);
+    assert!(world.around.entered.take() >= 2 * 2_000);
+    world.pass(3 * SECOND);
+    assert_eq!(world.around.entered.take(), 0);
+}
+
+#[test]
+fn requests_that_wait_for_a_response_are_looked_at_when_they_are_due() {
+    let (mut world, sent) = held(100, "30s");
+    sent.iter().for_each(|id| world.route(*id));
+    world.pass(SECOND);
+    world.around.entered.take();
+    world.pass(25 * SECOND);
+    assert_eq!(world.around.entered.take(), 0);
+    world.pass(5 * SECOND);
+    assert_eq!(world.around.entered.take(), 100);
+}
+
+#[test]
+fn the_time_in_another_filter_does_not_count_as_waiting_for_a_response() {
+    let (mut world, sent) = held(5, "2s");
+    world.pass(20 * SECOND);
+    sent.iter().for_each(|id| world.route(*id));
+    world.pass(2 * SECOND - MS);
+    assert_eq!(world.metric("transitions_total", &[]), 0);
+    // The worker finds out that the router has them within a quarter of `unansweredAfter`.
+    world.around.entered.take();
+    world.pass(500 * MS + 100 * MS);
+    assert_eq!(world.around.entered.take(), 5);
+}
