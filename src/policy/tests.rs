@@ -177,7 +177,7 @@ mod full_document {
                         domain: Some("example.com".into()),
                         secure: true,
                         http_only: true,
-                        same_site: Some("Lax"),
+                        same_site: "Lax",
                         partitioned: true,
                     }),
                 }),

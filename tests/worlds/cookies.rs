@@ -8,7 +8,7 @@ use super::SECOND;
 use super::releases::{BEGIN, at, by, later, made, probe, shop, version, with_cookie, world_of};
 use super::sim::{Answer, Manner, Request, World};
 
-const TAKEN_BACK: &str = "id=; Max-Age=0; Path=/";
+const TAKEN_BACK: &str = "id=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax";
 
 /// Returns a policy whose users have a key in a header or else get a cookie.
 fn issuing(weights: &[u32]) -> Value {
@@ -27,7 +27,7 @@ fn set_cookies(answer: &Answer) -> Vec<&str> {
 fn given(answer: &Answer) -> String {
     let [cookie] = set_cookies(answer).try_into().unwrap();
     let (key, attributes) = cookie.strip_prefix("id=").unwrap().split_once("; ").unwrap();
-    assert_eq!(attributes, "Max-Age=86400; Path=/");
+    assert_eq!(attributes, "Max-Age=86400; Path=/; HttpOnly; SameSite=Lax");
     key.to_owned()
 }
 

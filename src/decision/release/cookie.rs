@@ -84,9 +84,7 @@ fn add_scope(text: &mut String, issue: &Issue) {
     if issue.http_only {
         add_attribute(text, "HttpOnly");
     }
-    if let Some(same_site) = issue.same_site {
-        add_attribute(text, &format!("SameSite={same_site}"));
-    }
+    add_attribute(text, &format!("SameSite={}", issue.same_site));
     if issue.partitioned {
         add_attribute(text, "Partitioned");
     }
@@ -111,7 +109,7 @@ mod tests {
         domain: None,
         secure: false,
         http_only: false,
-        same_site: None,
+        same_site: "Lax",
         partitioned: false,
     };
 
@@ -152,7 +150,7 @@ mod tests {
             domain: Some("example.com".to_owned()),
             secure: true,
             http_only: true,
-            same_site: Some("None"),
+            same_site: "None",
             partitioned: true,
             ..PLAIN
         };
@@ -164,7 +162,10 @@ mod tests {
     #[test]
     fn a_ttl_of_0_lasts_as_long_as_the_browser_and_less_than_a_second_becomes_one() {
         let lasting = |ttl| Issue { ttl, path: "/".to_owned(), ..PLAIN };
-        assert_eq!(issue(&cookie(), &lasting(Duration::ZERO), "k"), "gray-id=k; Path=/");
-        assert_eq!(issue(&cookie(), &lasting(Duration::from_millis(1)), "k"), "gray-id=k; Max-Age=1; Path=/");
+        assert_eq!(issue(&cookie(), &lasting(Duration::ZERO), "k"), "gray-id=k; Path=/; SameSite=Lax");
+        assert_eq!(
+            issue(&cookie(), &lasting(Duration::from_millis(1)), "k"),
+            "gray-id=k; Max-Age=1; Path=/; SameSite=Lax"
+        );
     }
 }

@@ -409,13 +409,16 @@ mod issued_cookie {
     }
 
     const ISSUED_KEY: &str = "692d6720-0000000000009f86";
-    const TAKEN_BACK: &str = "also set-cookie: id=; Max-Age=0; Path=/";
+    const TAKEN_BACK: &str = "also set-cookie: id=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax";
 
     /// Returns the value of the cookie in the only edit of the response.
     fn issued_key(outcome: &Outcome) -> String {
         let response = outcome.response.as_deref().unwrap();
         let cookie = response.strip_prefix("also set-cookie: id=").unwrap_or_else(|| panic!("{outcome:?}"));
-        cookie.strip_suffix("; Max-Age=86400; Path=/").unwrap_or_else(|| panic!("{outcome:?}")).to_owned()
+        cookie
+            .strip_suffix("; Max-Age=86400; Path=/; HttpOnly; SameSite=Lax")
+            .unwrap_or_else(|| panic!("{outcome:?}"))
+            .to_owned()
     }
 
     #[test]

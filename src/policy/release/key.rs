@@ -40,10 +40,11 @@ pub struct Issue {
     pub domain: Option<String>,
     /// `Secure`: the cookie is sent only over https.
     pub secure: bool,
-    /// `HttpOnly`: scripts cannot read the cookie.
+    /// `HttpOnly`: scripts cannot read the cookie. Default true, because no script needs the key.
     pub http_only: bool,
-    /// `SameSite`: `Lax`, `Strict` or `None`. If absent, the cookie does not have the attribute.
-    pub same_site: Option<&'static str>,
+    /// `SameSite`: `Lax`, `Strict` or `None`. Default `Lax`, as in browsers, but `None` for a partitioned cookie, which
+    /// other sites' pages would otherwise not send.
+    pub same_site: &'static str,
     /// `Partitioned`: there is one cookie for each site that embeds this one.
     pub partitioned: bool,
 }
@@ -150,10 +151,11 @@ impl Issue {
             }
         });
         let secure = fields.read("secure", false, Value::boolean);
-        let http_only = fields.read("httpOnly", false, Value::boolean);
-        let choices = ["Lax", "Strict", "None"].map(|choice| (choice, Some(choice)));
-        let same_site = fields.read("sameSite", None, |value| value.choice(&choices));
+        let http_only = fields.read("httpOnly", true, Value::boolean);
         let partitioned = fields.read("partitioned", false, Value::boolean);
+        let choices = ["Lax", "Strict", "None"].map(|choice| (choice, choice));
+        let default = if partitioned == Some(true) { "None" } else { "Lax" };
+        let same_site = fields.read("sameSite", default, |value| value.choice(&choices));
         let issue = Issue {
             ttl: ttl?,
             path: path?.to_owned(),
@@ -172,7 +174,7 @@ impl Issue {
         let has_prefix = has_host_prefix || name.starts_with("__Secure-");
         let problems = [
             (
-                self.same_site == Some("None") && !self.secure,
+                self.same_site == "None" && !self.secure && fields.get("sameSite").is_some(),
                 "sameSite",
                 "browsers take None only with secure; allowed: secure: true, Lax, Strict",
             ),

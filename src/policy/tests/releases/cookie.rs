@@ -16,11 +16,22 @@ fn a_cookie_with_a_ttl_is_issued_with_default_attributes() {
         path: "/".into(),
         domain: None,
         secure: false,
-        http_only: false,
-        same_site: None,
+        http_only: true,
+        same_site: "Lax",
         partitioned: false,
     };
-    assert_eq!(issue(r#""ttl":"1h""#), Some(plain));
+    assert_eq!(issue(r#""ttl":"1h""#), Some(plain.clone()));
+    // Without these two, scripts can read the cookie and other sites' pages send it.
+    let open = r#""ttl":"1h","httpOnly":false,"sameSite":"None","secure":true"#;
+    assert_eq!(
+        issue(open),
+        Some(Issue { http_only: false, same_site: "None", secure: true, ..plain.clone() })
+    );
+    let partitioned = r#""ttl":"1h","partitioned":true,"secure":true"#;
+    assert_eq!(
+        issue(partitioned),
+        Some(Issue { same_site: "None", secure: true, partitioned: true, ..plain })
+    );
 }
 
 #[test]
@@ -32,7 +43,7 @@ fn an_issued_cookie_has_the_documents_attributes() {
         domain: Some("example.com".into()),
         secure: true,
         http_only: true,
-        same_site: Some("None"),
+        same_site: "None",
         partitioned: true,
     };
     assert_eq!(issue(all), Some(full));
