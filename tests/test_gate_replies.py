@@ -87,7 +87,7 @@ def test_an_envoy_in_front_finds_another_replica_for_a_retriable_reply(start, ga
     gate = start(gated)
     previous = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
     other = [{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": previous}}]
-    retry = {"retry_on": "5xx", "retry_host_predicate": other, "host_selection_retry_max_attempts": 5}
+    retry: dict[str, Any] = {"retry_on": "5xx", "retry_host_predicate": other, "host_selection_retry_max_attempts": 5}
     with client_of([gate.port(), v1.port], **retry) as client:
         assert {get(client.port("client"), "/").version for _ in range(10)} == {"v1"}
     assert gate.counter("graygate_gated_requests_total")

@@ -170,32 +170,35 @@ const NO_RETRY: (&str, &str) = ("x-envoy-ratelimited", "true");
 /// Returns the headers of a reply with this body: those of the policy, and the defaults that it does not
 /// replace.
 fn headers(gate: &Gate, reply: &gate::ReplyTemplate, body: &str, origin: Option<&str>) -> Vec<Header> {
-    let own = &reply.headers;
-    let mut headers: Vec<Header> = Vec::with_capacity(own.len() + 8);
-    headers.extend(own.iter().map(|(name, value)| (name.clone().into(), value.clone().into())));
-    let mut add = |name: &'static str, value: Cow<'static, str>| {
-        if !own.iter().any(|(known, _)| known == name) {
-            headers.push((name.into(), value));
-        }
-    };
+    let own = reply.headers.iter().map(|(name, value)| (name.clone().into(), value.clone().into()));
+    let mut headers: Vec<Header> = own.collect();
     if !body.is_empty() {
         // A body that looks like JSON is JSON, unless the policy says otherwise.
         let json = body.trim_start().starts_with(['{', '[']);
-        add("content-type", if json { "application/json" } else { "text/plain; charset=utf-8" }.into());
+        let content_type = if json { "application/json" } else { "text/plain; charset=utf-8" };
+        add_default(&mut headers, "content-type", content_type.into());
     }
     // Caches keep a 200 or a 404 for minutes by themselves, and would hide that the upstream is Ready again.
-    add("cache-control", "no-store".into());
+    add_default(&mut headers, "cache-control", "no-store".into());
     if reply.status >= 400 && !reply.retriable {
-        add(NO_RETRY.0, NO_RETRY.1.into());
+        add_default(&mut headers, NO_RETRY.0, NO_RETRY.1.into());
     }
     if let Some(cors) = &gate.cors {
         for (name, value) in cors::headers(cors, origin) {
-            add(name, value);
+            add_default(&mut headers, name, value);
         }
         // The policy may name further headers. Caches read all lines.
         headers.push(("vary".into(), "origin".into()));
     }
     headers
+}
+
+/// Adds a header unless there is one of this name.
+#[inline(never)]
+fn add_default(headers: &mut Vec<Header>, name: &'static str, value: Cow<'static, str>) {
+    if !headers.iter().any(|(known, _)| known == name) {
+        headers.push((name.into(), value));
+    }
 }
 
 /// Replaces each placeholder in one pass, so that a value that looks like a placeholder stays as it is.

@@ -1,7 +1,8 @@
 //! `cors` of a gate: which pages of other origins may read its replies, in the terms of an Istio `CorsPolicy`.
 //!
 //! A filter that adds these headers to responses often stands behind the gate, and then sees no request that the gate
-//! replies to. Without the headers, the browser hides the status and the body from the page.
+//! replies to. Without the headers, the browser hides the status and the body from the page. The keys of a `CorsPolicy`
+//! about preflights are unknown here, as a gate does not answer these.
 
 use crate::policy::matcher::Subject;
 use crate::policy::reader::Value;
@@ -20,20 +21,10 @@ pub struct CorsPolicy {
     pub expose_headers: String,
 }
 
-/// The keys of a `CorsPolicy` that are about preflights.
-const PREFLIGHT_KEYS: [&str; 4] = ["allowMethods", "allowHeaders", "maxAge", "unmatchedPreflights"];
-
 impl CorsPolicy {
     /// Reads `cors`.
     pub fn read(value: &Value<'_>) -> Option<Self> {
-        let known = [&["allowOrigins", "allowCredentials", "exposeHeaders"], &PREFLIGHT_KEYS[..]].concat();
-        let fields = value.object(&known)?;
-        for key in PREFLIGHT_KEYS {
-            fields.contradiction(
-                key,
-                "is about preflights, which a gate does not answer; allowed: leave it out here, and keep it in the CorsPolicy",
-            );
-        }
+        let fields = value.object(&["allowOrigins", "allowCredentials", "exposeHeaders"])?;
         let origin = |value: &Value<'_>| {
             let fields = value.object(&["exact", "prefix", "regex"])?;
             // No page has an empty origin.
