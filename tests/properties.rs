@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use graygate::decision::action::Action;
+use graygate::decision::probe::health::call::{HealthCall, HealthResponse};
 use graygate::decision::release::split::Split;
 use graygate::decision::release::{self, AssignmentReason, cookie};
 use graygate::decision::{self, Assignment};
@@ -208,6 +209,25 @@ mod documents {
     }
 
     proptest! {
+        /// Clients may send any bytes to the health service.
+        #[test]
+        fn any_request_to_the_health_service_gets_a_response(
+            start in select(vec![&b""[..], b"\0\0\0\0", b"\x01\0\0\0\x20\x1f\x8b\x08\0\0\0\0\0\0\0"]),
+            rest in vec(any::<u8>(), 0..64),
+        ) {
+            let policy = Policy::from_json(br#"{"name":"p","probes":{"grpc":{"services":[""]}}}"#).unwrap();
+            let mut bytes = [start, &rest].concat();
+            let mut call = HealthCall::new(true, Some(b"gzip"));
+            // The rest is a compressed message of the right length.
+            if let (Some(length), Ok(size)) = (bytes.get_mut(1..5), u32::try_from(start.len() + rest.len()))
+                && start.len() > 5
+            {
+                length.copy_from_slice(&(size - 5).to_be_bytes());
+            }
+            call.receive(&bytes, true);
+            prop_assert_ne!(call.outcome(&policy, true), HealthResponse::NoHop);
+        }
+
         /// Another server may send any bytes in response to a check.
         #[test]
         fn any_response_to_a_check_is_judged(

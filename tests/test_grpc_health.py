@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -124,17 +125,27 @@ def test_other_methods_of_the_service_are_unimplemented(envoy, v1):
     assert v1.requests == 0
 
 
-def test_a_request_that_is_compressed_is_unimplemented(envoy):
+def test_a_request_that_is_compressed_by_gzip_gets_a_response(envoy, v1):
     zipped = framed(gzip.compress(message()[5:]), flag=1)
     answer = call(envoy.port(), zipped, headers={**GRPC, "grpc-encoding": "gzip"})
-    assert (answer.status, grpc_status(answer)) == (200, "12")
+    assert (grpc_status(answer), answer.body) == ("0", framed(b"\x08\x01"))
     # grpcio compresses only what becomes shorter. grpc-go compresses everything except the empty message.
-    assert check(envoy.port(), "x" * 1000, compress=True).word == "UNIMPLEMENTED"
-    code, said = probe(envoy.port(), SERVICE, "-gzip")
-    assert (code, "does not implement" in said) == (3, True), said
-    # A request that could have been compressed but was not gets a response.
-    assert check(envoy.port(), "", compress=True).word == "SERVING"
-    assert probe(envoy.port(), "", "-gzip")[0] == 0
+    assert check(envoy.port(), "x" * 1000, compress=True).word == "NOT_FOUND"
+    for word, code in [("SERVING", 0), ("NOT_SERVING", 4)]:
+        v1.answer(200 if word == "SERVING" else 500, path="/healthz")
+        until_all(lambda: check(envoy.port()).word == word, what=word)
+        for service in ("", SERVICE):
+            assert check(envoy.port(), service, compress=True).word == word
+            assert probe(envoy.port(), service, "-gzip")[0] == code
+    assert "NotFound" in probe(envoy.port(), "shop", "-gzip")[1]
+
+
+def test_a_client_learns_which_encodings_it_may_use(envoy):
+    for encoding in ("deflate", "snappy"):
+        zipped = framed(zlib.compress(message()[5:]), flag=1)
+        answer = call(envoy.port(), zipped, headers={**GRPC, "grpc-encoding": encoding})
+        assert (answer.status, grpc_status(answer)) == (200, "12")
+        assert answer.headers["grpc-accept-encoding"] == "identity,gzip"
 
 
 def test_an_invalid_request_gets_an_error(envoy):

@@ -42,6 +42,9 @@ impl HealthExchange {
         {
             proxy.set_header(map, name, value);
         }
+        if let Some(encodings) = response.accepted_encodings() {
+            proxy.set_header(map, "grpc-accept-encoding", Some(encodings));
+        }
         if end {
             finish(proxy, map, response);
         }

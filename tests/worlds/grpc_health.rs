@@ -161,7 +161,7 @@ fn a_grpc_check_may_arrive_late_and_in_pieces_and_delays_no_others() {
 }
 
 #[test]
-fn a_compressed_or_invalid_message_is_unimplemented() {
+fn an_invalid_message_or_one_of_an_unknown_encoding_is_unimplemented() {
     let mut compressed = framed(SERVICE);
     compressed[0] = 1;
     let short = framed(SERVICE)[..10].to_vec();
@@ -171,10 +171,22 @@ fn a_compressed_or_invalid_message_is_unimplemented() {
     for body in bodies {
         let (status, message, bytes) = health_response(&mut world, 0, &body);
         assert_eq!((status.as_str(), bytes.as_slice()), ("12", &b""[..]), "{body:?}");
-        assert_eq!(message, "not one uncompressed HealthCheckRequest");
+        assert_eq!(message, "not one HealthCheckRequest, uncompressed or by gzip");
     }
     assert_eq!(world.metric("probe_answers_total", &["probe=grpc", "code=12", "result=unimplemented"]), 5);
     assert_eq!(status_of(&mut world, SERVICE), "SERVING");
+}
+
+#[test]
+fn a_message_by_gzip_gets_the_response_of_any_other_and_another_encoding_a_list_of_encodings() {
+    let shop_reviews = b"\x01\0\0\0\x22\x1f\x8b\x08\0\0\0\0\0\x02\x03\xe3\xe2)\xce\xc8/\xd0\x0bJ-\xcbL-/\x06\0\x7f\xdf\xe7'\x0e\0\0\0";
+    let mut world = world();
+    for (encoding, status, accepted) in [("gzip", "0", None), ("deflate", "12", Some("identity,gzip"))] {
+        let id = world.send(1, &call(CHECK).with("grpc-encoding", encoding));
+        world.request_body(id, shop_reviews, true);
+        assert_eq!(respond_by_hop(&mut world, id, 200, true).0, status, "{encoding}");
+        assert_eq!(world.answer(id).header("grpc-accept-encoding"), accepted);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! methods are unimplemented, which needs no message.
 
 pub mod call;
+mod gzip;
 
 use crate::decision::action::{Action, HeaderEdit};
 use crate::decision::reply::{ProbeTarget, Reply};
@@ -39,7 +40,8 @@ pub fn answer<'p: 'r, 'r, R: Request>(
         return Action::Reply(reply(policy, UNIMPLEMENTED, true, text));
     }
     let edits = [("content-type", PLAIN), HOP].map(|(header, value)| HeaderEdit::set(header, value));
-    let call = HealthCall::new(super::result::is_ready(policy, readiness));
+    let encoding = request.get("grpc-encoding");
+    let call = HealthCall::new(super::result::is_ready(policy, readiness), encoding);
     Action::GrpcCheck { call, edits: edits.to_vec() }
 }
 

@@ -1,5 +1,8 @@
 //! One `grpc.health.v1.Health/Check`, from its request to its response.
 
+use std::borrow::Cow;
+
+use super::gzip;
 use crate::decision::reply::{ProbeTarget, ReplyCause};
 use crate::policy::Policy;
 use crate::readiness::check::grpc;
@@ -7,9 +10,12 @@ use crate::readiness::check::grpc;
 /// The grpc-status for a method that a server does not implement.
 pub const UNIMPLEMENTED: u32 = 12;
 
-/// The maximum length of a request in bytes. It is a frame header, and a message with the longest name that a
-/// policy may hold.
-const MAX_REQUEST: usize = 5 + 3 + 4_096;
+/// The maximum length of a message in bytes. It has the longest name that a policy may hold.
+const MAX_MESSAGE: usize = 3 + 4_096;
+
+/// The maximum length of a request in bytes. It is a frame header and a message. A compressed message may be a
+/// little longer than the message itself.
+const MAX_REQUEST: usize = 5 + MAX_MESSAGE + 32;
 
 /// The number of bytes of a request's body that are kept. One byte more than the maximum shows that the
 /// request is too long.
@@ -20,6 +26,8 @@ const MAX_KEPT: usize = MAX_REQUEST + 1;
 pub struct HealthCall {
     /// Whether readiness passes.
     ready: bool,
+    /// Whether a compressed message is compressed by gzip.
+    gzip: bool,
     /// The part of the request's body that has arrived.
     body: Vec<u8>,
     /// Whether the body is complete.
@@ -35,16 +43,17 @@ pub enum HealthResponse {
     NotServing,
     /// The policy does not name the service.
     NotFound,
-    /// The message is compressed or malformed.
+    /// The message is malformed, or compressed by something other than gzip.
     Unreadable,
     /// The hop gave no usable response.
     NoHop,
 }
 
 impl HealthCall {
-    /// Creates a Check whose body has not arrived. `ready` is whether readiness passes.
-    pub fn new(ready: bool) -> Self {
-        HealthCall { ready, body: Vec::new(), whole: false }
+    /// Creates a Check whose body has not arrived. `ready` is whether readiness passes. `encoding` is the
+    /// `grpc-encoding`, by which a compressed message is compressed.
+    pub fn new(ready: bool, encoding: Option<&[u8]>) -> Self {
+        HealthCall { ready, gzip: encoding == Some(b"gzip"), body: Vec::new(), whole: false }
     }
 
     /// Returns how many more bytes of the request's body to pass to [`HealthCall::receive`].
@@ -68,7 +77,8 @@ impl HealthCall {
         if !hop || !self.whole {
             return HealthResponse::NoHop;
         }
-        match self.service() {
+        let message = self.message();
+        match message.as_deref().and_then(grpc::requested_service) {
             None => HealthResponse::Unreadable,
             Some(service) if !policy.probes.grpc_services.iter().any(|known| known.as_bytes() == service) => {
                 HealthResponse::NotFound
@@ -78,18 +88,23 @@ impl HealthCall {
         }
     }
 
-    /// Returns the service that is asked for, or `None` if the body is not one uncompressed frame. A frame is
-    /// a compression flag, the message's length in four bytes, and the message.
-    fn service(&self) -> Option<&[u8]> {
+    /// Returns the message, or `None` if the body is not one frame that can be read. A frame is a compression
+    /// flag, the message's length in four bytes, and the message.
+    fn message(&self) -> Option<Cow<'_, [u8]>> {
         let (head, message) = self.body.split_first_chunk::<5>()?;
         let [compressed, length @ ..] = *head;
         let length = usize::try_from(u32::from_be_bytes(length)).ok()?;
-        if compressed != 0 || length != message.len() {
-            return None;
+        match compressed {
+            _ if length != message.len() => None,
+            0 => Some(message.into()),
+            1 if self.gzip => gzip::decompress(message, MAX_MESSAGE).map(Cow::Owned),
+            _ => None,
         }
-        grpc::requested_service(message)
     }
 }
+
+/// The value of `grpc-accept-encoding`: the encodings of a message that can be read.
+pub const ENCODINGS: &str = "identity,gzip";
 
 impl HealthResponse {
     /// Returns the grpc-status.
@@ -107,9 +122,14 @@ impl HealthResponse {
         match self {
             HealthResponse::Serving | HealthResponse::NotServing => "",
             HealthResponse::NotFound => "unknown service",
-            HealthResponse::Unreadable => "not one uncompressed HealthCheckRequest",
+            HealthResponse::Unreadable => "not one HealthCheckRequest, uncompressed or by gzip",
             HealthResponse::NoHop => "the route by x-graygate-hop leads to no upstream that answers",
         }
+    }
+
+    /// Returns the value of `grpc-accept-encoding`, if the client has to know it.
+    pub fn accepted_encodings(self) -> Option<&'static str> {
+        (self == HealthResponse::Unreadable).then_some(ENCODINGS)
     }
 
     /// Returns the response's body, which is a frame with a `HealthCheckResponse` or empty.
@@ -144,9 +164,13 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn response_to(ready: bool, parts: &[&[u8]]) -> HealthResponse {
+        response_to_encoded(ready, None, parts)
+    }
+
+    fn response_to_encoded(ready: bool, encoding: Option<&[u8]>, parts: &[&[u8]]) -> HealthResponse {
         let text = br#"{"name":"p","probes":{"grpc":{"services":["","shop"]}}}"#;
         let policy = Policy::from_json(text).unwrap();
-        let mut call = HealthCall::new(ready);
+        let mut call = HealthCall::new(ready, encoding);
         for (index, part) in parts.iter().enumerate() {
             call.receive(part, index + 1 == parts.len());
         }
@@ -170,6 +194,28 @@ mod tests {
         );
     }
 
+    /// The frame of a message by gzip that asks for the service `shop`, and for the server.
+    const COMPRESSED: [&[u8]; 2] = [
+        b"\x01\0\0\0\x1a\x1f\x8b\x08\0\0\0\0\0\x02\x03\xe3b)\xce\xc8/\x00\x00\xbb\xb7\xf7h\x06\x00\x00\x00",
+        b"\x01\0\0\0\x14\x1f\x8b\x08\0\0\0\0\0\x02\x03\x03\0\0\0\0\0\0\0\0\0",
+    ];
+
+    #[test]
+    fn a_message_may_be_compressed_by_gzip() {
+        for frame in COMPRESSED {
+            assert_eq!(response_to_encoded(true, Some(b"gzip"), &[frame]), HealthResponse::Serving);
+            assert_eq!(response_to_encoded(false, Some(b"gzip"), &[frame]), HealthResponse::NotServing);
+            for other in [None, Some(&b"identity"[..]), Some(b"deflate"), Some(b"\xff")] {
+                let response = response_to_encoded(true, other, &[frame]);
+                assert_eq!(response, HealthResponse::Unreadable, "{other:?}");
+                assert_eq!(response.accepted_encodings(), Some("identity,gzip"));
+            }
+        }
+        // A message that is not compressed needs no encoding.
+        assert_eq!(response_to_encoded(true, Some(b"gzip"), &[b"\0\0\0\0\0"]), HealthResponse::Serving);
+        assert_eq!(HealthResponse::Serving.accepted_encodings(), None);
+    }
+
     #[test]
     fn anything_but_one_uncompressed_message_is_unreadable() {
         let long = [&b"\0\0\0\x20\0"[..], &[0x0a; 0x2000]].concat();
@@ -183,7 +229,7 @@ mod tests {
     #[test]
     fn a_response_before_the_end_of_the_request_counts_as_no_hop() {
         let policy = Policy::from_json(br#"{"name":"p","probes":{"grpc":{"services":[""]}}}"#).unwrap();
-        let mut call = HealthCall::new(true);
+        let mut call = HealthCall::new(true, None);
         call.receive(b"\0\0\0\0\0", false);
         assert_eq!(call.outcome(&policy, true), HealthResponse::NoHop);
         call.receive(b"", true);
@@ -194,7 +240,7 @@ mod tests {
     #[test]
     fn a_request_that_is_too_long_is_unreadable_even_if_the_upstream_refused_it() {
         let policy = Policy::from_json(br#"{"name":"p","probes":{"grpc":{"services":[""]}}}"#).unwrap();
-        let mut call = HealthCall::new(true);
+        let mut call = HealthCall::new(true, None);
         call.receive(&[0; MAX_REQUEST + 1], false);
         assert_eq!(call.outcome(&policy, false), HealthResponse::Unreadable);
     }
