@@ -33,13 +33,20 @@ impl<'a> Value<'a> {
 
     /// Reports that the value is not what is `allowed`. Returns `None`.
     pub fn refuse<T>(&self, allowed: impl Display) -> Option<T> {
-        self.problem(format!("{} is not allowed; allowed: {allowed}", self.node))
+        self.note(&format_args!("{} is not allowed; allowed: {allowed}", self.node));
+        None
     }
 
     /// Reports a problem with this message. Returns `None`.
     pub fn problem<T>(&self, message: impl Display) -> Option<T> {
-        self.log.note(&self.position, &self.path, message.to_string());
+        self.note(&message);
         None
+    }
+
+    /// Reports a problem. There are calls in hundreds of places, so it is one function for all types of messages.
+    #[inline(never)]
+    fn note(&self, message: &dyn Display) {
+        self.log.note(&self.position, &self.path, message.to_string());
     }
 
     /// Returns whether no problem was reported anywhere in the document so far.
@@ -176,20 +183,24 @@ impl<'a> Value<'a> {
     /// Reads one of the strings in `choices`. `others` ends the list of allowed values in the problem, for a caller
     /// that also takes other values.
     pub fn choice_or<T: Clone>(&self, choices: &[(&str, T)], others: &str) -> Option<T> {
-        let word = match self.node {
-            Node::Text(text) => choices.iter().find(|(word, _)| word == text),
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        let index = self.position_among(&words, others)?;
+        choices.get(index).map(|(_, choice)| choice.clone())
+    }
+
+    /// Returns the position of the value among `words`. See [`Value::choice_or`].
+    #[inline(never)]
+    fn position_among(&self, words: &[&str], others: &str) -> Option<usize> {
+        let text = match self.node {
+            Node::Text(text) => Some(text.as_str()),
             _ => None,
         };
-        let Some((_, choice)) = word else {
-            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-            let near = match self.node {
-                Node::Text(text) => nearest(text, &words),
-                _ => None,
-            };
+        let position = text.and_then(|text| words.iter().position(|word| *word == text));
+        position.or_else(|| {
+            let near = text.and_then(|text| nearest(text, words));
             let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-            return self.refuse(format!("{}{others}{hint}", words.join(", ")));
-        };
-        Some(choice.clone())
+            self.refuse(format_args!("{}{others}{hint}", words.join(", ")))
+        })
     }
 
     /// Reads a name that goes into logs, metrics, replies and header values.
