@@ -76,21 +76,27 @@ func binary() string {
 // envoy starts one and waits until it has all that it was sent.
 func (c *controlPlane) envoy(who node) *envoy {
 	c.t.Helper()
+	return startEnvoy(c.t, bootstrap(who, c.Listener.Addr().String()))
+}
+
+// startEnvoy starts one with this configuration and waits until it is ready.
+func startEnvoy(t *testing.T, bootstrap map[string]any) *envoy {
+	t.Helper()
 	program, err := filepath.Abs(binary())
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
-	e := &envoy{t: c.t, directory: c.t.TempDir(), ended: make(chan struct{})}
-	config, err := yaml.Marshal(bootstrap(who, c.Listener.Addr().String()))
+	e := &envoy{t: t, directory: t.TempDir(), ended: make(chan struct{})}
+	config, err := yaml.Marshal(bootstrap)
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(e.file("bootstrap.yaml"), config, 0o600); err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	logs, err := os.Create(e.file("log"))
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer logs.Close()
 	e.process = exec.Command(program, "-c", "bootstrap.yaml", "--admin-address-path", "admin", "--concurrency", "2",
@@ -100,13 +106,13 @@ func (c *controlPlane) envoy(who node) *envoy {
 	e.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	e.process.Dir, e.process.Stdout, e.process.Stderr = e.directory, logs, logs
 	if err := e.process.Start(); err != nil {
-		c.t.Fatalf("ENVOY %s: %v", program, err)
+		t.Fatalf("ENVOY %s: %v", program, err)
 	}
 	go func() { _ = e.process.Wait(); close(e.ended) }()
-	c.t.Cleanup(e.end)
+	t.Cleanup(e.end)
 	e.until("Envoy is ready", func() bool { return strings.TrimSpace(e.admin("/ready")) == "LIVE" })
 	if refused := e.refused(); len(refused) > 0 {
-		c.t.Fatalf("Envoy has refused what it was sent: %v", refused)
+		t.Fatalf("Envoy has refused what it was sent: %v", refused)
 	}
 	return e
 }
