@@ -194,12 +194,33 @@ fn value_of<'v, 'p: 'r, 'r, R: Request>(
             buffer.extend_from_slice(Authority::of(request.get(AUTHORITY)?).host());
             Some(buffer.as_slice())
         }
+        Key::Path => request.get(":path").map(request::path),
+        Key::All(parts) => {
+            for part in parts {
+                let mut own = Vec::new();
+                add_part(buffer, value_of(part, request, issued, &mut own)?);
+            }
+            // The first part has a separator before it, too.
+            buffer.get(1..)
+        }
         Key::SourceIp => {
             buffer.extend_from_slice(request.source()?.ip().to_string().as_bytes());
             Some(buffer.as_slice())
         }
     };
     value.filter(|value| !value.is_empty())
+}
+
+/// Adds a part of a combined key, with a `|` before it. Escapes `|` and `\` in the part, because ("a|b", "c") and
+/// ("a", "b|c") must differ.
+fn add_part(key: &mut Vec<u8>, part: &[u8]) {
+    key.push(b'|');
+    for byte in part {
+        if matches!(byte, b'|' | b'\\') {
+            key.push(b'\\');
+        }
+        key.push(*byte);
+    }
 }
 
 /// Returns the hash of the key by which the rollback of the release knows the user. Returns `None` if the request is a

@@ -206,7 +206,7 @@ fn take_back_cookie<'p: 'r, 'r, R: Request>(
 ) -> Option<HeaderEdit<'p>> {
     let own = release.issues()?;
     let needs_cookie = |(other, split): (&Release, &Split)| {
-        let mut cookies = other.keys.iter().filter_map(Key::cookie);
+        let mut cookies = other.keys.iter().flat_map(Key::parts).filter_map(Key::cookie);
         split.is_in_progress() && cookies.any(|cookie| cookie.name == own.name)
     };
     if policy.releases.iter().zip(splits).any(needs_cookie) {

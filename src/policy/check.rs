@@ -171,7 +171,12 @@ impl Check {
             "timeoutSeconds",
             "failureThreshold",
             "successThreshold",
+            "terminationGracePeriodSeconds",
         ])?;
+        fields.contradiction(
+            "terminationGracePeriodSeconds",
+            "has no effect here, as the proxy ends no container; allowed: leave it out",
+        );
         for key in ["tcpSocket", "exec"] {
             if let Some(value) = fields.get(key) {
                 value.problem::<()>(

@@ -99,7 +99,7 @@ impl StringMatch {
         if subject.may_be_empty() && matches!(value.node(), Node::Null) {
             return Some(StringMatch::Present);
         }
-        Self::read_fields(&value.object(&["exact", "prefix", "regex"])?, subject)
+        Self::read_fields(&value.object_with_nulls(&["exact", "prefix", "regex"])?, subject)
     }
 
     /// Reads the condition from an object that may have other fields as well. See [`StringMatch::read`].
@@ -194,7 +194,8 @@ impl RequestMatch {
         // Istio lacks the last two here. It matches cookies only as header text, and has `sourceIpBlocks` elsewhere.
         let more = ["queryParams", "cookies", "sourceIpBlocks"];
         let known = [&known[..], &more, &CONTROL_PLANE_KEYS[..]].concat();
-        let fields = value.object(&known)?;
+        // Without a condition whose value a template did not set, the others would hold for more requests.
+        let fields = value.object_with_nulls(&known)?;
         for key in CONTROL_PLANE_KEYS {
             if let Some(value) = fields.get(key) {
                 value.problem::<()>(
@@ -212,7 +213,11 @@ impl RequestMatch {
             ("scheme", ":scheme", Subject::Method),
             ("authority", AUTHORITY, Subject::Authority),
         ] {
-            if let Some(condition) = fields.get(key).and_then(|value| StringMatch::read(value, subject)) {
+            let read = |value: &Value<'_>| match value.node() {
+                Node::Null => value.refuse("an object"),
+                _ => StringMatch::read(value, subject),
+            };
+            if let Some(condition) = fields.get(key).and_then(read) {
                 headers.push((name.to_owned(), condition));
             }
         }

@@ -459,7 +459,7 @@ fn read_fail_on_item(value: &Value<'_>) -> Option<FailOn> {
 }
 
 fn read_header_condition(value: &Value<'_>) -> Option<FailOn> {
-    let fields = value.object(&["header", "exact", "prefix", "regex"])?;
+    let fields = value.object_with_nulls(&["header", "exact", "prefix", "regex"])?;
     let name = fields.require("header", "the name of a response header");
     let name = name.and_then(|name| name.header_name(false));
     let value = StringMatch::read_fields(&fields, Subject::Header);

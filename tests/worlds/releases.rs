@@ -450,3 +450,36 @@ fn a_match_can_use_every_part_of_a_request() {
     let mut world = world_of(&document, 1);
     assert_eq!(version(&mut world, 0, &full("/api/x?q=1")), "v1");
 }
+
+#[test]
+fn users_are_divided_by_tenant_and_user_together() {
+    let mut document = shop(&[1, 1]);
+    let parts = json!([{"httpHeaderName": "x-tenant"}, {"httpHeaderName": "x-user"}]);
+    document["releases"][0]["hashOn"] = json!([{"all": parts}, {"httpHeaderName": "x-user"}]);
+    let mut world = world_of(&document, 2);
+    let mut seen = |vm, tenant: &str| -> Vec<String> {
+        let of = |user| by(&format!("user-{user}")).with("x-tenant", tenant);
+        (0..100).map(|user| version(&mut world, vm, &of(user))).collect()
+    };
+    let [acme, other] = [seen(0, "acme"), seen(0, "other")];
+    assert_eq!(seen(1, "acme"), acme);
+    // The same user of another tenant is another user.
+    let differing = acme.iter().zip(&other).filter(|(one, other)| one != other).count();
+    assert!((30..70).contains(&differing), "{differing}");
+    assert_eq!(held(&mut world, 0, 100).len(), 100);
+    assert_eq!(world.metric("assignments_total", &["reason=sticky"]), 400);
+}
+
+#[test]
+fn a_path_without_its_query_is_a_key() {
+    let mut document = shop(&[1, 1]);
+    document["releases"][0]["hashOn"] = json!([{"usePath": true}]);
+    let mut world = world_of(&document, 1);
+    let mut seen = |query: &str| -> Vec<String> {
+        let of = |page: usize| Request::get(&format!("/page-{page}{query}"));
+        (0..60).map(|page| version(&mut world, 0, &of(page))).collect()
+    };
+    let plain = seen("");
+    assert_eq!(seen("?x=1"), plain);
+    assert!(plain.contains(&"v1".to_owned()) && plain.contains(&"v2".to_owned()));
+}

@@ -17,6 +17,10 @@ pub enum Key {
     QueryParameter(String),
     /// `useSourceIp`: the source address of the request, as the proxy sees it.
     SourceIp,
+    /// `usePath`: the path without its query.
+    Path,
+    /// `all`: several sources together, at least two. The key is present only if each of them is.
+    All(Vec<Key>),
 }
 
 /// A cookie that holds a key.
@@ -60,6 +64,14 @@ impl Key {
         }
     }
 
+    /// Returns the keys that this one consists of.
+    pub fn parts(&self) -> &[Key] {
+        match self {
+            Key::All(parts) => parts,
+            key => core::slice::from_ref(key),
+        }
+    }
+
     /// Reads the field `hashOn`. Refuses a second cookie with `ttl`, as only one would ever be issued.
     pub fn read_all(fields: &Fields<'_>) -> Option<Vec<Self>> {
         fields.read("hashOn", Vec::new(), |value| {
@@ -82,26 +94,67 @@ impl Key {
     }
 
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields =
-            value.object(&["httpHeaderName", "httpCookie", "httpQueryParameterName", "useSourceIp"])?;
+        let fields = value.object(&[&SOURCES[..], &RINGS].concat())?;
+        for key in RINGS {
+            fields.contradiction(
+                key,
+                "has no effect here, as buckets and not a ring of hosts divide the keys; allowed: leave it out",
+            );
+        }
         let header = fields.read("httpHeaderName", None, |value| Key::read_header(value).map(Some));
         let cookie = fields.read("httpCookie", None, |value| Cookie::read(value).map(Key::Cookie).map(Some));
         let parameter = fields.read("httpQueryParameterName", None, |value| {
             Some(Some(Key::QueryParameter(value.text()?.to_owned())))
         });
-        let source = fields.read("useSourceIp", None, |value| {
-            if value.boolean()? { Some(Some(Key::SourceIp)) } else { value.refuse("true, or no such key") }
-        });
-        let mut keys = [header?, cookie?, parameter?, source?].into_iter().flatten();
+        let read_use = |name: &str, key: Key| {
+            fields.read(name, None, |value| {
+                if value.boolean()? { Some(Some(key)) } else { value.refuse("true, or no such key") }
+            })
+        };
+        let source = read_use("useSourceIp", Key::SourceIp);
+        let path = read_use("usePath", Key::Path);
+        let all = fields.read("all", None, |value| Key::read_parts(value).map(Some));
+        let mut keys = [header?, cookie?, parameter?, source?, path?, all?].into_iter().flatten();
         match (keys.next(), keys.next()) {
             (Some(key), None) => Some(key),
-            _ => value.refuse("one of httpHeaderName, httpCookie, httpQueryParameterName, useSourceIp"),
+            _ => value.refuse(format!("one of {}", SOURCES.join(", "))),
+        }
+    }
+
+    /// Reads `all`.
+    fn read_parts(value: &Value<'_>) -> Option<Self> {
+        let items = value.list()?;
+        let mut parts: Vec<Key> = Vec::new();
+        for item in &items {
+            match Key::read(item)? {
+                Key::All(_) => item.problem::<()>("all inside all; allowed: one list of all parts"),
+                key if key.is_issued() => item.problem::<()>(
+                    "an issued cookie identifies its user alone; allowed: a cookie without ttl, or this one beside all",
+                ),
+                key => {
+                    parts.push(key);
+                    continue;
+                }
+            }?;
+        }
+        // One part is the same key as without `all`.
+        match parts.len() {
+            0 => value.problem("an empty list; allowed: at least one key"),
+            1 => parts.pop(),
+            _ => Some(Key::All(parts)),
         }
     }
 }
 
+/// Where a key can come from.
+const SOURCES: [&str; 6] =
+    ["httpHeaderName", "httpCookie", "httpQueryParameterName", "useSourceIp", "usePath", "all"];
+
+/// What Istio's `consistentHash` has in addition.
+const RINGS: [&str; 3] = ["ringHash", "maglev", "minimumRingSize"];
+
 impl Key {
-    /// Reads the name of a header that holds the key.
+    /// Reads the name of a header that holds the key. As in Envoy, `:path` is the path with its query.
     fn read_header(value: &Value<'_>) -> Option<Self> {
         match value.text()?.to_ascii_lowercase().as_str() {
             "host" | ":authority" => Some(Key::Host),

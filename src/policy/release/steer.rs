@@ -75,7 +75,8 @@ impl Steer {
             return;
         };
         // Steering would overwrite the sticky key, or all cookies.
-        let is_key = |name: &str| keys.iter().any(|key| matches!(key, Key::Header(key) if key == name));
+        let mut parts = keys.iter().flat_map(Key::parts);
+        let mut is_key = |name: &str| parts.any(|key| matches!(key, Key::Header(key) if key == name));
         if let Some(name) = self.header().filter(|name| *name == "cookie" || is_key(name)) {
             let allowed = "a header that carries nothing else, such as x-gray-version";
             steer.problem::<()>(format!("{name:?} carries something else; allowed: {allowed}"));

@@ -57,7 +57,11 @@ fn a_value_of_the_wrong_type_is_told_what_is_allowed() {
             r#"{"name":"p","releases":{"a":1}}"#.into(),
             "releases: an object of 1 fields is not allowed; allowed: a list",
         ),
-        (r#"{"name":"p","gates":null}"#.into(), "gates: null is not allowed; allowed: a list"),
+        (
+            with_upstream(r#""circuitBreaker":null"#),
+            "upstreams.app.circuitBreaker: null is not allowed; allowed: an object",
+        ),
+        (r#"{"name":null}"#.into(), "name: missing; allowed: a DNS label such as reviews"),
         (
             with_release(&format!(r#"{STEER},{VERSIONS},"trustIncoming":"yes""#)),
             r#"releases[0].trustIncoming: "yes" is not allowed; allowed: true or false"#,
@@ -71,6 +75,58 @@ fn a_value_of_the_wrong_type_is_told_what_is_allowed() {
             r#"upstreams.app.readinessProbe.httpGet.scheme: "http" is not allowed; allowed: HTTP, HTTPS; did you mean "HTTP"?"#,
         ),
     ]);
+}
+
+#[test]
+fn a_key_with_the_value_null_counts_as_absent_unless_it_widens_a_condition() {
+    for (with_null, without) in [
+        (
+            r#"{"name":"p","mode":null,"gates":null,"upstreams":null}"#.to_owned(),
+            r#"{"name":"p"}"#.to_owned(),
+        ),
+        (with_check(r#""periodSeconds":null"#), with_check(r#""timeoutSeconds":1"#)),
+        (
+            with_release(&format!(r#"{STEER},{VERSIONS},"hashOn":null,"schedule":null,"rollback":null"#)),
+            with_release(&format!("{STEER},{VERSIONS}")),
+        ),
+    ] {
+        assert_eq!(compile(&with_null), compile(&without), "{with_null}");
+    }
+    assert_problem(&[
+        (
+            with_match(r#"{"headers":{"x":{"exact":null}}}"#),
+            "releases[0].versions[0].match[0].headers.x.exact: null is not allowed; allowed: a string",
+        ),
+        (
+            with_match(r#"{"uri":{"exact":"/"},"authority":null}"#),
+            "releases[0].versions[0].match[0].authority: null is not allowed; allowed: an object",
+        ),
+        (
+            with_breaker(r#""failOn":[{"header":"x","exact":null}]"#),
+            "upstreams.app.circuitBreaker.failOn[0].exact: null is not allowed; allowed: a string",
+        ),
+        (
+            r#"{"name":"p","banana":null}"#.into(),
+            "banana: unknown field; allowed: name, mode, rollout, upstreams, probes, releases, gates, maxGatedPercent",
+        ),
+    ]);
+}
+
+#[test]
+fn words_of_istio_and_kubernetes_that_have_no_effect_are_named() {
+    let ring =
+        "has no effect here, as buckets and not a ring of hosts divide the keys; allowed: leave it out";
+    for key in [r#""ringHash":{}"#, r#""maglev":{"tableSize":7}"#, r#""minimumRingSize":1024"#] {
+        let name = key.split('"').nth(1).unwrap();
+        assert_problem(&[(
+            with_release(&format!(r#"{STEER},{VERSIONS},"hashOn":[{{"httpHeaderName":"x",{key}}}]"#)),
+            &format!("releases[0].hashOn[0].{name}: {ring}"),
+        )]);
+    }
+    assert_problem(&[(
+        with_check(r#""terminationGracePeriodSeconds":30"#),
+        "upstreams.app.readinessProbe.terminationGracePeriodSeconds: has no effect here, as the proxy ends no container; allowed: leave it out",
+    )]);
 }
 
 #[test]

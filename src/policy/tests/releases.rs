@@ -328,7 +328,6 @@ mod times {
             r#""""#,
             "1796119200",
             "1796119200.5",
-            "null",
         ] {
             let step = format!(r#"{{"at":{time},"weights":{{"v1":1,"v2":1}}}}"#);
             assert_problem_of_release(&[
@@ -589,5 +588,59 @@ mod whole_release {
             "rollback.window",
         ];
         assert_eq!(paths, expected.map(|path| format!("releases[0].{path}")));
+    }
+}
+
+mod keys {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn keys_of_several_sources_are_read() {
+        let keys = |list: &str| compile(&with(&format!(r#""hashOn":[{list}]"#))).releases[0].keys.clone();
+        let header = |name: &str| Key::Header(name.into());
+        let all = r#"{"all":[{"httpHeaderName":"X-Tenant"},{"httpCookie":{"name":"user"}}]},{"httpHeaderName":"x-user"}"#;
+        let cookie = Key::Cookie(Cookie { name: "user".into(), issue: None });
+        assert_eq!(keys(all), [Key::All(vec![header("x-tenant"), cookie]), header("x-user")]);
+        assert_eq!(keys(r#"{"all":[{"httpHeaderName":"x-user"}]}"#), [header("x-user")]);
+        assert_eq!(
+            keys(r#"{"httpHeaderName":"Host"},{"httpHeaderName":":authority"}"#),
+            [Key::Host, Key::Host]
+        );
+        assert_eq!(keys(r#"{"usePath":true},{"httpHeaderName":":path"}"#), [Key::Path, header(":path")]);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_told_what_is_allowed() {
+        for (key, problem) in [
+            (
+                r#"{"httpHeaderName":":method"}"#,
+                "[0].httpHeaderName: all users share its few values; allowed: a header that differs between users, host, :path",
+            ),
+            (r#"{"usePath":false}"#, "[0].usePath: false is not allowed; allowed: true, or no such key"),
+            (r#"{"all":[]}"#, "[0].all: an empty list; allowed: at least one key"),
+            (
+                r#"{"all":[{"all":[{"usePath":true},{"useSourceIp":true}]}]}"#,
+                "[0].all[0]: all inside all; allowed: one list of all parts",
+            ),
+            (
+                r#"{"all":[{"usePath":true},{"httpCookie":{"name":"id","ttl":"1h"}}]}"#,
+                "[0].all[1]: an issued cookie identifies its user alone; allowed: a cookie without ttl, or this one beside all",
+            ),
+        ] {
+            assert_problem_of_release(&[(
+                with(&format!(r#""hashOn":[{key}]"#)),
+                &format!("hashOn{problem}"),
+            )]);
+        }
+        let header = steered(
+            r#"{"header":"x-user"}"#,
+            r#","hashOn":[{"all":[{"httpHeaderName":"x-user"},{"usePath":true}]}]"#,
+        );
+        assert_problem_of_release(&[(
+            header,
+            r#"steer: "x-user" carries something else; allowed: a header that carries nothing else, such as x-gray-version"#,
+        )]);
     }
 }

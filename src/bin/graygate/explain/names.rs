@@ -25,5 +25,7 @@ pub fn describe_key(key: &Key) -> String {
         Key::QueryParameter(name) => format!("query parameter {name}"),
         Key::Host => "host".to_owned(),
         Key::SourceIp => "source address".to_owned(),
+        Key::Path => "path".to_owned(),
+        Key::All(parts) => parts.iter().map(describe_key).collect::<Vec<_>>().join(" with "),
     }
 }

@@ -198,3 +198,68 @@ fn a_request_without_a_key_gets_a_version_by_rotation() {
     let (version, reason) = version_and_reason(&release(&[1, 0]), &[("x-other", b"alice")]);
     assert_eq!((version.as_str(), reason), ("v1", "rotation"));
 }
+
+/// Returns a release whose key is the tenant with the user, and then the user alone.
+fn release_by_tenant_and_user() -> Release {
+    with(
+        r#""steer":{"header":"x-v"},"hashOn":[{"all":[{"httpHeaderName":"x-tenant"},{"httpHeaderName":"x-user"}]},
+        {"httpHeaderName":"x-user"}],"versions":[{"name":"v1","upstream":"a","weight":1,"default":true},
+        {"name":"v2","upstream":"a","weight":1,"match":[{"headers":{"x-tester":{}}}],
+        "allow":["acme|alice","a\\|b|c"]}],"rollback":{"failurePercent":5}"#,
+    )
+}
+
+#[test]
+fn a_rollback_counts_users_by_their_combined_keys() {
+    let release = release_by_tenant_and_user();
+    let counted = |headers: &[(&'static str, &'static [u8])]| {
+        let request = WithHeaders(headers.iter().map(|(name, value)| (*name, value.to_vec())).collect());
+        let choice = choose_for(&release, &request);
+        user(&release, &mut Headers::new(&request, &[]), &choice, &[])
+    };
+    let key = Some(hash::key(release.seed, b"acme|bob"));
+    assert_eq!(counted(&[("x-tenant", b"acme"), ("x-user", b"bob")]), key);
+    // However the request gets its version.
+    assert_eq!(counted(&[("x-tenant", b"acme"), ("x-user", b"bob"), ("x-tester", b"1")]), key);
+    assert_ne!(counted(&[("x-tenant", b"other"), ("x-user", b"bob")]), key);
+}
+
+#[test]
+fn a_combined_key_is_its_parts_with_a_bar_between_them() {
+    let release = release_by_tenant_and_user();
+    let hash = |headers: &[(&'static str, &'static [u8])]| chosen(&release, headers).key.unwrap().1;
+    let of = |tenant: &'static [u8], user: &'static [u8]| hash(&[("x-tenant", tenant), ("x-user", user)]);
+    assert_eq!(of(b"acme", b"alice"), hash::key(release.seed, b"acme|alice"));
+    assert_eq!(of(b"\xff", b"alice"), hash::key(release.seed, b"\xff|alice"));
+    // A missing or empty part makes the whole key absent.
+    for headers in [&[("x-user", &b"alice"[..])][..], &[("x-tenant", b""), ("x-user", b"alice")]] {
+        assert_eq!(hash(headers), hash::key(release.seed, b"alice"));
+    }
+}
+
+#[test]
+fn different_parts_never_make_the_same_combined_key() {
+    let release = release_by_tenant_and_user();
+    let pairs: [(&[u8], &[u8]); 8] = [
+        (b"a", b"bc"),
+        (b"ab", b"c"),
+        (b"a|b", b"c"),
+        (b"a", b"b|c"),
+        (b"a\\", b"b|c"),
+        (b"a\\|b", b"c"),
+        (b"a\\", b"|c"),
+        (b"a", b"\\|c"),
+    ];
+    let hash = |(tenant, user)| chosen(&release, &[("x-tenant", tenant), ("x-user", user)]).key.unwrap().1;
+    let hashes: std::collections::BTreeSet<u64> = pairs.into_iter().map(hash).collect();
+    assert_eq!(hashes.len(), pairs.len());
+}
+
+#[test]
+fn a_list_names_a_combined_key_with_its_bars_escaped() {
+    let release = release_by_tenant_and_user();
+    for (tenant, user) in [(&b"acme"[..], &b"alice"[..]), (b"a|b", b"c")] {
+        let headers = [("x-tenant", tenant), ("x-user", user)];
+        assert_eq!(version_and_reason(&release, &headers), ("v2".into(), "allowed"));
+    }
+}
