@@ -87,7 +87,26 @@ function policyOf(regex) {
   return { name: "deep", upstreams: { app: { cluster: "app" } }, gates: [gate] };
 }
 
-for (const [what, document, words] of DEEP) {
+/** The second step is reported to begin too early, so the message has the date at which the first one ends. */
+const LATE = {
+  name: "late",
+  upstreams: { app: { cluster: "app" } },
+  releases: [
+    {
+      name: "web",
+      steer: { header: "x-version" },
+      versions: [{ name: "v1", upstream: "app", weight: 1, default: true }],
+      schedule: [
+        { at: "9999-12-31T00:00:00Z", over: "48h", weights: { v1: 1 } },
+        { at: "2026-12-01T10:00:00Z", weights: { v1: 1 } },
+      ],
+    },
+  ],
+};
+
+const ODD = [...DEEP, ["late dates", JSON.stringify(LATE), /the step would end after the year 9999/]];
+
+for (const [what, document, words] of ODD) {
   test(`a document of ${what} is refused in words, and does not end the VM`, () => {
     const vm = new Vm(new Proxy());
     assert.throws(() => vm.configure(document), words);
