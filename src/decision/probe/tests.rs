@@ -287,6 +287,42 @@ fn details_determines_when_checks_are_listed() {
 }
 
 #[test]
+fn without_details_no_reply_names_an_upstream_or_a_reason() {
+    let probes =
+        format!(r#"{SCORED},{STARTUP},"drain":{{"path":"/d"}},"markerHeaders":true,"details":"never""#);
+    let mut bench = ["db", "cache", "api", "queue"]
+        .into_iter()
+        .fold(Bench::new(&probes), |bench, upstream| bench.set(upstream, DOWN));
+    for (started, draining) in [(true, false), (false, false), (true, true)] {
+        bench.readiness.1 = Lifecycle { started, draining };
+        for path in
+            ["/readyz", "/readyz?verbose", "/readyz?exclude=nope", "/startupz?verbose", "/readyz/db?verbose"]
+        {
+            for accept in ["*/*", "application/json"] {
+                let reply = bench.reply(path, &[("accept", accept)]).unwrap();
+                let mut told = format!("{:?} {}", reply.headers, String::from_utf8(reply.body).unwrap());
+                // Who asks for one check knows its name.
+                told = told.replace("readiness/db", "readiness");
+                for word in [
+                    "db",
+                    "cache,",
+                    "api",
+                    "queue",
+                    "500",
+                    "check-failed",
+                    "score",
+                    "nope",
+                    "drain",
+                    "started",
+                ] {
+                    assert!(!told.contains(word), "{path} {accept}: {word} in {told}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn an_excluded_check_counts_as_passed() {
     let bench = Bench::new(SCORED).set("db", DOWN).set("queue", DOWN);
     let (status, body) = bench.get("/readyz?verbose&exclude=db");
