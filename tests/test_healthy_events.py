@@ -650,9 +650,10 @@ def judged_in_the_cluster(provider: int, backup: int) -> Tree:
 def judged_in_a_listener_of_its_own(provider: int, backup: int) -> Tree:
     """The first cluster leads to an internal listener, where graygate judges and gates what goes to the provider.
 
-    The gate's reply is a response to the outer route, which retries it.
+    The gate's reply is a response to the outer route, which retries it, as the gate allows that.
     """
-    policy = {"name": "attempts", "upstreams": {"provider": of_provider()}, "gates": [{"upstream": "provider"}]}
+    gate = {"upstream": "provider", "reply": {"retriable": True}}
+    policy = {"name": "attempts", "upstreams": {"provider": of_provider()}, "gates": [gate]}
     inner = listener("inner", [{"name": "graygate", "typed_config": plugin(policy)}], [route("provider", "5s")])
     del inner["address"]
     hop = cluster_of("hop", {"envoy_internal_address": {"server_listener_name": "inner"}})
