@@ -8,6 +8,7 @@ use core::net::IpAddr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use ipnet::IpNet;
 
@@ -19,16 +20,25 @@ use crate::value::date::Date;
 #[derive(Clone)]
 pub struct Value<'a> {
     node: &'a Node,
-    path: String,
-    /// The steps from the root to the value. Each is an index among siblings.
-    position: Vec<usize>,
+    /// The place of the value. `None` for the document itself.
+    place: Option<Rc<Place<'a>>>,
     log: &'a ProblemLog,
+}
+
+/// The place of a value below another one. Its path is put together only for a message, as a document has many values
+/// and few problems.
+struct Place<'a> {
+    parent: Option<Rc<Place<'a>>>,
+    /// The index among the siblings.
+    index: usize,
+    /// The key, or `None` for an item of a list.
+    key: Option<&'a str>,
 }
 
 impl<'a> Value<'a> {
     /// Returns the document itself as a value.
     pub fn root(node: &'a Node, log: &'a ProblemLog) -> Self {
-        Self { node, path: String::new(), position: Vec::new(), log }
+        Self { node, place: None, log }
     }
 
     /// Reports that the value is not what is `allowed`. Returns `None`.
@@ -39,14 +49,33 @@ impl<'a> Value<'a> {
 
     /// Reports a problem with this message. Returns `None`.
     pub fn problem<T>(&self, message: impl Display) -> Option<T> {
-        self.note(&message);
+        self.note(None, &message);
         None
     }
 
-    /// Reports a problem. There are calls in hundreds of places, so it is one function for all types of messages.
+    /// Reports a problem with the value, or with its field of this name. There are calls in hundreds of places, so it is
+    /// one function for all types of messages.
     #[inline(never)]
-    fn note(&self, message: &dyn Display) {
-        self.log.note(&self.position, &self.path, message.to_string());
+    fn note(&self, field: Option<&str>, message: &dyn Display) {
+        let mut places = Vec::new();
+        let mut next = self.place.as_deref();
+        while let Some(place) = next {
+            places.push(place);
+            next = place.parent.as_deref();
+        }
+        let mut path = String::new();
+        let mut position = Vec::new();
+        for place in places.iter().rev() {
+            path += &match place.key {
+                Some(key) => segment(&path, key),
+                None => format!("[{}]", place.index),
+            };
+            position.push(place.index);
+        }
+        if let Some(field) = field {
+            path += &segment(&path, field);
+        }
+        self.log.note(&position, &path, message.to_string());
     }
 
     /// Returns whether no problem was reported anywhere in the document so far.
@@ -86,7 +115,7 @@ impl<'a> Value<'a> {
         let mut entries: Vec<(&'a str, Value<'a>)> = Vec::with_capacity(fields.len());
         let mut known: BTreeSet<&str> = BTreeSet::new();
         for (index, (key, node)) in fields.iter().enumerate() {
-            let value = self.child(node, index, &segment(&self.path, key));
+            let value = self.child(node, index, Some(key));
             if !known.insert(key) {
                 value.problem::<()>("given twice; allowed: once");
             } else {
@@ -102,7 +131,7 @@ impl<'a> Value<'a> {
             return self.refuse("a list");
         };
         let items = items.iter().enumerate();
-        Some(items.map(|(index, node)| self.child(node, index, &format!("[{index}]"))).collect())
+        Some(items.map(|(index, node)| self.child(node, index, None)).collect())
     }
 
     /// Reads a string that is not empty.
@@ -331,10 +360,9 @@ impl<'a> Value<'a> {
         self.refuse("a path that starts with \"/\", in visible ASCII, with no \"?\" or \"#\"")
     }
 
-    fn child(&self, node: &'a Node, index: usize, segment: &str) -> Value<'a> {
-        let mut position = self.position.clone();
-        position.push(index);
-        Value { node, path: format!("{}{segment}", self.path), position, log: self.log }
+    fn child(&self, node: &'a Node, index: usize, key: Option<&'a str>) -> Value<'a> {
+        let place = Place { parent: self.place.clone(), index, key };
+        Value { node, place: Some(Rc::new(place)), log: self.log }
     }
 
     /// Returns the node, for readers that take several kinds of value.
@@ -394,9 +422,7 @@ impl<'a> Fields<'a> {
     /// Returns the field's value. If the field is missing, reports a problem that says what is `allowed`.
     pub fn require(&self, key: &str, allowed: &str) -> Option<&Value<'a>> {
         self.get(key).or_else(|| {
-            let path = format!("{}{}", self.object.path, segment(&self.object.path, key));
-            let message = format!("missing; allowed: {allowed}");
-            self.object.log.note(&self.object.position, &path, message);
+            self.object.note(Some(key), &format_args!("missing; allowed: {allowed}"));
             None
         })
     }

@@ -9,7 +9,7 @@ use crate::decision::release::split::Split;
 use crate::policy::Policy;
 use crate::policy::release::Release;
 use crate::policy::upstream::UpstreamId;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, StoreVersion};
 use crate::rollback::{Observations, ReleaseState, RollbackFinding, RollbackStore};
 use crate::value::date::Date;
 use crate::value::hash;
@@ -27,6 +27,8 @@ pub struct ReleaseTable {
     latest: Date,
     /// The key of the releases' shared state.
     key: String,
+    /// The version of that state when this worker last found it unchanged after a merge.
+    merged: Option<StoreVersion>,
     /// The key of the latest date that any worker has seen.
     clock: String,
 }
@@ -41,6 +43,10 @@ struct ReleaseEntry {
     unshared: Vec<Observations>,
     /// The time at which each version was rolled back.
     rolled_back: Vec<Option<Time>>,
+    /// The number of steps of the schedule whose beginning is recorded.
+    steps_begun: u64,
+    /// Whether the gauges show the shares that this worker knows.
+    is_shown: bool,
 }
 
 /// The result of merging one release into the shared state.
@@ -70,7 +76,7 @@ impl ReleaseTable {
             let state = known.state(&release.name, identity);
             let rolled_back = state.map(|state| state.rolled_back()).unwrap_or_default();
             let unshared = vec![Observations::default(); release.versions.len()];
-            ReleaseEntry { release: index, identity, unshared, rolled_back }
+            ReleaseEntry { release: index, identity, unshared, rolled_back, steps_begun: 0, is_shown: false }
         });
         let entries: Vec<ReleaseEntry> = entries.collect();
         let splits = policy.releases.iter().enumerate().map(|(index, release)| {
@@ -79,7 +85,7 @@ impl ReleaseTable {
             Split::new(release, latest, now, rolled_back, proxy.random())
         });
         let splits = splits.collect();
-        ReleaseTable { splits, entries, configured: now, latest, key, clock }
+        ReleaseTable { splits, entries, configured: now, latest, key, merged: None, clock }
     }
 
     /// Returns how each release divides its requests now, in the policy's order.
@@ -142,11 +148,41 @@ impl ReleaseTable {
         now: Time,
     ) -> Vec<Event<'p>> {
         let mut events = Vec::new();
-        let ReleaseTable { splits, entries, latest, key, clock, configured } = self;
-        if entries.is_empty() {
+        if self.entries.is_empty() {
             return events;
         }
-        *latest = advance(proxy, clock, proxy.date()).max(*latest);
+        self.latest = advance(proxy, &self.clock, proxy.date()).max(self.latest);
+        let date = self.latest;
+        // To read the state of many releases takes milliseconds, so it is read only if there is something to merge.
+        let version = proxy.load(&self.key).version;
+        if version.is_none() || version != self.merged || self.has_news(policy) {
+            self.merged = version;
+            self.merge(proxy, policy, now, &mut events);
+        }
+        for entry in &self.entries {
+            let index = entry.release;
+            if let (Some(release), Some(split)) = (policy.releases.get(index), self.splits.get_mut(index))
+                && split.update(release, date, now, &entry.rolled_back)
+                && entry.is_shown
+            {
+                metrics.set_shares(proxy, policy, index, split.shares());
+            }
+        }
+        events
+    }
+
+    /// Returns whether this worker has something to share: observations, or a step of a schedule that has begun.
+    fn has_news(&self, policy: &Policy) -> bool {
+        self.entries.iter().any(|entry| {
+            let release = policy.releases.get(entry.release);
+            let begun = release.map_or(0, |release| release.schedule.steps_begun(self.latest) as u64);
+            entry.has_unshared() || begun > entry.steps_begun
+        })
+    }
+
+    /// Merges this worker's observations into the shared state. If that cannot be written, the next tick merges them.
+    fn merge<'p>(&mut self, proxy: &impl Proxy, policy: &'p Policy, now: Time, events: &mut Vec<Event<'p>>) {
+        let ReleaseTable { splits, entries, latest, key, configured, merged: seen, .. } = self;
         let date = *latest;
         let merged = store::update(proxy, key, |known: Option<RollbackStore>| {
             let before = known.unwrap_or_default();
@@ -161,33 +197,32 @@ impl ReleaseTable {
             let is_outdated = store.configured > *configured;
             ((merged, is_outdated), (store != before).then_some(store))
         });
-        // If this could not be written, the next tick shares it.
         let Some((merged, is_outdated)) = merged else {
-            return events;
+            *seen = None;
+            return;
         };
         for (entry, merged) in entries.iter_mut().zip(merged) {
             let index = entry.release;
-            let (Some(release), Some(split)) = (policy.releases.get(index), splits.get_mut(index)) else {
-                continue;
-            };
             entry.unshared.fill(Observations::default());
             // The gauges of the shares are those of the newest policy.
-            let is_shown = merged.is_some() && !is_outdated;
-            if let Some(MergeResult { rolled_back, begun, findings }) = merged {
-                entry.rolled_back = rolled_back;
-                events.extend(begun.map(|begun| Event::ScheduleStep { policy, release: index, begun }));
-                let rolled_back = |finding| Event::RolledBack { policy, release: index, finding };
-                events.extend(findings.into_iter().map(rolled_back));
-            }
-            if split.update(release, date, now, &entry.rolled_back) && is_shown {
-                metrics.set_shares(proxy, policy, index, split.shares());
-            }
+            entry.is_shown = merged.is_some() && !is_outdated;
+            let Some(MergeResult { rolled_back, begun, findings }) = merged else {
+                continue;
+            };
+            entry.rolled_back = rolled_back;
+            entry.steps_begun = *begun.end();
+            events.extend(begun.map(|begun| Event::ScheduleStep { policy, release: index, begun }));
+            let rolled_back = |finding| Event::RolledBack { policy, release: index, finding };
+            events.extend(findings.into_iter().map(rolled_back));
         }
-        events
     }
 }
 
 impl ReleaseEntry {
+    fn has_unshared(&self) -> bool {
+        self.unshared.iter().any(|seen| *seen != Observations::default())
+    }
+
     /// Adds this worker's observations to the shared state. Returns `None` if the state belongs to another policy. The
     /// worker then keeps what it knew, for the requests that it still serves.
     ///
@@ -199,7 +234,7 @@ impl ReleaseEntry {
         (now, latest): (Time, Date),
         default_holds: bool,
     ) -> Option<MergeResult> {
-        let seen = self.unshared.iter().any(|seen| *seen != Observations::default());
+        let seen = self.has_unshared();
         if seen && store.state(&release.name, self.identity).is_none() {
             store.begin(&release.name, ReleaseState::new(release, self.identity, now, latest));
         }
