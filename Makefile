@@ -75,7 +75,7 @@ configs: tool venv ## validate the configurations in envoy/ with Envoy and the t
 manifests: tool ## render istio/base again from istio/policies
 	@.ci/manifests
 
-istio-test: wasm tool venv ## test istio/ with Istio's control plane, agent and istioctl and a real Envoy; needs Go
+istio-test: wasm tool venv ## test istio/ with Istio's control plane, agent and istioctl, and checks with the kubelet's prober; needs Go
 	@.ci/manifests --check
 	@.ci/istio
 
