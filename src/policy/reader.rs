@@ -43,7 +43,7 @@ impl<'a> Value<'a> {
 
     /// Reports that the value is not what is `allowed`. Returns `None`.
     pub fn refuse<T>(&self, allowed: impl Display) -> Option<T> {
-        self.note(&format_args!("{} is not allowed; allowed: {allowed}", self.node));
+        self.note(None, &format_args!("{} is not allowed; allowed: {allowed}", self.node));
         None
     }
 
