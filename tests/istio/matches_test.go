@@ -80,16 +80,30 @@ func documented(c *rawClient, m *networking.HTTPMatchRequest, index int, r someR
 			return "of a repeated header, Envoy's routes take all values joined by commas, and we take the first"
 		}
 	}
-	conditions := asJSON(m)
-	onAuthority := m.Authority != nil || strings.Contains(conditions, `"host":`) || strings.Contains(conditions, ":authority")
+	lower := strings.ToLower(r.host) == r.host
 	hasPort := !strings.HasSuffix(r.host, "]") && strings.Contains(r.host, ":")
-	if onAuthority && (hasPort || strings.ToLower(r.host+conditions) != r.host+conditions) {
-		return "in an authority, case does not count for us, nor does the port unless the condition names one"
+	for _, condition := range onAuthority(m) {
+		if said := asJSON(condition); hasPort || !lower || strings.ToLower(said) != said {
+			return "in an authority, case does not count for us, nor does the port unless the condition names one"
+		}
 	}
-	if strings.Contains(conditions, `"regex":`) && strings.ContainsFunc(r.text(index), func(c rune) bool { return c > 127 }) {
+	if strings.Contains(asJSON(m), `"regex":`) && strings.ContainsFunc(r.text(index), func(c rune) bool { return c > 127 }) {
 		return "a regular expression of ours sees the characters of UTF-8 and matches nothing else, and Envoy's sees bytes"
 	}
 	return ""
+}
+
+// onAuthority are the conditions of a match on the authority.
+func onAuthority(m *networking.HTTPMatchRequest) []*networking.StringMatch {
+	var found []*networking.StringMatch
+	for _, condition := range []*networking.StringMatch{
+		m.Authority, m.Headers["host"], m.Headers[":authority"], m.WithoutHeaders["host"], m.WithoutHeaders[":authority"],
+	} {
+		if condition != nil {
+			found = append(found, condition)
+		}
+	}
+	return found
 }
 
 // unsupported are the conditions on what a filter does not see.
