@@ -82,8 +82,7 @@ pub trait Proxy {
     /// for any other failure.
     fn store(&self, key: &str, bytes: &[u8], seen: Option<StoreVersion>) -> Result<(), StoreError>;
 
-    /// Sends an HTTP request without a body to a cluster. Returns the id with which the worker later gets the end of the
-    /// call.
+    /// Sends an HTTP request to a cluster. Returns the id with which the worker later gets the end of the call.
     ///
     /// # Errors
     ///
@@ -92,26 +91,9 @@ pub trait Proxy {
         &self,
         cluster: &str,
         headers: &[(&str, &str)],
+        body: &[u8],
         timeout: Duration,
     ) -> Result<CallId, NotSent>;
-
-    /// Calls a gRPC method without metadata. `target` is Envoy's `GrpcService` message, and `method` is the service with
-    /// the method. A gRPC call and an HTTP call may have the same id.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`NotSent`] if the proxy does not accept the call.
-    fn grpc_call(
-        &self,
-        target: &[u8],
-        method: (&str, &str),
-        message: &[u8],
-        timeout: Duration,
-    ) -> Result<CallId, NotSent>;
-
-    /// Returns the status message of the gRPC call that has just ended. It may come from another server, so it need not
-    /// be UTF-8.
-    fn grpc_status_message(&self) -> Vec<u8>;
 
     /// Returns the id of the metric with this name. If the proxy does not have the metric, defines it at 0. Returns `None`
     /// if that fails.
@@ -179,6 +161,8 @@ pub enum Map {
     ResponseTrailers,
     /// The headers of the response to an HTTP call.
     CallResponseHeaders,
+    /// The trailers of the response to an HTTP call.
+    CallResponseTrailers,
 }
 
 /// The body of a message.
@@ -190,8 +174,6 @@ pub enum Body {
     Response,
     /// The body of the response to an HTTP call.
     CallResponse,
-    /// The message that a gRPC call returned.
-    GrpcMessage,
     /// The policy document. It can be read only while the policy is configured.
     Configuration,
 }
@@ -268,6 +250,4 @@ pub enum NotSent {
     NoCluster,
     /// The cluster has no host to connect to or is at its limits.
     NoHost,
-    /// The proxy could not parse the call.
-    Unreadable,
 }

@@ -4,6 +4,7 @@ pub mod authority;
 pub mod date;
 pub mod deadline;
 pub mod filter_state;
+pub mod gzip;
 pub mod hash;
 pub mod lease;
 pub mod lifecycle;

@@ -92,6 +92,9 @@ pub struct Worker {
     in_use: bool,
     /// Whether the worker led any upstream on its last tick.
     leads: bool,
+    /// The time until which it sends no checks, because its VM has begun to serve requests. Until then, a VM that serves
+    /// none can take the lead.
+    hands_over_until: Option<Time>,
 }
 
 /// The maximum number of problems of a refused policy that are logged. Every VM logs them.
@@ -165,6 +168,7 @@ impl Worker {
             tick: Duration::ZERO,
             in_use: false,
             leads: false,
+            hands_over_until: None,
             policy,
         };
         // An update that adds a startup probe must not fail readiness, so this worker uses what it knows at once. The
@@ -294,12 +298,15 @@ impl Worker {
     /// Runs one tick. For each upstream it reads what the other workers shared before it sends a check, because the newest
     /// state determines whether a check is due. `serves` is whether the VM has served a request.
     pub fn on_tick(&mut self, proxy: &impl Proxy, serves: bool) {
-        self.holder.serves = serves;
         if !self.in_use {
             // If this fails, the next tick tries again.
             self.in_use = self.scope(proxy).adopt();
         }
         let now = proxy.now();
+        if serves && !core::mem::replace(&mut self.holder.serves, serves) {
+            self.hands_over_until = Some(now + self.upstreams.lease());
+        }
+        let hands_over = self.hands_over_until.is_some_and(|until| now < until);
         let slack = self.tick / 2;
         let first_look = self.next_look;
         let (mut scope, exchanges, checks) = self.split(proxy);
@@ -331,7 +338,9 @@ impl Worker {
                 scope.publish_ready(id);
             }
         }
-        scope.send_checks(checks, now, slack);
+        if !hands_over {
+            scope.send_checks(checks, now, slack);
+        }
         scope.upstreams.end_tick(proxy);
         scope.refresh_gates(now, LEASE);
         scope.refresh_lifecycle(now, LEASE);
@@ -364,16 +373,9 @@ impl Worker {
     pub fn on_http_call_response(&mut self, proxy: &impl Proxy, id: CallId, headers: usize) {
         let now = proxy.now();
         let (mut scope, _, checks) = self.split(proxy);
-        let result = checks.on_http_response(&scope, id, headers, now);
+        let result = checks.on_response(&scope, id, headers, now);
         scope.finish_check(result);
         scope.on_app_response(id, headers);
-    }
-
-    /// Takes the end of a gRPC call, with its status and the size of its message.
-    pub fn on_grpc_call_end(&mut self, proxy: &impl Proxy, id: CallId, status: u32, size: usize) {
-        let (mut scope, _, checks) = self.split(proxy);
-        let result = checks.on_grpc_end(proxy, id, status, size);
-        scope.finish_check(result);
     }
 
     /// Sets the tick that the worker needs now. Setting it delays the next tick, so it is set only if it changes.
@@ -451,7 +453,7 @@ impl<P: Proxy> Scope<'_, P> {
         {
             return false;
         }
-        if let Err(why) = checks.start(self, (id, upstream), check, generation, now) {
+        if let Err(why) = checks.start(self, id, check, generation, now) {
             self.on_check_not_sent(id, why);
         }
         true

@@ -14,8 +14,9 @@ use graygate::decision::{self, Assignment};
 use graygate::policy::Policy;
 use graygate::policy::release::Release;
 use graygate::policy::upstream::UpstreamId;
+use graygate::readiness::check::CheckStep;
+use graygate::readiness::check::grpc::{self, GrpcResponse};
 use graygate::readiness::check::redirect::{self, CheckTarget};
-use graygate::readiness::check::{CheckStep, grpc};
 use graygate::readiness::{self, Admission, Permit, Readiness, UpstreamStatus};
 use graygate::value::date::Date;
 use graygate::value::lifecycle::Lifecycle;
@@ -233,7 +234,22 @@ mod documents {
         fn any_response_to_a_check_is_judged(
             message in vec(any::<u8>(), 0..64), location in vec(any::<u8>(), 0..64), path in "/[!-~]{0,20}",
         ) {
-            let _ = (grpc::judge(0, "", &message), grpc::requested_service(&message));
+            let gzip = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255][..], &message].concat();
+            for (compressed, message) in [(0, &message), (1, &message), (1, &gzip)] {
+                let length = u8::try_from(message.len()).unwrap();
+                let framed = [&[compressed, 0, 0, 0, length][..], message].concat();
+                for body in [message, &framed] {
+                    let _ = grpc::judge(&GrpcResponse {
+                        status: Some(200),
+                        from_upstream: true,
+                        grpc_status: Some(0),
+                        grpc_message: b"",
+                        encoding: b"gzip",
+                        body,
+                    });
+                }
+            }
+            let _ = grpc::requested_service(&message);
             let target = CheckTarget {
                 method: "GET",
                 scheme: "http".into(),

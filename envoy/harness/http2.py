@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 from collections.abc import Sequence
 
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 
 from .client import Headers, pairs
 from .sockets import SocketServer
@@ -30,10 +32,18 @@ class Http2Upstream(SocketServer):
         link.initiate_connection()
         sock.sendall(link.data_to_send())
         while data := sock.recv(65536):
-            for event in link.receive_data(data):
-                if isinstance(event, h2.events.RequestReceived):
-                    self._answer(link, event)
+            try:
+                for event in link.receive_data(data):
+                    self._handle(link, event)
+            except h2.exceptions.ProtocolError:
+                # Closes the connection after telling the client.
+                sock.sendall(link.data_to_send())
+                return
             sock.sendall(link.data_to_send())
+
+    def _handle(self, link: h2.connection.H2Connection, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.RequestReceived):
+            self._answer(link, event)
 
     def _answer(self, link: h2.connection.H2Connection, request: h2.events.RequestReceived) -> None:
         path = dict(request.headers or ())[b":path"]
@@ -43,6 +53,20 @@ class Http2Upstream(SocketServer):
             return
         headers = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "0")]
         link.send_headers(request.stream_id, headers, end_stream=True)
+
+
+class CompressedHealth(Http2Upstream):
+    """gRPC's health service, always SERVING. It compresses its response, although nobody has asked it to."""
+
+    def _handle(self, link: h2.connection.H2Connection, event: h2.events.Event) -> None:
+        if not isinstance(event, h2.events.StreamEnded):
+            return
+        stream = event.stream_id
+        message = gzip.compress(b"\x08\x01")
+        headers = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-encoding", "gzip")]
+        link.send_headers(stream, headers)
+        link.send_data(stream, b"\x01" + len(message).to_bytes(4, "big") + message)
+        link.send_headers(stream, [("grpc-status", "0")], end_stream=True)
 
 
 class Burst:

@@ -56,12 +56,16 @@ class SocketServer:
                 sock.shutdown(socket.SHUT_RD)
             reset(sock)
 
-    def refuse(self) -> None:
-        """Closes the listening socket and resets all connections, permanently."""
+    def accept_no_more(self) -> None:
+        """Closes the listening socket permanently. Serves the connections that there are."""
         if self._open:
             self._open = False
             self._server.shutdown()
             self._server.server_close()
+
+    def refuse(self) -> None:
+        """Closes the listening socket and resets all connections, permanently."""
+        self.accept_no_more()
         self.drop()
 
     def _serve(self, sock: socket.socket) -> None:

@@ -138,10 +138,6 @@ pub struct GrpcHealth {
     pub service: String,
 }
 
-/// The longest cluster name that a gRPC callout can use, in bytes. The proxy takes the cluster as a protobuf message,
-/// in which the length of a longer name would take more than the one byte that is written.
-const MAX_GRPC_CLUSTER_BYTES: usize = 125;
-
 /// The longest tick of a worker. See [`super::Policy::tick`].
 const MAX_TICK: Duration = ms(250);
 
@@ -153,8 +149,8 @@ const fn ms(millis: u64) -> Duration {
 }
 
 impl Check {
-    /// Reads the `readinessProbe` of `upstream`. The name of its cluster has `cluster_length` bytes.
-    pub fn read(upstream: &str, cluster_length: usize, value: &Value<'_>) -> Option<Self> {
+    /// Reads the `readinessProbe` of `upstream`.
+    pub fn read(upstream: &str, value: &Value<'_>) -> Option<Self> {
         let fields = value.object(&[
             "httpGet",
             "grpc",
@@ -194,11 +190,6 @@ impl Check {
             (None, Some(grpc)) => {
                 if let Some(statuses) = fields.get("expectedStatuses") {
                     statuses.problem::<()>("a gRPC answer has no such status; allowed: beside httpGet");
-                }
-                if cluster_length > MAX_GRPC_CLUSTER_BYTES {
-                    return grpc.problem(format!(
-                        "the name of the cluster has {cluster_length} bytes; allowed for a gRPC check: at most {MAX_GRPC_CLUSTER_BYTES}"
-                    ));
                 }
                 GrpcHealth::read(upstream, grpc).map(CheckCall::Grpc)
             }

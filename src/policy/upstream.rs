@@ -222,9 +222,7 @@ impl UpstreamDraft {
         value.validate_label(name);
         let fields = value.object(&["cluster", "readinessProbe", "circuitBreaker", "assume", "force"])?;
         let cluster = fields.require("cluster", "the name of an Envoy cluster").and_then(Value::header_value);
-        let cluster_length = cluster.unwrap_or_default().len();
-        let check =
-            fields.read("readinessProbe", None, |value| Check::read(name, cluster_length, value).map(Some));
+        let check = fields.read("readinessProbe", None, |value| Check::read(name, value).map(Some));
         let breaker = fields.read("circuitBreaker", None, |value| Breaker::read(value).map(Some));
         let assume_ready =
             fields.read("assume", true, |value| value.choice(&[("ready", true), ("notReady", false)]));

@@ -1,7 +1,7 @@
 //! The calls of the ABI. Each function here makes one call safe and does nothing else.
 #![allow(unsafe_code)]
 
-use core::ptr::{NonNull, null, null_mut};
+use core::ptr::{NonNull, null_mut};
 use core::time::Duration;
 use std::alloc::{Layout, alloc};
 
@@ -13,7 +13,6 @@ use crate::value::time::millis;
 // The statuses of a call that have a meaning here. Any other is a failure.
 const OK: u32 = 0;
 const BAD_ARGUMENT: u32 = 2;
-const PARSE_FAILURE: u32 = 4;
 /// The status of a write to a shared value that another worker has replaced.
 pub const CAS_MISMATCH: u32 = 8;
 
@@ -88,7 +87,6 @@ unsafe extern "C" {
         grpc_status: i32,
     ) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
-    fn proxy_get_status(code: *mut u32, message: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_http_call(
         cluster: *const u8,
         cluster_size: usize,
@@ -98,20 +96,6 @@ unsafe extern "C" {
         body_size: usize,
         trailers: *const u8,
         trailers_size: usize,
-        timeout: u32,
-        token: *mut u32,
-    ) -> u32;
-    fn proxy_grpc_call(
-        target: *const u8,
-        target_size: usize,
-        service: *const u8,
-        service_size: usize,
-        method: *const u8,
-        method_size: usize,
-        metadata: *const u8,
-        metadata_size: usize,
-        message: *const u8,
-        message_size: usize,
         timeout: u32,
         token: *mut u32,
     ) -> u32;
@@ -350,15 +334,13 @@ pub fn continue_request() {
     let _ = unsafe { proxy_continue_stream(REQUEST) };
 }
 
-/// Returns the status message of the gRPC call that has just ended.
-pub fn grpc_status_message() -> Vec<u8> {
-    let mut code = 0;
-    // SAFETY: as above.
-    take(|message, size| unsafe { proxy_get_status(&mut code, message, size) }).unwrap_or_default()
-}
-
-/// Sends a request without a body to the cluster. Returns the token with which the callback of its end comes.
-pub fn http_call(cluster: &str, headers: &[(&str, &str)], timeout: Duration) -> Result<u32, NotSent> {
+/// Sends a request to the cluster. Returns the token with which the callback of its end comes.
+pub fn http_call(
+    cluster: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    timeout: Duration,
+) -> Result<u32, NotSent> {
     let headers = pairs(headers);
     let trailers = pairs(&[]);
     let mut token = 0;
@@ -369,40 +351,10 @@ pub fn http_call(cluster: &str, headers: &[(&str, &str)], timeout: Duration) -> 
             cluster.len(),
             headers.as_ptr(),
             headers.len(),
-            null(),
-            0,
+            body.as_ptr(),
+            body.len(),
             trailers.as_ptr(),
             trailers.len(),
-            in_millis(timeout),
-            &mut token,
-        )
-    };
-    sent(result, token)
-}
-
-/// Calls a gRPC method without metadata. Returns the token with which the callback of its end comes. An HTTP call may have
-/// the same token.
-pub fn grpc_call(
-    target: &[u8],
-    (service, method): (&str, &str),
-    message: &[u8],
-    timeout: Duration,
-) -> Result<u32, NotSent> {
-    let metadata = pairs(&[]);
-    let mut token = 0;
-    // SAFETY: as above.
-    let result = unsafe {
-        proxy_grpc_call(
-            target.as_ptr(),
-            target.len(),
-            service.as_ptr(),
-            service.len(),
-            method.as_ptr(),
-            method.len(),
-            metadata.as_ptr(),
-            metadata.len(),
-            message.as_ptr(),
-            message.len(),
             in_millis(timeout),
             &mut token,
         )
@@ -420,7 +372,6 @@ fn sent(result: u32, token: u32) -> Result<u32, NotSent> {
     match result {
         OK => Ok(token),
         BAD_ARGUMENT => Err(NotSent::NoCluster),
-        PARSE_FAILURE => Err(NotSent::Unreadable),
         _ => Err(NotSent::NoHost),
     }
 }

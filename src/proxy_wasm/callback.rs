@@ -70,16 +70,6 @@ extern "C" fn proxy_on_http_call_response(root: u32, token: u32, headers: usize,
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_grpc_receive(root: u32, token: u32, size: usize) {
-    with_vm(|vm| vm.on_grpc_call_end(root, token, 0, size));
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_grpc_close(root: u32, token: u32, status: u32) {
-    with_vm(|vm| vm.on_grpc_call_end(root, token, status, 0));
-}
-
-#[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_headers(id: u32, headers: usize, end: bool) -> u32 {
     #[cfg(feature = "faults")]
     super::fault::on_request(&Host { root: 0 });

@@ -129,23 +129,10 @@ impl Proxy for Host {
         &self,
         cluster: &str,
         headers: &[(&str, &str)],
+        body: &[u8],
         timeout: Duration,
     ) -> Result<CallId, NotSent> {
-        abi::http_call(cluster, headers, timeout).map(CallId)
-    }
-
-    fn grpc_call(
-        &self,
-        target: &[u8],
-        method: (&str, &str),
-        message: &[u8],
-        timeout: Duration,
-    ) -> Result<CallId, NotSent> {
-        abi::grpc_call(target, method, message, timeout).map(CallId)
-    }
-
-    fn grpc_status_message(&self) -> Vec<u8> {
-        abi::grpc_status_message()
+        abi::http_call(cluster, headers, body, timeout).map(CallId)
     }
 
     fn metric(&self, kind: MetricKind, name: &str) -> Option<MetricId> {
@@ -193,6 +180,7 @@ fn map_type(map: Map) -> u32 {
         Map::ResponseHeaders => 2,
         Map::ResponseTrailers => 3,
         Map::CallResponseHeaders => 6,
+        Map::CallResponseTrailers => 7,
     }
 }
 
@@ -201,7 +189,6 @@ fn buffer_type(body: Body) -> u32 {
         Body::Request => 0,
         Body::Response => 1,
         Body::CallResponse => 4,
-        Body::GrpcMessage => 5,
         Body::Configuration => 7,
     }
 }

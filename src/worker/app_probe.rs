@@ -214,7 +214,7 @@ impl<P: Proxy> Scope<'_, P> {
         let Question { endpoint, ref key, ref cluster, ref headers } = *question;
         let mut headers = borrowed(headers);
         headers.extend(RETRY_ON_RESET);
-        match self.proxy.http_call(cluster, &headers, TIMEOUT) {
+        match self.proxy.http_call(cluster, &headers, b"", TIMEOUT) {
             Ok(call) => {
                 self.app_calls.sent(AppCall { call, id, sent: now, endpoint, key: key.clone() });
                 true

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use super::calls::{self, ACCEPT, RETRY_ON_RESET, USER_AGENT};
 use super::scope::Scope;
-use crate::policy::check::{Check, CheckCall, HttpGet};
-use crate::policy::upstream::{Upstream, UpstreamId};
+use crate::policy::check::{Check, CheckCall, GrpcHealth, HttpGet};
+use crate::policy::upstream::UpstreamId;
 use crate::proxy::{Body, CallId, Map, NotSent, Proxy};
 use crate::readiness::check::connection::ConnectionUse;
+use crate::readiness::check::grpc::{self, GrpcResponse};
 use crate::readiness::check::redirect::CheckTarget;
-use crate::readiness::check::{self, CheckFailure, CheckResponse, CheckStep, grpc};
+use crate::readiness::check::{self, CheckFailure, CheckResponse, CheckStep};
 use crate::value::time::Time;
 
 /// The time after its timeout at which a check is dropped. Normally the proxy has reported the end of the call by then.
@@ -19,18 +20,11 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The checks in flight, each with its current call.
 #[derive(Default)]
 pub struct ChecksInFlight {
-    calls: Vec<(Call, CheckInFlight)>,
+    calls: Vec<(CallId, CheckInFlight)>,
     /// What is known of the connections of HTTP checks, by upstream.
     connections: BTreeMap<UpstreamId, ConnectionUse>,
     /// The index of the upstream whose check is looked at first on the next tick.
     pub next: usize,
-}
-
-/// A call. The proxy numbers HTTP and gRPC calls separately, so an id alone is ambiguous.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Http(CallId),
-    Grpc(CallId),
 }
 
 /// A check that has no result yet.
@@ -75,7 +69,7 @@ impl ChecksInFlight {
     pub fn start<P: Proxy>(
         &mut self,
         scope: &Scope<'_, P>,
-        (id, upstream): (UpstreamId, &Upstream),
+        id: UpstreamId,
         check: &Check,
         generation: u32,
         now: Time,
@@ -88,17 +82,10 @@ impl ChecksInFlight {
         let until = now + check.timeout;
         let started =
             CheckInFlight { upstream: id, generation, until, target, redirects: 0, closes, again: false };
-        let CheckCall::Grpc(health) = &check.call else {
-            return self.send(scope, started, check.timeout);
-        };
-        let service = grpc::service(&upstream.cluster, &health.authority).ok_or(NotSent::NoCluster)?;
-        let request = grpc::request(&health.service);
-        let call = scope.proxy.grpc_call(&service, (grpc::SERVICE, grpc::METHOD), &request, check.timeout)?;
-        self.calls.push((Call::Grpc(call), started));
-        Ok(())
+        self.send(scope, started, check.timeout)
     }
 
-    /// Sends the current request of an HTTP check.
+    /// Sends the current request of a check.
     fn send<P: Proxy>(
         &mut self,
         scope: &Scope<'_, P>,
@@ -106,27 +93,34 @@ impl ChecksInFlight {
         timeout: Duration,
     ) -> Result<(), NotSent> {
         let upstream = scope.policy.upstream(check.upstream).ok_or(NotSent::NoCluster)?;
-        let (Some(target), Some(CheckCall::Http(get))) =
-            (&check.target, upstream.check.as_ref().map(|check| &check.call))
-        else {
-            return Err(NotSent::NoCluster);
+        let call = &upstream.check.as_ref().ok_or(NotSent::NoCluster)?.call;
+        let authorization;
+        let mut body = Vec::new();
+        let mut headers = match (call, &check.target) {
+            (CheckCall::Http(get), Some(target)) => {
+                authorization = target.user.as_deref().map(|user| format!("Basic {}", base64(user)));
+                http_headers(get, target, authorization.as_deref())
+            }
+            (CheckCall::Http(_), None) => return Err(NotSent::NoCluster),
+            (CheckCall::Grpc(health), _) => {
+                body = grpc::request(&health.service);
+                grpc_headers(health)
+            }
         };
-        let authorization = target.user.as_deref().map(|user| format!("Basic {}", base64(user)));
-        let mut headers = request_headers(get, target, authorization.as_deref());
         if check.closes {
             headers.push(("connection", "close"));
         }
         if self.connection(check.upstream).retries(scope.holder.serves) {
             headers.extend(RETRY_ON_RESET);
         }
-        let call = scope.proxy.http_call(&upstream.cluster, &headers, timeout)?;
-        self.calls.push((Call::Http(call), check));
+        let call = scope.proxy.http_call(&upstream.cluster, &headers, &body, timeout)?;
+        self.calls.push((call, check));
         Ok(())
     }
 
-    /// Takes the end of an HTTP call. `headers` is the number of the response's headers, and 0 if no response came. Returns
+    /// Takes the end of a call. `headers` is the number of the response's headers, and 0 if no response came. Returns
     /// `None` if the check goes on with another request.
-    pub fn on_http_response<P: Proxy>(
+    pub fn on_response<P: Proxy>(
         &mut self,
         scope: &Scope<'_, P>,
         id: CallId,
@@ -134,23 +128,20 @@ impl ChecksInFlight {
         now: Time,
     ) -> Option<CheckResult> {
         let proxy = scope.proxy;
-        let check = self.take(Call::Http(id))?;
+        let check = self.take(id)?;
         let policy = scope.policy.upstream(check.upstream)?.check.as_ref()?;
-        let (Some(target), CheckCall::Http(get)) = (&check.target, &policy.call) else {
-            return None;
-        };
         // Without a response, reading the map is an error.
         let header = |name| if headers == 0 { None } else { proxy.header(Map::CallResponseHeaders, name) };
         let from_upstream = headers > 0 && calls::is_from_upstream(proxy);
         if !from_upstream && headers > 0 && calls::is_overloaded(proxy) {
             return Some(check.finished(Err(NotSent::NoHost)));
         }
-        let location = header("location");
-        let response = CheckResponse {
-            status: if headers == 0 { None } else { proxy.status(Map::CallResponseHeaders) },
-            from_upstream,
-            location: location.as_deref(),
+        let status = if headers == 0 { None } else { proxy.status(Map::CallResponseHeaders) };
+        let (Some(target), CheckCall::Http(get)) = (&check.target, &policy.call) else {
+            return Some(check.finished(Ok(judge_grpc(proxy, status, from_upstream))));
         };
+        let location = header("location");
+        let response = CheckResponse { status, from_upstream, location: location.as_deref() };
         let mut connection = self.connection(check.upstream);
         let confirms = || header("connection").is_some_and(|value| value.eq_ignore_ascii_case(b"close"));
         connection.heard(check.closes && confirms());
@@ -182,26 +173,7 @@ impl ChecksInFlight {
         sent.err().map(|why| CheckResult { upstream, generation, result: Err(why) })
     }
 
-    /// Takes the end of a gRPC call, with its status and the size of its message.
-    pub fn on_grpc_end(
-        &mut self,
-        proxy: &impl Proxy,
-        id: CallId,
-        status: u32,
-        size: usize,
-    ) -> Option<CheckResult> {
-        let check = self.take(Call::Grpc(id))?;
-        let mut message = Vec::new();
-        let mut status_message = Vec::new();
-        if status != 0 {
-            status_message = proxy.grpc_status_message();
-        } else if size > 0 {
-            message = proxy.body(Body::GrpcMessage, size);
-        }
-        Some(check.finished(Ok(grpc::judge(status, &String::from_utf8_lossy(&status_message), &message))))
-    }
-
-    fn take(&mut self, call: Call) -> Option<CheckInFlight> {
+    fn take(&mut self, call: CallId) -> Option<CheckInFlight> {
         let index = self.calls.iter().position(|(known, _)| *known == call)?;
         Some(self.calls.swap_remove(index).1)
     }
@@ -221,8 +193,39 @@ impl CheckInFlight {
     }
 }
 
+/// Judges the response to a gRPC check in the callback of its call. Without a status there is no response.
+fn judge_grpc(proxy: &impl Proxy, status: Option<u16>, from_upstream: bool) -> Result<(), CheckFailure> {
+    let (headers, trailers) = (Map::CallResponseHeaders, Map::CallResponseTrailers);
+    if status.is_none() {
+        return Err(CheckFailure::Broken);
+    }
+    let header = |name| proxy.header(headers, name).unwrap_or_default();
+    grpc::judge(&GrpcResponse {
+        status,
+        from_upstream,
+        grpc_status: proxy.grpc_status(trailers).or_else(|| proxy.grpc_status(headers)),
+        grpc_message: &header("grpc-message"),
+        encoding: &header("grpc-encoding"),
+        body: &proxy.body(Body::CallResponse, grpc::MAX_BODY),
+    })
+}
+
+/// Returns the headers of a gRPC check.
+fn grpc_headers(health: &GrpcHealth) -> Vec<(&str, &str)> {
+    vec![
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", grpc::PATH),
+        (":authority", &health.authority),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        ("grpc-accept-encoding", "identity"),
+        ("user-agent", USER_AGENT),
+    ]
+}
+
 /// Returns the headers of a request, as the kubelet sends them.
-fn request_headers<'h>(
+fn http_headers<'h>(
     get: &'h HttpGet,
     target: &'h CheckTarget,
     authorization: Option<&'h str>,

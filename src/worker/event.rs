@@ -281,6 +281,5 @@ fn not_sent(why: NotSent, cluster: &str) -> String {
         NotSent::NoHost => {
             format!("cluster {cluster:?} has no host to connect to, is at its limits, or is not there")
         }
-        NotSent::Unreadable => format!("cluster {cluster:?}: ParseFailure"),
     }
 }

@@ -106,13 +106,6 @@ impl<P: Proxy> Vm<P> {
         });
     }
 
-    /// Takes the end of a gRPC call, with its status and the size of its message.
-    pub fn on_grpc_call_end(&mut self, root: u32, call: u32, status: u32, size: usize) {
-        self.for_each_worker(root, |worker, proxy| {
-            worker.on_grpc_call_end(proxy, CallId(call), status, size)
-        });
-    }
-
     /// Takes the headers of a request. `headers` is their number. Returns what the proxy must do with the request now.
     pub fn on_request_headers(&mut self, id: u32, headers: usize, end: bool) -> Flow {
         let (latest, root) = self.latest;

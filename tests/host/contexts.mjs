@@ -6,6 +6,9 @@ import { Buffers, Maps, utf8 } from "./abi.mjs";
 
 const PLUGIN = "graygate";
 const CONTINUE = 0;
+const HEALTH_CHECK = "/grpc.health.v1.Health/Check";
+/** The body of a response by which the service is serving: one message, after its length. */
+const SERVING = "\0\0\0\0\x02\x08\x01";
 
 export class Root {
   constructor(vm, policy) {
@@ -15,11 +18,9 @@ export class Root {
     this.id = vm.nextId();
     this.period = 0;
     this.due = 0;
-    /** Callouts that are not answered yet, by kind and token. */
+    /** Callouts that are not answered yet, by token. */
     this.calls = [];
-    // The two kinds are numbered apart, so that one of each may have the same number.
-    this.tokens = { http: 0, grpc: -1 };
-    this.grpcStatus = { code: 0, words: "" };
+    this.token = 0;
     vm.contexts.set(this.id, this);
   }
 
@@ -51,10 +52,10 @@ export class Root {
     this.answer();
   }
 
-  send(kind, call) {
-    this.tokens[kind] += kind === "grpc" ? 2 : 1;
-    this.calls.push({ kind, token: this.tokens[kind], ...call });
-    return this.tokens[kind];
+  send(call) {
+    this.token += 1;
+    this.calls.push({ token: this.token, ...call });
+    return this.token;
   }
 
   /** Answers every callout that is out, as the proxy's clusters do. */
@@ -62,40 +63,29 @@ export class Root {
     while (this.calls.length) {
       const call = this.calls.shift();
       const status = this.vm.proxy.answer(call);
-      if (call.kind === "http") this.#answerHttp(call, status);
-      else this.#answerGrpc(call, status);
+      const serves = call.headers.get(":path") === HEALTH_CHECK && status === 200;
+      this.answered = [
+        [":status", `${status}`],
+        ["x-envoy-upstream-service-time", "1"],
+      ];
+      this.body = serves ? SERVING : "";
+      this.trailers = serves ? [["grpc-status", "0"]] : [];
+      const sizes = [this.answered, this.body, this.trailers].map((part) => part.length);
+      this.vm.call(this, "proxy_on_http_call_response", call.token, ...sizes);
+      this.answered = undefined;
     }
-  }
-
-  #answerHttp({ token }, status) {
-    this.answered = [
-      [":status", `${status}`],
-      ["x-envoy-upstream-service-time", "1"],
-    ];
-    this.vm.call(this, "proxy_on_http_call_response", token, this.answered.length, 0, 0);
-    this.answered = undefined;
-  }
-
-  /** By HTTP's 200 it is serving, in the bytes of `grpc.health.v1.HealthCheckResponse`; else it is not to be reached. */
-  #answerGrpc({ token }, status) {
-    this.received = status === 200 ? "\x08\x01" : undefined;
-    this.grpcStatus = status === 200 ? { code: 0, words: "" } : { code: 14, words: "upstream request timeout" };
-    if (this.received) this.vm.call(this, "proxy_on_grpc_receive", token, this.received.length);
-    else this.vm.call(this, "proxy_on_grpc_close", token, this.grpcStatus.code);
-    this.received = undefined;
   }
 
   map(type) {
     if (type === Maps.HTTP_CALL_RESPONSE_HEADERS) return this.answered;
-    if (type === Maps.HTTP_CALL_RESPONSE_TRAILERS) return this.answered && [];
+    if (type === Maps.HTTP_CALL_RESPONSE_TRAILERS) return this.answered && this.trailers;
     return undefined;
   }
 
   buffer(type) {
     if (type === Buffers.PLUGIN_CONFIGURATION) return this.isConfiguring ? this.configuration : undefined;
     if (type === Buffers.VM_CONFIGURATION) return "";
-    if (type === Buffers.GRPC_RECEIVE) return this.received;
-    return this.answered && type === Buffers.HTTP_CALL_RESPONSE_BODY ? "" : undefined;
+    return this.answered && type === Buffers.HTTP_CALL_RESPONSE_BODY ? this.body : undefined;
   }
 
   setBuffer() {

@@ -164,32 +164,7 @@ const CALLOUTS = {
     };
     const isWhole = [":method", ":path", ":authority"].every((name) => call.headers.has(name));
     if (!isWhole || !vm.proxy.clusters(call.cluster)) return Status.BAD_ARGUMENT;
-    return vm.put(token, vm.context.root.send("http", call));
-  },
-  proxy_grpc_call(
-    vm,
-    service,
-    serviceSize,
-    name,
-    nameSize,
-    method,
-    methodSize,
-    _metadata,
-    _metadataSize,
-    _message,
-    _size,
-    timeout,
-    token,
-  ) {
-    // A GrpcService message: the name of a cluster, within two fields of one byte of size each.
-    const cluster = vm.text(service, serviceSize).slice(4);
-    if (!vm.proxy.clusters(cluster)) return Status.INTERNAL_FAILURE;
-    const path = `/${vm.text(name, nameSize)}/${vm.text(method, methodSize)}`;
-    return vm.put(token, vm.context.root.send("grpc", { cluster, path, timeout: timeout >>> 0 }));
-  },
-  proxy_get_status(vm, code, words, wordsSize) {
-    vm.put(code, vm.context.root.grpcStatus.code);
-    return vm.give(vm.context.root.grpcStatus.words, words, wordsSize);
+    return vm.put(token, vm.context.root.send(call));
   },
 };
 

@@ -259,7 +259,6 @@ fn a_check_that_cannot_be_sent_is_logged_once_and_counted_each_time() {
         (Manner::Missing, r#"the proxy has no cluster "app""#),
         (Manner::NoHost, no_host),
         (Manner::Overflows, no_host),
-        (Manner::Unreadable, r#"cluster "app": ParseFailure"#),
     ];
     for (manner, why) in cases {
         let mut world = World::new(&checked(), 2);

@@ -6,7 +6,6 @@
 //! methods are unimplemented, which needs no message.
 
 pub mod call;
-mod gzip;
 
 use crate::decision::action::{Action, HeaderEdit};
 use crate::decision::reply::{ProbeTarget, Reply};

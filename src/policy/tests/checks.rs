@@ -148,22 +148,6 @@ fn a_grpc_check_calls_for_a_service_and_defaults_to_the_whole_server() {
     );
 }
 
-/// The length of a longer name would take more than one byte of the protobuf message.
-#[test]
-fn a_grpc_check_needs_a_cluster_name_of_at_most_125_bytes() {
-    let document = |length: usize| {
-        let cluster = "c".repeat(length);
-        format!(
-            r#"{{"name":"p","upstreams":{{"app":{{"cluster":"{cluster}","readinessProbe":{{"grpc":{{}}}}}}}}}}"#
-        )
-    };
-    compile(&document(125));
-    assert_problem(&[(
-        document(126),
-        "upstreams.app.readinessProbe.grpc: the name of the cluster has 126 bytes; allowed for a gRPC check: at most 125",
-    )]);
-}
-
 #[test]
 fn settings_that_a_filter_cannot_implement_are_refused() {
     let with_probe = |fields: &str| with_upstream(&format!(r#""readinessProbe":{{{fields}}}"#));

@@ -1,14 +1,21 @@
-//! Checks by `grpc.health.v1.Health/Check`. Writes their messages and judges their results.
+//! Checks by `grpc.health.v1.Health/Check`. Writes their messages and judges their responses.
+//!
+//! A check is an HTTP call, because the proxy's own gRPC calls refuse a compressed response. Some servers compress what
+//! nobody asked them to.
 //!
 //! The messages have one or two fields, so this module reads and writes them itself. A protobuf library would
 //! add more to the module than all checks take.
 
 use super::failure::CheckFailure;
+use crate::value::gzip;
 
-/// The gRPC service of a check.
-pub const SERVICE: &str = "grpc.health.v1.Health";
-/// The gRPC method of a check.
+/// The path of a check.
+pub const PATH: &str = "/grpc.health.v1.Health/Check";
+/// The gRPC method of a check, at the end of its path.
 pub const METHOD: &str = "Check";
+
+/// The most bytes of a response's body that are read. A response has one message of a few bytes.
+pub const MAX_BODY: usize = 4096;
 
 /// `ServingStatus::SERVING`.
 pub const SERVING: u8 = 1;
@@ -16,26 +23,8 @@ pub const SERVING: u8 = 1;
 pub const NOT_SERVING: u8 = 2;
 
 const DEADLINE_EXCEEDED: u32 = 4;
-/// Envoy's grpc-status without a connection, and also without a response in time.
-const UNAVAILABLE: u32 = 14;
 
-/// Returns Envoy's `GrpcService` message that names a cluster and the `:authority` to request.
-///
-/// The proxy also takes a bare cluster name, but first tries to parse it as this message. A bare name whose
-/// bytes parse as a message would end the whole proxy. Each length is one byte, so none may be above 127.
-/// Returns `None` if a name is longer than 125 bytes. The policy limits the cluster's name accordingly.
-pub fn service(cluster: &str, authority: &str) -> Option<Vec<u8>> {
-    // envoy_grpc (1) stands twice, which a reader joins: once for cluster_name (1), once for authority (2).
-    let mut message = Vec::new();
-    for (field, text) in [(0x0a, cluster), (0x12, authority)] {
-        let length = u8::try_from(text.len()).ok().filter(|length| *length <= 125)?;
-        message.extend([0x0a, length + 2, field, length]);
-        message.extend(text.as_bytes());
-    }
-    Some(message)
-}
-
-/// Returns the `HealthCheckRequest` for a service.
+/// Returns the body of a request for a service: one `HealthCheckRequest`, after its length.
 pub fn request(service: &str) -> Vec<u8> {
     let mut message = Vec::new();
     // Protobuf leaves out a field with its default value, here the empty string.
@@ -49,21 +38,66 @@ pub fn request(service: &str) -> Vec<u8> {
         message.push(u8::try_from(length).unwrap_or_default());
         message.extend(service.as_bytes());
     }
-    message
+    let length = u32::try_from(message.len()).unwrap_or_default();
+    let mut body = vec![0];
+    body.extend(length.to_be_bytes());
+    body.extend(message);
+    body
 }
 
-/// Judges the end of a call by its grpc-status, the proxy's grpc-message and the response message.
-pub fn judge(status: u32, grpc_message: &str, message: &[u8]) -> Result<(), CheckFailure> {
-    match status {
-        0 => match serving_status(message) {
-            Some(status) if status == u64::from(SERVING) => Ok(()),
-            Some(status) => Err(CheckFailure::NotServing(u32::try_from(status).unwrap_or(u32::MAX))),
-            None => Err(CheckFailure::Broken),
-        },
-        DEADLINE_EXCEEDED => Err(CheckFailure::TimedOut),
-        UNAVAILABLE if grpc_message.starts_with("upstream request timeout") => Err(CheckFailure::TimedOut),
-        UNAVAILABLE if grpc_message.starts_with("upstream connect error") => Err(CheckFailure::Unreachable),
-        status => Err(CheckFailure::GrpcStatus(status)),
+/// A response to a check.
+#[derive(Clone, Copy, Debug)]
+pub struct GrpcResponse<'a> {
+    /// The HTTP status, or `None` if the response broke off.
+    pub status: Option<u16>,
+    /// Whether the upstream sent it.
+    pub from_upstream: bool,
+    /// The `grpc-status` of the trailers, or of the headers if there are no trailers.
+    pub grpc_status: Option<u32>,
+    /// The `grpc-message` of the headers.
+    pub grpc_message: &'a [u8],
+    /// The `grpc-encoding`.
+    pub encoding: &'a [u8],
+    /// The first bytes of the body.
+    pub body: &'a [u8],
+}
+
+/// Judges the response to a check.
+pub fn judge(response: &GrpcResponse<'_>) -> Result<(), CheckFailure> {
+    let status = response.status.ok_or(CheckFailure::Broken)?;
+    if !response.from_upstream {
+        // The proxy has one grpc-status for both, and its words differ.
+        let timed_out = status == 504 || response.grpc_message.starts_with(b"upstream request timeout");
+        return Err(if timed_out { CheckFailure::TimedOut } else { CheckFailure::Unreachable });
+    }
+    if status != 200 {
+        return Err(CheckFailure::Status(status));
+    }
+    match response.grpc_status {
+        Some(0) => {
+            let message = message(response.body, response.encoding).ok_or(CheckFailure::Broken)?;
+            match serving_status(&message) {
+                Some(status) if status == u64::from(SERVING) => Ok(()),
+                Some(status) => Err(CheckFailure::NotServing(u32::try_from(status).unwrap_or(u32::MAX))),
+                None => Err(CheckFailure::Broken),
+            }
+        }
+        Some(DEADLINE_EXCEEDED) => Err(CheckFailure::TimedOut),
+        Some(status) => Err(CheckFailure::GrpcStatus(status)),
+        None => Err(CheckFailure::Broken),
+    }
+}
+
+/// Returns the first message of a body. Returns `None` if the body is malformed, or compressed in an unknown way.
+fn message(body: &[u8], encoding: &[u8]) -> Option<Vec<u8>> {
+    let (prefix, rest) = body.split_at_checked(5)?;
+    let (is_compressed, length) = prefix.split_first()?;
+    let length = u32::from_be_bytes(length.try_into().ok()?);
+    let message = rest.get(..usize::try_from(length).ok()?)?;
+    match is_compressed {
+        0 => Some(message.to_vec()),
+        1 if encoding == b"gzip" => gzip::decompress(message, MAX_BODY),
+        _ => None,
     }
 }
 
@@ -146,32 +180,48 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn a_cluster_is_named_by_a_message() {
-        assert_eq!(service("users", "app").as_deref(), Some(&b"\n\x07\n\x05users\n\x05\x12\x03app"[..]));
-        assert!(service(&"c".repeat(125), "app:50051").is_some());
-        assert_eq!(service(&"c".repeat(126), "app"), None);
+    fn a_request_names_its_service_or_is_empty() {
+        assert_eq!(request(""), b"\0\0\0\0\0");
+        assert_eq!(request("shop"), b"\0\0\0\0\x06\n\x04shop");
+        let long = request(&"s".repeat(300));
+        assert_eq!(long[..8], [0, 0, 0, 1, 47, 0x0a, 0xac, 0x02]);
+        assert_eq!(requested_service(&long[5..]), Some("s".repeat(300).as_bytes()));
     }
 
-    #[test]
-    fn a_request_names_its_service_or_is_empty() {
-        assert_eq!(request(""), b"");
-        assert_eq!(request("shop"), b"\n\x04shop");
-        let long = request(&"s".repeat(300));
-        assert_eq!(long[..3], [0x0a, 0xac, 0x02]);
-        assert_eq!(requested_service(&long), Some("s".repeat(300).as_bytes()));
+    const SERVED: GrpcResponse<'_> = GrpcResponse {
+        status: Some(200),
+        from_upstream: true,
+        grpc_status: Some(0),
+        grpc_message: b"",
+        encoding: b"",
+        body: b"\0\0\0\0\x02\x08\x01",
+    };
+
+    fn judged(body: &[u8], encoding: &[u8]) -> Result<(), CheckFailure> {
+        judge(&GrpcResponse { body, encoding, ..SERVED })
     }
 
     #[test]
     fn only_serving_passes() {
-        assert_eq!(judge(0, "", &[8, 1]), Ok(()));
-        assert_eq!(judge(0, "", &[8, 2]), Err(CheckFailure::NotServing(2)));
-        assert_eq!(judge(0, "", &[8, 3]), Err(CheckFailure::NotServing(3)));
-        assert_eq!(judge(0, "", &[]), Err(CheckFailure::NotServing(0)));
+        assert_eq!(judge(&SERVED), Ok(()));
+        assert_eq!(judged(b"\0\0\0\0\x02\x08\x02", b""), Err(CheckFailure::NotServing(2)));
+        assert_eq!(judged(b"\0\0\0\0\x02\x08\x03", b"gzip"), Err(CheckFailure::NotServing(3)));
+        assert_eq!(judged(b"\0\0\0\0\0", b""), Err(CheckFailure::NotServing(0)));
+    }
+
+    #[test]
+    fn a_compressed_message_is_read() {
+        let gzip = b"\x01\0\0\0\x16\x1f\x8b\x08\0\0\0\0\0\x02\x03\xe3\x60\x04\0\x61\xa8\x07\xfe\x02\0\0\0";
+        assert_eq!(judged(gzip, b"gzip"), Ok(()));
+        for encoding in [&b""[..], b"identity", b"deflate"] {
+            assert_eq!(judged(gzip, encoding), Err(CheckFailure::Broken));
+        }
     }
 
     #[test]
     fn unknown_fields_are_skipped() {
-        assert_eq!(judge(0, "", b"\x12\x02ab\x19\0\0\0\0\0\0\0\0\x25\0\0\0\0\x08\x01"), Ok(()));
+        let message = b"\x12\x02ab\x19\0\0\0\0\0\0\0\0\x25\0\0\0\0\x08\x01";
+        assert_eq!(serving_status(message), Some(1));
         assert_eq!(requested_service(b"\x10\x07\x0a\x01a"), Some(&b"a"[..]));
     }
 
@@ -180,19 +230,29 @@ mod tests {
         for message in
             [&b"\x08"[..], b"\x0a\x05ab", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", b"\x0b", b"\x09\0"]
         {
-            assert_eq!(judge(0, "", message), Err(CheckFailure::Broken), "{message:?}");
+            assert_eq!(serving_status(message), None, "{message:?}");
             assert_eq!(requested_service(message), None, "{message:?}");
+        }
+        for body in [&b""[..], b"\0\0\0\0", b"\0\0\0\0\x02\x08", b"\x02\0\0\0\0", b"\0\0\0\0\x01\x08"] {
+            assert_eq!(judged(body, b"gzip"), Err(CheckFailure::Broken), "{body:?}");
         }
     }
 
     #[test]
     fn a_failed_call_has_the_failure_of_its_status() {
-        let timeout = "upstream request timeout{response_timeout}";
-        let refused = "upstream connect error or disconnect/reset before headers. reset reason: x";
-        assert_eq!(judge(14, timeout, b""), Err(CheckFailure::TimedOut));
-        assert_eq!(judge(4, "", b""), Err(CheckFailure::TimedOut));
-        assert_eq!(judge(14, refused, b""), Err(CheckFailure::Unreachable));
-        assert_eq!(judge(5, "unknown service", b""), Err(CheckFailure::GrpcStatus(5)));
-        assert_eq!(judge(14, "db connection timeout", b""), Err(CheckFailure::GrpcStatus(14)));
+        let of_proxy = |status, grpc_message| {
+            let response = GrpcResponse { from_upstream: false, grpc_status: Some(14), ..SERVED };
+            judge(&GrpcResponse { status: Some(status), grpc_message, ..response })
+        };
+        assert_eq!(of_proxy(200, b"upstream request timeout"), Err(CheckFailure::TimedOut));
+        assert_eq!(of_proxy(200, b"upstream connect error or disconnect"), Err(CheckFailure::Unreachable));
+        assert_eq!(of_proxy(504, b""), Err(CheckFailure::TimedOut));
+        assert_eq!(of_proxy(503, b""), Err(CheckFailure::Unreachable));
+        let of_app = |status, grpc_status| judge(&GrpcResponse { status, grpc_status, ..SERVED });
+        assert_eq!(of_app(Some(200), Some(4)), Err(CheckFailure::TimedOut));
+        assert_eq!(of_app(Some(200), Some(5)), Err(CheckFailure::GrpcStatus(5)));
+        assert_eq!(of_app(Some(404), None), Err(CheckFailure::Status(404)));
+        assert_eq!(of_app(Some(200), None), Err(CheckFailure::Broken));
+        assert_eq!(of_app(None, None), Err(CheckFailure::Broken));
     }
 }

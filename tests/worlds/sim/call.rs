@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use graygate::proxy::{CallId, NotSent};
+use graygate::readiness::check::grpc;
 
 use super::manner::Manner;
 use super::proxy::SimProxy;
-use super::surroundings::Event;
+use super::surroundings::{Event, text};
 
 /// A call that a worker has sent.
 #[derive(Clone, Debug)]
@@ -16,7 +17,7 @@ pub struct SentCall {
     pub vm: usize,
     pub root: usize,
     pub cluster: String,
-    /// Its headers. A gRPC call has none.
+    /// Its headers.
     pub headers: Vec<(String, String)>,
     pub timeout: Duration,
 }
@@ -27,10 +28,31 @@ impl SentCall {
     }
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum CallEnd {
-    Http(Vec<(String, Vec<u8>)>, Vec<u8>),
-    Grpc(u32, String, Vec<u8>),
+/// The end of a call, as the proxy reports it. It has no headers if the response broke off.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CallEnd {
+    pub(super) headers: Vec<(String, Vec<u8>)>,
+    pub(super) body: Vec<u8>,
+    pub(super) trailers: Vec<(String, Vec<u8>)>,
+}
+
+/// Returns the end of a gRPC call with this status and message. It has no body.
+fn grpc_end(status: u32, message: &str, from_upstream: bool) -> CallEnd {
+    let mut headers =
+        text(&[(":status", "200"), ("grpc-status", &status.to_string()), ("grpc-message", message)]);
+    if from_upstream {
+        headers.extend(text(&[("x-envoy-upstream-service-time", "1")]));
+    }
+    CallEnd { headers, ..CallEnd::default() }
+}
+
+/// Returns the end of a gRPC call whose service has this status.
+fn grpc_served(serving: u32) -> CallEnd {
+    CallEnd {
+        headers: text(&[(":status", "200"), ("x-envoy-upstream-service-time", "1")]),
+        body: vec![0, 0, 0, 0, 2, 8, u8::try_from(serving).unwrap()],
+        trailers: text(&[("grpc-status", "0")]),
+    }
 }
 
 impl SimProxy {
@@ -38,8 +60,8 @@ impl SimProxy {
         &self,
         cluster: &str,
         headers: &[(&str, &str)],
+        body: &[u8],
         timeout: Duration,
-        grpc: bool,
     ) -> Result<CallId, NotSent> {
         let id = self.world.calls.get() + 1;
         self.world.calls.set(id);
@@ -54,6 +76,8 @@ impl SimProxy {
             Manner::Http2(_) => Manner::Status(200),
             manner => manner,
         };
+        let grpc = path == grpc::PATH;
+        assert_eq!(grpc, !body.is_empty());
         let answers = matches!(manner, Manner::Status(_) | Manner::With(..) | Manner::Grpc(_));
         let takes = if answers { self.world.call_takes.get() } else { Duration::ZERO };
         let http = |status: u16, of_upstream: bool| {
@@ -69,44 +93,42 @@ impl SimProxy {
                 (false, 504) => "upstream request timeout".to_owned(),
                 (false, _) => "upstream connect error".to_owned(),
             };
-            CallEnd::Http(headers, body.into_bytes())
+            CallEnd { headers, body: body.into_bytes(), ..CallEnd::default() }
         };
         let timed_out = || match grpc {
-            true => CallEnd::Grpc(14, "upstream request timeout".to_owned(), Vec::new()),
+            true => grpc_end(14, "upstream request timeout", false),
             false => http(504, false),
         };
         let (after, end) = match (manner, grpc) {
             (Manner::Missing, _) => return Err(NotSent::NoCluster),
             (Manner::NoHost | Manner::Overflows, _) => return Err(NotSent::NoHost),
-            (Manner::Unreadable, _) => return Err(NotSent::Unreadable),
             (Manner::Hangs, _) => (timeout, timed_out()),
             _ if takes > timeout => (timeout, timed_out()),
             (Manner::GrpcFails(status, message), true) => {
-                (Duration::from_millis(1), CallEnd::Grpc(status, message.to_owned(), Vec::new()))
+                (Duration::from_millis(1), grpc_end(status, message, true))
             }
             (Manner::Slow(after), _) if after > timeout => (timeout, timed_out()),
-            (Manner::Overloads, false) => {
-                let CallEnd::Http(mut headers, body) = http(503, false) else { unreachable!() };
-                headers.push(("x-envoy-overloaded".to_owned(), b"true".to_vec()));
-                (Duration::from_millis(1), CallEnd::Http(headers, body))
+            (Manner::Overloads, grpc) => {
+                let mut end =
+                    if grpc { grpc_end(14, "upstream connect error", false) } else { http(503, false) };
+                end.headers.extend(text(&[("x-envoy-overloaded", "true")]));
+                (Duration::from_millis(1), end)
             }
             (Manner::Refuses | Manner::Resets, false) => (Duration::from_millis(1), http(503, false)),
             (Manner::Refuses | Manner::Resets, true) => {
-                (Duration::from_millis(1), CallEnd::Grpc(14, "upstream connect error".to_owned(), Vec::new()))
+                (Duration::from_millis(1), grpc_end(14, "upstream connect error", false))
             }
-            (Manner::BreaksOff, false) => (Duration::from_millis(1), CallEnd::Http(Vec::new(), Vec::new())),
+            (Manner::BreaksOff, _) => (Duration::from_millis(1), CallEnd::default()),
             (Manner::Slow(after), false) => (after, http(200, true)),
             (Manner::Status(status), false) => (takes.max(Duration::from_millis(1)), http(status, true)),
             (Manner::With(status, more), false) => {
-                let CallEnd::Http(mut headers, body) = http(status, true) else { unreachable!() };
-                headers.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())));
-                (takes.max(Duration::from_millis(1)), CallEnd::Http(headers, body))
+                let mut end = http(status, true);
+                end.headers
+                    .extend(more.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())));
+                (takes.max(Duration::from_millis(1)), end)
             }
-            (Manner::Grpc(serving), true) => {
-                let message = vec![8, u8::try_from(serving).unwrap()];
-                (takes.max(Duration::from_millis(1)), CallEnd::Grpc(0, String::new(), message))
-            }
-            (_, true) => (Duration::from_millis(1), CallEnd::Grpc(0, String::new(), vec![8, 1])),
+            (Manner::Grpc(serving), true) => (takes.max(Duration::from_millis(1)), grpc_served(serving)),
+            (_, true) => (Duration::from_millis(1), grpc_served(1)),
             (_, false) => (Duration::from_millis(1), http(200, true)),
         };
         self.world.called.borrow_mut().push(cluster.to_owned());
@@ -115,7 +137,7 @@ impl SimProxy {
         let sent = SentCall { at, vm, root, cluster: cluster.to_owned(), headers, timeout };
         self.world.sent.borrow_mut().push(sent);
         let due = self.world.now.get() + u64::try_from(after.as_millis()).unwrap();
-        self.world.at(due, Event::Call { vm: self.vm, root: self.root, id, grpc, end });
+        self.world.at(due, Event::Call { vm: self.vm, root: self.root, id, end });
         Ok(CallId(id))
     }
 }

@@ -33,8 +33,6 @@ pub enum Manner {
     Overflows,
     /// The cluster does not exist.
     Missing,
-    /// Ends a gRPC call with this status and message.
+    /// Responds to a gRPC call with this status and message, without a body.
     GrpcFails(u32, &'static str),
-    /// The proxy cannot parse a call to it.
-    Unreadable,
 }

@@ -29,17 +29,17 @@ impl SimProxy {
             Map::RequestHeaders => self.world.phase.get() == Phase::Request || self.is_paused(),
             Map::ResponseHeaders => self.world.phase.get() == Phase::Response,
             Map::ResponseTrailers => matches!(self.world.phase.get(), Phase::Trailers | Phase::ResponseBody),
-            Map::CallResponseHeaders => self.world.phase.get() == Phase::Call,
+            Map::CallResponseHeaders | Map::CallResponseTrailers => self.world.phase.get() == Phase::Call,
         };
         if !at_hand {
             self.world.misread.borrow_mut().push(format!("{map:?} in {:?}", self.world.phase.get()));
             return None;
         }
-        if map == Map::CallResponseHeaders {
-            return match &mut *self.world.call.borrow_mut() {
-                Some(CallEnd::Http(headers, _)) if !headers.is_empty() => Some(act(headers)),
-                _ => None,
-            };
+        if matches!(map, Map::CallResponseHeaders | Map::CallResponseTrailers) {
+            let mut call = self.world.call.borrow_mut();
+            let CallEnd { headers, trailers, .. } = call.as_mut()?;
+            let map = if map == Map::CallResponseHeaders { headers } else { trailers };
+            return (!map.is_empty()).then(|| act(map));
         }
         let mut streams = self.world.streams.borrow_mut();
         let stream = streams.get_mut(&self.world.stream.get()?)?;
@@ -119,12 +119,8 @@ impl Proxy for SimProxy {
         match (body, self.world.phase.get()) {
             (Body::Configuration, Phase::Configure) => cut(self.world.document.borrow().as_bytes()),
             (Body::CallResponse, Phase::Call) => match &*self.world.call.borrow() {
-                Some(CallEnd::Http(_, body)) => cut(body),
-                _ => Vec::new(),
-            },
-            (Body::GrpcMessage, Phase::Call) => match &*self.world.call.borrow() {
-                Some(CallEnd::Grpc(_, _, message)) => cut(message),
-                _ => Vec::new(),
+                Some(CallEnd { body, .. }) => cut(body),
+                None => Vec::new(),
             },
             (Body::Request, Phase::RequestBody) => {
                 self.with_stream(|stream| cut(&stream.body)).unwrap_or_default()
@@ -256,28 +252,10 @@ impl Proxy for SimProxy {
         &self,
         cluster: &str,
         headers: &[(&str, &str)],
+        body: &[u8],
         timeout: Duration,
     ) -> Result<CallId, NotSent> {
-        self.call(cluster, headers, timeout, false)
-    }
-
-    fn grpc_call(
-        &self,
-        target: &[u8],
-        _: (&str, &str),
-        _: &[u8],
-        timeout: Duration,
-    ) -> Result<CallId, NotSent> {
-        // The cluster's name is the first string in Envoy's GrpcService.
-        let name = target.get(4..4 + usize::from(target[3])).unwrap();
-        self.call(core::str::from_utf8(name).unwrap(), &[], timeout, true)
-    }
-
-    fn grpc_status_message(&self) -> Vec<u8> {
-        match &*self.world.call.borrow() {
-            Some(CallEnd::Grpc(_, message, _)) => message.clone().into_bytes(),
-            _ => Vec::new(),
-        }
+        self.call(cluster, headers, body, timeout)
     }
 
     fn metric(&self, kind: MetricKind, name: &str) -> Option<MetricId> {

@@ -23,7 +23,6 @@ pub(super) enum Event {
         vm: usize,
         root: usize,
         id: u32,
-        grpc: bool,
         end: CallEnd,
     },
     Respond {

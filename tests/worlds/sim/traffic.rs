@@ -224,7 +224,7 @@ impl World {
             Manner::NoHost => self.respond(id, 503, "no_healthy_upstream", &[], true),
             Manner::Http2(_) => self.respond(id, 200, "via_upstream", &[], true),
             Manner::Overflows | Manner::Overloads => self.respond(id, 503, &reset("overflow"), &[], true),
-            Manner::Missing | Manner::Unreadable => self.respond(id, 503, "cluster_not_found", &[], true),
+            Manner::Missing => self.respond(id, 503, "cluster_not_found", &[], true),
             Manner::GrpcFails(status, _) => self.respond_as(id, &Manner::Grpc(*status)),
         }
     }

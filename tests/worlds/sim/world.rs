@@ -8,7 +8,6 @@ use graygate::proxy::ExchangeId;
 use graygate::worker::Worker;
 use graygate::worker::vm::Vm;
 
-use super::call::CallEnd;
 use super::manner::Manner;
 use super::proxy::SimProxy;
 use super::surroundings::{Event, Phase, Surroundings};
@@ -241,15 +240,11 @@ impl World {
                     self.tick(vm, root);
                 }
             }
-            Event::Call { vm, root, id, grpc, end } => {
-                let (headers, status, size) = match &end {
-                    CallEnd::Http(headers, _) => (headers.len(), 0, 0),
-                    CallEnd::Grpc(status, _, message) => (0, *status, message.len()),
-                };
+            Event::Call { vm, root, id, end } => {
+                let headers = end.headers.len();
                 *self.around.call.borrow_mut() = Some(end);
-                self.during(vm, Phase::Call, None, |contexts| match grpc {
-                    true => contexts.on_grpc_call_end(root_id(root), id, status, size),
-                    false => contexts.on_http_call_response(root_id(root), id, headers),
+                self.during(vm, Phase::Call, None, |contexts| {
+                    contexts.on_http_call_response(root_id(root), id, headers);
                 });
             }
             Event::Respond { stream, manner } => self.respond_as(stream, &manner),

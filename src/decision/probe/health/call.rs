@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::gzip;
 use crate::decision::reply::{ProbeTarget, ReplyCause};
 use crate::policy::Policy;
 use crate::readiness::check::grpc;
+use crate::value::gzip;
 
 /// The grpc-status for a method that a server does not implement.
 pub const UNIMPLEMENTED: u32 = 12;

@@ -1,7 +1,8 @@
 //! Decompresses a gRPC message that is compressed by gzip (RFC 1952, RFC 1951).
 //!
-//! Clients compress their requests if their channel is set to, health checks included. A message is at most a few
-//! kilobytes, so this reads bit by bit. It keeps the module small, which is why the functions are not inlined.
+//! Clients compress requests to gRPC health if their channel is set to, and some servers compress their responses. A
+//! message is at most a few kilobytes, so this reads bit by bit. It keeps the module small, which is why the functions are
+//! not inlined.
 
 use core::ops::RangeInclusive;
 
