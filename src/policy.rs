@@ -12,6 +12,7 @@ pub mod check;
 pub mod document;
 pub mod gate;
 pub mod index;
+mod limits;
 pub mod matcher;
 pub mod probe;
 pub mod problem;
@@ -222,6 +223,13 @@ impl Policy {
 /// Parses JSON. The error names `StringValue` because Envoy 1.40 passes a `google.protobuf.Struct` in its binary form,
 /// contrary to its reference.
 fn parse(text: &[u8]) -> Result<Node, Problems> {
+    if text.len() > limits::MAX_DOCUMENT_BYTES {
+        return Err(Problems::unreadable(format!(
+            "the document has {} bytes; allowed: at most {}. Split the policy by host or by team.",
+            text.len(),
+            limits::MAX_DOCUMENT_BYTES
+        )));
+    }
     serde_json::from_slice(text).map_err(|error| {
         Problems::unreadable(format!(
             "not a JSON document: {error}; allowed: one JSON object, in Envoy as a google.protobuf.StringValue"
@@ -247,6 +255,7 @@ fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
         fields.require("percent", "a whole number from 0 to 100")?.integer(0..=100)
     });
 
+    limits::check_counts(&fields)?;
     let drafts = fields.read("upstreams", Vec::new(), upstream::read);
     let known = drafts.as_deref();
     let probes = fields.read("probes", Probes::default(), |value| probe::read(value, known));
@@ -268,7 +277,7 @@ fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
     let is_selective =
         |upstream: &Upstream| upstream.breaker.as_ref().is_some_and(|breaker| breaker.is_selective());
     let selective = upstreams.iter().enumerate().filter(|(_, upstream)| is_selective(upstream));
-    Some(Policy {
+    let policy = Policy {
         mode: mode_at(name, mode?, rollout, node_id),
         name: name.to_owned(),
         rollout,
@@ -282,7 +291,9 @@ fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
         upstreams,
         releases,
         gates,
-    })
+    };
+    limits::check_sums(&policy, document, &fields)?;
+    Some(policy)
 }
 
 /// Returns the mode with the rollout applied for the proxy with this node ID. The node ID's bucket decides whether the

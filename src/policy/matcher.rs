@@ -164,6 +164,11 @@ impl Matches {
         Some(Self(items.iter().filter_map(RequestMatch::read).collect()))
     }
 
+    /// Returns the number of alternatives.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Returns whether there is no alternative.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -111,6 +111,11 @@ impl Schedule {
         self.starts_at.max(end).is_some_and(|end| date < end)
     }
 
+    /// Returns the number of weights in all steps together.
+    pub fn weights(&self) -> usize {
+        self.steps.iter().map(|step| step.change.weights.len()).sum()
+    }
+
     /// Returns whether the layout ever changes.
     pub fn changes(&self) -> bool {
         self.starts_at.is_some() || !self.steps.is_empty()

@@ -680,3 +680,112 @@ fn an_invalid_cors_of_a_gate_is_told_what_is_allowed() {
         ),
     ]);
 }
+
+/// Returns a document with this many upstreams, each with these parts, and these further parts.
+fn with_upstreams(count: usize, parts: &str, more: &str) -> String {
+    let upstreams: Vec<String> =
+        (0..count).map(|index| format!(r#""u{index}":{{"cluster":"a"{parts}}}"#)).collect();
+    format!(r#"{{"name":"p","upstreams":{{{}}}{more}}}"#, upstreams.join(","))
+}
+
+/// Returns a document with this many releases of this many versions, each release with these parts.
+fn with_releases(count: usize, versions: usize, parts: &str) -> String {
+    let version = |index: usize| {
+        format!(r#"{{"name":"v{index}","upstream":"u0","weight":1,"default":{}}}"#, index == 0)
+    };
+    let versions: Vec<String> = (0..versions).map(version).collect();
+    let release = |index: usize| {
+        let versions = versions.join(",");
+        format!(r#"{{"name":"r{index}","steer":{{"header":"x-v"}},"versions":[{versions}]{parts}}}"#)
+    };
+    let releases: Vec<String> = (0..count).map(release).collect();
+    with_upstreams(1, "", &format!(r#","releases":[{}]"#, releases.join(",")))
+}
+
+fn check_each(seconds: &str) -> String {
+    format!(r#","readinessProbe":{{"httpGet":{{}},"periodSeconds":{seconds}}}"#)
+}
+
+#[test]
+fn too_much_of_anything_is_refused_with_its_count_the_limit_and_a_way_to_mend_it() {
+    let gates = |count: usize| format!(r#","gates":[{}]"#, [r#"{"upstream":"u0"}"#].repeat(count).join(","));
+    let checks = |count: usize| {
+        let checks: Vec<String> = (0..count).map(|index| format!(r#"{{"upstream":"u{index}"}}"#)).collect();
+        let checks = checks.join(",");
+        let group = |name: &str| format!(r#""{name}":{{"path":"/{name}","checks":[{checks}]}}"#);
+        format!(r#","probes":{{"groups":{{{},{}}}}}"#, group("a"), group("b"))
+    };
+    let matches = |count: usize| {
+        let alternatives = [r#"{"uri":{"prefix":"/"}}"#].repeat(count).join(",");
+        format!(r#","gates":[{{"upstream":"u0","match":[{alternatives}]}}]"#)
+    };
+    let weights: Vec<String> = (0..50).map(|index| format!(r#""v{index}":1"#)).collect();
+    let step =
+        |day: usize| format!(r#"{{"at":"2099-01-{day:02}T00:00:00Z","weights":{{{}}}}}"#, weights.join(","));
+    let steps: Vec<String> = (1..=21).map(step).collect();
+    let schedule = format!(r#","schedule":[{}]"#, steps.join(","));
+    for (document, problem) in [
+        (
+            with_upstreams(2_001, "", ""),
+            "upstreams: 2001 upstreams; allowed: at most 2000. Split the policy by host or by team.",
+        ),
+        (
+            with_releases(501, 1, ""),
+            "releases: 501 releases; allowed: at most 500. Split the policy by host or by team.",
+        ),
+        (
+            with_releases(41, 50, ""),
+            "releases: 2050 versions in all releases; allowed: at most 2000. Split the policy by host or by team.",
+        ),
+        (
+            with_releases(10, 50, &schedule),
+            "releases: 10500 weights in all schedules; allowed: at most 10000. Use fewer steps, and `over` for a ramp.",
+        ),
+        (
+            with_upstreams(1, "", &gates(2_001)),
+            "gates: 2001 gates; allowed: at most 2000. List several paths in one gate's match, or split the policy.",
+        ),
+        (
+            with_upstreams(1, "", &matches(5_001)),
+            "5001 alternatives in all matches; allowed: at most 5000. Use prefixes, or split the policy by host.",
+        ),
+        (
+            with_upstreams(1_001, "", &checks(1_001)),
+            "probes: 2002 checks in all probes; allowed: at most 2000. Check only the upstreams that every request needs.",
+        ),
+        (
+            with_upstreams(101, &check_each("0.2"), ""),
+            "upstreams: 505 checks a second; allowed: at most 500. Use longer periods: with n upstreams, at least n / 500 seconds.",
+        ),
+        (
+            format!(r#"{{"name":"p"}}{}"#, " ".repeat(1_048_576)),
+            "the document has 1048588 bytes; allowed: at most 1048576. Split the policy by host or by team.",
+        ),
+    ] {
+        assert_eq!(problems(&document), [problem]);
+    }
+}
+
+#[test]
+fn a_thousand_upstreams_a_hundred_releases_and_the_policies_of_forty_teams_are_allowed() {
+    let gates: Vec<String> = (0..1_000)
+        .map(|index| {
+            format!(
+                r#"{{"upstream":"u{index}","match":[{{"authority":{{"exact":"team{}"}},"uri":{{"prefix":"/{index}"}}}}]}}"#,
+                index % 40
+            )
+        })
+        .collect();
+    let gates = format!(r#","gates":[{}]"#, gates.join(","));
+    for document in [
+        with_upstreams(1_000, &check_each("5"), &gates),
+        with_upstreams(2_000, &check_each("10"), ""),
+        with_upstreams(100, &check_each("0.2"), ""),
+        with_releases(100, 10, ""),
+        with_releases(40, 50, ""),
+        with_releases(500, 4, ""),
+    ] {
+        let policy = Policy::from_json(document.as_bytes());
+        assert!(policy.is_ok(), "{}", policy.unwrap_err());
+    }
+}
