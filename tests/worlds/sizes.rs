@@ -104,7 +104,7 @@ fn the_checks_of_many_upstreams_begin_over_several_ticks_and_all_are_sent() {
 
 #[test]
 fn all_workers_learn_within_two_ticks_that_one_of_many_upstreams_is_down_and_up_again() {
-    let mut world = World::new(&upstreams(MANY, &check(1.0)), 3);
+    let mut world = World::new(&upstreams(MANY, &check(2.0)), 3);
     world.pass(8 * SECOND);
     let gates = |world: &mut World, vm: usize, index: usize| {
         let id = world.send(vm, &Request::get(&format!("/{index}")));
@@ -149,13 +149,13 @@ fn a_failure_that_one_worker_sees_closes_the_gate_of_one_of_many_upstreams_on_al
 
 #[test]
 fn another_worker_takes_over_the_checks_of_many_upstreams_when_their_leader_dies() {
-    let mut world = World::new(&upstreams(MANY, &check(1.0)), 2);
+    let mut world = World::new(&upstreams(MANY, &check(2.0)), 2);
     world.pass(8 * SECOND);
     let leader = world.around.sent.borrow().last().unwrap().vm;
     world.kill(leader);
     world.pass(20 * SECOND);
     let from = world.around.sent.borrow().len();
-    world.pass(2 * SECOND);
+    world.pass(4 * SECOND);
     let sent = world.around.sent.borrow();
     let checked: std::collections::BTreeSet<&str> =
         sent[from..].iter().map(|call| call.cluster.as_str()).collect();
@@ -165,10 +165,10 @@ fn another_worker_takes_over_the_checks_of_many_upstreams_when_their_leader_dies
 
 #[test]
 fn an_update_of_many_upstreams_keeps_their_states_and_the_newer_policy_leads() {
-    let mut world = World::new(&upstreams(MANY, &check(1.0)), 2);
+    let mut world = World::new(&upstreams(MANY, &check(2.0)), 2);
     world.set("c700", Manner::Refuses);
     world.pass(8 * SECOND);
-    let mut newer = upstreams(MANY, &check(1.0));
+    let mut newer = upstreams(MANY, &check(2.0));
     newer["maxGatedPercent"] = json!(50);
     assert!(world.configure(&newer));
     for vm in 0..2 {
@@ -177,7 +177,7 @@ fn an_update_of_many_upstreams_keeps_their_states_and_the_newer_policy_leads() {
     }
     world.pass(3 * SECOND);
     let from = world.around.sent.borrow().len();
-    world.pass(2 * SECOND);
+    world.pass(4 * SECOND);
     assert!(world.around.sent.borrow()[from..].iter().all(|call| call.root == 1), "the older policy checks");
 }
 
