@@ -1,7 +1,5 @@
 //! Gives requests without a key the versions in turn.
 
-use core::cmp::Reverse;
-
 use crate::value::hash;
 
 /// Deals out versions in turn, exactly by weight and as evenly as the weights allow.
@@ -59,9 +57,13 @@ impl Rotation {
     /// version has two turns in a row because of the change.
     pub fn set_weights(&mut self, weights: &[u32]) {
         self.put_back();
-        let weights = weights.iter().copied().map(i64::from).enumerate();
-        let mut order: Vec<(usize, i64)> = weights.filter(|(_, weight)| *weight > 0).collect();
-        order.sort_by_key(|(_, weight)| Reverse(*weight));
+        let mut order: Vec<(usize, i64)> = Vec::with_capacity(weights.len());
+        for (version, weight) in weights.iter().copied().map(i64::from).enumerate() {
+            if weight > 0 {
+                let position = order.partition_point(|(_, other)| *other >= weight);
+                order.insert(position, (version, weight));
+            }
+        }
         let old = core::mem::take(&mut self.divisions);
         let versions = order.iter().map(|(version, _)| *version);
         let is_same_order = old.iter().map(|division| division.version).eq(versions);
@@ -69,10 +71,7 @@ impl Rotation {
         let mut total: i64 = order.iter().map(|(_, weight)| weight).sum();
         for (index, (version, weight)) in order.into_iter().enumerate() {
             let progress = match old.get(index) {
-                Some(old) if is_same_order => {
-                    // It has about the size of the new total, so it fits.
-                    (i128::from(old.progress) * i128::from(total)).div_euclid(i128::from(old.total)) as i64
-                }
+                Some(old) if is_same_order => scaled(old.progress, old.total, total),
                 // The progress is random, as it would be after the last turn. A version that had that turn has just
                 // started, and one before it in the order has gone on by its weight without a turn.
                 _ if last == Some(index) => self.draw(0, weight),
@@ -139,6 +138,17 @@ impl Rotation {
         // The remainder is below the span, so it fits.
         low + (hash::pseudo_random(self.random) % span.unsigned_abs()) as i64
     }
+}
+
+/// Returns the progress that is as far along `total` as `progress` is along `old_total`.
+fn scaled(progress: i64, old_total: i64, total: i64) -> i64 {
+    if total == old_total {
+        return progress;
+    }
+    let [progress, old_total, total] =
+        [progress, old_total, total].map(|number| u128::from(number.max(0).unsigned_abs()));
+    // It is at most about the new total, so it fits.
+    (progress * total / old_total.max(1)) as i64
 }
 
 fn gcd(one: u64, other: u64) -> u64 {
