@@ -11,6 +11,14 @@ from harness.tool import explain
 few_or_many = pytest.mark.parametrize("count", [1, 50], ids=["few", "many"])
 
 
+Question = tuple[str, dict[str, str]]
+
+
+def to(*hosts: str) -> list[Question]:
+    """Returns requests to these hosts without further headers."""
+    return [(host, {}) for host in hosts]
+
+
 def padded(headers, count):
     return headers | {f"x-{number}": "1" for number in range(count)}
 
@@ -35,7 +43,7 @@ def test_a_condition_on_the_host_header_is_one_on_the_authority(start, v1, polic
     release = policy["releases"][0]
     release["versions"][1] |= {"weight": 0, "match": [{"headers": {"Host": {"exact": "beta.example.com"}}}]}
     release["skip"] = [{"withoutHeaders": {"host": {"regex": ".+[.]example[.]com"}}}]
-    questions = [(f"{host}.example.com", {}) for host in ("www", "beta", "BETA")] + [("beta.example.com:8443", {})]
+    questions = to("www.example.com", "beta.example.com", "BETA.example.com", "beta.example.com:8443")
     envoy = start(policy)
     assert versions(envoy, questions, count) == ["v1", "v2", "v2", "v2"]
     assert said(tmp_path, policy, questions) == ["v1", "v2", "v2", "v2"]
@@ -51,12 +59,12 @@ def test_the_host_is_a_key(start, policy, tmp_path, count):
     policy["releases"][0]["hashOn"] = [{"httpHeaderName": "host"}]
     for version in policy["releases"][0]["versions"]:
         version["weight"] = 50
-    questions = [(f"tenant-{tenant}.example.com", {}) for tenant in range(20)]
+    questions = to(*(f"tenant-{tenant}.example.com" for tenant in range(20)))
     envoy = start(policy)
     held = versions(envoy, questions, count)
     assert set(held) == {"v1", "v2"}
     assert held == said(tmp_path, policy, questions)
-    assert held == versions(envoy, [(f"{host.upper()}:8443", {}) for host, _ in questions], count)
+    assert held == versions(envoy, to(*(f"{host.upper()}:8443" for host, _ in questions)), count)
 
 
 def test_explain_has_the_scheme_that_envoy_has(start, policy, tmp_path):

@@ -55,6 +55,19 @@ def test_a_query_parameter_is_a_key_as_it_is_written(start, policy, tmp_path):
     assert Counter(got)["v2"] > 0
 
 
+def test_several_sources_are_a_key_together(start, policy, tmp_path):
+    parts = [{"httpHeaderName": "x-tenant"}, {"httpQueryParameterName": "uid"}]
+    policy["releases"][0]["hashOn"] = [{"all": parts}, {"usePath": True}]
+    envoy = start(weights(policy, v1=50, v2=50))
+    asked = [(f"/{user}?uid={user}", {"x-tenant": tenant}) for tenant in ("acme", "other") for user in USERS[:40]]
+    asked += [(f"/{user}?uid={user}", {}) for user in USERS[:40]]
+    got = [answer.version for answer in drive(envoy.port(), [Request(path, headers) for path, headers in asked])]
+    said = explain(tmp_path, policy, [{"path": path, "headers": headers} for path, headers in asked])
+    assert got == [line["assignments"][0]["version"] for line in said]
+    assert {line["assignments"][0]["reason"] for line in said} == {"sticky"}
+    assert len({tuple(got[start : start + 40]) for start in (0, 40, 80)}) == 3
+
+
 @pytest.mark.parametrize("forwarded", [False, True], ids=["connection", "x-forwarded-for"])
 def test_the_source_address_is_a_key(start, policy, tmp_path, forwarded):
     """The address is that of the connection, or that of a header that the proxy trusts."""
