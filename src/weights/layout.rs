@@ -93,23 +93,21 @@ impl Layout {
         let share = |version: Option<usize>| share(version).map_or(0, |(_, share)| *share);
         let (low, high) = (share(bottom), BUCKETS - share(top));
         let mut taken: Vec<(Range<u16>, usize)> = Vec::with_capacity(others + 3);
-        taken.extend(bottom.map(|version| (0..low, version)));
-        taken.extend(top.map(|version| (high..BUCKETS, version)));
+        if let Some(version) = bottom {
+            place(&mut taken, 0..low, version);
+        }
+        if let Some(version) = top {
+            place(&mut taken, high..BUCKETS, version);
+        }
         let mut free = Vec::new();
         free.push(low..high);
         let further =
             shares.iter().filter(|(version, _)| ![bottom, top, Some(default)].contains(&Some(*version)));
         for ((version, share), start) in further.zip(anchors()) {
-            take_free(&mut free, start, *share, |range| taken.push((range, *version)));
+            take_free(&mut free, start, *share, |range| place(&mut taken, range, *version));
         }
-        taken.extend(free.into_iter().map(|range| (range, default)));
-        taken.retain(|(range, _)| !range.is_empty());
-        taken.sort_unstable_by_key(|(range, _)| range.start);
-        let mut layout = Layout { ranges: Vec::new() };
-        for (range, version) in taken {
-            layout.extend(range.end, version);
-        }
-        layout
+        // The default version holds what no other takes.
+        Layout::whole(default).with(taken)
     }
 
     /// Returns the layout in which one version holds every bucket.
@@ -165,12 +163,13 @@ impl Layout {
                 }
                 loss -= count;
                 *gain -= count;
-                let place = target.held_by(*to);
-                let from_end = starts_after(&place, &held);
-                let mut in_turn = in_turn(common(&held, &place), from_end);
-                in_turn.extend(self::in_turn(without(&held, &place), from_end));
+                let wanted = target.held_by(*to);
+                let from_end = starts_after(&wanted, &held);
+                let mut in_turn = in_turn(common(&held, &wanted), from_end);
+                in_turn.extend(self::in_turn(without(&held, &wanted), from_end));
                 let (ranges, rest) = split_off(in_turn, count, from_end);
-                held = self::in_turn(rest, false);
+                held.clear();
+                rest.into_iter().for_each(|range| add(&mut held, range));
                 shifts.push(Shift { from, to: *to, ranges, from_end });
             }
         }
@@ -197,10 +196,7 @@ impl Layout {
             let rounded = (all * u128::from(done) + u128::from(whole) / 2) / u128::from(whole);
             // At most BUCKETS, so it fits.
             let (ranges, _) = split_off(shift.ranges.clone(), rounded as u32, shift.from_end);
-            for range in ranges {
-                let place = moved.partition_point(|(other, _)| other.start < range.start);
-                moved.insert(place, (range, shift.to));
-            }
+            ranges.into_iter().for_each(|range| place(&mut moved, range, shift.to));
         }
         self.with(moved)
     }
@@ -246,9 +242,22 @@ fn starts_after(ranges: &[Range<u16>], others: &[Range<u16>]) -> bool {
     start(ranges) > start(others)
 }
 
-/// Returns the ranges in ascending order, or with `from_end` in descending order.
+/// Adds a range to ascending ones. A sort would add more to the module.
+fn add(ranges: &mut Vec<Range<u16>>, range: Range<u16>) {
+    let index = ranges.partition_point(|other| other.start < range.start);
+    ranges.insert(index, range);
+}
+
+/// Adds a range and the version that gets it to ascending ones. Leaves out an empty range.
+fn place(ranges: &mut Vec<(Range<u16>, usize)>, range: Range<u16>, version: usize) {
+    if !range.is_empty() {
+        let index = ranges.partition_point(|(other, _)| other.start < range.start);
+        ranges.insert(index, (range, version));
+    }
+}
+
+/// Returns ascending ranges in the order in which they move.
 fn in_turn(mut ranges: Vec<Range<u16>>, from_end: bool) -> Vec<Range<u16>> {
-    ranges.sort_unstable_by_key(|range| range.start);
     if from_end {
         ranges.reverse();
     }
@@ -330,14 +339,11 @@ fn take_free(free: &mut Vec<Range<u16>>, start: u16, mut count: u16, mut take: i
         let taken = count.min(range.end - range.start);
         count -= taken;
         let middle = range.start + taken;
-        if taken > 0 {
-            take(range.start..middle);
-        }
+        take(range.start..middle);
         if middle < range.end {
-            free.push(middle..range.end);
+            add(free, middle..range.end);
         }
     }
-    free.sort_unstable_by_key(|range| range.start);
 }
 
 #[cfg(test)]
