@@ -148,7 +148,7 @@ fn ignored<'r, R: Request>(policy: &'r Policy, request: &mut Headers<'r, R>) -> 
         let Some(breaker) = policy.upstream(*id).and_then(|upstream| upstream.breaker.as_ref()) else {
             continue;
         };
-        let is_recorded = breaker.record.hold(request) && !breaker.ignore.any(request);
+        let is_recorded = breaker.record.hold(request) && !breaker.ignore.may_any(request);
         if !is_recorded {
             ignored.push(*id);
         }
@@ -165,7 +165,7 @@ fn apply_gates<'p: 'r, 'r, R: Request>(
 ) -> Option<Action<'p>> {
     let candidates = policy.gate_index.find(request);
     for gate in candidates.iter().filter_map(|index| policy.gates.get(*index)) {
-        if gets_other_version(policy, gate.upstream, decision) || !gate.matches.hold(request) {
+        if gets_other_version(policy, gate.upstream, decision) || !gate.matches.may_hold(request) {
             continue;
         }
         if is_exempt_preflight(gate, request, readiness) {

@@ -35,7 +35,7 @@ pub fn steer<'p: 'r, 'r, R: Request>(
             continue;
         };
         let header = release.steer.header();
-        if steers.contains(&header) || !release.matches.hold(request) || release.skip.any(request) {
+        if steers.contains(&header) || !release.matches.hold(request) || release.skip.may_any(request) {
             continue;
         }
         // A single candidate cannot share its header with another release.

@@ -181,14 +181,26 @@ impl Matches {
         self.0.iter().map(RequestMatch::lookup_condition).chain(everywhere)
     }
 
-    /// Returns whether the request meets at least one alternative, or the list is empty.
+    /// Returns whether the request meets at least one alternative, or the list is empty. An alternative with a value that
+    /// is too long for its regular expression is not met.
     pub fn hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
         self.is_empty() || self.any(request)
     }
 
-    /// Returns whether the request meets at least one alternative.
+    /// Returns whether the request meets at least one alternative. See [`Matches::hold`].
     pub fn any<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
-        self.0.iter().any(|conditions| conditions.hold(request))
+        self.0.iter().any(|conditions| conditions.hold(request, false))
+    }
+
+    /// Returns the same as [`Matches::hold`], but an alternative is met if only values that are too long for its regular
+    /// expressions could decide otherwise.
+    pub fn may_hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
+        self.is_empty() || self.may_any(request)
+    }
+
+    /// Returns whether the request meets at least one alternative. See [`Matches::may_hold`].
+    pub fn may_any<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
+        self.0.iter().any(|conditions| conditions.hold(request, true))
     }
 }
 
@@ -267,24 +279,33 @@ impl RequestMatch {
     }
 
     /// Returns whether all conditions hold. Stops at the first that fails, as each header that is not read saves a host
-    /// call.
-    fn hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
+    /// call. A value that is too long for a regular expression decides for `unknown`.
+    fn hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>, unknown: bool) -> bool {
         let uri = self.uri.as_ref().is_none_or(|condition| {
             let path = request.get(":path").map(request::path);
-            condition.holds(path, self.ignore_uri_case)
+            condition.evaluate(path, self.ignore_uri_case).unwrap_or(unknown)
         });
-        uri && self.headers.iter().all(|(name, condition)| header_holds(name, condition, request.get(name)))
+        let has_headers = |request: &mut Headers<'r, R>| {
+            self.headers
+                .iter()
+                .all(|(name, condition)| header_holds(name, condition, request.get(name)).unwrap_or(unknown))
+        };
+        uri && has_headers(request)
             && !self.without_headers.iter().any(|(name, condition)| {
                 // As in Istio, a condition on the value takes an absent header as empty.
                 let absent = (*condition != StringMatch::Present).then_some(&b""[..]);
-                header_holds(name, condition, request.get(name).or(absent))
+                header_holds(name, condition, request.get(name).or(absent)).unwrap_or(!unknown)
             })
             && self.query_params.iter().all(|(name, condition)| {
                 // As in Envoy's routes, the first value counts.
                 let target = request.get(":path").unwrap_or_default();
-                condition.holds(request::query_values(target, name).next(), false)
+                let value = request::query_values(target, name).next();
+                condition.evaluate(value, false).unwrap_or(unknown)
             })
-            && self.cookies.iter().all(|(name, condition)| condition.holds(request.cookie(name), false))
+            && self
+                .cookies
+                .iter()
+                .all(|(name, condition)| condition.evaluate(request.cookie(name), false).unwrap_or(unknown))
             && (self.source_ip_blocks.is_empty() || self.comes_from(request))
     }
 
@@ -294,11 +315,11 @@ impl RequestMatch {
     }
 }
 
-/// Returns whether the condition on a header holds for this value.
-fn header_holds(name: &str, condition: &StringMatch, value: Option<&[u8]>) -> bool {
+/// Returns whether the condition on a header holds for this value, or `None` if it is too long for a regular expression.
+fn header_holds(name: &str, condition: &StringMatch, value: Option<&[u8]>) -> Option<bool> {
     match value {
         Some(value) if name == AUTHORITY => Authority::of(value).meets(condition),
-        value => condition.holds(value, false),
+        value => condition.evaluate(value, false),
     }
 }
 
@@ -514,6 +535,46 @@ mod tests {
         // As in Istio, `ignoreUriCase` does not apply to a regular expression.
         assert!(!holds(r#"[{"uri":{"regex":"/API"},"ignoreUriCase":true}]"#, "/api", &[]));
         assert!(!holds(r#"[{"withoutHeaders":{"x":{"regex":".*"}}}]"#, "/", &[("x", b"")]));
+    }
+
+    #[test]
+    fn a_value_that_is_too_long_for_a_regex_meets_no_entry_but_may_meet_it() {
+        const LONG: &[u8] = &[b'a'; 5_000];
+        let both = |conditions: &str, headers: &[(&'static str, &'static [u8])]| {
+            let matches = matches(conditions);
+            let list = || HeaderList(headers.to_vec());
+            (matches.hold(&mut Headers::new(&list(), &[])), matches.may_hold(&mut Headers::new(&list(), &[])))
+        };
+        for conditions in [
+            r#"[{"headers":{"x":{"regex":"a+"}}}]"#,
+            r#"[{"withoutHeaders":{"x":{"regex":"b+"}}}]"#,
+            r#"[{"headers":{"y":{"exact":"1"}}},{"headers":{"x":{"regex":"a+"}}}]"#,
+        ] {
+            assert_eq!(both(conditions, &[("x", LONG)]), (false, true), "{conditions}");
+        }
+        // The other conditions decide if they can.
+        let two = r#"[{"headers":{"x":{"regex":"a+"},"y":{"exact":"1"}}}]"#;
+        assert_eq!(both(two, &[("x", LONG), ("y", b"2")]), (false, false));
+        assert_eq!(both(two, &[("x", LONG), ("y", b"1")]), (false, true));
+        assert_eq!(both(r#"[{"headers":{"x":{"prefix":"a"}}}]"#, &[("x", LONG)]), (true, true));
+        assert_eq!(both(r#"[{"authority":{"regex":"a+"}}]"#, &[(":authority", LONG)]), (false, true));
+    }
+
+    #[test]
+    fn the_longest_value_depends_on_the_size_of_the_regex() {
+        for (regex, longest) in [
+            ("/users/[^/]+/orders", 4_096),
+            ("[a-z0-9-]{1,63}[.]example[.]com", 512),
+            ("(a?){120}b", 128),
+            ("(a?){240}b", 64),
+        ] {
+            let node = format!(r#"[{{"headers":{{"x":{{"regex":"({regex})|c*"}}}}}}]"#);
+            for (length, is_known) in [(longest, true), (longest + 1, false)] {
+                let value = vec![b'c'; length];
+                let value: &'static [u8] = Box::leak(value.into_boxed_slice());
+                assert_eq!(holds(&node, "/", &[("x", value)]), is_known, "{regex}: {length} bytes");
+            }
+        }
     }
 
     #[test]

@@ -48,9 +48,13 @@ impl Authority {
         self.text.get(..self.host).unwrap_or_default()
     }
 
-    /// Returns whether the condition holds. Its text must be in lower case, and its pattern must ignore case.
-    pub fn meets(&self, condition: &StringMatch) -> bool {
-        condition.holds(Some(self.with_port()), false) || condition.holds(Some(self.host()), false)
+    /// Returns whether the condition holds, or `None` if the authority is too long for a pattern. The condition's text must
+    /// be in lower case, and its pattern must ignore case.
+    pub fn meets(&self, condition: &StringMatch) -> Option<bool> {
+        match condition.evaluate(Some(self.with_port()), false) {
+            Some(true) => Some(true),
+            with_port => Some(condition.evaluate(Some(self.host()), false)? || with_port?),
+        }
     }
 }
 

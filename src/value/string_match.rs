@@ -23,6 +23,8 @@ pub struct Pattern {
     /// The text with its anchors.
     text: String,
     compiled: Regex,
+    /// The longest value that is matched, in bytes.
+    longest: usize,
 }
 
 impl PartialEq for Pattern {
@@ -39,11 +41,20 @@ impl Hash for Pattern {
     }
 }
 
-/// The most memory that a compiled regular expression may take, in bytes. It also bounds the time to match.
-const MAX_COMPILED_BYTES: usize = 64 * 1_024;
+/// The memory that a compiled regular expression may take, in bytes, each with the longest value that such an expression
+/// is matched with. Clients choose the value, and the time to match grows with the product, to a millisecond or two.
+const SIZES: [(usize, usize); 7] = [
+    (1_024, 4_096),
+    (2_048, 2_048),
+    (4_096, 1_024),
+    (8_192, 512),
+    (16_384, 256),
+    (32_768, 128),
+    (65_536, 64),
+];
 
-/// The longest value that is matched, in bytes. The time to match grows with the value, and clients choose the value.
-const MAX_VALUE_BYTES: usize = 4_096;
+/// The most memory that a compiled regular expression may take, in bytes.
+const MAX_COMPILED_BYTES: usize = 65_536;
 
 impl Pattern {
     /// Compiles the text of a regular expression. ASCII case does not count with `ignore_case`.
@@ -57,30 +68,43 @@ impl Pattern {
         build(text)?;
         let flags = if ignore_case { "i" } else { "" };
         let text = format!("^(?{flags}:{text})$");
-        Ok(Pattern { compiled: build(&text)?, text })
+        let fits = |size: usize| RegexBuilder::new(&text).size_limit(size).build().is_ok();
+        let longest = SIZES.iter().find(|(size, _)| fits(*size)).map_or(0, |(_, longest)| *longest);
+        Ok(Pattern { compiled: build(&text)?, text, longest })
     }
 
-    /// Returns whether the pattern matches. A value that is not UTF-8 or is too long does not match.
-    fn matches(&self, value: &[u8]) -> bool {
-        let text = core::str::from_utf8(value).ok().filter(|text| text.len() <= MAX_VALUE_BYTES);
-        text.is_some_and(|text| self.compiled.is_match(text))
+    /// Returns whether the pattern matches, or `None` if the value is too long to find out. A value that is not UTF-8 does
+    /// not match.
+    fn matches(&self, value: &[u8]) -> Option<bool> {
+        if value.len() > self.longest {
+            return None;
+        }
+        Some(core::str::from_utf8(value).is_ok_and(|text| self.compiled.is_match(text)))
     }
 }
 
 impl StringMatch {
-    /// Returns whether the condition holds for this value. Only `Exact` and `Prefix` can ignore case.
+    /// Returns whether the condition holds for this value. One that is too long for a pattern does not. Only `Exact` and
+    /// `Prefix` can ignore case.
     pub fn holds(&self, value: Option<&[u8]>, ignore_case: bool) -> bool {
+        self.evaluate(value, ignore_case) == Some(true)
+    }
+
+    /// Returns whether the condition holds for this value, or `None` if the value is too long for a pattern.
+    pub fn evaluate(&self, value: Option<&[u8]>, ignore_case: bool) -> Option<bool> {
         let Some(value) = value else {
-            return false;
+            return Some(false);
         };
         let equal = |value: &[u8], text: &str| {
             if ignore_case { value.eq_ignore_ascii_case(text.as_bytes()) } else { value == text.as_bytes() }
         };
         match self {
-            StringMatch::Present => true,
-            StringMatch::Exact(text) => equal(value, text),
+            StringMatch::Present => Some(true),
+            StringMatch::Exact(text) => Some(equal(value, text)),
             StringMatch::Regex(pattern) => pattern.matches(value),
-            StringMatch::Prefix(text) => value.get(..text.len()).is_some_and(|start| equal(start, text)),
+            StringMatch::Prefix(text) => {
+                Some(value.get(..text.len()).is_some_and(|start| equal(start, text)))
+            }
         }
     }
 }

@@ -27,6 +27,15 @@ fn a_gate_on_a_versions_upstream_replies_to_requests_for_that_version() {
 }
 
 #[test]
+fn a_gate_also_stops_requests_whose_value_is_too_long_for_its_regex() {
+    let gate = r#"{"upstream":"db","match":[{"headers":{"x-long":{"regex":"a+"}}}]}"#;
+    let mut bench = with_reviews_and_gates(gate).set("db", DOWN);
+    let long = "b".repeat(5_000);
+    bench.ask(get("/other").with("x-long", "b")).is_forwarded("");
+    bench.ask(get("/other").with("x-long", &long)).is_gated_by("db");
+}
+
+#[test]
 fn a_gate_admits_requests_that_fell_back_to_another_version() {
     let mut bench = with_reviews_and_gates(r#"{"upstream":"two"}"#).set("two", DOWN);
     bench.ask(by(USER_ON_V2)).is_forwarded("x-v: v1").is_assigned("reviews v1 by fallback");
