@@ -1,6 +1,6 @@
 # `make` lists the targets. The scripts in .ci install what they need, print what they
 # install, and install nothing the second time.
-.PHONY: help wasm image tool demo up compare faults bench test lint format unit wasm-test host-test integration configs manifests istio-test soak instructions coverage venv clean
+.PHONY: help wasm image tool demo up compare faults bench sizes test lint format unit wasm-test host-test integration configs manifests istio-test soak instructions coverage venv clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -29,6 +29,9 @@ faults: wasm venv ## compare graygate, Envoy's outlier detection and neither und
 bench: wasm venv ## compare CPU time per request with Lua and a filter that does nothing; takes four minutes
 	@.ci/bench
 	@.venv/bin/python -m bench --json target/bench.json
+
+sizes: wasm venv ## measure what large policies cost: an update, an idle proxy, memory; takes five minutes
+	@.venv/bin/python envoy/sizes.py
 
 soak: wasm venv ## check that memory stays constant under a million requests and a hundred policies; takes two minutes
 	@.ci/soak

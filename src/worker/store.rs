@@ -5,6 +5,7 @@
 //! | key | holds | written by |
 //! |---|---|---|
 //! | `graygate/POLICY/upstream/UPSTREAM/HASH` | [`crate::readiness::UpstreamState`] | every worker, [`super::upstreams`] |
+//! | `graygate/POLICY/changes/LAYOUT` | which states of upstreams have changed lately | every worker, [`super::changes`] |
 //! | `graygate/POLICY/releases/LAYOUT` | [`crate::rollback::RollbackStore`] | every worker, [`super::releases`] |
 //! | `graygate/POLICY/clock/LAYOUT` | the latest date seen | every worker, [`super::releases`] |
 //! | `graygate/POLICY/failing-open/LAYOUT` | the gates that fail open | its leader, [`super::gates`] |
