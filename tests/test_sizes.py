@@ -1,0 +1,62 @@
+"""A large policy is updated under load, and the program that measures large policies runs. Nothing here is timed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from harness.client import get
+from harness.envoy import PROJECT
+from harness.load import Load, Request
+from harness.wait import until, until_all
+
+
+def enlarge(policy, upstreams=500, releases=100):
+    """Adds upstreams with checks and gates, and releases for other hosts."""
+    check = {"httpGet": {"path": "/healthz"}, "periodSeconds": 10}
+    names = [f"u{number}" for number in range(upstreams)]
+    policy["upstreams"] |= {name: {"cluster": "reviews-v1", "readinessProbe": check} for name in names}
+    policy["gates"] += [{"upstream": name, "match": [{"uri": {"exact": f"/{name}"}}]} for name in names]
+    template = policy["releases"][0]
+    for number in range(releases):
+        other = {"name": f"r{number}", "match": [{"authority": {"exact": f"r{number}.test"}}]}
+        policy["releases"].append({**template, **other, "steer": {"header": f"x-r{number}"}})
+
+
+def test_an_update_of_a_large_policy_loses_no_request_and_keeps_every_verdict(start, policy, v2):
+    enlarge(policy)
+    policy["gates"].append({"upstream": "reviews-v2", "match": [{"uri": {"prefix": "/v2"}}]})
+    v2.refuse()
+    envoy = start(policy, delivery="ecds")
+    until_all(lambda: get(envoy.port(), "/v2").status == 503, what="the gate of v2 closed")
+    with Load(envoy.port(), [Request("/")], rate=200) as load:
+        with Load(envoy.port(), [Request("/v2")], rate=100) as gated:
+            for number in range(3):
+                policy["releases"][1]["versions"][1]["weight"] = 20 + number
+                assert envoy.publish(policy) == ""
+                answered = len(load.answers)
+                until(lambda: len(load.answers) > answered + 100, what="load under the new policy")
+        assert {answer.status for answer in gated.answers} == {503}
+    assert load.failed == []
+    # The last of the upstreams is checked like the first.
+    until(lambda: envoy.counter("graygate_checks_total", upstream="u499", result="passed"), what="a check of u499")
+    assert get(envoy.port(), "/u499").status == 200
+    assert envoy.counter("graygate_assignments_total", release="reviews") > 0
+
+
+def test_a_policy_beyond_a_limit_is_refused_and_the_old_one_continues(start, policy):
+    envoy = start(policy, delivery="ecds")
+    enlarge(policy, upstreams=2_001, releases=0)
+    assert "upstreams: 2003 upstreams; allowed: at most 2000." in envoy.publish(policy)
+    assert get(envoy.port(), "/").status == 200
+
+
+def test_the_measurement_prints_a_table_with_a_row_for_each_case():
+    command = [sys.executable, str(PROJECT / "envoy/sizes.py"), "--seconds", "1"]
+    only = ["--only", "1 upstream, 1 gate", "--only", "10,000 upstreams"]
+    done = subprocess.run([*command, *only], capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    head, _, small, refused = done.stdout.splitlines()
+    assert small.startswith("| 1 upstream, 1 gate | ")
+    assert small.count("|") == head.count("|")
+    assert "refused: upstreams: 10000 upstreams; allowed: at most 2000." in refused
