@@ -28,6 +28,7 @@ use crate::policy::gate::{Fallback, Gate, OnPreflight};
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
 use crate::readiness::{Admission, Permit, Readiness, UpstreamReason};
+use crate::value::content_type;
 use crate::value::request::{Headers, Request};
 use admit::admit;
 pub use release::Assignment;
@@ -250,7 +251,7 @@ fn fall_back<'p: 'r, 'r, R: Request>(
         }
         Fallback::Answer(answer) => {
             // The proxy can reply to a gRPC request with a status, but not with a message.
-            if request.get("content-type").is_some_and(probe::health::is_grpc) {
+            if request.get("content-type").is_some_and(content_type::is_grpc) {
                 return None;
             }
             record_bypass(decision, gate, reason, GateAction::Answer);

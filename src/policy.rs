@@ -292,7 +292,8 @@ fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
         releases,
         gates,
     };
-    limits::check_sums(&policy, document, &fields)?;
+    let Policy { upstreams, probes, releases, gates, .. } = &policy;
+    limits::check_sums(&limits::Contents { upstreams, probes, releases, gates }, document, &fields)?;
     Some(policy)
 }
 

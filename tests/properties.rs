@@ -240,6 +240,7 @@ mod documents {
                 let framed = [&[compressed, 0, 0, 0, length][..], message].concat();
                 for body in [message, &framed] {
                     let _ = grpc::judge(&GrpcResponse {
+                        content_type: b"application/grpc",
                         status: Some(200),
                         from_upstream: true,
                         grpc_status: Some(0),

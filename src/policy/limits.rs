@@ -3,10 +3,12 @@
 //! Each VM of a proxy compiles the policy on the thread that serves requests, and requests wait meanwhile. The limits keep
 //! that time, the work of each tick and the memory small. `make sizes` measures what policies at the limits cost.
 
-use super::Policy;
 use super::document::Node;
-use super::probe::Basis;
+use super::gate::Gate;
+use super::probe::{Basis, Probes};
 use super::reader::{Fields, Value};
+use super::release::Release;
+use super::upstream::Upstream;
 use crate::value::time::millis;
 
 /// The largest document, in bytes.
@@ -52,14 +54,27 @@ pub fn check_counts(fields: &Fields<'_>) -> Option<()> {
     is_valid
 }
 
+/// What a policy holds, as far as it is counted.
+pub struct Contents<'p> {
+    /// See [`super::Policy::upstreams`].
+    pub upstreams: &'p [Upstream],
+    /// See [`super::Policy::probes`].
+    pub probes: &'p Probes,
+    /// See [`super::Policy::releases`].
+    pub releases: &'p [Release],
+    /// See [`super::Policy::gates`].
+    pub gates: &'p [Gate],
+}
+
 /// Reports what a policy has too much of in all.
-pub fn check_sums(policy: &Policy, document: &Value<'_>, fields: &Fields<'_>) -> Option<()> {
+pub fn check_sums(policy: &Contents<'_>, document: &Value<'_>, fields: &Fields<'_>) -> Option<()> {
     let releases = || policy.releases.iter();
     let versions = || releases().flat_map(|release| &release.versions);
     let matches = || {
         let of_releases = releases().flat_map(|release| [&release.matches, &release.skip]);
         let of_versions = versions().map(|version| &version.overrides);
-        let of_breakers = policy.breakers().flat_map(|breaker| [&breaker.record, &breaker.ignore]);
+        let breakers = policy.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref());
+        let of_breakers = breakers.flat_map(|breaker| [&breaker.record, &breaker.ignore]);
         of_releases.chain(of_versions).chain(of_breakers).chain(policy.gates.iter().map(|gate| &gate.matches))
     };
     let weights: usize = releases().map(|release| release.schedule.weights()).sum();

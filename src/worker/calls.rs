@@ -11,7 +11,8 @@ pub const ACCEPT: &str = "*/*";
 /// The headers that have the proxy send a request once more if the connection is reset before a response. It removes them
 /// itself.
 ///
-/// The app may close a kept connection at the moment of the request. All calls have a safe method.
+/// The app may close a kept connection at the moment of the request. All calls have a safe method. In HTTP/1, Envoy gives a
+/// request that it sends again an empty chunked body. A server that refuses that fails the call, as it would without this.
 pub const RETRY_ON_RESET: [(&str, &str); 2] = [("x-envoy-retry-on", "reset"), ("x-envoy-max-retries", "1")];
 
 /// Returns whether the upstream sent the response to the call that ends now. The response must have headers.

@@ -205,6 +205,7 @@ fn judge_grpc(proxy: &impl Proxy, status: Option<u16>, from_upstream: bool) -> R
         from_upstream,
         grpc_status: proxy.grpc_status(trailers).or_else(|| proxy.grpc_status(headers)),
         grpc_message: &header("grpc-message"),
+        content_type: &header("content-type"),
         encoding: &header("grpc-encoding"),
         body: &proxy.body(Body::CallResponse, grpc::MAX_BODY),
     })

@@ -13,6 +13,7 @@ use crate::policy::Policy;
 use crate::policy::probe::GRPC_HEALTH;
 use crate::readiness::Readiness;
 use crate::readiness::check::grpc;
+use crate::value::content_type;
 use crate::value::request::{self, Headers, Request};
 use call::{HealthCall, UNIMPLEMENTED};
 
@@ -28,7 +29,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
     request: &mut Headers<'r, R>,
     readiness: &impl Readiness,
 ) -> Action<'p> {
-    if !request.get("content-type").is_some_and(is_grpc) {
+    if !request.get("content-type").is_some_and(content_type::is_grpc) {
         let text = "this path takes gRPC alone; allowed: content-type application/grpc";
         return Action::Reply(reply(policy, 415, false, text));
     }
@@ -44,12 +45,6 @@ pub fn answer<'p: 'r, 'r, R: Request>(
     Action::GrpcCheck { call, edits: edits.to_vec() }
 }
 
-/// Returns whether the type is `application/grpc`, with or without a message format.
-pub fn is_grpc(content_type: &[u8]) -> bool {
-    let suffix = content_type.strip_prefix(b"application/grpc");
-    suffix.is_some_and(|suffix| suffix.is_empty() || suffix.starts_with(b"+") || suffix.starts_with(b";"))
-}
-
 /// Returns a reply with a text. If it is gRPC, the text is the grpc-message and `code` the grpc-status.
 fn reply(policy: &Policy, code: u32, grpc: bool, text: &str) -> Reply {
     if !grpc {
@@ -58,21 +53,4 @@ fn reply(policy: &Policy, code: u32, grpc: bool, text: &str) -> Reply {
     let body = format!("policy {}: {text}", policy.name).into_bytes();
     let reply = Reply::to_probe(policy, ProbeTarget::Grpc, code, "unimplemented", Vec::new(), body);
     Reply { status: 200, grpc_status: Some(code), ..reply }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    #[test]
-    fn grpc_is_recognized_by_its_content_type() {
-        for yes in [&b"application/grpc"[..], b"application/grpc+proto", b"application/grpc;x=1"] {
-            assert!(is_grpc(yes));
-        }
-        for no in [&b"application/grpc-web"[..], b"application/json", b"", PLAIN.as_bytes()] {
-            assert!(!is_grpc(no));
-        }
-    }
 }

@@ -7,7 +7,7 @@
 //! add more to the module than all checks take.
 
 use super::failure::CheckFailure;
-use crate::value::gzip;
+use crate::value::{content_type, gzip};
 
 /// The path of a check.
 pub const PATH: &str = "/grpc.health.v1.Health/Check";
@@ -56,6 +56,8 @@ pub struct GrpcResponse<'a> {
     pub grpc_status: Option<u32>,
     /// The `grpc-message` of the headers.
     pub grpc_message: &'a [u8],
+    /// The `content-type`.
+    pub content_type: &'a [u8],
     /// The `grpc-encoding`.
     pub encoding: &'a [u8],
     /// The first bytes of the body.
@@ -74,6 +76,8 @@ pub fn judge(response: &GrpcResponse<'_>) -> Result<(), CheckFailure> {
         return Err(CheckFailure::Status(status));
     }
     match response.grpc_status {
+        // A server of something else may send a status as well.
+        Some(0) if !content_type::is_grpc(response.content_type) => Err(CheckFailure::Broken),
         Some(0) => {
             let message = message(response.body, response.encoding).ok_or(CheckFailure::Broken)?;
             match serving_status(&message) {
@@ -88,12 +92,14 @@ pub fn judge(response: &GrpcResponse<'_>) -> Result<(), CheckFailure> {
     }
 }
 
-/// Returns the first message of a body. Returns `None` if the body is malformed, or compressed in an unknown way.
+/// Returns the message of a body. Returns `None` if the body is not one whole message, or is compressed in an unknown way.
 fn message(body: &[u8], encoding: &[u8]) -> Option<Vec<u8>> {
-    let (prefix, rest) = body.split_at_checked(5)?;
+    let (prefix, message) = body.split_at_checked(5)?;
     let (is_compressed, length) = prefix.split_first()?;
     let length = u32::from_be_bytes(length.try_into().ok()?);
-    let message = rest.get(..usize::try_from(length).ok()?)?;
+    if usize::try_from(length) != Ok(message.len()) {
+        return None;
+    }
     match is_compressed {
         0 => Some(message.to_vec()),
         1 if encoding == b"gzip" => gzip::decompress(message, MAX_BODY),
@@ -193,6 +199,7 @@ mod tests {
         from_upstream: true,
         grpc_status: Some(0),
         grpc_message: b"",
+        content_type: b"application/grpc",
         encoding: b"",
         body: b"\0\0\0\0\x02\x08\x01",
     };
@@ -207,6 +214,8 @@ mod tests {
         assert_eq!(judged(b"\0\0\0\0\x02\x08\x02", b""), Err(CheckFailure::NotServing(2)));
         assert_eq!(judged(b"\0\0\0\0\x02\x08\x03", b"gzip"), Err(CheckFailure::NotServing(3)));
         assert_eq!(judged(b"\0\0\0\0\0", b""), Err(CheckFailure::NotServing(0)));
+        let page = GrpcResponse { content_type: b"text/html", ..SERVED };
+        assert_eq!(judge(&page), Err(CheckFailure::Broken));
     }
 
     #[test]
@@ -233,7 +242,14 @@ mod tests {
             assert_eq!(serving_status(message), None, "{message:?}");
             assert_eq!(requested_service(message), None, "{message:?}");
         }
-        for body in [&b""[..], b"\0\0\0\0", b"\0\0\0\0\x02\x08", b"\x02\0\0\0\0", b"\0\0\0\0\x01\x08"] {
+        for body in [
+            &b""[..],
+            b"\0\0\0\0",
+            b"\0\0\0\0\x02\x08",
+            b"\x02\0\0\0\0",
+            b"\0\0\0\0\x01\x08",
+            b"\0\0\0\0\0\0\0\0\0\0",
+        ] {
             assert_eq!(judged(body, b"gzip"), Err(CheckFailure::Broken), "{body:?}");
         }
     }

@@ -49,7 +49,11 @@ fn grpc_end(status: u32, message: &str, from_upstream: bool) -> CallEnd {
 /// Returns the end of a gRPC call whose service has this status.
 fn grpc_served(serving: u32) -> CallEnd {
     CallEnd {
-        headers: text(&[(":status", "200"), ("x-envoy-upstream-service-time", "1")]),
+        headers: text(&[
+            (":status", "200"),
+            ("content-type", "application/grpc"),
+            ("x-envoy-upstream-service-time", "1"),
+        ]),
         body: vec![0, 0, 0, 0, 2, 8, u8::try_from(serving).unwrap()],
         trailers: text(&[("grpc-status", "0")]),
     }
