@@ -14,8 +14,8 @@ pub const PATH: &str = "/grpc.health.v1.Health/Check";
 /// The gRPC method of a check, at the end of its path.
 pub const METHOD: &str = "Check";
 
-/// The most bytes of a response's body that are read. A response has one message of a few bytes.
-pub const MAX_BODY: usize = 4096;
+/// The most bytes of a response's body that are read. A response has one message, mostly of a few bytes.
+pub const MAX_BODY: usize = 65_536;
 
 /// `ServingStatus::SERVING`.
 pub const SERVING: u8 = 1;
