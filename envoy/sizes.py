@@ -211,7 +211,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 def settle(envoy: Envoy) -> None:
     """Waits until the filter defines no more statistics."""
     known = -1
-    while (count := envoy.admin("/stats?filter=wasmcustom&usedonly").count("\n")) != known:
+    while (count := envoy.admin("/stats?filter=wasmcustom").count("\n")) != known:
         known = count
         time.sleep(1)
 
