@@ -27,15 +27,15 @@ def end_leader(envoy):
 
 
 def test_another_vm_leads_the_checks_when_the_leader_has_died(start, policy, v1):
-    """There are two VMs. The next request of a worker restarts its VM. The main thread's VM is not restarted."""
+    """There are two VMs. That of the main thread leads, and is not restarted. A request of the worker restarts the other."""
     envoy = start(policy, concurrency=1, module=MODULE)
     until(lambda: v1.seen("/healthz") > 2, what="checks")
     for _ in range(2):
         end_leader(envoy)
-        seen = v1.seen("/healthz")
-        until(lambda: v1.seen("/healthz") > seen + 3, what="checks by another")
         # A worker whose VM has died restarts it, at the earliest after the time that the harness sets.
         until_all(lambda: get(envoy.port(), "/livez").status == 200, what="all workers answer")
+        seen = v1.seen("/healthz")
+        until(lambda: v1.seen("/healthz") > seen + 3, what="checks by another")
     v1.answer(500, path="/healthz")
     until_all(lambda: get(envoy.port(), "/readyz").status == 503, what="what the checks say is known to all")
     v1.answer(200, path="/healthz")
