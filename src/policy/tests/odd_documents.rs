@@ -138,8 +138,10 @@ fn an_empty_string_is_refused_unless_it_has_a_meaning() {
             Err(_) => assert_refused(emptied),
         }
     }
-    // These strings may be empty: values of headers and conditions, a gRPC service, and text between quotes in a body.
+    // These strings may be empty: values of headers and conditions, the path of a check, a gRPC service, and text between
+    // quotes in a body.
     let may_be_empty = [
+        "/healthz",
         "graygate",
         "/healthz",
         "shop.Db",
