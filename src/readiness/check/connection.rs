@@ -23,7 +23,7 @@ pub enum ConnectionUse {
     #[default]
     Unknown,
     /// The last check passed. The next one has the header.
-    Tried,
+    Trying,
     /// The upstream speaks HTTP/1. Checks have the header.
     Own,
     /// The upstream has failed a check because of the header.
@@ -33,7 +33,7 @@ pub enum ConnectionUse {
 impl ConnectionUse {
     /// Returns whether the next check has a connection of its own. `shared` is whether the VM serves requests.
     pub fn closes(self, shared: bool) -> bool {
-        !shared && matches!(self, ConnectionUse::Tried | ConnectionUse::Own)
+        !shared && matches!(self, ConnectionUse::Trying | ConnectionUse::Own)
     }
 
     /// Returns whether a check is sent once more if the connection is reset. Otherwise a connection that the app closes
@@ -54,12 +54,12 @@ impl ConnectionUse {
     pub fn judge(&mut self, result: Result<(), CheckFailure>, closed: bool, again: bool) -> bool {
         let is_suspect = closed && result.is_err_and(is_suspect);
         match self {
-            ConnectionUse::Tried if is_suspect => return true,
+            ConnectionUse::Trying if is_suspect => return true,
             ConnectionUse::Own if is_suspect => *self = ConnectionUse::Unknown,
-            ConnectionUse::Tried if again => {
+            ConnectionUse::Trying if again => {
                 *self = if result.is_ok() { ConnectionUse::Kept } else { ConnectionUse::Unknown };
             }
-            ConnectionUse::Unknown if result.is_ok() => *self = ConnectionUse::Tried,
+            ConnectionUse::Unknown if result.is_ok() => *self = ConnectionUse::Trying,
             _ => {}
         }
         false
