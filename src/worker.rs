@@ -304,7 +304,7 @@ impl Worker {
         }
         let now = proxy.now();
         if serves && !core::mem::replace(&mut self.holder.serves, serves) {
-            self.hands_over_until = Some(now + self.upstreams.lease());
+            self.hands_over_until = Some(now + self.upstreams.take_over());
         }
         let hands_over = self.hands_over_until.is_some_and(|until| now < until);
         let slack = self.tick / 2;

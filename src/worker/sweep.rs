@@ -20,6 +20,7 @@ const MIN_LEASE: Duration = Duration::from_secs(1);
 pub struct Sweep {
     /// The number of upstreams.
     count: usize,
+    tick: Duration,
     /// How many of them a tick reaches.
     each_tick: usize,
     /// The first upstream that the next tick reaches.
@@ -37,7 +38,7 @@ impl Sweep {
     pub fn new(count: usize, tick: Duration) -> Self {
         let each_tick = tick.as_millis().checked_div(PER_UPSTREAM.as_millis()).unwrap_or_default();
         let each_tick = usize::try_from(each_tick).unwrap_or(usize::MAX).max(1);
-        Sweep { count, each_tick, next: 0, hurried: count, reached: (0, 0), turn: 0 }
+        Sweep { count, tick, each_tick, next: 0, hurried: count, reached: (0, 0), turn: 0 }
     }
 
     /// Returns whether each tick reaches all upstreams.
@@ -71,6 +72,13 @@ impl Sweep {
         let distance = if turn < first { turn + self.count - first } else { turn - first };
         // The first upstream tells on each tick whether another policy came.
         turn == 0 || distance < count
+    }
+
+    /// Returns the time within which another worker takes over all leads that it may have: it finds that out by the first
+    /// one, and then hurries.
+    pub fn take_over(&self) -> Duration {
+        let ticks = u32::try_from(self.count / HURRIED).unwrap_or(u32::MAX);
+        MIN_LEASE + self.tick.saturating_mul(ticks)
     }
 
     /// Returns for how long a lead is claimed: until it has been claimed again twice.
@@ -110,6 +118,7 @@ mod tests {
         let mut sweep = Sweep::new(605, TICK);
         assert!(!sweep.is_whole());
         assert_eq!(sweep.lease(), Duration::from_millis(6_050));
+        assert_eq!(sweep.take_over(), Duration::from_millis(1_080));
         let hurried: Vec<Vec<usize>> = (0..3).map(|_| tick(&mut sweep)).collect();
         let all: Vec<usize> = (0..605).collect();
         assert_eq!(hurried[0], all[..250]);

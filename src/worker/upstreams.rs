@@ -259,6 +259,11 @@ impl UpstreamTable {
         self.entries.get(id.0).is_some_and(|entry| entry.leads)
     }
 
+    /// Returns the time within which another worker takes over all leads that it may have.
+    pub fn take_over(&self) -> Duration {
+        self.sweep.take_over()
+    }
+
     /// Returns for how long this worker claims a lead.
     pub fn lease(&self) -> Duration {
         self.sweep.lease()

@@ -118,7 +118,8 @@ fn all_workers_learn_within_two_ticks_that_one_of_many_upstreams_is_down_and_up_
         while world.phase(&format!("u{index}")) != phase {
             world.pass(10 * MS);
             waited += 1;
-            assert!(waited < 300, "the check has no effect");
+            // The worker that checks waits for two seconds once it serves requests, as another may take over.
+            assert!(waited < 500, "the check has no effect");
         }
         world.pass(2 * TICK);
         for vm in 0..3 {
