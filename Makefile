@@ -30,7 +30,7 @@ bench: wasm venv ## compare CPU time per request with Lua and a filter that does
 	@.ci/bench
 	@.venv/bin/python -m bench --json target/bench.json
 
-sizes: wasm venv ## measure what large policies cost: an update, an idle proxy, memory; takes five minutes
+sizes: wasm venv ## measure what large policies cost: an update, an idle proxy, memory; takes ten minutes
 	@.venv/bin/python envoy/sizes.py
 
 soak: wasm venv ## check that memory stays constant under a million requests and a hundred policies; takes two minutes
