@@ -27,7 +27,7 @@ def end_leader(envoy):
 
 
 def test_another_vm_leads_the_checks_when_the_leader_has_died(start, policy, v1):
-    """There are two VMs. That of the main thread leads, and nothing restarts it. A request restarts that of the worker."""
+    """There are two VMs. That of the main thread leads, and nothing restarts it. A request restarts the worker's."""
     envoy = start(policy, concurrency=1, module=MODULE)
     until(lambda: v1.seen("/healthz") > 2, what="checks")
     for _ in range(2):
