@@ -7,7 +7,7 @@ use super::document::Node;
 use super::reader::{Fields, Value};
 use crate::value::authority::Authority;
 use crate::value::request::{self, AUTHORITY, Headers, Request};
-use crate::value::string_match::{Pattern, StringMatch};
+use crate::value::string_match::{MAX_STEPS, Pattern, PatternError, StringMatch};
 
 /// A list of alternatives, such as the `match` of a gate. An empty list matches every request for
 /// [`hold`](Matches::hold), and none for [`any`](Matches::any).
@@ -60,6 +60,12 @@ struct RequestMatch {
     source_ip_blocks: Vec<IpNet>,
 }
 
+/// The most entries of `headers`, and of each other map of conditions.
+const MAX_CONDITIONS: usize = 50;
+
+/// The most entries of `sourceIpBlocks`.
+const MAX_NETWORKS: usize = 1_000;
+
 /// The longest regular expression, in bytes.
 const MAX_PATTERN_BYTES: usize = 1_024;
 
@@ -71,9 +77,12 @@ impl Pattern {
         }
         match Pattern::compile(text, ignore_case) {
             Ok(pattern) => Some(pattern),
-            Err(error) => value.problem(format!(
+            Err(PatternError::Invalid(error)) => value.problem(format!(
                 "{} is no regular expression: {error}; allowed: RE2's syntax without Unicode classes, as regex-lite has it",
                 value.node()
+            )),
+            Err(PatternError::TooLarge(steps)) => value.problem(format!(
+                "the regular expression takes up to {steps} steps for each character; allowed: at most {MAX_STEPS}. Repeat less, or split it into several alternatives."
             )),
         }
     }
@@ -241,7 +250,10 @@ impl RequestMatch {
         headers.extend(read_named(fields.get("headers"), read_header_name));
         let source_ip_blocks = fields.read("sourceIpBlocks", Vec::new(), |value| match value.list()? {
             items if items.is_empty() => value.problem("an empty list; allowed: at least one network"),
-            items => Some(items.iter().filter_map(Value::network).collect()),
+            items => {
+                value.limit_entries("networks", MAX_NETWORKS)?;
+                Some(items.iter().filter_map(Value::network).collect())
+            }
         });
         let conditions = RequestMatch {
             uri: uri?,
@@ -279,34 +291,29 @@ impl RequestMatch {
     }
 
     /// Returns whether all conditions hold. Stops at the first that fails, as each header that is not read saves a host
-    /// call. A value that is too long for a regular expression decides for `unknown`.
+    /// call. A condition that cannot be decided counts as `unknown`. See [`decide`].
     fn hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>, unknown: bool) -> bool {
         let uri = self.uri.as_ref().is_none_or(|condition| {
-            let path = request.get(":path").map(request::path);
-            condition.evaluate(path, self.ignore_uri_case).unwrap_or(unknown)
+            let ignore_case = self.ignore_uri_case;
+            let holds = decide(request, ":path", condition, ignore_case, |target| target.map(request::path));
+            holds.unwrap_or(unknown)
         });
-        let has_headers = |request: &mut Headers<'r, R>| {
-            self.headers
-                .iter()
-                .all(|(name, condition)| header_holds(name, condition, request.get(name)).unwrap_or(unknown))
-        };
-        uri && has_headers(request)
-            && !self.without_headers.iter().any(|(name, condition)| {
-                // As in Istio, a condition on the value takes an absent header as empty.
-                let absent = (*condition != StringMatch::Present).then_some(&b""[..]);
-                header_holds(name, condition, request.get(name).or(absent)).unwrap_or(!unknown)
-            })
-            && self.query_params.iter().all(|(name, condition)| {
-                // As in Envoy's routes, the first value counts.
-                let target = request.get(":path").unwrap_or_default();
-                let value = request::query_values(target, name).next();
-                condition.evaluate(value, false).unwrap_or(unknown)
-            })
-            && self
-                .cookies
-                .iter()
-                .all(|(name, condition)| condition.evaluate(request.cookie(name), false).unwrap_or(unknown))
-            && (self.source_ip_blocks.is_empty() || self.comes_from(request))
+        uri && self.headers.iter().all(|(name, condition)| {
+            decide(request, name, condition, false, |value| value).unwrap_or(unknown)
+        }) && !self.without_headers.iter().any(|(name, condition)| {
+            // As in Istio, a condition on the value takes an absent header as empty.
+            let absent = (*condition != StringMatch::Present).then_some(&b""[..]);
+            decide(request, name, condition, false, |value| value.or(absent)).unwrap_or(!unknown)
+        }) && self.query_params.iter().all(|(name, condition)| {
+            // As in Envoy's routes, the first value counts.
+            let holds = decide(request, ":path", condition, false, |target| {
+                request::query_values(target.unwrap_or_default(), name).next()
+            });
+            holds.unwrap_or(unknown)
+        }) && self.cookies.iter().all(|(name, condition)| {
+            let holds = decide(request, "cookie", condition, false, |header| request::cookie(header?, name));
+            holds.unwrap_or(unknown)
+        }) && (self.source_ip_blocks.is_empty() || self.comes_from(request))
     }
 
     fn comes_from<R: Request>(&self, request: &Headers<'_, R>) -> bool {
@@ -315,12 +322,26 @@ impl RequestMatch {
     }
 }
 
-/// Returns whether the condition on a header holds for this value, or `None` if it is too long for a regular expression.
-fn header_holds(name: &str, condition: &StringMatch, value: Option<&[u8]>) -> Option<bool> {
-    match value {
-        Some(value) if name == AUTHORITY => Authority::of(value).meets(condition),
-        value => condition.evaluate(value, false),
+/// Returns whether the condition holds for what `select` takes from this header. Returns `None` if the value is too long for
+/// a regular expression, or if the request has made too much work of them before.
+fn decide<'r, R: Request>(
+    request: &mut Headers<'r, R>,
+    name: &'r str,
+    condition: &StringMatch,
+    ignore_case: bool,
+    select: impl for<'v> FnOnce(Option<&'v [u8]>) -> Option<&'v [u8]>,
+) -> Option<bool> {
+    if condition.is_regex() && request.has_worked_enough() {
+        return None;
     }
+    let value = select(request.get(name));
+    let work = condition.work(value.map_or(0, <[u8]>::len));
+    let holds = match value {
+        Some(value) if name == AUTHORITY => Authority::of(value).meets(condition),
+        value => condition.evaluate(value, ignore_case),
+    };
+    request.work(work);
+    holds
 }
 
 /// Reads a map from names to conditions. Reports each invalid entry and leaves it out.
@@ -328,7 +349,10 @@ fn read_named(
     value: Option<&Value<'_>>,
     read_name: fn(&str, &Value<'_>) -> Option<String>,
 ) -> Vec<(String, StringMatch)> {
-    let entries = value.and_then(Value::entries);
+    let entries = value.and_then(|value| {
+        value.limit_entries("conditions", MAX_CONDITIONS)?;
+        value.entries()
+    });
     let conditions = entries.iter().flat_map(|entries| entries.iter());
     conditions
         .filter_map(|(key, value)| {
@@ -564,9 +588,10 @@ mod tests {
     fn the_longest_value_depends_on_the_size_of_the_regex() {
         for (regex, longest) in [
             ("/users/[^/]+/orders", 4_096),
+            ("[0-9a-f-]{36}", 2_048),
             ("[a-z0-9-]{1,63}[.]example[.]com", 512),
-            ("(a?){120}b", 128),
-            ("(a?){240}b", 64),
+            ("(a?){120}b", 512),
+            ("(a?){1000}b", 64),
         ] {
             let node = format!(r#"[{{"headers":{{"x":{{"regex":"({regex})|c*"}}}}}}]"#);
             for (length, is_known) in [(longest, true), (longest + 1, false)] {
@@ -575,6 +600,25 @@ mod tests {
                 assert_eq!(holds(&node, "/", &[("x", value)]), is_known, "{regex}: {length} bytes");
             }
         }
+    }
+
+    #[test]
+    fn regexes_take_a_bounded_amount_of_work_for_one_request() {
+        // Each takes as much work as one may.
+        let regex = "(aaaaaaaaaaaaaaaaaaaaaaaaaaaaa)|b*";
+        let entry = |name: &str| format!(r#"{{"headers":{{"x":{{"regex":"{regex}"}},"{name}":{{}}}}}}"#);
+        let list = |count: usize, last: &str| {
+            let absent = vec![entry("absent"); count].join(",");
+            format!("[{absent},{last}]")
+        };
+        let headers: [(&str, &[u8]); 2] = [("x", &[b'b'; 4_096]), ("y", b"")];
+        assert!(holds(&list(3, &entry("y")), "/", &headers));
+        assert!(!holds(&list(40, &entry("y")), "/", &headers));
+        // What is left undecided counts as met where that is the safe meaning.
+        let undecided = matches(&list(40, &entry("y")));
+        assert!(undecided.may_hold(&mut Headers::new(&HeaderList(headers.to_vec()), &[])));
+        // Other conditions are decided as before.
+        assert!(holds(&list(40, r#"{"headers":{"y":{}}}"#), "/", &headers));
     }
 
     #[test]

@@ -163,6 +163,9 @@ impl Default for Statuses {
     }
 }
 
+/// The most entries of `groups`.
+const MAX_GROUPS: usize = 100;
+
 /// Reads `probes`.
 pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Probes> {
     let fields = value.object(&[
@@ -193,6 +196,7 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
             }
             Probe::read(name, ProbeKind::Group, value, upstreams)
         };
+        value.limit_entries("groups", MAX_GROUPS)?;
         Some(value.entries()?.iter().filter_map(read_group).collect())
     });
     let grpc_services = fields.read("grpc", Vec::new(), |value| {

@@ -134,6 +134,21 @@ impl<'a> Value<'a> {
         Some(items.map(|(index, node)| self.child(node, index, None)).collect())
     }
 
+    /// Reports a list or an object with more than `most` entries, before they are read.
+    pub fn limit_entries(&self, what: &str, most: usize) -> Option<()> {
+        let count = match self.node {
+            Node::List(items) => items.len(),
+            Node::Object(fields) => fields.len(),
+            _ => 0,
+        };
+        if count > most {
+            return self.problem(format!(
+                "{count} {what}; allowed: at most {most}. List fewer, or cover several by one."
+            ));
+        }
+        Some(())
+    }
+
     /// Reads a string that is not empty.
     pub fn text(&self) -> Option<&'a str> {
         match self.node {

@@ -293,7 +293,7 @@ impl Breaker {
         let default = Breaker::default();
         let shares = Shares::read(&fields);
         let fail_on = read_fail_on(&fields);
-        let ignore_on = fields.read_list("ignoreOn", read_fail_on_item);
+        let ignore_on = fields.read("ignoreOn", Vec::new(), read_conditions);
         let record = fields.read("record", Matches::default(), Matches::read);
         let ignore = fields.read("ignore", Matches::default(), Matches::read);
         // With a named share, the default row would often trip before there are `minimumRequests`.
@@ -423,8 +423,16 @@ pub fn read_fail_on(fields: &Fields<'_>) -> Option<Vec<FailOn>> {
             return value
                 .problem("an empty list, so that nothing would be a failure; allowed: at least one word");
         }
-        Some(items.iter().filter_map(read_fail_on_item).collect())
+        read_conditions(value)
     })
+}
+
+/// The most entries of `failOn` or `ignoreOn`. All statuses fit.
+const MAX_CONDITIONS: usize = 250;
+
+fn read_conditions(value: &Value<'_>) -> Option<Vec<FailOn>> {
+    value.limit_entries("conditions", MAX_CONDITIONS)?;
+    Some(value.list()?.iter().filter_map(read_fail_on_item).collect())
 }
 
 fn read_fail_on_item(value: &Value<'_>) -> Option<FailOn> {

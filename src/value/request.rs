@@ -119,13 +119,36 @@ pub struct Headers<'r, R> {
     path: OnceCell<Option<&'r [u8]>>,
     /// Values that were read from the request or written by an edit.
     values: Vec<(&'r str, Option<Cow<'r, [u8]>>)>,
+    /// The work that regular expressions may have taken so far. See [`super::string_match::StringMatch::work`].
+    work: u32,
 }
+
+/// The most work that regular expressions may take for one request. It is that of eight whose product of size and longest
+/// value is the largest, which takes about ten milliseconds.
+pub const MAX_WORK: u32 = 1_048_576;
 
 impl<'r, R: Request> Headers<'r, R> {
     /// Wraps a request without reading any header. `hidden` names headers that count as absent until an edit
     /// shows them, in ascending order.
     pub fn new(request: &'r R, hidden: &'r [String]) -> Self {
-        Self { request, hidden, all_headers: OnceCell::new(), path: OnceCell::new(), values: Vec::new() }
+        Self {
+            request,
+            hidden,
+            all_headers: OnceCell::new(),
+            path: OnceCell::new(),
+            values: Vec::new(),
+            work: 0,
+        }
+    }
+
+    /// Records work that a regular expression may have taken.
+    pub fn work(&mut self, work: u32) {
+        self.work = self.work.saturating_add(work);
+    }
+
+    /// Returns whether regular expressions may have taken so much work that no further one is evaluated.
+    pub fn has_worked_enough(&self) -> bool {
+        self.work >= MAX_WORK
     }
 
     fn all(&self) -> Option<HeaderMap<'r>> {

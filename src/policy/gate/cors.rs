@@ -6,6 +6,7 @@
 
 use crate::policy::matcher::Subject;
 use crate::policy::reader::Value;
+use crate::value::request::MAX_WORK;
 use crate::value::string_match::StringMatch;
 
 /// The pages that may read a gate's replies.
@@ -21,6 +22,9 @@ pub struct CorsPolicy {
     pub expose_headers: String,
 }
 
+/// The most entries of `allowOrigins`.
+const MAX_ORIGINS: usize = 100;
+
 impl CorsPolicy {
     /// Reads `cors`.
     pub fn read(value: &Value<'_>) -> Option<Self> {
@@ -34,7 +38,10 @@ impl CorsPolicy {
         let required = "a list of origins, such as [{exact: https://shop.example}]";
         let origins = fields.require("allowOrigins", required).and_then(|value| match value.list()? {
             items if items.is_empty() => value.problem(format!("an empty list; allowed: {required}")),
-            items => Some(items.iter().filter_map(origin).collect::<Vec<_>>()),
+            items => {
+                value.limit_entries("origins", MAX_ORIGINS)?;
+                Some(items.iter().filter_map(origin).collect::<Vec<_>>())
+            }
         });
         let allow_credentials = fields.read("allowCredentials", false, Value::boolean);
         let expose_headers = fields.read_list("exposeHeaders", |value| value.header_name(false));
@@ -49,6 +56,12 @@ impl CorsPolicy {
 
     /// Returns whether a page of this origin may read the replies.
     pub fn allows(&self, origin: &str) -> bool {
-        self.any_origin || self.origins.iter().any(|allowed| allowed.holds(Some(origin.as_bytes()), false))
+        // Clients choose the origin, so the work of regular expressions is bounded in all.
+        let mut work: u32 = 0;
+        self.any_origin
+            || self.origins.iter().any(|allowed| {
+                work = work.saturating_add(allowed.work(origin.len()));
+                work <= MAX_WORK && allowed.holds(Some(origin.as_bytes()), false)
+            })
     }
 }

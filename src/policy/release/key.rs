@@ -76,6 +76,7 @@ impl Key {
     pub fn read_all(fields: &Fields<'_>) -> Option<Vec<Self>> {
         fields.read("hashOn", Vec::new(), |value| {
             let mut keys: Vec<Self> = Vec::new();
+            value.limit_entries("keys", MAX_SOURCES)?;
             for item in value.list()? {
                 let Some(key) = Key::read(&item) else {
                     continue;
@@ -123,6 +124,7 @@ impl Key {
 
     /// Reads `all`.
     fn read_parts(value: &Value<'_>) -> Option<Self> {
+        value.limit_entries("keys", MAX_SOURCES)?;
         let items = value.list()?;
         let mut parts: Vec<Key> = Vec::new();
         for item in &items {
@@ -145,6 +147,9 @@ impl Key {
         }
     }
 }
+
+/// The most entries of `hashOn` or `all`.
+const MAX_SOURCES: usize = 20;
 
 /// Where a key can come from.
 const SOURCES: [&str; 6] =
