@@ -144,6 +144,9 @@ impl Policy {
     ///
     /// The same as for [`Policy::from_json`].
     pub fn from_document(document: &Node) -> Result<Self, Problems> {
+        // The filter gets the document as JSON, whatever it was written in.
+        let json = serde_json::to_vec(document).map_err(|error| Problems::unreadable(error.to_string()))?;
+        limit_size(json.len())?;
         Self::compile(document, None)
     }
 
@@ -220,16 +223,21 @@ impl Policy {
     }
 }
 
-/// Parses JSON. The error names `StringValue` because Envoy 1.40 passes a `google.protobuf.Struct` in its binary form,
-/// contrary to its reference.
-fn parse(text: &[u8]) -> Result<Node, Problems> {
-    if text.len() > limits::MAX_DOCUMENT_BYTES {
+/// Refuses a document with too many bytes of JSON.
+fn limit_size(bytes: usize) -> Result<(), Problems> {
+    if bytes > limits::MAX_DOCUMENT_BYTES {
         return Err(Problems::unreadable(format!(
-            "the document has {} bytes; allowed: at most {}. Split the policy by host or by team.",
-            text.len(),
+            "the document has {bytes} bytes as JSON; allowed: at most {}. Split the policy by host or by team.",
             limits::MAX_DOCUMENT_BYTES
         )));
     }
+    Ok(())
+}
+
+/// Parses JSON. The error names `StringValue` because Envoy 1.40 passes a `google.protobuf.Struct` in its binary form,
+/// contrary to its reference.
+fn parse(text: &[u8]) -> Result<Node, Problems> {
+    limit_size(text.len())?;
     serde_json::from_slice(text).map_err(|error| {
         Problems::unreadable(format!(
             "not a JSON document: {error}; allowed: one JSON object, in Envoy as a google.protobuf.StringValue"

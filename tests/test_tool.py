@@ -107,7 +107,7 @@ def test_a_step_that_ends_after_the_calendar_is_a_problem(policy, file, command)
     file.write_text(yaml.safe_dump(policy))
     done = run(*command, file)
     assert done.returncode == 1
-    assert "schedule[0].over: the step would end after the year 9999" in done.stderr
+    assert "would end after the year 9999; allowed: an earlier at" in done.stderr
 
 
 def test_explain_takes_any_date_of_the_calendar(file):

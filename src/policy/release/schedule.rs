@@ -69,8 +69,7 @@ fn read_step(
         let over = value.duration(Duration::ZERO..=MAX_RAMP)?;
         match at {
             Some(at) if at + over > Date::LAST => value.problem(format!(
-                "the step would end after the year 9999, as it begins at {at}; allowed: at most {:?} from then",
-                Date::LAST.since(at)
+                "the step begins at {at} and would end after the year 9999; allowed: an earlier at, or a shorter over"
             )),
             _ => Some(over),
         }

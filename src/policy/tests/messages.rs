@@ -759,11 +759,58 @@ fn too_much_of_anything_is_refused_with_its_count_the_limit_and_a_way_to_mend_it
         ),
         (
             format!(r#"{{"name":"p"}}{}"#, " ".repeat(1_048_576)),
-            "the document has 1048588 bytes; allowed: at most 1048576. Split the policy by host or by team.",
+            "the document has 1048588 bytes as JSON; allowed: at most 1048576. Split the policy by host or by team.",
         ),
     ] {
         assert_eq!(problems(&document), [problem]);
     }
+}
+
+#[test]
+fn a_list_with_too_many_entries_is_refused_before_they_are_read() {
+    let list = |item: &str, count: usize| vec![item; count].join(",");
+    let gate = |fields: String| with_upstreams(1, "", &format!(r#","gates":[{{"upstream":"u0",{fields}}}]"#));
+    let names: Vec<String> = (0..101).map(|index| format!(r#""n{index}":{{}}"#)).collect();
+    let names = names.join(",");
+    let advice = "List fewer, or cover several by one.";
+    for (document, problem) in [
+        (
+            gate(format!(r#""cors":{{"allowOrigins":[{}]}}"#, list(r#"{"prefix":"a"}"#, 101))),
+            "gates[0].cors.allowOrigins: 101 origins; allowed: at most 100.",
+        ),
+        (
+            gate(format!(r#""match":[{{"headers":{{{names}}}}}]"#)),
+            "gates[0].match[0].headers: 101 conditions; allowed: at most 50.",
+        ),
+        (
+            gate(format!(r#""match":[{{"sourceIpBlocks":[{}]}}]"#, list(r#""10.0.0.0/8""#, 1_001))),
+            "gates[0].match[0].sourceIpBlocks: 1001 networks; allowed: at most 1000.",
+        ),
+        (
+            with_upstreams(1, "", &format!(r#","probes":{{"groups":{{{names}}}}}"#)),
+            "probes.groups: 101 groups; allowed: at most 100.",
+        ),
+        (
+            with_upstreams(1, &format!(r#","circuitBreaker":{{"ignoreOn":[{}]}}"#, list("\"429\"", 251)), ""),
+            "upstreams.u0.circuitBreaker.ignoreOn: 251 conditions; allowed: at most 250.",
+        ),
+    ] {
+        assert_eq!(problems(&document), [format!("{problem} {advice}")]);
+    }
+}
+
+#[test]
+fn the_size_of_a_document_counts_whatever_it_was_written_in() {
+    let cluster = "c".repeat(600);
+    let upstream = |index: usize| format!(r#""u{index}":{{"cluster":"{cluster}"}}"#);
+    let upstreams: Vec<String> = (0..1_900).map(upstream).collect();
+    let text = format!(r#"{{"name":"p","upstreams":{{{}}}}}"#, upstreams.join(","));
+    let document: Node = serde_json::from_str(&text).unwrap();
+    let problems = Policy::from_document(&document).unwrap_err().to_string();
+    assert!(
+        problems.contains(&format!("{} bytes as JSON; allowed: at most 1048576", text.len())),
+        "{problems}"
+    );
 }
 
 #[test]

@@ -9,7 +9,9 @@
 //! - The first check is sent without the header. After one that passed, the next has the header.
 //! - A response that says `connection: close` proves HTTP/1. From then on, results count at once.
 //! - Without that proof, a failure that the header may have caused does not count. The check is sent once more, without
-//!   the header and with a whole timeout. If it passes, the header is not sent again.
+//!   the header and with a whole timeout. If it passes, the next 100 checks are sent without the header. It may have
+//!   been a slow response to HTTP/1, or the cluster may change its protocol, so the header is then tried again. A failed
+//!   check ends this sooner.
 //! - If such a failure comes after the proof, it counts. The next check is again sent without the header.
 //!
 //! A VM that serves requests never sends the header, because its connections may be those of users.
@@ -26,9 +28,12 @@ pub enum ConnectionUse {
     Trying,
     /// The upstream speaks HTTP/1. Checks have the header.
     Own,
-    /// The upstream has failed a check because of the header.
-    Kept,
+    /// The upstream has failed a check with the header and passed it without. This many checks have passed since.
+    Kept(u8),
 }
+
+/// The number of checks that pass without the header before it is tried again.
+const TRIED_AGAIN_AFTER: u8 = 100;
 
 impl ConnectionUse {
     /// Returns whether the next check has a connection of its own. `shared` is whether the VM serves requests.
@@ -57,9 +62,12 @@ impl ConnectionUse {
             ConnectionUse::Trying if is_suspect => return true,
             ConnectionUse::Own if is_suspect => *self = ConnectionUse::Unknown,
             ConnectionUse::Trying if again => {
-                *self = if result.is_ok() { ConnectionUse::Kept } else { ConnectionUse::Unknown };
+                *self = if result.is_ok() { ConnectionUse::Kept(0) } else { ConnectionUse::Unknown };
             }
             ConnectionUse::Unknown if result.is_ok() => *self = ConnectionUse::Trying,
+            ConnectionUse::Kept(_) if result.is_err() => *self = ConnectionUse::Unknown,
+            ConnectionUse::Kept(passed) if *passed + 1 >= TRIED_AGAIN_AFTER => *self = ConnectionUse::Trying,
+            ConnectionUse::Kept(passed) => *passed += 1,
             _ => {}
         }
         false
@@ -115,6 +123,23 @@ mod tests {
             assert_eq!(sent, [false, true, false, false, false]);
             assert!(known.retries(false));
         }
+    }
+
+    #[test]
+    fn the_header_is_tried_again_after_many_checks_or_after_a_failure() {
+        let slow = |closes| (if closes { Err(CheckFailure::TimedOut) } else { Ok(()) }, false);
+        let well = |closes| (Ok(()), closes);
+        let mut known = ConnectionUse::Trying;
+        assert_eq!(check(&mut known, slow), [true, false]);
+        let sent: Vec<bool> = (0..102).flat_map(|_| check(&mut known, well)).collect();
+        assert!(sent[..100].iter().all(|closes| !closes) && sent[100..] == [true, true]);
+        assert_eq!(known, ConnectionUse::Own);
+        let mut known = ConnectionUse::Kept(3);
+        let sent: Vec<bool> = [STATUS, Ok(()), Ok(())]
+            .iter()
+            .flat_map(|result| check(&mut known, |closes| (*result, closes)))
+            .collect();
+        assert_eq!((sent, known), (vec![false, false, true], ConnectionUse::Own));
     }
 
     #[test]

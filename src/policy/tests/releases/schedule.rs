@@ -44,8 +44,8 @@ fn a_step_must_end_by_the_year_9999() {
         );
         with_steps(&steps)
     };
-    let late = "schedule[0].over: the step would end after the year 9999, as it begins at 9999-12-31T00:00:00.000Z; \
-                allowed: at most 86399.999s from then";
+    let late = "schedule[0].over: the step begins at 9999-12-31T00:00:00.000Z and would end after the year 9999; \
+                allowed: an earlier at, or a shorter over";
     assert_problem_of_release(&[
         (last("48h"), late),
         (last("24h"), late),
