@@ -16,7 +16,8 @@ pub fn is_preflight<R: Request>(request: &mut Headers<'_, R>) -> bool {
         && has_value(request.get("access-control-request-method"))
 }
 
-/// Returns the origin of the page that sent the request. A value that is not text is no origin.
+/// Returns the origin of the page that sent the request. Returns `None` for an empty value, and for one that is not UTF-8 or
+/// has control characters.
 pub fn origin<R: Request>(request: &mut Headers<'_, R>) -> Option<String> {
     let origin = core::str::from_utf8(request.get("origin")?).ok()?;
     (!origin.is_empty() && !origin.contains(char::is_control)).then(|| origin.to_owned())

@@ -1,4 +1,4 @@
-//! What a gate's reply tells caches, browsers, other proxies and strangers.
+//! The headers and the body of a gate's reply, for caches, browsers, other proxies and strangers.
 
 use super::*;
 #[cfg(target_arch = "wasm32")]
@@ -40,7 +40,7 @@ fn an_envoy_in_front_is_told_not_to_retry_unless_the_policy_allows_it() {
     assert_eq!(told(""), "true");
     assert_eq!(told(r#","reply":{"retriable":true}"#), "");
     assert_eq!(told(r#","reply":{"headers":{"X-Envoy-Ratelimited":"mine"}}"#), "mine");
-    // An answer that is no error is not retried.
+    // An Envoy does not retry an answer without an error.
     assert_eq!(told(r#","fallback":{"answer":{"status":302}}"#), "");
     assert_eq!(told(r#","fallback":{"answer":{"status":503}}"#), "true");
     assert_eq!(told(r#","fallback":{"answer":{"status":503,"retriable":true}}"#), "");

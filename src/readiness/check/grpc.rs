@@ -6,6 +6,8 @@
 //! The messages have one or two fields, so this module reads and writes them itself. A protobuf library would
 //! add more to the module than all checks take.
 
+use std::borrow::Cow;
+
 use super::failure::CheckFailure;
 use crate::value::{content_type, gzip};
 
@@ -79,7 +81,8 @@ pub fn judge(response: &GrpcResponse<'_>) -> Result<(), CheckFailure> {
         // A server of something else may send a status as well.
         Some(0) if !content_type::is_grpc(response.content_type) => Err(CheckFailure::Broken),
         Some(0) => {
-            let message = message(response.body, response.encoding).ok_or(CheckFailure::Broken)?;
+            let is_gzip = response.encoding == b"gzip";
+            let message = message(response.body, is_gzip, MAX_BODY).ok_or(CheckFailure::Broken)?;
             match serving_status(&message) {
                 Some(status) if status == u64::from(SERVING) => Ok(()),
                 Some(status) => Err(CheckFailure::NotServing(u32::try_from(status).unwrap_or(u32::MAX))),
@@ -92,17 +95,17 @@ pub fn judge(response: &GrpcResponse<'_>) -> Result<(), CheckFailure> {
     }
 }
 
-/// Returns the message of a body. Returns `None` if the body is not one whole message, or is compressed in an unknown way.
-fn message(body: &[u8], encoding: &[u8]) -> Option<Vec<u8>> {
-    let (prefix, message) = body.split_at_checked(5)?;
-    let (is_compressed, length) = prefix.split_first()?;
-    let length = u32::from_be_bytes(length.try_into().ok()?);
-    if usize::try_from(length) != Ok(message.len()) {
-        return None;
-    }
-    match is_compressed {
-        0 => Some(message.to_vec()),
-        1 if encoding == b"gzip" => gzip::decompress(message, MAX_BODY),
+/// Returns the message of a body, or `None` if the body is not one whole frame that can be read. A frame is a compression flag,
+/// the message's length in four bytes, and the message. `gzip` is whether a compressed message is compressed by gzip. A
+/// decompressed message has at most `limit` bytes.
+pub fn message(body: &[u8], gzip: bool, limit: usize) -> Option<Cow<'_, [u8]>> {
+    let (head, message) = body.split_first_chunk::<5>()?;
+    let [compressed, length @ ..] = *head;
+    let length = usize::try_from(u32::from_be_bytes(length)).ok()?;
+    match compressed {
+        _ if length != message.len() => None,
+        0 => Some(message.into()),
+        1 if gzip => gzip::decompress(message, limit).map(Cow::Owned),
         _ => None,
     }
 }

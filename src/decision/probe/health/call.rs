@@ -1,11 +1,8 @@
 //! One `grpc.health.v1.Health/Check`, from its request to its response.
 
-use std::borrow::Cow;
-
 use crate::decision::reply::{ProbeTarget, ReplyCause};
 use crate::policy::Policy;
 use crate::readiness::check::grpc;
-use crate::value::gzip;
 
 /// The grpc-status for a method that a server does not implement.
 pub const UNIMPLEMENTED: u32 = 12;
@@ -77,7 +74,7 @@ impl HealthCall {
         if !hop || !self.whole {
             return HealthResponse::NoHop;
         }
-        let message = self.message();
+        let message = grpc::message(&self.body, self.gzip, MAX_MESSAGE);
         match message.as_deref().and_then(grpc::requested_service) {
             None => HealthResponse::Unreadable,
             Some(service) if !policy.probes.grpc_services.iter().any(|known| known.as_bytes() == service) => {
@@ -85,20 +82,6 @@ impl HealthCall {
             }
             Some(_) if self.ready => HealthResponse::Serving,
             Some(_) => HealthResponse::NotServing,
-        }
-    }
-
-    /// Returns the message, or `None` if the body is not one frame that can be read. A frame is a compression
-    /// flag, the message's length in four bytes, and the message.
-    fn message(&self) -> Option<Cow<'_, [u8]>> {
-        let (head, message) = self.body.split_first_chunk::<5>()?;
-        let [compressed, length @ ..] = *head;
-        let length = usize::try_from(u32::from_be_bytes(length)).ok()?;
-        match compressed {
-            _ if length != message.len() => None,
-            0 => Some(message.into()),
-            1 if self.gzip => gzip::decompress(message, MAX_MESSAGE).map(Cow::Owned),
-            _ => None,
         }
     }
 }
