@@ -11,6 +11,7 @@
 pub mod check;
 pub mod document;
 pub mod gate;
+pub mod host;
 pub mod index;
 mod limits;
 pub mod matcher;
@@ -24,6 +25,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use crate::value::hash;
+use crate::value::host::MeshPlace;
 use document::Node;
 use gate::{Fallback, Gate, WhenAllNotReady};
 use index::Index;
@@ -128,8 +130,9 @@ impl Policy {
         Self::compile(&parse(text)?, None)
     }
 
-    /// Reads a document in JSON and applies the rollout for the proxy with this node ID. If the rollout has not reached
-    /// that proxy, `enforce` becomes `shadow`. A larger rollout includes every proxy of a smaller one.
+    /// Reads a document in JSON for the proxy with this node ID and applies the rollout. If the rollout has not reached
+    /// that proxy, `enforce` becomes `shadow`. A larger rollout includes every proxy of a smaller one. The node ID of a
+    /// proxy of Istio also tells in which namespace a Service has a short name.
     ///
     /// # Errors
     ///
@@ -152,7 +155,8 @@ impl Policy {
 
     fn compile(document: &Node, node_id: Option<&[u8]>) -> Result<Self, Problems> {
         let log = ProblemLog::default();
-        let policy = read(&Value::root(document, &log), node_id);
+        let proxy = node_id.and_then(MeshPlace::of_node);
+        let policy = read(&Value::root(document, &log).for_proxy(proxy.as_ref()), node_id);
         log.finish(policy)
     }
 

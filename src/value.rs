@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod filter_state;
 pub mod gzip;
 pub mod hash;
+pub mod host;
 pub mod lease;
 pub mod lifecycle;
 pub mod parse;

@@ -5,6 +5,7 @@
 //! still has to be matched.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::matcher::{Matches, PathCondition};
 use crate::value::authority::Authority;
@@ -37,8 +38,8 @@ struct TrieNode {
 struct AuthorityMap {
     /// The entries without a condition on the authority that can be looked up.
     any_authority: Vec<usize>,
-    /// The entries that match one authority, in ascending order of the authorities.
-    by_authority: Vec<(String, Vec<usize>)>,
+    /// The entries that match one authority.
+    by_authority: BTreeMap<Vec<u8>, Vec<usize>>,
 }
 
 impl Index {
@@ -140,17 +141,7 @@ impl AuthorityMap {
     fn insert(&mut self, authority: Option<&str>, entry: usize) {
         let list = match authority {
             None => &mut self.any_authority,
-            Some(authority) => {
-                let found = self.by_authority.binary_search_by(|(known, _)| known.as_str().cmp(authority));
-                let position = found.unwrap_or_else(|position| {
-                    self.by_authority.insert(position, (authority.to_owned(), Vec::new()));
-                    position
-                });
-                match self.by_authority.get_mut(position) {
-                    Some((_, list)) => list,
-                    None => return,
-                }
-            }
+            Some(authority) => self.by_authority.entry(authority.as_bytes().to_vec()).or_default(),
         };
         if list.last() != Some(&entry) {
             list.push(entry);
@@ -175,9 +166,7 @@ impl AuthorityMap {
 impl AuthorityMap {
     /// Returns the entries that match this authority.
     fn exact(&self, authority: &[u8]) -> &[usize] {
-        let position = self.by_authority.binary_search_by(|(known, _)| known.as_bytes().cmp(authority));
-        let found = position.ok().and_then(|position| self.by_authority.get(position));
-        found.map_or(&[], |(_, list)| list)
+        self.by_authority.get(authority).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -260,15 +249,21 @@ mod tests {
             r#"[{"uri":{"prefix":"/a"}},{"authority":{"exact":"a"}}]"#,
             r#"[{"authority":{"prefix":"b"}}]"#,
             r#"[{"headers":{"Host":{"exact":"B:80"}}}]"#,
+            r#"[{"hosts":["A","b.c"]},{"uri":{"prefix":"/a"},"hosts":["B:80"]}]"#,
+            r#"[{"hosts":["a","*.c"]}]"#,
+            r#"[{"hosts":["c"],"authority":{"exact":"d"}}]"#,
         ];
         for (path, authority, expected) in [
-            ("/a", "a", &[2, 3][..]),
-            ("/a", "b", &[0, 1, 2, 3]),
-            ("/x", "a", &[2, 3]),
-            ("/x", "b", &[0, 3]),
-            ("/x", "c", &[3]),
-            ("/x", "B.:80", &[0, 3, 4]),
-            ("/x", "b:81", &[0, 3]),
+            ("/a", "a", &[2, 3, 5, 6][..]),
+            ("/a", "b", &[0, 1, 2, 3, 6]),
+            ("/x", "a", &[2, 3, 5, 6]),
+            ("/x", "b", &[0, 3, 6]),
+            ("/x", "c", &[3, 6]),
+            ("/x", "B.:80", &[0, 3, 4, 6]),
+            ("/a", "b:80", &[0, 1, 2, 3, 4, 5, 6]),
+            ("/x", "b:81", &[0, 3, 6]),
+            ("/x", "b.c.svc:9", &[3, 5, 6]),
+            ("/x", "d", &[3, 6, 7]),
         ] {
             assert_eq!(find(&entries, path, authority), expected, "{path} {authority}");
         }

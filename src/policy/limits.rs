@@ -5,6 +5,7 @@
 
 use super::document::Node;
 use super::gate::Gate;
+use super::matcher::Matches;
 use super::probe::{Basis, Probes};
 use super::reader::{Fields, Value};
 use super::release::Release;
@@ -25,7 +26,7 @@ pub const MAX_GATES: usize = 2_000;
 pub const MAX_SCHEDULED_WEIGHTS: usize = 10_000;
 /// The most keys in the `allow` and `deny` lists of all versions together.
 pub const MAX_KEYS: usize = 40_000;
-/// The most alternatives in all matches together.
+/// The most alternatives in all matches together. Each further host of an alternative counts as one.
 pub const MAX_MATCHES: usize = 5_000;
 /// The most references to upstreams in the checks of all probes together.
 pub const MAX_PROBE_CHECKS: usize = 2_000;
@@ -79,7 +80,7 @@ pub fn check_sums(policy: &Contents<'_>, document: &Value<'_>, fields: &Fields<'
     };
     let weights: usize = releases().map(|release| release.schedule.weights()).sum();
     let keys: usize = versions().map(|version| version.allow.len() + version.deny.len()).sum();
-    let matches: usize = matches().map(|matches| matches.len()).sum();
+    let matches: usize = matches().map(Matches::count).sum();
     let checks: usize = policy
         .probes
         .endpoints
@@ -118,7 +119,7 @@ pub fn check_sums(policy: &Contents<'_>, document: &Value<'_>, fields: &Fields<'
         ),
         (
             "",
-            "alternatives in all matches",
+            "alternatives and hosts in all matches",
             matches,
             MAX_MATCHES,
             "Use prefixes, or split the policy by host.",

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use super::document::Node;
 use super::problem::ProblemLog;
 use crate::value::date::Date;
+use crate::value::host::MeshPlace;
 
 /// A value of the document, with its place in it.
 #[derive(Clone)]
@@ -23,6 +24,7 @@ pub struct Value<'a> {
     /// The place of the value. `None` for the document itself.
     place: Option<Rc<Place<'a>>>,
     log: &'a ProblemLog,
+    proxy: Option<&'a MeshPlace<'a>>,
 }
 
 /// The place of a value below another one. Its path is put together only for a message, as a document has many values
@@ -38,7 +40,17 @@ struct Place<'a> {
 impl<'a> Value<'a> {
     /// Returns the document itself as a value.
     pub fn root(node: &'a Node, log: &'a ProblemLog) -> Self {
-        Self { node, place: None, log }
+        Self { node, place: None, log, proxy: None }
+    }
+
+    /// Returns the value, to be read for a proxy at this place in a mesh.
+    pub fn for_proxy(self, proxy: Option<&'a MeshPlace<'a>>) -> Self {
+        Self { proxy, ..self }
+    }
+
+    /// Returns the place in a mesh of the proxy that the document is read for, if it is known.
+    pub fn proxy(&self) -> Option<MeshPlace<'a>> {
+        self.proxy.copied()
     }
 
     /// Reports that the value is not what is `allowed`. Returns `None`.
@@ -377,7 +389,7 @@ impl<'a> Value<'a> {
 
     fn child(&self, node: &'a Node, index: usize, key: Option<&'a str>) -> Value<'a> {
         let place = Place { parent: self.place.clone(), index, key };
-        Value { node, place: Some(Rc::new(place)), log: self.log }
+        Value { node, place: Some(Rc::new(place)), log: self.log, proxy: self.proxy }
     }
 
     /// Returns the node, for readers that take several kinds of value.

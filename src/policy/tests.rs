@@ -13,6 +13,7 @@ use crate::value::response::FailOn;
 use crate::value::string_match::{Pattern, StringMatch};
 
 mod checks;
+mod hosts;
 mod messages;
 mod odd_documents;
 mod probes;
