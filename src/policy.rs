@@ -13,6 +13,7 @@ pub mod document;
 pub mod gate;
 pub mod host;
 pub mod index;
+pub mod keys;
 mod limits;
 pub mod matcher;
 pub mod probe;
@@ -250,20 +251,11 @@ fn parse(text: &[u8]) -> Result<Node, Problems> {
 }
 
 fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
-    let fields = document.object(&[
-        "name",
-        "mode",
-        "rollout",
-        "upstreams",
-        "probes",
-        "releases",
-        "gates",
-        "maxGatedPercent",
-    ])?;
+    let fields = document.object(&keys::POLICY)?;
     let name = fields.require("name", "a DNS label such as reviews").and_then(Value::dns_label);
     let mode = fields.read("mode", Mode::Enforce, |value| value.choice(&Mode::NAMES));
     let rollout = fields.read("rollout", 100, |value| {
-        let fields = value.object(&["percent"])?;
+        let fields = value.object(&keys::ROLLOUT)?;
         fields.require("percent", "a whole number from 0 to 100")?.integer(0..=100)
     });
 

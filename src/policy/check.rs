@@ -5,6 +5,7 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use super::document::Node;
+use super::keys;
 use super::reader::{Fields, Value};
 
 /// How one upstream is checked.
@@ -151,24 +152,7 @@ const fn ms(millis: u64) -> Duration {
 impl Check {
     /// Reads the `readinessProbe` of `upstream`.
     pub fn read(upstream: &str, value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&[
-            "httpGet",
-            "grpc",
-            "tcpSocket",
-            "exec",
-            "expectedStatuses",
-            "initialDelaySeconds",
-            "initialJitterSeconds",
-            "periodSeconds",
-            "notReadyPeriodSeconds",
-            "edgePeriodSeconds",
-            "idlePeriodSeconds",
-            "jitterPercent",
-            "timeoutSeconds",
-            "failureThreshold",
-            "successThreshold",
-            "terminationGracePeriodSeconds",
-        ])?;
+        let fields = value.object(&keys::CHECK)?;
         fields.contradiction(
             "terminationGracePeriodSeconds",
             "has no effect here, as the proxy ends no container; allowed: leave it out",
@@ -276,7 +260,7 @@ fn read_statuses(value: &Value<'_>) -> Option<Vec<RangeInclusive<u16>>> {
         if !matches!(item.node(), Node::Object(_)) {
             return status(item, 100..=599).map(|status| status..=status);
         }
-        let fields = item.object(&["start", "end"])?;
+        let fields = item.object(&keys::STATUS_RANGE)?;
         let start =
             fields.require("start", "a status such as 200").and_then(|value| status(value, 100..=599));
         let end = fields.require("end", "a status such as 300").and_then(|value| status(value, 101..=600));
@@ -319,7 +303,7 @@ fn authority(host: String, port: Option<u32>) -> String {
 
 impl HttpGet {
     fn read(upstream: &str, value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["method", "path", "port", "host", "scheme", "httpHeaders"])?;
+        let fields = value.object(&keys::HTTP_GET)?;
         let methods = ["GET", "HEAD", "OPTIONS"].map(|method| (method, method));
         let method = fields.read("method", "GET", |value| value.choice(&methods));
         let path = fields.read("path", "/".to_owned(), read_path);
@@ -328,7 +312,7 @@ impl HttpGet {
         let host = fields.read("host", default_host(upstream), read_host);
         let port = read_port(&fields);
         let headers = fields.read_list("httpHeaders", |value| {
-            let fields = value.object(&["name", "value"])?;
+            let fields = value.object(&keys::HTTP_HEADER)?;
             let name = fields.require("name", "a header name").and_then(|value| {
                 // The policy may set the host. The other headers that frame a message belong to the proxy.
                 let name = value.header_name(false)?;
@@ -377,7 +361,7 @@ pub fn default_host(name: &str) -> String {
 
 impl GrpcHealth {
     fn read(upstream: &str, value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["service", "port"])?;
+        let fields = value.object(&keys::GRPC_CHECK)?;
         let service = fields.read("service", "", Value::header_value);
         let port = read_port(&fields);
         Some(GrpcHealth { authority: authority(default_host(upstream), port?), service: service?.to_owned() })

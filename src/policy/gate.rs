@@ -4,6 +4,7 @@ pub mod cors;
 
 use core::ops::RangeInclusive;
 
+use super::keys;
 use super::matcher::Matches;
 use super::probe::Details;
 use super::reader::{Fields, Value};
@@ -114,9 +115,7 @@ impl Gate {
         releases: &[Release],
         details: Details,
     ) -> Option<Self> {
-        let known =
-            ["match", "upstream", "fallback", "reply", "whenAllNotReady", "preflight", "cors", "details"];
-        let fields = value.object(&known)?;
+        let fields = value.object(&keys::GATE)?;
         let matches = fields.read("match", Matches::default(), Matches::read);
         let upstream = upstream::read_required_reference(&fields, upstreams);
         let fallback = fields.read("fallback", None, |value| {
@@ -153,7 +152,7 @@ impl Gate {
 
 impl Fallback {
     fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>, releases: &[Release]) -> Option<Self> {
-        let fields = value.object(&["upstream", "clusterHeader", "answer"])?;
+        let fields = value.object(&keys::FALLBACK)?;
         if let (Some(answer), None, None) =
             (fields.get("answer"), fields.get("upstream"), fields.get("clusterHeader"))
         {
@@ -212,8 +211,7 @@ impl Default for ReplyTemplate {
 
 impl ReplyTemplate {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields =
-            value.object(&["status", "grpcStatus", "retryAfterSeconds", "headers", "retriable", "body"])?;
+        let fields = value.object(&keys::REPLY)?;
         let default = ReplyTemplate::default();
         let grpc_status = fields.read("grpcStatus", None, |value| value.integer(1..=16).map(Some));
         let retry_after_seconds =
@@ -223,7 +221,7 @@ impl ReplyTemplate {
     }
 
     fn read_answer(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["status", "headers", "retriable", "body"])?;
+        let fields = value.object(&keys::ANSWER)?;
         let reply = ReplyTemplate::read_http(&fields, 200, 200..=599)?;
         match fields.get("body") {
             Some(body) if reply.has_no_body() => {

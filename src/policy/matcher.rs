@@ -5,6 +5,7 @@ use ipnet::IpNet;
 
 use super::document::Node;
 use super::host;
+use super::keys;
 use super::reader::{Fields, Value};
 use crate::value::authority::Authority;
 use crate::value::host::Hosts;
@@ -112,7 +113,7 @@ impl StringMatch {
         if subject.may_be_empty() && matches!(value.node(), Node::Null) {
             return Some(StringMatch::Present);
         }
-        Self::read_fields(&value.object_with_nulls(&["exact", "prefix", "regex"])?, subject)
+        Self::read_fields(&value.object_with_nulls(&keys::CONDITION)?, subject)
     }
 
     /// Reads the condition from an object that may have other fields as well. See [`StringMatch::read`].
@@ -229,14 +230,8 @@ impl Matches {
 
 impl RequestMatch {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let known =
-            ["name", "uri", "ignoreUriCase", "scheme", "method", "authority", "headers", "withoutHeaders"];
-        // Istio lacks the last three here. It matches cookies only as header text, and has `hosts` and `sourceIpBlocks`
-        // elsewhere.
-        let more = ["queryParams", "hosts", "cookies", "sourceIpBlocks"];
-        let known = [&known[..], &more, &CONTROL_PLANE_KEYS[..]].concat();
         // Without a condition whose value a template did not set, the others would hold for more requests.
-        let fields = value.object_with_nulls(&known)?;
+        let fields = value.object_with_nulls(&keys::MATCH)?;
         for key in CONTROL_PLANE_KEYS {
             if let Some(value) = fields.get(key) {
                 value.problem::<()>(
@@ -281,14 +276,15 @@ impl RequestMatch {
             cookies: read_named(fields.get("cookies"), |name, _| Some(name.to_owned())),
             source_ip_blocks: source_ip_blocks?,
         };
-        let condition_keys = known.iter().filter(|key| !["name", "ignoreUriCase"].contains(key));
+        let known = keys::MATCH.keys.iter().map(|key| key.name);
+        let mut condition_keys = known.filter(|key| !["name", "ignoreUriCase"].contains(key));
         // An empty map, such as `headers: {}`, is not a condition.
         let maps = ["headers", "withoutHeaders", "queryParams", "cookies"];
         let is_empty_map = |key: &str| {
             let value = fields.get(key).filter(|_| maps.contains(&key));
             value.is_some_and(|value| matches!(value.node(), Node::Object(fields) if fields.is_empty()))
         };
-        if !condition_keys.into_iter().any(|key| fields.get(key).is_some() && !is_empty_map(key)) {
+        if !condition_keys.any(|key| fields.get(key).is_some() && !is_empty_map(key)) {
             return value.problem("would match every request; allowed: at least one condition");
         }
         Some(conditions)

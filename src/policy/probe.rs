@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 
+use super::keys;
 use super::matcher::Matches;
 use super::reader::{Fields, Value};
 use super::upstream::{self, UpstreamDraft, UpstreamId};
@@ -168,18 +169,7 @@ const MAX_GROUPS: usize = 100;
 
 /// Reads `probes`.
 pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Probes> {
-    let fields = value.object(&[
-        "liveness",
-        "startup",
-        "readiness",
-        "groups",
-        "grpc",
-        "drain",
-        "details",
-        "staleAfterSeconds",
-        "markerHeaders",
-        "match",
-    ])?;
+    let fields = value.object(&keys::PROBES)?;
     let kinds = [
         ("liveness", ProbeKind::Liveness),
         ("startup", ProbeKind::Startup),
@@ -200,7 +190,7 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
         Some(value.entries()?.iter().filter_map(read_group).collect())
     });
     let grpc_services = fields.read("grpc", Vec::new(), |value| {
-        let fields = value.object(&["services"])?;
+        let fields = value.object(&keys::GRPC_SERVICES)?;
         let service = |value: &Value<'_>| value.header_value().map(str::to_owned);
         fields.require("services", "a list of service names; \"\" is the server as a whole")?;
         let services = fields.read_list("services", service)?;
@@ -268,7 +258,11 @@ impl Probe {
         value: &Value<'_>,
         upstreams: Option<&[UpstreamDraft]>,
     ) -> Option<Self> {
-        let fields = value.object(&["path", "checks", "minimumScore", "statuses", "passThrough"])?;
+        let fields = value.object(match kind {
+            ProbeKind::Liveness => &keys::LIVENESS,
+            ProbeKind::Readiness => &keys::READINESS,
+            ProbeKind::Startup | ProbeKind::Group => &keys::STARTUP,
+        })?;
         let path = read_path(&fields);
         let statuses = fields.read("statuses", Statuses::default(), Statuses::read);
         let checks = match kind {
@@ -345,7 +339,7 @@ impl ProbeComponents {
 
 impl Component {
     fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Self> {
-        let fields = value.object(&["upstream", "weight", "required"])?;
+        let fields = value.object(&keys::COMPONENT)?;
         let weight = fields.read("weight", 0, |value| value.integer(1..=1_000_000));
         let required = fields.read("required", fields.get("weight").is_none(), Value::boolean);
         let upstream = upstream::read_required_reference(&fields, upstreams);
@@ -355,7 +349,7 @@ impl Component {
 
 impl Statuses {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["passed", "degraded", "failed"])?;
+        let fields = value.object(&keys::STATUSES)?;
         let default = Statuses::default();
         let passed = fields.read("passed", default.passed, |value| value.integer(200..=399));
         let degraded = fields.read("degraded", default.degraded, |value| value.integer(200..=399));
@@ -366,7 +360,7 @@ impl Statuses {
 
 impl PassThrough {
     fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Self> {
-        let fields = value.object(&["cacheSeconds", "headers", "host", "upstream"])?;
+        let fields = value.object(&keys::PASS_THROUGH)?;
         let range = Duration::from_millis(100)..=Duration::from_secs(3_600);
         let cache = fields
             .require("cacheSeconds", "a number of seconds such as 2")
@@ -398,7 +392,7 @@ fn read_cached_header(value: &Value<'_>) -> Option<String> {
 
 impl Drain {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["path", "from"])?;
+        let fields = value.object(&keys::DRAIN)?;
         let loopback = || ["127.0.0.0/8", "::1/128"].iter().filter_map(|text| text.parse().ok()).collect();
         let from = fields.read("from", loopback(), |value| {
             let networks = value.list()?;

@@ -13,6 +13,8 @@ use std::rc::Rc;
 use ipnet::IpNet;
 
 use super::document::Node;
+use super::keys::NOT_NULL;
+use super::keys::spec::ObjectSpec;
 use super::problem::ProblemLog;
 use crate::value::date::Date;
 use crate::value::host::MeshPlace;
@@ -95,9 +97,9 @@ impl<'a> Value<'a> {
         self.log.is_empty()
     }
 
-    /// Reads an object that may have only the keys in `known`. A key with the value null counts as absent: templates,
+    /// Reads an object that may have only the keys of the table. A key with the value null counts as absent: templates,
     /// such as Helm's, write it for a value that is not set.
-    pub fn object(&self, known: &[&str]) -> Option<Fields<'a>> {
+    pub fn object(&self, known: &ObjectSpec) -> Option<Fields<'a>> {
         let mut fields = self.object_with_nulls(known)?;
         fields.entries.retain(|(key, value)| !matches!(value.node, Node::Null) || NOT_NULL.contains(key));
         Some(fields)
@@ -105,13 +107,14 @@ impl<'a> Value<'a> {
 
     /// Reads an object in which a key with the value null is present. Readers refuse such a value. Used where an absent
     /// key would make a condition hold more often.
-    pub fn object_with_nulls(&self, known: &[&str]) -> Option<Fields<'a>> {
+    pub fn object_with_nulls(&self, known: &ObjectSpec) -> Option<Fields<'a>> {
         let Entries(fields) = self.entries()?;
         for (key, value) in &fields.entries {
-            if !known.contains(key) {
-                let message = match nearest(key, known) {
+            if !known.has(key) {
+                let names: Vec<&str> = known.keys.iter().map(|spec| spec.name).collect();
+                let message = match nearest(key, &names) {
                     Some(near) => format!("unknown field; did you mean {near:?}?"),
-                    None => format!("unknown field; allowed: {}", known.join(", ")),
+                    None => format!("unknown field; allowed: {}", names.join(", ")),
                 };
                 value.problem::<()>(message);
             }
@@ -428,10 +431,6 @@ const MAX_HEADERS: usize = 50;
 /// The headers that frame a message or name its host. A policy must not write them.
 const PROXY_HEADERS: [&str; 8] =
     ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "keep-alive"];
-
-/// The keys whose value must not be null. It could mean all defaults, as in `circuitBreaker:` with nothing after it, or
-/// that there is no breaker.
-const NOT_NULL: [&str; 2] = ["circuitBreaker", "passThrough"];
 
 /// The fields of an object with known keys.
 #[derive(Clone)]

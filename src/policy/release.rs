@@ -7,6 +7,7 @@ pub mod schedule;
 pub mod steer;
 pub mod version;
 
+use super::keys;
 use super::matcher::Matches;
 use super::reader::Value;
 use super::upstream::UpstreamDraft;
@@ -87,23 +88,9 @@ fn validate_header_edits(items: &[Value<'_>], releases: &[Option<Release>]) {
     }
 }
 
-const KEYS: [&str; 11] = [
-    "name",
-    "match",
-    "skip",
-    "steer",
-    "trustIncoming",
-    "hashOn",
-    "startsAt",
-    "responseHeader",
-    "versions",
-    "schedule",
-    "rollback",
-];
-
 impl Release {
     fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Self> {
-        let fields = value.object(&KEYS)?;
+        let fields = value.object(&keys::RELEASE)?;
         let name = fields.require("name", "a name").and_then(Value::label);
         let matches = fields.read("match", Matches::default(), Matches::read);
         let skip = fields.read("skip", Matches::default(), Matches::read);

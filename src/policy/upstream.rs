@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::check::Check;
 use super::document::Node;
+use super::keys;
 use super::matcher::{Matches, Subject};
 use super::reader::{Fields, Value, is_label};
 use crate::value::response::{Classifier, FailOn};
@@ -220,7 +221,7 @@ impl UpstreamDraft {
 
     fn read(name: &str, value: &Value<'_>) -> Option<Self> {
         value.validate_label(name);
-        let fields = value.object(&["cluster", "readinessProbe", "circuitBreaker", "assume", "force"])?;
+        let fields = value.object(&keys::UPSTREAM)?;
         let cluster = fields.require("cluster", "the name of an Envoy cluster").and_then(Value::header_value);
         let check = fields.read("readinessProbe", None, |value| Check::read(name, value).map(Some));
         let breaker = fields.read("circuitBreaker", None, |value| Breaker::read(value).map(Some));
@@ -272,24 +273,7 @@ impl Default for Breaker {
 
 impl Breaker {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&[
-            "failOn",
-            "ignoreOn",
-            "record",
-            "ignore",
-            "consecutiveFailures",
-            "consecutiveLocalOriginFailures",
-            "unansweredAfter",
-            "failurePercent",
-            "slowPercent",
-            "slowerThan",
-            "window",
-            "minimumRequests",
-            "notReadyFor",
-            "maxNotReadyFor",
-            "maxRetryAfter",
-            "trial",
-        ])?;
+        let fields = value.object(&keys::BREAKER)?;
         let default = Breaker::default();
         let shares = Shares::read(&fields);
         let fail_on = read_fail_on(&fields);
@@ -400,7 +384,7 @@ impl Default for Trial {
 
 impl Trial {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["requests", "successes", "leaseFor", "rampOver"])?;
+        let fields = value.object(&keys::TRIAL)?;
         let default = Trial::default();
         let ramp_over = fields.read("rampOver", default.ramp_over, |value| value.duration(ms(0)..=HOUR));
         let requests = fields.read("requests", default.requests, |value| value.integer(1..=100));
@@ -465,7 +449,7 @@ fn read_fail_on_item(value: &Value<'_>) -> Option<FailOn> {
 }
 
 fn read_header_condition(value: &Value<'_>) -> Option<FailOn> {
-    let fields = value.object_with_nulls(&["header", "exact", "prefix", "regex"])?;
+    let fields = value.object_with_nulls(&keys::RESPONSE_HEADER)?;
     let name = fields.require("header", "the name of a response header");
     let name = name.and_then(|name| name.header_name(false));
     let value = StringMatch::read_fields(&fields, Subject::Header);

@@ -4,6 +4,7 @@
 //! replies to. Without the headers, the browser hides the status and the body from the page. The keys of a `CorsPolicy`
 //! about preflights are unknown here, as a gate does not answer these.
 
+use crate::policy::keys;
 use crate::policy::matcher::Subject;
 use crate::policy::reader::Value;
 use crate::value::request::MAX_WORK;
@@ -28,9 +29,9 @@ const MAX_ORIGINS: usize = 100;
 impl CorsPolicy {
     /// Reads `cors`.
     pub fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["allowOrigins", "allowCredentials", "exposeHeaders"])?;
+        let fields = value.object(&keys::CORS)?;
         let origin = |value: &Value<'_>| {
-            let fields = value.object(&["exact", "prefix", "regex"])?;
+            let fields = value.object(&keys::ORIGIN)?;
             // No page has an empty origin.
             fields.read("exact", "", Value::text)?;
             StringMatch::read_fields(&fields, Subject::Method)

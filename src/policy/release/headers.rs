@@ -1,5 +1,6 @@
 //! `headers` of a version: header edits of its requests and responses, as in an Istio `VirtualService`.
 
+use crate::policy::keys;
 use crate::policy::reader::Value;
 
 /// Header edits of one message. All names are in lower case.
@@ -16,14 +17,14 @@ pub struct HeaderEdits {
 impl HeaderEdits {
     /// Reads `headers` and returns the edits of `request` and of `response`.
     pub fn read(value: &Value<'_>) -> Option<(Self, Self)> {
-        let fields = value.object(&["request", "response"])?;
+        let fields = value.object(&keys::HEADER_EDITS)?;
         let request = fields.read("request", HeaderEdits::default(), Self::read_one);
         let response = fields.read("response", HeaderEdits::default(), Self::read_one);
         Some((request?, response?))
     }
 
     fn read_one(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["set", "add", "remove"])?;
+        let fields = value.object(&keys::EDITS)?;
         let read_headers = |value: &Value<'_>| value.headers(|_, _| true);
         let set = fields.read("set", Vec::new(), read_headers);
         let add = fields.read("add", Vec::new(), read_headers);

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::policy::keys;
 use crate::policy::reader::{Fields, Value};
 
 /// A source of sticky keys, in the terms of Istio's `consistentHash`.
@@ -95,7 +96,7 @@ impl Key {
     }
 
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&[&SOURCES[..], &RINGS].concat())?;
+        let fields = value.object(&keys::HASH_ON)?;
         for key in RINGS {
             fields.contradiction(
                 key,
@@ -175,7 +176,7 @@ impl Key {
 impl Cookie {
     fn read(value: &Value<'_>) -> Option<Self> {
         let attributes = ["path", "domain", "secure", "httpOnly", "sameSite", "partitioned"];
-        let fields = value.object(&[&["name", "ttl"][..], &attributes].concat())?;
+        let fields = value.object(&keys::COOKIE)?;
         let name = fields.require("name", "a cookie's name").and_then(Value::cookie_name);
         let issue = match fields.get("ttl") {
             Some(ttl) => Issue::read(ttl, &fields, name.unwrap_or_default()).map(Some),

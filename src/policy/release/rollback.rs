@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::version::Version;
+use crate::policy::keys;
 use crate::policy::reader::Value;
 use crate::policy::upstream::{UpstreamDraft, read_fail_on};
 use crate::value::response::{Classifier, FailOn};
@@ -49,8 +50,7 @@ impl Rollback {
     /// Reads `rollback`. `known` are the versions and the upstreams, or `None` if either could not be read.
     pub fn read(value: &Value<'_>, known: Option<(&[Version], &[UpstreamDraft])>) -> Option<Self> {
         let criteria = ["failurePercent", "latency", "checks"];
-        let settings = ["failOn", "minimumRequests", "window", "over"];
-        let fields = value.object(&[&criteria[..], &settings].concat())?;
+        let fields = value.object(&keys::ROLLBACK)?;
         let failure_percent = fields.read("failurePercent", None, |value| read_percent(value).map(Some));
         let latency = fields.read("latency", None, |value| Latency::read(value).map(Some));
         let check_failure_percent = fields.read("checks", None, |value| read_checks(value, known).map(Some));
@@ -84,7 +84,7 @@ impl Rollback {
 /// Reads `checks`. Refuses versions whose upstream has no checks, unless the document has problems already. An invalid
 /// upstream is a placeholder then, and may have had checks.
 fn read_checks(value: &Value<'_>, known: Option<(&[Version], &[UpstreamDraft])>) -> Option<u32> {
-    let fields = value.object(&["failurePercent"])?;
+    let fields = value.object(&keys::CHECK_FAILURES)?;
     let failure_percent =
         fields.require("failurePercent", "a whole number from 1 to 99").and_then(read_percent);
     let known = known.filter(|_| value.document_is_valid_so_far());
@@ -107,7 +107,7 @@ fn read_percent(value: &Value<'_>) -> Option<u32> {
 
 impl Latency {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["percentile", "above"])?;
+        let fields = value.object(&keys::LATENCY)?;
         let percentile = fields
             .require("percentile", "a whole number from 1 to 99")
             .and_then(|value| value.integer(1..=99));

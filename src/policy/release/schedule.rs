@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::version::{self, Version};
+use crate::policy::keys;
 use crate::policy::reader::Value;
 use crate::value::date::Date;
 use crate::weights::schedule::WeightChange;
@@ -63,7 +64,7 @@ fn read_step(
 ) -> Option<WeightChange> {
     let default = versions.map_or(0, |(_, default)| default);
     let versions = versions.map(|(versions, _)| versions);
-    let fields = value.object(&["at", "over", "weights"])?;
+    let fields = value.object(&keys::STEP)?;
     let at = fields.require("at", "a time such as 2026-12-01T10:00:00Z").and_then(Value::date);
     let over = fields.read("over", Duration::ZERO, |value| {
         let over = value.duration(Duration::ZERO..=MAX_RAMP)?;

@@ -2,6 +2,7 @@
 
 use super::key::Key;
 use super::version::Version;
+use crate::policy::keys;
 use crate::policy::reader::{Fields, Value};
 
 /// A way to tell the proxy's routes the version.
@@ -24,7 +25,7 @@ pub enum Steer {
 impl Steer {
     /// Reads `steer`.
     pub fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&["header", "clusterHeader", "randomValueHeader", "filterState"])?;
+        let fields = value.object(&keys::STEER)?;
         let read_header = |key: &str, make: fn(String) -> Steer| {
             fields.read(key, None, |value| value.header_name(true).map(make).map(Some))
         };

@@ -4,6 +4,7 @@ use core::hash::{Hash, Hasher};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use super::headers::HeaderEdits;
+use crate::policy::keys;
 use crate::policy::matcher::Matches;
 use crate::policy::reader::{Fields, Value};
 use crate::policy::upstream::{self, UpstreamDraft, UpstreamId};
@@ -108,8 +109,7 @@ pub fn validate_weights<'v>(
 
 impl Version {
     fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(Self, bool)> {
-        let fields =
-            value.object(&["name", "upstream", "weight", "default", "match", "allow", "deny", "headers"])?;
+        let fields = value.object(&keys::VERSION)?;
         let name = fields.require("name", "a name").and_then(Value::label);
         let upstream = upstream::read_required_reference(&fields, upstreams);
         let weight = fields
