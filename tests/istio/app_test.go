@@ -44,6 +44,7 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.requests.Add(1)
+	w.Header().Set("x-seen-version", r.Header.Get("x-gray-version"))
 	if a.broken.Load() {
 		w.WriteHeader(http.StatusInternalServerError)
 	}

@@ -207,7 +207,8 @@ func bootstrap(who node, controlPlane string) map[string]any {
 				"ISTIO_VERSION": istioVersion, "INTERCEPTION_MODE": "NONE",
 			},
 		},
-		"admin": map[string]any{"address": address("127.0.0.1", "0")},
+		"admin":        map[string]any{"address": address("127.0.0.1", "0")},
+		"stats_config": map[string]any{"stats_tags": statsTags()},
 		"dynamic_resources": map[string]any{
 			"ads_config": map[string]any{
 				"api_type": "DELTA_GRPC", "transport_api_version": "V3",
@@ -226,6 +227,15 @@ func bootstrap(who node, controlPlane string) map[string]any {
 			}}},
 		}}},
 	}
+}
+
+// statsTags are the labels of graygate's metrics, as `extraStatTags` adds them to a proxy of Istio.
+func statsTags() (tags []any) {
+	labels := "policy release version upstream probe reason from to code result mode plugin"
+	for _, label := range strings.Fields(labels) {
+		tags = append(tags, map[string]any{"tag_name": label, "regex": `(` + label + `=\.=(.*?);\.;)`})
+	}
+	return tags
 }
 
 func address(host, port string) map[string]any {

@@ -6,13 +6,13 @@ import (
 	"testing"
 )
 
-// caller starts a caller's sidecar with an overlay, over two versions.
+// startCaller starts a caller's sidecar with an overlay, over two versions. v2 has a weight of 10 of 100.
 func startCaller(t *testing.T, overlay string) (e *envoy, caller *client, v1, v2 *app) {
 	t.Helper()
 	v1, v2 = serve(t, "v1", "127.0.0.2"), serve(t, "v2", "127.0.0.3")
 	address := ownAddress(t, 9080)
 	c := startForEnvoy(t, world{V1: v1.endpoint, V2: v2.endpoint}, egress(address),
-		local(t, built(t, "overlays/"+overlay)))
+		local(t, strings.NewReplacer("weight: 100", "weight: 90", "weight: 0", "weight: 10").Replace(built(t, "overlays/"+overlay))))
 	return c.envoy(callerNode), newClient(t, address+":9080", "reviews:9080"), v1, v2
 }
 

@@ -30,19 +30,24 @@ func TestTheBasesStandWhereTheirNamesSay(t *testing.T) {
 // overlays, and what they say of themselves.
 var overlays = []struct {
 	directory, scope, place, mode string
-	percent                       float64
+	percent, weight               float64
 }{
-	{"workload", "workload", "inbound", "", 0},
-	{"gateway", "workload", "gateway", "", 0},
-	{"waypoint", "workload", "waypoint", "", 0},
-	{"namespace", "namespace", "outbound", "enforce", 100},
-	{"mesh", "mesh", "outbound", "shadow", 100},
-	{"rollout/shadow", "mesh", "outbound", "shadow", 100},
-	{"rollout/percent-1", "mesh", "outbound", "enforce", 1},
-	{"rollout/percent-10", "mesh", "outbound", "enforce", 10},
-	{"rollout/percent-50", "mesh", "outbound", "enforce", 50},
-	{"rollout/percent-100", "mesh", "outbound", "enforce", 100},
-	{"rollout/revision", "mesh", "outbound", "enforce", 100},
+	{"workload", "workload", "inbound", "", 0, 0},
+	{"gateway", "workload", "gateway", "", 0, 0},
+	{"waypoint", "workload", "waypoint", "", 0, 0},
+	{"namespace", "namespace", "outbound", "enforce", 100, 0},
+	{"mesh", "mesh", "outbound", "shadow", 100, 0},
+	{"rollout/workload", "workload", "outbound", "shadow", 100, 0},
+	{"rollout/shadow", "mesh", "outbound", "shadow", 100, 0},
+	{"rollout/percent-1", "mesh", "outbound", "enforce", 1, 0},
+	{"rollout/percent-10", "mesh", "outbound", "enforce", 10, 0},
+	{"rollout/percent-50", "mesh", "outbound", "enforce", 50, 0},
+	{"rollout/percent-100", "mesh", "outbound", "enforce", 100, 0},
+	{"rollout/weight-1", "mesh", "outbound", "enforce", 100, 1},
+	{"rollout/weight-10", "mesh", "outbound", "enforce", 100, 10},
+	{"rollout/weight-50", "mesh", "outbound", "enforce", 100, 50},
+	{"rollout/weight-100", "mesh", "outbound", "enforce", 100, 100},
+	{"rollout/revision", "mesh", "outbound", "enforce", 100, 0},
 }
 
 func TestTheOverlaysStandWhereTheirNamesSayAndAreAsFarAsTheySay(t *testing.T) {
@@ -57,6 +62,16 @@ func TestTheOverlaysStandWhereTheirNamesSayAndAreAsFarAsTheySay(t *testing.T) {
 				policy := policyOf(t, overlay.place)
 				if overlay.mode != "" {
 					policy["mode"], policy["rollout"] = overlay.mode, map[string]any{"percent": overlay.percent}
+				}
+				if overlay.weight > 0 {
+					change(policy, func(node map[string]any) {
+						switch node["name"] {
+						case "v1":
+							node["weight"] = 100 - overlay.weight
+						case "v2":
+							node["weight"] = overlay.weight
+						}
+					})
 				}
 				texts := []string{kustomize.Build(t, filepath.Join(directory, "overlays", overlay.directory))}
 				if overlay.place != "gateway" {

@@ -16,6 +16,8 @@ var worldTemplate = template.Must(template.New("world.yaml").Parse(worldText))
 type world struct {
 	// Where the two versions of `reviews` listen. With a real Envoy these are servers of the test.
 	V1, V2 endpoint
+	// Payments is another service in the namespace, if it has an address.
+	Payments endpoint
 	// Waypoint puts `reviews` behind a waypoint of ambient mode.
 	Waypoint bool
 }

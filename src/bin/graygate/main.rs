@@ -30,9 +30,9 @@ enum Command {
         /// The policy, JSON or YAML; "-" is standard input
         #[arg(required_unless_present = "istio", conflicts_with = "istio")]
         file: Option<PathBuf>,
-        /// Check the manifests in this directory instead, which are to be what is applied together; a file, or "-",
-        /// standard input, will do as well; may be repeated
-        #[arg(long, value_name = "DIR")]
+        /// Check these manifests instead, which must be all that is applied together: directories, files, or "-" for
+        /// standard input
+        #[arg(long, value_name = "PATH", num_args = 1..)]
         istio: Vec<PathBuf>,
         /// The root namespace of the mesh
         #[arg(long, value_name = "NAMESPACE", default_value = "istio-system", requires = "istio")]
