@@ -101,7 +101,7 @@ func startEnvoy(t *testing.T, bootstrap map[string]any) *envoy {
 	defer logs.Close()
 	e.process = exec.Command(program, "-c", "bootstrap.yaml", "--admin-address-path", "admin", "--concurrency", "2",
 		"--drain-time-s", "1", "--parent-shutdown-time-s", "2", "--disable-hot-restart",
-		"--log-level", "info", "--component-log-level", "main:warning")
+		"--log-level", "warning", "--component-log-level", "misc:error")
 	// Should this process end in a panic, which skips the cleanup, Envoy is to end with it.
 	e.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	e.process.Dir, e.process.Stdout, e.process.Stderr = e.directory, logs, logs

@@ -33,9 +33,9 @@ var selectors = map[string][]string{
 }
 
 // manifest is what the tool prints for one of `kinds`, for one workload in one of `places`.
-func manifest(t *testing.T, kind, place string, policy document) string {
+func manifest(t *testing.T, kind, place string, policy document, options ...string) string {
 	t.Helper()
-	text, err := render(t, kind, place, policy, scoped("workload", place)...)
+	text, err := render(t, kind, place, policy, append(scoped("workload", place), options...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

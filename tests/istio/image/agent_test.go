@@ -20,7 +20,7 @@ import (
 
 	"istio.io/istio/pilot/pkg/model"
 	"istio.io/istio/pilot/test/xds"
-	"istio.io/istio/pkg/config/mesh"
+	meshdefaults "istio.io/istio/pkg/config/mesh"
 	"istio.io/istio/pkg/config/schema/gvk"
 	"istio.io/istio/pkg/envoy"
 	istioagent "istio.io/istio/pkg/istio-agent"
@@ -102,7 +102,7 @@ func startAgent(t *testing.T, istiod string) string {
 	t.Helper()
 	// Where it makes its other sockets.
 	t.Chdir(t.TempDir())
-	config := mesh.DefaultProxyConfig()
+	config := meshdefaults.DefaultProxyConfig()
 	config.DiscoveryAddress = istiod
 	config.ControlPlaneAuthPolicy = meshconfig.AuthenticationPolicy_NONE
 	socket := filepath.Join(t.TempDir(), "XDS")
@@ -125,14 +125,14 @@ func startAgent(t *testing.T, istiod string) string {
 	return socket
 }
 
-// The whole way: a WasmPlugin, istiod, the agent, a registry, Envoy; and what brings the agent to ask the registry.
-func TestFromAWasmPluginToARequest(t *testing.T) {
-	if !inAgentsPlace(t) {
-		return
-	}
-	image, digest := moduleImage(t, modulePath)
-	registry := serveModules(t)
-	plugin := wasmPlugin{url: registry.image("1.0.0"), sha256: digest, failStrategy: "FAIL_RELOAD", policy: livenessOnly}
+// mesh is Istio's control plane with one WasmPlugin.
+type mesh struct {
+	istiod *xds.FakeDiscoveryServer
+	links  *connections
+}
+
+func startMesh(t *testing.T, plugin wasmPlugin) *mesh {
+	t.Helper()
 	links := &connections{}
 	istiod := xds.NewFakeDiscoveryServer(t, xds.FakeOptions{
 		ConfigString: plugin.yaml(),
@@ -142,23 +142,28 @@ func TestFromAWasmPluginToARequest(t *testing.T) {
 			return links, err
 		},
 	})
-	apply := func(change func(*extensions.WasmPlugin)) {
-		t.Helper()
-		known := istiod.Store().Get(gvk.WasmPlugin, "graygate", "shop").DeepCopy()
-		change(known.Spec.(*extensions.WasmPlugin))
-		if _, err := istiod.Store().Update(known); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return &mesh{istiod, links}
+}
 
-	binary := envoyBinary(t)
-	socket := startAgent(t, links.Addr().String())
-	name := plugin.resource(t).Name
-	listener, err := protojson.Marshal(listenerWith(t, name, "0s", wasmType, rbacType))
+// apply changes the plugin, as `kubectl apply` does.
+func (m *mesh) apply(t *testing.T, change func(*extensions.WasmPlugin)) {
+	t.Helper()
+	known := m.istiod.Store().Get(gvk.WasmPlugin, "graygate", "shop").DeepCopy()
+	change(known.Spec.(*extensions.WasmPlugin))
+	if _, err := m.istiod.Store().Update(known); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startProxy starts an agent and its Envoy, whose listener has the filter with this name.
+func (m *mesh) startProxy(t *testing.T, binary, filter string) *proxy {
+	t.Helper()
+	socket := startAgent(t, m.links.Addr().String())
+	listener, err := protojson.Marshal(listenerWith(t, filter, "0s", wasmType, rbacType))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := startWith(t, binary, fmt.Sprintf(`{
+	return startWith(t, binary, fmt.Sprintf(`{
 		"node": {"id": "sidecar~127.0.0.1~reviews-1.shop~shop.svc.cluster.local", "cluster": "reviews.shop",
 			"metadata": {"NAMESPACE": "shop", "CLUSTER_ID": "Kubernetes"}},
 		"admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
@@ -166,6 +171,20 @@ func TestFromAWasmPluginToARequest(t *testing.T) {
 			"grpc_services": [{"envoy_grpc": {"cluster_name": "agent"}}]}},
 		"static_resources": {"listeners": [%s], "clusters": [%s]}}`,
 		listener, http2Cluster("agent", fmt.Sprintf(`{"pipe": {"path": %q}}`, socket))))
+}
+
+// The whole way: a WasmPlugin, istiod, the agent, a registry, Envoy; and what brings the agent to ask the registry.
+func TestFromAWasmPluginToARequest(t *testing.T) {
+	if !inAgentsPlace(t) {
+		return
+	}
+	image, digest := moduleImage(t, modulePath)
+	registry := serveModules(t)
+	plugin := wasmPlugin{url: registry.image("1.0.0"), sha256: digest, failStrategy: "FAIL_RELOAD", policy: livenessOnly}
+	binary := envoyBinary(t)
+	m := startMesh(t, plugin)
+	links, istiod, apply := m.links, m.istiod, m.apply
+	p := m.startProxy(t, binary, plugin.resource(t).Name)
 	says := func(status int, body string) func() bool {
 		return func() bool {
 			have, text := p.get("/livez")
@@ -189,15 +208,15 @@ func TestFromAWasmPluginToARequest(t *testing.T) {
 	wait.Until(t, "the module, asked for when the proxy comes back to istiod", says(200, alive))
 
 	registry.down()
-	apply(func(plugin *extensions.WasmPlugin) {
+	apply(t, func(plugin *extensions.WasmPlugin) {
 		policy := map[string]any{"name": "other", "probes": map[string]any{"liveness": map[string]any{"path": "/livez"}}}
 		plugin.PluginConfig, _ = structpb.NewStruct(policy)
 	})
 	wait.Until(t, "another policy, by the module in the cache", says(200, "policy other: liveness passed"))
 
-	apply(func(plugin *extensions.WasmPlugin) { plugin.Sha256 = strings.Repeat("1", 64) })
+	apply(t, func(plugin *extensions.WasmPlugin) { plugin.Sha256 = strings.Repeat("1", 64) })
 	wait.Until(t, "nothing let through, as another module is not to be had", says(403, denied))
 
-	apply(func(plugin *extensions.WasmPlugin) { plugin.Sha256 = digest })
+	apply(t, func(plugin *extensions.WasmPlugin) { plugin.Sha256 = digest })
 	wait.Until(t, "the module in the cache", says(200, "policy other: liveness passed"))
 }

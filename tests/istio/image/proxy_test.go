@@ -215,7 +215,7 @@ func startWith(t *testing.T, binary, bootstrap string) *proxy {
 		t.Fatal(err)
 	}
 	p.process = exec.Command(binary, "-c", "bootstrap.json", "--admin-address-path", "admin.address",
-		"--concurrency", "2", "--disable-hot-restart", "--log-level", "info", "--file-flush-interval-msec", "50",
+		"--concurrency", "2", "--disable-hot-restart", "--log-level", "warning", "--file-flush-interval-msec", "50",
 		"--drain-time-s", "1", "--drain-strategy", "immediate")
 	// Should this process end in a panic, which skips the cleanup, Envoy is to end with it.
 	p.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
