@@ -502,7 +502,7 @@ pub fn segment(parent: &str, key: &str) -> String {
 
 /// Returns the known word that `word` is most likely a misspelling of. It is at most two edits away, and fewer than
 /// half as many as it has bytes. Differences in case are free, as they are the most common mistake.
-fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     // A much longer word is no misspelling, and costs time to compare.
     if word.len() > 64 {
         return None;

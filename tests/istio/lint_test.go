@@ -99,7 +99,7 @@ func TestIstioctlFindsWhatIsWrong(t *testing.T) {
 // check is the tool, asked about manifests that are applied together.
 func check(t *testing.T, manifests string) (string, error) {
 	t.Helper()
-	command := exec.Command("../../target/release/graygate", "check", "--istio", "-")
+	command := exec.Command("../../target/release/graygate", "check", "--istio", "-", "--allow", "placeholder")
 	command.Stdin = strings.NewReader(manifests)
 	output, err := command.CombinedOutput()
 	return string(output), err

@@ -15,7 +15,7 @@ func checks(t *testing.T, texts ...string) bool {
 	if err := os.WriteFile(file, []byte(strings.Join(texts, "\n---\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	said, err := exec.Command(tool, "check", "--istio", file).CombinedOutput()
+	said, err := exec.Command(tool, "check", "--istio", file, "--allow", "placeholder").CombinedOutput()
 	if _, ended := err.(*exec.ExitError); err != nil && !ended {
 		t.Fatalf("%v; `make tool` builds it", err)
 	}
@@ -57,6 +57,10 @@ func TestTheToolFindsWhatStandsTwiceInTheControlPlane(t *testing.T) {
 		text = edited(t, edited(t, text, "kind: Gateway", "kind: GatewayClass"), "name: waypoint", "name: istio-waypoint")
 		return edited(t, text, "namespace: shop", "namespace: istio-system")
 	}
+	service := func(text string) string {
+		text = edited(t, edited(t, text, "group: gateway.networking.k8s.io", `group: ""`), "kind: Gateway", "kind: Service")
+		return edited(t, text, "name: waypoint", "name: reviews")
+	}
 	const workload, namespace, mesh = "workload", "namespace", "mesh"
 	for name, set := range map[string]struct {
 		twice bool
@@ -95,6 +99,9 @@ func TestTheToolFindsWhatStandsTwiceInTheControlPlane(t *testing.T) {
 		}},
 		"one waypoint and all": {true, []string{
 			of("wasmplugin", "waypoint", workload), waypoints(of("wasmplugin", "waypoint", workload)),
+		}},
+		"a waypoint and a Service behind it": {true, []string{
+			of("wasmplugin", "waypoint", workload), service(of("wasmplugin", "waypoint", workload, "--name", "service")),
 		}},
 		"a waypoint and its like in the root namespace": {false, []string{
 			of("wasmplugin", "waypoint", workload),

@@ -1,11 +1,31 @@
-//! The parts of the tool that know Istio: the directions in which the filter can see requests, and the resources that
-//! add it to proxies.
+//! The parts of the tool that know Istio: the directions in which the filter can see requests, the resources that add it
+//! to proxies, and those that decide where requests go.
 
+pub mod cluster;
+mod condition;
 pub mod direction;
 mod envoy_filter;
+mod findings;
+mod host;
+mod host_condition;
+mod http_route;
 mod model;
+pub mod module_source;
 mod namesake;
 mod overlap;
+mod patched_release;
+mod patched_route;
+mod placed_release;
 mod plugin;
+mod probe_place;
 mod read;
+mod release_routes;
+mod route;
+mod route_walk;
+mod routing;
 pub mod set;
+mod source;
+mod strategy;
+mod subset;
+mod upstream_cluster;
+mod waypoint;

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use failure::{Failure, print_line};
+use istio::module_source::Allowed;
 
 /// Checks graygate policies and explains what the filter makes of them.
 #[derive(Parser)]
@@ -37,6 +38,9 @@ enum Command {
         /// The root namespace of the mesh
         #[arg(long, value_name = "NAMESPACE", default_value = "istio-system", requires = "istio")]
         root_namespace: String,
+        /// Let this pass, which is a problem otherwise; may be repeated
+        #[arg(long, value_enum, value_name = "WHAT", requires = "istio")]
+        allow: Vec<Allowed>,
     },
     /// Print what the filter would decide for a request, and why
     Explain(Box<explain::ExplainArguments>),
@@ -49,7 +53,9 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Check { file: Some(file), .. } => check(&file),
-        Command::Check { file: None, istio, root_namespace } => istio::set::check(&istio, &root_namespace),
+        Command::Check { file: None, istio, root_namespace, allow } => {
+            istio::set::check(&istio, &root_namespace, &allow)
+        }
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Render(arguments) => render::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),

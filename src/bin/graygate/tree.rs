@@ -1,6 +1,7 @@
 //! Functions on documents: to build them, to look values up, and to read and write YAML.
 
 use graygate::policy::document::Node;
+use graygate::policy::reader::segment;
 use serde_saphyr::{DuplicateKeyPolicy, options, ser_options};
 
 use crate::failure::Failure;
@@ -60,6 +61,64 @@ pub fn get_text<'n>(node: &'n Node, keys: &[&str]) -> Option<&'n str> {
         Some(Node::Text(text)) => Some(text),
         _ => None,
     }
+}
+
+/// Follows these keys of protobuf messages and returns the value at their end. As in the JSON of protobuf, each key may
+/// also be in lowerCamelCase.
+pub fn get_field<'n>(node: &'n Node, keys: &[&str]) -> Option<&'n Node> {
+    keys.iter().try_fold(node, |node, key| {
+        fields(node).iter().find(|(name, _)| is_field(name, key)).map(|(_, value)| value)
+    })
+}
+
+/// Follows these keys of protobuf messages and returns the string at their end. See [`get_field`].
+pub fn get_field_text<'n>(node: &'n Node, keys: &[&str]) -> Option<&'n str> {
+    match get_field(node, keys) {
+        Some(Node::Text(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// Returns whether `name` is the key of a field, as it is or in lowerCamelCase.
+pub fn is_field(name: &str, key: &str) -> bool {
+    if name == key {
+        return true;
+    }
+    let mut rest = name.chars();
+    let mut is_start = false;
+    let is_same = key.chars().all(|character| {
+        if character == '_' {
+            is_start = true;
+            return true;
+        }
+        let expected = if is_start { character.to_ascii_uppercase() } else { character };
+        is_start = false;
+        rest.next() == Some(expected)
+    });
+    is_same && rest.next().is_none()
+}
+
+/// Returns the path of each key that an object in this value has twice. Does not look into the value of a key that
+/// `is_skipped`.
+pub fn repeated_keys(node: &Node, is_skipped: &dyn Fn(&str) -> bool) -> Vec<String> {
+    fn add(node: &Node, path: &str, is_skipped: &dyn Fn(&str) -> bool, found: &mut Vec<String>) {
+        let entries = fields(node);
+        for (index, (key, value)) in entries.iter().enumerate() {
+            let path = format!("{path}{}", segment(path, key));
+            if entries.iter().take(index).any(|(other, _)| other == key) {
+                found.push(path.clone());
+            }
+            if !is_skipped(key) {
+                add(value, &path, is_skipped, found);
+            }
+        }
+        for (index, item) in items(Some(node)).iter().enumerate() {
+            add(item, &format!("{path}[{index}]"), is_skipped, found);
+        }
+    }
+    let mut found = Vec::new();
+    add(node, "", is_skipped, &mut found);
+    found
 }
 
 /// Returns the value as a whole number. Takes a float or a string for one, as other tools write them.
@@ -130,6 +189,30 @@ mod tests {
         set(&mut node, "odd", list(odd.map(text).into_iter().chain(lines).chain(numbers)));
         let yaml = write(&node).unwrap();
         assert_eq!(read_all(&yaml).unwrap(), [node]);
+    }
+
+    #[test]
+    fn a_field_of_a_message_is_found_in_snake_case_and_in_lower_camel_case() {
+        for (name, found) in [
+            ("http_uri", true),
+            ("httpUri", true),
+            ("httpuri", false),
+            ("HttpUri", false),
+            ("httpUris", false),
+            ("http", false),
+        ] {
+            let node = object([(name, text("a"))]);
+            assert_eq!(get_field_text(&node, &["http_uri"]).is_some(), found, "{name}");
+        }
+        assert!(is_field("@type", "@type"));
+    }
+
+    #[test]
+    fn repeated_keys_are_found_at_any_depth_outside_of_skipped_values() {
+        let node =
+            read_all("a: {b: 1, b: 2}\nc: [{d: 1}, {d: 1, d: 2}]\nskip: {e: 1, e: 2}\na: 3\n").unwrap();
+        let found = repeated_keys(&node[0], &|key| key == "skip");
+        assert_eq!(found, ["a.b", "c[1].d", "a"]);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use graygate::policy::reader::segment;
 
 use super::direction::Direction;
 use super::model::{Filter, ListenerScope, Object, ProxySelector, is_graygate_module};
-use crate::tree::{fields, get, get_text, items, to_whole_number};
+use super::module_source::ModuleSource;
+use crate::tree::{fields, get, get_field, get_field_text, get_text, is_field, items, to_whole_number};
 
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 
@@ -21,11 +22,13 @@ pub fn filters(object: &Object<'_>, selector: &ProxySelector) -> Vec<Filter> {
         if operation == Some("REMOVE") {
             continue;
         }
+        let is_change =
+            operation == Some("MERGE") || operation == Some("REPLACE") && is_own_filter(patch, value);
         let path = format!("spec.configPatches[{index}]");
         let directions = directions(patch, selector);
         let scopes = match get_text(patch, &["applyTo"]) {
             // It changes a present filter and adds none.
-            _ if operation == Some("MERGE") => Vec::new(),
+            _ if is_change => Vec::new(),
             Some("HTTP_FILTER") => scopes(patch, &path, selector),
             Some("EXTENSION_CONFIG") => referring_scopes(patches, get_text(value, &["name"]), selector),
             // A listener that a patch adds cannot hold a filter of another resource.
@@ -38,17 +41,28 @@ pub fn filters(object: &Object<'_>, selector: &ProxySelector) -> Vec<Filter> {
         let scopes = std::iter::once(scopes).chain(std::iter::repeat_with(Vec::new));
         for ((path, config), scopes) in found.into_iter().zip(scopes) {
             let own_listener = get_text(patch, &["applyTo"]) == Some("LISTENER");
-            filters.push(Filter { own_listener, ..read_filter(path, config, scopes, &directions) });
+            let is_partial = operation == Some("MERGE");
+            filters.push(Filter {
+                own_listener,
+                is_partial,
+                ..read_filter(path, config, scopes, &directions)
+            });
         }
     }
     filters
+}
+
+/// Returns whether the patch finds a filter of graygate by name, so that what it puts there takes that one's place.
+fn is_own_filter(patch: &Node, value: &Node) -> bool {
+    let name = get_text(patch, &["match", "listener", "filterChain", "filter", "subFilter", "name"]);
+    name.is_some_and(|name| name.contains("graygate") || Some(name) == get_text(value, &["name"]))
 }
 
 /// Returns the listeners whose patches refer to the filter by this name.
 fn referring_scopes(patches: &[Node], name: Option<&str>, selector: &ProxySelector) -> Vec<ListenerScope> {
     let refers = |patch: &Node| {
         get_text(patch, &["applyTo"]) == Some("HTTP_FILTER")
-            && get(patch, &["patch", "value", "config_discovery"]).is_some()
+            && get_field(patch, &["patch", "value", "config_discovery"]).is_some()
             && get_text(patch, &["patch", "value", "name"]) == name
     };
     let referring = patches.iter().enumerate().filter(|(_, patch)| refers(patch));
@@ -94,7 +108,7 @@ fn is_empty(value: &Node) -> bool {
 
 /// Finds the configurations of graygate's filter anywhere in a patch's value, each with its path.
 fn find_configurations<'n>(node: &'n Node, path: &str, found: &mut Vec<(String, &'n Node)>) {
-    let is_wasm = |key: &str| get_text(node, &[key]).is_some_and(|name| name.ends_with(WASM));
+    let is_wasm = |key: &str| get_field_text(node, &[key]).is_some_and(|name| name.ends_with(WASM));
     let inner = if is_wasm("@type") {
         Some((get(node, &["config"]), format!("{path}.config")))
     } else if is_wasm("type_url") {
@@ -122,15 +136,33 @@ fn find_configurations<'n>(node: &'n Node, path: &str, found: &mut Vec<(String, 
 }
 
 fn is_graygate(config: &Node) -> bool {
-    let code = ["vm_config", "code"];
-    let file = get(config, &code).and_then(|code| get_text(code, &["local", "filename"]));
-    let uri = get(config, &code).and_then(|code| get_text(code, &["remote", "http_uri", "uri"]));
-    ["root_id", "name"].iter().any(|key| get_text(config, &[key]) == Some("graygate"))
-        || file.into_iter().chain(uri).any(is_graygate_module)
+    ["root_id", "name"].iter().any(|key| get_field_text(config, &[key]) == Some("graygate"))
+        || module(config, "").is_some_and(|module| is_graygate_module(&module.url))
+}
+
+/// Returns where the proxy gets the module. `path` is the path to the configuration.
+fn module(config: &Node, path: &str) -> Option<ModuleSource> {
+    let code = get_field(config, &["vm_config", "code"])?;
+    let path = format!("{path}.vm_config.code");
+    let remote = || {
+        Some(ModuleSource {
+            url: get_field_text(code, &["remote", "http_uri", "uri"])?.to_owned(),
+            path: format!("{path}.remote.http_uri.uri"),
+            digest_path: format!("{path}.remote.sha256"),
+            digest: get_field(code, &["remote", "sha256"]).cloned(),
+        })
+    };
+    let local = get_field_text(code, &["local", "filename"]).map(|file| ModuleSource {
+        url: format!("file://{file}"),
+        path: format!("{path}.local.filename"),
+        digest_path: String::new(),
+        digest: None,
+    });
+    local.or_else(remote)
 }
 
 fn read_filter(path: String, config: &Node, scopes: Vec<ListenerScope>, directions: &[Direction]) -> Filter {
-    let policy = match get(config, &["configuration", "value"]) {
+    let policy = match get_field(config, &["configuration", "value"]) {
         Some(Node::Text(text)) => {
             serde_json::from_str(text).map_err(|error| format!("not a JSON document: {error}"))
         }
@@ -139,17 +171,22 @@ fn read_filter(path: String, config: &Node, scopes: Vec<ListenerScope>, directio
         }
         None => Err("missing; allowed: the policy as JSON".to_owned()),
     };
-    let fail = ["failure_policy", "fail_open"].iter().find_map(|key| get(config, &[key])).cloned();
+    let field = |key: &str| fields(config).iter().find(|(name, _)| is_field(name, key));
+    let fail = field("failure_policy").or_else(|| field("fail_open"));
+    let fail_key = fail.map_or("failure_policy", |(name, _)| name);
     let mut directions = directions.to_vec();
     directions.sort_unstable();
     directions.dedup();
     Filter {
+        has_policy: get_field(config, &["configuration"]).is_some(),
         policy,
-        vm_id: get_text(config, &["vm_config", "vm_id"]).unwrap_or_default().to_owned(),
-        fail: (format!("{path}.failure_policy"), fail),
+        vm_id: get_field_text(config, &["vm_config", "vm_id"]).unwrap_or_default().to_owned(),
+        fail: (format!("{path}.{fail_key}"), fail.map(|(_, value)| value.clone())),
+        module: module(config, &path),
         path: format!("{path}.configuration.value"),
         scopes,
         directions,
         own_listener: false,
+        is_partial: false,
     }
 }

@@ -6,6 +6,7 @@ use graygate::policy::Policy;
 use graygate::policy::document::Node;
 
 use super::direction::Direction;
+use super::module_source::ModuleSource;
 use crate::tree::{fields, get, get_text, items};
 
 /// A WasmPlugin, TrafficExtension or EnvoyFilter that adds graygate.
@@ -16,6 +17,8 @@ pub struct Resource {
     pub kind: &'static str,
     /// The namespace. `default` if it has none.
     pub namespace: String,
+    /// Whether the manifest has the namespace.
+    pub has_namespace: bool,
     /// The name.
     pub name: String,
     /// The revision of the control plane that reads it. If absent, all revisions do.
@@ -41,10 +44,16 @@ pub struct Filter {
     pub path: String,
     /// The policy, or why it cannot be read.
     pub policy: Result<Node, String>,
+    /// Whether it has a field for the policy.
+    pub has_policy: bool,
     /// The ID of its VM. All VMs of a proxy with the same ID share their state.
     pub vm_id: String,
     /// The path to the field that says what happens to requests if the filter fails, and the field's value.
     pub fail: (String, Option<Node>),
+    /// Where proxies get the module. Empty if the filter names none.
+    pub module: Option<ModuleSource>,
+    /// Whether it changes some fields of a filter that something else adds.
+    pub is_partial: bool,
     /// The listeners that it is added to. Empty if it has a listener of its own.
     pub scopes: Vec<ListenerScope>,
     /// The directions whose rules apply to its policy.
@@ -81,7 +90,10 @@ impl fmt::Display for Resource {
 }
 
 /// A Kubernetes object.
+#[derive(Clone, Copy)]
 pub struct Object<'n> {
+    /// The file that holds it.
+    pub file: &'n str,
     /// The whole object.
     pub node: &'n Node,
     /// The API group: `apiVersion` without the version.
@@ -96,20 +108,25 @@ pub struct Object<'n> {
 
 impl<'n> Object<'n> {
     /// Returns the objects in a document. A `List` has several, and a document that is not an object has none.
-    pub fn all(node: &'n Node) -> Vec<Object<'n>> {
+    pub fn all(node: &'n Node, file: &'n str) -> Vec<Object<'n>> {
         let (Some(api_version), Some(kind)) = (get_text(node, &["apiVersion"]), get_text(node, &["kind"]))
         else {
             return Vec::new();
         };
         if kind == "List" {
-            return items(get(node, &["items"])).iter().flat_map(Object::all).collect();
+            return items(get(node, &["items"])).iter().flat_map(|item| Object::all(item, file)).collect();
         }
         let Some(name) = get_text(node, &["metadata", "name"]) else {
             return Vec::new();
         };
         let namespace = get_text(node, &["metadata", "namespace"]).unwrap_or("default");
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        vec![Object { node, group, kind, namespace, name }]
+        vec![Object { file, node, group, kind, namespace, name }]
+    }
+
+    /// Returns the namespace, if the manifest has it.
+    pub fn own_namespace(&self) -> Option<&'n str> {
+        get_text(self.node, &["metadata", "namespace"])
     }
 
     /// Returns the value of a label.
@@ -141,6 +158,12 @@ impl<'n> Object<'n> {
             other => (key.clone(), other.to_string()),
         };
         ProxySelector::Labels(labels.map(fields).unwrap_or_default().iter().map(pair).collect())
+    }
+}
+
+impl fmt::Display for Object<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
     }
 }
 

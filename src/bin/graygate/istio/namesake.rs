@@ -8,16 +8,16 @@ use graygate::policy::release::Release;
 
 use super::direction::Direction;
 use super::model::{Filter, Resource};
-use super::overlap;
+use super::overlap::{self, MeshFacts};
 
 /// Explains what one of two filters would undo of the other's state. Returns `None` if they cannot meet in one proxy,
-/// have different names, or agree. `root` is the root namespace of the mesh.
+/// have different names, or agree.
 pub fn conflict(
     (one, filter): (&Resource, &Filter),
     (two, other): (&Resource, &Filter),
-    root: &str,
+    mesh: MeshFacts<'_>,
 ) -> Option<String> {
-    if filter.vm_id != other.vm_id || !share_kind(filter, other) || !overlap::share_proxies(one, two, root) {
+    if filter.vm_id != other.vm_id || !share_kind(filter, other) || !overlap::share_proxies(one, two, mesh) {
         return None;
     }
     let policy = filter.compiled()?;
@@ -47,15 +47,16 @@ fn with_rollback(policy: &Policy) -> Vec<&Release> {
 
 /// Returns whether one proxy can have both filters, by its kind: sidecar, gateway or waypoint.
 fn share_kind(one: &Filter, two: &Filter) -> bool {
-    let kinds = |filter: &Filter| {
-        let directions =
-            filter.directions.iter().copied().chain(filter.scopes.iter().map(|scope| scope.direction));
-        directions
-            .map(|direction| match direction {
-                Direction::Inbound | Direction::Outbound => "sidecar",
-                Direction::Gateway | Direction::Waypoint => direction.name(),
-            })
-            .collect::<Vec<_>>()
+    let kind = |direction: Direction| match direction {
+        Direction::Inbound | Direction::Outbound => "sidecar",
+        Direction::Gateway | Direction::Waypoint => direction.name(),
+    };
+    // The directions of the rules leave out gateways if there are sidecars, so those of the listeners count.
+    let kinds = |filter: &Filter| -> Vec<&str> {
+        match filter.scopes.as_slice() {
+            [] => filter.directions.iter().copied().map(kind).collect(),
+            scopes => scopes.iter().map(|scope| kind(scope.direction)).collect(),
+        }
     };
     let others = kinds(two);
     kinds(one).iter().any(|kind| others.contains(kind))

@@ -1,24 +1,33 @@
 //! Finds two resources that add graygate to the same listener of one proxy, so that each request would meet it twice.
 
 use super::model::{Filter, GATEWAY_NAME, ListenerScope, ProxySelector, Resource};
+use super::waypoint::Waypoints;
 
-/// Returns the first listeners of `filter` in which a proxy may also have `other`. `root` is the root namespace of the
-/// mesh.
+/// What decides which proxies a resource applies to, beside the resource.
+#[derive(Clone, Copy)]
+pub struct MeshFacts<'m> {
+    /// The root namespace of the mesh.
+    pub root: &'m str,
+    /// The waypoints of Services.
+    pub waypoints: &'m Waypoints,
+}
+
+/// Returns the first listeners of `filter` in which a proxy may also have `other`.
 pub fn shared_scope<'r>(
     (one, filter): (&'r Resource, &'r Filter),
     (two, other): (&'r Resource, &'r Filter),
-    root: &str,
+    mesh: MeshFacts<'_>,
 ) -> Option<&'r ListenerScope> {
-    if !share_proxies(one, two, root) {
+    if !share_proxies(one, two, mesh) {
         return None;
     }
     filter.scopes.iter().find(|scope| other.scopes.iter().any(|other| share_listeners(scope, other)))
 }
 
 /// Returns whether one proxy may have both resources.
-pub fn share_proxies(one: &Resource, two: &Resource, root: &str) -> bool {
+pub fn share_proxies(one: &Resource, two: &Resource, mesh: MeshFacts<'_>) -> bool {
     share_revision(one, two)
-        && share_pods((&one.namespace, &one.selector), (&two.namespace, &two.selector), root)
+        && share_pods((&one.namespace, &one.selector), (&two.namespace, &two.selector), mesh)
 }
 
 fn share_revision(one: &Resource, two: &Resource) -> bool {
@@ -28,12 +37,14 @@ fn share_revision(one: &Resource, two: &Resource) -> bool {
 /// Returns whether one Pod can match both selectors, each given with its resource's namespace.
 ///
 /// In the root namespace, labels apply to all namespaces, but targets only to that one. The class of waypoints has an
-/// effect only there, and applies to every waypoint. No labels apply to a waypoint.
+/// effect only there, and applies to every waypoint. No labels apply to a waypoint. A resource for a Service applies where
+/// its waypoint serves it, beside those for the waypoint itself.
 fn share_pods(
     (namespace, one): (&str, &ProxySelector),
     (other_namespace, two): (&str, &ProxySelector),
-    root: &str,
+    mesh: MeshFacts<'_>,
 ) -> bool {
+    let root = mesh.root;
     match (one, two) {
         (ProxySelector::Labels(one), ProxySelector::Labels(two)) => {
             let differs = |(key, value): &(String, String)| {
@@ -48,7 +59,20 @@ fn share_pods(
                     && targets.iter().any(|(kind, name)| kind == "GatewayClass" && name == WAYPOINT_CLASS)
             };
             let same = namespace == other_namespace && one.iter().any(|target| two.contains(target));
-            same || is_every_waypoint(namespace, one) || is_every_waypoint(other_namespace, two)
+            let serves = |(namespace, gateways): (&str, &[(String, String)]),
+                          (of, services): (&str, &[(String, String)])| {
+                let gateways = gateways.iter().filter(|(kind, _)| kind == "Gateway");
+                gateways.into_iter().any(|(_, gateway)| {
+                    services
+                        .iter()
+                        .filter(|(kind, _)| kind == "Service" || kind == "ServiceEntry")
+                        .any(|(kind, name)| mesh.waypoints.may_serve((namespace, gateway), (of, kind, name)))
+                })
+            };
+            same || is_every_waypoint(namespace, one)
+                || is_every_waypoint(other_namespace, two)
+                || serves((namespace, one), (other_namespace, two))
+                || serves((other_namespace, two), (namespace, one))
         }
         (ProxySelector::Labels(labels), ProxySelector::Targets(targets)) => {
             let is_selected = |(kind, name): &(String, String)| {
@@ -57,7 +81,7 @@ fn share_pods(
             (namespace == other_namespace || namespace == root) && targets.iter().any(is_selected)
         }
         (ProxySelector::Targets(_), ProxySelector::Labels(_)) => {
-            share_pods((other_namespace, two), (namespace, one), root)
+            share_pods((other_namespace, two), (namespace, one), mesh)
         }
     }
 }
@@ -86,8 +110,12 @@ mod tests {
         ProxySelector::Targets(names.iter().map(|name| ("Gateway".to_owned(), name.to_string())).collect())
     }
 
+    fn share(one: (&str, &ProxySelector), two: (&str, &ProxySelector)) -> bool {
+        share_pods(one, two, MeshFacts { root: "istio-system", waypoints: &Waypoints::default() })
+    }
+
     fn share_in_one_namespace(one: &ProxySelector, two: &ProxySelector) -> bool {
-        share_pods(("shop", one), ("shop", two), "istio-system")
+        share(("shop", one), ("shop", two))
     }
 
     #[test]
@@ -118,12 +146,10 @@ mod tests {
     fn labels_in_the_root_namespace_apply_everywhere_and_targets_there_do_not() {
         let all = labels(&[]);
         let gateway = targets(&["p"]);
-        let across = |one: &ProxySelector, two: &ProxySelector| {
-            share_pods(("istio-system", one), ("shop", two), "istio-system")
-        };
+        let across = |one: &ProxySelector, two: &ProxySelector| share(("istio-system", one), ("shop", two));
         assert!(across(&all, &all) && across(&all, &gateway));
         assert!(!across(&gateway, &gateway) && !across(&gateway, &all));
-        assert!(!share_pods(("other", &all), ("shop", &all), "istio-system"));
+        assert!(!share(("other", &all), ("shop", &all)));
     }
 
     #[test]
@@ -132,12 +158,10 @@ mod tests {
         let service = ProxySelector::Targets(vec![("Service".to_owned(), "a".to_owned())]);
         for other in [&targets(&["p"]), &service, &class] {
             for (namespace, expected) in [("istio-system", true), ("other", false)] {
-                let share = share_pods((namespace, &class), ("shop", other), "istio-system");
-                assert_eq!(share, expected, "{namespace} {other:?}");
-                let share = share_pods(("shop", other), (namespace, &class), "istio-system");
-                assert_eq!(share, expected, "{namespace} {other:?}");
+                assert_eq!(share((namespace, &class), ("shop", other)), expected, "{namespace} {other:?}");
+                assert_eq!(share(("shop", other), (namespace, &class)), expected, "{namespace} {other:?}");
             }
         }
-        assert!(!share_pods(("istio-system", &class), ("shop", &labels(&[])), "istio-system"));
+        assert!(!share(("istio-system", &class), ("shop", &labels(&[]))));
     }
 }

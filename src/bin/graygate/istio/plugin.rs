@@ -4,6 +4,7 @@ use graygate::policy::document::Node;
 
 use super::direction::Direction;
 use super::model::{Filter, ListenerScope, Object, ProxySelector, is_graygate_module};
+use super::module_source::ModuleSource;
 use crate::tree::{get, get_text, items, to_whole_number};
 
 /// Returns the filter of a WasmPlugin, if it is graygate.
@@ -36,7 +37,15 @@ fn read_filter(object: &Object<'_>, selector: &ProxySelector, path: &str) -> Opt
     directions.dedup();
     Some(Filter {
         own_listener: false,
+        is_partial: false,
+        module: get_text(wasm, &["url"]).map(|url| ModuleSource {
+            path: format!("{path}.url"),
+            url: url.to_owned(),
+            digest_path: format!("{path}.sha256"),
+            digest: get(wasm, &["sha256"]).cloned(),
+        }),
         path: format!("{path}.pluginConfig"),
+        has_policy: policy.is_some(),
         policy: policy.ok_or_else(|| "missing; allowed: a policy".to_owned()),
         // A plugin cannot set a VM ID.
         vm_id: String::new(),

@@ -4,7 +4,7 @@ use super::model::{Filter, Object, ProxySelector, Resource};
 use super::{envoy_filter, plugin};
 
 /// Reads a resource. Returns `None` if it does not add graygate.
-pub fn resource(object: &Object<'_>, file: &str) -> Option<Resource> {
+pub fn resource(object: &Object<'_>) -> Option<Resource> {
     let (kind, filters_of): (_, fn(&Object<'_>, &ProxySelector) -> Vec<Filter>) =
         match (object.group, object.kind) {
             ("extensions.istio.io", "WasmPlugin") => ("WasmPlugin", plugin::wasm_plugin),
@@ -15,9 +15,10 @@ pub fn resource(object: &Object<'_>, file: &str) -> Option<Resource> {
     let selector = object.selector();
     let filters = filters_of(object, &selector);
     (!filters.is_empty()).then(|| Resource {
-        file: file.to_owned(),
+        file: object.file.to_owned(),
         kind,
         namespace: object.namespace.to_owned(),
+        has_namespace: object.own_namespace().is_some(),
         name: object.name.to_owned(),
         revision: object.label("istio.io/rev").map(str::to_owned),
         selector,

@@ -1,25 +1,31 @@
 //! `graygate check --istio` checks manifests that are applied together, and reports the problems of those that add
-//! graygate.
+//! graygate, and of the routes that their releases need.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
 
 use super::direction::{self, Direction};
+use super::findings::Findings;
 use super::model::{Filter, ListenerScope, Object, ProxySelector, Resource};
-use super::{namesake, overlap, read};
+use super::module_source::Allowed;
+use super::overlap::{self, MeshFacts};
+use super::placed_release::Proxies;
+use super::routing::Routing;
+use super::source::{self, Sources, display_name};
+use super::waypoint::Waypoints;
+use super::{namesake, probe_place, read, release_routes, strategy, upstream_cluster};
 use crate::failure::Failure;
-use crate::tree::{get_text, read_all};
+use crate::tree::get_text;
 
 /// The manifests that are applied together.
-struct ManifestSet {
+struct ManifestSet<'n> {
     resources: Vec<Resource>,
+    objects: Vec<Object<'n>>,
     gateways: Vec<Gateway>,
-    problems: Vec<String>,
-    /// The number of kustomizations. Each one is a set of its own once it is built.
-    kustomizations: usize,
+    routing: Routing<'n>,
+    root: &'n str,
 }
 
 /// A Gateway of the Gateway API. Its class tells whether it is a waypoint.
@@ -30,123 +36,112 @@ struct Gateway {
 }
 
 /// Checks the manifests in these files and directories. `root` is the root namespace of the mesh.
-pub fn check(paths: &[PathBuf], root: &str) -> Result<(), Failure> {
-    let mut set =
-        ManifestSet { resources: Vec::new(), gateways: Vec::new(), problems: Vec::new(), kustomizations: 0 };
+pub fn check(paths: &[PathBuf], root: &str, allowed: &[Allowed]) -> Result<(), Failure> {
+    let mut sources = Sources::default();
+    let mut findings = Findings::default();
     for path in paths {
-        set.read(path)?;
+        sources.read(path, &mut findings)?;
     }
-    let sources = paths.iter().map(|path| display_name(path)).collect::<Vec<_>>().join(", ");
-    let mut problems = core::mem::take(&mut set.problems);
+    let set = ManifestSet::of(sources.objects(), root, &mut findings);
+    let names = paths.iter().map(|path| display_name(path)).collect::<Vec<_>>().join(", ");
     for resource in &set.resources {
-        let found = resource.filters.iter().flat_map(|filter| set.filter_problems(resource, filter));
-        problems.extend(found.map(|problem| format!("{}: {resource}: {problem}", resource.file)));
+        for filter in &resource.filters {
+            strategy::check(resource, filter, allowed, &mut findings);
+            for problem in filter.module.iter().flat_map(|module| module.problems(allowed)) {
+                findings.problem(format!("{}: {resource}: {problem}", resource.file));
+            }
+            for problem in set.filter_problems(resource, filter) {
+                findings.problem(format!("{}: {resource}: {problem}", resource.file));
+            }
+            set.check_traffic(resource, filter, &mut findings);
+        }
     }
-    problems.extend(set.pair_problems(root));
+    for problem in set.pair_problems() {
+        findings.problem(problem);
+    }
+    let Findings { mut problems, notes } = findings;
     if problems.is_empty() && set.resources.is_empty() {
         problems.push(format!(
-            "{sources}: no resource of graygate; looked for WasmPlugin, TrafficExtension and EnvoyFilter with the plugin name, root_id or module graygate"
+            "{names}: no resource of graygate; looked for WasmPlugin, TrafficExtension and EnvoyFilter with the plugin name, root_id or module graygate"
         ));
     }
+    for note in &notes {
+        eprintln!("note: {note}");
+    }
     if problems.is_empty() {
-        return crate::failure::print_line(&format!("{sources}: {}: no problems", set.summary()));
+        return crate::failure::print_line(&format!("{names}: {}: no problems", set.summary()));
     }
     for problem in &problems {
         eprintln!("{problem}");
     }
-    eprintln!("{sources}: {} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" });
-    if set.kustomizations > 0 {
+    eprintln!("{names}: {} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" });
+    if sources.kustomizations > 0 {
         eprintln!(
-            "{sources}: has kustomizations, of which each is a set by itself: kubectl kustomize DIR | graygate check --istio -"
+            "{names}: has kustomizations, of which each is a set by itself: kubectl kustomize DIR | graygate check --istio -"
         );
     }
     Err(Failure::Problems)
 }
 
-fn display_name(path: &Path) -> String {
-    if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() }
-}
-
-impl ManifestSet {
-    /// Reads a file, standard input, or all YAML and JSON files in and below a directory.
-    fn read(&mut self, path: &Path) -> Result<(), Failure> {
-        let usage = |error: std::io::Error| Failure::Usage(format!("{}: {error}", path.display()));
-        if path.as_os_str() == "-" {
-            let mut text = Vec::new();
-            std::io::stdin().read_to_end(&mut text).map_err(usage)?;
-            self.add(&display_name(path), &text);
-            return Ok(());
-        }
-        if !path.is_dir() {
-            let text = std::fs::read(path).map_err(usage)?;
-            self.add(&display_name(path), &text);
-            return Ok(());
-        }
-        let entries = std::fs::read_dir(path).map_err(usage)?;
-        let mut entries: Vec<PathBuf> =
-            entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>().map_err(usage)?;
-        entries.sort();
-        for entry in entries {
-            let hidden = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-            let extension = entry.extension().and_then(|extension| extension.to_str());
-            // A symbolic link may lead to a directory above this one.
-            let read = match extension {
-                _ if hidden => false,
-                _ if entry.is_dir() => !entry.is_symlink(),
-                extension => matches!(extension, Some("yaml" | "yml" | "json")),
-            };
-            if entry.file_stem().is_some_and(|name| name.eq_ignore_ascii_case("kustomization")) {
-                self.kustomizations += 1;
-            } else if read {
-                self.read(&entry)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds the resources and Gateways in a file, and ignores all other objects.
-    fn add(&mut self, file: &str, text: &[u8]) {
-        let text = core::str::from_utf8(text).map_err(|error| error.to_string());
-        let documents = match text.and_then(read_all) {
-            Ok(documents) => documents,
-            Err(error) => return self.problems.push(format!("{file}: not YAML or JSON: {error}")),
-        };
-        for object in documents.iter().flat_map(Object::all) {
+impl<'n> ManifestSet<'n> {
+    fn of(objects: Vec<Object<'n>>, root: &'n str, findings: &mut Findings) -> Self {
+        let routing = Routing::read(&objects, root);
+        let mut set =
+            ManifestSet { resources: Vec::new(), objects: Vec::new(), gateways: Vec::new(), routing, root };
+        for object in &objects {
             if (object.group, object.kind) == ("gateway.networking.k8s.io", "Gateway") {
                 let class = get_text(object.node, &["spec", "gatewayClassName"]).unwrap_or_default();
-                self.gateways.push(Gateway {
+                set.gateways.push(Gateway {
                     namespace: object.namespace.to_owned(),
                     name: object.name.to_owned(),
                     class: class.to_owned(),
                 });
             }
-            self.resources.extend(read::resource(&object, file));
+            let resource = read::resource(object);
+            if resource.is_some() || Routing::has_kind(object) {
+                source::report_repeated_keys(object, findings);
+            }
+            set.resources.extend(resource);
+        }
+        set.objects = objects;
+        set
+    }
+
+    /// Checks whether the policy's probes, clusters and releases can work where the filter is.
+    fn check_traffic(&self, resource: &Resource, filter: &Filter, findings: &mut Findings) {
+        let Ok(document) = &filter.policy else {
+            return;
+        };
+        let Some(policy) = filter.compiled() else {
+            return;
+        };
+        probe_place::check(resource, filter, &policy, &self.objects, findings);
+        let labels: &[(String, String)] = match &resource.selector {
+            ProxySelector::Labels(labels) => labels,
+            ProxySelector::Targets(_) => &[],
+        };
+        // In the root namespace, labels apply to all namespaces.
+        let is_anywhere = !resource.has_namespace
+            || resource.namespace == self.root && matches!(resource.selector, ProxySelector::Labels(_));
+        let namespace = (!is_anywhere).then_some(resource.namespace.as_str());
+        let start = format!("{}: {resource}: {}", resource.file, filter.path);
+        upstream_cluster::check(&policy, &self.routing, &start, namespace, findings);
+        let name = format!("{resource} in {}", resource.file);
+        for direction in &filter.directions {
+            if *direction != Direction::Inbound {
+                let proxies = Proxies { direction: *direction, namespace, labels };
+                release_routes::check(document, &policy, proxies, &self.routing, (&start, &name), findings);
+            }
         }
     }
 
     /// Returns the problems of one filter on its own.
     fn filter_problems(&self, resource: &Resource, filter: &Filter) -> Vec<String> {
         let mut problems = Vec::new();
-        let (path, fail) = &filter.fail;
-        let (strategies, allowed): ([&str; 3], _) = match resource.kind {
-            "EnvoyFilter" => (
-                ["FAIL_OPEN", "FAIL_RELOAD", "FAIL_CLOSED"],
-                "FAIL_OPEN, FAIL_RELOAD, FAIL_CLOSED; for Istio 1.24 fail_open",
-            ),
-            _ => (["FAIL_OPEN", "FAIL_RELOAD", "FAIL_CLOSE"], "FAIL_OPEN, FAIL_RELOAD, FAIL_CLOSE"),
-        };
-        match fail {
-            None => problems.push(format!(
-                "{path}: missing, so that no request passes while the module is not there or its VM has failed; allowed: {allowed}"
-            )),
-            // A plugin has FAIL_CLOSE where an EnvoyFilter has FAIL_CLOSED.
-            Some(Node::Text(strategy)) if !strategies.contains(&strategy.as_str()) => {
-                problems.push(format!("{path}: {strategy} is not allowed; allowed: {allowed}"));
-            }
-            Some(_) => {}
-        }
         let policy_path = &filter.path;
         match filter.policy.as_ref().map(|document| (document, Policy::from_document(document))) {
+            // A patch of a present filter need not have a policy.
+            Err(_) if filter.is_partial && !filter.has_policy => {}
             Err(why) => problems.push(format!("{policy_path}: {why}")),
             Ok((_, Err(found))) => problems.extend(found.iter().map(|problem| match problem.path.as_str() {
                 "" => format!("{policy_path}: {}", problem.message),
@@ -196,8 +191,10 @@ impl ManifestSet {
     }
 
     /// Returns the problems between two filters, for each pair of resources and within each EnvoyFilter.
-    fn pair_problems(&self, root: &str) -> Vec<String> {
+    fn pair_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
+        let waypoints = Waypoints::read(&self.objects);
+        let mesh = MeshFacts { root: self.root, waypoints: &waypoints };
         for (index, one) in self.resources.iter().enumerate() {
             problems.extend(overlapping_patches(one));
             for two in self.resources.iter().skip(index + 1) {
@@ -215,7 +212,7 @@ impl ManifestSet {
                     .flat_map(|filter| two.filters.iter().map(move |other| ((one, filter), (two, other))))
                     .collect();
                 let mut scopes =
-                    pairs.iter().filter_map(|(one, two)| overlap::shared_scope(*one, *two, root));
+                    pairs.iter().filter_map(|(one, two)| overlap::shared_scope(*one, *two, mesh));
                 if let Some(scope) = scopes.next() {
                     problems.push(format!(
                         "{}: {one}: {two} in {} puts graygate into the same {} listeners, so that each request meets it twice; allowed: one of the two, or labels, ports, a mode or a revision (istio.io/rev) by which no proxy has both",
@@ -226,7 +223,7 @@ impl ManifestSet {
                     continue;
                 }
                 let mut conflicts =
-                    pairs.iter().filter_map(|(one, two)| namesake::conflict(*one, *two, root));
+                    pairs.iter().filter_map(|(one, two)| namesake::conflict(*one, *two, mesh));
                 if let Some(why) = conflicts.next() {
                     problems.push(format!(
                         "{}: {one}: {two} in {} may be in the same proxies, where policies of one name share what they know: {why}; allowed: a name of its own for each",

@@ -7,46 +7,32 @@ use graygate::policy::release::Release;
 use graygate::policy::release::steer::Steer;
 
 use super::manifest::{self, Identity, Manifest, Selection, patch};
+use crate::istio::cluster::ServiceCluster;
 use crate::istio::direction::Direction;
 use crate::tree::{list, number, object, or_null, text};
 
 /// The versions of a release as subsets of one port of one host.
 struct Subsets<'p> {
-    port: &'p str,
+    port: u16,
     host: &'p str,
     /// The subset of each version. Empty if the version is the whole host.
     names: Vec<&'p str>,
 }
 
-/// Splits the name of a service's cluster into port, subset and host. Returns `None` for a name that Istio does not
-/// give in this direction.
-fn split_cluster_name(direction: Direction, cluster: &str) -> Option<(&str, &str, &str)> {
-    let prefix = if direction == Direction::Waypoint { "inbound-vip|" } else { "outbound|" };
-    let mut parts = cluster.strip_prefix(prefix)?.splitn(3, '|');
-    let (port, subset, host) = (parts.next()?, parts.next()?, parts.next()?);
-    let subset = match (direction, subset) {
-        (Direction::Waypoint, "http") => "",
-        (Direction::Waypoint, subset) => subset.strip_prefix("http/")?,
-        (_, subset) => subset,
-    };
-    let is_valid = port.parse::<u16>().is_ok() && !host.is_empty() && !host.contains('|');
-    is_valid.then_some((port, subset, host))
-}
-
 impl<'p> Subsets<'p> {
     /// Finds the subsets by the names of the clusters. Returns `None` unless all are Istio's own, of one host and port.
     fn of(direction: Direction, release: &'p Release) -> Option<Self> {
-        let parts: Vec<_> = release
-            .versions
-            .iter()
-            .map(|version| split_cluster_name(direction, &version.cluster))
-            .collect::<Option<_>>()?;
-        let (port, _, host) = *parts.first()?;
-        let is_same = parts.iter().all(|part| part.0 == port && part.2 == host);
-        is_same.then(|| Subsets {
+        let clusters = release.versions.iter().map(|version| ServiceCluster::parse(&version.cluster));
+        let clusters: Vec<ServiceCluster<'_>> = clusters.collect::<Option<_>>()?;
+        let ServiceCluster { port, host, .. } = *clusters.first()?;
+        let is_waypoint = direction == Direction::Waypoint;
+        let is_same = |cluster: &ServiceCluster<'_>| {
+            cluster.port == port && cluster.host == host && cluster.is_waypoint == is_waypoint
+        };
+        clusters.iter().all(is_same).then(|| Subsets {
             port,
             host,
-            names: parts.into_iter().map(|(_, subset, _)| subset).collect(),
+            names: clusters.iter().map(|cluster| cluster.subset).collect(),
         })
     }
 

@@ -1,0 +1,117 @@
+//! Reads the files of a set of manifests.
+//!
+//! A file in a directory is read only if it is a regular file, as reading a pipe could wait forever. A file that the user
+//! names is read whatever it is, as a shell passes the output of a command as a pipe.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use graygate::policy::document::Node;
+
+use super::findings::Findings;
+use super::model::Object;
+use crate::failure::Failure;
+use crate::tree::{read_all, repeated_keys};
+
+/// A YAML or JSON document.
+pub struct SourceDocument {
+    /// The file that holds it.
+    pub file: String,
+    /// The document.
+    pub node: Node,
+}
+
+/// The documents of a set of manifests.
+#[derive(Default)]
+pub struct Sources {
+    /// The documents, in the order of the paths, and of the names in a directory.
+    pub documents: Vec<SourceDocument>,
+    /// The number of kustomizations. Each one is a set of its own once it is built.
+    pub kustomizations: usize,
+}
+
+/// Returns the name of a path in messages.
+pub fn display_name(path: &Path) -> String {
+    if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+impl Sources {
+    /// Reads a file, standard input, or all YAML and JSON files in and below a directory.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`Failure`] if a path cannot be read.
+    pub fn read(&mut self, path: &Path, findings: &mut Findings) -> Result<(), Failure> {
+        let usage = |error: std::io::Error| Failure::Usage(format!("{}: {error}", path.display()));
+        if path.as_os_str() == "-" {
+            let mut text = Vec::new();
+            std::io::stdin().read_to_end(&mut text).map_err(usage)?;
+            self.add(&display_name(path), &text, findings);
+            return Ok(());
+        }
+        if !path.is_dir() {
+            let text = std::fs::read(path).map_err(usage)?;
+            self.add(&display_name(path), &text, findings);
+            return Ok(());
+        }
+        let entries = std::fs::read_dir(path).map_err(usage)?;
+        let mut entries: Vec<PathBuf> =
+            entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>().map_err(usage)?;
+        entries.sort();
+        for entry in entries {
+            let hidden = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            let extension = entry.extension().and_then(|extension| extension.to_str());
+            // A symbolic link may lead to a directory above this one.
+            let read = match extension {
+                _ if hidden => false,
+                _ if entry.is_dir() => !entry.is_symlink(),
+                extension => matches!(extension, Some("yaml" | "yml" | "json")),
+            };
+            if entry.file_stem().is_some_and(|name| name.eq_ignore_ascii_case("kustomization")) {
+                self.kustomizations += 1;
+            } else if read && entry.metadata().is_ok_and(|data| !data.is_file() && !data.is_dir()) {
+                findings.note(format!(
+                    "{}: not read, as it is a pipe, a socket or a device; name it by itself to read it: --istio {}",
+                    entry.display(),
+                    entry.display()
+                ));
+            } else if read {
+                self.read(&entry, findings)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the documents of a file.
+    fn add(&mut self, file: &str, text: &[u8], findings: &mut Findings) {
+        let text = core::str::from_utf8(text).map_err(|error| error.to_string());
+        match text.clone().and_then(read_all) {
+            Ok(nodes) => {
+                for node in nodes {
+                    self.documents.push(SourceDocument { file: file.to_owned(), node });
+                }
+            }
+            Err(_) if text.is_ok_and(|text| text.contains("{{") && text.contains("}}")) => {
+                findings.note(format!(
+                    "{file}: not checked, as it is a template, which is a manifest only when its values are filled in: helm template CHART | graygate check --istio -"
+                ));
+            }
+            Err(error) => findings.problem(format!("{file}: not YAML or JSON: {error}")),
+        }
+    }
+
+    /// Returns the objects in all documents.
+    pub fn objects(&self) -> Vec<Object<'_>> {
+        self.documents.iter().flat_map(|document| Object::all(&document.node, &document.file)).collect()
+    }
+}
+
+/// Reports the keys that an object has twice. The policy's own check reports those in a policy.
+pub fn report_repeated_keys(object: &Object<'_>, findings: &mut Findings) {
+    for path in repeated_keys(object.node, &|key| key == "pluginConfig") {
+        findings.problem(format!(
+            "{}: {object}: {path}: the key is there twice, and Kubernetes keeps the last or refuses it; allowed: each key once",
+            object.file
+        ));
+    }
+}
