@@ -505,3 +505,20 @@ def test_a_drain_order_from_peers_is_a_problem_at_the_filters_own_listener(check
     merged = patch(wasm(policy))
     merged["patch"]["operation"] = "MERGE"
     assert "drain" not in str(check(envoy_filter("f", merged)))
+
+
+def test_probes_in_mode_off_are_warned_about_and_are_no_problem(tmp_path):
+    off = {**PROBES, "mode": "off"}
+    own_listener = patch({"filter_chains": [{"filters": [wasm(off)]}]}, apply_to="LISTENER")
+    for item, effect in [
+        (wasm_plugin("a", policy=off), "they go on to what is behind the filter"),
+        (envoy_filter("a", own_listener), "nothing else on this listener answers them"),
+    ]:
+        (tmp_path / "a.yaml").write_text(yaml.safe_dump(item))
+        done = run("check", "--istio", tmp_path)
+        assert done.returncode == 0
+        [warning] = done.stderr.splitlines()
+        assert warning.startswith("note: ")
+        assert "mode: off: the filter does not answer the policy's probes; " + effect in warning
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(wasm_plugin("a", policy={**PROBES, "mode": "shadow"})))
+    assert run("check", "--istio", tmp_path).stderr == ""

@@ -119,6 +119,12 @@ def replied(said: Tree, sample: Sample, got: Response, details: str) -> list[Any
     return [(name, found.get(name), wanted[name]) for name in wanted if found.get(name) != wanted[name]]
 
 
+def is_for_probe(said: Tree) -> bool:
+    if said["action"] == "reply":
+        return said["details"].startswith("graygate_probe")
+    return said["action"] != "forward"
+
+
 def is_by_turn(said: Tree) -> bool:
     return any(assignment["wanted"]["reason"] == "rotation" for assignment in said["assignments"])
 
@@ -199,7 +205,7 @@ def logged(envoy: Envoy, name: str, wanted: int) -> dict[int, Tree] | None:
 
 
 def difference(policy: Tree, sample: Sample, said: Tree, plain: Response, got: Response, log: Tree) -> list[Any]:
-    if policy["mode"] != "enforce":
+    if policy["mode"] == "off" or (policy["mode"] == "shadow" and not is_for_probe(said)):
         nothing: Tree = {"set": {}, "add": [], "remove": []}
         return forwarded({**nothing, "response": nothing, "filterState": {}}, plain, got)
     if is_by_turn(said):

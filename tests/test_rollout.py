@@ -11,10 +11,14 @@ WITH, WITHOUT = (f"sidecar~10.0.0.{number}~shop-{number}.shop~shop.svc.cluster.l
 
 def test_a_rollout_selects_proxies_by_node_and_the_others_report_shadow_mode(start, policy):
     policy["rollout"] = {"percent": 50}
-    assert get(start(policy, node_id=WITH).port(), "/livez").headers["x-version"] is None
+    tester = {"x-tester": "true"}
+    assert get(start(policy, node_id=WITH).port(), "/", tester).version == "v2"
     envoy = start(policy, node_id=WITHOUT)
-    assert get(envoy.port(), "/livez").headers["x-version"] == "v1"
-    assert envoy.counter("graygate_probe_answers_total", probe="liveness", mode="shadow") == 1
+    assert get(envoy.port(), "/", tester).version == "v1"
+    assert envoy.counter("graygate_assignments_total", reason="match", mode="shadow") == 1
+    # Both answer probes.
+    assert get(envoy.port(), "/livez").version is None
+    assert envoy.counter("graygate_probe_answers_total", probe="liveness") == 1
     assert any("loaded: 2 upstreams" in line and "(mode: shadow)" in line for line in envoy.logs().splitlines())
 
 

@@ -1,4 +1,4 @@
-"""Shadow mode: decisions appear in counters and the access log but are not applied.
+"""Shadow mode: decisions of releases and gates appear in counters and the access log but are not applied.
 
 `tests/worlds` covers further cases of probes and gates.
 """
@@ -57,7 +57,7 @@ def counted(envoy, counter, **tags):
 def fail(envoy, upstream):
     """Fails the checks of an upstream until the proxy knows."""
     upstream.answer(500, path="/healthz")
-    until(lambda: counted(envoy, "graygate_transitions_total", to="not-ready"), what="not ready")
+    until(lambda: envoy.transitions(to="not-ready"), what="not ready")
 
 
 def test_shadow_mode_does_not_write_or_remove_request_headers(start, shadow, v1, v2):
@@ -86,10 +86,8 @@ def test_the_access_log_has_the_decisions_of_shadow_mode(start, shadow, tmp_path
     assert found["/tester"] == "reviews=v2 match"
 
 
-def test_in_shadow_mode_probes_and_gates_forward_requests_and_label_their_reply(start, shadow, v1):
+def test_in_shadow_mode_gates_forward_requests_and_label_their_reply(start, shadow, v1):
     envoy = start(shadow, hcm=labelled())
-    answer = get(envoy.port(), "/livez")
-    assert (answer.version, answer.text) == ("v1", "v1 /livez\n")
     fail(envoy, v1)
     gated = {"graygate_gate{reviews|reviews-v1|check-failed}"}
 
@@ -99,16 +97,27 @@ def test_in_shadow_mode_probes_and_gates_forward_requests_and_label_their_reply(
         return {entry["label"] for entry in entries[-20:]} if len(entries) >= 20 else set()
 
     until(lambda: latest() == gated, what=f"20 times {gated}")
-    get(envoy.port(), "/readyz")
-    found = until(lambda: "/readyz" in (found := labels(envoy, 3)) and found, what="readiness in the access log")
-    assert found["/livez"] == "graygate_probe{reviews|liveness}"
-    assert found["/readyz"] == "graygate_probe{reviews|readiness}"
     assert {entry["status"] for entry in envoy.access_log()} == {200}
     assert counted(envoy, "graygate_gated_requests_total", upstream="reviews-v1", reason="check-failed")
-    assert counted(envoy, "graygate_probe_answers_total", probe="readiness", code="503", result="failed")
     lines = [line for line in envoy.prometheus().splitlines() if line.startswith("graygate_gated_requests_total{")]
     assert lines
     assert all('mode="shadow"' in line for line in lines)
+
+
+def test_in_shadow_mode_probes_and_orders_to_drain_are_answered(start, shadow, v1):
+    envoy = start(shadow)
+    bare = start({**shadow, "mode": "off"})
+    assert get(bare.port(), "/livez").version == "v1"
+    forwarded = v1.requests
+    assert get(envoy.port(), "/livez").text == "policy reviews: liveness passed\n"
+    assert get(envoy.port(), "/readyz").status == 200
+    assert get(envoy.port(), "/drainz", method="POST").status == 200
+    until_all(lambda: get(envoy.port(), "/readyz").status == 503, what="readiness fails while the proxy drains")
+    assert v1.requests == forwarded
+    assert get(envoy.port(), "/", ALICE).version == "v1"
+    assert envoy.counter("graygate_probe_answers_total", probe="liveness", code="200", result="passed") == 1
+    assert counted(envoy, "graygate_probe_answers_total") == 0
+    assert [line for line in envoy.logs().splitlines() if line.endswith("policy reviews: draining")]
 
 
 def test_a_change_between_shadow_and_enforce_applies_at_once(start, shadow):

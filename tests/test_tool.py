@@ -30,6 +30,22 @@ def test_check_takes_json_and_yaml(policy, file, tmp_path):
     assert run("check", "-", stdin=json.dumps(policy)).returncode == 0
 
 
+def test_check_warns_of_probes_that_mode_off_leaves_unanswered(policy):
+    for mode, warns in [("off", True), ("shadow", False)]:
+        done = run("check", "-", stdin=json.dumps({**policy, "mode": mode}))
+        assert done.returncode == 0
+        assert ("warning: mode: off: the filter does not answer the policy's probes" in done.stderr) == warns
+    assert run("check", "-", stdin=json.dumps({**policy, "mode": "off", "probes": {}})).stderr == ""
+
+
+def test_explain_says_that_shadow_mode_answers_probes_and_does_nothing_else(policy, tmp_path):
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps({**policy, "mode": "shadow"}))
+    for target, is_done in [("/livez", True), ("/", False)]:
+        said = run("explain", "--policy", path, "--path", target).stdout
+        assert ("mode      shadow: nothing of this is done" in said) != is_done
+
+
 def test_the_readmes_policy_has_no_problems(tmp_path):
     readme = (PROJECT / "README.md").read_text()
     path = tmp_path / "policy.yaml"

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::decision::probe::health::call::HealthCall;
-use crate::decision::reply::Reply;
+use crate::decision::reply::{Reply, ReplyCause};
 use crate::policy::probe::{PassThrough, Probe};
 
 /// What the worker does with a request.
@@ -39,6 +39,17 @@ pub enum Action<'p> {
         /// The edits of the request's headers.
         edits: Vec<HeaderEdit<'p>>,
     },
+}
+
+impl Action<'_> {
+    /// Returns whether the request is a probe or an order to drain.
+    pub fn is_for_probe(&self) -> bool {
+        match self {
+            Action::Forward(_) => false,
+            Action::Reply(reply) => matches!(reply.cause, ReplyCause::Probe { .. }),
+            Action::Drain { .. } | Action::PassThrough { .. } | Action::GrpcCheck { .. } => true,
+        }
+    }
 }
 
 /// Edits of a forwarded request and of its response.

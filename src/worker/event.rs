@@ -2,6 +2,9 @@
 //!
 //! Only this module logs. [`super::metrics`] counts what happens to each request. A new event needs a variant here, a
 //! line in [`Event::line`], and a counter in [`Event::metric`].
+//!
+//! What an operator must know is logged at `warn`, because the proxies of a mesh log nothing below that by default. That is
+//! what changes how requests are served, with its end, and what the policy cannot do. All other lines are at `info`.
 
 use super::metrics::{Metric, metric_name};
 use crate::policy::Policy;
@@ -189,7 +192,9 @@ impl Event<'_> {
                 (Level::Info, line)
             }
             Event::Transition { policy, upstream: id, transition: Transition { from, to, reason } } => {
-                (Level::Info, format!("{}: {from} -> {to} ({reason})", upstream(policy, *id)))
+                // A trial only finds out whether the upstream is ready again. What an operator must know is whether it serves.
+                let level = if serves(from) == serves(to) { Level::Info } else { Level::Warn };
+                (level, format!("{}: {from} -> {to} ({reason})", upstream(policy, *id)))
             }
             Event::ScheduleStep { policy, release, begun } => {
                 let release = policy.releases.get(*release)?;
@@ -212,10 +217,12 @@ impl Event<'_> {
             }
             Event::NoLongerFailsOpen { policy, upstream } => {
                 let whose = whose(policy, "upstream", upstream);
-                (Level::Info, format!("{whose}: its gate no longer fails open{}", policy.mode.mark()))
+                (Level::Warn, format!("{whose}: its gate no longer fails open{}", policy.mode.mark()))
             }
             Event::Lifecycle { policy, change } => {
-                (Level::Info, format!("policy {}: {}", policy.name, change.describe()))
+                let is_start = *change == LifecycleChange::Started;
+                let level = if is_start { Level::Info } else { Level::Warn };
+                (level, format!("policy {}: {}", policy.name, change.describe()))
             }
             Event::CheckNotSent { policy, upstream: id, why, .. } => {
                 let cluster = policy.upstream(*id).map_or("", |upstream| &upstream.cluster);
@@ -272,6 +279,11 @@ impl Event<'_> {
             | Event::AnswerNotShared { .. } => return None,
         })
     }
+}
+
+/// Returns whether an upstream serves all requests in this phase, or a rising share of them.
+fn serves(phase: &str) -> bool {
+    matches!(phase, "ready" | "ramp")
 }
 
 /// Describes in the log why a call was not sent.

@@ -24,7 +24,6 @@ use super::scope::Scope;
 use super::summary::{self, ResponseSummary};
 use crate::decision::action::{Action, ForwardEdits, HeaderEdit};
 use crate::decision::probe;
-use crate::decision::reply::ReplyCause;
 use crate::decision::{Assignment, Decision};
 use crate::policy::{Mode, Policy};
 use crate::proxy::{Attribute, ExchangeId, Flow, Map, Proxy};
@@ -72,7 +71,8 @@ impl Exchange {
         let permits = core::mem::take(&mut decision.permits);
         let ignored = core::mem::take(&mut decision.ignored);
         let mut request = ForwardedRequest::new(scope, permits, ignored);
-        if scope.policy.mode == Mode::Shadow {
+        // Probes are answered in this mode too. Only decisions of releases and gates have no effect.
+        if scope.policy.mode == Mode::Shadow && !decision.action.is_for_probe() {
             return (Flow::Continue, shadow(scope, request, &decision, &headers, end));
         }
         let forwarded = match decision.action {
@@ -344,41 +344,27 @@ fn forward(proxy: &impl Proxy, edits: &ForwardEdits<'_>) {
     }
 }
 
-/// Handles a request in mode `shadow`. Counts the decision and labels the request with it, but does not carry it out.
+/// Handles a request that is no probe in mode `shadow`. Counts the decision and labels the request with it, but does not
+/// carry it out.
 fn shadow<P: Proxy>(
     scope: &mut Scope<'_, P>,
-    mut request: ForwardedRequest,
+    request: ForwardedRequest,
     decision: &Decision<'_>,
     headers: &RequestHeaders<'_, P>,
     end: bool,
 ) -> Option<Exchange> {
-    let (label, exchange) = match &decision.action {
-        Action::Forward(_) => {
-            let exchange =
-                Exchange::forwarded(scope, request, &decision.assignments, Vec::new(), headers, end);
-            (explain(scope.policy, decision), exchange)
-        }
-        Action::Reply(reply) | Action::Drain { reply, .. } => {
-            let exchange = match reply.cause {
-                ReplyCause::Probe { .. } => {
-                    request.give_back(scope);
-                    None
-                }
-                // In mode `shadow` the request is forwarded anyway, and no version counts.
-                ReplyCause::Gate { .. } => Exchange::forwarded(scope, request, &[], Vec::new(), headers, end),
-            };
+    let (label, assignments) = match &decision.action {
+        // The request is forwarded anyway, and no version counts.
+        Action::Reply(reply) => {
             scope.metrics.count_reply(scope.proxy, scope.policy, reply.cause);
-            (reply.details.clone(), exchange)
+            (reply.details.clone(), &[][..])
         }
-        Action::PassThrough { .. } | Action::GrpcCheck { .. } => {
-            request.give_back(scope);
-            return None;
-        }
+        _ => (explain(scope.policy, decision), decision.assignments.as_slice()),
     };
     if !label.is_empty() {
         scope.proxy.set_label(&label);
     }
-    exchange
+    Exchange::forwarded(scope, request, assignments, Vec::new(), headers, end)
 }
 
 /// Describes the versions that a request got with the reasons, and the closed gates that let it pass. For example

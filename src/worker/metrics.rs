@@ -348,6 +348,22 @@ impl Metric {
         }
     }
 
+    /// Returns whether it counts decisions of releases and gates. In mode `shadow` these have no effect, so the metric has
+    /// a label of its own. Everything else is the same in both modes. A gauge has no such label, because its last value
+    /// would stay when the mode changes.
+    fn counts_decisions(self) -> bool {
+        matches!(
+            self,
+            Metric::Assignment { .. }
+                | Metric::Response { .. }
+                | Metric::Rollback { .. }
+                | Metric::ScheduleStep { .. }
+                | Metric::Gated { .. }
+                | Metric::FailedOpen { .. }
+                | Metric::Fallback { .. }
+        )
+    }
+
     /// Returns the name in the proxy's statistics, which contains the labels.
     pub fn name(self, policy: &Policy) -> String {
         let upstream = |id| ("upstream", policy.name_of(id));
@@ -401,9 +417,8 @@ impl Metric {
             Metric::Enforced => ("policy_enforced", vec![]),
             Metric::Document => ("policy_document", vec![]),
         };
-        // These two describe the policy itself, so they have the same labels in every mode.
-        let of_policy = matches!(self, Metric::Enforced | Metric::Document);
-        let shadow = (policy.mode == Mode::Shadow && !of_policy).then_some(("mode", "shadow"));
+        let has_no_effect = policy.mode == Mode::Shadow && self.counts_decisions();
+        let shadow = has_no_effect.then_some(("mode", "shadow"));
         let all = [("policy", policy.name.as_str())].into_iter().chain(labels).chain(shadow);
         metric_name(name, all)
     }

@@ -104,6 +104,25 @@ fn a_listed_service_follows_readiness_and_any_other_is_not_found() {
 }
 
 #[test]
+fn grpc_health_is_answered_where_traffic_is_not_enforced() {
+    for (key, value) in [("mode", json!("shadow")), ("rollout", json!({"percent": 0}))] {
+        let mut document = document(&["", SERVICE]);
+        document[key] = value;
+        let mut world = World::new(&document, 3);
+        world.pass(2 * SECOND);
+        assert_eq!(status_of(&mut world, SERVICE), "SERVING", "{key}");
+        world.set_checks("app", Manner::Status(500));
+        world.pass(3 * SECOND);
+        assert_eq!(
+            (status_of(&mut world, SERVICE), status_of(&mut world, "x")),
+            ("NOT_SERVING", "NOT_FOUND")
+        );
+        assert_eq!(world.metric("probe_answers_total", &["probe=grpc", "result=serving"]), 3);
+        assert_eq!(world.metric("probe_answers_total", &["mode=shadow"]), 0);
+    }
+}
+
+#[test]
 fn a_degraded_proxy_serves_but_not_one_that_drains_or_has_not_started() {
     let mut document = document(&[""]);
     document["probes"]["startup"] = json!({"path": "/startupz", "checks": [{"upstream": "mq"}]});

@@ -440,16 +440,27 @@ fn an_update_that_is_refused_or_only_tried_does_not_end_a_drain() {
 }
 
 #[test]
-fn in_shadow_mode_drain_orders_have_no_effect_but_a_start_does() {
+fn a_start_and_a_drain_in_shadow_mode_take_effect_and_go_on_in_another_mode() {
     let mut shadow = document();
     shadow["mode"] = json!("shadow");
     let mut world = World::new(&shadow, 4);
     world.pass(3 * SECOND);
-    assert_eq!(order(&mut world, 0, "POST").cluster, "app");
+    assert_eq!((status(&mut world, "/readyz"), started(&world)), (200, 1));
+    assert_eq!(order(&mut world, 0, "POST").body, DRAINING);
     world.pass(SECOND);
-    assert_eq!(world.logged("draining").len(), 0);
-    assert_eq!(world.metric("lifecycle_changes_total", &["to=started", "mode=shadow"]), 1);
-    world.configure(&document());
+    assert_eq!(world.logged("draining"), ["policy shop: draining"]);
+    assert_eq!((status(&mut world, "/readyz"), status(&mut world, "/livez")), (503, 200));
+    // Users are served: a drain is an order about readiness, and gates are in shadow mode.
+    assert_eq!(world.get(0).status, 200);
+    for mode in ["enforce", "shadow"] {
+        let mut document = document();
+        document["mode"] = json!(mode);
+        world.configure(&document);
+        world.pass(SECOND);
+        assert_eq!(status(&mut world, "/readyz"), 503, "{mode}");
+    }
+    order(&mut world, 1, "DELETE");
     world.pass(SECOND);
     assert_eq!((status(&mut world, "/readyz"), started(&world)), (200, 1));
+    assert_eq!(world.metric("lifecycle_changes_total", &[]), 3);
 }

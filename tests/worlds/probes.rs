@@ -412,57 +412,80 @@ fn marker_headers_report_degraded_draining_and_the_service() {
 
 // -- shadow -------------------------------------------------------------------
 
-#[test]
-fn in_shadow_mode_each_probe_goes_to_the_app_and_is_counted_and_labelled() {
-    let mut probes = required();
-    probes["drain"] = json!({"path": "/drainz"});
-    probes["markerHeaders"] = json!(true);
-    let mut document = document(&probes);
-    document["mode"] = json!("shadow");
-    let mut world = World::new(&document, 3);
-    world.set("app", Manner::Status(200));
-    world.set_checks("db", Manner::Status(500));
-    world.pass(4 * SECOND);
-    let asked = [
-        ("GET", "/livez", "liveness", "200"),
-        ("GET", "/readyz", "readiness", "503"),
-        ("POST", "/drainz", "drain", "200"),
-    ];
-    for (method, path, probe, code) in asked {
-        let request = Request::of(method, path);
-        let id = world.start(0, &request);
-        assert_eq!(world.label(id), format!("graygate_probe{{shop|{probe}}}"));
-        let sent = world.forwarded_headers(id);
-        assert_eq!(sent, request.headers);
-        world.pass(SECOND);
-        let answer = world.answer(id);
-        assert_eq!((answer.status, answer.cluster.as_str()), (200, "app"));
-        assert!(MARKERS.iter().all(|name| answer.header(name).is_none()));
-        let labels = [&format!("probe={probe}"), &format!("code={code}"), "mode=shadow"];
-        assert_eq!(world.metric("probe_answers_total", &labels), 1, "{path}");
-    }
-    // The order had no effect.
-    world.pass(SECOND);
-    assert_eq!(world.logged("draining").len(), 0);
-    assert_eq!(world.metric("lifecycle_changes_total", &[]), 0);
+/// A mode or a rollout, as keys of the policy.
+type Keys = (&'static str, Value);
+
+/// Returns the ways in which a proxy can be told not to enforce, and the one in which it enforces.
+fn modes() -> [Keys; 3] {
+    [("mode", json!("enforce")), ("mode", json!("shadow")), ("rollout", json!({"percent": 0}))]
 }
 
 #[test]
-fn in_shadow_mode_pass_through_and_grpc_probes_are_forwarded_unchanged() {
-    let through = json!({"path": "/readyz", "passThrough": {"cacheSeconds": 60}});
-    let mut world = {
-        let mut document = document(&json!({"liveness": through}));
-        document["mode"] = json!("shadow");
-        document["probes"]["grpc"] = json!({"services": [""]});
-        World::new(&document, 3)
-    };
-    let health = Request::of("POST", "/grpc.health.v1.Health/Check").with("content-type", "application/grpc");
-    for request in [Request::get("/readyz").with("x-mine", "1"), health] {
-        for _ in 0..3 {
-            let id = world.start(0, &request);
-            assert_eq!(world.forwarded_headers(id), request.headers);
+fn probes_and_orders_to_drain_are_answered_alike_whether_traffic_is_enforced_or_not() {
+    let mut expected = None;
+    for (key, value) in modes() {
+        let mut probes = required();
+        probes["startup"] = json!({"path": "/startupz", "checks": [{"upstream": "search"}]});
+        probes["drain"] = json!({"path": "/drainz"});
+        probes["markerHeaders"] = json!(true);
+        let mut document = document(&probes);
+        document[key] = value;
+        let mut world = World::new(&document, 3);
+        world.set("app", Manner::Status(418));
+        world.pass(4 * SECOND);
+        let mut answers = vec![ask(&mut world, "/readyz")];
+        down(&mut world, "db");
+        for (method, path) in [
+            ("GET", "/livez"),
+            ("GET", "/startupz"),
+            ("HEAD", "/readyz"),
+            ("GET", "/readyz/cache"),
+            ("GET", "/readyz?exclude=db"),
+            ("POST", "/drainz"),
+            ("GET", "/readyz?exclude=db"),
+            ("GET", "/livez"),
+            ("DELETE", "/drainz"),
+            ("GET", "/readyz?exclude=db"),
+        ] {
+            let id = world.start(0, &Request::of(method, path));
+            // The access log has the details of the reply, so it needs no label.
+            assert_eq!(world.label(id), "");
             world.pass(SECOND);
-            assert_eq!(world.answer(id).cluster, "app");
+            answers.push(world.answer(id));
         }
+        assert!(answers.iter().all(|answer| answer.details.starts_with("graygate_probe{shop|")));
+        let is_real = |name: &String| {
+            ["probe_answers_total", "lifecycle_changes_total", "checks_total", "transitions_total"]
+                .iter()
+                .any(|kind| name.starts_with(&format!("graygate_{kind}.")))
+        };
+        let counts: Vec<(String, u64)> =
+            world.metrics().into_iter().filter(|(name, _)| is_real(name)).collect();
+        let drains = world.logged("draining");
+        assert_eq!(drains, ["policy shop: draining", "policy shop: no longer draining"]);
+        match &expected {
+            None => expected = Some((answers, counts, drains)),
+            Some(expected) => assert_eq!((answers, counts, drains), *expected, "{key}"),
+        }
+    }
+}
+
+#[test]
+fn probes_that_the_app_answers_are_called_for_alike_whether_traffic_is_enforced_or_not() {
+    for (key, value) in modes() {
+        let through = json!({"path": "/readyz", "passThrough": {"cacheSeconds": 60, "upstream": "db"}});
+        let mut document = document(&json!({"liveness": through}));
+        document[key] = value;
+        let mut world = World::new(&document, 3);
+        world.pass(SECOND);
+        let before = world.calls_to("db").len();
+        for _ in 0..3 {
+            let id = world.start(0, &Request::get("/readyz").with("x-mine", "1"));
+            world.pass(SECOND / 2);
+            assert_eq!((world.answer(id).status, world.answer(id).cluster.as_str()), (200, ""), "{key}");
+        }
+        let calls = world.calls_to("db");
+        let asked = calls[before..].iter().filter(|call| call.header(":path") == Some("/readyz")).count();
+        assert_eq!(asked, 1, "{key}");
     }
 }

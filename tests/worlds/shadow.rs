@@ -94,7 +94,7 @@ fn assignments_are_counted_as_if_they_were_enforced() {
     assert_eq!(assigned(&world), counts);
     assert!(versions.contains(&"v2".to_owned()));
     let shown = world.metric_names();
-    let released = shown.iter().filter(|name| name.contains("release=.=web;.;"));
+    let released = shown.iter().filter(|name| name.contains("_total.") && name.contains("release=.=web;.;"));
     assert!(released.clone().count() > 0 && released.clone().all(|name| name.contains("mode=.=shadow;.;")));
 }
 

@@ -72,5 +72,8 @@ fn main() -> ExitCode {
 
 fn check(file: &PathBuf) -> Result<(), Failure> {
     let policy = document::policy(file)?;
+    if let Some(warning) = istio::direction::off_warning(&policy, false) {
+        eprintln!("{}: warning: {warning}", file.display());
+    }
     print_line(&format!("{}: policy {}: no problems: {}", file.display(), policy.name, policy.summary()))
 }

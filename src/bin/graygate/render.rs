@@ -158,6 +158,7 @@ impl RenderArguments {
         }
         let mut added_clusters: Vec<&str> = Vec::new();
         for part in parts {
+            output.warnings.extend(direction::off_warning(&part.policy, false));
             self.add_part(part, parts.len(), &module, &mut added_clusters, &mut output)?;
         }
         Ok(output)

@@ -24,7 +24,12 @@ pub fn write(
     out: &mut impl Write,
 ) -> io::Result<()> {
     writeln!(out, "request   {} {} for {}", request.method, request.path, request.authority)?;
-    if policy.mode != Mode::Enforce {
+    let is_carried_out = match policy.mode {
+        Mode::Enforce => true,
+        Mode::Shadow => decision.action.is_for_probe(),
+        Mode::Off => false,
+    };
+    if !is_carried_out {
         writeln!(out, "mode      {}: nothing of this is done", policy.mode.name())?;
     }
     for assignment in &decision.assignments {

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use clap::ValueEnum;
-use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::probe::Basis;
 use graygate::policy::problem::Problem;
 use graygate::policy::reader::segment;
+use graygate::policy::{Mode, Policy};
 
 use crate::tree::get;
 
@@ -126,6 +126,20 @@ pub fn drain_problem(policy: &Policy) -> Option<Problem> {
     let too_wide = from.iter().find(|block| block.contains(&forwarded_source))?;
     let reason = "a listener of a sidecar's own gets what all peers send to its port from 127.0.0.6";
     Some(refused("probes.drain.from", &format!("\"{too_wide}\""), reason, "\"127.0.0.1/32\", \"::1/128\""))
+}
+
+/// Returns a warning if the policy's mode keeps the filter from answering its probes. `own_listener` is whether nothing is
+/// behind the filter that would answer them instead.
+pub fn off_warning(policy: &Policy, own_listener: bool) -> Option<String> {
+    if policy.mode != Mode::Off || policy.probes.is_empty() {
+        return None;
+    }
+    let effect = match own_listener {
+        true => "nothing else on this listener answers them, so they fail and the kubelet restarts the Pods",
+        false => "they go on to what is behind the filter, such as the app",
+    };
+    let remedy = "Write shadow to stop releases and gates only, or aim the probes elsewhere first";
+    Some(format!("mode: off: the filter does not answer the policy's probes; {effect}. {remedy}."))
 }
 
 /// Explains why Istio does not make this cluster in this direction, if the cluster belongs to another direction.

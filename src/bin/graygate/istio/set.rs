@@ -54,6 +54,11 @@ pub fn check(paths: &[PathBuf], root: &str, allowed: &[Allowed]) -> Result<(), F
                 findings.problem(format!("{}: {resource}: {problem}", resource.file));
             }
             set.check_traffic(resource, filter, &mut findings);
+            let off =
+                filter.compiled().and_then(|policy| direction::off_warning(&policy, filter.own_listener));
+            if let Some(off) = off {
+                findings.note(format!("{}: {resource}: {}.{off}", resource.file, filter.path));
+            }
         }
     }
     for problem in set.pair_problems() {
