@@ -94,14 +94,16 @@ def test_a_file_with_invalid_yaml_is_a_problem(check, tmp_path):
 
 
 def test_a_template_is_not_checked_and_named(check, tmp_path):
-    template = "apiVersion: v1\nkind: WasmPlugin\nmetadata:\n  name: {{ .Release.Name }}\n"
-    assert check(wasm_plugin("a", policy=GATE, match=OUTBOUND), template) == []
-    assert check.notes == [
-        (
-            "1.yaml: not checked, as it is a template, which is a manifest only when its values are filled in: "
-            "helm template CHART | graygate check --istio -"
-        )
-    ]
+    unquoted = "apiVersion: v1\nkind: WasmPlugin\nmetadata:\n  name: {{ .Release.Name }}\n"
+    quoted = yaml.safe_dump(wasm_plugin("b", policy="{{ .Values.policy }}"))
+    for template in (unquoted, quoted):
+        assert check(wasm_plugin("a", policy=GATE, match=OUTBOUND), template) == []
+        assert check.notes == [
+            (
+                "1.yaml: not checked, as it is a template, which is a manifest only when its values are filled in: "
+                "helm template CHART | graygate check --istio -"
+            )
+        ]
 
 
 def test_a_pipe_in_a_directory_is_not_read_and_one_by_name_is(check, tmp_path):
@@ -250,6 +252,24 @@ def test_a_mode_that_never_applies_is_a_problem(check):
     assert check(client) == check(client, gateway("public", "istio")) == []
     (problem,) = check(client, gateway("public", "istio-waypoint"))
     assert "spec.match[0].mode: CLIENT is not allowed there: Gateway public is a waypoint" in problem
+
+
+def test_a_mode_that_never_applies_to_labels_of_a_gateway_is_a_problem(check):
+    (problem,) = check(wasm_plugin("a", INBOUND, **labelled(istio="ingressgateway")))
+    assert problem.startswith("0.yaml: WasmPlugin shop/a: spec.match: no mode of it ever applies")
+
+
+def test_a_policy_that_the_whole_mesh_enforces_at_once_is_named(check):
+    for policy, spec, named in [
+        (GATE, {}, True),
+        (GATE | {"mode": "shadow"}, {}, False),
+        (GATE | {"rollout": {"percent": 100}}, {}, False),
+        (GATE, labelled(app="a"), False),
+    ]:
+        assert check(wasm_plugin("a", OUTBOUND, policy, "istio-system", **spec)) == []
+        assert any("in all proxies of the mesh at once" in note for note in check.notes) == named
+    assert check(wasm_plugin("a", OUTBOUND, GATE)) == []
+    assert check.notes == []
 
 
 def test_a_port_at_a_waypoint_is_a_problem(check):
@@ -517,8 +537,8 @@ def test_probes_in_mode_off_are_warned_about_and_are_no_problem(tmp_path):
         (tmp_path / "a.yaml").write_text(yaml.safe_dump(item))
         done = run("check", "--istio", tmp_path)
         assert done.returncode == 0
-        [warning] = done.stderr.splitlines()
+        warning = done.stderr.splitlines()[0]
         assert warning.startswith("note: ")
         assert "mode: off: the filter does not answer the policy's probes; " + effect in warning
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(wasm_plugin("a", policy={**PROBES, "mode": "shadow"})))
-    assert run("check", "--istio", tmp_path).stderr == ""
+    assert "mode: " not in run("check", "--istio", tmp_path).stderr

@@ -9,7 +9,6 @@ import pytest
 from harness.manifests import (
     DIGEST,
     OUTBOUND,
-    PROBES,
     Checker,
     attached,
     envoy_filter,
@@ -161,16 +160,6 @@ def test_probes_of_pods_whose_probes_are_not_rewritten_come_to_the_filter(check)
     deployment = resource("apps/v1", "Deployment", "app", "shop", None, {"template": template})
     assert check(wasm_plugin("a"), deployment) == []
     assert check.notes == []
-
-
-def test_a_policy_that_is_off_is_a_problem_at_the_end_of_a_listener(check):
-    off = PROBES | {"mode": "off"}
-    listener = patch({"filters": [wasm(off)]}, apply_to="LISTENER")
-    (problem,) = check(envoy_filter("a", listener))
-    assert ".mode: off is not allowed there: the filter is the end of its listener" in problem
-    for mode in ("shadow", "enforce"):
-        assert check(envoy_filter("a", patch({"filters": [wasm(PROBES | {"mode": mode})]}, apply_to="LISTENER"))) == []
-    assert check(wasm_plugin("a", policy=off)) == []
 
 
 # -- patches of an EnvoyFilter ------------------------------------------------------

@@ -226,8 +226,17 @@ def test_a_route_that_leads_a_version_elsewhere_is_a_problem(check, http, proble
 
 def test_the_match_of_a_release_decides_which_routes_its_requests_meet(check):
     narrow = [{"match": [{"uri": {"prefix": "/api/v1"}}], "route": [to("v1")]}, *GOOD]
-    assert check(plugin(policy(match=[{"uri": {"prefix": "/web"}}])), virtual_service(narrow), RULE) == []
-    (problem,) = check(plugin(policy(match=[{"uri": {"prefix": "/api"}}])), virtual_service(narrow), RULE)
+    assert (
+        check(
+            plugin(policy(match=[{"hosts": ["reviews.shop"], "uri": {"prefix": "/web"}}])),
+            virtual_service(narrow),
+            RULE,
+        )
+        == []
+    )
+    (problem,) = check(
+        plugin(policy(match=[{"hosts": ["reviews.shop"], "uri": {"prefix": "/api"}}])), virtual_service(narrow), RULE
+    )
     assert "spec.http[0]: requests with x-gray-version: v2 that meet it go to subset v1" in problem
 
 
@@ -260,7 +269,7 @@ def test_a_destination_rule_counts_where_istio_looks_for_it(check):
     ],
 )
 def test_a_misspelt_cluster_is_a_problem(check, cluster, hint):
-    wrong = policy()
+    wrong = policy(match=[{"hosts": ["reviews.shop"]}])
     wrong["upstreams"]["two"]["cluster"] = cluster
     problems = check(plugin(wrong), virtual_service(GOOD), RULE, service())
     assert problems[0].startswith(
@@ -346,8 +355,12 @@ def test_at_a_gateway_the_routes_are_those_of_its_hosts(check):
     )
     admin = virtual_service(GOOD[1:], ["admin.example.com"], name="admin", gateways=["public"])
     assert check(at_gateway, virtual_service(GOOD, **fields), admin, RULE) == []
-    (problem,) = check(plugin(policy(), **attached("public")), virtual_service(GOOD[::-1], **fields), admin, RULE)
-    assert "VirtualService shop/reviews: spec.http[1]: never reached" in problem
+    unnamed = plugin(policy(), **attached("public"))
+    without, order = check(unnamed, virtual_service(GOOD[::-1], **fields), admin, RULE)
+    assert "VirtualService shop/reviews: spec.http[1]: never reached" in order
+    assert without.endswith(
+        "allowed: match: [{hosts: [admin.example.com, reviews.example.com]}] with the hosts of the Gateway"
+    )
 
 
 # -- what can't be seen -------------------------------------------------------------
@@ -387,7 +400,7 @@ def test_a_way_to_steer_that_no_resource_of_the_set_reads_is_named(check, steer,
 
 
 def test_clusters_that_are_not_istios_and_delegates_are_named(check):
-    other = policy()
+    other = policy(match=[{"hosts": ["reviews.shop"]}])
     other["upstreams"]["two"]["cluster"] = "mine"
     assert check(plugin(other), virtual_service(GOOD), RULE) == []
     assert any('cluster "mine" of version v2 is none of Istio\'s for a service' in note for note in check.notes)

@@ -17,7 +17,6 @@ ENVOY_FILTER = ["--kind", "envoyfilter", "--module", "file:///etc/graygate.wasm"
 @pytest.fixture
 def policy():
     """Checks and probes of the app, a release of another service, and a gate on each."""
-    version = {"weight": 90, "default": True}
     return {
         "name": "reviews",
         "upstreams": {
@@ -29,10 +28,11 @@ def policy():
         "releases": [
             {
                 "name": "Reviews_1",
+                "match": [{"hosts": ["reviews.shop", "reviews.example.com"]}],
                 "steer": {"header": "x-gray-version"},
                 "hashOn": [{"httpCookie": {"name": "on", "ttl": "24h"}}],
                 "versions": [
-                    {"name": "v1", "upstream": "v1"} | version,
+                    {"name": "v1", "upstream": "v1", "weight": 90, "default": True},
                     {"name": "v2", "upstream": "v2", "weight": 10, "allow": ["007", "yes"]},
                 ],
             }

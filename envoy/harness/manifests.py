@@ -27,6 +27,7 @@ RELEASE: Manifest = {
     "releases": [
         {
             "name": "db",
+            "match": [{"hosts": ["db.shop"]}],
             "steer": {"header": "x-v"},
             "versions": [{"name": "v1", "upstream": "v1", "weight": 1, "default": True}],
         }
@@ -106,9 +107,7 @@ def patch(
     return {"applyTo": apply_to, "match": match, "patch": {"operation": "INSERT_FIRST", "value": value or wasm()}}
 
 
-def envoy_filter(
-    name: str, *patches: Manifest, namespace: Any = "shop", revision: Any = None, **spec: Any
-) -> Manifest:
+def envoy_filter(name: str, *patches: Manifest, namespace: Any = "shop", revision: Any = None, **spec: Any) -> Manifest:
     spec = {"configPatches": list(patches or [patch()])} | spec
     return resource("networking.istio.io/v1alpha3", "EnvoyFilter", name, namespace, revision, spec)
 

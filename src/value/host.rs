@@ -180,10 +180,12 @@ fn validate(text: &str, host: &str, port: &str) -> Result<(), &'static str> {
 ///
 /// let host = of_cluster("outbound_.9080_.v1_.reviews.shop.svc.cluster.local");
 /// assert_eq!(host, Some("reviews.shop.svc.cluster.local"));
+/// let at_waypoint = of_cluster("inbound-vip|9080|http/v1|reviews.shop.svc.cluster.local");
+/// assert_eq!(at_waypoint, host);
 /// assert_eq!(of_cluster("inbound|9080||"), None);
 /// ```
 pub fn of_cluster(cluster: &str) -> Option<&str> {
-    let rest = cluster.strip_prefix("outbound")?;
+    let rest = cluster.strip_prefix("outbound").or_else(|| cluster.strip_prefix("inbound-vip"))?;
     let separator = ["|", "_."].into_iter().find(|separator| rest.starts_with(separator))?;
     let mut parts = rest.splitn(4, separator).skip(1);
     let (port, _subset, host) = (parts.next()?, parts.next()?, parts.next()?);

@@ -26,6 +26,7 @@ use graygate::policy::problem::Problem;
 use crate::document;
 use crate::failure::Failure;
 use crate::istio::direction::{self, Direction};
+use crate::istio::host_rule;
 use crate::tree::{self, get, number, object, text};
 use arguments::RenderArguments;
 use callout::Callout;
@@ -63,10 +64,11 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
         }
         Ok((parts, _)) => {
             let mut found: Vec<Problem> = Vec::new();
-            for problem in parts
-                .iter()
-                .flat_map(|part| direction::problems(part.direction, &part.document, &part.policy))
-            {
+            for problem in parts.iter().flat_map(|part| {
+                let of_direction = direction::problems(part.direction, &part.document, &part.policy);
+                let of_hosts = host_rule::problems(part.direction, &part.document, &part.policy, &[]);
+                of_direction.into_iter().chain(of_hosts)
+            }) {
                 if !found.contains(&problem) {
                     found.push(problem);
                 }

@@ -3,9 +3,9 @@
 //! The kubelet's own probes pass no Envoy, unless the filter has a listener of its own or the rewriting of probes is off.
 //! See `istio/probes.md`.
 
-use graygate::policy::{Mode, Policy};
+use graygate::policy::Policy;
 
-use super::direction::Direction;
+use super::direction::{self, Direction};
 use super::findings::Findings;
 use super::model::{Filter, Object, Resource};
 use crate::tree::{get, get_text, items};
@@ -13,7 +13,7 @@ use crate::tree::{get, get_text, items};
 /// The annotation of a Pod whose probes come to its port, and not to Istio's agent.
 const REWRITE: &str = "sidecar.istio.io/rewriteAppHTTPProbers";
 
-/// Reports probes that nobody answers, and notes probes that are not the kubelet's.
+/// Notes probes that the filter does not answer, and those that are not the kubelet's.
 pub fn check(
     resource: &Resource,
     filter: &Filter,
@@ -25,10 +25,8 @@ pub fn check(
         return;
     }
     let start = format!("{}: {resource}: {}", resource.file, filter.path);
-    if policy.mode == Mode::Off && filter.own_listener {
-        findings.problem(format!(
-            "{start}.mode: off is not allowed there: the filter is the end of its listener, so that each probe fails and the kubelet restarts the Pods; allowed: enforce, shadow"
-        ));
+    if let Some(off) = direction::off_warning(policy, filter.own_listener) {
+        findings.note(format!("{start}.{off}"));
     }
     if filter.own_listener || filter.is_partial {
         return;

@@ -3,6 +3,11 @@
 use super::model::{Filter, Object, ProxySelector, Resource};
 use super::{envoy_filter, plugin};
 
+/// Returns whether objects of this kind may add graygate.
+pub fn has_kind(object: &Object<'_>) -> bool {
+    ["WasmPlugin", "TrafficExtension", "EnvoyFilter"].contains(&object.kind)
+}
+
 /// Reads a resource. Returns `None` if it does not add graygate.
 pub fn resource(object: &Object<'_>) -> Option<Resource> {
     let (kind, filters_of): (_, fn(&Object<'_>, &ProxySelector) -> Vec<Filter>) =

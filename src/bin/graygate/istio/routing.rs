@@ -1,5 +1,6 @@
 //! The resources of a set that decide where a request goes.
 
+use super::cluster::ServiceCluster;
 use super::host::HostName;
 use super::http_route;
 use super::model::Object;
@@ -7,6 +8,7 @@ use super::patched_route::{self, RoutePatch};
 use super::route::RouteTable;
 use super::subset::DestinationRule;
 use crate::tree::{get, items, to_whole_number};
+use graygate::policy::Policy;
 use graygate::policy::document::Node;
 
 /// The resources of a set that decide where a request goes.
@@ -78,6 +80,22 @@ impl<'n> Routing<'n> {
         let services = self.services.iter().flat_map(|service| service.hosts.iter().copied());
         let all = services.chain(rules).chain(destinations).chain(hosts);
         all.filter(|host| !host.text.contains('*')).collect()
+    }
+
+    /// Returns the hosts of the routes by which gateways lead to the clusters of a policy.
+    pub fn gateway_hosts(&self, policy: &Policy) -> Vec<String> {
+        let clusters =
+            || policy.upstreams.iter().filter_map(|upstream| ServiceCluster::parse(&upstream.cluster));
+        let leads_there = |table: &&RouteTable<'_>| {
+            let mut destinations = table.destinations();
+            destinations.any(|destination| clusters().any(|cluster| destination.host.means(cluster.host)))
+        };
+        let tables = self.tables.iter().filter(|table| table.is_for(true)).filter(leads_there);
+        let mut hosts: Vec<String> =
+            tables.flat_map(|table| &table.hosts).map(|host| host.text.to_owned()).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts
     }
 
     /// Returns the ports of a host, if the set has its Service or ServiceEntry.

@@ -15,7 +15,7 @@ use super::placed_release::Proxies;
 use super::routing::Routing;
 use super::source::{self, Sources, display_name};
 use super::waypoint::Waypoints;
-use super::{namesake, probe_place, read, release_routes, strategy, upstream_cluster};
+use super::{host_rule, mesh_wide, namesake, probe_place, read, release_routes, strategy, upstream_cluster};
 use crate::failure::Failure;
 use crate::tree::get_text;
 
@@ -54,11 +54,6 @@ pub fn check(paths: &[PathBuf], root: &str, allowed: &[Allowed]) -> Result<(), F
                 findings.problem(format!("{}: {resource}: {problem}", resource.file));
             }
             set.check_traffic(resource, filter, &mut findings);
-            let off =
-                filter.compiled().and_then(|policy| direction::off_warning(&policy, filter.own_listener));
-            if let Some(off) = off {
-                findings.note(format!("{}: {resource}: {}.{off}", resource.file, filter.path));
-            }
         }
     }
     for problem in set.pair_problems() {
@@ -89,7 +84,15 @@ pub fn check(paths: &[PathBuf], root: &str, allowed: &[Allowed]) -> Result<(), F
 }
 
 impl<'n> ManifestSet<'n> {
-    fn of(objects: Vec<Object<'n>>, root: &'n str, findings: &mut Findings) -> Self {
+    fn of(mut objects: Vec<Object<'n>>, root: &'n str, findings: &mut Findings) -> Self {
+        objects.retain(|object| {
+            let is_read = read::has_kind(object) || Routing::has_kind(object);
+            let is_template = is_read && source::is_template(object.node);
+            if is_template {
+                source::note_template(object.file, findings);
+            }
+            !is_template
+        });
         let routing = Routing::read(&objects, root);
         let mut set =
             ManifestSet { resources: Vec::new(), objects: Vec::new(), gateways: Vec::new(), routing, root };
@@ -121,6 +124,7 @@ impl<'n> ManifestSet<'n> {
             return;
         };
         probe_place::check(resource, filter, &policy, &self.objects, findings);
+        mesh_wide::check(resource, filter, (document, &policy), self.root, findings);
         let labels: &[(String, String)] = match &resource.selector {
             ProxySelector::Labels(labels) => labels,
             ProxySelector::Targets(_) => &[],
@@ -152,7 +156,10 @@ impl<'n> ManifestSet<'n> {
                 "" => format!("{policy_path}: {}", problem.message),
                 _ => format!("{policy_path}.{problem}"),
             })),
-            Ok((document, Ok(policy))) => problems.extend(direction_problems(filter, document, &policy)),
+            Ok((document, Ok(policy))) => problems.extend(self.direction_problems(filter, document, &policy)),
+        }
+        if filter.scopes.is_empty() && resource.kind != "EnvoyFilter" {
+            problems.push("spec.match: no mode of it ever applies, as the labels are a gateway's, which is always a client; allowed: CLIENT".to_owned());
         }
         for scope in &filter.scopes {
             let path = scope.path.strip_suffix(".match.context").map_or_else(
@@ -168,6 +175,30 @@ impl<'n> ManifestSet<'n> {
             problems.extend(self.mode_problem(resource, scope));
         }
         problems.dedup();
+        problems
+    }
+
+    /// Returns the problems of the policy in the filter's directions.
+    fn direction_problems(&self, filter: &Filter, document: &Node, policy: &Policy) -> Vec<String> {
+        let mut problems = Vec::new();
+        if filter.own_listener && filter.directions.contains(&Direction::Inbound) {
+            problems
+                .extend(direction::drain_problem(policy).map(|problem| format!("{}.{problem}", filter.path)));
+        }
+        for direction in &filter.directions {
+            let mut found = direction::problems(*direction, document, policy);
+            // What comes to a listener of the filter's own is for the filter.
+            if !filter.own_listener {
+                let hosts = self.routing.gateway_hosts(policy);
+                found.extend(host_rule::problems(*direction, document, policy, &hosts));
+            }
+            for problem in found {
+                let problem = format!("{}.{problem}", filter.path);
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
+        }
         problems
     }
 
@@ -249,23 +280,6 @@ impl<'n> ManifestSet<'n> {
             ["WasmPlugin", "TrafficExtension", "EnvoyFilter"].into_iter().filter_map(count).collect();
         counts.join(", ")
     }
-}
-
-/// Returns the problems of the policy in the filter's directions.
-fn direction_problems(filter: &Filter, document: &Node, policy: &Policy) -> Vec<String> {
-    let mut problems = Vec::new();
-    if filter.own_listener && filter.directions.contains(&Direction::Inbound) {
-        problems.extend(direction::drain_problem(policy).map(|problem| format!("{}.{problem}", filter.path)));
-    }
-    for direction in &filter.directions {
-        for problem in direction::problems(*direction, document, policy) {
-            let problem = format!("{}.{problem}", filter.path);
-            if !problems.contains(&problem) {
-                problems.push(problem);
-            }
-        }
-    }
-    problems
 }
 
 /// Returns a problem if two patches of one EnvoyFilter add the filter to the same listeners. Overlapping matches of a

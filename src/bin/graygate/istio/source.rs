@@ -92,9 +92,7 @@ impl Sources {
                 }
             }
             Err(_) if text.is_ok_and(|text| text.contains("{{") && text.contains("}}")) => {
-                findings.note(format!(
-                    "{file}: not checked, as it is a template, which is a manifest only when its values are filled in: helm template CHART | graygate check --istio -"
-                ));
+                note_template(file, findings);
             }
             Err(error) => findings.problem(format!("{file}: not YAML or JSON: {error}")),
         }
@@ -103,6 +101,27 @@ impl Sources {
     /// Returns the objects in all documents.
     pub fn objects(&self) -> Vec<Object<'_>> {
         self.documents.iter().flat_map(|document| Object::all(&document.node, &document.file)).collect()
+    }
+}
+
+/// Notes that a file is not a manifest yet.
+pub fn note_template(file: &str, findings: &mut Findings) {
+    findings.note(format!(
+        "{file}: not checked, as it is a template, which is a manifest only when its values are filled in: helm template CHART | graygate check --istio -"
+    ));
+}
+
+/// Returns whether any string in this value is one that a template of Helm is to fill in, such as `{{ .Values.name }}`.
+pub fn is_template(node: &Node) -> bool {
+    match node {
+        Node::Text(text) => text.split("{{").skip(1).any(|rest| {
+            let rest = rest.trim_start_matches(['-', ' ']);
+            rest.starts_with(|start: char| start.is_ascii_alphabetic() || ".$".contains(start))
+                && rest.contains("}}")
+        }),
+        Node::List(items) => items.iter().any(is_template),
+        Node::Object(fields) => fields.iter().any(|(key, value)| key.contains("{{") || is_template(value)),
+        _ => false,
     }
 }
 

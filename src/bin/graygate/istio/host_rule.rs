@@ -1,0 +1,182 @@
+//! The rule that releases and gates are for some hosts.
+//!
+//! Outbound, and at gateways and waypoints, the filter sees requests for all hosts. A `match` that names none is for every
+//! service of a mesh. Without a `match`, a gate goes by the routes, and a release by the hosts of its clusters. Requests at
+//! a gateway are not for these hosts, so a release there must name those of the Gateway.
+
+use graygate::policy::Policy;
+use graygate::policy::document::Node;
+use graygate::policy::problem::Problem;
+use graygate::policy::release::Release;
+use graygate::value::host;
+
+use super::direction::Direction;
+use crate::tree::{get, items};
+
+/// Returns a problem for each release and gate that is for every host. `gateway_hosts` are those of the Gateways, as far as
+/// they are known.
+pub fn problems(
+    direction: Direction,
+    document: &Node,
+    policy: &Policy,
+    gateway_hosts: &[String],
+) -> Vec<Problem> {
+    if direction == Direction::Inbound || get(document, &["hosts"]).is_some_and(|hosts| *hosts != Node::Null)
+    {
+        return Vec::new();
+    }
+    let has_match = |list: &str, index: usize| {
+        let item = items(get(document, &[list])).get(index);
+        !items(item.and_then(|item| get(item, &["match"]))).is_empty()
+    };
+    let at_gateway = direction == Direction::Gateway;
+    let mut problems = Vec::new();
+    for (index, release) in policy.releases.iter().enumerate() {
+        let path = format!("releases[{index}]");
+        let clusters = release.versions.iter().map(|version| version.cluster.as_str());
+        let of_clusters = hosts_of(clusters);
+        let known = if at_gateway { gateway_hosts } else { &of_clusters };
+        let hosts = listed(known);
+        let entry = format!("match: [{{hosts: {hosts}}}]");
+        if has_match("releases", index) {
+            if !release.matches.name_hosts() {
+                let is_implied = !at_gateway && names_hosts(release);
+                let instead =
+                    if is_implied { ", or no match, for the hosts of the versions' clusters" } else { "" };
+                problems.push(Problem {
+                    path: format!("{path}.match"),
+                    message: format!(
+                        "names no host, so that requests to every host get a version of {}; allowed: hosts: {hosts} in each entry{instead}",
+                        release.name
+                    ),
+                });
+            }
+        } else if at_gateway {
+            problems.push(Problem {
+                path,
+                message: format!(
+                    "has no match, and a gateway's requests are for the hosts of its Gateway, not for those of the versions' clusters; allowed: {entry} with the hosts of the Gateway"
+                ),
+            });
+        } else if !names_hosts(release) {
+            problems.push(Problem {
+                path,
+                message: format!(
+                    "has no match, and its clusters are not all Istio's, whose names have a host, so that requests to every host get a version of {}; allowed: {entry}",
+                    release.name
+                ),
+            });
+        }
+    }
+    for (index, gate) in policy.gates.iter().enumerate() {
+        if !has_match("gates", index) || gate.matches.name_hosts() {
+            continue;
+        }
+        let upstream = policy.name_of(gate.upstream);
+        let cluster = policy.upstream(gate.upstream).map_or("", |upstream| upstream.cluster.as_str());
+        let of_cluster = hosts_of([cluster]);
+        let known = if at_gateway { gateway_hosts } else { &of_cluster };
+        problems.push(Problem {
+            path: format!("gates[{index}].match"),
+            message: format!(
+                "names no host, so that requests to every host are stopped while {upstream} is not ready; allowed: hosts: {} in each entry, or no match, for the requests whose route leads to {upstream}",
+                listed(known)
+            ),
+        });
+    }
+    problems
+}
+
+/// Returns whether the names of all clusters of the versions have a host.
+fn names_hosts(release: &Release) -> bool {
+    !release.versions.is_empty()
+        && release.versions.iter().all(|version| host::of_cluster(&version.cluster).is_some())
+}
+
+/// Returns the hosts in the names of clusters, each once.
+fn hosts_of<'c>(clusters: impl IntoIterator<Item = &'c str>) -> Vec<String> {
+    let mut hosts: Vec<String> = clusters
+        .into_iter()
+        .filter_map(host::of_cluster)
+        .map(|name| host::shortest(name).to_owned())
+        .collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts
+}
+
+/// Returns a list of hosts, ready to paste.
+fn listed(hosts: &[String]) -> String {
+    if hosts.is_empty() { "[HOST]".to_owned() } else { format!("[{}]", hosts.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const CLUSTER: &str = "outbound|9080|v1|reviews.shop.svc.cluster.local";
+
+    fn found(direction: Direction, release: Value, gate: Value, cluster: &str, more: Value) -> Vec<String> {
+        let version = json!({"name": "v1", "upstream": "v1", "weight": 1, "default": true});
+        let mut document = json!({"name": "a", "upstreams": {"v1": {"cluster": cluster}},
+            "releases": [{"name": "r", "steer": {"header": "x-v"}, "versions": [version]}], "gates": [{"upstream": "v1"}]});
+        for (list, value) in [("releases", release), ("gates", gate)] {
+            document[list][0].as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+        }
+        let document: Node = serde_json::from_value(document).unwrap();
+        let policy = Policy::from_document(&document).unwrap();
+        let mut with_hosts = document.clone();
+        if let (Node::Object(fields), Value::Array(_)) = (&mut with_hosts, &more) {
+            fields.push(("hosts".to_owned(), serde_json::from_value(more).unwrap()));
+        }
+        problems(direction, &with_hosts, &policy, &["www.example.com".to_owned()])
+            .iter()
+            .map(Problem::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn a_match_without_a_host_is_a_problem_except_inbound_and_in_a_policy_with_hosts() {
+        let wide = || json!({"match": [{"uri": {"prefix": "/"}}]});
+        for (direction, host) in [
+            (Direction::Outbound, "reviews.shop"),
+            (Direction::Waypoint, "reviews.shop"),
+            (Direction::Gateway, "www.example.com"),
+        ] {
+            let found = found(direction, wide(), wide(), CLUSTER, Value::Null);
+            assert_eq!(found.len(), 2, "{found:?}");
+            for (problem, path) in found.iter().zip(["releases[0].match: ", "gates[0].match: "]) {
+                assert!(
+                    problem.starts_with(path) && problem.contains(&format!("hosts: [{host}]")),
+                    "{problem}"
+                );
+            }
+        }
+        assert!(found(Direction::Inbound, wide(), wide(), CLUSTER, Value::Null).is_empty());
+        assert!(found(Direction::Outbound, wide(), wide(), CLUSTER, json!(["reviews.shop"])).is_empty());
+        let named = || json!({"match": [{"hosts": ["reviews.shop"], "uri": {"prefix": "/"}}]});
+        assert!(found(Direction::Gateway, named(), named(), CLUSTER, Value::Null).is_empty());
+    }
+
+    #[test]
+    fn without_a_match_a_gate_goes_by_the_routes_and_a_release_by_the_hosts_of_its_clusters() {
+        for cluster in [CLUSTER, "inbound-vip|9080|http/v1|reviews.shop.svc.cluster.local"] {
+            for direction in [Direction::Outbound, Direction::Waypoint] {
+                assert!(found(direction, json!({}), json!({}), cluster, Value::Null).is_empty(), "{cluster}");
+            }
+        }
+        for (direction, cluster, words) in [
+            (Direction::Outbound, "mine", "its clusters are not all Istio's"),
+            (Direction::Waypoint, "mine", "match: [{hosts: [HOST]}]"),
+            (
+                Direction::Gateway,
+                CLUSTER,
+                "match: [{hosts: [www.example.com]}] with the hosts of the Gateway",
+            ),
+        ] {
+            let found = found(direction, json!({}), json!({}), cluster, Value::Null);
+            assert!(matches!(&found[..], [problem] if problem.contains(words)), "{found:?}");
+        }
+    }
+}
