@@ -9,6 +9,7 @@ import pytest
 from harness.manifests import (
     DIGEST,
     OUTBOUND,
+    PROBES,
     Checker,
     attached,
     envoy_filter,
@@ -18,6 +19,7 @@ from harness.manifests import (
     wasm,
     wasm_plugin,
 )
+from harness.tool import run
 
 CONFIG = "spec.configPatches[0].patch.value.typed_config.config"
 CLOSED = "so that each request is denied while the module is not there or its VM has failed"
@@ -70,6 +72,15 @@ def test_a_filter_that_fails_closed_is_a_problem_unless_it_is_allowed(check, ite
         f"0.yaml: {where}, {CLOSED}; allowed: FAIL_OPEN, FAIL_RELOAD; --allow fail-close lets it pass"
     ]
     assert check(item, options=["--allow", "fail-close"]) == []
+
+
+@pytest.mark.parametrize("kind", ["wasmplugin", "trafficextension", "envoyfilter"])
+def test_render_says_what_closed_means_and_check_takes_it_if_it_is_allowed(kind):
+    options = ["--kind", kind, "--module", "file:///graygate.wasm", "--at", "inbound", "--fail", "closed"]
+    printed = run("render", "-", *options, stdin=json.dumps(PROBES))
+    assert "--fail closed: each request is denied while the module can't be fetched" in printed.stderr
+    assert run("check", "--istio", "-", stdin=printed.stdout).returncode == 1
+    assert run("check", "--istio", "-", "--allow", "fail-close", stdin=printed.stdout).returncode == 0
 
 
 def test_each_kind_has_its_own_value_for_fail_close(check):

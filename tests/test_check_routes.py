@@ -272,6 +272,7 @@ def test_a_misspelt_cluster_is_a_problem(check, cluster, hint):
     wrong = policy(match=[{"hosts": ["reviews.shop"]}])
     wrong["upstreams"]["two"]["cluster"] = cluster
     problems = check(plugin(wrong), virtual_service(GOOD), RULE, service())
+    assert len(problems) == (2 if "9081" in cluster else 1)
     assert problems[0].startswith(
         f'0.yaml: WasmPlugin shop/graygate: spec.pluginConfig.upstreams.two.cluster: "{cluster}": '
     )
@@ -456,6 +457,19 @@ def test_the_weights_of_a_route_must_be_those_of_the_policy_in_its_order(check):
         )
     (problem,) = check(steered, patch, weighted(right, "weigthed"), RULE)
     assert problem.endswith('allowed: weigthed; did you mean "weigthed"?')
+
+
+def test_a_fallback_that_no_route_of_the_set_follows_is_named(check):
+    gated = policy(steer={"clusterHeader": "x-c"})
+    gated["gates"] = [{"upstream": "two", "fallback": {"upstream": "one", "clusterHeader": "x-spare"}}]
+    assert check(plugin(gated), route_patch({"cluster_header": "x-c"}), RULE) == []
+    (note,) = check.notes
+    assert (
+        "gates[0].fallback: its route was not checked: the set has no EnvoyFilter with cluster_header: x-spare" in note
+    )
+    gated["gates"][0]["fallback"]["clusterHeader"] = "x-c"
+    assert check(plugin(gated), route_patch({"cluster_header": "x-c"}), RULE) == []
+    assert check.notes == []
 
 
 # -- HTTPRoutes of the Gateway API --------------------------------------------------

@@ -30,6 +30,7 @@ use crate::istio::host_rule;
 use crate::tree::{self, get, number, object, text};
 use arguments::RenderArguments;
 use callout::Callout;
+use fail::FailurePolicy;
 use manifest::{Identity, Manifest, Selection};
 use module::Module;
 use options::{ManifestKind, NamespaceScope};
@@ -141,6 +142,10 @@ impl RenderArguments {
             output.warnings.push(format!(
                 "--sha256: missing, so that proxies take whatever {url} is at the time; 64 digits from 0 to f pin it"
             ));
+        }
+        if self.fail == FailurePolicy::Closed {
+            let warning = "--fail closed: each request is denied while the module can't be fetched or its VM has failed; graygate check --istio takes it with --allow fail-close";
+            output.warnings.push(warning.to_owned());
         }
         // This is only a warning, as a mesh may have another root namespace than Istio's default.
         if let (NamespaceScope::Mesh, Some(namespace)) = (self.scope, &self.namespace)

@@ -1,5 +1,7 @@
 //! Checks releases that steer by a header which only a route of an EnvoyFilter reads.
 
+use graygate::policy::Policy;
+use graygate::policy::gate::Fallback;
 use graygate::policy::reader::nearest;
 
 use super::findings::Findings;
@@ -7,6 +9,7 @@ use super::patched_route::RoutePatch;
 use super::placed_release::PlacedRelease;
 use super::route::{Route, RouteAction};
 use super::route_walk::destination_of;
+use super::routing::Routing;
 
 /// Checks that a route follows the header that names the cluster.
 pub fn check_cluster_header(placed: &PlacedRelease<'_>, header: &str, findings: &mut Findings) {
@@ -48,6 +51,23 @@ pub fn check_weights(placed: &PlacedRelease<'_>, header: &str, findings: &mut Fi
                 findings
                     .problem(format!("{}: {}: {}: {problem}", table.object.file, table.object, route.path));
             }
+        }
+    }
+}
+
+/// Notes fallbacks of gates to another upstream that no route in the set follows.
+pub fn note_fallbacks(policy: &Policy, routing: &Routing<'_>, start: &str, findings: &mut Findings) {
+    for (index, gate) in policy.gates.iter().enumerate() {
+        let Some(Fallback::Upstream { header, .. }) = &gate.fallback else {
+            continue;
+        };
+        let reads = |patch: &RoutePatch<'_>| {
+            patch.cluster_header.is_some_and(|name| name.eq_ignore_ascii_case(header))
+        };
+        if !routing.patches.iter().any(reads) {
+            findings.note(format!(
+                "{start}.gates[{index}].fallback: its route was not checked: the set has no EnvoyFilter with cluster_header: {header}, without which it has no effect"
+            ));
         }
     }
 }

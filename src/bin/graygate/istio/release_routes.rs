@@ -20,12 +20,13 @@ use super::routing::Routing;
 use crate::tree::{get, items};
 
 /// Checks the routes of all releases of a policy. `start` begins each line with the file, the resource and the path to the
-/// policy. `resource` names the resource in lines about other resources.
+/// policy. `resource` names the resource in lines about other resources. A release with one of the `wrong` clusters is left
+/// out, as its routes would be held against a mistake.
 pub fn check(
     document: &Node,
     policy: &Policy,
     proxies: Proxies<'_>,
-    routing: &Routing<'_>,
+    (routing, wrong): (&Routing<'_>, &[String]),
     (start, resource): (&str, &str),
     findings: &mut Findings,
 ) {
@@ -43,6 +44,9 @@ pub fn check(
                 ));
             }
             clusters.extend(ServiceCluster::parse(&version.cluster));
+        }
+        if release.versions.iter().any(|version| wrong.contains(&version.cluster)) {
+            continue;
         }
         let other = release.versions.iter().find(|version| ServiceCluster::parse(&version.cluster).is_none());
         if let Some(version) = other {

@@ -15,7 +15,10 @@ use super::placed_release::Proxies;
 use super::routing::Routing;
 use super::source::{self, Sources, display_name};
 use super::waypoint::Waypoints;
-use super::{host_rule, mesh_wide, namesake, probe_place, read, release_routes, strategy, upstream_cluster};
+use super::{
+    host_rule, mesh_wide, namesake, patched_release, probe_place, read, release_routes, strategy,
+    upstream_cluster,
+};
 use crate::failure::Failure;
 use crate::tree::get_text;
 
@@ -134,12 +137,14 @@ impl<'n> ManifestSet<'n> {
             || resource.namespace == self.root && matches!(resource.selector, ProxySelector::Labels(_));
         let namespace = (!is_anywhere).then_some(resource.namespace.as_str());
         let start = format!("{}: {resource}: {}", resource.file, filter.path);
-        upstream_cluster::check(&policy, &self.routing, &start, namespace, findings);
+        let wrong = upstream_cluster::check(&policy, &self.routing, &start, namespace, findings);
+        patched_release::note_fallbacks(&policy, &self.routing, &start, findings);
         let name = format!("{resource} in {}", resource.file);
         for direction in &filter.directions {
             if *direction != Direction::Inbound {
                 let proxies = Proxies { direction: *direction, namespace, labels };
-                release_routes::check(document, &policy, proxies, &self.routing, (&start, &name), findings);
+                let routed = (&self.routing, wrong.as_slice());
+                release_routes::check(document, &policy, proxies, routed, (&start, &name), findings);
             }
         }
     }

@@ -10,14 +10,15 @@ use super::routing::Routing;
 use super::subset::rules_for;
 
 /// Reports hosts, ports and subsets of clusters that do not exist. `start` begins each line. `namespace` is the namespace
-/// of the proxies, if they have one.
+/// of the proxies, if they have one. Returns the clusters whose host is wrong.
 pub fn check(
     policy: &Policy,
     routing: &Routing<'_>,
     start: &str,
     namespace: Option<&str>,
     findings: &mut Findings,
-) {
+) -> Vec<String> {
+    let mut wrong = Vec::new();
     let known = routing.known_hosts();
     let plain: Vec<String> = known.iter().map(HostName::plain).collect();
     let mut unseen: Vec<(String, Vec<String>)> = Vec::new();
@@ -28,6 +29,7 @@ pub fn check(
         let path = format!("{start}.upstreams{}.cluster", segment("upstreams", &upstream.name));
         if let Some(problem) = host_problem(&cluster, &known, &plain) {
             findings.problem(format!("{path}: {problem}"));
+            wrong.push(upstream.cluster.clone());
             continue;
         }
         if let Some(ports) =
@@ -76,6 +78,7 @@ pub fn check(
             subsets.join(", ")
         ));
     }
+    wrong
 }
 
 /// Explains what is wrong with the host of a cluster, as far as the set tells.
