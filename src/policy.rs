@@ -12,6 +12,7 @@ pub mod check;
 pub mod document;
 pub mod gate;
 pub mod host;
+pub mod host_index;
 pub mod index;
 pub mod keys;
 mod limits;
@@ -20,19 +21,21 @@ pub mod probe;
 pub mod problem;
 pub mod reader;
 pub mod release;
+pub mod set;
 pub mod upstream;
 
 use core::time::Duration;
 use std::collections::BTreeSet;
 
 use crate::value::hash;
-use crate::value::host::MeshPlace;
+use crate::value::host::{Hosts, MeshPlace};
 use document::Node;
 use gate::{Fallback, Gate, WhenAllNotReady};
 use index::Index;
+use limits::Totals;
 use probe::Probes;
 use problem::{ProblemLog, Problems};
-use reader::Value;
+use reader::{Fields, Value};
 use release::Release;
 use upstream::{Breaker, Upstream, UpstreamId};
 
@@ -43,6 +46,8 @@ use upstream::{Breaker, Upstream, UpstreamId};
 pub struct Policy {
     /// A DNS label. Appears in logs, metrics and replies.
     pub name: String,
+    /// The hosts whose requests are for this policy. None means every host.
+    pub hosts: Hosts,
     /// Whether decisions take effect on this proxy, with the rollout applied.
     pub mode: Mode,
     /// The share of proxies on which decisions take effect, in percent. 0 to 100, default 100.
@@ -149,15 +154,16 @@ impl Policy {
     /// The same as for [`Policy::from_json`].
     pub fn from_document(document: &Node) -> Result<Self, Problems> {
         // The filter gets the document as JSON, whatever it was written in.
-        let json = serde_json::to_vec(document).map_err(|error| Problems::unreadable(error.to_string()))?;
-        limit_size(json.len())?;
+        limit_size(document.to_json().len())?;
         Self::compile(document, None)
     }
 
     fn compile(document: &Node, node_id: Option<&[u8]>) -> Result<Self, Problems> {
         let log = ProblemLog::default();
         let proxy = node_id.and_then(MeshPlace::of_node);
-        let policy = read(&Value::root(document, &log).for_proxy(proxy.as_ref()), node_id);
+        let root = Value::root(document, &log).for_proxy(proxy.as_ref());
+        let fields = root.object(&keys::POLICY);
+        let policy = fields.and_then(|fields| read(&fields, node_id, &mut Totals::default()));
         log.finish(policy)
     }
 
@@ -176,6 +182,11 @@ impl Policy {
         let intervals = checks.chain(self.breakers().map(|breaker| breaker.not_ready_for)).chain(lifecycle);
         let shortest = intervals.min()?;
         Some((shortest / 4).clamp(Duration::from_millis(50), Duration::from_millis(250)))
+    }
+
+    /// Returns the number of upstreams that have a check or a breaker.
+    pub fn watched(&self) -> usize {
+        self.upstreams.iter().filter(|upstream| upstream.is_watched()).count()
     }
 
     /// Returns how many upstreams may be gated at the same time: `max_gated_percent` of the gated upstreams, rounded
@@ -228,6 +239,32 @@ impl Policy {
     }
 }
 
+/// What a proxy does with a document that is wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnWrongPolicy {
+    /// The filter refuses the document. The proxy then goes on with its earlier configuration. One that has none answers
+    /// each request 500.
+    #[default]
+    Refuse,
+    /// The filter accepts the document. In place of each wrong policy, the last good document of that name goes on. If the
+    /// proxy has none, requests pass unmanaged.
+    LastGood,
+}
+
+impl OnWrongPolicy {
+    /// Every choice with its name in the document.
+    pub const NAMES: [(&str, OnWrongPolicy); 2] =
+        [("refuse", OnWrongPolicy::Refuse), ("lastGood", OnWrongPolicy::LastGood)];
+
+    /// Reads the choice of a document that may be wrong. Without a valid one, it is the default.
+    pub fn of(document: &Node) -> Self {
+        let known = document.field("onWrongPolicy");
+        let is_known = |name: &str| matches!(known, Some(Node::Text(text)) if text == name);
+        let choice = Self::NAMES.iter().find(|(name, _)| is_known(name));
+        choice.map_or(Self::Refuse, |(_, choice)| *choice)
+    }
+}
+
 /// Refuses a document with too many bytes of JSON.
 fn limit_size(bytes: usize) -> Result<(), Problems> {
     if bytes > limits::MAX_DOCUMENT_BYTES {
@@ -250,16 +287,18 @@ fn parse(text: &[u8]) -> Result<Node, Problems> {
     })
 }
 
-fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
-    let fields = document.object(&keys::POLICY)?;
+/// Reads the fields of a policy. `totals` is what the policies before it in the document hold.
+fn read(fields: &Fields<'_>, node_id: Option<&[u8]>, totals: &mut Totals) -> Option<Policy> {
     let name = fields.require("name", "a DNS label such as reviews").and_then(Value::dns_label);
+    let hosts = fields.read("hosts", Hosts::default(), host::read);
     let mode = fields.read("mode", Mode::Enforce, |value| value.choice(&Mode::NAMES));
     let rollout = fields.read("rollout", 100, |value| {
         let fields = value.object(&keys::ROLLOUT)?;
         fields.require("percent", "a whole number from 0 to 100")?.integer(0..=100)
     });
 
-    limits::check_counts(&fields)?;
+    fields.read("onWrongPolicy", OnWrongPolicy::Refuse, |value| value.choice(&OnWrongPolicy::NAMES));
+    limits::check_counts(fields, totals)?;
     let drafts = fields.read("upstreams", Vec::new(), upstream::read);
     let known = drafts.as_deref();
     let probes = fields.read("probes", Probes::default(), |value| probe::read(value, known));
@@ -284,6 +323,7 @@ fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
     let policy = Policy {
         mode: mode_at(name, mode?, rollout, node_id),
         name: name.to_owned(),
+        hosts: hosts?,
         rollout,
         probes: probes?,
         max_gated_percent: max_gated_percent?,
@@ -296,8 +336,9 @@ fn read(document: &Value<'_>, node_id: Option<&[u8]>) -> Option<Policy> {
         releases,
         gates,
     };
-    let Policy { upstreams, probes, releases, gates, .. } = &policy;
-    limits::check_sums(&limits::Contents { upstreams, probes, releases, gates }, document, &fields)?;
+    let Policy { hosts, upstreams, probes, releases, gates, .. } = &policy;
+    let contents = limits::Contents { hosts, upstreams, probes, releases, gates };
+    limits::check_sums(&contents, fields.object(), fields, totals)?;
     Some(policy)
 }
 

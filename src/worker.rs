@@ -21,13 +21,17 @@
 //! | [`event`], [`metrics`] | what is logged and counted |
 //! | [`scope`] | what one callback works with |
 //! | [`signals`] | what has to be read from each response |
+//! | [`budget`] | what the workers of a root may do on one tick |
+//! | [`configuration`], [`last_good`] | a root's document, and what goes on instead of a wrong policy |
 //! | [`vm`] | the workers of one VM, by the ids of their root contexts |
 
 mod app_calls;
 mod app_probe;
+pub mod budget;
 mod calls;
 mod changes;
 mod checks;
+mod configuration;
 pub mod event;
 mod exchange;
 mod exchanges;
@@ -36,6 +40,7 @@ mod forwarded;
 mod gates;
 mod grpc_health;
 mod headers;
+mod last_good;
 mod leader;
 mod lifecycle;
 pub mod metrics;
@@ -50,19 +55,18 @@ pub mod vm;
 
 use core::time::Duration;
 
-use crate::policy::problem::Problems;
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::policy::{Mode, Policy};
-use crate::proxy::{Attribute, Body, CallId, ExchangeId, Flow, Proxy};
-use crate::value::hash;
+use crate::proxy::{Attribute, CallId, ExchangeId, Flow, Proxy};
 use crate::value::lease::Holder;
 use crate::value::time::Time;
 use app_calls::AppCalls;
 use app_probe::WAITING_TICK;
+use budget::TickBudget;
 use checks::{CheckResult, ChecksInFlight};
-use event::Event;
 use exchange::Exchange;
 use exchanges::{Exchanges, Looks};
+use headers::RequestHeaders;
 use lifecycle::LifecycleView;
 use metrics::Metrics;
 use releases::ReleaseTable;
@@ -86,8 +90,10 @@ pub struct Worker {
     next_look: ExchangeId,
     checks: ChecksInFlight,
     app_calls: AppCalls,
-    /// The current tick, or zero if the worker does not tick.
+    /// The tick that the worker needs now, or zero if it needs none.
     tick: Duration,
+    /// The time of its next tick.
+    next_tick: Time,
     /// Whether the policy is in use. A policy that the proxy only validates never ticks, so it is never in use.
     in_use: bool,
     /// Whether the worker led any upstream on its last tick.
@@ -96,13 +102,6 @@ pub struct Worker {
     /// none can take the lead.
     hands_over_until: Option<Time>,
 }
-
-/// The maximum number of problems of a refused policy that are logged. Every VM logs them.
-const MAX_LOGGED_PROBLEMS: usize = 20;
-
-/// The most checks that a worker starts on one tick. The proxy takes about 50 microseconds for each, and requests wait
-/// meanwhile.
-pub const MAX_CHECKS: usize = 128;
 
 /// The time for which a lead of something other than an upstream lasts without being renewed. It is at least four ticks, so
 /// one late tick loses no lead.
@@ -115,45 +114,26 @@ const FIRST_TICK: Duration = Duration::from_millis(50);
 const ORPHANED_DRAIN_TICK: Duration = Duration::from_millis(250);
 
 impl Worker {
-    /// Reads the policy document, which has `size` bytes, and creates a worker for it. The worker starts with the state
-    /// that the other workers share. Logs and counts a document that is refused.
-    ///
-    /// # Errors
-    ///
-    /// Returns all problems of an invalid document.
-    pub fn configure(proxy: &impl Proxy, size: usize) -> Result<Self, Problems> {
-        let text = proxy.body(Body::Configuration, size);
-        let plugin = proxy.attribute(Attribute::PluginName).unwrap_or_default();
-        let plugin = String::from_utf8_lossy(&plugin);
-        let node = proxy.attribute(Attribute::NodeId).unwrap_or_default();
-        let policy = match Policy::for_node(&text, &node) {
-            Ok(policy) => policy,
-            Err(problems) => {
-                refuse(proxy, &plugin, &problems);
-                return Err(problems);
-            }
-        };
-        let document = hash::key(0, &text);
-        if is_new(proxy, &plugin, &policy, document) {
-            Event::PolicyLoaded { policy: &policy }.record(proxy);
-        }
-        let mut worker = Self::new(proxy, policy, document);
+    /// Creates the worker of a policy. It starts with the state that the other workers share. `document` is the hash of
+    /// the policy's text. `watched` is [`Policy::watched`] of all policies of the root's document.
+    pub fn start(proxy: &impl Proxy, policy: Policy, document: u64, watched: usize) -> Self {
+        let mut worker = Self::new(proxy, policy, document, watched);
         if worker.policy.mode == Mode::Off {
             worker.scope(proxy).publish_in_use();
         } else {
-            worker.set_tick(proxy);
+            worker.plan_tick(proxy.now());
         }
-        Ok(worker)
+        worker
     }
 
-    fn new(proxy: &impl Proxy, policy: Policy, document: u64) -> Self {
+    fn new(proxy: &impl Proxy, policy: Policy, document: u64, watched: usize) -> Self {
         let now = proxy.now();
         let service = proxy.attribute(Attribute::NodeCluster).unwrap_or_default();
         gates::seed(proxy, &policy);
         app_probe::seed(proxy, &policy);
         let id = proxy.random();
         let mut worker = Worker {
-            upstreams: UpstreamTable::new(&policy, proxy, now),
+            upstreams: UpstreamTable::new(&policy, watched, proxy, now),
             releases: ReleaseTable::new(proxy, &policy, now),
             lifecycle: LifecycleView::new(proxy, &policy),
             metrics: Metrics::new(&policy),
@@ -166,6 +146,7 @@ impl Worker {
             checks: ChecksInFlight::default(),
             app_calls: AppCalls::default(),
             tick: Duration::ZERO,
+            next_tick: now,
             in_use: false,
             leads: false,
             hands_over_until: None,
@@ -177,6 +158,22 @@ impl Worker {
             worker.lifecycle.assume_started();
         }
         worker
+    }
+
+    /// Returns the policy that the worker applies.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Returns the tick that the worker needs now, or zero if it needs none.
+    pub fn tick(&self) -> Duration {
+        self.tick
+    }
+
+    /// Returns whether the worker takes part in a tick of its root at `now`. `period` is the root's tick. A worker that
+    /// needs a longer one takes part if its next tick is due now, rather than at the root's next one.
+    pub fn is_tick_due(&self, now: Time, period: Duration) -> bool {
+        !self.tick.is_zero() && (self.tick <= period || self.next_tick <= now + period / 2)
     }
 
     /// Returns the upstreams' states as this worker last read them.
@@ -224,13 +221,12 @@ impl Worker {
         (scope, &mut self.exchanges, &mut self.checks)
     }
 
-    /// Decides on a request in the callback of its headers. `headers` is their number. Returns what the proxy must do
-    /// with the request now.
-    pub fn on_request_headers(
+    /// Decides on a request in the callback of its headers. Returns what the proxy must do with the request now.
+    pub fn on_request_headers<P: Proxy>(
         &mut self,
-        proxy: &impl Proxy,
+        proxy: &P,
         id: ExchangeId,
-        headers: usize,
+        headers: &RequestHeaders<'_, P>,
         end: bool,
     ) -> Flow {
         let (mut scope, exchanges, _) = self.split(proxy);
@@ -240,8 +236,8 @@ impl Worker {
         {
             replaced.on_end(&mut scope);
         }
-        if self.app_calls.is_waiting() {
-            self.set_tick(proxy);
+        if self.app_calls.is_waiting() && self.tick != WAITING_TICK {
+            self.plan_tick(proxy.now());
         }
         flow
     }
@@ -296,8 +292,9 @@ impl Worker {
     }
 
     /// Runs one tick. For each upstream it reads what the other workers shared before it sends a check, because the newest
-    /// state determines whether a check is due. `serves` is whether the VM has served a request.
-    pub fn on_tick(&mut self, proxy: &impl Proxy, serves: bool) {
+    /// state determines whether a check is due. `serves` is whether the VM has served a request. `budget` is what the tick
+    /// may still do.
+    pub fn on_tick(&mut self, proxy: &impl Proxy, serves: bool, budget: &mut TickBudget) {
         if !self.in_use {
             // If this fails, the next tick tries again.
             self.in_use = self.scope(proxy).adopt();
@@ -312,7 +309,7 @@ impl Worker {
         let (mut scope, exchanges, checks) = self.split(proxy);
         scope.upstreams.on_tick(proxy, now);
         let mut entered = false;
-        let mut looks = Looks::new();
+        let mut looks = Looks::new(&mut budget.looks);
         for (id, exchange) in exchanges.iter_from(first_look) {
             entered |= exchange.on_tick(&mut scope, id, now, &mut looks);
         }
@@ -339,17 +336,18 @@ impl Worker {
             }
         }
         if !hands_over {
-            scope.send_checks(checks, now, slack);
+            scope.send_checks(checks, now, slack, &mut budget.checks);
         }
         scope.upstreams.end_tick(proxy);
         scope.refresh_gates(now, LEASE);
         scope.refresh_lifecycle(now, LEASE);
         scope.refresh_releases(now);
         scope.refresh_app_probes(now);
-        scope.define_metrics(now, LEASE);
+        scope.define_metrics(now, LEASE, &mut budget.metrics);
         self.leads = leads_any;
         self.next_look = next_look;
-        self.set_tick(proxy);
+        self.next_tick = now + self.tick;
+        self.plan_tick(now);
     }
 
     /// Shares what the worker has seen since its last tick. Called when its root has ended, because no tick follows.
@@ -378,8 +376,8 @@ impl Worker {
         scope.on_app_response(id, headers);
     }
 
-    /// Sets the tick that the worker needs now. Setting it delays the next tick, so it is set only if it changes.
-    fn set_tick(&mut self, proxy: &impl Proxy) {
+    /// Determines the tick that the worker needs now.
+    fn plan_tick(&mut self, now: Time) {
         // Every policy ticks until it is in use and its metrics exist.
         let has_begun = self.in_use && self.metrics.are_complete();
         let regular = self.tick_period().or((!has_begun).then_some(FIRST_TICK));
@@ -387,7 +385,7 @@ impl Worker {
         let tick = regular.into_iter().chain(waiting).min().unwrap_or(Duration::ZERO);
         if tick != self.tick {
             self.tick = tick;
-            proxy.tick_every(tick);
+            self.next_tick = now + tick;
         }
     }
 
@@ -415,21 +413,20 @@ impl<P: Proxy> Scope<'_, P> {
         self.metrics.set_in_use(self.proxy, self.policy, self.holder.policy);
     }
 
-    /// Sends the checks that are due, of the upstreams that this worker leads. Goes on where the last tick stopped, so that
-    /// no upstream waits for ever if there is more to send than a tick may.
-    fn send_checks(&mut self, checks: &mut ChecksInFlight, now: Time, slack: Duration) {
+    /// Sends the checks that are due, of the upstreams that this worker leads, at most `left`. Goes on where the last tick
+    /// stopped, so that no upstream waits for ever if there is more to send than a tick may.
+    fn send_checks(&mut self, checks: &mut ChecksInFlight, now: Time, slack: Duration, left: &mut usize) {
         let policy = self.policy;
         let first = checks.next;
         let ids = || policy.upstream_ids().filter(|(_, upstream)| upstream.check.is_some());
         let from_first = ids().filter(|(id, _)| id.0 >= first).chain(ids().filter(|(id, _)| id.0 < first));
-        let mut left = MAX_CHECKS;
         for (id, upstream) in from_first {
-            if left == 0 {
+            if *left == 0 {
                 checks.next = id.0;
                 break;
             }
             if self.upstreams.leads(id) && self.check(checks, (id, upstream), now, slack) {
-                left -= 1;
+                *left -= 1;
             }
         }
     }
@@ -468,26 +465,4 @@ impl<P: Proxy> Scope<'_, P> {
             Err(why) => self.on_check_not_sent(upstream, why),
         }
     }
-}
-
-/// Logs and counts a refused policy. The proxy's own log line does not give the reason.
-fn refuse(proxy: &impl Proxy, plugin: &str, problems: &Problems) {
-    let count = problems.iter().count();
-    for problem in problems.iter().take(MAX_LOGGED_PROBLEMS) {
-        Event::Problem(problem).record(proxy);
-    }
-    if count > MAX_LOGGED_PROBLEMS {
-        Event::MoreProblems(count - MAX_LOGGED_PROBLEMS).record(proxy);
-    }
-    Event::PolicyRefused { plugin }.record(proxy);
-}
-
-/// Returns whether this worker is the first of the proxy to get this document. Only the first one logs it.
-fn is_new(proxy: &impl Proxy, plugin: &str, policy: &Policy, document: u64) -> bool {
-    let key = format!("graygate/{}/loaded/{plugin}", policy.name);
-    let first = store::update(proxy, &key, |last: Option<u64>| {
-        let new = last != Some(document);
-        (new, new.then_some(document))
-    });
-    first.unwrap_or(false)
 }

@@ -49,6 +49,59 @@ impl fmt::Display for Node {
     }
 }
 
+impl Node {
+    /// Returns the value of a field, if this is an object that has it. Of repeated keys, the first counts.
+    pub fn field(&self, key: &str) -> Option<&Node> {
+        match self {
+            Node::Object(fields) => fields.iter().find(|(known, _)| known == key).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// Returns the value as JSON. A serializer of `serde_json` would add 10 kB of tables to the module.
+    pub fn to_json(&self) -> String {
+        let mut json = String::new();
+        self.write_json(&mut json);
+        json
+    }
+
+    fn write_json(&self, json: &mut String) {
+        match self {
+            Node::Text(text) => write_json_text(text, json),
+            Node::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    json.push(if index == 0 { '[' } else { ',' });
+                    item.write_json(json);
+                }
+                json.push_str(if items.is_empty() { "[]" } else { "]" });
+            }
+            Node::Object(fields) => {
+                for (index, (key, value)) in fields.iter().enumerate() {
+                    json.push(if index == 0 { '{' } else { ',' });
+                    write_json_text(key, json);
+                    json.push(':');
+                    value.write_json(json);
+                }
+                json.push_str(if fields.is_empty() { "{}" } else { "}" });
+            }
+            // These are quoted in messages as JSON has them.
+            plain => *json += &plain.to_string(),
+        }
+    }
+}
+
+fn write_json_text(text: &str, json: &mut String) {
+    json.push('"');
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => json.extend(['\\', char]),
+            char if char < ' ' => *json += &format!("\\u{:04x}", u32::from(char)),
+            char => json.push(char),
+        }
+    }
+    json.push('"');
+}
+
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(NodeVisitor)
@@ -135,5 +188,29 @@ impl<'de> Visitor<'de> for NodeVisitor {
             object.push(field);
         }
         Ok(Node::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_value_as_json_is_read_as_the_same_value() {
+        for text in [
+            "null",
+            "[]",
+            "{}",
+            r#"[true,false,null,0,-7,18446744073709551615,0.5,1e300,-1e-7,[[]],{}]"#,
+            r#"{"a":1,"a":{"b c":"é\"\\\n\u0000\u001f/"},"":""}"#,
+        ] {
+            let node: Node = serde_json::from_str(text).unwrap();
+            let json = node.to_json();
+            assert_eq!(serde_json::from_str::<Node>(&json).unwrap(), node, "{json}");
+        }
+        let text = r#"{"a":["b",1,1.5,true,null,{"c":"\\\""}]}"#;
+        assert_eq!(serde_json::from_str::<Node>(text).unwrap().to_json(), text);
     }
 }

@@ -41,11 +41,15 @@ const HEADERS: Shape = Map(&HEADER_VALUE);
 /// that there is no breaker.
 pub const NOT_NULL: [&str; 2] = ["circuitBreaker", "passThrough"];
 
-/// The policy, which is the whole document.
+const HOSTS: Shape = List(&Shape::Text(Format::HostPattern));
+const ON_WRONG_POLICY: Shape = Choice(&["refuse", "lastGood"]);
+
+/// The policy, which is the whole document or one of several.
 pub static POLICY: ObjectSpec = ObjectSpec::new(
     "a policy",
     &[
         required("name", DNS_LABEL),
+        key("hosts", HOSTS),
         key("mode", Choice(&["enforce", "shadow", "off"])),
         key("rollout", Object(&ROLLOUT)),
         key("upstreams", Map(&Object(&UPSTREAM))),
@@ -53,7 +57,14 @@ pub static POLICY: ObjectSpec = ObjectSpec::new(
         key("releases", List(&Object(&RELEASE))),
         key("gates", List(&Object(&GATE))),
         key("maxGatedPercent", Whole(1, 100)),
+        key("onWrongPolicy", ON_WRONG_POLICY),
     ],
+);
+
+/// A document of several policies. Only the document has `onWrongPolicy` then.
+pub static DOCUMENT: ObjectSpec = ObjectSpec::new(
+    "a document of several policies",
+    &[required("policies", List(&Object(&POLICY))), key("onWrongPolicy", ON_WRONG_POLICY)],
 );
 
 /// `rollout`.
@@ -208,7 +219,7 @@ pub static MATCH: ObjectSpec = ObjectSpec::with(
         key("withoutHeaders", CONDITIONS),
         key("queryParams", CONDITIONS),
         // Istio lacks the next three here. It matches cookies only as header text, and has the other two elsewhere.
-        key("hosts", List(&Shape::Text(Format::HostPattern))),
+        key("hosts", HOSTS),
         key("cookies", CONDITIONS),
         key("sourceIpBlocks", NETWORKS),
         key("sourceLabels", Refused),

@@ -1,7 +1,7 @@
-//! The most that a policy may hold.
+//! The most that a document may hold. If it has several policies, the limits apply to all of them together.
 //!
-//! Each VM of a proxy compiles the policy on the thread that serves requests, and requests wait meanwhile. The limits keep
-//! that time, the work of each tick and the memory small. `make sizes` measures what policies at the limits cost.
+//! Each VM of a proxy compiles the policies on the thread that serves requests, and requests wait meanwhile. The limits
+//! keep that time, the work of each tick and the memory small. `make sizes` measures what policies at the limits cost.
 
 use super::document::Node;
 use super::gate::Gate;
@@ -10,10 +10,13 @@ use super::probe::{Basis, Probes};
 use super::reader::{Fields, Value};
 use super::release::Release;
 use super::upstream::Upstream;
+use crate::value::host::Hosts;
 use crate::value::time::millis;
 
 /// The largest document, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 1_048_576;
+/// The most policies of one document.
+pub const MAX_POLICIES: usize = 200;
 /// The most upstreams.
 pub const MAX_UPSTREAMS: usize = 2_000;
 /// The most releases.
@@ -33,23 +36,54 @@ pub const MAX_PROBE_CHECKS: usize = 2_000;
 /// The most checks a second of all upstreams together, each by its shortest period.
 pub const MAX_CHECKS_PER_SECOND: u64 = 500;
 
-/// Reports a list or an object of the document that has too many entries, before its entries are read.
-pub fn check_counts(fields: &Fields<'_>) -> Option<()> {
+/// What the policies of a document hold, as far as they have been read and are valid.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    upstreams: usize,
+    releases: usize,
+    gates: usize,
+    versions: usize,
+    weights: usize,
+    keys: usize,
+    matches: usize,
+    checks: usize,
+    /// The checks of a thousand seconds.
+    rate: u64,
+    /// The number of policies.
+    policies: usize,
+}
+
+impl Totals {
+    /// Reports that there is too much of something.
+    fn refuse(&self, value: &Value<'_>, what: &str, count: u64, most: u64, advice: &str) -> Option<()> {
+        if self.policies == 0 {
+            return value.problem(format!("{count} {what}; allowed: at most {most}. {advice}"));
+        }
+        value.problem(format!(
+            "{count} {what}, with those of the policies before it; allowed: at most {most} in one document. Give this proxy fewer policies."
+        ))
+    }
+}
+
+/// Reports a list or an object of a policy that has too many entries, before its entries are read. `totals` is what the
+/// policies before it hold.
+pub fn check_counts(fields: &Fields<'_>, totals: &Totals) -> Option<()> {
     let most = [
-        ("upstreams", MAX_UPSTREAMS, "Split the policy by host or by team."),
-        ("releases", MAX_RELEASES, "Split the policy by host or by team."),
-        ("gates", MAX_GATES, "List several paths in one gate's match, or split the policy."),
+        ("upstreams", totals.upstreams, MAX_UPSTREAMS, "Split the policy by host or by team."),
+        ("releases", totals.releases, MAX_RELEASES, "Split the policy by host or by team."),
+        ("gates", totals.gates, MAX_GATES, "List several paths in one gate's match, or split the policy."),
     ];
     let mut is_valid = Some(());
-    for (key, most, advice) in most {
+    for (key, before, most, advice) in most {
         let value = fields.get(key);
         let count = value.map_or(0, |value| match value.node() {
             Node::List(items) => items.len(),
             Node::Object(entries) => entries.len(),
             _ => 0,
         });
-        if count > most {
-            is_valid = value.and_then(|value| refuse(value, key, count as u64, most as u64, advice));
+        let sum = before + count;
+        if sum > most && count > 0 {
+            is_valid = value.and_then(|value| totals.refuse(value, key, sum as u64, most as u64, advice));
         }
     }
     is_valid
@@ -57,6 +91,8 @@ pub fn check_counts(fields: &Fields<'_>) -> Option<()> {
 
 /// What a policy holds, as far as it is counted.
 pub struct Contents<'p> {
+    /// See [`super::Policy::hosts`].
+    pub hosts: &'p Hosts,
     /// See [`super::Policy::upstreams`].
     pub upstreams: &'p [Upstream],
     /// See [`super::Policy::probes`].
@@ -67,8 +103,14 @@ pub struct Contents<'p> {
     pub gates: &'p [Gate],
 }
 
-/// Reports what a policy has too much of in all.
-pub fn check_sums(policy: &Contents<'_>, document: &Value<'_>, fields: &Fields<'_>) -> Option<()> {
+/// Reports what a policy has too much of in all, together with the policies before it. Adds it to their `totals` if it
+/// has not.
+pub fn check_sums(
+    policy: &Contents<'_>,
+    document: &Value<'_>,
+    fields: &Fields<'_>,
+    totals: &mut Totals,
+) -> Option<()> {
     let releases = || policy.releases.iter();
     let versions = || releases().flat_map(|release| &release.versions);
     let matches = || {
@@ -80,7 +122,7 @@ pub fn check_sums(policy: &Contents<'_>, document: &Value<'_>, fields: &Fields<'
     };
     let weights: usize = releases().map(|release| release.schedule.weights()).sum();
     let keys: usize = versions().map(|version| version.allow.len() + version.deny.len()).sum();
-    let matches: usize = matches().map(Matches::count).sum();
+    let matches: usize = matches().map(Matches::count).sum::<usize>() + policy.hosts.count();
     let checks: usize = policy
         .probes
         .endpoints
@@ -95,39 +137,51 @@ pub fn check_sums(policy: &Contents<'_>, document: &Value<'_>, fields: &Fields<'
         .iter()
         .filter_map(|upstream| Some(1_000_000 / millis(upstream.check.as_ref()?.periods.shortest()).max(1)))
         .sum();
+    let sum = Totals {
+        upstreams: totals.upstreams + policy.upstreams.len(),
+        releases: totals.releases + policy.releases.len(),
+        gates: totals.gates + policy.gates.len(),
+        versions: totals.versions + versions().count(),
+        weights: totals.weights + weights,
+        keys: totals.keys + keys,
+        matches: totals.matches + matches,
+        checks: totals.checks + checks,
+        rate: totals.rate + rate,
+        policies: totals.policies + 1,
+    };
     let sums = [
         (
             "releases",
             "versions in all releases",
-            versions().count(),
+            sum.versions,
             MAX_VERSIONS,
             "Split the policy by host or by team.",
         ),
         (
             "releases",
             "weights in all schedules",
-            weights,
+            sum.weights,
             MAX_SCHEDULED_WEIGHTS,
             "Use fewer steps, and `over` for a ramp.",
         ),
         (
             "releases",
             "keys in all allow and deny lists",
-            keys,
+            sum.keys,
             MAX_KEYS,
             "Set a header for these users instead, and use a version's match.",
         ),
         (
             "",
             "alternatives and hosts in all matches",
-            matches,
+            sum.matches,
             MAX_MATCHES,
             "Use prefixes, or split the policy by host.",
         ),
         (
             "probes",
             "checks in all probes",
-            checks,
+            sum.checks,
             MAX_PROBE_CHECKS,
             "Check only the upstreams that every request needs.",
         ),
@@ -136,17 +190,17 @@ pub fn check_sums(policy: &Contents<'_>, document: &Value<'_>, fields: &Fields<'
     for (key, what, count, most, advice) in sums {
         if count > most {
             let value = fields.get(key).unwrap_or(document);
-            is_valid = refuse(value, what, count as u64, most as u64, advice);
+            is_valid = totals.refuse(value, what, count as u64, most as u64, advice);
         }
     }
-    if rate > MAX_CHECKS_PER_SECOND * 1_000 {
+    if sum.rate > MAX_CHECKS_PER_SECOND * 1_000 {
         let value = fields.get("upstreams").unwrap_or(document);
         let advice = "Use longer periods: with n upstreams, at least n / 500 seconds.";
-        is_valid = refuse(value, "checks a second", rate.div_ceil(1_000), MAX_CHECKS_PER_SECOND, advice);
+        is_valid =
+            totals.refuse(value, "checks a second", sum.rate.div_ceil(1_000), MAX_CHECKS_PER_SECOND, advice);
+    }
+    if is_valid.is_some() {
+        *totals = sum;
     }
     is_valid
-}
-
-fn refuse(value: &Value<'_>, what: &str, count: u64, most: u64, advice: &str) -> Option<()> {
-    value.problem(format!("{count} {what}; allowed: at most {most}. {advice}"))
 }

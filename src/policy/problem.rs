@@ -1,6 +1,6 @@
 //! The problems of a document. Each names a path, the value there, and what is allowed.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt;
 
 /// One problem of a document.
@@ -51,18 +51,29 @@ impl fmt::Display for Problems {
 impl core::error::Error for Problems {}
 
 /// Collects the problems of one document. All its readers share it, so that one pass finds every problem.
+///
+/// A document of several policies has a part for each. See [`ProblemLog::begin_part`].
 #[derive(Debug, Default)]
-pub struct ProblemLog(RefCell<Vec<(Vec<usize>, Problem)>>);
+pub struct ProblemLog {
+    noted: RefCell<Vec<(Vec<usize>, Problem)>>,
+    /// The number of problems before the current part.
+    before: Cell<usize>,
+}
 
 impl ProblemLog {
-    /// Returns whether no problem was reported so far.
-    pub fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+    /// Begins the next part of the document. The problems so far are those of other parts.
+    pub fn begin_part(&self) {
+        self.before.set(self.noted.borrow().len());
+    }
+
+    /// Returns whether the current part has no problem so far.
+    pub fn is_part_valid(&self) -> bool {
+        self.noted.borrow().len() == self.before.get()
     }
 
     /// Adds one problem. `position` leads from the root to the value: each step is an index among siblings.
     pub fn note(&self, position: &[usize], path: &str, message: String) {
-        self.0.borrow_mut().push((position.to_vec(), Problem { path: path.to_owned(), message }));
+        self.noted.borrow_mut().push((position.to_vec(), Problem { path: path.to_owned(), message }));
     }
 
     /// Returns `value` if no problem was reported.
@@ -74,7 +85,7 @@ impl ProblemLog {
     ///
     /// Returns every problem, in document order.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Problems> {
-        let mut noted = self.0.into_inner();
+        let mut noted = self.noted.into_inner();
         // Readers report problems in their own order, but users expect document order.
         noted.sort_by(|(position, _), (other, _)| position.cmp(other));
         let problems: Vec<Problem> = noted.into_iter().map(|(_, problem)| problem).collect();

@@ -92,9 +92,9 @@ impl<'a> Value<'a> {
         self.log.note(&position, &path, message.to_string());
     }
 
-    /// Returns whether no problem was reported anywhere in the document so far.
-    pub fn document_is_valid_so_far(&self) -> bool {
-        self.log.is_empty()
+    /// Returns whether no problem was reported anywhere in the policy so far.
+    pub fn policy_is_valid_so_far(&self) -> bool {
+        self.log.is_part_valid()
     }
 
     /// Reads an object that may have only the keys of the table. A key with the value null counts as absent: templates,

@@ -18,6 +18,7 @@ mod messages;
 mod odd_documents;
 mod probes;
 mod releases;
+mod sets;
 
 /// A document with every key that a policy can have.
 const FULL: &str = include_str!("../../tests/data/full-policy.json");
@@ -112,6 +113,8 @@ mod full_document {
     fn the_full_document_compiles() {
         let policy = compile(FULL);
         assert_eq!(policy.name, "reviews");
+        assert_eq!(policy.hosts.names().len(), 3);
+        assert_eq!(policy.hosts.endings(), [".example.com"]);
         assert_eq!(policy.mode, Mode::Enforce);
         assert_eq!(policy.summary(), "7 upstreams, 6 probes, 1 release, 2 gates");
     }

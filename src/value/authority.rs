@@ -48,6 +48,14 @@ impl Authority {
         self.text.get(..self.host).unwrap_or_default()
     }
 
+    /// Returns whether the host is below a domain, with its port or without. `ending` is a dot and the domain. Every host is
+    /// below an empty one.
+    pub fn is_below(&self, ending: &str) -> bool {
+        [self.with_port(), self.host()]
+            .into_iter()
+            .any(|host| ending.is_empty() || host.len() > ending.len() && host.ends_with(ending.as_bytes()))
+    }
+
     /// Returns whether the condition holds, or `None` if the authority is too long for a pattern. The condition's text must
     /// be in lower case, and its pattern must ignore case.
     pub fn meets(&self, condition: &StringMatch) -> Option<bool> {

@@ -106,13 +106,10 @@ impl Hosts {
 
     /// Returns whether the authority is one of these hosts.
     pub fn include(&self, authority: &Authority) -> bool {
-        [authority.with_port(), authority.host()].into_iter().any(|host| {
-            let ends_with = |ending: &String| {
-                ending.is_empty() || host.len() > ending.len() && host.ends_with(ending.as_bytes())
-            };
-            self.names.binary_search_by(|name| name.as_bytes().cmp(host)).is_ok()
-                || self.endings.iter().any(ends_with)
-        })
+        [authority.with_port(), authority.host()]
+            .into_iter()
+            .any(|host| self.names.binary_search_by(|name| name.as_bytes().cmp(host)).is_ok())
+            || self.endings.iter().any(|ending| authority.is_below(ending))
     }
 
     /// Returns the names of all hosts but wildcards, as [`Authority`] writes them, in ascending order.
@@ -123,6 +120,32 @@ impl Hosts {
     /// Returns how many hosts were added. A Service has several names.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Returns what the hosts of wildcards end with, such as `.example.com`. Every host ends with an empty text.
+    pub fn endings(&self) -> &[String] {
+        &self.endings
+    }
+
+    /// Returns whether there are no hosts.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.endings.is_empty()
+    }
+
+    /// Returns whether these are the hosts of a policy for every host: there are none, or one is `*`.
+    pub fn are_all(&self) -> bool {
+        self.is_empty() || self.endings.iter().any(String::is_empty)
+    }
+
+    /// Returns whether each request for this one of the [`names`](Hosts::names) or [`endings`](Hosts::endings) of another
+    /// list is also for these hosts.
+    pub fn cover(&self, other: &str) -> bool {
+        let authority = Authority::of(other.as_bytes());
+        let is_ending = other.is_empty() || other.starts_with('.');
+        let ends_with = |ending: &String| {
+            [authority.with_port(), authority.host()].iter().any(|host| host.ends_with(ending.as_bytes()))
+        };
+        !is_ending && self.include(&authority) || is_ending && self.endings.iter().any(ends_with)
     }
 
     /// Returns whether there is a wildcard. Without one, the authority of each request that is for these hosts equals one

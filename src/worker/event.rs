@@ -25,6 +25,13 @@ pub enum Event<'e> {
         /// The name of the plugin, because a refused policy has no reliable name.
         plugin: &'e str,
     },
+    /// A policy is wrong, and something goes on instead.
+    Instead {
+        /// The name of the policy, or of the plugin if the policy's name cannot be read.
+        whose: &'e str,
+        /// Whether that is its last good document. If not, its requests pass unmanaged.
+        is_last_good: bool,
+    },
     /// A policy was loaded that is new to the proxy.
     PolicyLoaded {
         /// The policy in which it happened.
@@ -178,6 +185,13 @@ impl Event<'_> {
                 Level::Error,
                 format!("policy refused: {count} more problems; `graygate check` prints them all"),
             ),
+            Event::Instead { whose, is_last_good } => {
+                let instead = match is_last_good {
+                    true => "its last good document goes on",
+                    false => "this proxy has had no good document of it, so requests pass unmanaged",
+                };
+                (Level::Error, format!("policy {whose}: refused, and {instead}"))
+            }
             Event::PolicyRefused { .. }
             | Event::CheckResult { .. }
             | Event::CheckNotSent { is_first: false, .. } => return None,
@@ -271,6 +285,7 @@ impl Event<'_> {
             }
             Event::Problem(_)
             | Event::MoreProblems(_)
+            | Event::Instead { .. }
             | Event::PolicyLoaded { .. }
             | Event::FailsOpen { .. }
             | Event::NoLongerFailsOpen { .. }

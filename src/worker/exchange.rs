@@ -54,33 +54,32 @@ enum State {
 }
 
 impl Exchange {
-    /// Decides on a request in the callback of its headers and carries the decision out. `headers` is the number of
-    /// headers. Returns what the proxy must do with the request now, and an exchange if a later callback has work to do.
+    /// Decides on a request in the callback of its headers and carries the decision out. Returns what the proxy must do
+    /// with the request now, and an exchange if a later callback has work to do.
     pub fn begin<P: Proxy>(
         scope: &mut Scope<'_, P>,
         id: ExchangeId,
-        headers: usize,
+        headers: &RequestHeaders<'_, P>,
         end: bool,
     ) -> (Flow, Option<Self>) {
         if scope.policy.mode == Mode::Off {
             return (Flow::Continue, None);
         }
-        let headers = RequestHeaders::new(scope.proxy, headers);
-        let mut decision = scope.decide(&headers, end);
+        let mut decision = scope.decide(headers, end);
         scope.metrics.count_bypasses(scope.proxy, scope.policy, &decision.bypasses);
         let permits = core::mem::take(&mut decision.permits);
         let ignored = core::mem::take(&mut decision.ignored);
         let mut request = ForwardedRequest::new(scope, permits, ignored);
         // Probes are answered in this mode too. Only decisions of releases and gates have no effect.
         if scope.policy.mode == Mode::Shadow && !decision.action.is_for_probe() {
-            return (Flow::Continue, shadow(scope, request, &decision, &headers, end));
+            return (Flow::Continue, shadow(scope, request, &decision, headers, end));
         }
         let forwarded = match decision.action {
             Action::Forward(edits) => {
                 forward(scope.proxy, &edits);
                 request.mark(scope);
                 let edits = edits.response.into_iter().map(HeaderEdit::into_owned).collect();
-                let exchange = Self::forwarded(scope, request, &decision.assignments, edits, &headers, end);
+                let exchange = Self::forwarded(scope, request, &decision.assignments, edits, headers, end);
                 return (Flow::Continue, exchange);
             }
             Action::Reply(reply) => ControlFlow::Break(reply),
@@ -137,7 +136,7 @@ impl Exchange {
         scope: &mut Scope<'_, P>,
         id: ExchangeId,
         now: Time,
-        looks: &mut Looks,
+        looks: &mut Looks<'_>,
     ) -> bool {
         match &mut self.state {
             State::Waiting(request, wait)

@@ -63,27 +63,24 @@ impl<T> Exchanges<T> {
     }
 }
 
-/// The most requests held by other filters that a tick looks at.
-const MAX_LOOKS: usize = 256;
-
-/// The looks of one tick at requests that other filters hold. There may be thousands, and each look costs host calls.
-pub struct Looks {
-    left: usize,
+/// The looks of one worker at requests that other filters hold, in one tick.
+pub struct Looks<'b> {
+    left: &'b mut usize,
     /// The first request that gets no look in this tick. The next tick begins with it.
     pub next: Option<ExchangeId>,
 }
 
-impl Looks {
-    /// Returns the looks of a tick.
-    pub fn new() -> Self {
-        Looks { left: MAX_LOOKS, next: None }
+impl<'b> Looks<'b> {
+    /// Creates the looks of a worker. `left` is how many the tick still has.
+    pub fn new(left: &'b mut usize) -> Self {
+        Looks { left, next: None }
     }
 
     /// Takes a look at this request. Returns whether there is one left.
     pub fn take(&mut self, id: ExchangeId) -> bool {
         match self.left.checked_sub(1) {
             Some(left) => {
-                self.left = left;
+                *self.left = left;
                 true
             }
             None => {

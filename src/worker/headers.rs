@@ -7,7 +7,7 @@ use super::forwarded::RequestTraits;
 use crate::decision::action::{HeaderChange, HeaderEdit};
 use crate::proxy::{Attribute, Map, Proxy};
 use crate::value::deadline::CallerDeadline;
-use crate::value::request::{HeaderMap, Request};
+use crate::value::request::{AUTHORITY, HeaderMap, Request};
 
 /// The maximum number of headers that are read in one call. Reading so many costs little more than reading one header by
 /// name, and less than reading two.
@@ -19,16 +19,26 @@ pub struct RequestHeaders<'p, P> {
     few: bool,
     /// All headers. They are read once, when the first header is needed.
     all: OnceCell<Option<Vec<u8>>>,
+    /// The authority, if it was read by name. The VM reads it first, to find the worker.
+    authority: OnceCell<Option<Vec<u8>>>,
 }
 
 impl<'p, P: Proxy> RequestHeaders<'p, P> {
     /// Creates a view of the current request, which has `count` headers.
     pub fn new(proxy: &'p P, count: usize) -> Self {
-        RequestHeaders { proxy, few: count <= READ_AT_ONCE, all: OnceCell::new() }
+        RequestHeaders { proxy, few: count <= READ_AT_ONCE, all: OnceCell::new(), authority: OnceCell::new() }
     }
 }
 
 impl<P: Proxy> RequestHeaders<'_, P> {
+    /// Returns the authority.
+    pub fn authority(&self) -> Option<Cow<'_, [u8]>> {
+        match self.all_headers() {
+            Some(all) => all.get(AUTHORITY).map(Cow::Borrowed),
+            None => self.header(AUTHORITY),
+        }
+    }
+
     /// Returns what the headers tell about how the request may end. `whole` tells whether the whole request has come.
     pub fn traits(&self, whole: bool) -> RequestTraits {
         let get = |name: &str| match self.all_headers() {
@@ -46,7 +56,11 @@ impl<P: Proxy> RequestHeaders<'_, P> {
 
 impl<P: Proxy> Request for RequestHeaders<'_, P> {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        self.proxy.header(Map::RequestHeaders, name).map(Cow::Owned)
+        let read = || self.proxy.header(Map::RequestHeaders, name);
+        if name == AUTHORITY {
+            return self.authority.get_or_init(read).as_deref().map(Cow::Borrowed);
+        }
+        read().map(Cow::Owned)
     }
 
     fn all_headers(&self) -> Option<HeaderMap<'_>> {

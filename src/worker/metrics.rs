@@ -138,10 +138,6 @@ pub struct Metrics {
     defined: Option<usize>,
 }
 
-/// The most metrics that a worker defines on one tick. The proxy takes up to 100 microseconds for each, which it spends on
-/// the tags in the name, and requests wait meanwhile.
-const DEFINED_AT_ONCE: usize = 32;
-
 /// Calls `act` with each metric that exists from the beginning: the shares of versions, and the counters that alerts are
 /// likely to use. An alert on a rise would not see a counter appear.
 fn initial(policy: &Policy, act: &mut dyn FnMut(Metric)) {
@@ -199,18 +195,19 @@ impl Metrics {
         self.defined = None;
     }
 
-    /// Defines the next metrics of [`initial`], at most [`DEFINED_AT_ONCE`]. `share` returns the present share of a
-    /// version of a release, or `None` if it is not to be shown.
+    /// Defines the next metrics of [`initial`], at most `left`, from which it takes their number. `share` returns the
+    /// present share of a version of a release, or `None` if it is not to be shown.
     pub fn define_some(
         &mut self,
         proxy: &impl Proxy,
         policy: &Policy,
+        left: &mut usize,
         share: impl Fn(usize, usize) -> Option<u32>,
     ) {
         let Some(defined) = self.defined else {
             return;
         };
-        let end = defined + DEFINED_AT_ONCE;
+        let end = defined + *left;
         let mut count = 0;
         initial(policy, &mut |metric| {
             if (defined..end).contains(&count) {
@@ -230,6 +227,7 @@ impl Metrics {
             }
             count += 1;
         });
+        *left -= end.min(count).saturating_sub(defined);
         self.defined = (end < count).then_some(end);
     }
 

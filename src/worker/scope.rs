@@ -175,8 +175,8 @@ impl<'w, P: Proxy> Scope<'w, P> {
     }
 
     /// Defines some of the metrics that exist from the beginning, until all do. One worker defines them for the proxy, and
-    /// the others define what they count. `span` is that of its lead.
-    pub fn define_metrics(&mut self, now: Time, span: Duration) {
+    /// the others define what they count. `span` is that of its lead. `left` is how many may be defined.
+    pub fn define_metrics(&mut self, now: Time, span: Duration, left: &mut usize) {
         if self.metrics.are_complete() {
             return;
         }
@@ -190,7 +190,7 @@ impl<'w, P: Proxy> Scope<'w, P> {
             let is_outdated = known.is_some_and(|(known, _)| known > configured);
             let releases = (!is_outdated).then_some(&*self.releases);
             let share = |release, version| releases?.share(release, version);
-            self.metrics.define_some(self.proxy, self.policy, share);
+            self.metrics.define_some(self.proxy, self.policy, left, share);
             if self.metrics.are_complete() && !is_outdated {
                 store::update(self.proxy, &key, |_: Option<(Time, u64)>| ((), Some((configured, document))));
             }

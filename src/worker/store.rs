@@ -13,6 +13,8 @@
 //! | `graygate/POLICY/kept/PROBE/HASH` | [`crate::decision::probe::cache::CachedProbe`] | every worker, [`super::app_probe`] |
 //! | `graygate/POLICY/counters/LAYOUT` | the latest policy whose metrics all exist: when it was configured, and its hash | its leader, [`super::scope`] |
 //! | `graygate/POLICY/loaded/PLUGIN` | a hash of the policy's text | the first VM that gets the text, [`super`] |
+//! | `graygate/POLICY/last-good/PLUGIN`, `…/last-good-hash/PLUGIN` | the text of the policy that was last in use, and its hash | every VM, [`super::last_good`] |
+//! | `graygate//policies/PLUGIN` | the names of the policies that the plugin last had in use | every VM, [`super::last_good`] |
 //! | `KEY/leader` | [`crate::value::lease::Lease`] | the worker that claims or renews the lead, [`super::leader`] |
 
 use serde::Serialize;

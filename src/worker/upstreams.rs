@@ -123,10 +123,10 @@ type Change<'c> = &'c mut dyn FnMut(&Upstream, &mut UpstreamState) -> Option<Tra
 type StreakChange<'c> = &'c mut dyn FnMut(&Upstream, &mut UpstreamState, u32, &Streak) -> Option<Transition>;
 
 impl UpstreamTable {
-    /// Creates the table with the state that the other workers share.
-    pub fn new(policy: &Policy, proxy: &impl Proxy, now: Time) -> Self {
-        let watched = policy.upstreams.iter().filter(|upstream| upstream.is_watched()).count();
-        let sweep = Sweep::new(watched, policy.tick().unwrap_or_default());
+    /// Creates the table with the state that the other workers share. `watched` is [`Policy::watched`] of all policies of
+    /// the document together.
+    pub fn new(policy: &Policy, watched: usize, proxy: &impl Proxy, now: Time) -> Self {
+        let sweep = Sweep::new(policy.watched(), watched, policy.tick().unwrap_or_default());
         // The log is read before the states, so no change in between is missed.
         let changes = (!sweep.is_whole()).then(|| ChangeLog::new(proxy, policy));
         let random = proxy.random();

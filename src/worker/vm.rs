@@ -1,9 +1,18 @@
-//! The workers of one VM. Each root context has one worker for each policy that it was given.
+//! The workers of one VM. A root context has one worker for each policy of its document.
 //!
 //! The proxy identifies a request only by the id of its context, so this module finds the request's worker. A request may
-//! outlive its root context and the root's policy, so a worker is kept until its requests have ended.
+//! outlive its root context and the root's document, so a worker is kept until its requests have ended.
+//!
+//! The proxy has one timer for each root. It ticks as often as the worker that needs the shortest tick. The other workers
+//! are ticked when they are due.
 
-use super::Worker;
+use core::time::Duration;
+
+use super::budget::TickBudget;
+use super::configuration::{self, Configuration, Unshared};
+use super::headers::RequestHeaders;
+use super::{FIRST_TICK, Worker};
+use crate::policy::host_index::HostIndex;
 use crate::proxy::{CallId, ExchangeId, Flow, Proxy};
 
 /// All contexts of a VM, by the ids that the proxy gives them.
@@ -20,8 +29,21 @@ pub struct Vm<P> {
 struct Root<P> {
     id: u32,
     proxy: P,
-    /// One worker for each policy, the newest last. The earlier ones are kept until their requests have ended.
+    /// The workers of earlier documents, which are kept until their requests have ended. After them, those of the newest
+    /// document in its order.
     workers: Vec<Worker>,
+    /// The number of workers of earlier documents.
+    earlier: usize,
+    /// Finds the worker of the newest document that a request is for.
+    index: HostIndex,
+    /// The workers that have exchanges. Most callbacks of a proxy with many policies are for no worker.
+    busy: Vec<usize>,
+    /// What is to be shared once the document is in use.
+    unshared: Option<Unshared>,
+    /// The current tick, or zero if the root does not tick.
+    tick: Duration,
+    /// The worker that has the first turn on the next tick.
+    first: usize,
     /// Whether the context has ended. The root is kept until the requests of its workers have ended.
     ended: bool,
 }
@@ -36,7 +58,18 @@ impl<P: Proxy> Vm<P> {
     /// creates the proxy for the workers of a root.
     pub fn create(&mut self, id: u32, root: u32, proxy: impl FnOnce() -> P) {
         if root == 0 {
-            self.roots.push(Root { id, proxy: proxy(), workers: Vec::new(), ended: false });
+            self.roots.push(Root {
+                id,
+                proxy: proxy(),
+                workers: Vec::new(),
+                earlier: 0,
+                index: HostIndex::default(),
+                busy: Vec::new(),
+                unshared: None,
+                tick: Duration::ZERO,
+                first: 0,
+                ended: false,
+            });
         } else {
             self.latest = (id, root);
             self.serves = true;
@@ -48,8 +81,7 @@ impl<P: Proxy> Vm<P> {
         let mut any_ended = false;
         for root in &mut self.roots {
             let ends = root.id == id && !root.ended;
-            let ended_a_request =
-                root.workers.iter_mut().any(|worker| worker.on_end(&root.proxy, ExchangeId(id)));
+            let ended_a_request = root.end_request(ExchangeId(id));
             root.ended |= ends;
             any_ended |= root.ended;
             // No tick follows that would share what the workers have seen.
@@ -65,32 +97,25 @@ impl<P: Proxy> Vm<P> {
         }
     }
 
-    /// Gives a root its policy, whose document has `size` bytes. Returns whether the policy is valid.
+    /// Gives a root its document, which has `size` bytes. Returns whether the proxy may use it.
     pub fn configure(&mut self, root: u32, size: usize) -> bool {
         let Some(root) = self.root(root) else {
             return false;
         };
-        match Worker::configure(&root.proxy, size) {
-            Ok(worker) => {
-                root.workers.retain(|worker| !worker.is_idle());
-                root.workers.push(worker);
+        match configuration::configure(&root.proxy, size) {
+            Some(configuration) => {
+                root.configure(configuration);
                 true
             }
-            Err(_) => false,
+            None => false,
         }
     }
 
-    /// Ticks all workers of a root. Workers of earlier policies may still have requests to count.
+    /// Ticks the workers of a root that are due. Workers of earlier documents may still have requests to count.
     pub fn on_tick(&mut self, root: u32) {
         let serves = self.serves;
-        self.for_each_worker(root, |worker, proxy| worker.on_tick(proxy, serves));
         if let Some(root) = self.root(root) {
-            let newest = root.workers.len();
-            let mut index = 0;
-            root.workers.retain(|worker| {
-                index += 1;
-                index == newest || !worker.is_idle()
-            });
+            root.on_tick(serves);
         }
     }
 
@@ -101,9 +126,11 @@ impl<P: Proxy> Vm<P> {
 
     /// Takes the end of an HTTP call. `headers` is the number of its response's headers.
     pub fn on_http_call_response(&mut self, root: u32, call: u32, headers: usize) {
-        self.for_each_worker(root, |worker, proxy| {
-            worker.on_http_call_response(proxy, CallId(call), headers);
-        });
+        if let Some(root) = self.root(root) {
+            for worker in &mut root.workers {
+                worker.on_http_call_response(&root.proxy, CallId(call), headers);
+            }
+        }
     }
 
     /// Takes the headers of a request. `headers` is their number. Returns what the proxy must do with the request now.
@@ -115,37 +142,131 @@ impl<P: Proxy> Vm<P> {
         let Some(root) = self.root(root) else {
             return Flow::Continue;
         };
-        match root.workers.last_mut() {
-            Some(worker) => worker.on_request_headers(&root.proxy, ExchangeId(id), headers, end),
-            None => Flow::Continue,
-        }
+        root.on_request_headers(ExchangeId(id), headers, end)
     }
 
     /// Calls `act` with the worker that has an exchange for the request, if one has.
     pub fn with_exchange(&mut self, id: u32, act: impl FnOnce(&mut Worker, &P, ExchangeId)) {
         let id = ExchangeId(id);
         for root in &mut self.roots {
-            if let Some(worker) = root.workers.iter_mut().find(|worker| worker.has(id)) {
-                return act(worker, &root.proxy, id);
+            for index in &root.busy {
+                if let Some(worker) = root.workers.get_mut(*index)
+                    && worker.has(id)
+                {
+                    return act(worker, &root.proxy, id);
+                }
             }
         }
     }
 
-    /// Iterates over the newest worker of each root, with the root's id.
+    /// Iterates over the workers of each root's newest document, with the root's id.
     pub fn workers(&self) -> impl Iterator<Item = (u32, &Worker)> {
-        self.roots.iter().filter_map(|root| Some((root.id, root.workers.last()?)))
-    }
-
-    fn for_each_worker(&mut self, id: u32, mut act: impl FnMut(&mut Worker, &P)) {
-        if let Some(root) = self.root(id) {
-            for worker in &mut root.workers {
-                act(worker, &root.proxy);
-            }
-        }
+        self.roots
+            .iter()
+            .flat_map(|root| root.workers.iter().skip(root.earlier).map(|worker| (root.id, worker)))
     }
 
     fn root(&mut self, id: u32) -> Option<&mut Root<P>> {
         self.roots.iter_mut().find(|root| root.id == id && !root.ended)
+    }
+}
+
+impl<P: Proxy> Root<P> {
+    /// Replaces the document. Workers of the earlier one that have no requests share what they have seen, and end.
+    fn configure(&mut self, configuration: Configuration) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.is_idle()) {
+            worker.flush(&self.proxy);
+        }
+        self.earlier = self.workers.len();
+        self.drop_earlier();
+        self.workers.extend(configuration.workers);
+        self.index = configuration.index;
+        self.unshared = Some(configuration.unshared);
+        self.set_tick();
+    }
+
+    /// Removes the workers of earlier documents whose requests have ended.
+    fn drop_earlier(&mut self) {
+        let count = self.workers.len();
+        let (mut index, earlier) = (0, self.earlier);
+        self.workers.retain(|worker| {
+            index += 1;
+            index > earlier || !worker.is_idle()
+        });
+        self.earlier -= count - self.workers.len();
+        let workers = self.workers.iter().enumerate();
+        self.busy = workers.filter(|(_, worker)| !worker.is_idle()).map(|(index, _)| index).collect();
+    }
+
+    fn on_tick(&mut self, serves: bool) {
+        self.unshared = self.unshared.take().filter(|unshared| !unshared.share(&self.proxy));
+        let now = self.proxy.now();
+        let mut budget = TickBudget::new();
+        let count = self.workers.len();
+        for turn in 0..count {
+            // The budget may not last for all, so each worker comes first in its turn.
+            let index = (self.first + turn) % count;
+            if let Some(worker) = self.workers.get_mut(index)
+                && worker.is_tick_due(now, self.tick)
+            {
+                worker.on_tick(&self.proxy, serves, &mut budget);
+            }
+        }
+        self.first = self.first.wrapping_add(1);
+        if self.earlier > 0 {
+            self.drop_earlier();
+        }
+        self.set_tick();
+    }
+
+    fn on_request_headers(&mut self, id: ExchangeId, headers: usize, end: bool) -> Flow {
+        let headers = RequestHeaders::new(&self.proxy, headers);
+        let position = if self.index.needs_authority() {
+            self.index.find(headers.authority().as_deref())
+        } else {
+            self.index.find(None)
+        };
+        let Some(index) = position.map(|position| self.earlier + position) else {
+            return Flow::Continue;
+        };
+        let Some(worker) = self.workers.get_mut(index) else {
+            return Flow::Continue;
+        };
+        let tick = worker.tick();
+        let flow = worker.on_request_headers(&self.proxy, id, &headers, end);
+        let needs_tick = worker.tick() != tick;
+        if !worker.is_idle() && !self.busy.contains(&index) {
+            self.busy.push(index);
+        }
+        if needs_tick {
+            self.set_tick();
+        }
+        flow
+    }
+
+    /// Ends a request. Returns whether a worker had work for it.
+    fn end_request(&mut self, id: ExchangeId) -> bool {
+        let found = self.busy.iter().position(|index| {
+            self.workers.get_mut(*index).is_some_and(|worker| worker.on_end(&self.proxy, id))
+        });
+        let Some(place) = found else {
+            return false;
+        };
+        let worker = self.busy.get(place).and_then(|index| self.workers.get(*index));
+        if worker.is_none_or(Worker::is_idle) {
+            self.busy.swap_remove(place);
+        }
+        true
+    }
+
+    /// Sets the tick that the root needs now. Setting it delays the next tick, so it is set only if it changes.
+    fn set_tick(&mut self) {
+        let ticks = self.workers.iter().map(Worker::tick).filter(|tick| !tick.is_zero());
+        let tick = ticks.min().or(self.unshared.is_some().then_some(FIRST_TICK)).unwrap_or(Duration::ZERO);
+        if tick != self.tick {
+            self.tick = tick;
+            self.proxy.tick_every(tick);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ const _: fn(&Event<'_>) = |event| match event {
     Event::Problem(_)
     | Event::MoreProblems(_)
     | Event::PolicyRefused { .. }
+    | Event::Instead { .. }
     | Event::PolicyLoaded { .. }
     | Event::Transition { .. }
     | Event::ScheduleStep { .. }
@@ -647,6 +648,7 @@ fn each_metric_has_the_name_and_labels_that_dashboards_use() {
     let mut expected = vec![
         named("policy_enforced", &[policy]),
         named("policy_document", &[policy]),
+        named("policy_refused", &[("plugin", "plugin")]),
         named("version_share", &[policy, ("release", "web"), ("version", "v1")]),
         named("version_share", &[policy, ("release", "web"), ("version", "v2")]),
         named("upstream_ready", &[policy, app]),

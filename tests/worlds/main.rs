@@ -31,6 +31,7 @@ mod open_gates;
 mod outages;
 mod pass_through;
 mod permits;
+mod policies;
 mod probes;
 mod ramp;
 mod readiness;
@@ -49,6 +50,7 @@ mod tunnels;
 mod updates;
 mod visibility;
 mod vm;
+mod wrong_policy;
 
 use std::time::Duration;
 

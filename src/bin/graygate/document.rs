@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::problem::Problems;
+use graygate::policy::set::PolicySet;
 use serde_saphyr::{DuplicateKeyPolicy, options};
 
 use crate::failure::Failure;
@@ -36,9 +37,9 @@ pub fn read(file: &PathBuf) -> Result<Result<Node, Problems>, Failure> {
     Ok(document)
 }
 
-/// Reads and compiles the policy in `file`. Prints its problems, if there are any, to standard error.
-pub fn policy(file: &PathBuf) -> Result<Policy, Failure> {
-    let compiled = read(file)?.and_then(|document| Policy::from_document(&document));
+/// Reads and compiles the policies in `file`. Prints the document's problems, if there are any, to standard error.
+pub fn policies(file: &PathBuf) -> Result<PolicySet, Failure> {
+    let compiled = read(file)?.and_then(|document| PolicySet::from_document(&document));
     compiled.map_err(|problems| {
         let count = problems.iter().count();
         for problem in problems.iter() {
@@ -47,6 +48,15 @@ pub fn policy(file: &PathBuf) -> Result<Policy, Failure> {
         eprintln!("{}: {count} problem{}", file.display(), if count == 1 { "" } else { "s" });
         Failure::Problems
     })
+}
+
+/// Warns of probes in a policy that has hosts.
+pub fn probes_warning(policy: &Policy) -> Option<String> {
+    let is_wrong = !policy.probes.is_empty() && !policy.hosts.are_all();
+    is_wrong.then(|| format!(
+        "policy {}: probes: only requests for the policy's hosts are its probes. A kubelet sends the Pod's IP as the host, so probes of a kubelet belong into a policy without hosts, the last of the document",
+        policy.name
+    ))
 }
 
 fn parse(file: &Path, text: &[u8]) -> Result<Node, Problems> {

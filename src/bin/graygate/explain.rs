@@ -28,7 +28,7 @@ use sample::SampleRequest;
 /// The arguments of `explain`.
 #[derive(Args)]
 pub struct ExplainArguments {
-    /// The policy, JSON or YAML
+    /// The policy, or a document of several, JSON or YAML
     #[arg(long)]
     policy: PathBuf,
     /// The request's path, with its query
@@ -144,10 +144,11 @@ impl Readiness for AssumedReadiness<'_> {
 
 /// Explains the request in the arguments, or each request in the file of `--requests`.
 pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
-    let policy = crate::document::policy(&arguments.policy)?;
+    let set = crate::document::policies(&arguments.policy)?;
     for name in &arguments.not_ready {
-        if !policy.upstreams.iter().any(|upstream| upstream.name == *name) {
-            let names: Vec<&str> = policy.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+        let mut upstreams = set.policies.iter().flat_map(|policy| &policy.upstreams);
+        if !upstreams.clone().any(|upstream| upstream.name == *name) {
+            let names: Vec<&str> = upstreams.by_ref().map(|upstream| upstream.name.as_str()).collect();
             let allowed = names.join(", ");
             return Err(Failure::Usage(format!(
                 "--not-ready {name:?}: no such upstream; allowed: {allowed}"
@@ -155,17 +156,26 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
         }
     }
     let date = arguments.at.unwrap_or_else(crate::clock::today);
-    let mut splits = splits(&policy, date, &arguments.rolled_back)?;
+    let mut splits = splits(&set.policies, date, &arguments.rolled_back)?;
+    let shows_policy = set.is_list || set.index.needs_authority();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut explain = |mut request: SampleRequest| {
         request.normalize();
         let request = &request;
-        let mut readiness = AssumedReadiness { policy: &policy, not_ready: &arguments.not_ready, date };
-        let decision = decision::decide(&policy, request, &mut readiness, &mut splits);
-        let written = if arguments.json {
-            writeln!(out, "{}", json::value(&policy, &decision))
-        } else {
-            text::write(&policy, &splits, request, &decision, &mut out)
+        let found = set.index.find(Some(request.authority.as_bytes()));
+        let found = found.and_then(|index| set.policies.get(index).zip(splits.get_mut(index)));
+        let written = match found {
+            None if arguments.json => writeln!(out, "{}", json::unmanaged()),
+            None => text::write_unmanaged(request, &mut out),
+            Some((policy, splits)) => {
+                let mut readiness = AssumedReadiness { policy, not_ready: &arguments.not_ready, date };
+                let decision = decision::decide(policy, request, &mut readiness, splits);
+                if arguments.json {
+                    writeln!(out, "{}", json::value(policy, &decision))
+                } else {
+                    text::write(policy, shows_policy, splits, request, &decision, &mut out)
+                }
+            }
         };
         written.map_err(|error| Failure::Usage(format!("standard output: {error}")))
     };
@@ -195,33 +205,36 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
     }
 }
 
-/// Returns how each release divides its requests on this date. The versions in `rolled_back` have lost all their
-/// buckets.
-fn splits(policy: &Policy, date: Date, rolled_back: &[String]) -> Result<Vec<Split>, Failure> {
-    let mut rollback_times: Vec<Vec<Option<Time>>> =
-        policy.releases.iter().map(|release| vec![None; release.versions.len()]).collect();
-    for name in rolled_back {
-        let (release, version) = name.split_once('/').unwrap_or((name, ""));
-        let index = policy.releases.iter().position(|known| known.name == release);
-        let slot = index.and_then(|index| {
-            let versions = &policy.releases.get(index)?.versions;
-            let version = versions.iter().position(|known| known.name == version)?;
-            policy.releases.get(index).filter(|release| release.default != version)?;
-            rollback_times.get_mut(index)?.get_mut(version)
-        });
-        let Some(slot) = slot else {
-            return Err(Failure::Usage(format!(
-                "--rolled-back {name:?}: no such version, or the default one; allowed: RELEASE/VERSION, as the policy names them"
-            )));
-        };
-        *slot = Some(Time::default());
+/// Returns how each release of each policy divides its requests on this date. The versions in `rolled_back` have lost all
+/// their buckets.
+fn splits(policies: &[Policy], date: Date, rolled_back: &[String]) -> Result<Vec<Vec<Split>>, Failure> {
+    let is_known = |name: &str| policies.iter().any(|policy| find_version(policy, name).is_some());
+    if let Some(name) = rolled_back.iter().find(|name| !is_known(name)) {
+        return Err(Failure::Usage(format!(
+            "--rolled-back {name:?}: no such version, or the default one; allowed: RELEASE/VERSION, as the policy names them"
+        )));
     }
-    let splits = policy
-        .releases
-        .iter()
-        .zip(&rollback_times)
-        .map(|(release, rolled_back)| Split::new(release, date, NOW, rolled_back, 0));
+    let splits = policies.iter().map(|policy| {
+        let is_rolled_back = |index: (usize, usize)| {
+            rolled_back.iter().any(|name| find_version(policy, name) == Some(index)).then(Time::default)
+        };
+        let releases = policy.releases.iter().enumerate().map(|(index, release)| {
+            let times: Vec<Option<Time>> =
+                (0..release.versions.len()).map(|version| is_rolled_back((index, version))).collect();
+            Split::new(release, date, NOW, &times, 0)
+        });
+        releases.collect()
+    });
     Ok(splits.collect())
+}
+
+/// Returns the indexes of the release and the version that `name` names, unless it is the default version.
+fn find_version(policy: &Policy, name: &str) -> Option<(usize, usize)> {
+    let (release, version) = name.split_once('/')?;
+    let index = policy.releases.iter().position(|known| known.name == release)?;
+    let release = policy.releases.get(index)?;
+    let version = release.versions.iter().position(|known| known.name == version)?;
+    (release.default != version).then_some((index, version))
 }
 
 /// Returns the first value of each header, as the proxy shows the filter only that one of a repeated header.

@@ -28,7 +28,7 @@ struct Arguments {
 enum Command {
     /// Check a policy, or Istio manifests that have policies, and print all problems
     Check {
-        /// The policy, JSON or YAML; "-" is standard input
+        /// The policy, or a document of several, JSON or YAML; "-" is standard input
         #[arg(required_unless_present = "istio", conflicts_with = "istio")]
         file: Option<PathBuf>,
         /// Check these manifests instead, which must be all that is applied together: directories, files, or "-" for
@@ -71,9 +71,13 @@ fn main() -> ExitCode {
 }
 
 fn check(file: &PathBuf) -> Result<(), Failure> {
-    let policy = document::policy(file)?;
-    if let Some(warning) = istio::direction::off_warning(&policy, false) {
-        eprintln!("{}: warning: {warning}", file.display());
+    for policy in document::policies(file)?.policies {
+        let warnings = [document::probes_warning(&policy), istio::direction::off_warning(&policy, false)];
+        for warning in warnings.into_iter().flatten() {
+            eprintln!("{}: warning: {warning}", file.display());
+        }
+        let summary = policy.summary();
+        print_line(&format!("{}: policy {}: no problems: {summary}", file.display(), policy.name))?;
     }
-    print_line(&format!("{}: policy {}: no problems: {}", file.display(), policy.name, policy.summary()))
+    Ok(())
 }

@@ -1,7 +1,7 @@
-//! `graygate render` prints the Istio manifests for one policy file.
+//! `graygate render` prints the Istio manifests for the policies of one file or of several.
 //!
-//! A policy for sidecars is split into an inbound and an outbound [`part`]. Each part becomes one manifest that adds
-//! the filter, and others for clusters and routes, if the arguments ask for them.
+//! A policy for sidecars is split into an inbound and an outbound [`part`]. The parts of one direction become one manifest
+//! that adds the filter, and others for clusters and routes, if the arguments ask for them.
 
 pub mod arguments;
 mod callout;
@@ -14,11 +14,11 @@ mod options;
 mod part;
 mod plugin;
 mod routes;
+mod sources;
 mod version;
 
 use std::io::Write;
 
-use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::gate::Fallback;
 use graygate::policy::problem::Problem;
@@ -34,9 +34,10 @@ use fail::FailurePolicy;
 use manifest::{Identity, Manifest, Selection};
 use module::Module;
 use options::{ManifestKind, NamespaceScope};
-use part::Part;
+use part::{Bundle, Part};
 use plugin::Plugin;
 use routes::Routes;
+use sources::Sources;
 use version::IstioVersion;
 
 /// The default root namespace of a mesh.
@@ -48,48 +49,46 @@ struct Output {
     warnings: Vec<String>,
 }
 
-/// Prints the manifests of a policy, and warnings. Prints problems and no manifest if there are any.
+/// Prints the manifests of the policies, and warnings. Prints problems and no manifest if there are any.
 pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
-    let file = arguments.policy.display();
-    let read = document::read(&arguments.policy)?;
-    let parts = read.and_then(|mut document| {
-        arguments.apply_overrides(&mut document);
-        let whole = Policy::from_document(&document)?;
-        Ok((part::parts(arguments.at, &document)?, whole))
-    });
-    let mut problems = conflicts::problems(arguments, parts.as_ref().ok().map(|(parts, _)| parts.as_slice()));
-    match &parts {
-        Err(found) => {
-            let found = found.iter().map(|problem| format!("{file}: {problem}"));
-            return refuse(found.chain(problems.iter().map(Problem::to_string)).collect());
+    let sources = match sources::read(arguments)? {
+        Ok(sources) => sources,
+        Err(mut found) => {
+            found.extend(conflicts::problems(arguments, None).iter().map(Problem::to_string));
+            return refuse(found);
         }
-        Ok((parts, _)) => {
-            let mut found: Vec<Problem> = Vec::new();
-            for problem in parts.iter().flat_map(|part| {
-                let of_direction = direction::problems(part.direction, &part.document, &part.policy);
-                let of_hosts = host_rule::problems(part.direction, &part.document, &part.policy, &[]);
-                of_direction.into_iter().chain(of_hosts)
-            }) {
-                if !found.contains(&problem) {
-                    found.push(problem);
-                }
-            }
-            if parts.iter().all(|part| part::is_idle(&part.policy)) {
-                let message = "no probes, no releases and no gates, so that the filter would do nothing; allowed: at least one of them";
-                found.push(Problem { path: String::new(), message: message.to_owned() });
-            }
-            let found = found.iter().map(|problem| format!("{file}: {problem}"));
-            let found: Vec<String> =
-                found.chain(problems.drain(..).map(|problem| problem.to_string())).collect();
-            if !found.is_empty() {
-                return refuse(found);
+    };
+    let mut found: Vec<String> = Vec::new();
+    let mut parts: Vec<Part> = Vec::new();
+    for source in &sources.policies {
+        match part::parts(arguments.at, &source.file, &source.document) {
+            Ok(of_source) => parts.extend(of_source),
+            Err(problems) => {
+                found.extend(problems.iter().map(|problem| format!("{}: {problem}", source.file)));
             }
         }
     }
-    let Ok((parts, whole)) = parts else {
-        return Err(Failure::Problems);
-    };
-    let output = arguments.output(&parts, &whole)?;
+    for part in &parts {
+        let of_direction = direction::problems(part.direction, &part.document, &part.policy);
+        let of_hosts = host_rule::problems(part.direction, &part.document, &part.policy, &[]);
+        for problem in of_direction.into_iter().chain(of_hosts) {
+            let problem = format!("{}: {problem}", part.file);
+            if !found.contains(&problem) {
+                found.push(problem);
+            }
+        }
+    }
+    for source in &sources.policies {
+        if part::is_idle(&source.policy) {
+            found.push(format!("{}: no probes, no releases and no gates, so that the filter would do nothing; allowed: at least one of them", source.file));
+        }
+    }
+    let bundles = part::bundles(parts, sources.is_list, sources.on_wrong_policy);
+    found.extend(conflicts::problems(arguments, Some(&bundles)).iter().map(Problem::to_string));
+    if !found.is_empty() {
+        return refuse(found);
+    }
+    let output = arguments.output(&bundles, &sources)?;
     for warning in output.warnings {
         eprintln!("graygate: warning: {warning}");
     }
@@ -101,6 +100,17 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
     Ok(())
 }
 
+impl Output {
+    /// Adds warnings about a policy. If there are several, each names the file.
+    fn add_warnings(&mut self, warnings: &mut Vec<String>, file: &str, is_list: bool) {
+        let named = warnings.drain(..);
+        self.warnings.extend(named.map(|warning| match is_list {
+            true => format!("{file}: {warning}"),
+            false => warning,
+        }));
+    }
+}
+
 fn refuse(problems: Vec<String>) -> Result<(), Failure> {
     for problem in &problems {
         eprintln!("{problem}");
@@ -110,17 +120,26 @@ fn refuse(problems: Vec<String>) -> Result<(), Failure> {
 }
 
 impl RenderArguments {
-    /// Replaces the policy's mode and rollout by `--mode` and `--percent`.
-    fn apply_overrides(&self, document: &mut Node) {
+    /// Returns the document with the mode and the rollout of each policy replaced by `--mode` and `--percent`.
+    fn overridden(&self, mut document: Node) -> Node {
+        if let Node::Object(fields) = &mut document
+            && let Some((_, Node::List(policies))) = fields.iter_mut().find(|(key, _)| key == "policies")
+        {
+            for policy in policies {
+                *policy = self.overridden(core::mem::replace(policy, Node::Null));
+            }
+            return document;
+        }
         if let Some(percent) = self.percent {
-            tree::set(document, "rollout", object([("percent", number(percent))]));
+            tree::set(&mut document, "rollout", object([("percent", number(percent))]));
         }
         if let Some(mode) = &self.mode {
-            tree::set(document, "mode", text(mode));
+            tree::set(&mut document, "mode", text(mode));
         }
+        document
     }
 
-    fn output(&self, parts: &[Part], whole: &Policy) -> Result<Output, Failure> {
+    fn output(&self, bundles: &[Bundle], sources: &Sources) -> Result<Output, Failure> {
         let mut output = Output { manifests: Vec::new(), warnings: Vec::new() };
         if self.istio > IstioVersion::NEWEST {
             let newest = IstioVersion::NEWEST;
@@ -155,40 +174,43 @@ impl RenderArguments {
                 "--namespace: {namespace}: for the mesh only if it is the root namespace; else for the proxies of {namespace} alone"
             ));
         }
-        for (id, upstream) in whole.upstream_ids() {
-            if self.at.is_none() && !part::references(whole).any(|used| used == id) {
-                let name = &upstream.name;
-                output
-                    .warnings
-                    .push(format!("upstreams.{name}: nothing refers to it, so no manifest has it"));
+        for source in &sources.policies {
+            let warnings = &mut Vec::new();
+            for (id, upstream) in source.policy.upstream_ids() {
+                if self.at.is_none() && !part::references(&source.policy).any(|used| used == id) {
+                    let name = &upstream.name;
+                    warnings.push(format!("upstreams.{name}: nothing refers to it, so no manifest has it"));
+                }
             }
+            warnings.extend(document::probes_warning(&source.policy));
+            output.add_warnings(warnings, &source.file, sources.is_list);
         }
         let mut added_clusters: Vec<&str> = Vec::new();
-        for part in parts {
-            output.warnings.extend(direction::off_warning(&part.policy, false));
-            self.add_part(part, parts.len(), &module, &mut added_clusters, &mut output)?;
+        for bundle in bundles {
+            self.add_bundle(bundle, bundles.len(), sources, &module, &mut added_clusters, &mut output)?;
         }
         Ok(output)
     }
 
-    /// Adds the manifests and warnings of one of `part_count` parts. `added_clusters` are the clusters that an earlier
-    /// part adds to the same proxies, which this part must not add again.
-    fn add_part<'a>(
+    /// Adds the manifests and warnings of one of `count` plugins. `added_clusters` are the clusters that an earlier one
+    /// adds to the same proxies, which this one must not add again.
+    fn add_bundle<'a>(
         &'a self,
-        part: &Part,
-        part_count: usize,
+        bundle: &Bundle,
+        count: usize,
+        sources: &Sources,
         module: &Module,
         added_clusters: &mut Vec<&'a str>,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        let direction = part.direction;
-        let identity = self.identity(part);
-        let selection = self.selection(part);
+        let direction = bundle.direction;
+        let identity = self.identity(bundle);
+        let selection = self.selection(bundle);
         let ports: Vec<u32> = self.port.iter().copied().map(u32::from).collect();
         let plugin = Plugin {
             identity: &identity,
             selection: &selection,
-            part,
+            bundle,
             module,
             fail: self.fail,
             ports: &ports,
@@ -204,27 +226,41 @@ impl RenderArguments {
             self.kind.use_for().to_owned(),
             self.fail.reason(direction, self.kind),
         ];
-        if part_count > 1 && get(&part.document, &["maxGatedPercent"]).is_some() {
+        if count > 1 && bundle.parts.iter().any(|part| get(&part.document, &["maxGatedPercent"]).is_some()) {
             comments.push("maxGatedPercent counts the gated upstreams of this part alone.".to_owned());
         }
+        if sources.is_list {
+            let owned =
+                bundle.parts.iter().map(|part| format!("Policy {}: {}.", part.policy.name, part.file));
+            comments.extend(owned);
+        }
+        if !sources.is_chosen {
+            comments.push("With onWrongPolicy: lastGood, a wrong policy takes no traffic down: proxies that have had a good one go on with it, new ones let requests pass unmanaged, and graygate_policy_refused is 1. If the filter refused it instead, each new proxy would answer every request with 500.".to_owned());
+        }
         output.manifests.push(Manifest { comments, object });
-        self.add_warnings(part, &mut output.warnings);
+        for part in &bundle.parts {
+            let mut warnings: Vec<String> = direction::off_warning(&part.policy, false).into_iter().collect();
+            self.add_warnings(part, &mut warnings);
+            output.add_warnings(&mut warnings, &part.file, sources.is_list);
+        }
 
         let callouts: Vec<&Callout> = self
             .callout
             .iter()
-            .filter(|callout| callout::is_checked(&part.policy, &callout.cluster))
+            .filter(|callout| bundle.is_checked(&callout.cluster))
             .filter(|callout| !added_clusters.contains(&callout.cluster.as_str()))
             .collect();
         added_clusters.extend(callouts.iter().map(|callout| callout.cluster.as_str()));
         if !callouts.is_empty() {
             let identity = identity.with_suffix("callout");
-            let object = callout::envoy_filter(&identity, &selection, direction, &part.policy, &callouts);
+            let object =
+                callout::envoy_filter(&identity, &selection, direction, &bundle.policies(), &callouts);
             let comments = vec!["Clusters that readiness checks are sent to. A check needs a cluster with an address of its own: Istio's cluster for the app itself has none.".to_owned()];
             output.manifests.push(Manifest { comments, object });
         }
         let mut routed_hosts: Vec<(&str, &str)> = Vec::new();
-        for release in part.policy.releases.iter().filter(|_| self.routes) {
+        let releases = bundle.parts.iter().flat_map(|part| &part.policy.releases);
+        for release in releases.filter(|_| self.routes) {
             let identity = identity.with_suffix(&options::to_name(&release.name));
             let routes =
                 Routes { identity: &identity, selection: &selection, direction, priority: self.priority };
@@ -301,16 +337,19 @@ impl RenderArguments {
         }
     }
 
-    fn identity(&self, part: &Part) -> Identity {
-        let direction = part.direction.name();
+    fn identity(&self, bundle: &Bundle) -> Identity {
+        let direction = bundle.direction.name();
         let name = match (&self.name, self.at) {
             (Some(name), Some(_)) => name.clone(),
             (Some(name), None) => format!("{name}-{direction}"),
-            (None, _) => format!("graygate-{}-{direction}", part.policy_name),
+            (None, _) => match bundle.parts.as_slice() {
+                [part] => format!("graygate-{}-{direction}", part.policy_name),
+                _ => format!("graygate-{direction}"),
+            },
         };
         // In the root namespace, labels select a gateway in any namespace.
         let gateway_by_labels =
-            part.direction == Direction::Gateway && self.target.is_empty() && self.selector.is_empty();
+            bundle.direction == Direction::Gateway && self.target.is_empty() && self.selector.is_empty();
         let is_root =
             self.scope == NamespaceScope::Mesh || gateway_by_labels && self.scope == NamespaceScope::Workload;
         let default_namespace = if is_root { ROOT_NAMESPACE } else { "default" };
@@ -318,8 +357,8 @@ impl RenderArguments {
         Identity { name, namespace, component: direction, revision: self.revision.clone() }
     }
 
-    fn selection(&self, part: &Part) -> Selection {
-        match (part.direction, self.scope) {
+    fn selection(&self, bundle: &Bundle) -> Selection {
+        match (bundle.direction, self.scope) {
             (Direction::Waypoint, _) if self.target.is_empty() => {
                 Selection::Targets(vec![(manifest::TargetKind::Gateway, "waypoint".to_owned())])
             }
@@ -329,7 +368,10 @@ impl RenderArguments {
             (Direction::Gateway, _) => {
                 Selection::Labels(vec![("istio".to_owned(), "ingressgateway".to_owned())])
             }
-            _ => Selection::Labels(vec![("app".to_owned(), part.policy_name.clone())]),
+            _ => {
+                let app = bundle.parts.first().map(|part| part.policy_name.clone());
+                Selection::Labels(vec![("app".to_owned(), app.unwrap_or_default())])
+            }
         }
     }
 }

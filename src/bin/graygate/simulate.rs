@@ -22,9 +22,12 @@ use step::SimulationStep;
 /// The arguments of `simulate`.
 #[derive(Args)]
 pub struct SimulateArguments {
-    /// The policy, JSON or YAML
+    /// The policy, or a document of several, JSON or YAML
     #[arg(long)]
     policy: PathBuf,
+    /// The policy of a document of several, by name; may be left out where one policy has the release
+    #[arg(long, value_name = "NAME")]
+    policy_name: Option<String>,
     /// The release, by name; may be left out where the policy has one
     #[arg(long)]
     release: Option<String>,
@@ -66,8 +69,9 @@ fn parse_shares(text: &str) -> Result<(String, Vec<u32>), String> {
 
 /// Simulates a release and prints the steps. Also draws them if the arguments name a file.
 pub fn run(arguments: &SimulateArguments) -> Result<(), Failure> {
-    let policy = crate::document::policy(&arguments.policy)?;
-    let release = find_release(&policy, arguments.release.as_deref())?;
+    let set = crate::document::policies(&arguments.policy)?;
+    let policies = find_policies(&set.policies, arguments.policy_name.as_deref())?;
+    let release = find_release(&policies, arguments.release.as_deref())?;
     let layouts = layouts(release, arguments)?;
     let hashes = hashes(release, arguments)?;
     let steps = steps(release, &layouts, &hashes);
@@ -87,13 +91,38 @@ pub fn run(arguments: &SimulateArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the release with this name, or the only release of the policy.
-fn find_release<'p>(policy: &'p Policy, name: Option<&str>) -> Result<&'p Release, Failure> {
-    let names: Vec<&str> = policy.releases.iter().map(|release| release.name.as_str()).collect();
-    let release = match name {
-        Some(name) => policy.releases.iter().find(|release| release.name == name),
-        None if names.len() == 1 => policy.releases.first(),
-        None => None,
+/// Returns the policy with this name, or all of them.
+fn find_policies<'p>(policies: &'p [Policy], name: Option<&str>) -> Result<Vec<&'p Policy>, Failure> {
+    let found: Vec<&Policy> =
+        policies.iter().filter(|policy| name.is_none_or(|name| policy.name == name)).collect();
+    if found.is_empty() {
+        let names: Vec<&str> = policies.iter().map(|policy| policy.name.as_str()).collect();
+        let name = name.unwrap_or_default();
+        return Err(Failure::Usage(format!("--policy-name {name}: allowed: {}", names.join(", "))));
+    }
+    Ok(found)
+}
+
+/// Returns the release with this name, or the only release of the policies.
+fn find_release<'p>(policies: &[&'p Policy], name: Option<&str>) -> Result<&'p Release, Failure> {
+    let releases = || policies.iter().flat_map(|policy| &policy.releases);
+    let names: Vec<&str> = releases().map(|release| release.name.as_str()).collect();
+    let mut found = releases().filter(|release| name.is_none_or(|name| release.name == name));
+    let release = match (found.next(), found.next()) {
+        (Some(_), Some(_)) if name.is_some() => {
+            let of: Vec<&str> = policies
+                .iter()
+                .filter(|policy| policy.releases.iter().any(|release| name == Some(release.name.as_str())))
+                .map(|policy| policy.name.as_str())
+                .collect();
+            return Err(Failure::Usage(format!(
+                "--release {}: several policies have it; allowed: with --policy-name {}",
+                name.unwrap_or_default(),
+                of.join(", ")
+            )));
+        }
+        (found, None) => found,
+        _ => None,
     };
     let Some(release) = release else {
         let allowed =

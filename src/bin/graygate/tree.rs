@@ -145,6 +145,13 @@ pub fn set(node: &mut Node, key: &str, value: Node) {
     }
 }
 
+/// Removes a field of an object.
+pub fn remove(node: &mut Node, key: &str) {
+    if let Node::Object(fields) = node {
+        fields.retain(|(name, _)| name != key);
+    }
+}
+
 /// Reads the documents of a YAML stream. JSON is valid YAML.
 pub fn read_all(text: &str) -> Result<Vec<Node>, String> {
     // Lets repeated keys through, as the policy's own check reports each with its path.

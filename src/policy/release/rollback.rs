@@ -81,13 +81,13 @@ impl Rollback {
     }
 }
 
-/// Reads `checks`. Refuses versions whose upstream has no checks, unless the document has problems already. An invalid
+/// Reads `checks`. Refuses versions whose upstream has no checks, unless the policy has problems already. An invalid
 /// upstream is a placeholder then, and may have had checks.
 fn read_checks(value: &Value<'_>, known: Option<(&[Version], &[UpstreamDraft])>) -> Option<u32> {
     let fields = value.object(&keys::CHECK_FAILURES)?;
     let failure_percent =
         fields.require("failurePercent", "a whole number from 1 to 99").and_then(read_percent);
-    let known = known.filter(|_| value.document_is_valid_so_far());
+    let known = known.filter(|_| value.policy_is_valid_so_far());
     let upstreams = known.iter().flat_map(|(versions, upstreams)| {
         versions.iter().filter_map(|version| Some((version, upstreams.get(version.upstream.0)?)))
     });

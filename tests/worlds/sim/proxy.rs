@@ -154,7 +154,7 @@ impl Proxy for SimProxy {
         match attribute {
             Attribute::NodeId => Some(self.world.node.borrow().clone().into_bytes()),
             Attribute::NodeCluster => Some(b"sim".to_vec()),
-            Attribute::PluginName => Some(b"plugin".to_vec()),
+            Attribute::PluginName => Some(self.world.plugin.borrow().as_bytes().to_vec()),
             Attribute::SourceAddress => self.with_stream(|stream| stream.source.clone().into_bytes()),
             Attribute::UpstreamAddress => {
                 self.with_stream(|stream| stream.host.clone())?.map(String::into_bytes)

@@ -79,6 +79,8 @@ pub struct Surroundings {
     pub(super) call: RefCell<Option<CallEnd>>,
     pub(super) document: RefCell<String>,
     pub node: RefCell<String>,
+    /// The name of the plugin.
+    pub plugin: RefCell<&'static str>,
     /// Faults: what workers read or called where Envoy does not allow it.
     pub misread: RefCell<Vec<String>>,
     /// The source address of the next requests.
@@ -156,6 +158,7 @@ impl Surroundings {
             call: RefCell::default(),
             document: RefCell::default(),
             node: RefCell::new("sidecar~1".to_owned()),
+            plugin: RefCell::new("plugin"),
             misread: RefCell::default(),
             source: RefCell::new("127.0.0.1:50000".to_owned()),
             sent: RefCell::default(),

@@ -53,14 +53,25 @@ pub struct World {
 }
 
 impl World {
-    /// Starts a proxy with this policy and this number of workers. Each cluster of the policy exists and responds 200.
+    /// Starts a proxy with this document and this number of workers. Each cluster of its policies exists and responds 200.
     pub fn new(document: &serde_json::Value, workers: usize) -> Self {
+        let mut world = Self::unconfigured(workers);
+        let policies = document["policies"].as_array().map_or(std::slice::from_ref(document), Vec::as_slice);
+        for upstream in policies.iter().filter_map(|policy| policy["upstreams"].as_object()).flatten() {
+            world.set(upstream.1["cluster"].as_str().unwrap(), Manner::Status(200));
+        }
+        assert!(world.configure(document), "{:?}", world.logged("refused"));
+        world
+    }
+
+    /// Starts a proxy without a document.
+    pub fn unconfigured(workers: usize) -> Self {
         let vms = (0..workers).map(|index| SimVm {
             contexts: Vm::new(),
             ticks: Vec::new(),
             offset: 7 * index as u64,
         });
-        let mut world = World {
+        World {
             around: Rc::new(Surroundings::new()),
             vms: vms.collect(),
             document: String::new(),
@@ -74,13 +85,7 @@ impl World {
             timeout: None,
             extra_headers: 0,
             held_up: false,
-        };
-        let clusters = document["upstreams"].as_object().into_iter().flatten();
-        for (_, upstream) in clusters {
-            world.set(upstream["cluster"].as_str().unwrap(), Manner::Status(200));
         }
-        assert!(world.configure(document), "{:?}", world.logged("refused"));
-        world
     }
 
     /// Sets how a cluster's upstream behaves towards requests and checks from now on.

@@ -28,6 +28,18 @@ pub fn value(policy: &Policy, decision: &Decision<'_>) -> Value {
         fields.insert("assignments".to_owned(), Value::Array(assignments));
         let gates: Vec<String> = decision.bypasses.iter().map(|bypass| bypass.describe(policy)).collect();
         fields.insert("gates".to_owned(), json!(gates));
+        fields.insert("policy".to_owned(), json!(policy.name));
+    }
+    explanation
+}
+
+/// Returns the explanation of a request that is for no policy.
+pub fn unmanaged() -> Value {
+    let mut explanation = forward_value(&ForwardEdits::default());
+    if let Value::Object(fields) = &mut explanation {
+        fields.insert("assignments".to_owned(), json!([]));
+        fields.insert("gates".to_owned(), json!([]));
+        fields.insert("policy".to_owned(), Value::Null);
     }
     explanation
 }

@@ -15,15 +15,26 @@ use graygate::value::hash;
 use super::names::{assignment_names, describe_key};
 use super::sample::SampleRequest;
 
-/// Writes the explanation of one request.
+/// Writes the explanation of a request that is for no policy.
+pub fn write_unmanaged(request: &SampleRequest, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "request   {} {} for {}", request.method, request.path, request.authority)?;
+    writeln!(out, "policy    none has this host")?;
+    writeln!(out, "decision  forward")
+}
+
+/// Writes the explanation of one request. `shows_policy` is whether it says which policy the request is for.
 pub fn write(
     policy: &Policy,
+    shows_policy: bool,
     splits: &[Split],
     request: &SampleRequest,
     decision: &Decision<'_>,
     out: &mut impl Write,
 ) -> io::Result<()> {
     writeln!(out, "request   {} {} for {}", request.method, request.path, request.authority)?;
+    if shows_policy {
+        writeln!(out, "policy    {}", policy.name)?;
+    }
     let is_carried_out = match policy.mode {
         Mode::Enforce => true,
         Mode::Shadow => decision.action.is_for_probe(),

@@ -4,14 +4,14 @@ use graygate::policy::document::Node;
 use graygate::policy::{Mode, Policy};
 
 use super::findings::Findings;
-use super::model::{Filter, ProxySelector, Resource};
+use super::model::{ProxySelector, Resource};
 use crate::tree::get;
 
 /// Notes a policy that all proxies of the mesh enforce at once. Whoever has gone through the steps of a rollout has its
-/// percentage in the policy.
+/// percentage in the policy. `start` is the path to the policy.
 pub fn check(
     resource: &Resource,
-    filter: &Filter,
+    start: &str,
     (document, policy): (&Node, &Policy),
     root: &str,
     findings: &mut Findings,
@@ -21,8 +21,7 @@ pub fn check(
         && resource.revision.is_none();
     if is_everywhere && policy.mode == Mode::Enforce && get(document, &["rollout"]).is_none() {
         findings.note(format!(
-            "{}: {resource}: {}.mode: enforce, in all proxies of the mesh at once; mode: shadow only counts, and rollout: {{percent: 1}} begins with one of a hundred",
-            resource.file, filter.path
+            "{start}.mode: enforce, in all proxies of the mesh at once; mode: shadow only counts, and rollout: {{percent: 1}} begins with one of a hundred"
         ));
     }
 }

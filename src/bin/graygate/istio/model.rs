@@ -4,6 +4,8 @@ use core::fmt;
 
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
+use graygate::policy::problem::Problems;
+use graygate::policy::set::{self, PolicySet};
 
 use super::direction::Direction;
 use super::module_source::ModuleSource;
@@ -62,10 +64,35 @@ pub struct Filter {
     pub own_listener: bool,
 }
 
+/// One of the policies of a filter.
+pub struct FilterPolicy<'f> {
+    /// The path to it.
+    pub path: String,
+    /// Its document.
+    pub document: &'f Node,
+    /// The policy that the document compiles to.
+    pub policy: Policy,
+}
+
 impl Filter {
-    /// Returns the compiled policy, if it has no problems.
-    pub fn compiled(&self) -> Option<Policy> {
-        Policy::from_document(self.policy.as_ref().ok()?).ok()
+    /// Returns the compiled policies of the filter's document.
+    ///
+    /// # Errors
+    ///
+    /// Returns all problems of the document.
+    pub fn compile<'f>(&self, document: &'f Node) -> Result<Vec<FilterPolicy<'f>>, Problems> {
+        let policies = PolicySet::from_document(document)?.policies;
+        let documents = set::documents(document).into_iter().zip(policies);
+        let named = documents.map(|((part, document), policy)| {
+            let path = if part.is_empty() { self.path.clone() } else { format!("{}.{part}", self.path) };
+            FilterPolicy { path, document, policy }
+        });
+        Ok(named.collect())
+    }
+
+    /// Returns the compiled policies, or none if the document has problems.
+    pub fn compiled(&self) -> Vec<FilterPolicy<'_>> {
+        self.policy.as_ref().ok().and_then(|document| self.compile(document).ok()).unwrap_or_default()
     }
 }
 

@@ -7,7 +7,7 @@ use graygate::policy::Policy;
 use graygate::policy::release::Release;
 
 use super::direction::Direction;
-use super::model::{Filter, Resource};
+use super::model::{Filter, FilterPolicy, Resource};
 use super::overlap::{self, MeshFacts};
 
 /// Explains what one of two filters would undo of the other's state. Returns `None` if they cannot meet in one proxy,
@@ -20,13 +20,12 @@ pub fn conflict(
     if filter.vm_id != other.vm_id || !share_kind(filter, other) || !overlap::share_proxies(one, two, mesh) {
         return None;
     }
-    let policy = filter.compiled()?;
-    let other_policy = other.compiled()?;
-    if policy.name != other_policy.name {
-        return None;
-    }
-    let reason = disagreement(&policy, &other_policy)?;
-    Some(format!("{:?} is the name of that one's policy, too, and {reason}", policy.name))
+    let others = other.compiled();
+    filter.compiled().iter().find_map(|FilterPolicy { policy, .. }| {
+        let other = others.iter().find(|other| other.policy.name == policy.name)?;
+        let reason = disagreement(policy, &other.policy)?;
+        Some(format!("{:?} is the name of that one's policy, too, and {reason}", policy.name))
+    })
 }
 
 fn disagreement(one: &Policy, two: &Policy) -> Option<&'static str> {

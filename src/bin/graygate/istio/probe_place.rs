@@ -7,24 +7,17 @@ use graygate::policy::Policy;
 
 use super::direction::{self, Direction};
 use super::findings::Findings;
-use super::model::{Filter, Object, Resource};
+use super::model::{Filter, Object};
 use crate::tree::{get, get_text, items};
 
 /// The annotation of a Pod whose probes come to its port, and not to Istio's agent.
 const REWRITE: &str = "sidecar.istio.io/rewriteAppHTTPProbers";
 
-/// Notes probes that the filter does not answer, and those that are not the kubelet's.
-pub fn check(
-    resource: &Resource,
-    filter: &Filter,
-    policy: &Policy,
-    objects: &[Object<'_>],
-    findings: &mut Findings,
-) {
+/// Notes probes that the filter does not answer, and those that are not the kubelet's. `start` is the path to the policy.
+pub fn check(start: &str, filter: &Filter, policy: &Policy, objects: &[Object<'_>], findings: &mut Findings) {
     if policy.probes.is_empty() {
         return;
     }
-    let start = format!("{}: {resource}: {}", resource.file, filter.path);
     if let Some(off) = direction::off_warning(policy, filter.own_listener) {
         findings.note(format!("{start}.{off}"));
     }

@@ -3,12 +3,9 @@
 
 use std::path::PathBuf;
 
-use graygate::policy::Policy;
-use graygate::policy::document::Node;
-
 use super::direction::{self, Direction};
 use super::findings::Findings;
-use super::model::{Filter, ListenerScope, Object, ProxySelector, Resource};
+use super::model::{Filter, FilterPolicy, ListenerScope, Object, ProxySelector, Resource};
 use super::module_source::Allowed;
 use super::overlap::{self, MeshFacts};
 use super::placed_release::Proxies;
@@ -120,14 +117,21 @@ impl<'n> ManifestSet<'n> {
 
     /// Checks whether the policy's probes, clusters and releases can work where the filter is.
     fn check_traffic(&self, resource: &Resource, filter: &Filter, findings: &mut Findings) {
-        let Ok(document) = &filter.policy else {
-            return;
-        };
-        let Some(policy) = filter.compiled() else {
-            return;
-        };
-        probe_place::check(resource, filter, &policy, &self.objects, findings);
-        mesh_wide::check(resource, filter, (document, &policy), self.root, findings);
+        for of in filter.compiled() {
+            self.check_traffic_of(resource, filter, &of, findings);
+        }
+    }
+
+    fn check_traffic_of(
+        &self,
+        resource: &Resource,
+        filter: &Filter,
+        FilterPolicy { path, document, policy }: &FilterPolicy<'_>,
+        findings: &mut Findings,
+    ) {
+        let start = format!("{}: {resource}: {path}", resource.file);
+        probe_place::check(&start, filter, policy, &self.objects, findings);
+        mesh_wide::check(resource, &start, (document, policy), self.root, findings);
         let labels: &[(String, String)] = match &resource.selector {
             ProxySelector::Labels(labels) => labels,
             ProxySelector::Targets(_) => &[],
@@ -136,15 +140,14 @@ impl<'n> ManifestSet<'n> {
         let is_anywhere = !resource.has_namespace
             || resource.namespace == self.root && matches!(resource.selector, ProxySelector::Labels(_));
         let namespace = (!is_anywhere).then_some(resource.namespace.as_str());
-        let start = format!("{}: {resource}: {}", resource.file, filter.path);
-        let wrong = upstream_cluster::check(&policy, &self.routing, &start, namespace, findings);
-        patched_release::note_fallbacks(&policy, &self.routing, &start, findings);
+        let wrong = upstream_cluster::check(policy, &self.routing, &start, namespace, findings);
+        patched_release::note_fallbacks(policy, &self.routing, &start, findings);
         let name = format!("{resource} in {}", resource.file);
         for direction in &filter.directions {
             if *direction != Direction::Inbound {
                 let proxies = Proxies { direction: *direction, namespace, labels };
                 let routed = (&self.routing, wrong.as_slice());
-                release_routes::check(document, &policy, proxies, routed, (&start, &name), findings);
+                release_routes::check(document, policy, proxies, routed, (&start, &name), findings);
             }
         }
     }
@@ -153,15 +156,17 @@ impl<'n> ManifestSet<'n> {
     fn filter_problems(&self, resource: &Resource, filter: &Filter) -> Vec<String> {
         let mut problems = Vec::new();
         let policy_path = &filter.path;
-        match filter.policy.as_ref().map(|document| (document, Policy::from_document(document))) {
+        match filter.policy.as_ref().map(|document| filter.compile(document)) {
             // A patch of a present filter need not have a policy.
             Err(_) if filter.is_partial && !filter.has_policy => {}
             Err(why) => problems.push(format!("{policy_path}: {why}")),
-            Ok((_, Err(found))) => problems.extend(found.iter().map(|problem| match problem.path.as_str() {
+            Ok(Err(found)) => problems.extend(found.iter().map(|problem| match problem.path.as_str() {
                 "" => format!("{policy_path}: {}", problem.message),
                 _ => format!("{policy_path}.{problem}"),
             })),
-            Ok((document, Ok(policy))) => problems.extend(self.direction_problems(filter, document, &policy)),
+            Ok(Ok(policies)) => {
+                problems.extend(policies.iter().flat_map(|policy| self.direction_problems(filter, policy)));
+            }
         }
         if filter.scopes.is_empty() && resource.kind != "EnvoyFilter" {
             problems.push("spec.match: no mode of it ever applies, as the labels are a gateway's, which is always a client; allowed: CLIENT".to_owned());
@@ -184,11 +189,11 @@ impl<'n> ManifestSet<'n> {
     }
 
     /// Returns the problems of the policy in the filter's directions.
-    fn direction_problems(&self, filter: &Filter, document: &Node, policy: &Policy) -> Vec<String> {
+    fn direction_problems(&self, filter: &Filter, of: &FilterPolicy<'_>) -> Vec<String> {
+        let FilterPolicy { path, document, policy } = of;
         let mut problems = Vec::new();
         if filter.own_listener && filter.directions.contains(&Direction::Inbound) {
-            problems
-                .extend(direction::drain_problem(policy).map(|problem| format!("{}.{problem}", filter.path)));
+            problems.extend(direction::drain_problem(policy).map(|problem| format!("{path}.{problem}")));
         }
         for direction in &filter.directions {
             let mut found = direction::problems(*direction, document, policy);
@@ -198,7 +203,7 @@ impl<'n> ManifestSet<'n> {
                 found.extend(host_rule::problems(*direction, document, policy, &hosts));
             }
             for problem in found {
-                let problem = format!("{}.{problem}", filter.path);
+                let problem = format!("{path}.{problem}");
                 if !problems.contains(&problem) {
                     problems.push(problem);
                 }

@@ -14,8 +14,10 @@ use crate::istio::direction::Direction;
 /// The arguments of `render`.
 #[derive(Args)]
 pub struct RenderArguments {
-    /// The policy, JSON or YAML; "-" is standard input
-    pub policy: PathBuf,
+    /// The policy, JSON or YAML; "-" is standard input. Several make one plugin of all of them, in this order; only the
+    /// last may have no hosts
+    #[arg(required = true)]
+    pub policies: Vec<PathBuf>,
     /// The kind of resource
     #[arg(long, value_enum, default_value = "wasmplugin")]
     pub kind: ManifestKind,

@@ -29,30 +29,25 @@ pub fn parse_callout(text: &str) -> Result<Callout, String> {
     Ok(Callout { cluster: cluster.to_owned(), address })
 }
 
-/// Returns whether the policy sends checks to this cluster.
-pub fn is_checked(policy: &Policy, cluster: &str) -> bool {
-    policy.upstreams.iter().any(|upstream| upstream.cluster == cluster && upstream.check.is_some())
-}
-
 /// Returns the EnvoyFilter that adds the clusters.
 pub fn envoy_filter(
     identity: &Identity,
     selection: &Selection,
     direction: Direction,
-    policy: &Policy,
+    policies: &[&Policy],
     callouts: &[&Callout],
 ) -> Node {
     let patches = callouts.iter().map(|callout| {
         let matched = object([("context", text(direction.context()))]);
-        patch("CLUSTER", matched, "ADD", cluster(callout, speaks_grpc(policy, &callout.cluster)))
+        patch("CLUSTER", matched, "ADD", cluster(callout, speaks_grpc(policies, &callout.cluster)))
     });
     manifest::envoy_filter(identity, selection, None, patches.collect())
 }
 
-fn speaks_grpc(policy: &Policy, cluster: &str) -> bool {
-    policy
-        .upstreams
+fn speaks_grpc(policies: &[&Policy], cluster: &str) -> bool {
+    policies
         .iter()
+        .flat_map(|policy| &policy.upstreams)
         .filter(|upstream| upstream.cluster == cluster)
         .any(|upstream| upstream.check.as_ref().is_some_and(|check| matches!(check.call, CheckCall::Grpc(_))))
 }

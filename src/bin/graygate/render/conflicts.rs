@@ -3,15 +3,15 @@
 use graygate::policy::problem::Problem;
 
 use super::arguments::RenderArguments;
-use super::callout;
 use super::manifest::TargetKind;
 use super::options::{ManifestKind, NamespaceScope};
-use super::part::Part;
+use super::part::Bundle;
 use super::version::IstioVersion;
 use crate::istio::direction::{self, Direction, refused};
 
-/// Returns the problems of the options. `parts` are the parts of the policy, if it could be read.
-pub fn problems(arguments: &RenderArguments, parts: Option<&[Part]>) -> Vec<Problem> {
+/// Returns the problems of the options. `bundles` are the parts of the policies, if they could
+/// be read.
+pub fn problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<Problem> {
     let direction = arguments.at;
     let mut problems = kind_problems(arguments);
     problems.extend(selection_problems(arguments));
@@ -22,9 +22,16 @@ pub fn problems(arguments: &RenderArguments, parts: Option<&[Part]>) -> Vec<Prob
             problems.push(refused("--port", &port.to_string(), "it is given twice", "each port once"));
         }
     }
-    if let (Some([_, _, ..]), Some(port)) = (parts, arguments.port.first()) {
+    if let (Some([_, _, ..]), Some(port)) = (bundles, arguments.port.first()) {
         let reason = "inbound it is a port of the Pod and outbound one of a service, and this policy has parts for both";
         problems.push(refused("--port", &port.to_string(), reason, "with --at"));
+    }
+    let is_labelled = matches!(direction, Some(Direction::Gateway | Direction::Waypoint))
+        || arguments.scope != NamespaceScope::Workload
+        || !arguments.selector.is_empty();
+    if !is_labelled && bundles.is_some_and(|bundles| bundles.iter().any(|bundle| bundle.parts.len() > 1)) {
+        let reason = "without a label it would be app=POLICY, and there are several policies";
+        problems.push(refused("--scope", "workload", reason, "namespace, mesh, or --selector KEY=VALUE"));
     }
     if arguments.routes && direction == Some(Direction::Gateway) {
         let reason = "a gateway's routes go by its own hosts, which no policy knows";
@@ -38,11 +45,12 @@ pub fn problems(arguments: &RenderArguments, parts: Option<&[Part]>) -> Vec<Prob
         if direction::is_istio_cluster(&added.cluster) || added.cluster.starts_with("inbound|") {
             let reason = "Istio has a cluster of that name itself";
             problems.push(refused("--callout", &cluster, reason, "a name of its own"));
-        } else if let Some(parts) = parts
-            && !parts.iter().any(|part| callout::is_checked(&part.policy, &added.cluster))
+        } else if let Some(bundles) = bundles
+            && !bundles.iter().any(|bundle| bundle.is_checked(&added.cluster))
         {
-            let mut checked: Vec<&str> = parts
+            let mut checked: Vec<&str> = bundles
                 .iter()
+                .flat_map(|bundle| &bundle.parts)
                 .flat_map(|part| &part.policy.upstreams)
                 .filter(|upstream| {
                     upstream.check.is_some() && !direction::is_istio_cluster(&upstream.cluster)

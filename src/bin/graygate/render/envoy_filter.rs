@@ -36,7 +36,7 @@ pub fn envoy_filter(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, 
         ports => ports.iter().copied().map(Some).collect(),
     };
     for port in ports {
-        let (operation, matched) = place(plugin.part.direction, port);
+        let (operation, matched) = place(plugin.bundle.direction, port);
         patches.push(patch("HTTP_FILTER", matched, operation, filter.clone()));
     }
     Ok(manifest::envoy_filter(plugin.identity, plugin.selection, plugin.priority, patches))
@@ -44,7 +44,7 @@ pub fn envoy_filter(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, 
 
 /// Returns the configuration of the Wasm filter.
 fn wasm_config(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, Failure> {
-    let policy = serde_json::to_string_pretty(&plugin.part.document)
+    let policy = serde_json::to_string_pretty(&plugin.bundle.document)
         .map_err(|error| Failure::Usage(format!("the policy can't be written as JSON: {error}")))?;
     let code = match plugin.module.path() {
         Some(path) => object([("local", object([("filename", text(path))]))]),

@@ -12,10 +12,35 @@ use graygate::policy::upstream::UpstreamId;
 use graygate::policy::{Policy, probe};
 
 use crate::istio::direction::Direction;
-use crate::tree::{fields, items, set, text};
+use crate::tree::{fields, items, list, object, set, text};
+
+/// The parts of all policies for one direction. They are the document of one plugin.
+pub struct Bundle {
+    /// The direction of the parts.
+    pub direction: Direction,
+    /// The parts, in the order of the policies.
+    pub parts: Vec<Part>,
+    /// The document of the plugin.
+    pub document: Node,
+}
+
+impl Bundle {
+    /// Returns the policies.
+    pub fn policies(&self) -> Vec<&Policy> {
+        self.parts.iter().map(|part| &part.policy).collect()
+    }
+
+    /// Returns whether a policy sends checks to this cluster.
+    pub fn is_checked(&self, cluster: &str) -> bool {
+        let mut upstreams = self.parts.iter().flat_map(|part| &part.policy.upstreams);
+        upstreams.any(|upstream| upstream.cluster == cluster && upstream.check.is_some())
+    }
+}
 
 /// The part of a policy for one direction.
 pub struct Part {
+    /// The file that the policy is from.
+    pub file: String,
     /// The name of the whole policy.
     pub policy_name: String,
     /// The direction of the part.
@@ -35,11 +60,11 @@ pub struct Part {
 /// # Errors
 ///
 /// Returns the problems of the policy.
-pub fn parts(direction: Option<Direction>, document: &Node) -> Result<Vec<Part>, Problems> {
+pub fn parts(direction: Option<Direction>, file: &str, document: &Node) -> Result<Vec<Part>, Problems> {
     let policy = Policy::from_document(document)?;
-    let policy_name = policy.name.clone();
+    let (file, policy_name) = (file.to_owned(), policy.name.clone());
     if let Some(direction) = direction {
-        return Ok(vec![Part { policy_name, direction, document: document.clone(), policy }]);
+        return Ok(vec![Part { file, policy_name, direction, document: document.clone(), policy }]);
     }
     let mut parts: Vec<Part> = Vec::new();
     for direction in [Direction::Inbound, Direction::Outbound] {
@@ -51,7 +76,8 @@ pub fn parts(direction: Option<Direction>, document: &Node) -> Result<Vec<Part>,
         let used: Vec<&str> = references(&complete).map(|id| complete.name_of(id)).collect();
         let document = document_for(direction, document, &policy, &|name| used.contains(&name));
         let policy = Policy::from_document(&document)?;
-        parts.push(Part { policy_name: policy_name.clone(), direction, document, policy });
+        let (file, policy_name) = (file.clone(), policy_name.clone());
+        parts.push(Part { file, policy_name, direction, document, policy });
     }
     if parts.len() > 1 {
         for part in &mut parts {
@@ -60,6 +86,31 @@ pub fn parts(direction: Option<Direction>, document: &Node) -> Result<Vec<Part>,
         }
     }
     Ok(parts)
+}
+
+/// Puts the parts of each direction together. Each document says what happens if it is wrong. `is_list` is whether it has
+/// the form for several policies.
+pub fn bundles(parts: Vec<Part>, is_list: bool, on_wrong_policy: &str) -> Vec<Bundle> {
+    let mut bundles: Vec<Bundle> = Vec::new();
+    for part in parts {
+        match bundles.iter_mut().find(|bundle| bundle.direction == part.direction) {
+            Some(bundle) => bundle.parts.push(part),
+            None => {
+                bundles.push(Bundle { direction: part.direction, parts: vec![part], document: Node::Null });
+            }
+        }
+    }
+    bundles.sort_by_key(|bundle| bundle.direction);
+    for bundle in &mut bundles {
+        let documents = || bundle.parts.iter().map(|part| part.document.clone());
+        let mut document = match documents().next() {
+            Some(document) if !is_list => document,
+            _ => object([("policies", list(documents()))]),
+        };
+        set(&mut document, "onWrongPolicy", text(on_wrong_policy));
+        bundle.document = document;
+    }
+    bundles
 }
 
 /// Returns whether the policy has no effect on any request.
@@ -126,7 +177,7 @@ mod tests {
 
     fn split(policy: serde_json::Value) -> Vec<(Direction, serde_json::Value)> {
         let document: Node = serde_json::from_value(policy).unwrap();
-        let parts = parts(None, &document).unwrap();
+        let parts = parts(None, "policy.yaml", &document).unwrap();
         parts
             .into_iter()
             .map(|part| (part.direction, serde_json::to_value(&part.document).unwrap()))

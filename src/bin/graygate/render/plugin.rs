@@ -5,7 +5,7 @@ use graygate::policy::document::Node;
 use super::fail::FailurePolicy;
 use super::manifest::{Identity, Selection};
 use super::module::Module;
-use super::part::Part;
+use super::part::Bundle;
 use crate::istio::direction::Direction;
 use crate::tree::{list, number, object, or_null, text};
 
@@ -15,8 +15,8 @@ pub struct Plugin<'a> {
     pub identity: &'a Identity,
     /// The proxies that it applies to.
     pub selection: &'a Selection,
-    /// The part of the policy.
-    pub part: &'a Part,
+    /// The parts of the policies.
+    pub bundle: &'a Bundle,
     /// The module of the filter.
     pub module: &'a Module,
     /// What happens to requests if the filter fails.
@@ -62,14 +62,14 @@ impl Plugin<'_> {
             ("imagePullSecret", or_null(self.module.secret.as_deref().map(text))),
             ("failStrategy", text(self.fail.strategy())),
             ("pluginName", text("graygate")),
-            ("pluginConfig", self.part.document.clone()),
+            ("pluginConfig", self.bundle.document.clone()),
         ]
     }
 
     /// Returns the fields that depend on the direction. Inbound, the filter comes before JWT and RBAC filters, so that
     /// probes need no rule there. In other directions it comes last, so that it sees requests as the router will.
     fn direction_fields(&self) -> [(&'static str, Node); 3] {
-        let direction = self.part.direction;
+        let direction = self.bundle.direction;
         let phase = (direction == Direction::Inbound).then(|| text("AUTHN"));
         let ports = self.ports.iter().map(|port| object([("number", number(*port))]));
         let ports = (!self.ports.is_empty()).then(|| list(ports));

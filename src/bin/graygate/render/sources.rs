@@ -1,0 +1,119 @@
+//! The policies that `render` puts into plugins, from one file or from several.
+
+use graygate::policy::document::Node;
+use graygate::policy::set::{self, PolicySet};
+use graygate::policy::{OnWrongPolicy, Policy};
+
+use super::arguments::RenderArguments;
+use crate::document;
+use crate::failure::Failure;
+use crate::tree::{self, get_text, list, object};
+
+/// The policies of all files, in the order of the files.
+pub struct Sources {
+    /// The policies.
+    pub policies: Vec<Source>,
+    /// Whether a plugin has the form for several policies.
+    pub is_list: bool,
+    /// What a proxy does with a wrong document.
+    pub on_wrong_policy: &'static str,
+    /// Whether a file says so.
+    pub is_chosen: bool,
+}
+
+/// A policy and its file.
+pub struct Source {
+    /// The file.
+    pub file: String,
+    /// The document of the policy, without what is about the whole document.
+    pub document: Node,
+    /// The policy that the document compiles to.
+    pub policy: Policy,
+}
+
+/// Reads the files. Returns the problems of the policies inside, each with its file.
+pub fn read(arguments: &RenderArguments) -> Result<Result<Sources, Vec<String>>, Failure> {
+    let mut problems = Vec::new();
+    let mut sources =
+        Sources { policies: Vec::new(), is_list: false, on_wrong_policy: "lastGood", is_chosen: false };
+    let mut choices: Vec<(String, String)> = Vec::new();
+    for path in &arguments.policies {
+        let file = path.display().to_string();
+        let read = document::read(path)?;
+        let compiled = read.and_then(|document| {
+            let document = arguments.overridden(document);
+            let set = PolicySet::from_document(&document)?;
+            Ok((document, set))
+        });
+        match compiled {
+            Ok((document, set)) => {
+                sources.is_list |= set.is_list;
+                let choice = get_text(&document, &["onWrongPolicy"]);
+                choices.extend(choice.map(|choice| (file.clone(), choice.to_owned())));
+                let documents = set::documents(&document).into_iter().map(|(_, document)| document.clone());
+                for (mut document, policy) in documents.zip(set.policies) {
+                    tree::remove(&mut document, "onWrongPolicy");
+                    sources.policies.push(Source { file: file.clone(), document, policy });
+                }
+            }
+            Err(found) => problems.extend(found.iter().map(|problem| format!("{file}: {problem}"))),
+        }
+    }
+    sources.is_list |= sources.policies.len() > 1;
+    if let Some((file, choice)) = choices.first() {
+        sources.is_chosen = true;
+        let known = OnWrongPolicy::NAMES.iter().find(|(name, _)| name == choice);
+        sources.on_wrong_policy = known.map_or(sources.on_wrong_policy, |(name, _)| *name);
+        if let Some((other, other_choice)) = choices.iter().find(|(_, other)| other != choice) {
+            problems.push(format!("{other}: onWrongPolicy: {other_choice:?}, and {choice:?} in {file}; allowed: the same in all files, as they make one document"));
+        }
+    }
+    problems.extend(sources.conflicts());
+    if problems.is_empty() && sources.is_list {
+        problems.extend(sources.sums());
+    }
+    Ok(if problems.is_empty() { Ok(sources) } else { Err(problems) })
+}
+
+impl Sources {
+    /// Returns the problems of policies that take each other's names or requests.
+    fn conflicts(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (index, Source { file, policy, .. }) in self.policies.iter().enumerate() {
+            let name = &policy.name;
+            if policy.hosts.are_all()
+                && let Some(next) = self.policies.get(index + 1)
+            {
+                problems.push(format!("{file}: policy {name:?} is for every host, so no request is left for policy {:?} of {}; allowed: hosts, or the last place on the command line", next.policy.name, next.file));
+            }
+            for earlier in self.policies.iter().take(index).filter(|earlier| earlier.file != *file) {
+                let other = &earlier.file;
+                if earlier.policy.name == *name {
+                    problems.push(format!("{file}: name: {name:?} is the name of the policy in {other}, too; allowed: a name of its own, as metrics and states go by it"));
+                }
+                let mut hosts = policy.hosts.names().iter().chain(policy.hosts.endings());
+                if let Some(host) = hosts.find(|host| earlier.policy.hosts.cover(host)) {
+                    let wildcard = if host.starts_with('.') { "*" } else { "" };
+                    problems.push(format!("{file}: hosts: requests for {wildcard}{host} are for policy {:?} of {other}, which comes first; allowed: each host in one file, and a host before a wildcard that has it", earlier.policy.name));
+                }
+            }
+        }
+        problems
+    }
+
+    /// Returns the problems that only the policies together have, such as too many upstreams.
+    fn sums(&self) -> Vec<String> {
+        let documents = self.policies.iter().map(|source| source.document.clone());
+        let document = object([("policies", list(documents))]);
+        let problems = PolicySet::from_document(&document).err();
+        let found = problems.iter().flat_map(|problems| problems.iter());
+        found.map(|problem| format!("{}: {problem}", self.files())).collect()
+    }
+
+    /// Lists the files.
+    pub fn files(&self) -> String {
+        let mut files: Vec<&str> = self.policies.iter().map(|source| source.file.as_str()).collect();
+        files.dedup();
+        files.join(", ")
+    }
+}

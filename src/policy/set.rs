@@ -1,0 +1,238 @@
+//! A document of one policy or of several: `{policies: [{name: …, hosts: …, …}, …], onWrongPolicy: …}`.
+//!
+//! Each policy is read by itself, so one that is wrong leaves the others as they are. The rules for several:
+//!
+//! - Their names differ.
+//! - Only the last one may have no hosts. It takes the requests that are for no other.
+//! - Each has a host that no policy before it takes.
+
+use super::document::Node;
+use super::host_index::HostIndex;
+use super::limits::{MAX_POLICIES, Totals};
+use super::problem::{ProblemLog, Problems};
+use super::reader::{Fields, Value};
+use super::{OnWrongPolicy, Policy, keys, limit_size, parse, read};
+use crate::value::host::{Hosts, MeshPlace};
+
+/// The policies of a valid document.
+pub struct PolicySet {
+    /// The policies, in document order.
+    pub policies: Vec<Policy>,
+    /// Whether the document has the form for several policies. It may still have only one.
+    pub is_list: bool,
+    /// Finds the policy that a request is for, as a position in `policies`.
+    pub index: HostIndex,
+}
+
+/// A document, as far as it can be read.
+pub struct DocumentReading {
+    /// What the proxy does if the document has problems.
+    pub on_wrong_policy: OnWrongPolicy,
+    /// The policies, in document order. If the list itself cannot be read, one entry without a name.
+    pub entries: Vec<PolicyEntry>,
+    /// All problems. `None` if the document is valid.
+    pub problems: Option<Problems>,
+}
+
+/// A policy of a document, as far as it can be read.
+pub struct PolicyEntry {
+    /// The name, if it can be read.
+    pub name: Option<String>,
+    /// The policy. `None` if it is wrong.
+    pub policy: Option<Policy>,
+    /// The text of the policy, as JSON.
+    pub text: Vec<u8>,
+}
+
+impl PolicySet {
+    /// Reads a document of one policy or of several. Does not apply the rollout.
+    ///
+    /// # Errors
+    ///
+    /// Returns every problem of the document, in document order.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use graygate::policy::document::Node;
+    /// use graygate::policy::set::PolicySet;
+    ///
+    /// let document: Node = serde_json::from_str(
+    ///     r#"{"policies": [
+    ///         {"name": "reviews", "hosts": ["reviews.shop"]},
+    ///         {"name": "others", "probes": {"liveness": {"path": "/livez"}}}
+    ///     ]}"#,
+    /// )?;
+    /// let set = PolicySet::from_document(&document)?;
+    /// assert_eq!(set.index.find(Some(b"reviews.shop:80")), Some(0));
+    /// assert_eq!(set.index.find(Some(b"10.0.0.1:8080")), Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_document(document: &Node) -> Result<Self, Problems> {
+        limit_size(document.to_json().len())?;
+        let reading = DocumentReading::of(document, None);
+        match reading.problems {
+            Some(problems) => Err(problems),
+            None => {
+                let policies: Vec<Policy> =
+                    reading.entries.into_iter().filter_map(|entry| entry.policy).collect();
+                let index = HostIndex::new(policies.iter().map(|policy| &policy.hosts));
+                Ok(PolicySet { policies, is_list: is_list(document), index })
+            }
+        }
+    }
+}
+
+/// Returns whether the document has the form for several policies.
+fn is_list(document: &Node) -> bool {
+    document.field("policies").is_some()
+}
+
+/// Returns the documents of the policies in a document of one or of several, each with the path to it.
+pub fn documents(document: &Node) -> Vec<(String, &Node)> {
+    match document.field("policies") {
+        Some(Node::List(items)) => {
+            let items = items.iter().enumerate();
+            items.map(|(index, item)| (format!("policies[{index}]"), item)).collect()
+        }
+        _ => vec![(String::new(), document)],
+    }
+}
+
+impl DocumentReading {
+    /// Reads a document in JSON. Applies the rollout for the proxy with this node ID.
+    pub fn for_node(text: Vec<u8>, node_id: &[u8]) -> Self {
+        let document = match parse(&text) {
+            Ok(document) => document,
+            Err(problems) => {
+                let on_wrong_policy = OnWrongPolicy::Refuse;
+                return DocumentReading { on_wrong_policy, entries: Vec::new(), problems: Some(problems) };
+            }
+        };
+        let mut reading = Self::of(&document, Some(node_id));
+        // A policy by itself keeps the text that the user wrote.
+        if let ([entry], false) = (reading.entries.as_mut_slice(), is_list(&document)) {
+            entry.text = text;
+        }
+        reading
+    }
+
+    fn of(document: &Node, node_id: Option<&[u8]>) -> Self {
+        let log = ProblemLog::default();
+        let proxy = node_id.and_then(MeshPlace::of_node);
+        let root = Value::root(document, &log).for_proxy(proxy.as_ref());
+        let entries = if is_list(document) {
+            read_list(&root, &log, node_id)
+        } else {
+            let policy =
+                root.object(&keys::POLICY).and_then(|fields| read(&fields, node_id, &mut Totals::default()));
+            vec![PolicyEntry::new(document, policy.filter(|_| log.is_part_valid()))]
+        };
+        let is_complete = entries.iter().all(|entry| entry.policy.is_some());
+        DocumentReading {
+            on_wrong_policy: OnWrongPolicy::of(document),
+            entries,
+            problems: log.finish(is_complete.then_some(())).err(),
+        }
+    }
+}
+
+impl PolicyEntry {
+    fn new(document: &Node, policy: Option<Policy>) -> Self {
+        let log = ProblemLog::default();
+        let name = document.field("name").and_then(|name| Value::root(name, &log).dns_label());
+        PolicyEntry { name: name.map(str::to_owned), policy, text: Vec::new() }
+    }
+}
+
+/// Reads the policies of a document that has the form for several.
+fn read_list(document: &Value<'_>, log: &ProblemLog, node_id: Option<&[u8]>) -> Vec<PolicyEntry> {
+    let items = document.object(&keys::DOCUMENT).and_then(|fields| {
+        fields.read("onWrongPolicy", OnWrongPolicy::Refuse, |value| value.choice(&OnWrongPolicy::NAMES));
+        let list = fields.require("policies", "a list of policies")?;
+        list.limit_entries("policies", MAX_POLICIES)?;
+        match list.list()? {
+            items if items.is_empty() => list.problem("an empty list; allowed: at least one policy"),
+            items => Some(items),
+        }
+    });
+    let Some(items) = items else {
+        return vec![PolicyEntry { name: None, policy: None, text: Vec::new() }];
+    };
+    let mut totals = Totals::default();
+    let mut entries: Vec<PolicyEntry> = Vec::new();
+    let mut taken: Vec<(String, Hosts)> = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        log.begin_part();
+        let policy = item.object(&keys::POLICY).and_then(|fields| {
+            fields.contradiction("onWrongPolicy", "not here; allowed: beside policies, for all of them");
+            let policy = read(&fields, node_id, &mut totals)?;
+            let next = items.get(index + 1).map(|next| PolicyEntry::new(next.node(), None));
+            let hosts = hosts_of(item.node());
+            check_place(&policy, &fields, &hosts, &entries, &taken, next.as_ref());
+            if log.is_part_valid() {
+                taken.push((policy.name.clone(), hosts));
+            }
+            Some(policy)
+        });
+        let policy = policy.filter(|_| log.is_part_valid());
+        let mut entry = PolicyEntry::new(item.node(), policy);
+        entry.text = item.node().to_json().into_bytes();
+        entries.push(entry);
+    }
+    entries
+}
+
+/// Returns the hosts of a policy, by the names that do not depend on the proxy. Whether a document is valid does not
+/// either.
+fn hosts_of(document: &Node) -> Hosts {
+    let mut hosts = Hosts::default();
+    if let Some(Node::List(items)) = document.field("hosts") {
+        for item in items {
+            if let Node::Text(text) = item {
+                // What is no host has been reported.
+                let _ = hosts.add(text, None);
+            }
+        }
+    }
+    hosts
+}
+
+/// Refuses a policy that has the name of an earlier one, or that leaves no request for itself or for the `next` one. `taken`
+/// are the hosts of the valid policies before it.
+fn check_place(
+    policy: &Policy,
+    fields: &Fields<'_>,
+    hosts: &Hosts,
+    earlier: &[PolicyEntry],
+    taken: &[(String, Hosts)],
+    next: Option<&PolicyEntry>,
+) {
+    let name = &policy.name;
+    if earlier.iter().any(|entry| entry.name.as_ref() == Some(name)) {
+        let message = format!("a second policy {name:?}; allowed: one, as metrics and states go by the name");
+        return fields.contradiction("name", &message);
+    }
+    if hosts.are_all() {
+        if let Some(next) = next {
+            let next = next.name.as_deref().unwrap_or("?");
+            fields.object().problem::<()>(format!(
+                "policy {name:?} is for every host, so no request is left for policy {next:?} after it; allowed: hosts, or the last place in the list"
+            ));
+        }
+        return;
+    }
+    let own = hosts.names().iter().chain(hosts.endings());
+    let takers = own.map(|host| taken.iter().find(|(_, taken)| taken.cover(host)));
+    let Some(takers) = takers.collect::<Option<Vec<_>>>() else {
+        return;
+    };
+    let mut names: Vec<&str> = takers.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let names = names.join(", ");
+    let message = format!(
+        "policy {name:?} gets no request, as these hosts are all those of policies before it: {names}; allowed: at least one other host"
+    );
+    fields.contradiction("hosts", &message);
+}

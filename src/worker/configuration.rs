@@ -1,0 +1,153 @@
+//! Reads the document of a root, and decides which policies the root's workers apply.
+
+use super::event::Event;
+use super::last_good::{self, KeptPolicy};
+use super::metrics::metric_name;
+use super::{Worker, store};
+use crate::policy::host_index::HostIndex;
+use crate::policy::problem::Problems;
+use crate::policy::set::DocumentReading;
+use crate::policy::{OnWrongPolicy, Policy};
+use crate::proxy::{Attribute, Body, MetricKind, Proxy};
+use crate::value::hash;
+use crate::value::time::Time;
+
+/// The maximum number of problems of a wrong document that are logged. Every VM logs them.
+const MAX_LOGGED_PROBLEMS: usize = 20;
+
+/// What a root does by its document.
+pub struct Configuration {
+    /// One worker for each policy.
+    pub workers: Vec<Worker>,
+    /// Finds the worker that a request is for.
+    pub index: HostIndex,
+    /// What the root shares on its first tick.
+    pub unshared: Unshared,
+}
+
+/// What a root shares once its document is in use. Before that, the proxy may still refuse the document.
+pub struct Unshared {
+    plugin: String,
+    policies: Vec<KeptPolicy>,
+    is_wrong: bool,
+    configured: Time,
+}
+
+impl Unshared {
+    /// Shares it. Returns `false` if a part could not be written.
+    pub fn share(&self, proxy: &impl Proxy) -> bool {
+        set_refused(proxy, &self.plugin, self.is_wrong);
+        last_good::keep(proxy, &self.plugin, &self.policies, self.configured)
+    }
+}
+
+/// A policy that a worker is to apply.
+struct Chosen {
+    policy: Policy,
+    kept: KeptPolicy,
+}
+
+/// Reads the document, which has `size` bytes, and creates its workers. Logs and counts a document that is wrong. Returns
+/// `None` if the proxy must refuse it.
+pub fn configure(proxy: &impl Proxy, size: usize) -> Option<Configuration> {
+    let text = proxy.body(Body::Configuration, size);
+    let plugin = proxy.attribute(Attribute::PluginName).unwrap_or_default();
+    let plugin = String::from_utf8_lossy(&plugin).into_owned();
+    let node = proxy.attribute(Attribute::NodeId).unwrap_or_default();
+    let reading = DocumentReading::for_node(text, &node);
+    let is_wrong = reading.problems.is_some();
+    if let Some(problems) = &reading.problems {
+        report(proxy, &plugin, problems);
+        if reading.on_wrong_policy == OnWrongPolicy::Refuse {
+            return None;
+        }
+    }
+    let chosen = choose(proxy, &plugin, &node, reading);
+    let watched = chosen.iter().map(|chosen| chosen.policy.watched()).sum();
+    let (mut workers, mut policies) = (Vec::new(), Vec::new());
+    for Chosen { policy, kept } in chosen {
+        if kept.text.is_some() && is_new(proxy, &plugin, &policy, kept.hash) {
+            Event::PolicyLoaded { policy: &policy }.record(proxy);
+        }
+        workers.push(Worker::start(proxy, policy, kept.hash, watched));
+        policies.push(kept);
+    }
+    let index = HostIndex::new(workers.iter().map(|worker| &worker.policy().hosts));
+    let unshared = Unshared { plugin, policies, is_wrong, configured: proxy.now() };
+    Some(Configuration { workers, index, unshared })
+}
+
+/// Returns the policies that the workers apply: the valid ones of the document, and the last good document of each other.
+fn choose(proxy: &impl Proxy, plugin: &str, node: &[u8], reading: DocumentReading) -> Vec<Chosen> {
+    let named: Vec<String> = reading.entries.iter().filter_map(|entry| entry.name.clone()).collect();
+    let mut chosen: Vec<Chosen> = Vec::new();
+    for entry in reading.entries {
+        if let Some(policy) = entry.policy {
+            let hash = hash::key(0, &entry.text);
+            let kept = KeptPolicy { name: policy.name.clone(), hash, text: Some(entry.text) };
+            chosen.push(Chosen { policy, kept });
+            continue;
+        }
+        // A policy whose name cannot be read is one of those that the document no longer names.
+        let names = match entry.name {
+            Some(name) => vec![name],
+            None => {
+                let mut names = last_good::names(proxy, plugin);
+                names.retain(|name| !named.contains(name));
+                if names.is_empty() {
+                    Event::Instead { whose: plugin, is_last_good: false }.record(proxy);
+                }
+                names
+            }
+        };
+        for name in names {
+            // The first of a name goes on, and with it the state of that name.
+            if chosen.iter().any(|known| known.policy.name == name) {
+                continue;
+            }
+            let last_good = last_good(proxy, plugin, node, &name);
+            Event::Instead { whose: &name, is_last_good: last_good.is_some() }.record(proxy);
+            chosen.extend(last_good);
+        }
+    }
+    chosen
+}
+
+/// Returns the last good document of a policy.
+fn last_good(proxy: &impl Proxy, plugin: &str, node: &[u8], name: &str) -> Option<Chosen> {
+    let text = last_good::text(proxy, plugin, name)?;
+    let policy = Policy::for_node(&text, node).ok()?;
+    let kept = KeptPolicy { name: name.to_owned(), hash: hash::key(0, &text), text: None };
+    Some(Chosen { policy, kept })
+}
+
+/// Logs and counts a wrong document. The proxy's own log line does not give the reason.
+fn report(proxy: &impl Proxy, plugin: &str, problems: &Problems) {
+    let count = problems.iter().count();
+    for problem in problems.iter().take(MAX_LOGGED_PROBLEMS) {
+        Event::Problem(problem).record(proxy);
+    }
+    if count > MAX_LOGGED_PROBLEMS {
+        Event::MoreProblems(count - MAX_LOGGED_PROBLEMS).record(proxy);
+    }
+    Event::PolicyRefused { plugin }.record(proxy);
+    set_refused(proxy, plugin, true);
+}
+
+/// Sets the gauge of whether the plugin's newest document is wrong.
+fn set_refused(proxy: &impl Proxy, plugin: &str, is_wrong: bool) {
+    let name = metric_name("policy_refused", [("plugin", plugin)]);
+    if let Some(gauge) = proxy.metric(MetricKind::Gauge, &name) {
+        proxy.set(gauge, is_wrong.into());
+    }
+}
+
+/// Returns whether this worker is the first of the proxy to get this document. Only the first one logs it.
+fn is_new(proxy: &impl Proxy, plugin: &str, policy: &Policy, document: u64) -> bool {
+    let key = format!("graygate/{}/loaded/{plugin}", policy.name);
+    let first = store::update(proxy, &key, |last: Option<u64>| {
+        let new = last != Some(document);
+        (new, new.then_some(document))
+    });
+    first.unwrap_or(false)
+}
