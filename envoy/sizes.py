@@ -123,6 +123,19 @@ def teams(count: int) -> Tree:
     return document({"app": upstream(), **all_upstreams}, gates=gates, releases=all_releases)
 
 
+def policies(count: int, upstreams: int, **parts: object) -> Tree:
+    """Returns a document of this many policies. Each has a host, upstreams with checks and gates, and a release."""
+
+    def policy(number: int) -> Tree:
+        names = [f"u{upstream}" for upstream in range(upstreams)]
+        gates = [{"upstream": name, "match": [{"uri": {"prefix": f"/{name}"}}]} for name in names]
+        of = {"app": upstream(), **{name: upstream(**check(10), circuitBreaker={}) for name in names}}
+        released = release("r", 3, **parts)
+        return {**document(of, gates=gates, releases=[released]), "name": f"p{number}", "hosts": [f"p{number}.test"]}
+
+    return {"policies": [policy(number) for number in range(count)]}
+
+
 def keys(count: int) -> Tree:
     lists = {"allow": [f"in-{number}" for number in range(count)], "deny": [f"out-{number}" for number in range(count)]}
     tree = releases(1, 2)
@@ -163,6 +176,11 @@ CASES = [
     Case("1,000 upstreams, checked each 0.2 s", lambda: upstreams(1_000, **check(0.2))),
     Case("10,000 upstreams", lambda: upstreams(10_000)),
     Case("40 teams: 1,000 upstreams, checks, breakers, gates, releases", lambda: teams(40)),
+    Case("40 policies of 3 upstreams, checks, breakers, gates, a release", lambda: policies(40, 3)),
+    Case(
+        "40 policies of 25 upstreams, checks, breakers, gates, a release with rollback",
+        lambda: policies(40, 25, rollback={"failurePercent": 5}),
+    ),
     Case("a release with 10,000 allowed and 10,000 denied keys", lambda: keys(10_000)),
     Case("a regex, a query of 60 KiB", regexes, Request("/?" + QUERY)),
     Case("3,000 requests that another filter holds", waiting, held=3_000),
@@ -195,6 +213,8 @@ def worker_times(process: int) -> list[int]:
 
 def changed(policy: Tree, number: int) -> Tree:
     """Returns the policy with one more gate, for a path that no request has."""
+    if "policies" in policy:
+        return {"policies": [changed(each, number) for each in policy["policies"]]}
     extra = {"upstream": next(iter(policy["upstreams"])), "match": [{"uri": {"exact": f"/update-{number}"}}]}
     return {**policy, "gates": [*policy.get("gates", []), extra]}
 

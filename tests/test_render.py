@@ -100,12 +100,14 @@ def test_a_policy_alone_is_split_by_direction(policy, render):
     upstreams, gates = policy["upstreams"], policy["gates"]
     assert inbound["spec"]["pluginConfig"] == {
         "name": "reviews-inbound",
+        "onWrongPolicy": "lastGood",
         "upstreams": {"app": upstreams["app"]},
         "probes": policy["probes"],
         "gates": gates[:1],
     }
     assert outbound["spec"]["pluginConfig"] == {
         "name": "reviews-outbound",
+        "onWrongPolicy": "lastGood",
         "upstreams": {name: upstreams[name] for name in ("v1", "v2")},
         "releases": policy["releases"],
         "gates": gates[1:],
@@ -116,8 +118,8 @@ def test_a_policy_alone_is_split_by_direction(policy, render):
 @pytest.mark.parametrize(("place", "mode"), [("gateway", "CLIENT"), ("waypoint", "SERVER")])
 def test_a_gateway_and_a_waypoint_get_the_whole_policy_unchanged(policy, render, place, mode):
     (plugin,), _ = render("--at", place)
-    assert plugin["spec"]["pluginConfig"] == policy
-    assert list(plugin["spec"]["pluginConfig"]) == list(policy)
+    assert plugin["spec"]["pluginConfig"] == policy | {"onWrongPolicy": "lastGood"}
+    assert [key for key in plugin["spec"]["pluginConfig"] if key != "onWrongPolicy"] == list(policy)
     assert plugin["spec"]["match"] == [{"mode": mode}]
 
 

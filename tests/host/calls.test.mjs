@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Proxy, Vm } from "./host.mjs";
-import { checked, forced, kubelet, others, policy, release, request, response, whole } from "./policies.mjs";
+import { checked, forced, kubelet, others, policy, release, request, response, teams, whole } from "./policies.mjs";
 
 const RELEASES = [1, 500];
 
@@ -215,4 +215,36 @@ test("a breaker's failures are seen: five in a row close the gate", () => {
     vm.stream(root, { cluster: "app" }).exchange(request("/orders/17"), response(503));
   }
   assert.equal(vm.stream(root).exchange(request("/orders/17"), response()).reply?.status, 503);
+});
+
+const to = (host, path, headers = []) => ({
+  headers: request(path, headers).headers.map(([name, value]) => [name, name === ":authority" ? host : value]),
+});
+
+for (const [headers, more, most] of [
+  ["few", [], [1, 0]],
+  ["many", MANY, [1, 0]],
+]) {
+  test(`a request for the hosts of none of 40 policies costs the same as with one, ${headers} headers`, () => {
+    const made = [1, 40].map((count) => calls(worker(teams(count)), to("payments.test", "/", more), response()).calls);
+    for (const of of made) within(of, "the whole stream", ...most);
+    assert.deepEqual(made[1].shape, made[0].shape);
+  });
+
+  test(`a request for one of 40 policies costs the same as with that one alone, ${headers} headers`, () => {
+    const asked = to("team-0.test", "/orders/17", more);
+    const alone = calls(worker(teams(1)), asked, response()).calls;
+    assert.deepEqual(calls(worker(teams(40)), asked, response()).calls.shape, alone.shape);
+    const bare = calls(worker(policy()), request("/orders/17", more), response()).calls;
+    // Of many headers, the authority is read by its name.
+    assert.equal(alone.bytes - bare.bytes, more.length ? 1 : 0, `${alone}`);
+  });
+}
+
+test("an idle proxy of 40 policies ticks once for all of them", () => {
+  const { vm } = worker(teams(40, { app: checked }));
+  vm.takeCalls();
+  vm.proxy.pass(10_000);
+  const ticks = vm.takeCalls().list.filter(({ name }) => name === "proxy_set_tick_period_milliseconds");
+  assert.equal(ticks.length, 0);
 });

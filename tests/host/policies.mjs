@@ -40,6 +40,13 @@ export const policy = ({ app = forced("ready"), releases = others(1), ...more } 
   ...more,
 });
 
+/** A document of so many policies, each for a host of its own. */
+export const teams = (count, more = {}) => ({
+  policies: Array.from({ length: count }, (_, number) =>
+    policy({ ...more, name: `team-${number}`, hosts: [`team-${number}.test`, `*.team-${number}.test`] }),
+  ),
+});
+
 /** So many upstreams, each with a check, a breaker and a gate of its own. */
 export function wide(count) {
   const names = Array.from({ length: count }, (_, number) => `backend-${number}`);
