@@ -13,8 +13,8 @@ mod module;
 mod options;
 mod part;
 mod plugin;
+mod policy_files;
 mod routes;
-mod sources;
 mod version;
 
 use std::io::Write;
@@ -36,8 +36,8 @@ use module::Module;
 use options::{ManifestKind, NamespaceScope};
 use part::{Bundle, Part};
 use plugin::Plugin;
+use policy_files::PolicyFiles;
 use routes::Routes;
-use sources::Sources;
 use version::IstioVersion;
 
 /// The default root namespace of a mesh.
@@ -51,7 +51,7 @@ struct Output {
 
 /// Prints the manifests of the policies, and warnings. Prints problems and no manifest if there are any.
 pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
-    let sources = match sources::read(arguments)? {
+    let sources = match policy_files::read(arguments)? {
         Ok(sources) => sources,
         Err(mut found) => {
             found.extend(conflicts::problems(arguments, None).iter().map(Problem::to_string));
@@ -139,7 +139,7 @@ impl RenderArguments {
         document
     }
 
-    fn output(&self, bundles: &[Bundle], sources: &Sources) -> Result<Output, Failure> {
+    fn output(&self, bundles: &[Bundle], sources: &PolicyFiles) -> Result<Output, Failure> {
         let mut output = Output { manifests: Vec::new(), warnings: Vec::new() };
         if self.istio > IstioVersion::NEWEST {
             let newest = IstioVersion::NEWEST;
@@ -198,7 +198,7 @@ impl RenderArguments {
         &'a self,
         bundle: &Bundle,
         count: usize,
-        sources: &Sources,
+        sources: &PolicyFiles,
         module: &Module,
         added_clusters: &mut Vec<&'a str>,
         output: &mut Output,

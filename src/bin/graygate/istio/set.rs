@@ -16,6 +16,7 @@ use super::{
     host_rule, mesh_wide, namesake, patched_release, probe_place, read, release_routes, strategy,
     upstream_cluster,
 };
+use crate::document;
 use crate::failure::Failure;
 use crate::tree::get_text;
 
@@ -126,12 +127,16 @@ impl<'n> ManifestSet<'n> {
         &self,
         resource: &Resource,
         filter: &Filter,
-        FilterPolicy { path, document, policy }: &FilterPolicy<'_>,
+        of: &FilterPolicy<'_>,
         findings: &mut Findings,
     ) {
+        let FilterPolicy { path, document: of_policy, policy } = of;
         let start = format!("{}: {resource}: {path}", resource.file);
         probe_place::check(&start, filter, policy, &self.objects, findings);
-        mesh_wide::check(resource, &start, (document, policy), self.root, findings);
+        if let Some(warning) = document::probes_warning(policy) {
+            findings.note(format!("{start}: {warning}"));
+        }
+        mesh_wide::check(resource, &start, (of_policy, policy), self.root, findings);
         let labels: &[(String, String)] = match &resource.selector {
             ProxySelector::Labels(labels) => labels,
             ProxySelector::Targets(_) => &[],
@@ -147,7 +152,7 @@ impl<'n> ManifestSet<'n> {
             if *direction != Direction::Inbound {
                 let proxies = Proxies { direction: *direction, namespace, labels };
                 let routed = (&self.routing, wrong.as_slice());
-                release_routes::check(document, policy, proxies, routed, (&start, &name), findings);
+                release_routes::check(of_policy, policy, proxies, routed, (&start, &name), findings);
             }
         }
     }

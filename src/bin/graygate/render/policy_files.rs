@@ -10,9 +10,9 @@ use crate::failure::Failure;
 use crate::tree::{self, get_text, list, object};
 
 /// The policies of all files, in the order of the files.
-pub struct Sources {
+pub struct PolicyFiles {
     /// The policies.
-    pub policies: Vec<Source>,
+    pub policies: Vec<PolicyFile>,
     /// Whether a plugin has the form for several policies.
     pub is_list: bool,
     /// What a proxy does with a wrong document.
@@ -22,7 +22,7 @@ pub struct Sources {
 }
 
 /// A policy and its file.
-pub struct Source {
+pub struct PolicyFile {
     /// The file.
     pub file: String,
     /// The document of the policy, without what is about the whole document.
@@ -32,10 +32,10 @@ pub struct Source {
 }
 
 /// Reads the files. Returns the problems of the policies inside, each with its file.
-pub fn read(arguments: &RenderArguments) -> Result<Result<Sources, Vec<String>>, Failure> {
+pub fn read(arguments: &RenderArguments) -> Result<Result<PolicyFiles, Vec<String>>, Failure> {
     let mut problems = Vec::new();
     let mut sources =
-        Sources { policies: Vec::new(), is_list: false, on_wrong_policy: "lastGood", is_chosen: false };
+        PolicyFiles { policies: Vec::new(), is_list: false, on_wrong_policy: "lastGood", is_chosen: false };
     let mut choices: Vec<(String, String)> = Vec::new();
     for path in &arguments.policies {
         let file = path.display().to_string();
@@ -53,7 +53,7 @@ pub fn read(arguments: &RenderArguments) -> Result<Result<Sources, Vec<String>>,
                 let documents = set::documents(&document).into_iter().map(|(_, document)| document.clone());
                 for (mut document, policy) in documents.zip(set.policies) {
                     tree::remove(&mut document, "onWrongPolicy");
-                    sources.policies.push(Source { file: file.clone(), document, policy });
+                    sources.policies.push(PolicyFile { file: file.clone(), document, policy });
                 }
             }
             Err(found) => problems.extend(found.iter().map(|problem| format!("{file}: {problem}"))),
@@ -75,11 +75,11 @@ pub fn read(arguments: &RenderArguments) -> Result<Result<Sources, Vec<String>>,
     Ok(if problems.is_empty() { Ok(sources) } else { Err(problems) })
 }
 
-impl Sources {
+impl PolicyFiles {
     /// Returns the problems of policies that take each other's names or requests.
     fn conflicts(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        for (index, Source { file, policy, .. }) in self.policies.iter().enumerate() {
+        for (index, PolicyFile { file, policy, .. }) in self.policies.iter().enumerate() {
             let name = &policy.name;
             if policy.hosts.are_all()
                 && let Some(next) = self.policies.get(index + 1)
