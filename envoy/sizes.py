@@ -130,7 +130,7 @@ def policies(count: int, upstreams: int, **parts: object) -> Tree:
         names = [f"u{upstream}" for upstream in range(upstreams)]
         gates = [{"upstream": name, "match": [{"uri": {"prefix": f"/{name}"}}]} for name in names]
         of = {"app": upstream(), **{name: upstream(**check(10), circuitBreaker={}) for name in names}}
-        released = release("r", 3, **parts)
+        released = {**release("r", 3), **parts}
         return {**document(of, gates=gates, releases=[released]), "name": f"p{number}", "hosts": [f"p{number}.test"]}
 
     return {"policies": [policy(number) for number in range(count)]}

@@ -70,7 +70,12 @@ def test_forty_policies_are_checked_each_at_its_own_period(start, teams, v1):
     def named(number):
         check = {"httpGet": {"path": f"/healthz-{number}"}, "periodSeconds": 0.2 if number == 0 else 1}
         upstreams = {"app": {"cluster": "reviews-v1", "readinessProbe": check}}
-        return {"name": f"p{number}", "hosts": [f"p{number}.shop"], "upstreams": upstreams, "gates": [{"upstream": "app"}]}
+        return {
+            "name": f"p{number}",
+            "hosts": [f"p{number}.shop"],
+            "upstreams": upstreams,
+            "gates": [{"upstream": "app"}],
+        }
 
     envoy = start({"policies": [named(number) for number in range(40)]}, concurrency=1)
     until(lambda: all(v1.seen(f"/healthz-{number}") >= 3 for number in range(40)), 30, "three checks of each")

@@ -66,7 +66,10 @@ def test_several_files_make_one_plugin_in_their_order(render, tmp_path):
         "onWrongPolicy": "lastGood",
     }
     owners = [line for line in out.splitlines() if line.startswith("# Policy ")]
-    assert owners == [f"# Policy {name}: {tmp_path}/{file}.yaml." for name, file in (("reviews", "a"), ("ratings", "b"), ("rest", "c"))]
+    assert owners == [
+        f"# Policy {name}: {tmp_path}/{file}.yaml."
+        for name, file in (("reviews", "a"), ("ratings", "b"), ("rest", "c"))
+    ]
 
 
 def test_each_policy_is_split_by_direction(render):
@@ -74,7 +77,9 @@ def test_each_policy_is_split_by_direction(render):
     both = team("reviews", probes=probes)
     out, _ = render(both, team("ratings"), {"name": "rest", "probes": probes})
     inbound, outbound = yaml.safe_load_all(out)
-    names = [[policy["name"] for policy in plugin["spec"]["pluginConfig"]["policies"]] for plugin in (inbound, outbound)]
+    names = [
+        [policy["name"] for policy in plugin["spec"]["pluginConfig"]["policies"]] for plugin in (inbound, outbound)
+    ]
     assert names == [["reviews-inbound", "rest"], ["reviews-outbound", "ratings"]]
     assert inbound["spec"]["pluginConfig"]["policies"][0] == {
         "name": "reviews-inbound",
@@ -85,7 +90,11 @@ def test_each_policy_is_split_by_direction(render):
 
 
 def test_an_envoy_filter_has_the_same_document(render):
-    out, _ = render(team("reviews"), team("ratings"), options=("--scope", "namespace", "--kind", "envoyfilter", "--module", "file:///etc/graygate.wasm"))
+    out, _ = render(
+        team("reviews"),
+        team("ratings"),
+        options=("--scope", "namespace", "--kind", "envoyfilter", "--module", "file:///etc/graygate.wasm"),
+    )
     [resource] = yaml.safe_load_all(out)
     config = resource["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["config"]
     document = json.loads(config["configuration"]["value"])
@@ -93,7 +102,11 @@ def test_an_envoy_filter_has_the_same_document(render):
 
 
 def test_mode_and_percent_are_those_of_each_policy(render):
-    out, _ = render(team("reviews"), {"policies": [team("ratings")]}, options=("--scope", "mesh", "--mode", "shadow", "--percent", "5"))
+    out, _ = render(
+        team("reviews"),
+        {"policies": [team("ratings")]},
+        options=("--scope", "mesh", "--mode", "shadow", "--percent", "5"),
+    )
     [plugin] = yaml.safe_load_all(out)
     policies = plugin["spec"]["pluginConfig"]["policies"]
     assert [(policy["mode"], policy["rollout"]) for policy in policies] == [("shadow", {"percent": 5})] * 2
@@ -111,7 +124,9 @@ def test_what_a_file_says_about_wrong_policies_stays(render, choice):
 
 def test_a_comment_says_why_the_last_good_policy_goes_on(render):
     out, _ = render(team("a"))
-    assert "With onWrongPolicy: lastGood, a wrong policy takes no traffic down" in " ".join(out.replace("# ", "").split())
+    assert "With onWrongPolicy: lastGood, a wrong policy takes no traffic down" in " ".join(
+        out.replace("# ", "").split()
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,23 +138,31 @@ def test_a_comment_says_why_the_last_good_policy_goes_on(render):
         ),
         (
             [team("a", ["*.example.com"]), team("b", ["x", "api.example.com"])],
-            'b.yaml: hosts: requests for api.example.com are for policy "a" of a.yaml, which comes first; '
-            "allowed: each host in one file, and a host before a wildcard that has it",
+            (
+                'b.yaml: hosts: requests for api.example.com are for policy "a" of a.yaml, which comes first; '
+                "allowed: each host in one file, and a host before a wildcard that has it"
+            ),
         ),
         (
             [team("a"), team("b", ["a.shop.svc.cluster.local", "b.shop"])],
-            'b.yaml: hosts: requests for a.shop are for policy "a" of a.yaml, which comes first; '
-            "allowed: each host in one file, and a host before a wildcard that has it",
+            (
+                'b.yaml: hosts: requests for a.shop are for policy "a" of a.yaml, which comes first; '
+                "allowed: each host in one file, and a host before a wildcard that has it"
+            ),
         ),
         (
             [team("a", ["*"]), team("b")],
-            'a.yaml: policy "a" is for every host, so no request is left for policy "b" of b.yaml; '
-            "allowed: hosts, or the last place on the command line",
+            (
+                'a.yaml: policy "a" is for every host, so no request is left for policy "b" of b.yaml; '
+                "allowed: hosts, or the last place on the command line"
+            ),
         ),
         (
             [team("a", onWrongPolicy="refuse"), team("b", onWrongPolicy="lastGood")],
-            'b.yaml: onWrongPolicy: "lastGood", and "refuse" in a.yaml; '
-            "allowed: the same in all files, as they make one document",
+            (
+                'b.yaml: onWrongPolicy: "lastGood", and "refuse" in a.yaml; '
+                "allowed: the same in all files, as they make one document"
+            ),
         ),
         ([team("a"), team("b", gatse=[])], 'b.yaml: gatse: unknown field; did you mean "gates"?'),
     ],
@@ -178,7 +201,9 @@ def test_check_names_each_policy_and_warns_of_probes_that_no_kubelet_reaches(fil
     assert done.returncode == 0
     assert [line.split(": ")[1] for line in done.stdout.splitlines()] == ["policy a", "policy b", "policy rest"]
     [warning] = done.stderr.splitlines()
-    assert warning.startswith(f"{path}: warning: policy a: probes: only requests for the policy's hosts are its probes. ")
+    assert warning.startswith(
+        f"{path}: warning: policy a: probes: only requests for the policy's hosts are its probes. "
+    )
 
 
 def test_check_finds_the_problems_of_all_policies(files):
@@ -190,7 +215,13 @@ def test_check_finds_the_problems_of_all_policies(files):
 
 
 def test_check_of_manifests_reads_each_policy(files, tmp_path):
-    releases = [{"name": "r", "steer": {"header": "x-v"}, "versions": [{"name": "v1", "upstream": "b", "weight": 1, "default": True}]}]
+    releases = [
+        {
+            "name": "r",
+            "steer": {"header": "x-v"},
+            "versions": [{"name": "v1", "upstream": "b", "weight": 1, "default": True}],
+        }
+    ]
     out = run("render", *files(team("a"), team("b", releases=releases)), "--scope", "namespace").stdout
     plugin = yaml.safe_load(out)
     plugin["spec"]["match"] = [{"mode": "SERVER"}]

@@ -129,7 +129,9 @@ def test_one_wrong_policy_of_several_leaves_the_others_new(start, good):
     assert "policy refused: policies[0].gatse: unknown field" in envoy.logs()
 
 
-@pytest.mark.parametrize(("choice", "code"), [({}, 1), ({"onWrongPolicy": "refuse"}, 1), ({"onWrongPolicy": "lastGood"}, 0)])
+@pytest.mark.parametrize(
+    ("choice", "code"), [({}, 1), ({"onWrongPolicy": "refuse"}, 1), ({"onWrongPolicy": "lastGood"}, 0)]
+)
 def test_envoys_validation_sees_a_wrong_policy_unless_it_is_to_be_accepted(policy, v1, v2, tmp_path, choice, code):
     config = bootstrap({**wrong(policy), **choice}, {"reviews-v1": v1.port, "reviews-v2": v2.port})
     with Envoy(bootstrap(policy, {"reviews-v1": v1.port, "reviews-v2": v2.port})) as envoy:
