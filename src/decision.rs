@@ -7,8 +7,9 @@
 //!
 //! Gates come last, because the version may determine which upstream a request needs. If a matching release
 //! has the gate's upstream, the gate holds only for requests that get that version. Otherwise it holds for
-//! every request that it matches. The first closed gate decides. A gate that fails open leaves the request to
-//! the next gate. A gate does the same with a CORS preflight that it does not reply to.
+//! every request that it matches. A gate without a match holds for the requests whose route leads to its
+//! upstream's cluster. The first closed gate decides. A gate that fails open leaves the request to the next
+//! gate. A gate does the same with a CORS preflight that it does not reply to.
 //!
 //! A steer header from outside that no release trusts counts as absent, so nothing matches on it.
 
@@ -25,6 +26,7 @@ use crate::decision::gate::{GateAction, GateBypass, cors, fail_open};
 use crate::decision::release::split::Split;
 use crate::decision::reply::GATE_HEADER;
 use crate::policy::gate::{Fallback, Gate, OnPreflight};
+use crate::policy::release::version::Version;
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
 use crate::readiness::{Admission, Permit, Readiness, UpstreamReason};
@@ -166,7 +168,13 @@ fn apply_gates<'p: 'r, 'r, R: Request>(
 ) -> Option<Action<'p>> {
     let candidates = policy.gate_index.find(request);
     for gate in candidates.iter().filter_map(|index| policy.gates.get(*index)) {
-        if gets_other_version(policy, gate.upstream, decision) || !gate.matches.may_hold(request) {
+        let holds = if gate.matches.is_empty() {
+            leads_to_upstream(policy, gate.upstream, request, readiness, decision)
+        } else {
+            let got = gets_version(policy, decision, &|version| version.upstream == gate.upstream);
+            got != Some(false) && gate.matches.may_hold(request)
+        };
+        if !holds {
             continue;
         }
         if is_exempt_preflight(gate, request, readiness) {
@@ -273,22 +281,40 @@ fn record_bypass(decision: &mut Decision<'_>, gate: &Gate, reason: UpstreamReaso
     }
 }
 
-/// Returns whether a release has the upstream and the request got another of its versions.
-fn gets_other_version(policy: &Policy, upstream: UpstreamId, decision: &Decision<'_>) -> bool {
-    let versions = |assignment: &Assignment<'_>| {
-        policy.releases.get(assignment.release).map(|release| &release.versions)
-    };
-    let release_has_upstream = |assignment: &&Assignment<'_>| {
-        versions(assignment)
-            .is_some_and(|versions| versions.iter().any(|version| version.upstream == upstream))
-    };
-    let goes_to_upstream = |assignment: &Assignment<'_>| {
-        versions(assignment)
-            .and_then(|versions| versions.get(assignment.version))
-            .is_some_and(|version| version.upstream == upstream)
-    };
-    let mut concerned = decision.assignments.iter().filter(release_has_upstream).peekable();
-    concerned.peek().is_some() && !concerned.any(goes_to_upstream)
+/// Returns whether a request goes to the upstream, for a gate without a match.
+///
+/// The assigned version decides if the upstream is one of its release. The route that the version's headers lead to is not
+/// known yet, and that without them would be another one. Otherwise the route decides. While the upstream is Ready that
+/// makes no difference, so the route is not read.
+fn leads_to_upstream<R: Request>(
+    policy: &Policy,
+    upstream: UpstreamId,
+    request: &Headers<'_, R>,
+    readiness: &impl Readiness,
+    decision: &Decision<'_>,
+) -> bool {
+    let cluster = policy.upstream(upstream).map_or("", |upstream| upstream.cluster.as_str());
+    gets_version(policy, decision, &|version| version.cluster == cluster).unwrap_or_else(|| {
+        readiness.status(upstream).admission == Admission::Ready || request.is_routed_to(cluster)
+    })
+}
+
+/// Returns whether the request got a version for which `is_wanted` is true. Returns `None` if no matching release has one.
+fn gets_version(
+    policy: &Policy,
+    decision: &Decision<'_>,
+    is_wanted: &dyn Fn(&Version) -> bool,
+) -> Option<bool> {
+    let mut got = None;
+    for assignment in &decision.assignments {
+        let versions = policy.releases.get(assignment.release).map(|release| &release.versions);
+        let Some(versions) = versions.filter(|versions| versions.iter().any(is_wanted)) else {
+            continue;
+        };
+        let is_assigned = versions.get(assignment.version).is_some_and(is_wanted);
+        got = Some(is_assigned || got == Some(true));
+    }
+    got
 }
 
 #[cfg(test)]

@@ -968,8 +968,12 @@ mod index {
     fn alternative() -> impl Strategy<Value = Value> {
         let uri = (select(vec!["exact", "prefix", "regex", "none"]), path(), any::<bool>());
         let authority = select(vec!["a", "b", "c", "none"]);
-        (uri, authority).prop_map(|((kind, path, any_case), authority)| {
+        let hosts = vec(select(vec!["a", "b:80", "a.b", "A.b.svc", "*.b", "*"]), 0..3);
+        (uri, authority, hosts).prop_map(|((kind, path, any_case), authority, hosts)| {
             let mut conditions = serde_json::json!({"ignoreUriCase": any_case});
+            if !hosts.is_empty() {
+                conditions["hosts"] = serde_json::json!(hosts);
+            }
             if kind != "none" {
                 conditions["uri"] = serde_json::json!({kind: path});
             }
@@ -986,7 +990,8 @@ mod index {
     proptest! {
         #[test]
         fn an_index_finds_every_match_once_and_in_order(
-            matches in vec(vec(alternative(), 0..3), 1..12), path in path(), authority in select(vec!["a", "b", "ab"]),
+            matches in vec(vec(alternative(), 0..3), 1..12), path in path(),
+            authority in select(vec!["a", "b", "ab", "A:80", "B:80", "a.b.", "a.b.svc.cluster.local:80", "c.b"]),
         ) {
             let gates: Vec<Value> =
                 matches.iter().map(|matches| serde_json::json!({"match": matches, "upstream": "u"})).collect();

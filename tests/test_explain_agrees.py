@@ -49,7 +49,10 @@ def send(port: int, sample: Sample, number: int) -> Response:
 
 
 def listener(name: str, filters: list[Tree]) -> Tree:
-    """Returns a listener with one route, which shows the upstream the filter state by which a release may steer."""
+    """Returns a listener whose routes show the upstream the filter state by which a release may steer.
+
+    A header names the cluster, as the gates without a match depend on it.
+    """
     fields = {
         "number": f"%REQ({NUMBER})%",
         "details": "%RESPONSE_CODE_DETAILS%",
@@ -58,8 +61,10 @@ def listener(name: str, filters: list[Tree]) -> Tree:
     log = config.access_log(f"{name}.access.log")
     log[0]["typed_config"]["log_format"] = {"json_format": fields}
     state = {"header": {"key": "x-state", "value": "%FILTER_STATE(envoy.string:PLAIN)%"}}
-    route = {**config.route("echo", "5s"), "request_headers_to_add": [state]}
-    return config.listener(name, filters, [route], {"access_log": log})
+    default = {**config.route(samples.DEFAULT_CLUSTER, "5s"), "request_headers_to_add": [state]}
+    match = {"prefix": "/", "headers": [{"name": samples.ROUTE_HEADER, "present_match": True}]}
+    named = {**default, "match": match, "route": {"cluster_header": samples.ROUTE_HEADER, "timeout": "5s"}}
+    return config.listener(name, filters, [named, default], {"access_log": log})
 
 
 def edited(headers: Iterable[tuple[str, str]], edits: Tree) -> Counter[tuple[str, str]]:
@@ -159,6 +164,7 @@ def policies(tmp_path_factory):
 
 
 def test_explain_says_what_the_filter_does(policies):
+    clusters = (samples.DEFAULT_CLUSTER, *samples.PLAIN_CLUSTERS, *samples.ISTIO_CLUSTERS)
     with echo.server() as upstream:
         listeners = [listener(name, [filter_of(policy)]) for name, (policy, _, _) in policies.items()]
         bootstrap = {
@@ -166,7 +172,7 @@ def test_explain_says_what_the_filter_does(policies):
             "stats_config": {"stats_tags": config.stats_tags()},
             "static_resources": {
                 "listeners": [listener("plain", []), *listeners],
-                "clusters": [config.cluster("echo", upstream.port)],
+                "clusters": [config.cluster(name, upstream.port) for name in clusters],
             },
         }
         with Envoy(bootstrap, concurrency=1, log_level="warning") as envoy:

@@ -119,7 +119,13 @@ def gates() -> Table:
         {
             "none": each("no filter, a direct response", baseline=None, answer=Answer(503, REFUSAL)),
             "lua": each("Lua, respond() to all", [lua("gate")]),
-            "graygate": each("graygate, a gate for all", [graygate(gated(), "gate")], limit=Limit("lua", 1.3)),
+            "graygate": each(
+                "graygate, a gate without a match",
+                [graygate(gated(), "gate")],
+                limit=Limit("lua", 1.3),
+                # It reads the route, which must lead to its upstream.
+                routes=[route("app", "5s")],
+            ),
             "lua-path": each("Lua, respond() by path", [lua("gate_path")]),
             "graygate-full": each(
                 "graygate, a full policy, by path",

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from .config import Tree
-from .samples import HEADERS, HOSTS, METHODS, PATHS, VALUES
+from .samples import HEADERS, HOSTS, ISTIO_CLUSTERS, METHODS, PATHS, PLAIN_CLUSTERS, VALUES
 
 NETWORKS = ("127.0.0.0/24", "127.0.0.2", "10.0.0.0/8", "::1/128", "127.0.0.0/8")
 LONG_AGO, FAR_AHEAD = "2020-01-01T00:00:00Z", "2090-01-01T00:00:00Z"
@@ -48,8 +48,9 @@ def conditions(rng: Random) -> Tree:
         "queryParams": lambda: {"q": condition(rng, ("1", "2", "%31", "=1"), present=True)},
         "cookies": lambda: {rng.choice(("gray", "user", "GRAY")): condition(rng, cookie_values, present=True)},
         "sourceIpBlocks": lambda: rng.sample(NETWORKS, rng.randint(1, 2)),
+        "hosts": lambda: rng.sample((*HOSTS, "*.example.com", "*.shop", "*"), rng.randint(1, 3)),
     }
-    weights = (6, 2, 2, 3, 4, 2, 3, 3, 2)
+    weights = (6, 2, 2, 3, 4, 2, 3, 3, 2, 4)
     for name in rng.choices(list(parts), weights, k=rng.randint(1, 2)):
         found[name] = parts[name]()
     if "uri" in found and rng.random() < 0.2:
@@ -178,7 +179,10 @@ def policy(rng: Random, name: str) -> Tree:
     # A check that is an hour ahead leaves an upstream as it is assumed.
     assumed = {"assume": "notReady", "readinessProbe": {"httpGet": {}, "initialDelaySeconds": 3600}}
     states: list[Tree] = [{}, {"force": "ready"}, {"force": "notReady"}, assumed]
-    found["upstreams"] = {name: {"cluster": name, **rng.choices(states, (4, 2, 3, 3))[0]} for name in upstreams}
+    clusters = zip(upstreams, rng.choices((PLAIN_CLUSTERS, ISTIO_CLUSTERS), (2, 1))[0], strict=True)
+    found["upstreams"] = {
+        name: {"cluster": cluster, **rng.choices(states, (4, 2, 3, 3))[0]} for name, cluster in clusters
+    }
     if rng.random() < 0.6:
         found["probes"] = probes(rng, upstreams)
     if rng.random() < 0.85:

@@ -9,7 +9,10 @@ from .config import Tree
 
 PATHS = ("/", "/a", "/A", "/a/", "/a/b", "/a%2Fb", "/a;x=1", "//a", "/ab", "/livez", "/readyz", "/deepz", "/drainz")
 QUERIES = ("", "", "", "?q=1", "?q=2&q=1", "?q", "?q=", "?q=&q=1", "?q=%31", "?Q=1", "?&&q==1", "?x=?q=1&uid=bob", "?")
-HOSTS = ("reviews", "REVIEWS", "reviews:8443", "shop.example.com", "Shop.Example.com:80", "[::1]", "10.0.0.1")
+HOSTS = (
+    *("reviews", "REVIEWS", "reviews:8443", "shop.example.com", "Shop.Example.com:80", "[::1]", "10.0.0.1"),
+    *("reviews.shop", "Reviews.shop.svc:9080", "reviews.shop.svc.cluster.local"),
+)
 METHODS = ("GET", "GET", "GET", "GET", "HEAD", "POST", "PUT", "OPTIONS", "DELETE")
 USERS = ("alice", "bob", "carol", "Alice", "", "0", "user-7", "692d6000-0123456789abcdef", "ff000000-0123456789abcdef")
 COOKIES = (
@@ -28,6 +31,14 @@ COOKIES = (
 VALUES = ("true", "TRUE", "", "1", "true,false", "a b", "yes/no")
 STEERED = ("v1", "v2", "v3", "v9", "u0", "u2", "")
 HEADERS = ("x-a", "x-b", "x-tester", "accept")
+# The clusters of the upstreams `u0` to `u3`: plain names, and those that Istio gives two services.
+PLAIN_CLUSTERS = tuple(f"u{number}" for number in range(4))
+ISTIO_CLUSTERS = (
+    *("outbound|9080|v1|reviews.shop.svc.cluster.local", "outbound_.9080_.v2_.reviews.shop.svc.cluster.local"),
+    *("outbound|9080||reviews.shop.svc.cluster.local", "outbound|443||shop.example.com"),
+)
+# The header that names the cluster of a request's route. Other requests go to DEFAULT_CLUSTER.
+ROUTE_HEADER, DEFAULT_CLUSTER = "x-to", "echo"
 SOURCES = ("127.0.0.1", "127.0.0.2", "127.0.1.1")
 
 
@@ -59,6 +70,7 @@ class Sample:
             "scheme": self.scheme,
             "authority": self.authority,
             "source": f"{self.trusted or self.source}:{0 if self.trusted else 50000}",
+            "cluster": headers.get(ROUTE_HEADER, [DEFAULT_CLUSTER])[0],
             "headers": headers,
         }
 
@@ -85,6 +97,8 @@ def request(rng: Random) -> Sample:
         headers += [("x-gray-version", rng.choice(STEERED)) for _ in range(rng.choice((1, 1, 2)))]
     if rng.random() < 0.2:
         headers.append(("x-gray-cluster", rng.choice(STEERED)))
+    if rng.random() < 0.7:
+        headers.append((ROUTE_HEADER, rng.choice(PLAIN_CLUSTERS + ISTIO_CLUSTERS)))
     if rng.random() < 0.1:
         headers.append(("content-type", rng.choice(("application/grpc", "application/json"))))
     # With more headers, the filter asks for each by its name.

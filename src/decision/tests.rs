@@ -100,16 +100,23 @@ impl Readiness for TestReadiness {
     }
 }
 
-/// A request that records which headers are read.
+/// A request that records which headers are read, and whether its route is.
 struct TestRequest {
     headers: BTreeMap<String, Vec<u8>>,
+    /// The cluster of its route. Without one, the route is unknown.
+    cluster: Option<&'static str>,
     source: String,
     asked: RefCell<Vec<String>>,
 }
 
 impl TestRequest {
     fn to(method: &str, path: &str) -> Self {
-        let ask = TestRequest { headers: BTreeMap::new(), source: String::new(), asked: RefCell::default() };
+        let ask = TestRequest {
+            headers: BTreeMap::new(),
+            cluster: None,
+            source: String::new(),
+            asked: RefCell::default(),
+        };
         ask.with(":method", method).with(":path", path)
     }
 
@@ -136,6 +143,11 @@ impl Request for TestRequest {
 
     fn source(&self) -> Option<Cow<'_, [u8]>> {
         Some(Cow::Borrowed(self.source.as_bytes()))
+    }
+
+    fn is_routed_to(&self, cluster: &str) -> bool {
+        self.asked.borrow_mut().push("the route".to_owned());
+        self.cluster.is_none_or(|own| own == cluster)
     }
 }
 

@@ -16,7 +16,7 @@ use cors::CorsPolicy;
 /// A gate on one upstream. It is closed while the upstream is not Ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gate {
-    /// The requests that need the upstream.
+    /// The requests that need the upstream. Empty means those whose route leads to its cluster.
     pub matches: Matches,
     /// The upstream that these requests need.
     pub upstream: UpstreamId,

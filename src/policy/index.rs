@@ -5,7 +5,6 @@
 //! still has to be matched.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use super::matcher::{Matches, PathCondition};
 use crate::value::authority::Authority;
@@ -38,8 +37,8 @@ struct TrieNode {
 struct AuthorityMap {
     /// The entries without a condition on the authority that can be looked up.
     any_authority: Vec<usize>,
-    /// The entries that match one authority.
-    by_authority: BTreeMap<Vec<u8>, Vec<usize>>,
+    /// The entries that match one authority, in ascending order of the authorities.
+    by_authority: Vec<(String, Vec<usize>)>,
 }
 
 impl Index {
@@ -47,15 +46,23 @@ impl Index {
     pub fn new<'m>(entries: impl Iterator<Item = &'m Matches>) -> Self {
         let mut index = Index::default();
         for (entry, matches) in entries.enumerate() {
-            for (path, authority) in matches.lookup_conditions() {
-                index.map_for(path).insert(authority, entry);
-            }
+            index.insert(entry, matches);
         }
-        let parents: Vec<_> = (0..index.nodes.len()).map(|node| index.find_parent(node)).collect();
-        for (node, parent) in index.nodes.iter_mut().zip(parents) {
+        index.find_parents();
+        index
+    }
+
+    #[inline(never)]
+    fn insert(&mut self, entry: usize, matches: &Matches) {
+        matches.each_lookup(&mut |path, authority| self.map_for(path).insert(authority, entry));
+    }
+
+    #[inline(never)]
+    fn find_parents(&mut self) {
+        let parents: Vec<_> = (0..self.nodes.len()).map(|node| self.find_parent(node)).collect();
+        for (node, parent) in self.nodes.iter_mut().zip(parents) {
             node.parent = parent;
         }
-        index
     }
 
     /// Returns the map for this condition on the path. Adds a node for the path if there is none.
@@ -141,7 +148,17 @@ impl AuthorityMap {
     fn insert(&mut self, authority: Option<&str>, entry: usize) {
         let list = match authority {
             None => &mut self.any_authority,
-            Some(authority) => self.by_authority.entry(authority.as_bytes().to_vec()).or_default(),
+            Some(authority) => {
+                let found = self.by_authority.binary_search_by(|(known, _)| known.as_str().cmp(authority));
+                let position = found.unwrap_or_else(|position| {
+                    self.by_authority.insert(position, (authority.to_owned(), Vec::new()));
+                    position
+                });
+                match self.by_authority.get_mut(position) {
+                    Some((_, list)) => list,
+                    None => return,
+                }
+            }
         };
         if list.last() != Some(&entry) {
             list.push(entry);
@@ -166,7 +183,9 @@ impl AuthorityMap {
 impl AuthorityMap {
     /// Returns the entries that match this authority.
     fn exact(&self, authority: &[u8]) -> &[usize] {
-        self.by_authority.get(authority).map_or(&[], Vec::as_slice)
+        let position = self.by_authority.binary_search_by(|(known, _)| known.as_bytes().cmp(authority));
+        let found = position.ok().and_then(|position| self.by_authority.get(position));
+        found.map_or(&[], |(_, list)| list)
     }
 }
 

@@ -29,7 +29,7 @@ pub const MAX_GATES: usize = 2_000;
 pub const MAX_SCHEDULED_WEIGHTS: usize = 10_000;
 /// The most keys in the `allow` and `deny` lists of all versions together.
 pub const MAX_KEYS: usize = 40_000;
-/// The most alternatives in all matches together. Each further host of an alternative counts as one.
+/// The most alternatives in all matches together. Each further name of a host counts as one.
 pub const MAX_MATCHES: usize = 5_000;
 /// The most references to upstreams in the checks of all probes together.
 pub const MAX_PROBE_CHECKS: usize = 2_000;
@@ -173,7 +173,7 @@ pub fn check_sums(
         ),
         (
             "",
-            "alternatives and hosts in all matches",
+            "alternatives and names of hosts in all matches",
             sum.matches,
             MAX_MATCHES,
             "Use prefixes, or split the policy by host.",

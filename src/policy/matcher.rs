@@ -178,7 +178,7 @@ impl Matches {
         Some(Self(items.iter().filter_map(RequestMatch::read).collect()))
     }
 
-    /// Returns the number of alternatives. Each further host of an alternative counts as one.
+    /// Returns the number of alternatives. Each further name of a host counts as one.
     pub fn count(&self) -> usize {
         self.0.iter().map(|entry| entry.hosts.as_ref().map_or(1, Hosts::count)).sum()
     }
@@ -198,11 +198,15 @@ impl Matches {
         Matches(vec![RequestMatch { hosts: Some(hosts), ..RequestMatch::default() }])
     }
 
-    /// Returns the conditions on path and authority of each alternative, as far as an index can look them up. An
+    /// Calls `take` with the conditions on path and authority of each alternative, as far as an index can look them up. An
     /// authority is exact, and `None` means any. An empty list has one entry that matches everywhere.
-    pub fn lookup_conditions(&self) -> impl Iterator<Item = (PathCondition<'_>, Option<&str>)> {
-        let everywhere = self.is_empty().then_some((PathCondition::Any, None));
-        self.0.iter().flat_map(RequestMatch::lookup_conditions).chain(everywhere)
+    pub fn each_lookup<'m>(&'m self, take: &mut dyn FnMut(PathCondition<'m>, Option<&'m str>)) {
+        if self.is_empty() {
+            take(PathCondition::Any, None);
+        }
+        for conditions in &self.0 {
+            conditions.each_lookup(take);
+        }
     }
 
     /// Returns whether the request meets at least one alternative, or the list is empty. An alternative with a value that
@@ -290,7 +294,7 @@ impl RequestMatch {
         Some(conditions)
     }
 
-    fn lookup_conditions(&self) -> impl Iterator<Item = (PathCondition<'_>, Option<&str>)> {
+    fn each_lookup<'m>(&'m self, take: &mut dyn FnMut(PathCondition<'m>, Option<&'m str>)) {
         let path = match &self.uri {
             Some(StringMatch::Exact(path)) if !self.ignore_uri_case => PathCondition::Exact(path),
             Some(StringMatch::Prefix(path)) if !self.ignore_uri_case => PathCondition::Prefix(path),
@@ -300,10 +304,14 @@ impl RequestMatch {
             StringMatch::Exact(authority) if name == AUTHORITY => Some(authority.as_str()),
             _ => None,
         });
-        let hosts = self.hosts.as_ref().filter(|hosts| authority.is_none() && !hosts.has_wildcard());
-        let names = hosts.map(Hosts::names).unwrap_or_default().iter();
-        let one = hosts.is_none().then_some((path, authority));
-        names.map(move |name| (path, Some(name.as_str()))).chain(one)
+        match &self.hosts {
+            Some(hosts) if authority.is_none() && !hosts.has_wildcard() => {
+                for name in hosts.names() {
+                    take(path, Some(name));
+                }
+            }
+            _ => take(path, authority),
+        }
     }
 
     fn names_hosts(&self) -> bool {
@@ -346,6 +354,7 @@ impl RequestMatch {
             && (self.source_ip_blocks.is_empty() || self.comes_from(request))
     }
 
+    #[inline(never)]
     fn is_for_host<R: Request>(&self, request: &mut Headers<'_, R>) -> bool {
         let Some(hosts) = &self.hosts else {
             return true;

@@ -7,12 +7,15 @@ pub mod schedule;
 pub mod steer;
 pub mod version;
 
+use std::collections::BTreeSet;
+
 use super::keys;
 use super::matcher::Matches;
 use super::reader::Value;
 use super::upstream::UpstreamDraft;
 use crate::value::date::Date;
 use crate::value::hash;
+use crate::value::host::{self, Hosts, MeshPlace};
 use crate::weights::schedule::Schedule;
 use key::{Cookie, Key};
 use rollback::Rollback;
@@ -24,7 +27,8 @@ use version::Version;
 pub struct Release {
     /// The name that the user chose. It also seeds the hash.
     pub name: String,
-    /// The requests that get a version.
+    /// The requests that get a version. Empty means all. If the policy does not say it, they are the requests for the
+    /// hosts of the versions' clusters, if all of these are clusters of Istio that name their host.
     pub matches: Matches,
     /// The requests, among those of `matches`, that get no version. Empty means none.
     pub skip: Matches,
@@ -88,6 +92,17 @@ fn validate_header_edits(items: &[Value<'_>], releases: &[Option<Release>]) {
     }
 }
 
+/// Returns the hosts of the versions' clusters, or `None` if one of these does not name its host.
+fn hosts_of_clusters(versions: &[Version], proxy: Option<MeshPlace<'_>>) -> Option<Hosts> {
+    let names = versions.iter().map(|version| host::of_cluster(&version.cluster));
+    let names: BTreeSet<&str> = names.collect::<Option<_>>()?;
+    let mut hosts = Hosts::default();
+    for name in names {
+        hosts.add(name, proxy).ok()?;
+    }
+    Some(hosts).filter(|hosts| hosts.count() > 0)
+}
+
 impl Release {
     fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Self> {
         let fields = value.object(&keys::RELEASE)?;
@@ -138,8 +153,12 @@ impl Release {
         let name = name?;
         let weights: Vec<u32> = versions.iter().map(|version| version.weight).collect();
         let starts_at = starts_at?;
+        let own_hosts = || hosts_of_clusters(&versions, value.proxy()).map(Matches::of_hosts);
         Some(Release {
-            matches: matches?,
+            matches: Some(matches?)
+                .filter(|matches| !matches.is_empty())
+                .or_else(own_hosts)
+                .unwrap_or_default(),
             skip: skip?,
             steer: steer?,
             trust_incoming: trust_incoming?,

@@ -32,7 +32,7 @@ pub struct Hosts {
     names: Vec<String>,
     /// What the other hosts end with, such as `.example.com`. Every host ends with an empty text.
     endings: Vec<String>,
-    /// The number of hosts that were added.
+    /// See [`Hosts::count`].
     count: usize,
 }
 
@@ -69,6 +69,7 @@ impl Hosts {
     /// # Errors
     ///
     /// Says what is allowed, if the text is no host.
+    #[inline(never)]
     pub fn add(&mut self, text: &str, place: Option<MeshPlace<'_>>) -> Result<(), &'static str> {
         self.count += 1;
         if text == "*" {
@@ -86,6 +87,7 @@ impl Hosts {
         }
         self.add_name(&[host, port]);
         if let Some(Service { name, namespace, domain }) = Service::of(host) {
+            self.count += 3;
             let domain = domain.or(place.map(|place| place.domain)).unwrap_or(DEFAULT_DOMAIN);
             for more in [&[][..], &[".svc"], &[".svc.", domain]] {
                 self.add_name(&[&[name, ".", namespace], more, &[port]].concat());
@@ -97,6 +99,7 @@ impl Hosts {
         Ok(())
     }
 
+    #[inline(never)]
     fn add_name(&mut self, parts: &[&str]) {
         let name = parts.concat();
         if let Err(position) = self.names.binary_search(&name) {
@@ -105,6 +108,7 @@ impl Hosts {
     }
 
     /// Returns whether the authority is one of these hosts.
+    #[inline(never)]
     pub fn include(&self, authority: &Authority) -> bool {
         [authority.with_port(), authority.host()]
             .into_iter()
@@ -117,7 +121,7 @@ impl Hosts {
         &self.names
     }
 
-    /// Returns how many hosts were added. A Service has several names.
+    /// Returns how many names the hosts have that were added, whatever the proxy's place.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -172,6 +176,7 @@ impl<'h> Service<'h> {
 }
 
 /// Returns an error that says what is allowed, unless `text` is this host with this port.
+#[inline(never)]
 fn validate(text: &str, host: &str, port: &str) -> Result<(), &'static str> {
     if text.contains('/') {
         return Err(

@@ -24,6 +24,12 @@ pub trait Request {
     fn source(&self) -> Option<Cow<'_, [u8]>> {
         None
     }
+
+    /// Returns whether the request's route leads to this cluster, as far as that is known before the filter edits
+    /// headers. A request without a route leads to no cluster, and one of unknown route to any.
+    fn is_routed_to(&self, _cluster: &str) -> bool {
+        true
+    }
 }
 
 /// All headers of a request, serialized by the proxy.
@@ -189,6 +195,11 @@ impl<'r, R: Request> Headers<'r, R> {
     /// header.
     pub fn source(&self) -> Option<SocketAddr> {
         address(&self.request.source()?)
+    }
+
+    /// Returns whether the request's route leads to this cluster. Edits make no difference.
+    pub fn is_routed_to(&self, cluster: &str) -> bool {
+        self.request.is_routed_to(cluster)
     }
 
     /// Overrides the header `name` with this value from now on. With `None` the header counts as absent.

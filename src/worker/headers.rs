@@ -21,12 +21,20 @@ pub struct RequestHeaders<'p, P> {
     all: OnceCell<Option<Vec<u8>>>,
     /// The authority, if it was read by name. The VM reads it first, to find the worker.
     authority: OnceCell<Option<Vec<u8>>>,
+    /// The cluster of the request's route. It is read once, when a gate asks for it.
+    cluster: OnceCell<Option<Vec<u8>>>,
 }
 
 impl<'p, P: Proxy> RequestHeaders<'p, P> {
     /// Creates a view of the current request, which has `count` headers.
     pub fn new(proxy: &'p P, count: usize) -> Self {
-        RequestHeaders { proxy, few: count <= READ_AT_ONCE, all: OnceCell::new(), authority: OnceCell::new() }
+        RequestHeaders {
+            proxy,
+            few: count <= READ_AT_ONCE,
+            all: OnceCell::new(),
+            authority: OnceCell::new(),
+            cluster: OnceCell::new(),
+        }
     }
 }
 
@@ -70,6 +78,11 @@ impl<P: Proxy> Request for RequestHeaders<'_, P> {
 
     fn source(&self) -> Option<Cow<'_, [u8]>> {
         self.proxy.attribute(Attribute::SourceAddress).map(Cow::Owned)
+    }
+
+    fn is_routed_to(&self, cluster: &str) -> bool {
+        let own = self.cluster.get_or_init(|| self.proxy.attribute(Attribute::Cluster));
+        own.as_deref() == Some(cluster.as_bytes())
     }
 }
 

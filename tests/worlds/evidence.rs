@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::sim::{Manner, Request, World};
-use super::{APART, MS, SECOND, world};
+use super::{APART, MS, SECOND, judged, world};
 
 /// Sends up to `most` requests until the upstream is no longer ready. Returns how many it took.
 pub(super) fn trips_after(world: &mut World, most: usize) -> Option<usize> {
@@ -715,7 +715,9 @@ fn on_trial_clients_that_leave_do_not_prevent_recovery() {
 #[test]
 fn on_trial_a_request_that_goes_to_another_cluster_returns_its_permit() {
     let trial = json!({"unansweredAfter": "1s", "trial": {"requests": 1, "successes": 1, "leaseFor": "1s"}});
-    let mut world = world(&trial);
+    let mut document = judged(&trial);
+    document["gates"][0]["match"] = json!([{"uri": {"prefix": "/"}}]);
+    let mut world = World::new(&document, 1);
     on_trial(&mut world);
     world.route = "other".to_owned();
     for manner in [Manner::Status(200), Manner::Status(500), Manner::Refuses, Manner::BreaksOff] {

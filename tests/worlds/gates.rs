@@ -154,7 +154,7 @@ fn released() -> Value {
                 {"name": "v2", "upstream": "v2", "weight": 0, "match": [{"headers": {"x-tester": {"exact": "1"}}}]},
             ],
         }],
-        "gates": [{"upstream": "v1"}],
+        "gates": [{"upstream": "v1", "match": [{"uri": {"prefix": "/"}}]}],
     })
 }
 
@@ -166,7 +166,7 @@ fn a_gate_on_a_version_applies_only_to_its_requests() {
     world.pass(3 * SECOND);
     assert!(world.ask(0, &Request::get("/web")).is_gated());
     assert_eq!(world.ask(0, &Request::get("/web").with("x-tester", "1")).cluster, "v2");
-    // If the release does not match the request, the gate applies to all requests.
+    // If the release does not match the request, the gate's match decides.
     assert!(world.ask(0, &Request::get("/other").with("x-tester", "1")).is_gated());
     // A version that is down falls back to the default version, which is gated, too.
     world.set_checks("v2", Manner::Status(500));

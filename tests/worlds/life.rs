@@ -42,7 +42,8 @@ pub struct Parts {
     pub all_criteria: bool,
 }
 
-/// Returns a policy named `shop` with two upstreams, `app` and `db`. Their clusters have the same names.
+/// Returns a policy named `shop` with two upstreams, `app` and `db`. Their clusters have the same names. The gate on `app`
+/// is for each request, and the one on `db` for requests to its cluster.
 pub fn document(parts: Parts) -> Value {
     let mut breaker = json!({
         "consecutiveFailures": 3, "notReadyFor": "1s", "maxNotReadyFor": "10s", "maxRetryAfter": "20s",
@@ -68,7 +69,9 @@ pub fn document(parts: Parts) -> Value {
         }
         upstream
     };
-    let gates = if parts.gated { json!([{"upstream": "app"}, {"upstream": "db"}]) } else { json!([]) };
+    let each = json!([{"uri": {"prefix": "/"}}]);
+    let gates = json!([{"upstream": "app", "match": each}, {"upstream": "db"}]);
+    let gates = if parts.gated { gates } else { json!([]) };
     json!({"name": "shop", "upstreams": {"app": upstream("app", parts.check), "db": upstream("db", false)}, "gates": gates})
 }
 

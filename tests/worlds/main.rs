@@ -38,6 +38,7 @@ mod readiness;
 mod releases;
 mod retry_after;
 mod rollback;
+mod routes;
 mod rules;
 mod schedule;
 mod shadow;

@@ -187,7 +187,10 @@ fn on_trial_for(vms: usize, successes: u32) -> World {
     });
     let upstream = |cluster: &str| json!({"cluster": cluster, "circuitBreaker": breaker});
     let document = json!({"name": "shop", "upstreams": {"app": upstream("app"), "db": upstream("db")},
-        "gates": [{"upstream": "app"}, {"upstream": "db", "match": [{"uri": {"prefix": "/db"}}]}]});
+    "gates": [
+        {"upstream": "app", "match": [{"uri": {"prefix": "/"}}]},
+        {"upstream": "db", "match": [{"uri": {"prefix": "/db"}}]},
+    ]});
     let mut world = World::new(&document, vms);
     world.set("app", Manner::Status(500));
     (0..3).for_each(|_| drop(world.get(0)));

@@ -7,6 +7,7 @@ mod names;
 mod sample;
 mod text;
 
+use core::cell::Cell;
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -50,6 +51,10 @@ pub struct ExplainArguments {
     /// header
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:50000")]
     source: SocketAddr,
+    /// The cluster that the request's route leads to before the filter edits headers, "" for none; where it is not given,
+    /// that of the upstream of each gate without a match
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
     /// An upstream that is not Ready; may be repeated. The others are as the policy assumes them.
     #[arg(long, value_name = "UPSTREAM")]
     not_ready: Vec<String>,
@@ -60,9 +65,9 @@ pub struct ExplainArguments {
     #[arg(long, value_name = "RELEASE/VERSION")]
     rolled_back: Vec<String>,
     /// Explain each of these requests instead, one JSON object per line:
-    /// {"method", "path", "authority", "scheme", "source", "headers": {NAME: VALUE or a list of
-    /// values}}; "-" is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "method", "authority", "scheme", "source", "headers"])]
+    /// {"method", "path", "authority", "scheme", "source", "cluster", "headers": {NAME: VALUE or a
+    /// list of values}}; "-" is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "method", "authority", "scheme", "source", "cluster", "headers"])]
     requests: Option<PathBuf>,
     /// Print one JSON object per request
     #[arg(long)]
@@ -171,7 +176,7 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
                 let mut readiness = AssumedReadiness { policy, not_ready: &arguments.not_ready, date };
                 let decision = decision::decide(policy, request, &mut readiness, splits);
                 if arguments.json {
-                    writeln!(out, "{}", json::value(policy, &decision))
+                    writeln!(out, "{}", json::value(policy, request, &decision))
                 } else {
                     text::write(policy, shows_policy, splits, request, &decision, &mut out)
                 }
@@ -186,7 +191,9 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
             authority: arguments.authority.clone(),
             scheme: arguments.scheme.clone(),
             source: arguments.source,
+            cluster: arguments.cluster.clone(),
             headers: first_values(&arguments.headers),
+            needs_route: Cell::default(),
         }),
         Some(file) => {
             let input_error = |line: usize, error: &dyn core::fmt::Display| {

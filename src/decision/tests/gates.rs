@@ -50,7 +50,36 @@ fn a_gate_matches_on_the_assigned_version_rather_than_the_received_one() {
     bench.ask(get("/other").with("x-v", "v2")).is_forwarded("no x-v");
 }
 
-/// Without a version, only the gate's `match` decides.
+#[test]
+fn a_gate_without_a_match_reads_the_route_only_while_its_upstream_is_not_ready() {
+    let mut bench = with_reviews_and_gates(r#"{"upstream":"db"},{"upstream":"one"}"#);
+    let reads_route = |bench: &mut Bench, ask: &TestRequest| {
+        let decision = decide(&bench.policy, ask, &mut bench.readiness, &mut bench.splits);
+        assert!(decision.permits.is_empty());
+        ask.asked.borrow().iter().any(|read| read == "the route")
+    };
+    assert!(!reads_route(&mut bench, &by(USER_ON_V1)));
+    let mut bench = bench.set("db", DOWN);
+    assert!(reads_route(&mut bench, &by(USER_ON_V1)));
+    // The assigned version decides.
+    let mut bench = bench.set("db", Admission::Ready).set("one", DOWN);
+    assert!(!reads_route(&mut bench, &by(USER_ON_V1)));
+    assert!(reads_route(&mut bench, &get("/other")));
+}
+
+#[test]
+fn a_gate_without_a_match_holds_for_requests_that_are_routed_to_its_cluster() {
+    let mut bench = with_reviews_and_gates(r#"{"upstream":"db"}"#).set("db", DOWN);
+    let routed_to = |cluster| TestRequest { cluster: Some(cluster), ..by(USER_ON_V1) };
+    bench.ask(routed_to("db")).is_gated_by("db");
+    bench.ask(routed_to("mq")).is_forwarded("x-v: v1");
+    let mut bench = bench.on_trial("db", 1);
+    bench.ask(routed_to("mq")).is_forwarded("x-v: v1").holds_permits("");
+    bench.ask(routed_to("db")).is_forwarded("x-v: v1").holds_permits("db");
+    bench.ask(routed_to("db")).is_gated_by("db");
+}
+
+/// Without a version, only the route decides.
 #[test]
 fn a_gate_on_a_versions_upstream_holds_for_requests_without_a_release() {
     let mut bench = with_reviews_and_gates(r#"{"upstream":"two"}"#).set("two", DOWN);

@@ -44,19 +44,20 @@ fn an_invalid_host_is_named_with_what_is_allowed() {
 }
 
 #[test]
-fn each_further_host_counts_as_an_alternative() {
-    let hosts = vec![r#""reviews.shop""#; 1_000].join(",");
-    let entry = format!(r#"{{"hosts":[{hosts}]}}"#);
-    let entry = entry.as_str();
-    let with = |entries: &[&str]| {
+fn each_further_name_of_a_host_counts_as_an_alternative() {
+    let entry = |host: &str| format!(r#"{{"hosts":[{}]}}"#, vec![format!("{host:?}"); 1_000].join(","));
+    let refused = |entries: &[String]| {
         let entries = entries.join(",");
         problems(&format!(
             r#"{{"name":"p","upstreams":{{"a":{{"cluster":"a"}}}},"gates":[{{"upstream":"a","match":[{entries}]}}]}}"#
         ))
     };
-    assert!(with(&[entry; 5]).is_empty());
-    let refused = with(&[entry, entry, entry, entry, entry, r#"{"hosts":["a"]}"#]);
-    assert!(refused.join("").starts_with("5001 alternatives and hosts in all matches"), "{refused:?}");
+    let (plain, service) = (entry("www.example.com"), entry("reviews.shop"));
+    for most in [vec![plain.clone(); 5], vec![plain.clone(), service.clone()]] {
+        assert_eq!(refused(&most), Vec::<String>::new());
+        let more = refused(&[most, vec![r#"{"hosts":["a"]}"#.to_owned()]].concat()).join("\n");
+        assert!(more.starts_with("5001 alternatives and names of hosts in all matches"), "{more}");
+    }
 }
 
 /// A request for this host.

@@ -747,7 +747,7 @@ fn too_much_of_anything_is_refused_with_its_count_the_limit_and_a_way_to_mend_it
         ),
         (
             with_upstreams(1, "", &matches(5_001)),
-            "5001 alternatives and hosts in all matches; allowed: at most 5000. Use prefixes, or split the policy by host.",
+            "5001 alternatives and names of hosts in all matches; allowed: at most 5000. Use prefixes, or split the policy by host.",
         ),
         (
             with_upstreams(1_001, "", &checks(1_001)),

@@ -160,7 +160,11 @@ impl Proxy for SimProxy {
                 self.with_stream(|stream| stream.host.clone())?.map(String::into_bytes)
             }
             Attribute::CodeDetails => self.with_stream(|stream| stream.details.clone().into_bytes()),
-            Attribute::Cluster => self.with_stream(|stream| stream.cluster.clone().into_bytes()),
+            Attribute::Cluster => {
+                let cluster = self.with_stream(|stream| stream.cluster.clone())?;
+                // Envoy has no such attribute if the request has no route, or one to no cluster.
+                (!cluster.is_empty()).then(|| cluster.into_bytes())
+            }
             // Envoy encodes it in eight bytes.
             Attribute::AttemptCount => {
                 self.with_stream(|stream| u64::from(stream.attempts).to_le_bytes().to_vec())

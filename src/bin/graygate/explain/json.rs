@@ -11,9 +11,10 @@ use graygate::value::hash;
 use serde_json::{Value, json};
 
 use super::names::{assignment_names, describe_key};
+use super::sample::SampleRequest;
 
 /// Returns the explanation of one request as an object.
-pub fn value(policy: &Policy, decision: &Decision<'_>) -> Value {
+pub fn value(policy: &Policy, request: &SampleRequest, decision: &Decision<'_>) -> Value {
     let assignments: Vec<Value> =
         decision.assignments.iter().map(|assignment| assignment_value(policy, assignment)).collect();
     let mut explanation = match &decision.action {
@@ -28,6 +29,7 @@ pub fn value(policy: &Policy, decision: &Decision<'_>) -> Value {
         fields.insert("assignments".to_owned(), Value::Array(assignments));
         let gates: Vec<String> = decision.bypasses.iter().map(|bypass| bypass.describe(policy)).collect();
         fields.insert("gates".to_owned(), json!(gates));
+        fields.insert("routeAssumed".to_owned(), json!(request.assumes_route()));
         fields.insert("policy".to_owned(), json!(policy.name));
     }
     explanation
@@ -40,6 +42,7 @@ pub fn unmanaged() -> Value {
         fields.insert("assignments".to_owned(), json!([]));
         fields.insert("gates".to_owned(), json!([]));
         fields.insert("policy".to_owned(), Value::Null);
+        fields.insert("routeAssumed".to_owned(), json!(false));
     }
     explanation
 }

@@ -1,5 +1,6 @@
 //! The request that `explain` explains.
 
+use core::cell::Cell;
 use core::net::SocketAddr;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,8 +23,15 @@ pub struct SampleRequest {
     pub scheme: Option<String>,
     #[serde(default = "default_source")]
     pub source: SocketAddr,
+    /// The cluster that the request's route leads to. If absent, each gate without a match gets the answer that it is its
+    /// own.
+    #[serde(default)]
+    pub cluster: Option<String>,
     #[serde(default, deserialize_with = "read_first_values")]
     pub headers: BTreeMap<String, String>,
+    /// Whether a gate has asked where the route leads to.
+    #[serde(skip)]
+    pub needs_route: Cell<bool>,
 }
 
 /// The value of a header, or the values of a repeated one.
@@ -60,6 +68,11 @@ impl SampleRequest {
         self.method = take(":method").unwrap_or(core::mem::take(&mut self.method));
         self.scheme = take(":scheme").or(self.scheme.take());
         self.headers = first_values;
+    }
+
+    /// Returns whether the explanation assumes where the request's route leads to.
+    pub fn assumes_route(&self) -> bool {
+        self.needs_route.get() && self.cluster.is_none()
     }
 
     /// Returns the scheme. If none is given, it follows from `x-forwarded-proto`, as in Envoy.
@@ -100,5 +113,10 @@ impl Request for SampleRequest {
 
     fn source(&self) -> Option<Cow<'_, [u8]>> {
         Some(Cow::Owned(self.source.to_string().into_bytes()))
+    }
+
+    fn is_routed_to(&self, cluster: &str) -> bool {
+        self.needs_route.set(true);
+        self.cluster.as_ref().is_none_or(|own| own == cluster)
     }
 }

@@ -56,6 +56,10 @@ pub fn write(
     for bypass in &decision.bypasses {
         writeln!(out, "gate      {}", bypass.describe(policy))?;
     }
+    if request.assumes_route() {
+        let cluster = "the cluster of each gate without a match; --cluster says where it really leads";
+        writeln!(out, "route     assumed to lead to {cluster}")?;
+    }
     let (description, edits, reply) = match &decision.action {
         Action::Forward(edits) => ("forward".to_owned(), edits.request.as_slice(), None),
         Action::PassThrough { .. } => {
