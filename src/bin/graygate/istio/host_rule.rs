@@ -8,6 +8,7 @@ use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::problem::Problem;
 use graygate::policy::release::Release;
+use graygate::value::authority::Authority;
 use graygate::value::host;
 
 use super::direction::Direction;
@@ -21,10 +22,12 @@ pub fn problems(
     policy: &Policy,
     gateway_hosts: &[String],
 ) -> Vec<Problem> {
-    if direction == Direction::Inbound || get(document, &["hosts"]).is_some_and(|hosts| *hosts != Node::Null)
-    {
+    if direction == Direction::Inbound {
         return Vec::new();
     }
+    let of_policy = named_hosts(document);
+    let is_limited = !of_policy.is_empty();
+    let gateway_hosts = if is_limited { &of_policy } else { gateway_hosts };
     let has_match = |list: &str, index: usize| {
         let item = items(get(document, &[list])).get(index);
         !items(item.and_then(|item| get(item, &["match"]))).is_empty()
@@ -39,7 +42,7 @@ pub fn problems(
         let hosts = listed(known);
         let entry = format!("match: [{{hosts: {hosts}}}]");
         if has_match("releases", index) {
-            if !release.matches.name_hosts() {
+            if !is_limited && !release.matches.name_hosts() {
                 let is_implied = !at_gateway && names_hosts(release);
                 let instead =
                     if is_implied { ", or no match, for the hosts of the versions' clusters" } else { "" };
@@ -58,7 +61,18 @@ pub fn problems(
                     "has no match, and a gateway's requests are for the hosts of its Gateway, not for those of the versions' clusters; allowed: {entry} with the hosts of the Gateway"
                 ),
             });
-        } else if !names_hosts(release) {
+        } else if is_limited && names_hosts(release) && !acts_for(policy, release) {
+            problems.push(Problem {
+                path,
+                message: format!(
+                    "has no match, and acts on the hosts of its versions' clusters, {}, which are not in hosts of the policy, {}; allowed: {} in hosts, or a match with hosts: {}",
+                    of_clusters.join(", "),
+                    of_policy.join(", "),
+                    of_clusters.join(", "),
+                    listed(&of_policy)
+                ),
+            });
+        } else if !is_limited && !names_hosts(release) {
             problems.push(Problem {
                 path,
                 message: format!(
@@ -69,7 +83,7 @@ pub fn problems(
         }
     }
     for (index, gate) in policy.gates.iter().enumerate() {
-        if !has_match("gates", index) || gate.matches.name_hosts() {
+        if is_limited || !has_match("gates", index) || gate.matches.name_hosts() {
             continue;
         }
         let upstream = policy.name_of(gate.upstream);
@@ -85,6 +99,24 @@ pub fn problems(
         });
     }
     problems
+}
+
+/// Returns `hosts` of a policy. Empty means every host.
+fn named_hosts(document: &Node) -> Vec<String> {
+    let hosts = items(get(document, &["hosts"])).iter();
+    hosts
+        .filter_map(|host| match host {
+            Node::Text(text) => Some(text.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Returns whether requests for any host of the release's clusters are for the policy.
+fn acts_for(policy: &Policy, release: &Release) -> bool {
+    let hosts = release.versions.iter().filter_map(|version| host::of_cluster(&version.cluster));
+    let mut names = hosts.flat_map(|name| [name, host::shortest(name)]);
+    names.any(|name| policy.hosts.include(&Authority::of(name.as_bytes())))
 }
 
 /// Returns whether the names of all clusters of the versions have a host.
@@ -124,13 +156,12 @@ mod tests {
         for (list, value) in [("releases", release), ("gates", gate)] {
             document[list][0].as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
         }
+        if more != Value::Null {
+            document["hosts"] = more;
+        }
         let document: Node = serde_json::from_value(document).unwrap();
         let policy = Policy::from_document(&document).unwrap();
-        let mut with_hosts = document.clone();
-        if let (Node::Object(fields), Value::Array(_)) = (&mut with_hosts, &more) {
-            fields.push(("hosts".to_owned(), serde_json::from_value(more).unwrap()));
-        }
-        problems(direction, &with_hosts, &policy, &["www.example.com".to_owned()])
+        problems(direction, &document, &policy, &["www.example.com".to_owned()])
             .iter()
             .map(Problem::to_string)
             .collect()
@@ -157,6 +188,23 @@ mod tests {
         assert!(found(Direction::Outbound, wide(), wide(), CLUSTER, json!(["reviews.shop"])).is_empty());
         let named = || json!({"match": [{"hosts": ["reviews.shop"], "uri": {"prefix": "/"}}]});
         assert!(found(Direction::Gateway, named(), named(), CLUSTER, Value::Null).is_empty());
+    }
+
+    #[test]
+    fn a_release_without_a_match_must_act_on_hosts_of_the_policy() {
+        for (direction, hosts, words) in [
+            (Direction::Outbound, json!(["reviews.shop"]), None),
+            (Direction::Waypoint, json!(["*.shop"]), None),
+            (Direction::Outbound, json!(["*.shop.svc.cluster.local"]), None),
+            (Direction::Outbound, json!(["www.example.com"]), Some("a match with hosts: [www.example.com]")),
+            (Direction::Gateway, json!(["www.example.com"]), Some("match: [{hosts: [www.example.com]}]")),
+        ] {
+            let found = found(direction, json!({}), json!({}), CLUSTER, hosts);
+            match words {
+                None => assert!(found.is_empty(), "{found:?}"),
+                Some(words) => assert!(matches!(&found[..], [one] if one.contains(words)), "{found:?}"),
+            }
+        }
     }
 
     #[test]

@@ -76,9 +76,11 @@ impl<'a> PlacedRelease<'a> {
     /// Returns whether the release acts on requests for a host of the routes.
     fn acts_on(&self, table: &RouteTable<'_>) -> bool {
         let hosts = self.cluster_hosts();
-        let is_own = |name: &HostName<'_>| hosts.iter().any(|host| name.means(host));
-        if !self.hosts.is_given() {
-            return self.is_at_gateway() || table.hosts.iter().any(is_own);
+        if self.alternatives.is_empty() {
+            let names = |host: &str| HostName { text: host, namespace: None }.names();
+            let acted_on = |host: &&&str| self.hosts.accepts(&names(host));
+            let mut own = hosts.iter().filter(acted_on);
+            return self.is_at_gateway() || own.any(|host| table.hosts.iter().any(|name| name.means(host)));
         }
         table.hosts.iter().any(|name| {
             let is_wildcard = name.text.starts_with('*');
