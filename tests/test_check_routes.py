@@ -279,6 +279,26 @@ def test_a_misspelt_cluster_is_a_problem(check, cluster, hint):
     assert problems[0].endswith(hint)
 
 
+def test_each_policy_of_a_document_is_checked_by_itself(check):
+    other = policy(steer={"header": "x-other"})
+    other |= {"name": "other", "hosts": ["ratings.shop"]}
+    for upstream in other["upstreams"].values():
+        upstream["cluster"] = upstream["cluster"].replace("reviews", "ratings")
+    document = {"policies": [policy() | {"hosts": ["reviews.shop"]}, other]}
+    ratings = "ratings.shop.svc.cluster.local"
+    routes = virtual_service([{"route": [to("v1", ratings)]}], [ratings], name="ratings")
+    rule = destination_rule(host=ratings)
+    rule["metadata"]["name"] = "ratings"
+    (problem,) = check(plugin(document), virtual_service(GOOD), RULE, routes, rule)
+    assert problem.startswith("3.yaml: VirtualService shop/ratings: spec.http[0]: no route for version v2 of release")
+    assert check.notes == []
+    assert check(plugin(document), virtual_service(GOOD), RULE, rule) == []
+    (note,) = check.notes
+    assert note.startswith(
+        "0.yaml: WasmPlugin shop/graygate: spec.pluginConfig.policies[1].releases[0]: its routes were"
+    )
+
+
 # -- which routes are meant ---------------------------------------------------------
 
 
