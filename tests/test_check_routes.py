@@ -299,6 +299,21 @@ def test_each_policy_of_a_document_is_checked_by_itself(check):
     )
 
 
+def test_a_host_that_only_looks_like_another_is_named(check):
+    cards = policy()
+    for upstream in cards["upstreams"].values():
+        upstream["cluster"] = "outbound|9080||cards.shop.svc.cluster.local"
+    assert check(plugin(cards), service(name="carts")) == []
+    assert any('names cards.shop.svc.cluster.local; did you mean "carts.shop"?' in note for note in check.notes)
+
+
+def test_a_regular_expression_that_only_envoy_can_read_is_named(check):
+    unread = [{"match": [{"headers": {HEADER: {"regex": r"v\p{Nd}"}}}], "route": [to("v2")]}, {"route": [to("v1")]}]
+    assert check(plugin(), virtual_service(unread), RULE) == []
+    (note,) = check.notes
+    assert "spec.http[0]: whether version v2 of" in note
+
+
 # -- which routes are meant ---------------------------------------------------------
 
 

@@ -109,7 +109,9 @@ pub fn misspelt<'k>(host: &str, known: &'k [String]) -> Option<&'k str> {
         return None;
     }
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    nearest(&host, &known)
+    // Names that differ in numbers alone are those of versions.
+    let letters = |name: &str| name.replace(|character: char| character.is_ascii_digit(), "");
+    nearest(&host, &known).filter(|near| letters(near) != letters(&host))
 }
 
 #[cfg(test)]
@@ -162,6 +164,7 @@ mod tests {
         let known = ["reviews.shop".to_owned(), "a.example.com".to_owned()];
         assert_eq!(misspelt("revews.shop.svc.cluster.local", &known), Some("reviews.shop"));
         assert_eq!(misspelt(HOST, &known), None);
+        assert_eq!(misspelt("reviews2.shop.svc.cluster.local", &known), None);
         assert_eq!(misspelt("payments.shop.svc.cluster.local", &known), None);
     }
 }

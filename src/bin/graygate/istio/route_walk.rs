@@ -142,6 +142,18 @@ impl<'r> Traveler<'_, 'r> {
         });
         let place = rest.map_or("spec.http", |route| route.path.as_str());
         let end = rest.map_or_else(|| "get 404".to_owned(), |route| describe_end(route));
+        let is_unread = |route: &&&Route<'_>| {
+            let mut own = route.header_conditions().filter(|(_, key, _)| key.eq_ignore_ascii_case(name));
+            own.any(|(_, _, text)| text.holds_for(value, false) == Verdict::Maybe)
+        };
+        if let Some(route) = partial.as_ref().filter(|route| is_unread(route)) {
+            findings.note(format!(
+                "{}: whether version {value} of {label} meets its regular expression was not checked, as only Envoy can read it",
+                self.at(&route.path)
+            ));
+            let path = routes.iter().map(|route| route.path.as_str()).find(|path| *path == route.path);
+            return path.into_iter().collect();
+        }
         if let Some(route) = partial {
             findings.problem(format!(
                 "{}: only some requests with {name}: {value} meet its other conditions, and the others {end}, not to version {value} of {label}; allowed: a route by {name} alone behind it",

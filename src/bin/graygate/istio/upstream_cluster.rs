@@ -5,7 +5,8 @@ use graygate::policy::reader::{nearest, segment};
 
 use super::cluster::ServiceCluster;
 use super::findings::Findings;
-use super::host::{HostName, misspelt};
+use super::host::{self, HostName};
+use super::route::RouteTable;
 use super::routing::Routing;
 use super::subset::rules_for;
 
@@ -31,6 +32,18 @@ pub fn check(
             findings.problem(format!("{path}: {problem}"));
             wrong.push(upstream.cluster.clone());
             continue;
+        }
+        if let Some(near) = host::misspelt(cluster.host, &plain) {
+            let line = format!(
+                "{path}: \"{cluster}\": no resource in the set names {}; did you mean {near:?}?",
+                cluster.host
+            );
+            if fits(&cluster, near, policy, routing) {
+                findings.problem(line);
+                wrong.push(upstream.cluster.clone());
+                continue;
+            }
+            findings.note(line);
         }
         if let Some(ports) =
             routing.ports(cluster.host).filter(|ports| !ports.contains(&u32::from(cluster.port)))
@@ -106,6 +119,18 @@ fn host_problem(cluster: &ServiceCluster<'_>, known: &[HostName<'_>], plain: &[S
             named.replace("HOST", &full)
         ));
     }
-    let near = misspelt(host, plain)?;
-    Some(format!("\"{cluster}\": no resource in the set names {host}; did you mean {near:?}?"))
+    None
+}
+
+/// Returns whether the set has what the cluster would be with this host: the same subset, or a cluster of the same policy.
+/// Else the host may be of a service of its own, whose name only looks alike.
+fn fits(cluster: &ServiceCluster<'_>, near: &str, policy: &Policy, routing: &Routing<'_>) -> bool {
+    let is_near = |host: &HostName<'_>| host.plain() == near;
+    let has_subset = |subset: &str| !subset.is_empty() && subset == cluster.subset;
+    let mut rules = routing.rules.iter().filter(|rule| is_near(&rule.host));
+    let mut destinations = routing.tables.iter().flat_map(RouteTable::destinations);
+    let mut others = policy.upstreams.iter().filter_map(|upstream| ServiceCluster::parse(&upstream.cluster));
+    rules.any(|rule| rule.subsets.iter().any(|subset| has_subset(subset)))
+        || destinations.any(|destination| is_near(&destination.host) && has_subset(destination.subset))
+        || others.any(|other| host::plain(other.host) == near)
 }
