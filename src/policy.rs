@@ -98,6 +98,22 @@ impl Mode {
         if self == Mode::Shadow { " (mode: shadow)" } else { "" }
     }
 
+    /// Reads the mode of a document that may be wrong. Without a valid one, it is `Enforce`, which limits nothing.
+    pub fn of(document: &Node) -> Self {
+        let known = document.field("mode");
+        let is_known = |name: &str| matches!(known, Some(Node::Text(text)) if text == name);
+        Self::NAMES.iter().find(|(name, _)| is_known(name)).map_or(Mode::Enforce, |(_, mode)| *mode)
+    }
+
+    /// Returns the mode that does less.
+    pub fn limited_to(self, limit: Mode) -> Mode {
+        match (self, limit) {
+            (Mode::Off, _) | (_, Mode::Off) => Mode::Off,
+            (Mode::Shadow, _) | (_, Mode::Shadow) => Mode::Shadow,
+            (Mode::Enforce, Mode::Enforce) => Mode::Enforce,
+        }
+    }
+
     /// Returns the mode's name in the document.
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)

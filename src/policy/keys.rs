@@ -61,10 +61,14 @@ pub static POLICY: ObjectSpec = ObjectSpec::new(
     ],
 );
 
-/// A document of several policies. Only the document has `onWrongPolicy` then.
+/// A document of several policies. Only the document has `onWrongPolicy` then. Its `mode` limits those of the policies.
 pub static DOCUMENT: ObjectSpec = ObjectSpec::new(
     "a document of several policies",
-    &[required("policies", List(&Object(&POLICY))), key("onWrongPolicy", ON_WRONG_POLICY)],
+    &[
+        required("policies", List(&Object(&POLICY))),
+        key("mode", Choice(&["enforce", "shadow", "off"])),
+        key("onWrongPolicy", ON_WRONG_POLICY),
+    ],
 );
 
 /// `rollout`.

@@ -1,17 +1,18 @@
-//! A document of one policy or of several: `{policies: [{name: …, hosts: …, …}, …], onWrongPolicy: …}`.
+//! A document of one policy or of several: `{policies: [{name: …, hosts: …, …}, …], mode: …, onWrongPolicy: …}`.
 //!
 //! Each policy is read by itself, so one that is wrong leaves the others as they are. The rules for several:
 //!
 //! - Their names differ.
 //! - Only the last one may have no hosts. It takes the requests that are for no other.
 //! - Each has a host that no policy before it takes.
+//! - `mode` beside `policies` limits the mode of each. One change stops them all.
 
 use super::document::Node;
 use super::host_index::HostIndex;
 use super::limits::{MAX_POLICIES, Totals};
 use super::problem::{ProblemLog, Problems};
 use super::reader::{Fields, Value};
-use super::{OnWrongPolicy, Policy, keys, limit_size, parse, read};
+use super::{Mode, OnWrongPolicy, Policy, keys, limit_size, parse, read};
 use crate::value::host::{Hosts, MeshPlace};
 
 /// The policies of a valid document.
@@ -42,6 +43,9 @@ pub struct PolicyEntry {
     pub policy: Option<Policy>,
     /// The text of the policy, as JSON.
     pub text: Vec<u8>,
+    /// The limit of the mode of what is applied. It also holds for the last good document in place of a wrong one, because a
+    /// wrong document must not keep an operator from stopping the filter.
+    pub mode_limit: Mode,
 }
 
 impl PolicySet {
@@ -126,7 +130,7 @@ impl DocumentReading {
         } else {
             let policy =
                 root.object(&keys::POLICY).and_then(|fields| read(&fields, node_id, &mut Totals::default()));
-            vec![PolicyEntry::new(document, policy.filter(|_| log.is_part_valid()))]
+            vec![PolicyEntry::new(document, policy.filter(|_| log.is_part_valid()), Mode::Enforce)]
         };
         let is_complete = entries.iter().all(|entry| entry.policy.is_some());
         DocumentReading {
@@ -138,10 +142,17 @@ impl DocumentReading {
 }
 
 impl PolicyEntry {
-    fn new(document: &Node, policy: Option<Policy>) -> Self {
+    fn new(document: &Node, mut policy: Option<Policy>, limit: Mode) -> Self {
         let log = ProblemLog::default();
         let name = document.field("name").and_then(|name| Value::root(name, &log).dns_label());
-        PolicyEntry { name: name.map(str::to_owned), policy, text: Vec::new() }
+        let mode_limit = match &mut policy {
+            Some(policy) => {
+                policy.mode = policy.mode.limited_to(limit);
+                limit
+            }
+            None => Mode::of(document).limited_to(limit),
+        };
+        PolicyEntry { name: name.map(str::to_owned), policy, text: Vec::new(), mode_limit }
     }
 }
 
@@ -149,6 +160,7 @@ impl PolicyEntry {
 fn read_list(document: &Value<'_>, log: &ProblemLog, node_id: Option<&[u8]>) -> Vec<PolicyEntry> {
     let items = document.object(&keys::DOCUMENT).and_then(|fields| {
         fields.read("onWrongPolicy", OnWrongPolicy::Refuse, |value| value.choice(&OnWrongPolicy::NAMES));
+        fields.read("mode", Mode::Enforce, |value| value.choice(&Mode::NAMES));
         let list = fields.require("policies", "a list of policies")?;
         list.limit_entries("policies", MAX_POLICIES)?;
         match list.list()? {
@@ -156,8 +168,9 @@ fn read_list(document: &Value<'_>, log: &ProblemLog, node_id: Option<&[u8]>) -> 
             items => Some(items),
         }
     });
+    let mode_limit = Mode::of(document.node());
     let Some(items) = items else {
-        return vec![PolicyEntry { name: None, policy: None, text: Vec::new() }];
+        return vec![PolicyEntry { name: None, policy: None, text: Vec::new(), mode_limit }];
     };
     let mut totals = Totals::default();
     let mut entries: Vec<PolicyEntry> = Vec::new();
@@ -167,7 +180,7 @@ fn read_list(document: &Value<'_>, log: &ProblemLog, node_id: Option<&[u8]>) -> 
         let policy = item.object(&keys::POLICY).and_then(|fields| {
             fields.contradiction("onWrongPolicy", "not here; allowed: beside policies, for all of them");
             let policy = read(&fields, node_id, &mut totals)?;
-            let next = items.get(index + 1).map(|next| PolicyEntry::new(next.node(), None));
+            let next = items.get(index + 1).map(|next| PolicyEntry::new(next.node(), None, mode_limit));
             let hosts = hosts_of(item.node());
             check_place(&policy, &fields, &hosts, &entries, &taken, next.as_ref());
             if log.is_part_valid() {
@@ -176,7 +189,7 @@ fn read_list(document: &Value<'_>, log: &ProblemLog, node_id: Option<&[u8]>) -> 
             Some(policy)
         });
         let policy = policy.filter(|_| log.is_part_valid());
-        let mut entry = PolicyEntry::new(item.node(), policy);
+        let mut entry = PolicyEntry::new(item.node(), policy, mode_limit);
         entry.text = item.node().to_json().into_bytes();
         entries.push(entry);
     }

@@ -7,7 +7,7 @@ use super::{Worker, store};
 use crate::policy::host_index::HostIndex;
 use crate::policy::problem::Problems;
 use crate::policy::set::DocumentReading;
-use crate::policy::{OnWrongPolicy, Policy};
+use crate::policy::{Mode, OnWrongPolicy, Policy};
 use crate::proxy::{Attribute, Body, MetricKind, Proxy};
 use crate::value::hash;
 use crate::value::time::Time;
@@ -45,6 +45,18 @@ impl Unshared {
 struct Chosen {
     policy: Policy,
     kept: KeptPolicy,
+    /// The limit of its mode, which is already applied.
+    mode_limit: Mode,
+}
+
+impl Chosen {
+    /// Returns the hash that identifies what is applied: the text and the limit of its mode.
+    fn document(&self) -> u64 {
+        match self.mode_limit {
+            Mode::Enforce => self.kept.hash,
+            limit => hash::key(self.kept.hash, limit.name().as_bytes()),
+        }
+    }
 }
 
 /// Reads the document, which has `size` bytes, and creates its workers. Logs and counts a document that is wrong. Returns
@@ -65,11 +77,13 @@ pub fn configure(proxy: &impl Proxy, size: usize) -> Option<Configuration> {
     let chosen = choose(proxy, &plugin, &node, reading);
     let watched = chosen.iter().map(|chosen| chosen.policy.watched()).sum();
     let (mut workers, mut policies) = (Vec::new(), Vec::new());
-    for Chosen { policy, kept } in chosen {
-        if kept.text.is_some() && is_new(proxy, &plugin, &policy, kept.hash) {
+    for chosen in chosen {
+        let document = chosen.document();
+        let Chosen { policy, kept, .. } = chosen;
+        if kept.text.is_some() && is_new(proxy, &plugin, &policy, document) {
             Event::PolicyLoaded { policy: &policy }.record(proxy);
         }
-        workers.push(Worker::start(proxy, policy, kept.hash, watched));
+        workers.push(Worker::start(proxy, policy, document, watched));
         policies.push(kept);
     }
     let index = HostIndex::new(workers.iter().map(|worker| &worker.policy().hosts));
@@ -85,7 +99,7 @@ fn choose(proxy: &impl Proxy, plugin: &str, node: &[u8], reading: DocumentReadin
         if let Some(policy) = entry.policy {
             let hash = hash::key(0, &entry.text);
             let kept = KeptPolicy { name: policy.name.clone(), hash, text: Some(entry.text) };
-            chosen.push(Chosen { policy, kept });
+            chosen.push(Chosen { policy, kept, mode_limit: entry.mode_limit });
             continue;
         }
         // A policy whose name cannot be read is one of those that the document no longer names.
@@ -105,7 +119,7 @@ fn choose(proxy: &impl Proxy, plugin: &str, node: &[u8], reading: DocumentReadin
             if chosen.iter().any(|known| known.policy.name == name) {
                 continue;
             }
-            let last_good = last_good(proxy, plugin, node, &name);
+            let last_good = last_good(proxy, plugin, node, &name, entry.mode_limit);
             Event::Instead { whose: &name, is_last_good: last_good.is_some() }.record(proxy);
             chosen.extend(last_good);
         }
@@ -113,12 +127,13 @@ fn choose(proxy: &impl Proxy, plugin: &str, node: &[u8], reading: DocumentReadin
     chosen
 }
 
-/// Returns the last good document of a policy.
-fn last_good(proxy: &impl Proxy, plugin: &str, node: &[u8], name: &str) -> Option<Chosen> {
+/// Returns the last good document of a policy, with its mode limited.
+fn last_good(proxy: &impl Proxy, plugin: &str, node: &[u8], name: &str, mode_limit: Mode) -> Option<Chosen> {
     let text = last_good::text(proxy, plugin, name)?;
-    let policy = Policy::for_node(&text, node).ok()?;
+    let mut policy = Policy::for_node(&text, node).ok()?;
+    policy.mode = policy.mode.limited_to(mode_limit);
     let kept = KeptPolicy { name: name.to_owned(), hash: hash::key(0, &text), text: None };
-    Some(Chosen { policy, kept })
+    Some(Chosen { policy, kept, mode_limit })
 }
 
 /// Logs and counts a wrong document. The proxy's own log line does not give the reason.

@@ -108,6 +108,27 @@ fn requests_pass_unmanaged_if_the_proxy_has_had_no_good_document_of_that_name() 
     }
 }
 
+/// An operator who stops the filter may do so while its document is wrong.
+#[test]
+fn the_mode_of_a_wrong_document_limits_that_of_the_last_good_one() {
+    let mut world = World::new(&last_good(gated("shop", 429)), 2);
+    world.set("app", Manner::Status(200));
+    world.pass(SECOND);
+    for (mode, expected) in [("enforce", 429), ("shadow", 200), ("off", 200), ("of", 429)] {
+        let mut document = wrong(last_good(gated("shop", 418)));
+        document["mode"] = json!(mode);
+        assert!(world.configure(&document));
+        assert_eq!(all(&mut world), [expected; 2], "{mode}");
+        world.pass(SECOND);
+        assert_eq!((all(&mut world), refused(&world)), (vec![expected; 2], 1), "{mode}");
+        let list =
+            json!({"mode": mode, "policies": [wrong(gated("shop", 418))], "onWrongPolicy": "lastGood"});
+        assert!(world.configure(&list));
+        world.pass(SECOND);
+        assert_eq!((all(&mut world), refused(&world)), (vec![expected; 2], 1), "{mode} beside policies");
+    }
+}
+
 #[test]
 fn a_document_that_was_never_in_use_is_no_last_good_one() {
     let mut world = World::new(&last_good(gated("shop", 429)), 2);

@@ -27,6 +27,23 @@ fn a_document_has_one_policy_or_a_list_of_them() {
 }
 
 #[test]
+fn the_mode_beside_the_policies_limits_that_of_each() {
+    let modes = |document: &str| {
+        let of = |policy: &Policy| policy.mode;
+        let text = format!(
+            r#"{{"policies":[{{"name":"a","hosts":["a"]}},{{"name":"b","hosts":["b"],"mode":"shadow"}},{{"name":"c","mode":"off"}}]{document}}}"#
+        );
+        set(&text).unwrap().policies.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(modes(""), [Mode::Enforce, Mode::Shadow, Mode::Off]);
+    assert_eq!(modes(r#","mode":"enforce""#), [Mode::Enforce, Mode::Shadow, Mode::Off]);
+    assert_eq!(modes(r#","mode":"shadow""#), [Mode::Shadow, Mode::Shadow, Mode::Off]);
+    assert_eq!(modes(r#","mode":"off""#), [Mode::Off; 3]);
+    let found = set(r#"{"policies":[{"name":"a"}],"mode":"on"}"#).err().unwrap();
+    assert!(found[0].starts_with("mode: \"on\""), "{found:?}");
+}
+
+#[test]
 fn the_order_of_the_list_decides_between_a_host_and_a_wildcard() {
     let document = |first: &str, second: &str| {
         format!(r#"{{"policies":[{{"name":"a","hosts":[{first}]}},{{"name":"b","hosts":[{second}]}}]}}"#)
@@ -120,7 +137,7 @@ fn a_list_is_refused_with_what_is_allowed() {
         (r#"{"policies":null}"#, "policies: missing; allowed: a list of policies"),
         (
             r#"{"policies":[{"name":"a"}],"name":"b"}"#,
-            "name: unknown field; allowed: policies, onWrongPolicy",
+            "name: unknown field; allowed: policies, mode, onWrongPolicy",
         ),
         (r#"{"policies":[{"name":"a"}],"policies":[]}"#, "policies: given twice; allowed: once"),
         (
