@@ -399,6 +399,15 @@ def test_at_a_gateway_the_routes_are_those_of_its_hosts(check):
     )
 
 
+def test_a_release_for_public_hosts_in_a_plugin_for_all_clients_has_the_routes_of_gateways(check):
+    public = plugin(policy(match=[{"hosts": ["reviews.example.com"]}]), namespace="istio-system")
+    fields = {"hosts": ["reviews.example.com"], "gateways": ["public"]}
+    assert check(public, virtual_service(GOOD, **fields), RULE) == []
+    assert not any("reviews.example.com" in note for note in check.notes)
+    (problem,) = check(public, virtual_service(GOOD[1:], **fields), RULE)
+    assert "no route for version v2" in problem
+
+
 # -- what can't be seen -------------------------------------------------------------
 
 

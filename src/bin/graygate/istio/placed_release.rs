@@ -18,6 +18,8 @@ use super::routing::Routing;
 pub struct Proxies<'a> {
     /// The direction of the filter.
     pub direction: Direction,
+    /// Whether gateways are among them, if the direction is outbound.
+    pub with_gateways: bool,
     /// Their namespace. `None` if they may be in any.
     pub namespace: Option<&'a str>,
     /// The labels that all of them have.
@@ -52,6 +54,16 @@ impl<'a> PlacedRelease<'a> {
 
     fn is_at_gateway(&self) -> bool {
         self.proxies.direction == Direction::Gateway
+    }
+
+    /// Returns whether the release is for hosts that only gateways have routes for, and not for those of its clusters.
+    pub fn is_of_gateways(&self) -> bool {
+        let names = |host: &&str| HostName { text: host, namespace: None }.names();
+        let is_public = self.hosts.is_given()
+            && !self.cluster_hosts().iter().map(names).any(|names| self.hosts.accepts(&names));
+        let tables =
+            || self.routing.tables.iter().filter(|table| self.leads_here(table) && self.acts_on(table));
+        is_public && tables().any(|table| table.is_for(true)) && !tables().any(|table| table.is_for(false))
     }
 
     /// Returns the different hosts of the clusters.

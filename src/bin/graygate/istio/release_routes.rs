@@ -9,7 +9,7 @@ use graygate::policy::reader::segment;
 use graygate::policy::release::steer::Steer;
 
 use super::cluster::ServiceCluster;
-use super::direction;
+use super::direction::{self, Direction};
 use super::findings::Findings;
 use super::host_condition::HostCondition;
 use super::patched_release;
@@ -56,7 +56,7 @@ pub fn check(
             ));
             continue;
         }
-        let placed = PlacedRelease {
+        let mut placed = PlacedRelease {
             release,
             clusters,
             alternatives: items(get(node, &["match"])),
@@ -66,6 +66,9 @@ pub fn check(
             label: format!("release {} ({resource})", release.name),
             start,
         };
+        if proxies.with_gateways && placed.is_of_gateways() {
+            placed.proxies.direction = Direction::Gateway;
+        }
         check_release(&placed, findings);
     }
 }

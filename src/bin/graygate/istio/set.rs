@@ -150,7 +150,9 @@ impl<'n> ManifestSet<'n> {
         let name = format!("{resource} in {}", resource.file);
         for direction in &filter.directions {
             if *direction != Direction::Inbound {
-                let proxies = Proxies { direction: *direction, namespace, labels };
+                let with_gateways = *direction == Direction::Outbound
+                    && filter.scopes.iter().any(|scope| scope.direction == Direction::Gateway);
+                let proxies = Proxies { direction: *direction, with_gateways, namespace, labels };
                 let routed = (&self.routing, wrong.as_slice());
                 release_routes::check(of_policy, policy, proxies, routed, (&start, &name), findings);
             }
