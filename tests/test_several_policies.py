@@ -134,7 +134,10 @@ def test_a_comment_says_why_the_last_good_policy_goes_on(render):
     [
         (
             [team("a"), team("a", ["b.shop"])],
-            'b.yaml: name: "a" is the name of the policy in a.yaml, too; allowed: a name of its own, as metrics and states go by it',
+            (
+                'b.yaml: name: "a" is the name of the policy in a.yaml, too; '
+                "allowed: a name of its own, as metrics and states go by it"
+            ),
         ),
         (
             [team("a", ["*.example.com"]), team("b", ["x", "api.example.com"])],

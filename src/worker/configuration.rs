@@ -1,5 +1,7 @@
 //! Reads the document of a root, and decides which policies the root's workers apply.
 
+use core::time::Duration;
+
 use super::event::Event;
 use super::last_good::{self, KeptPolicy};
 use super::metrics::metric_name;
@@ -21,11 +23,13 @@ pub struct Configuration {
     pub workers: Vec<Worker>,
     /// Finds the worker that a request is for.
     pub index: HostIndex,
-    /// What the root shares on its first tick.
+    /// What the root shares once the document is in use.
     pub unshared: Unshared,
 }
 
-/// What a root shares once its document is in use. Before that, the proxy may still refuse the document.
+/// What a root shares once its document is in use: it has got a request, or is settled.
+///
+/// Before that, the proxy may still refuse the document because of another filter. Its threads may tick meanwhile.
 pub struct Unshared {
     plugin: String,
     policies: Vec<KeptPolicy>,
@@ -33,7 +37,15 @@ pub struct Unshared {
     configured: Time,
 }
 
+/// The time after which a document without requests counts as in use. The proxy has taken or refused it long before.
+const SETTLES_AFTER: Duration = Duration::from_secs(5);
+
 impl Unshared {
+    /// Returns whether the proxy has had the document for so long that it has not refused it.
+    pub fn is_settled(&self, now: Time) -> bool {
+        now >= self.configured + SETTLES_AFTER
+    }
+
     /// Shares it. Returns `false` if a part could not be written.
     pub fn share(&self, proxy: &impl Proxy) -> bool {
         set_refused(proxy, &self.plugin, self.is_wrong);

@@ -1,7 +1,6 @@
 //! The last good document of each policy. It goes on in place of a wrong one, if the document says so.
 //!
-//! A document is kept once it is in use. Before that, the proxy may still refuse it because of another filter. It is kept
-//! whatever its `onWrongPolicy` says, because the next one may have another.
+//! A document is kept once it is in use, see [`super::configuration::Unshared`]. It is kept whatever its `onWrongPolicy` says, because the next one may have another.
 //!
 //! Filters with different plugin names have different documents, so the name is part of each key. A policy's name is never
 //! empty, so the keys of a plugin, which have an empty one, are no policy's.

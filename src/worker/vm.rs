@@ -8,12 +8,15 @@
 
 use core::time::Duration;
 
+use super::Worker;
 use super::budget::TickBudget;
 use super::configuration::{self, Configuration, Unshared};
 use super::headers::RequestHeaders;
-use super::{FIRST_TICK, Worker};
 use crate::policy::host_index::HostIndex;
 use crate::proxy::{CallId, ExchangeId, Flow, Proxy};
+
+/// The tick of a root with something to share and no worker that needs a tick.
+const IDLE_TICK: Duration = Duration::from_millis(250);
 
 /// All contexts of a VM, by the ids that the proxy gives them.
 pub struct Vm<P> {
@@ -40,6 +43,8 @@ struct Root<P> {
     busy: Vec<usize>,
     /// What is to be shared once the document is in use.
     unshared: Option<Unshared>,
+    /// Whether it has got a request with its newest document.
+    serves: bool,
     /// The current tick, or zero if the root does not tick.
     tick: Duration,
     /// The worker that has the first turn on the next tick.
@@ -66,6 +71,7 @@ impl<P: Proxy> Vm<P> {
                 index: HostIndex::default(),
                 busy: Vec::new(),
                 unshared: None,
+                serves: false,
                 tick: Duration::ZERO,
                 first: 0,
                 ended: false,
@@ -86,6 +92,7 @@ impl<P: Proxy> Vm<P> {
             any_ended |= root.ended;
             // No tick follows that would share what the workers have seen.
             if ends || ended_a_request && root.ended {
+                root.share();
                 root.workers.iter_mut().for_each(|worker| worker.flush(&root.proxy));
             }
             if ended_a_request {
@@ -182,6 +189,7 @@ impl<P: Proxy> Root<P> {
         self.workers.extend(configuration.workers);
         self.index = configuration.index;
         self.unshared = Some(configuration.unshared);
+        self.serves = false;
         self.set_tick();
     }
 
@@ -198,8 +206,16 @@ impl<P: Proxy> Root<P> {
         self.busy = workers.filter(|(_, worker)| !worker.is_idle()).map(|(index, _)| index).collect();
     }
 
+    /// Shares what is unshared, if the document is in use.
+    fn share(&mut self) {
+        let (proxy, serves) = (&self.proxy, self.serves);
+        let is_in_use = |unshared: &Unshared| serves || unshared.is_settled(proxy.now());
+        self.unshared =
+            self.unshared.take().filter(|unshared| !is_in_use(unshared) || !unshared.share(proxy));
+    }
+
     fn on_tick(&mut self, serves: bool) {
-        self.unshared = self.unshared.take().filter(|unshared| !unshared.share(&self.proxy));
+        self.share();
         let now = self.proxy.now();
         let mut budget = TickBudget::new();
         let count = self.workers.len();
@@ -220,6 +236,7 @@ impl<P: Proxy> Root<P> {
     }
 
     fn on_request_headers(&mut self, id: ExchangeId, headers: usize, end: bool) -> Flow {
+        self.serves = true;
         let headers = RequestHeaders::new(&self.proxy, headers);
         let position = if self.index.needs_authority() {
             self.index.find(headers.authority().as_deref())
@@ -262,7 +279,7 @@ impl<P: Proxy> Root<P> {
     /// Sets the tick that the root needs now. Setting it delays the next tick, so it is set only if it changes.
     fn set_tick(&mut self) {
         let ticks = self.workers.iter().map(Worker::tick).filter(|tick| !tick.is_zero());
-        let tick = ticks.min().or(self.unshared.is_some().then_some(FIRST_TICK)).unwrap_or(Duration::ZERO);
+        let tick = ticks.min().or(self.unshared.is_some().then_some(IDLE_TICK)).unwrap_or(Duration::ZERO);
         if tick != self.tick {
             self.tick = tick;
             self.proxy.tick_every(tick);

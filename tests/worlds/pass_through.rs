@@ -162,7 +162,7 @@ fn a_worker_ticks_fast_only_while_a_request_waits() {
     document["probes"].as_object_mut().unwrap().remove("drain");
     let mut world = World::new(&document, 2);
     slow_app(&mut world, 300 * MS);
-    world.pass(SECOND);
+    world.pass(6 * SECOND);
     assert_eq!((world.tick_of(0), world.tick_of(1)), (0, 0));
     start(&mut world, 0);
     let waiting = start(&mut world, 1);

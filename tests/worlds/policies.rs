@@ -183,7 +183,7 @@ fn a_waiting_probe_hastens_the_tick_and_a_policy_that_needs_none_does_not_tick()
         "probes": {"readiness": {"path": "/readyz", "passThrough": {"cacheSeconds": 2}}},
     });
     let mut world = World::new(&document(&[idle, passing]), 2);
-    world.pass(SECOND);
+    world.pass(6 * SECOND);
     assert_eq!((world.tick_of(0), world.tick_of(1)), (0, 0));
     world.around.call_takes.set(300 * MS);
     let first = world.start(0, &Request::get("/readyz"));
