@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use super::sim::{Answer, Manner, Request, World};
 use super::{MS, SECOND};
 
-/// Returns a policy for these hosts, with a gate and a check on an upstream of the same name.
+/// Returns a policy for these hosts, with a check on an upstream of the same name and a gate on it for every request.
 fn policy(name: &str, hosts: &[&str], period: f64) -> Value {
     let check = json!({"httpGet": {}, "periodSeconds": period, "failureThreshold": 1});
     let mut policy = json!({
         "name": name,
         "upstreams": {name: {"cluster": name, "readinessProbe": check}},
-        "gates": [{"upstream": name}],
+        "gates": [{"upstream": name, "match": [{"uri": {"prefix": "/"}}]}],
     });
     if !hosts.is_empty() {
         policy["hosts"] = json!(hosts);
