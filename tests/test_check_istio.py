@@ -387,6 +387,17 @@ def test_a_service_and_its_waypoint_have_the_filter_twice(check):
     assert check(pair[1], wasm_plugin("a", targetRefs=[of_service["targetRefs"][0] | {"name": "ratings"}])) == []
 
 
+def test_an_envoy_filter_for_a_service_has_no_effect(check):
+    service = {"targetRefs": [{"group": "", "kind": "Service", "name": "reviews"}]}
+    (problem,) = check(envoy_filter("a", **service))
+    assert problem.startswith("0.yaml: EnvoyFilter shop/a: spec.targetRefs: Service reviews is not allowed there")
+    options = ["--at", "waypoint", "--target", "Service/reviews", "--module", "file:///graygate.wasm"]
+    done = run("render", "-", "--kind", "envoyfilter", *options, stdin=json.dumps(GATE))
+    assert done.returncode == 1
+    assert "--target: Service/reviews is not allowed there: Istio attaches no EnvoyFilter to a Service" in done.stderr
+    assert run("render", "-", *options, stdin=json.dumps(GATE)).returncode == 0
+
+
 @pytest.mark.parametrize("proxy", [{}, {"proxyVersion": ""}, {"metadata": {}}])
 def test_a_patch_without_a_proxy_condition_applies_to_all_proxies(check, proxy):
     (problem,) = check(envoy_filter("a", patch(proxy=proxy)), envoy_filter("b", patch(proxy={"proxyVersion": "^1.30"})))

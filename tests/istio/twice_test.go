@@ -44,6 +44,32 @@ func twice(t *testing.T, texts ...string) bool {
 	return most > 1
 }
 
+// An EnvoyFilter for a Service is what the tool refuses to print.
+func TestAnEnvoyFilterForAServiceStandsNowhere(t *testing.T) {
+	text, err := render(t, "envoyfilter", "waypoint", parsed(t, placed), scoped("workload", "waypoint")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := ordinary()
+	w.Waypoint = true
+	stands := func(text string) bool {
+		c := start(t, w, text)
+		for _, times := range c.where(c.waypoint()) {
+			if times > 0 {
+				return true
+			}
+		}
+		return false
+	}
+	if !stands(text) {
+		t.Error("for the Gateway it stands nowhere either")
+	}
+	text = edited(t, edited(t, text, "group: gateway.networking.k8s.io", `group: ""`), "kind: Gateway", "kind: Service")
+	if stands(edited(t, text, "name: waypoint", "name: reviews")) {
+		t.Error("for a Service it stands somewhere")
+	}
+}
+
 func TestTheToolFindsWhatStandsTwiceInTheControlPlane(t *testing.T) {
 	of := func(kind, place, scope string, options ...string) string {
 		t.Helper()

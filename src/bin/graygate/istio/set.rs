@@ -178,6 +178,11 @@ impl<'n> ManifestSet<'n> {
         if filter.scopes.is_empty() && resource.kind != "EnvoyFilter" {
             problems.push("spec.match: no mode of it ever applies, as the labels are a gateway's, which is always a client; allowed: CLIENT".to_owned());
         }
+        if let ("EnvoyFilter", ProxySelector::Targets(targets)) = (resource.kind, &resource.selector)
+            && let Some((kind, name)) = targets.iter().find(|(kind, _)| kind.starts_with("Service"))
+        {
+            problems.push(format!("spec.targetRefs: {kind} {name} is not allowed there: Istio attaches no EnvoyFilter to it, so that it has no effect; allowed: the Gateway of its waypoint"));
+        }
         for scope in &filter.scopes {
             let path = scope.path.strip_suffix(".match.context").map_or_else(
                 || format!("{}.ports", scope.path),

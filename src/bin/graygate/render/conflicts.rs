@@ -145,6 +145,10 @@ fn selection_problems(arguments: &RenderArguments) -> Vec<Problem> {
             ));
         } else if *kind == TargetKind::Service && direction == Some(Direction::Gateway) {
             problems.push(refused("--target", &target, "only a waypoint has services", "Gateway/NAME"));
+        } else if *kind == TargetKind::Service && arguments.kind == ManifestKind::Envoyfilter {
+            let reason = "Istio attaches no EnvoyFilter to a Service, so that it has no effect";
+            let allowed = "Gateway/NAME; Service/NAME with --kind wasmplugin, trafficextension";
+            problems.push(refused("--target", &target, reason, allowed));
         } else if scope != NamespaceScope::Workload {
             let reason = format!("scope {} is all its proxies", scope.name());
             problems.push(refused("--target", &target, &reason, "scope workload"));
