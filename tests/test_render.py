@@ -37,7 +37,10 @@ def policy():
                 ],
             }
         ],
-        "gates": [{"upstream": "app"}, {"upstream": "v1", "reply": {"body": "line 1\nline 2\n"}}],
+        "gates": [
+            {"match": [{"hosts": ["*"]}], "upstream": "app"},
+            {"upstream": "v1", "reply": {"body": "line 1\nline 2\n"}},
+        ],
     }
 
 
@@ -510,7 +513,12 @@ def test_releases_inbound_and_probes_outbound_are_refused(refused):
             "releases: a list of 1 is not allowed there: "
             "inbound, all requests go to the one app, whatever version they are given; "
             "allowed: outbound, gateway, waypoint"
-        )
+        ),
+        (
+            "gates[1]: has no match, and the routes to the app lead to Istio's inbound|PORT|| and not to "
+            f'"outbound|9080|v1|{HOST}", so that the gate would stop no request; '
+            'allowed: match: [{hosts: ["*"]}], for every request to the app'
+        ),
     ]
     assert refused("--at", "outbound") == [
         (

@@ -19,7 +19,7 @@ PROBES: Manifest = {"name": "shop", "probes": {"liveness": {"path": "/livez"}}}
 GATE: Manifest = {
     "name": "shop",
     "upstreams": {"db": {"cluster": "outbound|80||db.shop.svc.cluster.local"}},
-    "gates": [{"upstream": "db"}],
+    "gates": [{"match": [{"hosts": ["*"]}], "upstream": "db"}],
 }
 RELEASE: Manifest = {
     "name": "shop",

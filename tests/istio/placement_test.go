@@ -16,7 +16,7 @@ import (
 const placed = `
 name: placed
 upstreams: {reviews: {cluster: outbound|9080||reviews.shop.svc.cluster.local}}
-gates: [{upstream: reviews}]
+gates: [{upstream: reviews, match: [{hosts: [reviews.shop]}]}]
 `
 
 // proxies are all there are in a world, by the names of the tests.

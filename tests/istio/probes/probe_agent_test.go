@@ -35,7 +35,8 @@ const byTheAgent = onTheAppsPort + `  pluginConfig:
         readinessProbe: {httpGet: {path: /app-health/app/readyz}, periodSeconds: 0.2, failureThreshold: 2}
         assume: notReady
     gates:
-    - upstream: app
+    - match: [{uri: {prefix: /}}]
+      upstream: app
       reply: {status: 503, body: "{upstream} is not ready: {reason}"}
 `
 

@@ -2,7 +2,8 @@
 //!
 //! Outbound, and at gateways and waypoints, the filter sees requests for all hosts. A `match` that names none is for every
 //! service of a mesh. Without a `match`, a gate goes by the routes, and a release by the hosts of its clusters. Requests at
-//! a gateway are not for these hosts, so a release there must name those of the Gateway.
+//! a gateway are not for these hosts, so a release there must name those of the Gateway. Inbound, all requests are for the
+//! app, but their routes lead to clusters that no filter can call.
 
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
@@ -23,7 +24,7 @@ pub fn problems(
     gateway_hosts: &[String],
 ) -> Vec<Problem> {
     if direction == Direction::Inbound {
-        return Vec::new();
+        return gates_of_no_route(policy);
     }
     let of_policy = named_hosts(document);
     let is_limited = !of_policy.is_empty();
@@ -117,6 +118,21 @@ fn acts_for(policy: &Policy, release: &Release) -> bool {
     let hosts = release.versions.iter().filter_map(|version| host::of_cluster(&version.cluster));
     let mut names = hosts.flat_map(|name| [name, host::shortest(name)]);
     names.any(|name| policy.hosts.include(&Authority::of(name.as_bytes())))
+}
+
+/// Returns a problem for each gate of a sidecar's own app that goes by the route, and whose cluster no route leads to.
+fn gates_of_no_route(policy: &Policy) -> Vec<Problem> {
+    let gates = policy.gates.iter().enumerate().filter(|(_, gate)| gate.matches.is_empty());
+    let found = gates.filter_map(|(index, gate)| {
+        let cluster = &policy.upstream(gate.upstream)?.cluster;
+        (!cluster.starts_with("inbound|")).then(|| Problem {
+            path: format!("gates[{index}]"),
+            message: format!(
+                "has no match, and the routes to the app lead to Istio's inbound|PORT|| and not to {cluster:?}, so that the gate would stop no request; allowed: match: [{{hosts: [\"*\"]}}], for every request to the app"
+            ),
+        })
+    });
+    found.collect()
 }
 
 /// Returns whether the names of all clusters of the versions have a host.
@@ -226,5 +242,15 @@ mod tests {
             let found = found(direction, json!({}), json!({}), cluster, Value::Null);
             assert!(matches!(&found[..], [problem] if problem.contains(words)), "{found:?}");
         }
+    }
+
+    #[test]
+    fn inbound_a_gate_without_a_match_is_refused_unless_its_cluster_is_that_of_the_route() {
+        for cluster in ["graygate-app", "agent", CLUSTER] {
+            let found = found(Direction::Inbound, json!({}), json!({}), cluster, Value::Null);
+            let is_named = |problem: &String| problem.starts_with("gates[0]: ") && problem.contains(cluster);
+            assert!(matches!(&found[..], [problem] if is_named(problem)), "{found:?}");
+        }
+        assert!(found(Direction::Inbound, json!({}), json!({}), "inbound|8080||", Value::Null).is_empty());
     }
 }
