@@ -1,6 +1,6 @@
 # `make` lists the targets. The scripts in .ci install what they need, print what they
 # install, and install nothing the second time.
-.PHONY: help wasm image tool demo up compare faults bench sizes test lint format unit wasm-test host-test integration configs manifests istio-test soak instructions coverage venv clean
+.PHONY: help wasm image tool demo up compare faults bench sizes test lint format unit wasm-test host-test integration configs manifests istio-test apiserver soak instructions coverage venv clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -32,6 +32,10 @@ bench: wasm venv ## compare CPU time per request with Lua and a filter that does
 
 sizes: wasm venv ## measure what large policies cost: an update, an idle proxy, memory; takes ten minutes
 	@.venv/bin/python envoy/sizes.py
+
+apiserver: tool ## apply mistakes to a real API server with Istio's types; builds it from source, ten minutes the first time; needs Go
+	@.ci/manifests --check
+	@.ci/apiserver
 
 soak: wasm venv ## check that memory stays constant under a million requests and a hundred policies; takes two minutes
 	@.ci/soak
@@ -75,7 +79,7 @@ host-test: wasm ## test the module alone under Node: host calls per request, exp
 configs: tool venv ## validate the configurations in envoy/ with Envoy and the tool
 	@.ci/configs
 
-manifests: tool ## render istio/base again from istio/policies
+manifests: tool ## render istio/base again from istio/policies and the table of keys
 	@.ci/manifests
 
 istio-test: wasm tool venv ## test istio/ with Istio's control plane, agent and istioctl, and checks with the kubelet's prober; needs Go

@@ -666,3 +666,36 @@ def test_a_manifest_instead_of_a_policy_gets_a_hint(render, tmp_path, command):
     done = run(command, file)
     assert done.returncode == 2
     assert f"{file}: a manifest; allowed: a policy by itself, or graygate check --istio {file}" in done.stderr
+
+
+def rules(*arguments):
+    done = run("render", "--kind", "validatingadmissionpolicy", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    documents = list(yaml.safe_load_all(done.stdout))
+    kinds = [document["kind"] for document in documents]
+    assert kinds == ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"] * 2
+    return documents[::2], documents[1::2]
+
+
+def test_rules_for_an_api_server_need_no_policy():
+    policies, bindings = rules()
+    for policy, binding in zip(policies, bindings, strict=True):
+        assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
+        assert policy["spec"]["failurePolicy"] == "Ignore"
+        # A client-side `kubectl apply` keeps the object in an annotation, which may have 256 KiB.
+        assert len(json.dumps(policy)) < 200_000
+
+
+def test_rules_in_shadow_refuse_nothing():
+    _, bindings = rules("--mode", "shadow")
+    assert [binding["spec"]["validationActions"] for binding in bindings] == [["Warn", "Audit"]] * 2
+
+
+def test_rules_take_no_policy_and_every_other_kind_wants_one():
+    for arguments, message in [
+        (["x.yaml", "--kind", "validatingadmissionpolicy"], "leave the policies out"),
+        (["--kind", "wasmplugin"], "no policy; allowed:"),
+    ]:
+        done = run("render", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr

@@ -137,7 +137,7 @@ pub static HTTP_HEADER: ObjectSpec =
 
 /// `grpc` of a check.
 pub static GRPC_CHECK: ObjectSpec =
-    ObjectSpec::new("grpc", &[key("service", HEADER_VALUE), key("port", PORT)]);
+    ObjectSpec::new("grpc of a check", &[key("service", HEADER_VALUE), key("port", PORT)]);
 
 const FAILURES: Shape = List(&Either(&[
     Choice(&[
@@ -338,7 +338,8 @@ pub static PASS_THROUGH: ObjectSpec = ObjectSpec::new(
 );
 
 /// `grpc` of `probes`.
-pub static GRPC_SERVICES: ObjectSpec = ObjectSpec::new("grpc", &[required("services", List(&HEADER_VALUE))]);
+pub static GRPC_SERVICES: ObjectSpec =
+    ObjectSpec::new("grpc of probes", &[required("services", List(&HEADER_VALUE))]);
 
 /// `drain`.
 pub static DRAIN: ObjectSpec = ObjectSpec::new("drain", &[required("path", PATH), key("from", NETWORKS)]);

@@ -3,6 +3,7 @@
 //! A policy for sidecars is split into an inbound and an outbound [`part`]. The parts of one direction become one manifest
 //! that adds the filter, and others for clusters and routes, if the arguments ask for them.
 
+mod admission;
 pub mod arguments;
 mod callout;
 mod conflicts;
@@ -51,6 +52,15 @@ struct Output {
 
 /// Prints the manifests of the policies, and warnings. Prints problems and no manifest if there are any.
 pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
+    if arguments.kind == ManifestKind::Validatingadmissionpolicy {
+        admission::validate(arguments)?;
+        return print(&admission::manifests(arguments));
+    }
+    if arguments.policies.is_empty() {
+        return Err(Failure::Usage(
+            "no policy; allowed: the path of one or several, or \"-\" for standard input".to_owned(),
+        ));
+    }
     let sources = match policy_files::read(arguments)? {
         Ok(sources) => sources,
         Err(mut found) => {
@@ -92,8 +102,12 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
     for warning in output.warnings {
         eprintln!("graygate: warning: {warning}");
     }
+    print(&output.manifests)
+}
+
+fn print(manifests: &[Manifest]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    for manifest in output.manifests {
+    for manifest in manifests {
         let written = stdout.write_all(manifest.yaml()?.as_bytes());
         written.map_err(|error| Failure::Usage(format!("standard output: {error}")))?;
     }
@@ -220,6 +234,8 @@ impl RenderArguments {
             ManifestKind::Wasmplugin => plugin.wasm_plugin(),
             ManifestKind::Trafficextension => plugin.traffic_extension(),
             ManifestKind::Envoyfilter => envoy_filter::envoy_filter(&plugin, self.istio)?,
+            // It has no parts. See `admission`.
+            ManifestKind::Validatingadmissionpolicy => return Ok(()),
         };
         let mut comments = vec![
             self.describe_part(direction),

@@ -16,7 +16,6 @@ use crate::istio::direction::Direction;
 pub struct RenderArguments {
     /// The policy, JSON or YAML; "-" is standard input. Several make one plugin of all of them, in this order; only the
     /// last may have no hosts
-    #[arg(required = true)]
     pub policies: Vec<PathBuf>,
     /// The kind of resource
     #[arg(long, value_enum, default_value = "wasmplugin")]

@@ -14,6 +14,8 @@ pub enum ManifestKind {
     Trafficextension,
     /// For what the others have no field for
     Envoyfilter,
+    /// Rules by which the API server refuses mistakes in the others; takes no policy
+    Validatingadmissionpolicy,
 }
 
 impl ManifestKind {
@@ -23,6 +25,7 @@ impl ManifestKind {
             ManifestKind::Wasmplugin => "wasmplugin",
             ManifestKind::Trafficextension => "trafficextension",
             ManifestKind::Envoyfilter => "envoyfilter",
+            ManifestKind::Validatingadmissionpolicy => "validatingadmissionpolicy",
         }
     }
 
@@ -38,6 +41,7 @@ impl ManifestKind {
             ManifestKind::Envoyfilter => {
                 "An EnvoyFilter has what a WasmPlugin has no field for: a VM id of graygate's own, and a place before all other filters. It is tied to how Istio builds listeners: try it with each new release. Never beside a WasmPlugin or TrafficExtension for the same proxies: the filter would be there twice."
             }
+            ManifestKind::Validatingadmissionpolicy => "",
         }
     }
 }
