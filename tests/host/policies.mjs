@@ -36,7 +36,7 @@ export const policy = ({ app = forced("ready"), releases = others(1), ...more } 
   upstreams: { app, "reviews-v1": { cluster: "reviews-v1" }, "reviews-v2": { cluster: "reviews-v2" } },
   probes: { liveness: { path: "/livez" }, readiness: { path: "/readyz", checks: [{ upstream: "app" }] } },
   releases,
-  gates: [{ upstream: "app" }],
+  gates: [{ match: [{ uri: { prefix: "/" } }], upstream: "app" }],
   ...more,
 });
 
