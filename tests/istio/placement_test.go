@@ -15,6 +15,7 @@ import (
 // placed is a policy that may stand anywhere.
 const placed = `
 name: placed
+onWrongPolicy: lastGood
 upstreams: {reviews: {cluster: outbound|9080||reviews.shop.svc.cluster.local}}
 gates: [{upstream: reviews, match: [{hosts: [reviews.shop]}]}]
 `
