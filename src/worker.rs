@@ -15,10 +15,12 @@
 //! | [`headers`] | the headers of the current request |
 //! | [`upstreams`], [`releases`], [`gates`], [`lifecycle`] | the shared state of each, and how workers update it |
 //! | [`sweep`], [`changes`] | which upstreams a tick looks at, if there are many |
+//! | [`routes`], [`misrouted`] | whether the requests of each version reach its cluster |
 //! | [`checks`] | checks in flight |
 //! | [`calls`] | what all HTTP calls have in common |
 //! | [`store`], [`leader`] | shared values, and the leases of leaders |
 //! | [`event`], [`metrics`] | what is logged and counted |
+//! | [`gauges`] | which policy's gauges are shown, and the end of those that leave |
 //! | [`scope`] | what one callback works with |
 //! | [`signals`] | what has to be read from each response |
 //! | [`budget`] | what the workers of a root may do on one tick |
@@ -38,13 +40,16 @@ mod exchanges;
 pub mod fast_path;
 mod forwarded;
 mod gates;
+mod gauges;
 mod grpc_health;
 mod headers;
 mod last_good;
 mod leader;
 mod lifecycle;
 pub mod metrics;
+mod misrouted;
 mod releases;
+mod routes;
 mod scope;
 mod signals;
 pub mod store;
@@ -70,6 +75,7 @@ use headers::RequestHeaders;
 use lifecycle::LifecycleView;
 use metrics::Metrics;
 use releases::ReleaseTable;
+use routes::RouteWatch;
 use scope::{Ids, Scope};
 use signals::RequiredSignals;
 use upstreams::{Turn, UpstreamTable};
@@ -82,6 +88,7 @@ pub struct Worker {
     service: String,
     upstreams: UpstreamTable,
     releases: ReleaseTable,
+    routes: RouteWatch,
     lifecycle: LifecycleView,
     metrics: Metrics,
     ids: Ids,
@@ -118,11 +125,7 @@ impl Worker {
     /// the policy's text. `watched` is [`Policy::watched`] of all policies of the root's document.
     pub fn start(proxy: &impl Proxy, policy: Policy, document: u64, watched: usize) -> Self {
         let mut worker = Self::new(proxy, policy, document, watched);
-        if worker.policy.mode == Mode::Off {
-            worker.scope(proxy).publish_in_use();
-        } else {
-            worker.plan_tick(proxy.now());
-        }
+        worker.plan_tick(proxy.now());
         worker
     }
 
@@ -135,6 +138,7 @@ impl Worker {
         let mut worker = Worker {
             upstreams: UpstreamTable::new(&policy, watched, proxy, now),
             releases: ReleaseTable::new(proxy, &policy, now),
+            routes: RouteWatch::new(&policy),
             lifecycle: LifecycleView::new(proxy, &policy),
             metrics: Metrics::new(&policy),
             signals: RequiredSignals::of(&policy),
@@ -213,6 +217,7 @@ impl Worker {
             service: &self.service,
             upstreams: &mut self.upstreams,
             releases: &mut self.releases,
+            routes: &mut self.routes,
             lifecycle: &mut self.lifecycle,
             app_calls: &mut self.app_calls,
             metrics: &mut self.metrics,
@@ -295,11 +300,18 @@ impl Worker {
     /// state determines whether a check is due. `serves` is whether the VM has served a request. `budget` is what the tick
     /// may still do.
     pub fn on_tick(&mut self, proxy: &impl Proxy, serves: bool, budget: &mut TickBudget) {
+        let now = proxy.now();
+        let is_off = self.policy.mode == Mode::Off;
+        self.scope(proxy).claim_gauges();
         if !self.in_use {
             // If this fails, the next tick tries again.
-            self.in_use = self.scope(proxy).adopt();
+            self.in_use = is_off || self.scope(proxy).adopt();
         }
-        let now = proxy.now();
+        if is_off {
+            self.scope(proxy).refresh_gauges(now, LEASE, &mut budget.metrics);
+            self.next_tick = now + self.tick;
+            return self.plan_tick(now);
+        }
         if serves && !core::mem::replace(&mut self.holder.serves, serves) {
             self.hands_over_until = Some(now + self.upstreams.take_over());
         }
@@ -343,7 +355,7 @@ impl Worker {
         scope.refresh_lifecycle(now, LEASE);
         scope.refresh_releases(now);
         scope.refresh_app_probes(now);
-        scope.define_metrics(now, LEASE, &mut budget.metrics);
+        scope.refresh_gauges(now, LEASE, &mut budget.metrics);
         self.leads = leads_any;
         self.next_look = next_look;
         self.next_tick = now + self.tick;
@@ -365,6 +377,13 @@ impl Worker {
         }
         scope.upstreams.end_tick(proxy);
         scope.refresh_releases(now);
+    }
+
+    /// Ends the policy's gauges if the policy leaves the proxy with this worker.
+    pub fn leave(&mut self, proxy: &impl Proxy) {
+        if self.in_use {
+            self.scope(proxy).end_gauges();
+        }
     }
 
     /// Takes the end of an HTTP call. `headers` is the number of the response's headers, and 0 if no response came.
@@ -391,6 +410,9 @@ impl Worker {
 
     /// Returns the worker's regular tick, or `None` if it needs no periodic ticks.
     fn tick_period(&self) -> Option<Duration> {
+        if self.policy.mode == Mode::Off {
+            return None;
+        }
         let orphaned = self.lifecycle.has_orphaned_drain(&self.policy);
         self.policy.tick().or(orphaned.then_some(ORPHANED_DRAIN_TICK))
     }
@@ -401,16 +423,11 @@ impl<P: Proxy> Scope<'_, P> {
     /// drain for which this policy has no switch. Called on the first tick, because before that the proxy may still
     /// refuse the policy. Returns `false` if a part could not be written.
     fn adopt(&mut self) -> bool {
-        self.publish_in_use();
         let releases = self.releases.adopt(self.proxy, self.policy);
         let gates = self.adopt_gates();
         let drain = !self.lifecycle.has_orphaned_drain(self.policy) || self.drain(false);
         let assumptions = self.upstreams.adopt_assumptions(self.proxy, self.policy);
         releases && gates && drain && assumptions
-    }
-
-    fn publish_in_use(&mut self) {
-        self.metrics.set_in_use(self.proxy, self.policy, self.holder.policy);
     }
 
     /// Sends the checks that are due, of the upstreams that this worker leads, at most `left`. Goes on where the last tick

@@ -150,6 +150,10 @@ def test_explain_prints_decisions_and_reasons(file):
         "          sticky            header x-user-id is in bucket 6405; v1 holds 1000 to 9999",
         "decision  forward",
         "          with x-gray-version: v1",
+        (
+            "route     decides: v1 is reached at cluster reviews-v1 "
+            "only if a route matches x-gray-version: v1 and leads to reviews-v1"
+        ),
     ]
 
 

@@ -40,7 +40,7 @@ pub struct Holder {
 }
 
 /// The time within which all VMs of a proxy get the same policy.
-const SAME_UPDATE: Duration = Duration::from_secs(10);
+pub const SAME_UPDATE: Duration = Duration::from_secs(10);
 
 impl Holder {
     /// Returns whether this VM takes a valid lease from `other`.

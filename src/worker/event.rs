@@ -64,6 +64,28 @@ pub enum Event<'e> {
         /// The version that was rolled back, and the evidence.
         finding: RollbackFinding,
     },
+    /// Requests of a version have begun to go elsewhere than to its cluster.
+    Misrouted {
+        /// The policy in which it happened.
+        policy: &'e Policy,
+        /// The index of the release in the policy.
+        release: usize,
+        /// The index of the version in the release.
+        version: usize,
+        /// The cluster that they go to. `None` if no route or no cluster takes them.
+        to: Option<&'e str>,
+    },
+    /// No request that needed an upstream has reached its cluster, and nothing else tells of it.
+    Unreached {
+        /// The policy in which it happened.
+        policy: &'e Policy,
+        /// The upstream.
+        upstream: UpstreamId,
+        /// The number of requests.
+        requests: u32,
+        /// The cluster that the last one went to.
+        to: &'e str,
+    },
     /// The gate of an upstream that is not ready has begun to fail open.
     FailsOpen {
         /// The policy in which it happened.
@@ -223,6 +245,34 @@ impl Event<'_> {
                 let why = finding.describe(release);
                 (Level::Warn, format!("{whose}: {version} rolled back: {why}{}", policy.mode.mark()))
             }
+            Event::Misrouted { policy, release, version, to } => {
+                let release = policy.releases.get(*release)?;
+                let version = release.versions.get(*version)?;
+                let (name, cluster) = (&version.name, &version.cluster);
+                let to = match to {
+                    Some(to) => format!("cluster {to:?}"),
+                    None => "no cluster, as no route takes them or its cluster does not exist".to_owned(),
+                };
+                let whose = whose(policy, "release", &release.name);
+                let remedy = release.steer.describe(version);
+                (
+                    Level::Warn,
+                    format!(
+                        "{whose}: requests of {name} go to {to}, and not to its cluster {cluster:?}. Check that {remedy}, that this route comes before the default one, and that the policy names the route's cluster"
+                    ),
+                )
+            }
+            Event::Unreached { policy, upstream: id, requests, to } => {
+                let cluster = policy.upstream(*id).map_or("", |upstream| &upstream.cluster);
+                let whose = upstream(policy, *id);
+                let remedy = "Name the cluster of the route, which of an aggregate cluster is its own name, or give it a readinessProbe";
+                (
+                    Level::Warn,
+                    format!(
+                        "{whose}: nothing is known of it: of {requests} requests that needed it, none went to its cluster {cluster:?}, and the last to {to:?}. {remedy}"
+                    ),
+                )
+            }
             Event::FailsOpen { policy, upstream, why } => {
                 let whose = whose(policy, "upstream", upstream);
                 let line =
@@ -287,6 +337,8 @@ impl Event<'_> {
             | Event::MoreProblems(_)
             | Event::Instead { .. }
             | Event::PolicyLoaded { .. }
+            | Event::Misrouted { .. }
+            | Event::Unreached { .. }
             | Event::FailsOpen { .. }
             | Event::NoLongerFailsOpen { .. }
             | Event::ReplyRefused { .. }

@@ -78,6 +78,7 @@ impl Exchange {
             Action::Forward(edits) => {
                 forward(scope.proxy, &edits);
                 request.mark(scope);
+                request.watch_route(scope, &decision.assignments);
                 let edits = edits.response.into_iter().map(HeaderEdit::into_owned).collect();
                 let exchange = Self::forwarded(scope, request, &decision.assignments, edits, headers, end);
                 return (Flow::Continue, exchange);
@@ -234,6 +235,7 @@ impl State {
         }
         let grpc = scope.signals.grpc_status;
         let mut response = ResponseSummary::read(scope.proxy, took);
+        request.look_at_route(scope, &response);
         if !request.is_judged_by(scope, &response) {
             request.give_back(scope);
             return State::Done;

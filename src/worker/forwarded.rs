@@ -17,10 +17,12 @@
 
 use core::time::Duration;
 
+use super::routes::VersionIndex;
 use super::scope::Scope;
 use super::summary::{self, Attribution, ResponseSummary};
 use super::upstreams::Moment;
 use crate::decision::Assignment;
+use crate::decision::release::AssignmentReason;
 use crate::policy::release::rollback::Rollback;
 use crate::policy::upstream::{Breaker, UpstreamId};
 use crate::proxy::{Map, Proxy};
@@ -35,8 +37,8 @@ use crate::value::time::Time;
 pub struct ForwardedRequest {
     /// What the worker knew when the request was decided on.
     moment: Moment,
-    /// Whether its response may be a sample that is due.
-    takes_sample: bool,
+    /// The upstream of which its response may be a sample that is due.
+    takes_sample: Option<UpstreamId>,
     /// The permits that it holds. Each is given back exactly once.
     permits: Vec<Permit>,
     /// The upstreams for which it does not count.
@@ -45,6 +47,8 @@ pub struct ForwardedRequest {
     counted: Vec<UpstreamId>,
     /// The versions that it got in releases with a rollback.
     versions: Vec<JudgedVersion>,
+    /// The versions that it got, if its response tells whether routes lead to them.
+    routed: Vec<VersionIndex>,
     /// The time at which the whole request had been forwarded, if the policy or a deadline uses times.
     sent: Option<Time>,
     /// The caller's own deadline.
@@ -106,6 +110,7 @@ impl ForwardedRequest {
             ignored,
             counted: Vec::new(),
             versions: Vec::new(),
+            routed: Vec::new(),
             sent: None,
             deadline: CallerDeadline::default(),
             body: 0,
@@ -143,9 +148,40 @@ impl ForwardedRequest {
         }
     }
 
+    /// Determines whether the response is to tell if routes lead to the versions. The request must have been steered to them.
+    pub fn watch_route<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, assignments: &[Assignment<'_>]) {
+        let ticked = scope.upstreams.ticked();
+        let mut takes_look = false;
+        for Assignment { release, version, reason, .. } in assignments {
+            // The header names a version of a later hop, which routes may know.
+            if *reason == AssignmentReason::NoSuchVersion {
+                return;
+            }
+            takes_look |= scope.routes.takes_look((*release, *version), ticked);
+        }
+        if takes_look {
+            self.routed =
+                assignments.iter().map(|assignment| (assignment.release, assignment.version)).collect();
+        }
+    }
+
+    /// Looks at where the request went, if its response is to tell. Must be called in the callback of the response's headers.
+    pub fn look_at_route<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, response: &ResponseSummary) {
+        let routed = core::mem::take(&mut self.routed);
+        if !routed.is_empty() {
+            scope.look_at_route(&routed, response.cluster.as_deref());
+        }
+        if let Some(id) = self.takes_sample.take() {
+            scope.look_at_upstream(id, response.cluster.as_deref());
+        }
+    }
+
     /// Returns whether the request or its response may still count for anything.
     pub fn is_evidence<P>(&self, scope: &Scope<'_, P>) -> bool {
-        scope.signals.responses || !self.permits.is_empty() || !self.versions.is_empty()
+        scope.signals.responses
+            || !self.permits.is_empty()
+            || !self.versions.is_empty()
+            || !self.routed.is_empty()
     }
 
     /// Starts the wait for a response. `whole` tells whether the whole request has come.
@@ -243,7 +279,10 @@ impl ForwardedRequest {
 
     /// Returns whether the response may take the fast path if it is a success.
     pub fn is_plain(&self) -> bool {
-        self.permits.is_empty() && self.versions.is_empty() && !self.takes_sample
+        self.permits.is_empty()
+            && self.versions.is_empty()
+            && self.routed.is_empty()
+            && self.takes_sample.is_none()
     }
 
     /// Returns whether the response may count for any upstream or version.

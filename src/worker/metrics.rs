@@ -22,6 +22,12 @@ use crate::policy::{Mode, Policy};
 use crate::proxy::{MetricId, MetricKind, Proxy};
 use crate::rollback::RollbackCause;
 
+/// The name of the gauges of upstreams.
+pub const READY: &str = "upstream_ready";
+
+/// The name of the gauges of versions.
+pub const SHARE: &str = "version_share";
+
 /// A counter or a gauge, with its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
@@ -110,6 +116,13 @@ pub enum Metric {
         /// The index of the release in the policy.
         release: usize,
     },
+    /// Counts the requests of a version that were found to go elsewhere than to its cluster.
+    Misrouted {
+        /// The index of the release in the policy.
+        release: usize,
+        /// The index of the version in the release.
+        version: usize,
+    },
     /// A gauge with the share of requests that a version gets, in hundredths of a percent.
     Share {
         /// The index of the release in the policy.
@@ -128,19 +141,43 @@ pub enum Metric {
     Document,
 }
 
+/// What a worker has to do with the gauges of its policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GaugeRole {
+    /// Another worker with a newer document shows them.
+    Outdated,
+    /// They are those of this worker's document, and not all of its metrics exist.
+    Begins,
+    /// They are those of this worker's document, and all of its metrics exist.
+    Shows,
+}
+
+/// The names of the gauges that a document may leave behind, in ascending order: releases with their versions, and upstreams
+/// without a release.
+pub type GaugeNames = Vec<(String, String)>;
+
 /// The metrics of one policy in one worker.
 pub struct Metrics {
     ids: BTreeMap<Metric, MetricId>,
     /// The ids of assignment counters by version and reason, for each release. Every request that gets a version counts
     /// one, so they are not looked up in the map.
     assignments: Vec<Vec<Option<MetricId>>>,
-    /// How many metrics of [`initial`] this worker has defined. `None` if all exist.
-    defined: Option<usize>,
+    /// How many metrics of [`initial`] this worker has defined.
+    defined: usize,
+    /// Whether this worker's document decides on the gauges of the policy's name.
+    role: GaugeRole,
+    /// The gauges that leave with the policy before, while this worker defines the metrics.
+    leaving: Option<GaugeNames>,
+    /// How often they are still to be ended. A worker of the policy before may be in the middle of a tick.
+    ends: u32,
 }
 
 /// Calls `act` with each metric that exists from the beginning: the shares of versions, and the counters that alerts are
 /// likely to use. An alert on a rise would not see a counter appear.
 fn initial(policy: &Policy, act: &mut dyn FnMut(Metric)) {
+    if policy.mode == Mode::Off {
+        return;
+    }
     for (release, of) in policy.releases.iter().enumerate() {
         for version in 0..of.versions.len() {
             act(Metric::Share { release, version });
@@ -151,6 +188,10 @@ fn initial(policy: &Policy, act: &mut dyn FnMut(Metric)) {
             act(Metric::ScheduleStep { release });
         }
         for version in 0..of.versions.len() {
+            // In mode `shadow` no request is steered.
+            if policy.mode == Mode::Enforce {
+                act(Metric::Misrouted { release, version });
+            }
             for reason in AssignmentReason::ALL {
                 act(Metric::Assignment { release, version, reason });
             }
@@ -182,41 +223,78 @@ impl Metrics {
     pub fn new(policy: &Policy) -> Self {
         let count = |release: &Release| release.versions.len() * AssignmentReason::ALL.len();
         let assignments = policy.releases.iter().map(|release| vec![None; count(release)]).collect();
-        Metrics { ids: BTreeMap::new(), assignments, defined: Some(0) }
+        Metrics {
+            ids: BTreeMap::new(),
+            assignments,
+            defined: 0,
+            role: GaugeRole::Outdated,
+            leaving: None,
+            ends: 0,
+        }
     }
 
-    /// Returns whether every metric of [`initial`] exists, as far as this worker knows.
+    /// Returns whether this worker has nothing to define, as far as it knows.
     pub fn are_complete(&self) -> bool {
-        self.defined.is_none()
+        self.role != GaugeRole::Begins
     }
 
-    /// Records that every metric of [`initial`] exists.
-    pub fn complete(&mut self) {
-        self.defined = None;
+    /// Returns the worker's role with respect to the gauges.
+    pub fn role(&self) -> GaugeRole {
+        self.role
     }
 
-    /// Defines the next metrics of [`initial`], at most `left`, from which it takes their number. `share` returns the
-    /// present share of a version of a release, or `None` if it is not to be shown.
-    pub fn define_some(
-        &mut self,
-        proxy: &impl Proxy,
-        policy: &Policy,
-        left: &mut usize,
-        share: impl Fn(usize, usize) -> Option<u32>,
-    ) {
-        let Some(defined) = self.defined else {
-            return;
-        };
-        let end = defined + *left;
+    /// Takes the worker's role with respect to the gauges. Without a right to them, it sets none.
+    pub fn take_role(&mut self, role: GaugeRole) {
+        self.role = role;
+        if role != GaugeRole::Begins {
+            self.leaving = None;
+        }
+    }
+
+    /// Returns whether [`Metrics::begin`] has told which gauges leave.
+    pub fn has_begun(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    /// Starts to define the metrics of [`initial`]. `leaving` are the gauges that leave. `was_shown` is whether a policy
+    /// before has set any.
+    pub fn begin(&mut self, leaving: GaugeNames, was_shown: bool) {
+        self.defined = 0;
+        self.leaving = Some(leaving);
+        self.ends = if was_shown { 2 } else { 1 };
+    }
+
+    /// Returns whether the gauges of all shares are defined.
+    pub fn shares_exist(&self, policy: &Policy) -> bool {
+        let shares: usize = policy.releases.iter().map(|release| release.versions.len()).sum();
+        policy.mode == Mode::Off || self.defined >= shares
+    }
+
+    /// Ends the gauges that leave. Returns whether nothing is left to define and to end.
+    pub fn end_leaving(&mut self, proxy: &impl Proxy, policy: &Policy) -> bool {
+        if let Some(leaving) = &self.leaving {
+            end_gauges(leaving, proxy, &policy.name);
+        }
+        self.ends = self.ends.saturating_sub(1);
+        self.defined == usize::MAX && self.ends == 0
+    }
+
+    /// Sets the gauges of a policy that has left the proxy.
+    pub fn end(&mut self, proxy: &impl Proxy, policy: &Policy) {
+        self.role = GaugeRole::Shows;
+        self.set(proxy, policy, Metric::Enforced, 0);
+        self.set(proxy, policy, Metric::Document, 0);
+        self.role = GaugeRole::Outdated;
+    }
+
+    /// Defines the next metrics of [`initial`], at most `left`, from which it takes their number.
+    pub fn define_some(&mut self, proxy: &impl Proxy, policy: &Policy, left: &mut usize) {
+        let defined = self.defined;
+        let end = defined.saturating_add(*left);
         let mut count = 0;
         initial(policy, &mut |metric| {
             if (defined..end).contains(&count) {
                 match metric {
-                    Metric::Share { release, version } => {
-                        if let Some(share) = share(release, version) {
-                            self.set(proxy, policy, metric, share.into());
-                        }
-                    }
                     Metric::Assignment { release, version, reason } => {
                         self.assignment_id(proxy, policy, (release, version, reason));
                     }
@@ -228,7 +306,7 @@ impl Metrics {
             count += 1;
         });
         *left -= end.min(count).saturating_sub(defined);
-        self.defined = (end < count).then_some(end);
+        self.defined = if end < count { end } else { usize::MAX };
     }
 
     fn assignment_id(
@@ -313,13 +391,17 @@ impl Metrics {
         self.set(proxy, policy, Metric::Ready { upstream }, u64::from(ready));
     }
 
-    fn count(&mut self, proxy: &impl Proxy, policy: &Policy, metric: Metric) {
+    /// Counts one.
+    pub fn count(&mut self, proxy: &impl Proxy, policy: &Policy, metric: Metric) {
         if let Some(id) = self.id(proxy, policy, metric) {
             proxy.add(id, 1);
         }
     }
 
     fn set(&mut self, proxy: &impl Proxy, policy: &Policy, metric: Metric, value: u64) {
+        if self.role == GaugeRole::Outdated {
+            return;
+        }
         if let Some(id) = self.id(proxy, policy, metric) {
             proxy.set(id, value);
         }
@@ -379,6 +461,9 @@ impl Metric {
             Metric::Response { release, version, result } => {
                 ("responses_total", [&of(release, version)[..], &[("result", result)]].concat())
             }
+            Metric::Misrouted { release, version } => {
+                ("misrouted_requests_total", of(release, version).to_vec())
+            }
             Metric::Rollback { release, version, cause } => {
                 ("rollbacks_total", [&of(release, version)[..], &[("reason", cause.code())]].concat())
             }
@@ -386,8 +471,8 @@ impl Metric {
                 let [name, _] = of(release, 0);
                 ("schedule_steps_total", vec![name])
             }
-            Metric::Ready { upstream: id } => ("upstream_ready", vec![upstream(id)]),
-            Metric::Share { release, version } => ("version_share", of(release, version).to_vec()),
+            Metric::Ready { upstream: id } => (READY, vec![upstream(id)]),
+            Metric::Share { release, version } => (SHARE, of(release, version).to_vec()),
             Metric::ProbeAnswer { target, code, result } => {
                 (probe, status) = (target.name(policy), code.to_string());
                 (
@@ -419,6 +504,20 @@ impl Metric {
         let shadow = has_no_effect.then_some(("mode", "shadow"));
         let all = [("policy", policy.name.as_str())].into_iter().chain(labels).chain(shadow);
         metric_name(name, all)
+    }
+}
+
+/// Sets all of these gauges to the values that they have after the end: an upstream counts as ready, and a version holds
+/// nothing.
+pub fn end_gauges(names: &[(String, String)], proxy: &impl Proxy, policy: &str) {
+    for (release, name) in names {
+        let (full, value) = match release.as_str() {
+            "" => (metric_name(READY, [("policy", policy), ("upstream", name)]), 1),
+            _ => (metric_name(SHARE, [("policy", policy), ("release", release), ("version", name)]), 0),
+        };
+        if let Some(id) = proxy.metric(MetricKind::Gauge, &full) {
+            proxy.set(id, value);
+        }
     }
 }
 

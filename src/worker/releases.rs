@@ -3,7 +3,6 @@
 use core::ops::RangeInclusive;
 
 use super::event::Event;
-use super::metrics::Metrics;
 use super::store;
 use crate::decision::release::split::Split;
 use crate::policy::Policy;
@@ -31,6 +30,8 @@ pub struct ReleaseTable {
     merged: Option<StoreVersion>,
     /// The key of the latest date that any worker has seen.
     clock: String,
+    /// Whether shares have changed since this worker last showed them.
+    has_unshown: bool,
 }
 
 /// One release with a schedule or a rollback.
@@ -45,8 +46,6 @@ struct ReleaseEntry {
     rolled_back: Vec<Option<Time>>,
     /// The number of steps of the schedule whose beginning is recorded.
     steps_begun: u64,
-    /// Whether the gauges show the shares that this worker knows.
-    is_shown: bool,
 }
 
 /// The result of merging one release into the shared state.
@@ -76,7 +75,7 @@ impl ReleaseTable {
             let state = known.state(&release.name, identity);
             let rolled_back = state.map(|state| state.rolled_back()).unwrap_or_default();
             let unshared = vec![Observations::default(); release.versions.len()];
-            ReleaseEntry { release: index, identity, unshared, rolled_back, steps_begun: 0, is_shown: false }
+            ReleaseEntry { release: index, identity, unshared, rolled_back, steps_begun: 0 }
         });
         let entries: Vec<ReleaseEntry> = entries.collect();
         let splits = policy.releases.iter().enumerate().map(|(index, release)| {
@@ -85,7 +84,16 @@ impl ReleaseTable {
             Split::new(release, latest, now, rolled_back, proxy.random())
         });
         let splits = splits.collect();
-        ReleaseTable { splits, entries, configured: now, latest, key, merged: None, clock }
+        ReleaseTable {
+            splits,
+            entries,
+            configured: now,
+            latest,
+            key,
+            merged: None,
+            clock,
+            has_unshown: false,
+        }
     }
 
     /// Returns how each release divides its requests now, in the policy's order.
@@ -133,20 +141,24 @@ impl ReleaseTable {
         written.is_some()
     }
 
-    /// Returns the share that a version of a release holds, in hundredths of a percent.
-    pub fn share(&self, release: usize, version: usize) -> Option<u32> {
-        self.splits.get(release)?.shares().get(version).copied()
+    /// Iterates over the shares that the versions of each release hold, in hundredths of a percent.
+    pub fn shares(&self) -> impl Iterator<Item = &[u32]> {
+        self.splits.iter().map(Split::shares)
+    }
+
+    /// Returns whether shares have changed since [`ReleaseTable::are_shown`].
+    pub fn has_unshown(&self) -> bool {
+        self.has_unshown
+    }
+
+    /// Records that the gauges show the shares that this worker knows.
+    pub fn are_shown(&mut self) {
+        self.has_unshown = false;
     }
 
     /// Shares this worker's observations of the versions, and applies what the other workers and the schedule have
     /// changed. Returns the events that this worker was the first to find.
-    pub fn refresh<'p>(
-        &mut self,
-        proxy: &impl Proxy,
-        policy: &'p Policy,
-        metrics: &mut Metrics,
-        now: Time,
-    ) -> Vec<Event<'p>> {
+    pub fn refresh<'p>(&mut self, proxy: &impl Proxy, policy: &'p Policy, now: Time) -> Vec<Event<'p>> {
         let mut events = Vec::new();
         if self.entries.is_empty() {
             return events;
@@ -161,11 +173,8 @@ impl ReleaseTable {
         }
         for entry in &self.entries {
             let index = entry.release;
-            if let (Some(release), Some(split)) = (policy.releases.get(index), self.splits.get_mut(index))
-                && split.update(release, date, now, &entry.rolled_back)
-                && entry.is_shown
-            {
-                metrics.set_shares(proxy, policy, index, split.shares());
+            if let (Some(release), Some(split)) = (policy.releases.get(index), self.splits.get_mut(index)) {
+                self.has_unshown |= split.update(release, date, now, &entry.rolled_back);
             }
         }
         events
@@ -182,7 +191,7 @@ impl ReleaseTable {
 
     /// Merges this worker's observations into the shared state. If that cannot be written, the next tick merges them.
     fn merge<'p>(&mut self, proxy: &impl Proxy, policy: &'p Policy, now: Time, events: &mut Vec<Event<'p>>) {
-        let ReleaseTable { splits, entries, latest, key, configured, merged: seen, .. } = self;
+        let ReleaseTable { splits, entries, latest, key, merged: seen, .. } = self;
         let date = *latest;
         let merged = store::update(proxy, key, |known: Option<RollbackStore>| {
             let before = known.unwrap_or_default();
@@ -194,18 +203,15 @@ impl ReleaseTable {
                 entry.merge(release, &mut store, (now, date), default_holds)
             };
             let merged: Vec<Option<MergeResult>> = entries.iter().map(merge).collect();
-            let is_outdated = store.configured > *configured;
-            ((merged, is_outdated), (store != before).then_some(store))
+            (merged, (store != before).then_some(store))
         });
-        let Some((merged, is_outdated)) = merged else {
+        let Some(merged) = merged else {
             *seen = None;
             return;
         };
         for (entry, merged) in entries.iter_mut().zip(merged) {
             let index = entry.release;
             entry.unshared.fill(Observations::default());
-            // The gauges of the shares are those of the newest policy.
-            entry.is_shown = merged.is_some() && !is_outdated;
             let Some(MergeResult { rolled_back, begun, findings }) = merged else {
                 continue;
             };

@@ -10,9 +10,9 @@ use super::event::{Event, LifecycleChange};
 use super::lifecycle::LifecycleView;
 use super::metrics::Metrics;
 use super::releases::ReleaseTable;
+use super::routes::RouteWatch;
 use super::signals::RequiredSignals;
 use super::upstreams::{self, Moment, UpstreamTable};
-use super::{leader, store};
 use crate::decision::release::split::Split;
 use crate::decision::reply::{Reply, ReplyCause};
 use crate::decision::{self, Decision, probe};
@@ -24,7 +24,7 @@ use crate::readiness::check::CheckFailure;
 use crate::readiness::permit::{self, Permit, PermitQuery};
 use crate::readiness::{Admission, Readiness, Transition, TrialOutcome, UpstreamStatus};
 use crate::value::date::Date;
-use crate::value::lease::{Holder, LeaseRole};
+use crate::value::lease::Holder;
 use crate::value::lifecycle::Lifecycle;
 use crate::value::request::Request;
 use crate::value::response::Sample;
@@ -46,6 +46,8 @@ pub struct Scope<'w, P> {
     pub upstreams: &'w mut UpstreamTable,
     /// How the releases divide their requests, with this worker's unshared observations.
     pub releases: &'w mut ReleaseTable,
+    /// Whether the requests of each version reach its cluster.
+    pub routes: &'w mut RouteWatch,
     /// The proxy's lifecycle as this worker last read it.
     pub lifecycle: &'w mut LifecycleView,
     /// The calls to the app for probes, and the requests that wait for them.
@@ -169,31 +171,8 @@ impl<'w, P: Proxy> Scope<'w, P> {
 
     /// Shares what this worker has seen of the releases and reads their state. See [`ReleaseTable::refresh`].
     pub fn refresh_releases(&mut self, now: Time) {
-        for event in self.releases.refresh(self.proxy, self.policy, self.metrics, now) {
+        for event in self.releases.refresh(self.proxy, self.policy, now) {
             self.record(&event);
-        }
-    }
-
-    /// Defines some of the metrics that exist from the beginning, until all do. One worker defines them for the proxy, and
-    /// the others define what they count. `span` is that of its lead. `left` is how many may be defined.
-    pub fn define_metrics(&mut self, now: Time, span: Duration, left: &mut usize) {
-        if self.metrics.are_complete() {
-            return;
-        }
-        let key = format!("graygate/{}/counters/{}", self.policy.name, store::LAYOUT);
-        let Holder { configured, policy: document, .. } = self.holder;
-        let known: Option<(Time, u64)> = store::get(self.proxy, &key);
-        if known.is_some_and(|(_, known)| known == document) {
-            self.metrics.complete();
-        } else if leader::claim(self.proxy, &key, self.holder, now, span) == LeaseRole::Leads {
-            // The gauges of the shares are those of the newest policy.
-            let is_outdated = known.is_some_and(|(known, _)| known > configured);
-            let releases = (!is_outdated).then_some(&*self.releases);
-            let share = |release, version| releases?.share(release, version);
-            self.metrics.define_some(self.proxy, self.policy, left, share);
-            if self.metrics.are_complete() && !is_outdated {
-                store::update(self.proxy, &key, |_: Option<(Time, u64)>| ((), Some((configured, document))));
-            }
         }
     }
 

@@ -11,7 +11,9 @@
 //! | `graygate/POLICY/failing-open/LAYOUT` | the gates that fail open | its leader, [`super::gates`] |
 //! | `graygate/POLICY/lifecycle` | [`crate::value::lifecycle::Lifecycle`] | its leader, and a worker that changes the order to drain, [`super::lifecycle`] |
 //! | `graygate/POLICY/kept/PROBE/HASH` | [`crate::decision::probe::cache::CachedProbe`] | every worker, [`super::app_probe`] |
-//! | `graygate/POLICY/counters/LAYOUT` | the latest policy whose metrics all exist: when it was configured, and its hash | its leader, [`super::scope`] |
+//! | `graygate/POLICY/in-use` | the document whose gauges are shown | a worker of a newer document, [`super::gauges`] |
+//! | `graygate/POLICY/gauges` | the names of its gauges | its leader, [`super::gauges`] |
+//! | `graygate/POLICY/misrouted/LAYOUT` | the versions whose requests go elsewhere | every worker, [`super::routes`] |
 //! | `graygate/POLICY/loaded/PLUGIN` | a hash of the policy's text | the first VM that gets the text, [`super`] |
 //! | `graygate/POLICY/last-good/PLUGIN`, `…/last-good-hash/PLUGIN` | the text of the policy that was last in use, and its hash | every VM, [`super::last_good`] |
 //! | `graygate//policies/PLUGIN` | the names of the policies that the plugin last had in use | every VM, [`super::last_good`] |

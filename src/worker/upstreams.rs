@@ -55,8 +55,8 @@ pub struct UpstreamTable {
     moment: Moment,
     /// The time of the last tick.
     ticked: Time,
-    /// Whether the request that is decided on needs an upstream of which a sample is due.
-    wants_sample: bool,
+    /// The upstream of which a sample is due, if the request that is decided on needs one.
+    wants_sample: Option<UpstreamId>,
     fast_path: FastPath,
     sweep: Sweep,
     /// `None` if each tick reads all states anyway.
@@ -163,17 +163,17 @@ impl UpstreamTable {
             needed: vec![false; policy.upstreams.len()],
             moment: Moment::default(),
             ticked: now,
-            wants_sample: false,
+            wants_sample: None,
             fast_path: FastPath::default(),
             sweep,
             changes,
         }
     }
 
-    /// Returns whether the request that is decided on needs an upstream of which a sample is due. Its response is then
+    /// Returns the upstream of which a sample is due, if the request that is decided on needs one. Its response is then
     /// inspected. Otherwise the successes of an upstream with few requests would be lost among those of others.
-    pub fn takes_sample(&mut self) -> bool {
-        core::mem::take(&mut self.wants_sample)
+    pub fn takes_sample(&mut self) -> Option<UpstreamId> {
+        self.wants_sample.take()
     }
 
     /// Returns what this worker knows now, for [`UpstreamTable::observe`].
@@ -282,11 +282,11 @@ impl UpstreamTable {
     /// Returns what a request that needs the upstream may do, and records that a request needs it.
     pub fn admission(&mut self, policy: &Policy, id: UpstreamId) -> Admission {
         self.need(id);
-        let ticked = self.ticked;
         if let Some(entry) = self.entries.get_mut(id.0) {
             entry.asked = entry.asked.saturating_add(1);
             // The upstream may never respond to the requests that need it.
-            self.wants_sample |= entry.asked <= INSPECTED && entry.is_sample_due(ticked);
+            let is_due = entry.asked <= INSPECTED && entry.is_sample_due(self.ticked);
+            self.wants_sample = is_due.then_some(id).or(self.wants_sample);
         }
         let known = self.snapshot(id).zip(policy.upstream(id));
         // The default is never used, because every upstream of the policy has an entry.

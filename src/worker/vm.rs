@@ -95,6 +95,9 @@ impl<P: Proxy> Vm<P> {
                 root.share();
                 root.workers.iter_mut().for_each(|worker| worker.flush(&root.proxy));
             }
+            if ends {
+                root.workers.iter_mut().for_each(|worker| worker.leave(&root.proxy));
+            }
             if ended_a_request {
                 break;
             }
@@ -197,9 +200,13 @@ impl<P: Proxy> Root<P> {
     fn drop_earlier(&mut self) {
         let count = self.workers.len();
         let (mut index, earlier) = (0, self.earlier);
-        self.workers.retain(|worker| {
+        self.workers.retain_mut(|worker| {
             index += 1;
-            index > earlier || !worker.is_idle()
+            let is_kept = index > earlier || !worker.is_idle();
+            if !is_kept {
+                worker.leave(&self.proxy);
+            }
+            is_kept
         });
         self.earlier -= count - self.workers.len();
         let workers = self.workers.iter().enumerate();

@@ -1,5 +1,7 @@
 //! Log lines and metrics. Dashboards and alerts depend on each line and each name.
 
+use std::collections::BTreeSet;
+
 use graygate::proxy::Level;
 use graygate::worker::event::Event;
 use graygate::worker::metrics::Metric;
@@ -18,6 +20,8 @@ const _: fn(&Event<'_>) = |event| match event {
     | Event::Transition { .. }
     | Event::ScheduleStep { .. }
     | Event::RolledBack { .. }
+    | Event::Misrouted { .. }
+    | Event::Unreached { .. }
     | Event::FailsOpen { .. }
     | Event::NoLongerFailsOpen { .. }
     | Event::Lifecycle { .. }
@@ -41,6 +45,7 @@ const _: fn(Metric) = |metric| match metric {
     | Metric::Response { .. }
     | Metric::Rollback { .. }
     | Metric::ScheduleStep { .. }
+    | Metric::Misrouted { .. }
     | Metric::Share { .. }
     | Metric::Ready { .. }
     | Metric::Enforced
@@ -583,6 +588,9 @@ fn defined_at_once() -> Vec<String> {
         }
     }
     names.push(("schedule_steps_total", vec![("release", "web")]));
+    for version in ["v1", "v2"] {
+        names.push(("misrouted_requests_total", vec![("release", "web"), ("version", version)]));
+    }
     for upstream in ["v1", "db"] {
         for reason in ["all-not-ready", "max-gated"] {
             names.push(("failed_open_requests_total", vec![("upstream", upstream), ("reason", reason)]));
@@ -607,7 +615,11 @@ fn metrics_for_alerts_are_defined_as_zero_before_any_event() {
         world.pass(SECOND);
         let metrics = world.metrics();
         for mut name in defined_at_once() {
-            // Probes are answered in both modes.
+            // In mode `shadow` no request is steered, and probes are answered in both modes.
+            if mode == "shadow" && name.starts_with("graygate_misrouted_requests_total.") {
+                assert_eq!(metrics.get(&name), None);
+                continue;
+            }
             if mode == "shadow" && !name.starts_with("graygate_probe_answers_total.") {
                 name += "mode=.=shadow;.;";
             }
@@ -714,8 +726,15 @@ fn in_shadow_mode_the_counters_of_releases_and_gates_have_a_mode_label_and_no_ot
         .contains(&kind);
         assert_eq!(name.ends_with(";.;mode=.=shadow;.;"), counts_decisions, "{name}");
     }
-    let without_mode: Vec<String> = names.iter().map(|name| name.replace("mode=.=shadow;.;", "")).collect();
-    assert_eq!(without_mode, enforced.metrics().into_keys().collect::<Vec<_>>());
+    let without_mode: BTreeSet<String> =
+        names.iter().map(|name| name.replace("mode=.=shadow;.;", "")).collect();
+    let missing: Vec<String> =
+        enforced.metrics().into_keys().filter(|name| !without_mode.contains(name)).collect();
+    // No request is steered, so none can go elsewhere.
+    let misrouted = ["v1", "v2"].map(|version| {
+        named("misrouted_requests_total", &[("policy", "shop"), ("release", "web"), ("version", version)])
+    });
+    assert_eq!(missing, misrouted);
     assert_eq!(value(&world, "policy_enforced", &[("policy", "shop")]), Some(0));
 }
 

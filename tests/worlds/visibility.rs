@@ -68,6 +68,7 @@ fn a_rollout_selects_proxies_by_node_and_keeps_them_as_it_grows() {
     let mut document = shop(&[1, 1]);
     document["name"] = json!("reviews");
     let mut world = world_of(&document, 1);
+    world.pass(SECOND);
     let mut enforcing = |number: u32, percent: u32| {
         let node = format!("sidecar~10.0.0.{number}~shop-{number}.shop~shop.svc.cluster.local");
         *world.around.node.borrow_mut() = node;

@@ -158,7 +158,7 @@ fn a_document_without_requests_is_in_use_after_some_seconds() {
         let mut document = last_good(gated("shop", 429));
         document["mode"] = json!(mode);
         let mut world = World::new(&document, 1);
-        assert_eq!(world.tick_of(0), if mode == "off" { 250 } else { 50 });
+        assert_eq!(world.tick_of(0), 50);
         world.set("app", Manner::Status(200));
         world.pass(6 * SECOND);
         assert_eq!((world.tick_of(0), refused(&world)), (0, 0));

@@ -63,6 +63,24 @@ impl Steer {
         }
     }
 
+    /// Describes the route that the requests of a version need.
+    pub fn describe(&self, version: &Version) -> String {
+        let Version { name, cluster, .. } = version;
+        let matching = match self {
+            Steer::Header(header) => format!("matches {header}: {name}"),
+            Steer::FilterState(object) => format!("matches filter state {object} with the value {name}"),
+            Steer::ClusterHeader(header) => {
+                return format!("a route takes its cluster from the header {header}");
+            }
+            Steer::RandomValueHeader(header) => {
+                return format!(
+                    "a route has weighted_clusters with header_name {header} and the policy's weights"
+                );
+            }
+        };
+        format!("a route {matching} and leads to {cluster}")
+    }
+
     /// Reports settings of the release that do not work with this way to steer.
     pub(super) fn validate(
         &self,

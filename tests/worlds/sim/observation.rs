@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use graygate::policy::upstream::UpstreamId;
-use graygate::proxy::Level;
+use graygate::proxy::{ExchangeId, Level};
 use graygate::readiness::UpstreamState;
 
 use super::call::SentCall;
@@ -134,5 +134,11 @@ impl World {
     pub fn seen(&self, vm: usize, upstream: usize) -> Option<UpstreamState> {
         let (_, worker) = self.vms[vm].contexts.workers().last()?;
         worker.upstreams().snapshot(UpstreamId(upstream)).cloned()
+    }
+
+    /// Returns whether the newest worker of a VM has work left for a request.
+    pub fn has_exchange(&self, vm: usize, id: u32) -> bool {
+        let newest = self.vms[vm].contexts.workers().last();
+        newest.is_some_and(|(_, worker)| worker.has(ExchangeId(id)))
     }
 }

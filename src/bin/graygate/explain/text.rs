@@ -82,6 +82,9 @@ pub fn write(
         for (object, value) in &edits.filter_state {
             writeln!(out, "          with filter state {object}: {value}")?;
         }
+        for assignment in &decision.assignments {
+            write_needed_route(policy, assignment, out)?;
+        }
         if !edits.response.is_empty() {
             writeln!(out, "response")?;
             write_edits(&edits.response, out)?;
@@ -96,6 +99,18 @@ pub fn write(
         }
     }
     Ok(())
+}
+
+/// Writes which cluster the request should reach. The filter does not choose it.
+fn write_needed_route(policy: &Policy, assignment: &Assignment<'_>, out: &mut impl Write) -> io::Result<()> {
+    let release = policy.releases.get(assignment.release);
+    let found = release.and_then(|release| Some((release, release.versions.get(assignment.version)?)));
+    let Some((release, version)) = found.filter(|_| assignment.reason != AssignmentReason::NoSuchVersion)
+    else {
+        return Ok(());
+    };
+    let (name, cluster, needed) = (&version.name, &version.cluster, release.steer.describe(version));
+    writeln!(out, "route     decides: {name} is reached at cluster {cluster} only if {needed}")
 }
 
 /// Writes the assigned version, then each reason in order of precedence, up to the one that applies.

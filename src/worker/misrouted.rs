@@ -1,0 +1,127 @@
+//! Looks at where requests went, and records what [`super::routes`] finds.
+
+use super::event::Event;
+use super::metrics::Metric;
+use super::routes::{ALIKE, Look, VersionIndex};
+use super::scope::Scope;
+use super::store;
+use crate::policy::upstream::UpstreamId;
+use crate::policy::{Mode, Policy};
+use crate::proxy::Proxy;
+use crate::value::hash;
+use crate::value::response::{VIA_UPSTREAM, had_no_cluster};
+
+/// The names of releases and versions whose requests go elsewhere, as all workers know it. An upstream that no request
+/// reaches has no release.
+type Misrouted = Vec<(String, String)>;
+
+impl<P: Proxy> Scope<'_, P> {
+    /// Looks at the response to a request that got these versions. `cluster` is the one that the request went to. Must be
+    /// called in the callback of the response's headers.
+    pub fn look_at_route(&mut self, assigned: &[VersionIndex], cluster: Option<&[u8]>) {
+        let policy = self.policy;
+        let own = |(release, version): VersionIndex| {
+            let version = policy.releases.get(release)?.versions.get(version)?;
+            Some(version.cluster.as_bytes())
+        };
+        let mut is_explained = false;
+        for index in assigned.iter().filter(|index| cluster.is_some() && own(**index) == cluster) {
+            is_explained = true;
+            if self.routes.take_right(*index, || self.proxy.now()) == Look::BecameRight {
+                self.mark_misrouted(*index, false);
+            }
+        }
+        // The request was for another release, or nothing is known about it.
+        if is_explained {
+            return;
+        }
+        let details = self.proxy.code_details();
+        let place = match cluster.filter(|_| details == VIA_UPSTREAM) {
+            Some(cluster) => hash::key(1, cluster),
+            None if details == b"route_not_found" || had_no_cluster(&details) => 1,
+            None => return,
+        };
+        for index in assigned {
+            let others = policy.releases.get(index.0).into_iter().flat_map(|release| &release.versions);
+            let is_certain =
+                place != 1 && others.into_iter().any(|other| Some(other.cluster.as_bytes()) == cluster);
+            let look = self.routes.take_elsewhere(*index, place, is_certain, self.proxy.now());
+            if let Look::Wrong { is_first } = look {
+                let (release, version) = *index;
+                self.metrics.count(self.proxy, policy, Metric::Misrouted { release, version });
+                if is_first && self.mark_misrouted(*index, true) {
+                    let to = cluster.filter(|_| place != 1).map(String::from_utf8_lossy);
+                    self.record(&Event::Misrouted { policy, release, version, to: to.as_deref() });
+                }
+            }
+        }
+    }
+
+    /// Looks at the response to a request that needed this upstream. `cluster` is the one that the request went to. Must be
+    /// called in the callback of the response's headers.
+    pub fn look_at_upstream(&mut self, id: UpstreamId, cluster: Option<&[u8]>) {
+        let policy = self.policy;
+        // The warning about a version says more.
+        let is_said = self.routes.misses_version_of(policy, id);
+        let (Some(upstream), Some(missed)) = (policy.upstream(id), self.routes.missed_mut(id)) else {
+            return;
+        };
+        let Some(count) = missed else {
+            return;
+        };
+        if cluster == Some(upstream.cluster.as_bytes()) {
+            *missed = None;
+            return;
+        }
+        // The number that has been said stays, so that it is said once.
+        if is_said || *count >= ALIKE || !needs_upstream(policy, id) || !self.upstreams.is_ready(policy, id) {
+            return;
+        }
+        let Some(cluster) = cluster.filter(|_| self.proxy.code_details() == VIA_UPSTREAM) else {
+            return;
+        };
+        *count += 1;
+        if *count == ALIKE && self.mark((String::new(), upstream.name.clone()), true) {
+            let to = &String::from_utf8_lossy(cluster);
+            self.record(&Event::Unreached { policy, upstream: id, requests: ALIKE, to });
+        }
+    }
+
+    /// Shares whether the requests of a version go elsewhere. Returns whether that is new to the proxy.
+    fn mark_misrouted(&self, (release, version): VersionIndex, is_misrouted: bool) -> bool {
+        let release = self.policy.releases.get(release);
+        let found = release
+            .and_then(|release| Some((release.name.clone(), release.versions.get(version)?.name.clone())));
+        found.is_some_and(|names| self.mark(names, is_misrouted))
+    }
+
+    /// Adds names to what is known to go elsewhere, or removes them. Returns whether that is new to the proxy.
+    fn mark(&self, names: (String, String), is_misrouted: bool) -> bool {
+        let key = format!("graygate/{}/misrouted/{}", self.policy.name, store::LAYOUT);
+        let is_new = store::update(self.proxy, &key, |known: Option<Misrouted>| {
+            let mut known = known.unwrap_or_default();
+            if known.contains(&names) == is_misrouted {
+                return (false, None);
+            }
+            if is_misrouted {
+                known.push(names.clone());
+            } else {
+                known.retain(|known| *known != names);
+            }
+            (true, Some(known))
+        });
+        is_new.unwrap_or(false)
+    }
+}
+
+/// Returns whether each request for which a decision asks for this upstream certainly needs it.
+fn needs_upstream(policy: &Policy, id: UpstreamId) -> bool {
+    let mut gates = policy.gates.iter().filter(|gate| gate.upstream == id);
+    let mut releases = policy
+        .releases
+        .iter()
+        .filter(|release| release.versions.iter().any(|version| version.upstream == id));
+    // In mode `shadow` no request is steered to a version.
+    gates.all(|gate| !gate.matches.is_empty())
+        && releases.all(|release| policy.mode == Mode::Enforce && !release.matches.is_empty())
+}
