@@ -124,6 +124,7 @@ fn requests_pass_unmanaged_if_the_proxy_has_had_no_good_document_of_that_name() 
 fn the_mode_of_a_wrong_document_limits_that_of_the_last_good_one() {
     let mut world = World::new(&last_good(gated("shop", 429)), 2);
     world.set("app", Manner::Status(200));
+    assert_eq!(all(&mut world), [429; 2]);
     world.pass(SECOND);
     for (mode, expected) in [("enforce", 429), ("shadow", 200), ("off", 200), ("of", 429)] {
         let mut document = wrong(last_good(gated("shop", 418)));
