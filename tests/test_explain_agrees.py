@@ -126,8 +126,8 @@ def replied(said: Tree, sample: Sample, got: Response, details: str) -> list[Any
 
 def is_for_probe(said: Tree) -> bool:
     if said["action"] == "reply":
-        return said["details"].startswith("graygate_probe")
-    return said["action"] != "forward"
+        return bool(said["details"].startswith("graygate_probe"))
+    return bool(said["action"] != "forward")
 
 
 def is_by_turn(said: Tree) -> bool:

@@ -89,11 +89,16 @@ def test_modes_leave_no_gauge_behind(broken, policy, delivery):
         ("enforce", True, 10_000, 0),
     ):
         assert envoy.publish({**policy, "mode": mode}) == ""
-        until(lambda wanted=enforced: shown(envoy) == [wanted, True], what=f"{mode} in use")
-        until(
-            lambda wanted=(sum_of_shares, v2_ready): (share(envoy), ready(envoy, "reviews-v2")) == wanted,
-            what=f"the gauges of {mode}",
-        )
+
+        # Named functions, as the loop's variables change.
+        def is_in_use(wanted: bool = enforced) -> bool:
+            return bool(shown(envoy) == [wanted, True])
+
+        def has_gauges(wanted: tuple[int, int] = (sum_of_shares, v2_ready)) -> bool:
+            return bool((share(envoy), ready(envoy, "reviews-v2")) == wanted)
+
+        until(is_in_use, what=f"{mode} in use")
+        until(has_gauges, what=f"the gauges of {mode}")
     gauges = [
         line for line in envoy.prometheus().splitlines() if line.startswith(("graygate_version", "graygate_upstream"))
     ]

@@ -47,6 +47,8 @@ func TestAWrongPolicyTakesNoTrafficDown(t *testing.T) {
 			running := m.startProxy(t, binary, name)
 			wait.Until(t, "LIVE", running.live)
 			running.wants(t, "/livez", 200, alive)
+			// A policy is kept as a good one once it is in use. The gauge tells that.
+			wait.Until(t, "the good policy is in use", func() bool { return running.isRefused() == 0 })
 			requests := running.load()
 
 			m.apply(t, policyWith(t, "reviews", "lastGood", true))
@@ -88,6 +90,7 @@ func TestAWrongPolicyThatIsRefusedIsSeenAtTheControlPlane(t *testing.T) {
 	}
 	binary := envoyBinary(t)
 	_, plugin := published(t, "FAIL_OPEN")
+	plugin.policy = livenessOnly
 	m := startMesh(t, plugin)
 	name := plugin.resource(t).Name
 	running := m.startProxy(t, binary, name)
