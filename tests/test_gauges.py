@@ -91,8 +91,8 @@ def test_modes_leave_no_gauge_behind(broken, policy, delivery):
         assert envoy.publish({**policy, "mode": mode}) == ""
 
         # Named functions, as the loop's variables change.
-        def is_in_use(wanted: bool = enforced) -> bool:
-            return bool(shown(envoy) == [wanted, True])
+        def is_in_use(wanted: tuple[bool, bool] = (enforced, True)) -> bool:
+            return bool(tuple(shown(envoy)) == wanted)
 
         def has_gauges(wanted: tuple[int, int] = (sum_of_shares, v2_ready)) -> bool:
             return bool((share(envoy), ready(envoy, "reviews-v2")) == wanted)
