@@ -85,6 +85,7 @@ impl<P: Proxy> Vm<P> {
     /// Takes the end of a context.
     pub fn delete(&mut self, id: u32) {
         let mut any_ended = false;
+        let mut ended_now = false;
         for root in &mut self.roots {
             let ends = root.id == id && !root.ended;
             let ended_a_request = root.end_request(ExchangeId(id));
@@ -95,15 +96,31 @@ impl<P: Proxy> Vm<P> {
                 root.share();
                 root.workers.iter_mut().for_each(|worker| worker.flush(&root.proxy));
             }
-            if ends {
-                root.workers.iter_mut().for_each(|worker| worker.leave(&root.proxy));
-            }
+            ended_now |= ends;
             if ended_a_request {
                 break;
             }
         }
+        if ended_now {
+            self.leave(id);
+        }
         if any_ended {
             self.roots.retain(|root| !root.ended || root.workers.iter().any(|worker| !worker.is_idle()));
+        }
+    }
+
+    /// Ends the gauges of the policies that leave the VM with this root. If another root has a policy of that name, the gauges
+    /// keep their values until its first tick. Otherwise they would be 0 in between.
+    fn leave(&mut self, id: u32) {
+        let others = self.roots.iter().filter(|root| root.id != id && !root.ended);
+        let names: Vec<String> =
+            others.flat_map(|root| &root.workers).map(|worker| worker.policy().name.clone()).collect();
+        for root in self.roots.iter_mut().filter(|root| root.id == id) {
+            for worker in &mut root.workers {
+                if !names.contains(&worker.policy().name) {
+                    worker.leave(&root.proxy);
+                }
+            }
         }
     }
 

@@ -290,3 +290,37 @@ func TestTheRunbooksLineForEachKindStopsAPolicyAtOnceAndNoRequestFails(t *testin
 		})
 	}
 }
+
+// The commands for teams that share a mesh, with a file for each.
+func TestTheRunbooksCommandsForTeamsMakeOnePluginThatOneLineStops(t *testing.T) {
+	v1, v2 := serve(t, "v1", "127.0.0.2"), serve(t, "v2", "127.0.0.3")
+	address := ownAddress(t, 9080)
+	c := startForEnvoy(t, world{V1: v1.endpoint, V2: v2.endpoint}, egress(address), built(t, "base/steering/header"))
+	k := c.cluster(workspace(t))
+	reviews := strings.NewReplacer("weight: 90", "weight: 50", "weight: 10", "weight: 50", "name: reviews\nupstreams", "name: reviews\nhosts: [reviews.shop]\nupstreams").Replace(split)
+	ratings := "name: ratings\nhosts: [ratings.shop]\nupstreams: {ratings: {cluster: outbound|9080||ratings.shop.svc.cluster.local, circuitBreaker: {}}}\ngates: [{upstream: ratings}]\n"
+	k.shell("mkdir teams")
+	for name, text := range map[string]string{"reviews": reviews, "ratings": ratings} {
+		if err := os.WriteFile(k.directory+"/teams/"+name+".yaml", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var stop, teams string
+	for _, s := range sections(t, runbook) {
+		switch s.title {
+		case "Stop":
+			stop, _, _ = strings.Cut(s.blocks[0].text, "\n\n")
+		case "Teams that share a mesh":
+			teams = s.blocks[0].text
+		}
+	}
+	k.shell("module=oci://registry.internal/graygate:1\nsha256=" + strings.Repeat("1a", 32) + "\n" + teams + "kubectl apply -f plugin.yaml")
+	e := c.envoy(callerNode)
+	caller := newClient(t, address+":9080", "reviews:9080")
+	e.until("users get v2", func() bool { return len(caller.onV2()) > 100 })
+	plugin, _ := os.ReadFile(k.directory + "/plugin.yaml")
+	_, name, _ := strings.Cut(string(plugin), "\n  name: ")
+	name, _, _ = strings.Cut(name, "\n")
+	k.shell(strings.Replace(stop, "graygate-reviews-outbound", name, 1))
+	e.until("nothing is changed any more", func() bool { return len(caller.onV2()) == 0 })
+}
