@@ -101,6 +101,8 @@ pub struct Worker {
     tick: Duration,
     /// The time of its next tick.
     next_tick: Time,
+    /// Whether it has got a request.
+    asked: bool,
     /// Whether the policy is in use. A policy that the proxy only validates never ticks, so it is never in use.
     in_use: bool,
     /// Whether the worker led any upstream on its last tick.
@@ -113,6 +115,10 @@ pub struct Worker {
 /// The time for which a lead of something other than an upstream lasts without being renewed. It is at least four ticks, so
 /// one late tick loses no lead.
 const LEASE: Duration = Duration::from_secs(1);
+
+/// The time after which a policy without a request is in use. Until then the proxy may still refuse it because of another
+/// filter: it creates that filter next, which takes it tens of milliseconds, and other threads tick meanwhile.
+const TRIED: Duration = Duration::from_millis(250);
 
 /// The period of the first ticks of a policy that needs no periodic ticks. With few metrics, there is only one.
 const FIRST_TICK: Duration = Duration::from_millis(50);
@@ -151,6 +157,7 @@ impl Worker {
             app_calls: AppCalls::default(),
             tick: Duration::ZERO,
             next_tick: now,
+            asked: false,
             in_use: false,
             leads: false,
             hands_over_until: None,
@@ -234,6 +241,7 @@ impl Worker {
         headers: &RequestHeaders<'_, P>,
         end: bool,
     ) -> Flow {
+        self.asked = true;
         let (mut scope, exchanges, _) = self.split(proxy);
         let (flow, exchange) = Exchange::begin(&mut scope, id, headers, end);
         if let Some(exchange) = exchange
@@ -303,7 +311,7 @@ impl Worker {
         let now = proxy.now();
         let is_off = self.policy.mode == Mode::Off;
         self.scope(proxy).claim_gauges();
-        if !self.in_use {
+        if !self.in_use && (self.asked || now.since(self.holder.configured) >= TRIED) {
             // If this fails, the next tick tries again.
             self.in_use = is_off || self.scope(proxy).adopt();
         }
