@@ -309,9 +309,14 @@ impl Worker {
     /// may still do.
     pub fn on_tick(&mut self, proxy: &impl Proxy, serves: bool, budget: &mut TickBudget) {
         let now = proxy.now();
+        if !self.in_use && !self.asked && now.since(self.holder.configured) < TRIED {
+            // A tick of a policy that is refused must change nothing that workers share.
+            self.next_tick = now + self.tick;
+            return;
+        }
         let is_off = self.policy.mode == Mode::Off;
         self.scope(proxy).claim_gauges();
-        if !self.in_use && (self.asked || now.since(self.holder.configured) >= TRIED) {
+        if !self.in_use {
             // If this fails, the next tick tries again.
             self.in_use = is_off || self.scope(proxy).adopt();
         }

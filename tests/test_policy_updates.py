@@ -99,7 +99,8 @@ def test_an_update_refused_because_of_another_filter_changes_no_assumption(start
     envoy = start(policy, delivery="lds")
     pessimist = {**policy, "upstreams": {**policy["upstreams"], "reviews-v1": {**upstream, "assume": "notReady"}}}
     assert envoy.put("./lds.json", envoy.config.refused(pessimist)) != ""
-    assert {get(envoy.port(), "/readyz").status for _ in range(20)} == {200}
+    answers = [get(envoy.port(), "/readyz") for _ in range(20)]
+    assert {answer.status for answer in answers} == {200}, answers[0].text
     assert envoy.publish(pessimist) == ""
     until_all(lambda: get(envoy.port(), "/readyz").status == 503, what="the assumption of one that is taken")
 
