@@ -92,7 +92,16 @@ spec:
 }
 
 func TestRenderedWeightsGoByTheNumberInTheHeader(t *testing.T) {
-	routes := renderedRoutes(t, "outbound", steeredBy(t, "outbound", "randomValueHeader", "x-gray-random"))
+	policy := steeredBy(t, "outbound", "randomValueHeader", "x-gray-random")
+	change(policy, func(node map[string]any) {
+		switch node["name"] {
+		case "v1":
+			node["weight"] = 90
+		case "v2":
+			node["weight"] = 10
+		}
+	})
+	routes := renderedRoutes(t, "outbound", policy)
 	weights := routes[0].GetRoute().GetWeightedClusters()
 	if got := weights.GetHeaderName(); got != "x-gray-random" || len(routes) != 1 {
 		t.Errorf("the header is %q, in %d routes", got, len(routes))
