@@ -1,5 +1,5 @@
 //! Ordinary events and single clients do not make an upstream not ready, and outages do. Each test shows a rule of
-//! `docs/evidence.md`, with one worker and with two.
+//! `docs/evaluate/evidence.md`, with one worker and with two.
 
 use std::time::Duration;
 
