@@ -20,7 +20,7 @@ demo: wasm venv ## show in a real Envoy what graygate does; takes half a minute
 up: wasm venv ## run Envoy with graygate for use with curl, until Ctrl-C
 	@.venv/bin/python envoy/demo.py up
 
-compare: wasm venv ## send the same users through Envoy's weighted_clusters and graygate; takes half a minute
+compare: wasm venv ## send the same users through weighted_clusters, with and without use_hash_policy, and graygate; takes a minute
 	@.venv/bin/python envoy/compare.py
 
 faults: wasm venv ## compare graygate, Envoy's outlier detection and neither under faults and healthy events; takes six minutes

@@ -1,4 +1,4 @@
-"""The comparison with weighted_clusters, run as a user runs it, with fewer users."""
+"""The comparison with weighted_clusters, run as a user runs it, with fewer users: each column measures what it says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from harness.envoy import PROJECT
 
-USERS = 200
+USERS = 400
+OUTAGE_ROWS = ("users who failed in the first ", "users who failed in the next ")
 
 
 def compare(*arguments):
@@ -18,27 +19,66 @@ def compare(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
 
 
-def test_weighted_clusters_moves_users_back_and_forth_and_graygate_does_not():
+@pytest.fixture(scope="module")
+def rows():
+    """Returns the numbers of each row, by what it says: one for each of the contestants, in their order."""
     done = compare("--users", str(USERS))
     assert (done.returncode, done.stderr) == (0, "")
-    lines = re.findall(r"^(.+?) {2,}([\d.]+)(?: %)? +([\d.]+)(?: %)?$", done.stdout, re.MULTILINE)
-    plain = {what: float(number) for what, number, _ in lines}
-    gray = {what: float(number) for what, _, number in lines}
-    assert list(gray) == [
-        "share of requests on v2 at 10 %",
-        "users who saw both versions at 10 %",
-        "share of requests on v2 at 30 %",
-        "users who saw both versions at 30 %",
-        "users who were on v2 at 10 % and back on v1 at any time at 30 %",
-    ]
-    for percent in (10, 30):
-        # 2,000 requests are split by chance. With graygate, always the same users move, 10.0 % and 31.0 % of these 200.
-        assert abs(plain[f"share of requests on v2 at {percent} %"] - percent) < 5
-        assert abs(gray[f"share of requests on v2 at {percent} %"] - percent) < 2
-        assert USERS / 3 < plain[f"users who saw both versions at {percent} %"] <= USERS
-        assert gray[f"users who saw both versions at {percent} %"] == 0
-    assert USERS / 3 < plain["users who were on v2 at 10 % and back on v1 at any time at 30 %"] <= USERS
-    assert gray["users who were on v2 at 10 % and back on v1 at any time at 30 %"] == 0
+    header, *lines = done.stdout.split("\n\n", 1)[1].splitlines()
+    assert re.split(r" {2,}", header)[1:] == ["weighted_clusters", "use_hash_policy", "graygate"]
+    cells = [re.split(r" {2,}", line) for line in lines]
+    return {what: [cell_number(cell) for cell in measured] for what, *measured in cells}
+
+
+def cell_number(cell):
+    """Returns a cell's number. Of "3 of 50", that is the share."""
+    number, *whole = re.findall(r"[\d.]+", cell)
+    return float(number) / float(whole[0]) if whole else float(number)
+
+
+@pytest.mark.parametrize(("weights", "percent"), [("90:10", 10), ("70:30", 30)])
+def test_all_contestants_split_by_weight_and_only_two_are_sticky(rows, weights, percent):
+    shares = rows[f"share of requests on v2 at {weights}"]
+    # 4,000 requests by chance, and 400 users by their hash.
+    assert all(abs(share - percent) < 7 for share in shares)
+    random, hashed, gray = rows[f"users who saw both versions at {weights}"]
+    assert USERS / 3 < random <= USERS
+    assert (hashed, gray) == (0, 0)
+
+
+def test_a_raise_moves_nobody_back_with_graygate_whatever_the_weights_add_up_to(rows):
+    random, hashed, gray = rows["users of v2 at 90:10 who are back on v1 at 70:30"]
+    assert USERS / 3 < random <= USERS
+    assert (hashed, gray) == (0, 0)
+    _, hashed, gray = rows["users of v2 at 90:10 who are back on v1 at 90:30"]
+    # Envoy takes the hash modulo the sum of the weights, so another sum deals all users again.
+    assert hashed > 0
+    assert gray == 0
+
+
+def test_the_hash_policy_puts_the_same_users_into_each_canary(rows):
+    _, hashed, gray = rows["users of one canary who are in the other, too, at 90:10"]
+    assert hashed == 1
+    assert gray < 0.5
+
+
+def test_a_browser_without_a_key_is_sticky_from_its_first_request_only_with_graygate(rows):
+    assert rows["browsers without a key that got a cookie"] == [0, 1, 1]
+    random, hashed, gray = rows["browsers without a key that saw both versions"]
+    assert random > 0.3
+    # The first request has no cookie yet, so Envoy throws dice for it.
+    assert hashed > 0
+    assert gray == 0
+
+
+def test_a_dead_canary_fails_its_users_for_as_long_as_it_is_dead_except_with_graygate(rows):
+    first, later = (next(row for what, row in rows.items() if what.startswith(words)) for words in OUTAGE_ROWS)
+    for row in (first, later):
+        assert 0.2 < row[0] < 0.45
+        assert 0.2 < row[1] < 0.45
+    # Some users of the canary fail before graygate can know.
+    assert first[2] < first[1]
+    assert later[2] == 0
 
 
 @pytest.mark.parametrize("users", ["0", "-1", "many", ""])
