@@ -403,9 +403,11 @@ fn read_named(
     conditions
         .filter_map(|(key, value)| {
             if key.is_empty() || key.contains(|c: char| c.is_control() || c == ' ') {
-                return value.problem("a bad name; allowed: a name with no spaces or control characters");
+                return value
+                    .at_key()
+                    .problem("a bad name; allowed: a name with no spaces or control characters");
             }
-            let name = read_name(key, value)?;
+            let name = read_name(key, &value.at_key())?;
             let condition = StringMatch::read(value, Subject::of_header(&name))?;
             Some((name, condition))
         })

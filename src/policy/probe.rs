@@ -180,7 +180,7 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
     });
     let groups = fields.read("groups", Vec::new(), |value| {
         let read_group = |(name, value): (&str, &Value<'_>)| {
-            let name = value.validate_label(name)?;
+            let name = value.at_key().validate_label(name)?;
             if ["liveness", "startup", "readiness", "grpc", "drain"].contains(&name) {
                 return value.problem("a name that is taken; allowed: one of its own");
             }

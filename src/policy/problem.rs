@@ -21,26 +21,57 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Where a problem is in the tree of a document. Positions have document order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Leads from the root to the value: each step is an index among siblings. An object counts repeated keys, too.
+    pub steps: Vec<usize>,
+    /// Whether it is the key of the value, rather than the value.
+    pub is_key: bool,
+}
+
 /// All problems of a document, in document order. There is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    problems: Vec<Problem>,
+    /// The position of each. Only the tool finds lines by them.
+    #[cfg(feature = "tool")]
+    positions: Vec<Position>,
+}
 
 impl Problems {
     /// Returns the one problem of a document that could not be parsed.
     pub fn unreadable(message: impl fmt::Display) -> Self {
-        Self(vec![Problem { path: String::new(), message: message.to_string() }])
+        let problem = Problem { path: String::new(), message: message.to_string() };
+        Self::new(vec![(Position::default(), problem)])
+    }
+
+    fn new(noted: Vec<(Position, Problem)>) -> Self {
+        #[cfg(feature = "tool")]
+        let positions = noted.iter().map(|(position, _)| position.clone()).collect();
+        Self {
+            problems: noted.into_iter().map(|(_, problem)| problem).collect(),
+            #[cfg(feature = "tool")]
+            positions,
+        }
     }
 
     /// Returns the problems in document order.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.0.iter()
+        self.problems.iter()
+    }
+
+    /// Returns the problems in document order, each with its position.
+    #[cfg(feature = "tool")]
+    pub fn with_positions(&self) -> impl Iterator<Item = (&Position, &Problem)> {
+        self.positions.iter().zip(&self.problems)
     }
 }
 
 impl fmt::Display for Problems {
     /// Writes one problem per line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
+        for (index, problem) in self.problems.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(f, "{separator}{problem}")?;
         }
@@ -55,7 +86,7 @@ impl core::error::Error for Problems {}
 /// A document of several policies has a part for each. See [`ProblemLog::begin_part`].
 #[derive(Debug, Default)]
 pub struct ProblemLog {
-    noted: RefCell<Vec<(Vec<usize>, Problem)>>,
+    noted: RefCell<Vec<(Position, Problem)>>,
     /// The number of problems before the current part.
     before: Cell<usize>,
 }
@@ -71,9 +102,9 @@ impl ProblemLog {
         self.noted.borrow().len() == self.before.get()
     }
 
-    /// Adds one problem. `position` leads from the root to the value: each step is an index among siblings.
-    pub fn note(&self, position: &[usize], path: &str, message: String) {
-        self.noted.borrow_mut().push((position.to_vec(), Problem { path: path.to_owned(), message }));
+    /// Adds one problem.
+    pub fn note(&self, position: Position, path: &str, message: String) {
+        self.noted.borrow_mut().push((position, Problem { path: path.to_owned(), message }));
     }
 
     /// Returns `value` if no problem was reported.
@@ -88,11 +119,10 @@ impl ProblemLog {
         let mut noted = self.noted.into_inner();
         // Readers report problems in their own order, but users expect document order.
         noted.sort_by(|(position, _), (other, _)| position.cmp(other));
-        let problems: Vec<Problem> = noted.into_iter().map(|(_, problem)| problem).collect();
         match value {
-            Some(value) if problems.is_empty() => Ok(value),
-            None if problems.is_empty() => Err(Problems::unreadable("the policy could not be compiled")),
-            _ => Err(Problems(problems)),
+            Some(value) if noted.is_empty() => Ok(value),
+            None if noted.is_empty() => Err(Problems::unreadable("the policy could not be compiled")),
+            _ => Err(Problems::new(noted)),
         }
     }
 }

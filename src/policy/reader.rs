@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use super::document::Node;
 use super::keys::NOT_NULL;
 use super::keys::spec::ObjectSpec;
-use super::problem::ProblemLog;
+use super::problem::{Position, ProblemLog};
 use crate::value::date::Date;
 use crate::value::host::MeshPlace;
 
@@ -25,6 +25,8 @@ pub struct Value<'a> {
     node: &'a Node,
     /// The place of the value. `None` for the document itself.
     place: Option<Rc<Place<'a>>>,
+    /// Whether problems are with the key of the value.
+    is_key: bool,
     log: &'a ProblemLog,
     proxy: Option<&'a MeshPlace<'a>>,
 }
@@ -42,12 +44,17 @@ struct Place<'a> {
 impl<'a> Value<'a> {
     /// Returns the document itself as a value.
     pub fn root(node: &'a Node, log: &'a ProblemLog) -> Self {
-        Self { node, place: None, log, proxy: None }
+        Self { node, place: None, is_key: false, log, proxy: None }
     }
 
     /// Returns the value, to be read for a proxy at this place in a mesh.
     pub fn for_proxy(self, proxy: Option<&'a MeshPlace<'a>>) -> Self {
         Self { proxy, ..self }
+    }
+
+    /// Returns the value, with problems that are about its key.
+    pub fn at_key(&self) -> Self {
+        Self { is_key: true, ..self.clone() }
     }
 
     /// Returns the place in a mesh of the proxy that the document is read for, if it is known.
@@ -78,18 +85,19 @@ impl<'a> Value<'a> {
             next = place.parent.as_deref();
         }
         let mut path = String::new();
-        let mut position = Vec::new();
+        let mut steps = Vec::with_capacity(places.len());
         for place in places.iter().rev() {
             path += &match place.key {
                 Some(key) => segment(&path, key),
                 None => format!("[{}]", place.index),
             };
-            position.push(place.index);
+            steps.push(place.index);
         }
         if let Some(field) = field {
             path += &segment(&path, field);
         }
-        self.log.note(&position, &path, message.to_string());
+        let is_key = self.is_key && field.is_none();
+        self.log.note(Position { steps, is_key }, &path, message.to_string());
     }
 
     /// Returns whether no problem was reported anywhere in the policy so far.
@@ -116,7 +124,7 @@ impl<'a> Value<'a> {
                     Some(near) => format!("unknown field; did you mean {near:?}?"),
                     None => format!("unknown field; allowed: {}", names.join(", ")),
                 };
-                value.problem::<()>(message);
+                value.at_key().problem::<()>(message);
             }
         }
         Some(fields)
@@ -132,7 +140,7 @@ impl<'a> Value<'a> {
         for (index, (key, node)) in fields.iter().enumerate() {
             let value = self.child(node, index, Some(key));
             if !known.insert(key) {
-                value.problem::<()>("given twice; allowed: once");
+                value.at_key().problem::<()>("given twice; allowed: once");
             } else {
                 entries.push((key, value));
             }
@@ -355,7 +363,8 @@ impl<'a> Value<'a> {
     pub fn headers(&self, may_write: impl Fn(&Value<'a>, &str) -> bool) -> Option<Vec<(String, String)>> {
         let mut headers: Vec<(String, String)> = Vec::new();
         for (name, value) in self.entries()?.iter() {
-            let Some(name) = value.validate_header_name(name, true).filter(|name| may_write(value, name))
+            let Some(name) =
+                value.at_key().validate_header_name(name, true).filter(|name| may_write(value, name))
             else {
                 continue;
             };
@@ -364,6 +373,7 @@ impl<'a> Value<'a> {
             };
             if headers.iter().any(|(known, _)| *known == name) {
                 value
+                    .at_key()
                     .problem::<()>(format!("a second header {name:?}, as case does not count; allowed: one"));
             }
             headers.push((name, text.to_owned()));
@@ -392,7 +402,7 @@ impl<'a> Value<'a> {
 
     fn child(&self, node: &'a Node, index: usize, key: Option<&'a str>) -> Value<'a> {
         let place = Place { parent: self.place.clone(), index, key };
-        Value { node, place: Some(Rc::new(place)), log: self.log, proxy: self.proxy }
+        Value { node, place: Some(Rc::new(place)), is_key: false, log: self.log, proxy: self.proxy }
     }
 
     /// Returns the node, for readers that take several kinds of value.

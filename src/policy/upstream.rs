@@ -220,7 +220,7 @@ impl UpstreamDraft {
     }
 
     fn read(name: &str, value: &Value<'_>) -> Option<Self> {
-        value.validate_label(name);
+        value.at_key().validate_label(name);
         let fields = value.object(&keys::UPSTREAM)?;
         let cluster = fields.require("cluster", "the name of an Envoy cluster").and_then(Value::header_value);
         let check = fields.read("readinessProbe", None, |value| Check::read(name, value).map(Some));

@@ -95,7 +95,9 @@ fn read_step(
             None => {
                 is_valid = false;
                 let names: Vec<&str> = versions.iter().map(|version| version.name.as_str()).collect();
-                weight.problem::<()>(format!("no version of this release; allowed: {}", names.join(", ")));
+                weight
+                    .at_key()
+                    .problem::<()>(format!("no version of this release; allowed: {}", names.join(", ")));
             }
         }
     }
