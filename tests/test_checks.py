@@ -52,10 +52,10 @@ def test_each_cause_of_a_failed_check_is_named(start, policy, check, v1):
     envoy = start(policy)
     for fail, mend, reason in [
         (v1.refuse, v1.accept, "could not be reached"),
-        (lambda: v1.hang(path="/healthz"), None, "no answer in time"),
+        (lambda: v1.hang(path="/healthz"), None, "no response in time"),
         (lambda: v1.reset(path="/healthz"), None, "could not be reached"),
         (lambda: v1.answer(500, path="/healthz"), None, "status 500"),
-        (lambda: v1.reset_mid_body(path="/healthz"), None, "the answer broke off, or was none"),
+        (lambda: v1.reset_mid_body(path="/healthz"), None, "the response broke off or was invalid"),
     ]:
         recoveries = envoy.transitions(from_="not-ready", to="ready")
         fail()

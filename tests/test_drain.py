@@ -98,7 +98,7 @@ def test_drain_orders_from_other_addresses_are_refused(start, switched):
     for method in ["POST", "DELETE", "GET", "HEAD", "PUT"]:
         answer = order(envoy, method)
         assert answer.status == 403, method
-    assert order(envoy, "POST").text == "policy reviews: no drain from 127.0.0.1\n"
+    assert order(envoy, "POST").text == "policy reviews: drain refused: 127.0.0.1 is not in drain.from\n"
     assert order(envoy, "GET", source="127.0.0.2").text == NOT_DRAINING
     assert order(envoy, "POST", source="127.0.0.2").text == DRAINING
     all_say(envoy, 503)
@@ -183,8 +183,8 @@ def test_the_source_is_the_address_in_the_proxy_protocol(behind_proxy_protocol):
     told = proxied("10.255.255.255")
     until_all(lambda: order(envoy, "GET", preamble=told).text == DRAINING, what="draining")
     for other in ["127.0.0.1", "192.0.2.1", "11.0.0.1"]:
-        assert order(envoy, preamble=proxied(other)).text == f"policy reviews: no drain from {other}\n"
+        assert order(envoy, preamble=proxied(other)).text == f"policy reviews: drain refused: {other} is not in drain.from\n"
     for none in [b"", b"PROXY UNKNOWN\r\n"]:
-        assert order(envoy, preamble=none).text == "policy reviews: no drain from 127.0.0.1\n"
+        assert order(envoy, preamble=none).text == "policy reviews: drain refused: 127.0.0.1 is not in drain.from\n"
     for headers in spoofed("10.0.0.1"):
         assert order(envoy, headers=headers, preamble=proxied("192.0.2.1")).status == 403, headers

@@ -296,7 +296,7 @@ def test_each_cause_of_a_failed_grpc_check_is_named(start, app):
     envoy = start(policy, clusters=[cluster("users", app.port, http2=True)])
     for fail, mend, reason in [
         (lambda: app.say("NOT_SERVING", SERVICE), lambda: app.say("SERVING", SERVICE), "NOT_SERVING"),
-        (app.hang, lambda: app.hang(hanging=False), "no answer in time"),
+        (app.hang, lambda: app.hang(hanging=False), "no response in time"),
         (app.stop, app.start, "could not be reached"),
     ]:
         until_all(lambda: ready(envoy), what="ready")

@@ -60,7 +60,7 @@ def test_a_version_that_no_route_leads_to_is_counted_and_said_once(start, policy
     assert misrouted(envoy, "v1") == 0
     [line] = warnings(envoy)
     assert "[warning]" in line
-    assert 'requests of v2 go to cluster "reviews-v1", and not to its cluster "reviews-v2"' in line
+    assert 'requests of v2 go to cluster "reviews-v1" instead of its cluster "reviews-v2"' in line
     assert "a route matches x-gray-version: v2 and leads to reviews-v2" in line
 
 
@@ -69,7 +69,7 @@ def test_a_version_without_a_route_at_all_goes_nowhere(start, policy):
     assert {answer.status for answer in ask_both(envoy)} == {200, 404}
     until(lambda: misrouted(envoy) > 50, what="requests of v2 counted")
     [line] = warnings(envoy)
-    assert "requests of v2 go to no cluster, as no route takes them or its cluster does not exist" in line
+    assert "requests of v2 go to no cluster, because no route matches them or the route's cluster does not exist" in line
 
 
 def test_a_version_whose_route_leads_to_a_cluster_that_does_not_exist_goes_nowhere(start, policy):
@@ -92,7 +92,7 @@ def test_a_policy_that_misspells_the_cluster_of_a_version_is_found_by_its_reques
     assert {answer.version for answer in ask_both(envoy)} == {"v1", "v2"}
     until(lambda: misrouted(envoy) > 50, what="requests of v2 counted")
     [line] = warnings(envoy)
-    assert 'requests of v2 go to cluster "reviews-v2", and not to its cluster "reveiws-v2"' in line
+    assert 'requests of v2 go to cluster "reviews-v2" instead of its cluster "reveiws-v2"' in line
 
 
 def test_requests_that_reach_their_version_count_nothing_whatever_the_way(start, policy, v1, v2):

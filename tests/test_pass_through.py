@@ -81,7 +81,7 @@ def test_a_response_that_breaks_off_fails_the_probe_until_the_next_one(start, po
     v1.reset_mid_body(path="/readyz")
     envoy = start(policy)
     answer = ask(envoy)
-    assert (answer.status, answer.text) == (503, "policy reviews: readiness failed: the app's answer broke off\n")
+    assert (answer.status, answer.text) == (503, "policy reviews: readiness failed: the app's response broke off\n")
     v1.answer(path="/readyz")
     until(lambda: ask(envoy).text == "v1 /readyz\n", what="the app called again")
 
@@ -149,7 +149,7 @@ def test_a_hung_app_fails_the_probe_of_all_who_wait_after_ten_seconds(start, pol
     envoy = start(policy)
     answers = drive(envoy.port(), [Request("/readyz")] * 20, connections=20)
     assert {(answer.status, answer.body) for answer in answers} == {
-        (503, b"policy reviews: readiness failed: the app does not answer\n")
+        (503, b"policy reviews: readiness failed: the app does not respond\n")
     }
     assert all(9 < answer.seconds < 11.5 for answer in answers)
     assert v1.seen("/readyz") == 1
@@ -244,5 +244,5 @@ def test_a_probe_is_forwarded_if_its_cluster_goes_to_where_a_request_was_bound_f
             assert ask(envoy, preamble=bound_for_app, headers={"cookie": "x"}).text == "v1 /readyz\n"
             assert v1.seen("/readyz") == asked
         assert b"cookie" not in dict(v1.last_headers_of("/readyz"))
-        [line] = [line for line in envoy.logs().splitlines() if "app not called" in line]
+        [line] = [line for line in envoy.logs().splitlines() if "app could not be called" in line]
         assert "probe readiness" in line

@@ -52,6 +52,18 @@ def test_a_probe_is_answered_at_the_proxy(envoy, v1, v2, ask):
     assert v1.requests == v2.requests == 0
 
 
+@both
+def test_a_check_that_does_not_exist_is_not_found_at_the_proxy(envoy, v1, v2, ask):
+    answer = ask(envoy.port(), "/readyz/TYPO")
+    assert (answer.status, answer.text) == (
+        404,
+        "policy reviews: readiness has no check of this name. It has: reviews-v1\n",
+    )
+    assert v1.requests == v2.requests == 0
+    assert ask(envoy.port(), "/readyz/a/page").status == 200
+    assert v1.requests + v2.requests == 1
+
+
 def test_readiness_fails_with_its_upstream_and_names_the_reason_while_liveness_passes(down, v1):
     assert re.fullmatch(FAILED, text(down))
     assert document(down)["checks"]["reviews-v1"][0]["output"] == "check-failed: status 500"

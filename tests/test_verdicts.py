@@ -76,7 +76,7 @@ def test_an_upstream_that_checks_no_longer_reach_is_stale(start, policy, check, 
     envoy = start(policy, clusters=[leaving])
     all_pass(envoy)
     have(0)
-    until_all(lambda: "[+]reviews-v1 ok: stale, last answer " in text(envoy), what="stale")
+    until_all(lambda: "[+]reviews-v1 ok: stale: last answer " in text(envoy), what="stale")
     answer = get(envoy.port(), "/readyz")
     assert answer.status == 200
     age = float(answer.text.partition("last answer ")[2].split()[0])

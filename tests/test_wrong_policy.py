@@ -60,7 +60,7 @@ def test_a_running_proxy_keeps_the_last_good_policy_and_gets_back_to_a_good_one(
         assert envoy.publish(wrong(good)) == ""
         until(lambda: refused(envoy) == 1, what="the gauge at 1")
         assert "policy refused: gatse: unknown field" in envoy.logs()
-        until(lambda: "policy reviews: refused, and its last good document goes on" in envoy.logs(), what="the line")
+        until(lambda: "policy reviews: refused, and its last good document stays in use" in envoy.logs(), what="the line")
         served = len(load.answers)
         until(lambda: len(load.answers) > served + 100, what="load under the wrong policy")
         until_all(lambda: answers(envoy, "/readyz"), what="the last good document")
@@ -77,7 +77,7 @@ def test_a_new_proxy_lets_requests_pass_until_a_good_policy_comes(start, good, v
     until_all(lambda: get(envoy.port(), "/readyz").version == "v1", what="requests pass")
     assert get(envoy.port(), "/", {"x-tester": "true"}).version == "v1", "no release acts"
     assert refused(envoy) == 1
-    assert "this proxy has had no good document of it, so requests pass unmanaged" in envoy.logs()
+    assert "this proxy has no earlier good document, so requests pass unmanaged" in envoy.logs()
     assert envoy.counter("graygate_policies_refused_total", plugin="graygate") >= 1
     assert envoy.publish(good) == ""
     until_all(lambda: answers(envoy, "/readyz"), what="the good document")

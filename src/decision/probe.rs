@@ -3,6 +3,13 @@
 //! A probe is a GET or HEAD of the exact path of a health endpoint, with any query. The path may be followed
 //! by the name of one of its checks.
 //!
+//! A misspelt name is answered 404. Forwarded, the app's own 200 could pass for the check's result. No request
+//! that the app may serve is taken from it beyond that: `/readyz/NAME` is ours only if
+//!
+//! - readiness has checks, so that some `/readyz/NAME` is a probe,
+//! - its path does not end with `/`, as below `/` or `/health/` are the app's own pages,
+//! - NAME is a possible name of an upstream, so it is one segment of the path and not empty.
+//!
 //! An upstream on trial counts as ready here. A trial needs traffic to end, and a failed readiness would keep
 //! the traffic away.
 
@@ -19,6 +26,7 @@ use crate::policy::Policy;
 use crate::policy::probe::{
     Basis, Component, Details, Drain, GRPC_HEALTH, Probe, ProbeComponents, ProbeKind,
 };
+use crate::policy::reader::is_label;
 use crate::readiness::Readiness;
 use crate::value::request::{self, Headers, Request};
 use result::{ProbeResult, ProbeStatus};
@@ -28,6 +36,8 @@ use result::{ProbeResult, ProbeStatus};
 pub enum ProbeRequest<'p> {
     /// A health endpoint, by its index in the policy, or one check of it.
     Endpoint(usize, &'p Probe, Option<&'p Component>),
+    /// A check of a health endpoint, by a name that none of its checks has.
+    UnknownCheck(usize, &'p Probe, &'p ProbeComponents),
     /// The drain switch.
     Drain(&'p Drain),
     /// The gRPC health service.
@@ -45,7 +55,7 @@ pub fn find<'p: 'r, 'r, R: Request>(
     }
     let probe = find_by_path(policy, request::path(request.get(":path")?))?;
     let is_read = matches!(request.get(":method"), Some(b"GET" | b"HEAD"));
-    if matches!(probe, ProbeRequest::Endpoint(..)) && !is_read {
+    if matches!(probe, ProbeRequest::Endpoint(..) | ProbeRequest::UnknownCheck(..)) && !is_read {
         return None;
     }
     probes.matches.hold(request).then_some(probe)
@@ -63,15 +73,27 @@ fn find_by_path<'p>(policy: &'p Policy, path: &[u8]) -> Option<ProbeRequest<'p>>
     if !probes.grpc_services.is_empty() && path.starts_with(GRPC_HEALTH.as_bytes()) {
         return Some(ProbeRequest::Grpc);
     }
-    endpoints().find_map(|(index, probe)| {
-        let rest = path.strip_prefix(probe.path.as_bytes())?;
-        let name = if probe.path.ends_with('/') { rest } else { rest.strip_prefix(b"/")? };
-        let mut components = probe.checks()?.components.iter();
-        let named = |component: &&Component| {
-            policy.upstream(component.upstream).is_some_and(|upstream| upstream.name.as_bytes() == name)
+    let mut unknown = None;
+    for (index, probe) in endpoints() {
+        let (Some(checks), Some(name)) = (probe.checks(), check_name(probe, path)) else {
+            continue;
         };
-        Some(ProbeRequest::Endpoint(index, probe, Some(components.find(named)?)))
-    })
+        let is_named = |component: &&Component| policy.name_of(component.upstream).as_bytes() == name;
+        if let Some(component) = checks.components.iter().find(is_named) {
+            return Some(ProbeRequest::Endpoint(index, probe, Some(component)));
+        }
+        let is_name = core::str::from_utf8(name).is_ok_and(is_label);
+        if is_name && !checks.components.is_empty() && !probe.path.ends_with('/') {
+            unknown = unknown.or(Some(ProbeRequest::UnknownCheck(index, probe, checks)));
+        }
+    }
+    unknown
+}
+
+/// Returns what follows the path of the probe, without the slash between them.
+fn check_name<'r>(probe: &Probe, path: &'r [u8]) -> Option<&'r [u8]> {
+    let rest = path.strip_prefix(probe.path.as_bytes())?;
+    if probe.path.ends_with('/') { Some(rest) } else { rest.strip_prefix(b"/") }
 }
 
 /// Returns what happens to a probe.
@@ -111,6 +133,9 @@ pub fn answer<'p: 'r, 'r, R: Request>(
                 }
             }
         },
+        ProbeRequest::UnknownCheck(index, probe, checks) => {
+            Action::Reply(unknown_check(policy, index, probe, checks))
+        }
         ProbeRequest::Drain(drain) => drain::answer(policy, drain, request, readiness),
         ProbeRequest::Grpc => health::answer(policy, request, readiness),
     }
@@ -134,6 +159,21 @@ fn one_check<'r, R: Request>(
         _ => ProbeResult::of(policy, ProbeKind::Group, &alone, readiness, &[]),
     };
     reply(policy, probe, ProbeTarget::Check(index, component.upstream), &result, request, readiness)
+}
+
+/// Returns the reply to a probe for a check that does not exist. It names the checks only if the policy tells
+/// clients their names.
+fn unknown_check(policy: &Policy, index: usize, probe: &Probe, checks: &ProbeComponents) -> Reply {
+    let name = &probe.name;
+    let text = match policy.probes.details {
+        Details::Never => format!("{name} has no check of this name"),
+        Details::OnFailure | Details::Always => {
+            let names: Vec<&str> =
+                checks.components.iter().map(|component| policy.name_of(component.upstream)).collect();
+            format!("{name} has no check of this name. It has: {}", names.join(", "))
+        }
+    };
+    Reply::line_to_probe(policy, ProbeTarget::Endpoint(index), 404, "not-found", &text)
 }
 
 /// Returns whether the startup probe's checks have passed. Without a startup probe the proxy counts as

@@ -205,12 +205,12 @@ impl Event<'_> {
             Event::Problem(problem) => (Level::Error, format!("policy refused: {problem}")),
             Event::MoreProblems(count) => (
                 Level::Error,
-                format!("policy refused: {count} more problems; `graygate check` prints them all"),
+                format!("policy refused: {count} more problems. Run `graygate check` to see all of them"),
             ),
             Event::Instead { whose, is_last_good } => {
                 let instead = match is_last_good {
-                    true => "its last good document goes on",
-                    false => "this proxy has had no good document of it, so requests pass unmanaged",
+                    true => "its last good document stays in use",
+                    false => "this proxy has no earlier good document, so requests pass unmanaged",
                 };
                 (Level::Error, format!("policy {whose}: refused, and {instead}"))
             }
@@ -218,7 +218,7 @@ impl Event<'_> {
             | Event::CheckResult { .. }
             | Event::CheckNotSent { is_first: false, .. } => return None,
             Event::PolicyLoaded { policy } => {
-                let tick = policy.tick().map(|tick| format!(", a tick each {} ms", tick.as_millis()));
+                let tick = policy.tick().map(|tick| format!(", one tick every {} ms", tick.as_millis()));
                 let line = format!(
                     "policy {}: loaded: {}{}",
                     policy.name,
@@ -251,25 +251,26 @@ impl Event<'_> {
                 let (name, cluster) = (&version.name, &version.cluster);
                 let to = match to {
                     Some(to) => format!("cluster {to:?}"),
-                    None => "no cluster, as no route takes them or its cluster does not exist".to_owned(),
+                    None => "no cluster, because no route matches them or the route's cluster does not exist"
+                        .to_owned(),
                 };
                 let whose = whose(policy, "release", &release.name);
                 let remedy = release.steer.describe(version);
                 (
                     Level::Warn,
                     format!(
-                        "{whose}: requests of {name} go to {to}, and not to its cluster {cluster:?}. Check that {remedy}, that this route comes before the default one, and that the policy names the route's cluster"
+                        "{whose}: requests of {name} go to {to} instead of its cluster {cluster:?}. Check that {remedy}, that this route comes before the default one, and that the policy names the route's cluster"
                     ),
                 )
             }
             Event::Unreached { policy, upstream: id, requests, to } => {
                 let cluster = policy.upstream(*id).map_or("", |upstream| &upstream.cluster);
                 let whose = upstream(policy, *id);
-                let remedy = "Name the cluster of the route, which of an aggregate cluster is its own name, or give it a readinessProbe";
+                let remedy = "Set its cluster to the one that the route names (an aggregate cluster's own name), or add a readinessProbe";
                 (
                     Level::Warn,
                     format!(
-                        "{whose}: nothing is known of it: of {requests} requests that needed it, none went to its cluster {cluster:?}, and the last to {to:?}. {remedy}"
+                        "{whose}: its state is unknown: of {requests} requests that needed it, none went to its cluster {cluster:?}, and the last went to {to:?}. {remedy}"
                     ),
                 )
             }
@@ -296,17 +297,17 @@ impl Event<'_> {
                 )
             }
             Event::ReplyRefused { policy, details } => {
-                (Level::Error, format!("policy {}: the proxy took no reply: {details}", policy.name))
+                (Level::Error, format!("policy {}: the proxy did not accept a reply: {details}", policy.name))
             }
             Event::AppNotCalled { policy, endpoint, cluster, why } => {
                 let probe = policy.probes.endpoints.get(*endpoint).map_or("", |probe| &probe.name);
                 let why = not_sent(*why, cluster);
-                let line = "app not called, so each request is forwarded to it";
-                let remedy = "Name an upstream that can be called in passThrough.upstream";
+                let line = "the app could not be called, so each request is forwarded to it";
+                let remedy = "Set passThrough.upstream to an upstream that can be called";
                 (Level::Warn, format!("{}: {line}: {why}. {remedy}", whose(policy, "probe", probe)))
             }
             Event::AnswerNotShared { policy } => {
-                (Level::Warn, format!("policy {}: an answer of the app's could not be kept", policy.name))
+                (Level::Warn, format!("policy {}: a response of the app could not be cached", policy.name))
             }
         })
     }
@@ -358,7 +359,7 @@ fn not_sent(why: NotSent, cluster: &str) -> String {
     match why {
         NotSent::NoCluster => format!("the proxy has no cluster {cluster:?}"),
         NotSent::NoHost => {
-            format!("cluster {cluster:?} has no host to connect to, is at its limits, or is not there")
+            format!("cluster {cluster:?} has no host to connect to, is at its limits, or does not exist")
         }
     }
 }

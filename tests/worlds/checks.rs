@@ -407,9 +407,9 @@ fn each_cause_of_a_failed_check_is_named_and_a_local_reply_is_not_a_status() {
         for (manner, reason) in [
             (Manner::Refuses, "could not be reached"),
             (Manner::Resets, "could not be reached"),
-            (Manner::Hangs, "no answer in time"),
-            (Manner::Slow(1_001 * MS), "no answer in time"),
-            (Manner::BreaksOff, "the answer broke off, or was none"),
+            (Manner::Hangs, "no response in time"),
+            (Manner::Slow(1_001 * MS), "no response in time"),
+            (Manner::BreaksOff, "the response broke off or was invalid"),
             (Manner::Status(500), "status 500"),
         ] {
             world.set_checks("app", manner.clone());
@@ -430,9 +430,9 @@ fn a_grpc_check_passes_if_the_service_serves_and_names_each_other_result() {
         (Manner::GrpcFails(5, "unknown service"), "grpc-status 5"),
         (Manner::GrpcFails(12, "unimplemented"), "grpc-status 12"),
         (Manner::GrpcFails(14, "db connection timeout"), "grpc-status 14"),
-        (Manner::GrpcFails(4, ""), "no answer in time"),
+        (Manner::GrpcFails(4, ""), "no response in time"),
         (Manner::Refuses, "could not be reached"),
-        (Manner::Hangs, "no answer in time"),
+        (Manner::Hangs, "no response in time"),
     ] {
         world.set_checks("app", manner.clone());
         assert_eq!(verdict(&mut world).as_deref(), Some(reason), "{manner:?}");
@@ -625,7 +625,7 @@ fn a_redirect_to_another_host_passes_and_is_not_followed() {
 
 #[test]
 fn a_check_fails_after_ten_requests_or_with_an_invalid_location() {
-    let too_often = Some("redirected too often, or to no address".to_owned());
+    let too_often = Some("redirected too often or to an invalid address".to_owned());
     let mut world = world(&json!({}));
     world.set_call_path("app", "/healthz", to("/1"));
     for number in 1..12 {
@@ -672,7 +672,7 @@ fn one_timeout_applies_to_a_check_with_all_its_redirects() {
     assert_eq!(verdict(&mut world), None);
     world.around.call_takes.set(1_100 * MS);
     world.pass(10 * SECOND);
-    assert_eq!(verdict(&mut world).as_deref(), Some("no answer in time"));
+    assert_eq!(verdict(&mut world).as_deref(), Some("no response in time"));
     let next: Vec<Duration> = world
         .calls_to("app")
         .iter()

@@ -96,7 +96,7 @@ fn with(mut document: Value, changes: &[(&str, Value)]) -> Value {
 fn a_loaded_policy_is_logged_once_per_proxy() {
     let mut world = World::new(&checked(), 4);
     world.pass(SECOND);
-    let line = "policy shop: loaded: 1 upstream, 2 probes, 0 releases, 1 gate, a tick each 250 ms";
+    let line = "policy shop: loaded: 1 upstream, 2 probes, 0 releases, 1 gate, one tick every 250 ms";
     assert_eq!(world.logged_at("loaded"), [(Level::Info, line.to_owned())]);
     // The same document is not logged again, for example after the death of a VM.
     world.configure(&checked());
@@ -106,7 +106,7 @@ fn a_loaded_policy_is_logged_once_per_proxy() {
     world.configure(&json!({"name": "shop", "mode": "off"}));
     let loaded = world.logged("loaded");
     let expected = [
-        "policy shop: loaded: 1 upstream, 2 probes, 0 releases, 1 gate (mode: shadow), a tick each 250 ms",
+        "policy shop: loaded: 1 upstream, 2 probes, 0 releases, 1 gate (mode: shadow), one tick every 250 ms",
         "policy shop: loaded: 0 upstreams, 0 probes, 0 releases, 0 gates (mode: off)",
     ];
     assert_eq!(loaded[1..], expected);
@@ -138,7 +138,7 @@ fn after_twenty_problems_one_line_has_the_number_of_further_ones() {
     );
     let lines = lines_since(&world, before);
     assert_eq!(lines.len(), 21);
-    let last = "policy refused: 3 more problems; `graygate check` prints them all";
+    let last = "policy refused: 3 more problems. Run `graygate check` to see all of them";
     assert_eq!(lines.last(), Some(&(Level::Error, last.to_owned())));
     assert_eq!(value(&world, "policies_refused_total", &[("plugin", "plugin")]), Some(1));
 }
@@ -266,7 +266,7 @@ fn a_transition_because_a_policy_removes_the_breaker_is_logged_and_counted() {
 
 #[test]
 fn a_check_that_cannot_be_sent_is_logged_once_and_counted_each_time() {
-    let no_host = r#"cluster "app" has no host to connect to, is at its limits, or is not there"#;
+    let no_host = r#"cluster "app" has no host to connect to, is at its limits, or does not exist"#;
     let cases = [
         (Manner::Missing, r#"the proxy has no cluster "app""#),
         (Manner::NoHost, no_host),
@@ -443,9 +443,10 @@ fn a_reply_that_the_proxy_refuses_is_logged_and_the_request_is_forwarded() {
     world.around.refuses_replies.set(true);
     assert_eq!(world.get(0).cluster, "app");
     world.ask(0, &Request::get("/readyz"));
-    let line = |details: &str| (Level::Error, format!("policy shop: the proxy took no reply: {details}"));
+    let line =
+        |details: &str| (Level::Error, format!("policy shop: the proxy did not accept a reply: {details}"));
     let expected = [line("graygate_gate{shop|app|forced}"), line("graygate_probe{shop|readiness}")];
-    assert_eq!(world.logged_at("took no reply"), expected);
+    assert_eq!(world.logged_at("did not accept a reply"), expected);
 }
 
 #[test]
@@ -455,8 +456,8 @@ fn a_probe_response_of_the_app_that_cannot_be_shared_is_logged() {
     world.send(0, &Request::get("/readyz"));
     world.lose(16);
     world.pass(MS);
-    let line = "policy shop: an answer of the app's could not be kept";
-    assert_eq!(world.logged_at("could not be kept"), [(Level::Warn, line.to_owned())]);
+    let line = "policy shop: a response of the app could not be cached";
+    assert_eq!(world.logged_at("could not be cached"), [(Level::Warn, line.to_owned())]);
 }
 
 #[test]
@@ -464,24 +465,25 @@ fn an_app_that_cannot_be_called_is_logged_once_in_a_row() {
     let through = json!({"path": "/readyz", "passThrough": {"cacheSeconds": 5}});
     let mut world = World::new(&with(checked(), &[("/probes/readiness", through)]), 3);
     let line = |why: &str| {
-        let remedy = "Name an upstream that can be called in passThrough.upstream";
-        let line = "policy shop: probe readiness: app not called, so each request is forwarded to it";
+        let remedy = "Set passThrough.upstream to an upstream that can be called";
+        let line =
+            "policy shop: probe readiness: the app could not be called, so each request is forwarded to it";
         (Level::Warn, format!("{line}: {why}. {remedy}"))
     };
     for (manner, why) in [
         (Manner::Missing, "the proxy has no cluster \"app\""),
-        (Manner::NoHost, "cluster \"app\" has no host to connect to, is at its limits, or is not there"),
+        (Manner::NoHost, "cluster \"app\" has no host to connect to, is at its limits, or does not exist"),
     ] {
         world.set("app", manner);
         for vm in [0, 1, 2, 0] {
             world.ask(vm, &Request::get("/readyz"));
         }
-        assert_eq!(world.logged_at("app not called").last(), Some(&line(why)));
+        assert_eq!(world.logged_at("app could not be called").last(), Some(&line(why)));
         world.set("app", Manner::Status(200));
         world.ask(0, &Request::get("/readyz"));
         world.pass(5 * SECOND);
     }
-    assert_eq!(world.logged("app not called").len(), 2);
+    assert_eq!(world.logged("app could not be called").len(), 2);
 }
 
 // -- the proxy itself ---------------------------------------------------------

@@ -190,7 +190,10 @@ fn an_invalid_message_or_one_of_an_unknown_encoding_is_unimplemented() {
     for body in bodies {
         let (status, message, bytes) = health_response(&mut world, 0, &body);
         assert_eq!((status.as_str(), bytes.as_slice()), ("12", &b""[..]), "{body:?}");
-        assert_eq!(message, "not one HealthCheckRequest, uncompressed or by gzip");
+        assert_eq!(
+            message,
+            "invalid request: send one HealthCheckRequest, uncompressed or compressed by gzip"
+        );
     }
     assert_eq!(world.metric("probe_answers_total", &["probe=grpc", "code=12", "result=unimplemented"]), 5);
     assert_eq!(status_of(&mut world, SERVICE), "SERVING");
@@ -210,7 +213,7 @@ fn a_message_by_gzip_gets_the_response_of_any_other_and_another_encoding_a_list_
 
 #[test]
 fn without_a_working_hop_the_client_gets_an_error() {
-    let words = "the route by x-graygate-hop leads to no upstream that answers";
+    let words = "no response from the hop: the route for x-graygate-hop must lead to an upstream that responds 200 with a body";
     // The hop responds with another status, without a body, or before the request has ended.
     for (status, body, whole) in
         [(503, true, true), (404, false, true), (200, false, true), (200, true, false)]
@@ -251,10 +254,7 @@ fn other_grpc_methods_are_unimplemented_and_other_content_types_refused() {
     for method in ["Watch", "List", "check", "Check/", ""] {
         let answer = refused(&mut world, &call(&format!("/grpc.health.v1.Health/{method}")));
         assert_eq!(answer.status, 200, "{method}");
-        assert_eq!(
-            answer.body,
-            "policy shop: of grpc.health.v1.Health the proxy answers Check alone, by POST"
-        );
+        assert_eq!(answer.body, "policy shop: only Check is implemented (by POST)");
     }
     assert_eq!(world.metric("probe_answers_total", &["probe=grpc", "code=12", "result=unimplemented"]), 5);
     for content_type in ["json", "x-graygate", "grpc-web", "grpcx"] {

@@ -319,16 +319,18 @@ fn drain_orders_are_accepted_only_from_the_policys_addresses() {
     let cases = [
         (&local, "127.0.0.1:50000", None),
         (&local, "[::1]:50000", None),
-        (&local, "10.0.0.1:50000", Some("no drain from 10.0.0.1")),
+        (&local, "10.0.0.1:50000", Some("drain refused: 10.0.0.1 is not in drain.from")),
         (&ten, "10.255.255.255:1", None),
-        (&ten, "127.0.0.1:50000", Some("no drain from 127.0.0.1")),
+        (&ten, "127.0.0.1:50000", Some("drain refused: 127.0.0.1 is not in drain.from")),
         // Headers cannot supply the address, because addresses in headers have no port.
         (
             &local,
             "127.0.0.1:0",
-            Some("no drain from 127.0.0.1, which has no port: the proxy takes such an address from a header"),
+            Some(
+                "drain refused: 127.0.0.1 has no port, so the proxy took it from a header, which any client can set",
+            ),
         ),
-        (&local, "/run/envoy.sock", Some("no drain from what is no IP address")),
+        (&local, "/run/envoy.sock", Some("drain refused: the source has no IP address")),
     ];
     for (from, source, refusal) in cases {
         let mut document = document();
@@ -359,7 +361,7 @@ fn a_drain_order_that_cannot_be_stored_is_refused_and_can_be_repeated() {
     let mut world = world();
     world.lose(16);
     let answer = order(&mut world, 0, "POST");
-    let words = "policy shop: the order could not be put through; ask again\n";
+    let words = "policy shop: the order could not be stored: try again\n";
     assert_eq!((answer.status, answer.body.as_str()), (503, words));
     assert_eq!(status(&mut world, "/readyz"), 200);
     assert_eq!(order(&mut world, 0, "POST").body, DRAINING);

@@ -46,7 +46,7 @@ fn requests_of_a_version_that_reach_another_are_counted_and_warned_of_once() {
     let sent = world.metric("assignments_total", &["version=v2"]);
     assert!(sent > 100);
     assert_eq!((misrouted(&world, "v1"), misrouted(&world, "v2")), (0, sent));
-    let line = "policy shop: release web: requests of v2 go to cluster \"app-v1\", and not to its cluster \"app-v2\". \
+    let line = "policy shop: release web: requests of v2 go to cluster \"app-v1\" instead of its cluster \"app-v2\". \
         Check that a route matches x-version: v2 and leads to app-v2, that this route comes before the default one, and \
         that the policy names the route's cluster";
     assert_eq!(warnings(&world), [(Level::Warn, line.to_owned())]);
@@ -103,7 +103,7 @@ fn a_version_whose_cluster_is_misspelt_is_found_if_its_requests_all_go_to_one_ot
     assert!(misrouted(&world, "v2") > 50);
     let [(_, line)] = &warnings(&world)[..] else { panic!() };
     assert!(
-        line.contains("requests of v2 go to cluster \"app-v2\", and not to its cluster \"ap-v2\""),
+        line.contains("requests of v2 go to cluster \"app-v2\" instead of its cluster \"ap-v2\""),
         "{line}"
     );
 }
@@ -257,10 +257,10 @@ fn unreached(change: impl Fn(&mut Value), cluster: &str) -> usize {
         world.respond_as(id, &Manner::Status(200));
         world.pass(SECOND / 20);
     }
-    let lines = world.logged_at("nothing is known of it");
+    let lines = world.logged_at("its state is unknown");
     for (level, line) in &lines {
-        let begins = "policy shop: upstream db: nothing is known of it: of 20 requests that needed it, none went to its \
-            cluster \"db\", and the last to \"app\".";
+        let begins = "policy shop: upstream db: its state is unknown: of 20 requests that needed it, none went to its \
+            cluster \"db\", and the last went to \"app\".";
         assert!(line.starts_with(begins), "{line}");
         assert_eq!(*level, Level::Warn);
     }

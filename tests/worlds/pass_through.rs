@@ -54,8 +54,8 @@ fn slow_app(world: &mut World, takes: Duration) {
     world.around.call_takes.set(takes);
 }
 
-const PENDING: &str = "policy shop: readiness failed: the app has not answered yet\n";
-const SILENT: &str = "policy shop: readiness failed: the app does not answer\n";
+const PENDING: &str = "policy shop: readiness failed: the app has not responded yet\n";
+const SILENT: &str = "policy shop: readiness failed: the app does not respond\n";
 
 #[test]
 fn the_apps_response_is_replayed_by_all_workers_until_it_expires() {
@@ -249,7 +249,7 @@ fn a_body_is_stored_up_to_16_kib() {
 #[test]
 fn a_failure_to_reach_the_app_fails_the_probe_for_cache_seconds() {
     let refused = ("upstream connect error", Some("0"));
-    let broken = ("policy shop: readiness failed: the app's answer broke off\n", None);
+    let broken = ("policy shop: readiness failed: the app's response broke off\n", None);
     for (manner, expected) in
         [(Manner::Refuses, refused), (Manner::Resets, refused), (Manner::BreaksOff, broken)]
     {
@@ -288,7 +288,7 @@ fn no_request_waits_longer_for_a_hung_app_than_its_timeout_and_a_tick() {
     for (_, id) in asked.iter().filter(|(_, id)| !world.is_open(*id)) {
         let answer = world.answer(*id);
         assert_eq!((answer.status, answer.header("cache-control")), (503, Some("no-store")));
-        assert!(answer.body.ends_with("failed: the app does not answer\n"), "{}", answer.body);
+        assert!(answer.body.ends_with("failed: the app does not respond\n"), "{}", answer.body);
     }
     // Each probe has a call of ten seconds, which fails the probe for two more.
     assert_eq!(calls(&world), 8);
@@ -324,7 +324,7 @@ fn requests_that_find_no_room_to_wait_get_the_last_answer_at_once() {
     let id = start(&mut world, 0);
     assert_eq!((world.is_open(id), world.answer(id).body.as_str()), (false, PENDING));
     let id = world.start(0, &Request::get("/livez"));
-    let alive = "policy shop: liveness passed: the app has not answered yet\n";
+    let alive = "policy shop: liveness passed: the app has not responded yet\n";
     assert_eq!((world.answer(id).status, world.answer(id).body.as_str()), (200, alive));
     // Another worker has room, and so has this one when a client has left.
     let other = start(&mut world, 1);

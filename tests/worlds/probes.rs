@@ -173,7 +173,7 @@ fn a_probe_response_has_the_age_of_each_check_and_marks_old_ones_as_stale() {
     world.pass(60 * SECOND);
     let stale = ask(&mut world, "/readyz");
     assert_eq!(stale.status, 200);
-    assert!(stale.body.contains("[+]db ok: stale, last answer 6"), "{stale:?}");
+    assert!(stale.body.contains("[+]db ok: stale: last answer 6"), "{stale:?}");
     assert!(stale.body.contains("readiness passed, degraded; oldest answer 6"), "{stale:?}");
 }
 
@@ -219,8 +219,8 @@ fn only_a_get_or_head_of_the_exact_path_is_a_probe() {
         "/x?/livez",
         "/livez/db",
         "/readyz/",
-        "/readyz/queue",
         "/readyz//db",
+        "/readyz/db/deep",
     ];
     for path in get {
         assert_eq!(world.ask(0, &Request::get(path)).cluster, "app", "{path}");
@@ -236,14 +236,31 @@ fn only_a_get_or_head_of_the_exact_path_is_a_probe() {
 }
 
 #[test]
+fn a_check_that_does_not_exist_is_not_found_and_does_not_reach_the_app() {
+    let mut world = world(&required());
+    let answer = ask(&mut world, "/readyz/TYPO");
+    let text = "policy shop: readiness has no check of this name. It has: db, cache\n";
+    assert_eq!((answer.status, answer.body.as_str(), answer.cluster.as_str()), (404, text, ""));
+    assert_eq!(answer.details, "graygate_probe{shop|readiness}");
+    let labels = ["probe=readiness", "code=404", "result=not-found"];
+    assert_eq!(world.metric("probe_answers_total", &labels), 3);
+    assert_eq!(world.ask(0, &Request::of("POST", "/readyz/TYPO")).cluster, "app");
+}
+
+#[test]
 fn a_probe_that_does_not_match_goes_to_the_app() {
     let matches = ["one", "two"].map(|token| json!({"headers": {"x-token": {"exact": token}}}));
     let mut probes = required();
     probes["match"] = json!(matches);
     probes["drain"] = json!({"path": "/drainz"});
     let mut world = world(&probes);
-    for (method, path) in [("GET", "/livez"), ("HEAD", "/readyz"), ("GET", "/readyz/db"), ("POST", "/drainz")]
-    {
+    for (method, path) in [
+        ("GET", "/livez"),
+        ("HEAD", "/readyz"),
+        ("GET", "/readyz/db"),
+        ("GET", "/readyz/TYPO"),
+        ("POST", "/drainz"),
+    ] {
         let request = Request::of(method, path);
         assert_eq!(world.ask(0, &request).cluster, "app", "{path}");
         assert_eq!(world.ask(0, &request.clone().with("x-token", "three")).cluster, "app", "{path}");

@@ -251,7 +251,7 @@ fn the_tick_is_a_quarter_of_the_shortest_time_within_bounds_and_is_logged() {
         (json!({"circuitBreaker": {}}), 250),
     ] {
         let world = World::new(&policy(&app), 2);
-        let said = format!("a tick each {tick} ms");
+        let said = format!("one tick every {tick} ms");
         assert_eq!(world.logged(&said).len(), 1, "{app}: {:?}", world.logged("loaded"));
     }
 }

@@ -157,7 +157,7 @@ fn a_policy_is_logged_once_for_any_number_of_vms() {
     let mut world = World::new(&checked(&json!({})), 4);
     assert_eq!(
         world
-            .logged("policy shop: loaded: 1 upstream, 0 probes, 0 releases, 1 gate, a tick each 125 ms")
+            .logged("policy shop: loaded: 1 upstream, 0 probes, 0 releases, 1 gate, one tick every 125 ms")
             .len(),
         1
     );

@@ -56,7 +56,7 @@ fn the_log_has_a_line_per_policy_and_transition_and_none_per_request() {
     assert_eq!(
         world.logged(""),
         [
-            "policy shop: loaded: 2 upstreams, 0 probes, 1 release, 0 gates, a tick each 250 ms",
+            "policy shop: loaded: 2 upstreams, 0 probes, 1 release, 0 gates, one tick every 250 ms",
             "policy shop: upstream up-1: ready -> not-ready (check-failed: could not be reached)",
             "policy shop: upstream up-1: not-ready -> ready (check-passed)",
         ]

@@ -91,7 +91,10 @@ fn the_last_good_document_goes_on_in_place_of_a_wrong_one_until_a_good_one_comes
         assert_eq!((all(&mut world), refused(&world)), (vec![429 + round; 3], 1), "at once");
         world.pass(SECOND);
         assert_eq!((all(&mut world), refused(&world)), (vec![429 + round; 3], 1));
-        assert_eq!(error(&world, "goes on"), "policy shop: refused, and its last good document goes on");
+        assert_eq!(
+            error(&world, "stays in use"),
+            "policy shop: refused, and its last good document stays in use"
+        );
         assert!(error(&world, "gatse").starts_with("policy refused: gatse: unknown field"));
         assert_eq!(world.metric("policies_refused_total", &["plugin=plugin"]), 3 * u64::from(round + 1));
         assert!(world.configure(&last_good(gated("shop", 430 + round))));
@@ -237,7 +240,10 @@ fn a_document_whose_name_cannot_be_read_is_replaced_by_what_the_plugin_had_last(
         document["name"] = name;
         assert!(world.configure(&document));
         assert_eq!(all(&mut world), [429]);
-        assert_eq!(error(&world, "goes on"), "policy shop: refused, and its last good document goes on");
+        assert_eq!(
+            error(&world, "stays in use"),
+            "policy shop: refused, and its last good document stays in use"
+        );
     }
     // No text that is not JSON says what to do.
     let mut world = used(&last_good(gated("shop", 429)), 1);
@@ -273,7 +279,7 @@ fn one_wrong_policy_of_several_leaves_the_others_new() {
     world.pass(SECOND);
     assert_eq!((statuses(&mut world), refused(&world)), ([422, 421, 422], 1));
     assert!(error(&world, "gatse").starts_with("policy refused: policies[1].gatse: unknown field"));
-    assert_eq!(error(&world, "goes on"), "policy b: refused, and its last good document goes on");
+    assert_eq!(error(&world, "stays in use"), "policy b: refused, and its last good document stays in use");
     // Without the key, the whole document is refused.
     let mut refusing = document;
     refusing.as_object_mut().unwrap().remove("onWrongPolicy");

@@ -131,7 +131,7 @@ pub fn reply(policy: &Policy, index: usize, rule: &PassThrough, result: FetchRes
     let response = match result.outcome {
         FetchOutcome::Response(response) => response,
         FetchOutcome::TimedOut => return unanswered(policy, index),
-        FetchOutcome::BrokenOff => return line(policy, index, 503, "failed: the app's answer broke off"),
+        FetchOutcome::BrokenOff => return line(policy, index, 503, "failed: the app's response broke off"),
     };
     let cached = response.headers.into_iter().map(|(name, value)| (name.into(), value.into()));
     let mut headers: Vec<Header> = cached.collect();
@@ -147,14 +147,14 @@ pub fn reply(policy: &Policy, index: usize, rule: &PassThrough, result: FetchRes
 /// as passed and a readiness probe as failed.
 pub fn pending(policy: &Policy, index: usize) -> Reply {
     match policy.probes.endpoints.get(index).map(|probe| probe.kind) {
-        Some(ProbeKind::Liveness) => line(policy, index, 200, "passed: the app has not answered yet"),
-        _ => line(policy, index, 503, "failed: the app has not answered yet"),
+        Some(ProbeKind::Liveness) => line(policy, index, 200, "passed: the app has not responded yet"),
+        _ => line(policy, index, 503, "failed: the app has not responded yet"),
     }
 }
 
 /// Returns the reply that reports that the app does not respond.
 pub fn unanswered(policy: &Policy, index: usize) -> Reply {
-    line(policy, index, 503, "failed: the app does not answer")
+    line(policy, index, 503, "failed: the app does not respond")
 }
 
 fn line(policy: &Policy, index: usize, status: u32, text: &str) -> Reply {
@@ -263,8 +263,8 @@ mod tests {
             (reply.status, String::from_utf8(reply.body).unwrap())
         };
         let line = |text: &str| (503, format!("policy p: liveness failed: {text}\n"));
-        assert_eq!(failed(FetchOutcome::TimedOut), line("the app does not answer"));
-        assert_eq!(failed(FetchOutcome::BrokenOff), line("the app's answer broke off"));
+        assert_eq!(failed(FetchOutcome::TimedOut), line("the app does not respond"));
+        assert_eq!(failed(FetchOutcome::BrokenOff), line("the app's response broke off"));
         assert_eq!((pending(&policy, 0).status, pending(&policy, 1).status), (200, 503));
     }
 }

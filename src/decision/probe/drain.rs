@@ -33,7 +33,8 @@ pub fn answer<'p: 'r, 'r, R: Request>(
             return Action::Reply(state_reply(policy, readiness.lifecycle().draining));
         }
         _ => {
-            let mut reply = reply(policy, 405, "allowed are POST, DELETE, GET and HEAD", "refused");
+            let mut reply =
+                reply(policy, 405, "method not allowed: use POST, DELETE, GET or HEAD", "refused");
             reply.headers.push(("allow".into(), "GET, HEAD, POST, DELETE".into()));
             return Action::Reply(reply);
         }
@@ -43,7 +44,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
 
 /// Returns the reply to an order that could not be carried out.
 pub fn failed(policy: &Policy) -> Reply {
-    reply(policy, 503, "the order could not be put through; ask again", "refused")
+    reply(policy, 503, "the order could not be stored: try again", "refused")
 }
 
 fn state_reply(policy: &Policy, draining: bool) -> Reply {
@@ -54,16 +55,16 @@ fn state_reply(policy: &Policy, draining: bool) -> Reply {
 /// Returns the refusal of an order from this source, if it is not allowed.
 fn authorize(drain: &Drain, source: Option<SocketAddr>) -> Result<(), String> {
     let Some(address) = source else {
-        return Err("no drain from what is no IP address".to_owned());
+        return Err("drain refused: the source has no IP address".to_owned());
     };
     let ip = address.ip();
     if address.port() == 0 {
         return Err(format!(
-            "no drain from {ip}, which has no port: the proxy takes such an address from a header"
+            "drain refused: {ip} has no port, so the proxy took it from a header, which any client can set"
         ));
     }
     let is_allowed = drain.from.iter().any(|network| network.contains(&ip));
-    if is_allowed { Ok(()) } else { Err(format!("no drain from {ip}")) }
+    if is_allowed { Ok(()) } else { Err(format!("drain refused: {ip} is not in drain.from")) }
 }
 
 fn reply(policy: &Policy, status: u32, text: &str, result: &'static str) -> Reply {

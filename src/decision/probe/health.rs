@@ -30,13 +30,13 @@ pub fn answer<'p: 'r, 'r, R: Request>(
     readiness: &impl Readiness,
 ) -> Action<'p> {
     if !request.get("content-type").is_some_and(content_type::is_grpc) {
-        let text = "this path takes gRPC alone; allowed: content-type application/grpc";
+        let text = "only gRPC is answered at this path. Send content-type: application/grpc";
         return Action::Reply(reply(policy, 415, false, text));
     }
     let path = request::path(request.get(":path").unwrap_or_default());
     let is_check = path.strip_prefix(GRPC_HEALTH.as_bytes()) == Some(grpc::METHOD.as_bytes());
     if !is_check || request.get(":method") != Some(b"POST") {
-        let text = "of grpc.health.v1.Health the proxy answers Check alone, by POST";
+        let text = "only Check is implemented (by POST)";
         return Action::Reply(reply(policy, UNIMPLEMENTED, true, text));
     }
     let edits = [("content-type", PLAIN), HOP].map(|(header, value)| HeaderEdit::set(header, value));

@@ -102,7 +102,7 @@ impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Doubt::OnTrial => f.write_str("on trial"),
-            Doubt::Stale(age) => write!(f, "stale, last answer {} s ago", Seconds(*age)),
+            Doubt::Stale(age) => write!(f, "stale: last answer {} s ago", Seconds(*age)),
             Doubt::NotChecked => f.write_str("not checked yet"),
         }
     }

@@ -155,9 +155,67 @@ fn a_name_after_the_path_asks_for_one_check() {
     let (status, body) = bench.get("/readyz/cache?verbose");
     assert_eq!(status, 503);
     assert!(body.starts_with("[-]cache failed: check-failed: status 500\n"), "{body}");
-    for path in ["/readyz/api", "/readyz/", "/readyz/db/", "/readyz//db", "/readyzdb"] {
+}
+
+#[test]
+fn a_name_that_no_check_has_is_not_found() {
+    let bench = Bench::new(&format!("{LIVENESS},{REQUIRED}"));
+    let text = "policy shop: readiness has no check of this name. It has: db, cache\n";
+    for path in ["/readyz/TYPO", "/readyz/api", "/readyz/d", "/readyz/db.x", "/readyz/dbb?verbose"] {
+        assert_eq!(bench.get(path), (404, text.to_owned()), "{path}");
+    }
+    let reply = bench.reply("/readyz/TYPO", &[]).unwrap();
+    let cause = ReplyCause::Probe { asked: ProbeTarget::Endpoint(1), code: 404, result: "not-found" };
+    assert_eq!((reply.cause, header(&reply, "cache-control")), (cause, Some("no-store")));
+    let secretive = Bench::new(&format!(r#"{REQUIRED},"details":"never""#));
+    let text = "policy shop: readiness has no check of this name\n";
+    assert_eq!(secretive.get("/readyz/TYPO"), (404, text.to_owned()));
+}
+
+/// Whatever else is below the path of a probe may be a page of the app.
+#[test]
+fn a_path_below_a_probe_that_can_name_no_check_is_no_probe() {
+    let bench = Bench::new(&format!(r#"{LIVENESS},{REQUIRED},"groups":{{"own":{{"path":"/own"}}}}"#));
+    let long = format!("/readyz/{}", "x".repeat(64));
+    for path in [
+        "/readyz/",
+        "/readyz/db/",
+        "/readyz//db",
+        "/readyz/a/b",
+        "/readyz/.a",
+        "/readyz/%20",
+        "/readyz/a:b",
+        "/readyzdb",
+        "/livez/db",
+        "/livez/x",
+        "/own/db",
+        "/own/x",
+        &long,
+    ] {
         assert_eq!(bench.reply(path, &[]), None, "{path}");
     }
+    for method in ["POST", "OPTIONS"] {
+        let get = ProbeGet { method, path: b"/readyz/TYPO".to_vec(), headers: Vec::new() };
+        assert_eq!(find(&bench.policy, &mut Headers::new(&get, &[])), None, "{method}");
+    }
+    for root in ["/", "/health/"] {
+        let bench = Bench::new(&format!(r#""readiness":{{"path":"{root}","checks":[{{"upstream":"db"}}]}}"#));
+        assert_eq!(bench.get(format!("{root}db")).0, 200, "{root}");
+        assert_eq!(bench.reply(format!("{root}cart"), &[]), None, "{root}");
+    }
+}
+
+/// A name may be misspelt below the path of one probe and right below another's.
+#[test]
+fn a_check_is_found_below_any_probe_before_a_name_counts_as_unknown() {
+    let groups = r#""groups":{"deep":{"path":"/readyz/db","checks":[{"upstream":"api"}]},
+        "wide":{"path":"/","checks":[{"upstream":"queue"}]}}"#;
+    let bench = Bench::new(&format!("{REQUIRED},{groups}"));
+    assert_eq!(bench.get("/readyz/db").1, "policy shop: deep passed\n");
+    assert_eq!(bench.get("/readyz/db/api").1, "policy shop: deep/api passed\n");
+    assert_eq!(bench.get("/readyz/db/TYPO").1, "policy shop: deep has no check of this name. It has: api\n");
+    assert_eq!(bench.get("/queue").1, "policy shop: wide/queue passed\n");
+    assert_eq!(bench.reply("/cart", &[]), None);
 }
 
 /// The path of another probe takes precedence over the name of a check.
@@ -248,7 +306,7 @@ fn a_check_in_doubt_degrades_the_probe_and_is_listed() {
     // The default is three periods of ten seconds and a timeout of one.
     assert_eq!(
         line(|db| db.last_result_at = Some(Time::from_millis(968_900))),
-        "[+]db ok: stale, last answer 31.1 s ago"
+        "[+]db ok: stale: last answer 31.1 s ago"
     );
 }
 
@@ -258,7 +316,7 @@ fn the_age_at_which_a_result_is_stale_can_be_configured() {
     bench.of("db").last_result_at = Some(Time::from_millis(988_000));
     assert!(!bench.get("/readyz?verbose").1.contains("stale"));
     bench.of("db").last_result_at = Some(Time::from_millis(987_999));
-    assert!(bench.get("/readyz").1.starts_with("[+]db ok: stale, last answer 12.0 s ago\n"));
+    assert!(bench.get("/readyz").1.starts_with("[+]db ok: stale: last answer 12.0 s ago\n"));
 }
 
 #[test]

@@ -28,9 +28,9 @@ impl fmt::Display for CheckFailure {
         match self {
             CheckFailure::Status(status) => write!(f, "status {status}"),
             CheckFailure::Unreachable => f.write_str("could not be reached"),
-            CheckFailure::TimedOut => f.write_str("no answer in time"),
-            CheckFailure::Broken => f.write_str("the answer broke off, or was none"),
-            CheckFailure::Redirected => f.write_str("redirected too often, or to no address"),
+            CheckFailure::TimedOut => f.write_str("no response in time"),
+            CheckFailure::Broken => f.write_str("the response broke off or was invalid"),
+            CheckFailure::Redirected => f.write_str("redirected too often or to an invalid address"),
             CheckFailure::GrpcStatus(status) => write!(f, "grpc-status {status}"),
             CheckFailure::NotServing(2) => f.write_str("NOT_SERVING"),
             CheckFailure::NotServing(status) => write!(f, "not serving: serving status {status}"),

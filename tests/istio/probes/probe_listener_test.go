@@ -173,7 +173,7 @@ func TestProbesOnAListenerOfTheirOwn(t *testing.T) {
 	t.Run("a peer with mTLS may look at probes, but orders no drain", func(t *testing.T) {
 		expect(t, peer, http.MethodGet, "http://"+podAddress+":8080/", http.StatusOK, "the app")
 		expect(t, peer, http.MethodGet, direct+"/readyz", http.StatusOK, "readiness passed")
-		expect(t, peer, http.MethodPost, direct+"/drainz", http.StatusForbidden, "no drain from 127.0.0.6")
+		expect(t, peer, http.MethodPost, direct+"/drainz", http.StatusForbidden, "drain refused: 127.0.0.6 is not in drain.from")
 		expect(t, saying(peer, "x-forwarded-for", "127.0.0.1"), http.MethodPost, direct+"/drainz", http.StatusForbidden, "")
 		expect(t, peer, http.MethodGet, direct+"/", http.StatusNotFound, "")
 		expect(t, kubelet, http.MethodGet, kubeletReadiness, http.StatusOK, "readiness passed")
@@ -230,7 +230,7 @@ func TestASidecarThatGetsItsSignalServesUntilItsDrainIsOverButTheKubeletHearsNot
 
 	// Why the example has its hook by exec: this one can only look, and comes from where no order is taken.
 	const hook = "http://" + podAddress + ":15020/app-lifecycle/app/prestopz"
-	expect(t, p.node.client(), http.MethodGet, hook, http.StatusForbidden, "no drain from 127.0.0.6")
+	expect(t, p.node.client(), http.MethodGet, hook, http.StatusForbidden, "drain refused: 127.0.0.6 is not in drain.from")
 	expect(t, p.node.client(), http.MethodGet, kubeletReadiness, http.StatusOK, "readiness passed")
 
 	if err := p.agent.Process.Signal(syscall.SIGTERM); err != nil {
@@ -267,7 +267,7 @@ func TestAProbePortThatIsNotCapturedTakesPlaintextUnderStrict(t *testing.T) {
 	p.eventually(t, direct+"/readyz", http.StatusOK)
 	expect(t, p.node.client(), http.MethodGet, direct+"/livez", http.StatusOK, "liveness passed")
 	// The port is everybody's now, but not the order to drain.
-	expect(t, p.node.client(), http.MethodPost, direct+"/drainz", http.StatusForbidden, "no drain from "+nodeAddress)
+	expect(t, p.node.client(), http.MethodPost, direct+"/drainz", http.StatusForbidden, "drain refused: "+nodeAddress+" is not in drain.from")
 	expectRefusal(t, p.node.client(), http.MethodGet, "http://"+podAddress+":8080/")
 	expect(t, p.network.client(), http.MethodPost, "http://127.0.0.1:15099/drainz", http.StatusOK, "draining")
 	p.eventually(t, direct+"/readyz", http.StatusServiceUnavailable)

@@ -105,8 +105,12 @@ impl HealthResponse {
         match self {
             HealthResponse::Serving | HealthResponse::NotServing => "",
             HealthResponse::NotFound => "unknown service",
-            HealthResponse::Unreadable => "not one HealthCheckRequest, uncompressed or by gzip",
-            HealthResponse::NoHop => "the route by x-graygate-hop leads to no upstream that answers",
+            HealthResponse::Unreadable => {
+                "invalid request: send one HealthCheckRequest, uncompressed or compressed by gzip"
+            }
+            HealthResponse::NoHop => {
+                "no response from the hop: the route for x-graygate-hop must lead to an upstream that responds 200 with a body"
+            }
         }
     }
 
