@@ -114,7 +114,7 @@ fn requests_pass_unmanaged_if_the_proxy_has_had_no_good_document_of_that_name() 
             assert_eq!((all(&mut world), refused(&world)), (vec![200; 2], 1));
             world.pass(SECOND);
         }
-        assert!(error(&world, "unmanaged").contains("this proxy has had no good document of it"));
+        assert!(error(&world, "unmanaged").contains("this proxy has no earlier good document"));
         assert_eq!(world.tick_of(0), 0);
         assert!(world.configure(&last_good(gated("shop", 429))));
         use_it(&mut world);
@@ -291,7 +291,7 @@ fn a_new_policy_that_is_wrong_leaves_its_requests_unmanaged_and_the_others_new()
     let mut world = used(&list(&[for_host("a", 421)]), 1);
     assert!(world.configure(&list(&[wrong(for_host("b", 422)), for_host("a", 422)])));
     assert_eq!(statuses(&mut world), [422, 200, 200]);
-    assert!(error(&world, "unmanaged").starts_with("policy b: refused, and this proxy has had no good"));
+    assert!(error(&world, "unmanaged").starts_with("policy b: refused, and this proxy has no earlier good"));
 }
 
 #[test]
