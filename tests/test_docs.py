@@ -28,6 +28,9 @@ COMMANDS = [page for page in PAGES if any(block.info == "console" for block in b
 # The blocks of commands that this test does not run, for each page: those that need a cluster, those that take long and
 # are targets of `make`, and those in `sh` without an output. Tests in tests/istio run those of the runbook.
 NOT_RUN: dict[str, dict[str, int]] = {
+    "README.md": {"slow": 1},
+    "docs/evaluate/cost.md": {"slow": 1},
+    "docs/evaluate/faults.md": {"slow": 1},
     "istio/README.md": {"cluster": 1},
     "istio/runbook.md": {"sh": 26},
 }

@@ -1,4 +1,4 @@
-"""How Envoy reports each row of "Whose fault it was" in docs/evaluate/evidence.md. `tests/worlds` covers what follows from it.
+"""How Envoy reports each row of "Whose fault it was" in docs/evaluate/evidence.md. The rest is in `tests/worlds`.
 
 All rows share one Envoy. Each row has an upstream, whose cluster, gate and paths have its name. Two failures in a row
 make it not ready. They are sent before and after whatever does not count.

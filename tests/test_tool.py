@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import Any
 
 import pytest
 import yaml
 
-from harness.envoy import PROJECT
 from harness.tool import explain, run
 
 
@@ -44,45 +41,6 @@ def test_explain_says_that_shadow_mode_answers_probes_and_does_nothing_else(poli
     for target, is_done in [("/livez", True), ("/", False)]:
         said = run("explain", "--policy", path, "--path", target).stdout
         assert ("mode      shadow: nothing of this is done" in said) != is_done
-
-
-def test_the_readmes_policy_has_no_problems(tmp_path):
-    readme = (PROJECT / "README.md").read_text()
-    path = tmp_path / "policy.yaml"
-    found = re.search(r"```yaml\n(name: .*?)```", readme, re.DOTALL)
-    assert found
-    path.write_text(found[1])
-    done = run("check", path)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_readmes_release_has_no_problems(tmp_path):
-    readme = (PROJECT / "README.md").read_text()
-    found = re.search(r"```yaml\nreleases:\n(- name: checkout\n.*?)```", readme, re.DOTALL)
-    assert found
-    policy = {
-        "name": "shop",
-        "upstreams": {name: {"cluster": name} for name in ("checkout-v1", "checkout-v2")},
-        "releases": yaml.safe_load(found[1]),
-    }
-    path = tmp_path / "policy.json"
-    path.write_text(json.dumps(policy))
-    done = run("check", path)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_readmes_readiness_and_gates_have_no_problems(tmp_path):
-    readme = (PROJECT / "README.md").read_text()
-    policy: dict[str, Any] = {"name": "shop"}
-    for part in (r"upstreams:\n  shop:\n.*?", r"gates:\n- match: \[{uri: {prefix: /checkout}}\]\n.*?"):
-        found = re.search(f"```yaml\n({part})```", readme, re.DOTALL)
-        assert found
-        policy |= yaml.safe_load(found[1])
-    policy["upstreams"] |= {name: {"cluster": name} for name in ("search", "search-static", "offers")}
-    path = tmp_path / "policy.json"
-    path.write_text(json.dumps(policy))
-    done = run("check", path)
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_check_prints_all_problems_and_ends_with_1(policy, file):

@@ -26,6 +26,8 @@ POLICY_KEYS = {
     *("name", "hosts", "mode", "rollout", "upstreams", "probes", "releases", "gates"),
     *("maxGatedPercent", "onWrongPolicy", "policies"),
 }
+# The resources of Istio that can have a policy in them.
+PLUGIN_KINDS = {"WasmPlugin", "TrafficExtension", "EnvoyFilter"}
 FENCE = re.compile(r"(?ms)^(?P<indent> *)(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<text>.*?)^ *(?P=fence) *$")
 LINK = re.compile(r"!?\[(?:[^\]\\]|\\.)*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)|(?:src|href|srcset)=\"([^\"]+)\"")
 
@@ -98,8 +100,9 @@ class Block:
 
     @property
     def manifests(self) -> list[Tree]:
-        """The resources of Kubernetes in a YAML block."""
-        return [document for document in self.documents if isinstance(document, dict) and "apiVersion" in document]
+        """The resources of Kubernetes in a YAML block, if one of them can have a policy."""
+        found = [document for document in self.documents if isinstance(document, dict) and "apiVersion" in document]
+        return found if any(each.get("kind") in PLUGIN_KINDS for each in found) else []
 
     @property
     def bootstraps(self) -> list[Tree]:

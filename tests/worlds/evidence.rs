@@ -1,4 +1,4 @@
-//! How events count: the rows of the README's table.
+//! How events count: the rows of the table in `docs/evaluate/evidence.md`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The promises of the README, row by row, tested with the real worker in a simulated world.
+//! The promises of the documents, row by row, tested with the real worker in a simulated world.
 //!
 //! These tests show how a worker reacts to what a proxy reports. The Python tests show that a real Envoy reports it
 //! like this, with one test for each row.

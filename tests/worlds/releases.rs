@@ -1,4 +1,4 @@
-//! Which version a request gets, and why: the rows of the README's table, in their order.
+//! Which version a request gets, and why: the rows of the table in `docs/concepts.md`, in their order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
