@@ -149,12 +149,12 @@ def test_explain_uses_the_policys_force(policy, tmp_path):
     file = tmp_path / "policy.yaml"
     file.write_text(yaml.safe_dump(policy))
     assert run("check", file).returncode == 0
-    released = run("explain", "--policy", file, "--path", "/api", "--header", "x-tester=true")
+    released = run("explain", file, "--path", "/api", "--header", "x-tester=true")
     assert "release   reviews: v1 (fallback)" in released.stdout
     assert "decision  forward" in released.stdout
-    told = run("explain", "--policy", file, "--path", "/api", "--not-ready", "reviews-v1")
+    told = run("explain", file, "--path", "/api", "--not-ready", "reviews-v1")
     assert "decision  forward" in told.stdout
-    paid = run("explain", "--policy", file, "--path", "/pay")
+    paid = run("explain", file, "--path", "/pay")
     assert "decision  reply 503: the gate on upstream reviews-v2, which is not ready: forced" in paid.stdout
-    ready = run("explain", "--policy", file, "--path", "/readyz")
+    ready = run("explain", file, "--path", "/readyz")
     assert "decision  reply 200: the readiness probe" in ready.stdout

@@ -694,7 +694,7 @@ def test_rules_in_shadow_refuse_nothing():
 def test_rules_take_no_policy_and_every_other_kind_wants_one():
     for arguments, message in [
         (["x.yaml", "--kind", "validatingadmissionpolicy"], "leave the policies out"),
-        (["--kind", "wasmplugin"], "no policy; allowed:"),
+        (["--kind", "wasmplugin"], "no policy is given"),
     ]:
         done = run("render", *arguments)
         assert (done.returncode, done.stdout) == (2, "")

@@ -23,6 +23,6 @@ def explain(directory: Path, policy: Mapping[str, Any], questions: Sequence[Mapp
     file = directory / "policy.json"
     file.write_text(json.dumps(policy))
     lines = "".join(json.dumps(question) + "\n" for question in questions)
-    done = run("explain", "--policy", file, "--json", "--requests", "-", stdin=lines)
+    done = run("explain", file, "--json", "--requests", "-", stdin=lines)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::failure::{Failure, print_line};
+use crate::failure::{Failure, print_error, print_line};
 use crate::istio::module_source::Allowed;
 use crate::{document, istio};
 
@@ -38,7 +38,7 @@ fn check_policy(file: &PathBuf) -> Result<(), Failure> {
     for policy in document::policies(file)?.policies {
         let warnings = [document::probes_warning(&policy), istio::direction::off_warning(&policy, false)];
         for warning in warnings.into_iter().flatten() {
-            eprintln!("{}: warning: {warning}", file.display());
+            print_error(&format!("{}: warning: {warning}", file.display()));
         }
         let summary = policy.summary();
         print_line(&format!("{}: policy {}: no problems: {summary}", file.display(), policy.name))?;

@@ -1,6 +1,5 @@
 //! Reads a policy from a file in JSON or YAML.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use graygate::policy::Policy;
@@ -9,7 +8,8 @@ use graygate::policy::problem::Problems;
 use graygate::policy::set::PolicySet;
 use serde_saphyr::{DuplicateKeyPolicy, options};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, print_error};
+use crate::input;
 use crate::tree::get;
 
 /// Reads the document in `file`, or on standard input if `file` is `-`.
@@ -21,12 +21,7 @@ use crate::tree::get;
 /// Returns a [`Failure`] if the file cannot be read or holds a Kubernetes manifest. Returns [`Problems`] inside if the
 /// text cannot be parsed.
 pub fn read(file: &PathBuf) -> Result<Result<Node, Problems>, Failure> {
-    let mut text = Vec::new();
-    let read = match file.to_str() {
-        Some("-") => std::io::stdin().read_to_end(&mut text),
-        _ => std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut text)),
-    };
-    read.map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
+    let text = input::read(file)?;
     let document = parse(file, &text);
     if document.as_ref().is_ok_and(|document| get(document, &["apiVersion"]).is_some()) {
         let file = file.display();
@@ -43,9 +38,9 @@ pub fn policies(file: &PathBuf) -> Result<PolicySet, Failure> {
     compiled.map_err(|problems| {
         let count = problems.iter().count();
         for problem in problems.iter() {
-            eprintln!("{}: {problem}", file.display());
+            print_error(&format!("{}: {problem}", file.display()));
         }
-        eprintln!("{}: {count} problem{}", file.display(), if count == 1 { "" } else { "s" });
+        print_error(&format!("{}: {count} problem{}", file.display(), if count == 1 { "" } else { "s" }));
         Failure::Problems
     })
 }

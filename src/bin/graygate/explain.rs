@@ -10,7 +10,7 @@ mod text;
 use core::cell::Cell;
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -24,14 +24,15 @@ use graygate::value::lifecycle::Lifecycle;
 use graygate::value::time::Time;
 
 use crate::failure::Failure;
+use crate::input;
+use crate::policy_argument::{PolicyArgument, unknown};
 use sample::SampleRequest;
 
 /// The arguments of `explain`.
 #[derive(Args)]
 pub struct ExplainArguments {
-    /// The policy, or a document of several, JSON or YAML
-    #[arg(long)]
-    policy: PathBuf,
+    #[command(flatten)]
+    policy: PolicyArgument,
     /// The request's path, with its query
     #[arg(long, default_value = "/")]
     path: String,
@@ -149,16 +150,11 @@ impl Readiness for AssumedReadiness<'_> {
 
 /// Explains the request in the arguments, or each request in the file of `--requests`.
 pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
-    let set = crate::document::policies(&arguments.policy)?;
-    for name in &arguments.not_ready {
-        let mut upstreams = set.policies.iter().flat_map(|policy| &policy.upstreams);
-        if !upstreams.clone().any(|upstream| upstream.name == *name) {
-            let names: Vec<&str> = upstreams.by_ref().map(|upstream| upstream.name.as_str()).collect();
-            let allowed = names.join(", ");
-            return Err(Failure::Usage(format!(
-                "--not-ready {name:?}: no such upstream; allowed: {allowed}"
-            )));
-        }
+    let set = arguments.policy.read()?;
+    let upstreams = set.policies.iter().flat_map(|policy| &policy.upstreams);
+    let upstreams: Vec<&str> = upstreams.map(|upstream| upstream.name.as_str()).collect();
+    if let Some(name) = arguments.not_ready.iter().find(|name| !upstreams.contains(&name.as_str())) {
+        return Err(unknown("--not-ready", name, "upstream", &upstreams));
     }
     let date = arguments.at.unwrap_or_else(crate::clock::today);
     let mut splits = splits(&set.policies, date, &arguments.rolled_back)?;
@@ -182,7 +178,7 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
                 }
             }
         };
-        written.map_err(|error| Failure::Usage(format!("standard output: {error}")))
+        written.map_err(|error| Failure::output(&error))
     };
     match &arguments.requests {
         None => explain(SampleRequest {
@@ -194,22 +190,18 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
             cluster: arguments.cluster.clone(),
             headers: first_values(&arguments.headers),
             needs_route: Cell::default(),
-        }),
+        })?,
         Some(file) => {
             let input_error = |line: usize, error: &dyn core::fmt::Display| {
                 Failure::Usage(format!("{}, line {}: {error}", file.display(), line + 1))
             };
-            let input: Box<dyn Read> = match file.to_str() {
-                Some("-") => Box::new(std::io::stdin()),
-                _ => Box::new(std::fs::File::open(file).map_err(|error| input_error(0, &error))?),
-            };
-            for (number, line) in BufReader::new(input).lines().enumerate() {
-                let line = line.map_err(|error| input_error(number, &error))?;
+            for (number, line) in BufReader::new(input::open(file)?).lines().enumerate() {
+                let line = line.map_err(|error| Failure::io(file.display(), &error))?;
                 explain(serde_json::from_str(&line).map_err(|error| input_error(number, &error))?)?;
             }
-            Ok(())
         }
     }
+    out.flush().map_err(|error| Failure::output(&error))
 }
 
 /// Returns how each release of each policy divides its requests on this date. The versions in `rolled_back` have lost all
@@ -217,9 +209,13 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
 fn splits(policies: &[Policy], date: Date, rolled_back: &[String]) -> Result<Vec<Vec<Split>>, Failure> {
     let is_known = |name: &str| policies.iter().any(|policy| find_version(policy, name).is_some());
     if let Some(name) = rolled_back.iter().find(|name| !is_known(name)) {
-        return Err(Failure::Usage(format!(
-            "--rolled-back {name:?}: no such version, or the default one; allowed: RELEASE/VERSION, as the policy names them"
-        )));
+        let names = policies.iter().flat_map(|policy| &policy.releases).flat_map(|release| {
+            let versions = release.versions.iter().enumerate().filter(|(index, _)| *index != release.default);
+            versions.map(|(_, version)| format!("{}/{}", release.name, version.name))
+        });
+        let names: Vec<String> = names.collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        return Err(unknown("--rolled-back", name, "version that can be rolled back,", &names));
     }
     let splits = policies.iter().map(|policy| {
         let is_rolled_back = |index: (usize, usize)| {

@@ -5,7 +5,9 @@ mod clock;
 mod document;
 mod explain;
 mod failure;
+mod input;
 mod istio;
+mod policy_argument;
 mod render;
 mod simulate;
 mod tree;
@@ -13,11 +15,17 @@ mod tree;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use failure::Failure;
+
+/// The end of the help text.
+const EXIT_CODES: &str = "Exit codes:
+  0  it worked
+  1  the policy or a manifest has problems
+  2  the tool was called wrongly
+  3  a file could not be read or written";
 
 /// Checks graygate policies and explains what the filter makes of them.
 #[derive(Parser)]
-#[command(version, after_help = "Exit code: 0, 1 if the policy has problems, 2 for wrong usage.")]
+#[command(version, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -44,10 +52,6 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Problems) => ExitCode::from(1),
-        Err(Failure::Usage(message)) => {
-            eprintln!("graygate: {message}");
-            ExitCode::from(2)
-        }
+        Err(failure) => failure.report(),
     }
 }

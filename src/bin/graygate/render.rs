@@ -25,7 +25,7 @@ use graygate::policy::gate::Fallback;
 use graygate::policy::problem::Problem;
 
 use crate::document;
-use crate::failure::Failure;
+use crate::failure::{Failure, print_error};
 use crate::istio::direction::{self, Direction};
 use crate::istio::host_rule;
 use crate::tree::{self, get, number, object, text};
@@ -58,7 +58,7 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
     }
     if arguments.policies.is_empty() {
         return Err(Failure::Usage(
-            "no policy; allowed: the path of one or several, or \"-\" for standard input".to_owned(),
+            "no policy is given. Name its file, or write \"-\" for standard input.".to_owned(),
         ));
     }
     let sources = match policy_files::read(arguments)? {
@@ -100,7 +100,7 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
     }
     let output = arguments.output(&bundles, &sources)?;
     for warning in output.warnings {
-        eprintln!("graygate: warning: {warning}");
+        print_error(&format!("graygate: warning: {warning}"));
     }
     print(&output.manifests)
 }
@@ -109,7 +109,7 @@ fn print(manifests: &[Manifest]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     for manifest in manifests {
         let written = stdout.write_all(manifest.yaml()?.as_bytes());
-        written.map_err(|error| Failure::Usage(format!("standard output: {error}")))?;
+        written.map_err(|error| Failure::output(&error))?;
     }
     Ok(())
 }
@@ -127,9 +127,9 @@ impl Output {
 
 fn refuse(problems: Vec<String>) -> Result<(), Failure> {
     for problem in &problems {
-        eprintln!("{problem}");
+        print_error(problem);
     }
-    eprintln!("{} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" });
+    print_error(&format!("{} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" }));
     Err(Failure::Problems)
 }
 

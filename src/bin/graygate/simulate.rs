@@ -17,17 +17,15 @@ use graygate::value::hash;
 use graygate::weights::layout::Layout;
 
 use crate::failure::Failure;
+use crate::input;
+use crate::policy_argument::{PolicyArgument, unknown};
 use step::SimulationStep;
 
 /// The arguments of `simulate`.
 #[derive(Args)]
 pub struct SimulateArguments {
-    /// The policy, or a document of several, JSON or YAML
-    #[arg(long)]
-    policy: PathBuf,
-    /// The policy of a document of several, by name; may be left out where one policy has the release
-    #[arg(long, value_name = "NAME")]
-    policy_name: Option<String>,
+    #[command(flatten)]
+    policy: PolicyArgument,
     /// The release, by name; may be left out where the policy has one
     #[arg(long)]
     release: Option<String>,
@@ -69,13 +67,17 @@ fn parse_shares(text: &str) -> Result<(String, Vec<u32>), String> {
 
 /// Simulates a release and prints the steps. Also draws them if the arguments name a file.
 pub fn run(arguments: &SimulateArguments) -> Result<(), Failure> {
-    let set = crate::document::policies(&arguments.policy)?;
-    let policies = find_policies(&set.policies, arguments.policy_name.as_deref())?;
-    let release = find_release(&policies, arguments.release.as_deref())?;
+    let set = arguments.policy.read()?;
+    let release = find_release(&set.policies, arguments.release.as_deref())?;
     let layouts = layouts(release, arguments)?;
     let hashes = hashes(release, arguments)?;
     let steps = steps(release, &layouts, &hashes);
     let names: Vec<&str> = release.versions.iter().map(|version| version.name.as_str()).collect();
+    // Draws first, as the reader of the output may leave early.
+    if let Some(file) = &arguments.svg {
+        drawing::save(file, &release.name, &names, &steps)
+            .map_err(|error| Failure::io(file.display(), &error))?;
+    }
     let mut out = std::io::stdout().lock();
     let written = if arguments.json {
         table::write_json(&names, &steps, &mut out)
@@ -83,28 +85,11 @@ pub fn run(arguments: &SimulateArguments) -> Result<(), Failure> {
         writeln!(out, "release {}, {} users", release.name, hashes.len())
             .and_then(|()| table::write(&names, &steps, &mut out))
     };
-    written.map_err(|error| Failure::Usage(format!("standard output: {error}")))?;
-    if let Some(file) = &arguments.svg {
-        drawing::save(file, &release.name, &names, &steps)
-            .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
-    }
-    Ok(())
-}
-
-/// Returns the policy with this name, or all of them.
-fn find_policies<'p>(policies: &'p [Policy], name: Option<&str>) -> Result<Vec<&'p Policy>, Failure> {
-    let found: Vec<&Policy> =
-        policies.iter().filter(|policy| name.is_none_or(|name| policy.name == name)).collect();
-    if found.is_empty() {
-        let names: Vec<&str> = policies.iter().map(|policy| policy.name.as_str()).collect();
-        let name = name.unwrap_or_default();
-        return Err(Failure::Usage(format!("--policy-name {name}: allowed: {}", names.join(", "))));
-    }
-    Ok(found)
+    written.map_err(|error| Failure::output(&error))
 }
 
 /// Returns the release with this name, or the only release of the policies.
-fn find_release<'p>(policies: &[&'p Policy], name: Option<&str>) -> Result<&'p Release, Failure> {
+fn find_release<'p>(policies: &'p [Policy], name: Option<&str>) -> Result<&'p Release, Failure> {
     let releases = || policies.iter().flat_map(|policy| &policy.releases);
     let names: Vec<&str> = releases().map(|release| release.name.as_str()).collect();
     let mut found = releases().filter(|release| name.is_none_or(|name| release.name == name));
@@ -116,7 +101,7 @@ fn find_release<'p>(policies: &[&'p Policy], name: Option<&str>) -> Result<&'p R
                 .map(|policy| policy.name.as_str())
                 .collect();
             return Err(Failure::Usage(format!(
-                "--release {}: several policies have it; allowed: with --policy-name {}",
+                "--release {}: several policies have a release of this name. Name the policy with --policy-name: {}",
                 name.unwrap_or_default(),
                 of.join(", ")
             )));
@@ -125,9 +110,14 @@ fn find_release<'p>(policies: &[&'p Policy], name: Option<&str>) -> Result<&'p R
         _ => None,
     };
     let Some(release) = release else {
-        let allowed =
-            if names.is_empty() { "none, as the policy has no releases" } else { &names.join(", ") };
-        return Err(Failure::Usage(format!("--release {}: allowed: {allowed}", name.unwrap_or("not given"))));
+        return Err(match name {
+            Some(name) => unknown("--release", name, "release", &names),
+            None if names.is_empty() => Failure::Usage("the policy has no release to simulate".to_owned()),
+            None => Failure::Usage(format!(
+                "the policy has several releases. Name one of them with --release: {}",
+                names.join(", ")
+            )),
+        });
     };
     if let Steer::RandomValueHeader(_) = release.steer {
         return Err(Failure::Usage(format!(
@@ -148,10 +138,14 @@ fn layouts(release: &Release, arguments: &SimulateArguments) -> Result<Vec<Layou
         let index = release.versions.iter().position(|version| version.name == *name);
         let column = index.filter(|index| *index != release.default).and_then(|index| columns.get_mut(index));
         let Some(column) = column else {
-            return Err(Failure::Usage(format!(
-                "--weights {name}: no such version, or the default one, which has the rest; allowed: {}",
-                other_versions(release)
-            )));
+            let others = other_versions(release);
+            return Err(match index {
+                Some(_) => Failure::Usage(format!(
+                    "--weights: {name:?} is the default version, which gets the rest; allowed: {}",
+                    others.join(", ")
+                )),
+                None => unknown("--weights", name, "version", &others),
+            });
         };
         if column.replace(shares).is_some() {
             return Err(Failure::Usage(format!(
@@ -188,10 +182,10 @@ fn layouts(release: &Release, arguments: &SimulateArguments) -> Result<Vec<Layou
     Ok(layouts)
 }
 
-/// Lists the names of all versions but the default one.
-fn other_versions(release: &Release) -> String {
+/// Returns the names of all versions but the default one.
+fn other_versions(release: &Release) -> Vec<&str> {
     let versions = release.versions.iter().enumerate().filter(|(index, _)| *index != release.default);
-    versions.map(|(_, version)| version.name.as_str()).collect::<Vec<_>>().join(", ")
+    versions.map(|(_, version)| version.name.as_str()).collect()
 }
 
 /// Returns the hash of each user's key.
@@ -200,15 +194,10 @@ fn hashes(release: &Release, arguments: &SimulateArguments) -> Result<Vec<u64>, 
         let keys = (0..arguments.users).map(|number| format!("user-{number}"));
         return Ok(keys.map(|key| hash::key(release.seed, key.as_bytes())).collect());
     };
-    let input_error = |error: std::io::Error| Failure::Usage(format!("{}: {error}", file.display()));
-    let input: Box<dyn std::io::Read> = match file.to_str() {
-        Some("-") => Box::new(std::io::stdin()),
-        _ => Box::new(std::fs::File::open(file).map_err(input_error)?),
-    };
     let mut hashes = Vec::new();
     // Splits bytes rather than text, as a key need not be UTF-8.
-    for line in std::io::BufReader::new(input).split(b'\n') {
-        let line = line.map_err(input_error)?;
+    for line in std::io::BufReader::new(input::open(file)?).split(b'\n') {
+        let line = line.map_err(|error| Failure::io(file.display(), &error))?;
         let key = line.strip_suffix(b"\r").unwrap_or(&line);
         if !key.is_empty() {
             hashes.push(hash::key(release.seed, key));

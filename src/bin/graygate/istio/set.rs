@@ -17,7 +17,7 @@ use super::{
     upstream_cluster,
 };
 use crate::document;
-use crate::failure::Failure;
+use crate::failure::{Failure, print_error, print_line};
 use crate::tree::get_text;
 
 /// The manifests that are applied together.
@@ -67,19 +67,23 @@ pub fn check(paths: &[PathBuf], root: &str, allowed: &[Allowed]) -> Result<(), F
         ));
     }
     for note in &notes {
-        eprintln!("note: {note}");
+        print_error(&format!("note: {note}"));
     }
     if problems.is_empty() {
-        return crate::failure::print_line(&format!("{names}: {}: no problems", set.summary()));
+        return print_line(&format!("{names}: {}: no problems", set.summary()));
     }
     for problem in &problems {
-        eprintln!("{problem}");
+        print_error(problem);
     }
-    eprintln!("{names}: {} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" });
+    print_error(&format!(
+        "{names}: {} problem{}",
+        problems.len(),
+        if problems.len() == 1 { "" } else { "s" }
+    ));
     if sources.kustomizations > 0 {
-        eprintln!(
+        print_error(&format!(
             "{names}: has kustomizations, of which each is a set by itself: kubectl kustomize DIR | graygate check --istio -"
-        );
+        ));
     }
     Err(Failure::Problems)
 }

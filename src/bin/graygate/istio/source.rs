@@ -3,7 +3,6 @@
 //! A file in a directory is read only if it is a regular file, as reading a pipe could wait forever. A file that the user
 //! names is read whatever it is, as a shell passes the output of a command as a pipe.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use graygate::policy::document::Node;
@@ -11,6 +10,7 @@ use graygate::policy::document::Node;
 use super::findings::Findings;
 use super::model::Object;
 use crate::failure::Failure;
+use crate::input;
 use crate::tree::{read_all, repeated_keys};
 
 /// A YAML or JSON document.
@@ -42,21 +42,15 @@ impl Sources {
     ///
     /// Returns a [`Failure`] if a path cannot be read.
     pub fn read(&mut self, path: &Path, findings: &mut Findings) -> Result<(), Failure> {
-        let usage = |error: std::io::Error| Failure::Usage(format!("{}: {error}", path.display()));
-        if path.as_os_str() == "-" {
-            let mut text = Vec::new();
-            std::io::stdin().read_to_end(&mut text).map_err(usage)?;
-            self.add(&display_name(path), &text, findings);
-            return Ok(());
-        }
+        let failure = |error: std::io::Error| Failure::io(path.display(), &error);
         if !path.is_dir() {
-            let text = std::fs::read(path).map_err(usage)?;
+            let text = input::read(path)?;
             self.add(&display_name(path), &text, findings);
             return Ok(());
         }
-        let entries = std::fs::read_dir(path).map_err(usage)?;
+        let entries = std::fs::read_dir(path).map_err(failure)?;
         let mut entries: Vec<PathBuf> =
-            entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>().map_err(usage)?;
+            entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>().map_err(failure)?;
         entries.sort();
         for entry in entries {
             let hidden = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));

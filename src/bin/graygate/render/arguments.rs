@@ -14,9 +14,13 @@ use crate::istio::direction::Direction;
 /// The arguments of `render`.
 #[derive(Args)]
 pub struct RenderArguments {
-    /// The policy, JSON or YAML; "-" is standard input. Several make one plugin of all of them, in this order; only the
-    /// last may have no hosts
+    /// The policy, as YAML or JSON; "-" is standard input. Several files make one plugin, with the policies in this
+    /// order. Only the last policy may have no hosts
+    #[arg(value_name = "FILE")]
     pub policies: Vec<PathBuf>,
+    /// Use only the policy with this name, if there are several
+    #[arg(long, value_name = "NAME")]
+    pub policy_name: Option<String>,
     /// The kind of resource
     #[arg(long, value_enum, default_value = "wasmplugin")]
     pub kind: ManifestKind,

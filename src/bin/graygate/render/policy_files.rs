@@ -7,6 +7,7 @@ use graygate::policy::{OnWrongPolicy, Policy};
 use super::arguments::RenderArguments;
 use crate::document;
 use crate::failure::Failure;
+use crate::policy_argument::unknown;
 use crate::tree::{self, get_text, list, object};
 
 /// The policies of all files, in the order of the files.
@@ -58,6 +59,14 @@ pub fn read(arguments: &RenderArguments) -> Result<Result<PolicyFiles, Vec<Strin
             }
             Err(found) => problems.extend(found.iter().map(|problem| format!("{file}: {problem}"))),
         }
+    }
+    if let Some(name) = arguments.policy_name.as_ref().filter(|_| problems.is_empty()) {
+        let names: Vec<&str> = sources.policies.iter().map(|source| source.policy.name.as_str()).collect();
+        if !names.contains(&name.as_str()) {
+            return Err(unknown("--policy-name", name, "policy", &names));
+        }
+        sources.policies.retain(|source| source.policy.name == *name);
+        sources.is_list = false;
     }
     sources.is_list |= sources.policies.len() > 1;
     if let Some((file, choice)) = choices.first() {
