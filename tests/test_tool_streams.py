@@ -90,12 +90,10 @@ def test_a_picture_that_cannot_be_written_ends_with_3(file, tmp_path):
     assert "moves.svg: No such file or directory" in done.stderr
 
 
-def into(path, *arguments, **options):
+def into(path, *arguments):
     """Runs the tool with its standard output in this file."""
     with path.open("w") as out:
-        done = subprocess.run(
-            [BINARY, *arguments], stdout=out, stderr=subprocess.PIPE, timeout=30, check=False, **options
-        )
+        done = subprocess.run([BINARY, *arguments], stdout=out, stderr=subprocess.PIPE, timeout=30, check=False)
     return done.returncode, done.stderr.decode()
 
 
@@ -112,9 +110,15 @@ def to_closed_pipe(*arguments, stream="stdout"):
     """Runs the tool with one stream into a pipe that nobody reads. Returns the exit code and the other stream."""
     reader, writer = os.pipe()
     os.close(reader)
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writer}
     try:
-        done = subprocess.run([BINARY, *arguments], timeout=30, check=False, text=True, **streams)
+        done = subprocess.run(
+            [BINARY, *arguments],
+            stdout=writer if stream == "stdout" else subprocess.PIPE,
+            stderr=writer if stream == "stderr" else subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
     finally:
         os.close(writer)
     return done.returncode, done.stderr if stream == "stdout" else done.stdout

@@ -1,6 +1,6 @@
 //! `graygate check` prints all problems of a policy, or of Istio manifests that have policies.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -19,7 +19,13 @@ pub struct CheckArguments {
     #[arg(long, value_name = "PATH", num_args = 1..)]
     istio: Vec<PathBuf>,
     /// The root namespace of the mesh
-    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system", requires = "istio")]
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        default_value = "istio-system",
+        requires = "istio",
+        conflicts_with = "file"
+    )]
     root_namespace: String,
     /// Let this pass, which is a problem otherwise; may be repeated
     #[arg(long, value_enum, value_name = "WHAT", requires = "istio")]
@@ -34,7 +40,7 @@ pub fn run(arguments: &CheckArguments) -> Result<(), Failure> {
     }
 }
 
-fn check_policy(file: &PathBuf) -> Result<(), Failure> {
+fn check_policy(file: &Path) -> Result<(), Failure> {
     for policy in document::policies(file)?.policies {
         let warnings = [document::probes_warning(&policy), istio::direction::off_warning(&policy, false)];
         for warning in warnings.into_iter().flatten() {

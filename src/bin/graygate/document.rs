@@ -1,6 +1,6 @@
 //! Reads a policy from a file in JSON or YAML.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
@@ -20,7 +20,7 @@ use crate::tree::get;
 ///
 /// Returns a [`Failure`] if the file cannot be read or holds a Kubernetes manifest. Returns [`Problems`] inside if the
 /// text cannot be parsed.
-pub fn read(file: &PathBuf) -> Result<Result<Node, Problems>, Failure> {
+pub fn read(file: &Path) -> Result<Result<Node, Problems>, Failure> {
     let text = input::read(file)?;
     let document = parse(file, &text);
     if document.as_ref().is_ok_and(|document| get(document, &["apiVersion"]).is_some()) {
@@ -33,7 +33,7 @@ pub fn read(file: &PathBuf) -> Result<Result<Node, Problems>, Failure> {
 }
 
 /// Reads and compiles the policies in `file`. Prints the document's problems, if there are any, to standard error.
-pub fn policies(file: &PathBuf) -> Result<PolicySet, Failure> {
+pub fn policies(file: &Path) -> Result<PolicySet, Failure> {
     let compiled = read(file)?.and_then(|document| PolicySet::from_document(&document));
     compiled.map_err(|problems| {
         let count = problems.iter().count();

@@ -30,7 +30,7 @@ impl PolicyArgument {
     /// are any.
     pub fn read(&self) -> Result<PolicySet, Failure> {
         let file = self.file.as_ref().or(self.policy.as_ref()).map_or(Path::new("-"), PathBuf::as_path);
-        let mut set = document::policies(&file.to_path_buf())?;
+        let mut set = document::policies(file)?;
         if let Some(name) = &self.policy_name {
             check_name(name, &set.policies)?;
             set.policies.retain(|policy| policy.name == *name);
