@@ -1,6 +1,6 @@
 # `make` lists the targets. The scripts in .ci install what they need, print what they
 # install, and install nothing the second time.
-.PHONY: help wasm image tool demo up compare faults bench sizes test lint format unit wasm-test host-test integration configs manifests istio-test apiserver soak instructions coverage venv clean
+.PHONY: help wasm image tool demo up compare faults bench sizes test lint format unit wasm-test host-test integration configs reference manifests istio-test apiserver soak instructions coverage venv clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -76,8 +76,12 @@ wasm-test: ## run the core's tests on wasm32 under Node
 host-test: wasm ## test the module alone under Node: host calls per request, exports, size, memory
 	@.ci/host-test
 
-configs: tool venv ## validate the configurations in envoy/ with Envoy and the tool
+configs: tool venv ## validate the configurations in envoy/ with Envoy and the tool; fail if docs/reference is stale
 	@.ci/configs
+	@.ci/reference --check
+
+reference: tool ## write docs/reference again from the tables in the code
+	@.ci/reference
 
 manifests: tool ## render istio/base again from istio/policies and the table of keys
 	@.ci/manifests

@@ -42,6 +42,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::release::Release;
 use crate::policy::release::rollback::Rollback;
+use crate::value::code::CodeSpec;
 use crate::value::date::Date;
 use crate::value::time::Time;
 pub use count::BadCount;
@@ -168,6 +169,7 @@ struct CauseWindow {
 
 /// The cause of a rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "tool", derive(strum::EnumIter))]
 pub enum RollbackCause {
     /// Failed responses.
     Failures,
@@ -213,6 +215,9 @@ const MIN_ROOM: u64 = 24;
 /// How much of the default version's past is kept, in multiples of the minimum.
 const MAX_PAST: u64 = 100;
 
+/// Where the codes of causes appear.
+const OF_ROLLBACKS: &str = "`reason` of `graygate_rollbacks_total`, log";
+
 impl RollbackCause {
     /// All causes, in the order in which they are judged.
     pub const ALL: [RollbackCause; 3] =
@@ -220,10 +225,42 @@ impl RollbackCause {
 
     /// Returns the code in metrics.
     pub fn code(self) -> &'static str {
+        self.spec().code
+    }
+
+    /// Returns the code with its meaning.
+    pub fn spec(self) -> CodeSpec {
         match self {
-            RollbackCause::Failures => "failures",
-            RollbackCause::Latency => "latency",
-            RollbackCause::Checks => "checks",
+            RollbackCause::Failures => {
+                const {
+                    CodeSpec::new(
+                        "failures",
+                        OF_ROLLBACKS,
+                        "The version's share of failures is above `rollback.failurePercent` and above the default version's.",
+                        "Look at the version's own errors. The log line has the numbers of both versions.",
+                    )
+                }
+            }
+            RollbackCause::Latency => {
+                const {
+                    CodeSpec::new(
+                        "latency",
+                        OF_ROLLBACKS,
+                        "The version's share of responses slower than `rollback.latency.above` is above the limit and above the default version's.",
+                        "Look at the version's own response times. The log line has the numbers of both versions.",
+                    )
+                }
+            }
+            RollbackCause::Checks => {
+                const {
+                    CodeSpec::new(
+                        "checks",
+                        OF_ROLLBACKS,
+                        "The share of failed checks of the version's upstream is above `rollback.checks.failurePercent` and above the default version's.",
+                        "Send the check's request to the version by hand.",
+                    )
+                }
+            }
         }
     }
 

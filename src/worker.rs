@@ -46,6 +46,7 @@ mod headers;
 mod last_good;
 mod leader;
 mod lifecycle;
+pub mod metric;
 pub mod metrics;
 mod misrouted;
 mod releases;

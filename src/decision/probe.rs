@@ -17,7 +17,7 @@ pub mod cache;
 pub mod drain;
 pub mod health;
 mod json;
-mod result;
+pub mod result;
 mod text;
 
 use crate::decision::action::Action;

@@ -25,6 +25,7 @@ use crate::policy::release::Release;
 use crate::policy::release::key::{Cookie, Key};
 use crate::policy::release::steer::Steer;
 use crate::value::authority::Authority;
+use crate::value::code::CodeSpec;
 use crate::value::date::Date;
 use crate::value::hash;
 use crate::value::request::{self, AUTHORITY, Headers, Request};
@@ -33,6 +34,7 @@ use split::Split;
 
 /// The reason for which a request got its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "tool", derive(strum::EnumIter))]
 pub enum AssignmentReason {
     /// A trusted hop named the version.
     Incoming,
@@ -70,19 +72,108 @@ impl AssignmentReason {
 
     /// Returns the code in metrics and explanations.
     pub fn code(self) -> &'static str {
+        self.spec().code
+    }
+
+    /// Returns the code with its meaning.
+    pub fn spec(self) -> CodeSpec {
         match self {
-            AssignmentReason::Incoming => "incoming",
-            AssignmentReason::NoSuchVersion => "no-such-version",
-            AssignmentReason::Match => "match",
-            AssignmentReason::Allowed => "allowed",
-            AssignmentReason::ExistingSession => "existing-session",
-            AssignmentReason::Sticky => "sticky",
-            AssignmentReason::Denied => "denied",
-            AssignmentReason::Rotation => "rotation",
-            AssignmentReason::Fallback => "fallback",
+            AssignmentReason::Incoming => {
+                const {
+                    CodeSpec::new(
+                        "incoming",
+                        OF_ASSIGNMENTS,
+                        "The steer header named the version already, and the release has `trustIncoming: true`.",
+                        "",
+                    )
+                }
+            }
+            AssignmentReason::NoSuchVersion => {
+                const {
+                    CodeSpec::new(
+                        "no-such-version",
+                        OF_ASSIGNMENTS,
+                        "The trusted steer header names a version that the release does not have, so the request gets the default version.",
+                        "If an earlier hop should not know more versions, give both hops the same list.",
+                    )
+                }
+            }
+            AssignmentReason::Match => {
+                const {
+                    CodeSpec::new(
+                        "match",
+                        OF_ASSIGNMENTS,
+                        "The request meets the version's `match`, whatever the weight.",
+                        "",
+                    )
+                }
+            }
+            AssignmentReason::Allowed => {
+                const {
+                    CodeSpec::new(
+                        "allowed",
+                        OF_ASSIGNMENTS,
+                        "The version's `allow` list has the request's key, whatever the weight.",
+                        "",
+                    )
+                }
+            }
+            AssignmentReason::ExistingSession => {
+                const {
+                    CodeSpec::new(
+                        "existing-session",
+                        OF_ASSIGNMENTS,
+                        "The key's cookie was issued before `startsAt`, so the request gets the default version.",
+                        "",
+                    )
+                }
+            }
+            AssignmentReason::Sticky => {
+                const {
+                    CodeSpec::new(
+                        "sticky",
+                        OF_ASSIGNMENTS,
+                        "The version holds the bucket of the request's key.",
+                        "",
+                    )
+                }
+            }
+            AssignmentReason::Denied => {
+                const {
+                    CodeSpec::new(
+                        "denied",
+                        OF_ASSIGNMENTS,
+                        "The `deny` list of the version that holds the bucket has the key, so the request gets the default version.",
+                        "",
+                    )
+                }
+            }
+            AssignmentReason::Rotation => {
+                const {
+                    CodeSpec::new(
+                        "rotation",
+                        OF_ASSIGNMENTS,
+                        "The request has none of the keys of `hashOn`, so the versions take turns.",
+                        "If users are to stay on a version, add a key that their requests have, or a cookie with a `ttl`.",
+                    )
+                }
+            }
+            AssignmentReason::Fallback => {
+                const {
+                    CodeSpec::new(
+                        "fallback",
+                        OF_ASSIGNMENTS,
+                        "The upstream of the chosen version is not ready, so the request gets the default version.",
+                        "Look at `graygate_transitions_total` of the version's upstream.",
+                    )
+                }
+            }
         }
     }
 }
+
+/// Where the codes appear.
+const OF_ASSIGNMENTS: &str = "`reason` of `graygate_assignments_total`, `graygate explain`";
 
 /// The version that is chosen for a request, by its index in [`Release::versions`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,11 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::reason::UpstreamReason;
+use crate::value::code::CodeSpec;
 use crate::value::peers::Peers;
 use crate::value::time::Time;
 
 /// What an upstream's state allows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tool", derive(strum::EnumIter))]
 pub enum Phase {
     /// Every request is admitted.
     Ready,
@@ -30,14 +32,51 @@ pub enum Phase {
     },
 }
 
+/// Where the name of a phase appears.
+const OF_TRANSITIONS: &str = "`from` and `to` of `graygate_transitions_total`, log";
+
 impl Phase {
     /// Returns the name in logs and metrics.
     pub fn name(&self) -> &'static str {
+        self.spec().code
+    }
+
+    /// Returns the name with its meaning.
+    pub fn spec(&self) -> CodeSpec {
         match self {
-            Phase::Ready => "ready",
-            Phase::NotReady { .. } => "not-ready",
-            Phase::Trial { .. } => "trial",
-            Phase::Ramp { .. } => "ramp",
+            Phase::Ready => {
+                const { CodeSpec::new("ready", OF_TRANSITIONS, "Every request is admitted.", "") }
+            }
+            Phase::NotReady { .. } => {
+                const {
+                    CodeSpec::new(
+                        "not-ready",
+                        OF_TRANSITIONS,
+                        "No request is admitted, and gates on the upstream are closed.",
+                        "The reason says what made it so.",
+                    )
+                }
+            }
+            Phase::Trial { .. } => {
+                const {
+                    CodeSpec::new(
+                        "trial",
+                        OF_TRANSITIONS,
+                        "`trial.requests` requests at a time are admitted, to find out whether the upstream serves again.",
+                        "",
+                    )
+                }
+            }
+            Phase::Ramp { .. } => {
+                const {
+                    CodeSpec::new(
+                        "ramp",
+                        OF_TRANSITIONS,
+                        "A share of the requests is admitted that rises over `trial.rampOver`.",
+                        "",
+                    )
+                }
+            }
         }
     }
 }

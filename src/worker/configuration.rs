@@ -4,13 +4,13 @@ use core::time::Duration;
 
 use super::event::Event;
 use super::last_good::{self, KeptPolicy};
-use super::metrics::metric_name;
+use super::metric::spec;
 use super::{Worker, store};
 use crate::policy::host_index::HostIndex;
 use crate::policy::problem::Problems;
 use crate::policy::set::DocumentReading;
 use crate::policy::{Mode, OnWrongPolicy, Policy};
-use crate::proxy::{Attribute, Body, MetricKind, Proxy};
+use crate::proxy::{Attribute, Body, Proxy};
 use crate::value::hash;
 use crate::value::time::Time;
 
@@ -163,8 +163,8 @@ fn report(proxy: &impl Proxy, plugin: &str, problems: &Problems) {
 
 /// Sets the gauge of whether the plugin's newest document is wrong.
 fn set_refused(proxy: &impl Proxy, plugin: &str, is_wrong: bool) {
-    let name = metric_name("policy_refused", [("plugin", plugin)]);
-    if let Some(gauge) = proxy.metric(MetricKind::Gauge, &name) {
+    let name = spec::REFUSED.full_name(&[plugin], false);
+    if let Some(gauge) = proxy.metric(spec::REFUSED.kind, &name) {
         proxy.set(gauge, is_wrong.into());
     }
 }

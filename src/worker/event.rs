@@ -1,12 +1,16 @@
 //! Events: what happens once for the whole proxy. An event has a log line, a counter, or both.
 //!
 //! Only this module logs. [`super::metrics`] counts what happens to each request. A new event needs a variant here, a
-//! line in [`Event::line`], and a counter in [`Event::metric`].
+//! line in [`Event::line`], and a counter in [`Event::metric`]. The reference page takes its text and its example from
+//! `examples`.
 //!
 //! What an operator must know is logged at `warn`, because the proxies of a mesh log nothing below that by default. That is
 //! what changes how requests are served, with its end, and what the policy cannot do. All other lines are at `info`.
 
-use super::metrics::{Metric, metric_name};
+#[cfg(feature = "tool")]
+pub mod examples;
+
+use super::metric::{CheckCount, LifecycleChange, Metric, spec};
 use crate::policy::Policy;
 use crate::policy::problem::Problem;
 use crate::policy::upstream::UpstreamId;
@@ -15,6 +19,9 @@ use crate::readiness::Transition;
 use crate::rollback::RollbackFinding;
 
 /// Something that happened once for the whole proxy.
+#[cfg_attr(feature = "tool", derive(strum::EnumDiscriminants))]
+#[cfg_attr(feature = "tool", strum_discriminants(name(EventVariant), derive(strum::EnumIter)))]
+#[cfg_attr(feature = "tool", strum_discriminants(doc = "The variants of [`Event`]."))]
 pub enum Event<'e> {
     /// A policy was refused, and this is one of its problems.
     Problem(&'e Problem),
@@ -154,36 +161,6 @@ pub enum Event<'e> {
     },
 }
 
-/// A change of the proxy's lifecycle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LifecycleChange {
-    /// The startup probe's checks have passed.
-    Started,
-    /// The proxy was ordered to drain.
-    Draining,
-    /// The proxy was ordered to stop draining, or a policy without a drain switch came into use.
-    NotDraining,
-}
-
-impl LifecycleChange {
-    /// Returns the code in metrics.
-    pub fn code(self) -> &'static str {
-        match self {
-            LifecycleChange::Started => "started",
-            LifecycleChange::Draining => "draining",
-            LifecycleChange::NotDraining => "not-draining",
-        }
-    }
-
-    /// Returns the text in the log.
-    fn describe(self) -> &'static str {
-        match self {
-            LifecycleChange::NotDraining => "no longer draining",
-            change => change.code(),
-        }
-    }
-}
-
 impl Event<'_> {
     /// Writes the event's log line and increments its counter, as far as it has them.
     pub fn record(&self, proxy: &impl Proxy) {
@@ -287,7 +264,11 @@ impl Event<'_> {
             Event::Lifecycle { policy, change } => {
                 let is_start = *change == LifecycleChange::Started;
                 let level = if is_start { Level::Info } else { Level::Warn };
-                (level, format!("policy {}: {}", policy.name, change.describe()))
+                let text = match change {
+                    LifecycleChange::NotDraining => "no longer draining",
+                    change => change.spec().code,
+                };
+                (level, format!("policy {}: {text}", policy.name))
             }
             Event::CheckNotSent { policy, upstream: id, why, .. } => {
                 let cluster = policy.upstream(*id).map_or("", |upstream| &upstream.cluster);
@@ -315,7 +296,7 @@ impl Event<'_> {
     /// Returns the full name of the counter. `None` if the event is not counted.
     fn metric(&self) -> Option<String> {
         Some(match self {
-            Event::PolicyRefused { plugin } => metric_name("policies_refused_total", [("plugin", *plugin)]),
+            Event::PolicyRefused { plugin } => spec::REFUSALS.full_name(&[plugin], false),
             Event::Transition { policy, upstream, transition: Transition { from, to, reason } } => {
                 Metric::Transition { upstream: *upstream, from, to, reason: reason.code() }.name(policy)
             }
@@ -326,13 +307,13 @@ impl Event<'_> {
                 let RollbackFinding { version, cause, .. } = *finding;
                 Metric::Rollback { release: *release, version, cause }.name(policy)
             }
-            Event::Lifecycle { policy, change } => Metric::Lifecycle { to: change.code() }.name(policy),
+            Event::Lifecycle { policy, change } => Metric::Lifecycle { to: *change }.name(policy),
             Event::CheckResult { policy, upstream, passed } => {
-                let result = if *passed { "passed" } else { "failed" };
+                let result = if *passed { CheckCount::Passed } else { CheckCount::Failed };
                 Metric::Check { upstream: *upstream, result }.name(policy)
             }
             Event::CheckNotSent { policy, upstream, .. } => {
-                Metric::Check { upstream: *upstream, result: "error" }.name(policy)
+                Metric::Check { upstream: *upstream, result: CheckCount::Error }.name(policy)
             }
             Event::Problem(_)
             | Event::MoreProblems(_)

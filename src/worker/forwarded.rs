@@ -17,6 +17,7 @@
 
 use core::time::Duration;
 
+use super::metric::ResponseCount;
 use super::routes::VersionIndex;
 use super::scope::Scope;
 use super::summary::{self, Attribution, ResponseSummary};
@@ -498,9 +499,9 @@ impl ForwardedRequest {
                 seen.add_response(judged.user, failed, slow);
             }
             let result = match (failed, slow) {
-                (true, _) => "failure",
-                (false, true) => "slow",
-                (false, false) => "success",
+                (true, _) => ResponseCount::Failure,
+                (false, true) => ResponseCount::Slow,
+                (false, false) => ResponseCount::Success,
             };
             scope.metrics.count_response(scope.proxy, scope.policy, judged.indexes(), result);
         }
@@ -520,7 +521,12 @@ impl ForwardedRequest {
             if let Some(seen) = scope.releases.observations_mut(judged.release, judged.version) {
                 seen.add_break_off(judged.user);
             }
-            scope.metrics.count_response(scope.proxy, scope.policy, judged.indexes(), "broken-off");
+            scope.metrics.count_response(
+                scope.proxy,
+                scope.policy,
+                judged.indexes(),
+                ResponseCount::BrokenOff,
+            );
         }
     }
 }

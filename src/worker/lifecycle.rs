@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::event::LifecycleChange;
+use super::metric::LifecycleChange;
 use super::{leader, store};
 use crate::policy::Policy;
 use crate::proxy::Proxy;

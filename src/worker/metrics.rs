@@ -1,19 +1,16 @@
-//! The counters and gauges in the proxy's own statistics.
+//! The counters and gauges of one policy in one worker.
 //!
 //! This module counts what happens for each request or on a tick. What happens once for the whole proxy is an
-//! [`super::event::Event`].
-//!
-//! The ABI has no labels, so the name contains them as `.label=.=value;.;`. A tag pattern in the proxy's configuration
-//! turns them into labels. Istio's bootstrap already has patterns for this form.
-//!
-//! The number of metrics is bounded, because all label values come from the policy. The only exception is the status of
-//! an app's response to a probe that passes through.
+//! [`super::event::Event`]. [`super::metric`] has the names.
 
 use std::collections::BTreeMap;
 
+use super::metric::spec::{READY, SHARE};
+use super::metric::{Metric, ResponseCount};
 use crate::decision::Assignment;
 use crate::decision::gate::fail_open::FailOpen;
 use crate::decision::gate::{GateAction, GateBypass};
+use crate::decision::probe::result::ProbeStatus;
 use crate::decision::release::AssignmentReason;
 use crate::decision::reply::{ProbeTarget, ReplyCause};
 use crate::policy::release::Release;
@@ -21,125 +18,6 @@ use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
 use crate::proxy::{MetricId, MetricKind, Proxy};
 use crate::rollback::RollbackCause;
-
-/// The name of the gauges of upstreams.
-pub const READY: &str = "upstream_ready";
-
-/// The name of the gauges of versions.
-pub const SHARE: &str = "version_share";
-
-/// A counter or a gauge, with its labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Metric {
-    /// Counts requests by the version that they got.
-    Assignment {
-        /// The index of the release in the policy.
-        release: usize,
-        /// The index of the version in the release.
-        version: usize,
-        /// The reason for which they got it.
-        reason: AssignmentReason,
-    },
-    /// Counts replies and responses to probes.
-    ProbeAnswer {
-        /// The probe, or what else was asked for.
-        target: ProbeTarget,
-        /// The status of the reply or response.
-        code: u32,
-        /// The result as a code, such as `passed` or `failed`.
-        result: &'static str,
-    },
-    /// Counts requests that a gate kept from its upstream.
-    Gated {
-        /// The upstream that is not ready.
-        upstream: UpstreamId,
-        /// The code of the reason for which it is not ready.
-        reason: &'static str,
-    },
-    /// Counts requests that a closed gate let through.
-    FailedOpen {
-        /// The upstream that is not ready.
-        upstream: UpstreamId,
-        /// The reason for which its gate failed open.
-        why: FailOpen,
-    },
-    /// Counts requests that got a fallback.
-    Fallback {
-        /// The upstream that is not ready.
-        upstream: UpstreamId,
-        /// The upstream to which the request went instead. `None` for the gate's static answer.
-        to: Option<UpstreamId>,
-    },
-    /// Counts the transitions of an upstream.
-    Transition {
-        /// The upstream that entered another phase.
-        upstream: UpstreamId,
-        /// The phase that it left.
-        from: &'static str,
-        /// The phase that it entered.
-        to: &'static str,
-        /// The code of the reason.
-        reason: &'static str,
-    },
-    /// Counts checks by result.
-    Check {
-        /// The upstream that was checked.
-        upstream: UpstreamId,
-        /// `passed`, `failed`, or `error` if the check could not be sent.
-        result: &'static str,
-    },
-    /// Counts changes of the proxy's lifecycle.
-    Lifecycle {
-        /// The code of the change.
-        to: &'static str,
-    },
-    /// Counts the responses of a version in a release with a rollback.
-    Response {
-        /// The index of the release in the policy.
-        release: usize,
-        /// The index of the version in the release.
-        version: usize,
-        /// `success`, `slow` or `failure`.
-        result: &'static str,
-    },
-    /// Counts the rollbacks of a version.
-    Rollback {
-        /// The index of the release in the policy.
-        release: usize,
-        /// The index of the version in the release.
-        version: usize,
-        /// The limit that the version exceeded.
-        cause: RollbackCause,
-    },
-    /// Counts the steps of a release's schedule that have begun.
-    ScheduleStep {
-        /// The index of the release in the policy.
-        release: usize,
-    },
-    /// Counts the requests of a version that were found to go elsewhere than to its cluster.
-    Misrouted {
-        /// The index of the release in the policy.
-        release: usize,
-        /// The index of the version in the release.
-        version: usize,
-    },
-    /// A gauge with the share of requests that a version gets, in hundredths of a percent.
-    Share {
-        /// The index of the release in the policy.
-        release: usize,
-        /// The index of the version in the release.
-        version: usize,
-    },
-    /// A gauge that is 1 while the upstream is Ready or on a ramp, and otherwise 0.
-    Ready {
-        /// The upstream. Only an upstream with a check or a breaker has this gauge.
-        upstream: UpstreamId,
-    },
-    /// A gauge that is 1 if the policy's mode is `enforce`, and otherwise 0.
-    Enforced,
-    /// A gauge with a hash of the document. It shows which proxies have the same document.
-    Document,
-}
 
 /// What a worker has to do with the gauges of its policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +76,12 @@ fn initial(policy: &Policy, act: &mut dyn FnMut(Metric)) {
             let Some(rollback) = &of.rollback else {
                 continue;
             };
-            for result in ["success", "slow", "failure", "broken-off"] {
+            for result in [
+                ResponseCount::Success,
+                ResponseCount::Slow,
+                ResponseCount::Failure,
+                ResponseCount::BrokenOff,
+            ] {
                 act(Metric::Response { release, version, result });
             }
             for cause in RollbackCause::ALL.into_iter().filter(|cause| cause.is_judged(rollback)) {
@@ -212,7 +95,10 @@ fn initial(policy: &Policy, act: &mut dyn FnMut(Metric)) {
         }
     }
     for (index, probe) in policy.probes.endpoints.iter().enumerate() {
-        for (code, result) in [(probe.statuses.passed, "passed"), (probe.statuses.failed, "failed")] {
+        for (code, status) in
+            [(probe.statuses.passed, ProbeStatus::Passed), (probe.statuses.failed, ProbeStatus::Failed)]
+        {
+            let result = status.name();
             act(Metric::ProbeAnswer { target: ProbeTarget::Endpoint(index), code, result });
         }
     }
@@ -319,7 +205,7 @@ impl Metrics {
         let known = self.assignments.get_mut(release)?.get_mut(index)?;
         if known.is_none() {
             let metric = Metric::Assignment { release, version, reason };
-            *known = proxy.metric(metric.kind(), &metric.name(policy));
+            *known = proxy.metric(metric.spec().kind, &metric.name(policy));
         }
         *known
     }
@@ -362,13 +248,13 @@ impl Metrics {
         }
     }
 
-    /// Counts one response of a version in a release with a rollback. `result` is `success`, `failure` or `slow`.
+    /// Counts one response of a version in a release with a rollback.
     pub fn count_response(
         &mut self,
         proxy: &impl Proxy,
         policy: &Policy,
         (release, version): (usize, usize),
-        result: &'static str,
+        result: ResponseCount,
     ) {
         self.count(proxy, policy, Metric::Response { release, version, result });
     }
@@ -411,99 +297,9 @@ impl Metrics {
         if let Some(id) = self.ids.get(&metric) {
             return Some(*id);
         }
-        let id = proxy.metric(metric.kind(), &metric.name(policy))?;
+        let id = proxy.metric(metric.spec().kind, &metric.name(policy))?;
         self.ids.insert(metric, id);
         Some(id)
-    }
-}
-
-impl Metric {
-    /// Returns the kind under which the proxy defines the metric.
-    pub fn kind(self) -> MetricKind {
-        match self {
-            Metric::Share { .. } | Metric::Ready { .. } | Metric::Enforced | Metric::Document => {
-                MetricKind::Gauge
-            }
-            _ => MetricKind::Counter,
-        }
-    }
-
-    /// Returns whether it counts decisions of releases and gates. In mode `shadow` these have no effect, so the metric has
-    /// a label of its own. Everything else is the same in both modes. A gauge has no such label, because its last value
-    /// would stay when the mode changes.
-    fn counts_decisions(self) -> bool {
-        matches!(
-            self,
-            Metric::Assignment { .. }
-                | Metric::Response { .. }
-                | Metric::Rollback { .. }
-                | Metric::ScheduleStep { .. }
-                | Metric::Gated { .. }
-                | Metric::FailedOpen { .. }
-                | Metric::Fallback { .. }
-        )
-    }
-
-    /// Returns the name in the proxy's statistics, which contains the labels.
-    pub fn name(self, policy: &Policy) -> String {
-        let upstream = |id| ("upstream", policy.name_of(id));
-        let of = |release: usize, version: usize| {
-            let release = policy.releases.get(release);
-            let version = release.and_then(|release| release.versions.get(version));
-            let version = version.map_or("", |version| version.name.as_str());
-            [("release", release.map_or("", |release| release.name.as_str())), ("version", version)]
-        };
-        let (probe, status);
-        let (name, labels) = match self {
-            Metric::Assignment { release, version, reason } => {
-                ("assignments_total", [&of(release, version)[..], &[("reason", reason.code())]].concat())
-            }
-            Metric::Response { release, version, result } => {
-                ("responses_total", [&of(release, version)[..], &[("result", result)]].concat())
-            }
-            Metric::Misrouted { release, version } => {
-                ("misrouted_requests_total", of(release, version).to_vec())
-            }
-            Metric::Rollback { release, version, cause } => {
-                ("rollbacks_total", [&of(release, version)[..], &[("reason", cause.code())]].concat())
-            }
-            Metric::ScheduleStep { release } => {
-                let [name, _] = of(release, 0);
-                ("schedule_steps_total", vec![name])
-            }
-            Metric::Ready { upstream: id } => (READY, vec![upstream(id)]),
-            Metric::Share { release, version } => (SHARE, of(release, version).to_vec()),
-            Metric::ProbeAnswer { target, code, result } => {
-                (probe, status) = (target.name(policy), code.to_string());
-                (
-                    "probe_answers_total",
-                    vec![("probe", probe.as_ref()), ("code", status.as_str()), ("result", result)],
-                )
-            }
-            Metric::Gated { upstream: id, reason } => {
-                ("gated_requests_total", vec![upstream(id), ("reason", reason)])
-            }
-            Metric::FailedOpen { upstream: id, why } => {
-                ("failed_open_requests_total", vec![upstream(id), ("reason", why.code())])
-            }
-            Metric::Fallback { upstream: id, to } => {
-                let to = to.map_or("answer", |to| upstream(to).1);
-                ("fallback_requests_total", vec![upstream(id), ("to", to)])
-            }
-            Metric::Transition { upstream: id, from, to, reason } => {
-                ("transitions_total", vec![upstream(id), ("from", from), ("to", to), ("reason", reason)])
-            }
-            Metric::Check { upstream: id, result } => {
-                ("checks_total", vec![upstream(id), ("result", result)])
-            }
-            Metric::Lifecycle { to } => ("lifecycle_changes_total", vec![("to", to)]),
-            Metric::Enforced => ("policy_enforced", vec![]),
-            Metric::Document => ("policy_document", vec![]),
-        };
-        let has_no_effect = policy.mode == Mode::Shadow && self.counts_decisions();
-        let shadow = has_no_effect.then_some(("mode", "shadow"));
-        let all = [("policy", policy.name.as_str())].into_iter().chain(labels).chain(shadow);
-        metric_name(name, all)
     }
 }
 
@@ -512,17 +308,11 @@ impl Metric {
 pub fn end_gauges(names: &[(String, String)], proxy: &impl Proxy, policy: &str) {
     for (release, name) in names {
         let (full, value) = match release.as_str() {
-            "" => (metric_name(READY, [("policy", policy), ("upstream", name)]), 1),
-            _ => (metric_name(SHARE, [("policy", policy), ("release", release), ("version", name)]), 0),
+            "" => (READY.full_name(&[policy, name], false), 1),
+            _ => (SHARE.full_name(&[policy, release, name], false), 0),
         };
         if let Some(id) = proxy.metric(MetricKind::Gauge, &full) {
             proxy.set(id, value);
         }
     }
-}
-
-/// Returns the name in the proxy's statistics of a metric with these labels.
-pub fn metric_name<'l>(name: &str, labels: impl IntoIterator<Item = (&'l str, &'l str)>) -> String {
-    let labels = labels.into_iter().map(|(label, value)| format!("{label}=.={value};.;"));
-    format!("graygate_{name}.{}", labels.collect::<String>())
 }

@@ -1,7 +1,7 @@
 //! Looks at where requests went, and records what [`super::routes`] finds.
 
 use super::event::Event;
-use super::metrics::Metric;
+use super::metric::Metric;
 use super::routes::{ALIKE, Look, VersionIndex};
 use super::scope::Scope;
 use super::store;

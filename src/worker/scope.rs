@@ -6,8 +6,9 @@
 use core::time::Duration;
 
 use super::app_calls::AppCalls;
-use super::event::{Event, LifecycleChange};
+use super::event::Event;
 use super::lifecycle::LifecycleView;
+use super::metric::LifecycleChange;
 use super::metrics::Metrics;
 use super::releases::ReleaseTable;
 use super::routes::RouteWatch;

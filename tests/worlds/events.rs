@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use graygate::proxy::Level;
 use graygate::worker::event::Event;
-use graygate::worker::metrics::Metric;
+use graygate::worker::metric::Metric;
 use serde_json::{Value, json};
 
 use super::sim::{Manner, Request, World};

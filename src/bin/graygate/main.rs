@@ -8,13 +8,14 @@ mod failure;
 mod input;
 mod istio;
 mod policy_argument;
+mod reference;
 mod render;
 mod simulate;
 mod tree;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The end of the help text.
 const EXIT_CODES: &str = "Exit codes:
@@ -39,6 +40,8 @@ enum Command {
     Explain(Box<explain::ExplainArguments>),
     /// Print the Istio manifests for a policy
     Render(Box<render::arguments::RenderArguments>),
+    /// Print a page of the reference as Markdown
+    Reference(reference::ReferenceArguments),
     /// Print, and draw, what a change of weights does to users
     Simulate(simulate::SimulateArguments),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Render(arguments) => render::run(&arguments),
+        Command::Reference(arguments) => reference::run(&arguments, Arguments::command()),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };
     match done {

@@ -13,9 +13,11 @@ use crate::policy::Policy;
 use crate::policy::gate::{Fallback, Gate, WhenAllNotReady};
 use crate::policy::upstream::UpstreamId;
 use crate::readiness::{Admission, Readiness, UpstreamStatus};
+use crate::value::code::CodeSpec;
 
 /// The reason for which a gate fails open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "tool", derive(strum::EnumIter))]
 pub enum FailOpen {
     /// No upstream that a gate guards is Ready.
     AllNotReady,
@@ -29,12 +31,38 @@ impl FailOpen {
 
     /// Returns the code in logs, in metrics and in the response.
     pub fn code(self) -> &'static str {
+        self.spec().code
+    }
+
+    /// Returns the code with its meaning.
+    pub fn spec(self) -> CodeSpec {
         match self {
-            FailOpen::AllNotReady => "all-not-ready",
-            FailOpen::MaxGated => "max-gated",
+            FailOpen::AllNotReady => {
+                const {
+                    CodeSpec::new(
+                        "all-not-ready",
+                        OPEN,
+                        "No upstream that a gate of the policy guards is ready, and the gate has `whenAllNotReady: forward`.",
+                        "Find out why all of them are down at once: look at the checks' own path to them first.",
+                    )
+                }
+            }
+            FailOpen::MaxGated => {
+                const {
+                    CodeSpec::new(
+                        "max-gated",
+                        OPEN,
+                        "`maxGatedPercent` of the gated upstreams are closed already, and they have been down for longer.",
+                        "Mend the upstreams in the order of the log. Raise `maxGatedPercent` if more may be closed at once.",
+                    )
+                }
+            }
         }
     }
 }
+
+/// Where the codes appear.
+const OPEN: &str = "`reason` of `graygate_failed_open_requests_total`, log, `because` in `x-graygate-gate`";
 
 /// Returns the reason for which a closed gate fails open, or `None` if it stays closed.
 pub fn of_gate(policy: &Policy, gate: &Gate, readiness: &impl Readiness) -> Option<FailOpen> {

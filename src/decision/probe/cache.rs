@@ -12,6 +12,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::result::ProbeStatus;
 use crate::decision::reply::{Header, ProbeTarget, Reply};
 use crate::policy::Policy;
 use crate::policy::probe::{PassThrough, ProbeKind};
@@ -164,7 +165,8 @@ fn line(policy: &Policy, index: usize, status: u32, text: &str) -> Reply {
 }
 
 fn verdict(status: u32) -> &'static str {
-    if status < 400 { "passed" } else { "failed" }
+    let verdict = if status < 400 { ProbeStatus::Passed } else { ProbeStatus::Failed };
+    verdict.name()
 }
 
 #[cfg(test)]

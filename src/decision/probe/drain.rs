@@ -14,7 +14,47 @@ use crate::decision::reply::{ProbeTarget, Reply};
 use crate::policy::Policy;
 use crate::policy::probe::Drain;
 use crate::readiness::Readiness;
+use crate::value::code::CodeSpec;
 use crate::value::request::{Headers, Request};
+
+/// What a reply of the switch says, as it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "tool", derive(strum::EnumIter))]
+pub enum DrainReply {
+    /// The proxy drains.
+    Draining,
+    /// The proxy does not drain.
+    NotDraining,
+    /// The order was refused.
+    Refused,
+}
+
+/// Where the codes appear.
+const OF_DRAIN: &str = "`result` of `graygate_probe_answers_total` with `probe=\"drain\"`";
+
+impl DrainReply {
+    /// Returns the code in metrics.
+    pub fn spec(self) -> CodeSpec {
+        match self {
+            DrainReply::Draining => {
+                const { CodeSpec::new("draining", OF_DRAIN, "The proxy drains, so its readiness fails.", "") }
+            }
+            DrainReply::NotDraining => {
+                const { CodeSpec::new("not-draining", OF_DRAIN, "The proxy does not drain.", "") }
+            }
+            DrainReply::Refused => {
+                const {
+                    CodeSpec::new(
+                        "refused",
+                        OF_DRAIN,
+                        "The order was not carried out: wrong source, wrong method, or the state could not be written.",
+                        "The body says why. Allow the source in `probes.drain.from`, as the connection's own address.",
+                    )
+                }
+            }
+        }
+    }
+}
 
 /// Returns what happens to a request for the switch.
 pub fn answer<'p: 'r, 'r, R: Request>(
@@ -24,7 +64,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
     readiness: &impl Readiness,
 ) -> Action<'p> {
     if let Err(why) = authorize(drain, request.source()) {
-        return Action::Reply(reply(policy, 403, &why, "refused"));
+        return Action::Reply(reply(policy, 403, &why, DrainReply::Refused));
     }
     let order = match request.get(":method") {
         Some(b"POST") => true,
@@ -34,7 +74,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
         }
         _ => {
             let mut reply =
-                reply(policy, 405, "method not allowed: use POST, DELETE, GET or HEAD", "refused");
+                reply(policy, 405, "method not allowed: use POST, DELETE, GET or HEAD", DrainReply::Refused);
             reply.headers.push(("allow".into(), "GET, HEAD, POST, DELETE".into()));
             return Action::Reply(reply);
         }
@@ -44,11 +84,12 @@ pub fn answer<'p: 'r, 'r, R: Request>(
 
 /// Returns the reply to an order that could not be carried out.
 pub fn failed(policy: &Policy) -> Reply {
-    reply(policy, 503, "the order could not be stored: try again", "refused")
+    reply(policy, 503, "the order could not be stored: try again", DrainReply::Refused)
 }
 
 fn state_reply(policy: &Policy, draining: bool) -> Reply {
-    let (text, result) = if draining { ("draining", "draining") } else { ("not draining", "not-draining") };
+    let (text, result) =
+        if draining { ("draining", DrainReply::Draining) } else { ("not draining", DrainReply::NotDraining) };
     reply(policy, 200, text, result)
 }
 
@@ -67,8 +108,8 @@ fn authorize(drain: &Drain, source: Option<SocketAddr>) -> Result<(), String> {
     if is_allowed { Ok(()) } else { Err(format!("drain refused: {ip} is not in drain.from")) }
 }
 
-fn reply(policy: &Policy, status: u32, text: &str, result: &'static str) -> Reply {
-    Reply::line_to_probe(policy, ProbeTarget::Drain, status, result, text)
+fn reply(policy: &Policy, status: u32, text: &str, result: DrainReply) -> Reply {
+    Reply::line_to_probe(policy, ProbeTarget::Drain, status, result.spec().code, text)
 }
 
 #[cfg(test)]

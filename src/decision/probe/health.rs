@@ -15,7 +15,7 @@ use crate::readiness::Readiness;
 use crate::readiness::check::grpc;
 use crate::value::content_type;
 use crate::value::request::{self, Headers, Request};
-use call::{HealthCall, UNIMPLEMENTED};
+use call::{HealthCall, HealthResponse, UNIMPLEMENTED};
 
 /// The request header that routes a Check to its upstream, and its value.
 pub const HOP: (&str, &str) = ("x-graygate-hop", "grpc-health");
@@ -47,10 +47,11 @@ pub fn answer<'p: 'r, 'r, R: Request>(
 
 /// Returns a reply with a text. If it is gRPC, the text is the grpc-message and `code` the grpc-status.
 fn reply(policy: &Policy, code: u32, grpc: bool, text: &str) -> Reply {
+    let result = HealthResponse::Unreadable.spec().code;
     if !grpc {
-        return Reply::line_to_probe(policy, ProbeTarget::Grpc, code, "unimplemented", text);
+        return Reply::line_to_probe(policy, ProbeTarget::Grpc, code, result, text);
     }
     let body = format!("policy {}: {text}", policy.name).into_bytes();
-    let reply = Reply::to_probe(policy, ProbeTarget::Grpc, code, "unimplemented", Vec::new(), body);
+    let reply = Reply::to_probe(policy, ProbeTarget::Grpc, code, result, Vec::new(), body);
     Reply { status: 200, grpc_status: Some(code), ..reply }
 }

@@ -7,6 +7,7 @@ use crate::policy::Policy;
 use crate::policy::probe::{Component, Probe, ProbeComponents, ProbeKind};
 use crate::policy::upstream::Upstream;
 use crate::readiness::{Admission, Readiness, UpstreamReason, UpstreamStatus};
+use crate::value::code::CodeSpec;
 use crate::value::time::Time;
 
 /// The result of a probe.
@@ -30,6 +31,7 @@ pub struct ProbeResult<'p> {
 
 /// The verdict on a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "tool", derive(strum::EnumIter))]
 pub enum ProbeStatus {
     /// Every check passed without doubt.
     Passed,
@@ -42,13 +44,41 @@ pub enum ProbeStatus {
 impl ProbeStatus {
     /// Returns the name in bodies and metrics.
     pub fn name(self) -> &'static str {
+        self.spec().code
+    }
+
+    /// Returns the name with its meaning.
+    pub fn spec(self) -> CodeSpec {
         match self {
-            ProbeStatus::Passed => "passed",
-            ProbeStatus::Degraded => "degraded",
-            ProbeStatus::Failed => "failed",
+            ProbeStatus::Passed => {
+                const { CodeSpec::new("passed", OF_ANSWERS, "Every check of the probe passes without doubt.", "") }
+            }
+            ProbeStatus::Degraded => {
+                const {
+                    CodeSpec::new(
+                        "degraded",
+                        OF_ANSWERS,
+                        "A check fails or is in doubt, and the probe passes all the same.",
+                        "Ask the probe with `?verbose` to see which check it is.",
+                    )
+                }
+            }
+            ProbeStatus::Failed => {
+                const {
+                    CodeSpec::new(
+                        "failed",
+                        OF_ANSWERS,
+                        "The probe fails.",
+                        "Ask the probe with `?verbose` to see which check fails.",
+                    )
+                }
+            }
         }
     }
 }
+
+/// Where the names of verdicts appear.
+pub const OF_ANSWERS: &str = "`result` of `graygate_probe_answers_total`, body";
 
 /// The result of one check.
 pub struct ComponentResult<'p> {

@@ -5,11 +5,13 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// How a check failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tool", derive(strum::EnumIter))]
 pub enum CheckFailure {
     /// The upstream responded with this status.
     Status(u16),
     /// There was no connection, or it ended before a response.
+    #[default]
     Unreachable,
     /// There was no response within `timeoutSeconds`.
     TimedOut,

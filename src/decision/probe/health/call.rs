@@ -3,6 +3,7 @@
 use crate::decision::reply::{ProbeTarget, ReplyCause};
 use crate::policy::Policy;
 use crate::readiness::check::grpc;
+use crate::value::code::CodeSpec;
 
 /// The grpc-status for a method that a server does not implement.
 pub const UNIMPLEMENTED: u32 = 12;
@@ -33,6 +34,7 @@ pub struct HealthCall {
 
 /// The response to a Check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "tool", derive(strum::EnumIter))]
 pub enum HealthResponse {
     /// Ready.
     Serving,
@@ -133,16 +135,61 @@ impl HealthResponse {
 
     /// Returns what it is counted as.
     pub fn cause(self) -> ReplyCause {
-        let result = match self {
-            HealthResponse::Serving => "serving",
-            HealthResponse::NotServing => "not-serving",
-            HealthResponse::NotFound => "not-found",
-            HealthResponse::Unreadable => "unimplemented",
-            HealthResponse::NoHop => "error",
-        };
-        ReplyCause::Probe { asked: ProbeTarget::Grpc, code: self.status(), result }
+        ReplyCause::Probe { asked: ProbeTarget::Grpc, code: self.status(), result: self.spec().code }
+    }
+
+    /// Returns the code in metrics.
+    pub fn spec(self) -> CodeSpec {
+        match self {
+            HealthResponse::Serving => {
+                const { CodeSpec::new("serving", OF_GRPC, "Readiness passes, so the status is SERVING.", "") }
+            }
+            HealthResponse::NotServing => {
+                const {
+                    CodeSpec::new(
+                        "not-serving",
+                        OF_GRPC,
+                        "Readiness fails, so the status is NOT_SERVING.",
+                        "Ask the HTTP readiness probe with `?verbose` to see why.",
+                    )
+                }
+            }
+            HealthResponse::NotFound => {
+                const {
+                    CodeSpec::new(
+                        "not-found",
+                        OF_GRPC,
+                        "The policy does not name the service that the client asked for.",
+                        "Add the service to `probes.grpc.services`. The empty name stands for the whole server.",
+                    )
+                }
+            }
+            HealthResponse::Unreadable => {
+                const {
+                    CodeSpec::new(
+                        "unimplemented",
+                        OF_GRPC,
+                        "The request is not one readable HealthCheckRequest to `Check` by POST.",
+                        "Use `Check`, uncompressed or with gzip. `Watch` is not implemented.",
+                    )
+                }
+            }
+            HealthResponse::NoHop => {
+                const {
+                    CodeSpec::new(
+                        "error",
+                        OF_GRPC,
+                        "The route for `x-graygate-hop` led to no upstream that responds with 200 and a body.",
+                        "Add the route, cluster and listener of the hop: see `envoy/envoy.yaml`.",
+                    )
+                }
+            }
+        }
     }
 }
+
+/// Where the codes appear.
+const OF_GRPC: &str = "`result` of `graygate_probe_answers_total` with `probe=\"grpc\"`";
 
 #[cfg(test)]
 mod tests {

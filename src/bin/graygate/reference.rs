@@ -1,0 +1,44 @@
+//! `reference`: prints a page of the reference as Markdown. Everything on it comes from the code.
+
+mod command_line;
+mod log_lines;
+mod markdown;
+mod metrics;
+mod reasons;
+
+use std::io::{self, Write};
+
+use clap::{Args, ValueEnum};
+
+use crate::failure::Failure;
+
+/// The arguments of `reference`.
+#[derive(Args)]
+pub struct ReferenceArguments {
+    /// The page to print
+    #[arg(value_enum)]
+    page: Page,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Page {
+    /// The metrics, with their labels
+    Metrics,
+    /// The codes in metrics, logs, replies and access logs
+    Reasons,
+    /// The lines that the filter logs
+    LogLines,
+    /// This tool's own commands and options
+    CommandLine,
+}
+
+/// Prints the page.
+pub fn run(arguments: &ReferenceArguments, tool: clap::Command) -> Result<(), Failure> {
+    let page = match arguments.page {
+        Page::Metrics => metrics::page(),
+        Page::Reasons => reasons::page(),
+        Page::LogLines => log_lines::page(),
+        Page::CommandLine => command_line::page(tool),
+    };
+    io::stdout().write_all(page.as_bytes()).map_err(|error| Failure::output(&error))
+}
