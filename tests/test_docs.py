@@ -31,6 +31,8 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "README.md": {"slow": 1},
     "docs/evaluate/cost.md": {"slow": 1},
     "docs/evaluate/faults.md": {"slow": 1},
+    "docs/quick-start-envoy.md": {"slow": 1},
+    "docs/quick-start-istio.md": {"slow": 1, "cluster": 4},
     "istio/README.md": {"cluster": 1},
     "istio/runbook.md": {"sh": 26},
 }

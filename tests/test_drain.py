@@ -183,7 +183,10 @@ def test_the_source_is_the_address_in_the_proxy_protocol(behind_proxy_protocol):
     told = proxied("10.255.255.255")
     until_all(lambda: order(envoy, "GET", preamble=told).text == DRAINING, what="draining")
     for other in ["127.0.0.1", "192.0.2.1", "11.0.0.1"]:
-        assert order(envoy, preamble=proxied(other)).text == f"policy reviews: drain refused: {other} is not in drain.from\n"
+        assert (
+            order(envoy, preamble=proxied(other)).text
+            == f"policy reviews: drain refused: {other} is not in drain.from\n"
+        )
     for none in [b"", b"PROXY UNKNOWN\r\n"]:
         assert order(envoy, preamble=none).text == "policy reviews: drain refused: 127.0.0.1 is not in drain.from\n"
     for headers in spoofed("10.0.0.1"):

@@ -69,7 +69,9 @@ def test_a_version_without_a_route_at_all_goes_nowhere(start, policy):
     assert {answer.status for answer in ask_both(envoy)} == {200, 404}
     until(lambda: misrouted(envoy) > 50, what="requests of v2 counted")
     [line] = warnings(envoy)
-    assert "requests of v2 go to no cluster, because no route matches them or the route's cluster does not exist" in line
+    assert (
+        "requests of v2 go to no cluster, because no route matches them or the route's cluster does not exist" in line
+    )
 
 
 def test_a_version_whose_route_leads_to_a_cluster_that_does_not_exist_goes_nowhere(start, policy):

@@ -60,7 +60,9 @@ def test_a_running_proxy_keeps_the_last_good_policy_and_gets_back_to_a_good_one(
         assert envoy.publish(wrong(good)) == ""
         until(lambda: refused(envoy) == 1, what="the gauge at 1")
         assert "policy refused: gatse: unknown field" in envoy.logs()
-        until(lambda: "policy reviews: refused, and its last good document stays in use" in envoy.logs(), what="the line")
+        until(
+            lambda: "policy reviews: refused, and its last good document stays in use" in envoy.logs(), what="the line"
+        )
         served = len(load.answers)
         until(lambda: len(load.answers) > served + 100, what="load under the wrong policy")
         until_all(lambda: answers(envoy, "/readyz"), what="the last good document")

@@ -102,7 +102,8 @@ class Block:
     def manifests(self) -> list[Tree]:
         """The resources of Kubernetes in a YAML block, if one of them can have a policy."""
         found = [document for document in self.documents if isinstance(document, dict) and "apiVersion" in document]
-        return found if any(each.get("kind") in PLUGIN_KINDS for each in found) else []
+        is_ours = any(each.get("kind") in PLUGIN_KINDS and "graygate" in str(each) for each in found)
+        return found if is_ours else []
 
     @property
     def bootstraps(self) -> list[Tree]:
