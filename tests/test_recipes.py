@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from harness.client import get
 from harness.config import Tree, bootstrap, cluster
 from harness.docs import blocks
 from harness.envoy import PROJECT, Envoy
+from harness.load import Load, Request
 from harness.local import free_port
 from harness.probe import all_pass, status, text
 from harness.wait import until
@@ -91,6 +93,25 @@ def test_the_same_users_requests_are_mirrored(v1, v2):
         for user in users:
             get(envoy.port(), "/", user)
         until(lambda: v2.seen("/") == 2 * first)
+
+
+def test_a_provider_that_answers_429_is_left_alone_for_as_long_as_it_says(v1, v2):
+    policy, routes = yaml_of("llm-providers-429.md")
+    v1.answer(429, [("retry-after", "3")])
+    ports = {"provider": v1.port, "backup": v2.port}
+    with (
+        Envoy(bootstrap(policy, ports, routes=routes["routes"])) as envoy,
+        Load(envoy.port(), [Request("/v1/chat/completions")], 50) as load,
+    ):
+        until(lambda: envoy.transitions(upstream="provider", to="not-ready"))
+        # All workers know after two ticks.
+        time.sleep(0.6)
+        left_at, asked = time.monotonic(), v1.requests
+        time.sleep(1.5)
+        assert v1.requests == asked
+        assert {(answer.status, answer.version) for answer in load.since(left_at)} == {(200, "v2")}
+        v1.answer()
+        until(lambda: {answer.version for answer in load.answers[-10:]} == {"v1"})
 
 
 @pytest.mark.parametrize(
