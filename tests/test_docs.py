@@ -257,12 +257,29 @@ def test_every_page_is_reached_from_the_index():
     reached, left = set(), [index]
     while left:
         page = left.pop()
-        if page in reached or page.suffix != ".md":
+        if page in reached or page.suffix != ".md" or not page.exists():
             continue
         reached.add(page)
         left += [target_of(page, link)[0] for _, link in links(page) if not is_outside(link)]
     missing = [name(page) for page in PAGES if page not in reached and page.name != "CHANGELOG.md"]
     assert not missing, f"no way from docs/README.md to {', '.join(missing)}"
+
+
+def test_every_metric_and_code_that_a_page_names_exists():
+    metrics = set(re.findall(r"\| `(graygate_\w+)`", run("reference", "metrics").stdout))
+    codes = set(re.findall(r"(?m)^\| `([a-z-]+)`", run("reference", "reasons").stdout))
+    assert len(metrics) > 10
+    assert len(codes) > 40
+    unknown = []
+    for page in PAGES:
+        for number, line in enumerate(page.read_text().splitlines(), 1):
+            # The other two begin the details in the access log.
+            named = set(re.findall(r"graygate_[a-z_]*[a-z]\b", line)) - {"graygate_gate", "graygate_probe"}
+            used = re.findall(r"\b(?:reason|result|from)(?:=\.)?=~?\"?([a-z-]+)\b", line)
+            details = re.findall(r"graygate_gate{[\w.-]+\\?\|[\w.-]+\\?\|([a-z-]+)}", line)
+            wrong = sorted((named - metrics) | ({*used, *details} - codes))
+            unknown += [f"{name(page)}:{number}: {word}" for word in wrong]
+    assert not unknown, "\n".join(unknown)
 
 
 # -- the harness itself ----------------------------------------------------------

@@ -220,7 +220,7 @@ impl UpstreamReason {
                     CodeSpec::new(
                         "trial-unanswered",
                         OF_PHASE,
-                        "A request on trial got no response within `unansweredAfter` or `slowerThan`, whichever is shorter.",
+                        "A request on trial got no response within `trial.leaseFor`, `slowerThan` or `unansweredAfter`, whichever is shortest.",
                         "Look for requests that hang.",
                     )
                 }

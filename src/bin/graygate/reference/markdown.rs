@@ -3,7 +3,7 @@
 /// Returns the beginning of a page.
 pub fn head(title: &str, intro: &str) -> String {
     format!(
-        "# {title}\n\n<!-- Made from the code by `make reference`. Edit the code, not this page. -->\n\n{intro}\n"
+        "# {title}\n\n<!-- Made from the code by `make reference`. Edit the code, not this page. -->\n\n{intro}"
     )
 }
 
