@@ -2,151 +2,31 @@
 //!
 //! It calls the filter's own decision with a request from the command line and an assumed state of the upstreams.
 
+mod arguments;
+mod assumed;
+mod circumstances;
 mod json;
 mod names;
 mod sample;
 mod text;
 
 use core::cell::Cell;
-use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
 
-use clap::Args;
 use graygate::decision;
 use graygate::decision::release::split::Split;
 use graygate::policy::Policy;
-use graygate::policy::upstream::UpstreamId;
-use graygate::readiness::{Admission, Permit, Readiness, UpstreamReason, UpstreamStatus};
 use graygate::value::date::Date;
-use graygate::value::lifecycle::Lifecycle;
 use graygate::value::time::Time;
 
 use crate::failure::Failure;
 use crate::input;
-use crate::policy_argument::{PolicyArgument, unknown};
+use crate::policy_argument::unknown;
+pub use arguments::ExplainArguments;
+use assumed::{AssumedReadiness, NOW};
+use circumstances::Circumstances;
 use sample::SampleRequest;
-
-/// The arguments of `explain`.
-#[derive(Args)]
-pub struct ExplainArguments {
-    #[command(flatten)]
-    policy: PolicyArgument,
-    /// The request's path, with its query
-    #[arg(long, default_value = "/")]
-    path: String,
-    /// The request's method
-    #[arg(long, default_value = "GET")]
-    method: String,
-    /// The request's host
-    #[arg(long, default_value = "localhost")]
-    authority: String,
-    /// The request's scheme; that of a header x-forwarded-proto or else http, where it is not given
-    #[arg(long)]
-    scheme: Option<String>,
-    /// A request header, as NAME=VALUE; may be repeated
-    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
-    headers: Vec<(String, String)>,
-    /// Where the request comes from, as ADDRESS:PORT; the port is 0 where the proxy takes the address from a
-    /// header
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:50000")]
-    source: SocketAddr,
-    /// The cluster that the request's route leads to before the filter edits headers, "" for none; where it is not given,
-    /// that of the upstream of each gate without a match
-    #[arg(long, value_name = "NAME")]
-    cluster: Option<String>,
-    /// An upstream that is not Ready; may be repeated. The others are as the policy assumes them.
-    #[arg(long, value_name = "UPSTREAM")]
-    not_ready: Vec<String>,
-    /// The time, in RFC 3339 and UTC; now, where it is not given
-    #[arg(long, value_name = "TIME", value_parser = crate::clock::date)]
-    at: Option<Date>,
-    /// A version that has been rolled back; may be repeated
-    #[arg(long, value_name = "RELEASE/VERSION")]
-    rolled_back: Vec<String>,
-    /// Explain each of these requests instead, one JSON object per line:
-    /// {"method", "path", "authority", "scheme", "source", "cluster", "headers": {NAME: VALUE or a
-    /// list of values}}; "-" is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["path", "method", "authority", "scheme", "source", "cluster", "headers"])]
-    requests: Option<PathBuf>,
-    /// Print one JSON object per request
-    #[arg(long)]
-    json: bool,
-}
-
-fn parse_header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("allowed: NAME=VALUE, such as x-user-id=alice")?;
-    Ok((name.to_ascii_lowercase(), value.to_owned()))
-}
-
-/// The state of the upstreams that `explain` assumes: as forced or assumed by the policy, save for those in
-/// `not_ready`.
-struct AssumedReadiness<'p> {
-    policy: &'p Policy,
-    not_ready: &'p [String],
-    date: Date,
-}
-
-/// The time of the request. It is the last of all, so the effect of a rollback before it is complete.
-const NOW: Time = Time::from_millis(u64::MAX);
-
-impl AssumedReadiness<'_> {
-    /// Returns the admission of a request to this upstream. An operator's `force` takes precedence over `--not-ready`.
-    fn assumed_admission(&self, id: UpstreamId) -> Admission {
-        let Some(upstream) = self.policy.upstream(id) else {
-            return Admission::Ready;
-        };
-        match upstream.force {
-            Some(true) => Admission::Ready,
-            Some(false) => Admission::NotReady(UpstreamReason::Forced),
-            None if !upstream.assume_ready || self.not_ready.contains(&upstream.name) => {
-                Admission::NotReady(UpstreamReason::Assumed)
-            }
-            None => Admission::Ready,
-        }
-    }
-}
-
-impl Readiness for AssumedReadiness<'_> {
-    fn admission(&mut self, id: UpstreamId) -> Admission {
-        self.assumed_admission(id)
-    }
-
-    fn lend_permit(&mut self, _: UpstreamId) -> Option<Permit> {
-        None
-    }
-
-    fn status(&self, id: UpstreamId) -> UpstreamStatus {
-        // Assumes that each upstream that is ready was checked just now, and that no other was checked yet.
-        let admission = self.assumed_admission(id);
-        let ready = admission == Admission::Ready;
-        let held_back_since = (!ready).then_some(NOW);
-        UpstreamStatus {
-            admission,
-            held_back_since,
-            until: None,
-            last_result_at: ready.then_some(NOW),
-            verified: ready,
-        }
-    }
-
-    fn lifecycle(&self) -> Lifecycle {
-        Lifecycle { started: true, draining: false }
-    }
-
-    fn now(&self) -> Time {
-        NOW
-    }
-
-    fn date(&self) -> Date {
-        self.date
-    }
-
-    fn random(&mut self) -> u64 {
-        0
-    }
-}
 
 /// Explains the request in the arguments, or each request in the file of `--requests`.
 pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
@@ -166,31 +46,30 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
         let found = set.index.find(Some(request.authority.as_bytes()));
         let found = found.and_then(|index| set.policies.get(index).zip(splits.get_mut(index)));
         let written = match found {
-            None if arguments.json => writeln!(out, "{}", json::unmanaged()),
+            None if arguments.json => writeln!(out, "{}", json::unmanaged(date)),
             None => text::write_unmanaged(request, &mut out),
             Some((policy, splits)) => {
                 let mut readiness = AssumedReadiness { policy, not_ready: &arguments.not_ready, date };
                 let decision = decision::decide(policy, request, &mut readiness, splits);
+                let circumstances = Circumstances {
+                    policy,
+                    shows_policy,
+                    splits,
+                    state: &readiness,
+                    is_time_given: arguments.at.is_some(),
+                    rolled_back: &arguments.rolled_back,
+                };
                 if arguments.json {
-                    writeln!(out, "{}", json::value(policy, request, &decision))
+                    writeln!(out, "{}", json::value(&circumstances, request, &decision))
                 } else {
-                    text::write(policy, shows_policy, splits, request, &decision, &mut out)
+                    text::write(&circumstances, request, &decision, &mut out)
                 }
             }
         };
         written.map_err(|error| Failure::output(&error))
     };
     match &arguments.requests {
-        None => explain(SampleRequest {
-            method: arguments.method.clone(),
-            path: arguments.path.clone(),
-            authority: arguments.authority.clone(),
-            scheme: arguments.scheme.clone(),
-            source: arguments.source,
-            cluster: arguments.cluster.clone(),
-            headers: first_values(&arguments.headers),
-            needs_route: Cell::default(),
-        })?,
+        None => explain(request(arguments))?,
         Some(file) => {
             let input_error = |line: usize, error: &dyn core::fmt::Display| {
                 Failure::Usage(format!("{}, line {}: {error}", file.display(), line + 1))
@@ -240,11 +119,22 @@ fn find_version(policy: &Policy, name: &str) -> Option<(usize, usize)> {
     (release.default != version).then_some((index, version))
 }
 
-/// Returns the first value of each header, as the proxy shows the filter only that one of a repeated header.
-fn first_values(headers: &[(String, String)]) -> BTreeMap<String, String> {
-    let mut first_values = BTreeMap::new();
-    for (name, value) in headers {
-        first_values.entry(name.clone()).or_insert_with(|| value.clone());
+/// Returns the request in the arguments. It has the first value of each header, as the proxy shows the filter only that one
+/// of a repeated header.
+fn request(arguments: &ExplainArguments) -> SampleRequest {
+    let mut headers = BTreeMap::new();
+    for (name, value) in arguments.headers() {
+        headers.entry(name.clone()).or_insert_with(|| value.clone());
     }
-    first_values
+    let url = arguments.url.as_ref();
+    SampleRequest {
+        method: arguments.method.clone(),
+        path: url.map_or(&arguments.path, |url| &url.path).clone(),
+        authority: url.map_or(&arguments.authority, |url| &url.authority).clone(),
+        scheme: url.map(|url| url.scheme.clone()).or_else(|| arguments.scheme.clone()),
+        source: arguments.source,
+        cluster: arguments.cluster.clone(),
+        headers,
+        needs_route: Cell::default(),
+    }
 }

@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 use graygate::decision::action::{Action, ForwardEdits, HeaderChange, HeaderEdit};
 use graygate::decision::reply::Reply;
 use graygate::decision::{Assignment, Decision};
-use graygate::policy::Policy;
 use graygate::policy::release::steer::Steer;
+use graygate::value::date::Date;
 use graygate::value::hash;
 use serde_json::{Value, json};
 
-use super::names::{assignment_names, describe_key};
+use super::circumstances::Circumstances;
+use super::names::{assignment_names, describe_date, describe_key};
 use super::sample::SampleRequest;
 
 /// Returns the explanation of one request as an object.
-pub fn value(policy: &Policy, request: &SampleRequest, decision: &Decision<'_>) -> Value {
+pub fn value(circumstances: &Circumstances<'_>, request: &SampleRequest, decision: &Decision<'_>) -> Value {
+    let policy = circumstances.policy;
     let assignments: Vec<Value> =
-        decision.assignments.iter().map(|assignment| assignment_value(policy, assignment)).collect();
+        decision.assignments.iter().map(|assignment| assignment_value(circumstances, assignment)).collect();
     let mut explanation = match &decision.action {
         Action::Forward(edits) => forward_value(edits),
         Action::PassThrough { .. } => action_value("pass through", &[]),
@@ -31,31 +33,44 @@ pub fn value(policy: &Policy, request: &SampleRequest, decision: &Decision<'_>) 
         fields.insert("gates".to_owned(), json!(gates));
         fields.insert("routeAssumed".to_owned(), json!(request.assumes_route()));
         fields.insert("policy".to_owned(), json!(policy.name));
+        fields.insert("time".to_owned(), json!(describe_date(circumstances.state.date)));
+        fields.insert("notReadyUpstreams".to_owned(), json!(circumstances.state.not_ready_names()));
     }
     explanation
 }
 
 /// Returns the explanation of a request that is for no policy.
-pub fn unmanaged() -> Value {
+pub fn unmanaged(date: Date) -> Value {
     let mut explanation = forward_value(&ForwardEdits::default());
     if let Value::Object(fields) = &mut explanation {
         fields.insert("assignments".to_owned(), json!([]));
         fields.insert("gates".to_owned(), json!([]));
         fields.insert("policy".to_owned(), Value::Null);
+        fields.insert("time".to_owned(), json!(describe_date(date)));
+        fields.insert("notReadyUpstreams".to_owned(), json!([]));
         fields.insert("routeAssumed".to_owned(), json!(false));
     }
     explanation
 }
 
-fn assignment_value(policy: &Policy, assignment: &Assignment<'_>) -> Value {
+fn assignment_value(circumstances: &Circumstances<'_>, assignment: &Assignment<'_>) -> Value {
+    let policy = circumstances.policy;
     let [release, wanted, version] = assignment_names(policy, assignment);
     let choice = &assignment.choice;
-    let steer = policy.releases.get(assignment.release).map(|release| &release.steer);
+    let found = policy.releases.get(assignment.release);
+    let steer = found.map(|release| &release.steer);
+    let cluster = found.and_then(|release| release.versions.get(assignment.version));
+    let shares = circumstances.shares(assignment.release).into_iter();
+    let shares: BTreeMap<&str, f64> =
+        shares.map(|(version, share)| (version, f64::from(share) / 100.0)).collect();
     let steers_by_number = matches!(steer, Some(Steer::RandomValueHeader(_)));
     json!({
         "release": release,
         "version": version,
+        "cluster": cluster.map(|version| &version.cluster),
         "reason": assignment.reason.code(),
+        "sharesPercent": shares,
+        "rolledBack": circumstances.rolled_back_of(assignment.release),
         "wanted": {"version": wanted, "reason": choice.reason.code()},
         "key": choice.key.map(|(source, _)| describe_key(source)),
         "bucket": choice.key.filter(|_| !steers_by_number).map(|(_, hash)| hash::bucket(hash)),

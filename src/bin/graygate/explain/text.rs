@@ -12,7 +12,8 @@ use graygate::policy::release::steer::Steer;
 use graygate::policy::{Mode, Policy};
 use graygate::value::hash;
 
-use super::names::{assignment_names, describe_key};
+use super::circumstances::Circumstances;
+use super::names::{assignment_names, describe_date, describe_key, percent};
 use super::sample::SampleRequest;
 
 /// Writes the explanation of a request that is for no policy.
@@ -22,18 +23,24 @@ pub fn write_unmanaged(request: &SampleRequest, out: &mut impl Write) -> io::Res
     writeln!(out, "decision  forward")
 }
 
-/// Writes the explanation of one request. `shows_policy` is whether it says which policy the request is for.
+/// Writes the explanation of one request.
 pub fn write(
-    policy: &Policy,
-    shows_policy: bool,
-    splits: &[Split],
+    circumstances: &Circumstances<'_>,
     request: &SampleRequest,
     decision: &Decision<'_>,
     out: &mut impl Write,
 ) -> io::Result<()> {
     writeln!(out, "request   {} {} for {}", request.method, request.path, request.authority)?;
-    if shows_policy {
+    let Circumstances { policy, splits, state, .. } = circumstances;
+    if circumstances.shows_policy {
         writeln!(out, "policy    {}", policy.name)?;
+    }
+    if circumstances.shows_time() {
+        let now = if circumstances.is_time_given { "" } else { " (now)" };
+        writeln!(out, "time      {}{now}", describe_date(state.date))?;
+    }
+    if !policy.upstreams.is_empty() {
+        writeln!(out, "upstreams {}", state.describe())?;
     }
     let is_carried_out = match policy.mode {
         Mode::Enforce => true,
@@ -47,7 +54,7 @@ pub fn write(
         let release = policy.releases.get(assignment.release);
         let split = splits.get(assignment.release);
         if let (Some(release), Some(split)) = (release, split) {
-            write_assignment(policy, release, split, assignment, out)?;
+            write_assignment(circumstances, release, split, assignment, out)?;
         }
     }
     for id in &decision.ignored {
@@ -115,14 +122,34 @@ fn write_needed_route(policy: &Policy, assignment: &Assignment<'_>, out: &mut im
 
 /// Writes the assigned version, then each reason in order of precedence, up to the one that applies.
 fn write_assignment(
-    policy: &Policy,
+    circumstances: &Circumstances<'_>,
     release: &Release,
     split: &Split,
     assignment: &Assignment<'_>,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let [name, wanted, version] = assignment_names(policy, assignment);
-    writeln!(out, "release   {name}: {version} ({})", assignment.reason.code())?;
+    let [name, wanted, version] = assignment_names(circumstances.policy, assignment);
+    let cluster = release.versions.get(assignment.version).map(|version| version.cluster.as_str());
+    let cluster = cluster.map(|cluster| format!(", cluster {cluster}")).unwrap_or_default();
+    writeln!(out, "release   {name}: {version} ({}){cluster}", assignment.reason.code())?;
+    let shares = circumstances.shares(assignment.release);
+    let holders = shares.iter().filter(|(_, share)| *share > 0).enumerate();
+    let holders: Vec<String> = holders
+        .map(|(index, (version, share))| {
+            let (verb, keys) = if index == 0 { (" holds", " of keys") } else { ("", "") };
+            format!("{version}{verb} {}{keys}", percent(*share))
+        })
+        .collect();
+    if !holders.is_empty() {
+        writeln!(out, "          {:<17} {}", "shares", holders.join(", "))?;
+    }
+    let rolled_back = circumstances.rolled_back_of(assignment.release);
+    if !rolled_back.is_empty() {
+        let default = release.versions.get(release.default).map_or("", |version| version.name.as_str());
+        let (names, verb) = (rolled_back.join(", "), if rolled_back.len() == 1 { "is" } else { "are" });
+        let words = format!("{names} {verb} rolled back; {default} has taken over the keys");
+        writeln!(out, "          {:<17} {words}", "rollback")?;
+    }
     for (reason, explanation) in reasons(release, split, assignment, wanted) {
         writeln!(out, "          {reason:<17} {explanation}")?;
     }
