@@ -1,4 +1,5 @@
-//! `graygate render` prints the Istio manifests for the policies of one file or of several.
+//! `graygate render` prints the Istio manifests for the policies of one file or of several, or the configuration for an
+//! Envoy without Istio ([`envoy`]).
 //!
 //! A policy for sidecars is split into an inbound and an outbound [`part`]. The parts of one direction become one manifest
 //! that adds the filter, and others for clusters and routes, if the arguments ask for them.
@@ -7,6 +8,7 @@ mod admission;
 pub mod arguments;
 mod callout;
 mod conflicts;
+mod envoy;
 mod envoy_filter;
 mod fail;
 mod manifest;
@@ -15,6 +17,7 @@ mod options;
 mod part;
 mod plugin;
 mod policy_files;
+mod probe_listener;
 mod routes;
 mod version;
 
@@ -64,14 +67,21 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
     let sources = match policy_files::read(arguments)? {
         Ok(sources) => sources,
         Err(mut found) => {
-            found.extend(conflicts::problems(arguments, None).iter().map(Problem::to_string));
+            found.extend(option_problems(arguments, None).iter().map(Problem::to_string));
             return refuse(found);
         }
     };
+    if arguments.kind == ManifestKind::Envoy {
+        return run_envoy(arguments, &sources);
+    }
     let mut found: Vec<String> = Vec::new();
     let mut parts: Vec<Part> = Vec::new();
     for source in &sources.policies {
-        match part::parts(arguments.at, &source.file, &source.document) {
+        let mut document = source.document.clone();
+        if arguments.probe_listener.is_some() {
+            probe_listener::restrict_drain(&mut document);
+        }
+        match part::parts(arguments.at, &source.file, &document) {
             Ok(of_source) => parts.extend(of_source),
             Err(problems) => {
                 found.extend(problems.iter().map(|problem| format!("{}: {problem}", source.file)));
@@ -81,20 +91,18 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
     for part in &parts {
         let of_direction = direction::problems(part.direction, &part.document, &part.policy);
         let of_hosts = host_rule::problems(part.direction, &part.document, &part.policy, &[]);
-        for problem in of_direction.into_iter().chain(of_hosts) {
+        let has_listener = arguments.probe_listener.is_some() && part.direction == Direction::Inbound;
+        let of_listener = direction::drain_problem(&part.policy).filter(|_| has_listener);
+        for problem in of_direction.into_iter().chain(of_hosts).chain(of_listener) {
             let problem = format!("{}: {problem}", part.file);
             if !found.contains(&problem) {
                 found.push(problem);
             }
         }
     }
-    for source in &sources.policies {
-        if part::is_idle(&source.policy) {
-            found.push(format!("{}: no probes, no releases and no gates, so that the filter would do nothing; allowed: at least one of them", source.file));
-        }
-    }
+    found.extend(idle_problems(&sources));
     let bundles = part::bundles(parts, sources.is_list, sources.on_wrong_policy);
-    found.extend(conflicts::problems(arguments, Some(&bundles)).iter().map(Problem::to_string));
+    found.extend(option_problems(arguments, Some(&bundles)).iter().map(Problem::to_string));
     if !found.is_empty() {
         return refuse(found);
     }
@@ -103,6 +111,41 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
         print_error(&format!("graygate: warning: {warning}"));
     }
     print(&output.manifests)
+}
+
+/// Prints the configuration for Envoy without Istio. Wrong options are wrong usage, as the policies are fine.
+fn run_envoy(arguments: &RenderArguments, sources: &PolicyFiles) -> Result<(), Failure> {
+    let idle = idle_problems(sources);
+    if !idle.is_empty() {
+        return refuse(idle);
+    }
+    let problems: Vec<String> =
+        envoy::problems(arguments, Some(sources)).iter().map(Problem::to_string).collect();
+    if !problems.is_empty() {
+        return Err(Failure::Usage(problems.join("\ngraygate: ")));
+    }
+    envoy::print(arguments, sources)
+}
+
+/// Returns the problems of options that do not fit together. `bundles` are the parts of the policies for Istio, if they
+/// could be read.
+fn option_problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<Problem> {
+    match arguments.kind {
+        ManifestKind::Envoy => envoy::problems(arguments, None),
+        _ => conflicts::problems(arguments, bundles),
+    }
+}
+
+/// Returns a problem for each policy with which the filter would do nothing.
+fn idle_problems(sources: &PolicyFiles) -> Vec<String> {
+    let idle = sources.policies.iter().filter(|source| part::is_idle(&source.policy));
+    idle.map(|source| {
+        format!(
+            "{}: no probes, releases or gates, so the filter would do nothing. Add at least one of them",
+            source.file
+        )
+    })
+    .collect()
 }
 
 fn print(manifests: &[Manifest]) -> Result<(), Failure> {
@@ -176,7 +219,7 @@ impl RenderArguments {
                 "--sha256: missing, so that proxies take whatever {url} is at the time; 64 digits from 0 to f pin it"
             ));
         }
-        if self.fail == FailurePolicy::Closed {
+        if self.fail() == FailurePolicy::Closed {
             let warning = "--fail closed: each request is denied while the module can't be fetched or its VM has failed; graygate check --istio takes it with --allow fail-close";
             output.warnings.push(warning.to_owned());
         }
@@ -226,7 +269,7 @@ impl RenderArguments {
             selection: &selection,
             bundle,
             module,
-            fail: self.fail,
+            fail: self.fail(),
             ports: &ports,
             priority: self.priority,
         };
@@ -234,13 +277,13 @@ impl RenderArguments {
             ManifestKind::Wasmplugin => plugin.wasm_plugin(),
             ManifestKind::Trafficextension => plugin.traffic_extension(),
             ManifestKind::Envoyfilter => envoy_filter::envoy_filter(&plugin, self.istio)?,
-            // It has no parts. See `admission`.
-            ManifestKind::Validatingadmissionpolicy => return Ok(()),
+            // They have no parts. See `admission` and `envoy`.
+            ManifestKind::Validatingadmissionpolicy | ManifestKind::Envoy => return Ok(()),
         };
         let mut comments = vec![
             self.describe_part(direction),
             self.kind.use_for().to_owned(),
-            self.fail.reason(direction, self.kind),
+            self.fail().reason(direction, self.kind),
         ];
         if count > 1 && bundle.parts.iter().any(|part| get(&part.document, &["maxGatedPercent"]).is_some()) {
             comments.push("maxGatedPercent counts the gated upstreams of this part alone.".to_owned());
@@ -253,9 +296,17 @@ impl RenderArguments {
         if !sources.is_chosen {
             comments.push("With onWrongPolicy: lastGood, a wrong policy takes no traffic down: proxies that have had a good one go on with it, new ones let requests pass unmanaged, and graygate_policy_refused is 1. If the filter refused it instead, each new proxy would answer every request with 500.".to_owned());
         }
-        output.manifests.push(Manifest { comments, object });
+        let probe_port = self.probe_listener.filter(|_| probe_listener::is_for(bundle));
+        // A plugin with probes alone would only take requests for their paths from the app.
+        if probe_port.is_none() || !probe_listener::replaces_plugin(bundle) {
+            output.manifests.push(Manifest { comments, object });
+        }
+        if let Some(port) = probe_port {
+            output.manifests.push(probe_listener::manifest(&plugin, self.kind, self.istio, port)?);
+        }
         for part in &bundle.parts {
-            let mut warnings: Vec<String> = direction::off_warning(&part.policy, false).into_iter().collect();
+            let mut warnings: Vec<String> =
+                direction::off_warning(&part.policy, probe_port.is_some()).into_iter().collect();
             self.add_warnings(part, &mut warnings);
             output.add_warnings(&mut warnings, &part.file, sources.is_list);
         }

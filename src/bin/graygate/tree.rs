@@ -55,6 +55,14 @@ pub fn get<'n>(node: &'n Node, keys: &[&str]) -> Option<&'n Node> {
         .try_fold(node, |node, key| fields(node).iter().find(|(name, _)| name == key).map(|(_, value)| value))
 }
 
+/// Follows these keys through nested objects and returns the value at their end, to be changed.
+pub fn get_mut<'n>(node: &'n mut Node, keys: &[&str]) -> Option<&'n mut Node> {
+    keys.iter().try_fold(node, |node, key| match node {
+        Node::Object(fields) => fields.iter_mut().find(|(name, _)| name == key).map(|(_, value)| value),
+        _ => None,
+    })
+}
+
 /// Follows these keys through nested objects and returns the string at their end.
 pub fn get_text<'n>(node: &'n Node, keys: &[&str]) -> Option<&'n str> {
     match get(node, keys) {

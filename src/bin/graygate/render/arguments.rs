@@ -1,10 +1,12 @@
 //! The arguments of `render`. Their doc comments are the text of `--help`.
 
+use core::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::callout::{self, Callout};
+use super::envoy::cluster::{self, Endpoint};
 use super::fail::FailurePolicy;
 use super::module;
 use super::options::{self, ManifestKind, NamespaceScope, Target};
@@ -13,72 +15,124 @@ use crate::istio::direction::Direction;
 
 /// The arguments of `render`.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  graygate render policy.yaml --module oci://registry.example.com/graygate:1 --sha256 HEX | kubectl apply -f -
+  graygate render policy.yaml --kind envoy --bootstrap --endpoint app=127.0.0.1:8080 > envoy.yaml && envoy -c envoy.yaml")]
 pub struct RenderArguments {
-    /// The policy, as YAML or JSON; "-" is standard input. Several files make one plugin, with the policies in this
-    /// order. Only the last policy may have no hosts
+    /// The policy, as YAML or JSON. "-" is standard input. Several files make one document of all their policies, in
+    /// this order. Only the last policy may have no hosts.
     #[arg(value_name = "FILE")]
     pub policies: Vec<PathBuf>,
-    /// Use only the policy with this name, if there are several
+    /// Use only the policy with this name, if there are several.
     #[arg(long, value_name = "NAME")]
     pub policy_name: Option<String>,
-    /// The kind of resource
+    /// What to print.
     #[arg(long, value_enum, default_value = "wasmplugin")]
     pub kind: ManifestKind,
-    /// Which proxies it is for: those of one workload, of a namespace, or all
-    #[arg(long, value_enum, default_value = "workload")]
-    pub scope: NamespaceScope,
-    /// The oldest release of Istio that is to read it, 1.24 to 1.31; a newer one is taken with a warning
-    #[arg(long, value_name = "VERSION", default_value_t = IstioVersion::NEWEST)]
-    pub istio: IstioVersion,
-    /// Whose requests the filter sees. Without it the policy is split into what belongs inbound and what outbound, and
-    /// a manifest is printed for each; where there are two, the policy's name has the place added to it
-    #[arg(long, value_enum)]
-    pub at: Option<Direction>,
-    /// The name of the resource [default: graygate-POLICY-PLACE]. Without --at the place is added to it
-    #[arg(long, value_parser = options::parse_name)]
-    pub name: Option<String>,
-    /// The namespace [default: default; istio-system, the root namespace, for scope mesh, and for gateways by label]
-    #[arg(long, value_parser = options::parse_short_name)]
-    pub namespace: Option<String>,
-    /// A label of the Pods, as KEY=VALUE; may be repeated [default: app=POLICY; at a gateway istio=ingressgateway]
-    #[arg(long, value_name = "KEY=VALUE", value_parser = options::parse_label)]
-    pub selector: Vec<(String, String)>,
-    /// What it is attached to at a gateway or waypoint instead, as Gateway/NAME or Service/NAME; may be repeated
-    /// [default: Gateway/waypoint at a waypoint]
-    #[arg(long, value_name = "KIND/NAME", value_parser = options::parse_target)]
-    pub target: Vec<Target>,
-    /// The module: oci://, https:// or file:/// [default: an image by a name that nobody has]
-    #[arg(long, value_name = "URL", value_parser = module::parse_url)]
+
+    /// Where proxies get the module. For Istio: oci://, https:// or file:///PATH [default: an image that does not
+    /// exist]. For Envoy: a path [default: /etc/envoy/graygate.wasm].
+    #[arg(long, value_name = "URL", value_parser = module::parse_url, help_heading = MODULE)]
     pub module: Option<String>,
-    /// The SHA-256 of the module; of an image that of its manifest
-    #[arg(long, value_name = "HEX", value_parser = module::parse_sha256)]
+    /// The SHA-256 that the module must have. Of an image, it is that of the manifest.
+    #[arg(long, value_name = "HEX", value_parser = module::parse_sha256, help_heading = MODULE)]
     pub sha256: Option<String>,
-    /// The secret with the registry's login, in the same namespace; an EnvoyFilter has no place for one
-    #[arg(long, value_name = "NAME", value_parser = options::parse_name)]
+    /// The secret with the login to the registry. It must be in the same namespace. An EnvoyFilter cannot name one.
+    #[arg(long, value_name = "NAME", value_parser = options::parse_name, help_heading = MODULE)]
     pub pull_secret: Option<String>,
-    /// What becomes of requests while the module is not there or its VM has failed
-    #[arg(long, value_enum, default_value = "open")]
-    pub fail: FailurePolicy,
-    /// A port whose requests it sees, and no other's; may be repeated. Inbound the Pod's, outbound the service's
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Vec<u16>,
-    /// Add a cluster with this address, for readiness checks; may be repeated
-    #[arg(long, value_name = "CLUSTER=IP:PORT", value_parser = callout::parse_callout)]
-    pub callout: Vec<Callout>,
-    /// The mode of the printed policy instead of the file's
-    #[arg(long, value_parser = ["enforce", "shadow", "off"])]
+    /// What happens to requests while the module is missing or its VM has failed [default: open, and reload for Envoy].
+    #[arg(long, value_enum, help_heading = MODULE)]
+    pub fail: Option<FailurePolicy>,
+
+    /// Print the policy with this mode instead of the file's.
+    #[arg(long, value_parser = ["enforce", "shadow", "off"], help_heading = POLICY)]
     pub mode: Option<String>,
-    /// rollout.percent of the printed policy instead of the file's
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    /// Print the policy with this rollout.percent instead of the file's.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100), help_heading = POLICY)]
     pub percent: Option<u32>,
-    /// The revision of the control plane that it is for [default: all]
-    #[arg(long, value_name = "REVISION", value_parser = options::parse_short_name)]
+
+    /// Add a listener on this port that answers the policy's probes, and 404 to all else. For Istio, it replaces the
+    /// plugin on the app's port if the policy only has probes there.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), help_heading = LISTENERS)]
+    pub probe_listener: Option<u16>,
+    /// For Istio: only requests for this port pass the filter. Inbound it is a port of the Pod, outbound one of the
+    /// service. May be repeated. For Envoy: the port of the bootstrap's listener [default: 10000].
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), help_heading = LISTENERS)]
+    pub port: Vec<u16>,
+
+    /// The requests that the filter sees. Without it, the policy is split into an inbound and an outbound part, with a
+    /// manifest for each. If there are two, each part has its direction in its name.
+    #[arg(long, value_enum, help_heading = ISTIO)]
+    pub at: Option<Direction>,
+    /// The proxies that the resource applies to.
+    #[arg(long, value_enum, default_value = "workload", help_heading = ISTIO)]
+    pub scope: NamespaceScope,
+    /// A label of the Pods, as KEY=VALUE. May be repeated [default: app=POLICY, and istio=ingressgateway at a gateway].
+    #[arg(long, value_name = "KEY=VALUE", value_parser = options::parse_label, help_heading = ISTIO)]
+    pub selector: Vec<(String, String)>,
+    /// At a gateway or waypoint: attach to Gateway/NAME or Service/NAME instead. May be repeated [default:
+    /// Gateway/waypoint at a waypoint].
+    #[arg(long, value_name = "KIND/NAME", value_parser = options::parse_target, help_heading = ISTIO)]
+    pub target: Vec<Target>,
+    /// The name of the resource. Without --at, the direction is added to it [default: graygate-POLICY-DIRECTION].
+    #[arg(long, value_parser = options::parse_name, help_heading = ISTIO)]
+    pub name: Option<String>,
+    /// The namespace of the resource [default: default, or istio-system for scope mesh and for gateways by label].
+    #[arg(long, value_parser = options::parse_short_name, help_heading = ISTIO)]
+    pub namespace: Option<String>,
+    /// The revision of the control plane that reads the resource [default: all].
+    #[arg(long, value_name = "REVISION", value_parser = options::parse_short_name, help_heading = ISTIO)]
     pub revision: Option<String>,
-    /// Its place among others: of plugins the highest comes first, of EnvoyFilters the lowest [default: 10 of an
-    /// EnvoyFilter]
-    #[arg(long, allow_negative_numbers = true)]
+    /// The order among other resources. Of plugins, the highest number comes first. Of EnvoyFilters, the lowest
+    /// [default for an EnvoyFilter: 10].
+    #[arg(long, allow_negative_numbers = true, help_heading = ISTIO)]
     pub priority: Option<i32>,
-    /// Print the routes, too, that read what releases steer by
-    #[arg(long)]
+    /// The oldest version of Istio that reads the resource, from 1.24 to 1.31. A newer one gets a warning.
+    #[arg(long, value_name = "VERSION", default_value_t = IstioVersion::NEWEST, help_heading = ISTIO)]
+    pub istio: IstioVersion,
+    /// Add a cluster with this address for readiness checks. May be repeated.
+    #[arg(long, value_name = "CLUSTER=IP:PORT", value_parser = callout::parse_callout, help_heading = ISTIO)]
+    pub callout: Vec<Callout>,
+    /// Also print the routes that follow the policy's releases.
+    #[arg(long, help_heading = ISTIO)]
     pub routes: bool,
+
+    /// Print a whole bootstrap, which `envoy -c` runs, instead of the parts.
+    #[arg(long, help_heading = ENVOY)]
+    pub bootstrap: bool,
+    /// An address of a cluster. May be repeated, also for several addresses of one cluster. With --bootstrap, each
+    /// cluster of the policy needs one.
+    #[arg(long, value_name = "CLUSTER=HOST:PORT", value_parser = cluster::parse_endpoint, help_heading = ENVOY)]
+    pub endpoint: Vec<Endpoint>,
+    /// The cluster of requests that no release, gate or probe leads elsewhere [default: that of the first release's
+    /// default version, else that of the first gate's upstream, else that of the first upstream].
+    #[arg(long, value_name = "CLUSTER", help_heading = ENVOY)]
+    pub default_cluster: Option<String>,
+    /// The IP address that listeners bind [default: 127.0.0.1]. The admin interface always binds 127.0.0.1.
+    #[arg(long, value_name = "IP", help_heading = ENVOY)]
+    pub address: Option<IpAddr>,
+    /// The port of the admin interface in the bootstrap [default: 9901].
+    #[arg(long, value_name = "PORT", help_heading = ENVOY)]
+    pub admin_port: Option<u16>,
+}
+
+const MODULE: &str = "The module";
+const POLICY: &str = "The policy";
+const LISTENERS: &str = "Listeners";
+const ISTIO: &str = "Istio";
+const ENVOY: &str = "Envoy without Istio (--kind envoy)";
+
+impl RenderArguments {
+    /// Returns what happens to requests if the filter fails.
+    ///
+    /// Istio fetches modules, and until one is there a proxy must let requests pass. Plain Envoy has the module in a
+    /// file, so that only a VM can fail, which a reload mends.
+    pub fn fail(&self) -> FailurePolicy {
+        let default = match self.kind {
+            ManifestKind::Envoy => FailurePolicy::Reload,
+            _ => FailurePolicy::Open,
+        };
+        self.fail.unwrap_or(default)
+    }
 }

@@ -6,9 +6,10 @@ use graygate::policy::Policy;
 use graygate::policy::check::CheckCall;
 use graygate::policy::document::Node;
 
+use super::envoy::cluster::{self, Endpoint};
 use super::manifest::{self, Identity, Selection, patch};
 use crate::istio::direction::Direction;
-use crate::tree::{list, number, object, or_null, text};
+use crate::tree::{object, text};
 
 /// A cluster to add, from `--callout CLUSTER=IP:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,12 +40,13 @@ pub fn envoy_filter(
 ) -> Node {
     let patches = callouts.iter().map(|callout| {
         let matched = object([("context", text(direction.context()))]);
-        patch("CLUSTER", matched, "ADD", cluster(callout, speaks_grpc(policies, &callout.cluster)))
+        patch("CLUSTER", matched, "ADD", cluster_of(callout, speaks_grpc(policies, &callout.cluster)))
     });
     manifest::envoy_filter(identity, selection, None, patches.collect())
 }
 
-fn speaks_grpc(policies: &[&Policy], cluster: &str) -> bool {
+/// Returns whether a policy checks this cluster by gRPC, which needs HTTP/2.
+pub fn speaks_grpc(policies: &[&Policy], cluster: &str) -> bool {
     policies
         .iter()
         .flat_map(|policy| &policy.upstreams)
@@ -52,27 +54,10 @@ fn speaks_grpc(policies: &[&Policy], cluster: &str) -> bool {
         .any(|upstream| upstream.check.as_ref().is_some_and(|check| matches!(check.call, CheckCall::Grpc(_))))
 }
 
-fn cluster(callout: &Callout, http2: bool) -> Node {
-    let socket = object([
-        ("address", text(callout.address.ip().to_string())),
-        ("port_value", number(callout.address.port())),
-    ]);
-    let endpoint = object([("endpoint", object([("address", object([("socket_address", socket)]))]))]);
-    let endpoints = list([object([("lb_endpoints", list([endpoint]))])]);
-    let assignment = object([("cluster_name", text(&callout.cluster)), ("endpoints", endpoints)]);
-    let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-    let explicit = object([("http2_protocol_options", Node::Object(Vec::new()))]);
-    let protocol = object([
-        ("@type", text(format!("type.googleapis.com/{options}"))),
-        ("explicit_http_config", explicit),
-    ]);
-    object([
-        ("name", text(&callout.cluster)),
-        ("type", text("STATIC")),
-        ("connect_timeout", text("1s")),
-        ("typed_extension_protocol_options", or_null(http2.then(|| object([(options, protocol)])))),
-        ("load_assignment", assignment),
-    ])
+fn cluster_of(callout: &Callout, http2: bool) -> Node {
+    let (host, port) = (callout.address.ip().to_string(), callout.address.port());
+    let endpoint = Endpoint { cluster: callout.cluster.clone(), host, port };
+    cluster::cluster(&callout.cluster, &[&endpoint], http2)
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 use graygate::policy::problem::Problem;
 
 use super::arguments::RenderArguments;
+use super::envoy;
 use super::manifest::TargetKind;
 use super::options::{ManifestKind, NamespaceScope};
 use super::part::Bundle;
+use super::probe_listener;
 use super::version::IstioVersion;
 use crate::istio::direction::{self, Direction, refused};
 
@@ -14,6 +16,8 @@ use crate::istio::direction::{self, Direction, refused};
 pub fn problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<Problem> {
     let direction = arguments.at;
     let mut problems = kind_problems(arguments);
+    problems.extend(envoy::problems(arguments, None));
+    problems.extend(probe_listener_problems(arguments, bundles));
     problems.extend(selection_problems(arguments));
     let ports: Vec<u32> = arguments.port.iter().copied().map(u32::from).collect();
     problems.extend(direction.and_then(|direction| direction::port_problem(direction, "--port", &ports)));
@@ -69,7 +73,7 @@ pub fn problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<
 fn kind_problems(arguments: &RenderArguments) -> Vec<Problem> {
     let mut problems = Vec::new();
     let is_plugin = arguments.kind != ManifestKind::Envoyfilter;
-    let since = arguments.fail.since(is_plugin);
+    let since = arguments.fail().since(is_plugin);
     let istio = arguments.istio;
     if istio < IstioVersion::OLDEST {
         let allowed = format!("{} to {}", IstioVersion::OLDEST, IstioVersion::NEWEST);
@@ -93,10 +97,37 @@ fn kind_problems(arguments: &RenderArguments) -> Vec<Problem> {
         let reason = "an EnvoyFilter has no place for a secret";
         problems.push(refused("--pull-secret", secret, reason, "--kind wasmplugin, trafficextension"));
     }
+    if let Some(path) = arguments.module.as_ref().filter(|url| !url.contains("://")) {
+        let allowed = "oci://, https:// or file:///PATH, or --kind envoy";
+        problems.push(refused("--module", path, "Istio takes URLs, and this is a path", allowed));
+    }
     let is_remote = arguments.module.as_ref().is_none_or(|url| !url.starts_with("file://"));
-    if !is_plugin && is_remote && arguments.sha256.is_none() {
-        let message = "missing, and Envoy takes no module from elsewhere without it; allowed: 64 digits from 0 to f, or --module file:///PATH";
+    let names_module = !is_plugin || arguments.probe_listener.is_some();
+    if names_module && is_remote && arguments.sha256.is_none() {
+        let message = "missing, and an EnvoyFilter needs it for a module that Istio fetches. Give the 64 digits of the SHA-256, or --module file:///PATH";
         problems.push(Problem { path: "--sha256".to_owned(), message: message.to_owned() });
+    }
+    problems
+}
+
+/// Returns the problems of the listener for probes, which is one of sidecars.
+fn probe_listener_problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<Problem> {
+    let Some(port) = arguments.probe_listener else {
+        return Vec::new();
+    };
+    let port = port.to_string();
+    let mut problems = Vec::new();
+    if let Some(direction) = arguments.at.filter(|direction| *direction != Direction::Inbound) {
+        let reason =
+            format!("it answers probes of an app beside its sidecar, and --at is {}", direction.name());
+        problems.push(refused("--probe-listener", &port, &reason, "with --at inbound, or without --at"));
+    } else if bundles.is_some_and(|bundles| !bundles.iter().any(probe_listener::is_for)) {
+        problems.push(refused(
+            "--probe-listener",
+            &port,
+            "the policy has no probes",
+            "for a policy with probes",
+        ));
     }
     problems
 }

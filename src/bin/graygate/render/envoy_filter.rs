@@ -11,7 +11,9 @@ use crate::failure::Failure;
 use crate::istio::direction::Direction;
 use crate::tree::{list, number, object, or_null, text};
 
-const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+/// The type of the Wasm filter's configuration.
+pub const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+/// The type of the filter that Istio's agent sends in place of a module that it cannot fetch.
 const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
 const CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 
@@ -20,16 +22,8 @@ const CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager"
 /// A module in the proxy's own files is named in the filter itself. For any other module, the configuration is an
 /// extension resource that the filter discovers. Istio's agent sees that resource and fetches the module.
 pub fn envoy_filter(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, Failure> {
-    let config = wasm_config(plugin, version)?;
-    let name = &plugin.identity.name;
-    let mut patches = Vec::new();
-    let filter = if plugin.module.path().is_some() {
-        object([("name", text("graygate")), ("typed_config", config)])
-    } else {
-        let resource = object([("name", text(name)), ("typed_config", config)]);
-        patches.push(patch("EXTENSION_CONFIG", Node::Null, "ADD", resource));
-        discovering_filter(name)
-    };
+    let (filter, extension) = filter(plugin, version, Some("graygate"))?;
+    let mut patches: Vec<Node> = extension.into_iter().collect();
     // Adds one patch for each port, or one for all ports.
     let ports: Vec<Option<u32>> = match plugin.ports {
         [] => vec![None],
@@ -42,8 +36,23 @@ pub fn envoy_filter(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, 
     Ok(manifest::envoy_filter(plugin.identity, plugin.selection, plugin.priority, patches))
 }
 
+/// Returns the filter, and the patch that adds the extension resource that it discovers, if it does.
+pub fn filter(
+    plugin: &Plugin<'_>,
+    version: IstioVersion,
+    vm_id: Option<&str>,
+) -> Result<(Node, Option<Node>), Failure> {
+    let config = wasm_config(plugin, version, vm_id)?;
+    if plugin.module.path().is_some() {
+        return Ok((object([("name", text("graygate")), ("typed_config", config)]), None));
+    }
+    let name = &plugin.identity.name;
+    let resource = object([("name", text(name)), ("typed_config", config)]);
+    Ok((discovering_filter(name), Some(patch("EXTENSION_CONFIG", Node::Null, "ADD", resource))))
+}
+
 /// Returns the configuration of the Wasm filter.
-fn wasm_config(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, Failure> {
+fn wasm_config(plugin: &Plugin<'_>, version: IstioVersion, vm_id: Option<&str>) -> Result<Node, Failure> {
     let policy = serde_json::to_string_pretty(&plugin.bundle.document)
         .map_err(|error| Failure::Usage(format!("the policy can't be written as JSON: {error}")))?;
     let code = match plugin.module.path() {
@@ -80,7 +89,11 @@ fn wasm_config(plugin: &Plugin<'_>, version: IstioVersion) -> Result<Node, Failu
         ),
         (
             "vm_config",
-            object([("vm_id", text("graygate")), ("runtime", text("envoy.wasm.runtime.v8")), ("code", code)]),
+            object([
+                ("vm_id", or_null(vm_id.map(text))),
+                ("runtime", text("envoy.wasm.runtime.v8")),
+                ("code", code),
+            ]),
         ),
     ]);
     Ok(object([("@type", text(WASM)), ("config", config)]))

@@ -9,11 +9,11 @@ use crate::istio::direction::Direction;
 /// The value of `--fail`. The comments on its variants are the text of `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FailurePolicy {
-    /// They pass as if there were no filter
+    /// Requests pass as if there were no filter
     Open,
-    /// A VM that failed is made anew
+    /// A new VM replaces one that failed
     Reload,
-    /// None passes
+    /// Requests are refused
     Closed,
 }
 
@@ -62,7 +62,7 @@ impl FailurePolicy {
                 "{name}: while the module can't be fetched, or its VM has failed, requests pass as if there were no graygate: {consequence}."
             ),
             FailurePolicy::Reload => format!(
-                "{name}: a VM that has failed is made anew for the requests that follow. It does not cover a module that can't be fetched: then each request is denied all the same. Use it once the module is sure to be there."
+                "{name}: a new VM replaces one that has failed, for the requests that follow. While the module can't be fetched, each request is denied all the same. Use it once the module is sure to be there."
             ),
             FailurePolicy::Closed => format!(
                 "{name}: better no answer than one without the policy. While the module can't be fetched, or its VM has failed, each request is denied, in the second case until the plugin changes or the proxy restarts."

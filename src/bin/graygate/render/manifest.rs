@@ -19,18 +19,18 @@ const MAX_COMMENT_LINE: usize = 110;
 impl Manifest {
     /// Writes the document as YAML, with its comments above the object.
     pub fn yaml(&self) -> Result<String, Failure> {
-        let mut yaml = String::from("---\n");
-        for comment in &self.comments {
-            for line in wrap(comment) {
-                yaml.push_str(&format!("# {line}\n"));
-            }
-        }
+        let mut yaml = String::from("---\n") + &comment_lines(&self.comments);
         yaml.push_str(&tree::write(&self.object)?);
         if !yaml.ends_with('\n') {
             yaml.push('\n');
         }
         Ok(yaml)
     }
+}
+
+/// Returns the comments as lines of YAML.
+pub fn comment_lines(comments: &[String]) -> String {
+    comments.iter().flat_map(|comment| wrap(comment)).map(|line| format!("# {line}\n")).collect()
 }
 
 fn wrap(comment: &str) -> Vec<String> {

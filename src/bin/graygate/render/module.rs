@@ -22,17 +22,19 @@ impl Module {
     }
 }
 
-/// Parses the value of `--module`.
+/// Parses the value of `--module`. A path is for plain Envoy only, whose kind is not known here.
 pub fn parse_url(text: &str) -> Result<String, String> {
     let has_host = |scheme: &str| {
         text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
     };
     let is_visible_ascii = text.bytes().all(|byte| byte.is_ascii_graphic());
     let is_local = text.strip_prefix("file:///").is_some_and(|path| !path.is_empty());
-    if is_visible_ascii && (has_host("oci://") || has_host("https://") || is_local) {
+    let is_path = !text.is_empty() && !text.contains("://");
+    if is_visible_ascii && (has_host("oci://") || has_host("https://") || is_local || is_path) {
         return Ok(text.to_owned());
     }
-    Err("allowed: oci://REGISTRY/NAME:TAG, https://HOST/PATH or file:///PATH".to_owned())
+    Err("allowed: oci://REGISTRY/NAME:TAG, https://HOST/PATH or file:///PATH, and for Envoy a path"
+        .to_owned())
 }
 
 /// Parses the value of `--sha256`. Accepts the prefix `sha256:`, which tools of registries print.

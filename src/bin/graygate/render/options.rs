@@ -5,16 +5,18 @@ use clap::ValueEnum;
 
 use super::manifest::TargetKind;
 
-/// The kind of resource that adds the filter.
+/// What adds the filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ManifestKind {
-    /// For any release of Istio
+    /// A WasmPlugin, for any version of Istio
     Wasmplugin,
-    /// For Istio 1.30 and later
+    /// A TrafficExtension, for Istio 1.30 and later
     Trafficextension,
-    /// For what the others have no field for
+    /// An EnvoyFilter, for a VM of its own and a place before all other filters
     Envoyfilter,
-    /// Rules by which the API server refuses mistakes in the others; takes no policy
+    /// Parts of an Envoy configuration, or a whole bootstrap, for Envoy without Istio
+    Envoy,
+    /// Rules by which the API server refuses mistakes in the resources for Istio. Takes no FILE
     Validatingadmissionpolicy,
 }
 
@@ -25,6 +27,7 @@ impl ManifestKind {
             ManifestKind::Wasmplugin => "wasmplugin",
             ManifestKind::Trafficextension => "trafficextension",
             ManifestKind::Envoyfilter => "envoyfilter",
+            ManifestKind::Envoy => "envoy",
             ManifestKind::Validatingadmissionpolicy => "validatingadmissionpolicy",
         }
     }
@@ -41,7 +44,8 @@ impl ManifestKind {
             ManifestKind::Envoyfilter => {
                 "An EnvoyFilter has what a WasmPlugin has no field for: a VM id of graygate's own, and a place before all other filters. It is tied to how Istio builds listeners: try it with each new release. Never beside a WasmPlugin or TrafficExtension for the same proxies: the filter would be there twice."
             }
-            ManifestKind::Validatingadmissionpolicy => "",
+            // These have no manifest with the filter.
+            ManifestKind::Envoy | ManifestKind::Validatingadmissionpolicy => "",
         }
     }
 }
@@ -49,11 +53,11 @@ impl ManifestKind {
 /// The value of `--scope`: the proxies that a resource applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NamespaceScope {
-    /// Those of the Pods with the labels of --selector
+    /// The proxies of Pods with the labels of --selector
     Workload,
-    /// All of the namespace
+    /// All proxies of the namespace
     Namespace,
-    /// All, by the root namespace
+    /// All proxies of the mesh, if the namespace is its root namespace
     Mesh,
 }
 
