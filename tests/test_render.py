@@ -699,3 +699,80 @@ def test_rules_take_no_policy_and_every_other_kind_wants_one():
         done = run("render", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert message in done.stderr
+
+
+# -- a listener for probes -------------------------------------------------------------
+
+MODULE_FILE = ["--module", "file:///etc/istio/extensions/graygate.wasm"]
+
+
+def listener_of(item):
+    (patch,) = [patch for patch in item["spec"]["configPatches"] if patch["applyTo"] == "LISTENER"]
+    return patch["patch"]["value"]
+
+
+def manager_of(listener):
+    return listener["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def test_a_listener_for_probes_shares_the_plugins_document(policy, render):
+    (plugin, item, _), _ = render("--probe-listener", "15099", *MODULE_FILE)
+    assert (plugin["kind"], item["kind"]) == ("WasmPlugin", "EnvoyFilter")
+    assert item["metadata"]["name"] == "graygate-reviews-inbound-probes"
+    listener = listener_of(item)
+    assert listener["address"]["socket_address"] == {"address": "0.0.0.0", "port_value": 15099}
+    manager = manager_of(listener)
+    config = manager["http_filters"][0]["typed_config"]["config"]
+    assert json.loads(config["configuration"]["value"]) == plugin["spec"]["pluginConfig"]
+    assert (config["failure_policy"], "vm_id" in config["vm_config"]) == ("FAIL_RELOAD", False)
+    (route,) = manager["route_config"]["virtual_hosts"][0]["routes"]
+    assert route["direct_response"] == {"status": 404}
+
+
+def test_a_listener_for_probes_replaces_a_plugin_with_probes_alone(policy, render):
+    only(policy, "probes")
+    (item,), _ = render("--probe-listener", "15099", *MODULE_FILE)
+    assert item["kind"] == "EnvoyFilter"
+    assert manager_of(listener_of(item))["http_filters"][0]["typed_config"]
+
+
+def test_other_workloads_may_not_order_a_drain_at_the_listener(policy, render, refused, tmp_path):
+    only(policy, "probes")
+    policy["probes"]["drain"] = {"path": "/drainz"}
+    printed, _ = render("--probe-listener", "15099", "--callout", "app-8080=127.0.0.1:8080", *MODULE_FILE)
+    config = manager_of(listener_of(printed[0]))["http_filters"][0]["typed_config"]["config"]
+    drain = json.loads(config["configuration"]["value"])["probes"]["drain"]
+    assert drain == {"path": "/drainz", "from": ["127.0.0.1/32", "::1/128"]}
+    file = tmp_path / "manifests.yaml"
+    file.write_text(yaml.safe_dump_all(printed))
+    assert run("check", "--istio", file).returncode == 0
+    policy["probes"]["drain"]["from"] = ["127.0.0.0/8"]
+    (problem,) = refused("--probe-listener", "15099", *MODULE_FILE)
+    assert problem.startswith("probes.drain.from: ")
+
+
+def test_a_module_that_is_fetched_is_discovered_by_the_listener_too(policy, render, tmp_path):
+    only(policy, "probes")
+    module = ["--module", "oci://r.example/graygate:1", "--sha256", DIGEST]
+    printed, _ = render("--probe-listener", "15099", "--callout", "app-8080=127.0.0.1:8080", *module)
+    extension, added = printed[0]["spec"]["configPatches"]
+    assert (extension["applyTo"], added["applyTo"]) == ("EXTENSION_CONFIG", "LISTENER")
+    discovering = manager_of(added["patch"]["value"])["http_filters"][0]
+    assert discovering["name"] == extension["patch"]["value"]["name"]
+    assert "ads" in discovering["config_discovery"]["config_source"]
+    file = tmp_path / "manifests.yaml"
+    file.write_text(yaml.safe_dump_all(printed))
+    done = run("check", "--istio", file)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("direction", ["outbound", "gateway", "waypoint"])
+def test_a_listener_for_probes_is_for_sidecars(refused, direction):
+    problems = refused("--probe-listener", "15099", "--at", direction, *MODULE_FILE)
+    assert any(problem.startswith("--probe-listener: 15099: ") for problem in problems)
+
+
+def test_a_listener_for_probes_needs_probes(policy, refused):
+    del policy["probes"]
+    (problem,) = refused("--probe-listener", "15099", *MODULE_FILE)
+    assert problem.startswith("--probe-listener: 15099: the policy has no probes")

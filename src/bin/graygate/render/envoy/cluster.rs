@@ -49,14 +49,17 @@ fn is_host(text: &str) -> bool {
 
 /// Returns a cluster with these addresses. `http2` is whether its hosts speak HTTP/2, which gRPC needs.
 pub fn cluster(name: &str, endpoints: &[&Endpoint], http2: bool) -> Node {
-    let kind = if endpoints.iter().any(|endpoint| endpoint.is_name()) { "STRICT_DNS" } else { "STATIC" };
+    let is_looked_up = endpoints.iter().any(|endpoint| endpoint.is_name());
+    // By default, Envoy would take an IPv6 address that a server on IPv4 does not listen at.
+    let family = is_looked_up.then(|| text("V4_PREFERRED"));
     let hosts = endpoints.iter().map(|endpoint| {
         let socket = object([("address", text(&endpoint.host)), ("port_value", number(endpoint.port))]);
         host(object([("socket_address", socket)]))
     });
     object([
         ("name", text(name)),
-        ("type", text(kind)),
+        ("type", text(if is_looked_up { "STRICT_DNS" } else { "STATIC" })),
+        ("dns_lookup_family", or_null(family)),
         ("connect_timeout", text("1s")),
         ("typed_extension_protocol_options", or_null(http2.then(http2_options))),
         ("load_assignment", assignment(name, hosts)),
