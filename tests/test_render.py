@@ -502,9 +502,8 @@ def test_a_policy_with_problems_is_refused_as_check_does(policy, refused):
 
 def test_a_policy_without_effect_is_refused(policy, refused):
     only(policy)
-    assert refused() == [
-        "no probes, no releases and no gates, so that the filter would do nothing; allowed: at least one of them"
-    ]
+    (problem,) = refused()
+    assert problem.startswith("no probes, releases or gates, so the filter would do nothing")
 
 
 def test_releases_inbound_and_probes_outbound_are_refused(refused):
@@ -605,7 +604,7 @@ def test_a_check_of_a_cluster_that_cannot_be_called_is_refused(policy, refused, 
             [*ENVOY_FILTER, "--fail", "reload", "--istio", "1.24"],
             ["--fail: reload is not allowed there: Istio 1.24 does not know FAIL_RELOAD"],
         ),
-        (["--kind", "envoyfilter"], ["--sha256: missing, and Envoy takes no module from elsewhere without it"]),
+        (["--kind", "envoyfilter"], ["--sha256: missing, and an EnvoyFilter needs it for a module that Istio fetches"]),
         (
             ["--callout", "agent=127.0.0.1:1", "--callout", "x=127.0.0.1:1", "--callout", "app-8080=127.0.0.1:1"],
             [
@@ -624,7 +623,7 @@ def test_options_that_do_not_go_together_are_refused(refused, arguments, starts)
     assert len(problems) == len(starts)
     for problem, start in zip(problems, starts, strict=True):
         assert problem.startswith(start)
-        assert "; allowed: " in problem
+        assert "; allowed: " in problem or ". Give " in problem
 
 
 @pytest.mark.parametrize(
@@ -769,10 +768,10 @@ def test_a_module_that_is_fetched_is_discovered_by_the_listener_too(policy, rend
 @pytest.mark.parametrize("direction", ["outbound", "gateway", "waypoint"])
 def test_a_listener_for_probes_is_for_sidecars(refused, direction):
     problems = refused("--probe-listener", "15099", "--at", direction, *MODULE_FILE)
-    assert any(problem.startswith("--probe-listener: 15099: ") for problem in problems)
+    assert any(problem.startswith("--probe-listener: is for an app beside its sidecar") for problem in problems)
 
 
 def test_a_listener_for_probes_needs_probes(policy, refused):
     del policy["probes"]
     (problem,) = refused("--probe-listener", "15099", *MODULE_FILE)
-    assert problem.startswith("--probe-listener: 15099: the policy has no probes")
+    assert problem.startswith("--probe-listener: the policy has no probes")

@@ -38,7 +38,7 @@ enum Command {
     Check(check::CheckArguments),
     /// Print what the filter would decide for a request, and why
     Explain(Box<explain::ExplainArguments>),
-    /// Print the Istio manifests for a policy
+    /// Print the Istio manifests for a policy, or the configuration for an Envoy without Istio
     Render(Box<render::arguments::RenderArguments>),
     /// Print a page of the reference as Markdown
     Reference(reference::ReferenceArguments),

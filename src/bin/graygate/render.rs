@@ -64,6 +64,13 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
             "no policy is given. Name its file, or write \"-\" for standard input.".to_owned(),
         ));
     }
+    if arguments.kind != ManifestKind::Envoy
+        && let Some(path) = arguments.module.as_ref().filter(|url| !url.contains("://"))
+    {
+        return Err(Failure::Usage(format!(
+            "--module: {path:?} is a path, which is for --kind envoy. For Istio, write a URL: oci://REGISTRY/NAME:TAG, https://HOST/PATH or file:///PATH"
+        )));
+    }
     let sources = match policy_files::read(arguments)? {
         Ok(sources) => sources,
         Err(mut found) => {

@@ -17,7 +17,7 @@ pub fn problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<
     let direction = arguments.at;
     let mut problems = kind_problems(arguments);
     problems.extend(envoy::problems(arguments, None));
-    problems.extend(probe_listener_problems(arguments, bundles));
+    problems.extend(probe_listener_problem(arguments, bundles));
     problems.extend(selection_problems(arguments));
     let ports: Vec<u32> = arguments.port.iter().copied().map(u32::from).collect();
     problems.extend(direction.and_then(|direction| direction::port_problem(direction, "--port", &ports)));
@@ -97,10 +97,6 @@ fn kind_problems(arguments: &RenderArguments) -> Vec<Problem> {
         let reason = "an EnvoyFilter has no place for a secret";
         problems.push(refused("--pull-secret", secret, reason, "--kind wasmplugin, trafficextension"));
     }
-    if let Some(path) = arguments.module.as_ref().filter(|url| !url.contains("://")) {
-        let allowed = "oci://, https:// or file:///PATH, or --kind envoy";
-        problems.push(refused("--module", path, "Istio takes URLs, and this is a path", allowed));
-    }
     let is_remote = arguments.module.as_ref().is_none_or(|url| !url.starts_with("file://"));
     let names_module = !is_plugin || arguments.probe_listener.is_some();
     if names_module && is_remote && arguments.sha256.is_none() {
@@ -110,26 +106,20 @@ fn kind_problems(arguments: &RenderArguments) -> Vec<Problem> {
     problems
 }
 
-/// Returns the problems of the listener for probes, which is one of sidecars.
-fn probe_listener_problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<Problem> {
-    let Some(port) = arguments.probe_listener else {
-        return Vec::new();
+/// Returns the problem of the listener for probes, which is one of sidecars.
+fn probe_listener_problem(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Option<Problem> {
+    let message = match arguments.at {
+        _ if arguments.probe_listener.is_none() => return None,
+        Some(direction) if direction != Direction::Inbound => format!(
+            "is for an app beside its sidecar, and --at is {}. Write --at inbound, or leave --at out",
+            direction.name()
+        ),
+        _ if bundles.is_some_and(|bundles| !bundles.iter().any(probe_listener::is_for)) => {
+            "the policy has no probes. Add probes, or remove the option".to_owned()
+        }
+        _ => return None,
     };
-    let port = port.to_string();
-    let mut problems = Vec::new();
-    if let Some(direction) = arguments.at.filter(|direction| *direction != Direction::Inbound) {
-        let reason =
-            format!("it answers probes of an app beside its sidecar, and --at is {}", direction.name());
-        problems.push(refused("--probe-listener", &port, &reason, "with --at inbound, or without --at"));
-    } else if bundles.is_some_and(|bundles| !bundles.iter().any(probe_listener::is_for)) {
-        problems.push(refused(
-            "--probe-listener",
-            &port,
-            "the policy has no probes",
-            "for a policy with probes",
-        ));
-    }
-    problems
+    Some(Problem { path: "--probe-listener".to_owned(), message })
 }
 
 /// Returns the problems of options that select proxies.

@@ -72,7 +72,7 @@ pub fn print(arguments: &RenderArguments, sources: &PolicyFiles) -> Result<(), F
     let hosts = route::virtual_hosts(&rendering.policies, arguments.default_cluster.as_deref());
     warnings.extend(hosts.warnings);
     for warning in warnings {
-        eprintln!("graygate: warning: {warning}");
+        crate::failure::print_error(&format!("graygate: warning: {warning}"));
     }
     let sections = match arguments.bootstrap {
         true => rendering.bootstrap(hosts.nodes)?,
@@ -86,7 +86,7 @@ pub fn print(arguments: &RenderArguments, sources: &PolicyFiles) -> Result<(), F
         output.push_str(&section.yaml()?);
     }
     let written = std::io::stdout().lock().write_all(output.as_bytes());
-    written.map_err(|error| Failure::Usage(format!("standard output: {error}")))
+    written.map_err(|error| Failure::output(&error))
 }
 
 impl Rendering<'_> {
