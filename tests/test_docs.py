@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.config import Tree, listener, plugin, stats_tags
+from harness.config import TAGS, Tree, listener, plugin, stats_tags
 from harness.docs import Block, anchors, blocks, is_unmarked_part, links, pages, prose, whole_policy
 from harness.envoy import PROJECT, binary
 from harness.tool import BINARY, run
@@ -289,6 +289,16 @@ def test_every_metric_and_code_that_a_page_names_exists():
             wrong = sorted((named - metrics) | ({*used, *details} - codes))
             unknown += [f"{name(page)}:{number}: {word}" for word in wrong]
     assert not unknown, "\n".join(unknown)
+
+
+def test_every_list_of_labels_is_that_of_the_table():
+    page = run("reference", "metrics").stdout
+    labels = set(re.findall(r"(?m)^\| `(\w+)` \|", page.partition("## Labels")[2]))
+    assert set(TAGS) == labels
+    bootstrap = yaml.safe_load((PROJECT / "envoy/envoy.yaml").read_text())
+    assert {tag["tag_name"] for tag in bootstrap["stats_config"]["stats_tags"]} == labels
+    mesh = re.findall(r"extraStatTags: \[(.*?)\]", (PROJECT / "istio/runbook.md").read_text())
+    assert [set(tags.split(", ")) for tags in mesh] == [labels]
 
 
 # -- the harness itself ----------------------------------------------------------
