@@ -301,6 +301,33 @@ def test_every_list_of_labels_is_that_of_the_table():
     assert [set(tags.split(", ")) for tags in mesh] == [labels]
 
 
+# -- language --------------------------------------------------------------------
+
+
+def sentences(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [str(PROJECT / ".ci/sentences"), *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_no_sentence_has_more_than_25_words():
+    done = sentences("--max", "25", *(page for page in PAGES if page.name != "CHANGELOG.md"))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("before", ["", "# Heading\n\n", "- ", "1. ", "> ", "A [link](x.md) and `code with words`. "])
+def test_a_long_sentence_is_found(before):
+    text = before + " ".join(["Word"] * 26) + ".\n"
+    assert sentences("--max", "25", "-", stdin=text).returncode == 1
+    assert sentences("--max", "26", "-", stdin=text).returncode == 0
+
+
+def test_code_and_tables_are_no_sentences():
+    words = " ".join(["word"] * 30)
+    text = f"```yaml\n# {words}\n```\n\n| {words} |\n|---|\n\n    {words}\n\nShort. One `{words}`.\n"
+    done = sentences("--max", "3", "-", stdin=text)
+    assert (done.returncode, done.stdout.split()[6:10]) == (0, ["2", "2", "2", "2"])
+
+
 # -- the harness itself ----------------------------------------------------------
 
 
