@@ -291,6 +291,11 @@ def test_every_metric_and_code_that_a_page_names_exists():
     assert not unknown, "\n".join(unknown)
 
 
+@pytest.mark.parametrize("page", sorted((PROJECT / "docs/reference").glob("*.md")), ids=name)
+def test_the_reference_is_what_the_tool_prints(page):
+    assert run("reference", page.stem).stdout == page.read_text(), "`make reference` writes it again"
+
+
 def test_every_list_of_labels_is_that_of_the_table():
     page = run("reference", "metrics").stdout
     labels = set(re.findall(r"(?m)^\| `(\w+)` \|", page.partition("## Labels")[2]))

@@ -227,7 +227,7 @@ impl Event<'_> {
                 let version = release.versions.get(*version)?;
                 let (name, cluster) = (&version.name, &version.cluster);
                 let to = match to {
-                    Some(to) => format!("cluster {to:?}"),
+                    Some(to) => format!("cluster {to:?} instead of its cluster {cluster:?}"),
                     None => "no cluster, because no route matches them or the route's cluster does not exist"
                         .to_owned(),
                 };
@@ -236,7 +236,7 @@ impl Event<'_> {
                 (
                     Level::Warn,
                     format!(
-                        "{whose}: requests of {name} go to {to} instead of its cluster {cluster:?}. Check that {remedy}, that this route comes before the default one, and that the policy names the route's cluster"
+                        "{whose}: requests of {name} go to {to}. Check that {remedy}, that this route comes before the default one, and that the policy names the route's cluster"
                     ),
                 )
             }
