@@ -657,7 +657,7 @@ def test_an_image_can_need_a_login_and_digests_are_accepted_as_registries_print_
     assert (module["sha256"], module["imagePullSecret"]) == (DIGEST, "login")
 
 
-@pytest.mark.parametrize("command", ["render", "check"])
+@pytest.mark.parametrize("command", ["render", "explain", "simulate"])
 def test_a_manifest_instead_of_a_policy_gets_a_hint(render, tmp_path, command):
     (inbound, *_), _ = render()
     file = tmp_path / "plugin.yaml"

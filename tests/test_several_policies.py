@@ -205,7 +205,7 @@ def test_check_names_each_policy_and_warns_of_probes_that_no_kubelet_reaches(fil
     assert [line.split(": ")[1] for line in done.stdout.splitlines()] == ["policy a", "policy b", "policy rest"]
     [warning] = done.stderr.splitlines()
     assert warning.startswith(
-        f"{path}: warning: policy a: probes: only requests for the policy's hosts are its probes. "
+        f"{path}:10:3: warning: policies[0].probes: only requests for the policy's hosts are its probes. "
     )
 
 
@@ -213,8 +213,9 @@ def test_check_finds_the_problems_of_all_policies(files):
     [path] = files({"policies": [team("a", gatse=[]), team("b", ["a.shop"]), team("c", mode="on")]})
     done = run("check", path)
     assert done.returncode == 1
-    lines = done.stderr.replace(f"{path}: ", "").splitlines()
-    assert [line.split(":")[0] for line in lines] == ["policies[0].gatse", "policies[2].mode", "2 problems"]
+    *lines, last = done.stderr.splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["policies[0].gatse", "policies[2].mode"]
+    assert last == f"{path}: 2 problems"
 
 
 def test_check_of_manifests_reads_each_policy(files, tmp_path):

@@ -1,19 +1,35 @@
-//! `graygate check` prints all problems of a policy, or of Istio manifests that have policies.
+//! `graygate check` prints all problems of the policies in files and directories.
+
+mod files;
+mod github;
+mod json;
+pub mod report;
+mod sarif;
+mod text;
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::failure::{Failure, print_error, print_line};
+use crate::istio;
 use crate::istio::module_source::Allowed;
-use crate::{document, istio};
+use crate::source::{Source, display_name};
+use report::{CheckedFile, Report};
 
 /// The arguments of `check`.
 #[derive(Args)]
 pub struct CheckArguments {
-    /// The policy, or a document of several, JSON or YAML; "-" is standard input
+    /// The files to check: policies, Envoy configurations and Istio manifests, as YAML or JSON; of a directory, all such
+    /// files in and below it that have a policy; "-" is standard input
     #[arg(required_unless_present = "istio", conflicts_with = "istio")]
-    file: Option<PathBuf>,
+    files: Vec<PathBuf>,
+    /// How to print what was found
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", conflicts_with = "istio")]
+    format: Format,
+    /// Skip files without a policy also where they are named, as for a directory
+    #[arg(long, conflicts_with = "istio")]
+    skip_others: bool,
     /// Check these manifests instead, which must be all that is applied together: directories, files, or "-" for
     /// standard input
     #[arg(long, value_name = "PATH", num_args = 1..)]
@@ -24,7 +40,7 @@ pub struct CheckArguments {
         value_name = "NAMESPACE",
         default_value = "istio-system",
         requires = "istio",
-        conflicts_with = "file"
+        conflicts_with = "files"
     )]
     root_namespace: String,
     /// Let this pass, which is a problem otherwise; may be repeated
@@ -32,22 +48,96 @@ pub struct CheckArguments {
     allow: Vec<Allowed>,
 }
 
-/// Checks the policy in the arguments, or the manifests.
+/// How a report is printed. The comments are the text of `--help`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines for people, with an excerpt of the file on a terminal
+    Text,
+    /// An object with files, problems and their count
+    Json,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
+    /// Workflow commands of GitHub Actions
+    Github,
+}
+
+/// Checks the files in the arguments, or the manifests.
 pub fn run(arguments: &CheckArguments) -> Result<(), Failure> {
-    match &arguments.file {
-        Some(file) => check_policy(file),
-        None => istio::set::check(&arguments.istio, &arguments.root_namespace, &arguments.allow),
+    if !arguments.istio.is_empty() {
+        return istio::set::check(&arguments.istio, &arguments.root_namespace, &arguments.allow);
+    }
+    let (report, mut failures) = check_files(&arguments.files, arguments.skip_others)?;
+    print(&report, arguments.format)?;
+    let is_empty = report.files.iter().all(|file| !file.is_relevant);
+    if is_empty && failures.is_empty() && !arguments.skip_others {
+        print_error(&nothing_found(&arguments.files, report.files.len()));
+        return Err(Failure::Problems);
+    }
+    let Some(last) = failures.pop() else {
+        return if report.errors() > 0 { Err(Failure::Problems) } else { Ok(()) };
+    };
+    for failure in failures {
+        failure.report();
+    }
+    Err(last)
+}
+
+/// Checks the files. Goes on after a file that cannot be read, and returns why it cannot.
+fn check_files(paths: &[PathBuf], skip_others: bool) -> Result<(Report, Vec<Failure>), Failure> {
+    let mut report = Report::default();
+    let mut failures = Vec::new();
+    for input in paths.iter().flat_map(|path| files::of(path)) {
+        let read = input.and_then(|input| Ok((Source::read(&input.path)?, input.is_named && !skip_others)));
+        match read {
+            Ok(((source, problem), is_named)) => {
+                report.files.push(CheckedFile::of(source, problem, is_named).0);
+            }
+            Err(failure @ Failure::Io(_)) => failures.push(failure),
+            Err(failure) => return Err(failure),
+        }
+    }
+    report.note_manifests();
+    Ok((report, failures))
+}
+
+fn print(report: &Report, format: Format) -> Result<(), Failure> {
+    let unwritable = |error: serde_json::Error| Failure::output(&error.into());
+    match format {
+        Format::Text => {
+            for file in &report.files {
+                for policy in &file.policies {
+                    print_line(&format!(
+                        "{}: policy {}: no problems: {}",
+                        file.name, policy.name, policy.summary
+                    ))?;
+                }
+            }
+            report.print_problems();
+            Ok(())
+        }
+        Format::Json => print_line(&json::write(report).map_err(unwritable)?),
+        Format::Sarif => print_line(&sarif::write(report).map_err(unwritable)?),
+        Format::Github => {
+            for command in github::write(report) {
+                print_line(&command)?;
+            }
+            if report.errors() > 0 {
+                print_error(&report.count_line());
+            }
+            Ok(())
+        }
     }
 }
 
-fn check_policy(file: &Path) -> Result<(), Failure> {
-    for policy in document::policies(file)?.policies {
-        let warnings = [document::probes_warning(&policy), istio::direction::off_warning(&policy, false)];
-        for warning in warnings.into_iter().flatten() {
-            print_error(&format!("{}: warning: {warning}", file.display()));
-        }
-        let summary = policy.summary();
-        print_line(&format!("{}: policy {}: no problems: {summary}", file.display(), policy.name))?;
-    }
-    Ok(())
+/// Says that there is no policy in any of the files.
+fn nothing_found(paths: &[PathBuf], files: usize) -> String {
+    let names: Vec<String> = paths.iter().map(|path| display_name(Path::new(path))).collect();
+    let read = match files {
+        0 => "no file that ends with .yaml, .yml or .json".to_owned(),
+        files => format!("no policy in {files} file{}", if files == 1 { "" } else { "s" }),
+    };
+    format!(
+        "{}: {read}. A policy has a name and upstreams, probes, releases or gates. It is a file by itself, or in a Wasm filter of Envoy or Istio.",
+        names.join(", ")
+    )
 }

@@ -1,4 +1,4 @@
-//! Reads a policy from a file in JSON or YAML.
+//! Reads a policy from a file: one by itself in JSON or YAML, or the only one in a configuration of Envoy.
 
 use std::path::Path;
 
@@ -6,69 +6,92 @@ use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::problem::Problems;
 use graygate::policy::set::PolicySet;
-use serde_saphyr::{DuplicateKeyPolicy, options};
 
-use crate::failure::{Failure, print_error};
-use crate::input;
-use crate::tree::get;
+use crate::check::report::{CheckedFile, Report};
+use crate::failure::Failure;
+use crate::found::{Contents, FoundPolicy, Holder, Placer};
+use crate::source::{Place, Source};
+use crate::syntax;
 
 /// Reads the document in `file`, or on standard input if `file` is `-`.
 ///
-/// The extension decides between JSON and YAML. Without a known extension, a document that begins with `{` is JSON.
-///
 /// # Errors
 ///
-/// Returns a [`Failure`] if the file cannot be read or holds a Kubernetes manifest. Returns [`Problems`] inside if the
-/// text cannot be parsed.
+/// Returns a [`Failure`] if the file cannot be read or is a manifest. Returns [`Problems`] inside if it has no policy that
+/// can be read.
 pub fn read(file: &Path) -> Result<Result<Node, Problems>, Failure> {
-    let text = input::read(file)?;
-    let document = parse(file, &text);
-    if document.as_ref().is_ok_and(|document| get(document, &["apiVersion"]).is_some()) {
-        let file = file.display();
-        return Err(Failure::Usage(format!(
-            "{file}: a manifest; allowed: a policy by itself, or graygate check --istio {file}"
-        )));
+    let (source, problem) = Source::read(file)?;
+    let at = |offset: Option<usize>| match offset.map(|offset| source.place(offset)) {
+        Some(Place { line, column }) => format!("line {line}, column {column}: "),
+        None => String::new(),
+    };
+    let documents = match problem.map_or_else(|| syntax::parse(&source), Err) {
+        Ok(documents) => documents,
+        Err(problem) => {
+            return Ok(Err(Problems::unreadable(format!("{}{}", at(Some(problem.at)), problem.message))));
+        }
+    };
+    let contents = Contents::of(documents, true);
+    if let Some(problem) = contents.problems.first() {
+        let range = Placer::new(&source).holder_range(problem);
+        return Ok(Err(Problems::unreadable(format!(
+            "{}{}",
+            at(range.map(|range| range.start)),
+            problem.message
+        ))));
     }
-    Ok(document)
+    Ok(only(&source.name, contents)?.map(|found| found.node))
 }
 
 /// Reads and compiles the policies in `file`. Prints the document's problems, if there are any, to standard error.
 pub fn policies(file: &Path) -> Result<PolicySet, Failure> {
-    let compiled = read(file)?.and_then(|document| PolicySet::from_document(&document));
-    compiled.map_err(|problems| {
-        let count = problems.iter().count();
-        for problem in problems.iter() {
-            print_error(&format!("{}: {problem}", file.display()));
+    let (source, problem) = Source::read(file)?;
+    let (checked, sets) = CheckedFile::of(source, problem, true);
+    let mut sets = sets.into_iter();
+    match (sets.next(), sets.next()) {
+        (Some(_), Some(_)) => Err(several(&checked.name)),
+        (Some((Holder::Manifest, _)), None) if checked.errors() == 0 => Err(manifest(&checked.name)),
+        (Some((_, Some(set))), None) if checked.errors() == 0 => Ok(set),
+        _ => {
+            let mut report = Report::default();
+            report.files.push(checked.without_warnings());
+            report.print_problems();
+            Err(Failure::Problems)
         }
-        print_error(&format!("{}: {count} problem{}", file.display(), if count == 1 { "" } else { "s" }));
-        Failure::Problems
-    })
+    }
+}
+
+/// Returns the only policy of a file.
+fn only(file: &str, contents: Contents) -> Result<Result<FoundPolicy, Problems>, Failure> {
+    let words = contents.nothing_found();
+    let mut policies = contents.policies.into_iter();
+    match (policies.next(), policies.next()) {
+        (Some(_), Some(_)) => Err(several(file)),
+        (Some(found), None) if found.holder == Holder::Manifest => Err(manifest(file)),
+        (Some(found), None) => Ok(Ok(found)),
+        (None, _) => Ok(Err(Problems::unreadable(words))),
+    }
+}
+
+fn several(file: &str) -> Failure {
+    Failure::Usage(format!("{file}: has several policy documents. Give a file that has one."))
+}
+
+fn manifest(file: &str) -> Failure {
+    Failure::Usage(format!(
+        "{file}: a manifest; allowed: a policy by itself, or graygate check --istio {file}"
+    ))
 }
 
 /// Warns of probes in a policy that has hosts.
 pub fn probes_warning(policy: &Policy) -> Option<String> {
+    hosts_warning(policy).map(|warning| format!("policy {}: probes: {warning}", policy.name))
+}
+
+/// Warns of probes in a policy that has hosts. The warning is about `probes`.
+pub fn hosts_warning(policy: &Policy) -> Option<&'static str> {
     let is_wrong = !policy.probes.is_empty() && !policy.hosts.are_all();
-    is_wrong.then(|| format!(
-        "policy {}: probes: only requests for the policy's hosts are its probes. A kubelet sends the Pod's IP as the host, so probes of a kubelet belong into a policy without hosts, the last of the document",
-        policy.name
-    ))
-}
-
-fn parse(file: &Path, text: &[u8]) -> Result<Node, Problems> {
-    let is_json = match file.extension().and_then(|extension| extension.to_str()) {
-        Some("json") => true,
-        Some("yaml" | "yml") => false,
-        _ => text.trim_ascii_start().starts_with(b"{"),
-    };
-    if is_json {
-        return serde_json::from_slice(text).map_err(|error| unreadable("JSON", error));
-    }
-    let text = core::str::from_utf8(text).map_err(|error| unreadable("YAML", error))?;
-    // Lets every repeated key through, as the policy's own check reports each with its path.
-    let options = options! { duplicate_keys: DuplicateKeyPolicy::LastWins, strict_booleans: true };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| unreadable("YAML", error))
-}
-
-fn unreadable(kind: &str, error: impl core::fmt::Display) -> Problems {
-    Problems::unreadable(format!("not a {kind} document: {error}"))
+    is_wrong.then_some(
+        "only requests for the policy's hosts are its probes. A kubelet sends the Pod's IP as the host, so probes of a kubelet belong into a policy without hosts, the last of the document",
+    )
 }

@@ -27,14 +27,3 @@ pub fn open(file: &Path) -> Result<Box<dyn Read>, Failure> {
     }
     Ok(Box::new(std::io::stdin()))
 }
-
-/// Reads a file to its end, or standard input if `file` is `-`.
-///
-/// # Errors
-///
-/// Returns a [`Failure`] as [`open`] does, or if reading fails.
-pub fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    open(file)?.read_to_end(&mut bytes).map_err(|error| Failure::io(file.display(), &error))?;
-    Ok(bytes)
-}

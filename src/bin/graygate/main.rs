@@ -3,14 +3,20 @@
 mod check;
 mod clock;
 mod document;
+mod embedded;
+mod envoy;
 mod explain;
 mod failure;
+mod found;
 mod input;
 mod istio;
+mod marks;
 mod policy_argument;
 mod reference;
 mod render;
 mod simulate;
+mod source;
+mod syntax;
 mod tree;
 
 use std::process::ExitCode;
@@ -34,7 +40,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check a policy, or Istio manifests that have policies, and print all problems
+    /// Check the policies in files and directories, and print all problems
     Check(check::CheckArguments),
     /// Print what the filter would decide for a request, and why
     Explain(Box<explain::ExplainArguments>),

@@ -2,7 +2,7 @@
 
 use graygate::policy::document::Node;
 use graygate::policy::reader::segment;
-use serde_saphyr::{DuplicateKeyPolicy, options, ser_options};
+use serde_saphyr::ser_options;
 
 use crate::failure::Failure;
 
@@ -160,11 +160,10 @@ pub fn remove(node: &mut Node, key: &str) {
     }
 }
 
-/// Reads the documents of a YAML stream. JSON is valid YAML.
-pub fn read_all(text: &str) -> Result<Vec<Node>, String> {
-    // Lets repeated keys through, as the policy's own check reports each with its path.
-    let options = options! { duplicate_keys: DuplicateKeyPolicy::LastWins, strict_booleans: true };
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| error.to_string())
+/// Reads the documents of a YAML stream.
+#[cfg(test)]
+pub fn read_all(text: &str) -> Result<Vec<Node>, serde_saphyr::Error> {
+    serde_saphyr::from_multiple_with_options(text, crate::syntax::yaml_options())
 }
 
 /// Writes one document as YAML. Quotes strings that any reader, also one of YAML 1.1, would take for another type.

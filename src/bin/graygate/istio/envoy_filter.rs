@@ -1,14 +1,12 @@
 //! Reads an EnvoyFilter. A patch may hold the filter itself, or may refer to it by the name of another patch.
 
 use graygate::policy::document::Node;
-use graygate::policy::reader::segment;
 
 use super::direction::Direction;
-use super::model::{Filter, ListenerScope, Object, ProxySelector, is_graygate_module};
-use super::module_source::ModuleSource;
+use super::model::{Filter, ListenerScope, Object, ProxySelector};
+use crate::envoy::WasmConfig;
+use crate::syntax;
 use crate::tree::{fields, get, get_field, get_field_text, get_text, is_field, items, to_whole_number};
-
-const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 
 /// Returns every graygate filter in the patches.
 pub fn filters(object: &Object<'_>, selector: &ProxySelector) -> Vec<Filter> {
@@ -36,17 +34,13 @@ pub fn filters(object: &Object<'_>, selector: &ProxySelector) -> Vec<Filter> {
         };
         let directions =
             if scopes.is_empty() { directions } else { scopes.iter().map(|scope| scope.direction).collect() };
-        let mut found = Vec::new();
-        find_configurations(value, &format!("{path}.patch.value"), &mut found);
+        let found = WasmConfig::all(value, &format!("{path}.patch.value"));
+        let found = found.into_iter().filter(WasmConfig::is_graygate);
         let scopes = std::iter::once(scopes).chain(std::iter::repeat_with(Vec::new));
-        for ((path, config), scopes) in found.into_iter().zip(scopes) {
+        for (config, scopes) in found.zip(scopes) {
             let own_listener = get_text(patch, &["applyTo"]) == Some("LISTENER");
             let is_partial = operation == Some("MERGE");
-            filters.push(Filter {
-                own_listener,
-                is_partial,
-                ..read_filter(path, config, scopes, &directions)
-            });
+            filters.push(Filter { own_listener, is_partial, ..read_filter(&config, scopes, &directions) });
         }
     }
     filters
@@ -106,84 +100,22 @@ fn is_empty(value: &Node) -> bool {
         || *value == Node::Object(Vec::new())
 }
 
-/// Finds the configurations of graygate's filter anywhere in a patch's value, each with its path.
-fn find_configurations<'n>(node: &'n Node, path: &str, found: &mut Vec<(String, &'n Node)>) {
-    let is_wasm = |key: &str| get_field_text(node, &[key]).is_some_and(|name| name.ends_with(WASM));
-    let inner = if is_wasm("@type") {
-        Some((get(node, &["config"]), format!("{path}.config")))
-    } else if is_wasm("type_url") {
-        Some((get(node, &["value", "config"]), format!("{path}.value.config")))
-    } else {
-        None
-    };
-    if let Some((config, path)) = inner {
-        found.extend(config.filter(|config| is_graygate(config)).map(|config| (path, config)));
-        return;
-    }
-    match node {
-        Node::Object(entries) => {
-            for (key, value) in entries {
-                find_configurations(value, &format!("{path}{}", segment(path, key)), found);
-            }
-        }
-        Node::List(list) => {
-            for (index, value) in list.iter().enumerate() {
-                find_configurations(value, &format!("{path}[{index}]"), found);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn is_graygate(config: &Node) -> bool {
-    ["root_id", "name"].iter().any(|key| get_field_text(config, &[key]) == Some("graygate"))
-        || module(config, "").is_some_and(|module| is_graygate_module(&module.url))
-}
-
-/// Returns where the proxy gets the module. `path` is the path to the configuration.
-fn module(config: &Node, path: &str) -> Option<ModuleSource> {
-    let code = get_field(config, &["vm_config", "code"])?;
-    let path = format!("{path}.vm_config.code");
-    let remote = || {
-        Some(ModuleSource {
-            url: get_field_text(code, &["remote", "http_uri", "uri"])?.to_owned(),
-            path: format!("{path}.remote.http_uri.uri"),
-            digest_path: format!("{path}.remote.sha256"),
-            digest: get_field(code, &["remote", "sha256"]).cloned(),
-        })
-    };
-    let local = get_field_text(code, &["local", "filename"]).map(|file| ModuleSource {
-        url: format!("file://{file}"),
-        path: format!("{path}.local.filename"),
-        digest_path: String::new(),
-        digest: None,
-    });
-    local.or_else(remote)
-}
-
-fn read_filter(path: String, config: &Node, scopes: Vec<ListenerScope>, directions: &[Direction]) -> Filter {
-    let policy = match get_field(config, &["configuration", "value"]) {
-        Some(Node::Text(text)) => {
-            serde_json::from_str(text).map_err(|error| format!("not a JSON document: {error}"))
-        }
-        Some(_) => {
-            Err("not a string; allowed: the policy as JSON in a google.protobuf.StringValue".to_owned())
-        }
-        None => Err("missing; allowed: the policy as JSON".to_owned()),
-    };
-    let field = |key: &str| fields(config).iter().find(|(name, _)| is_field(name, key));
+fn read_filter(config: &WasmConfig<'_>, scopes: Vec<ListenerScope>, directions: &[Direction]) -> Filter {
+    let policy =
+        config.policy_text().and_then(|text| syntax::parse_json(text).map_err(|problem| problem.message));
+    let field = |key: &str| fields(config.node).iter().find(|(name, _)| is_field(name, key));
     let fail = field("failure_policy").or_else(|| field("fail_open"));
     let fail_key = fail.map_or("failure_policy", |(name, _)| name);
     let mut directions = directions.to_vec();
     directions.sort_unstable();
     directions.dedup();
     Filter {
-        has_policy: get_field(config, &["configuration"]).is_some(),
+        has_policy: get_field(config.node, &["configuration"]).is_some(),
         policy,
-        vm_id: get_field_text(config, &["vm_config", "vm_id"]).unwrap_or_default().to_owned(),
-        fail: (format!("{path}.{fail_key}"), fail.map(|(_, value)| value.clone())),
-        module: module(config, &path),
-        path: format!("{path}.configuration.value"),
+        vm_id: get_field_text(config.node, &["vm_config", "vm_id"]).unwrap_or_default().to_owned(),
+        fail: (format!("{}.{fail_key}", config.path), fail.map(|(_, value)| value.clone())),
+        module: config.module(),
+        path: format!("{}.configuration.value", config.path),
         scopes,
         directions,
         own_listener: false,

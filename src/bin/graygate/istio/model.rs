@@ -209,8 +209,3 @@ impl ProxySelector {
 
 /// The label on Pods of a Gateway of the Gateway API. Its value is the Gateway's name.
 pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
-
-/// Returns whether the module at this URL is graygate, by its file name.
-pub fn is_graygate_module(url: &str) -> bool {
-    url.rsplit('/').next().is_some_and(|name| name.starts_with("graygate"))
-}

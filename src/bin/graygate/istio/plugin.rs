@@ -3,8 +3,9 @@
 use graygate::policy::document::Node;
 
 use super::direction::Direction;
-use super::model::{Filter, ListenerScope, Object, ProxySelector, is_graygate_module};
+use super::model::{Filter, ListenerScope, Object, ProxySelector};
 use super::module_source::ModuleSource;
+use crate::envoy::is_graygate_module;
 use crate::tree::{get, get_text, items, to_whole_number};
 
 /// Returns the filter of a WasmPlugin, if it is graygate.

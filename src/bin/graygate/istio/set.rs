@@ -10,7 +10,7 @@ use super::module_source::Allowed;
 use super::overlap::{self, MeshFacts};
 use super::placed_release::Proxies;
 use super::routing::Routing;
-use super::source::{self, Sources, display_name};
+use super::source::{self, Sources};
 use super::waypoint::Waypoints;
 use super::{
     host_rule, mesh_wide, namesake, patched_release, probe_place, read, release_routes, strategy,
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::document;
 use crate::failure::{Failure, print_error, print_line};
+use crate::source::display_name;
 use crate::tree::get_text;
 
 /// The manifests that are applied together.

@@ -10,8 +10,9 @@ use graygate::policy::document::Node;
 use super::findings::Findings;
 use super::model::Object;
 use crate::failure::Failure;
-use crate::input;
-use crate::tree::{read_all, repeated_keys};
+use crate::source::{Place, Source, TextProblem};
+use crate::syntax;
+use crate::tree::repeated_keys;
 
 /// A YAML or JSON document.
 pub struct SourceDocument {
@@ -30,11 +31,6 @@ pub struct Sources {
     pub kustomizations: usize,
 }
 
-/// Returns the name of a path in messages.
-pub fn display_name(path: &Path) -> String {
-    if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() }
-}
-
 impl Sources {
     /// Reads a file, standard input, or all YAML and JSON files in and below a directory.
     ///
@@ -44,8 +40,8 @@ impl Sources {
     pub fn read(&mut self, path: &Path, findings: &mut Findings) -> Result<(), Failure> {
         let failure = |error: std::io::Error| Failure::io(path.display(), &error);
         if !path.is_dir() {
-            let text = input::read(path)?;
-            self.add(&display_name(path), &text, findings);
+            let (source, problem) = Source::read(path)?;
+            self.add(&source, problem, findings);
             return Ok(());
         }
         let entries = std::fs::read_dir(path).map_err(failure)?;
@@ -77,18 +73,18 @@ impl Sources {
     }
 
     /// Adds the documents of a file.
-    fn add(&mut self, file: &str, text: &[u8], findings: &mut Findings) {
-        let text = core::str::from_utf8(text).map_err(|error| error.to_string());
-        match text.clone().and_then(read_all) {
+    fn add(&mut self, source: &Source, problem: Option<TextProblem>, findings: &mut Findings) {
+        let file = &source.name;
+        match problem.map_or_else(|| syntax::parse(source), Err) {
             Ok(nodes) => {
-                for node in nodes {
-                    self.documents.push(SourceDocument { file: file.to_owned(), node });
-                }
+                self.documents
+                    .extend(nodes.into_iter().map(|(_, node)| SourceDocument { file: file.clone(), node }));
             }
-            Err(_) if text.is_ok_and(|text| text.contains("{{") && text.contains("}}")) => {
-                note_template(file, findings);
+            Err(_) if syntax::is_template(&source.text) => note_template(file, findings),
+            Err(problem) => {
+                let Place { line, column } = source.place(problem.at);
+                findings.problem(format!("{file}:{line}:{column}: {}", problem.message));
             }
-            Err(error) => findings.problem(format!("{file}: not YAML or JSON: {error}")),
         }
     }
 

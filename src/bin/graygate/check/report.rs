@@ -1,0 +1,242 @@
+//! What a check found, file by file.
+
+use std::ops::Range;
+
+use graygate::policy::Policy;
+use graygate::policy::problem::Position;
+use graygate::policy::set::{self, PolicySet};
+use serde::Serialize;
+
+use super::text;
+use crate::found::{Contents, FoundPolicy, Holder, Placer};
+use crate::marks::steps_of;
+use crate::source::{Source, TextProblem};
+use crate::{document, istio, syntax};
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The filter would refuse the policy, or would not get it.
+    Error,
+    /// The policy works, but may not do what is meant.
+    Warning,
+    /// Something that the check does not look at.
+    Note,
+}
+
+/// One finding.
+#[derive(Debug)]
+pub struct Finding {
+    /// Where it is in the text, if it is not about the file as a whole.
+    pub range: Option<Range<usize>>,
+    /// The path to the value in the policy, or in the file for a problem outside of policies. May be empty.
+    pub path: String,
+    /// What is wrong, and how to mend it.
+    pub message: String,
+    /// How much it matters.
+    pub severity: Severity,
+}
+
+impl Finding {
+    fn error(range: Option<Range<usize>>, path: &str, message: String) -> Self {
+        Finding { range, path: path.to_owned(), message, severity: Severity::Error }
+    }
+
+    /// Returns the path and the message in one line.
+    pub fn words(&self) -> String {
+        match self.path.as_str() {
+            "" => self.message.clone(),
+            path => format!("{path}: {}", self.message),
+        }
+    }
+}
+
+/// A policy without problems.
+#[derive(Debug, Serialize)]
+pub struct ValidPolicy {
+    /// The name.
+    pub name: String,
+    /// What it has, in one line.
+    pub summary: String,
+}
+
+/// A file, and what was found in it.
+#[derive(Debug)]
+pub struct CheckedFile {
+    /// The name of the file in messages.
+    pub name: String,
+    /// The text, if there is a finding.
+    pub source: Option<Source>,
+    /// The policies without problems.
+    pub policies: Vec<ValidPolicy>,
+    /// The findings, in the order of the text.
+    pub findings: Vec<Finding>,
+    /// Whether the file has something of graygate, or cannot be read.
+    pub is_relevant: bool,
+    /// Whether a manifest has a policy.
+    has_manifest: bool,
+}
+
+/// A document of policies with what holds it. It has no policies if they have problems.
+type ReadSet = (Holder, Option<PolicySet>);
+
+impl CheckedFile {
+    /// Checks a file. A file that the user names must have a policy. Returns the policies, too.
+    pub fn of(source: Source, problem: Option<TextProblem>, is_named: bool) -> (Self, Vec<ReadSet>) {
+        let mut checked = CheckedFile {
+            name: source.name.clone(),
+            source: None,
+            policies: Vec::new(),
+            findings: Vec::new(),
+            is_relevant: true,
+            has_manifest: false,
+        };
+        let mut sets = Vec::new();
+        match problem.map_or_else(|| syntax::parse(&source), Err) {
+            Ok(documents) => {
+                let contents = Contents::of(documents, is_named);
+                checked.is_relevant = is_named || !contents.is_empty();
+                sets = checked.add(&source, contents, is_named);
+            }
+            Err(problem) => checked.unreadable(&source, problem, is_named),
+        }
+        if !checked.findings.is_empty() {
+            checked.findings.sort_by_key(|finding| finding.range.as_ref().map_or(0, |range| range.start));
+            checked.source = Some(source);
+        }
+        (checked, sets)
+    }
+
+    /// Adds the problem of a text that cannot be parsed. In a directory, it may be a file of something else.
+    fn unreadable(&mut self, source: &Source, problem: TextProblem, is_named: bool) {
+        let is_template = syntax::is_template(&source.text);
+        let is_ours =
+            ["graygate", "upstreams", "releases", "gates"].iter().any(|word| source.text.contains(word));
+        let severity = match (is_named, is_template, is_ours) {
+            (true, _, _) | (false, false, true) => Severity::Error,
+            (false, true, true) => Severity::Note,
+            (false, _, false) => {
+                self.is_relevant = false;
+                return;
+            }
+        };
+        let range = Some(problem.at..problem.at);
+        self.findings.push(Finding { range, path: String::new(), message: problem.message, severity });
+    }
+
+    fn add(&mut self, source: &Source, contents: Contents, is_named: bool) -> Vec<ReadSet> {
+        let placer = Placer::new(source);
+        for problem in &contents.problems {
+            let range = placer.holder_range(problem);
+            self.findings.push(Finding::error(range, &problem.path, problem.message.clone()));
+        }
+        for object in &contents.templates {
+            self.note(format!("{object}: not checked, as it is a template, which is a manifest only when its values are filled in. Check what it renders: helm template CHART | graygate check -"));
+        }
+        self.has_manifest = contents.policies.iter().any(|found| found.holder == Holder::Manifest);
+        if contents.is_empty() && is_named {
+            self.findings.push(Finding::error(None, "", contents.nothing_found()));
+        }
+        contents.policies.iter().map(|found| (found.holder, self.add_policy(&placer, found))).collect()
+    }
+
+    fn note(&mut self, message: String) {
+        self.findings.push(Finding { range: None, path: String::new(), message, severity: Severity::Note });
+    }
+
+    fn add_policy(&mut self, placer: &Placer<'_>, found: &FoundPolicy) -> Option<PolicySet> {
+        let set = match PolicySet::from_document(&found.node) {
+            Ok(set) => set,
+            Err(problems) => {
+                let (positions, problems): (Vec<_>, Vec<_>) =
+                    problems.with_positions().map(|(position, problem)| (position.clone(), problem)).unzip();
+                let ranges = placer.ranges(found, &positions);
+                self.findings.extend(
+                    ranges.into_iter().zip(problems).map(|(range, problem)| {
+                        Finding::error(range, &problem.path, problem.message.clone())
+                    }),
+                );
+                return None;
+            }
+        };
+        let prefixes = set::documents(&found.node).into_iter().map(|(prefix, _)| prefix);
+        for (prefix, policy) in prefixes.zip(&set.policies) {
+            for (key, message) in warnings(policy) {
+                let path = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+                let position = Position { steps: steps_of(&found.node, &path), is_key: true };
+                let range = placer.ranges(found, &[position]).into_iter().next().flatten();
+                self.findings.push(Finding { range, path, message, severity: Severity::Warning });
+            }
+            self.policies.push(ValidPolicy { name: policy.name.clone(), summary: policy.summary() });
+        }
+        Some(set)
+    }
+
+    /// Returns the number of errors.
+    pub fn errors(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Error).count()
+    }
+
+    /// Leaves only the errors.
+    pub fn without_warnings(mut self) -> Self {
+        self.findings.retain(|finding| finding.severity == Severity::Error);
+        self
+    }
+}
+
+/// Returns the warnings about a policy, each with the key that it is about.
+fn warnings(policy: &Policy) -> Vec<(String, String)> {
+    let hosts = document::hosts_warning(policy).map(|warning| ("probes".to_owned(), warning.to_owned()));
+    let off = istio::direction::off_warning(policy, false);
+    let off = off.and_then(|warning| {
+        let (key, message) = warning.split_once(": ")?;
+        Some((key.to_owned(), message.to_owned()))
+    });
+    hosts.into_iter().chain(off).collect()
+}
+
+/// All files of a check.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The files, in the order in which they were given or found.
+    pub files: Vec<CheckedFile>,
+}
+
+impl Report {
+    /// Adds a note that manifests may have problems together.
+    pub fn note_manifests(&mut self) {
+        if let Some(file) = self.files.iter_mut().find(|file| file.has_manifest) {
+            file.note("only the policies of manifests are checked. How manifests work together is checked by: graygate check --istio PATH…".to_owned());
+        }
+    }
+
+    /// Returns the number of errors.
+    pub fn errors(&self) -> usize {
+        self.files.iter().map(CheckedFile::errors).sum()
+    }
+
+    /// Returns all findings, each with its file.
+    pub fn findings(&self) -> impl Iterator<Item = (&CheckedFile, &Finding)> {
+        self.files.iter().flat_map(|file| file.findings.iter().map(move |finding| (file, finding)))
+    }
+
+    /// Prints all findings on standard error, and how many errors there are.
+    pub fn print_problems(&self) {
+        text::print_findings(self);
+    }
+
+    /// Returns the line that ends a report with errors.
+    pub fn count_line(&self) -> String {
+        let count =
+            |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
+        let problems = count(self.errors(), "problem");
+        match self.files.as_slice() {
+            [file] => format!("{}: {problems}", file.name),
+            files => {
+                let wrong = files.iter().filter(|file| file.errors() > 0).count();
+                format!("{problems} in {wrong} of {}", count(files.len(), "file"))
+            }
+        }
+    }
+}
