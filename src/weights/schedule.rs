@@ -86,9 +86,14 @@ impl Schedule {
         }
     }
 
-    /// Returns the first layout and the layout at the end of each step.
-    pub fn layouts(&self) -> impl Iterator<Item = &Layout> {
-        core::iter::once(&self.first).chain(self.steps.iter().map(|step| &step.layout))
+    /// Returns the layout before the first change.
+    pub fn first(&self) -> &Layout {
+        &self.first
+    }
+
+    /// Returns each change with the layout at its end.
+    pub fn steps(&self) -> impl Iterator<Item = (&WeightChange, &Layout)> {
+        self.steps.iter().map(|step| (&step.change, &step.layout))
     }
 
     /// Returns the number of changes that have begun by then. The start counts as a change if there is one.

@@ -3,10 +3,13 @@
 //! It hashes the keys of users as the filter does, and counts for each step which version each bucket's users get.
 
 mod drawing;
+mod page;
+mod raster;
 mod step;
 mod table;
+mod times;
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -19,7 +22,9 @@ use graygate::weights::layout::Layout;
 use crate::failure::Failure;
 use crate::input;
 use crate::policy_argument::{PolicyArgument, unknown};
-use step::SimulationStep;
+use step::PlannedStep;
+use table::Simulation;
+use times::Offset;
 
 /// The arguments of `simulate`.
 #[derive(Args)]
@@ -44,9 +49,18 @@ pub struct SimulateArguments {
     /// weights of one policy after another
     #[arg(long, requires = "weights")]
     as_schedule: bool,
-    /// Draw it into this file, too
+    /// Draw it into this file, too. It can be read on light and dark pages, and by screen readers
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Draw it into this file, too, with the fonts of this machine
+    #[arg(long, value_name = "FILE")]
+    png: Option<PathBuf>,
+    /// Write a page with the picture and the table into this file, too. It needs no other file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Show the times of a schedule with this offset from UTC, such as +01:00
+    #[arg(long, value_name = "OFFSET", default_value = "+00:00", allow_hyphen_values = true)]
+    utc_offset: Offset,
     /// Print one JSON object per step
     #[arg(long)]
     json: bool,
@@ -69,23 +83,43 @@ fn parse_shares(text: &str) -> Result<(String, Vec<u32>), String> {
 pub fn run(arguments: &SimulateArguments) -> Result<(), Failure> {
     let set = arguments.policy.read()?;
     let release = find_release(&set.policies, arguments.release.as_deref())?;
-    let layouts = layouts(release, arguments)?;
-    let hashes = hashes(release, arguments)?;
-    let steps = steps(release, &layouts, &hashes);
-    let names: Vec<&str> = release.versions.iter().map(|version| version.name.as_str()).collect();
+    let plan = plan(release, arguments)?;
+    let users_by_bucket = step::count_by_bucket(&hashes(release, arguments)?);
+    let simulation = Simulation {
+        release: &release.name,
+        names: release.versions.iter().map(|version| version.name.as_str()).collect(),
+        users: users_by_bucket.iter().sum(),
+        steps: step::simulate(&plan, release.versions.len(), release.default, &users_by_bucket),
+        offset: arguments.utc_offset,
+    };
     // Draws first, as the reader of the output may leave early.
-    if let Some(file) = &arguments.svg {
-        drawing::save(file, &release.name, &names, &steps)
-            .map_err(|error| Failure::io(file.display(), &error))?;
-    }
+    write_files(&simulation, arguments)?;
     let mut out = std::io::stdout().lock();
-    let written = if arguments.json {
-        table::write_json(&names, &steps, &mut out)
-    } else {
-        writeln!(out, "release {}, {} users", release.name, hashes.len())
-            .and_then(|()| table::write(&names, &steps, &mut out))
+    let written = match arguments.json {
+        true => simulation.write_json(&mut out),
+        false => simulation.write_table(&mut out),
     };
     written.map_err(|error| Failure::output(&error))
+}
+
+/// Writes the picture and the page into the files that the arguments name.
+fn write_files(simulation: &Simulation<'_>, arguments: &SimulateArguments) -> Result<(), Failure> {
+    if arguments.svg.is_none() && arguments.png.is_none() && arguments.html.is_none() {
+        return Ok(());
+    }
+    let save = |file: &Option<PathBuf>, content: &[u8]| match file {
+        Some(file) => std::fs::write(file, content).map_err(|error| Failure::io(file.display(), &error)),
+        None => Ok(()),
+    };
+    let picture = drawing::draw(simulation).to_string();
+    save(&arguments.svg, picture.as_bytes())?;
+    save(&arguments.html, page::page(simulation, &picture).as_bytes())?;
+    if let Some(file) = &arguments.png {
+        let png =
+            raster::png(&picture).map_err(|problem| Failure::Io(format!("{}: {problem}", file.display())))?;
+        save(&arguments.png, &png)?;
+    }
+    Ok(())
 }
 
 /// Returns the release with this name, or the only release of the policies.
@@ -129,9 +163,9 @@ fn find_release<'p>(policies: &'p [Policy], name: Option<&str>) -> Result<&'p Re
 }
 
 /// Returns the layout of each step, from `--weights` or from the schedule of the release.
-fn layouts(release: &Release, arguments: &SimulateArguments) -> Result<Vec<Layout>, Failure> {
+fn plan(release: &Release, arguments: &SimulateArguments) -> Result<Vec<PlannedStep>, Failure> {
     if arguments.weights.is_empty() {
-        return Ok(release.schedule.layouts().cloned().collect());
+        return Ok(step::scheduled(release));
     }
     let mut columns: Vec<Option<&[u32]>> = vec![None; release.versions.len()];
     for (name, shares) in &arguments.weights {
@@ -179,7 +213,7 @@ fn layouts(release: &Release, arguments: &SimulateArguments) -> Result<Vec<Layou
         };
         layouts.push(layout);
     }
-    Ok(layouts)
+    Ok(layouts.into_iter().map(PlannedStep::at_once).collect())
 }
 
 /// Returns the names of all versions but the default one.
@@ -207,35 +241,4 @@ fn hashes(release: &Release, arguments: &SimulateArguments) -> Result<Vec<u64>, 
         return Err(Failure::Usage(format!("{}: no keys; allowed: one per line", file.display())));
     }
     Ok(hashes)
-}
-
-/// Counts the users of each version at each step, and how many moved since the step before.
-fn steps(release: &Release, layouts: &[Layout], hashes: &[u64]) -> Vec<SimulationStep> {
-    let count = release.versions.len();
-    let mut before: Option<&Layout> = None;
-    let steps = layouts.iter().map(|layout| {
-        let mut users = vec![0; count];
-        let mut flows = if before.is_some() { vec![vec![0; count]; count] } else { Vec::new() };
-        for bucket in hashes.iter().map(|hash| hash::bucket(*hash)) {
-            let Some(to) = layout.holder(bucket) else {
-                continue;
-            };
-            if let Some(users) = users.get_mut(to) {
-                *users += 1;
-            }
-            let from = before.and_then(|before| before.holder(bucket));
-            let flow =
-                from.and_then(|from| flows.get_mut(from)).and_then(|row: &mut Vec<u64>| row.get_mut(to));
-            if let Some(flow) = flow {
-                *flow += 1;
-            }
-        }
-        let weights = layout.shares(count);
-        let weights_before = before.map_or_else(|| weights.clone(), |before| before.shares(count));
-        let least_moved =
-            weights.iter().zip(&weights_before).map(|(now, before)| now.saturating_sub(*before)).sum();
-        before = Some(layout);
-        SimulationStep { weights, users, flows, least_moved }
-    });
-    steps.collect()
 }

@@ -1,140 +1,141 @@
 //! Draws a simulation as SVG. Each step is a bar that is divided among the versions.
 //!
 //! The bands between two bars show the users by the version before and the version after. A pale band is for users who
-//! stay, and a strong one for users who move.
+//! stay, and a strong one for users who move. A hatched one is for users who move gradually, over the time of the step.
+//! Under each bar are the numbers of its step. A picture is as wide as a page, and further steps go into a further row.
 
-use std::io;
-use std::path::Path;
+mod chart;
+mod legend;
+mod palette;
 
 use svg::Document;
-use svg::node::element::path::Data;
-use svg::node::element::{Path as Shape, Rectangle, Text, Title};
+use svg::node::element::{Definitions, Description, Rectangle, Style, Text, Title};
 
-use super::step::SimulationStep;
-use super::table::percent;
+use super::table::{Simulation, grouped};
+use chart::Row;
 
-/// The width of a bar.
-const BAR: f64 = 28.0;
-/// The width of the gap between two bars.
-const GAP: f64 = 150.0;
-/// The height of a bar.
-const HEIGHT: f64 = 360.0;
-const TOP: f64 = 64.0;
-const LEFT: f64 = 40.0;
-/// The width of the text beside a bar.
-const LABEL: f64 = 64.0;
+/// The width of a page, in pixels or in sixtieths of an A4 page's height.
+const PAGE: f64 = 1_200.0;
+/// The least width of a picture, so that a title with a long name fits.
+const NARROW: f64 = 820.0;
+/// The most steps in a row.
+const STEPS: usize = 21;
+/// The space left of the first column, for the names of the rows.
+const LEFT: f64 = 96.0;
+/// The space for the last bar and the text beside it.
+const LAST: f64 = 72.0;
+/// The most space from one bar to the next.
+const WIDEST: f64 = 200.0;
+/// The space at the other edges.
+const MARGIN: f64 = 24.0;
+/// The width of a letter, in terms of the font's size. Estimated on the large side.
+const LETTER: f64 = 0.6;
 
-/// The palette of Okabe and Ito, which people with colour blindness can tell apart.
-const COLOURS: [&str; 7] = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"];
-
-/// Draws the steps and saves the picture to a file.
-pub fn save(file: &Path, release: &str, names: &[&str], steps: &[SimulationStep]) -> io::Result<()> {
-    svg::save(file, &draw(release, names, steps))
+/// The colours of text and background. The last rule holds on dark pages. A renderer that does not know such rules
+/// draws the picture for light pages.
+const STYLE: &str = "
+.graygate text { fill: #1f2328; font-family: system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif; }
+.graygate .paper { fill: #ffffff; }
+.graygate .faint { fill: #59636e; }
+.graygate .halo { stroke: #ffffff; stroke-width: 3px; stroke-linejoin: round; paint-order: stroke; }
+.graygate .line { stroke: #d0d7de; stroke-width: 1px; }
+.graygate .on-dark { fill: #ffffff; }
+.graygate .on-light { fill: #000000; }
+.graygate .bad { fill: #b42318; }
+.graygate .bold { font-weight: 600; }
+@media (prefers-color-scheme: dark) {
+.graygate text { fill: #e6edf3; }
+.graygate .paper { fill: #0d1117; }
+.graygate .faint { fill: #9198a1; }
+.graygate .halo { stroke: #0d1117; }
+.graygate .bad { fill: #ff8f85; }
+.graygate .line { stroke: #3d444d; }
+.graygate .on-dark { fill: #ffffff; }
+.graygate .on-light { fill: #000000; }
 }
+";
 
-fn draw(release: &str, names: &[&str], steps: &[SimulationStep]) -> Document {
-    let width = LEFT * 2.0 + BAR * steps.len() as f64 + GAP * steps.len().saturating_sub(1) as f64;
-    let width = (width + LABEL).max(LEFT * 2.0 + 110.0 * names.len() as f64);
-    let height = TOP + HEIGHT + 56.0;
+/// Draws the steps.
+pub fn draw(simulation: &Simulation<'_>) -> Document {
+    let count = simulation.steps.len();
+    let gaps = count.clamp(2, STEPS) as f64 - 1.0;
+    let around = LEFT + LAST + MARGIN;
+    let width = (around + WIDEST * gaps).clamp(NARROW, PAGE);
+    let pitch = ((width - around) / gaps).min(WIDEST);
+    let id = |part: &str| format!("graygate-{}-{part}", simulation.release);
+    let sentences: Vec<String> = (0..count).map(|number| simulation.sentence(number)).collect();
     let mut picture = Document::new()
-        .set("viewBox", (0, 0, width.ceil(), height))
-        .set("width", width.ceil())
-        .set("height", height)
-        .set("font-family", "system-ui, sans-serif")
+        .set("class", "graygate")
+        .set("role", "img")
+        .set("aria-labelledby", format!("{} {}", id("title"), id("description")))
         .set("font-size", 12)
-        .set("fill", "#1b1b1b")
-        .add(Title::new(format!("Users of release {release}, step by step")))
-        .add(Rectangle::new().set("width", "100%").set("height", "100%").set("fill", "#ffffff"))
-        .add(text(LEFT, 22.0, format!("Users of {release}, by version")).set("font-size", 16));
-    for (index, name) in names.iter().enumerate() {
-        let x = LEFT + 110.0 * index as f64;
-        let square = Rectangle::new().set("x", x).set("y", 34).set("width", 12).set("height", 12);
-        picture =
-            picture.add(square.set("fill", colour(index))).add(text(x + 18.0, 44.0, (*name).to_owned()));
-    }
-    // Draws bands first, so that the bars and their text are on top.
-    for ((number, step), before) in steps.iter().enumerate().skip(1).zip(steps) {
-        picture = add_bands(picture, x(number - 1) + BAR, x(number), before, step);
-    }
-    for (number, step) in steps.iter().enumerate() {
-        picture = add_bar(picture, x(number), step);
-        picture = picture.add(text(x(number), TOP + HEIGHT + 18.0, format!("step {}", number + 1)));
-        if !step.flows.is_empty() {
-            let all: u64 = step.users.iter().sum();
-            let label = format!("{} moved", percent(step.moved(), all));
-            picture = picture
-                .add(text(x(number) - GAP / 2.0, TOP + HEIGHT + 40.0, label).set("text-anchor", "middle"));
+        .add(Title::new(title(simulation)).set("id", id("title")))
+        .add(Description::new().set("id", id("description")).add(svg::node::Text::new(format!(
+            "{} {}",
+            facts(simulation),
+            sentences.join(" ")
+        ))))
+        .add(Style::new(STYLE));
+    let used = used_versions(simulation);
+    let patterns = used.iter().fold(Definitions::new(), |all, version| palette::add_patterns(all, *version));
+    picture = picture
+        .add(patterns)
+        .add(Rectangle::new().set("class", "paper").set("width", "100%").set("height", "100%"))
+        .add(text(MARGIN, 32.0, title(simulation)).set("font-size", 17).set("class", "bold"))
+        .add(text(MARGIN, 54.0, facts(simulation)).set("font-size", 13));
+    let mut y = 66.0;
+    let is_numbered = used.iter().any(|version| !chart::fits_beside(simulation.name(*version), pitch));
+    (picture, y) = legend::add(picture, simulation, &used, is_numbered, width, y);
+    // Each row begins with the last step of the row before, so that no move is left out.
+    let mut first = 0;
+    loop {
+        let last = (first + STEPS).min(count);
+        let row = Row { simulation, steps: first..last, top: y, pitch };
+        (picture, y) = row.add(picture);
+        if last >= count {
+            break;
         }
+        first = last - 1;
     }
-    picture
+    let height = (y + MARGIN).ceil();
+    picture.set("viewBox", (0, 0, width.ceil(), height)).set("width", width.ceil()).set("height", height)
 }
 
-/// Returns the left edge of a step's bar.
-fn x(number: usize) -> f64 {
-    LEFT + (BAR + GAP) * number as f64
+fn title(simulation: &Simulation<'_>) -> String {
+    format!("Release {}: who moves at each step", simulation.release)
 }
 
-fn add_bar(mut picture: Document, x: f64, step: &SimulationStep) -> Document {
-    let all = step.users.iter().sum::<u64>().max(1) as f64;
-    let mut y = TOP;
-    for (version, users) in step.users.iter().enumerate() {
-        let part = HEIGHT * *users as f64 / all;
-        let rectangle = Rectangle::new().set("x", x).set("y", y).set("width", BAR).set("height", part);
-        picture = picture.add(rectangle.set("fill", colour(version)));
-        if part >= 14.0 {
-            picture = picture.add(text(x + BAR + 6.0, y + part / 2.0 + 4.0, percent(*users, all as u64)));
-        }
-        y += part;
-    }
-    picture
-}
-
-/// Adds the bands between two bars. The bands at each version are in the order of the versions on the other side.
-fn add_bands(
-    mut picture: Document,
-    left: f64,
-    right: f64,
-    before: &SimulationStep,
-    step: &SimulationStep,
-) -> Document {
-    let all = step.users.iter().sum::<u64>().max(1) as f64;
-    let tops = |users: &[u64]| -> Vec<f64> {
-        let mut y = TOP;
-        let next = |users: &u64| {
-            let top = y;
-            y += HEIGHT * *users as f64 / all;
-            top
-        };
-        users.iter().map(next).collect()
+/// Returns what the whole picture says, in a line.
+fn facts(simulation: &Simulation<'_>) -> String {
+    let users = grouped(simulation.users);
+    let times = match simulation.has_times() {
+        true => format!(" Times are UTC{}.", simulation.offset),
+        false => String::new(),
     };
-    let (mut starts, mut ends) = (tops(&before.users), tops(&step.users));
-    for (from, row) in step.flows.iter().enumerate() {
-        for (to, users) in row.iter().enumerate().filter(|(_, users)| **users > 0) {
-            let (Some(start), Some(end)) = (starts.get_mut(from), ends.get_mut(to)) else {
-                continue;
-            };
-            let part = HEIGHT * *users as f64 / all;
-            let middle = (left + right) / 2.0;
-            let outline = Data::new()
-                .move_to((left, *start))
-                .cubic_curve_to((middle, *start, middle, *end, right, *end))
-                .line_by((0, part))
-                .cubic_curve_to((middle, *end + part, middle, *start + part, left, *start + part))
-                .close();
-            let opacity = if from == to { 0.18 } else { 0.7 };
-            let band = Shape::new().set("d", outline).set("fill", colour(from)).set("fill-opacity", opacity);
-            picture = picture.add(band);
-            *start += part;
-            *end += part;
-        }
+    match simulation.steps.len() {
+        0 | 1 => format!("{users} users.{times}"),
+        _ => format!("{users} users: {}.{times}", simulation.summary()),
     }
-    picture
+}
+
+/// Returns the versions that have users at any step.
+fn used_versions(simulation: &Simulation<'_>) -> Vec<usize> {
+    let has_users = |version: &usize| {
+        simulation.steps.iter().any(|step| step.users.get(*version).is_some_and(|users| *users > 0))
+    };
+    (0..simulation.names.len()).filter(has_users).collect()
 }
 
 fn text(x: f64, y: f64, content: String) -> Text {
-    Text::new(content).set("x", x).set("y", y)
+    Text::new(content).set("x", rounded(x)).set("y", rounded(y))
 }
 
-fn colour(version: usize) -> &'static str {
-    COLOURS.get(version % COLOURS.len()).copied().unwrap_or("#888888")
+/// Returns the width of a text of this size, estimated on the large side.
+fn text_width(text: &str, size: f64) -> f64 {
+    text.chars().count() as f64 * size * LETTER
+}
+
+/// Rounds to tenths of a pixel, which keeps the file small and the same on every machine.
+fn rounded(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
 }
