@@ -314,7 +314,7 @@ def test_a_callout_has_a_cluster_in_the_direction_of_its_check(policy, render):
     assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "::1", "port_value": 8080}
     (options,) = cluster["typed_extension_protocol_options"].values()
     assert options["explicit_http_config"] == {"http2_protocol_options": {}}
-    assert "none of Istio's clusters" not in said
+    assert "is not a cluster of Istio" not in said
     policy["upstreams"]["app"]["readinessProbe"] = {"httpGet": {}}
     (_, added, _), _ = render("--callout", "app-8080=127.0.0.1:8080")
     assert "typed_extension_protocol_options" not in added["spec"]["configPatches"][0]["patch"]["value"]
@@ -422,7 +422,7 @@ def test_at_a_waypoint_routes_have_its_own_names(policy, render):
     release["steer"] = {"randomValueHeader": "x-gray-random"}
     printed, said = render("--routes", "--at", "waypoint")
     assert len(printed) == 1
-    assert "what a VirtualService makes of a waypoint's routes no EnvoyFilter can change" in said
+    assert "an EnvoyFilter cannot change the routes that a VirtualService makes for a waypoint" in said
 
 
 def test_the_first_of_two_releases_of_a_host_has_the_routes(policy, render):
@@ -430,8 +430,7 @@ def test_the_first_of_two_releases_of_a_host_has_the_routes(policy, render):
     policy["releases"].append(release | {"name": "two", "steer": {"header": "x-two"}})
     (_, *printed), said = render("--routes", "--at", "outbound")
     assert [item["kind"] for item in printed] == ["DestinationRule", "VirtualService"]
-    one = "a host has one DestinationRule and one VirtualService"
-    assert f"--routes: none for release two: {one}, and those of {HOST} are" in said
+    assert "--routes: none for release two: a host has only one DestinationRule and one VirtualService" in said
 
 
 # -- what is said -------------------------------------------------------------------
@@ -459,9 +458,9 @@ def test_render_warns_of_a_changeable_module_and_of_a_mesh_that_may_be_a_namespa
     del policy["upstreams"]["app"]
     module = ["--routes", "--module", "oci://registry.example.com/graygate:1"]
     pinned = [*module, "--sha256", DIGEST]
-    assert "--sha256: missing" in render(*module)[1]
+    assert "--sha256: not given" in render(*module)[1]
     assert "--namespace" not in render(*module)[1]
-    assert "--namespace: shop: for the mesh only if" in render(*pinned, "--scope", "mesh", "--namespace", "shop")[1]
+    assert "--namespace: shop: only if" in render(*pinned, "--scope", "mesh", "--namespace", "shop")[1]
     for quiet in [
         [*pinned, "--scope", "mesh"],
         [*pinned, "--scope", "mesh", "--namespace", "istio-system"],
@@ -496,7 +495,7 @@ def test_a_policy_with_problems_is_refused_as_check_does(policy, refused):
     problems = refused("--istio", "1.23")
     assert problems == [
         'gates[0].upstream: "ap" is no upstream; allowed: app, v1, v2',
-        "--istio: 1.23 is not allowed there: it is too old for these manifests; allowed: 1.24 to 1.31",
+        "--istio: 1.23 is not allowed there: it cannot read these manifests; allowed: 1.24 to 1.31",
     ]
 
 
@@ -550,12 +549,12 @@ def test_a_check_of_a_cluster_that_cannot_be_called_is_refused(policy, refused, 
         (["--at", "waypoint", "--port", "80"], ["--port: 80 is not allowed there: a waypoint's listener has port 0"]),
         (
             ["--port", "80"],
-            ["--port: 80 is not allowed there: inbound it is a port of the Pod and outbound one of a service"],
+            ["--port: 80 is not allowed there: inbound it is a port of the Pod, outbound a port of a service"],
         ),
         (
             ["--scope", "mesh", "--selector", "a=b", "--target", "Gateway/x"],
             [
-                "--selector: a=b is not allowed there: scope mesh is all its proxies",
+                "--selector: a=b is not allowed there: scope mesh already selects all its proxies",
                 "--selector: a=b is not allowed there: a resource has either labels or targets",
                 "--target: Gateway/x is not allowed there: a sidecar is found by labels",
             ],
@@ -566,15 +565,15 @@ def test_a_check_of_a_cluster_that_cannot_be_called_is_refused(policy, refused, 
         ),
         (
             ["--at", "gateway", "--target", "Service/x"],
-            ["--target: Service/x is not allowed there: only a waypoint has services"],
+            ["--target: Service/x is not allowed there: only a waypoint can be attached to a Service"],
         ),
         (
             ["--kind", "envoyfilter", "--module", "file:///m.wasm", "--pull-secret", "login"],
-            ["--pull-secret: login is not allowed there: an EnvoyFilter has no place for a secret"],
+            ["--pull-secret: login is not allowed there: an EnvoyFilter cannot name a secret"],
         ),
         (
             ["--selector", "a=b", "--selector", "c=d", "--selector", "a=e"],
-            ["--selector: a=e is not allowed there: a=b is there already, and a Pod has each label once"],
+            ["--selector: a=e is not allowed there: a=b is given already, and a Pod has each label once"],
         ),
         (
             ["--at", "waypoint", "--selector", "a=b"],
@@ -582,7 +581,7 @@ def test_a_check_of_a_cluster_that_cannot_be_called_is_refused(policy, refused, 
         ),
         (
             ["--at", "waypoint", "--scope", "mesh"],
-            ["--scope: mesh is not allowed there: Istio finds a waypoint by targets alone"],
+            ["--scope: mesh is not allowed there: Istio selects a waypoint only by targets"],
         ),
         (
             ["--at", "gateway", "--scope", "mesh"],
@@ -590,25 +589,25 @@ def test_a_check_of_a_cluster_that_cannot_be_called_is_refused(policy, refused, 
         ),
         (
             ["--at", "gateway", "--routes"],
-            ["--routes: true is not allowed there: a gateway's routes go by its own hosts"],
+            ["--routes: true is not allowed there: a gateway's routes depend on its own hosts"],
         ),
         (
             ["--kind", "trafficextension", "--istio", "1.29.6"],
-            ["--kind: trafficextension is not allowed there: Istio 1.29 does not know TrafficExtension"],
+            ["--kind: trafficextension is not allowed there: Istio 1.29 does not support TrafficExtension"],
         ),
         (
             ["--fail", "reload", "--istio", "1.26"],
-            ["--fail: reload is not allowed there: Istio 1.26 does not know FAIL_RELOAD"],
+            ["--fail: reload is not allowed there: Istio 1.26 does not support FAIL_RELOAD"],
         ),
         (
             [*ENVOY_FILTER, "--fail", "reload", "--istio", "1.24"],
-            ["--fail: reload is not allowed there: Istio 1.24 does not know FAIL_RELOAD"],
+            ["--fail: reload is not allowed there: Istio 1.24 does not support FAIL_RELOAD"],
         ),
         (["--kind", "envoyfilter"], ["--sha256: missing, and an EnvoyFilter needs it for a module that Istio fetches"]),
         (
             ["--callout", "agent=127.0.0.1:1", "--callout", "x=127.0.0.1:1", "--callout", "app-8080=127.0.0.1:1"],
             [
-                '--callout: "agent" is not allowed there: Istio has a cluster of that name itself',
+                '--callout: "agent" is not allowed there: Istio has a cluster of this name',
                 '--callout: "x" is not allowed there: no readinessProbe is sent there; allowed: app-8080',
             ],
         ),

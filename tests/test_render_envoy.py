@@ -171,14 +171,14 @@ def test_a_fallback_has_its_route(serve, policy, v1):
 
 
 def test_each_policy_of_several_has_its_hosts(serve, policy):
+    del policy["probes"]
     shop = {**policy, "hosts": ["shop.example.com", "*.shop.example.com:8443"]}
+    version = {"name": "v1", "upstream": "v2", "weight": 1, "default": True}
     other = {
         "name": "other",
         "upstreams": {"v2": {"cluster": "reviews-v2"}},
-        "releases": [{"name": "r", "versions": [{"name": "v1", "upstream": "v2", "weight": 1, "default": True}]}],
+        "releases": [{"name": "r", "steer": {"header": "x-other"}, "versions": [version]}],
     }
-    other["releases"][0]["steer"] = {"header": "x-other"}
-    shop["probes"] = {}
     envoy = serve(documents=[shop, other])
     hosts = {
         "shop.example.com": {"v1"},

@@ -124,7 +124,7 @@ def test_what_a_file_says_about_wrong_policies_stays(render, choice):
 
 def test_a_comment_says_why_the_last_good_policy_goes_on(render):
     out, _ = render(team("a"))
-    assert "With onWrongPolicy: lastGood, a wrong policy takes no traffic down" in " ".join(
+    assert "With onWrongPolicy: lastGood, a wrong policy does not stop traffic" in " ".join(
         out.replace("# ", "").split()
     )
 
@@ -135,28 +135,28 @@ def test_a_comment_says_why_the_last_good_policy_goes_on(render):
         (
             [team("a"), team("a", ["b.shop"])],
             (
-                'b.yaml: name: "a" is the name of the policy in a.yaml, too; '
-                "allowed: a name of its own, as metrics and states go by it"
+                'b.yaml: name: "a" is also the name of the policy in a.yaml; '
+                "allowed: a unique name, because metrics and state are kept by name"
             ),
         ),
         (
             [team("a", ["*.example.com"]), team("b", ["x", "api.example.com"])],
             (
                 'b.yaml: hosts: requests for api.example.com are for policy "a" of a.yaml, which comes first; '
-                "allowed: each host in one file, and a host before a wildcard that has it"
+                "allowed: each host in one file, and a host before a wildcard that includes it"
             ),
         ),
         (
             [team("a"), team("b", ["a.shop.svc.cluster.local", "b.shop"])],
             (
                 'b.yaml: hosts: requests for a.shop are for policy "a" of a.yaml, which comes first; '
-                "allowed: each host in one file, and a host before a wildcard that has it"
+                "allowed: each host in one file, and a host before a wildcard that includes it"
             ),
         ),
         (
             [team("a", ["*"]), team("b")],
             (
-                'a.yaml: policy "a" is for every host, so no request is left for policy "b" of b.yaml; '
+                'a.yaml: policy "a" applies to every host, so no request reaches policy "b" of b.yaml; '
                 "allowed: hosts, or the last place on the command line"
             ),
         ),
@@ -164,7 +164,7 @@ def test_a_comment_says_why_the_last_good_policy_goes_on(render):
             [team("a", onWrongPolicy="refuse"), team("b", onWrongPolicy="lastGood")],
             (
                 'b.yaml: onWrongPolicy: "lastGood", and "refuse" in a.yaml; '
-                "allowed: the same in all files, as they make one document"
+                "allowed: the same value in all files, because they make one document"
             ),
         ),
         ([team("a"), team("b", gatse=[])], 'b.yaml: gatse: unknown field; did you mean "gates"?'),
@@ -182,7 +182,7 @@ def test_a_host_may_come_before_a_wildcard_that_has_it(render):
 
 def test_several_policies_have_no_common_label(problems, render):
     [problem] = problems(team("a"), team("b"), options=())
-    assert problem.startswith("--scope: workload is not allowed there: without a label it would be app=POLICY")
+    assert problem.startswith("--scope: workload is not allowed there: the default label is app=POLICY")
     out, _ = render(team("a"), team("b"), options=("--selector", "app=shop"))
     [plugin] = yaml.safe_load_all(out)
     assert plugin["spec"]["selector"] == {"matchLabels": {"app": "shop"}}
@@ -191,7 +191,7 @@ def test_several_policies_have_no_common_label(problems, render):
 def test_warnings_about_one_of_several_policies_name_its_file(render):
     upstreams = {"unused": {"cluster": CLUSTER.format("x")}, **team("b")["upstreams"]}
     _, said = render(team("a"), team("b", upstreams=upstreams))
-    assert "b.yaml: upstreams.unused: nothing refers to it" in said
+    assert "b.yaml: upstreams.unused: nothing refers to this upstream" in said
 
 
 # -- check, explain and simulate --------------------------------------------------

@@ -207,9 +207,10 @@ impl RenderArguments {
         let mut output = Output { manifests: Vec::new(), warnings: Vec::new() };
         if self.istio > IstioVersion::NEWEST {
             let newest = IstioVersion::NEWEST;
-            output
-                .warnings
-                .push(format!("--istio: {} is not tried yet; written as for {newest}", self.istio));
+            output.warnings.push(format!(
+                "--istio: {} is newer than any that graygate was tested with. The output is as for {newest}",
+                self.istio
+            ));
         }
         let module = Module {
             url: self.module.clone().unwrap_or_else(Module::placeholder),
@@ -217,17 +218,18 @@ impl RenderArguments {
             secret: self.pull_secret.clone(),
         };
         if self.module.is_none() {
-            output
-                .warnings
-                .push(format!("--module: {} is a placeholder; say where your module is", module.url));
+            output.warnings.push(format!(
+                "--module: {} is a placeholder. Set --module to the URL of your module",
+                module.url
+            ));
         } else if module.sha256.is_none() && !module.url.starts_with("file://") {
             let url = &module.url;
             output.warnings.push(format!(
-                "--sha256: missing, so that proxies take whatever {url} is at the time; 64 digits from 0 to f pin it"
+                "--sha256: not given, so proxies accept any module that they find at {url}. Give the module's 64 digits to pin it"
             ));
         }
         if self.fail() == FailurePolicy::Closed {
-            let warning = "--fail closed: each request is denied while the module can't be fetched or its VM has failed; graygate check --istio takes it with --allow fail-close";
+            let warning = "--fail closed: every request is denied while the module cannot be fetched or its VM has failed. graygate check accepts this with --allow fail-close";
             output.warnings.push(warning.to_owned());
         }
         // This is only a warning, as a mesh may have another root namespace than Istio's default.
@@ -235,7 +237,7 @@ impl RenderArguments {
             && namespace != ROOT_NAMESPACE
         {
             output.warnings.push(format!(
-                "--namespace: {namespace}: for the mesh only if it is the root namespace; else for the proxies of {namespace} alone"
+                "--namespace: {namespace}: only if this is the root namespace of the mesh, the resource applies to all proxies. Otherwise it applies to the proxies of {namespace}"
             ));
         }
         for source in &sources.policies {
@@ -243,7 +245,9 @@ impl RenderArguments {
             for (id, upstream) in source.policy.upstream_ids() {
                 if self.at.is_none() && !part::references(&source.policy).any(|used| used == id) {
                     let name = &upstream.name;
-                    warnings.push(format!("upstreams.{name}: nothing refers to it, so no manifest has it"));
+                    warnings.push(format!(
+                        "upstreams.{name}: nothing refers to this upstream, so no manifest contains it"
+                    ));
                 }
             }
             warnings.extend(document::probes_warning(&source.policy));
@@ -301,7 +305,7 @@ impl RenderArguments {
             comments.extend(owned);
         }
         if !sources.is_chosen {
-            comments.push("With onWrongPolicy: lastGood, a wrong policy takes no traffic down: proxies that have had a good one go on with it, new ones let requests pass unmanaged, and graygate_policy_refused is 1. If the filter refused it instead, each new proxy would answer every request with 500.".to_owned());
+            comments.push("With onWrongPolicy: lastGood, a wrong policy does not stop traffic. Proxies that have had a good policy keep it, new proxies let requests pass unmanaged, and graygate_policy_refused is 1. If the filter refused the policy instead, each new proxy would answer every request with 500.".to_owned());
         }
         let probe_port = self.probe_listener.filter(|_| probe_listener::is_for(bundle));
         // A plugin with probes alone would only take requests for their paths from the app.
@@ -329,7 +333,7 @@ impl RenderArguments {
             let identity = identity.with_suffix("callout");
             let object =
                 callout::envoy_filter(&identity, &selection, direction, &bundle.policies(), &callouts);
-            let comments = vec!["Clusters that readiness checks are sent to. A check needs a cluster with an address of its own: Istio's cluster for the app itself has none.".to_owned()];
+            let comments = vec!["Clusters for readiness checks. A check needs a cluster with an address, and Istio's own cluster for the app has none.".to_owned()];
             output.manifests.push(Manifest { comments, object });
         }
         let mut routed_hosts: Vec<(&str, &str)> = Vec::new();
@@ -341,7 +345,7 @@ impl RenderArguments {
             let host = routes.host(release);
             // Of two resources for one host, Istio would use only one, and which one is undefined.
             if let Some((host, other)) = routed_hosts.iter().find(|(known, _)| Some(*known) == host) {
-                output.warnings.push(format!("--routes: none for release {}: a host has one DestinationRule and one VirtualService, and those of {host} are release {other}'s; add its subsets and routes there", release.name));
+                output.warnings.push(format!("--routes: none for release {}: a host has only one DestinationRule and one VirtualService, and {host} has those of release {other}. Add the subsets and routes there", release.name));
                 continue;
             }
             match routes.manifests(release) {
@@ -360,14 +364,16 @@ impl RenderArguments {
     fn describe_part(&self, direction: Direction) -> String {
         let description = match direction {
             Direction::Inbound => {
-                "what comes to the app: its probes are answered, and gates stand before what it needs"
+                "requests to the app. The filter answers its probes, and gates protect what the app needs"
             }
             Direction::Outbound => {
-                "what the app sends to others: versions are chosen, and gates stand before other services"
+                "requests of the app to other services. The filter chooses versions, and gates protect the services"
             }
-            Direction::Gateway => "what comes to the gateway: probes, versions and gates",
+            Direction::Gateway => {
+                "requests to the gateway. The filter answers probes, chooses versions and applies gates"
+            }
             Direction::Waypoint => {
-                "what comes to the services behind the waypoint: probes, versions and gates"
+                "requests to the services of the waypoint. The filter answers probes, chooses versions and applies gates"
             }
         };
         format!("graygate, {}: {description}.", direction.name())
@@ -377,11 +383,11 @@ impl RenderArguments {
     fn add_warnings(&self, part: &Part, warnings: &mut Vec<String>) {
         let policy = &part.policy;
         if !policy.probes.grpc_services.is_empty() {
-            warnings.push("probes.grpc: a check takes a hop, and none of Istio's routes leads to one, so it goes on to the app: it is answered from readiness only if the app answers that POST with 200 and a body, and else UNAVAILABLE".to_owned());
+            warnings.push("probes.grpc: Istio has no route to the hop that a gRPC health check needs, so the check reaches the app. The filter answers from readiness only if the app responds to the POST with 200 and a body. Otherwise it answers UNAVAILABLE".to_owned());
         }
         if part.direction == Direction::Waypoint && !policy.probes.is_empty() {
             warnings.push(
-                "probes: the kubelet's own do not pass a waypoint, so it answers others' alone".to_owned(),
+                "probes: the kubelet's probes do not pass a waypoint, so the filter only answers probes of other clients".to_owned(),
             );
         }
         if !self.routes {
@@ -392,7 +398,7 @@ impl RenderArguments {
         for gate in &policy.gates {
             if let Some(Fallback::Upstream { header, .. }) = &gate.fallback {
                 let name = policy.name_of(gate.upstream);
-                warnings.push(format!("gate on {name}: its fallback takes effect only by a route with cluster_header: {header}, which no VirtualService makes"));
+                warnings.push(format!("gate on {name}: its fallback needs a route with cluster_header: {header}, which a VirtualService cannot express. Add it by an EnvoyFilter"));
             }
         }
         for upstream in &policy.upstreams {
@@ -406,7 +412,7 @@ impl RenderArguments {
                 && !self.callout.iter().any(|callout| callout.cluster == *cluster)
             {
                 let name = &upstream.name;
-                warnings.push(format!("upstreams.{name}.cluster: {cluster:?} is none of Istio's clusters; unless something else adds it, no check can be sent: --callout '{cluster}=IP:PORT' adds it"));
+                warnings.push(format!("upstreams.{name}.cluster: {cluster:?} is not a cluster of Istio, so no check can be sent unless something adds it. To add it, write --callout '{cluster}=IP:PORT'"));
             }
         }
     }

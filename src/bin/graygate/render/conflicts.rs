@@ -27,18 +27,18 @@ pub fn problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<
         }
     }
     if let (Some([_, _, ..]), Some(port)) = (bundles, arguments.port.first()) {
-        let reason = "inbound it is a port of the Pod and outbound one of a service, and this policy has parts for both";
+        let reason = "inbound it is a port of the Pod, outbound a port of a service, and this policy has parts for both";
         problems.push(refused("--port", &port.to_string(), reason, "with --at"));
     }
     let is_labelled = matches!(direction, Some(Direction::Gateway | Direction::Waypoint))
         || arguments.scope != NamespaceScope::Workload
         || !arguments.selector.is_empty();
     if !is_labelled && bundles.is_some_and(|bundles| bundles.iter().any(|bundle| bundle.parts.len() > 1)) {
-        let reason = "without a label it would be app=POLICY, and there are several policies";
+        let reason = "the default label is app=POLICY, and there are several policies";
         problems.push(refused("--scope", "workload", reason, "namespace, mesh, or --selector KEY=VALUE"));
     }
     if arguments.routes && direction == Some(Direction::Gateway) {
-        let reason = "a gateway's routes go by its own hosts, which no policy knows";
+        let reason = "a gateway's routes depend on its own hosts, which a policy does not have";
         problems.push(refused("--routes", "true", reason, "outbound, waypoint"));
     }
     for (index, added) in arguments.callout.iter().enumerate() {
@@ -47,7 +47,7 @@ pub fn problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<
             problems.push(refused("--callout", &cluster, "it is given twice", "each cluster once"));
         }
         if direction::is_istio_cluster(&added.cluster) || added.cluster.starts_with("inbound|") {
-            let reason = "Istio has a cluster of that name itself";
+            let reason = "Istio has a cluster of this name";
             problems.push(refused("--callout", &cluster, reason, "a name of its own"));
         } else if let Some(bundles) = bundles
             && !bundles.iter().any(|bundle| bundle.is_checked(&added.cluster))
@@ -77,9 +77,9 @@ fn kind_problems(arguments: &RenderArguments) -> Vec<Problem> {
     let istio = arguments.istio;
     if istio < IstioVersion::OLDEST {
         let allowed = format!("{} to {}", IstioVersion::OLDEST, IstioVersion::NEWEST);
-        problems.push(refused("--istio", &istio.to_string(), "it is too old for these manifests", &allowed));
+        problems.push(refused("--istio", &istio.to_string(), "it cannot read these manifests", &allowed));
     } else if istio < since {
-        let reason = format!("Istio {istio} does not know FAIL_RELOAD in such a resource");
+        let reason = format!("Istio {istio} does not support FAIL_RELOAD in such a resource");
         problems.push(refused(
             "--fail",
             "reload",
@@ -88,13 +88,13 @@ fn kind_problems(arguments: &RenderArguments) -> Vec<Problem> {
         ));
     }
     if arguments.kind == ManifestKind::Trafficextension && istio < IstioVersion::TRAFFIC_EXTENSION {
-        let reason = format!("Istio {istio} does not know TrafficExtension");
+        let reason = format!("Istio {istio} does not support TrafficExtension");
         let since = IstioVersion::TRAFFIC_EXTENSION;
         let allowed = format!("wasmplugin, envoyfilter; trafficextension with --istio {since} or later");
         problems.push(refused("--kind", "trafficextension", &reason, &allowed));
     }
     if let Some(secret) = arguments.pull_secret.as_ref().filter(|_| !is_plugin) {
-        let reason = "an EnvoyFilter has no place for a secret";
+        let reason = "an EnvoyFilter cannot name a secret";
         problems.push(refused("--pull-secret", secret, reason, "--kind wasmplugin, trafficextension"));
     }
     let is_remote = arguments.module.as_ref().is_none_or(|url| !url.starts_with("file://"));
@@ -130,14 +130,14 @@ fn selection_problems(arguments: &RenderArguments) -> Vec<Problem> {
     let takes_targets = matches!(direction, Some(Direction::Gateway | Direction::Waypoint));
     for (index, (key, value)) in arguments.selector.iter().enumerate() {
         if let Some((_, first)) = arguments.selector.iter().take(index).find(|(same, _)| same == key) {
-            let reason = format!("{key}={first} is there already, and a Pod has each label once");
+            let reason = format!("{key}={first} is given already, and a Pod has each label once");
             problems.push(refused("--selector", &format!("{key}={value}"), &reason, "another label"));
         }
     }
     if let Some((key, value)) = arguments.selector.first() {
         let label = format!("{key}={value}");
         if scope != NamespaceScope::Workload {
-            let reason = format!("scope {} is all its proxies", scope.name());
+            let reason = format!("scope {} already selects all its proxies", scope.name());
             problems.push(refused("--selector", &label, &reason, "scope workload"));
         }
         if direction == Some(Direction::Waypoint) {
@@ -165,13 +165,18 @@ fn selection_problems(arguments: &RenderArguments) -> Vec<Problem> {
                 "--selector, or at gateway or waypoint",
             ));
         } else if *kind == TargetKind::Service && direction == Some(Direction::Gateway) {
-            problems.push(refused("--target", &target, "only a waypoint has services", "Gateway/NAME"));
+            problems.push(refused(
+                "--target",
+                &target,
+                "only a waypoint can be attached to a Service",
+                "Gateway/NAME",
+            ));
         } else if *kind == TargetKind::Service && arguments.kind == ManifestKind::Envoyfilter {
-            let reason = "Istio attaches no EnvoyFilter to a Service, so that it has no effect";
+            let reason = "Istio does not attach an EnvoyFilter to a Service, so it would have no effect";
             let allowed = "Gateway/NAME; Service/NAME with --kind wasmplugin, trafficextension";
             problems.push(refused("--target", &target, reason, allowed));
         } else if scope != NamespaceScope::Workload {
-            let reason = format!("scope {} is all its proxies", scope.name());
+            let reason = format!("scope {} already selects all its proxies", scope.name());
             problems.push(refused("--target", &target, &reason, "scope workload"));
         }
     }
@@ -182,7 +187,7 @@ fn selection_problems(arguments: &RenderArguments) -> Vec<Problem> {
         problems.push(refused(
             "--scope",
             scope.name(),
-            "Istio finds a waypoint by targets alone",
+            "Istio selects a waypoint only by targets",
             "workload, with --target",
         ));
     }
@@ -191,7 +196,7 @@ fn selection_problems(arguments: &RenderArguments) -> Vec<Problem> {
         && arguments.kind != ManifestKind::Envoyfilter
     {
         let reason = format!(
-            "a {} for all proxies in mode CLIENT is outbound in sidecars, too",
+            "a {} for all proxies in mode CLIENT also applies to outbound requests of sidecars",
             arguments.kind.name()
         );
         problems.push(refused("--scope", scope.name(), &reason, "workload, or --kind envoyfilter"));

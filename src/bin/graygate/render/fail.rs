@@ -49,23 +49,23 @@ impl FailurePolicy {
     pub fn reason(self, direction: Direction, kind: ManifestKind) -> String {
         let name = if kind == ManifestKind::Envoyfilter { self.policy() } else { self.strategy() };
         let consequence = match direction {
-            Direction::Inbound => "probes reach the app and get its own answers",
+            Direction::Inbound => "probes reach the app, which answers them itself",
             Direction::Outbound => {
-                "everybody gets the version of the route without a header, and no gate holds"
+                "all users get the version of the route without a header, and gates have no effect"
             }
             Direction::Gateway | Direction::Waypoint => {
-                "probes go on by the routes, everybody gets the version of the route without a header, and no gate holds"
+                "probes follow the routes, all users get the version of the route without a header, and gates have no effect"
             }
         };
         match self {
             FailurePolicy::Open => format!(
-                "{name}: while the module can't be fetched, or its VM has failed, requests pass as if there were no graygate: {consequence}."
+                "{name}: while the module cannot be fetched, or its VM has failed, requests pass as if the filter were absent: {consequence}."
             ),
             FailurePolicy::Reload => format!(
-                "{name}: a new VM replaces one that has failed, for the requests that follow. While the module can't be fetched, each request is denied all the same. Use it once the module is sure to be there."
+                "{name}: a new VM replaces one that has failed, for the requests that follow. While the module cannot be fetched, every request is still denied. Use it once every proxy is sure to get the module."
             ),
             FailurePolicy::Closed => format!(
-                "{name}: better no answer than one without the policy. While the module can't be fetched, or its VM has failed, each request is denied, in the second case until the plugin changes or the proxy restarts."
+                "{name}: while the module cannot be fetched, every request is denied. After its VM has failed, every request is denied until the plugin changes or the proxy restarts."
             ),
         }
     }

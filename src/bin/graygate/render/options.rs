@@ -36,13 +36,13 @@ impl ManifestKind {
     pub fn use_for(self) -> &'static str {
         match self {
             ManifestKind::Wasmplugin => {
-                "A WasmPlugin is what every release of Istio reads. Never beside a TrafficExtension or EnvoyFilter for the same proxies: the filter would be there twice."
+                "Every version of Istio reads a WasmPlugin. Do not apply it with a TrafficExtension or EnvoyFilter for the same proxies, because the filter would run twice."
             }
             ManifestKind::Trafficextension => {
-                "A TrafficExtension takes the place of the WasmPlugin from Istio 1.30 on. Never beside one for the same proxies: the filter would be there twice."
+                "A TrafficExtension replaces the WasmPlugin since Istio 1.30. Do not apply both for the same proxies, because the filter would run twice."
             }
             ManifestKind::Envoyfilter => {
-                "An EnvoyFilter has what a WasmPlugin has no field for: a VM id of graygate's own, and a place before all other filters. It is tied to how Istio builds listeners: try it with each new release. Never beside a WasmPlugin or TrafficExtension for the same proxies: the filter would be there twice."
+                "An EnvoyFilter can set what a WasmPlugin cannot: a VM id of its own, and a place before all other filters. It depends on how Istio builds listeners, so test it with each new version. Do not apply it with a WasmPlugin or TrafficExtension for the same proxies, because the filter would run twice."
             }
             // These have no manifest with the filter.
             ManifestKind::Envoy | ManifestKind::Validatingadmissionpolicy => "",
@@ -115,7 +115,7 @@ pub fn parse_label(text: &str) -> Result<(String, String), String> {
     Err(LABEL.to_owned())
 }
 
-const LABEL: &str = "allowed: KEY=VALUE, such as app=reviews; each up to 63 letters, digits, \"-\", \"_\" and \".\", with a letter or digit at both ends, and the key after DOMAIN/, if it has one";
+const LABEL: &str = "allowed: KEY=VALUE, such as app=reviews; each up to 63 letters, digits, \"-\", \"_\" and \".\", with a letter or digit at both ends; the key may have a prefix DOMAIN/";
 
 fn is_label(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);

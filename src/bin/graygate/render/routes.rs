@@ -85,7 +85,7 @@ impl Routes<'_> {
     /// Returns the reason if no routes can be rendered.
     pub fn manifests(&self, release: &Release) -> Result<Vec<Manifest>, &'static str> {
         if release.versions.is_empty() {
-            return Err("it has no versions, so that only the routes know them");
+            return Err("it has no versions, so only your own routes know them");
         }
         let subsets = Subsets::of(self.direction, release).ok_or(match self.direction {
             Direction::Waypoint => {
@@ -94,7 +94,7 @@ impl Routes<'_> {
             _ => "the clusters of its versions are not all outbound|PORT|SUBSET|HOST of one port of one host",
         })?;
         if self.direction == Direction::Waypoint && matches!(release.steer, Steer::RandomValueHeader(_)) {
-            return Err("what a VirtualService makes of a waypoint's routes no EnvoyFilter can change");
+            return Err("an EnvoyFilter cannot change the routes that a VirtualService makes for a waypoint");
         }
         let mut manifests = Vec::new();
         manifests.extend(self.destination_rule(&subsets));
@@ -104,17 +104,19 @@ impl Routes<'_> {
             Steer::RandomValueHeader(header) => {
                 if release.versions.iter().filter(|version| version.weight > 0).count() < 2 {
                     return Err(
-                        "only one of its versions has a weight, and a route to one cluster takes no number",
+                        "only one of its versions has a weight, and a route to one cluster ignores the number",
                     );
                 }
                 let sum: u64 = release.versions.iter().map(|version| u64::from(version.weight)).sum();
                 if i32::try_from(sum).is_err() {
-                    return Err("the sum of its weights is more than a VirtualService's may be, 2147483647");
+                    return Err(
+                        "the sum of its weights exceeds 2147483647, the most that a VirtualService allows",
+                    );
                 }
                 manifests.extend(self.weighted_route(release, &subsets, header));
             }
             Steer::FilterState(_) => {
-                return Err("no resource of Istio makes a route that reads filter state");
+                return Err("no resource of Istio can make a route that reads filter state");
             }
         }
         Ok(manifests)
@@ -142,7 +144,7 @@ impl Routes<'_> {
             |name: &str| object([("name", text(name)), ("labels", object([("version", text(name))]))]);
         let spec = object([("host", text(subsets.host)), ("subsets", list(names.into_iter().map(subset)))]);
         let comments = vec![format!(
-            "The versions of {} by the label \"version\" of their Pods. Without these subsets Istio makes no clusters of the names that the policy has. If the host has a DestinationRule already, add the subsets there: a second one takes no effect, or only in part.",
+            "The versions of {} by the label \"version\" of their Pods. Without these subsets, Istio has no clusters of the names in the policy. If the host already has a DestinationRule, add the subsets there, because a second one has no effect, or only a partial one.",
             subsets.host
         )];
         Some(Manifest { comments, object: self.resource("DestinationRule", spec) })
@@ -151,7 +153,7 @@ impl Routes<'_> {
     fn virtual_service(&self, subsets: &Subsets<'_>, http: Vec<Node>, description: &str) -> Manifest {
         let spec = object([("hosts", list([text(subsets.host)])), ("http", list(http))]);
         let comments = vec![format!(
-            "{description} Of all VirtualServices for a host one takes effect: if {} has one already, put these routes first in it.",
+            "{description} Only one VirtualService per host has effect. If {} already has one, put these routes first in it.",
             subsets.host
         )];
         Manifest { comments, object: self.resource("VirtualService", spec) }
@@ -175,7 +177,7 @@ impl Routes<'_> {
             ]))
         });
         let description = format!(
-            "The route of each version of release {}, by {header}, which the filter sets; the default version comes last and takes all else, also while the filter is not there.",
+            "One route for each version of release {}, by the header {header}, which the filter sets. The route of the default version comes last and takes all other requests, also while the filter is absent.",
             release.name
         );
         self.virtual_service(subsets, routes.collect(), &description)
@@ -193,11 +195,13 @@ impl Routes<'_> {
         let patches = vec![patch("HTTP_ROUTE", matched, "INSERT_FIRST", value)];
         let object = manifest::envoy_filter(self.identity, self.selection, self.priority, patches);
         let mut comments = vec![format!(
-            "A first route of {}, to the cluster that {header} names, which the filter sets. It has nothing of what a VirtualService says of the host: no retries, no timeout, no faults.",
+            "The first route of {}. It leads to the cluster that the header {header} names, which the filter sets. It has none of the settings of a VirtualService for the host: no retries, no timeout, no faults.",
             subsets.host
         )];
         if self.direction == Direction::Waypoint {
-            comments.push("At a waypoint it is there only while the host has no VirtualService.".to_owned());
+            comments.push(
+                "At a waypoint, this route exists only while the host has no VirtualService.".to_owned(),
+            );
         }
         Manifest { comments, object }
     }
@@ -211,7 +215,7 @@ impl Routes<'_> {
         });
         let route = object([("name", text(&name)), ("route", list(routes))]);
         let description = format!(
-            "The weights of release {}. The route decides, by the number that the filter gives it: change weights here and in the policy alike, and keep the versions in this order.",
+            "The weights of release {}. The route decides by the number that the filter sets. If you change weights, change them here and in the policy, and keep the versions in this order.",
             release.name
         );
         let weights = self.virtual_service(subsets, vec![route], &description);
@@ -221,7 +225,7 @@ impl Routes<'_> {
         let patches = vec![patch("HTTP_ROUTE", matched, "MERGE", value)];
         let object = manifest::envoy_filter(self.identity, self.selection, self.priority, patches);
         let comments = vec![format!(
-            "Makes that route of the VirtualService above pick by {header} instead of by chance. It is for this route alone: in one to a single cluster it would take the cluster's place."
+            "Makes this route of the VirtualService above pick by the header {header} instead of at random. It must match only this route, because it would replace the cluster of a route to a single one."
         )];
         [weights, Manifest { comments, object }]
     }
@@ -237,6 +241,6 @@ pub fn missing_route_warning(policy: &Policy, release: &Release) -> Option<Strin
     };
     let index = policy.releases.iter().position(|other| other.name == release.name)?;
     Some(format!(
-        "releases[{index}].steer: takes effect only by {needed_route}, which no VirtualService makes"
+        "releases[{index}].steer: needs {needed_route}, which a VirtualService cannot express. --routes prints it where Istio can have it"
     ))
 }
