@@ -170,6 +170,16 @@ def test_a_fallback_has_its_route(serve, policy, v1):
     until_all(lambda: get(envoy.port(), "/", ALICE).version == "v2", what="diverted")
 
 
+def test_no_client_reaches_another_cluster_by_the_header_of_a_fallback(serve, policy):
+    policy["gates"][0]["fallback"] = {"upstream": "reviews-v2", "clusterHeader": "x-fallback"}
+    del policy["releases"]
+    # In shadow the filter changes no request, so a client's header reaches the routes.
+    policy["mode"] = "shadow"
+    envoy = serve()
+    until_all(lambda: get(envoy.port(), "/readyz").status == 200, what="ready")
+    assert get(envoy.port(), "/", {"x-fallback": "elsewhere"}).version == "v1"
+
+
 def test_each_policy_of_several_has_its_hosts(serve, policy):
     del policy["probes"]
     shop = {**policy, "hosts": ["shop.example.com", "*.shop.example.com:8443"]}

@@ -71,16 +71,9 @@ fn routes(policy: &Policy, default_cluster: Option<&str>, warnings: &mut Vec<Str
     if !policy.probes.grpc_services.is_empty() {
         routes.push(hop::route());
     }
+    // A request that a gate sends elsewhere gets no version, so these routes come first.
+    routes.extend(fallback_routes(policy));
     let mut cluster_headers: Vec<&str> = Vec::new();
-    // A request that a gate sends elsewhere gets no version, so this route comes first.
-    for gate in &policy.gates {
-        if let Some(Fallback::Upstream { header, .. }) = &gate.fallback
-            && !cluster_headers.contains(&header.as_str())
-        {
-            cluster_headers.push(header);
-            routes.push(cluster_header_route("graygate-fallback", header));
-        }
-    }
     for (index, release) in policy.releases.iter().enumerate() {
         let name = format!("graygate-{}", release.name);
         match &release.steer {
@@ -101,6 +94,32 @@ fn routes(policy: &Policy, default_cluster: Option<&str>, warnings: &mut Vec<Str
     }
     routes.push(default_route(default_cluster.or_else(|| default_cluster_of(policy))));
     routes
+}
+
+/// Returns one route for each cluster that gates fall back to.
+///
+/// Each matches the name of its cluster. A route for any name would let clients reach every cluster of the proxy in shadow,
+/// because the filter then does not remove the header from their requests.
+fn fallback_routes(policy: &Policy) -> Vec<Node> {
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for gate in &policy.gates {
+        if let Some(Fallback::Upstream { upstream, header }) = &gate.fallback
+            && let Some(upstream) = policy.upstream(*upstream)
+            && !seen.contains(&(header, &upstream.cluster))
+        {
+            seen.push((header, &upstream.cluster));
+        }
+    }
+    let route = |(header, cluster)| {
+        let exact = object([("exact", text(cluster))]);
+        let condition = object([("name", text(header)), ("string_match", exact)]);
+        object([
+            ("name", text("graygate-fallback")),
+            ("match", object([("prefix", text("/")), ("headers", list([condition]))])),
+            ("route", object([("cluster", text(cluster))])),
+        ])
+    };
+    seen.into_iter().map(route).collect()
 }
 
 /// Returns the cluster of requests that nothing leads elsewhere, unless an option names it.
