@@ -6,8 +6,9 @@ use graygate::worker::metric::spec::{METRICS, MODE, MetricSpec, PREFIX};
 use super::markdown::{code, head, table};
 
 const INTRO: &str = "\
-Envoy shows them in `/stats` and, with the `stats_tags` of `envoy/envoy.yaml`, with labels in `/stats/prometheus`.
-Istio's proxies have these tags already. Without the tags, the labels are part of the name.
+Envoy shows them in `/stats` and in `/stats/prometheus`. To have labels in Prometheus, Envoy needs `stats_tags`: those of
+`envoy/envoy.yaml`, or those that `graygate render --kind envoy` prints. In Istio, name the labels in `extraStatTags`, as in
+[the runbook](../../istio/runbook.md#before-you-begin). Without the tags, the labels are part of the name.
 
 A gauge shows the newest document of a policy. What leaves a policy gets a value on which no alert fires:
 
