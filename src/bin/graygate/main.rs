@@ -2,6 +2,7 @@
 
 mod check;
 mod clock;
+mod completions;
 mod document;
 mod embedded;
 mod envoy;
@@ -10,7 +11,11 @@ mod failure;
 mod found;
 mod input;
 mod istio;
+<<<<<<< HEAD
 mod marks;
+=======
+mod man;
+>>>>>>> 400b84e (The tool prints completions and manual pages, and its version names the commit)
 mod policy_argument;
 mod reference;
 mod render;
@@ -30,9 +35,13 @@ const EXIT_CODES: &str = "Exit codes:
   2  the tool was called wrongly
   3  a file could not be read or written";
 
-/// Checks graygate policies and explains what the filter makes of them.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("GRAYGATE_COMMIT"), ")");
+
+/// Checks graygate policies, and shows what the filter does with them
+///
+/// The tool runs the filter's own code and needs no proxy.
 #[derive(Parser)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(version = VERSION, after_help = EXIT_CODES, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -50,6 +59,10 @@ enum Command {
     Reference(reference::ReferenceArguments),
     /// Print, and draw, what a change of weights does to users
     Simulate(simulate::SimulateArguments),
+    /// Print a script for your shell that completes the tool's arguments
+    Completions(completions::CompletionsArguments),
+    /// Write the tool's manual pages
+    Man(man::ManArguments),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +72,8 @@ fn main() -> ExitCode {
         Command::Render(arguments) => render::run(&arguments),
         Command::Reference(arguments) => reference::run(&arguments, Arguments::command()),
         Command::Simulate(arguments) => simulate::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+        Command::Man(arguments) => man::run(&arguments, Arguments::command()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -110,11 +110,12 @@ fn parse_url(text: &str) -> Result<RequestTarget, String> {
         None => return Err(format!("the scheme is missing; {allowed}")),
     };
     let host = uri.host().filter(|host| !host.is_empty()).ok_or(format!("the host is missing; {allowed}"))?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let port = uri.port_u16().filter(|port| *port != own_port);
     Ok(RequestTarget {
         scheme: uri.scheme_str().unwrap_or_default().to_owned(),
         authority: port.map_or(host.to_owned(), |port| format!("{host}:{port}")),
-        path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+        path: format!("/{}", path.strip_prefix('/').unwrap_or(path)),
     })
 }
 
