@@ -11,11 +11,8 @@ mod failure;
 mod found;
 mod input;
 mod istio;
-<<<<<<< HEAD
 mod marks;
-=======
 mod man;
->>>>>>> 400b84e (The tool prints completions and manual pages, and its version names the commit)
 mod policy_argument;
 mod reference;
 mod render;
