@@ -26,8 +26,15 @@ use step::PlannedStep;
 use table::Simulation;
 use times::Offset;
 
+/// The end of the help text.
+const EXAMPLES: &str = "Examples:
+  graygate simulate policy.yaml
+  graygate simulate policy.yaml --weights v2=0,10,30,100 --svg moves.svg
+  graygate simulate policy.yaml --keys user-ids.txt --weights v2=10,20";
+
 /// The arguments of `simulate`.
 #[derive(Args)]
+#[command(after_help = EXAMPLES, override_usage = "graygate simulate [OPTIONS] <FILE>")]
 pub struct SimulateArguments {
     #[command(flatten)]
     policy: PolicyArgument,

@@ -17,7 +17,7 @@ const EXAMPLES: &str = "Examples:
 
 /// The arguments of `explain`.
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = "graygate explain [OPTIONS] <FILE> [URL]")]
 pub struct ExplainArguments {
     #[command(flatten)]
     pub policy: PolicyArgument,
