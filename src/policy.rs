@@ -10,6 +10,7 @@
 
 pub mod check;
 pub mod document;
+pub mod format;
 pub mod gate;
 pub mod host;
 pub mod host_index;
@@ -32,6 +33,7 @@ use crate::value::host::{Hosts, MeshPlace};
 use document::Node;
 use gate::{Fallback, Gate, WhenAllNotReady};
 use index::Index;
+use keys::spec::Shape;
 use limits::Totals;
 use probe::Probes;
 use problem::{ProblemLog, Problems};
@@ -89,20 +91,23 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Every mode with its name in the document.
-    pub const NAMES: [(&str, Mode); 3] =
-        [("enforce", Mode::Enforce), ("shadow", Mode::Shadow), ("off", Mode::Off)];
-
     /// Returns the suffix of a log line about a decision: empty, unless the decision has no effect.
     pub fn mark(self) -> &'static str {
         if self == Mode::Shadow { " (mode: shadow)" } else { "" }
     }
 
-    /// Reads the mode of a document that may be wrong. Without a valid one, it is `Enforce`, which limits nothing.
+    /// Returns the mode with this name in the document. Any other text is `Enforce`, which limits nothing.
+    pub fn named(name: &str) -> Self {
+        match name {
+            "shadow" => Mode::Shadow,
+            "off" => Mode::Off,
+            _ => Mode::Enforce,
+        }
+    }
+
+    /// Reads the mode of a document that may be wrong. Without a valid one, it is `Enforce`.
     pub fn of(document: &Node) -> Self {
-        let known = document.field("mode");
-        let is_known = |name: &str| matches!(known, Some(Node::Text(text)) if text == name);
-        Self::NAMES.iter().find(|(name, _)| is_known(name)).map_or(Mode::Enforce, |(_, mode)| *mode)
+        document.field("mode").and_then(Node::text).map_or(Mode::Enforce, Mode::named)
     }
 
     /// Returns the mode that does less.
@@ -116,7 +121,11 @@ impl Mode {
 
     /// Returns the mode's name in the document.
     pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
+        match self {
+            Mode::Enforce => "enforce",
+            Mode::Shadow => "shadow",
+            Mode::Off => "off",
+        }
     }
 }
 
@@ -177,8 +186,8 @@ impl Policy {
     fn compile(document: &Node, node_id: Option<&[u8]>) -> Result<Self, Problems> {
         let log = ProblemLog::default();
         let proxy = node_id.and_then(MeshPlace::of_node);
-        let root = Value::root(document, &log).for_proxy(proxy.as_ref());
-        let fields = root.object(&keys::POLICY);
+        let root = Value::root(document, &log, Shape::Object(&keys::POLICY)).for_proxy(proxy.as_ref());
+        let fields = root.object();
         let policy = fields.and_then(|fields| read(&fields, node_id, &mut Totals::default()));
         log.finish(policy)
     }
@@ -268,16 +277,12 @@ pub enum OnWrongPolicy {
 }
 
 impl OnWrongPolicy {
-    /// Every choice with its name in the document.
-    pub const NAMES: [(&str, OnWrongPolicy); 2] =
-        [("refuse", OnWrongPolicy::Refuse), ("lastGood", OnWrongPolicy::LastGood)];
-
     /// Reads the choice of a document that may be wrong. Without a valid one, it is the default.
     pub fn of(document: &Node) -> Self {
-        let known = document.field("onWrongPolicy");
-        let is_known = |name: &str| matches!(known, Some(Node::Text(text)) if text == name);
-        let choice = Self::NAMES.iter().find(|(name, _)| is_known(name));
-        choice.map_or(Self::Refuse, |(_, choice)| *choice)
+        match document.field("onWrongPolicy").and_then(Node::text) {
+            Some("lastGood") => Self::LastGood,
+            _ => Self::Refuse,
+        }
     }
 }
 
@@ -305,24 +310,21 @@ fn parse(text: &[u8]) -> Result<Node, Problems> {
 
 /// Reads the fields of a policy. `totals` is what the policies before it in the document hold.
 fn read(fields: &Fields<'_>, node_id: Option<&[u8]>, totals: &mut Totals) -> Option<Policy> {
-    let name = fields.require("name", "a DNS label such as reviews").and_then(Value::dns_label);
+    let name = fields.text("name");
     let hosts = fields.read("hosts", Hosts::default(), host::read);
-    let mode = fields.read("mode", Mode::Enforce, |value| value.choice(&Mode::NAMES));
-    let rollout = fields.read("rollout", 100, |value| {
-        let fields = value.object(&keys::ROLLOUT)?;
-        fields.require("percent", "a whole number from 0 to 100")?.integer(0..=100)
-    });
-
-    fields.read("onWrongPolicy", OnWrongPolicy::Refuse, |value| value.choice(&OnWrongPolicy::NAMES));
+    let mode = fields.word("mode").map(Mode::named);
+    let rollout = fields.read("rollout", 100, |value| value.object()?.whole("percent"));
+    fields.word("onWrongPolicy");
     limits::check_counts(fields, totals)?;
     let drafts = fields.read("upstreams", Vec::new(), upstream::read);
-    let known = drafts.as_deref();
+    // Without the list, every reference to an upstream would be one more problem.
+    let known = drafts.as_deref().filter(|_| !fields.is_misspelt("upstreams"));
     let probes = fields.read("probes", Probes::default(), |value| probe::read(value, known));
     let releases = fields.read("releases", Vec::new(), |value| release::read(value, known));
     let details = probes.as_ref().map(|probes| probes.details).unwrap_or_default();
     let gates =
         fields.read("gates", Vec::new(), |value| gate::read(value, known, releases.as_deref(), details));
-    let max_gated_percent = fields.read("maxGatedPercent", 100, |value| value.integer(1..=100));
+    let max_gated_percent = fields.whole("maxGatedPercent");
 
     let name = name?;
     let rollout = rollout?;

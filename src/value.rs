@@ -5,6 +5,7 @@ pub mod code;
 pub mod content_type;
 pub mod date;
 pub mod deadline;
+pub mod duration;
 pub mod filter_state;
 pub mod gzip;
 pub mod hash;

@@ -23,10 +23,10 @@ mod text;
 use crate::decision::action::Action;
 use crate::decision::reply::{Header, ProbeTarget, Reply};
 use crate::policy::Policy;
+use crate::policy::format::is_label;
 use crate::policy::probe::{
     Basis, Component, Details, Drain, GRPC_HEALTH, Probe, ProbeComponents, ProbeKind,
 };
-use crate::policy::reader::is_label;
 use crate::readiness::Readiness;
 use crate::value::request::{self, Headers, Request};
 use result::{ProbeResult, ProbeStatus};

@@ -5,7 +5,6 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use super::document::Node;
-use super::keys;
 use super::reader::{Fields, Value};
 
 /// How one upstream is checked.
@@ -142,9 +141,6 @@ pub struct GrpcHealth {
 /// The longest tick of a worker. See [`super::Policy::tick`].
 const MAX_TICK: Duration = ms(250);
 
-const HOUR: Duration = Duration::from_secs(3_600);
-const SECOND: Duration = Duration::from_secs(1);
-
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -152,46 +148,30 @@ const fn ms(millis: u64) -> Duration {
 impl Check {
     /// Reads the `readinessProbe` of `upstream`.
     pub fn read(upstream: &str, value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::CHECK)?;
-        fields.contradiction(
-            "terminationGracePeriodSeconds",
-            "has no effect here, as the proxy ends no container; allowed: leave it out",
-        );
-        for key in ["tcpSocket", "exec"] {
-            if let Some(value) = fields.get(key) {
-                value.problem::<()>(
-                    "not supported: a filter can open no socket and start no process; allowed: httpGet, grpc",
-                );
-            }
-        }
-        let expected = fields.read("expectedStatuses", None, |value| read_statuses(value).map(Some));
+        let fields = value.object()?;
+        let expected = fields.optional("expectedStatuses", read_statuses);
         let call = match (fields.get("httpGet"), fields.get("grpc")) {
-            (Some(_), Some(grpc)) => grpc.problem("given beside httpGet; allowed: one of httpGet, grpc"),
             (Some(get), None) => {
                 let get = HttpGet::read(upstream, get);
                 get.and_then(|get| Some(CheckCall::Http(HttpGet { expected: expected?, ..get })))
             }
             (None, Some(grpc)) => {
-                if let Some(statuses) = fields.get("expectedStatuses") {
-                    statuses.problem::<()>("a gRPC answer has no such status; allowed: beside httpGet");
-                }
+                fields.contradiction(
+                    "expectedStatuses",
+                    "a gRPC response has no such status; remove it, or use httpGet",
+                );
                 GrpcHealth::read(upstream, grpc).map(CheckCall::Grpc)
             }
-            (None, None) if ["tcpSocket", "exec"].iter().any(|key| fields.get(key).is_some()) => None,
-            (None, None) => {
-                fields.require("httpGet", "an object such as {path: /healthz}, or grpc").and(None)
-            }
+            // Reported by the table's rule.
+            (Some(_), Some(_)) | (None, None) => None,
         };
-        let seconds = |key, default, range: RangeInclusive<Duration>| {
-            fields.read(key, default, |value| value.seconds(range.clone()))
-        };
-        let initial_delay = seconds("initialDelaySeconds", ms(0), ms(0)..=HOUR);
-        let initial_jitter = seconds("initialJitterSeconds", ms(0), ms(0)..=HOUR);
+        let initial_delay = fields.seconds("initialDelaySeconds");
+        let initial_jitter = fields.seconds("initialJitterSeconds");
         let periods = read_periods(&fields);
-        let timeout = seconds("timeoutSeconds", SECOND, ms(10)..=300 * SECOND);
-        let jitter_percent = fields.read("jitterPercent", 0, |value| value.integer(0..=100));
-        let failure_threshold = fields.read("failureThreshold", 3, |value| value.integer(1..=1_000));
-        let success_threshold = fields.read("successThreshold", 1, |value| value.integer(1..=1_000));
+        let timeout = fields.seconds("timeoutSeconds");
+        let jitter_percent = fields.whole("jitterPercent");
+        let failure_threshold = fields.whole("failureThreshold");
+        let success_threshold = fields.whole("successThreshold");
         Some(Check {
             call: call?,
             initial_delay: initial_delay?,
@@ -224,7 +204,7 @@ impl Check {
             initial_jitter: Duration::ZERO,
             periods: Periods { ready: period, not_ready: period, edge: period, idle: period },
             jitter_percent: 0,
-            timeout: SECOND,
+            timeout: Duration::from_secs(1),
             failure_threshold: 3,
             success_threshold: 1,
         }
@@ -240,57 +220,47 @@ impl Check {
 }
 
 fn read_periods(fields: &Fields<'_>) -> Option<Periods> {
-    let period = |key, default| fields.read(key, default, |value| value.seconds(ms(100)..=HOUR));
-    let ready = period("periodSeconds", 10 * SECOND);
+    let ready = fields.seconds("periodSeconds");
     let [not_ready, edge, idle] = ["notReadyPeriodSeconds", "edgePeriodSeconds", "idlePeriodSeconds"]
-        .map(|key| period(key, ready.unwrap_or(SECOND)));
+        .map(|key| fields.read(key, ready.unwrap_or_default(), Value::seconds));
     Some(Periods { ready: ready?, not_ready: not_ready?, edge: edge?, idle: idle? })
 }
 
 /// Reads a list of statuses. Each item is a number, or a range as Envoy writes it: `{start: 200, end: 300}`, which does
 /// not include its end.
 fn read_statuses(value: &Value<'_>) -> Option<Vec<RangeInclusive<u16>>> {
-    let items = value.list()?;
-    if items.is_empty() {
-        return value.problem("an empty list, so that no check would pass; allowed: at least one status");
-    }
-    let status =
-        |value: &Value<'_>, range| value.integer(range).and_then(|status| u16::try_from(status).ok());
+    let status = |value: &Value<'_>| value.whole().and_then(|status| u16::try_from(status).ok());
     let read_item = |item: &Value<'_>| {
         if !matches!(item.node(), Node::Object(_)) {
-            return status(item, 100..=599).map(|status| status..=status);
+            return status(item).map(|status| status..=status);
         }
-        let fields = item.object(&keys::STATUS_RANGE)?;
-        let start =
-            fields.require("start", "a status such as 200").and_then(|value| status(value, 100..=599));
-        let end = fields.require("end", "a status such as 300").and_then(|value| status(value, 101..=600));
+        let fields = item.object()?;
+        let [start, end] = ["start", "end"].map(|key| fields.get(key).and_then(status));
         let (start, end) = (start?, end?);
         if start >= end {
-            return item.problem(format!("{start} to before {end} is no status; allowed: start below end"));
+            return item.problem(format!("invalid status range: start ({start}) must be below end ({end})"));
         }
         Some(start..=end.saturating_sub(1))
     };
-    Some(items.iter().filter_map(read_item).collect())
+    Some(value.list()?.iter().filter_map(read_item).collect())
 }
 
 /// Reads a `host` and returns it as `:authority` has it, with an IPv6 address in brackets.
 pub fn read_host(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
-    let clean = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
-    let host = match text.parse::<Ipv6Addr>() {
+    Some(match text.parse::<Ipv6Addr>() {
         Ok(_) => format!("[{text}]"),
         Err(_) => text.to_owned(),
-    };
-    clean.then_some(host).or_else(|| value.refuse("a host name or address"))
+    })
 }
 
 /// Reads the `port` that `:authority` names. The cluster's settings decide which port the check connects to.
 fn read_port(fields: &Fields<'_>) -> Option<Option<u32>> {
-    fields.read("port", None, |value| match value.node() {
+    fields.optional("port", |value| match value.node() {
         Node::Text(_) => {
-            value.refuse("a number from 1 to 65535, as a filter does not know a Pod's port names")
+            value.refuse_as(&"a number from 1 to 65535, as a filter does not know a Pod's port names")
         }
-        _ => value.integer(1..=65_535).map(Some),
+        _ => value.whole(),
     })
 }
 
@@ -303,28 +273,19 @@ fn authority(host: String, port: Option<u32>) -> String {
 
 impl HttpGet {
     fn read(upstream: &str, value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::HTTP_GET)?;
-        let methods = ["GET", "HEAD", "OPTIONS"].map(|method| (method, method));
-        let method = fields.read("method", "GET", |value| value.choice(&methods));
-        let path = fields.read("path", "/".to_owned(), read_path);
-        let scheme =
-            fields.read("scheme", "http", |value| value.choice(&[("HTTP", "http"), ("HTTPS", "https")]));
+        let fields = value.object()?;
+        let method = fields.word("method");
+        let path = fields.text("path").map(normalize_path);
+        let scheme = fields.word("scheme").map(|word| if word == "HTTPS" { "https" } else { "http" });
         let host = fields.read("host", default_host(upstream), read_host);
         let port = read_port(&fields);
         let headers = fields.read_list("httpHeaders", |value| {
-            let fields = value.object(&keys::HTTP_HEADER)?;
-            let name = fields.require("name", "a header name").and_then(|value| {
-                // The policy may set the host. The other headers that frame a message belong to the proxy.
-                let name = value.header_name(false)?;
-                if name == "host" { Some(name) } else { value.header_name(true) }
-            });
-            let text = fields.require("value", "a header value").and_then(Value::header_value);
+            let fields = value.object()?;
+            let name = fields.get("name").and_then(Value::header_name);
+            let text = fields.text("value");
             Some((name?, text?.to_owned()))
         });
         let headers = headers?;
-        if let Some(value) = fields.get("httpHeaders") {
-            value.limit_headers(headers.len());
-        }
         let (hosts, headers): (Vec<_>, Vec<_>) = headers.into_iter().partition(|(name, _)| name == "host");
         let host_header = hosts.into_iter().next().map(|(_, value)| value);
         // An empty `Host` header counts as none, as with the kubelet.
@@ -340,14 +301,10 @@ impl HttpGet {
     }
 }
 
-/// Reads a path as the kubelet does: the leading slash may be missing, and a fragment is dropped.
-fn read_path(value: &Value<'_>) -> Option<String> {
-    let text = match value.node() {
-        Node::Text(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => text,
-        _ => return value.refuse("a path in visible ASCII"),
-    };
+/// Returns a path as the kubelet reads it: the leading slash may be missing, and a fragment is dropped.
+fn normalize_path(text: &str) -> String {
     let path = text.split('#').next().unwrap_or_default();
-    Some(if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
 }
 
 /// Returns the host that a request names if the policy gives none. It is made from a name of the policy. Such a name may
@@ -361,8 +318,8 @@ pub fn default_host(name: &str) -> String {
 
 impl GrpcHealth {
     fn read(upstream: &str, value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::GRPC_CHECK)?;
-        let service = fields.read("service", "", Value::header_value);
+        let fields = value.object()?;
+        let service = fields.read("service", "", Value::text);
         let port = read_port(&fields);
         Some(GrpcHealth { authority: authority(default_host(upstream), port?), service: service?.to_owned() })
     }

@@ -58,6 +58,14 @@ impl Node {
         }
     }
 
+    /// Returns the string, if this is one.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Node::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Returns the value as JSON. A serializer of `serde_json` would add 10 kB of tables to the module.
     pub fn to_json(&self) -> String {
         let mut json = String::new();

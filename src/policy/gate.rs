@@ -2,12 +2,9 @@
 
 pub mod cors;
 
-use core::ops::RangeInclusive;
-
-use super::keys;
 use super::matcher::Matches;
 use super::probe::Details;
-use super::reader::{Fields, Value};
+use super::reader::{Fields, Value, nearest};
 use super::release::Release;
 use super::release::steer::Steer;
 use super::upstream::{self, UpstreamDraft, UpstreamId};
@@ -115,28 +112,30 @@ impl Gate {
         releases: &[Release],
         details: Details,
     ) -> Option<Self> {
-        let fields = value.object(&keys::GATE)?;
+        let fields = value.object()?;
         let matches = fields.read("match", Matches::default(), Matches::read);
         let upstream = upstream::read_required_reference(&fields, upstreams);
-        let fallback = fields.read("fallback", None, |value| {
+        let fallback = fields.optional("fallback", |value| {
             let fallback = Fallback::read(value, upstreams, releases)?;
             match &fallback {
                 Fallback::Upstream { upstream: other, .. } if upstreams.and(upstream) == Some(*other) => {
-                    value.problem("the upstream that the gate is on; allowed: another one")
+                    value.problem("leads to the upstream that the gate is on; name another one")
                 }
-                _ => Some(Some(fallback)),
+                _ => Some(fallback),
             }
         });
         let reply = fields.read("reply", ReplyTemplate::default(), ReplyTemplate::read);
-        let choices = [("reply", WhenAllNotReady::Reply), ("forward", WhenAllNotReady::Forward)];
-        let when_all_not_ready =
-            fields.read("whenAllNotReady", WhenAllNotReady::Reply, |value| value.choice(&choices));
-        let choices = [("forward", OnPreflight::Forward), ("reply", OnPreflight::Reply)];
-        let preflight = fields.read("preflight", OnPreflight::Forward, |value| value.choice(&choices));
-        let cors = fields.read("cors", None, |value| CorsPolicy::read(value).map(Some));
-        // A gate replies only on failure, so it has no third choice.
-        let choices = [("never", false), ("always", true)];
-        let names_cause = fields.read("details", details != Details::Never, |value| value.choice(&choices));
+        let when_all_not_ready = fields.word("whenAllNotReady").map(|word| match word {
+            "forward" => WhenAllNotReady::Forward,
+            _ => WhenAllNotReady::Reply,
+        });
+        let preflight = fields.word("preflight").map(|word| match word {
+            "reply" => OnPreflight::Reply,
+            _ => OnPreflight::Forward,
+        });
+        let cors = fields.optional("cors", CorsPolicy::read);
+        let names_cause = fields
+            .read("details", details != Details::Never, |value| value.word().map(|word| word == "always"));
         Some(Gate {
             matches: matches?,
             upstream: upstream?,
@@ -152,46 +151,43 @@ impl Gate {
 
 impl Fallback {
     fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>, releases: &[Release]) -> Option<Self> {
-        let fields = value.object(&keys::FALLBACK)?;
-        if let (Some(answer), None, None) =
-            (fields.get("answer"), fields.get("upstream"), fields.get("clusterHeader"))
-        {
-            return ReplyTemplate::read_answer(answer).map(Fallback::Answer);
+        let fields = value.object()?;
+        match (fields.get("upstream"), fields.get("answer")) {
+            (None, Some(answer)) => ReplyTemplate::read_answer(answer).map(Fallback::Answer),
+            (Some(upstream), None) => {
+                let upstream = upstream::read_reference(upstream, upstreams);
+                let header =
+                    fields.get("clusterHeader").and_then(|value| read_cluster_header(value, releases));
+                Some(Fallback::Upstream { upstream: upstream?, header: header? })
+            }
+            // Reported by the table's rule.
+            (Some(_), Some(_)) | (None, None) => None,
         }
-        if fields.get("answer").is_some() || fields.get("upstream").is_none() {
-            return value.refuse("upstream with clusterHeader, or answer");
-        }
-        let upstream = upstream::read_required_reference(&fields, upstreams);
-        let header = fields
-            .require("clusterHeader", "the header that your routes take as cluster_header")
-            .and_then(|value| read_cluster_header(value, releases));
-        Some(Fallback::Upstream { upstream: upstream?, header: header? })
     }
 }
 
 /// Reads the header that names a cluster. Refuses a header that a release uses for another purpose, or trusts.
 fn read_cluster_header(value: &Value<'_>, releases: &[Release]) -> Option<String> {
-    let header = value.header_name(true)?;
+    let header = value.header_name()?;
     let mut steering_by_it = releases.iter().filter(|release| release.steer.header() == Some(&header));
     if let Some(release) =
         steering_by_it.clone().find(|release| !matches!(release.steer, Steer::ClusterHeader(_)))
     {
         return value.problem(format!(
-            "release {} says something else by {header:?}; allowed: a header that carries nothing else",
+            "release {} uses {header:?} for something else; use a header that carries nothing else",
             release.name
         ));
     }
     // Clients could choose the cluster of requests that the release does not match.
     if let Some(release) = steering_by_it.find(|release| release.trust_incoming) {
         return value.problem(format!(
-            "release {} trusts {header:?} as it comes in; allowed: another header, or trustIncoming: false",
+            "release {} trusts {header:?} as it comes in, so clients could choose the cluster. Use another header, or trustIncoming: false.",
             release.name
         ));
     }
     match header.as_str() {
-        "cookie" | "authorization" => {
-            value.problem(format!("{header:?} carries something else; allowed: a header of its own"))
-        }
+        "cookie" | "authorization" => value
+            .problem(format!("{header:?} carries something else; use a header that carries nothing else")),
         _ => Some(header),
     }
 }
@@ -211,21 +207,19 @@ impl Default for ReplyTemplate {
 
 impl ReplyTemplate {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::REPLY)?;
-        let default = ReplyTemplate::default();
-        let grpc_status = fields.read("grpcStatus", None, |value| value.integer(1..=16).map(Some));
-        let retry_after_seconds =
-            fields.read("retryAfterSeconds", None, |value| value.integer(0..=86_400).map(Some));
-        let reply = ReplyTemplate::read_http(&fields, default.status, 400..=599)?;
+        let fields = value.object()?;
+        let grpc_status = fields.optional("grpcStatus", Value::whole);
+        let retry_after_seconds = fields.optional("retryAfterSeconds", Value::whole);
+        let reply = ReplyTemplate::read_http(&fields)?;
         Some(ReplyTemplate { grpc_status: grpc_status?, retry_after_seconds: retry_after_seconds?, ..reply })
     }
 
     fn read_answer(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::ANSWER)?;
-        let reply = ReplyTemplate::read_http(&fields, 200, 200..=599)?;
+        let fields = value.object()?;
+        let reply = ReplyTemplate::read_http(&fields)?;
         match fields.get("body") {
             Some(body) if reply.has_no_body() => {
-                body.problem(format!("a response of status {} has none; allowed: leave it out", reply.status))
+                body.problem(format!("a response of status {} has no body; remove it", reply.status))
             }
             _ => Some(reply),
         }
@@ -237,16 +231,11 @@ impl ReplyTemplate {
     }
 
     /// Reads the fields that `reply` and `answer` have in common.
-    fn read_http(fields: &Fields<'_>, status: u32, statuses: RangeInclusive<u32>) -> Option<Self> {
-        let status = fields.read("status", status, |value| value.integer(statuses));
+    fn read_http(fields: &Fields<'_>) -> Option<Self> {
+        let status = fields.whole("status");
         let headers = fields.read("headers", Vec::new(), |value| value.headers(may_write));
-        let retriable = fields.read("retriable", false, Value::boolean);
-        let body = fields.read("body", None, |value| match value.text()? {
-            text if text.len() > MAX_BODY_BYTES => {
-                value.problem(format!("{} bytes; allowed: at most {MAX_BODY_BYTES}", text.len()))
-            }
-            text => Some(Some(text.to_owned())),
-        });
+        let retriable = fields.boolean("retriable");
+        let body = fields.optional("body", read_body);
         Some(ReplyTemplate {
             status: status?,
             headers: headers?,
@@ -257,13 +246,34 @@ impl ReplyTemplate {
     }
 }
 
+/// The placeholders of a body.
+const PLACEHOLDERS: [&str; 3] = ["upstream", "reason", "retryAfter"];
+
+/// Reads a body. Refuses a misspelt placeholder, which clients would get as it is.
+fn read_body(value: &Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    if text.len() > MAX_BODY_BYTES {
+        return value.problem(format!("{} bytes; allowed: at most {MAX_BODY_BYTES}", text.len()));
+    }
+    let words = text.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
+    for (word, _) in words.filter(|(word, _)| word.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+        match nearest(word, &PLACEHOLDERS) {
+            Some(near) if near != word => {
+                value.problem::<()>(format!("unknown placeholder {{{word}}}; did you mean {{{near}}}?"));
+            }
+            _ => {}
+        }
+    }
+    Some(text.to_owned())
+}
+
 /// Returns whether a gate may write the header, and reports a problem if not.
 fn may_write(value: &Value<'_>, name: &str) -> bool {
     let problem = match name {
-        "retry-after" => "set elsewhere; allowed: retryAfterSeconds",
-        GATE_HEADER => "set elsewhere: it says what a closed gate did; allowed: another header",
+        "retry-after" => "not here; use retryAfterSeconds",
+        GATE_HEADER => "the gate itself sets this header; use another one",
         name if name.starts_with("grpc-") => {
-            "would tell a gRPC client another outcome than the status does; allowed: status, grpcStatus"
+            "would tell a gRPC client another outcome than the status; use status or grpcStatus"
         }
         _ => return true,
     };

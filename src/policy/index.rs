@@ -224,7 +224,7 @@ mod tests {
     fn matches(text: &str) -> Matches {
         let document: Document = serde_json::from_str(text).unwrap();
         let log = ProblemLog::default();
-        let matches = Matches::read(&Value::root(&document, &log));
+        let matches = Matches::read(&Value::root(&document, &log, crate::policy::keys::MATCHES));
         log.finish(matches).unwrap()
     }
 

@@ -15,8 +15,6 @@ use crate::value::time::millis;
 
 /// The largest document, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 1_048_576;
-/// The most policies of one document.
-pub const MAX_POLICIES: usize = 200;
 /// The most upstreams.
 pub const MAX_UPSTREAMS: usize = 2_000;
 /// The most releases.

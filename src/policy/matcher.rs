@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use super::document::Node;
 use super::host;
 use super::keys;
+use super::keys::spec::{Format, KeyRule};
 use super::reader::{Fields, Value};
 use crate::value::authority::Authority;
 use crate::value::host::Hosts;
@@ -65,12 +66,6 @@ struct RequestMatch {
     source_ip_blocks: Vec<IpNet>,
 }
 
-/// The most entries of `headers`, and of each other map of conditions.
-const MAX_CONDITIONS: usize = 50;
-
-/// The most entries of `sourceIpBlocks`.
-const MAX_NETWORKS: usize = 1_000;
-
 /// The longest regular expression, in bytes.
 const MAX_PATTERN_BYTES: usize = 1_024;
 
@@ -83,8 +78,9 @@ impl Pattern {
         match Pattern::compile(text, ignore_case) {
             Ok(pattern) => Some(pattern),
             Err(PatternError::Invalid(error)) => value.problem(format!(
-                "{} is no regular expression: {error}; allowed: RE2's syntax without Unicode classes, as regex-lite has it",
-                value.node()
+                "{} is not a valid regular expression: {error}; allowed: {}",
+                value.node(),
+                Format::Regex
             )),
             Err(PatternError::TooLarge(steps)) => value.problem(format!(
                 "the regular expression takes up to {steps} steps for each character; allowed: at most {MAX_STEPS}. Repeat less, or split it into several alternatives."
@@ -113,7 +109,7 @@ impl StringMatch {
         if subject.may_be_empty() && matches!(value.node(), Node::Null) {
             return Some(StringMatch::Present);
         }
-        Self::read_fields(&value.object_with_nulls(&keys::CONDITION)?, subject)
+        Self::read_fields(&value.object()?, subject)
     }
 
     /// Reads the condition from an object that may have other fields as well. See [`StringMatch::read`].
@@ -126,7 +122,7 @@ impl StringMatch {
                     Some(StringMatch::Exact(String::from_utf8_lossy(text.with_port()).into_owned()))
                 }
                 Node::Text(text) => Some(StringMatch::Exact(text.clone())),
-                _ => exact.refuse("a string"),
+                _ => exact.refuse(),
             },
             (None, Some(prefix), None) if subject == Subject::Authority => {
                 Some(StringMatch::Prefix(prefix.text()?.to_ascii_lowercase()))
@@ -140,7 +136,8 @@ impl StringMatch {
                 Pattern::read(regex, subject == Subject::Authority).map(StringMatch::Regex)
             }
             (None, None, None) if subject.may_be_empty() => Some(StringMatch::Present),
-            _ => fields.object().refuse("one of exact, prefix, regex"),
+            // Reported by the table's rule.
+            _ => None,
         }
     }
 }
@@ -167,9 +164,6 @@ pub enum PathCondition<'m> {
     /// The path begins with this one.
     Prefix(&'m str),
 }
-
-/// Keys of an Istio `HTTPMatchRequest` that only a control plane can evaluate.
-const CONTROL_PLANE_KEYS: [&str; 5] = ["sourceLabels", "sourceNamespace", "gateways", "statPrefix", "port"];
 
 impl Matches {
     /// Reads a list of `HTTPMatchRequest`s.
@@ -235,18 +229,11 @@ impl Matches {
 impl RequestMatch {
     fn read(value: &Value<'_>) -> Option<Self> {
         // Without a condition whose value a template did not set, the others would hold for more requests.
-        let fields = value.object_with_nulls(&keys::MATCH)?;
-        for key in CONTROL_PLANE_KEYS {
-            if let Some(value) = fields.get(key) {
-                value.problem::<()>(
-                    "not supported: a filter does not see what this names; allowed: leave it out",
-                );
-            }
-        }
+        let fields = value.object()?;
         fields.get("name").and_then(Value::text);
-        let hosts = fields.read("hosts", None, |value| host::read(value).map(Some));
-        let uri = fields.read("uri", None, |value| StringMatch::read(value, Subject::Path).map(Some));
-        let ignore_uri_case = fields.read("ignoreUriCase", false, Value::boolean);
+        let hosts = fields.optional("hosts", host::read);
+        let uri = fields.optional("uri", |value| StringMatch::read(value, Subject::Path));
+        let ignore_uri_case = fields.boolean("ignoreUriCase");
 
         let mut headers = Vec::new();
         for (key, name, subject) in [
@@ -255,7 +242,7 @@ impl RequestMatch {
             ("authority", AUTHORITY, Subject::Authority),
         ] {
             let read = |value: &Value<'_>| match value.node() {
-                Node::Null => value.refuse("an object"),
+                Node::Null => value.refuse(),
                 _ => StringMatch::read(value, subject),
             };
             if let Some(condition) = fields.get(key).and_then(read) {
@@ -263,13 +250,7 @@ impl RequestMatch {
             }
         }
         headers.extend(read_named(fields.get("headers"), read_header_name));
-        let source_ip_blocks = fields.read("sourceIpBlocks", Vec::new(), |value| match value.list()? {
-            items if items.is_empty() => value.problem("an empty list; allowed: at least one network"),
-            items => {
-                value.limit_entries("networks", MAX_NETWORKS)?;
-                Some(items.iter().filter_map(Value::network).collect())
-            }
-        });
+        let source_ip_blocks = fields.read_list("sourceIpBlocks", Value::network);
         let conditions = RequestMatch {
             hosts: hosts?,
             uri: uri?,
@@ -280,16 +261,19 @@ impl RequestMatch {
             cookies: read_named(fields.get("cookies"), |name, _| Some(name.to_owned())),
             source_ip_blocks: source_ip_blocks?,
         };
-        let known = keys::MATCH.keys.iter().map(|key| key.name);
-        let mut condition_keys = known.filter(|key| !["name", "ignoreUriCase"].contains(key));
         // An empty map, such as `headers: {}`, is not a condition.
         let maps = ["headers", "withoutHeaders", "queryParams", "cookies"];
-        let is_empty_map = |key: &str| {
-            let value = fields.get(key).filter(|_| maps.contains(&key));
-            value.is_some_and(|value| matches!(value.node(), Node::Object(fields) if fields.is_empty()))
-        };
-        if !condition_keys.any(|key| fields.get(key).is_some() && !is_empty_map(key)) {
-            return value.problem("would match every request; allowed: at least one condition");
+        let is_empty_map =
+            |value: &Value<'_>| matches!(value.node(), Node::Object(fields) if fields.is_empty());
+        let given = |key: &&str| fields.has(key);
+        if let KeyRule::AtLeastOne(known) = keys::MATCH.rule
+            && known.iter().any(given)
+            && known
+                .iter()
+                .filter(|key| given(key))
+                .all(|key| maps.contains(key) && fields.get(key).is_some_and(is_empty_map))
+        {
+            return value.problem("would match every request; add a condition");
         }
         Some(conditions)
     }
@@ -395,23 +379,16 @@ fn read_named(
     value: Option<&Value<'_>>,
     read_name: fn(&str, &Value<'_>) -> Option<String>,
 ) -> Vec<(String, StringMatch)> {
-    let entries = value.and_then(|value| {
-        value.limit_entries("conditions", MAX_CONDITIONS)?;
-        value.entries()
-    });
-    let conditions = entries.iter().flat_map(|entries| entries.iter());
-    conditions
-        .filter_map(|(key, value)| {
-            if key.is_empty() || key.contains(|c: char| c.is_control() || c == ' ') {
-                return value
-                    .at_key()
-                    .problem("a bad name; allowed: a name with no spaces or control characters");
-            }
-            let name = read_name(key, &value.at_key())?;
-            let condition = StringMatch::read(value, Subject::of_header(&name))?;
-            Some((name, condition))
-        })
-        .collect()
+    let entries = value.and_then(Value::entries).unwrap_or_default();
+    let read = |(key, value): (&str, Value<'_>)| {
+        if key.is_empty() || key.contains(|c: char| c.is_control() || c == ' ') {
+            return value.at_key().problem("a bad name; use a name without spaces and control characters");
+        }
+        let name = read_name(key, &value.at_key())?;
+        let condition = StringMatch::read(&value, Subject::of_header(&name))?;
+        Some((name, condition))
+    };
+    entries.into_iter().filter_map(read).collect()
 }
 
 /// Returns the name under which the proxy has this header, in lower case. Refuses four names under which Istio would
@@ -419,13 +396,13 @@ fn read_named(
 fn read_header_name(name: &str, value: &Value<'_>) -> Option<String> {
     match name.to_ascii_lowercase().as_str() {
         name @ ("uri" | "scheme" | "method" | "authority") => {
-            value.problem(format!("{name} is no header; allowed: {name} beside headers"))
+            value.problem(format!("{name} is not a header; move it one level up, beside headers"))
         }
         name if name.starts_with("@request.auth.claims") => value.problem(
-            "not supported: a filter does not see the claims of a token; allowed: a header that carries the claim, as outputClaimToHeaders of a RequestAuthentication writes it",
+            "not supported: a filter does not see the claims of a token. Match a header that carries the claim, as outputClaimToHeaders of a RequestAuthentication writes it.",
         ),
         name if request::PSEUDO_HEADERS.contains(&name) => Some(name.to_owned()),
-        name => value.validate_header_name(name, false).map(request::canonical_name),
+        name => value.validate_header_name(name, Format::HeaderName).map(request::canonical_name),
     }
 }
 

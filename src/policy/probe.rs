@@ -4,7 +4,6 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 
-use super::keys;
 use super::matcher::Matches;
 use super::reader::{Fields, Value};
 use super::upstream::{self, UpstreamDraft, UpstreamId};
@@ -164,49 +163,37 @@ impl Default for Statuses {
     }
 }
 
-/// The most entries of `groups`.
-const MAX_GROUPS: usize = 100;
-
 /// Reads `probes`.
 pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Probes> {
-    let fields = value.object(&keys::PROBES)?;
+    let fields = value.object()?;
     let kinds = [
         ("liveness", ProbeKind::Liveness),
         ("startup", ProbeKind::Startup),
         ("readiness", ProbeKind::Readiness),
     ];
-    let [liveness, startup, readiness] = kinds.map(|(name, kind)| {
-        fields.read(name, None, |value| Probe::read(name, kind, value, upstreams).map(Some))
-    });
+    let [liveness, startup, readiness] =
+        kinds.map(|(name, kind)| fields.optional(name, |value| Probe::read(name, kind, value, upstreams)));
     let groups = fields.read("groups", Vec::new(), |value| {
-        let read_group = |(name, value): (&str, &Value<'_>)| {
+        let read_group = |(name, value): &(&str, Value<'_>)| {
             let name = value.at_key().validate_label(name)?;
             if ["liveness", "startup", "readiness", "grpc", "drain"].contains(&name) {
-                return value.problem("a name that is taken; allowed: one of its own");
+                return value.at_key().problem("the name of another probe; choose a name of its own");
             }
             Probe::read(name, ProbeKind::Group, value, upstreams)
         };
-        value.limit_entries("groups", MAX_GROUPS)?;
         Some(value.entries()?.iter().filter_map(read_group).collect())
     });
     let grpc_services = fields.read("grpc", Vec::new(), |value| {
-        let fields = value.object(&keys::GRPC_SERVICES)?;
-        let service = |value: &Value<'_>| value.header_value().map(str::to_owned);
-        fields.require("services", "a list of service names; \"\" is the server as a whole")?;
-        let services = fields.read_list("services", service)?;
-        if services.is_empty() {
-            return fields
-                .get("services")?
-                .problem("an empty list; allowed: at least one name, such as \"\"");
-        }
-        Some(services)
+        value.object()?.read_list("services", |value| value.text().map(str::to_owned))
     });
-    let drain = fields.read("drain", None, |value| Drain::read(value).map(Some));
-    let choices = [("never", Details::Never), ("onFailure", Details::OnFailure), ("always", Details::Always)];
-    let details = fields.read("details", Details::default(), |value| value.choice(&choices));
-    let ages = Duration::from_millis(100)..=Duration::from_secs(86_400);
-    let stale_after = fields.read("staleAfterSeconds", None, |value| value.seconds(ages).map(Some));
-    let marker_headers = fields.read("markerHeaders", false, Value::boolean);
+    let drain = fields.optional("drain", Drain::read);
+    let details = fields.word("details").map(|word| match word {
+        "never" => Details::Never,
+        "always" => Details::Always,
+        _ => Details::OnFailure,
+    });
+    let stale_after = fields.optional("staleAfterSeconds", Value::seconds);
+    let marker_headers = fields.boolean("markerHeaders");
     let matches = fields.read("match", Matches::default(), Matches::read);
 
     let probes = Probes {
@@ -223,7 +210,7 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
         && probes.of(ProbeKind::Readiness).as_ref().is_some_and(passes_through)
     {
         return fields.get("grpc")?.problem(
-            "readiness passes through, so nothing is known to answer from; allowed: beside a readiness with checks",
+            "readiness passes through, so there is no state to answer gRPC from. Remove grpc, or give readiness checks.",
         );
     }
     if let (Some(limit), Some(upstreams)) = (probes.stale_after, upstreams) {
@@ -234,7 +221,7 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
             .filter_map(|upstream| Some((upstream.check.as_ref()?.max_result_age(), &upstream.name)));
         if let Some((oldest, name)) = ages.max().filter(|(oldest, _)| *oldest > limit) {
             return fields.get("staleAfterSeconds")?.problem(format!(
-                "{limit:?} is too short, as answers of {name} get {oldest:?} old between its checks; allowed: no less than that"
+                "{limit:?} is too short: between its checks, results of {name} get {oldest:?} old. Use at least that."
             ));
         }
     }
@@ -242,9 +229,8 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
     let mut paths: Vec<(&str, &String)> = Vec::new();
     for (name, path) in probes.endpoints.iter().map(|probe| (probe.name.as_str(), &probe.path)).chain(drain) {
         if let Some((other, _)) = paths.iter().find(|(_, taken)| *taken == path) {
-            return value.problem(format!(
-                "{other} and {name} share the path {path:?}; allowed: a path of its own for each"
-            ));
+            return value
+                .problem(format!("{other} and {name} share the path {path:?}; give each a path of its own"));
         }
         paths.push((name, path));
     }
@@ -258,36 +244,25 @@ impl Probe {
         value: &Value<'_>,
         upstreams: Option<&[UpstreamDraft]>,
     ) -> Option<Self> {
-        let fields = value.object(match kind {
-            ProbeKind::Liveness => &keys::LIVENESS,
-            ProbeKind::Readiness => &keys::READINESS,
-            ProbeKind::Startup | ProbeKind::Group => &keys::STARTUP,
-        })?;
+        let fields = value.object()?;
         let path = read_path(&fields);
         let statuses = fields.read("statuses", Statuses::default(), Statuses::read);
         let checks = match kind {
-            ProbeKind::Liveness => {
-                for value in ["checks", "minimumScore"].iter().filter_map(|key| fields.get(key)) {
-                    value.problem::<()>(
-                        "liveness depends on nothing outside; allowed: checks under readiness",
-                    );
-                }
-                Some(ProbeComponents::default())
-            }
+            ProbeKind::Liveness => Some(ProbeComponents::default()),
             _ => ProbeComponents::read(&fields, upstreams),
         };
-        let pass_through = fields.read("passThrough", None, |value| {
-            if matches!(kind, ProbeKind::Startup | ProbeKind::Group) {
-                return value.problem("not for this probe; allowed: under liveness and readiness");
+        let pass_through = fields.optional("passThrough", |value| match kind {
+            // Refused by the table.
+            ProbeKind::Startup | ProbeKind::Group => None,
+            _ => {
+                let mut others = ["checks", "minimumScore", "statuses"].into_iter();
+                match others.find(|key| kind != ProbeKind::Liveness && fields.has(key)) {
+                    Some(other) => {
+                        value.problem(format!("the app's response decides; remove it, or {other}"))
+                    }
+                    None => PassThrough::read(value, upstreams),
+                }
             }
-            if fields.get("checks").is_some() || fields.get("minimumScore").is_some() {
-                return value.problem("given beside checks; allowed: one of checks, passThrough");
-            }
-            if fields.get("statuses").is_some() {
-                return value
-                    .problem("given beside statuses, which are the app's then; allowed: one of them");
-            }
-            PassThrough::read(value, upstreams).map(Some)
         });
         let basis = match pass_through? {
             Some(pass_through) => Basis::App(pass_through),
@@ -307,40 +282,53 @@ impl Probe {
 
 impl ProbeComponents {
     fn read(fields: &Fields<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Self> {
+        let minimum = fields.get("minimumScore");
+        let minimum_score = minimum.map(Value::whole);
+        // Without each check's weight, the sum would be one more problem.
+        let mut is_complete = !fields.is_misspelt("checks");
         let components = fields.read("checks", Vec::new(), |value| {
             let mut components: Vec<Component> = Vec::new();
             for item in value.list()? {
                 let Some(component) = Component::read(&item, upstreams) else {
+                    is_complete = false;
                     continue;
                 };
                 // If `upstreams` could not be read, all references have the same ID.
                 if upstreams.is_some() && components.iter().any(|other| other.upstream == component.upstream)
                 {
-                    item.problem::<()>("a second check of the same upstream; allowed: one");
+                    item.problem::<()>("a second check of the same upstream; keep one");
                 }
                 components.push(component);
             }
             Some(components)
         });
-        let minimum = fields.get("minimumScore");
         let read = ProbeComponents { components: components?, minimum_score: 0 };
         let sum = read.weights();
+        if !is_complete {
+            return None;
+        }
         if sum == 0 {
             return match minimum {
-                Some(value) => value.problem("no check has a weight; allowed: with at least one weight"),
+                Some(value) => {
+                    value.problem("no check has a weight, so there is no score. Add a weight, or remove it.")
+                }
                 None => Some(read),
             };
         }
-        let allowed = format!("a whole number from 1 to {sum}, the sum of all weights");
-        let minimum_score = fields.require("minimumScore", &allowed)?.integer(1..=sum)?;
+        fields.require("minimumScore");
+        let minimum_score = minimum_score??;
+        if minimum_score > sum {
+            return minimum?
+                .refuse_as(&format_args!("a whole number from 1 to {sum}, the sum of all weights"));
+        }
         Some(ProbeComponents { minimum_score, ..read })
     }
 }
 
 impl Component {
     fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Self> {
-        let fields = value.object(&keys::COMPONENT)?;
-        let weight = fields.read("weight", 0, |value| value.integer(1..=1_000_000));
+        let fields = value.object()?;
+        let weight = fields.read("weight", 0, Value::whole).filter(|_| !fields.is_misspelt("weight"));
         let required = fields.read("required", fields.get("weight").is_none(), Value::boolean);
         let upstream = upstream::read_required_reference(&fields, upstreams);
         Some(Component { upstream: upstream?, required: required?, weight: weight? })
@@ -349,31 +337,22 @@ impl Component {
 
 impl Statuses {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::STATUSES)?;
-        let default = Statuses::default();
-        let passed = fields.read("passed", default.passed, |value| value.integer(200..=399));
-        let degraded = fields.read("degraded", default.degraded, |value| value.integer(200..=399));
-        let failed = fields.read("failed", default.failed, |value| value.integer(400..=599));
+        let fields = value.object()?;
+        let [passed, degraded, failed] = ["passed", "degraded", "failed"].map(|key| fields.whole(key));
         Some(Statuses { passed: passed?, degraded: degraded?, failed: failed? })
     }
 }
 
 impl PassThrough {
     fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Self> {
-        let fields = value.object(&keys::PASS_THROUGH)?;
-        let range = Duration::from_millis(100)..=Duration::from_secs(3_600);
-        let cache = fields
-            .require("cacheSeconds", "a number of seconds such as 2")
-            .and_then(|value| value.seconds(range));
-        let default = vec!["content-type".to_owned()];
-        let headers = fields.read("headers", default, |value| {
-            let names: Vec<String> = value.list()?.iter().filter_map(read_cached_header).collect();
-            value.limit_headers(names.len());
-            Some(names)
-        });
-        let host = fields.read("host", None, |value| super::check::read_host(value).map(Some));
-        let upstream =
-            fields.read("upstream", None, |value| upstream::read_reference(value, upstreams).map(Some));
+        let fields = value.object()?;
+        let cache = fields.seconds("cacheSeconds");
+        let headers = match fields.get("headers") {
+            Some(_) => fields.read_list("headers", read_cached_header),
+            None => Some(vec!["content-type".to_owned()]),
+        };
+        let host = fields.optional("host", super::check::read_host);
+        let upstream = fields.optional("upstream", |value| upstream::read_reference(value, upstreams));
         Some(PassThrough { cache: cache?, headers: headers?, host: host?, upstream: upstream? })
     }
 }
@@ -381,10 +360,10 @@ impl PassThrough {
 /// Reads the name of a header that may be cached. Refuses headers that belong to one response, and headers that the
 /// proxy itself sets.
 fn read_cached_header(value: &Value<'_>) -> Option<String> {
-    let name = value.header_name(true)?;
+    let name = value.header_name()?;
     if name == "age" || name == "set-cookie" || name.starts_with("x-envoy-") {
         return value.problem(format!(
-            "{name:?} is for one answer alone; allowed: any but age, set-cookie and x-envoy-*"
+            "{name:?} belongs to one response, so it cannot be cached; use any header but age, set-cookie and x-envoy-*"
         ));
     }
     Some(name)
@@ -392,15 +371,12 @@ fn read_cached_header(value: &Value<'_>) -> Option<String> {
 
 impl Drain {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::DRAIN)?;
+        let fields = value.object()?;
         let loopback = || ["127.0.0.0/8", "::1/128"].iter().filter_map(|text| text.parse().ok()).collect();
-        let from = fields.read("from", loopback(), |value| {
-            let networks = value.list()?;
-            if networks.is_empty() {
-                return value.problem("an empty list, so that nobody could; allowed: at least one network");
-            }
-            Some(networks.iter().filter_map(Value::network).collect())
-        });
+        let from = match fields.get("from") {
+            Some(_) => fields.read_list("from", Value::network),
+            None => Some(loopback()),
+        };
         Some(Drain { path: read_path(&fields)?, from: from? })
     }
 }
@@ -408,16 +384,16 @@ impl Drain {
 /// Reads the path of a probe. Refuses a `*`, as users would take it for a pattern. A probe that matched more than its
 /// path would answer other requests.
 fn read_path(fields: &Fields<'_>) -> Option<String> {
-    let value = fields.require("path", "a path such as /readyz")?;
-    let path = value.path()?;
+    let value = fields.get("path")?;
+    let path = value.text()?;
     if path.contains('*') {
         return value.problem(format!(
-            "{path:?} is no pattern, as a probe has one exact path; allowed: a path with no \"*\""
+            "{path:?} has a \"*\", but a probe has one exact path. Write it without \"*\"."
         ));
     }
     if path.starts_with(GRPC_HEALTH) {
         return value
-            .problem(format!("{path:?} is gRPC's own; allowed: any path but those under {GRPC_HEALTH}"));
+            .problem(format!("{path:?} belongs to gRPC; use any path but those under {GRPC_HEALTH}"));
     }
     Some(path.to_owned())
 }

@@ -1,11 +1,10 @@
 //! Typed access to the values of a document.
 //!
-//! Each reading method returns `None` and reports a problem if the value is not of the kind or in the range that it
-//! wants. The caller continues with the next key, so one pass finds every problem.
+//! Each value knows its [`Shape`] from the table of keys. A reading method returns `None` and reports a problem if the
+//! value is of another shape. The caller continues with the next key, so one pass finds every problem.
 
 use core::fmt::Display;
 use core::net::IpAddr;
-use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -13,22 +12,27 @@ use std::rc::Rc;
 use ipnet::IpNet;
 
 use super::document::Node;
+use super::format;
 use super::keys::NOT_NULL;
-use super::keys::spec::ObjectSpec;
+use super::keys::spec::{Format, KeyRule, KeySpec, ObjectSpec, PROXY_HEADERS, Shape};
 use super::problem::{Position, ProblemLog};
 use crate::value::date::Date;
+use crate::value::duration;
 use crate::value::host::MeshPlace;
 
-/// A value of the document, with its place in it.
+/// A value of the document, with its place in it and what the table of keys says about it.
 #[derive(Clone)]
 pub struct Value<'a> {
     node: &'a Node,
     /// The place of the value. `None` for the document itself.
     place: Option<Rc<Place<'a>>>,
-    /// Whether problems are with the key of the value.
+    /// Whether problems are about the key of the value.
     is_key: bool,
     log: &'a ProblemLog,
     proxy: Option<&'a MeshPlace<'a>>,
+    shape: Shape,
+    /// The least and the most entries of a list or a map.
+    bounds: (u16, u16),
 }
 
 /// The place of a value below another one. Its path is put together only for a message, as a document has many values
@@ -41,10 +45,13 @@ struct Place<'a> {
     key: Option<&'a str>,
 }
 
+/// The bounds of a list or a map that may have any number of entries.
+const ANY_NUMBER: (u16, u16) = (0, u16::MAX);
+
 impl<'a> Value<'a> {
-    /// Returns the document itself as a value.
-    pub fn root(node: &'a Node, log: &'a ProblemLog) -> Self {
-        Self { node, place: None, is_key: false, log, proxy: None }
+    /// Returns the document itself as a value of this shape.
+    pub fn root(node: &'a Node, log: &'a ProblemLog, shape: Shape) -> Self {
+        Self { node, place: None, is_key: false, log, proxy: None, shape, bounds: ANY_NUMBER }
     }
 
     /// Returns the value, to be read for a proxy at this place in a mesh.
@@ -62,9 +69,14 @@ impl<'a> Value<'a> {
         self.proxy.copied()
     }
 
+    /// Reports that the value does not have its shape. Returns `None`.
+    pub fn refuse<T>(&self) -> Option<T> {
+        self.refuse_as(&self.shape)
+    }
+
     /// Reports that the value is not what is `allowed`. Returns `None`.
-    pub fn refuse<T>(&self, allowed: impl Display) -> Option<T> {
-        self.note(None, &format_args!("{} is not allowed; allowed: {allowed}", self.node));
+    pub fn refuse_as<T>(&self, allowed: &dyn Display) -> Option<T> {
+        self.note(None, &format_args!("{} is not allowed; allowed: {allowed}{}", self.node, self.hint()));
         None
     }
 
@@ -100,83 +112,158 @@ impl<'a> Value<'a> {
         self.log.note(Position { steps, is_key }, &path, message.to_string());
     }
 
+    /// Returns what to add to a message if the value is close to what is allowed.
+    #[inline(never)]
+    fn hint(&self) -> String {
+        let choices = self.shape.find(|shape| match shape {
+            Shape::Choice(words) => Some(*words),
+            _ => None,
+        });
+        match self.node {
+            Node::Text(text) => {
+                if let Some(near) = choices.and_then(|words| nearest(text, words)) {
+                    return format!("; did you mean {near:?}?");
+                }
+                let is_bare = matches!(text.as_str(), "true" | "false") || text.parse::<u32>().is_ok();
+                match self.shape {
+                    Shape::Seconds(_) if duration::parse(text).is_some() => {
+                        ". Write the seconds as a number".to_owned()
+                    }
+                    Shape::Boolean | Shape::True | Shape::Whole(..) | Shape::Seconds(_) if is_bare => {
+                        ". Write it without quotes".to_owned()
+                    }
+                    _ => String::new(),
+                }
+            }
+            Node::Integer(number) if matches!(self.shape, Shape::Duration(_)) => {
+                format!(". Add a unit, such as \"{number}s\"")
+            }
+            Node::Bool(_) | Node::Integer(_) | Node::Number(_) if self.shape.may_be_text() => {
+                format!(". Write it in quotes: \"{}\"", self.node)
+            }
+            _ => String::new(),
+        }
+    }
+
     /// Returns whether no problem was reported anywhere in the policy so far.
     pub fn policy_is_valid_so_far(&self) -> bool {
         self.log.is_part_valid()
     }
 
-    /// Reads an object that may have only the keys of the table. A key with the value null counts as absent: templates,
-    /// such as Helm's, write it for a value that is not set.
-    pub fn object(&self, known: &ObjectSpec) -> Option<Fields<'a>> {
-        let mut fields = self.object_with_nulls(known)?;
-        fields.entries.retain(|(key, value)| !matches!(value.node, Node::Null) || NOT_NULL.contains(key));
-        Some(fields)
-    }
-
-    /// Reads an object in which a key with the value null is present. Readers refuse such a value. Used where an absent
-    /// key would make a condition hold more often.
-    pub fn object_with_nulls(&self, known: &ObjectSpec) -> Option<Fields<'a>> {
-        let Entries(fields) = self.entries()?;
-        for (key, value) in &fields.entries {
-            if !known.has(key) {
-                let names: Vec<&str> = known.keys.iter().map(|spec| spec.name).collect();
-                let message = match nearest(key, &names) {
-                    Some(near) => format!("unknown field; did you mean {near:?}?"),
-                    None => format!("unknown field; allowed: {}", names.join(", ")),
-                };
-                value.at_key().problem::<()>(message);
+    /// Reads an object that may have only the keys of the table.
+    ///
+    /// Reports unknown keys, missing ones, and those that exclude or need others. A misspelt key counts as present, so that
+    /// one mistake is one problem. A key with the value null counts as absent, as templates such as Helm's write it for a
+    /// value that is not set, unless the table says otherwise.
+    pub fn object(&self) -> Option<Fields<'a>> {
+        let Some(spec) = self.shape.object() else {
+            return self.refuse();
+        };
+        let mut entries = self.read_entries(|key| match spec.key(key) {
+            Some(key) => (key.shape, key.entries),
+            None => (Shape::Null, ANY_NUMBER),
+        })?;
+        // An unknown key beside a missing one is most likely meant to be it.
+        let is_there = |key: &KeySpec| entries.iter().any(|(name, _)| *name == key.name);
+        let mut missing = spec.keys.iter().filter(|key| key.is_required() && !is_there(key));
+        let unknown = entries.iter().filter(|(key, _)| !spec.has(key)).count();
+        let lonely_missing = match (missing.next(), missing.next()) {
+            (Some(key), None) if unknown == 1 => Some(key.name),
+            _ => None,
+        };
+        let mut misspelt = Vec::new();
+        for (key, value) in &entries {
+            match value.shape {
+                _ if !spec.has(key) => {
+                    let near = nearest_key(key, spec).or(lonely_missing);
+                    misspelt.extend(near);
+                    let message = match near {
+                        Some(near) => format!("unknown field; did you mean {near:?}?"),
+                        None => {
+                            let names: Vec<_> = spec.keys.iter().map(|spec| spec.name).collect();
+                            format!("unknown field; allowed: {}", names.join(", "))
+                        }
+                    };
+                    value.at_key().problem::<()>(message);
+                }
+                Shape::Refused(reason) => {
+                    value.at_key().problem::<()>(reason);
+                }
+                _ => {}
             }
         }
+        if !spec.keeps_nulls {
+            entries.retain(|(key, value)| !matches!(value.node, Node::Null) || NOT_NULL.contains(key));
+        }
+        let fields = Fields { entries, object: self.clone(), spec, misspelt };
+        fields.check_presence();
         Some(fields)
     }
 
     /// Reads an object whose keys are names that the user chose.
-    pub fn entries(&self) -> Option<Entries<'a>> {
+    pub fn entries(&self) -> Option<Vec<(&'a str, Value<'a>)>> {
+        let inner = self.shape.inner().copied().unwrap_or(Shape::Null);
+        let entries = self.read_entries(|_| (inner, ANY_NUMBER))?;
+        self.check_bounds(entries.len())?;
+        Some(entries)
+    }
+
+    /// Returns the fields of an object, each key once. `shape_of` tells what a key's value may be.
+    fn read_entries(
+        &self,
+        shape_of: impl Fn(&str) -> (Shape, (u16, u16)),
+    ) -> Option<Vec<(&'a str, Value<'a>)>> {
         let Node::Object(fields) = self.node else {
-            return self.refuse("an object");
+            return self.refuse();
         };
         let mut entries: Vec<(&'a str, Value<'a>)> = Vec::with_capacity(fields.len());
         let mut known: BTreeSet<&str> = BTreeSet::new();
         for (index, (key, node)) in fields.iter().enumerate() {
-            let value = self.child(node, index, Some(key));
-            if !known.insert(key) {
-                value.at_key().problem::<()>("given twice; allowed: once");
-            } else {
+            let value = self.child(node, index, Some(key), shape_of(key));
+            if known.insert(key) {
                 entries.push((key, value));
+            } else {
+                value.at_key().problem::<()>("given twice; keep one of them");
             }
         }
-        Some(Entries(Fields { entries, object: self.clone() }))
+        Some(entries)
     }
 
     /// Reads a list and returns its items.
     pub fn list(&self) -> Option<Vec<Value<'a>>> {
         let Node::List(items) = self.node else {
-            return self.refuse("a list");
+            return self.refuse();
         };
+        self.check_bounds(items.len())?;
+        let inner = self.shape.inner().copied().unwrap_or(Shape::Null);
         let items = items.iter().enumerate();
-        Some(items.map(|(index, node)| self.child(node, index, None)).collect())
+        Some(items.map(|(index, node)| self.child(node, index, None, (inner, ANY_NUMBER))).collect())
     }
 
-    /// Reports a list or an object with more than `most` entries, before they are read.
-    pub fn limit_entries(&self, what: &str, most: usize) -> Option<()> {
-        let count = match self.node {
-            Node::List(items) => items.len(),
-            Node::Object(fields) => fields.len(),
-            _ => 0,
-        };
-        if count > most {
+    /// Reports a list or a map with too few or too many entries, before they are read.
+    fn check_bounds(&self, count: usize) -> Option<()> {
+        let (least, most) = self.bounds;
+        if count < usize::from(least) {
+            return self.problem("empty; add at least one entry");
+        }
+        if count > usize::from(most) {
             return self.problem(format!(
-                "{count} {what}; allowed: at most {most}. List fewer, or cover several by one."
+                "{count} entries; allowed: at most {most}. List fewer, or cover several by one."
             ));
         }
         Some(())
     }
 
-    /// Reads a string that is not empty.
+    /// Reads a string in the format that the table has for it.
     pub fn text(&self) -> Option<&'a str> {
-        match self.node {
-            Node::Text(text) if !text.is_empty() => Some(text),
-            _ => self.refuse("a string, not empty"),
+        let format = self.shape.find(|shape| match shape {
+            Shape::Text(format) => Some(*format),
+            Shape::Upstream => Some(Format::NotEmpty),
+            _ => None,
+        });
+        match (self.node, format) {
+            (Node::Text(text), Some(format)) if format::accepts(format, text) => Some(text),
+            _ => self.refuse(),
         }
     }
 
@@ -187,59 +274,57 @@ impl<'a> Value<'a> {
 
     /// Reads `true` or `false`.
     pub fn boolean(&self) -> Option<bool> {
-        match self.node {
-            Node::Bool(value) => Some(*value),
-            _ => self.refuse("true or false"),
+        match (self.node, self.shape) {
+            (Node::Bool(false), Shape::True) => self.refuse(),
+            (Node::Bool(value), _) => Some(*value),
+            _ => self.refuse(),
         }
     }
 
-    /// Reads a whole number in `range`. Takes `90.0` as one, as some hosts keep every number as a float.
-    pub fn integer(&self, range: RangeInclusive<u32>) -> Option<u32> {
-        self.whole_number()
-            .and_then(|number| u32::try_from(number).ok())
-            .filter(|number| range.contains(number))
-            .or_else(|| self.refuse(format!("a whole number from {} to {}", range.start(), range.end())))
-    }
-
-    fn whole_number(&self) -> Option<i128> {
-        match self.node {
+    /// Reads a whole number in its range. Takes `90.0` as one, as some hosts keep every number as a float.
+    pub fn whole(&self) -> Option<u32> {
+        let number = match self.node {
             Node::Integer(number) => Some(*number),
             // Beyond 2^53, a float cannot represent every whole number.
             Node::Number(number) if number.fract() == 0.0 && number.abs() < 9e15 => Some(*number as i128),
             _ => None,
-        }
+        };
+        let range = self.shape.find(|shape| match shape {
+            Shape::Whole(low, high) => Some(*low..=*high),
+            _ => None,
+        });
+        let number = number.and_then(|number| u32::try_from(number).ok());
+        number.filter(|number| range.is_some_and(|range| range.contains(number))).or_else(|| self.refuse())
     }
 
-    /// Reads a number of seconds in `range`, as Kubernetes has it. Allows fractions and rounds to the millisecond.
-    pub fn seconds(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
+    /// Reads a number of seconds in its range, as Kubernetes has it. Allows fractions and rounds to the millisecond.
+    pub fn seconds(&self) -> Option<Duration> {
         let seconds = match self.node {
             Node::Integer(number) => *number as f64,
             Node::Number(number) => *number,
             _ => -1.0,
         };
         // The cast cannot panic: a float out of range saturates, and NaN becomes 0.
-        let duration = Duration::from_millis((seconds * 1_000.0).round() as u64);
-        if seconds >= 0.0 && range.contains(&duration) {
-            return Some(duration);
+        let millis = (seconds * 1_000.0).round() as u64;
+        match self.shape {
+            Shape::Seconds([low, high]) if seconds >= 0.0 && (*low..=*high).contains(&millis) => {
+                Some(Duration::from_millis(millis))
+            }
+            _ => self.refuse(),
         }
-        let [low, high] = [range.start(), range.end()].map(Duration::as_secs_f64);
-        self.refuse(format!("a number of seconds from {low} to {high}"))
     }
 
-    /// Reads a duration in `range`, as Istio writes it, such as `300ms`, `1.5s` or `1h30m`. Rounds to the millisecond.
-    pub fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
-        let duration = match self.node {
-            Node::Text(text) => parse_duration(text),
+    /// Reads a duration in its range, as Istio writes it, such as `300ms`, `1.5s` or `1h30m`. Rounds to the millisecond.
+    pub fn duration(&self) -> Option<Duration> {
+        let parsed = match self.node {
+            Node::Text(text) => duration::parse(text),
             _ => None,
         };
-        duration.filter(|duration| range.contains(duration)).or_else(|| {
-            let (low, high) = (range.start(), range.end());
-            // `Debug` writes zero as "0ns", a unit that is not allowed here.
-            let low = if low.is_zero() { "0s".to_owned() } else { format!("{low:?}") };
-            self.refuse(format!(
-                "a duration such as \"300ms\", \"1.5s\" or \"1h30m\", from {low} to {high:?}"
-            ))
-        })
+        let range = match self.shape {
+            Shape::Duration([low, high]) => Duration::from_millis(*low)..=Duration::from_millis(*high),
+            _ => return self.refuse(),
+        };
+        parsed.filter(|duration| range.contains(duration)).or_else(|| self.refuse())
     }
 
     /// Reads a point in time in RFC 3339 and UTC, to the millisecond, such as `2026-12-01T10:00:00Z`.
@@ -248,161 +333,92 @@ impl<'a> Value<'a> {
             Node::Text(text) => Date::from_rfc3339(text),
             _ => None,
         };
-        date.or_else(|| self.refuse("a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z"))
+        date.or_else(|| self.refuse())
     }
 
-    /// Reads one of the strings in `choices` and returns what it stands for.
-    pub fn choice<T: Clone>(&self, choices: &[(&str, T)]) -> Option<T> {
-        self.choice_or(choices, "")
-    }
-
-    /// Reads one of the strings in `choices`. `others` ends the list of allowed values in the problem, for a caller
-    /// that also takes other values.
-    pub fn choice_or<T: Clone>(&self, choices: &[(&str, T)], others: &str) -> Option<T> {
-        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-        let index = self.position_among(&words, others)?;
-        choices.get(index).map(|(_, choice)| choice.clone())
-    }
-
-    /// Returns the position of the value among `words`. See [`Value::choice_or`].
-    #[inline(never)]
-    fn position_among(&self, words: &[&str], others: &str) -> Option<usize> {
-        let text = match self.node {
-            Node::Text(text) => Some(text.as_str()),
+    /// Reads one of the words of the table.
+    pub fn word(&self) -> Option<&'static str> {
+        let words = self.shape.find(|shape| match shape {
+            Shape::Choice(words) => Some(*words),
             _ => None,
-        };
-        let position = text.and_then(|text| words.iter().position(|word| *word == text));
-        position.or_else(|| {
-            let near = text.and_then(|text| nearest(text, words));
-            let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-            self.refuse(format_args!("{}{others}{hint}", words.join(", ")))
-        })
+        });
+        let word = words.and_then(|words| words.iter().find(|word| self.is_text(word)));
+        word.copied().or_else(|| self.refuse())
     }
 
-    /// Reads a name that goes into logs, metrics, replies and header values.
-    ///
-    /// The rule is that of a Kubernetes label value. A name has 1 to 63 letters, digits, `-`, `_` and `.`, with a
-    /// letter or digit at both ends.
-    pub fn label(&self) -> Option<&'a str> {
-        self.text().and_then(|text| {
-            if is_label(text) {
-                return Some(text);
-            }
-            self.refuse(LABEL)
-        })
-    }
-
-    /// Applies the rule of [`Value::label`] to `name`, which is not the value itself. It may be the value's key.
+    /// Applies the rule of a label to `name`, which is not the value itself. It may be the value's key.
     pub fn validate_label<'n>(&self, name: &'n str) -> Option<&'n str> {
-        let valid = is_label(name).then_some(name);
-        valid.or_else(|| self.problem(format!("a bad name; allowed: {LABEL}")))
+        let valid = format::accepts(Format::Label, name).then_some(name);
+        valid.or_else(|| self.problem(format_args!("a bad name; allowed: {}", Format::Label)))
     }
 
     /// Reads an IP address, or a network such as `10.0.0.0/8`.
     pub fn network(&self) -> Option<IpNet> {
         let text = self.text()?;
         let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-        network.or_else(|| self.refuse("an address or a network, such as 10.0.0.1, 10.0.0.0/8 or ::1/128"))
-    }
-
-    /// Reads a DNS label (RFC 1123): 1 to 63 lower-case letters, digits and `-`, with no `-` at either end.
-    pub fn dns_label(&self) -> Option<&'a str> {
-        let text = self.text()?;
-        let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if is_label(text) && text.bytes().all(is_allowed) {
-            return Some(text);
-        }
-        self.refuse("a DNS label: 1 to 63 lower-case letters, digits and \"-\", with no \"-\" at either end")
+        network.or_else(|| self.refuse())
     }
 
     /// Reads a header name and returns it in lower case.
     ///
-    /// Refuses a name that is not an HTTP token. If the policy will `write` the header, also refuses a name that the
+    /// Refuses a name that is not an HTTP token. If the policy will write the header, also refuses a name that the
     /// proxy itself depends on.
-    pub fn header_name(&self, write: bool) -> Option<String> {
-        self.validate_header_name(self.text()?, write)
+    pub fn header_name(&self) -> Option<String> {
+        match (self.node, self.shape) {
+            (Node::Text(name), Shape::Text(format)) if !name.is_empty() => {
+                self.validate_header_name(name, format)
+            }
+            _ => self.refuse(),
+        }
     }
 
     /// Applies the rule of [`Value::header_name`] to `name`, which is not the value itself. It may be the value's key.
-    pub fn validate_header_name(&self, name: &str, write: bool) -> Option<String> {
+    pub fn validate_header_name(&self, name: &str, format: Format) -> Option<String> {
         let name = name.to_ascii_lowercase();
-        if !is_token(&name) {
-            return self.problem(format!("{} is not a header name; allowed: {TOKEN}", Node::Text(name)));
+        if !format::accepts(Format::HeaderName, &name) {
+            let allowed = Format::HeaderName;
+            return self.problem(format!("{} is not allowed; allowed: {allowed}", Node::Text(name)));
         }
-        if write && PROXY_HEADERS.contains(&name.as_str()) {
+        if !format::accepts(format, &name) {
             return self.problem(format!(
-                "{name:?} is the proxy's own; allowed: any but {}",
+                "{name:?} belongs to the proxy; use any header but {}",
                 PROXY_HEADERS.join(", ")
             ));
         }
         Some(name)
     }
 
-    /// Reads the name of a cookie. Like a header name it is an HTTP token, but its case is significant.
-    pub fn cookie_name(&self) -> Option<&'a str> {
-        let name = self.text()?;
-        let valid = is_token(name).then_some(name);
-        valid.or_else(|| self.problem(format!("{} is not the name of a cookie; allowed: {TOKEN}", self.node)))
-    }
-
-    /// Reads a header value of at most 4 KiB. Refuses control characters, as a line break would end the header.
-    pub fn header_value(&self) -> Option<&'a str> {
-        let Node::Text(text) = self.node else {
-            return self.refuse("a string");
-        };
-        if text.len() > MAX_HEADER_VALUE_BYTES || text.chars().any(char::is_control) {
-            return self.refuse(format!(
-                "a header value: at most {MAX_HEADER_VALUE_BYTES} bytes, no control characters"
-            ));
-        }
-        Some(text)
-    }
-
     /// Reads a map from header names to values and returns the names in lower case. `may_write` tells for each header
     /// whether it may be written here, and reports a problem if not.
     pub fn headers(&self, may_write: impl Fn(&Value<'a>, &str) -> bool) -> Option<Vec<(String, String)>> {
         let mut headers: Vec<(String, String)> = Vec::new();
-        for (name, value) in self.entries()?.iter() {
-            let Some(name) =
-                value.at_key().validate_header_name(name, true).filter(|name| may_write(value, name))
-            else {
+        for (name, value) in self.entries()? {
+            let name = value.at_key().validate_header_name(name, Format::WrittenHeader);
+            let Some(name) = name.filter(|name| may_write(&value, name)) else {
                 continue;
             };
-            let Some(text) = value.header_value() else {
+            let Some(text) = value.text() else {
                 continue;
             };
             if headers.iter().any(|(known, _)| *known == name) {
-                value
-                    .at_key()
-                    .problem::<()>(format!("a second header {name:?}, as case does not count; allowed: one"));
+                value.at_key().problem::<()>(format!(
+                    "the header {name:?} a second time, as case is ignored; keep one"
+                ));
             }
             headers.push((name, text.to_owned()));
         }
-        self.limit_headers(headers.len());
         Some(headers)
     }
 
-    /// Reports a problem if `count` headers are more than a policy may add to one message. From about a thousand
-    /// headers on, the proxy would refuse the map and add none.
-    pub fn limit_headers(&self, count: usize) {
-        if count > MAX_HEADERS {
-            self.problem::<()>(format!("{count} headers; allowed: at most {MAX_HEADERS}"));
-        }
-    }
-
-    /// Reads a request path without a query. It starts with `/` and has only visible ASCII characters.
-    pub fn path(&self) -> Option<&'a str> {
-        let text = self.text()?;
-        let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'?' && byte != b'#';
-        if text.starts_with('/') && text.bytes().all(is_allowed) {
-            return Some(text);
-        }
-        self.refuse("a path that starts with \"/\", in visible ASCII, with no \"?\" or \"#\"")
-    }
-
-    fn child(&self, node: &'a Node, index: usize, key: Option<&'a str>) -> Value<'a> {
+    fn child(
+        &self,
+        node: &'a Node,
+        index: usize,
+        key: Option<&'a str>,
+        (shape, bounds): (Shape, (u16, u16)),
+    ) -> Value<'a> {
         let place = Place { parent: self.place.clone(), index, key };
-        Value { node, place: Some(Rc::new(place)), is_key: false, log: self.log, proxy: self.proxy }
+        Value { node, place: Some(Rc::new(place)), is_key: false, shape, bounds, ..*self }
     }
 
     /// Returns the node, for readers that take several kinds of value.
@@ -411,42 +427,14 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Describes for messages what [`Value::label`] allows.
-pub const LABEL: &str =
-    "1 to 63 letters, digits, \"-\", \"_\" and \".\", with a letter or digit at both ends";
-
-/// Returns whether [`Value::label`] allows `text`.
-pub fn is_label(text: &str) -> bool {
-    let is_valid_end = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
-    text.len() <= 63
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        && is_valid_end(text.bytes().next())
-        && is_valid_end(text.bytes().last())
-}
-
-/// Describes for messages which characters an HTTP token may have (RFC 9110, section 5.6.2).
-const TOKEN: &str = "letters, digits and any of !#$%&'*+-.^_`|~";
-
-fn is_token(text: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_allowed)
-}
-
-/// The longest header value, in bytes.
-const MAX_HEADER_VALUE_BYTES: usize = 4_096;
-
-/// The most headers that a policy may add to one message.
-const MAX_HEADERS: usize = 50;
-
-/// The headers that frame a message or name its host. A policy must not write them.
-const PROXY_HEADERS: [&str; 8] =
-    ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "keep-alive"];
-
 /// The fields of an object with known keys.
 #[derive(Clone)]
 pub struct Fields<'a> {
     entries: Vec<(&'a str, Value<'a>)>,
     object: Value<'a>,
+    spec: &'static ObjectSpec,
+    /// The known keys that unknown ones are most likely misspellings of.
+    misspelt: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
@@ -455,17 +443,67 @@ impl<'a> Fields<'a> {
         self.entries.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
-    /// Returns the field's value. If the field is missing, reports a problem that says what is `allowed`.
-    pub fn require(&self, key: &str, allowed: &str) -> Option<&Value<'a>> {
-        self.get(key).or_else(|| {
-            self.object.note(Some(key), &format_args!("missing; allowed: {allowed}"));
-            None
-        })
+    /// Returns whether the object has the field, or a misspelling of it, which has been reported.
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some() || self.misspelt.contains(&key)
+    }
+
+    /// Returns whether the object has only a misspelling of the field.
+    pub fn is_misspelt(&self, key: &str) -> bool {
+        self.get(key).is_none() && self.misspelt.contains(&key)
+    }
+
+    /// Reports that the field is missing and says what it could be. Does nothing if it is there, or misspelt.
+    pub fn require(&self, key: &str) {
+        let shape = self.spec.key(key).map(|key| key.shape).filter(|_| !self.has(key));
+        if let Some(shape) = shape {
+            self.object.note(Some(key), &format_args!("missing; add {shape}"));
+        }
+    }
+
+    /// Reports missing fields, and those that exclude or need others.
+    fn check_presence(&self) -> Option<()> {
+        for key in self.spec.keys.iter().filter(|key| key.is_required()) {
+            self.require(key.name);
+        }
+        let given = |keys: &'static [&'static str]| keys.iter().filter(|key| self.has(key));
+        let is_refused = |(_, value): &(&str, Value<'_>)| matches!(value.shape, Shape::Refused(_));
+        let (keys, needs_one, excludes) = match self.spec.rule {
+            KeyRule::Free => (&[][..], false, false),
+            KeyRule::AtMostOne(keys) => (keys, false, true),
+            KeyRule::ExactlyOne(keys) => (keys, true, true),
+            KeyRule::AtLeastOne(keys) => (keys, true, false),
+        };
+        let mut first = given(keys);
+        match (first.next(), first.next()) {
+            // A key that is refused has been reported, with what to use in place of it.
+            (None, _) if needs_one && !self.entries.iter().any(is_refused) => {
+                self.object.problem(format_args!("incomplete; add one of {}", keys.join(", ")))
+            }
+            (Some(first), Some(second)) if excludes => {
+                self.object.problem(format_args!("has {first} and {second}; keep one of them"))
+            }
+            _ => self.check_needs(),
+        }
+    }
+
+    fn check_needs(&self) -> Option<()> {
+        for need in self.spec.needs {
+            if let (Some(value), false) = (self.get(need.key), need.any_of.iter().any(|key| self.has(key))) {
+                value.problem::<()>(format_args!("has no effect alone; add {}", need.any_of.join(" or ")));
+            }
+        }
+        Some(())
     }
 
     /// Reads the field by `read`. Returns `default` if the field is missing, and `None` if its value is invalid.
     pub fn read<T>(&self, key: &str, default: T, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<T> {
         self.get(key).map_or(Some(default), read)
+    }
+
+    /// Reads the field by `read`. Returns `None` inside if the field is missing.
+    pub fn optional<T>(&self, key: &str, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<Option<T>> {
+        self.get(key).map_or(Some(None), |value| read(value).map(Some))
     }
 
     /// Reads a field that holds a list, each item by `read`. Leaves invalid items out. Returns an empty list if the
@@ -474,8 +512,53 @@ impl<'a> Fields<'a> {
         self.read(key, Vec::new(), |value| Some(value.list()?.iter().filter_map(read).collect()))
     }
 
+    /// Reads a whole number, or takes the default of the table.
+    pub fn whole(&self, key: &str) -> Option<u32> {
+        self.read_or_default(key, Value::whole, |default| default.parse().ok())
+    }
+
+    /// Reads a number of seconds, or takes the default of the table.
+    pub fn seconds(&self, key: &str) -> Option<Duration> {
+        self.read_or_default(key, Value::seconds, |default| duration::parse(&format!("{default}s")))
+    }
+
+    /// Reads a duration, or takes the default of the table.
+    pub fn duration(&self, key: &str) -> Option<Duration> {
+        self.read_or_default(key, Value::duration, duration::parse)
+    }
+
+    /// Reads `true` or `false`, or takes the default of the table.
+    pub fn boolean(&self, key: &str) -> Option<bool> {
+        self.read_or_default(key, Value::boolean, |default| Some(default == "true"))
+    }
+
+    /// Reads a word, or takes the default of the table.
+    pub fn word(&self, key: &str) -> Option<&'static str> {
+        self.read_or_default(key, Value::word, Some)
+    }
+
+    /// Reads a string, or takes the default of the table.
+    pub fn text(&self, key: &str) -> Option<&'a str> {
+        match self.get(key) {
+            Some(value) => value.text(),
+            None => self.spec.key(key)?.default_value(),
+        }
+    }
+
+    fn read_or_default<T>(
+        &self,
+        key: &str,
+        read: fn(&Value<'a>) -> Option<T>,
+        parse: impl FnOnce(&'static str) -> Option<T>,
+    ) -> Option<T> {
+        match self.get(key) {
+            Some(value) => read(value),
+            None => parse(self.spec.key(key)?.default_value()?),
+        }
+    }
+
     /// Reports a problem with a field that contradicts the rest of the object. Does nothing if the field is missing.
-    pub fn contradiction(&self, key: &str, message: &str) {
+    pub fn contradiction(&self, key: &str, message: impl Display) {
         if let Some(value) = self.get(key) {
             value.problem::<()>(message);
         }
@@ -484,16 +567,6 @@ impl<'a> Fields<'a> {
     /// Returns the object that has these fields.
     pub fn object(&self) -> &Value<'a> {
         &self.object
-    }
-}
-
-/// The entries of an object whose keys are names that the user chose.
-pub struct Entries<'a>(Fields<'a>);
-
-impl<'a> Entries<'a> {
-    /// Returns keys and values in document order.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &Value<'a>)> {
-        self.0.entries.iter().map(|(key, value)| (*key, value))
     }
 }
 
@@ -524,43 +597,19 @@ pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     (edits <= 2 && edits * 2 < near.len()).then_some(near)
 }
 
-/// Parses a duration: one or more decimal numbers, each with a unit (`h`, `m`, `s` or `ms`). Rounds each to the
-/// millisecond.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at_checked(digits)?;
-        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at_checked(unit_end)?;
-        let millis = match unit {
-            "h" => 3_600_000,
-            "m" => 60_000,
-            "s" => 1_000,
-            "ms" => 1,
-            _ => return None,
-        };
-        total = total.checked_add(Duration::from_millis(multiply(number, millis)?))?;
-        rest = tail;
-    }
-    (!text.is_empty()).then_some(total)
-}
-
-/// Multiplies a decimal number by `unit` and rounds. Uses integers, as parsing floats would add 10 kB of tables to the
-/// module.
-fn multiply(number: &str, unit: u64) -> Option<u64> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let parse = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u64>().ok() };
-    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    // Further digits make no difference to the rounded result.
-    let fraction = fraction.get(..9).unwrap_or(fraction);
-    let denominator = 10_u64.pow(u32::try_from(fraction.len()).ok()?);
-    let rounded = (parse(fraction)? * unit + denominator / 2) / denominator;
-    let sum = parse(whole)?.checked_mul(unit)?.checked_add(rounded)?;
-    (!whole.is_empty() || !fraction.is_empty()).then_some(sum)
+/// Returns the known key that `key` is most likely meant to be. A key in `snake_case`, and a part of a key such as `timeout`
+/// for `timeoutSeconds`, are common mistakes as well.
+fn nearest_key(key: &str, spec: &ObjectSpec) -> Option<&'static str> {
+    let names: Vec<&'static str> = spec.keys.iter().map(|spec| spec.name).collect();
+    let plain = key.replace(['-', '_'], "");
+    nearest(&plain, &names).or_else(|| {
+        let plain = plain.to_ascii_lowercase();
+        let begins = |long: &str, short: &str| short.len() >= 4 && long.starts_with(short);
+        names.into_iter().find(|name| {
+            let name = name.to_ascii_lowercase();
+            begins(&name, &plain) || begins(&plain, &name)
+        })
+    })
 }
 
 #[cfg(test)]
@@ -570,57 +619,32 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn durations_are_parsed_as_istio_writes_them() {
-        for (text, millis) in [
-            ("0s", 0),
-            ("300ms", 300),
-            ("1.5s", 1_500),
-            ("1h30m", 5_400_000),
-            ("24h", 86_400_000),
-            (".5s", 500),
-            ("2.s", 2_000),
-            ("0.0005s", 1),
-            ("0.0004999s", 0),
-            ("0.5ms", 1),
-            ("1.00000000099h", 3_600_000),
-        ] {
-            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
-        }
-        for text in [
-            "",
-            "5",
-            "s",
-            "5 s",
-            "-1s",
-            "1d",
-            ".s",
-            "99999999999999999999s",
-            "9999999999999999999h",
-            "1..5s",
-            "1e3s",
-            "5s5",
-            "é",
-        ] {
-            assert_eq!(parse_duration(text), None, "{text}");
-        }
-    }
-
-    #[test]
     fn only_a_misspelt_word_gets_a_suggestion() {
         let known = ["weight", "default", "match"];
-        assert_eq!(nearest("wieght", &known), Some("weight"));
-        assert_eq!(nearest("Weight", &known), Some("weight"));
-        assert_eq!(nearest("banana", &known), None);
-        assert_eq!(nearest("", &known), None);
+        for (word, near) in [
+            ("wieght", Some("weight")),
+            ("Weight", Some("weight")),
+            ("weight_percent", None),
+            ("banana", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, &known), near, "{word}");
+        }
     }
 
     #[test]
-    fn labels_follow_the_rule_of_kubernetes_label_values() {
-        for text in ["v1", "v1.2_rc-3", "A"] {
-            assert!(is_label(text), "{text}");
-        }
-        for text in ["", "-v1", "v1-", "v 1", "v1|", "é", &"a".repeat(64)] {
-            assert!(!is_label(text), "{text}");
+    fn a_key_in_another_style_or_a_part_of_one_gets_a_suggestion() {
+        let policy = &crate::policy::keys::POLICY;
+        for (key, near) in [
+            ("max_gated_percent", Some("maxGatedPercent")),
+            ("maxGated", Some("maxGatedPercent")),
+            ("upstreamsList", Some("upstreams")),
+            ("gat", Some("gates")),
+            ("up", None),
+            ("banana", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest_key(key, policy), near, "{key}");
         }
     }
 }

@@ -9,7 +9,7 @@ pub mod version;
 
 use std::collections::BTreeSet;
 
-use super::keys;
+use super::document::Node;
 use super::matcher::Matches;
 use super::reader::Value;
 use super::upstream::UpstreamDraft;
@@ -66,7 +66,7 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Ve
         let duplicate = release.as_ref().filter(|release| is_taken(&release.name));
         releases.push(match duplicate {
             Some(Release { name, .. }) => {
-                item.problem(format!("a second release named {name:?}; allowed: one of each name"))
+                item.problem(format!("a second release named {name:?}; give each a name of its own"))
             }
             None => release,
         });
@@ -84,12 +84,16 @@ fn validate_header_edits(items: &[Value<'_>], releases: &[Option<Release>]) {
         for version in release.iter().flat_map(|release| &release.versions) {
             for (steering, header) in steer_headers().filter(|(_, header)| version.request.edits(header)) {
                 item.problem::<()>(format!(
-                    "headers of {} edit {header:?}, by which {} steers; allowed: any other header",
+                    "headers of {} edit {header:?}, by which {} steers; use any other header",
                     version.name, steering.name
                 ));
             }
         }
     }
+}
+
+fn is_empty_list(value: &Value<'_>) -> bool {
+    matches!(value.node(), Node::List(items) if items.is_empty())
 }
 
 /// Returns the hosts of the versions' clusters, or `None` if one of these does not name its host.
@@ -105,49 +109,44 @@ fn hosts_of_clusters(versions: &[Version], proxy: Option<MeshPlace<'_>>) -> Opti
 
 impl Release {
     fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Self> {
-        let fields = value.object(&keys::RELEASE)?;
-        let name = fields.require("name", "a name").and_then(Value::label);
+        let fields = value.object()?;
+        let name = fields.text("name");
         let matches = fields.read("match", Matches::default(), Matches::read);
         let skip = fields.read("skip", Matches::default(), Matches::read);
-        let steer =
-            fields.require("steer", "an object such as {header: x-gray-version}").and_then(Steer::read);
-        let trust_incoming = fields.read("trustIncoming", false, Value::boolean);
+        let steer = fields.get("steer").and_then(Steer::read);
+        let trust_incoming = fields.boolean("trustIncoming");
         let keys = Key::read_all(&fields);
         // A whole second, because an issued key holds its time in seconds.
-        let starts_at = fields.read("startsAt", None, |value| match value.date()? {
-            time if time.as_millis() % 1_000 == 0 => Some(Some(time)),
-            _ => value.refuse("a whole second"),
+        let starts_at = fields.optional("startsAt", |value| match value.date()? {
+            time if time.as_millis() % 1_000 == 0 => Some(time),
+            _ => value.refuse_as(&"a whole second"),
         });
-        let response_header = fields.read("responseHeader", None, |value| match value.header_name(true)? {
-            name if name == "set-cookie" => value.problem(
-                "\"set-cookie\" carries something else; allowed: a header that carries nothing else",
-            ),
-            name => Some(Some(name)),
+        let response_header = fields.optional("responseHeader", |value| match value.header_name()? {
+            name if name == "set-cookie" => {
+                value.problem("\"set-cookie\" carries something else; use a header that carries nothing else")
+            }
+            name => Some(name),
         });
-        let route_decides =
-            matches!(steer, Some(Steer::RandomValueHeader(_))) && fields.get("versions").is_none();
+        let route_decides = matches!(steer, Some(Steer::RandomValueHeader(_))) && !fields.has("versions");
         let versions = if route_decides {
             Some((Vec::new(), 0))
         } else {
-            fields.require("versions", "a list of versions").and_then(|value| version::read(value, upstreams))
+            fields.require("versions");
+            fields.get("versions").and_then(|value| version::read(value, upstreams))
         };
         let known = versions.as_ref().map(|(versions, _)| versions.as_slice()).filter(|_| !route_decides);
         let with_default = known.zip(versions.as_ref().map(|(_, default)| *default));
         let steps = fields
             .read("schedule", Vec::new(), |value| schedule::read(value, with_default, starts_at.flatten()));
-        let rollback =
-            fields.read("rollback", None, |value| Rollback::read(value, known.zip(upstreams)).map(Some));
+        let rollback = fields.optional("rollback", |value| Rollback::read(value, known.zip(upstreams)));
         if let (Some(steer), Some(keys), Some((versions, default))) = (&steer, &keys, &versions) {
             steer.validate(&fields, keys, trust_incoming == Some(true), versions, *default);
         }
         if let (Some([]), Some(versions)) = (keys.as_deref(), known)
             && versions.iter().any(|version| !version.allow.is_empty() || !version.deny.is_empty())
-            && fields.get("hashOn").is_none_or(|value| value.list().is_some_and(|list| list.is_empty()))
+            && (!fields.has("hashOn") || fields.get("hashOn").is_some_and(is_empty_list))
         {
-            fields.contradiction(
-                "versions",
-                "allow and deny list keys, and there are none; allowed: with hashOn",
-            );
+            fields.contradiction("versions", "allow and deny list keys, but no request has one. Add hashOn.");
         }
         let (versions, default) = versions?;
         let name = name?;

@@ -9,9 +9,10 @@
 
 use super::document::Node;
 use super::host_index::HostIndex;
-use super::limits::{MAX_POLICIES, Totals};
+use super::keys::spec::{Format, Shape};
+use super::limits::Totals;
 use super::problem::{ProblemLog, Problems};
-use super::reader::{Fields, Value};
+use super::reader::{Fields, Value, nearest};
 use super::{Mode, OnWrongPolicy, Policy, keys, limit_size, parse, read};
 use crate::value::host::{Hosts, MeshPlace};
 
@@ -87,9 +88,16 @@ impl PolicySet {
     }
 }
 
-/// Returns whether the document has the form for several policies.
+/// Returns whether the document has the form for several policies, perhaps with a misspelling.
 fn is_list(document: &Node) -> bool {
-    document.field("policies").is_some()
+    let is_misspelt = |(key, _): &(String, Node)| nearest(key, &["policies"]).is_some();
+    match document {
+        Node::Object(fields) => {
+            document.field("policies").is_some()
+                || document.field("name").is_none() && fields.iter().any(is_misspelt)
+        }
+        _ => false,
+    }
 }
 
 /// Returns the documents of the policies in a document of one or of several, each with the path to it.
@@ -124,12 +132,12 @@ impl DocumentReading {
     fn of(document: &Node, node_id: Option<&[u8]>) -> Self {
         let log = ProblemLog::default();
         let proxy = node_id.and_then(MeshPlace::of_node);
-        let root = Value::root(document, &log).for_proxy(proxy.as_ref());
+        let root = |shape| Value::root(document, &log, shape).for_proxy(proxy.as_ref());
         let entries = if is_list(document) {
-            read_list(&root, &log, node_id)
+            read_list(&root(Shape::Object(&keys::DOCUMENT)), &log, node_id)
         } else {
-            let policy =
-                root.object(&keys::POLICY).and_then(|fields| read(&fields, node_id, &mut Totals::default()));
+            let fields = root(Shape::Object(&keys::POLICY)).object();
+            let policy = fields.and_then(|fields| read(&fields, node_id, &mut Totals::default()));
             vec![PolicyEntry::new(document, policy.filter(|_| log.is_part_valid()), Mode::Enforce)]
         };
         let is_complete = entries.iter().all(|entry| entry.policy.is_some());
@@ -144,7 +152,9 @@ impl DocumentReading {
 impl PolicyEntry {
     fn new(document: &Node, mut policy: Option<Policy>, limit: Mode) -> Self {
         let log = ProblemLog::default();
-        let name = document.field("name").and_then(|name| Value::root(name, &log).dns_label());
+        let name = document
+            .field("name")
+            .and_then(|name| Value::root(name, &log, Shape::Text(Format::DnsLabel)).text());
         let mode_limit = match &mut policy {
             Some(policy) => {
                 policy.mode = policy.mode.limited_to(limit);
@@ -158,15 +168,10 @@ impl PolicyEntry {
 
 /// Reads the policies of a document that has the form for several.
 fn read_list(document: &Value<'_>, log: &ProblemLog, node_id: Option<&[u8]>) -> Vec<PolicyEntry> {
-    let items = document.object(&keys::DOCUMENT).and_then(|fields| {
-        fields.read("onWrongPolicy", OnWrongPolicy::Refuse, |value| value.choice(&OnWrongPolicy::NAMES));
-        fields.read("mode", Mode::Enforce, |value| value.choice(&Mode::NAMES));
-        let list = fields.require("policies", "a list of policies")?;
-        list.limit_entries("policies", MAX_POLICIES)?;
-        match list.list()? {
-            items if items.is_empty() => list.problem("an empty list; allowed: at least one policy"),
-            items => Some(items),
-        }
+    let items = document.object().and_then(|fields| {
+        fields.word("onWrongPolicy");
+        fields.word("mode");
+        fields.get("policies")?.list()
     });
     let mode_limit = Mode::of(document.node());
     let Some(items) = items else {
@@ -177,8 +182,8 @@ fn read_list(document: &Value<'_>, log: &ProblemLog, node_id: Option<&[u8]>) -> 
     let mut taken: Vec<(String, Hosts)> = Vec::new();
     for (index, item) in items.iter().enumerate() {
         log.begin_part();
-        let policy = item.object(&keys::POLICY).and_then(|fields| {
-            fields.contradiction("onWrongPolicy", "not here; allowed: beside policies, for all of them");
+        let policy = item.object().and_then(|fields| {
+            fields.contradiction("onWrongPolicy", "not here; write it beside policies, for all of them");
             let policy = read(&fields, node_id, &mut totals)?;
             let next = items.get(index + 1).map(|next| PolicyEntry::new(next.node(), None, mode_limit));
             let hosts = hosts_of(item.node());
@@ -223,14 +228,15 @@ fn check_place(
 ) {
     let name = &policy.name;
     if earlier.iter().any(|entry| entry.name.as_ref() == Some(name)) {
-        let message = format!("a second policy {name:?}; allowed: one, as metrics and states go by the name");
+        let message =
+            format!("a second policy {name:?}; give each a name of its own, as metrics and states go by it");
         return fields.contradiction("name", &message);
     }
     if hosts.are_all() {
         if let Some(next) = next {
             let next = next.name.as_deref().unwrap_or("?");
             fields.object().problem::<()>(format!(
-                "policy {name:?} is for every host, so no request is left for policy {next:?} after it; allowed: hosts, or the last place in the list"
+                "policy {name:?} is for every host, so no request is left for policy {next:?} after it. Add hosts, or move it to the end of the list."
             ));
         }
         return;
@@ -245,7 +251,7 @@ fn check_place(
     names.dedup();
     let names = names.join(", ");
     let message = format!(
-        "policy {name:?} gets no request, as these hosts are all those of policies before it: {names}; allowed: at least one other host"
+        "policy {name:?} gets no request, as policies before it have all of its hosts: {names}. Add another host, or remove it."
     );
     fields.contradiction("hosts", &message);
 }

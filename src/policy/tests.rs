@@ -32,7 +32,7 @@ fn compile(text: &str) -> Policy {
 
 fn matches(text: &str) -> Matches {
     let node: Node = serde_json::from_str(text).unwrap();
-    Matches::read(&Value::root(&node, &ProblemLog::default())).unwrap()
+    Matches::read(&Value::root(&node, &ProblemLog::default(), keys::MATCHES)).unwrap()
 }
 
 /// Returns the problems of a document, as the user sees them.
@@ -485,7 +485,7 @@ mod rollout {
             ),
             (
                 r#"{"name":"p","rollout":{}}"#.into(),
-                "rollout.percent: missing; allowed: a whole number from 0 to 100",
+                "rollout.percent: missing; add a whole number from 0 to 100",
             ),
         ]);
     }

@@ -4,9 +4,10 @@ use core::time::Duration;
 
 use super::check::Check;
 use super::document::Node;
-use super::keys;
+use super::format;
+use super::keys::spec::Format;
 use super::matcher::{Matches, Subject};
-use super::reader::{Fields, Value, is_label};
+use super::reader::{Fields, Value, nearest};
 use crate::value::response::{Classifier, FailOn};
 use crate::value::string_match::StringMatch;
 
@@ -141,18 +142,13 @@ pub struct Trial {
     pub ramp_over: Duration,
 }
 
-const HOUR: Duration = Duration::from_secs(3_600);
 const SECOND: Duration = Duration::from_secs(1);
-
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 /// Reads `upstreams`. Replaces an invalid upstream by a placeholder, so that references to it are not reported as well.
 pub fn read(value: &Value<'_>) -> Option<Vec<UpstreamDraft>> {
     let entries = value.entries()?;
-    let drafts = entries.iter().map(|(name, value)| {
-        UpstreamDraft::read(name, value).unwrap_or_else(|| UpstreamDraft::placeholder(name))
+    let drafts = entries.into_iter().map(|(name, value)| {
+        UpstreamDraft::read(name, &value).unwrap_or_else(|| UpstreamDraft::placeholder(name))
     });
     let mut drafts: Vec<UpstreamDraft> = drafts.collect();
     let mut order: Vec<usize> = Vec::with_capacity(drafts.len());
@@ -181,21 +177,28 @@ const MAX_LISTED: usize = 20;
 /// `upstreams` is `None` if the list could not be read, which is reported already. Then every name is accepted, with an
 /// ID of 0.
 pub fn read_reference(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<UpstreamId> {
-    let name = value.text()?;
+    let text = value.text()?;
     let Some(upstreams) = upstreams else {
         return Some(UpstreamId(0));
     };
-    find(upstreams, name).map(UpstreamId).or_else(|| {
-        // An invalid name is reported already, and a long list helps nobody.
-        let names = upstreams.iter().map(|upstream| upstream.name.as_str()).filter(|name| is_label(name));
-        let mut names: Vec<&str> = names.take(MAX_LISTED + 1).collect();
-        if names.len() > MAX_LISTED {
-            names.truncate(MAX_LISTED);
-            names.push("…");
-        }
-        let allowed =
-            if names.is_empty() { "none, as upstreams is empty".to_owned() } else { names.join(", ") };
-        value.problem(format!("{} is no upstream; allowed: {allowed}", value.node()))
+    find(upstreams, text).map(UpstreamId).or_else(|| {
+        // An invalid name is reported already, and may have control characters.
+        let names = upstreams.iter().map(|upstream| upstream.name.as_str());
+        let mut names: Vec<&str> = names.filter(|name| format::is_label(name)).collect();
+        let name = value.node();
+        let near = nearest(text, &names);
+        value.problem(match (names.first(), near) {
+            (None, _) => format!("{name} is not an upstream; add it to upstreams, which is empty"),
+            (_, Some(near)) => format!("{name} is not an upstream; did you mean {near:?}?"),
+            _ => {
+                // A long list helps nobody.
+                if names.len() > MAX_LISTED {
+                    names.truncate(MAX_LISTED);
+                    names.push("…");
+                }
+                format!("{name} is not an upstream; allowed: {}", names.join(", "))
+            }
+        })
     })
 }
 
@@ -221,28 +224,26 @@ impl UpstreamDraft {
 
     fn read(name: &str, value: &Value<'_>) -> Option<Self> {
         value.at_key().validate_label(name);
-        let fields = value.object(&keys::UPSTREAM)?;
-        let cluster = fields.require("cluster", "the name of an Envoy cluster").and_then(Value::header_value);
-        let check = fields.read("readinessProbe", None, |value| Check::read(name, value).map(Some));
-        let breaker = fields.read("circuitBreaker", None, |value| Breaker::read(value).map(Some));
-        let assume_ready =
-            fields.read("assume", true, |value| value.choice(&[("ready", true), ("notReady", false)]));
-        let force_choices = [("none", None), ("ready", Some(true)), ("notReady", Some(false))];
-        let force = fields.read("force", None, |value| value.choice(&force_choices));
+        let fields = value.object()?;
+        let cluster = fields.text("cluster");
+        let check = fields.optional("readinessProbe", |value| Check::read(name, value));
+        let breaker = fields.optional("circuitBreaker", Breaker::read);
+        let assume_ready = fields.word("assume").map(|word| word == "ready");
+        let force = fields.word("force").map(|word| match word {
+            "ready" => Some(true),
+            "notReady" => Some(false),
+            _ => None,
+        });
 
-        if assume_ready == Some(false) && fields.get("readinessProbe").is_none() {
+        if assume_ready == Some(false) && !fields.has("readinessProbe") {
             value.problem::<()>(
-                "assumed notReady with no readinessProbe to find it ready, so that requests for it would be \
-                 refused for ever; allowed: a readinessProbe, or assume: ready",
+                "assume: notReady without a readinessProbe would block the upstream permanently. \
+                 Add a readinessProbe, or use assume: ready.",
             );
         }
-        let cluster = match cluster? {
-            "" => return fields.get("cluster")?.refuse("the name of an Envoy cluster"),
-            cluster => cluster.to_owned(),
-        };
         Some(UpstreamDraft {
             name: name.to_owned(),
-            cluster,
+            cluster: cluster?.to_owned(),
             check: check?,
             breaker: breaker?,
             assume_ready: assume_ready?,
@@ -273,20 +274,21 @@ impl Default for Breaker {
 
 impl Breaker {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::BREAKER)?;
+        let fields = value.object()?;
         let default = Breaker::default();
         let shares = Shares::read(&fields);
         let fail_on = read_fail_on(&fields);
-        let ignore_on = fields.read("ignoreOn", Vec::new(), read_conditions);
+        let ignore_on = fields.read_list("ignoreOn", read_fail_on_item);
         let record = fields.read("record", Matches::default(), Matches::read);
         let ignore = fields.read("ignore", Matches::default(), Matches::read);
         // With a named share, the default row would often trip before there are `minimumRequests`.
-        let default_row = default.consecutive_failures.filter(|_| matches!(shares, Some(None)));
+        let names_share = ["failurePercent", "slowPercent"].iter().any(|key| fields.has(key));
+        let default_row = default.consecutive_failures.filter(|_| !names_share);
         let consecutive_failures = fields.read("consecutiveFailures", default_row, ConsecutiveFailures::read);
-        let local_origin_failures =
-            fields.read("consecutiveLocalOriginFailures", None, |value| value.integer(0..=100_000).map(Some));
+        let local_origin_failures = fields.optional("consecutiveLocalOriginFailures", Value::whole);
         if let (Some(None), Some(None), Some(None | Some(0)), Some(value)) =
             (&shares, consecutive_failures, local_origin_failures, fields.get("consecutiveFailures"))
+            && !names_share
         {
             value.problem::<()>(
                 "0 turns off the only trigger, so responses could not make the upstream not ready. \
@@ -294,24 +296,29 @@ impl Breaker {
                  or consecutiveLocalOriginFailures.",
             );
         }
-        let unanswered_after =
-            fields.read("unansweredAfter", None, |value| value.duration(ms(1)..=HOUR).map(Some));
-        let not_ready_for =
-            fields.read("notReadyFor", default.not_ready_for, |value| value.duration(ms(100)..=HOUR));
-        let first_wait = not_ready_for.unwrap_or(ms(100));
+        let unanswered_after = fields.optional("unansweredAfter", Value::duration);
+        let not_ready_for = fields.duration("notReadyFor");
+        let first_wait = not_ready_for.unwrap_or_default();
         let default_max_wait = first_wait.max(default.max_not_ready_for);
-        let max_not_ready_for =
-            fields.read("maxNotReadyFor", default_max_wait, |value| value.duration(first_wait..=24 * HOUR));
-        let max_wait = max_not_ready_for.unwrap_or(HOUR);
+        let max_not_ready_for = fields.read("maxNotReadyFor", default_max_wait, Value::duration);
+        if let Some(max_wait) = max_not_ready_for.filter(|max_wait| *max_wait < first_wait) {
+            fields.contradiction(
+                "maxNotReadyFor",
+                format_args!(
+                    "{max_wait:?} is shorter than notReadyFor, which is {first_wait:?}. Use at least that."
+                ),
+            );
+        }
         let max_retry_after =
-            fields.read("maxRetryAfter", max_wait, |value| value.duration(ms(0)..=24 * HOUR));
+            fields.read("maxRetryAfter", max_not_ready_for.unwrap_or_default(), Value::duration);
         let trial = fields.read("trial", default.trial, Trial::read);
         if let (Some(fail_on), Some(ignore_on)) = (&fail_on, &ignore_on)
             && !(Classifier { fail_on, ignore_on }).unanswered().is_failure()
             && let Some(value) = fields.get("unansweredAfter")
         {
             value.problem::<()>(
-                "means nothing where no answer is no failure; allowed: with one of 5xx, gateway-error, reset, unavailable in failOn, and none in ignoreOn",
+                "has no effect: failOn does not treat a missing response as a failure. Add 5xx, gateway-error, \
+                 reset or unavailable to failOn, and remove it from ignoreOn.",
             );
         }
         let slow = shares.iter().flatten().find_map(|shares| shares.slow.as_ref());
@@ -319,9 +326,7 @@ impl Breaker {
             (unanswered_after, slow, fields.get("slowerThan"))
             && slow.than >= unanswered_after
         {
-            value.problem::<()>(
-                "no answer is slower, as none that late counts; allowed: less than unansweredAfter",
-            );
+            value.problem::<()>("must be shorter than unansweredAfter, or no response could count as slow.");
         }
         Some(Breaker {
             fail_on: fail_on?,
@@ -343,35 +348,21 @@ impl Breaker {
 impl ConsecutiveFailures {
     /// Reads the number. Returns `None` inside for 0, which turns the row off.
     fn read(value: &Value<'_>) -> Option<Option<Self>> {
-        let limit = value.integer(0..=100_000)?;
+        let limit = value.whole()?;
         Some((limit > 0).then_some(ConsecutiveFailures { limit, is_default: false }))
     }
 }
 
 impl Shares {
     fn read(fields: &Fields<'_>) -> Option<Option<Self>> {
-        let read_percent = |value: &Value<'_>| value.integer(1..=100).map(Some);
-        let failure_percent = fields.read("failurePercent", None, read_percent);
-        let slow_percent = fields.read("slowPercent", None, read_percent);
-        let slower_than = fields.read("slowerThan", None, |value| value.duration(ms(1)..=HOUR).map(Some));
-        let window = fields.read("window", 10 * SECOND, |value| value.duration(SECOND..=HOUR));
-        let minimum = fields.read("minimumRequests", 20, |value| value.integer(1..=1_000_000));
-        let require_any = |key: &str, others: &[&str]| match fields.get(key) {
-            Some(value) if !others.iter().any(|other| fields.get(other).is_some()) => {
-                value.problem(format!("means nothing by itself; allowed: with {}", others.join(" or ")))
-            }
-            _ => Some(()),
-        };
-        let requirements = [
-            require_any("slowPercent", &["slowerThan"]),
-            require_any("slowerThan", &["slowPercent"]),
-            require_any("window", &["failurePercent", "slowPercent"]),
-            require_any("minimumRequests", &["failurePercent", "slowPercent"]),
-        ];
+        let failure_percent = fields.optional("failurePercent", Value::whole);
+        let slow_percent = fields.optional("slowPercent", Value::whole);
+        let slower_than = fields.optional("slowerThan", Value::duration);
+        let window = fields.duration("window");
+        let minimum = fields.whole("minimumRequests");
         let slow = slow_percent?.zip(slower_than?).map(|(percent, than)| Slow { percent, than });
         let shares =
             Shares { failure_percent: failure_percent?, slow, window: window?, minimum_requests: minimum? };
-        requirements.into_iter().collect::<Option<Vec<()>>>()?;
         Some(Some(shares).filter(|shares| shares.failure_percent.is_some() || shares.slow.is_some()))
     }
 }
@@ -384,12 +375,11 @@ impl Default for Trial {
 
 impl Trial {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::TRIAL)?;
-        let default = Trial::default();
-        let ramp_over = fields.read("rampOver", default.ramp_over, |value| value.duration(ms(0)..=HOUR));
-        let requests = fields.read("requests", default.requests, |value| value.integer(1..=100));
-        let successes = fields.read("successes", default.successes, |value| value.integer(1..=1_000));
-        let lease_for = fields.read("leaseFor", default.lease_for, |value| value.duration(SECOND..=HOUR));
+        let fields = value.object()?;
+        let requests = fields.whole("requests");
+        let successes = fields.whole("successes");
+        let lease_for = fields.duration("leaseFor");
+        let ramp_over = fields.duration("rampOver");
         Some(Trial {
             requests: requests?,
             successes: successes?,
@@ -401,22 +391,10 @@ impl Trial {
 
 /// Reads the field `failOn`, a list of failure conditions. Default `5xx`.
 pub fn read_fail_on(fields: &Fields<'_>) -> Option<Vec<FailOn>> {
-    fields.read("failOn", vec![FailOn::ServerError], |value| {
-        let items = value.list()?;
-        if items.is_empty() {
-            return value
-                .problem("an empty list, so that nothing would be a failure; allowed: at least one word");
-        }
-        read_conditions(value)
-    })
-}
-
-/// The most entries of `failOn` or `ignoreOn`. All statuses fit.
-const MAX_CONDITIONS: usize = 250;
-
-fn read_conditions(value: &Value<'_>) -> Option<Vec<FailOn>> {
-    value.limit_entries("conditions", MAX_CONDITIONS)?;
-    Some(value.list()?.iter().filter_map(read_fail_on_item).collect())
+    match fields.get("failOn") {
+        Some(_) => fields.read_list("failOn", read_fail_on_item),
+        None => Some(vec![FailOn::ServerError]),
+    }
 }
 
 fn read_fail_on_item(value: &Value<'_>) -> Option<FailOn> {
@@ -424,34 +402,30 @@ fn read_fail_on_item(value: &Value<'_>) -> Option<FailOn> {
         return read_header_condition(value);
     }
     if let Node::Text(text) = value.node()
-        && let Some(status) = text.parse().ok().filter(|status| (400..=599).contains(status))
+        && format::accepts(Format::ErrorStatus, text)
     {
-        return Some(FailOn::Status(status));
+        return text.parse().ok().map(FailOn::Status);
     }
-    let choices = [
-        ("5xx", FailOn::ServerError),
-        ("4xx", FailOn::ClientError),
-        ("gateway-error", FailOn::GatewayError),
-        ("reset", FailOn::Reset),
-        ("connect-failure", FailOn::ConnectFailure),
-        ("retriable-4xx", FailOn::Retriable4xx),
-        ("retried", FailOn::Retried),
-        ("cancelled", FailOn::Grpc(1)),
-        ("deadline-exceeded", FailOn::Grpc(4)),
-        ("resource-exhausted", FailOn::Grpc(8)),
-        ("internal", FailOn::Grpc(13)),
-        ("unavailable", FailOn::Grpc(14)),
-    ];
-    value.choice_or(
-        &choices,
-        ", or a status from 400 to 599 such as \"429\", or a response header such as {header: x-error, exact: \"yes\"}",
-    )
+    Some(match value.word()? {
+        "4xx" => FailOn::ClientError,
+        "gateway-error" => FailOn::GatewayError,
+        "reset" => FailOn::Reset,
+        "connect-failure" => FailOn::ConnectFailure,
+        "retriable-4xx" => FailOn::Retriable4xx,
+        "retried" => FailOn::Retried,
+        "cancelled" => FailOn::Grpc(1),
+        "deadline-exceeded" => FailOn::Grpc(4),
+        "resource-exhausted" => FailOn::Grpc(8),
+        "internal" => FailOn::Grpc(13),
+        "unavailable" => FailOn::Grpc(14),
+        // "5xx".
+        _ => FailOn::ServerError,
+    })
 }
 
 fn read_header_condition(value: &Value<'_>) -> Option<FailOn> {
-    let fields = value.object_with_nulls(&keys::RESPONSE_HEADER)?;
-    let name = fields.require("header", "the name of a response header");
-    let name = name.and_then(|name| name.header_name(false));
+    let fields = value.object()?;
+    let name = fields.get("header").and_then(Value::header_name);
     let value = StringMatch::read_fields(&fields, Subject::Header);
     Some(FailOn::Header { name: name?, value: value? })
 }
@@ -499,5 +473,5 @@ pub fn read_required_reference(
     fields: &Fields<'_>,
     upstreams: Option<&[UpstreamDraft]>,
 ) -> Option<UpstreamId> {
-    fields.require("upstream", "the name of an upstream").and_then(|value| read_reference(value, upstreams))
+    read_reference(fields.get("upstream")?, upstreams)
 }

@@ -51,7 +51,7 @@ const DEFAULT_DOMAIN: &str = "cluster.local";
 const MAX_HOST_BYTES: usize = 253;
 
 /// Describes for messages what a host is.
-const HOST: &str = "a host such as reviews.shop or www.example.com:8443, \"*.example.com\" for all below, or \"*\" for every host";
+pub const ALLOWED: &str = "a host such as reviews.shop or www.example.com:8443, \"*.example.com\" for all below, or \"*\" for every host";
 
 impl<'n> MeshPlace<'n> {
     /// Returns the place of the proxy with this node ID, or `None` if it is not one that Istio gives. Istio's have the form
@@ -191,13 +191,13 @@ fn validate(text: &str, host: &str, port: &str) -> Result<(), &'static str> {
         );
     }
     if let Some(address) = inner {
-        return Ipv6Addr::from_str(address).map(drop).map_err(|_| HOST);
+        return Ipv6Addr::from_str(address).map(drop).map_err(|_| ALLOWED);
     }
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_allowed);
     let name = host.strip_prefix("*.").unwrap_or(host);
     let is_valid = host.len() <= MAX_HOST_BYTES && name.split('.').all(is_label);
-    if is_valid { Ok(()) } else { Err(HOST) }
+    if is_valid { Ok(()) } else { Err(ALLOWED) }
 }
 
 /// Returns the host of a cluster that Istio made for requests to a service, such as

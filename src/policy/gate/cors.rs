@@ -4,7 +4,6 @@
 //! replies to. Without the headers, the browser hides the status and the body from the page. The keys of a `CorsPolicy`
 //! about preflights are unknown here, as a gate does not answer these.
 
-use crate::policy::keys;
 use crate::policy::matcher::Subject;
 use crate::policy::reader::Value;
 use crate::value::request::MAX_WORK;
@@ -23,29 +22,19 @@ pub struct CorsPolicy {
     pub expose_headers: String,
 }
 
-/// The most entries of `allowOrigins`.
-const MAX_ORIGINS: usize = 100;
-
 impl CorsPolicy {
     /// Reads `cors`.
     pub fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::CORS)?;
+        let fields = value.object()?;
         let origin = |value: &Value<'_>| {
-            let fields = value.object(&keys::ORIGIN)?;
+            let fields = value.object()?;
             // No page has an empty origin.
             fields.read("exact", "", Value::text)?;
             StringMatch::read_fields(&fields, Subject::Method)
         };
-        let required = "a list of origins, such as [{exact: https://shop.example}]";
-        let origins = fields.require("allowOrigins", required).and_then(|value| match value.list()? {
-            items if items.is_empty() => value.problem(format!("an empty list; allowed: {required}")),
-            items => {
-                value.limit_entries("origins", MAX_ORIGINS)?;
-                Some(items.iter().filter_map(origin).collect::<Vec<_>>())
-            }
-        });
-        let allow_credentials = fields.read("allowCredentials", false, Value::boolean);
-        let expose_headers = fields.read_list("exposeHeaders", |value| value.header_name(false));
+        let origins = fields.read_list("allowOrigins", origin);
+        let allow_credentials = fields.boolean("allowCredentials");
+        let expose_headers = fields.read_list("exposeHeaders", Value::header_name);
         let any = StringMatch::Exact("*".to_owned());
         Some(CorsPolicy {
             any_origin: origins.as_ref()?.contains(&any),

@@ -1,8 +1,6 @@
 //! Walks the whole table, and proves for each key that the reader agrees with it.
 #![cfg(feature = "tool")]
 
-use std::time::Duration;
-
 use super::spec::{Format, KeyRule, KeySpec, ObjectSpec, Shape};
 use super::*;
 use crate::policy::Policy;
@@ -82,14 +80,9 @@ impl Place {
     }
 }
 
-/// Returns the object that a value of this shape holds, if it holds one.
+/// Returns the object that a value of this shape holds, at any depth of lists and maps.
 fn object_in(shape: &Shape) -> Option<&'static ObjectSpec> {
-    match shape {
-        Shape::Object(spec) => Some(spec),
-        Shape::Map(inner) | Shape::List(inner) => object_in(inner),
-        Shape::Either(shapes) => shapes.iter().find_map(object_in),
-        _ => None,
-    }
+    shape.object().or_else(|| object_in(shape.inner()?))
 }
 
 /// Returns every place of the document. An object that holds itself is followed once.
@@ -148,7 +141,7 @@ fn example(spec: &'static ObjectSpec, with: Option<(&str, Node)>) -> Node {
         _ => &[],
     };
     let needed = |key: &&KeySpec| {
-        key.required || alternative.is_some_and(|name| *name == key.name) || more.contains(&key.name)
+        key.is_required() || alternative.is_some_and(|name| *name == key.name) || more.contains(&key.name)
     };
     let needed = spec.keys.iter().filter(needed).filter(|key| !given(key.name));
     let mut fields: Vec<_> = needed.map(|key| (key.name.to_owned(), value(&key.shape))).collect();
@@ -172,44 +165,18 @@ fn value(shape: &Shape) -> Node {
         }),
         Shape::Boolean | Shape::True => Node::Bool(true),
         Shape::Whole(low, _) => Node::Integer((*low).max(1).into()),
-        Shape::Seconds(_, high) => Node::Integer((*high / 1_000).into()),
-        Shape::Duration(_, high) => text(&format!("{high}ms")),
+        Shape::Seconds([_, high]) => Node::Integer((*high / 1_000).into()),
+        Shape::Duration([_, high]) => text(&format!("{high}ms")),
         Shape::Choice(words) => text(words[0]),
         Shape::Upstream => text(NAME),
         Shape::Null => Node::Null,
-        Shape::Refused => Node::Integer(1),
+        Shape::Refused(_) => Node::Integer(1),
     }
 }
 
-/// Returns a value that is not of this shape, with the words by which the reader says what is allowed.
-fn wrong(shape: &Shape) -> (Node, String) {
-    let duration = |millis: u64| {
-        if millis == 0 { "0s".to_owned() } else { format!("{:?}", Duration::from_millis(millis)) }
-    };
-    let seconds = |millis: u64| Duration::from_millis(millis).as_secs_f64();
-    let allowed = match shape {
-        Shape::Object(_) | Shape::Map(_) | Shape::Either([Shape::Null, ..]) => "an object".to_owned(),
-        Shape::List(_) => return (Node::Bool(true), "a list".to_owned()),
-        Shape::Either(shapes) => wrong(&shapes[0]).1,
-        Shape::Text(Format::Any | Format::HeaderValue) => "a string".to_owned(),
-        Shape::Text(Format::ProbePath) => "a path in visible ASCII".to_owned(),
-        Shape::Text(Format::Date) => {
-            "a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z".to_owned()
-        }
-        Shape::Text(_) | Shape::Upstream => "a string, not empty".to_owned(),
-        Shape::Boolean | Shape::True => "true or false".to_owned(),
-        Shape::Whole(low, high) => format!("a whole number from {low} to {high}"),
-        Shape::Seconds(low, high) => {
-            format!("a number of seconds from {} to {}", seconds(*low), seconds(*high))
-        }
-        Shape::Duration(low, high) => {
-            let example = r#"a duration such as "300ms", "1.5s" or "1h30m""#;
-            format!("{example}, from {} to {}", duration(*low), duration(*high))
-        }
-        Shape::Choice(words) => words.join(", "),
-        Shape::Null | Shape::Refused => String::new(),
-    };
-    (Node::List(Vec::new()), allowed)
+/// Returns a value that no key takes, unless it wants a list.
+fn wrong(shape: &Shape) -> Node {
+    if matches!(shape, Shape::List(_)) { Node::Bool(true) } else { Node::List(Vec::new()) }
 }
 
 /// Returns strings of the right type that this format does not allow.
@@ -219,6 +186,10 @@ fn badly_formatted(format: Format) -> &'static [&'static str] {
         Format::NotEmpty => &[""],
         Format::DnsLabel => &["", "V1", "v1.", "-v1"],
         Format::Label => &["", "-v1", "v 1"],
+        Format::Cluster => &["", "a\nb"],
+        Format::KeyHeader => &["", "a b"],
+        Format::CheckHeader => &["", "a b", "content-length"],
+        Format::Domain => &["", "a b", "a..b"],
         Format::HeaderName | Format::CookieName => &["", "a b"],
         Format::WrittenHeader => &["", "a b", "content-length"],
         Format::HeaderValue => &["a\nb"],
@@ -246,7 +217,7 @@ fn the_reader_accepts_every_key_of_the_table_with_a_value_of_its_shape() {
         for key in place.spec.keys {
             let path = place.path_of(key.name);
             let found = place.problems_at(&path, example(place.spec, Some((key.name, value(&key.shape)))));
-            if matches!(key.shape, Shape::Refused) {
+            if matches!(key.shape, Shape::Refused(_)) {
                 let refused = found.iter().any(|message| !is_about_the_key(message));
                 assert!(refused, "{path} is a key that is refused: {found:?}");
             } else {
@@ -274,12 +245,12 @@ fn the_reader_refuses_keys_that_the_table_does_not_have() {
 #[test]
 fn the_reader_refuses_a_value_of_another_shape_and_names_the_one_in_the_table() {
     for place in places() {
-        for key in place.spec.keys.iter().filter(|key| !matches!(key.shape, Shape::Refused)) {
+        for key in place.spec.keys.iter().filter(|key| !matches!(key.shape, Shape::Refused(_))) {
             let path = place.path_of(key.name);
             // Each shape within a list or a map is tried as well, down to the next object.
             let mut tried = vec![(path, key.shape, vec![])];
             while let Some((path, shape, wrappers)) = tried.pop() {
-                let (wrong, allowed) = wrong(&shape);
+                let (wrong, allowed) = (wrong(&shape), shape.to_string());
                 let wrap = |node| {
                     wrappers.iter().rev().fold(node, |inner, is_list| match is_list {
                         true => Node::List(vec![inner]),
@@ -307,7 +278,8 @@ fn the_reader_refuses_a_value_of_another_shape_and_names_the_one_in_the_table() 
                     Shape::Upstream => {
                         let object = example(place.spec, Some((key.name, wrap(text("nobody")))));
                         let found = place.problems_at(&path, object);
-                        assert_eq!(found, [r#""nobody" is no upstream; allowed: v1"#], "{path}");
+                        let wanted = r#""nobody" is not an upstream; allowed: v1"#;
+                        assert!(found.iter().any(|message| message == wanted), "{path}: {found:?}");
                     }
                     Shape::True => {
                         let object = example(place.spec, Some((key.name, wrap(Node::Bool(false)))));
@@ -362,7 +334,7 @@ fn the_reader_misses_exactly_the_keys_that_the_table_requires() {
                     | ("readinessProbe", "httpGet")
                     | ("fallback", "clusterHeader")
             );
-            assert!(missed == key.required || depends, "{}: {found:?}", place.path_of(key.name));
+            assert!(missed == key.is_required() || depends, "{}: {found:?}", place.path_of(key.name));
         }
     }
 }
@@ -409,4 +381,89 @@ fn no_object_of_the_table_has_a_key_twice_or_a_rule_on_a_key_that_it_lacks() {
         };
         assert!(keys.iter().all(|key| names.contains(key)), "{}: {keys:?}", place.path());
     }
+}
+
+/// A document and what is expected of it: the path and the suggestion.
+type Misspelling = (Node, String, String);
+
+/// Returns the document with each key of the table misspelt in turn, and with each name of an upstream.
+fn misspellings(document: &Node) -> Vec<Misspelling> {
+    fn misspell(word: &str) -> String {
+        let (start, end) = word.split_at(word.len() / 2);
+        format!("{start}q{end}")
+    }
+    fn walk(
+        node: &Node,
+        shape: &Shape,
+        path: &str,
+        put: &dyn Fn(Node) -> Node,
+        found: &mut Vec<Misspelling>,
+    ) {
+        match (node, shape) {
+            (node, Shape::Either(shapes)) => {
+                for shape in shapes.iter().filter(|shape| shape.object().is_some()) {
+                    walk(node, shape, path, put, found);
+                }
+            }
+            (Node::Text(name), Shape::Upstream) => {
+                found.push((put(text(&misspell(name))), path.to_owned(), name.clone()));
+            }
+            (Node::List(items), Shape::List(inner)) => {
+                for (index, item) in items.iter().enumerate() {
+                    let put = |node| {
+                        let mut items = items.clone();
+                        items[index] = node;
+                        put(Node::List(items))
+                    };
+                    walk(item, inner, &format!("{path}[{index}]"), &put, found);
+                }
+            }
+            (Node::Object(fields), Shape::Object(_) | Shape::Map(_)) => {
+                for (index, (key, value)) in fields.iter().enumerate() {
+                    let replace = |key: String, value: Node| {
+                        let mut fields = fields.clone();
+                        fields[index] = (key, value);
+                        put(Node::Object(fields))
+                    };
+                    let at =
+                        |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+                    let inner = match shape {
+                        Shape::Object(spec) => {
+                            let other = misspell(key);
+                            found.push((replace(other.clone(), value.clone()), at(&other), key.clone()));
+                            &spec.key(key).unwrap().shape
+                        }
+                        Shape::Map(inner) => *inner,
+                        _ => continue,
+                    };
+                    walk(value, inner, &at(key), &|value| replace(key.clone(), value), found);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    walk(document, &Shape::Object(&POLICY), "", &|node| node, &mut found);
+    found
+}
+
+#[test]
+fn one_misspelt_key_or_name_is_one_problem_with_a_suggestion() {
+    let full: Node = serde_json::from_str(include_str!("../../../tests/data/full-policy.json")).unwrap();
+    let all = misspellings(&full);
+    assert!(all.len() > 150, "{}", all.len());
+    let mut wrong = Vec::new();
+    for (document, path, suggestion) in all {
+        let problems = Policy::from_document(&document).unwrap_err();
+        let found: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let hint = format!("did you mean {suggestion:?}?");
+        // Two letters are too few to tell which name is meant.
+        let suggests =
+            |problem: &str| problem.contains(&hint) || suggestion.len() < 3 && problem.contains("allowed");
+        let is_right = matches!(found.as_slice(), [one] if one.starts_with(&path) && suggests(one));
+        if !is_right {
+            wrong.push((path, suggestion, found));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -17,7 +17,7 @@ impl Request for HeaderList {
 fn matches(text: &str) -> Matches {
     let node: Node = serde_json::from_str(text).unwrap();
     let log = ProblemLog::default();
-    let matches = Matches::read(&Value::root(&node, &log));
+    let matches = Matches::read(&Value::root(&node, &log, keys::MATCHES));
     log.finish(matches).unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::policy::keys;
+use crate::policy::keys::spec::Format;
 use crate::policy::reader::{Fields, Value};
 
 /// A source of sticky keys, in the terms of Istio's `consistentHash`.
@@ -54,8 +54,6 @@ pub struct Issue {
     pub partitioned: bool,
 }
 
-const DAY: Duration = Duration::from_secs(86_400);
-
 impl Key {
     /// Returns the cookie, if this key comes from one.
     pub fn cookie(&self) -> Option<&Cookie> {
@@ -77,13 +75,12 @@ impl Key {
     pub fn read_all(fields: &Fields<'_>) -> Option<Vec<Self>> {
         fields.read("hashOn", Vec::new(), |value| {
             let mut keys: Vec<Self> = Vec::new();
-            value.limit_entries("keys", MAX_SOURCES)?;
             for item in value.list()? {
                 let Some(key) = Key::read(&item) else {
                     continue;
                 };
                 if key.is_issued() && keys.iter().any(Key::is_issued) {
-                    item.problem::<()>("a second cookie with ttl; allowed: one, as no more would be issued");
+                    item.problem::<()>("a second cookie with ttl would never be issued; keep one");
                 }
                 keys.push(key);
             }
@@ -96,43 +93,29 @@ impl Key {
     }
 
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::HASH_ON)?;
-        for key in RINGS {
-            fields.contradiction(
-                key,
-                "has no effect here, as buckets and not a ring of hosts divide the keys; allowed: leave it out",
-            );
-        }
-        let header = fields.read("httpHeaderName", None, |value| Key::read_header(value).map(Some));
-        let cookie = fields.read("httpCookie", None, |value| Cookie::read(value).map(Key::Cookie).map(Some));
-        let parameter = fields.read("httpQueryParameterName", None, |value| {
-            Some(Some(Key::QueryParameter(value.text()?.to_owned())))
+        let fields = value.object()?;
+        let header = fields.optional("httpHeaderName", Key::read_header);
+        let cookie = fields.optional("httpCookie", |value| Cookie::read(value).map(Key::Cookie));
+        let parameter = fields.optional("httpQueryParameterName", |value| {
+            value.text().map(|name| Key::QueryParameter(name.to_owned()))
         });
-        let read_use = |name: &str, key: Key| {
-            fields.read(name, None, |value| {
-                if value.boolean()? { Some(Some(key)) } else { value.refuse("true, or no such key") }
-            })
-        };
-        let source = read_use("useSourceIp", Key::SourceIp);
-        let path = read_use("usePath", Key::Path);
-        let all = fields.read("all", None, |value| Key::read_parts(value).map(Some));
+        let source = fields.optional("useSourceIp", |value| value.boolean().map(|_| Key::SourceIp));
+        let path = fields.optional("usePath", |value| value.boolean().map(|_| Key::Path));
+        let all = fields.optional("all", Key::read_parts);
         let mut keys = [header?, cookie?, parameter?, source?, path?, all?].into_iter().flatten();
-        match (keys.next(), keys.next()) {
-            (Some(key), None) => Some(key),
-            _ => value.refuse(format!("one of {}", SOURCES.join(", "))),
-        }
+        // The table's rule reports none and more than one.
+        keys.next().filter(|_| keys.next().is_none())
     }
 
     /// Reads `all`.
     fn read_parts(value: &Value<'_>) -> Option<Self> {
-        value.limit_entries("keys", MAX_SOURCES)?;
         let items = value.list()?;
         let mut parts: Vec<Key> = Vec::new();
         for item in &items {
             match Key::read(item)? {
-                Key::All(_) => item.problem::<()>("all inside all; allowed: one list of all parts"),
+                Key::All(_) => item.problem::<()>("all inside all; write one list of all parts"),
                 key if key.is_issued() => item.problem::<()>(
-                    "an issued cookie identifies its user alone; allowed: a cookie without ttl, or this one beside all",
+                    "an issued cookie identifies its user alone. Remove ttl, or move the cookie out of all.",
                 ),
                 key => {
                     parts.push(key);
@@ -141,23 +124,9 @@ impl Key {
             }?;
         }
         // One part is the same key as without `all`.
-        match parts.len() {
-            0 => value.problem("an empty list; allowed: at least one key"),
-            1 => parts.pop(),
-            _ => Some(Key::All(parts)),
-        }
+        if parts.len() == 1 { parts.pop() } else { Some(Key::All(parts)) }
     }
 }
-
-/// The most entries of `hashOn` or `all`.
-const MAX_SOURCES: usize = 20;
-
-/// Where a key can come from.
-const SOURCES: [&str; 6] =
-    ["httpHeaderName", "httpCookie", "httpQueryParameterName", "useSourceIp", "usePath", "all"];
-
-/// What Istio's `consistentHash` has in addition.
-const RINGS: [&str; 3] = ["ringHash", "maglev", "minimumRingSize"];
 
 impl Key {
     /// Reads the name of a header that holds the key. As in Envoy, `:path` is the path with its query.
@@ -166,55 +135,36 @@ impl Key {
             "host" | ":authority" => Some(Key::Host),
             ":path" => Some(Key::Header(":path".to_owned())),
             ":method" | ":scheme" => value.problem(
-                "all users share its few values; allowed: a header that differs between users, host, :path",
+                "all users share its few values; use a header that differs between users, host or :path",
             ),
-            _ => value.header_name(false).map(Key::Header),
+            name => value.validate_header_name(name, Format::HeaderName).map(Key::Header),
         }
     }
 }
 
 impl Cookie {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let attributes = ["path", "domain", "secure", "httpOnly", "sameSite", "partitioned"];
-        let fields = value.object(&keys::COOKIE)?;
-        let name = fields.require("name", "a cookie's name").and_then(Value::cookie_name);
-        let issue = match fields.get("ttl") {
-            Some(ttl) => Issue::read(ttl, &fields, name.unwrap_or_default()).map(Some),
-            None => {
-                for value in attributes.iter().filter_map(|key| fields.get(key)) {
-                    value.problem::<()>("only an issued cookie has it; allowed: with ttl");
-                }
-                Some(None)
-            }
-        };
+        let fields = value.object()?;
+        let name = fields.text("name");
+        let issue = fields.optional("ttl", |ttl| Issue::read(ttl, &fields, name.unwrap_or_default()));
         Some(Cookie { name: name?.to_owned(), issue: issue? })
     }
 }
 
 impl Issue {
     fn read(ttl: &Value<'_>, fields: &Fields<'_>, name: &str) -> Option<Self> {
-        let ttl = ttl.duration(Duration::ZERO..=400 * DAY);
-        let path = fields.read("path", "/", |value| {
-            let path = value.path()?;
-            if path.contains(';') { value.refuse("a path with no \";\"") } else { Some(path) }
-        });
-        let domain = fields.read("domain", None, |value| {
-            let domain = value.text()?;
-            let is_label = |label: &str| {
-                !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            };
-            if domain.split('.').all(is_label) && domain.len() <= 253 {
-                Some(Some(domain.to_ascii_lowercase()))
-            } else {
-                value.refuse("a domain such as example.com")
-            }
-        });
-        let secure = fields.read("secure", false, Value::boolean);
-        let http_only = fields.read("httpOnly", true, Value::boolean);
-        let partitioned = fields.read("partitioned", false, Value::boolean);
-        let choices = ["Lax", "Strict", "None"].map(|choice| (choice, choice));
+        let ttl = ttl.duration();
+        let path = fields.text("path");
+        if path.is_some_and(|path| path.contains(';')) {
+            fields.contradiction("path", "has a \";\", which would end the attribute; use a path without it");
+        }
+        let domain = fields.optional("domain", |value| value.text().map(str::to_ascii_lowercase));
+        // A misspelt key is reported already, and browsers' rules about it would be one more problem.
+        let secure = fields.boolean("secure").map(|secure| secure || fields.is_misspelt("secure"));
+        let http_only = fields.boolean("httpOnly");
+        let partitioned = fields.boolean("partitioned");
         let default = if partitioned == Some(true) { "None" } else { "Lax" };
-        let same_site = fields.read("sameSite", default, |value| value.choice(&choices));
+        let same_site = fields.read("sameSite", default, Value::word);
         let issue = Issue {
             ttl: ttl?,
             path: path?.to_owned(),
@@ -235,22 +185,22 @@ impl Issue {
             (
                 self.same_site == "None" && !self.secure && fields.get("sameSite").is_some(),
                 "sameSite",
-                "browsers take None only with secure; allowed: secure: true, Lax, Strict",
+                "browsers accept None only with secure. Add secure: true, or use Lax or Strict.",
             ),
             (
                 self.partitioned && !self.secure,
                 "partitioned",
-                "browsers take it only with secure; allowed: secure: true",
+                "browsers accept it only with secure. Add secure: true.",
             ),
             (
                 has_prefix && !self.secure,
                 "name",
-                "browsers take this prefix only with secure; allowed: secure: true",
+                "browsers accept this prefix only with secure. Add secure: true.",
             ),
             (
                 has_host_prefix && (self.domain.is_some() || self.path != "/"),
                 "name",
-                "browsers take __Host- only with path / and no domain; allowed: these",
+                "browsers accept __Host- only with path / and without a domain. Remove path and domain.",
             ),
         ];
         let found: Vec<_> = problems.into_iter().filter(|(applies, ..)| *applies).collect();

@@ -3,7 +3,6 @@
 use core::time::Duration;
 
 use super::version::Version;
-use crate::policy::keys;
 use crate::policy::reader::Value;
 use crate::policy::upstream::{UpstreamDraft, read_fail_on};
 use crate::value::response::{Classifier, FailOn};
@@ -38,9 +37,6 @@ pub struct Latency {
     pub above: Duration,
 }
 
-const MS: Duration = Duration::from_millis(1);
-const HOUR: Duration = Duration::from_secs(3_600);
-
 impl Rollback {
     /// Returns whether a response that took so long is slow.
     pub fn is_slow(&self, took: Duration) -> bool {
@@ -49,19 +45,14 @@ impl Rollback {
 
     /// Reads `rollback`. `known` are the versions and the upstreams, or `None` if either could not be read.
     pub fn read(value: &Value<'_>, known: Option<(&[Version], &[UpstreamDraft])>) -> Option<Self> {
-        let criteria = ["failurePercent", "latency", "checks"];
-        let fields = value.object(&keys::ROLLBACK)?;
-        let failure_percent = fields.read("failurePercent", None, |value| read_percent(value).map(Some));
-        let latency = fields.read("latency", None, |value| Latency::read(value).map(Some));
-        let check_failure_percent = fields.read("checks", None, |value| read_checks(value, known).map(Some));
+        let fields = value.object()?;
+        let failure_percent = fields.optional("failurePercent", Value::whole);
+        let latency = fields.optional("latency", Latency::read);
+        let check_failure_percent = fields.optional("checks", |value| read_checks(value, known));
         let fail_on = read_fail_on(&fields);
-        let minimum_requests = fields.read("minimumRequests", 50, |value| value.integer(1..=1_000_000));
-        let window = fields.read("window", 60_000 * MS, |value| value.duration(1_000 * MS..=HOUR));
-        let over = fields.read("over", Duration::ZERO, |value| value.duration(Duration::ZERO..=24 * HOUR));
-        if !criteria.iter().any(|key| fields.get(key).is_some()) {
-            return value
-                .problem("nothing to judge by; allowed: at least one of failurePercent, latency, checks");
-        }
+        let minimum_requests = fields.whole("minimumRequests");
+        let window = fields.duration("window");
+        let over = fields.duration("over");
         Some(Rollback {
             failure_percent: failure_percent?,
             fail_on: fail_on?,
@@ -84,36 +75,25 @@ impl Rollback {
 /// Reads `checks`. Refuses versions whose upstream has no checks, unless the policy has problems already. An invalid
 /// upstream is a placeholder then, and may have had checks.
 fn read_checks(value: &Value<'_>, known: Option<(&[Version], &[UpstreamDraft])>) -> Option<u32> {
-    let fields = value.object(&keys::CHECK_FAILURES)?;
-    let failure_percent =
-        fields.require("failurePercent", "a whole number from 1 to 99").and_then(read_percent);
+    let failure_percent = value.object()?.whole("failurePercent");
     let known = known.filter(|_| value.policy_is_valid_so_far());
     let upstreams = known.iter().flat_map(|(versions, upstreams)| {
         versions.iter().filter_map(|version| Some((version, upstreams.get(version.upstream.0)?)))
     });
     for (version, upstream) in upstreams.filter(|(_, upstream)| upstream.check.is_none()) {
         value.problem::<()>(format!(
-            "upstream {:?} of {} has no checks; allowed: with a readinessProbe",
+            "upstream {:?} of {} has no checks; add a readinessProbe to it",
             upstream.name, version.name
         ));
     }
     failure_percent
 }
 
-/// Reads a share in percent that can be exceeded, which 100 cannot.
-fn read_percent(value: &Value<'_>) -> Option<u32> {
-    value.integer(1..=99)
-}
-
 impl Latency {
     fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::LATENCY)?;
-        let percentile = fields
-            .require("percentile", "a whole number from 1 to 99")
-            .and_then(|value| value.integer(1..=99));
-        let above = fields
-            .require("above", "a duration such as \"300ms\"")
-            .and_then(|value| value.duration(MS..=HOUR));
+        let fields = value.object()?;
+        let percentile = fields.whole("percentile");
+        let above = fields.duration("above");
         Some(Latency { percentile: percentile?, above: above? })
     }
 }

@@ -1,17 +1,9 @@
 //! `schedule` of a release: the times at which its weights change.
 
-use core::time::Duration;
-
 use super::version::{self, Version};
-use crate::policy::keys;
-use crate::policy::reader::Value;
+use crate::policy::reader::{Value, nearest};
 use crate::value::date::Date;
 use crate::weights::schedule::WeightChange;
-
-const MAX_STEPS: usize = 100;
-
-/// The longest time over which a step may change the weights.
-const MAX_RAMP: Duration = Duration::from_secs(366 * 86_400);
 
 /// Reads `schedule`. The steps must be in ascending order, and each must begin after the one before has ended.
 ///
@@ -22,9 +14,6 @@ pub fn read(
     starts_at: Option<Date>,
 ) -> Option<Vec<WeightChange>> {
     let items = value.list()?;
-    if items.len() > MAX_STEPS {
-        return value.problem(format!("{} steps; allowed: at most {MAX_STEPS}", items.len()));
-    }
     let mut weights_before: Option<Vec<u32>> =
         versions.map(|(versions, _)| versions.iter().map(|version| version.weight).collect());
     let mut steps: Vec<WeightChange> = Vec::new();
@@ -36,7 +25,7 @@ pub fn read(
         };
         if let Some(start) = starts_at.filter(|start| step.at < *start) {
             item.problem::<()>(format!(
-                "{} is before startsAt, until when all have the default version; allowed: from {start} on",
+                "{} is before startsAt, and until then all requests get the default version. Use {start} or later.",
                 step.at
             ));
         }
@@ -44,11 +33,8 @@ pub fn read(
             && (step.at < last.at + last.over || step.at == last.at)
         {
             let end = last.at + last.over;
-            let relation = if last.over.is_zero() { "later than" } else { "from" };
-            item.problem::<()>(format!(
-                "{} is before the step above has ended; allowed: {relation} {end}",
-                step.at
-            ));
+            let least = if last.over.is_zero() { "a time after" } else { "at least" };
+            item.problem::<()>(format!("{} is before the step above has ended. Use {least} {end}.", step.at));
         }
         weights_before = versions.map(|_| step.weights.clone());
         steps.push(step);
@@ -64,23 +50,20 @@ fn read_step(
 ) -> Option<WeightChange> {
     let default = versions.map_or(0, |(_, default)| default);
     let versions = versions.map(|(versions, _)| versions);
-    let fields = value.object(&keys::STEP)?;
-    let at = fields.require("at", "a time such as 2026-12-01T10:00:00Z").and_then(Value::date);
-    let over = fields.read("over", Duration::ZERO, |value| {
-        let over = value.duration(Duration::ZERO..=MAX_RAMP)?;
-        match at {
-            Some(at) if at + over > Date::LAST => value.problem(format!(
-                "the step begins at {at} and would end after the year 9999; allowed: an earlier at, or a shorter over"
-            )),
-            _ => Some(over),
-        }
+    let fields = value.object()?;
+    let at = fields.get("at").and_then(Value::date);
+    let over = fields.duration("over").and_then(|over| match at {
+        Some(at) if at + over > Date::LAST => fields.get("over")?.problem(format_args!(
+            "the step begins at {at} and would end after the year 9999. Use an earlier at, or a shorter over."
+        )),
+        _ => Some(over),
     });
-    let by_name = fields.require("weights", "an object such as {v1: 70, v2: 30}")?;
+    let by_name = fields.get("weights")?;
     let mut weights: Vec<Option<u32>> = vec![None; versions.map_or(0, <[_]>::len)];
     let mut values: Vec<Option<Value<'_>>> = vec![None; weights.len()];
     let mut is_valid = true;
-    for (name, weight) in by_name.entries()?.iter() {
-        let number = weight.integer(0..=u32::MAX);
+    for (name, weight) in by_name.entries()? {
+        let number = weight.whole();
         is_valid &= number.is_some();
         let Some(versions) = versions else {
             continue;
@@ -95,9 +78,12 @@ fn read_step(
             None => {
                 is_valid = false;
                 let names: Vec<&str> = versions.iter().map(|version| version.name.as_str()).collect();
-                weight
-                    .at_key()
-                    .problem::<()>(format!("no version of this release; allowed: {}", names.join(", ")));
+                weight.at_key().problem::<()>(match nearest(name, &names) {
+                    Some(near) => format!("not a version of this release; did you mean {near:?}?"),
+                    None => {
+                        format!("not a version of this release; allowed: {}", names.join(", "))
+                    }
+                });
             }
         }
     }
@@ -109,7 +95,7 @@ fn read_step(
     let first_missing = missing.next().and_then(|(index, _)| versions?.get(index));
     if let Some(version) = first_missing.filter(|_| is_valid) {
         return by_name.problem(format!(
-            "{} is missing, which has weight until then; allowed: all versions, with 0 for none",
+            "{} is missing, but has weight until then. List every version, with 0 for no weight.",
             version.name
         ));
     }

@@ -2,7 +2,6 @@
 
 use super::key::Key;
 use super::version::Version;
-use crate::policy::keys;
 use crate::policy::reader::{Fields, Value};
 
 /// A way to tell the proxy's routes the version.
@@ -25,25 +24,19 @@ pub enum Steer {
 impl Steer {
     /// Reads `steer`.
     pub fn read(value: &Value<'_>) -> Option<Self> {
-        let fields = value.object(&keys::STEER)?;
+        let fields = value.object()?;
         let read_header = |key: &str, make: fn(String) -> Steer| {
-            fields.read(key, None, |value| value.header_name(true).map(make).map(Some))
+            fields.optional(key, |value| value.header_name().map(make))
         };
         let steers = [
             read_header("header", Steer::Header)?,
             read_header("clusterHeader", Steer::ClusterHeader)?,
             read_header("randomValueHeader", Steer::RandomValueHeader)?,
-            // It is the only object that a Wasm filter can set and a route can match on.
-            fields.read("filterState", None, |value| {
-                value.choice(&[("envoy.string", ())])?;
-                Some(Some(Steer::FilterState("envoy.string".to_owned())))
-            })?,
+            fields.optional("filterState", |value| Some(Steer::FilterState(value.word()?.to_owned())))?,
         ];
+        // The table's rule reports none and more than one.
         let mut steers = steers.into_iter().flatten();
-        match (steers.next(), steers.next()) {
-            (Some(steer), None) => Some(steer),
-            _ => value.refuse("one of header, clusterHeader, randomValueHeader, filterState"),
-        }
+        steers.next().filter(|_| steers.next().is_none())
     }
 
     /// Returns the header that the filter writes, if this way uses one.
@@ -97,8 +90,9 @@ impl Steer {
         let mut parts = keys.iter().flat_map(Key::parts);
         let mut is_key = |name: &str| parts.any(|key| matches!(key, Key::Header(key) if key == name));
         if let Some(name) = self.header().filter(|name| *name == "cookie" || is_key(name)) {
-            let allowed = "a header that carries nothing else, such as x-gray-version";
-            steer.problem::<()>(format!("{name:?} carries something else; allowed: {allowed}"));
+            steer.problem::<()>(format!(
+                "{name:?} carries something else; use a header that carries nothing else, such as x-gray-version"
+            ));
         }
         match self {
             Steer::Header(_) => {}
@@ -109,7 +103,7 @@ impl Steer {
                     {
                         fields.contradiction(
                             "trustIncoming",
-                            "two versions have the same cluster, so the header does not tell which is meant; allowed: false, or a cluster for each",
+                            "two versions have the same cluster, so the header does not tell which is meant. Use false, or a cluster for each.",
                         );
                         break;
                     }
@@ -118,19 +112,19 @@ impl Steer {
             Steer::FilterState(_) if trust_incoming => {
                 fields.contradiction(
                     "trustIncoming",
-                    "no header carries the version; allowed: false, or steer by a header",
+                    "no header carries the version. Use false, or steer by a header.",
                 );
             }
             Steer::FilterState(_) => {}
             Steer::RandomValueHeader(_) => {
-                let message = "the route's weights decide, which the filter can't change; allowed: steer by header, clusterHeader or filterState";
+                let message = "has no effect: the route's weights decide, and the filter cannot change them. Remove it, or steer by header, clusterHeader or filterState.";
                 for key in ["startsAt", "schedule", "rollback"] {
                     fields.contradiction(key, message);
                 }
                 if trust_incoming {
                     fields.contradiction(
                         "trustIncoming",
-                        "a number names no version; allowed: false, or steer by header or clusterHeader",
+                        "the number in the header does not name a version. Use false, or steer by header or clusterHeader.",
                     );
                 }
                 // The default version also gets denied keys and fallbacks, so it needs a weight.
@@ -140,13 +134,13 @@ impl Steer {
                 if versions.iter().enumerate().any(must_be_reachable) {
                     fields.contradiction(
                         "versions",
-                        "no number leads to a version of weight 0, so it can be neither the default nor have match or allow; allowed: a weight above 0",
+                        "no number leads to a version of weight 0, so it cannot be the default, nor have match or allow. Use a weight above 0.",
                     );
                 }
                 if versions.is_empty() {
                     fields.contradiction(
                         "responseHeader",
-                        "which version the route picks is not known without versions; allowed: versions as the route has them",
+                        "without versions, the filter does not know which one the route picks. Add the versions that the route has.",
                     );
                 }
             }

@@ -4,7 +4,6 @@ use core::hash::{Hash, Hasher};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use super::headers::HeaderEdits;
-use crate::policy::keys;
 use crate::policy::matcher::Matches;
 use crate::policy::reader::{Fields, Value};
 use crate::policy::upstream::{self, UpstreamDraft, UpstreamId};
@@ -41,9 +40,6 @@ impl Hash for Version {
     }
 }
 
-/// The most keys of one `allow` or `deny` list.
-const MAX_KEYS: usize = 10_000;
-
 /// Reads `versions`. Returns the versions and the index of the default version.
 pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(Vec<Version>, usize)> {
     let items = value.list()?;
@@ -53,20 +49,17 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(V
     for (index, ((version, _), item)) in versions.iter().zip(&items).enumerate() {
         if versions.iter().take(index).any(|(other, _)| other.name == version.name) {
             item.problem::<()>(format!(
-                "a second version named {:?}; allowed: one of each name",
+                "a second version named {:?}; give each a name of its own",
                 version.name
             ));
         }
         for key in &version.allow {
             if let Some(other) = version_by_key.insert(key, &version.name) {
                 item.problem::<()>(format!(
-                    "allow has the key {key:?}, which {other} has, too; allowed: each key in one version's list"
+                    "allow has the key {key:?}, as has {other}; keep it in one of them"
                 ));
             }
         }
-    }
-    if versions.is_empty() {
-        return value.problem("an empty list; allowed: at least one version");
     }
     let weights: Vec<u32> = versions.iter().map(|(version, _)| version.weight).collect();
     let default = versions.iter().position(|(_, default)| *default).unwrap_or_default();
@@ -76,12 +69,12 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(V
         (Some((index, (version, _))), None) => {
             if !version.deny.is_empty() {
                 let item = items.get(index).unwrap_or(value);
-                item.problem::<()>("deny on the default version, which is where the denied go; allowed: on any other version");
+                item.problem::<()>("deny has no effect on the default version, which denied keys get. Move it to another version.");
             }
             Some((versions.into_iter().map(|(version, _)| version).collect(), index))
         }
-        (None, _) => value.problem("no version is the default; allowed: default: true on one of them"),
-        _ => value.problem("more than one version is the default; allowed: default: true on one of them"),
+        (None, _) => value.problem("no version is the default; add default: true to one of them"),
+        _ => value.problem("more than one version is the default; keep default: true on one of them"),
     }
 }
 
@@ -94,13 +87,13 @@ pub fn validate_weights<'v>(
     value_of: impl Fn(usize) -> Option<Value<'v>>,
 ) -> Option<()> {
     if weights.iter().all(|weight| *weight == 0) {
-        return value.problem("the weights are all 0; allowed: at least one above 0");
+        return value.problem("the weights are all 0; make at least one larger");
     }
     let shares = Layout::of(weights, default).shares(weights.len());
     for (index, (weight, share)) in weights.iter().zip(shares).enumerate() {
         if *weight > 0 && share == 0 {
             value_of(index).as_ref().unwrap_or(value).problem::<()>(format!(
-                "weight {weight} is less than 0.01 % of all weights; allowed: 0, or at least that share"
+                "weight {weight} is less than 0.01 % of all weights, so it would act as 0. Use 0, or at least that share."
             ));
         }
     }
@@ -109,13 +102,12 @@ pub fn validate_weights<'v>(
 
 impl Version {
     fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<(Self, bool)> {
-        let fields = value.object(&keys::VERSION)?;
-        let name = fields.require("name", "a name").and_then(Value::label);
+        let fields = value.object()?;
+        let name = fields.text("name");
         let upstream = upstream::read_required_reference(&fields, upstreams);
-        let weight = fields
-            .require("weight", "a whole number from 0 to 4294967295")
-            .and_then(|value| value.integer(0..=u32::MAX));
-        let default = fields.read("default", false, Value::boolean);
+        let weight = fields.whole("weight");
+        // A misspelt key is reported already, and a missing default version would be one more problem.
+        let default = fields.boolean("default").map(|default| default || fields.is_misspelt("default"));
         let overrides = fields.read("match", Matches::default(), Matches::read);
         let allow = read_keys(&fields, "allow");
         let deny = read_keys(&fields, "deny");
@@ -123,7 +115,7 @@ impl Version {
         if let (Some(allow), Some(deny)) = (&allow, &deny)
             && let Some(key) = allow.intersection(deny).next()
         {
-            value.problem::<()>(format!("both allow and deny have the key {key:?}; allowed: one of them"));
+            value.problem::<()>(format!("both allow and deny have the key {key:?}; keep it in one of them"));
         }
         // Invalid values are reported already. Placeholders replace them, so that the list can still be validated.
         let upstream = upstream.unwrap_or(UpstreamId(0));
@@ -150,11 +142,5 @@ impl Version {
 }
 
 fn read_keys(fields: &Fields<'_>, name: &str) -> Option<BTreeSet<String>> {
-    fields.read(name, BTreeSet::new(), |value| {
-        let items = value.list()?;
-        if items.len() > MAX_KEYS {
-            return value.problem(format!("{} keys; allowed: at most {MAX_KEYS}", items.len()));
-        }
-        Some(items.iter().filter_map(|item| item.text().map(str::to_owned)).collect())
-    })
+    fields.read_list(name, Value::text).map(|keys| keys.into_iter().map(str::to_owned).collect())
 }

@@ -124,11 +124,17 @@ fn expected_statuses_are_numbers_or_ranges_that_exclude_their_end() {
     assert_eq!(check.get().expected, Some(vec![204..=204, 200..=202]));
     let at = "upstreams.app.readinessProbe.expectedStatuses";
     for (statuses, problem) in [
-        ("[]", ": an empty list, so that no check would pass; allowed: at least one status"),
-        ("[99]", "[0]: 99 is not allowed; allowed: a whole number from 100 to 599"),
-        (r#"["2xx"]"#, r#"[0]: "2xx" is not allowed; allowed: a whole number from 100 to 599"#),
-        (r#"[{"start":300,"end":300}]"#, "[0]: 300 to before 300 is no status; allowed: start below end"),
-        (r#"[{"start":300}]"#, "[0].end: missing; allowed: a status such as 300"),
+        ("[]", ": empty; add at least one entry"),
+        (
+            "[99]",
+            "[0]: 99 is not allowed; allowed: a whole number from 100 to 599, or an object such as {start: 200, end: 300}",
+        ),
+        (
+            r#"["2xx"]"#,
+            r#"[0]: "2xx" is not allowed; allowed: a whole number from 100 to 599, or an object such as {start: 200, end: 300}"#,
+        ),
+        (r#"[{"start":300,"end":300}]"#, "[0]: invalid status range: start (300) must be below end (300)"),
+        (r#"[{"start":300}]"#, "[0].end: missing; add a whole number from 101 to 600"),
     ] {
         let document = with_check(&format!(r#""expectedStatuses":{statuses}"#));
         assert_eq!(problems(&document), [format!("{at}{problem}")]);
@@ -158,24 +164,21 @@ fn settings_that_a_filter_cannot_implement_are_refused() {
         ),
         (
             with_probe(r#""tcpSocket":{"port":80}"#),
-            "upstreams.app.readinessProbe.tcpSocket: not supported: a filter can open no socket and start no process; allowed: httpGet, grpc",
+            "upstreams.app.readinessProbe.tcpSocket: not supported: a filter cannot open a socket; use httpGet or grpc",
         ),
         (
             with_probe(r#""exec":{"command":["true"]}"#),
-            "upstreams.app.readinessProbe.exec: not supported: a filter can open no socket and start no process; allowed: httpGet, grpc",
+            "upstreams.app.readinessProbe.exec: not supported: a filter cannot start a process; use httpGet or grpc",
         ),
         (
             with_probe(r#""httpGet":{},"grpc":{}"#),
-            "upstreams.app.readinessProbe.grpc: given beside httpGet; allowed: one of httpGet, grpc",
+            "upstreams.app.readinessProbe: has httpGet and grpc; keep one of them",
         ),
         (
             with_probe(r#""grpc":{},"expectedStatuses":[200]"#),
-            "upstreams.app.readinessProbe.expectedStatuses: a gRPC answer has no such status; allowed: beside httpGet",
+            "upstreams.app.readinessProbe.expectedStatuses: a gRPC response has no such status; remove it, or use httpGet",
         ),
-        (
-            with_probe(""),
-            "upstreams.app.readinessProbe.httpGet: missing; allowed: an object such as {path: /healthz}, or grpc",
-        ),
+        (with_probe(""), "upstreams.app.readinessProbe: incomplete; add one of httpGet, grpc"),
         (
             with_check(r#""jitterPercent":101"#),
             "upstreams.app.readinessProbe.jitterPercent: 101 is not allowed; allowed: a whole number from 0 to 100",

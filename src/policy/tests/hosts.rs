@@ -17,7 +17,7 @@ const PLACE: &str = "releases[0].versions[0].match[0].hosts";
 #[test]
 fn an_invalid_host_is_named_with_what_is_allowed() {
     for (hosts, at, message) in [
-        ("[]", "", r#"an empty list; allowed: at least one host, or "*" for every host"#),
+        ("[]", "", r#"empty; add at least one entry"#),
         (r#""reviews.shop""#, "", r#""reviews.shop" is not allowed; allowed: a list"#),
         (
             r#"["ok","http://reviews.shop/"]"#,
@@ -34,13 +34,17 @@ fn an_invalid_host_is_named_with_what_is_allowed() {
             "[0]",
             r#""www.*.com" is not allowed; allowed: a host such as reviews.shop or www.example.com:8443, "*.example.com" for all below, or "*" for every host"#,
         ),
-        ("[8080]", "[0]", "8080 is not allowed; allowed: a string, not empty"),
+        (
+            "[8080]",
+            "[0]",
+            "8080 is not allowed; allowed: a host such as reviews.shop or www.example.com:8443, \"*.example.com\" for all below, or \"*\" for every host. Write it in quotes: \"8080\"",
+        ),
     ] {
         assert_eq!(problem(hosts), format!("{PLACE}{at}: {message}"));
     }
     assert_eq!(problem("null"), format!("{PLACE}: null is not allowed; allowed: a list"));
     let many = vec![r#""a""#; 1_001].join(",");
-    assert!(problem(&format!("[{many}]")).contains("1001 hosts; allowed: at most 1000"));
+    assert!(problem(&format!("[{many}]")).contains("1001 entries; allowed: at most 1000"));
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn stale_after_must_exceed_the_age_that_results_reach_between_checks() {
     compile(&document(7));
     assert_refused(&[(
         document(6),
-        ".staleAfterSeconds: 6s is too short, as answers of app get 6.25s old between its checks; allowed: no less than that",
+        ".staleAfterSeconds: 6s is too short: between its checks, results of app get 6.25s old. Use at least that.",
     )]);
 }
 
@@ -161,7 +161,7 @@ fn groups_are_probes_with_names_that_the_user_chose() {
     assert_refused(&[
         (
             document(r#""groups":{"drain":{"path":"/d"}}"#),
-            ".groups.drain: a name that is taken; allowed: one of its own",
+            ".groups.drain: the name of another probe; choose a name of its own",
         ),
         (
             document(r#""groups":{"a b":{"path":"/d"}}"#),
@@ -191,11 +191,11 @@ fn paths_are_exact_and_unique() {
     assert_refused(&[
         (
             document(r#""liveness":{"path":"/z"},"readiness":{"path":"/z"}"#),
-            r#": liveness and readiness share the path "/z"; allowed: a path of its own for each"#,
+            r#": liveness and readiness share the path "/z"; give each a path of its own"#,
         ),
         (
             document(r#""liveness":{"path":"/z"},"drain":{"path":"/z"}"#),
-            r#": liveness and drain share the path "/z"; allowed: a path of its own for each"#,
+            r#": liveness and drain share the path "/z"; give each a path of its own"#,
         ),
         (
             document(r#""liveness":{"path":"livez"}"#),
@@ -203,13 +203,16 @@ fn paths_are_exact_and_unique() {
         ),
         (
             document(r#""liveness":{"path":"/*"}"#),
-            r#".liveness.path: "/*" is no pattern, as a probe has one exact path; allowed: a path with no "*""#,
+            r#".liveness.path: "/*" has a "*", but a probe has one exact path. Write it without "*"."#,
         ),
         (
             document(r#""liveness":{"path":"/grpc.health.v1.Health/Check"}"#),
-            r#".liveness.path: "/grpc.health.v1.Health/Check" is gRPC's own; allowed: any path but those under /grpc.health.v1.Health/"#,
+            r#".liveness.path: "/grpc.health.v1.Health/Check" belongs to gRPC; use any path but those under /grpc.health.v1.Health/"#,
         ),
-        (document(r#""liveness":{}"#), ".liveness.path: missing; allowed: a path such as /readyz"),
+        (
+            document(r#""liveness":{}"#),
+            ".liveness.path: missing; add a path that starts with \"/\", in visible ASCII, with no \"?\" or \"#\"",
+        ),
     ]);
 }
 
@@ -217,13 +220,13 @@ fn paths_are_exact_and_unique() {
 fn an_empty_match_condition_is_refused() {
     assert_refused(&[(
         document(r#""liveness":{"path":"/l"},"match":[{}]"#),
-        ".match[0]: would match every request; allowed: at least one condition",
+        ".match[0]: incomplete; add one of uri, scheme, method, authority, headers, withoutHeaders, queryParams, hosts, cookies, sourceIpBlocks",
     )]);
 }
 
 #[test]
 fn liveness_has_no_checks() {
-    let problem = "liveness depends on nothing outside; allowed: checks under readiness";
+    let problem = "liveness depends on nothing outside the proxy; put checks under readiness";
     assert_refused(&[
         (document(r#""liveness":{"path":"/z","checks":[]}"#), &format!(".liveness.checks: {problem}")),
         (
@@ -237,25 +240,22 @@ fn liveness_has_no_checks() {
 fn an_unreachable_minimum_score_is_refused() {
     let one = r#""checks":[{"upstream":"app","weight":40}]"#;
     assert_refused(&[
-        (
-            readiness(one),
-            ".readiness.minimumScore: missing; allowed: a whole number from 1 to 40, the sum of all weights",
-        ),
+        (readiness(one), ".readiness.minimumScore: missing; add a whole number from 1 to 4294967295"),
         (
             readiness(&format!(r#"{one},"minimumScore":41"#)),
-            ".readiness.minimumScore: 41 is not allowed; allowed: a whole number from 1 to 40",
+            ".readiness.minimumScore: 41 is not allowed; allowed: a whole number from 1 to 40, the sum of all weights",
         ),
         (
             readiness(r#""minimumScore":1,"checks":[{"upstream":"app"}]"#),
-            ".readiness.minimumScore: no check has a weight; allowed: with at least one weight",
+            ".readiness.minimumScore: no check has a weight, so there is no score. Add a weight, or remove it.",
         ),
         (
             readiness(r#""checks":[{"upstream":"app"},{"upstream":"app"}]"#),
-            ".readiness.checks[1]: a second check of the same upstream; allowed: one",
+            ".readiness.checks[1]: a second check of the same upstream; keep one",
         ),
         (
             readiness(r#""checks":[{"upstream":"mq"}]"#),
-            r#".readiness.checks[0].upstream: "mq" is no upstream; allowed: app, db"#,
+            r#".readiness.checks[0].upstream: "mq" is not an upstream; allowed: app, db"#,
         ),
     ]);
 }
@@ -266,35 +266,35 @@ fn pass_through_excludes_checks_and_statuses() {
     assert_refused(&[
         (
             readiness(&format!(r#"{through},"checks":[{{"upstream":"app"}}]"#)),
-            ".readiness.passThrough: given beside checks; allowed: one of checks, passThrough",
+            ".readiness.passThrough: the app's response decides; remove it, or checks",
         ),
         (
             readiness(&format!(r#"{through},"statuses":{{"failed":500}}"#)),
-            ".readiness.passThrough: given beside statuses, which are the app's then; allowed: one of them",
+            ".readiness.passThrough: the app's response decides; remove it, or statuses",
         ),
         (
             document(&format!(r#""startup":{{"path":"/s",{through}}}"#)),
-            ".startup.passThrough: not for this probe; allowed: under liveness and readiness",
+            ".startup.passThrough: not supported for this probe; use it under liveness or readiness",
         ),
         (
             document(&format!(r#""readiness":{{"path":"/r",{through}}},"grpc":{{"services":[""]}}"#)),
-            ".grpc: readiness passes through, so nothing is known to answer from; allowed: beside a readiness with checks",
+            ".grpc: readiness passes through, so there is no state to answer gRPC from. Remove grpc, or give readiness checks.",
         ),
         (
             readiness(r#""passThrough":{}"#),
-            ".readiness.passThrough.cacheSeconds: missing; allowed: a number of seconds such as 2",
+            ".readiness.passThrough.cacheSeconds: missing; add a number of seconds from 0.1 to 3600",
         ),
         (
             readiness(r#""passThrough":{"cacheSeconds":2,"upstream":"mq"}"#),
-            r#".readiness.passThrough.upstream: "mq" is no upstream; allowed: app, db"#,
+            r#".readiness.passThrough.upstream: "mq" is not an upstream; allowed: app, db"#,
         ),
         (
             readiness(r#""passThrough":{"cacheSeconds":2,"headers":["Set-Cookie"]}"#),
-            r#".readiness.passThrough.headers[0]: "set-cookie" is for one answer alone; allowed: any but age, set-cookie and x-envoy-*"#,
+            r#".readiness.passThrough.headers[0]: "set-cookie" belongs to one response, so it cannot be cached; use any header but age, set-cookie and x-envoy-*"#,
         ),
         (
             readiness(r#""passThrough":{"cacheSeconds":2,"headers":["Content-Length"]}"#),
-            r#".readiness.passThrough.headers[0]: "content-length" is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive"#,
+            r#".readiness.passThrough.headers[0]: "content-length" belongs to the proxy; use any header but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive"#,
         ),
     ]);
 }
@@ -302,18 +302,9 @@ fn pass_through_excludes_checks_and_statuses() {
 #[test]
 fn empty_lists_and_invalid_items_are_refused() {
     assert_refused(&[
-        (
-            document(r#""grpc":{"services":[]}"#),
-            r#".grpc.services: an empty list; allowed: at least one name, such as """#,
-        ),
-        (
-            document(r#""grpc":{}"#),
-            r#".grpc.services: missing; allowed: a list of service names; "" is the server as a whole"#,
-        ),
-        (
-            document(r#""drain":{"path":"/d","from":[]}"#),
-            ".drain.from: an empty list, so that nobody could; allowed: at least one network",
-        ),
+        (document(r#""grpc":{"services":[]}"#), r#".grpc.services: empty; add at least one entry"#),
+        (document(r#""grpc":{}"#), r#".grpc.services: missing; add a list"#),
+        (document(r#""drain":{"path":"/d","from":[]}"#), ".drain.from: empty; add at least one entry"),
         (
             document(r#""drain":{"path":"/d","from":["10.0.0.0/33"]}"#),
             r#".drain.from[0]: "10.0.0.0/33" is not allowed; allowed: an address or a network, such as 10.0.0.1, 10.0.0.0/8 or ::1/128"#,

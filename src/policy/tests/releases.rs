@@ -85,33 +85,38 @@ mod steer {
 
     #[test]
     fn steer_of_no_kind_or_of_two_kinds_is_refused() {
-        let one_of = "allowed: one of header, clusterHeader, randomValueHeader, filterState";
         assert_problem_of_release(&[
-            (steered("{}", ""), &format!("steer: an object of 0 fields is not allowed; {one_of}")),
+            (
+                steered("{}", ""),
+                "steer: incomplete; add one of header, clusterHeader, randomValueHeader, filterState",
+            ),
             (
                 steered(r#"{"header":"x-a","filterState":"envoy.string"}"#, ""),
-                &format!("steer: an object of 2 fields is not allowed; {one_of}"),
+                "steer: has header and filterState; keep one of them",
             ),
-            (steered(r#""x-v""#, ""), r#"steer: "x-v" is not allowed; allowed: an object"#),
+            (
+                steered(r#""x-v""#, ""),
+                r#"steer: "x-v" is not allowed; allowed: an object such as {header: x-gray-version}"#,
+            ),
         ]);
     }
 
     #[test]
     fn steering_by_an_unusable_header_is_refused() {
-        let own = "is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive";
+        let own = "belongs to the proxy; use any header but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive";
         assert_problem_of_release(&[
             (steered(r#"{"clusterHeader":"Host"}"#, ""), &format!(r#"steer.clusterHeader: "host" {own}"#)),
             (
                 steered(r#"{"randomValueHeader":"a b"}"#, ""),
-                r#"steer.randomValueHeader: "a b" is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~"#,
+                r#"steer.randomValueHeader: "a b" is not allowed; allowed: the name of a header: letters, digits and any of !#$%&'*+-.^_`|~"#,
             ),
             (
                 steered(r#"{"clusterHeader":7}"#, ""),
-                "steer.clusterHeader: 7 is not allowed; allowed: a string, not empty",
+                "steer.clusterHeader: 7 is not allowed; allowed: the name of a header: letters, digits and any of !#$%&'*+-.^_`|~, except host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive. Write it in quotes: \"7\"",
             ),
             (
                 steered(r#"{"randomValueHeader":"x-r"}"#, r#","hashOn":[{"httpHeaderName":"X-R"}]"#),
-                r#"steer: "x-r" carries something else; allowed: a header that carries nothing else, such as x-gray-version"#,
+                r#"steer: "x-r" carries something else; use a header that carries nothing else, such as x-gray-version"#,
             ),
         ]);
     }
@@ -121,7 +126,7 @@ mod steer {
         for edits in [r#"{"set":{"X-V":"1"}}"#, r#"{"add":{"x-v":"1"}}"#, r#"{"remove":["x-v"]}"#] {
             assert_problem(&[(
                 with_headers(&format!(r#"{{"request":{edits}}}"#)),
-                "releases[0]: headers of v2 edit \"x-v\", by which r steers; allowed: any other header",
+                "releases[0]: headers of v2 edit \"x-v\", by which r steers; use any other header",
             )]);
             compile(&with_headers(&format!(r#"{{"response":{edits}}}"#)));
         }
@@ -145,8 +150,7 @@ mod steer {
             let steering = || release("steering", steer, "{}");
             for edits in [r#"{"set":{"X-W":"1"}}"#, r#"{"add":{"x-w":"1"}}"#, r#"{"remove":["x-w"]}"#] {
                 let editing = || release("editing", header, edits);
-                let problem =
-                    "headers of v2 edit \"x-w\", by which steering steers; allowed: any other header";
+                let problem = "headers of v2 edit \"x-w\", by which steering steers; use any other header";
                 assert_problem(&[
                     (releases(editing(), steering()), &format!("releases[0]: {problem}")),
                     (releases(steering(), editing()), &format!("releases[1]: {problem}")),
@@ -165,7 +169,7 @@ mod steer {
             ),
             (
                 steered(r#"{"filterState":"envoy.string"}"#, r#","trustIncoming":true"#),
-                "trustIncoming: no header carries the version; allowed: false, or steer by a header",
+                "trustIncoming: no header carries the version. Use false, or steer by a header.",
             ),
         ]);
         compile(&steered(r#"{"filterState":"envoy.string"}"#, r#","trustIncoming":false"#));
@@ -182,7 +186,7 @@ mod steer {
         compile(&shared(false));
         assert_problem_of_release(&[(
             shared(true),
-            "trustIncoming: two versions have the same cluster, so the header does not tell which is meant; allowed: false, or a cluster for each",
+            "trustIncoming: two versions have the same cluster, so the header does not tell which is meant. Use false, or a cluster for each.",
         )]);
     }
 }
@@ -203,14 +207,14 @@ mod random_value_header {
         {
             assert_problem_of_release(&[(
                 with_release(steer),
-                "versions: missing; allowed: a list of versions",
+                "versions: missing; add a list such as [{name: v1, upstream: reviews-v1, weight: 90}]",
             )]);
         }
     }
 
     #[test]
     fn a_random_value_header_excludes_settings_that_change_weights() {
-        let message = "the route's weights decide, which the filter can't change; allowed: steer by header, clusterHeader or filterState";
+        let message = "has no effect: the route's weights decide, and the filter cannot change them. Remove it, or steer by header, clusterHeader or filterState.";
         for (key, value) in [
             ("startsAt", r#""2026-12-01T10:00:00Z""#),
             ("schedule", &format!("[{}]", step(r#""v1":1,"v2":1"#, ""))),
@@ -231,7 +235,7 @@ mod random_value_header {
     fn an_incoming_random_value_header_cannot_be_trusted() {
         assert_problem_of_release(&[(
             steered(RANDOM, r#","trustIncoming":true"#),
-            "trustIncoming: a number names no version; allowed: false, or steer by header or clusterHeader",
+            "trustIncoming: the number in the header does not name a version. Use false, or steer by header or clusterHeader.",
         )]);
     }
 
@@ -253,7 +257,7 @@ mod random_value_header {
         ] {
             assert_problem_of_release(&[(
                 unweighted(v1, v2),
-                "versions: no number leads to a version of weight 0, so it can be neither the default nor have match or allow; allowed: a weight above 0",
+                "versions: no number leads to a version of weight 0, so it cannot be the default, nor have match or allow. Use a weight above 0.",
             )]);
         }
     }
@@ -263,7 +267,7 @@ mod random_value_header {
         compile(&steered(RANDOM, r#","responseHeader":"x-served""#));
         assert_problem_of_release(&[(
             with_release(&format!(r#""steer":{RANDOM},"responseHeader":"x-served""#)),
-            "responseHeader: which version the route picks is not known without versions; allowed: versions as the route has them",
+            "responseHeader: without versions, the filter does not know which one the route picks. Add the versions that the route has.",
         )]);
     }
 
@@ -273,7 +277,7 @@ mod random_value_header {
             with_release(&format!(
                 r#""steer":{RANDOM},"responseHeader":"x-served","versions":[{{"name":"v1","upstream":"a","weight":1}}]"#
             )),
-            "versions: no version is the default; allowed: default: true on one of them",
+            "versions: no version is the default; add default: true to one of them",
         )]);
     }
 }
@@ -366,14 +370,17 @@ mod allow_and_deny {
         };
         compile(&many(10_000));
         assert_problem_of_release(&[
-            (many(10_001), "versions[1].allow: 10001 keys; allowed: at most 10000"),
+            (
+                many(10_001),
+                "versions[1].allow: 10001 entries; allowed: at most 10000. List fewer, or cover several by one.",
+            ),
             (
                 with_lists("", r#","allow":"alice""#),
                 r#"versions[1].allow: "alice" is not allowed; allowed: a list"#,
             ),
             (
                 with_lists("", r#","deny":[7]"#),
-                "versions[1].deny[0]: 7 is not allowed; allowed: a string, not empty",
+                "versions[1].deny[0]: 7 is not allowed; allowed: a string, not empty. Write it in quotes: \"7\"",
             ),
             (
                 with_lists("", r#","allow":[""]"#),
@@ -387,15 +394,15 @@ mod allow_and_deny {
         assert_problem_of_release(&[
             (
                 with_lists("", r#","allow":["a","b"],"deny":["b"]"#),
-                r#"versions[1]: both allow and deny have the key "b"; allowed: one of them"#,
+                r#"versions[1]: both allow and deny have the key "b"; keep it in one of them"#,
             ),
             (
                 with_lists(r#","allow":["a"]"#, r#","allow":["a"]"#),
-                r#"versions[1]: allow has the key "a", which v1 has, too; allowed: each key in one version's list"#,
+                r#"versions[1]: allow has the key "a", as has v1; keep it in one of them"#,
             ),
             (
                 with_lists(r#","deny":["a"]"#, ""),
-                "versions[0]: deny on the default version, which is where the denied go; allowed: on any other version",
+                "versions[0]: deny has no effect on the default version, which denied keys get. Move it to another version.",
             ),
         ]);
         compile(&with_lists(r#","allow":["a"]"#, r#","deny":["a"]"#));
@@ -403,7 +410,7 @@ mod allow_and_deny {
 
     #[test]
     fn allow_and_deny_need_hash_on() {
-        let problem = "versions: allow and deny list keys, and there are none; allowed: with hashOn";
+        let problem = "versions: allow and deny list keys, but no request has one. Add hashOn.";
         let keyed = |keys: &str| {
             with_release(&format!(
                 r#"{STEER},"hashOn":{keys},"versions":[{}]"#,
@@ -415,10 +422,10 @@ mod allow_and_deny {
             (with_both("", r#","deny":["alice"]"#), problem),
             (with_both(r#","allow":["bob"]"#, r#","deny":["alice"]"#), problem),
             (keyed("[]"), problem),
-            (keyed("7"), "hashOn: 7 is not allowed; allowed: a list"),
+            (keyed("7"), "hashOn: 7 is not allowed; allowed: a list such as [{httpHeaderName: x-user-id}]"),
             (
                 keyed(r#"[{"httpCookie":{"name":"a b"}}]"#),
-                r#"hashOn[0].httpCookie.name: "a b" is not the name of a cookie; allowed: letters, digits and any of !#$%&'*+-.^_`|~"#,
+                r#"hashOn[0].httpCookie.name: "a b" is not allowed; allowed: the name of a cookie: letters, digits and any of !#$%&'*+-.^_`|~"#,
             ),
         ]);
         compile(&with_both(r#","allow":[]"#, r#","allow":[],"deny":[]"#));
@@ -448,10 +455,11 @@ mod header_edits {
 
     #[test]
     fn impossible_header_edits_are_refused() {
-        let name = "is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~";
-        let own = "is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive";
+        let name =
+            "is not allowed; allowed: the name of a header: letters, digits and any of !#$%&'*+-.^_`|~";
+        let own = "belongs to the proxy; use any header but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive";
         for (headers, problem) in [
-            ("[]", ": a list of 0 is not allowed; allowed: an object".into()),
+            ("[]", ": a list of 0 is not allowed; allowed: an object such as {request: {set: {x-canary: \"true\"}}}".into()),
             (r#"{"requests":{}}"#, r#".requests: unknown field; did you mean "request"?"#.into()),
             (r#"{"request":{"sett":{}}}"#, r#".request.sett: unknown field; did you mean "set"?"#.into()),
             (
@@ -468,15 +476,15 @@ mod header_edits {
             ),
             (
                 r#"{"response":{"set":{"a":7}}}"#,
-                ".response.set.a: 7 is not allowed; allowed: a string".into(),
+                ".response.set.a: 7 is not allowed; allowed: a string: at most 4096 bytes, no control characters. Write it in quotes: \"7\"".into(),
             ),
             (
                 r#"{"response":{"set":{"a":"b\nc"}}}"#,
-                r#".response.set.a: "b\nc" is not allowed; allowed: a header value: at most 4096 bytes, no control characters"#.into(),
+                r#".response.set.a: "b\nc" is not allowed; allowed: a string: at most 4096 bytes, no control characters"#.into(),
             ),
             (
                 r#"{"response":{"add":{"a":"1","A":"2"}}}"#,
-                r#".response.add.A: a second header "a", as case does not count; allowed: one"#.into(),
+                r#".response.add.A: the header "a" a second time, as case is ignored; keep one"#.into(),
             ),
         ] {
             assert_problem_of_release(&[(with_headers(headers), &format!("versions[1].headers{problem}"))]);
@@ -506,12 +514,15 @@ mod whole_release {
     fn skip_needs_at_least_one_condition() {
         assert!(!compile(&with(r#""skip":[{"uri":{"prefix":"/static"}}]"#)).releases[0].skip.is_empty());
         assert_problem_of_release(&[
-            (with(r#""skip":[{}]"#), "skip[0]: would match every request; allowed: at least one condition"),
-            (with(r#""skip":{}"#), "skip: an object of 0 fields is not allowed; allowed: a list"),
             (
-                with(r#""skip":[{"uri":{}}]"#),
-                "skip[0].uri: an object of 0 fields is not allowed; allowed: one of exact, prefix, regex",
+                with(r#""skip":[{}]"#),
+                "skip[0]: incomplete; add one of uri, scheme, method, authority, headers, withoutHeaders, queryParams, hosts, cookies, sourceIpBlocks",
             ),
+            (
+                with(r#""skip":{}"#),
+                "skip: an object of 0 fields is not allowed; allowed: a list such as [{uri: {prefix: /api}}]",
+            ),
+            (with(r#""skip":[{"uri":{}}]"#), "skip[0].uri: incomplete; add one of exact, prefix, regex"),
         ]);
     }
 
@@ -522,23 +533,23 @@ mod whole_release {
         assert_problem_of_release(&[
             (
                 with(r#""responseHeader":"""#),
-                r#"responseHeader: "" is not allowed; allowed: a string, not empty"#,
+                r#"responseHeader: "" is not allowed; allowed: the name of a header: letters, digits and any of !#$%&'*+-.^_`|~, except host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive"#,
             ),
             (
                 with(r#""responseHeader":true"#),
-                "responseHeader: true is not allowed; allowed: a string, not empty",
+                "responseHeader: true is not allowed; allowed: the name of a header: letters, digits and any of !#$%&'*+-.^_`|~, except host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive. Write it in quotes: \"true\"",
             ),
             (
                 with(r#""responseHeader":"Set-Cookie""#),
-                r#"responseHeader: "set-cookie" carries something else; allowed: a header that carries nothing else"#,
+                r#"responseHeader: "set-cookie" carries something else; use a header that carries nothing else"#,
             ),
             (
                 with(r#""responseHeader":"a b""#),
-                r#"responseHeader: "a b" is not a header name; allowed: letters, digits and any of !#$%&'*+-.^_`|~"#,
+                r#"responseHeader: "a b" is not allowed; allowed: the name of a header: letters, digits and any of !#$%&'*+-.^_`|~"#,
             ),
             (
                 with(r#""responseHeader":"Connection""#),
-                r#"responseHeader: "connection" is the proxy's own; allowed: any but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive"#,
+                r#"responseHeader: "connection" belongs to the proxy; use any header but host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive"#,
             ),
         ]);
     }
@@ -616,17 +627,20 @@ mod keys {
         for (key, problem) in [
             (
                 r#"{"httpHeaderName":":method"}"#,
-                "[0].httpHeaderName: all users share its few values; allowed: a header that differs between users, host, :path",
+                "[0].httpHeaderName: all users share its few values; use a header that differs between users, host or :path",
             ),
-            (r#"{"usePath":false}"#, "[0].usePath: false is not allowed; allowed: true, or no such key"),
-            (r#"{"all":[]}"#, "[0].all: an empty list; allowed: at least one key"),
+            (
+                r#"{"usePath":false}"#,
+                "[0].usePath: false is not allowed; allowed: true, or leave the key out",
+            ),
+            (r#"{"all":[]}"#, "[0].all: empty; add at least one entry"),
             (
                 r#"{"all":[{"all":[{"usePath":true},{"useSourceIp":true}]}]}"#,
-                "[0].all[0]: all inside all; allowed: one list of all parts",
+                "[0].all[0]: all inside all; write one list of all parts",
             ),
             (
                 r#"{"all":[{"usePath":true},{"httpCookie":{"name":"id","ttl":"1h"}}]}"#,
-                "[0].all[1]: an issued cookie identifies its user alone; allowed: a cookie without ttl, or this one beside all",
+                "[0].all[1]: an issued cookie identifies its user alone. Remove ttl, or move the cookie out of all.",
             ),
         ] {
             assert_problem_of_release(&[(
@@ -640,7 +654,7 @@ mod keys {
         );
         assert_problem_of_release(&[(
             header,
-            r#"steer: "x-user" carries something else; allowed: a header that carries nothing else, such as x-gray-version"#,
+            r#"steer: "x-user" carries something else; use a header that carries nothing else, such as x-gray-version"#,
         )]);
     }
 }

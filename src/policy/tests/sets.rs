@@ -55,7 +55,7 @@ fn the_order_of_the_list_decides_between_a_host_and_a_wildcard() {
     assert_eq!(
         set(&document(wildcard, host)).err().unwrap(),
         [
-            "policies[1].hosts: policy \"b\" gets no request, as these hosts are all those of policies before it: a; allowed: at least one other host"
+            "policies[1].hosts: policy \"b\" gets no request, as policies before it have all of its hosts: a. Add another host, or remove it."
         ]
     );
 }
@@ -76,27 +76,27 @@ fn policies_that_cannot_stand_together_are_refused_with_both_names() {
     for (policies, expected) in [
         (
             r#"{"name":"a","hosts":["a"]},{"name":"a","hosts":["b"]}"#,
-            "policies[1].name: a second policy \"a\"; allowed: one, as metrics and states go by the name",
+            "policies[1].name: a second policy \"a\"; give each a name of its own, as metrics and states go by it",
         ),
         (
             r#"{"name":"a"},{"name":"b"}"#,
-            "policies[0]: policy \"a\" is for every host, so no request is left for policy \"b\" after it; allowed: hosts, or the last place in the list",
+            "policies[0]: policy \"a\" is for every host, so no request is left for policy \"b\" after it. Add hosts, or move it to the end of the list.",
         ),
         (
             r#"{"name":"a","hosts":["x","*"]},{"name":"b","hosts":["b"]}"#,
-            "policies[0]: policy \"a\" is for every host, so no request is left for policy \"b\" after it; allowed: hosts, or the last place in the list",
+            "policies[0]: policy \"a\" is for every host, so no request is left for policy \"b\" after it. Add hosts, or move it to the end of the list.",
         ),
         (
             r#"{"name":"a","hosts":["x"]},{"name":"b","hosts":["*.y"]},{"name":"c","hosts":["X:80","q.z.y","*.w.y"]}"#,
-            "policies[2].hosts: policy \"c\" gets no request, as these hosts are all those of policies before it: a, b; allowed: at least one other host",
+            "policies[2].hosts: policy \"c\" gets no request, as policies before it have all of its hosts: a, b. Add another host, or remove it.",
         ),
         (
             r#"{"name":"a","hosts":["reviews.shop"]},{"name":"b","hosts":["reviews.shop.svc.cluster.local"]}"#,
-            "policies[1].hosts: policy \"b\" gets no request, as these hosts are all those of policies before it: a; allowed: at least one other host",
+            "policies[1].hosts: policy \"b\" gets no request, as policies before it have all of its hosts: a. Add another host, or remove it.",
         ),
         (
             r#"{"name":"a","onWrongPolicy":"lastGood"}"#,
-            "policies[0].onWrongPolicy: not here; allowed: beside policies, for all of them",
+            "policies[0].onWrongPolicy: not here; write it beside policies, for all of them",
         ),
         (
             r#"{"name":"a","policies":[]}"#,
@@ -131,29 +131,26 @@ fn a_short_name_of_a_service_is_no_reason_to_refuse_a_document() {
 #[test]
 fn a_list_is_refused_with_what_is_allowed() {
     for (text, expected) in [
-        (r#"{"policies":[]}"#, "policies: an empty list; allowed: at least one policy"),
+        (r#"{"policies":[]}"#, "policies: empty; add at least one entry"),
         (r#"{"policies":{}}"#, "policies: an object of 0 fields is not allowed; allowed: a list"),
         (r#"{"policies":[1]}"#, "policies[0]: 1 is not allowed; allowed: an object"),
-        (r#"{"policies":null}"#, "policies: missing; allowed: a list of policies"),
+        (r#"{"policies":null}"#, "policies: missing; add a list"),
         (
             r#"{"policies":[{"name":"a"}],"name":"b"}"#,
             "name: unknown field; allowed: policies, mode, onWrongPolicy",
         ),
-        (r#"{"policies":[{"name":"a"}],"policies":[]}"#, "policies: given twice; allowed: once"),
-        (
-            r#"{"name":"a","hosts":[]}"#,
-            "hosts: an empty list; allowed: at least one host, or \"*\" for every host",
-        ),
+        (r#"{"policies":[{"name":"a"}],"policies":[]}"#, "policies: given twice; keep one of them"),
+        (r#"{"name":"a","hosts":[]}"#, "hosts: empty; add at least one entry"),
         (
             r#"{"name":"a","onWrongPolicy":true}"#,
-            "onWrongPolicy: true is not allowed; allowed: refuse, lastGood",
+            "onWrongPolicy: true is not allowed; allowed: refuse, lastGood. Write it in quotes: \"true\"",
         ),
     ] {
         assert_eq!(set(text).err().unwrap(), [expected], "{text}");
     }
     let many = (0..201).map(|index| format!(r#"{{"name":"p{index}","hosts":["h{index}"]}}"#));
     let found = problems_of(&many.collect::<Vec<_>>().join(","));
-    assert_eq!(found, ["policies: 201 policies; allowed: at most 200. List fewer, or cover several by one."]);
+    assert_eq!(found, ["policies: 201 entries; allowed: at most 200. List fewer, or cover several by one."]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The policies that `render` puts into plugins, from one file or from several.
 
+use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::set::{self, PolicySet};
-use graygate::policy::{OnWrongPolicy, Policy};
 
 use super::arguments::RenderArguments;
 use crate::document;
@@ -71,8 +71,10 @@ pub fn read(arguments: &RenderArguments) -> Result<Result<PolicyFiles, Vec<Strin
     sources.is_list |= sources.policies.len() > 1;
     if let Some((file, choice)) = choices.first() {
         sources.is_chosen = true;
-        let known = OnWrongPolicy::NAMES.iter().find(|(name, _)| name == choice);
-        sources.on_wrong_policy = known.map_or(sources.on_wrong_policy, |(name, _)| *name);
+        sources.on_wrong_policy = match choice.as_str() {
+            "refuse" => "refuse",
+            _ => "lastGood",
+        };
         if let Some((other, other_choice)) = choices.iter().find(|(_, other)| other != choice) {
             problems.push(format!("{other}: onWrongPolicy: {other_choice:?}, and {choice:?} in {file}; allowed: the same value in all files, because they make one document"));
         }

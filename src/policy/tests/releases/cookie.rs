@@ -63,7 +63,7 @@ fn a_cookie_without_a_ttl_is_not_issued_and_has_no_attributes() {
         let key = attribute.split('"').nth(1).unwrap();
         assert_problem_of_release(&[(
             with_cookie(&format!(r#""name":"id",{attribute}"#)),
-            &format!("hashOn[0].httpCookie.{key}: only an issued cookie has it; allowed: with ttl"),
+            &format!("hashOn[0].httpCookie.{key}: has no effect alone; add ttl"),
         )]);
     }
     assert_eq!(compile(&with_cookie(r#""name":"id""#)).releases[0].issues(), None);
@@ -72,11 +72,12 @@ fn a_cookie_without_a_ttl_is_not_issued_and_has_no_attributes() {
 #[test]
 fn a_cookie_lives_at_most_400_days() {
     assert_compiles(&[with_cookie(r#""name":"id","ttl":"9600h""#)]);
-    for ttl in [r#""9600h1ms""#, r#""-1s""#, r#""1d""#, "3600"] {
+    let hint = r#". Add a unit, such as "3600s""#;
+    for (ttl, hint) in [(r#""9600h1ms""#, ""), (r#""-1s""#, ""), (r#""1d""#, ""), ("3600", hint)] {
         assert_problem_of_release(&[(
             with_cookie(&format!(r#""name":"id","ttl":{ttl}"#)),
             &format!(
-                r#"hashOn[0].httpCookie.ttl: {ttl} is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0s to 34560000s"#
+                r#"hashOn[0].httpCookie.ttl: {ttl} is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0s to 9600h{hint}"#
             ),
         )]);
     }
@@ -87,8 +88,11 @@ fn attributes_have_the_values_that_browsers_know() {
     let path = "allowed: a path that starts with \"/\", in visible ASCII, with no \"?\" or \"#\"";
     let rows = [
         (r#""path":"shop""#, format!(r#"path: "shop" is not allowed; {path}"#)),
-        (r#""path":"/a;b""#, r#"path: "/a;b" is not allowed; allowed: a path with no ";""#.into()),
-        (r#""domain":"""#, r#"domain: "" is not allowed; allowed: a string, not empty"#.into()),
+        (
+            r#""path":"/a;b""#,
+            r#"path: has a ";", which would end the attribute; use a path without it"#.into(),
+        ),
+        (r#""domain":"""#, r#"domain: "" is not allowed; allowed: a domain such as example.com"#.into()),
         (r#""secure":"yes""#, r#"secure: "yes" is not allowed; allowed: true or false"#.into()),
         (r#""httpOnly":1"#, "httpOnly: 1 is not allowed; allowed: true or false".into()),
         (
@@ -112,16 +116,16 @@ fn attributes_have_the_values_that_browsers_know() {
 
 #[test]
 fn a_cookie_that_browsers_would_reject_is_refused() {
-    let prefix = "name: browsers take this prefix only with secure; allowed: secure: true";
-    let host = "name: browsers take __Host- only with path / and no domain; allowed: these";
+    let prefix = "name: browsers accept this prefix only with secure. Add secure: true.";
+    let host = "name: browsers accept __Host- only with path / and without a domain. Remove path and domain.";
     for (fields, problem) in [
         (
             r#""name":"id","sameSite":"None""#,
-            "sameSite: browsers take None only with secure; allowed: secure: true, Lax, Strict",
+            "sameSite: browsers accept None only with secure. Add secure: true, or use Lax or Strict.",
         ),
         (
             r#""name":"id","partitioned":true,"secure":false"#,
-            "partitioned: browsers take it only with secure; allowed: secure: true",
+            "partitioned: browsers accept it only with secure. Add secure: true.",
         ),
         (r#""name":"__Secure-id""#, prefix),
         (r#""name":"__Host-id""#, prefix),
@@ -148,7 +152,10 @@ fn an_unknown_attribute_or_a_missing_name_is_refused() {
             with_cookie(r#""name":"id","ttl":"1h","maxAge":1"#),
             "hashOn[0].httpCookie.maxAge: unknown field; allowed: name, ttl, path, domain, secure, httpOnly, sameSite, partitioned",
         ),
-        (with_cookie(r#""ttl":"1h""#), "hashOn[0].httpCookie.name: missing; allowed: a cookie's name"),
+        (
+            with_cookie(r#""ttl":"1h""#),
+            "hashOn[0].httpCookie.name: missing; add the name of a cookie: letters, digits and any of !#$%&'*+-.^_`|~",
+        ),
     ]);
 }
 
@@ -162,7 +169,7 @@ fn the_name_is_a_token_and_keeps_its_case() {
         assert_problem_of_release(&[(
             with_cookie(&format!(r#""name":"{name}""#)),
             &format!(
-                r#"hashOn[0].httpCookie.name: "{name}" is not the name of a cookie; allowed: letters, digits and any of !#$%&'*+-.^_`|~"#
+                r#"hashOn[0].httpCookie.name: "{name}" is not allowed; allowed: the name of a cookie: letters, digits and any of !#$%&'*+-.^_`|~"#
             ),
         )]);
     }
@@ -172,7 +179,7 @@ fn the_name_is_a_token_and_keeps_its_case() {
 fn a_release_issues_at_most_one_cookie() {
     let keys = |keys: &str| with(&format!(r#""hashOn":[{keys}]"#));
     let (a, b) = (r#"{"httpCookie":{"name":"a","ttl":"1h"}}"#, r#"{"httpCookie":{"name":"b","ttl":"1h"}}"#);
-    let problem = "a second cookie with ttl; allowed: one, as no more would be issued";
+    let problem = "a second cookie with ttl would never be issued; keep one";
     let between = r#"{"httpHeaderName":"x-user"},{"httpCookie":{"name":"c"}}"#;
     assert_problem_of_release(&[
         (keys(&format!("{a},{b}")), &format!("hashOn[1]: {problem}")),

@@ -29,21 +29,21 @@ fn a_rollback_has_the_documents_values() {
 
 #[test]
 fn a_rollback_needs_at_least_one_criterion() {
-    let nothing = "rollback: nothing to judge by; allowed: at least one of failurePercent, latency, checks";
+    let nothing = "rollback: incomplete; add one of failurePercent, latency, checks";
     assert_problem_of_release(&[
         (with_rollback(""), nothing),
         (with_rollback(r#""failOn":["5xx"],"window":"60s""#), nothing),
         (
             with_rollback(r#""latency":{"above":"1s"}"#),
-            "rollback.latency.percentile: missing; allowed: a whole number from 1 to 99",
+            "rollback.latency.percentile: missing; add a whole number from 1 to 99",
         ),
         (
             with_rollback(r#""latency":{"percentile":99}"#),
-            r#"rollback.latency.above: missing; allowed: a duration such as "300ms""#,
+            r#"rollback.latency.above: missing; add a duration such as "300ms", "1.5s" or "1h30m", from 1ms to 1h"#,
         ),
         (
             with_rollback(r#""checks":{}"#),
-            "rollback.checks.failurePercent: missing; allowed: a whole number from 1 to 99",
+            "rollback.checks.failurePercent: missing; add a whole number from 1 to 99",
         ),
     ]);
 }
@@ -58,22 +58,26 @@ fn values_out_of_range_are_refused() {
         (r#""failurePercent":2.5"#, format!("failurePercent: 2.5 {percent} 99")),
         (r#""checks":{"failurePercent":0}"#, format!("checks.failurePercent: 0 {percent} 99")),
         (r#""checks":{"failurePercent":100}"#, format!("checks.failurePercent: 100 {percent} 99")),
-        (r#""latency":"300ms""#, r#"latency: "300ms" is not allowed; allowed: an object"#.into()),
+        (
+            r#""latency":"300ms""#,
+            r#"latency: "300ms" is not allowed; allowed: an object such as {percentile: 99, above: 300ms}"#
+                .into(),
+        ),
         (r#""latency":{"percentile":99.9,"above":"1s"}"#, format!("latency.percentile: 99.9 {percent} 99")),
         (r#""latency":{"percentile":100,"above":"1s"}"#, format!("latency.percentile: 100 {percent} 99")),
         (
             r#""latency":{"percentile":99,"above":"0s"}"#,
-            format!(r#"latency.above: "0s" {seconds} 1ms to 3600s"#),
+            format!(r#"latency.above: "0s" {seconds} 1ms to 1h"#),
         ),
-        (r#""latency":{"percentile":99,"above":300}"#, format!("latency.above: 300 {seconds} 1ms to 3600s")),
-        (r#""failurePercent":5,"minimumRequests":0"#, format!("minimumRequests: 0 {percent} 1000000")),
-        (r#""failurePercent":5,"window":"999ms""#, format!(r#"window: "999ms" {seconds} 1s to 3600s"#)),
-        (r#""failurePercent":5,"window":"61m""#, format!(r#"window: "61m" {seconds} 1s to 3600s"#)),
         (
-            r#""failurePercent":5,"failOn":[]"#,
-            "failOn: an empty list, so that nothing would be a failure; allowed: at least one word".into(),
+            r#""latency":{"percentile":99,"above":300}"#,
+            format!(r#"latency.above: 300 {seconds} 1ms to 1h. Add a unit, such as "300s""#),
         ),
-        (r#""failurePercent":5,"over":"25h""#, format!(r#"over: "25h" {seconds} 0s to 86400s"#)),
+        (r#""failurePercent":5,"minimumRequests":0"#, format!("minimumRequests: 0 {percent} 1000000")),
+        (r#""failurePercent":5,"window":"999ms""#, format!(r#"window: "999ms" {seconds} 1s to 1h"#)),
+        (r#""failurePercent":5,"window":"61m""#, format!(r#"window: "61m" {seconds} 1s to 1h"#)),
+        (r#""failurePercent":5,"failOn":[]"#, "failOn: empty; add at least one entry".into()),
+        (r#""failurePercent":5,"over":"25h""#, format!(r#"over: "25h" {seconds} 0s to 24h"#)),
         (r#""failurePercent":5,"windw":"1s""#, r#"windw: unknown field; did you mean "window"?"#.into()),
     ] {
         assert_problem_of_release(&[(with_rollback(field), &format!("rollback.{problem}"))]);
@@ -93,7 +97,7 @@ fn a_rollback_by_checks_needs_checks_for_the_upstream_of_each_version() {
     compile(&checked(&both));
     let problem = |upstream: &str, version: &str| {
         format!(
-            "rollback.checks: upstream {upstream:?} of {version} has no checks; allowed: with a readinessProbe"
+            "rollback.checks: upstream {upstream:?} of {version} has no checks; add a readinessProbe to it"
         )
     };
     assert_problem_of_release(&[

@@ -18,16 +18,19 @@ fn each_step_takes_effect_at_its_time() {
 #[test]
 fn each_step_needs_a_time_and_weights() {
     assert_problem_of_release(&[
-        (with(r#""schedule":{}"#), "schedule: an object of 0 fields is not allowed; allowed: a list"),
-        (with_steps("1"), "schedule[0]: 1 is not allowed; allowed: an object"),
+        (
+            with(r#""schedule":{}"#),
+            "schedule: an object of 0 fields is not allowed; allowed: a list such as [{at: 2026-12-01T10:00:00Z, weights: {v1: 70, v2: 30}}]",
+        ),
+        (
+            with_steps("1"),
+            "schedule[0]: 1 is not allowed; allowed: an object such as {at: 2026-12-01T10:00:00Z, weights: {v1: 70, v2: 30}}",
+        ),
         (
             with_steps(r#"{"weights":{"v1":1,"v2":1}}"#),
-            "schedule[0].at: missing; allowed: a time such as 2026-12-01T10:00:00Z",
+            "schedule[0].at: missing; add a time in UTC as RFC 3339 has it, such as 2026-12-01T10:00:00Z",
         ),
-        (
-            with_steps(r#"{"at":"2026-12-01T10:00:00Z"}"#),
-            "schedule[0].weights: missing; allowed: an object such as {v1: 70, v2: 30}",
-        ),
+        (with_steps(r#"{"at":"2026-12-01T10:00:00Z"}"#), "schedule[0].weights: missing; add an object"),
         (
             with_steps(&step(r#""v1":1,"v2":1"#, r#","ovr":"1h""#)),
             r#"schedule[0].ovr: unknown field; did you mean "over"?"#,
@@ -44,21 +47,21 @@ fn a_step_must_end_by_the_year_9999() {
         );
         with_steps(&steps)
     };
-    let late = "schedule[0].over: the step begins at 9999-12-31T00:00:00.000Z and would end after the year 9999; \
-                allowed: an earlier at, or a shorter over";
+    let late = "schedule[0].over: the step begins at 9999-12-31T00:00:00.000Z and would end after the year 9999. \
+                Use an earlier at, or a shorter over.";
     assert_problem_of_release(&[
         (last("48h"), late),
         (last("24h"), late),
         (
             last("23h"),
-            "schedule[1]: 2026-12-01T10:00:00.000Z is before the step above has ended; allowed: from 9999-12-31T23:00:00.000Z",
+            "schedule[1]: 2026-12-01T10:00:00.000Z is before the step above has ended. Use at least 9999-12-31T23:00:00.000Z.",
         ),
     ]);
 }
 
 #[test]
 fn a_step_may_only_name_versions_of_its_release() {
-    let stranger = "no version of this release; allowed: v1, v2";
+    let stranger = "not a version of this release; allowed: v1, v2";
     assert_problem_of_release(&[
         (with_steps(&step(r#""v1":1,"v3":1"#, "")), &format!("schedule[0].weights.v3: {stranger}")),
         (
@@ -67,7 +70,7 @@ fn a_step_may_only_name_versions_of_its_release() {
         ),
         (
             with_steps(&step(r#""v1":1,"v1":2,"v2":1"#, "")),
-            "schedule[0].weights.v1: given twice; allowed: once",
+            "schedule[0].weights.v1: given twice; keep one of them",
         ),
     ]);
 }
@@ -76,7 +79,7 @@ fn a_step_may_only_name_versions_of_its_release() {
 fn a_step_must_name_every_version_that_has_weight_until_then() {
     let missing = |name: &str| {
         format!(
-            "weights: {name} is missing, which has weight until then; allowed: all versions, with 0 for none"
+            "weights: {name} is missing, but has weight until then. List every version, with 0 for no weight."
         )
     };
     let gone = step(r#""v1":100,"v2":0"#, "");
@@ -94,15 +97,18 @@ fn the_weights_of_a_step_follow_the_rules_of_versions() {
     let range = "is not allowed; allowed: a whole number from 0 to 4294967295";
     assert_problem_of_release(&[
         (with_steps(&step(r#""v1":-1,"v2":1"#, "")), &format!("schedule[0].weights.v1: -1 {range}")),
-        (with_steps(&step(r#""v1":"7","v2":1"#, "")), &format!(r#"schedule[0].weights.v1: "7" {range}"#)),
+        (
+            with_steps(&step(r#""v1":"7","v2":1"#, "")),
+            &format!(r#"schedule[0].weights.v1: "7" {range}. Write it without quotes"#),
+        ),
         (with_steps(&step(r#""v1":0.5,"v2":1"#, "")), &format!("schedule[0].weights.v1: 0.5 {range}")),
         (
             with_steps(&step(r#""v1":0,"v2":0"#, "")),
-            "schedule[0].weights: the weights are all 0; allowed: at least one above 0",
+            "schedule[0].weights: the weights are all 0; make at least one larger",
         ),
         (
             with_steps(&step(r#""v1":99996,"v2":4"#, "")),
-            "schedule[0].weights.v2: weight 4 is less than 0.01 % of all weights; allowed: 0, or at least that share",
+            "schedule[0].weights.v2: weight 4 is less than 0.01 % of all weights, so it would act as 0. Use 0, or at least that share.",
         ),
     ]);
 }
@@ -112,14 +118,14 @@ fn steps_are_in_order_and_do_not_overlap() {
     let (first, ramp) = (step(r#""v1":70,"v2":30"#, ""), step(r#""v1":70,"v2":30"#, r#","over":"2h""#));
     let at = |time: &str| format!(r#"{{"at":"{time}","weights":{{"v1":1,"v2":1}}}}"#);
     for (above, time, allowed) in [
-        (&first, "2026-12-01T09:59:59.999Z", "later than 2026-12-01T10:00:00.000Z"),
-        (&first, "2026-12-01T10:00:00.000Z", "later than 2026-12-01T10:00:00.000Z"),
-        (&ramp, "2026-12-01T10:00:00.000Z", "from 2026-12-01T12:00:00.000Z"),
-        (&ramp, "2026-12-01T11:59:59.999Z", "from 2026-12-01T12:00:00.000Z"),
+        (&first, "2026-12-01T09:59:59.999Z", "a time after 2026-12-01T10:00:00.000Z"),
+        (&first, "2026-12-01T10:00:00.000Z", "a time after 2026-12-01T10:00:00.000Z"),
+        (&ramp, "2026-12-01T10:00:00.000Z", "at least 2026-12-01T12:00:00.000Z"),
+        (&ramp, "2026-12-01T11:59:59.999Z", "at least 2026-12-01T12:00:00.000Z"),
     ] {
         assert_problem_of_release(&[(
             with_steps(&format!("{above},{}", at(time))),
-            &format!("schedule[1]: {time} is before the step above has ended; allowed: {allowed}"),
+            &format!("schedule[1]: {time} is before the step above has ended. Use {allowed}."),
         )]);
     }
     assert_compiles(&[
@@ -135,7 +141,7 @@ fn a_step_before_starts_at_is_refused() {
     compile(&started("2026-12-01T10:00:00Z"));
     assert_problem_of_release(&[(
         started("2026-12-01T10:00:01Z"),
-        "schedule[0]: 2026-12-01T10:00:00.000Z is before startsAt, until when all have the default version; allowed: from 2026-12-01T10:00:01.000Z on",
+        "schedule[0]: 2026-12-01T10:00:00.000Z is before startsAt, and until then all requests get the default version. Use 2026-12-01T10:00:01.000Z or later.",
     )]);
 }
 
@@ -143,11 +149,12 @@ fn a_step_before_starts_at_is_refused() {
 fn steps_take_at_most_a_leap_year_and_there_are_at_most_100() {
     let over = |over: &str| with_steps(&step(r#""v1":1,"v2":1"#, &format!(r#","over":{over}"#)));
     assert_compiles(&[over(r#""0s""#), over(r#""8784h""#)]);
-    for bad in [r#""8784h1ms""#, r#""-1s""#, "5"] {
+    let hint = r#". Add a unit, such as "5s""#;
+    for (bad, hint) in [(r#""8784h1ms""#, ""), (r#""-1s""#, ""), ("5", hint)] {
         assert_problem_of_release(&[(
             over(bad),
             &format!(
-                r#"schedule[0].over: {bad} is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0s to 31622400s"#
+                r#"schedule[0].over: {bad} is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0s to 8784h{hint}"#
             ),
         )]);
     }
@@ -158,7 +165,10 @@ fn steps_take_at_most_a_leap_year_and_there_are_at_most_100() {
         (0..count).map(hour).collect::<Vec<_>>().join(",")
     };
     compile(&with_steps(&steps(100)));
-    assert_problem_of_release(&[(with_steps(&steps(101)), "schedule: 101 steps; allowed: at most 100")]);
+    assert_problem_of_release(&[(
+        with_steps(&steps(101)),
+        "schedule: 101 entries; allowed: at most 100. List fewer, or cover several by one.",
+    )]);
 }
 
 #[test]
@@ -166,6 +176,6 @@ fn invalid_versions_cause_no_further_problem_with_the_schedule() {
     let schedule = format!(r#""schedule":[{}]"#, step(r#""v1":70,"v2":30"#, ""));
     assert_problem_of_release(&[(
         with_release(&format!(r#"{STEER},"versions":[],{schedule}"#)),
-        "versions: an empty list; allowed: at least one version",
+        "versions: empty; add at least one entry",
     )]);
 }

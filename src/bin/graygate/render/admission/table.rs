@@ -72,15 +72,16 @@ impl Table {
                 _ => "[]".to_owned(),
             }));
         }
-        variables.push(self.map("allowed", |_| true, |key| quote(&words::allowed(&key.shape))));
+        variables.push(self.map("allowed", |_| true, |key| quote(&key.shape.to_string())));
         variables
     }
 
     /// Returns the condition that `k` is a key of `object` that is wrong, or has a wrong value.
     fn bad_key(&self, object: &str) -> String {
         let (name, value) = (&self.name, format!("{object}[k]"));
+        let known = format!("k in variables.keys_{name}");
         let mut conditions = vec![
-            format!("!(k in variables.keys_{name})"),
+            format!("!({known})"),
             format!("!(type({value}) in variables.types[variables.keys_{name}[k]])"),
         ];
         // The type is right from here on, or null, which counts as absent.
@@ -117,11 +118,15 @@ impl Table {
         if !more.is_empty() {
             conditions.push(format!("({value} != null && ({}))", more.join(" || ")));
         }
-        conditions.join(" || ")
+        let wrong = conditions.join(" || ");
+        if self.spec.has_extensions {
+            return format!("({known} || !k.startsWith('x-')) && ({wrong})");
+        }
+        wrong
     }
 
     fn required(&self) -> Vec<&'static str> {
-        self.spec.keys.iter().filter(|key| key.required).map(|key| key.name).collect()
+        self.spec.keys.iter().filter(|key| key.is_required()).map(|key| key.name).collect()
     }
 
     /// Returns the condition that the object breaks its rule, and what the rule allows.
@@ -137,13 +142,16 @@ impl Table {
         let names = |keys: &[&str]| keys.join(", ");
         match self.spec.rule {
             KeyRule::Free => None,
-            KeyRule::AtMostOne(keys) => {
-                Some((format!("{} > 1", count(keys)), format!("at most one of {}", names(keys))))
-            }
+            KeyRule::AtMostOne(keys) => Some((
+                format!("{} > 1", count(keys)),
+                format!("has more than one of {}; keep one of them", names(keys)),
+            )),
             KeyRule::ExactlyOne(keys) => {
-                Some((format!("{} != 1", count(keys)), format!("one of {}", names(keys))))
+                Some((format!("{} != 1", count(keys)), format!("needs exactly one of {}", names(keys))))
             }
-            KeyRule::AtLeastOne(keys) => Some((none(keys), format!("at least one of {}", names(keys)))),
+            KeyRule::AtLeastOne(keys) => {
+                Some((none(keys), format!("incomplete; add one of {}", names(keys))))
+            }
         }
     }
 
@@ -173,14 +181,14 @@ impl Table {
         )];
         for key in self.required() {
             let allowed = self.spec.keys.iter().find(|spec| spec.name == key);
-            let allowed = allowed.map(|key| words::allowed(&key.shape)).unwrap_or_default();
+            let allowed = allowed.map(|key| key.shape.to_string()).unwrap_or_default();
             tells.push(format!(
                 "('{key}' in {object} ? [] : [{}])",
-                quote(&format!(".{key}: missing; allowed: {allowed}"))
+                quote(&format!(".{key}: missing; add {allowed}"))
             ));
         }
         if let Some((broken, allowed)) = self.broken_rule(object) {
-            tells.push(format!("({broken} ? [{}] : [])", quote(&format!(": allowed: {allowed}"))));
+            tells.push(format!("({broken} ? [{}] : [])", quote(&format!(": {allowed}"))));
         }
         // An item of a list of several kinds may be none.
         format!("type({object}) != map ? '' : (\n  {}\n).map(t, {path} + t).join('; ')", tells.join("\n  + "))
@@ -188,7 +196,7 @@ impl Table {
 }
 
 fn is_ranged(shape: &Shape) -> bool {
-    matches!(shape, Shape::Whole(..) | Shape::Seconds(..))
+    matches!(shape, Shape::Whole(..) | Shape::Seconds(_))
 }
 
 fn is_choice(shape: &Shape) -> bool {
@@ -196,7 +204,7 @@ fn is_choice(shape: &Shape) -> bool {
 }
 
 fn is_duration(shape: &Shape) -> bool {
-    matches!(shape, Shape::Duration(..))
+    matches!(shape, Shape::Duration(_))
 }
 
 fn is_dns_label(shape: &Shape) -> bool {
@@ -214,7 +222,7 @@ fn is_failures(shape: &Shape) -> bool {
 fn range(shape: &Shape) -> (f64, f64) {
     match shape {
         Shape::Whole(low, high) => (f64::from(*low), f64::from(*high)),
-        Shape::Seconds(low, high) => (words::seconds(*low), words::seconds(*high)),
+        Shape::Seconds([low, high]) => (words::seconds(*low), words::seconds(*high)),
         _ => (0.0, 0.0),
     }
 }
