@@ -180,7 +180,7 @@ def test_graygate_is_identified_by_plugin_name_root_id_or_module(check):
 
 def test_a_problem_of_a_policy_has_its_file_resource_and_path(check):
     bad = {"name": "shop", "gates": [{"upstream": "db"}], "upstreams": {}}
-    where = 'gates[0].upstream: "db" is no upstream; allowed: none, as upstreams is empty'
+    where = 'gates[0].upstream: "db" is not an upstream; add it to upstreams, which is empty'
     assert check(wasm_plugin("a", policy=bad), envoy_filter("b", patch(wasm(bad)), namespace="other")) == [
         f"0.yaml: WasmPlugin shop/a: spec.pluginConfig.{where}",
         "1.yaml: EnvoyFilter other/b: spec.configPatches[0].patch.value.typed_config.config.configuration.value."
@@ -194,7 +194,7 @@ def test_a_missing_or_invalid_policy_is_a_problem(check):
     item = envoy_filter("b", patch(wasm(configuration={"value": "{"})), namespace="other")
     struct = envoy_filter("c", patch(wasm(configuration={"value": {"name": "a"}})), namespace="more")
     first, second, third = check(plugin, item, struct)
-    assert first == "0.yaml: WasmPlugin shop/a: spec.pluginConfig: missing; allowed: a policy"
+    assert first == "0.yaml: WasmPlugin shop/a: spec.pluginConfig: missing; add a policy"
     assert "configuration.value: the text ends before " in second
     assert "configuration.value: not a string. Write the policy as JSON in a string" in third
 

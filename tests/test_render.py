@@ -494,7 +494,7 @@ def test_a_policy_with_problems_is_refused_as_check_does(policy, refused):
     policy["gates"][0]["upstream"] = "ap"
     problems = refused("--istio", "1.23")
     assert problems == [
-        'gates[0].upstream: "ap" is no upstream; allowed: app, v1, v2',
+        'gates[0].upstream: "ap" is not an upstream; did you mean "app"?',
         "--istio: 1.23 is not allowed there: it cannot read these manifests; allowed: 1.24 to 1.31",
     ]
 

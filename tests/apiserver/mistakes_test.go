@@ -37,7 +37,7 @@ func root(policy map[string]any) map[string]any    { return policy }
 const (
 	failClose = "every request would be denied; allowed: FAIL_OPEN, FAIL_RELOAD"
 	// The names follow, in no order.
-	upstreams = "allowed: the name of an upstream of the policy: "
+	upstreams = "allowed: the name of an upstream: "
 )
 
 // mistakes has one of each kind. Their messages are those of a WasmPlugin.
@@ -60,9 +60,9 @@ var mistakes = []mistake{
 		"spec.pluginConfig.probes.liveness.passThrough.upstream: ap is not allowed; " + upstreams},
 	{"a wrong mode", set(root, "mode", "on"), "spec.pluginConfig.mode: on is not allowed; allowed: enforce, shadow, off"},
 	{"a name that is no DNS label", set(root, "name", "Reviews_App"), "spec.pluginConfig.name: Reviews_App is not allowed; allowed: a DNS label"},
-	{"no name", func(_, policy map[string]any) { delete(policy, "name") }, "spec.pluginConfig.name: missing; allowed: a DNS label"},
+	{"no name", func(_, policy map[string]any) { delete(policy, "name") }, "spec.pluginConfig.name: missing; add a DNS label"},
 	{"a version without a weight", func(_, policy map[string]any) { delete(version(policy), "weight") },
-		"spec.pluginConfig.releases[0].versions[0].weight: missing; allowed: a whole number from 0 to 4294967295"},
+		"spec.pluginConfig.releases[0].versions[0].weight: missing; add a whole number from 0 to 4294967295"},
 	{"a status in quotes", func(_, policy map[string]any) { in(gate(policy), "reply")["status"] = "503" },
 		"spec.pluginConfig.gates[0].reply.status: 503 is not allowed; allowed: a whole number from 400 to 599"},
 	{"a status out of range", func(_, policy map[string]any) { in(gate(policy), "reply")["status"] = int64(200) },
@@ -77,14 +77,14 @@ var mistakes = []mistake{
 		in(policy, "upstreams", "app", "circuitBreaker")["failOn"] = []any{"5XX"}
 	}, "spec.pluginConfig.upstreams.app.circuitBreaker.failOn: the value is not allowed; allowed: a list of 5xx, 4xx, gateway-error, "},
 	{"two ways to steer", func(_, policy map[string]any) { in(release(policy), "steer")["clusterHeader"] = "x-c" },
-		"spec.pluginConfig.releases[0].steer: allowed: one of header, clusterHeader, randomValueHeader, filterState"},
+		"spec.pluginConfig.releases[0].steer: needs exactly one of header, clusterHeader, randomValueHeader, filterState"},
 	{"a condition without a value", func(_, policy map[string]any) { first(gate(policy)["match"])["uri"] = map[string]any{} },
-		"spec.pluginConfig.gates[0].match[0].uri: allowed: one of exact, prefix, regex"},
+		"spec.pluginConfig.gates[0].match[0].uri: needs exactly one of exact, prefix, regex"},
 	{"a match that holds always", func(_, policy map[string]any) { gate(policy)["match"] = []any{map[string]any{"name": "all"}} },
-		"spec.pluginConfig.gates[0].match[0]: allowed: at least one of uri, "},
+		"spec.pluginConfig.gates[0].match[0]: incomplete; add one of uri, "},
 	{"a probe that a filter cannot send", func(_, policy map[string]any) {
 		in(policy, "upstreams", "app", "readinessProbe")["tcpSocket"] = map[string]any{"port": int64(1)}
-	}, "spec.pluginConfig.upstreams.app.readinessProbe.tcpSocket: the value is not allowed; allowed: to leave it out"},
+	}, "spec.pluginConfig.upstreams.app.readinessProbe.tcpSocket: not supported: a filter cannot open a socket"},
 	{"no strategy", func(wasm, _ map[string]any) { delete(wasm, "failStrategy") }, "spec.failStrategy: missing, which means FAIL_CLOSE: while the module cannot be fetched, or its VM has failed, " + failClose},
 	{"FAIL_CLOSE", func(wasm, _ map[string]any) { wasm["failStrategy"] = "FAIL_CLOSE" }, "spec.failStrategy: FAIL_CLOSE: while the module cannot be fetched, or its VM has failed, " + failClose},
 	{"no digest of an image", func(wasm, _ map[string]any) { delete(wasm, "sha256") }, "spec.sha256: missing, so that each proxy takes whatever is under the url at the time; allowed: the digest that `make image` prints"},
@@ -98,7 +98,7 @@ var mistakes = []mistake{
 		wasm["url"] = "oci://registry.shop/graygate@sha256:" + strings.Repeat("0", 64)
 		delete(wasm, "sha256")
 	}, "spec.sha256: zeros stand for the digest of your module, which no module has; allowed: the digest that `make image` prints"},
-	{"no policy", func(wasm, _ map[string]any) { delete(wasm, "pluginConfig") }, "spec.pluginConfig: missing; allowed: a policy"},
+	{"no policy", func(wasm, _ map[string]any) { delete(wasm, "pluginConfig") }, "spec.pluginConfig: missing; add a policy"},
 }
 
 // wasmOf returns the part of a resource that names the module.

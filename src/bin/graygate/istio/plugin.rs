@@ -47,7 +47,7 @@ fn read_filter(object: &Object<'_>, selector: &ProxySelector, path: &str) -> Opt
         }),
         path: format!("{path}.pluginConfig"),
         has_policy: policy.is_some(),
-        policy: policy.ok_or_else(|| "missing; allowed: a policy".to_owned()),
+        policy: policy.ok_or_else(|| "missing; add a policy".to_owned()),
         // A plugin cannot set a VM ID.
         vm_id: String::new(),
         fail: (format!("{path}.failStrategy"), get(wasm, &["failStrategy"]).cloned()),

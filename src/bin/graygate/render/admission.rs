@@ -183,8 +183,8 @@ fn plugins() -> AdmissionRule {
         },
         Validation {
             expression: "type(variables.wasm.?pluginConfig.orValue(null)) == map".to_owned(),
-            says: "variables.in_wasm + 'pluginConfig: missing; allowed: a policy'".to_owned(),
-            message: "pluginConfig: missing; allowed: a policy".to_owned(),
+            says: "variables.in_wasm + 'pluginConfig: missing; add a policy'".to_owned(),
+            message: "pluginConfig: missing; add a policy".to_owned(),
         },
     ];
     for PlaceProblem { place, is_wrong, tells } in problems {

@@ -72,7 +72,7 @@ impl Table {
                 _ => "[]".to_owned(),
             }));
         }
-        variables.push(self.map("allowed", |_| true, |key| quote(&key.shape.to_string())));
+        variables.push(self.map("allowed", |_| true, |key| quote(&allowed(&key.shape))));
         variables
     }
 
@@ -175,8 +175,12 @@ impl Table {
         } else {
             ""
         };
+        let refused = match self.has(is_refused) {
+            true => format!("(variables.keys_{name}[k] == 'none' ? variables.allowed_{name}[k] : "),
+            false => "(".to_owned(),
+        };
         let mut tells = vec![format!(
-            "{object}.filter(k, {bad_key}).map(k,\n    '.' + k + (k in variables.keys_{name} ? ': ' + (type({object}[k]) in variables.types['scalar'] ? string({object}[k]) : 'the value') + ' is not allowed; allowed: ' + variables.allowed_{name}[k]{known} : {}))",
+            "{object}.filter(k, {bad_key}).map(k,\n    '.' + k + (k in variables.keys_{name} ? ': ' + {refused}(type({object}[k]) in variables.types['scalar'] ? string({object}[k]) : 'the value') + ' is not allowed; allowed: ' + variables.allowed_{name}[k]{known}) : {}))",
             quote(&format!(": unknown field; allowed: {}", names.join(", "))),
         )];
         for key in self.required() {
@@ -193,6 +197,19 @@ impl Table {
         // An item of a list of several kinds may be none.
         format!("type({object}) != map ? '' : (\n  {}\n).map(t, {path} + t).join('; ')", tells.join("\n  + "))
     }
+}
+
+/// Returns what a message says of a key: what is allowed, or why the key is refused.
+fn allowed(shape: &Shape) -> String {
+    match shape {
+        // An expression does not tell which item is wrong.
+        Shape::List(inner @ Shape::Either(_)) => format!("a list of {inner}"),
+        shape => shape.to_string(),
+    }
+}
+
+fn is_refused(shape: &Shape) -> bool {
+    matches!(shape, Shape::Refused(_))
 }
 
 fn is_ranged(shape: &Shape) -> bool {
