@@ -1,6 +1,6 @@
 # `make` lists the targets. The scripts in .ci install what they need, print what they
 # install, and install nothing the second time.
-.PHONY: help wasm image tool demo up compare faults bench sizes test lint format unit wasm-test host-test integration configs reference manifests istio-test apiserver soak instructions coverage venv clean
+.PHONY: help wasm image tool demo up pictures compare faults bench sizes test lint format unit wasm-test host-test integration configs reference manifests istio-test apiserver soak instructions coverage venv clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -14,11 +14,15 @@ image: wasm ## write the filter as an OCI image for Istio to dist/image; print i
 tool: ## build the command line tool: target/release/graygate
 	cargo build --release --locked --no-default-features --features tool --bin graygate
 
-demo: wasm venv ## show in a real Envoy what graygate does; takes half a minute
+demo: wasm venv ## show in a real Envoy what graygate does, also as pictures in target/demo.html; takes half a minute
 	@.venv/bin/python envoy/demo.py
 
 up: wasm venv ## run Envoy with graygate for use with curl, until Ctrl-C
 	@.venv/bin/python envoy/demo.py up
+
+pictures: wasm tool venv ## draw the pictures in docs/pictures again, from a run of the demo and from simulate
+	@.venv/bin/python envoy/demo.py pictures
+	@target/release/graygate simulate docs/pictures/schedule.yaml --svg docs/pictures/simulate.svg
 
 compare: wasm venv ## send the same users through weighted_clusters, with and without use_hash_policy, and graygate; takes a minute
 	@.venv/bin/python envoy/compare.py

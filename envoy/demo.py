@@ -1,7 +1,8 @@
 """The demo: a real Envoy, two versions of a service, and what graygate does when they fail.
 
 Every line of the table is measured just before it is printed. The exit code is 1 if a line is not as it should be.
-`demo.py up` leaves everything running instead, for use with curl.
+target/demo.html then has the table, and pictures of what was measured. `demo.py pictures` also draws the README's
+picture. `demo.py up` leaves everything running instead, for use with curl.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ import signal
 import statistics
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
+from demo_pictures import AFTER, Row, Story, page, whole_picture
 from harness import health
 from harness.client import Response, get
 from harness.envoy import PROJECT, Envoy
@@ -27,14 +31,26 @@ FAILURE_FREE = 1.0
 
 
 class Table:
-    """Prints rows of what is measured, the result and what it should be. Remembers whether all are good."""
+    """Prints rows of what is measured, the result and what it should be, below a heading for each job."""
 
-    def __init__(self) -> None:
-        self.good = True
+    def __init__(self, story: Story) -> None:
+        self.jobs = story.jobs
         self.line("", "WHAT", "MEASURED", "SHOULD BE")
 
+    @property
+    def rows(self) -> list[Row]:
+        return [row for rows in self.jobs.values() for row in rows]
+
+    @property
+    def good(self) -> bool:
+        return all(row.good for row in self.rows)
+
+    def heading(self, job: str) -> None:
+        self.jobs[job] = []
+        print(f"\n{job}", flush=True)
+
     def row(self, what: str, measured: str, wanted: str, *, good: bool) -> None:
-        self.good &= good
+        next(reversed(self.jobs.values())).append(Row(what, measured, wanted, good))
         self.line("ok " if good else "NOT", what, measured, wanted)
 
     def line(self, *cells: str) -> None:
@@ -47,17 +63,34 @@ class Demo:
         self.envoy, self.v1, self.v2 = envoy, v1, v2
         self.gray, self.plain = envoy.port("graygate"), envoy.port("plain")
         self.users = [Request("/reviews", {"x-user-id": f"user-{number}"}) for number in range(USERS)]
-        self.table = Table()
+        self.story = Story()
+        self.table = Table(self.story)
 
     def run(self) -> bool:
         until_all(lambda: get(self.gray, "/readyz").status == 200, 10, "/readyz 200")
+        self.table.heading("Probes")
         self.probes()
+        self.table.heading("Releases")
         first = self.split()
         raised = self.raise_weight(first)
         self.kill_canary(raised)
-        self.hang_last()
+        self.table.heading("Gates")
+        gated, waited = self.hang_last()
         self.recover(raised)
+        self.story.summary = self.summary(gated, waited)
+        print(f"\n{self.story.summary}", flush=True)
         return self.table.good
+
+    def summary(self, gated: float, waited: float) -> str:
+        rows = self.table.rows
+        good = sum(row.good for row in rows)
+        back = self.story.raised["v2", "v1"]
+        (failed, whole), (plain, of) = (self.story.failed(each) for each in (self.story.gray, self.story.plain))
+        return (
+            f"{good} of {len(rows)} lines are as they should be. {back} of {USERS:,} users moved back. When v2 died, "
+            f"{failed} of {whole:,} requests of its users failed, and {plain:,} of {of:,} without graygate. "
+            f"With v1 hung, too, an answer came after {gated * 1000:.1f} ms instead of {waited:.1f} s."
+        )
 
     def probes(self) -> None:
         before = self.v1.count() + self.v2.count()
@@ -88,6 +121,7 @@ class Demo:
         if refusal:
             raise SystemExit(f"{FILTER_FILE}: refused by Envoy: {refusal}")
         after = drive(self.gray, self.users)
+        self.story.raised = Counter((a.version or "", b.version or "") for a, b in zip(before, after, strict=True))
         self.share("weight of v2 raised to 30, no restart", after, 30)
         ahead, back = count_moved(before, after, "v1", "v2"), count_moved(before, after, "v2", "v1")
         self.table.row("moved from v1 to v2", f"{ahead} users", "only these", good=ahead > 0)
@@ -102,20 +136,27 @@ class Demo:
 
     def kill_canary(self, placed: list[Answer]) -> None:
         canary = [user for user, answer in zip(self.users, placed, strict=True) if answer.version == "v2"]
-        with Load(self.gray, canary, rate=500) as load:
-            until(lambda: len(load.answers) > 250, 10, "250 answers to v2's users")
+        # Without the filter, the route follows the header that the users bring, which sends them to v2 as well.
+        led = [Request(user.path, {**dict(user.headers), "x-gray-version": "v2"}) for user in canary]
+        with Load(self.gray, canary, rate=500) as load, Load(self.plain, led, rate=500) as plain:
+            until(lambda: len(load.answers) > 300 and len(plain.answers) > 300, 10, "300 answers to v2's users")
             killed = time.monotonic()
             self.v2.kill()
             until(lambda: self.moved_over(load, killed), 15, "v2's users served by v1")
+            until(lambda: time.monotonic() > killed + AFTER, 10, "the end of the picture")
+        self.story.gray, self.story.plain, self.story.killed = load.answers, plain.answers, killed
         after = load.since(killed)
         failed = [answer for answer in after if answer.status != 200]
         last = max((answer.answered for answer in failed), default=min(answer.answered for answer in after))
         # Measures up to the end of the last failure. From then on, every request is served.
         took = last - killed
         self.table.row("v2 killed under 500 requests/s: on v1 after", f"{took:.2f} s", "under 2 s", good=took < 2)
-        measured = f"{len(failed)} of {len(after)}"
+        measured = "{} of {}".format(*self.story.failed(load.answers))
         # The gate needs a quarter of a second without a success, so that nothing short of an outage closes it.
         self.table.row("requests that failed in between", measured, "under 250", good=len(failed) < 250)
+        failed_without, whole = self.story.failed(plain.answers)
+        good = failed_without > 0.9 * whole
+        self.table.row("the same without graygate", f"{failed_without} of {whole}", "nearly all", good=good)
 
     @staticmethod
     def moved_over(load: Load, killed: float) -> bool:
@@ -123,7 +164,8 @@ class Demo:
         is_enough = time.monotonic() - killed > FAILURE_FREE and len(latest) > 50
         return is_enough and all(answer.status == 200 and answer.version == "v1" for answer in latest)
 
-    def hang_last(self) -> None:
+    def hang_last(self) -> tuple[float, float]:
+        """Returns how long a request takes with graygate and without, in seconds."""
         self.v1.process.send_signal(signal.SIGSTOP)
         hung = time.monotonic()
         # Uses a short timeout, so that a hanging request does not delay the measurement.
@@ -143,6 +185,7 @@ class Demo:
         waited = time.monotonic() - asked
         self.table.row("the same without graygate", f"{without.status} after {waited:.1f} s", "a wait", good=waited > 1)
         print(f"     graygate's answer: retry-after: {answer.headers['retry-after']}; {answer.text.strip()}")
+        return median / 1000, waited
 
     def recover(self, placed: list[Answer]) -> None:
         self.v1.process.send_signal(signal.SIGCONT)
@@ -192,10 +235,11 @@ The policy is in {FILTER_FILE}: edit a copy and mv it there. Logs are in
 
 
 def main() -> int:
-    staying = sys.argv[1:] == ["up"]
-    if sys.argv[1:] and not staying:
-        print(f'demo.py: argument {sys.argv[1]!r}; allowed: none, or "up"', file=sys.stderr)
+    order = sys.argv[1:]
+    if order not in ([], ["up"], ["pictures"]):
+        print(f'demo.py: argument {order[0]!r}; allowed: none, "up" or "pictures"', file=sys.stderr)
         return 2
+    staying = order == ["up"]
     if not (PROJECT / "dist/graygate.wasm").exists():
         print("dist/graygate.wasm: not there; build it with: make wasm", file=sys.stderr)
         return 1
@@ -213,12 +257,22 @@ def main() -> int:
         if staying:
             stay_up(envoy)
             return 0
+        demo = Demo(envoy, v1, v2)
         try:
-            good = Demo(envoy, v1, v2).run()
+            good = demo.run()
         except AssertionError as error:
             print(f"NOT  {error}\n--- the end of Envoy's log ---\n{envoy.tail()}")
-            good = False
-        return 0 if good else 1
+            return 1
+    write(PROJECT / "target/demo.html", page(demo.story))
+    if order == ["pictures"] and good:
+        write(PROJECT / "docs/pictures/demo.svg", whole_picture(demo.story))
+    return 0 if good else 1
+
+
+def write(file: Path, content: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+    print(f"written: {file.relative_to(PROJECT)}", flush=True)
 
 
 if __name__ == "__main__":
