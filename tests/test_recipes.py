@@ -18,7 +18,7 @@ from harness.docs import blocks
 from harness.envoy import PROJECT, Envoy
 from harness.load import Load, Request
 from harness.local import free_port
-from harness.probe import all_pass, status, text
+from harness.probe import all_pass, all_say, text
 from harness.wait import until
 
 SECRET = b"a secret that only the test and its Envoy know"
@@ -127,7 +127,7 @@ def test_readiness_can_follow_envoys_own_drain(v1, order, follows):
         all_pass(envoy)
         envoy.admin(order, "POST")
         if follows:
-            until(lambda: status(envoy, "/readyz") == 503)
+            all_say(envoy, 503)
             assert "[-]envoy failed: check-failed: status 503" in text(envoy)
         else:
             assert envoy.admin("/ready").strip() == "LIVE"
