@@ -103,3 +103,16 @@ def test_the_picture_of_simulate_in_the_documents_is_what_it_draws(tmp_path):
     done = run("simulate", PROJECT / "docs/pictures/schedule.yaml", "--svg", tmp_path / "simulate.svg")
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "simulate.svg").read_text() == (PROJECT / "docs/pictures/simulate.svg").read_text()
+
+
+@pytest.mark.parametrize("file", sorted((PROJECT / "docs/pictures").glob("*.svg")), ids=lambda file: file.name)
+def test_each_picture_of_the_documents_has_words_and_a_dark_side(file):
+    root = ET.parse(file).getroot()
+    assert root.get("role") == "img"
+    named = {element.get("id"): element.text or "" for element in root}
+    title, description = (named[name] for name in root.attrib["aria-labelledby"].split())
+    assert title
+    assert len(description) > len(title)
+    assert "prefers-color-scheme: dark" in "".join(element.text or "" for element in root.iter(f"{SVG}style"))
+    # Everything is in the file.
+    assert set(re.findall(r"https?://[^\"]+", file.read_text())) == {"http://www.w3.org/2000/svg"}
