@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
-from harness.envoy import PROJECT
+from compare import START, USER, VERSIONS, weighted_route
+from harness.client import get
+from harness.config import cluster, listener, socket_address
+from harness.envoy import PROJECT, Envoy
+from harness.local import free_port
+from harness.service import Service
+from harness.wait import until
 
 USERS = 400
 OUTAGE_ROWS = ("users who failed in the first ", "users who failed in the next ")
@@ -86,3 +93,69 @@ def test_an_invalid_number_of_users_is_refused(users):
     done = compare(f"--users={users}")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{users!r}; allowed: a whole number from 1" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def mended():
+    """Runs an Envoy without graygate that does what docs/evaluate/comparison.md says Envoy can do. Yields it and v2."""
+    with ExitStack() as stack:
+        services = [stack.enter_context(Service(name, free_port())) for name in VERSIONS]
+        check = {
+            "timeout": "0.25s",
+            "interval": "0.2s",
+            "no_traffic_interval": "0.2s",
+            "unhealthy_threshold": 2,
+            "healthy_threshold": 1,
+            "http_health_check": {"path": "/healthz"},
+        }
+        without_panic = {"healthy_panic_threshold": {"value": 0}}
+        clusters = [
+            {**cluster(each.name, each.port), "health_checks": [check], "common_lb_config": without_panic}
+            for each in services
+        ]
+        kind = "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+        aggregate = {
+            "name": "v2-or-v1",
+            "connect_timeout": "0.25s",
+            "lb_policy": "CLUSTER_PROVIDED",
+            "cluster_type": {
+                "name": "envoy.clusters.aggregate",
+                "typed_config": {"@type": kind, "clusters": ["v2", "v1"]},
+            },
+        }
+        by_host = weighted_route(START, hashed=True)
+        keys = [{"header": {"header_name": name}} for name in (USER, ":authority")]
+        by_host["route"]["hash_policy"] = keys
+        over = weighted_route(START, hashed=True)
+        over["route"]["weighted_clusters"]["clusters"][1]["name"] = "v2-or-v1"
+        routes = {"by-host": by_host, "aggregate": over, "checked": weighted_route(START, hashed=True)}
+        listeners = [listener(name, [], [route], {"access_log": []}) for name, route in routes.items()]
+        document = {
+            "node": {"id": "mended", "cluster": "mended"},
+            "admin": {"address": socket_address()},
+            "static_resources": {"clusters": [*clusters, aggregate], "listeners": listeners},
+        }
+        yield stack.enter_context(Envoy(document, concurrency=1)), services[1]
+
+
+def answers_of(envoy, name, host="reviews"):
+    headers = [{"host": host, USER: f"user-{number}"} for number in range(USERS)]
+    return [get(envoy.port(name), "/", each) for each in headers]
+
+
+def test_envoy_alone_has_other_users_in_each_canary_by_a_second_hash_policy(mended):
+    envoy, _ = mended
+    canaries = [
+        {number for number, answer in enumerate(answers_of(envoy, "by-host", host)) if answer.version == "v2"}
+        for host in ("reviews", "checkout")
+    ]
+    assert all(10 < len(canary) < 90 for canary in canaries)
+    assert len(canaries[0] & canaries[1]) < len(canaries[0]) / 2
+
+
+def test_envoy_alone_survives_a_dead_canary_by_an_aggregate_cluster_and_not_by_health_checks_alone(mended):
+    envoy, canary = mended
+    canary.kill()
+    until(lambda: "no healthy" in {answer.text[:10] for answer in answers_of(envoy, "checked")}, 20, "v2 unhealthy")
+    assert any(answer.status == 503 for answer in answers_of(envoy, "checked"))
+    assert all(answer.status == 200 for answer in answers_of(envoy, "aggregate"))
