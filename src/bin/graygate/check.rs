@@ -7,7 +7,7 @@ pub mod report;
 mod sarif;
 mod text;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -15,6 +15,7 @@ use crate::failure::{Failure, print_error, print_line};
 use crate::istio;
 use crate::istio::module_source::Allowed;
 use crate::source::{Source, display_name};
+use files::Input;
 use report::{CheckedFile, Report};
 
 /// The arguments of `check`.
@@ -87,6 +88,10 @@ fn check_files(paths: &[PathBuf], skip_others: bool) -> Result<(Report, Vec<Fail
     let mut report = Report::default();
     let mut failures = Vec::new();
     for input in paths.iter().flat_map(|path| files::of(path)) {
+        if let Ok(Input { path, is_file: false, .. }) = &input {
+            report.files.push(CheckedFile::not_read(display_name(path)));
+            continue;
+        }
         let read = input.and_then(|input| Ok((Source::read(&input.path)?, input.is_named && !skip_others)));
         match read {
             Ok(((source, problem), is_named)) => {
@@ -131,7 +136,7 @@ fn print(report: &Report, format: Format) -> Result<(), Failure> {
 
 /// Says that there is no policy in any of the files.
 fn nothing_found(paths: &[PathBuf], files: usize) -> String {
-    let names: Vec<String> = paths.iter().map(|path| display_name(Path::new(path))).collect();
+    let names: Vec<String> = paths.iter().map(|path| display_name(path)).collect();
     let read = match files {
         0 => "no file that ends with .yaml, .yml or .json".to_owned(),
         files => format!("no policy in {files} file{}", if files == 1 { "" } else { "s" }),

@@ -85,15 +85,13 @@ impl Contents {
     /// that has little of a policy is one, too.
     pub fn of(documents: Vec<(usize, Node)>, is_named: bool) -> Self {
         let mut contents = Contents { is_named, ..Contents::default() };
-        let first_policy = documents.iter().position(|(_, node)| is_policy(node));
-        let second =
-            first_policy.and_then(|first| documents.iter().skip(first + 1).find(|(_, node)| is_policy(node)));
-        if let Some((document, _)) = second {
-            let message = "a second policy document. A file has one policy. Put several into one list: policies: [{name: …}, {name: …}]";
-            contents.problem(At { document: *document, steps: Vec::new() }, "", message);
-        }
         for (document, node) in documents {
             contents.add(document, node);
+        }
+        let mut alone = contents.policies.iter().filter(|found| found.holder == Holder::File);
+        if let (Some(_), Some(second)) = (alone.next(), alone.next()) {
+            let message = "a second policy. A file has one. Put several into one list: policies: [{name: …}, {name: …}]";
+            contents.problem(second.at.clone(), "", message);
         }
         contents
     }

@@ -15,21 +15,24 @@ pub struct Input {
     pub path: PathBuf,
     /// Whether the user names it. Other files need not have a policy.
     pub is_named: bool,
+    /// Whether it can be read to its end. A pipe that the user names is read all the same.
+    pub is_file: bool,
 }
 
 /// Returns the files of a path, in the order of their names. Returns in place of a file or directory that cannot be read why
 /// not.
 pub fn of(path: &Path) -> Vec<Result<Input, Failure>> {
     if path.as_os_str() == "-" || !path.is_dir() {
-        return vec![Ok(Input { path: path.to_owned(), is_named: true })];
+        return vec![Ok(Input { path: path.to_owned(), is_named: true, is_file: true })];
     }
     let is_shown =
         |entry: &DirEntry| entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.');
     let entries = WalkDir::new(path).sort_by_file_name().into_iter().filter_entry(is_shown);
     let read = entries.filter_map(|entry| match entry {
         // A symbolic link to a directory is not followed, as it may lead to one above this one. One to a file is read.
-        Ok(entry) if has_extension(entry.path()) && entry.path().is_file() => {
-            Some(Ok(Input { path: entry.into_path(), is_named: false }))
+        Ok(entry) if has_extension(entry.path()) && !entry.path().is_dir() => {
+            let is_file = entry.path().is_file();
+            Some(Ok(Input { path: entry.into_path(), is_named: false, is_file }))
         }
         Ok(_) => None,
         Err(error) => {

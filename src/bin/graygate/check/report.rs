@@ -82,16 +82,27 @@ pub struct CheckedFile {
 type ReadSet = (Holder, Option<PolicySet>);
 
 impl CheckedFile {
-    /// Checks a file. A file that the user names must have a policy. Returns the policies, too.
-    pub fn of(source: Source, problem: Option<TextProblem>, is_named: bool) -> (Self, Vec<ReadSet>) {
-        let mut checked = CheckedFile {
-            name: source.name.clone(),
+    fn new(name: String) -> Self {
+        CheckedFile {
+            name,
             source: None,
             policies: Vec::new(),
             findings: Vec::new(),
             is_relevant: true,
             has_manifest: false,
-        };
+        }
+    }
+
+    /// Returns a file in a directory that may never end, such as a pipe.
+    pub fn not_read(name: String) -> Self {
+        let mut checked = CheckedFile { is_relevant: false, ..Self::new(name) };
+        checked.note("not read, as it is a pipe, a socket, a device or a broken link. To read a pipe, name it by itself.".to_owned());
+        checked
+    }
+
+    /// Checks a file. A file that the user names must have a policy. Returns the policies, too.
+    pub fn of(source: Source, problem: Option<TextProblem>, is_named: bool) -> (Self, Vec<ReadSet>) {
+        let mut checked = CheckedFile::new(source.name.clone());
         let mut sets = Vec::new();
         match problem.map_or_else(|| syntax::parse(&source), Err) {
             Ok(documents) => {
