@@ -302,8 +302,16 @@ fn limit_size(bytes: usize) -> Result<(), Problems> {
 fn parse(text: &[u8]) -> Result<Node, Problems> {
     limit_size(text.len())?;
     serde_json::from_slice(text).map_err(|error| {
+        let cause = match text.trim_ascii_start().first() {
+            None => "the configuration is empty".to_owned(),
+            Some(b'{') => {
+                format!("not JSON: {error}. JSON has no comments, and no comma before a closing bracket")
+            }
+            // YAML, text in UTF-16, and a message of protobuf begin with something else.
+            Some(_) => "the configuration does not begin with {, so it is not JSON in UTF-8".to_owned(),
+        };
         Problems::unreadable(format!(
-            "not a JSON document: {error}; allowed: one JSON object, in Envoy as a google.protobuf.StringValue"
+            "{cause}. Pass the policy as one JSON object, in Envoy as a google.protobuf.StringValue."
         ))
     })
 }

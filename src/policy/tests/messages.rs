@@ -453,7 +453,7 @@ fn unreadable_text_is_told_what_is_expected() {
     assert_eq!(
         problems(""),
         [
-            "not a JSON document: EOF while parsing a value at line 1 column 0; allowed: one JSON object, in Envoy as a google.protobuf.StringValue"
+            "the configuration is empty. Pass the policy as one JSON object, in Envoy as a google.protobuf.StringValue."
         ]
     );
 }

@@ -35,6 +35,28 @@ fn a_document_that_is_not_utf_8_is_refused() {
 }
 
 #[test]
+fn text_that_is_not_json_is_described_in_plain_words() {
+    let utf_16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let with_mark = [b"\xff\xfe".as_slice(), utf_16.as_slice()].concat();
+    for (text, words) in [
+        (b"".as_slice(), "the configuration is empty. "),
+        (b" \n", "the configuration is empty. "),
+        (b"name: p", "the configuration does not begin with {, "),
+        (b"\n\x07\n\x04name", "the configuration does not begin with {, "),
+        (&with_mark, "the configuration does not begin with {, "),
+        (
+            b"{\"name\": \"p\", // why\n}",
+            "not JSON: key must be a string at line 1 column 15. JSON has no comments, ",
+        ),
+        (b"{\"name\": \"p\",}", "not JSON: trailing comma at line 1 column 14. JSON has no comments, "),
+    ] {
+        let problem = Policy::from_json(text).unwrap_err().to_string();
+        assert!(problem.starts_with(words), "{problem}");
+        assert!(problem.ends_with("as a google.protobuf.StringValue."), "{problem}");
+    }
+}
+
+#[test]
 fn a_deeply_nested_document_is_refused() {
     for depth in [64, 120, 126, 127, 128, 129, 1_000, 100_000] {
         let (open, close) = ("[".repeat(depth), "]".repeat(depth));
