@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from harness.config import TAGS, Tree, listener, plugin, stats_tags
-from harness.docs import Block, anchors, blocks, is_unmarked_part, links, pages, prose, whole_policy
+from harness.docs import Block, anchors, blocks, hidden_commands, is_unmarked_part, links, pages, prose, whole_policy
 from harness.envoy import PROJECT, binary
 from harness.tool import BINARY, run
 
@@ -33,9 +33,6 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "docs/evaluate/comparison.md": {"slow": 1},
     "docs/evaluate/cost.md": {"slow": 1},
     "docs/evaluate/faults.md": {"slow": 1},
-    "docs/how-to/drain-in-prestop.md": {"sh": 1},
-    "docs/how-to/probes-by-score.md": {"sh": 1},
-    "docs/how-to/see-what-it-does.md": {"sh": 1},
     "docs/operate/compatibility.md": {"slow": 1},
     "docs/quick-start-envoy.md": {"slow": 1},
     "docs/quick-start-istio.md": {"slow": 1, "cluster": 4},
@@ -111,7 +108,11 @@ def test_the_real_envoy_accepts_every_policy(tmp_path):
         listeners.append(listener(f"graygate-{number}", [{"name": "graygate", "typed_config": plugin(strict)}], []))
     bootstrap = {"static_resources": {"listeners": listeners}, "stats_config": {"stats_tags": stats_tags()}}
     assert policies
-    assert validate(bootstrap, tmp_path) == "", [block.where for block, _ in policies]
+    if validate(bootstrap, tmp_path):
+        # One after the other, to find those that are to blame.
+        for entry, (block, _) in zip(listeners, policies, strict=True):
+            assert validate({"static_resources": {"listeners": [entry]}}, tmp_path) == "", block.where
+        pytest.fail("Envoy accepts each policy alone, and not all of them together")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,13 @@ def test_the_commands_of_a_page_print_what_it_says(page, tmp_path):
     (bin_directory / "envoy").symlink_to(binary())
     (directory / "dist").symlink_to(PROJECT / "dist")
     script, expected = ["ip link set lo up 2>/dev/null || true"], []
-    for number, block in enumerate(blocks(page)):
+    steps: list[tuple[int, Block | str]] = [(block.line, block) for block in blocks(page)]
+    steps += hidden_commands(page)
+    for number, (_, block) in enumerate(sorted(steps, key=lambda step: step[0])):
+        if isinstance(block, str):
+            # What these print belongs to no command.
+            script.append(f"printf '\\n\\036hidden\\n'\n{block}")
+            continue
         if block.file:
             source = directory / f".block-{number}"
             source.write_text(block.text)

@@ -5,6 +5,8 @@ A block's info string says what it is, as in "console slow". The comments at a b
 - `# file: NAME`: commands further down on the page find the block in a file of that name.
 - `# part of a policy: PATH`: the block is what stands at that path of a policy, such as `upstreams.app.circuitBreaker`.
   It may repeat the last key of the path. Without a path, it is some of the keys at the top.
+
+A comment `<!-- run` has commands, a line each, that readers do not see. They prepare those of later console blocks.
 """
 
 from __future__ import annotations
@@ -145,6 +147,13 @@ def blocks(page: Path) -> list[Block]:
         line = text.count("\n", 0, match.start("text")) + 1
         found.append(Block(page, line, match["info"].strip(), body if indent else match["text"]))
     return found
+
+
+def hidden_commands(page: Path) -> list[tuple[int, str]]:
+    """Returns the commands that prepare those that a page shows, each group with its line."""
+    text = page.read_text()
+    found = re.finditer(r"(?ms)^<!-- run$(.*?)^-->$", text)
+    return [(text.count("\n", 0, group.start()) + 1, group[1].strip()) for group in found]
 
 
 def prose(page: Path) -> str:
