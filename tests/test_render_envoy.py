@@ -271,6 +271,15 @@ def test_the_harness_and_the_tool_have_the_same_labels(render):
     assert render()[0]["stats_config"] == {"stats_tags": stats_tags()}
 
 
+@pytest.mark.parametrize("arguments", [(), ("--bootstrap",)])
+def test_what_is_printed_passes_the_check(write, endpoints, arguments, tmp_path):
+    done = run("render", write(), "--kind", "envoy", "--probe-listener", "15099", *endpoints, *arguments)
+    file = tmp_path / "envoy.yaml"
+    file.write_text(done.stdout)
+    checked = run("check", file)
+    assert (checked.returncode, checked.stdout.count("policy reviews: no problems")) == (0, 2), checked
+
+
 def test_mode_percent_and_on_wrong_policy_are_in_the_document(render, policy):
     policy["onWrongPolicy"] = "lastGood"
     parts, _ = render("--mode", "shadow", "--percent", "5")
