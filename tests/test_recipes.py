@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from harness.client import get
-from harness.config import Tree, bootstrap, cluster
+from harness.config import Tree, bootstrap, cluster, route
 from harness.docs import blocks
 from harness.envoy import PROJECT, Envoy
-from harness.load import Load, Request
+from harness.load import Load, Request, drive
 from harness.local import free_port
 from harness.probe import all_pass, all_say, text
-from harness.wait import until
+from harness.wait import until, until_all
 
 SECRET = b"a secret that only the test and its Envoy know"
 ATTEMPTS = range(20)
@@ -93,6 +93,37 @@ def test_the_same_users_requests_are_mirrored(v1, v2):
         for user in users:
             get(envoy.port(), "/", user)
         until(lambda: v2.seen("/") == 2 * first)
+
+
+def test_weights_of_a_route_move_only_users_who_must_move(v1, v2):
+    policy, routes = yaml_of("from-virtualservice-weights.md")[:2]
+    # The load generator asks for another host.
+    del policy["releases"][0]["match"]
+    weights = routes[0]["route"]["weighted_clusters"]["clusters"]
+    ports = {"reviews-v1": v1.port, "reviews-v2": v2.port}
+    users = [Request("/", {"x-user-id": f"user-{number}"}) for number in range(300)]
+    seen = []
+    for share in (10, 30):
+        for each, weight in zip(weights, (100 - share, share), strict=True):
+            each["weight"] = weight
+        with Envoy(bootstrap(policy, ports, routes=routes)) as envoy:
+            first, second = ([answer.version for answer in drive(envoy.port(), users)] for _ in range(2))
+            assert first == second
+            seen.append(first)
+    moves = set(zip(*seen, strict=True))
+    assert moves == {("v1", "v1"), ("v1", "v2"), ("v2", "v2")}
+
+
+def test_a_fallback_serves_while_its_upstream_fails(v1, v2):
+    policy, [by_header] = yaml_of("fallback.md")[:2]
+    ports = {"search": v1.port, "search-static": v2.port, "offers": v1.port}
+    offers = {"match": {"prefix": "/offers"}, "route": {"cluster": "offers"}}
+    v1.answer(500)
+    with Envoy(bootstrap(policy, ports, routes=[by_header, offers, route("search", "5s")])) as envoy:
+        until_all(lambda: get(envoy.port(), "/search").version == "v2", what="the other upstream")
+        until_all(lambda: get(envoy.port(), "/offers").text == '{"offers":[]}', what="the answer")
+        assert get(envoy.port(), "/search").headers["x-graygate-gate"].startswith("fallback; upstream=search;")
+        assert get(envoy.port(), "/offers").headers["x-graygate-gate"] == "fallback"
 
 
 def test_a_provider_that_answers_429_is_left_alone_for_as_long_as_it_says(v1, v2):
