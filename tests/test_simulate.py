@@ -196,7 +196,11 @@ def test_more_steps_go_into_a_further_row(file, tmp_path):
     root, words = draw(tmp_path / "picture.svg", file(), "--users", "1000", "--weights", f"v2={shares}")
     assert float(root.get("width")) <= 1200
     # The last step of the first row is the first one of the second.
-    assert [words.count(f"step {number}") for number in (20, 21, 22, 30)] == [1, 2, 1, 1]
+    bold = ["".join(text.itertext()).strip() for text in root.iter(f"{SVG}text") if text.get("class") == "bold"]
+    assert [number for number in bold if number.isdecimal() and number != "0"] == [
+        str(number) for number in (*range(1, 22), *range(21, 31))
+    ]
+    assert words.count("step") == 2
 
 
 def test_the_page_needs_nothing_else_and_has_the_numbers(file, tmp_path):
@@ -207,6 +211,13 @@ def test_the_page_needs_nothing_else_and_has_the_numbers(file, tmp_path):
     assert text.count("<svg") == 1
     assert set(re.findall(r"https?://[^\"]+", text)) == {"http://www.w3.org/2000/svg"}
     assert re.search(r'<th scope="row">step 2</th><td>70 %</td><td>30 %</td>', text)
+
+
+def test_the_page_has_one_column_for_many_versions(file, policy, tmp_path):
+    names = many_versions(policy, 20)
+    page = tmp_path / "page.html"
+    run("simulate", file(), "--users", "1000", "--weights", f"{names[1]}=10,30", "--html", page)
+    assert f"<td>{names[0]} 70 %<br>{names[1]} 30 %</td>" in page.read_text()
 
 
 def test_the_picture_can_be_a_png(file, tmp_path):

@@ -24,8 +24,8 @@ const STEPS: usize = 21;
 const LEFT: f64 = 96.0;
 /// The space for the last bar and the text beside it.
 const LAST: f64 = 72.0;
-/// The most space from one bar to the next.
-const WIDEST: f64 = 200.0;
+/// The space from one bar to the next, if that fits a page. Few steps have more of it.
+const PITCH: f64 = 200.0;
 /// The space at the other edges.
 const MARGIN: f64 = 24.0;
 /// The width of a letter, in terms of the font's size. Estimated on the large side.
@@ -60,8 +60,8 @@ pub fn draw(simulation: &Simulation<'_>) -> Document {
     let count = simulation.steps.len();
     let gaps = count.clamp(2, STEPS) as f64 - 1.0;
     let around = LEFT + LAST + MARGIN;
-    let width = (around + WIDEST * gaps).clamp(NARROW, PAGE);
-    let pitch = ((width - around) / gaps).min(WIDEST);
+    let width = (around + PITCH * gaps).clamp(NARROW, PAGE);
+    let pitch = ((width - around) / gaps).min(1.5 * PITCH);
     let id = |part: &str| format!("graygate-{}-{part}", simulation.release);
     let sentences: Vec<String> = (0..count).map(|number| simulation.sentence(number)).collect();
     let mut picture = Document::new()

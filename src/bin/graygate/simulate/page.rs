@@ -14,14 +14,18 @@ svg { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: 0.25rem 0.6rem; text-align: right; vertical-align: top; }
 th:first-child, td:last-child, th:last-child { text-align: left; }
+th, td { white-space: nowrap; }
 .scroll { overflow-x: auto; }
 ";
 
 /// Returns the page. `picture` is the SVG of the simulation.
 pub fn page(simulation: &Simulation<'_>, picture: &str) -> String {
     let release = escape(simulation.release);
-    let names: String =
-        simulation.names.iter().map(|name| format!("<th scope=\"col\">{}</th>", escape(name))).collect();
+    let column = |name: &str| format!("<th scope=\"col\">{}</th>", escape(name));
+    let names: String = match has_column_each(simulation) {
+        true => simulation.names.iter().map(|name| column(name)).collect(),
+        false => column("shares"),
+    };
     let rows: String = (0..simulation.steps.len()).map(|number| row(simulation, number)).collect();
     let (users, summary) = (grouped(simulation.users), simulation.summary());
     format!(
@@ -46,11 +50,25 @@ pub fn page(simulation: &Simulation<'_>, picture: &str) -> String {
     )
 }
 
+/// Returns whether the table has a column for each version. Many or long names would make it too wide.
+fn has_column_each(simulation: &Simulation<'_>) -> bool {
+    simulation.names.iter().map(|name| name.len().max(6)).sum::<usize>() <= 60
+}
+
 fn row(simulation: &Simulation<'_>, number: usize) -> String {
     let Some(step) = simulation.steps.get(number) else {
         return String::new();
     };
-    let shares: String = step.weights.iter().map(|weight| format!("<td>{}</td>", share(*weight))).collect();
+    let shares = step.weights.iter();
+    let shares: String = match has_column_each(simulation) {
+        true => shares.map(|weight| format!("<td>{}</td>", share(*weight))).collect(),
+        false => {
+            let of = |(version, weight): (usize, &u32)| {
+                (*weight > 0).then(|| format!("{} {}", escape(simulation.name(version)), share(*weight)))
+            };
+            format!("<td>{}</td>", shares.enumerate().filter_map(of).collect::<Vec<_>>().join("<br>"))
+        }
+    };
     let over = if step.over.is_zero() { String::new() } else { short(step.over) };
     let when = escape(&simulation.when(number));
     let begin = format!("<tr><th scope=\"row\">{when}</th>{shares}<td>{over}</td>");
@@ -58,7 +76,7 @@ fn row(simulation: &Simulation<'_>, number: usize) -> String {
         return format!("{begin}<td></td><td></td><td></td><td></td></tr>\n");
     }
     let [moved, must] = [step.moved(), step.must_move].map(|users| percent(users, simulation.users));
-    let who = escape(&simulation.who(step));
+    let who = escape(&simulation.who(step)).replace(", ", "<br>");
     format!("{begin}<td>{moved}</td><td>{must}</td><td>{}</td><td>{who}</td></tr>\n", step.moved_back)
 }
 

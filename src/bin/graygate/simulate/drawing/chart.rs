@@ -60,9 +60,16 @@ impl Row<'_> {
             picture = self.add_bar(self.add_times(picture, number), number);
         }
         let y = self.bars_top() + 12.0;
+        if self.is_narrow() && !self.simulation.has_times() {
+            let heading = text(MARGIN, self.bars_top() - 10.0, "step".to_owned());
+            picture = picture.add(heading.set("font-size", SIZE).set("class", "faint"));
+        }
         if self.is_narrow() {
             picture = picture
                 .add(text(MARGIN, y, "users in %".to_owned()).set("font-size", SIZE).set("class", "faint"));
+        }
+        if self.simulation.steps.len() < 2 {
+            return (picture, self.bars_top() + HEIGHT);
         }
         self.add_numbers(picture)
     }
@@ -100,7 +107,11 @@ impl Row<'_> {
         };
         let y = self.bars_top() - 10.0;
         let Some(at) = self.step(number).and_then(|step| step.at) else {
-            return picture.add(column(y, self.simulation.when(number)).set("class", "bold"));
+            let words = match self.is_narrow() && !self.simulation.has_times() {
+                true => (number + 1).to_string(),
+                false => self.simulation.when(number),
+            };
+            return picture.add(column(y, words).set("class", "bold"));
         };
         let time = self.simulation.offset.time(at);
         let (year, day) =
