@@ -33,7 +33,7 @@ pub fn accepts(format: Format, text: &str) -> bool {
             let is_part = |part: &str| !part.is_empty() && part.bytes().all(is_allowed);
             text.len() <= 253 && text.split('.').all(is_part)
         }
-        Format::ErrorStatus => text.parse().is_ok_and(|status: u16| (400..=599).contains(&status)),
+        Format::ErrorStatus => text.len() == 3 && matches!(text.parse(), Ok(400..=599_u16)),
     }
 }
 

@@ -16,6 +16,7 @@ mod marks;
 mod policy_argument;
 mod reference;
 mod render;
+mod schema;
 mod simulate;
 mod source;
 mod syntax;
@@ -54,6 +55,8 @@ enum Command {
     Render(Box<render::arguments::RenderArguments>),
     /// Print a page of the reference as Markdown
     Reference(reference::ReferenceArguments),
+    /// Print a JSON Schema of the policy, for editors and other tools
+    Schema(schema::SchemaArguments),
     /// Print, and draw, what a change of weights does to users
     Simulate(simulate::SimulateArguments),
     /// Print a script for your shell that completes the tool's arguments
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Render(arguments) => render::run(&arguments),
         Command::Reference(arguments) => reference::run(&arguments, Arguments::command()),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
         Command::Man(arguments) => man::run(&arguments, Arguments::command()),
