@@ -304,11 +304,10 @@ impl<'a> Value<'a> {
             Node::Number(number) => *number,
             _ => -1.0,
         };
-        // The cast cannot panic: a float out of range saturates, and NaN becomes 0.
-        let millis = (seconds * 1_000.0).round() as u64;
+        let millis = seconds * 1_000.0;
         match self.shape {
-            Shape::Seconds([low, high]) if seconds >= 0.0 && (*low..=*high).contains(&millis) => {
-                Some(Duration::from_millis(millis))
+            Shape::Seconds([low, high]) if (*low as f64..=*high as f64).contains(&millis) => {
+                Some(Duration::from_millis(millis.round() as u64))
             }
             _ => self.refuse(),
         }

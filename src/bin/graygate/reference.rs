@@ -4,6 +4,7 @@ mod command_line;
 mod log_lines;
 mod markdown;
 mod metrics;
+mod policy;
 mod reasons;
 
 use std::io::{self, Write};
@@ -22,6 +23,8 @@ pub struct ReferenceArguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Page {
+    /// The keys of a policy
+    Policy,
     /// The metrics, with their labels
     Metrics,
     /// The codes in metrics, logs, replies and access logs
@@ -35,6 +38,7 @@ enum Page {
 /// Prints the page.
 pub fn run(arguments: &ReferenceArguments, tool: clap::Command) -> Result<(), Failure> {
     let page = match arguments.page {
+        Page::Policy => policy::page(),
         Page::Metrics => metrics::page(),
         Page::Reasons => reasons::page(),
         Page::LogLines => log_lines::page(),

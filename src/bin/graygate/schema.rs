@@ -121,9 +121,24 @@ fn described(mut schema: Node, description: &str) -> Node {
 }
 
 /// Returns whether a value may be null as well, which counts as absent.
-fn or_absent(schema: Node, may_be_null: bool) -> Node {
+fn or_absent(mut schema: Node, may_be_null: bool) -> Node {
     if !may_be_null {
         return schema;
+    }
+    if let Node::Object(fields) = &mut schema {
+        for (key, value) in fields {
+            match (key.as_str(), value) {
+                ("type", value @ Node::Text(_)) => {
+                    *value = Node::List(vec![value.clone(), text("null")]);
+                    return schema;
+                }
+                ("enum", Node::List(words)) => {
+                    words.push(Node::Null);
+                    return schema;
+                }
+                _ => {}
+            }
+        }
     }
     object([("anyOf", Node::List(vec![schema, object([("type", text("null"))])]))])
 }

@@ -14,6 +14,8 @@ const LABEL: &str = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$";
 const DNS_LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 /// The pattern of an HTTP token (RFC 9110, section 5.6.2).
 const TOKEN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
+/// A token, or a name of Envoy for a part of the request line.
+const KEY_HEADER: &str = "^(:path|:authority|[A-Za-z0-9!#$%&'*+.^_`|~-]+)$";
 /// A time in UTC.
 const DATE: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?Z$";
 /// The longest regular expression.
@@ -121,7 +123,7 @@ impl Writer {
             Shape::Either(shapes) => object([("anyOf", list(shapes.iter().map(|shape| self.value(shape))))]),
             Shape::Text(format) => string(*format),
             Shape::Boolean => object([("type", text("boolean"))]),
-            Shape::True => object([("const", Node::Bool(true))]),
+            Shape::True => object([("enum", list([Node::Bool(true)]))]),
             Shape::Whole(low, high) => {
                 object([("type", text("integer")), ("minimum", number(*low)), ("maximum", number(*high))])
             }
@@ -197,7 +199,8 @@ fn string(format: Format) -> Node {
     };
     match format {
         Format::Any => object([("type", text("string"))]),
-        Format::NotEmpty | Format::KeyHeader | Format::HostPattern | Format::Network => {
+        Format::KeyHeader => with(KEY_HEADER),
+        Format::NotEmpty | Format::HostPattern | Format::Network => {
             object([("type", text("string")), ("minLength", number(1))])
         }
         Format::DnsLabel => with(DNS_LABEL),
