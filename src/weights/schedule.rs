@@ -96,6 +96,12 @@ impl Schedule {
         self.steps.iter().map(|step| (&step.change, &step.layout))
     }
 
+    /// Returns the dates on which the layout comes to rest: the start, and the end of each step.
+    pub fn rests(&self) -> impl Iterator<Item = Date> {
+        let ends = self.steps.iter().map(|step| step.change.at + step.change.over);
+        self.starts_at.into_iter().chain(ends)
+    }
+
     /// Returns the number of changes that have begun by then. The start counts as a change if there is one.
     pub fn steps_begun(&self, date: Date) -> usize {
         let started = self.starts_at.is_some_and(|start| start <= date);

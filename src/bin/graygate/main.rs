@@ -3,6 +3,7 @@
 mod check;
 mod clock;
 mod completions;
+mod diff;
 mod document;
 mod embedded;
 mod envoy;
@@ -21,6 +22,7 @@ mod simulate;
 mod source;
 mod syntax;
 mod tree;
+mod wording;
 
 use std::process::ExitCode;
 
@@ -59,6 +61,8 @@ enum Command {
     Schema(schema::SchemaArguments),
     /// Print, and draw, what a change of weights does to users
     Simulate(simulate::SimulateArguments),
+    /// Print what a new policy changes, and which users move
+    Diff(diff::DiffArguments),
     /// Print a script for your shell that completes the tool's arguments
     Completions(completions::CompletionsArguments),
     /// Write the tool's manual pages
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
         Command::Reference(arguments) => reference::run(&arguments, Arguments::command()),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
         Command::Man(arguments) => man::run(&arguments, Arguments::command()),
     };

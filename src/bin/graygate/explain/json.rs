@@ -11,8 +11,9 @@ use graygate::value::hash;
 use serde_json::{Value, json};
 
 use super::circumstances::Circumstances;
-use super::names::{assignment_names, describe_date, describe_key};
+use super::names::{assignment_names, describe_key};
 use super::sample::SampleRequest;
+use crate::wording::describe_date;
 
 /// Returns the explanation of one request as an object.
 pub fn value(circumstances: &Circumstances<'_>, request: &SampleRequest, decision: &Decision<'_>) -> Value {

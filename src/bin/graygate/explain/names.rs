@@ -3,7 +3,6 @@
 use graygate::decision::Assignment;
 use graygate::policy::Policy;
 use graygate::policy::release::key::Key;
-use graygate::value::date::Date;
 
 /// Returns the names of the release, of the wanted version, and of the assigned version.
 pub fn assignment_names<'p>(policy: &'p Policy, assignment: &Assignment<'_>) -> [&'p str; 3] {
@@ -16,17 +15,6 @@ pub fn assignment_names<'p>(policy: &'p Policy, assignment: &Assignment<'_>) -> 
         version(assignment.choice.version),
         version(assignment.version),
     ]
-}
-
-/// Writes a share in percent, without digits that say nothing.
-pub fn percent(hundredths: u32) -> String {
-    format!("{} %", f64::from(hundredths) / 100.0)
-}
-
-/// Writes a date in RFC 3339, without milliseconds that are 0.
-pub fn describe_date(date: Date) -> String {
-    let text = date.to_string();
-    text.strip_suffix(".000Z").map_or(text.clone(), |seconds| format!("{seconds}Z"))
 }
 
 /// Describes the source of a sticky key.

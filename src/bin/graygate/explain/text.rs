@@ -13,8 +13,9 @@ use graygate::policy::{Mode, Policy};
 use graygate::value::hash;
 
 use super::circumstances::Circumstances;
-use super::names::{assignment_names, describe_date, describe_key, percent};
+use super::names::{assignment_names, describe_key};
 use super::sample::SampleRequest;
+use crate::wording::{describe_date, percent};
 
 /// Writes the explanation of a request that is for no policy.
 pub fn write_unmanaged(request: &SampleRequest, out: &mut impl Write) -> io::Result<()> {
