@@ -135,7 +135,7 @@ def write(file: Path, text: str) -> None:
 
 
 def isolated() -> list[str]:
-    """Returns the command that runs another with a network and processes of its own. Skips the test without the right."""
+    """Returns the command that gives another a network and processes of its own. Skips the test without the right."""
     command = ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child"]
     try:
         subprocess.run([*command, "true"], check=True, capture_output=True)
