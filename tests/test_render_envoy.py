@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 from collections import Counter
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from contextlib import ExitStack
 import pytest
 import yaml
 
+from harness import sample_policies
 from harness.client import get
 from harness.config import stats_tags
 from harness.envoy import PROJECT, Envoy, binary
@@ -237,6 +239,41 @@ def test_the_parts_are_what_a_bootstrap_lacks(render, policy, v1, v2):
         until_all(lambda: get(envoy.port("own"), "/readyz").status == 200, what="ready")
         assert Counter(versions(envoy.port("own"))).keys() == {"v1", "v2"}
         assert check(envoy.port("own"), "").word == check(envoy.port("graygate-probe"), "").word == "SERVING"
+
+
+def test_requests_that_nothing_leads_elsewhere_go_to_the_default_cluster(serve, render, policy, v1):
+    policy["releases"][0]["match"] = [{"uri": {"prefix": "/released"}}]
+    envoy = serve("--default-cluster", "reviews-v2")
+    until_all(lambda: get(envoy.port(), "/readyz").status == 200, what="ready")
+    assert get(envoy.port(), "/", ALICE).version == "v2"
+    assert get(envoy.port(), "/released", {"x-user-id": USERS[0]}).version == "v1"
+    parts, _ = render()
+    assert parts["routes"][-1]["route"] == {"cluster": "reviews-v1"}
+    del policy["releases"]
+    policy["gates"] = [{"upstream": "reviews-v2"}]
+    parts, _ = render()
+    assert parts["routes"][-1]["route"] == {"cluster": "reviews-v2"}
+
+
+def test_envoy_accepts_what_is_made_of_any_policy(tmp_path):
+    accepted = 0
+    for seed in range(1000):
+        policy = sample_policies.policy(random.Random(seed), "any")
+        clusters = {upstream["cluster"] for upstream in policy["upstreams"].values()}
+        endpoints = [f"--endpoint={cluster}=127.0.0.1:{9000 + index}" for index, cluster in enumerate(sorted(clusters))]
+        done = run("render", "-", "--kind", "envoy", "--bootstrap", *MODULE, *endpoints, stdin=json.dumps(policy))
+        if done.returncode == 1:
+            continue
+        assert done.returncode == 0, done.stderr
+        file = tmp_path / "bootstrap.yaml"
+        file.write_text(done.stdout)
+        command = [binary(), "--mode", "validate", "-c", file]
+        validated = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+        assert validated.returncode == 0, (seed, validated.stderr[-2000:])
+        accepted += 1
+        if accepted == 8:
+            break
+    assert accepted == 8
 
 
 def test_parts_without_a_need_are_left_out(write):

@@ -92,9 +92,12 @@ pub fn print(arguments: &RenderArguments, sources: &PolicyFiles) -> Result<(), F
 impl Rendering<'_> {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        let has_listener = self.arguments.probe_listener.is_some();
         for source in &self.sources.policies {
-            let own =
-                [document::probes_warning(&source.policy), direction::off_warning(&source.policy, false)];
+            let own = [
+                document::probes_warning(&source.policy),
+                direction::off_warning(&source.policy, has_listener),
+            ];
             let own = own.into_iter().flatten();
             warnings.extend(own.map(|warning| match self.sources.is_list {
                 true => format!("{}: {warning}", source.file),
