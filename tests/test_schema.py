@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ FULL = json.loads((PROJECT / "tests/data/full-policy.json").read_text())
 POLICIES = [*(PROJECT / "istio/policies").glob("*.yaml"), PROJECT / "tests/data/full-policy.json"]
 WHOLE = re.compile(r"```yaml\n((?:# [^\n]*\n)*)((?:name|policies|onWrongPolicy|mode):.*?)```", re.DOTALL)
 VALUES: list[Any] = [None, True, 0, -1, 0.05, 1.5, 10**7, "", "x", "5s", "a b", "/p", "503", [], {}, ["x"], {"x": 1}]
+SCHEMA = PROJECT / "docs/reference/policy.schema.json"
+KUBECONFORM = PROJECT / ".tools/bin/kubeconform"
 # How many documents one call of the tool checks.
 BATCH = 500
 # What a schema cannot see: it depends on another part of the document, or only a parser can tell.
@@ -166,8 +169,7 @@ def test_each_property_has_a_description():
 
 
 def test_the_file_in_the_tree_is_what_the_tool_prints():
-    file = PROJECT / "docs/reference/policy.schema.json"
-    assert json.loads(file.read_text()) == schema(), "`make reference` writes it again"
+    assert json.loads(SCHEMA.read_text()) == schema(), "`make reference` writes it again"
 
 
 @pytest.mark.parametrize("kind", ["wasmplugin", "trafficextension"])
@@ -179,3 +181,28 @@ def test_a_manifest_is_valid_by_the_schema_of_its_kind(kind):
         plugin = manifest["spec"].get("wasm", manifest["spec"])
         plugin["pluginConfig"]["upstreams"]["app"] = {"clutser": "app"}
         assert not valid.is_valid(manifest)
+
+
+@pytest.mark.skipif(not KUBECONFORM.exists(), reason="kubeconform needs Go; `make istio-test` installs it")
+def test_kubeconform_checks_manifests_by_the_schemas(tmp_path):
+    for kind in ("wasmplugin", "trafficextension"):
+        (tmp_path / f"{kind}.json").write_text(json.dumps(schema("--kind", kind)))
+    command = [KUBECONFORM, "-schema-location", f"{tmp_path}/{{{{.ResourceKind}}}}.json"]
+    manifests = sorted(PROJECT.glob("istio/base/*extension/*/manifest.yaml"))
+    manifests += sorted(PROJECT.glob("istio/base/wasmplugin/*/manifest.yaml"))
+    assert len(manifests) == 8
+    done = subprocess.run([*command, *manifests], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(manifests[0].read_text().replace("upstreams:", "upstraems:"))
+    done = subprocess.run([*command, wrong], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "upstraems" in done.stdout
+
+
+def test_every_shipped_policy_names_the_schema_for_editors():
+    for file in (PROJECT / "istio/policies").glob("*.yaml"):
+        first = file.read_text().splitlines()[0]
+        prefix = "# yaml-language-server: $schema="
+        assert first.startswith(prefix), file
+        assert (file.parent / first.removeprefix(prefix)).resolve() == SCHEMA

@@ -16,6 +16,9 @@ const DNS_LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 const TOKEN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
 /// A token, or a name of Envoy for a part of the request line.
 const KEY_HEADER: &str = "^(:path|:authority|[A-Za-z0-9!#$%&'*+.^_`|~-]+)$";
+/// Without control characters. The patterns are those that JavaScript, Go, Python and Rust read alike.
+const NO_CONTROLS: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
+const NO_CONTROLS_NOT_EMPTY: &str = r"^[^\x00-\x1f\x7f-\x9f]+$";
 /// A time in UTC.
 const DATE: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?Z$";
 /// The longest regular expression.
@@ -205,8 +208,8 @@ fn string(format: Format) -> Node {
         }
         Format::DnsLabel => with(DNS_LABEL),
         Format::Label => with(LABEL),
-        Format::Cluster => with("^[^\\u0000-\\u001f\\u007f-\\u009f]+$"),
-        Format::HeaderValue => with("^[^\\u0000-\\u001f\\u007f-\\u009f]*$"),
+        Format::Cluster => with(NO_CONTROLS_NOT_EMPTY),
+        Format::HeaderValue => with(NO_CONTROLS),
         Format::HeaderName | Format::CookieName => with(TOKEN),
         Format::WrittenHeader => without(&PROXY_HEADERS),
         Format::CheckHeader => {
