@@ -15,6 +15,7 @@ use crate::policy::Policy;
 use crate::policy::gate::{self, Gate};
 use crate::policy::upstream::UpstreamId;
 use crate::readiness::{UpstreamReason, UpstreamStatus};
+use crate::value::code::CodeSpec;
 use crate::value::time::{Time, millis};
 use fail_open::FailOpen;
 
@@ -45,6 +46,9 @@ pub enum GateAction {
     Answer,
 }
 
+/// Where the words appear.
+const OF_HEADER: &str = "the response header `x-graygate-gate`";
+
 impl GateBypass {
     /// Returns what `gate` did with a request, while its upstream was not Ready for `reason`.
     pub fn new(gate: &Gate, reason: UpstreamReason, action: GateAction) -> Self {
@@ -71,9 +75,32 @@ impl GateBypass {
 
 impl GateAction {
     fn word(self) -> &'static str {
+        self.spec().code
+    }
+
+    /// Returns the first word of the response header, with its meaning.
+    pub fn spec(self) -> CodeSpec {
         match self {
-            GateAction::FailOpen(_) => "failed-open",
-            GateAction::Upstream(_) | GateAction::Answer => "fallback",
+            GateAction::FailOpen(_) => {
+                const {
+                    CodeSpec::new(
+                        "failed-open",
+                        OF_HEADER,
+                        "The gate let the request through although its upstream is not ready.",
+                        "Look up `because` in [gates that fail open](#gates-that-fail-open).",
+                    )
+                }
+            }
+            GateAction::Upstream(_) | GateAction::Answer => {
+                const {
+                    CodeSpec::new(
+                        "fallback",
+                        OF_HEADER,
+                        "The request went to the gate's fallback upstream, or got its static answer. `to` says which.",
+                        "Look up `reason` in [readiness of an upstream](#readiness-of-an-upstream).",
+                    )
+                }
+            }
         }
     }
 

@@ -29,6 +29,12 @@ pub struct ProbeResult<'p> {
     pub fresh_for: Duration,
 }
 
+/// Holds readiness back until the proxy has started, and startup, too.
+pub const NOT_STARTED: (&str, &str) = ("startup", "not started yet");
+
+/// Holds readiness back while the proxy drains.
+pub const DRAINING: (&str, &str) = ("drain", "draining");
+
 /// The verdict on a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "tool", derive(strum::EnumIter))]
@@ -107,6 +113,7 @@ pub enum ComponentHealth {
 
 /// The reason for which an upstream that counts as ready is in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "tool", derive(strum::EnumIter))]
 pub enum Doubt {
     /// It is on trial.
     OnTrial,
@@ -194,10 +201,10 @@ impl<'p> ProbeResult<'p> {
             return ProbeResult::new(Vec::new(), held, checks);
         }
         if kind == ProbeKind::Readiness && !lifecycle.started {
-            held.push(("startup", "not started yet"));
+            held.push(NOT_STARTED);
         }
         if kind == ProbeKind::Readiness && lifecycle.draining {
-            held.push(("drain", "draining"));
+            held.push(DRAINING);
         }
         let components = component_results(policy, checks, readiness, kind == ProbeKind::Startup, excluded);
         let unknown = unknown_names(&components, excluded);
@@ -210,7 +217,7 @@ impl<'p> ProbeResult<'p> {
         // Only the flag counts, because all workers share it. Otherwise another worker could contradict this
         // one.
         if kind == ProbeKind::Startup && result.status != ProbeStatus::Failed {
-            result.held.push(("startup", "not started yet"));
+            result.held.push(NOT_STARTED);
             result.status = ProbeStatus::Failed;
         }
         result

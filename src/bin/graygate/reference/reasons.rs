@@ -1,9 +1,12 @@
 //! The page of reasons: all codes in metrics, logs, replies and access logs.
 
+use core::time::Duration;
+
+use graygate::decision::gate::GateAction;
 use graygate::decision::gate::fail_open::FailOpen;
 use graygate::decision::probe::drain::DrainReply;
 use graygate::decision::probe::health::call::HealthResponse;
-use graygate::decision::probe::result::ProbeStatus;
+use graygate::decision::probe::result::{DRAINING, Doubt, Fault, NOT_STARTED, ProbeStatus};
 use graygate::decision::release::AssignmentReason;
 use graygate::readiness::check::CheckFailure;
 use graygate::readiness::{Phase, UpstreamReason};
@@ -61,6 +64,11 @@ fn families() -> Vec<Family> {
             FailOpen::iter().map(FailOpen::spec).collect(),
         ),
         family(
+            "Gates that did not reply",
+            "What a closed gate did with a request instead of replying. With `details: never` the header has this word alone.",
+            vec![GateAction::FailOpen(FailOpen::AllNotReady).spec(), GateAction::Answer.spec()],
+        ),
+        family(
             "Rollbacks",
             "The limit that a version exceeded.",
             RollbackCause::iter().map(RollbackCause::spec).collect(),
@@ -113,6 +121,7 @@ pub fn page() -> String {
         }
     }
     page += &failures();
+    page += &probe_lines();
     page
 }
 
@@ -143,6 +152,37 @@ fn failures() -> String {
     let rows = CheckFailure::iter()
         .map(|failure| [code(&example(failure).to_string()), meaning(failure).to_owned()]);
     format!("\n## How a check failed\n\n{about}\n\n{}", table(["text", "meaning"], rows))
+}
+
+/// Returns the texts in the lines of a probe's body.
+fn probe_lines() -> String {
+    let about = "A probe's body has a line for each check, with `[+]` if it passes and `[-]` if it fails. JSON has the same texts in \
+                 `output`, and `pass`, `warn` or `fail` as `status`.";
+    let doubt = |doubt: Doubt| {
+        let meaning = match doubt {
+            Doubt::OnTrial => "The upstream is on trial. It counts as ready, or no trial would ever end.",
+            Doubt::Stale(_) => {
+                "No check has a result for longer than `staleAfterSeconds`. Look for checks that are not sent."
+            }
+            Doubt::NotChecked => {
+                "No check has a result yet. For startup, and with `assume: notReady`, the check fails until then."
+            }
+        };
+        let example =
+            if matches!(doubt, Doubt::Stale(_)) { Doubt::Stale(Duration::from_secs(40)) } else { doubt };
+        [code(&example.to_string()), meaning.to_owned()]
+    };
+    let few = Fault::Unverified { answered: true };
+    let fixed = [
+        (few.to_string(), "Fewer checks than `successThreshold` have passed since the start."),
+        (
+            NOT_STARTED.1.to_owned(),
+            "The checks of startup have not all passed yet. It holds readiness back, too.",
+        ),
+        (DRAINING.1.to_owned(), "Someone ordered the proxy to drain."),
+    ];
+    let rows = Doubt::iter().map(doubt).chain(fixed.map(|(text, meaning)| [code(&text), meaning.to_owned()]));
+    format!("\n## Lines of a probe\n\n{about}\n\n{}", table(["text", "meaning"], rows))
 }
 
 #[cfg(test)]
