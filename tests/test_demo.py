@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 
 import pytest
+import yaml
 
 from demo_pictures import AFTER, Row, Story, columns, page, whole_picture
 from harness.envoy import PROJECT
@@ -103,6 +104,14 @@ def test_the_picture_of_simulate_in_the_documents_is_what_it_draws(tmp_path):
     done = run("simulate", PROJECT / "docs/pictures/schedule.yaml", "--svg", tmp_path / "simulate.svg")
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "simulate.svg").read_text() == (PROJECT / "docs/pictures/simulate.svg").read_text()
+
+
+def test_the_picture_of_simulate_is_of_the_release_beside_it():
+    page = (PROJECT / "docs/how-to/three-versions-by-schedule.md").read_text()
+    assert "../pictures/simulate.svg" in page
+    block = page.split("```yaml\n")[1].split("```")[0]
+    drawn = (PROJECT / "docs/pictures/schedule.yaml").read_text()
+    assert yaml.safe_load(block)["releases"] == yaml.safe_load(drawn)["releases"]
 
 
 @pytest.mark.parametrize("file", sorted((PROJECT / "docs/pictures").glob("*.svg")), ids=lambda file: file.name)

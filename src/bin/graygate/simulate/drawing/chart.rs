@@ -217,6 +217,8 @@ impl Row<'_> {
         };
         let (left, right) = (self.x(number - 1) + self.bar(), self.x(number));
         let (mut starts, mut ends) = (tops(&before.users), tops(&step.users));
+        // Bands of users who move lie on top of those of users who stay.
+        let mut moving = Vec::new();
         for ((from, to), users) in &step.flows {
             let (Some(start), Some(end)) = (starts.get_mut(*from), ends.get_mut(*to)) else {
                 continue;
@@ -230,11 +232,16 @@ impl Row<'_> {
             let tip =
                 format!("{} to {}: {users} users", self.simulation.name(*from), self.simulation.name(*to));
             let band = Shape::new().set("d", outline(left, right, *start, *end, part)).set("fill", fill);
-            picture = picture.add(band.set("fill-opacity", opacity).add(Title::new(tip)));
+            let band = band.set("fill-opacity", opacity).add(Title::new(tip));
+            if from == to {
+                picture = picture.add(band);
+            } else {
+                moving.push(band);
+            }
             *start += part;
             *end += part;
         }
-        picture
+        moving.into_iter().fold(picture, Document::add)
     }
 
     /// Adds the numbers of each step under its bar. Returns the picture and where they end.
