@@ -33,6 +33,7 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "docs/evaluate/comparison.md": {"slow": 1},
     "docs/evaluate/cost.md": {"slow": 1},
     "docs/evaluate/faults.md": {"slow": 1},
+    "docs/how-to/edit-with-a-schema.md": {"cluster": 1},
     "docs/operate/compatibility.md": {"slow": 1},
     "docs/quick-start-envoy.md": {"slow": 1},
     "docs/quick-start-istio.md": {"slow": 1, "cluster": 4},
