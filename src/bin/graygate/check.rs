@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::failure::{Failure, print_error, print_line};
+use crate::found::WANTED;
 use crate::istio;
 use crate::istio::module_source::Allowed;
 use crate::source::{Source, display_name};
@@ -67,13 +68,14 @@ pub fn run(arguments: &CheckArguments) -> Result<(), Failure> {
     if !arguments.istio.is_empty() {
         return istio::set::check(&arguments.istio, &arguments.root_namespace, &arguments.allow);
     }
-    let (report, mut failures) = check_files(&arguments.files, arguments.skip_others)?;
-    print(&report, arguments.format)?;
+    let (mut report, mut failures) = check_files(&arguments.files, arguments.skip_others)?;
+    let read = report.files.len();
+    report.files.retain(|file| file.is_relevant || !file.findings.is_empty());
     let is_empty = report.files.iter().all(|file| !file.is_relevant);
     if is_empty && failures.is_empty() && !arguments.skip_others {
-        print_error(&nothing_found(&arguments.files, report.files.len()));
-        return Err(Failure::Problems);
+        report.files.push(nothing_found(&arguments.files, read));
     }
+    print(&report, arguments.format)?;
     let Some(last) = failures.pop() else {
         return if report.errors() > 0 { Err(Failure::Problems) } else { Ok(()) };
     };
@@ -134,15 +136,12 @@ fn print(report: &Report, format: Format) -> Result<(), Failure> {
     }
 }
 
-/// Says that there is no policy in any of the files.
-fn nothing_found(paths: &[PathBuf], files: usize) -> String {
+/// Returns the problem that there is no policy in any of the files.
+fn nothing_found(paths: &[PathBuf], files: usize) -> CheckedFile {
     let names: Vec<String> = paths.iter().map(|path| display_name(path)).collect();
     let read = match files {
         0 => "no file that ends with .yaml, .yml or .json".to_owned(),
         files => format!("no policy in {files} file{}", if files == 1 { "" } else { "s" }),
     };
-    format!(
-        "{}: {read}. A policy has a name and upstreams, probes, releases or gates. It is a file by itself, or in a Wasm filter of Envoy or Istio.",
-        names.join(", ")
-    )
+    CheckedFile::without_policy(names.join(", "), format!("{read}. {WANTED}"))
 }

@@ -49,7 +49,7 @@ pub fn policies(file: &Path) -> Result<PolicySet, Failure> {
     let (checked, sets) = CheckedFile::of(source, problem, true);
     let mut sets = sets.into_iter();
     match (sets.next(), sets.next()) {
-        (Some(_), Some(_)) => Err(several(&checked.name)),
+        (Some(_), Some(_)) if checked.errors() == 0 => Err(several(&checked.name)),
         (Some((Holder::Manifest, _)), None) if checked.errors() == 0 => Err(manifest(&checked.name)),
         (Some((_, Some(set))), None) if checked.errors() == 0 => Ok(set),
         _ => {

@@ -20,6 +20,9 @@ use crate::tree::{fields, get, get_field, get_text, items};
 /// The keys of a policy that hold its parts. Few other documents have two of them.
 const SECTIONS: [&str; 5] = ["upstreams", "probes", "releases", "gates", "policies"];
 
+/// Says what a policy is, to those who gave none.
+pub const WANTED: &str = "A policy has a name and upstreams, probes, releases or gates. It is a file by itself, or in a Wasm filter of Envoy or Istio.";
+
 /// A place in a file's documents.
 #[derive(Clone, Debug, Default)]
 pub struct At {
@@ -200,12 +203,11 @@ impl Contents {
 
     /// Says what the file has instead of a policy.
     pub fn nothing_found(&self) -> String {
-        let wanted = "A policy has a name and upstreams, probes, releases or gates. It is a file by itself, or in a Wasm filter of Envoy or Istio.";
         match self.others.as_slice() {
             [] => "no policy: the file is empty, or has only comments. Write one: graygate init".to_owned(),
-            [other] => format!("no policy: the file has {other}. {wanted}"),
+            [other] => format!("no policy: the file has {other}. {WANTED}"),
             [other, ..] => format!(
-                "no policy in {} documents, the first of which is {other}. {wanted}",
+                "no policy in {} documents, the first of which is {other}. {WANTED}",
                 self.others.len()
             ),
         }

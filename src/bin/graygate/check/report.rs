@@ -100,6 +100,13 @@ impl CheckedFile {
         checked
     }
 
+    /// Returns the problem that nothing of what the user gave has a policy.
+    pub fn without_policy(name: String, message: String) -> Self {
+        let mut checked = Self::new(name);
+        checked.findings.push(Finding::error(None, "", message));
+        checked
+    }
+
     /// Checks a file. A file that the user names must have a policy. Returns the policies, too.
     pub fn of(source: Source, problem: Option<TextProblem>, is_named: bool) -> (Self, Vec<ReadSet>) {
         let mut checked = CheckedFile::new(source.name.clone());
@@ -245,6 +252,7 @@ impl Report {
         match self.files.as_slice() {
             [file] => format!("{}: {problems}", file.name),
             files => {
+                let files: Vec<_> = files.iter().filter(|file| file.is_relevant).collect();
                 let wrong = files.iter().filter(|file| file.errors() > 0).count();
                 format!("{problems} in {wrong} of {}", count(files.len(), "file"))
             }
