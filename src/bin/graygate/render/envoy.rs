@@ -26,9 +26,6 @@ use listener::Manager;
 /// The path of the module without `--module`.
 const MODULE_PATH: &str = "/etc/envoy/graygate.wasm";
 
-/// The port of the bootstrap's listener without `--port`.
-const PORT: u16 = 10_000;
-
 /// The port of the admin interface without `--admin-port`.
 const ADMIN_PORT: u16 = 9_901;
 
@@ -185,7 +182,7 @@ impl Rendering<'_> {
             request_timeout: None,
             has_access_log: true,
         };
-        let port = self.arguments.port.first().copied().unwrap_or(PORT);
+        let port = self.arguments.port.first().copied().unwrap_or(listener::PORT);
         let main = object([
             ("name", text("graygate")),
             ("address", listener::socket_address(&self.address, port)),

@@ -4,6 +4,9 @@ use graygate::policy::document::Node;
 
 use crate::tree::{list, number, object, or_null, text};
 
+/// The port of the bootstrap's listener without `--port`.
+pub const PORT: u16 = 10_000;
+
 /// What tells the HTTP connection manager of one listener from that of another.
 pub struct Manager {
     /// The name of its routes, and the prefix of its statistics.

@@ -7,7 +7,7 @@ use super::super::arguments::RenderArguments;
 use super::super::options::{ManifestKind, NamespaceScope};
 use super::super::policy_files::PolicyFiles;
 use super::super::version::IstioVersion;
-use super::route;
+use super::{listener, route};
 
 /// Returns the problems of the options. `sources` are the policies, if they could be read.
 pub fn problems(arguments: &RenderArguments, sources: Option<&PolicyFiles>) -> Vec<Problem> {
@@ -36,7 +36,7 @@ pub fn problems(arguments: &RenderArguments, sources: Option<&PolicyFiles>) -> V
             problems
                 .push(problem("--port", &format!("{second}: a second port. The bootstrap has one listener")));
         }
-        let ports = [arguments.port.first().copied().unwrap_or(super::PORT)];
+        let ports = [arguments.port.first().copied().unwrap_or(listener::PORT)];
         if arguments.probe_listener.is_some_and(|port| ports.contains(&port)) {
             problems.push(problem("--probe-listener", "the same port as --port. Choose another"));
         }
