@@ -73,6 +73,9 @@ var mistakes = []mistake{
 		"spec.pluginConfig.upstreams.app.circuitBreaker.window: 10 is not allowed; allowed: a duration such as"},
 	{"a number that is a duration", func(_, policy map[string]any) { in(policy, "upstreams", "app", "circuitBreaker")["window"] = int64(10) },
 		"spec.pluginConfig.upstreams.app.circuitBreaker.window: 10 is not allowed; allowed: a duration such as"},
+	{"a key that has no effect alone", func(_, policy map[string]any) {
+		delete(in(policy, "upstreams", "app", "circuitBreaker"), "slowerThan")
+	}, "spec.pluginConfig.upstreams.app.circuitBreaker: slowPercent has no effect alone; add slowerThan"},
 	{"a word that is no failure", func(_, policy map[string]any) {
 		in(policy, "upstreams", "app", "circuitBreaker")["failOn"] = []any{"5XX"}
 	}, "spec.pluginConfig.upstreams.app.circuitBreaker.failOn: the value is not allowed; allowed: a list of 5xx, 4xx, gateway-error, "},

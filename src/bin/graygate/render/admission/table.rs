@@ -129,8 +129,9 @@ impl Table {
         self.spec.keys.iter().filter(|key| key.is_required()).map(|key| key.name).collect()
     }
 
-    /// Returns the condition that the object breaks its rule, and what the rule allows.
-    fn broken_rule(&self, object: &str) -> Option<(String, String)> {
+    /// Returns the conditions that the object breaks its rule, or has a key alone that needs another one. Each has what a
+    /// message says.
+    fn broken_rules(&self, object: &str) -> Vec<(String, String)> {
         let count = |keys: &[&str]| {
             let terms: Vec<_> = keys.iter().map(|key| format!("('{key}' in {object} ? 1 : 0)")).collect();
             terms.join(" + ")
@@ -140,7 +141,7 @@ impl Table {
             format!("!({})", terms.join(" || "))
         };
         let names = |keys: &[&str]| keys.join(", ");
-        match self.spec.rule {
+        let rule = match self.spec.rule {
             KeyRule::Free => None,
             KeyRule::AtMostOne(keys) => Some((
                 format!("{} > 1", count(keys)),
@@ -152,7 +153,12 @@ impl Table {
             KeyRule::AtLeastOne(keys) => {
                 Some((none(keys), format!("incomplete; add one of {}", names(keys))))
             }
-        }
+        };
+        let needs = self.spec.needs.iter().map(|need| {
+            let alone = format!("'{}' in {object} && {}", need.key, none(need.any_of));
+            (alone, format!("{} has no effect alone; add {}", need.key, need.any_of.join(" or ")))
+        });
+        rule.into_iter().chain(needs).collect()
     }
 
     /// Returns the condition that anything is wrong with the object itself. A value that is no object is the business of
@@ -160,7 +166,7 @@ impl Table {
     pub fn is_wrong(&self, object: &str) -> String {
         let mut conditions = vec![format!("{object}.exists(k, {})", self.bad_key(object))];
         conditions.extend(self.required().iter().map(|key| format!("!('{key}' in {object})")));
-        conditions.extend(self.broken_rule(object).map(|(broken, _)| broken));
+        conditions.extend(self.broken_rules(object).into_iter().map(|(broken, _)| broken));
         format!("type({object}) == map && ({})", conditions.join(" || "))
     }
 
@@ -191,7 +197,7 @@ impl Table {
                 quote(&format!(".{key}: missing; add {allowed}"))
             ));
         }
-        if let Some((broken, allowed)) = self.broken_rule(object) {
+        for (broken, allowed) in self.broken_rules(object) {
             tells.push(format!("({broken} ? [{}] : [])", quote(&format!(": {allowed}"))));
         }
         // An item of a list of several kinds may be none.
