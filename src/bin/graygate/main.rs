@@ -10,6 +10,7 @@ mod envoy;
 mod explain;
 mod failure;
 mod found;
+mod init;
 mod input;
 mod istio;
 mod man;
@@ -63,6 +64,8 @@ enum Command {
     Simulate(simulate::SimulateArguments),
     /// Print what a new policy changes, and which users move
     Diff(diff::DiffArguments),
+    /// Write a first policy, from options or from your answers
+    Init(init::InitArguments),
     /// Print a script for your shell that completes the tool's arguments
     Completions(completions::CompletionsArguments),
     /// Write the tool's manual pages
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
+        Command::Init(arguments) => init::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
         Command::Man(arguments) => man::run(&arguments, Arguments::command()),
     };
