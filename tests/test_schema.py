@@ -187,7 +187,7 @@ def test_a_manifest_is_valid_by_the_schema_of_its_kind(kind):
 def test_kubeconform_checks_manifests_by_the_schemas(tmp_path):
     for kind in ("wasmplugin", "trafficextension"):
         (tmp_path / f"{kind}.json").write_text(json.dumps(schema("--kind", kind)))
-    command = [KUBECONFORM, "-schema-location", f"{tmp_path}/{{{{.ResourceKind}}}}.json"]
+    command = [str(KUBECONFORM), "-schema-location", f"{tmp_path}/{{{{.ResourceKind}}}}.json"]
     manifests = sorted(PROJECT.glob("istio/base/*extension/*/manifest.yaml"))
     manifests += sorted(PROJECT.glob("istio/base/wasmplugin/*/manifest.yaml"))
     assert len(manifests) == 8
