@@ -39,28 +39,28 @@ def add_v3(policy):
 
 def test_a_raised_weight_moves_users_in_one_direction_and_only_as_many_as_necessary(file):
     found = steps(file(), "--users", "20000", "--weights", "v2=0,10,30,60,100")
-    assert [step["buckets"]["v2"] for step in found] == [0, 1_000, 3_000, 6_000, 10_000]
+    assert [step["sharesPercent"]["v2"] for step in found] == [0, 10, 30, 60, 100]
     assert found[0]["moves"] == []
     for before, step in itertools.pairwise(found):
         gained = step["users"]["v2"] - before["users"]["v2"]
         assert step["moves"] == [{"from": "v1", "to": "v2", "users": gained}]
-        assert step["moved"] == gained
-        assert abs(gained / 20_000 - step["mustMoveBuckets"] / 10_000) < 0.02
+        assert step["movedUsers"] == gained
+        assert abs(gained / 20_000 - step["mustMovePercent"] / 100) < 0.02
 
 
 def test_without_weights_the_steps_are_the_policys_own(file):
     schedule = [{"at": "2026-12-01T10:00:00Z", "weights": {"v1": 70, "v2": 30}}]
     found = steps(file(schedule=schedule), "--users", "1000")
-    assert [step["buckets"] for step in found] == [{"v1": 9_000, "v2": 1_000}, {"v1": 7_000, "v2": 3_000}]
+    assert [step["sharesPercent"] for step in found] == [{"v1": 90, "v2": 10}, {"v1": 70, "v2": 30}]
 
 
 def test_schedule_steps_of_three_versions_move_only_the_users_that_they_have_to(file, policy):
     add_v3(policy)
     weights = ["--weights", "v2=0,10,30,20", "--weights", "v3=0,10,20,50"]
     arguments = [file(), "--users", "10000", *weights]
-    as_schedule = [step["moved"] for step in steps(*arguments, "--as-schedule")]
-    in_place = [step["moved"] for step in steps(*arguments)]
-    must = [step["mustMoveBuckets"] for step in steps(*arguments)]
+    as_schedule = [step["movedUsers"] for step in steps(*arguments, "--as-schedule")]
+    in_place = [step["movedUsers"] for step in steps(*arguments)]
+    must = [step["mustMovePercent"] * 100 for step in steps(*arguments)]
     assert must == [0, 2_000, 3_000, 3_000]
     assert all(abs(moved - share) < 200 for moved, share in zip(as_schedule, must, strict=True))
     # Users of v2 go to v1 and users of v1 to v3, instead of some from v2 to v3.
@@ -104,9 +104,9 @@ def test_the_table_has_the_times_of_the_schedule(file):
     assert lines[3].startswith("   2  2026-12-02 00:30 +01:00, over 1h 30m ")
     found = steps(policy, "--users", "1000")
     assert [step["at"] for step in found] == [None, "2026-12-01T23:30:00.000Z"]
-    assert [step["overMillis"] for step in found] == [0, 5_400_000]
-    assert [step["movedBack"] for step in found] == [0, 0]
-    assert found[1]["mustMove"] == found[1]["moved"] > 0
+    assert [step["overSeconds"] for step in found] == [0, 5_400]
+    assert [step["movedBackUsers"] for step in found] == [0, 0]
+    assert found[1]["mustMoveUsers"] == found[1]["movedUsers"] > 0
 
 
 def test_long_names_get_a_paragraph_for_each_step_instead_of_a_wide_table(file, policy):

@@ -30,6 +30,30 @@ pub struct SchemaArguments {
     /// Write each part in its place, without `$ref`, for forms and tools that do not follow references
     #[arg(long)]
     inline: bool,
+    /// Print the schema of what this subcommand prints as JSON instead
+    #[arg(long, value_enum, value_name = "SUBCOMMAND", conflicts_with_all = ["kind", "inline"])]
+    of: Option<ToolOutput>,
+}
+
+/// A subcommand that prints JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ToolOutput {
+    Check,
+    Diff,
+    Explain,
+    Simulate,
+}
+
+impl ToolOutput {
+    /// Returns the schema of the output.
+    fn schema(self) -> &'static str {
+        match self {
+            ToolOutput::Check => include_str!("outputs/check.schema.json"),
+            ToolOutput::Diff => include_str!("outputs/diff.schema.json"),
+            ToolOutput::Explain => include_str!("outputs/explain.schema.json"),
+            ToolOutput::Simulate => include_str!("outputs/simulate.schema.json"),
+        }
+    }
 }
 
 /// What a schema describes.
@@ -45,6 +69,9 @@ enum SchemaKind {
 
 /// Prints the schema.
 pub fn run(arguments: &SchemaArguments) -> Result<(), Failure> {
+    if let Some(output) = arguments.of {
+        return print_line(output.schema().trim_end());
+    }
     let schema = schema(arguments.kind, arguments.inline);
     let json = serde_json::to_string_pretty(&schema)
         .map_err(|error| Failure::Usage(format!("the schema cannot be written as JSON: {error}")))?;

@@ -166,20 +166,22 @@ impl Simulation<'_> {
                     .map(|(name, number)| ((*name).to_owned(), json!(number)))
                     .collect()
             };
+            let shares = self.names.iter().zip(&step.weights);
+            let shares = shares.map(|(name, weight)| ((*name).to_owned(), json!(f64::from(*weight) / 100.0)));
             let moves = step.moves();
             let moves = moves.iter().map(
                 |(from, to, count)| json!({"from": self.name(*from), "to": self.name(*to), "users": count}),
             );
             let object = json!({
                 "at": step.at.map(|at| at.to_string()),
-                "overMillis": u64::try_from(step.over.as_millis()).unwrap_or(u64::MAX),
-                "buckets": by_name(step.weights.iter().map(|weight| u64::from(*weight)).collect()),
+                "overSeconds": step.over.as_secs_f64(),
+                "sharesPercent": shares.collect::<Value>(),
                 "users": by_name(step.users.clone()),
-                "moved": step.moved(),
+                "movedUsers": step.moved(),
                 "moves": moves.collect::<Vec<_>>(),
-                "movedBack": step.moved_back,
-                "mustMove": step.must_move,
-                "mustMoveBuckets": step.must_move_buckets,
+                "movedBackUsers": step.moved_back,
+                "mustMoveUsers": step.must_move,
+                "mustMovePercent": f64::from(step.must_move_buckets) / 100.0,
             });
             writeln!(out, "{object}")?;
         }
