@@ -5,7 +5,7 @@ mod github;
 mod json;
 pub mod report;
 mod sarif;
-mod text;
+pub mod text;
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub struct CheckArguments {
     files: Vec<PathBuf>,
     /// How to print what was found
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", conflicts_with = "istio")]
-    format: Format,
+    format: ReportFormat,
     /// Skip files without a policy also where they are named, as for a directory
     #[arg(long, conflicts_with = "istio")]
     skip_others: bool,
@@ -52,7 +52,7 @@ pub struct CheckArguments {
 
 /// How a report is printed. The comments are the text of `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum ReportFormat {
     /// Lines for people, with an excerpt of the file on a terminal
     Text,
     /// An object with files, problems and their count
@@ -107,10 +107,10 @@ fn check_files(paths: &[PathBuf], skip_others: bool) -> Result<(Report, Vec<Fail
     Ok((report, failures))
 }
 
-fn print(report: &Report, format: Format) -> Result<(), Failure> {
+fn print(report: &Report, format: ReportFormat) -> Result<(), Failure> {
     let unwritable = |error: serde_json::Error| Failure::output(&error.into());
     match format {
-        Format::Text => {
+        ReportFormat::Text => {
             for file in &report.files {
                 for policy in &file.policies {
                     print_line(&format!(
@@ -119,12 +119,12 @@ fn print(report: &Report, format: Format) -> Result<(), Failure> {
                     ))?;
                 }
             }
-            report.print_problems();
+            text::print_findings(report);
             Ok(())
         }
-        Format::Json => print_line(&json::write(report).map_err(unwritable)?),
-        Format::Sarif => print_line(&sarif::write(report).map_err(unwritable)?),
-        Format::Github => {
+        ReportFormat::Json => print_line(&json::write(report).map_err(unwritable)?),
+        ReportFormat::Sarif => print_line(&sarif::write(report).map_err(unwritable)?),
+        ReportFormat::Github => {
             for command in github::write(report) {
                 print_line(&command)?;
             }

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::problem::Problems;
 use graygate::policy::set::PolicySet;
 
 use crate::check::report::{CheckedFile, Report};
+use crate::check::text;
 use crate::failure::Failure;
-use crate::found::{Contents, FoundPolicy, Holder, Placer};
-use crate::source::{Place, Source};
+use crate::found::{FileContents, FoundPolicy, Placer, PolicyHolder};
+use crate::source::{LineColumn, Source};
 use crate::syntax;
 
 /// Reads the document in `file`, or on standard input if `file` is `-`.
@@ -22,7 +22,7 @@ use crate::syntax;
 pub fn read(file: &Path) -> Result<Result<Node, Problems>, Failure> {
     let (source, problem) = Source::read(file)?;
     let at = |offset: Option<usize>| match offset.map(|offset| source.place(offset)) {
-        Some(Place { line, column }) => format!("line {line}, column {column}: "),
+        Some(LineColumn { line, column }) => format!("line {line}, column {column}: "),
         None => String::new(),
     };
     let documents = match problem.map_or_else(|| syntax::parse(&source), Err) {
@@ -31,7 +31,7 @@ pub fn read(file: &Path) -> Result<Result<Node, Problems>, Failure> {
             return Ok(Err(Problems::unreadable(format!("{}{}", at(Some(problem.at)), problem.message))));
         }
     };
-    let contents = Contents::of(documents, true);
+    let contents = FileContents::of(documents, true);
     if let Some(problem) = contents.problems.first() {
         let range = Placer::new(&source).holder_range(problem);
         return Ok(Err(Problems::unreadable(format!(
@@ -50,24 +50,24 @@ pub fn policies(file: &Path) -> Result<PolicySet, Failure> {
     let mut sets = sets.into_iter();
     match (sets.next(), sets.next()) {
         (Some(_), Some(_)) if checked.errors() == 0 => Err(several(&checked.name)),
-        (Some((Holder::Manifest, _)), None) if checked.errors() == 0 => Err(manifest(&checked.name)),
+        (Some((PolicyHolder::Manifest, _)), None) if checked.errors() == 0 => Err(manifest(&checked.name)),
         (Some((_, Some(set))), None) if checked.errors() == 0 => Ok(set),
         _ => {
             let mut report = Report::default();
             report.files.push(checked.without_warnings());
-            report.print_problems();
+            text::print_findings(&report);
             Err(Failure::Problems)
         }
     }
 }
 
 /// Returns the only policy of a file.
-fn only(file: &str, contents: Contents) -> Result<Result<FoundPolicy, Problems>, Failure> {
+fn only(file: &str, contents: FileContents) -> Result<Result<FoundPolicy, Problems>, Failure> {
     let words = contents.nothing_found();
     let mut policies = contents.policies.into_iter();
     match (policies.next(), policies.next()) {
         (Some(_), Some(_)) => Err(several(file)),
-        (Some(found), None) if found.holder == Holder::Manifest => Err(manifest(file)),
+        (Some(found), None) if found.holder == PolicyHolder::Manifest => Err(manifest(file)),
         (Some(found), None) => Ok(Ok(found)),
         (None, _) => Ok(Err(Problems::unreadable(words))),
     }
@@ -81,17 +81,4 @@ fn manifest(file: &str) -> Failure {
     Failure::Usage(format!(
         "{file}: a manifest; allowed: a policy by itself, or graygate check --istio {file}"
     ))
-}
-
-/// Warns of probes in a policy that has hosts.
-pub fn probes_warning(policy: &Policy) -> Option<String> {
-    hosts_warning(policy).map(|warning| format!("policy {}: probes: {warning}", policy.name))
-}
-
-/// Warns of probes in a policy that has hosts. The warning is about `probes`.
-pub fn hosts_warning(policy: &Policy) -> Option<&'static str> {
-    let is_wrong = !policy.probes.is_empty() && !policy.hosts.are_all();
-    is_wrong.then_some(
-        "only requests for the policy's hosts are its probes. A kubelet sends the Pod's IP as the host, so probes of a kubelet belong into a policy without hosts, the last of the document",
-    )
 }

@@ -34,7 +34,7 @@ pub struct At {
 
 /// What holds a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum PolicyHolder {
     /// The file itself.
     File,
     /// The configuration of Envoy.
@@ -49,7 +49,7 @@ pub struct FoundPolicy {
     /// Where it is.
     pub at: At,
     /// What holds it.
-    pub holder: Holder,
+    pub holder: PolicyHolder,
     /// The document.
     pub node: Node,
     /// The string that is the document, if it is one.
@@ -71,7 +71,7 @@ pub struct HolderProblem {
 
 /// What was found in a file.
 #[derive(Debug, Default)]
-pub struct Contents {
+pub struct FileContents {
     /// The policies.
     pub policies: Vec<FoundPolicy>,
     /// The problems with what holds them.
@@ -83,15 +83,15 @@ pub struct Contents {
     is_named: bool,
 }
 
-impl Contents {
+impl FileContents {
     /// Finds the policies in the documents of a file, as [`syntax::parse`] returns them. If the user names the file, a value
     /// that has little of a policy is one, too.
     pub fn of(documents: Vec<(usize, Node)>, is_named: bool) -> Self {
-        let mut contents = Contents { is_named, ..Contents::default() };
+        let mut contents = FileContents { is_named, ..FileContents::default() };
         for (document, node) in documents {
             contents.add(document, node);
         }
-        let mut alone = contents.policies.iter().filter(|found| found.holder == Holder::File);
+        let mut alone = contents.policies.iter().filter(|found| found.holder == PolicyHolder::File);
         if let (Some(_), Some(second)) = (alone.next(), alone.next()) {
             let message = "a second policy. A file has one. Put several into one list: policies: [{name: …}, {name: …}]";
             contents.problem(second.at.clone(), "", message);
@@ -107,7 +107,7 @@ impl Contents {
         let filters = WasmConfig::all(&node, "");
         let (policies, unknown): (Vec<_>, Vec<_>) = filters.iter().partition(|filter| holds_policy(filter));
         for filter in &policies {
-            self.add_filter(document, &filter.steps, filter, Holder::Envoy);
+            self.add_filter(document, &filter.steps, filter, PolicyHolder::Envoy);
         }
         if !policies.is_empty() {
             return;
@@ -115,7 +115,7 @@ impl Contents {
         if !unknown.is_empty() {
             self.others.push("an Envoy configuration whose Wasm filters are not graygate. A filter is graygate if its name, root_id or module is, or if its configuration is a policy".to_owned());
         } else if is_policy(&node) || self.is_named && is_meant_as_policy(&node) {
-            self.policies.push(FoundPolicy { at: at(&[]), holder: Holder::File, node, text: None });
+            self.policies.push(FoundPolicy { at: at(&[]), holder: PolicyHolder::File, node, text: None });
         } else {
             if let Some(index) = items(Some(&node)).iter().position(is_policy) {
                 self.problem(at(&[index]), "", "a policy in a list. A file has one policy by itself, or several in a list: policies: [{name: …}, {name: …}]");
@@ -148,7 +148,7 @@ impl Contents {
         if object.kind == "EnvoyFilter" {
             for filter in WasmConfig::all(node, "").into_iter().filter(holds_policy) {
                 let steps: Vec<usize> = steps.iter().chain(&filter.steps).copied().collect();
-                self.add_filter(document, &steps, &filter, Holder::Manifest);
+                self.add_filter(document, &steps, &filter, PolicyHolder::Manifest);
             }
             return;
         }
@@ -157,14 +157,20 @@ impl Contents {
             let at = At { document, steps };
             match filter.policy {
                 Ok(node) => {
-                    self.policies.push(FoundPolicy { at, holder: Holder::Manifest, node, text: None });
+                    self.policies.push(FoundPolicy { at, holder: PolicyHolder::Manifest, node, text: None });
                 }
                 Err(message) => self.problem(at, &filter.path, &message),
             }
         }
     }
 
-    fn add_filter(&mut self, document: usize, steps: &[usize], filter: &WasmConfig<'_>, holder: Holder) {
+    fn add_filter(
+        &mut self,
+        document: usize,
+        steps: &[usize],
+        filter: &WasmConfig<'_>,
+        holder: PolicyHolder,
+    ) {
         let at = |path: &str| At {
             document,
             steps: steps.iter().copied().chain(steps_of(filter.node, path)).collect(),
@@ -172,7 +178,7 @@ impl Contents {
         let text = match filter.policy_text() {
             Ok(text) => text,
             // A patch that changes some fields of a filter need not have a policy.
-            Err(_) if holder == Holder::Manifest && !has_configuration(filter) => return,
+            Err(_) if holder == PolicyHolder::Manifest && !has_configuration(filter) => return,
             Err(message) => {
                 let path = format!("{}.configuration", filter.path);
                 return self.problem(at("configuration"), &path, &message);

@@ -23,6 +23,7 @@ mod simulate;
 mod source;
 mod syntax;
 mod tree;
+mod warning;
 mod wording;
 
 use std::process::ExitCode;

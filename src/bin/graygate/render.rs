@@ -27,11 +27,11 @@ use graygate::policy::document::Node;
 use graygate::policy::gate::Fallback;
 use graygate::policy::problem::Problem;
 
-use crate::document;
 use crate::failure::{Failure, print_error};
 use crate::istio::direction::{self, Direction};
 use crate::istio::host_rule;
 use crate::tree::{self, get, number, object, text};
+use crate::warning;
 use arguments::RenderArguments;
 use callout::Callout;
 use fail::FailurePolicy;
@@ -250,7 +250,7 @@ impl RenderArguments {
                     ));
                 }
             }
-            warnings.extend(document::probes_warning(&source.policy));
+            warnings.extend(warning::probes_warning(&source.policy));
             output.add_warnings(warnings, &source.file, sources.is_list);
         }
         let mut added_clusters: Vec<&str> = Vec::new();

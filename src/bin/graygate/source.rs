@@ -23,7 +23,7 @@ pub struct Source {
 
 /// A place in a text. Both numbers count from 1. Columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct LineColumn {
     /// The line.
     pub line: usize,
     /// The column.
@@ -75,11 +75,11 @@ impl Source {
     }
 
     /// Returns the place of an offset.
-    pub fn place(&self, offset: usize) -> Place {
+    pub fn place(&self, offset: usize) -> LineColumn {
         let line = self.line_starts.partition_point(|start| *start <= offset).max(1);
         let start = self.line_starts.get(line - 1).copied().unwrap_or_default();
         let before = self.text.get(start..offset).unwrap_or_default();
-        Place { line, column: before.chars().count() + 1 }
+        LineColumn { line, column: before.chars().count() + 1 }
     }
 
     /// Returns the offset of a line, which counts from 1.
@@ -155,14 +155,14 @@ mod tests {
         let source = source("é: ü\r\n\tb: 𝄞x\nc");
         for (found, line, column) in [("é", 1, 1), ("ü", 1, 4), ("b", 2, 2), ("x", 2, 6), ("c", 3, 1)] {
             let offset = source.text.find(found).unwrap();
-            assert_eq!(source.place(offset), Place { line, column }, "{found}");
+            assert_eq!(source.place(offset), LineColumn { line, column }, "{found}");
         }
     }
 
     #[test]
     fn a_byte_order_mark_is_no_column() {
         let source = source("\u{feff}a");
-        assert_eq!((source.text.as_str(), source.place(0)), ("a", Place { line: 1, column: 1 }));
+        assert_eq!((source.text.as_str(), source.place(0)), ("a", LineColumn { line: 1, column: 1 }));
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
             let (source, problem) = Source::new("a".to_owned(), bytes.to_vec());
             let problem = problem.unwrap();
             assert!(problem.message.contains(word), "{}", problem.message);
-            assert_eq!(source.place(problem.at), Place { line, column });
+            assert_eq!(source.place(problem.at), LineColumn { line, column });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The report as workflow commands of GitHub Actions, which shows them at the lines of a pull request.
 
 use super::report::{CheckedFile, Finding, Report, Severity};
-use crate::source::Place;
+use crate::source::LineColumn;
 
 /// Returns one command for each finding.
 pub fn write(report: &Report) -> Vec<String> {
@@ -16,7 +16,7 @@ fn command(file: &CheckedFile, finding: &Finding) -> String {
     };
     let place = match (&file.source, &finding.range) {
         (Some(source), Some(range)) => {
-            let Place { line, column } = source.place(range.start);
+            let LineColumn { line, column } = source.place(range.start);
             format!(",line={line},col={column}")
         }
         _ => String::new(),

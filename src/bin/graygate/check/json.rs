@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::report::{Report, Severity, ValidPolicy};
-use crate::source::Place;
+use crate::source::LineColumn;
 
 #[derive(Serialize)]
 struct JsonReport<'r> {
@@ -39,8 +39,8 @@ pub fn write(report: &Report) -> serde_json::Result<String> {
         let place = place.map(|(source, range)| source.place(range.start));
         JsonProblem {
             file: &file.name,
-            line: place.map(|Place { line, .. }| line),
-            column: place.map(|Place { column, .. }| column),
+            line: place.map(|LineColumn { line, .. }| line),
+            column: place.map(|LineColumn { column, .. }| column),
             path: &finding.path,
             message: &finding.message,
             severity: finding.severity,

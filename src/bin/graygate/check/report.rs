@@ -7,11 +7,10 @@ use graygate::policy::problem::Position;
 use graygate::policy::set::{self, PolicySet};
 use serde::Serialize;
 
-use super::text;
-use crate::found::{Contents, FoundPolicy, Holder, Placer};
+use crate::found::{FileContents, FoundPolicy, Placer, PolicyHolder};
 use crate::marks::steps_of;
 use crate::source::{Source, TextProblem};
-use crate::{document, istio, syntax};
+use crate::{istio, syntax, warning};
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -79,7 +78,7 @@ pub struct CheckedFile {
 }
 
 /// A document of policies with what holds it. It has no policies if they have problems.
-type ReadSet = (Holder, Option<PolicySet>);
+type ReadSet = (PolicyHolder, Option<PolicySet>);
 
 impl CheckedFile {
     fn new(name: String) -> Self {
@@ -113,7 +112,7 @@ impl CheckedFile {
         let mut sets = Vec::new();
         match problem.map_or_else(|| syntax::parse(&source), Err) {
             Ok(documents) => {
-                let contents = Contents::of(documents, is_named);
+                let contents = FileContents::of(documents, is_named);
                 checked.is_relevant = is_named || !contents.is_empty();
                 sets = checked.add(&source, contents, is_named);
             }
@@ -143,7 +142,7 @@ impl CheckedFile {
         self.findings.push(Finding { range, path: String::new(), message: problem.message, severity });
     }
 
-    fn add(&mut self, source: &Source, contents: Contents, is_named: bool) -> Vec<ReadSet> {
+    fn add(&mut self, source: &Source, contents: FileContents, is_named: bool) -> Vec<ReadSet> {
         let placer = Placer::new(source);
         for problem in &contents.problems {
             let range = placer.holder_range(problem);
@@ -152,7 +151,7 @@ impl CheckedFile {
         for object in &contents.templates {
             self.note(format!("{object}: not checked, as it is a template, which is a manifest only when its values are filled in. Check what it renders: helm template CHART | graygate check -"));
         }
-        self.has_manifest = contents.policies.iter().any(|found| found.holder == Holder::Manifest);
+        self.has_manifest = contents.policies.iter().any(|found| found.holder == PolicyHolder::Manifest);
         if contents.is_empty() && is_named {
             self.findings.push(Finding::error(None, "", contents.nothing_found()));
         }
@@ -205,7 +204,7 @@ impl CheckedFile {
 
 /// Returns the warnings about a policy, each with the key that it is about.
 fn warnings(policy: &Policy) -> Vec<(String, String)> {
-    let hosts = document::hosts_warning(policy).map(|warning| ("probes".to_owned(), warning.to_owned()));
+    let hosts = warning::hosts_warning(policy).map(|warning| ("probes".to_owned(), warning.to_owned()));
     let off = istio::direction::off_warning(policy, false);
     let off = off.and_then(|warning| {
         let (key, message) = warning.split_once(": ")?;
@@ -237,11 +236,6 @@ impl Report {
     /// Returns all findings, each with its file.
     pub fn findings(&self) -> impl Iterator<Item = (&CheckedFile, &Finding)> {
         self.files.iter().flat_map(|file| file.findings.iter().map(move |finding| (file, finding)))
-    }
-
-    /// Prints all findings on standard error, and how many errors there are.
-    pub fn print_problems(&self) {
-        text::print_findings(self);
     }
 
     /// Returns the line that ends a report with errors.

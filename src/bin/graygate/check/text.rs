@@ -6,7 +6,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use super::report::{CheckedFile, Finding, Report, Severity};
 use crate::failure::print_error;
-use crate::source::Place;
+use crate::source::LineColumn;
 
 /// Prints all findings on standard error, and how many errors there are.
 pub fn print_findings(report: &Report) {
@@ -26,7 +26,7 @@ pub fn print_findings(report: &Report) {
 fn line(file: &CheckedFile, finding: &Finding) -> String {
     let place = match (&file.source, &finding.range) {
         (Some(source), Some(range)) => {
-            let Place { line, column } = source.place(range.start);
+            let LineColumn { line, column } = source.place(range.start);
             format!(":{line}:{column}")
         }
         _ => String::new(),

@@ -16,10 +16,10 @@ use super::{
     host_rule, mesh_wide, namesake, patched_release, probe_place, read, release_routes, strategy,
     upstream_cluster,
 };
-use crate::document;
 use crate::failure::{Failure, print_error, print_line};
 use crate::source::display_name;
 use crate::tree::get_text;
+use crate::warning;
 
 /// The manifests that are applied together.
 struct ManifestSet<'n> {
@@ -138,7 +138,7 @@ impl<'n> ManifestSet<'n> {
         let FilterPolicy { path, document: of_policy, policy } = of;
         let start = format!("{}: {resource}: {path}", resource.file);
         probe_place::check(&start, filter, policy, &self.objects, findings);
-        if let Some(warning) = document::probes_warning(policy) {
+        if let Some(warning) = warning::probes_warning(policy) {
             findings.note(format!("{start}: {warning}"));
         }
         mesh_wide::check(resource, &start, (of_policy, policy), self.root, findings);

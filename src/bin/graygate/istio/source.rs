@@ -10,7 +10,7 @@ use graygate::policy::document::Node;
 use super::findings::Findings;
 use super::model::Object;
 use crate::failure::Failure;
-use crate::source::{Place, Source, TextProblem};
+use crate::source::{LineColumn, Source, TextProblem};
 use crate::syntax;
 use crate::tree::repeated_keys;
 
@@ -82,7 +82,7 @@ impl Sources {
             }
             Err(_) if syntax::is_template(&source.text) => note_template(file, findings),
             Err(problem) => {
-                let Place { line, column } = source.place(problem.at);
+                let LineColumn { line, column } = source.place(problem.at);
                 findings.problem(format!("{file}:{line}:{column}: {}", problem.message));
             }
         }

@@ -16,10 +16,10 @@ use super::arguments::RenderArguments;
 use super::envoy_filter::WASM;
 use super::manifest;
 use super::policy_files::PolicyFiles;
-use crate::document;
 use crate::failure::Failure;
 use crate::istio::direction;
 use crate::tree::{self, list, object, text};
+use crate::warning;
 use cluster::Endpoint;
 use listener::Manager;
 
@@ -92,7 +92,7 @@ impl Rendering<'_> {
         let has_listener = self.arguments.probe_listener.is_some();
         for source in &self.sources.policies {
             let own = [
-                document::probes_warning(&source.policy),
+                warning::probes_warning(&source.policy),
                 direction::off_warning(&source.policy, has_listener),
             ];
             let own = own.into_iter().flatten();
