@@ -24,7 +24,7 @@ Each key of a policy, with its type, its default and its range. The filter reads
 
 /// Returns the page.
 pub fn page() -> String {
-    let mut objects: Vec<Place> = Vec::new();
+    let mut objects: Vec<ObjectSection> = Vec::new();
     walk(&keys::POLICY, "", &mut objects);
     walk(&keys::DOCUMENT, "", &mut objects);
     let mut page = head("Policy", INTRO);
@@ -55,19 +55,19 @@ fn example() -> String {
 }
 
 /// An object, with the paths to it.
-struct Place {
+struct ObjectSection {
     spec: &'static ObjectSpec,
     paths: Vec<String>,
 }
 
 /// Adds an object and those below it, each once, in the order of the table.
-fn walk(spec: &'static ObjectSpec, path: &str, found: &mut Vec<Place>) {
+fn walk(spec: &'static ObjectSpec, path: &str, found: &mut Vec<ObjectSection>) {
     match found.iter_mut().find(|place| core::ptr::eq(place.spec, spec)) {
         Some(place) => {
             place.paths.push(path.to_owned());
             return;
         }
-        None => found.push(Place { spec, paths: vec![path.to_owned()] }),
+        None => found.push(ObjectSection { spec, paths: vec![path.to_owned()] }),
     }
     for key in spec.keys {
         let dot = if path.is_empty() { "" } else { "." };

@@ -2,7 +2,7 @@
 
 use graygate::policy::document::Node;
 
-use super::strings;
+use super::parts::strings;
 use crate::tree::{object, text};
 
 /// Returns the schema of a WasmPlugin.

@@ -4,7 +4,7 @@ use graygate::policy::document::Node;
 use graygate::policy::keys::NOT_NULL;
 use graygate::policy::keys::spec::{Format, KeyRule, KeySpec, ObjectSpec, PROXY_HEADERS, Presence, Shape};
 
-use super::{Definitions, default_value, definition_name, described, non_empty, or_absent, strings};
+use super::parts::{Definitions, default_value, definition_name, described, non_empty, or_absent, strings};
 use crate::tree::{list, number, object, text};
 
 /// The pattern of a duration such as `1h30m`.

@@ -7,12 +7,14 @@
 mod chart;
 mod legend;
 mod palette;
+mod sheet;
 
 use svg::Document;
-use svg::node::element::{Definitions, Description, Rectangle, Style, Text, Title};
+use svg::node::element::{Definitions, Description, Rectangle, Style, Title};
 
 use super::table::{Simulation, grouped};
 use chart::Row;
+use sheet::{LEFT, MARGIN, text};
 
 /// The width of a page, in pixels or in sixtieths of an A4 page's height.
 const PAGE: f64 = 1_200.0;
@@ -20,16 +22,10 @@ const PAGE: f64 = 1_200.0;
 const NARROW: f64 = 820.0;
 /// The most steps in a row.
 const STEPS: usize = 21;
-/// The space left of the first column, for the names of the rows.
-const LEFT: f64 = 96.0;
 /// The space for the last bar and the text beside it.
 const LAST: f64 = 72.0;
 /// The space from one bar to the next, if that fits a page. Few steps have more of it.
 const PITCH: f64 = 200.0;
-/// The space at the other edges.
-const MARGIN: f64 = 24.0;
-/// The width of a letter, in terms of the font's size. Estimated on the large side.
-const LETTER: f64 = 0.6;
 
 /// The colours of text and background. The last rule holds on dark pages. A renderer that does not know such rules
 /// draws the picture for light pages.
@@ -124,18 +120,4 @@ fn used_versions(simulation: &Simulation<'_>) -> Vec<usize> {
         simulation.steps.iter().any(|step| step.users.get(*version).is_some_and(|users| *users > 0))
     };
     (0..simulation.names.len()).filter(has_users).collect()
-}
-
-fn text(x: f64, y: f64, content: String) -> Text {
-    Text::new(content).set("x", rounded(x)).set("y", rounded(y))
-}
-
-/// Returns the width of a text of this size, estimated on the large side.
-fn text_width(text: &str, size: f64) -> f64 {
-    text.chars().count() as f64 * size * LETTER
-}
-
-/// Rounds to tenths of a pixel, which keeps the file small and the same on every machine.
-fn rounded(number: f64) -> f64 {
-    (number * 10.0).round() / 10.0
 }

@@ -34,7 +34,7 @@ impl fmt::Display for Offset {
 }
 
 /// A date in parts, all as text.
-pub struct Time {
+pub struct ClockTime {
     /// Such as 2026-12-01.
     pub date: String,
     /// Such as 10:00, with seconds only if there are some.
@@ -43,10 +43,10 @@ pub struct Time {
 
 impl Offset {
     /// Returns the time that the reader's clock shows on this date.
-    pub fn time(self, date: Date) -> Time {
+    pub fn time(self, date: Date) -> ClockTime {
         let millis = i64::try_from(date.as_millis()).unwrap_or(i64::MAX);
         let Ok(time) = Timestamp::from_millisecond(millis) else {
-            return Time { date: date.to_string(), clock: String::new() };
+            return ClockTime { date: date.to_string(), clock: String::new() };
         };
         let time = self.0.to_datetime(time);
         let clock = match (time.second(), time.subsec_nanosecond()) {
@@ -54,12 +54,12 @@ impl Offset {
             (_, 0) => time.strftime("%H:%M:%S"),
             _ => time.strftime("%H:%M:%S%.3f"),
         };
-        Time { date: time.strftime("%Y-%m-%d").to_string(), clock: clock.to_string() }
+        ClockTime { date: time.strftime("%Y-%m-%d").to_string(), clock: clock.to_string() }
     }
 
     /// Returns date, time and offset in one, such as `2026-12-01 10:00 +01:00`.
     pub fn whole(self, date: Date) -> String {
-        let Time { date, clock } = self.time(date);
+        let ClockTime { date, clock } = self.time(date);
         format!("{date} {clock} {self}")
     }
 }

@@ -6,7 +6,8 @@ use svg::Document;
 use svg::node::element::path::Data;
 use svg::node::element::{Line, Path as Shape, Rectangle, Title};
 
-use super::{LEFT, MARGIN, palette, rounded, text, text_width};
+use super::palette;
+use super::sheet::{LEFT, MARGIN, rounded, text, text_width};
 use crate::simulate::step::SimulationStep;
 use crate::simulate::table::{Simulation, share};
 use crate::simulate::times::short;

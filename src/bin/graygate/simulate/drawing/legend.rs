@@ -6,7 +6,8 @@ use svg::Document;
 use svg::node::element::Rectangle;
 
 use super::chart::{PALE, STRONG};
-use super::{MARGIN, palette, text, text_width};
+use super::palette;
+use super::sheet::{MARGIN, text, text_width};
 use crate::simulate::table::Simulation;
 
 const LINE: f64 = 20.0;
