@@ -71,12 +71,21 @@ impl<'a> Value<'a> {
 
     /// Reports that the value does not have its shape. Returns `None`.
     pub fn refuse<T>(&self) -> Option<T> {
-        self.refuse_as(&self.shape)
+        match self.near_miss() {
+            Some(message) => self.problem(message),
+            None => self.refuse_as(&self.shape),
+        }
     }
 
     /// Reports that the value is not what is `allowed`. Returns `None`.
     pub fn refuse_as<T>(&self, allowed: &dyn Display) -> Option<T> {
-        self.note(None, &format_args!("{} is not allowed; allowed: {allowed}{}", self.node, self.hint()));
+        let words = self.shape.find(|shape| match shape {
+            Shape::Choice(words) => Some(*words),
+            _ => None,
+        });
+        let near = words.zip(self.node.text()).and_then(|(words, text)| nearest(text, words));
+        let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+        self.note(None, &format_args!("{} is not allowed; allowed: {allowed}{hint}", self.node));
         None
     }
 
@@ -112,36 +121,42 @@ impl<'a> Value<'a> {
         self.log.note(Position { steps, is_key }, &path, message.to_string());
     }
 
-    /// Returns what to add to a message if the value is close to what is allowed.
+    /// Returns what is wrong with a value that only has the wrong quotes or unit.
     #[inline(never)]
-    fn hint(&self) -> String {
-        let choices = self.shape.find(|shape| match shape {
-            Shape::Choice(words) => Some(*words),
-            _ => None,
-        });
-        match self.node {
+    fn near_miss(&self) -> Option<String> {
+        let node = self.node;
+        match node {
             Node::Text(text) => {
-                if let Some(near) = choices.and_then(|words| nearest(text, words)) {
-                    return format!("; did you mean {near:?}?");
-                }
-                let is_bare = matches!(text.as_str(), "true" | "false") || text.parse::<u32>().is_ok();
-                match self.shape {
-                    Shape::Seconds(_) if duration::parse(text).is_some() => {
-                        ". Write the seconds as a number".to_owned()
+                let is_bare = match self.shape {
+                    Shape::Boolean => matches!(text.as_str(), "true" | "false"),
+                    Shape::True => text == "true",
+                    Shape::Whole(low, high) => {
+                        text.parse().is_ok_and(|number: u32| (low..=high).contains(&number))
                     }
-                    Shape::Boolean | Shape::True | Shape::Whole(..) | Shape::Seconds(_) if is_bare => {
-                        ". Write it without quotes".to_owned()
+                    Shape::Seconds(_) => {
+                        let seconds = duration::parse(text)?.as_secs_f64();
+                        return Some(format!(
+                            "{node} is a duration. Write the seconds as a number: {seconds}"
+                        ));
                     }
-                    _ => String::new(),
-                }
+                    _ => false,
+                };
+                is_bare.then(|| format!("{node} is a string. Write it without quotes: {text}"))
             }
             Node::Integer(number) if matches!(self.shape, Shape::Duration(_)) => {
-                format!(". Add a unit, such as \"{number}s\"")
+                Some(format!("{number} has no unit. Write \"{number}s\" for seconds."))
             }
-            Node::Bool(_) | Node::Integer(_) | Node::Number(_) if self.shape.may_be_text() => {
-                format!(". Write it in quotes: \"{}\"", self.node)
+            Node::Bool(_) | Node::Integer(_) | Node::Number(_) => {
+                let text = node.to_string();
+                let is_quoted = |shape: &Shape| match shape {
+                    Shape::Text(Format::Date) => None,
+                    Shape::Text(format) => format::accepts(*format, &text).then_some(()),
+                    _ => None,
+                };
+                self.shape.find(is_quoted)?;
+                Some(format!("{text} is not a string. Write it in quotes: \"{text}\""))
             }
-            _ => String::new(),
+            _ => None,
         }
     }
 

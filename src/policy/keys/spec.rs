@@ -327,15 +327,6 @@ impl Shape {
             _ => None,
         })
     }
-
-    /// Returns whether a number or a word in quotes may be the value.
-    pub fn may_be_text(&self) -> bool {
-        let is_text = |shape: &Shape| match shape {
-            Shape::Text(format) => *format != Format::Date,
-            shape => matches!(shape, Shape::Upstream | Shape::Choice(_)),
-        };
-        self.find(|shape| is_text(shape).then_some(())).is_some()
-    }
 }
 
 impl fmt::Display for Shape {

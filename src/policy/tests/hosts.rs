@@ -34,11 +34,7 @@ fn an_invalid_host_is_named_with_what_is_allowed() {
             "[0]",
             r#""www.*.com" is not allowed; allowed: a host such as reviews.shop or www.example.com:8443, "*.example.com" for all below, or "*" for every host"#,
         ),
-        (
-            "[8080]",
-            "[0]",
-            "8080 is not allowed; allowed: a host such as reviews.shop or www.example.com:8443, \"*.example.com\" for all below, or \"*\" for every host. Write it in quotes: \"8080\"",
-        ),
+        ("[8080]", "[0]", "8080 is not a string. Write it in quotes: \"8080\""),
     ] {
         assert_eq!(problem(hosts), format!("{PLACE}{at}: {message}"));
     }

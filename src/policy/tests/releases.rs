@@ -112,7 +112,7 @@ mod steer {
             ),
             (
                 steered(r#"{"clusterHeader":7}"#, ""),
-                "steer.clusterHeader: 7 is not allowed; allowed: the name of a header: letters, digits and any of !#$%&'*+-.^_`|~, except host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive. Write it in quotes: \"7\"",
+                "steer.clusterHeader: 7 is not a string. Write it in quotes: \"7\"",
             ),
             (
                 steered(r#"{"randomValueHeader":"x-r"}"#, r#","hashOn":[{"httpHeaderName":"X-R"}]"#),
@@ -380,7 +380,7 @@ mod allow_and_deny {
             ),
             (
                 with_lists("", r#","deny":[7]"#),
-                "versions[1].deny[0]: 7 is not allowed; allowed: a string, not empty. Write it in quotes: \"7\"",
+                "versions[1].deny[0]: 7 is not a string. Write it in quotes: \"7\"",
             ),
             (
                 with_lists("", r#","allow":[""]"#),
@@ -476,7 +476,7 @@ mod header_edits {
             ),
             (
                 r#"{"response":{"set":{"a":7}}}"#,
-                ".response.set.a: 7 is not allowed; allowed: a string: at most 4096 bytes, no control characters. Write it in quotes: \"7\"".into(),
+                ".response.set.a: 7 is not a string. Write it in quotes: \"7\"".into(),
             ),
             (
                 r#"{"response":{"set":{"a":"b\nc"}}}"#,
@@ -537,7 +537,7 @@ mod whole_release {
             ),
             (
                 with(r#""responseHeader":true"#),
-                "responseHeader: true is not allowed; allowed: the name of a header: letters, digits and any of !#$%&'*+-.^_`|~, except host, content-length, transfer-encoding, connection, upgrade, te, trailer, keep-alive. Write it in quotes: \"true\"",
+                "responseHeader: true is not a string. Write it in quotes: \"true\"",
             ),
             (
                 with(r#""responseHeader":"Set-Cookie""#),

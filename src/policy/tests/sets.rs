@@ -143,7 +143,7 @@ fn a_list_is_refused_with_what_is_allowed() {
         (r#"{"name":"a","hosts":[]}"#, "hosts: empty; add at least one entry"),
         (
             r#"{"name":"a","onWrongPolicy":true}"#,
-            "onWrongPolicy: true is not allowed; allowed: refuse, lastGood. Write it in quotes: \"true\"",
+            "onWrongPolicy: true is not allowed; allowed: refuse, lastGood",
         ),
     ] {
         assert_eq!(set(text).err().unwrap(), [expected], "{text}");

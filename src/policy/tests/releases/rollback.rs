@@ -71,7 +71,7 @@ fn values_out_of_range_are_refused() {
         ),
         (
             r#""latency":{"percentile":99,"above":300}"#,
-            format!(r#"latency.above: 300 {seconds} 1ms to 1h. Add a unit, such as "300s""#),
+            r#"latency.above: 300 has no unit. Write "300s" for seconds."#.into(),
         ),
         (r#""failurePercent":5,"minimumRequests":0"#, format!("minimumRequests: 0 {percent} 1000000")),
         (r#""failurePercent":5,"window":"999ms""#, format!(r#"window: "999ms" {seconds} 1s to 1h"#)),
