@@ -243,6 +243,16 @@ def test_several_files_are_checked_to_the_end(tmp_path):
     assert lines[3].startswith(f"graygate: {tmp_path}/no.yaml: ")
 
 
+def test_the_hook_for_commits_checks_policies_and_skips_the_rest(tmp_path):
+    [hook] = yaml.safe_load((PROJECT / ".pre-commit-hooks.yaml").read_text())
+    program, *arguments = hook["entry"].split()
+    assert program == BINARY.name
+    for name, policy in (("right.yaml", RIGHT), ("wrong.json", WRONG), ("other.yaml", {"a": 1})):
+        (tmp_path / name).write_text(json.dumps(policy))
+    for names, code in ((("right.yaml", "other.yaml"), 0), (("other.yaml",), 0), (("other.yaml", "wrong.json"), 1)):
+        assert run(*arguments, *(tmp_path / name for name in names)).returncode == code
+
+
 # -- places ----------------------------------------------------------------------------
 
 
