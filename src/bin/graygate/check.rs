@@ -24,7 +24,7 @@ use report::{CheckedFile, Report};
 pub struct CheckArguments {
     /// The files to check: policies, Envoy configurations and Istio manifests, as YAML or JSON; of a directory, all such
     /// files in and below it that have a policy; "-" is standard input
-    #[arg(required_unless_present = "istio", conflicts_with = "istio")]
+    #[arg(value_name = "FILE", required_unless_present = "istio", conflicts_with = "istio")]
     files: Vec<PathBuf>,
     /// How to print what was found
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", conflicts_with = "istio")]
