@@ -391,7 +391,10 @@ def test_an_envoy_filter_for_a_service_has_no_effect(check):
     options = ["--at", "waypoint", "--target", "Service/reviews", "--module", "file:///graygate.wasm"]
     done = run("render", "-", "--kind", "envoyfilter", *options, stdin=json.dumps(GATE))
     assert done.returncode == 1
-    assert "--target: Service/reviews is not allowed there: Istio does not attach an EnvoyFilter to a Service" in done.stderr
+    assert (
+        "--target: Service/reviews is not allowed there: Istio does not attach an EnvoyFilter to a Service"
+        in done.stderr
+    )
     assert run("render", "-", *options, stdin=json.dumps(GATE)).returncode == 0
 
 
