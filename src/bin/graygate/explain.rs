@@ -12,7 +12,7 @@ mod text;
 
 use core::cell::Cell;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Write};
 
 use graygate::decision;
 use graygate::decision::release::split::Split;
@@ -23,6 +23,7 @@ use graygate::value::time::Time;
 use crate::failure::Failure;
 use crate::input;
 use crate::policy_argument::unknown;
+use crate::progress::Progress;
 pub use arguments::ExplainArguments;
 use assumed::{AssumedReadiness, NOW};
 use circumstances::Circumstances;
@@ -74,9 +75,13 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
             let input_error = |line: usize, error: &dyn core::fmt::Display| {
                 Failure::Usage(format!("{}, line {}: {error}", file.display(), line + 1))
             };
+            // On a terminal, the explanations themselves show how far the work is.
+            let is_hidden = std::io::stdout().is_terminal();
+            let mut progress = (!is_hidden).then(|| Progress::new("requests", None));
             for (number, line) in BufReader::new(input::open(file)?).lines().enumerate() {
                 let line = line.map_err(|error| Failure::io(file.display(), &error))?;
                 explain(serde_json::from_str(&line).map_err(|error| input_error(number, &error))?)?;
+                progress.as_mut().map(Progress::advance);
             }
         }
     }

@@ -16,6 +16,7 @@ mod istio;
 mod man;
 mod marks;
 mod policy_argument;
+mod progress;
 mod reference;
 mod render;
 mod schema;

@@ -22,6 +22,7 @@ use graygate::weights::layout::Layout;
 use crate::failure::Failure;
 use crate::input;
 use crate::policy_argument::{PolicyArgument, unknown};
+use crate::progress::Progress;
 use step::PlannedStep;
 use table::Simulation;
 use times::Offset;
@@ -232,14 +233,20 @@ fn other_versions(release: &Release) -> Vec<&str> {
 /// Returns the hash of each user's key.
 fn hashes(release: &Release, arguments: &SimulateArguments) -> Result<Vec<u64>, Failure> {
     let Some(file) = &arguments.keys else {
-        let keys = (0..arguments.users).map(|number| format!("user-{number}"));
-        return Ok(keys.map(|key| hash::key(release.seed, key.as_bytes())).collect());
+        let mut progress = Progress::new("users", Some(arguments.users.into()));
+        let hashes = (0..arguments.users).map(|number| {
+            progress.advance();
+            hash::key(release.seed, format!("user-{number}").as_bytes())
+        });
+        return Ok(hashes.collect());
     };
+    let mut progress = Progress::new("keys", None);
     let mut hashes = Vec::new();
     // Splits bytes rather than text, as a key need not be UTF-8.
     for line in std::io::BufReader::new(input::open(file)?).split(b'\n') {
         let line = line.map_err(|error| Failure::io(file.display(), &error))?;
         let key = line.strip_suffix(b"\r").unwrap_or(&line);
+        progress.advance();
         if !key.is_empty() {
             hashes.push(hash::key(release.seed, key));
         }

@@ -10,6 +10,7 @@ use graygate::value::hash;
 use graygate::weights::layout::Layout;
 use serde::Serialize;
 
+use crate::progress::Progress;
 use crate::wording::{describe_date, percent};
 
 /// What happens to the users of a release.
@@ -162,7 +163,9 @@ fn is_divided_by_route(release: &Release) -> bool {
 /// Returns how many users of the sample are in each bucket.
 fn sample(release: &Release, users: u32) -> Vec<u64> {
     let mut counts = vec![0; usize::from(hash::BUCKETS)];
+    let mut progress = Progress::new("users", Some(users.into()));
     for number in 0..users {
+        progress.advance();
         let bucket = hash::bucket(hash::key(release.seed, format!("user-{number}").as_bytes()));
         if let Some(count) = counts.get_mut(usize::from(bucket)) {
             *count += 1;

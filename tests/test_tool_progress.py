@@ -1,0 +1,48 @@
+"""Long work shows its progress on a terminal, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import time
+
+import pytest
+
+from harness.tool import BINARY
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("wait", [0, 2.5])
+def test_progress_is_shown_after_two_seconds_on_a_terminal_alone(policy, tmp_path, is_terminal, wait):
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(policy))
+    ours, theirs = pty.openpty() if is_terminal else os.pipe()
+    running = subprocess.Popen(
+        [BINARY, "simulate", path, "--keys", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    )
+    os.close(theirs)
+    assert running.stdin is not None
+    for part in range(2):
+        # The time itself is what is tested: work of less than two seconds shows nothing.
+        time.sleep(wait * part)
+        running.stdin.write("".join(f"user-{part}-{number}\n" for number in range(1_000)))
+        running.stdin.flush()
+    out, _ = running.communicate(timeout=20)
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:
+        # A terminal whose other end is closed says so by an error.
+        pass
+    os.close(ours)
+    assert running.returncode == 0
+    assert "2,000 users" in out or "2000 users" in out
+    assert (b" keys" in shown) == (is_terminal and wait > 2), shown
+    assert shown == b"" or is_terminal
