@@ -78,7 +78,7 @@ def test_a_filter_that_fails_closed_is_a_problem_unless_it_is_allowed(check, ite
 def test_render_says_what_closed_means_and_check_takes_it_if_it_is_allowed(kind):
     options = ["--kind", kind, "--module", "file:///graygate.wasm", "--at", "inbound", "--fail", "closed"]
     printed = run("render", "-", *options, stdin=json.dumps(PROBES))
-    assert "--fail closed: each request is denied while the module can't be fetched" in printed.stderr
+    assert "--fail closed: every request is denied while the module cannot be fetched" in printed.stderr
     assert run("check", "--istio", "-", stdin=printed.stdout).returncode == 1
     assert run("check", "--istio", "-", "--allow", "fail-close", stdin=printed.stdout).returncode == 0
 

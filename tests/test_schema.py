@@ -57,7 +57,10 @@ def policies() -> Iterator[tuple[str, Any]]:
     for page in [PROJECT / "README.md", *(PROJECT / "docs").rglob("*.md")]:
         for number, (comments, block) in enumerate(WHOLE.findall(page.read_text())):
             if "…" not in block and "part of a policy" not in comments:
-                yield f"{page.name}-{number}", yaml.safe_load(block)
+                document = yaml.safe_load(block)
+                # A workflow has a name, too.
+                if {"upstreams", "releases", "gates", "probes", "policies"} & document.keys():
+                    yield f"{page.name}-{number}", document
 
 
 def places(node: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
