@@ -2,6 +2,7 @@
 
 mod changes;
 mod consequences;
+mod difference;
 mod markdown;
 mod moves;
 mod text;
@@ -14,15 +15,13 @@ use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::set::{self, PolicySet};
 use graygate::value::date::Date;
-use serde::Serialize;
 
 use crate::document;
 use crate::failure::{Failure, print_error};
 use crate::policy_argument::unknown;
 use crate::wording::describe_date;
-use changes::Change;
 use consequences::Consequences;
-use moves::ReleaseMoves;
+use difference::{DocumentDifference, PolicyDifference, PolicyFate};
 
 /// The end of the help text.
 const EXAMPLES: &str = "The exit code is 0 whether or not there is a difference.
@@ -68,48 +67,6 @@ enum DiffFormat {
     Json,
     /// Headings, lists and tables, for a change request
     Markdown,
-}
-
-/// What a new document changes.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct DocumentDifference {
-    /// The two files.
-    old: String,
-    new: String,
-    /// When the new document takes over.
-    at: String,
-    /// The number of users in the sample.
-    sampled_users: u32,
-    /// The policies of both documents that differ, in the order of the new one.
-    policies: Vec<PolicyDifference>,
-    /// The names of the policies that stay as they are.
-    same: Vec<String>,
-}
-
-/// What changes for one policy.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PolicyDifference {
-    /// The name, in the new document if it is there.
-    name: String,
-    /// What happens to the policy.
-    fate: PolicyFate,
-    /// The settings that differ.
-    changes: Vec<Change>,
-    #[serde(flatten)]
-    consequences: Consequences,
-    /// The users of each release.
-    releases: Vec<ReleaseMoves>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-enum PolicyFate {
-    New,
-    Removed,
-    Renamed,
-    Changed,
 }
 
 /// One policy of a document.

@@ -34,7 +34,7 @@ impl Progress {
     /// Counts one item as done.
     pub fn advance(&mut self) {
         self.bar.inc(1);
-        if !self.is_shown && self.bar.position() % INTERVAL == 0 && self.bar.elapsed() > PATIENCE {
+        if !self.is_shown && self.bar.position().is_multiple_of(INTERVAL) && self.bar.elapsed() > PATIENCE {
             self.is_shown = true;
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
             self.bar.tick();

@@ -11,7 +11,7 @@ use crate::tree::{fields, get_text};
 
 /// A setting that differs.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Change {
+pub struct SettingChange {
     /// The path to it.
     pub path: String,
     /// Its value before. `None` if it is new.
@@ -22,7 +22,7 @@ pub struct Change {
     pub after: Option<String>,
 }
 
-impl Change {
+impl SettingChange {
     /// Describes the change in one line. Cuts long values.
     pub fn describe(&self) -> String {
         let path = &self.path;
@@ -44,7 +44,7 @@ fn cut(text: &str) -> String {
 }
 
 /// Returns what differs between two policies.
-pub fn of(old: &Node, new: &Node) -> Vec<Change> {
+pub fn of(old: &Node, new: &Node) -> Vec<SettingChange> {
     let mut changes = Vec::new();
     compare(&without_extensions(old), &without_extensions(new), "", &mut changes);
     changes
@@ -55,7 +55,7 @@ fn without_extensions(policy: &Node) -> Node {
     Node::Object(kept.cloned().collect())
 }
 
-fn compare(old: &Node, new: &Node, path: &str, changes: &mut Vec<Change>) {
+fn compare(old: &Node, new: &Node, path: &str, changes: &mut Vec<SettingChange>) {
     match (old, new) {
         (Node::Object(old), Node::Object(new)) => {
             let entries = |fields: &[(String, Node)]| -> Vec<(String, Node)> {
@@ -86,7 +86,12 @@ fn compare(old: &Node, new: &Node, path: &str, changes: &mut Vec<Change>) {
 }
 
 /// Compares the values of two objects, or the items of two lists, by their keys. A key is the end of the path.
-fn compare_entries(old: &[(String, Node)], new: &[(String, Node)], path: &str, changes: &mut Vec<Change>) {
+fn compare_entries(
+    old: &[(String, Node)],
+    new: &[(String, Node)],
+    path: &str,
+    changes: &mut Vec<SettingChange>,
+) {
     let find = |entries: &'_ [(String, Node)], key: &str| -> Option<Node> {
         entries.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone())
     };
@@ -103,7 +108,7 @@ fn compare_entries(old: &[(String, Node)], new: &[(String, Node)], path: &str, c
 }
 
 /// Compares lists of items without names. Words are compared as a set, and all else by position.
-fn compare_items(old: &[Node], new: &[Node], path: &str, changes: &mut Vec<Change>) {
+fn compare_items(old: &[Node], new: &[Node], path: &str, changes: &mut Vec<SettingChange>) {
     let is_text = |items: &[Node]| items.iter().all(|item| matches!(item, Node::Text(_)));
     if is_text(old) && is_text(new) {
         let removed: Vec<_> = old.iter().filter(|item| !new.contains(item)).collect();
@@ -145,8 +150,8 @@ fn is_same(old: &Node, new: &Node) -> bool {
     }
 }
 
-fn change(path: &str, before: Option<String>, after: Option<String>) -> Change {
-    Change { path: path.to_owned(), before, after }
+fn change(path: &str, before: Option<String>, after: Option<String>) -> SettingChange {
+    SettingChange { path: path.to_owned(), before, after }
 }
 
 /// Writes a value in one line.
@@ -163,7 +168,7 @@ mod tests {
 
     fn changes(old: &str, new: &str) -> Vec<String> {
         let [old, new] = [old, new].map(|text| serde_json::from_str::<Node>(text).unwrap());
-        of(&old, &new).iter().map(Change::describe).collect()
+        of(&old, &new).iter().map(SettingChange::describe).collect()
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
+use super::difference::{DocumentDifference, PolicyDifference};
 use super::text::{describe_fate, describe_shares};
-use super::{DocumentDifference, PolicyDifference};
 
 /// Writes the difference.
 pub fn write(difference: &DocumentDifference, out: &mut impl Write) -> io::Result<()> {

@@ -22,13 +22,13 @@ pub struct ReleaseMoves {
     /// What there is to say in words.
     pub notes: Vec<String>,
     /// The shares and moves at the time of the change, and whenever a schedule comes to rest after it.
-    pub moments: Vec<Moment>,
+    pub moments: Vec<ReleaseMoment>,
 }
 
 /// The shares under both policies at one time, and who moves between them.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Moment {
+pub struct ReleaseMoment {
     /// The time.
     pub at: String,
     /// The versions of both policies.
@@ -175,7 +175,7 @@ fn sample(release: &Release, users: u32) -> Vec<u64> {
 }
 
 /// Compares the releases at one time. `counts` are the users in each bucket.
-fn moment(old: &Release, new: &Release, at: Date, counts: Option<&[u64]>) -> Moment {
+fn moment(old: &Release, new: &Release, at: Date, counts: Option<&[u64]>) -> ReleaseMoment {
     let (before, after) = (old.schedule.at(at), new.schedule.at(at));
     let shares = shares(old, &before, new, &after);
     let moved = counts.map(|counts| {
@@ -202,7 +202,7 @@ fn moment(old: &Release, new: &Release, at: Date, counts: Option<&[u64]>) -> Mom
         before_percent: f64::from(before) / 100.0,
         after_percent: f64::from(after) / 100.0,
     });
-    Moment { at: describe_date(at), versions: versions.collect(), moved }
+    ReleaseMoment { at: describe_date(at), versions: versions.collect(), moved }
 }
 
 fn holder<'r>(release: &'r Release, layout: &Layout, bucket: u16) -> &'r str {

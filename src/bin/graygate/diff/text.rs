@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::moves::{Moment, Moved, VersionShares};
-use super::{DocumentDifference, PolicyDifference, PolicyFate};
+use super::difference::{DocumentDifference, PolicyDifference, PolicyFate};
+use super::moves::{Moved, ReleaseMoment, VersionShares};
 
 /// Writes the difference.
 pub fn write(difference: &DocumentDifference, out: &mut impl Write) -> io::Result<()> {
@@ -57,7 +57,7 @@ fn sections(policy: &PolicyDifference, users: u32) -> Vec<(String, Vec<String>)>
     sections
 }
 
-fn describe_moment(moment: &Moment, users: u32) -> Vec<String> {
+fn describe_moment(moment: &ReleaseMoment, users: u32) -> Vec<String> {
     let shares: Vec<String> = moment.versions.iter().map(describe_shares).collect();
     let mut lines = vec![format!("{}  {}", moment.at, shares.join(", "))];
     lines.extend(moment.moved.iter().map(|moved| format!("  {}", describe_moved(moved, users))));
