@@ -23,6 +23,7 @@ pub mod problem;
 pub mod reader;
 pub mod release;
 pub mod set;
+pub mod spelling;
 pub mod upstream;
 
 use core::time::Duration;

@@ -4,9 +4,10 @@ pub mod cors;
 
 use super::matcher::Matches;
 use super::probe::Details;
-use super::reader::{Fields, Value, nearest};
+use super::reader::{Fields, Value};
 use super::release::Release;
 use super::release::steer::Steer;
+use super::spelling::nearest;
 use super::upstream::{self, UpstreamDraft, UpstreamId};
 use cors::CorsPolicy;
 

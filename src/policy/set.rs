@@ -12,7 +12,8 @@ use super::host_index::HostIndex;
 use super::keys::spec::{Format, Shape};
 use super::limits::Totals;
 use super::problem::{ProblemLog, Problems};
-use super::reader::{Fields, Value, nearest};
+use super::reader::{Fields, Value};
+use super::spelling::nearest;
 use super::{Mode, OnWrongPolicy, Policy, keys, limit_size, parse, read};
 use crate::value::host::{Hosts, MeshPlace};
 

@@ -7,7 +7,8 @@ use super::document::Node;
 use super::format;
 use super::keys::spec::Format;
 use super::matcher::{Matches, Subject};
-use super::reader::{Fields, Value, nearest};
+use super::reader::{Fields, Value};
+use super::spelling::nearest;
 use crate::value::response::{Classifier, FailOn};
 use crate::value::string_match::StringMatch;
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use graygate::policy::document::Node;
 use graygate::policy::keys;
 use graygate::policy::problem::Position;
-use graygate::policy::reader::nearest;
+use graygate::policy::spelling::nearest;
 
 use crate::embedded::Embedded;
 use crate::envoy::WasmConfig;

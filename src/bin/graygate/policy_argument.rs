@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use graygate::policy::Policy;
 use graygate::policy::host_index::HostIndex;
-use graygate::policy::reader::nearest;
 use graygate::policy::set::PolicySet;
+use graygate::policy::spelling::nearest;
 
 use crate::document;
 use crate::failure::Failure;

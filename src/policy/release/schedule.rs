@@ -1,7 +1,8 @@
 //! `schedule` of a release: the times at which its weights change.
 
 use super::version::{self, Version};
-use crate::policy::reader::{Value, nearest};
+use crate::policy::reader::Value;
+use crate::policy::spelling::nearest;
 use crate::value::date::Date;
 use crate::weights::schedule::WeightChange;
 

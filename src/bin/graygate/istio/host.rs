@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use graygate::policy::reader::nearest;
+use graygate::policy::spelling::nearest;
 
 /// A host as a resource names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

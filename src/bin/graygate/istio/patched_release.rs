@@ -2,7 +2,7 @@
 
 use graygate::policy::Policy;
 use graygate::policy::gate::Fallback;
-use graygate::policy::reader::nearest;
+use graygate::policy::spelling::nearest;
 
 use super::findings::Findings;
 use super::patched_route::RoutePatch;

@@ -1,9 +1,9 @@
 //! A release at the proxies that have it, and the routes that its requests meet.
 
 use graygate::policy::document::Node;
-use graygate::policy::reader::nearest;
 use graygate::policy::release::Release;
 use graygate::policy::release::version::Version;
+use graygate::policy::spelling::nearest;
 
 use super::cluster::ServiceCluster;
 use super::direction::Direction;

@@ -1,8 +1,8 @@
 //! The way of one version's requests through a table of routes, and what is wrong with it.
 
 use graygate::policy::document::Node;
-use graygate::policy::reader::nearest;
 use graygate::policy::release::version::Version;
+use graygate::policy::spelling::nearest;
 
 use super::cluster::ServiceCluster;
 use super::condition::{KnownRequest, TextMatch, Verdict};

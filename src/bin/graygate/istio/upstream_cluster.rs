@@ -1,7 +1,8 @@
 //! Checks the clusters that a policy names against the Services, routes and subsets of a set.
 
 use graygate::policy::Policy;
-use graygate::policy::reader::{nearest, segment};
+use graygate::policy::reader::segment;
+use graygate::policy::spelling::nearest;
 
 use super::cluster::ServiceCluster;
 use super::findings::Findings;
