@@ -238,7 +238,7 @@ def test_the_picture_can_be_a_png(file, tmp_path):
         (["--weights", "v1=10"], '--weights: "v1" is the default version, which gets the rest; allowed: v2'),
         (["--weights", "v9=10"], '--weights: there is no version "v9"; allowed: v2'),
         (["--release", "nope"], '--release: there is no release "nope"; allowed: reviews'),
-        (["--users", "0"], "0 is not in 1..=10000000"),
+        (["--users", "0"], "write a whole number from 1 to 10000000"),
         (["--utc-offset", "1h"], "allowed: an offset from UTC such as +01:00"),
     ],
 )

@@ -95,6 +95,40 @@ def test_wrong_usage_ends_with_2(arguments):
     assert done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["render", "FILE", "--percent", "101"], "write a whole number from 0 to 100"),
+        (["render", "FILE", "--port", "0"], "write a whole number from 1 to 65535"),
+        (["render", "FILE", "--priority", "high"], "write a whole number from -2147483648 to 2147483647"),
+        (["render", "FILE", "--address", "localhost"], "write an IP address, such as 0.0.0.0 or ::"),
+        (["simulate", "FILE", "--users", "many"], "write a whole number from 1 to 10000000"),
+        (["diff", "FILE", "FILE", "--users", "0"], "write a whole number from 1 to 10000000"),
+    ],
+)
+def test_a_wrong_value_of_an_option_gets_what_is_allowed(arguments, words, file):
+    done = run(*[file if part == "FILE" else part for part in arguments])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("path: /api", "not JSON. Write one object per line"),
+        ('{"pth": "/api"}', "not a request: unknown field `pth`"),
+        ('{"path": 5}', "not a request: invalid type"),
+    ],
+)
+def test_a_wrong_line_of_requests_is_told_by_its_number(line, words, file, tmp_path):
+    requests = tmp_path / "requests.jsonl"
+    requests.write_text(f'{{"path": "/"}}\n{line}\n')
+    done = run("explain", file, "--requests", requests, "--json")
+    assert done.returncode == 2
+    assert f"requests.jsonl, line 2: {words}" in done.stderr
+    assert "at line 1" not in done.stderr
+
+
 def test_explain_prints_decisions_and_reasons(file):
     done = run("explain", file, "--header", "x-user-id=alice", "--path", "/api")
     assert done.stdout.splitlines() == [

@@ -76,11 +76,14 @@ def test_a_file_is_not_overwritten_without_force(tmp_path):
     ("arguments", "words"),
     [
         ([], "add --name NAME"),
-        (["--name", "A b"], "name: "),
+        (["--name", "A b", "--upstream", "a"], "name: "),
         ([*RELEASE, "--weight", "v3=1"], '--weight: there is no version "v3"'),
         ([*RELEASE, "--weight", "v1=99"], "the weights make 109 in all"),
         (["--name", "a", "--weight", "v2=1"], "--release"),
         ([*RELEASE, "--hash-on", "x-user-id"], "write header:NAME, cookie:NAME, query:NAME or source-ip"),
+        (["--name", "a"], "the policy would be empty"),
+        (["--name", "a", "--gate"], "--gate: there is no upstream"),
+        (["--name", "a", "--check", "/healthz", "--probe", "/readyz"], "--check: there is no upstream"),
         (["--name", "a", "--release", "v1"], "write VERSION=CLUSTER for each version"),
     ],
 )

@@ -28,11 +28,12 @@ def test_each_subcommand_says_what_it_is_for_and_how_it_is_called():
     for name in names:
         done = run(name, "--help")
         assert (done.returncode, done.stderr) == (0, "")
+        assert f"Examples:\n  graygate {name}" in done.stdout or name == "completions"
         assert f"Usage: graygate {name}" in done.stdout
         assert re.match(r"[A-Z].+", done.stdout), name
 
 
-@pytest.mark.parametrize("name", ["explain", "simulate", "diff", "init", "man"])
+@pytest.mark.parametrize("name", ["explain", "simulate", "diff", "init", "man", "schema", "reference"])
 def test_the_examples_of_the_help_run(name, policy, tmp_path):
     text = run(name, "--help").stdout.partition("Examples:\n")[2]
     # A long example is wrapped; its next line has the same indentation, and no command in front.

@@ -90,6 +90,20 @@ def test_a_picture_that_cannot_be_written_ends_with_3(file, tmp_path):
     assert "moves.svg: No such file or directory" in done.stderr
 
 
+def test_a_picture_can_go_to_standard_output_which_then_has_no_table(file):
+    done = run("simulate", file, "--users", "10", "--svg", "-")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("<svg")
+    assert done.stdout.rstrip().endswith("</svg>")
+
+
+@pytest.mark.parametrize("second", [["--html", "-"], ["--json"]])
+def test_standard_output_takes_one_output(second, file):
+    done = run("simulate", file, "--users", "10", "--svg", "-", *second)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "standard output, which takes one output" in done.stderr
+
+
 def into(path, *arguments):
     """Runs the tool with its standard output in this file."""
     with path.open("w") as out:

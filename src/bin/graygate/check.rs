@@ -19,8 +19,15 @@ use crate::source::{Source, display_name};
 use files::Input;
 use report::{CheckedFile, Report};
 
+/// The end of the help text.
+const EXAMPLES: &str = "Examples:
+  graygate check policy.yaml
+  graygate check . --format github
+  graygate check --istio manifests --allow unpinned";
+
 /// The arguments of `check`.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct CheckArguments {
     /// The files to check: policies, Envoy configurations and Istio manifests, as YAML or JSON; of a directory, all such
     /// files in and below it that have a policy; "-" is standard input

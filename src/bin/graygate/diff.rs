@@ -18,6 +18,7 @@ use graygate::value::date::Date;
 
 use crate::document;
 use crate::failure::{Failure, print_error};
+use crate::number;
 use crate::policy_argument::unknown;
 use crate::wording::describe_date;
 use consequences::Consequences;
@@ -50,7 +51,7 @@ pub struct DiffArguments {
         long,
         value_name = "NUMBER",
         default_value_t = 100_000,
-        value_parser = clap::value_parser!(u32).range(1..=10_000_000)
+        value_parser = number::within(1..=10_000_000_u32)
     )]
     users: u32,
     /// The form of the output

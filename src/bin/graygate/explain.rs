@@ -24,6 +24,7 @@ use crate::failure::Failure;
 use crate::input;
 use crate::policy_argument::unknown;
 use crate::progress::Progress;
+use crate::source::display_name;
 pub use arguments::ExplainArguments;
 use assumed::{AssumedReadiness, NOW};
 use circumstances::Circumstances;
@@ -73,19 +74,33 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
         None => explain(request(arguments))?,
         Some(file) => {
             let input_error = |line: usize, error: &dyn core::fmt::Display| {
-                Failure::Usage(format!("{}, line {}: {error}", file.display(), line + 1))
+                Failure::Usage(format!("{}, line {}: {error}", display_name(file), line + 1))
             };
             // On a terminal, the explanations themselves show how far the work is.
             let is_hidden = std::io::stdout().is_terminal();
             let mut progress = (!is_hidden).then(|| Progress::new("requests", None));
             for (number, line) in BufReader::new(input::open(file)?).lines().enumerate() {
                 let line = line.map_err(|error| Failure::io(file.display(), &error))?;
-                explain(serde_json::from_str(&line).map_err(|error| input_error(number, &error))?)?;
+                let request = serde_json::from_str(&line);
+                explain(request.map_err(|error| input_error(number, &describe_request_error(&error)))?)?;
                 progress.as_mut().map(Progress::advance);
             }
         }
     }
     out.flush().map_err(|error| Failure::output(&error))
+}
+
+/// Says what is wrong with a line of the file of `--requests`. Leaves out the line's number, which is always 1.
+fn describe_request_error(error: &serde_json::Error) -> String {
+    let example = r#"{"path": "/api", "headers": {"x-user-id": "alice"}}"#;
+    match error.classify() {
+        serde_json::error::Category::Data => {
+            let text = error.to_string();
+            let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
+            format!("not a request: {message}. Write an object such as {example}")
+        }
+        _ => format!("not JSON. Write one object per line, such as {example}"),
+    }
 }
 
 /// Returns how each release of each policy divides its requests on this date. The versions in `rolled_back` have lost all
@@ -99,7 +114,7 @@ fn splits(policies: &[Policy], date: Date, rolled_back: &[String]) -> Result<Vec
         });
         let names: Vec<String> = names.collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        return Err(unknown("--rolled-back", name, "version that can be rolled back,", &names));
+        return Err(unknown("--rolled-back", name, "version to roll back,", &names));
     }
     let splits = policies.iter().map(|policy| {
         let is_rolled_back = |index: (usize, usize)| {

@@ -113,6 +113,7 @@ pub fn run(arguments: &InitArguments) -> Result<(), Failure> {
         answers::complete(&mut draft)?;
     }
     draft.check_weights()?;
+    draft.check_parts()?;
     let text = draft.text()?;
     validate(&text)?;
     if is_stdout {

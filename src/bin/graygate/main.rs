@@ -15,6 +15,7 @@ mod input;
 mod istio;
 mod man;
 mod marks;
+mod number;
 mod policy_argument;
 mod progress;
 mod reference;

@@ -13,8 +13,13 @@ use clap::{Args, ValueEnum};
 
 use crate::failure::Failure;
 
+/// The end of the help text.
+const EXAMPLES: &str = "Examples:
+  graygate reference policy > policy.md";
+
 /// The arguments of `reference`.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ReferenceArguments {
     /// The page to print
     #[arg(value_enum)]

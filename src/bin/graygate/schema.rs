@@ -20,8 +20,14 @@ use shape::Writer;
 /// The dialect of the schemas.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
+/// The end of the help text.
+const EXAMPLES: &str = "Examples:
+  graygate schema > policy.schema.json
+  graygate schema --kind wasmplugin --inline > wasmplugin.schema.json";
+
 /// The arguments of `schema`.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct SchemaArguments {
     /// What the schema is for
     #[arg(long, value_enum, default_value_t = SchemaKind::Policy)]

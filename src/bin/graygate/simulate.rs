@@ -9,8 +9,8 @@ mod step;
 mod table;
 mod times;
 
-use std::io::BufRead;
-use std::path::PathBuf;
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use graygate::policy::Policy;
@@ -21,6 +21,7 @@ use graygate::weights::layout::Layout;
 
 use crate::failure::Failure;
 use crate::input;
+use crate::number;
 use crate::policy_argument::{PolicyArgument, unknown};
 use crate::progress::Progress;
 use step::PlannedStep;
@@ -43,7 +44,7 @@ pub struct SimulateArguments {
     #[arg(long)]
     release: Option<String>,
     /// How many users: user-0, user-1 and so on
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, default_value_t = 100_000, value_parser = number::within(1..=10_000_000_u32))]
     users: u32,
     /// Users by their own keys instead, one per line; "-" is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "users")]
@@ -57,7 +58,8 @@ pub struct SimulateArguments {
     /// weights of one policy after another
     #[arg(long, requires = "weights")]
     as_schedule: bool,
-    /// Draw it into this file, too. It can be read on light and dark pages, and by screen readers
+    /// Draw it into this file, too. It can be read on light and dark pages, and by screen readers. "-" is standard
+    /// output, which then has no table
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Draw it into this file, too, with the fonts of this machine
@@ -89,6 +91,7 @@ fn parse_shares(text: &str) -> Result<(String, Vec<u32>), String> {
 
 /// Simulates a release and prints the steps. Also draws them if the arguments name a file.
 pub fn run(arguments: &SimulateArguments) -> Result<(), Failure> {
+    let draws_to_stdout = draws_to_stdout(arguments)?;
     let set = arguments.policy.read()?;
     let release = find_release(&set.policies, arguments.release.as_deref())?;
     let plan = plan(release, arguments)?;
@@ -102,6 +105,9 @@ pub fn run(arguments: &SimulateArguments) -> Result<(), Failure> {
     };
     // Draws first, as the reader of the output may leave early.
     write_files(&simulation, arguments)?;
+    if draws_to_stdout {
+        return Ok(());
+    }
     let mut out = std::io::stdout().lock();
     let written = match arguments.json {
         true => simulation.write_json(&mut out),
@@ -110,12 +116,33 @@ pub fn run(arguments: &SimulateArguments) -> Result<(), Failure> {
     written.map_err(|error| Failure::output(&error))
 }
 
+/// Returns whether the picture or the page goes to standard output, which then has no table.
+fn draws_to_stdout(arguments: &SimulateArguments) -> Result<bool, Failure> {
+    let files = [&arguments.svg, &arguments.png, &arguments.html];
+    let dashes = files.into_iter().flatten().filter(|file| is_stdout(file)).count();
+    match dashes {
+        0 => Ok(false),
+        1 if !arguments.json => Ok(true),
+        _ => Err(Failure::Usage(
+            "\"-\" is standard output, which takes one output. Give each of the others a file, and leave out --json."
+                .to_owned(),
+        )),
+    }
+}
+
+fn is_stdout(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
 /// Writes the picture and the page into the files that the arguments name.
 fn write_files(simulation: &Simulation<'_>, arguments: &SimulateArguments) -> Result<(), Failure> {
     if arguments.svg.is_none() && arguments.png.is_none() && arguments.html.is_none() {
         return Ok(());
     }
     let save = |file: &Option<PathBuf>, content: &[u8]| match file {
+        Some(file) if is_stdout(file) => {
+            std::io::stdout().write_all(content).map_err(|error| Failure::output(&error))
+        }
         Some(file) => std::fs::write(file, content).map_err(|error| Failure::io(file.display(), &error)),
         None => Ok(()),
     };

@@ -113,6 +113,24 @@ impl Draft {
         Ok(())
     }
 
+    /// Refuses parts that need an upstream if there is none, and a policy without any part.
+    pub fn check_parts(&self) -> Result<(), Failure> {
+        let option = match (self.check.is_some(), self.has_gate, self.probe.is_some()) {
+            _ if !self.upstreams.is_empty() || !self.versions.is_empty() => return Ok(()),
+            (true, ..) => "--check",
+            (_, true, _) => "--gate",
+            (.., true) => return Ok(()),
+            _ => {
+                return Err(Failure::Usage(
+                    "the policy would be empty. Add --release, --upstream or --probe.".to_owned(),
+                ));
+            }
+        };
+        Err(Failure::Usage(format!(
+            "{option}: there is no upstream. Add --upstream NAME=CLUSTER or --release VERSION=CLUSTER."
+        )))
+    }
+
     /// Returns the policy with comments.
     pub fn text(&self) -> Result<String, Failure> {
         let mut text = String::new();

@@ -12,6 +12,7 @@ use super::module;
 use super::options::{self, ManifestKind, NamespaceScope, Target};
 use super::version::IstioVersion;
 use crate::istio::direction::Direction;
+use crate::number;
 
 /// The arguments of `render`.
 #[derive(Args)]
@@ -49,16 +50,16 @@ pub struct RenderArguments {
     #[arg(long, value_parser = ["enforce", "shadow", "off"], help_heading = POLICY)]
     pub mode: Option<String>,
     /// Print the policy with this rollout.percent instead of the file's.
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100), help_heading = POLICY)]
+    #[arg(long, value_name = "PERCENT", value_parser = number::within(0..=100_u32), help_heading = POLICY)]
     pub percent: Option<u32>,
 
     /// Add a listener on this port that answers the policy's probes, and 404 to all else. For Istio, it replaces the
     /// plugin on the app's port if the policy only has probes there.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), help_heading = LISTENERS)]
+    #[arg(long, value_name = "PORT", value_parser = number::within(1..=u16::MAX), help_heading = LISTENERS)]
     pub probe_listener: Option<u16>,
     /// For Istio: only requests for this port pass the filter. Inbound it is a port of the Pod, outbound one of the
     /// service. May be repeated. For Envoy: the port of the bootstrap's listener [default: 10000].
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), help_heading = LISTENERS)]
+    #[arg(long, value_name = "PORT", value_parser = number::within(1..=u16::MAX), help_heading = LISTENERS)]
     pub port: Vec<u16>,
 
     /// The requests that the filter sees. Without it, the policy is split into an inbound and an outbound part, with a
@@ -86,7 +87,12 @@ pub struct RenderArguments {
     pub revision: Option<String>,
     /// The order among other resources. Of plugins, the highest number comes first. Of EnvoyFilters, the lowest
     /// [default for an EnvoyFilter: 10].
-    #[arg(long, allow_negative_numbers = true, help_heading = ISTIO)]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_parser = number::within(i32::MIN..=i32::MAX),
+        help_heading = ISTIO
+    )]
     pub priority: Option<i32>,
     /// The oldest version of Istio that reads the resource, from 1.24 to 1.31. A newer one gets a warning.
     #[arg(long, value_name = "VERSION", default_value_t = IstioVersion::NEWEST, help_heading = ISTIO)]
@@ -110,10 +116,10 @@ pub struct RenderArguments {
     #[arg(long, value_name = "CLUSTER", help_heading = ENVOY)]
     pub default_cluster: Option<String>,
     /// The IP address that listeners bind [default: 127.0.0.1]. The admin interface always binds 127.0.0.1.
-    #[arg(long, value_name = "IP", help_heading = ENVOY)]
+    #[arg(long, value_name = "IP", value_parser = options::parse_address, help_heading = ENVOY)]
     pub address: Option<IpAddr>,
     /// The port of the admin interface in the bootstrap [default: 9901].
-    #[arg(long, value_name = "PORT", help_heading = ENVOY)]
+    #[arg(long, value_name = "PORT", value_parser = number::within(1..=u16::MAX), help_heading = ENVOY)]
     pub admin_port: Option<u16>,
 }
 

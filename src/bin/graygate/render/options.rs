@@ -1,6 +1,8 @@
 //! The types of the options of `render`, and how their values are parsed. Comments on variants are the text of
 //! `--help`.
 
+use core::net::IpAddr;
+
 use clap::ValueEnum;
 
 use super::manifest::TargetKind;
@@ -74,6 +76,11 @@ impl NamespaceScope {
 
 /// An object that a resource is attached to, by kind and name.
 pub type Target = (TargetKind, String);
+
+/// Parses an IP address.
+pub fn parse_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "write an IP address, such as 0.0.0.0 or ::".to_owned())
+}
 
 /// Parses the name of a Kubernetes object.
 pub fn parse_name(text: &str) -> Result<String, String> {
