@@ -191,6 +191,20 @@ def test_twenty_long_names_and_twenty_steps_fit_a_page(file, policy, tmp_path):
         assert 0 < float(element.get("y")) < float(root.get("height"))
 
 
+def test_no_line_of_text_is_cut_off_at_the_edge(file, tmp_path):
+    """Few steps make the narrowest picture, and a ramp and times the most words."""
+    schedule = [{"at": "2026-12-01T10:00:00Z", "over": "2h", "weights": {"v1": 50, "v2": 50}}]
+    root, words = draw(tmp_path / "picture.svg", file(schedule=schedule))
+    assert {"Times are UTC+00:00.", "hatched: they move gradually"} < set(words)
+    for element in root.iter(f"{SVG}text"):
+        if element.get("text-anchor"):
+            continue
+        size = float(element.get("font-size", "12"))
+        # The letters of DejaVu Sans, a wide font, have more than half of its size on average.
+        end = float(element.get("x")) + 0.55 * size * len("".join(element.itertext()).strip())
+        assert end <= float(root.get("width")), "".join(element.itertext())
+
+
 def test_more_steps_go_into_a_further_row(file, tmp_path):
     shares = ",".join(str(share) for share in range(30))
     root, words = draw(tmp_path / "picture.svg", file(), "--users", "1000", "--weights", f"v2={shares}")

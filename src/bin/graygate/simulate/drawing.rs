@@ -68,7 +68,7 @@ pub fn draw(simulation: &Simulation<'_>) -> Document {
         .add(Title::new(title(simulation)).set("id", id("title")))
         .add(Description::new().set("id", id("description")).add(svg::node::Text::new(format!(
             "{} {}",
-            facts(simulation),
+            [facts(simulation), times(simulation)].join(" ").trim_end(),
             sentences.join(" ")
         ))))
         .add(Style::new(STYLE));
@@ -80,6 +80,11 @@ pub fn draw(simulation: &Simulation<'_>) -> Document {
         .add(text(MARGIN, 32.0, title(simulation)).set("font-size", 17).set("class", "bold"))
         .add(text(MARGIN, 54.0, facts(simulation)).set("font-size", 13));
     let mut y = 66.0;
+    if simulation.has_times() {
+        // A line of its own, as a picture of few steps has no room for it beside the facts.
+        picture = picture.add(text(MARGIN, 72.0, times(simulation)).set("font-size", 13));
+        y += 18.0;
+    }
     let is_numbered = used.iter().any(|version| !chart::fits_beside(simulation.name(*version), pitch));
     (picture, y) = legend::add(picture, simulation, &used, is_numbered, width, y);
     // Each row begins with the last step of the row before, so that no move is left out.
@@ -104,13 +109,17 @@ fn title(simulation: &Simulation<'_>) -> String {
 /// Returns what the whole picture says, in a line.
 fn facts(simulation: &Simulation<'_>) -> String {
     let users = grouped(simulation.users);
-    let times = match simulation.has_times() {
-        true => format!(" Times are UTC{}.", simulation.offset),
-        false => String::new(),
-    };
     match simulation.steps.len() {
-        0 | 1 => format!("{users} users.{times}"),
-        _ => format!("{users} users: {}.{times}", simulation.summary()),
+        0 | 1 => format!("{users} users."),
+        _ => format!("{users} users: {}.", simulation.summary()),
+    }
+}
+
+/// Returns what clock the times are of, or nothing if there are none.
+fn times(simulation: &Simulation<'_>) -> String {
+    match simulation.has_times() {
+        true => format!("Times are UTC{}.", simulation.offset),
+        false => String::new(),
     }
 }
 

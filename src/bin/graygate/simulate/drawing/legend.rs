@@ -38,11 +38,11 @@ pub fn add(
         picture = picture.add(square(x, y, palette::fill(*version))).add(text(x + 24.0, y + 12.0, entry));
     }
     let end = y + LINE * lines as f64;
-    add_bands(picture, simulation, end + 4.0)
+    add_bands(picture, simulation, width, end + 4.0)
 }
 
 /// Adds what the bands mean, in the colour of the first version.
-fn add_bands(picture: Document, simulation: &Simulation<'_>, y: f64) -> (Document, f64) {
+fn add_bands(picture: Document, simulation: &Simulation<'_>, width: f64, y: f64) -> (Document, f64) {
     if simulation.steps.len() < 2 {
         return (picture, y);
     }
@@ -54,8 +54,12 @@ fn add_bands(picture: Document, simulation: &Simulation<'_>, y: f64) -> (Documen
         entries.push((palette::hatch(0), 1.0, "hatched: they move gradually"));
     }
     let mut picture = picture;
-    let mut x = MARGIN;
+    let (mut x, mut y) = (MARGIN, y);
     for (fill, opacity, words) in entries {
+        if x + 24.0 + text_width(words, 12.0) > width - MARGIN {
+            x = MARGIN;
+            y += LINE;
+        }
         picture = picture
             .add(square(x, y, fill).set("fill-opacity", opacity))
             .add(text(x + 24.0, y + 12.0, words.to_owned()).set("class", "faint"));
