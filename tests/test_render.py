@@ -520,7 +520,7 @@ def test_releases_inbound_and_probes_outbound_are_refused(refused):
     ]
     assert refused("--at", "outbound") == [
         (
-            "probes: an object of 1 fields is not allowed there: "
+            "probes: an object of 1 field is not allowed there: "
             "outbound, what the app asks other services for by these paths would be answered in their stead; "
             "allowed: inbound, gateway, waypoint"
         )

@@ -44,6 +44,7 @@ impl fmt::Display for Node {
             }
             Node::Text(text) => write!(f, "{text:?}"),
             Node::List(items) => write!(f, "a list of {}", items.len()),
+            Node::Object(fields) if fields.len() == 1 => f.write_str("an object of 1 field"),
             Node::Object(fields) => write!(f, "an object of {} fields", fields.len()),
         }
     }

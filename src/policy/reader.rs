@@ -134,11 +134,17 @@ impl<'a> Value<'a> {
                     Shape::Whole(low, high) => {
                         text.parse().is_ok_and(|number: u32| (low..=high).contains(&number))
                     }
+                    Shape::Seconds(_) if text.parse::<u32>().is_ok() => true,
                     Shape::Seconds(_) => {
                         let seconds = duration::parse(text)?.as_secs_f64();
                         return Some(format!(
                             "{node} is a duration. Write the seconds as a number: {seconds}"
                         ));
+                    }
+                    Shape::List(item) => {
+                        let is_text = |shape: &Shape| matches!(shape, Shape::Text(_)).then_some(());
+                        item.find(is_text)?;
+                        return Some(format!("{node} is not a list. Write it in brackets: [{node}]"));
                     }
                     _ => false,
                 };
@@ -482,7 +488,10 @@ impl<'a> Fields<'a> {
             self.require(key.name);
         }
         let given = |keys: &'static [&'static str]| keys.iter().filter(|key| self.has(key));
-        let is_refused = |(_, value): &(&str, Value<'_>)| matches!(value.shape, Shape::Refused(_));
+        // Such a key has been reported, with what to use in place of it.
+        let is_reported = |(key, value): &(&str, Value<'_>)| {
+            !self.spec.has(key) || matches!(value.shape, Shape::Refused(_))
+        };
         let (keys, needs_one, excludes) = match self.spec.rule {
             KeyRule::Free => (&[][..], false, false),
             KeyRule::AtMostOne(keys) => (keys, false, true),
@@ -491,8 +500,7 @@ impl<'a> Fields<'a> {
         };
         let mut first = given(keys);
         match (first.next(), first.next()) {
-            // A key that is refused has been reported, with what to use in place of it.
-            (None, _) if needs_one && !self.entries.iter().any(is_refused) => {
+            (None, _) if needs_one && !self.entries.iter().any(is_reported) => {
                 self.object.problem(format_args!("incomplete; add one of {}", keys.join(", ")))
             }
             (Some(first), Some(second)) if excludes => {

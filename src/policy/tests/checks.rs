@@ -180,6 +180,18 @@ fn settings_that_a_filter_cannot_implement_are_refused() {
         ),
         (with_probe(""), "upstreams.app.readinessProbe: incomplete; add one of httpGet, grpc"),
         (
+            with_probe(r#""htpGet":{},"periodSeconds":5"#),
+            r#"upstreams.app.readinessProbe.htpGet: unknown field; did you mean "httpGet"?"#,
+        ),
+        (
+            with_probe(r#""path":"/healthz""#),
+            "upstreams.app.readinessProbe.path: unknown field; allowed: httpGet, grpc, tcpSocket, exec, expectedStatuses, initialDelaySeconds, initialJitterSeconds, periodSeconds, notReadyPeriodSeconds, edgePeriodSeconds, idlePeriodSeconds, jitterPercent, timeoutSeconds, failureThreshold, successThreshold, terminationGracePeriodSeconds",
+        ),
+        (
+            with_check(r#""periodSeconds":"5""#),
+            r#"upstreams.app.readinessProbe.periodSeconds: "5" is a string. Write it without quotes: 5"#,
+        ),
+        (
             with_check(r#""jitterPercent":101"#),
             "upstreams.app.readinessProbe.jitterPercent: 101 is not allowed; allowed: a whole number from 0 to 100",
         ),

@@ -18,7 +18,7 @@ const PLACE: &str = "releases[0].versions[0].match[0].hosts";
 fn an_invalid_host_is_named_with_what_is_allowed() {
     for (hosts, at, message) in [
         ("[]", "", r#"empty; add at least one entry"#),
-        (r#""reviews.shop""#, "", r#""reviews.shop" is not allowed; allowed: a list"#),
+        (r#""reviews.shop""#, "", r#""reviews.shop" is not a list. Write it in brackets: ["reviews.shop"]"#),
         (
             r#"["ok","http://reviews.shop/"]"#,
             "[1]",

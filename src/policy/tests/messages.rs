@@ -61,7 +61,7 @@ fn a_value_of_the_wrong_type_is_told_what_is_allowed() {
         ),
         (
             r#"{"name":"p","releases":{"a":1}}"#.into(),
-            "releases: an object of 1 fields is not allowed; allowed: a list such as [{name: reviews, …}]",
+            "releases: an object of 1 field is not allowed; allowed: a list such as [{name: reviews, …}]",
         ),
         (
             with_upstream(r#""circuitBreaker":null"#),

@@ -376,7 +376,7 @@ mod allow_and_deny {
             ),
             (
                 with_lists("", r#","allow":"alice""#),
-                r#"versions[1].allow: "alice" is not allowed; allowed: a list"#,
+                r#"versions[1].allow: "alice" is not a list. Write it in brackets: ["alice"]"#,
             ),
             (
                 with_lists("", r#","deny":[7]"#),
@@ -472,7 +472,7 @@ mod header_edits {
             (r#"{"response":{"remove":[":status"]}}"#, format!(r#".response.remove[0]: ":status" {name}"#)),
             (
                 r#"{"response":{"remove":{"a":1}}}"#,
-                ".response.remove: an object of 1 fields is not allowed; allowed: a list".into(),
+                ".response.remove: an object of 1 field is not allowed; allowed: a list".into(),
             ),
             (
                 r#"{"response":{"set":{"a":7}}}"#,
