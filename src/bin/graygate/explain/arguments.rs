@@ -110,6 +110,11 @@ fn parse_url(text: &str) -> Result<RequestTarget, String> {
         None => return Err(format!("the scheme is missing; {allowed}")),
     };
     let host = uri.host().filter(|host| !host.is_empty()).ok_or(format!("the host is missing; {allowed}"))?;
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let port_text = authority.rsplit('@').next().and_then(|rest| rest.strip_prefix(host)?.strip_prefix(':'));
+    if port_text.is_some_and(|port| !port.is_empty()) && uri.port_u16().is_none() {
+        return Err(format!("the port is not a number from 0 to 65535; {allowed}"));
+    }
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let port = uri.port_u16().filter(|port| *port != own_port);
     Ok(RequestTarget {
