@@ -36,8 +36,8 @@ def test_progress_is_shown_after_two_seconds_on_a_terminal_alone(policy, tmp_pat
     out, _ = running.communicate(timeout=20)
     shown = b""
     try:
-        while part := os.read(ours, 4096):
-            shown += part
+        while chunk := os.read(ours, 4096):
+            shown += chunk
     except OSError:
         # A terminal whose other end is closed says so by an error.
         pass
