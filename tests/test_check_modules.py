@@ -130,7 +130,7 @@ def test_a_placeholder_is_a_problem_unless_it_is_allowed(check, item, path):
     (problem,) = check(item)
     assert f"/a: {path}: " in problem
     assert " is a placeholder, so that proxies " in problem
-    assert problem.endswith("; --allow placeholder lets it pass")
+    assert problem.endswith(" --allow placeholder lets it pass.")
     assert check(item, options=["--allow", "placeholder"]) == []
 
 

@@ -513,9 +513,9 @@ def test_releases_inbound_and_probes_outbound_are_refused(refused):
             "allowed: outbound, gateway, waypoint"
         ),
         (
-            "gates[1]: has no match, and the routes to the app lead to Istio's inbound|PORT|| and not to "
-            f'"outbound|9080|v1|{HOST}", so that the gate would stop no request; '
-            'allowed: match: [{hosts: ["*"]}], for every request to the app'
+            f'gates[1]: has no match, and no inbound route leads to "outbound|9080|v1|{HOST}", so that the gate would '
+            "stop no request. Istio's routes to the app lead to inbound|PORT||. "
+            'Add match: [{hosts: ["*"]}] for every request to the app.'
         ),
     ]
     assert refused("--at", "outbound") == [

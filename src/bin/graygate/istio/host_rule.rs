@@ -45,12 +45,15 @@ pub fn problems(
         if has_match("releases", index) {
             if !is_limited && !release.matches.name_hosts() {
                 let is_implied = !at_gateway && names_hosts(release);
-                let instead =
-                    if is_implied { ", or no match, for the hosts of the versions' clusters" } else { "" };
+                let instead = if is_implied {
+                    ", or remove match to act on the hosts of the versions' clusters"
+                } else {
+                    ""
+                };
                 problems.push(Problem {
                     path: format!("{path}.match"),
                     message: format!(
-                        "names no host, so that requests to every host get a version of {}; allowed: hosts: {hosts} in each entry{instead}",
+                        "names no host, so that requests to every host get a version of {}. Add hosts: {hosts} to each entry{instead}.",
                         release.name
                     ),
                 });
@@ -59,7 +62,7 @@ pub fn problems(
             problems.push(Problem {
                 path,
                 message: format!(
-                    "has no match, and a gateway's requests are for the hosts of its Gateway, not for those of the versions' clusters; allowed: {entry} with the hosts of the Gateway"
+                    "has no match, so that it would act on the hosts of its versions' clusters. A gateway's requests are for the hosts of its Gateway. Add {entry} with those."
                 ),
             });
         } else if is_limited && names_hosts(release) && !acts_for(policy, release) {
@@ -77,7 +80,7 @@ pub fn problems(
             problems.push(Problem {
                 path,
                 message: format!(
-                    "has no match, and its clusters are not all Istio's, whose names have a host, so that requests to every host get a version of {}; allowed: {entry}",
+                    "has no match, so that requests to every host get a version of {}. Only clusters of Istio have a host in their names. Add {entry}, or use such clusters.",
                     release.name
                 ),
             });
@@ -94,7 +97,7 @@ pub fn problems(
         problems.push(Problem {
             path: format!("gates[{index}].match"),
             message: format!(
-                "names no host, so that requests to every host are stopped while {upstream} is not ready; allowed: hosts: {} in each entry, or no match, for the requests whose route leads to {upstream}",
+                "names no host, so that requests to every host are stopped while {upstream} is not ready. Add hosts: {} to each entry, or remove match to act on the requests whose route leads to {upstream}.",
                 listed(known)
             ),
         });
@@ -128,7 +131,7 @@ fn gates_of_no_route(policy: &Policy) -> Vec<Problem> {
         (!cluster.starts_with("inbound|")).then(|| Problem {
             path: format!("gates[{index}]"),
             message: format!(
-                "has no match, and the routes to the app lead to Istio's inbound|PORT|| and not to {cluster:?}, so that the gate would stop no request; allowed: match: [{{hosts: [\"*\"]}}], for every request to the app"
+                "has no match, and no inbound route leads to {cluster:?}, so that the gate would stop no request. Istio's routes to the app lead to inbound|PORT||. Add match: [{{hosts: [\"*\"]}}] for every request to the app."
             ),
         })
     });
@@ -231,13 +234,9 @@ mod tests {
             }
         }
         for (direction, cluster, words) in [
-            (Direction::Outbound, "mine", "its clusters are not all Istio's"),
+            (Direction::Outbound, "mine", "Only clusters of Istio have a host in their names"),
             (Direction::Waypoint, "mine", "match: [{hosts: [HOST]}]"),
-            (
-                Direction::Gateway,
-                CLUSTER,
-                "match: [{hosts: [www.example.com]}] with the hosts of the Gateway",
-            ),
+            (Direction::Gateway, CLUSTER, "Add match: [{hosts: [www.example.com]}] with those."),
         ] {
             let found = found(direction, json!({}), json!({}), cluster, Value::Null);
             assert!(matches!(&found[..], [problem] if problem.contains(words)), "{found:?}");
