@@ -221,7 +221,9 @@ def test_a_wrong_policy_and_two_dashes_are_refused(tmp_path, policy):
     right.write_text(json.dumps(policy))
     done = run("diff", right, wrong)
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"{wrong}: " in done.stderr
+    assert f"{wrong}:1:7: name: " in done.stderr
+    wrong.write_text("name: [\n")
+    assert f"{wrong}:1:7: not YAML: " in run("diff", wrong, right).stderr
     assert run("diff", "-", "-", stdin=json.dumps(policy)).returncode == 2
     assert run("diff", right, tmp_path / "missing").returncode == 3
     assert run("diff", right, "-", stdin=json.dumps(policy)).returncode == 0

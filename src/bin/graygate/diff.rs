@@ -8,7 +8,7 @@ mod moves;
 mod text;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use graygate::policy::Policy;
@@ -17,7 +17,7 @@ use graygate::policy::set::{self, PolicySet};
 use graygate::value::date::Date;
 
 use crate::document;
-use crate::failure::{Failure, print_error};
+use crate::failure::Failure;
 use crate::number;
 use crate::policy_argument::unknown;
 use crate::wording::describe_date;
@@ -78,8 +78,8 @@ struct PolicySide<'d> {
 
 /// Compares the policies and prints the difference.
 pub fn run(arguments: &DiffArguments) -> Result<(), Failure> {
-    let (old_document, old) = read(&arguments.old)?;
-    let (new_document, new) = read(&arguments.new)?;
+    let (old_document, old) = document::with_policies(&arguments.old)?;
+    let (new_document, new) = document::with_policies(&arguments.new)?;
     if let Some(name) = &arguments.policy_name {
         let names: Vec<&str> =
             old.policies.iter().chain(&new.policies).map(|policy| policy.name.as_str()).collect();
@@ -118,19 +118,6 @@ pub fn run(arguments: &DiffArguments) -> Result<(), Failure> {
         }
     };
     written.map_err(|error| Failure::output(&error))
-}
-
-fn read(file: &Path) -> Result<(Node, PolicySet), Failure> {
-    let compiled = document::read(file)?.and_then(|document| {
-        let set = PolicySet::from_document(&document)?;
-        Ok((document, set))
-    });
-    compiled.map_err(|problems| {
-        for problem in problems.iter() {
-            print_error(&format!("{}: {problem}", file.display()));
-        }
-        Failure::Problems
-    })
 }
 
 fn sides<'d>(document: &'d Node, set: &'d PolicySet) -> Vec<PolicySide<'d>> {

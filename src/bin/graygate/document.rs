@@ -10,7 +10,7 @@ use crate::check::report::{CheckedFile, Report};
 use crate::check::text;
 use crate::failure::Failure;
 use crate::found::{FileContents, FoundPolicy, Placer, PolicyHolder};
-use crate::source::{LineColumn, Source};
+use crate::source::{LineColumn, Source, TextProblem};
 use crate::syntax;
 
 /// Reads the document in `file`, or on standard input if `file` is `-`.
@@ -46,6 +46,23 @@ pub fn read(file: &Path) -> Result<Result<Node, Problems>, Failure> {
 /// Reads and compiles the policies in `file`. Prints the document's problems, if there are any, to standard error.
 pub fn policies(file: &Path) -> Result<PolicySet, Failure> {
     let (source, problem) = Source::read(file)?;
+    compile(source, problem)
+}
+
+/// Reads the document in `file` and compiles its policies. Prints the document's problems as [`policies`] does.
+pub fn with_policies(file: &Path) -> Result<(Node, PolicySet), Failure> {
+    let (source, problem) = Source::read(file)?;
+    let name = source.name.clone();
+    // A text that cannot be parsed has its problem printed below.
+    let documents = syntax::parse(&source).unwrap_or_default();
+    let set = compile(source, problem)?;
+    match only(&name, FileContents::of(documents, true))? {
+        Ok(found) => Ok((found.node, set)),
+        Err(_) => Err(Failure::Problems),
+    }
+}
+
+fn compile(source: Source, problem: Option<TextProblem>) -> Result<PolicySet, Failure> {
     let (checked, sets) = CheckedFile::of(source, problem, true);
     let mut sets = sets.into_iter();
     match (sets.next(), sets.next()) {
