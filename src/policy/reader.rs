@@ -199,9 +199,12 @@ impl<'a> Value<'a> {
                 _ if !spec.has(key) => {
                     let near = nearest_key(key, spec).or(lonely_missing);
                     misspelt.extend(near);
-                    let message = match near {
-                        Some(near) => format!("unknown field; did you mean {near:?}?"),
-                        None => {
+                    // A key of an object below is a common mistake, such as `path` beside `httpGet`.
+                    let holds = |spec: &&KeySpec| matches!(spec.shape, Shape::Object(inner) if inner.key(key).is_some());
+                    let message = match (near, spec.keys.iter().find(holds)) {
+                        (Some(near), _) => format!("unknown field; did you mean {near:?}?"),
+                        (None, Some(holder)) => format!("unknown field; move it into {}", holder.name),
+                        (None, None) => {
                             let names: Vec<_> = spec.keys.iter().map(|spec| spec.name).collect();
                             format!("unknown field; allowed: {}", names.join(", "))
                         }

@@ -185,7 +185,7 @@ fn settings_that_a_filter_cannot_implement_are_refused() {
         ),
         (
             with_probe(r#""path":"/healthz""#),
-            "upstreams.app.readinessProbe.path: unknown field; allowed: httpGet, grpc, tcpSocket, exec, expectedStatuses, initialDelaySeconds, initialJitterSeconds, periodSeconds, notReadyPeriodSeconds, edgePeriodSeconds, idlePeriodSeconds, jitterPercent, timeoutSeconds, failureThreshold, successThreshold, terminationGracePeriodSeconds",
+            "upstreams.app.readinessProbe.path: unknown field; move it into httpGet",
         ),
         (
             with_check(r#""periodSeconds":"5""#),
