@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from harness.client import get
 from harness.wait import until
 
@@ -12,20 +14,26 @@ def test_every_metric_has_labels_in_prometheus(start, policy, v1):
     get(envoy.port(), "/", {"x-user-id": "alice"})
     v1.refuse()
     until(lambda: get(envoy.port(), "/", {"x-user-id": "alice"}).status == 503 and gated(envoy), what="gated")
-    text = envoy.prometheus()
-    for line in [
-        'graygate_probe_answers_total{policy="reviews",probe="liveness",code="200",result="passed"} 1',
-        'graygate_assignments_total{policy="reviews",release="reviews",version="v1",reason="sticky"} ',
-        'graygate_gated_requests_total{policy="reviews",upstream="reviews-v1",reason="check-failed"} ',
+    found = series(envoy.prometheus())
+    for name, labels in [
+        ("graygate_probe_answers_total", {"probe": "liveness", "code": "200", "result": "passed"}),
+        ("graygate_assignments_total", {"release": "reviews", "version": "v1", "reason": "sticky"}),
+        ("graygate_gated_requests_total", {"upstream": "reviews-v1", "reason": "check-failed"}),
         (
-            'graygate_transitions_total{policy="reviews",upstream="reviews-v1",'
-            'reason="check-failed",from="ready",to="not-ready"} 1'
+            "graygate_transitions_total",
+            {"upstream": "reviews-v1", "reason": "check-failed", "from": "ready", "to": "not-ready"},
         ),
-        'graygate_checks_total{policy="reviews",upstream="reviews-v1",result="failed"} ',
+        ("graygate_checks_total", {"upstream": "reviews-v1", "result": "failed"}),
     ]:
-        assert line in text
+        assert float(found[name, frozenset({"policy": "reviews", **labels}.items())]) > 0, name
     ready = 'graygate_upstream_ready{policy="reviews",upstream="reviews-v1"} 0\n'
     until(lambda: ready in envoy.prometheus(), what="not ready by the gauge")
+
+
+def series(text):
+    """Returns the value of each series of graygate by its name and its labels, whose order means nothing."""
+    lines = re.findall(r"^(graygate_\w+)\{(.*)\} (\S+)$", text, re.MULTILINE)
+    return {(name, frozenset(re.findall(r'(\w+)="([^"]*)"', labels))): value for name, labels, value in lines}
 
 
 def gated(envoy):
