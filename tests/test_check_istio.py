@@ -315,7 +315,7 @@ def test_two_filters_in_one_listener_are_a_problem(check, one, two):
     (problem,) = check(one, two)
     kinds = [f"{item['kind']} {item['metadata']['namespace']}/{item['metadata']['name']}" for item in (one, two)]
     assert problem.startswith(f"0.yaml: {kinds[0]}: {kinds[1]} in 1.yaml puts graygate into the same ")
-    assert problem.endswith("or labels, ports, a mode or a revision (istio.io/rev) by which no proxy has both")
+    assert problem.endswith("or set labels, ports, a mode or a revision (istio.io/rev) by which no proxy has both.")
     (problem,) = check(two, one)
     assert problem.startswith(f"0.yaml: {kinds[1]}: {kinds[0]} in 1.yaml ")
 
@@ -375,7 +375,7 @@ def test_a_service_and_its_waypoint_have_the_filter_twice(check):
     pair = wasm_plugin("a", **attached("waypoint")), wasm_plugin("b", **of_service)
     for order in (pair, pair[::-1]):
         (problem,) = check(*order)
-        assert "into the same waypoint listeners, so that each request meets it twice" in problem
+        assert "into the same waypoint listeners, so each request meets it twice" in problem
     for other in (served("reviews", "waypoint"), served("shop", "waypoint", "Namespace"), served("ratings", "other")):
         assert len(check(*pair, other)) == 1
     for other in (served("reviews", "other"), served("reviews", "none"), served("shop", "other", "Namespace")):
@@ -459,7 +459,7 @@ def test_two_conflicting_filters_of_one_name_in_one_proxy_are_a_problem(check, o
         (problem,) = check(*pair)
         assert "may be in the same proxies, where policies of one name share what they know" in problem
         assert '"shop" is the name of that one\'s policy, too, and whichever comes without ' in problem
-        assert problem.endswith(f"{reason}; allowed: a name of its own for each")
+        assert problem.endswith(f"{reason}. Give each a name of its own.")
 
 
 @pytest.mark.parametrize(
@@ -483,7 +483,7 @@ def test_two_filters_of_one_name_that_agree_or_never_meet_are_not_a_problem(chec
 def test_one_resource_in_two_files_is_a_problem(check):
     (problem,) = check(wasm_plugin("a"), wasm_plugin("a"))
     assert problem.startswith(
-        "0.yaml: WasmPlugin shop/a: 1.yaml has the same resource, so that only the one applied last counts"
+        "0.yaml: WasmPlugin shop/a: 1.yaml has the same resource, so only the one applied last counts"
     )
 
 

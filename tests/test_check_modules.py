@@ -22,7 +22,7 @@ from harness.manifests import (
 from harness.tool import run
 
 CONFIG = "spec.configPatches[0].patch.value.typed_config.config"
-CLOSED = "so that each request is denied while the module is not there or its VM has failed"
+CLOSED = "so each request is denied while the module is not there or its VM has failed"
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def remote(uri, **fields):
 def test_a_placeholder_is_a_problem_unless_it_is_allowed(check, item, path):
     (problem,) = check(item)
     assert f"/a: {path}: " in problem
-    assert " is a placeholder, so that proxies " in problem
+    assert " is a placeholder, so proxies " in problem
     assert problem.endswith(" --allow placeholder lets it pass.")
     assert check(item, options=["--allow", "placeholder"]) == []
 
@@ -138,7 +138,7 @@ def test_a_module_without_a_digest_is_a_problem_unless_it_is_allowed_or_a_file(c
     plugin = wasm_plugin("a", url="oci://r.example/x:1")
     del plugin["spec"]["sha256"]
     (problem,) = check(plugin)
-    assert "spec.sha256: missing, so that proxies take whatever oci://r.example/x:1 is at the time" in problem
+    assert "spec.sha256: missing, so proxies take whatever oci://r.example/x:1 is at the time" in problem
     assert check(plugin, options=["--allow", "unpinned"]) == []
     for url in ("file:///graygate.wasm", f"oci://r.example/x@sha256:{DIGEST}"):
         plugin["spec"]["url"] = url

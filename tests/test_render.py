@@ -513,7 +513,7 @@ def test_releases_inbound_and_probes_outbound_are_refused(refused):
             "allowed: outbound, gateway, waypoint"
         ),
         (
-            f'gates[1]: has no match, and no inbound route leads to "outbound|9080|v1|{HOST}", so that the gate would '
+            f'gates[1]: has no match, and no inbound route leads to "outbound|9080|v1|{HOST}", so the gate would '
             "stop no request. Istio's routes to the app lead to inbound|PORT||. "
             'Add match: [{hosts: ["*"]}] for every request to the app.'
         ),

@@ -135,36 +135,36 @@ def test_a_comment_says_why_the_last_good_policy_goes_on(render):
         (
             [team("a"), team("a", ["b.shop"])],
             (
-                'b.yaml: name: "a" is also the name of the policy in a.yaml; '
-                "allowed: a unique name, because metrics and state are kept by name"
+                'b.yaml: name: "a" is also the name of the policy in a.yaml. '
+                "Choose another name, because metrics and state are kept by name."
             ),
         ),
         (
             [team("a", ["*.example.com"]), team("b", ["x", "api.example.com"])],
             (
-                'b.yaml: hosts: requests for api.example.com are for policy "a" of a.yaml, which comes first; '
-                "allowed: each host in one file, and a host before a wildcard that includes it"
+                'b.yaml: hosts: requests for api.example.com are for policy "a" of a.yaml, which comes first. '
+                "Name each host in one file, and a host before a wildcard that includes it."
             ),
         ),
         (
             [team("a"), team("b", ["a.shop.svc.cluster.local", "b.shop"])],
             (
-                'b.yaml: hosts: requests for a.shop are for policy "a" of a.yaml, which comes first; '
-                "allowed: each host in one file, and a host before a wildcard that includes it"
+                'b.yaml: hosts: requests for a.shop are for policy "a" of a.yaml, which comes first. '
+                "Name each host in one file, and a host before a wildcard that includes it."
             ),
         ),
         (
             [team("a", ["*"]), team("b")],
             (
-                'a.yaml: policy "a" applies to every host, so no request reaches policy "b" of b.yaml; '
-                "allowed: hosts, or the last place on the command line"
+                'a.yaml: policy "a" applies to every host, so no request reaches policy "b" of b.yaml. '
+                "Add hosts, or name the file last."
             ),
         ),
         (
             [team("a", onWrongPolicy="refuse"), team("b", onWrongPolicy="lastGood")],
             (
-                'b.yaml: onWrongPolicy: "lastGood", and "refuse" in a.yaml; '
-                "allowed: the same value in all files, because they make one document"
+                'b.yaml: onWrongPolicy: "lastGood", and "refuse" in a.yaml. '
+                "Write the same value in all files, because they make one document."
             ),
         ),
         ([team("a"), team("b", gatse=[])], 'b.yaml: gatse: unknown field; did you mean "gates"?'),

@@ -41,7 +41,7 @@ def test_the_shipped_routes_lead_each_version_to_its_cluster(manifest, steering)
 def test_a_shipped_manifest_fails_until_it_has_a_module_of_your_own(kind):
     done = run("check", "--istio", BASE / kind / "outbound")
     assert done.returncode == 1
-    assert done.stderr.count(" is a placeholder, so that proxies ") == 2
+    assert done.stderr.count(" is a placeholder, so proxies ") == 2
     assert run("check", "--istio", BASE / kind / "outbound", "--allow", "placeholder").returncode == 0
 
 

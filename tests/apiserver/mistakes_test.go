@@ -35,7 +35,7 @@ func version(policy map[string]any) map[string]any { return first(release(policy
 func root(policy map[string]any) map[string]any    { return policy }
 
 const (
-	failClose = "every request would be denied; allowed: FAIL_OPEN, FAIL_RELOAD"
+	failClose = "every request would be denied. Use FAIL_OPEN or FAIL_RELOAD."
 	// The names follow, in no order.
 	upstreams = "allowed: the name of an upstream: "
 )
@@ -90,17 +90,17 @@ var mistakes = []mistake{
 	}, "spec.pluginConfig.upstreams.app.readinessProbe.tcpSocket: not supported: a filter cannot open a socket"},
 	{"no strategy", func(wasm, _ map[string]any) { delete(wasm, "failStrategy") }, "spec.failStrategy: missing, which means FAIL_CLOSE: while the module cannot be fetched, or its VM has failed, " + failClose},
 	{"FAIL_CLOSE", func(wasm, _ map[string]any) { wasm["failStrategy"] = "FAIL_CLOSE" }, "spec.failStrategy: FAIL_CLOSE: while the module cannot be fetched, or its VM has failed, " + failClose},
-	{"no digest of an image", func(wasm, _ map[string]any) { delete(wasm, "sha256") }, "spec.sha256: missing, so that each proxy takes whatever is under the url at the time; allowed: the digest that `make image` prints"},
+	{"no digest of an image", func(wasm, _ map[string]any) { delete(wasm, "sha256") }, "spec.sha256: missing, so each proxy takes whatever is under the url at the time. Write the digest that `make image` prints"},
 	{"no digest of a file by https", func(wasm, _ map[string]any) {
 		wasm["url"] = "https://shop/graygate.wasm"
 		delete(wasm, "sha256")
-	}, "spec.sha256: missing, so that each proxy takes whatever is under the url at the time; allowed: the digest that `make image` prints"},
+	}, "spec.sha256: missing, so each proxy takes whatever is under the url at the time. Write the digest that `make image` prints"},
 	{"zeros for a digest", func(wasm, _ map[string]any) { wasm["sha256"] = strings.Repeat("0", 64) },
-		"spec.sha256: zeros stand for the digest of your module, which no module has; allowed: the digest that `make image` prints"},
+		"spec.sha256: zeros stand for the digest of your module, which no module has. Write the digest that `make image` prints"},
 	{"zeros in the name of an image", func(wasm, _ map[string]any) {
 		wasm["url"] = "oci://registry.shop/graygate@sha256:" + strings.Repeat("0", 64)
 		delete(wasm, "sha256")
-	}, "spec.sha256: zeros stand for the digest of your module, which no module has; allowed: the digest that `make image` prints"},
+	}, "spec.sha256: zeros stand for the digest of your module, which no module has. Write the digest that `make image` prints"},
 	{"no policy", func(wasm, _ map[string]any) { delete(wasm, "pluginConfig") }, "spec.pluginConfig: missing; add a policy"},
 }
 
@@ -190,8 +190,8 @@ var envoyFilterMistakes = []struct {
 	},
 		"sha256: zeros stand for"},
 	{"a policy that is no string", func(config map[string]any) { in(config, "configuration")["value"] = map[string]any{"name": "x"} },
-		"configuration.value: no JSON object; allowed: the policy as JSON"},
-	{"no policy", func(config map[string]any) { delete(config, "configuration") }, "configuration.value: no JSON object; allowed: the policy as JSON"},
+		"configuration.value: not a JSON object. Write the policy as JSON"},
+	{"no policy", func(config map[string]any) { delete(config, "configuration") }, "configuration.value: not a JSON object. Write the policy as JSON"},
 }
 
 func TestEachMistakeInAnEnvoyFilterIsRefusedWithTheIndexOfThePatch(t *testing.T) {

@@ -159,7 +159,7 @@ func stood(t *testing.T, kind, scope, place string, policy document, texts ...st
 		t.Error("there is no chain for it to stand in")
 	}
 	if place != "outbound" && !authenticated {
-		t.Error("no chain has Istio's own policies, so that the order says nothing")
+		t.Error("no chain has Istio's own policies, so the order says nothing")
 	}
 }
 

@@ -190,7 +190,7 @@ fn find_release<'p>(policies: &'p [Policy], name: Option<&str>) -> Result<&'p Re
     };
     if let Steer::RandomValueHeader(_) = release.steer {
         return Err(Failure::Usage(format!(
-            "release {} steers by randomValueHeader: the weights are the route's; allowed: another release",
+            "release {} steers by randomValueHeader: the weights are the route's. Choose another release.",
             release.name
         )));
     }
@@ -217,9 +217,7 @@ fn plan(release: &Release, arguments: &SimulateArguments) -> Result<Vec<PlannedS
             });
         };
         if column.replace(shares).is_some() {
-            return Err(Failure::Usage(format!(
-                "--weights {name}: given twice; allowed: once for each version"
-            )));
+            return Err(Failure::Usage(format!("--weights {name}: given twice. Give each version once.")));
         }
     }
     let count = columns.iter().flatten().map(|shares| shares.len()).max().unwrap_or_default();
@@ -279,7 +277,7 @@ fn hashes(release: &Release, arguments: &SimulateArguments) -> Result<Vec<u64>, 
         }
     }
     if hashes.is_empty() {
-        return Err(Failure::Usage(format!("{}: no keys; allowed: one per line", file.display())));
+        return Err(Failure::Usage(format!("{}: no keys. Write one per line.", file.display())));
     }
     Ok(hashes)
 }

@@ -112,7 +112,7 @@ fn uncallable_clusters(policy: &Policy) -> impl Iterator<Item = Problem> {
 /// Returns a problem if a restriction to ports would keep the filter out of every listener.
 pub fn port_problem(direction: Direction, path: &str, ports: &[u32]) -> Option<Problem> {
     let first = ports.first().filter(|_| direction == Direction::Waypoint)?;
-    let reason = "a waypoint's listener has port 0, so that no port ever matches";
+    let reason = "a waypoint's listener has port 0, so no port ever matches";
     Some(refused(path, &first.to_string(), reason, "none at a waypoint"))
 }
 

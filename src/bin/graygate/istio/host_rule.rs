@@ -53,7 +53,7 @@ pub fn problems(
                 problems.push(Problem {
                     path: format!("{path}.match"),
                     message: format!(
-                        "names no host, so that requests to every host get a version of {}. Add hosts: {hosts} to each entry{instead}.",
+                        "names no host, so requests to every host get a version of {}. Add hosts: {hosts} to each entry{instead}.",
                         release.name
                     ),
                 });
@@ -62,7 +62,7 @@ pub fn problems(
             problems.push(Problem {
                 path,
                 message: format!(
-                    "has no match, so that it would act on the hosts of its versions' clusters. A gateway's requests are for the hosts of its Gateway. Add {entry} with those."
+                    "has no match, so it would act on the hosts of its versions' clusters. A gateway's requests are for the hosts of its Gateway. Add {entry} with those."
                 ),
             });
         } else if is_limited && names_hosts(release) && !acts_for(policy, release) {
@@ -80,7 +80,7 @@ pub fn problems(
             problems.push(Problem {
                 path,
                 message: format!(
-                    "has no match, so that requests to every host get a version of {}. Only clusters of Istio have a host in their names. Add {entry}, or use such clusters.",
+                    "has no match, so requests to every host get a version of {}. Only clusters of Istio have a host in their names. Add {entry}, or use such clusters.",
                     release.name
                 ),
             });
@@ -97,7 +97,7 @@ pub fn problems(
         problems.push(Problem {
             path: format!("gates[{index}].match"),
             message: format!(
-                "names no host, so that requests to every host are stopped while {upstream} is not ready. Add hosts: {} to each entry, or remove match to act on the requests whose route leads to {upstream}.",
+                "names no host, so requests to every host are stopped while {upstream} is not ready. Add hosts: {} to each entry, or remove match to act on the requests whose route leads to {upstream}.",
                 listed(known)
             ),
         });
@@ -131,7 +131,7 @@ fn gates_of_no_route(policy: &Policy) -> Vec<Problem> {
         (!cluster.starts_with("inbound|")).then(|| Problem {
             path: format!("gates[{index}]"),
             message: format!(
-                "has no match, and no inbound route leads to {cluster:?}, so that the gate would stop no request. Istio's routes to the app lead to inbound|PORT||. Add match: [{{hosts: [\"*\"]}}] for every request to the app."
+                "has no match, and no inbound route leads to {cluster:?}, so the gate would stop no request. Istio's routes to the app lead to inbound|PORT||. Add match: [{{hosts: [\"*\"]}}] for every request to the app."
             ),
         })
     });

@@ -42,7 +42,7 @@ impl ModuleSource {
         let allows_placeholder = allowed.contains(&Allowed::Placeholder);
         if is_placeholder(url) && !allows_placeholder {
             problems.push(format!(
-                "{path}: {url:?} is a placeholder, so that proxies get no module. Write the address that you pushed your image to. --allow placeholder lets it pass."
+                "{path}: {url:?} is a placeholder, so proxies get no module. Write the address that you pushed your image to. --allow placeholder lets it pass."
             ));
         }
         let in_url = url.rsplit_once("@sha256:").map(|(_, digest)| digest);
@@ -53,11 +53,11 @@ impl ModuleSource {
         };
         match digest {
             None if !allowed.contains(&Allowed::Unpinned) => problems.push(format!(
-                "{digest_path}: missing, so that proxies take whatever {url} is at the time. Add the digest that `make image` prints, 64 digits from 0 to f. --allow unpinned lets it pass."
+                "{digest_path}: missing, so proxies take whatever {url} is at the time. Add the digest that `make image` prints, 64 digits from 0 to f. --allow unpinned lets it pass."
             )),
             Some(digest) if digest.bytes().all(|byte| byte == b'0') && !allows_placeholder => {
                 problems.push(format!(
-                    "{digest_path}: {digest:?} is a placeholder, so that proxies refuse the module. Write the digest that `make image` prints, 64 digits from 0 to f. --allow placeholder lets it pass."
+                    "{digest_path}: {digest:?} is a placeholder, so proxies refuse the module. Write the digest that `make image` prints, 64 digits from 0 to f. --allow placeholder lets it pass."
                 ));
             }
             _ => {}

@@ -35,7 +35,7 @@ pub fn check_weights(placed: &PlacedRelease<'_>, header: &str, findings: &mut Fi
             let names: Vec<&str> = table.routes.iter().filter_map(|route| route.name).collect();
             let hint = nearest(name, &names).map(|near| format!("; did you mean {near:?}?"));
             findings.problem(format!(
-                "{}: {}: {}: {} in {} has no route named {name:?}, so that its weights pick by chance and not by {header} of {}; allowed: {}{}",
+                "{}: {}: {}: {} in {} has no route named {name:?}, so its weights pick by chance and not by {header} of {}; allowed: {}{}",
                 patch.object.file,
                 patch.object,
                 patch.path.replace(".patch.value.route", ".match.routeConfiguration.vhost.route.name"),
@@ -91,7 +91,7 @@ fn weights_problem(placed: &PlacedRelease<'_>, route: &Route<'_>) -> Option<Stri
         })
         .collect();
     Some(format!(
-        "its destinations are not the versions of {}, in their order and with their weights, so that the filter and the route pick different versions; allowed: route: [{}]",
+        "its destinations are not the versions of {}, in their order and with their weights, so the filter and the route pick different versions. Write route: [{}]",
         placed.label,
         wanted.join(", ")
     ))
@@ -124,7 +124,7 @@ fn patch_for<'a>(
             .take(1)
             .collect();
         findings.problem(format!(
-            "{}: {}: {path}: {name:?} is none of the hosts of {}, so that no route reads {header}; allowed: {}",
+            "{}: {}: {path}: {name:?} is not among the hosts of {}, so no route reads {header}; allowed: {}",
             patch.object.file,
             patch.object,
             placed.label,

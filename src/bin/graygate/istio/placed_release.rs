@@ -184,12 +184,12 @@ impl<'a> PlacedRelease<'a> {
                     (one.object.namespace, one.object.name) == (two.object.namespace, two.object.name);
                 if is_one {
                     findings.problem(format!(
-                        "{}: {}: {} has the same resource, so that only the one applied last counts; allowed: one",
+                        "{}: {}: {} has the same resource, so only the one applied last counts. Keep one.",
                         one.object.file, one.object, two.object.file
                     ));
                 } else if let Some(name) = one.hosts.iter().find(same) {
                     findings.problem(format!(
-                        "{}: {}: spec.hosts: {} in {} is for {} as well, and Istio uses the older one alone; allowed: one of them with the routes of both",
+                        "{}: {}: spec.hosts: {} in {} is for {} as well, and Istio uses only the older one. Put the routes of both into one.",
                         one.object.file, one.object, two.object, two.object.file, name.text
                     ));
                 }
@@ -206,13 +206,13 @@ impl<'a> PlacedRelease<'a> {
                 _ => ("sidecars and waypoints", "mesh"),
             };
             findings.problem(format!(
-                "{start}: spec.gateways: {}, so that {who} do not have these routes, and {} has no effect there; allowed: {add} as well",
+                "{start}: spec.gateways: {}, so {who} do not have these routes, and {} has no effect there. Add {add} as well",
                 table.gateways.join(", "),
                 self.label
             ));
         } else if let Some(namespace) = self.proxies.namespace {
             findings.problem(format!(
-                "{start}: spec.exportTo: {}, so that proxies in {namespace} do not have these routes, and {} has no effect there; allowed: {namespace} as well",
+                "{start}: spec.exportTo: {}, so proxies in {namespace} do not have these routes, and {} has no effect there. Add {namespace} as well",
                 table.export_to.join(", "),
                 self.label
             ));
@@ -229,7 +229,7 @@ impl<'a> PlacedRelease<'a> {
             .find_map(|name| hosts.iter().find(|host| name.is_cut(host)).map(|host| (name.text, *host)));
         if let Some((text, host)) = cut {
             findings.problem(format!(
-                "{start}: {text:?} is taken as it stands, as Istio completes only a name without a dot, so that {} gets none of these routes; allowed: {host:?}",
+                "{start}: {text:?} is taken as it stands, as Istio completes only a name without a dot, so {} gets none of these routes. Write {host:?}",
                 self.label
             ));
             return;
@@ -250,7 +250,7 @@ impl<'a> PlacedRelease<'a> {
                 accepted.join(", ")
             )),
             None => findings.problem(format!(
-                "{}.match: the routes to its versions, of {} in {}, are for {}, and the release takes no request for them; allowed: hosts: [{}]",
+                "{}.match: the routes to its versions, of {} in {}, are for {}, and the release takes no request for them. Write hosts: [{}]",
                 self.start,
                 table.object,
                 table.object.file,

@@ -25,9 +25,9 @@ pub fn check(start: &str, filter: &Filter, policy: &Policy, objects: &[Object<'_
         return;
     }
     let place = if filter.directions.contains(&Direction::Waypoint) {
-        "no probe of the kubelet passes a waypoint, so that it answers others' alone"
+        "no probe of the kubelet passes a waypoint, so it answers others' alone"
     } else if filter.directions.contains(&Direction::Gateway) {
-        "the kubelet asks a gateway's own port 15021, so that the filter answers others' alone, such as a load balancer's"
+        "the kubelet asks a gateway's own port 15021, so the filter answers others' alone, such as a load balancer's"
     } else if filter.directions.contains(&Direction::Inbound) && !objects.iter().any(keeps_probes) {
         "the kubelet's own go past the sidecar's listeners, unless the Pods have sidecar.istio.io/rewriteAppHTTPProbers: \"false\" or the filter a listener of its own; see istio/probes.md"
     } else {

@@ -104,7 +104,7 @@ impl<'r> Traveler<'_, 'r> {
             .find(|route| self.leads_home(route) && route.verdict(self.request) != Verdict::Never);
         if let (Some(route), Some(before)) = (behind, rest) {
             findings.problem(format!(
-                "{}: never reached by requests with {name}: {value}, as {} takes them before, so that version {value} of {label} gets none; allowed: {} before {}",
+                "{}: never reached by requests with {name}: {value}, as {} takes them before, so version {value} of {label} gets none. Move {} before {}.",
                 self.at(&route.path), before.path, route.path, before.path
             ));
             return vec![&route.path, &before.path];
@@ -118,7 +118,7 @@ impl<'r> Traveler<'_, 'r> {
                 let names: Vec<&str> =
                     placed.release.versions.iter().map(|version| version.name.as_str()).collect();
                 findings.problem(format!(
-                    "{}: {text:?} is no version of {label}, so that version {value} gets no request; allowed: {}; did you mean {value:?}?",
+                    "{}: {text:?} is not a version of {label}, so version {value} gets no request; allowed: {}; did you mean {value:?}?",
                     self.at(path), names.join(", ")
                 ));
                 return vec![&route.path];
@@ -130,7 +130,7 @@ impl<'r> Traveler<'_, 'r> {
                 route.header_conditions().find(|(_, key, _)| nearest(key, &[name]).is_some())
             {
                 findings.problem(format!(
-                    "{}: {label} writes {name} and not {key}, so that version {value} gets no request; did you mean {name:?}?",
+                    "{}: {label} writes {name} and not {key}, so version {value} gets no request; did you mean {name:?}?",
                     self.at(path)
                 ));
                 return vec![&route.path];
@@ -156,7 +156,7 @@ impl<'r> Traveler<'_, 'r> {
         }
         if let Some(route) = partial {
             findings.problem(format!(
-                "{}: only some requests with {name}: {value} meet its other conditions, and the others {end}, not to version {value} of {label}; allowed: a route by {name} alone behind it",
+                "{}: only some requests with {name}: {value} meet its other conditions, and the others {end}, not to version {value} of {label}. Add a route by {name} alone behind it",
                 self.at(&route.path)
             ));
             return vec![];
@@ -207,7 +207,7 @@ impl<'r> Traveler<'_, 'r> {
             };
             if let Some(destination) = route.destinations().find(is_other) {
                 findings.problem(format!(
-                    "{}: requests with {header}: {} that meet it go to {} and not to version {} of {}; allowed: behind the routes by {header}, or as match of the version in the policy",
+                    "{}: requests with {header}: {} that meet it go to {} and not to version {} of {}. Move it behind the routes by {header}, or make it a match of the version in the policy.",
                     self.at(&route.path), version.name, self.describe(destination), version.name, placed.label
                 ));
             }

@@ -186,7 +186,7 @@ impl<'n> ManifestSet<'n> {
         if let ("EnvoyFilter", ProxySelector::Targets(targets)) = (resource.kind, &resource.selector)
             && let Some((kind, name)) = targets.iter().find(|(kind, _)| kind.starts_with("Service"))
         {
-            problems.push(format!("spec.targetRefs: {kind} {name} is not allowed there: Istio attaches no EnvoyFilter to it, so that it has no effect; allowed: the Gateway of its waypoint"));
+            problems.push(format!("spec.targetRefs: {kind} {name} is not allowed there: Istio attaches no EnvoyFilter to it, so it has no effect. Attach it to the Gateway of its waypoint."));
         }
         for scope in &filter.scopes {
             let path = scope.path.strip_suffix(".match.context").map_or_else(
@@ -264,7 +264,7 @@ impl<'n> ManifestSet<'n> {
                 let same = one.kind == two.kind && one.namespace == two.namespace && one.name == two.name;
                 if same {
                     problems.push(format!(
-                        "{}: {one}: {} has the same resource, so that only the one applied last counts; allowed: one",
+                        "{}: {one}: {} has the same resource, so only the one applied last counts. Keep one.",
                         one.file, two.file
                     ));
                     continue;
@@ -278,7 +278,7 @@ impl<'n> ManifestSet<'n> {
                     pairs.iter().filter_map(|(one, two)| overlap::shared_scope(*one, *two, mesh));
                 if let Some(scope) = scopes.next() {
                     problems.push(format!(
-                        "{}: {one}: {two} in {} puts graygate into the same {} listeners, so that each request meets it twice; allowed: one of the two, or labels, ports, a mode or a revision (istio.io/rev) by which no proxy has both",
+                        "{}: {one}: {two} in {} puts graygate into the same {} listeners, so each request meets it twice. Keep one, or set labels, ports, a mode or a revision (istio.io/rev) by which no proxy has both.",
                         one.file,
                         two.file,
                         scope.direction.name()
@@ -289,7 +289,7 @@ impl<'n> ManifestSet<'n> {
                     pairs.iter().filter_map(|(one, two)| namesake::conflict(*one, *two, mesh));
                 if let Some(why) = conflicts.next() {
                     problems.push(format!(
-                        "{}: {one}: {two} in {} may be in the same proxies, where policies of one name share what they know: {why}; allowed: a name of its own for each",
+                        "{}: {one}: {two} in {} may be in the same proxies, where policies of one name share what they know: {why}. Give each a name of its own.",
                         one.file, two.file
                     ));
                 }
@@ -322,7 +322,7 @@ fn overlapping_patches(resource: &Resource) -> Option<String> {
         .flat_map(|(index, scope)| scopes.iter().skip(index + 1).map(move |other| (scope, other)));
     let (scope, other) = pairs.find(|(scope, other)| overlap::share_listeners(scope, other))?;
     Some(format!(
-        "{}: {resource}: {} and {} put graygate into the same {} listeners, so that each request meets it twice; allowed: one of the two",
+        "{}: {resource}: {} and {} put graygate into the same {} listeners, so each request meets it twice. Keep one.",
         resource.file,
         scope.path,
         other.path,

@@ -119,7 +119,7 @@ pub fn is_template(node: &Node) -> bool {
 pub fn report_repeated_keys(object: &Object<'_>, findings: &mut Findings) {
     for path in repeated_keys(object.node, &|key| key == "pluginConfig") {
         findings.problem(format!(
-            "{}: {object}: {path}: the key is there twice, and Kubernetes keeps the last or refuses it; allowed: each key once",
+            "{}: {object}: {path}: the key is there twice, and Kubernetes keeps the last or refuses it. Keep one.",
             object.file
         ));
     }

@@ -7,7 +7,7 @@ use super::model::{Filter, Resource};
 use super::module_source::Allowed;
 
 /// A filter that lets no request pass while it is not there takes down what it was to protect.
-const CLOSED: &str = "so that each request is denied while the module is not there or its VM has failed";
+const CLOSED: &str = "so each request is denied while the module is not there or its VM has failed";
 
 /// Reports a strategy that is missing, unknown, or that lets no request pass.
 pub fn check(resource: &Resource, filter: &Filter, allowed: &[Allowed], findings: &mut Findings) {

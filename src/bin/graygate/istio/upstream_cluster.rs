@@ -74,7 +74,7 @@ pub fn check(
             let hint = nearest(cluster.subset, &subsets).map(|near| format!("; did you mean {near:?}?"));
             let allowed = if subsets.is_empty() { "none".to_owned() } else { subsets.join(", ") };
             findings.problem(format!(
-                "{path}: {:?}: {} in {} has no subset {:?} of {}, so that Istio makes no such cluster and requests for it get 503; allowed: {allowed}, or add the subset there{}",
+                "{path}: {:?}: {} in {} has no subset {:?} of {}, so Istio makes no such cluster and requests for it get 503; allowed: {allowed}, or add the subset there{}",
                 upstream.cluster,
                 rule.object,
                 rule.object.file,

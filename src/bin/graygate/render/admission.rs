@@ -119,7 +119,7 @@ impl AdmissionRule {
         let comments = vec![
             about,
             "failurePolicy is Ignore: a rule that fails, such as for a policy at the limit of what CEL may cost, lets the resource pass, and the filter judges it. With Fail, a fault in the rule could keep an operator from mending or stopping graygate.".to_owned(),
-            "matchConditions: only resources of graygate are judged. A change of metadata alone is not judged, so that finalizers and labels work on resources that are older than the rule. A change to mode: off is not judged either, as it must always be possible to stop.".to_owned(),
+            "matchConditions: only resources of graygate are judged. A change of metadata alone is not judged, so finalizers and labels work on resources that are older than the rule. A change to mode: off is not judged either, as it must always be possible to stop.".to_owned(),
             format!("A resource with the label {}: \"{}\" is not judged.", EXEMPT.0, EXEMPT.1),
         ];
         let note = match actions {
@@ -214,9 +214,9 @@ fn plugins() -> AdmissionRule {
     }
 }
 
-const FAIL_CLOSE: &str = ": while the module cannot be fetched, or its VM has failed, every request would be denied; allowed: FAIL_OPEN, FAIL_RELOAD";
-const NO_DIGEST: &str = "sha256: missing, so that each proxy takes whatever is under the url at the time; allowed: the digest that `make image` prints, 64 digits from 0 to f";
-const ZERO_DIGEST: &str = "sha256: zeros stand for the digest of your module, which no module has; allowed: the digest that `make image` prints, 64 digits from 0 to f";
+const FAIL_CLOSE: &str = ": while the module cannot be fetched, or its VM has failed, every request would be denied. Use FAIL_OPEN or FAIL_RELOAD.";
+const NO_DIGEST: &str = "sha256: missing, so each proxy takes whatever is under the url at the time. Write the digest that `make image` prints, 64 digits from 0 to f.";
+const ZERO_DIGEST: &str = "sha256: zeros stand for the digest of your module, which no module has. Write the digest that `make image` prints, 64 digits from 0 to f.";
 
 /// Returns the rule for EnvoyFilters.
 fn envoy_filters() -> AdmissionRule {
@@ -270,7 +270,7 @@ fn envoy_filters() -> AdmissionRule {
             "wrong_configuration",
             &format!("!(MERGE) && (type({text_of}) != string || !{text_of}.matches('^\\\\s*[{{]'))"),
             &quote(
-                "configuration.value: no JSON object; allowed: the policy as JSON in a google.protobuf.StringValue",
+                "configuration.value: not a JSON object. Write the policy as JSON in a google.protobuf.StringValue.",
             ),
         ),
     ];

@@ -118,7 +118,7 @@ impl Rendering<'_> {
                     env!("CARGO_PKG_VERSION"),
                     self.sources.files()
                 ),
-                "http_filters of the HTTP connection manager: the filter comes right before the router, so that it sees requests as the router will.".to_owned(),
+                "http_filters of the HTTP connection manager: the filter comes right before the router, so it sees requests as the router will.".to_owned(),
                 self.explain_filter(),
             ],
             value: list([self.filter()?]),

@@ -76,7 +76,7 @@ pub fn read(arguments: &RenderArguments) -> Result<Result<PolicyFiles, Vec<Strin
             _ => "lastGood",
         };
         if let Some((other, other_choice)) = choices.iter().find(|(_, other)| other != choice) {
-            problems.push(format!("{other}: onWrongPolicy: {other_choice:?}, and {choice:?} in {file}; allowed: the same value in all files, because they make one document"));
+            problems.push(format!("{other}: onWrongPolicy: {other_choice:?}, and {choice:?} in {file}. Write the same value in all files, because they make one document."));
         }
     }
     problems.extend(sources.conflicts());
@@ -95,17 +95,17 @@ impl PolicyFiles {
             if policy.hosts.are_all()
                 && let Some(next) = self.policies.get(index + 1)
             {
-                problems.push(format!("{file}: policy {name:?} applies to every host, so no request reaches policy {:?} of {}; allowed: hosts, or the last place on the command line", next.policy.name, next.file));
+                problems.push(format!("{file}: policy {name:?} applies to every host, so no request reaches policy {:?} of {}. Add hosts, or name the file last.", next.policy.name, next.file));
             }
             for earlier in self.policies.iter().take(index).filter(|earlier| earlier.file != *file) {
                 let other = &earlier.file;
                 if earlier.policy.name == *name {
-                    problems.push(format!("{file}: name: {name:?} is also the name of the policy in {other}; allowed: a unique name, because metrics and state are kept by name"));
+                    problems.push(format!("{file}: name: {name:?} is also the name of the policy in {other}. Choose another name, because metrics and state are kept by name."));
                 }
                 let mut hosts = policy.hosts.names().iter().chain(policy.hosts.endings());
                 if let Some(host) = hosts.find(|host| earlier.policy.hosts.cover(host)) {
                     let wildcard = if host.starts_with('.') { "*" } else { "" };
-                    problems.push(format!("{file}: hosts: requests for {wildcard}{host} are for policy {:?} of {other}, which comes first; allowed: each host in one file, and a host before a wildcard that includes it", earlier.policy.name));
+                    problems.push(format!("{file}: hosts: requests for {wildcard}{host} are for policy {:?} of {other}, which comes first. Name each host in one file, and a host before a wildcard that includes it.", earlier.policy.name));
                 }
             }
         }
