@@ -215,7 +215,8 @@ NOT_V2 = f"is not the cluster of version v2 of {LABEL}, which is outbound|9080|v
         pytest.param(
             [{"match": [{"headers": {"x-tester": {"exact": "yes"}}}], "route": [to("v2")]}, *GOOD],
             f"spec.http[0]: requests with {HEADER}: v1 that meet it go to subset v2 of {HOST} port 9080 and not to "
-            f"version v1 of {LABEL}. Move it behind the routes by {HEADER}, or make it a match of the version in the policy.",
+            f"version v1 of {LABEL}. Move it behind the routes by {HEADER}, or make it a match of the version in the "
+            "policy.",
             id="a route for testers",
         ),
     ],

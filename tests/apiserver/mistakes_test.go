@@ -184,7 +184,7 @@ var envoyFilterMistakes = []struct {
 		"failure_policy: missing, which means FAIL_CLOSED: while the module cannot be fetched, or its VM has failed, " + failClose},
 	{"FAIL_CLOSED", func(config map[string]any) { config["failure_policy"] = "FAIL_CLOSED" },
 		"failure_policy: FAIL_CLOSED: while the module cannot be fetched, or its VM has failed, " + failClose},
-	{"no digest", func(config map[string]any) { delete(in(config, "vm_config", "code", "remote"), "sha256") }, "sha256: missing, so that"},
+	{"no digest", func(config map[string]any) { delete(in(config, "vm_config", "code", "remote"), "sha256") }, "sha256: missing, so"},
 	{"zeros for a digest", func(config map[string]any) {
 		in(config, "vm_config", "code", "remote")["sha256"] = strings.Repeat("0", 64)
 	},
