@@ -211,7 +211,7 @@ impl<'a> Value<'a> {
                     };
                     value.at_key().problem::<()>(message);
                 }
-                Shape::Refused(reason) => {
+                Shape::Refused(reason) if spec.keeps_nulls || !matches!(value.node, Node::Null) => {
                     value.at_key().problem::<()>(reason);
                 }
                 _ => {}

@@ -94,6 +94,7 @@ fn a_key_with_the_value_null_counts_as_absent_unless_it_widens_a_condition() {
             r#"{"name":"p"}"#.to_owned(),
         ),
         (with_check(r#""periodSeconds":null"#), with_check(r#""timeoutSeconds":1"#)),
+        (with_check(r#""exec":null,"tcpSocket":null"#), with_check(r#""timeoutSeconds":1"#)),
         (
             with_release(&format!(r#"{STEER},{VERSIONS},"hashOn":null,"schedule":null,"rollback":null"#)),
             with_release(&format!("{STEER},{VERSIONS}")),

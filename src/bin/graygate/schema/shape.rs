@@ -90,7 +90,10 @@ impl Writer {
 
     fn property(&mut self, spec: &ObjectSpec, key: &KeySpec) -> Node {
         if let Shape::Refused(reason) = key.shape {
-            return object([("description", text(reason)), ("not", Node::Object(Vec::new()))]);
+            // Null counts as absent.
+            let nothing =
+                if spec.keeps_nulls { ("not", Node::Object(Vec::new())) } else { ("type", text("null")) };
+            return object([("description", text(reason)), nothing]);
         }
         let mut value = self.value(&key.shape);
         let (least, most) = key.entries;
