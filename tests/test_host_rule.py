@@ -42,11 +42,11 @@ def test_a_match_that_names_no_host_is_refused_with_the_hosts_to_paste(place):
     hosts, instead = ("[HOST]", "") if place == "gateway" else ("[reviews.shop]", ", or remove match to act on")
     release, gate = refused(policy([{"hosts": ["reviews.shop"]}, EVERY_PATH], [EVERY_PATH]), place)
     assert release.startswith(
-        "releases[0].match: names no host, so that requests to every host get a version of reviews. "
+        "releases[0].match: names no host, so requests to every host get a version of reviews. "
         f"Add hosts: {hosts} to each entry{instead}"
     )
     assert gate == (
-        "gates[0].match: names no host, so that requests to every host are stopped while v1 is not ready. "
+        "gates[0].match: names no host, so requests to every host are stopped while v1 is not ready. "
         f"Add hosts: {hosts} to each entry, or remove match to act on the requests whose route leads to v1."
     )
     named = [{"hosts": ["reviews.shop"], **EVERY_PATH}, {"authority": {"exact": "reviews.example.com"}}]
@@ -64,7 +64,7 @@ def test_a_release_without_a_match_needs_clusters_that_name_their_hosts():
         assert refused(policy(), place) == []
         (problem,) = refused(policy(cluster="mine"), place)
         assert problem == (
-            "releases[0]: has no match, so that requests to every host get a version of reviews. "
+            "releases[0]: has no match, so requests to every host get a version of reviews. "
             "Only clusters of Istio have a host in their names. Add match: [{hosts: [HOST]}], or use such clusters."
         )
         assert refused(policy([{"hosts": ["reviews.shop"]}], cluster="mine"), place) == []
@@ -73,7 +73,7 @@ def test_a_release_without_a_match_needs_clusters_that_name_their_hosts():
 def test_a_release_at_a_gateway_must_name_its_hosts():
     (problem,) = refused(policy(), "gateway")
     assert problem == (
-        "releases[0]: has no match, so that it would act on the hosts of its versions' clusters. A gateway's requests "
+        "releases[0]: has no match, so it would act on the hosts of its versions' clusters. A gateway's requests "
         "are for the hosts of its Gateway. Add match: [{hosts: [HOST]}] with those."
     )
 
