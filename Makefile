@@ -95,6 +95,7 @@ istio-test: wasm tool venv ## test istio/ with Istio's control plane, agent and 
 	@.ci/istio
 
 integration: wasm tool venv ## test the behaviour in a real Envoy
+	@.ci/documents
 	@.ci/sarif-schema
 	@.ci/grpc-health-probe
 	@.ci/clock
