@@ -34,6 +34,18 @@ HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 NETWORK_FILTERS = "type.googleapis.com/envoy.extensions.filters.network"
 
 
+def values_of(tree: Any, key: str) -> Iterator[Any]:
+    """Returns each value that has this key, at any depth."""
+    if isinstance(tree, Mapping):
+        for name, child in tree.items():
+            if name == key:
+                yield child
+            yield from values_of(child, key)
+    elif isinstance(tree, list):
+        for child in tree:
+            yield from values_of(child, key)
+
+
 def stats_tags() -> list[Tree]:
     """Returns the rules that turn the labels in a counter's name into tags. Each label is `<tag>=.=<value>;.;`.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from .config import Tree
+from .config import Tree, values_of
 from .envoy import PROJECT
 
 POLICY_KEYS = {
@@ -246,12 +246,4 @@ def complete_release(release: Tree) -> None:
 
 def upstreams_in(tree: Any) -> Iterator[str]:
     """Returns the names of upstreams that a part of a policy refers to."""
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            if key == "upstream" and isinstance(value, str):
-                yield value
-            else:
-                yield from upstreams_in(value)
-    elif isinstance(tree, list):
-        for child in tree:
-            yield from upstreams_in(child)
+    return (value for value in values_of(tree, "upstream") if isinstance(value, str))

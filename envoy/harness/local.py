@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from .config import Tree
+from .config import Tree, values_of
 from .envoy import PROJECT
 
 FILTER_FILE = "envoy/graygate.yaml"
@@ -21,15 +21,7 @@ def load(name: str) -> Tree:
 
 
 def socket_addresses(tree: Any) -> Iterator[Tree]:
-    if isinstance(tree, dict):
-        for name, child in tree.items():
-            if name == "socket_address":
-                yield child
-            else:
-                yield from socket_addresses(child)
-    elif isinstance(tree, list):
-        for child in tree:
-            yield from socket_addresses(child)
+    return values_of(tree, "socket_address")
 
 
 def free_port() -> int:

@@ -80,11 +80,7 @@ impl<'a> Value<'a> {
 
     /// Reports that the value is not what is `allowed`. Returns `None`.
     pub fn refuse_as<T>(&self, allowed: &dyn Display) -> Option<T> {
-        let words = self.shape.find(|shape| match shape {
-            Shape::Choice(words) => Some(*words),
-            _ => None,
-        });
-        let near = words.zip(self.node.text()).and_then(|(words, text)| nearest(text, words));
+        let near = self.shape.words().zip(self.node.text()).and_then(|(words, text)| nearest(text, words));
         let hint = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
         self.note(None, &format_args!("{} is not allowed; allowed: {allowed}{hint}", self.node));
         None
@@ -362,11 +358,7 @@ impl<'a> Value<'a> {
 
     /// Reads one of the words of the table.
     pub fn word(&self) -> Option<&'static str> {
-        let words = self.shape.find(|shape| match shape {
-            Shape::Choice(words) => Some(*words),
-            _ => None,
-        });
-        let word = words.and_then(|words| words.iter().find(|word| self.is_text(word)));
+        let word = self.shape.words().and_then(|words| words.iter().find(|word| self.is_text(word)));
         word.copied().or_else(|| self.refuse())
     }
 

@@ -16,6 +16,7 @@ mod istio;
 mod man;
 mod marks;
 mod number;
+mod pattern;
 mod policy_argument;
 mod progress;
 mod reference;

@@ -4,9 +4,16 @@ use super::gate::GATE;
 use super::probe::PROBES;
 use super::release::RELEASE;
 use super::shapes::{DNS_LABEL, HOSTS, MODE, ON_WRONG_POLICY, PERCENT, key, required};
-use super::spec::ObjectSpec;
 use super::spec::Shape::{List, Map, Object, Whole};
+use super::spec::{KeySpec, ObjectSpec};
 use super::upstream::UPSTREAM;
+
+// In a document of several policies, only the document has it.
+const WRONG_POLICY: KeySpec = key("onWrongPolicy", ON_WRONG_POLICY).default("refuse").about(
+    "What a proxy does with a wrong document. `refuse`: Envoy refuses the configuration and \
+                    keeps its earlier one; a new proxy answers 500. `lastGood`: the last good policy of \
+                    that name stays in force; on a new proxy, requests pass.",
+);
 
 /// The policy, which is the whole document or one of several.
 pub static POLICY: ObjectSpec = ObjectSpec::new(
@@ -37,11 +44,7 @@ pub static POLICY: ObjectSpec = ObjectSpec::new(
             "The largest share of the gated upstreams that gates may block at the same time, but at \
                     least one upstream. Those that have not been ready for the longest stay blocked.",
         ),
-        key("onWrongPolicy", ON_WRONG_POLICY).default("refuse").about(
-            "What a proxy does with a wrong document. `refuse`: Envoy refuses the configuration and \
-                    keeps its earlier one; a new proxy answers 500. `lastGood`: the last good policy of \
-                    that name stays in force; on a new proxy, requests pass.",
-        ),
+        WRONG_POLICY,
     ],
 )
 .with_extensions();
@@ -56,11 +59,7 @@ pub static DOCUMENT: ObjectSpec = ObjectSpec::new(
         key("mode", MODE)
             .default("enforce")
             .about("Limits the mode of each policy: `shadow` here stops all of them from changing anything."),
-        key("onWrongPolicy", ON_WRONG_POLICY).default("refuse").about(
-            "What a proxy does with a wrong document. `refuse`: Envoy refuses the configuration and \
-                    keeps its earlier one; a new proxy answers 500. `lastGood`: the last good policy of \
-                    that name stays in force; on a new proxy, requests pass.",
-        ),
+        WRONG_POLICY,
     ],
 )
 .with_extensions();

@@ -6,7 +6,7 @@ use super::shapes::{
 };
 use super::spec::KeyRule::AtMostOne;
 use super::spec::Shape::{Boolean, Choice, List, Map, Object, Refused, Seconds, Upstream, Whole};
-use super::spec::{ObjectSpec, Shape};
+use super::spec::{KeySpec, ObjectSpec, Shape};
 
 /// `probes`.
 pub static PROBES: ObjectSpec = ObjectSpec::new(
@@ -48,11 +48,26 @@ pub static PROBES: ObjectSpec = ObjectSpec::new(
     ],
 );
 
+// Keys that several kinds of probe have.
+const PROBE_PATH: KeySpec =
+    required("path", PATH).about("The exact path. The probe is a GET or HEAD of it, with any query.");
+const COMPONENTS: Shape = List(&Object(&COMPONENT));
+const CHECKS: KeySpec =
+    key("checks", COMPONENTS).about("The upstreams whose state decides. Without any, the probe passes.");
+const SCORE: KeySpec = key("minimumScore", MINIMUM_SCORE).about(
+    "The least sum of the weights of all checks that do not fail. Required if a check has a weight, and at \
+     most the sum of all weights.",
+);
+const OUTCOMES: KeySpec =
+    key("statuses", Object(&STATUSES)).about("The status of a response for each outcome.");
+const APP_RESPONSE: KeySpec = key("passThrough", Object(&PASS_THROUGH))
+    .about("Answers with the app's own response, which the proxy caches.");
+
 /// `liveness`, which depends on nothing outside.
 pub static LIVENESS: ObjectSpec = ObjectSpec::new(
     "liveness",
     &[
-        required("path", PATH).about("The exact path. The probe is a GET or HEAD of it, with any query."),
+        PROBE_PATH,
         key("checks", Refused("liveness depends on nothing outside the proxy; put checks under readiness"))
             .about("Not here: liveness depends on nothing outside the proxy."),
         key(
@@ -60,9 +75,8 @@ pub static LIVENESS: ObjectSpec = ObjectSpec::new(
             Refused("liveness depends on nothing outside the proxy; put checks under readiness"),
         )
         .about("Not here: liveness depends on nothing outside the proxy."),
-        key("statuses", Object(&STATUSES)).about("The status of a response for each outcome."),
-        key("passThrough", Object(&PASS_THROUGH))
-            .about("Answers with the app's own response, which the proxy caches."),
+        OUTCOMES,
+        APP_RESPONSE,
     ],
 )
 .rule(AtMostOne(&["statuses", "passThrough"]))
@@ -72,14 +86,10 @@ pub static LIVENESS: ObjectSpec = ObjectSpec::new(
 pub static STARTUP: ObjectSpec = ObjectSpec::new(
     "a probe",
     &[
-        required("path", PATH).about("The exact path. The probe is a GET or HEAD of it, with any query."),
-        key("checks", List(&Object(&COMPONENT)))
-            .about("The upstreams whose state decides. Without any, the probe passes."),
-        key("minimumScore", MINIMUM_SCORE).about(
-            "The least sum of the weights of all checks that do not fail. Required if a check has a \
-                    weight, and at most the sum of all weights.",
-        ),
-        key("statuses", Object(&STATUSES)).about("The status of a response for each outcome."),
+        PROBE_PATH,
+        CHECKS,
+        SCORE,
+        OUTCOMES,
         key("passThrough", Refused("not supported for this probe; use it under liveness or readiness"))
             .about("Not here: only liveness and readiness can pass through."),
     ],
@@ -87,22 +97,9 @@ pub static STARTUP: ObjectSpec = ObjectSpec::new(
 .example("{path: /startupz}");
 
 /// `readiness`.
-pub static READINESS: ObjectSpec = ObjectSpec::new(
-    "readiness",
-    &[
-        required("path", PATH).about("The exact path. The probe is a GET or HEAD of it, with any query."),
-        key("checks", List(&Object(&COMPONENT)))
-            .about("The upstreams whose state decides. Without any, the probe passes."),
-        key("minimumScore", MINIMUM_SCORE).about(
-            "The least sum of the weights of all checks that do not fail. Required if a check has a \
-                    weight, and at most the sum of all weights.",
-        ),
-        key("statuses", Object(&STATUSES)).about("The status of a response for each outcome."),
-        key("passThrough", Object(&PASS_THROUGH))
-            .about("Answers with the app's own response, which the proxy caches."),
-    ],
-)
-.example("{path: /readyz}");
+pub static READINESS: ObjectSpec =
+    ObjectSpec::new("readiness", &[PROBE_PATH, CHECKS, SCORE, OUTCOMES, APP_RESPONSE])
+        .example("{path: /readyz}");
 
 /// At most the sum of the weights, of which there may be as many as there are upstreams.
 const MINIMUM_SCORE: Shape = Whole(1, u32::MAX);

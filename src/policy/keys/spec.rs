@@ -320,6 +320,14 @@ impl Shape {
         })
     }
 
+    /// Returns the words of which the value may be one.
+    pub fn words(&self) -> Option<&'static [&'static str]> {
+        self.find(|shape| match shape {
+            Shape::Choice(words) => Some(*words),
+            _ => None,
+        })
+    }
+
     /// Returns the shape of the entries, if the value may be a list or a map.
     pub fn inner(&self) -> Option<&'static Shape> {
         self.find(|shape| match shape {

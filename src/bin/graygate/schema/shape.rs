@@ -5,13 +5,11 @@ use graygate::policy::keys::NOT_NULL;
 use graygate::policy::keys::spec::{Format, KeyRule, KeySpec, ObjectSpec, PROXY_HEADERS, Presence, Shape};
 
 use super::parts::{Definitions, default_value, definition_name, described, non_empty, or_absent, strings};
+use crate::pattern;
 use crate::tree::{list, number, object, text};
 
-/// The pattern of a duration such as `1h30m`.
-const DURATION: &str = "^(([0-9]+[.]?[0-9]*|[.][0-9]+)(ms|s|m|h))+$";
-/// The pattern of a label, which is also that of a DNS label but for upper case.
+/// The pattern of a label.
 const LABEL: &str = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$";
-const DNS_LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 /// The pattern of an HTTP token (RFC 9110, section 5.6.2).
 const TOKEN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
 /// A token, or a name of Envoy for a part of the request line.
@@ -137,7 +135,7 @@ impl Writer {
                 let [low, high] = range(span);
                 object([("type", text("number")), low, high])
             }
-            Shape::Duration(_) => object([("type", text("string")), ("pattern", text(DURATION))]),
+            Shape::Duration(_) => object([("type", text("string")), ("pattern", text(pattern::DURATION))]),
             Shape::Choice(words) => object([("enum", strings(words.iter().copied()))]),
             Shape::Upstream => object([("type", text("string")), ("minLength", number(1))]),
             Shape::Null => object([("type", text("null"))]),
@@ -209,7 +207,7 @@ fn string(format: Format) -> Node {
         Format::NotEmpty | Format::HostPattern | Format::Network => {
             object([("type", text("string")), ("minLength", number(1))])
         }
-        Format::DnsLabel => with(DNS_LABEL),
+        Format::DnsLabel => with(pattern::DNS_LABEL),
         Format::Label => with(LABEL),
         Format::Cluster => with(NO_CONTROLS_NOT_EMPTY),
         Format::HeaderValue => with(NO_CONTROLS),
@@ -229,6 +227,6 @@ fn string(format: Format) -> Node {
             ("maxLength", number(MAX_EXPRESSION)),
         ]),
         Format::Date => with(DATE),
-        Format::ErrorStatus => with("^[45][0-9][0-9]$"),
+        Format::ErrorStatus => with(pattern::ERROR_STATUS),
     }
 }

@@ -3,6 +3,7 @@
 use graygate::policy::keys::spec::{Format, KeyRule, KeySpec, ObjectSpec, Shape};
 
 use super::words;
+use crate::pattern;
 
 /// A variable of the rendered rule.
 pub struct Variable {
@@ -95,11 +96,11 @@ impl Table {
         }
         let names = |is_kind| quote_list(self.keys(is_kind).map(|key| key.name));
         if self.has(is_duration) {
-            let pattern = quote(words::DURATION);
+            let pattern = quote(pattern::DURATION);
             more.push(format!("(k in {} && !{value}.matches({pattern}))", names(is_duration)));
         }
         if self.has(is_dns_label) {
-            let pattern = quote(words::DNS_LABEL);
+            let pattern = quote(pattern::DNS_LABEL);
             more.push(format!("(k in {} && !{value}.matches({pattern}))", names(is_dns_label)));
         }
         if self.has(is_upstream) {
@@ -109,7 +110,7 @@ impl Table {
             let Shape::List(Shape::Either([Shape::Choice(choices), ..])) = key.shape else {
                 continue;
             };
-            let (choices, status) = (quote_list(choices.iter().copied()), quote(words::ERROR_STATUS));
+            let (choices, status) = (quote_list(choices.iter().copied()), quote(pattern::ERROR_STATUS));
             more.push(format!(
                 "(k == '{}' && {value}.exists(f, type(f) != map && (type(f) != string || !(f in {choices}) && !f.matches({status}))))",
                 key.name

@@ -2,15 +2,6 @@
 
 use graygate::policy::keys::spec::Shape;
 
-/// The pattern of a duration such as `1h30m`.
-pub const DURATION: &str = r"^(([0-9]+[.]?[0-9]*|[.][0-9]+)(ms|s|m|h))+$";
-
-/// The pattern of a DNS label.
-pub const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
-
-/// The pattern of a status in a list of failures.
-pub const ERROR_STATUS: &str = "^[45][0-9][0-9]$";
-
 /// Returns the name under which the rendered rule lists the types of CEL that a value of this shape has.
 pub fn type_name(shape: &Shape) -> &'static str {
     match shape {
