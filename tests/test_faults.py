@@ -48,7 +48,9 @@ def test_graygate_gates_and_recovers_and_a_plain_envoy_does_not(tmp_path):
     figures = report["faults"]["2"]["answers 500"]
     nothing = figures["nothing"]
     assert nothing["seconds_to_gate"] is None
-    assert nothing["failed_before_gate"] == nothing["failed_in_all"] == nothing["requests"] > 0
+    assert nothing["failed_before_gate"] == nothing["failed_in_all"]
+    # A request sent just as the fault begins or ends may still get a 200.
+    assert nothing["requests"] / 2 < nothing["failed_in_all"] <= nothing["requests"]
     for name in GRAYGATE:
         # How many requests are refused while all is healthy depends on the machine. A response that takes half a second
         # is a failure.
