@@ -18,6 +18,7 @@ pub mod drain;
 pub mod health;
 mod json;
 pub mod result;
+mod source;
 mod text;
 
 use crate::decision::action::Action;

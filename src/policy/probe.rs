@@ -372,12 +372,16 @@ fn read_cached_header(value: &Value<'_>) -> Option<String> {
 impl Drain {
     fn read(value: &Value<'_>) -> Option<Self> {
         let fields = value.object()?;
-        let loopback = || ["127.0.0.0/8", "::1/128"].iter().filter_map(|text| text.parse().ok()).collect();
-        let from = match fields.get("from") {
-            Some(_) => fields.read_list("from", Value::network),
-            None => Some(loopback()),
-        };
+        let from = read_sources(&fields);
         Some(Drain { path: read_path(&fields)?, from: from? })
+    }
+}
+
+/// Reads the networks that may use a path. Default: the loopback addresses.
+fn read_sources(fields: &Fields<'_>) -> Option<Vec<IpNet>> {
+    match fields.get("from") {
+        Some(_) => fields.read_list("from", Value::network),
+        None => Some(["127.0.0.0/8", "::1/128"].iter().filter_map(|text| text.parse().ok()).collect()),
     }
 }
 

@@ -1,14 +1,6 @@
 //! The drain switch. An order from an allowed address fails readiness until it is taken back.
-//!
-//! The address is that of the connection, as in the proxy's `source.address`. Behind a listener that accepts
-//! the PROXY protocol, it is the address in that protocol. A client that may speak the protocol to the
-//! listener can therefore choose it.
-//!
-//! A listener may also take the address from `x-forwarded-for` or another header, which any client can set.
-//! The proxy then knows no port. Orders from an address without a port are refused.
 
-use core::net::SocketAddr;
-
+use super::source;
 use crate::decision::action::Action;
 use crate::decision::reply::{ProbeTarget, Reply};
 use crate::policy::Policy;
@@ -63,7 +55,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
     request: &mut Headers<'r, R>,
     readiness: &impl Readiness,
 ) -> Action<'p> {
-    if let Err(why) = authorize(drain, request.source()) {
+    if let Err(why) = source::authorize("drain", &drain.from, request.source()) {
         return Action::Reply(reply(policy, 403, &why, DrainReply::Refused));
     }
     let order = match request.get(":method") {
@@ -93,60 +85,6 @@ fn state_reply(policy: &Policy, draining: bool) -> Reply {
     reply(policy, 200, text, result)
 }
 
-/// Returns the refusal of an order from this source, if it is not allowed.
-fn authorize(drain: &Drain, source: Option<SocketAddr>) -> Result<(), String> {
-    let Some(address) = source else {
-        return Err("drain refused: the source has no IP address".to_owned());
-    };
-    let ip = address.ip();
-    if address.port() == 0 {
-        return Err(format!(
-            "drain refused: {ip} has no port, so the proxy took it from a header, which any client can set"
-        ));
-    }
-    let is_allowed = drain.from.iter().any(|network| network.contains(&ip));
-    if is_allowed { Ok(()) } else { Err(format!("drain refused: {ip} is not in drain.from")) }
-}
-
 fn reply(policy: &Policy, status: u32, text: &str, result: DrainReply) -> Reply {
     Reply::line_to_probe(policy, ProbeTarget::Drain, status, result.spec().code, text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::value::request;
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    fn allowed(from: &[&str], source: Option<&str>) -> bool {
-        let from = from.iter().map(|text| text.parse().unwrap()).collect();
-        let source = source.and_then(|source| request::address(source.as_bytes()));
-        authorize(&Drain { path: "/drainz".to_owned(), from }, source).is_ok()
-    }
-
-    #[test]
-    fn an_address_of_the_connection_is_allowed_if_a_network_contains_it() {
-        let local = ["127.0.0.0/8", "::1/128"];
-        for source in ["127.0.0.1:50000", "127.255.255.255:1", "[::1]:50000", "[::ffff:127.0.0.1]:50000"] {
-            assert!(allowed(&local, Some(source)), "{source}");
-        }
-        for source in ["128.0.0.1:50000", "10.0.0.1:50000", "[::2]:50000", "[fe80::1]:1"] {
-            assert!(!allowed(&local, Some(source)), "{source}");
-        }
-    }
-
-    #[test]
-    fn an_address_without_a_port_is_refused() {
-        assert!(!allowed(&["127.0.0.0/8"], Some("127.0.0.1:0")));
-        assert!(!allowed(&["::1/128"], Some("[::1]:0")));
-    }
-
-    #[test]
-    fn a_source_that_is_not_an_ip_address_is_refused() {
-        for source in [None, Some(""), Some("127.0.0.1"), Some("/run/envoy.sock"), Some("envoy://internal/")]
-        {
-            assert!(!allowed(&["0.0.0.0/0", "::/0"], source), "{source:?}");
-        }
-    }
 }
