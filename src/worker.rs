@@ -49,6 +49,7 @@ mod lifecycle;
 pub mod metric;
 pub mod metrics;
 mod misrouted;
+mod plugin_metrics;
 mod releases;
 mod routes;
 mod scope;

@@ -20,7 +20,7 @@ def ready(envoy, upstream, policy="reviews"):
 
 def share(envoy, version=None, policy="reviews"):
     labels = {"version": version} if version else {}
-    return envoy.counter("graygate_version_share", policy=policy, release="reviews", **labels)
+    return envoy.counter("graygate_version_share_basis_points", policy=policy, release="reviews", **labels)
 
 
 def shown(envoy, policy="reviews"):

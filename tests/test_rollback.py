@@ -56,7 +56,7 @@ def test_a_failing_version_is_rolled_back_on_all_workers_and_logged_once(start, 
     assert v2.requests == reached
     labels = 'policy="reviews",release="reviews",version="v2"'
     assert f'graygate_rollbacks_total{{{labels},reason="failures"}} 1\n' in envoy.prometheus()
-    until(lambda: f"graygate_version_share{{{labels}}} 0\n" in envoy.prometheus(), what="the gauge at 0")
+    until(lambda: f"graygate_version_share_basis_points{{{labels}}} 0\n" in envoy.prometheus(), what="the gauge at 0")
     assert (rollbacks(envoy), rollbacks(envoy, version="v2", reason="failures")) == (1, 1)
     (line,) = said(envoy)
     found = re.fullmatch(FAILURES, line)

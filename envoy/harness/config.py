@@ -24,7 +24,10 @@ MODULE = "dist/graygate.wasm"
 # Without these, a worker whose VM failed responds 503 permanently. By default, reloads of a VM are a second apart.
 RELOADS = {"failure_policy": "FAIL_RELOAD", "reload_config": {"backoff": {"base_interval": "0.2s"}}}
 # In the order of the table of metrics, which `graygate render` keeps.
-TAGS = ("policy", "release", "version", "reason", "result", "upstream", "from", "to", "probe", "code", "plugin", "mode")
+TAGS = (
+    *("policy", "release", "version", "reason", "result", "upstream", "from", "to", "probe", "code"),
+    *("plugin", "revision", "mode"),
+)
 
 # The name of the internal listener for gRPC health checks of the proxy, and of the cluster that leads to it.
 HOP = "graygate-hop"

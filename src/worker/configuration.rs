@@ -4,8 +4,7 @@ use core::time::Duration;
 
 use super::event::Event;
 use super::last_good::{self, KeptPolicy};
-use super::metric::spec;
-use super::{Worker, store};
+use super::{Worker, plugin_metrics, store};
 use crate::policy::host_index::HostIndex;
 use crate::policy::problem::Problems;
 use crate::policy::set::DocumentReading;
@@ -48,7 +47,7 @@ impl Unshared {
 
     /// Shares it. Returns `false` if a part could not be written.
     pub fn share(&self, proxy: &impl Proxy) -> bool {
-        set_refused(proxy, &self.plugin, self.is_wrong);
+        plugin_metrics::set_refused(proxy, &self.plugin, self.is_wrong);
         last_good::keep(proxy, &self.plugin, &self.policies, self.configured)
     }
 }
@@ -78,6 +77,7 @@ pub fn configure(proxy: &impl Proxy, size: usize) -> Option<Configuration> {
     let plugin = proxy.attribute(Attribute::PluginName).unwrap_or_default();
     let plugin = String::from_utf8_lossy(&plugin).into_owned();
     let node = proxy.attribute(Attribute::NodeId).unwrap_or_default();
+    plugin_metrics::show_build(proxy);
     let reading = DocumentReading::for_node(text, &node);
     let is_wrong = reading.problems.is_some();
     if let Some(problems) = &reading.problems {
@@ -158,15 +158,7 @@ fn report(proxy: &impl Proxy, plugin: &str, problems: &Problems) {
         Event::MoreProblems(count - MAX_LOGGED_PROBLEMS).record(proxy);
     }
     Event::PolicyRefused { plugin }.record(proxy);
-    set_refused(proxy, plugin, true);
-}
-
-/// Sets the gauge of whether the plugin's newest document is wrong.
-fn set_refused(proxy: &impl Proxy, plugin: &str, is_wrong: bool) {
-    let name = spec::REFUSED.full_name(&[plugin], false);
-    if let Some(gauge) = proxy.metric(spec::REFUSED.kind, &name) {
-        proxy.set(gauge, is_wrong.into());
-    }
+    plugin_metrics::set_refused(proxy, plugin, true);
 }
 
 /// Returns whether this worker is the first of the proxy to get this document. Only the first one logs it.

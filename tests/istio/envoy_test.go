@@ -231,7 +231,7 @@ func bootstrap(who node, controlPlane string) map[string]any {
 
 // statsTags are the labels of graygate's metrics, as `extraStatTags` adds them to a proxy of Istio.
 func statsTags() (tags []any) {
-	labels := "policy release version upstream probe reason from to code result mode plugin"
+	labels := "policy release version upstream probe reason from to code result mode plugin revision"
 	for _, label := range strings.Fields(labels) {
 		tags = append(tags, map[string]any{"tag_name": label, "regex": `(` + label + `=\.=(.*?);\.;)`})
 	}

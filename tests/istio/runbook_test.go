@@ -163,7 +163,7 @@ func TestTheRunbooksStepsRaiseARolloutAndNoRequestFails(t *testing.T) {
 						run(s, withWeight(script, weight))
 						k.meets(e, p, s)
 						e.until("v2 has its share", func() bool {
-							values, err := p.query(`max(graygate_version_share{policy="reviews",version="v2"}) / 100`)
+							values, err := p.query(`max(graygate_version_share_basis_points{policy="reviews",version="v2"}) / 100`)
 							return err == nil && len(values) == 1 && fmt.Sprint(values[0]) == weight
 						})
 					}

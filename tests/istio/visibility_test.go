@@ -52,7 +52,7 @@ func TestAnOutageAndItsEndAreInTheLogAtIstiosDefaultLevel(t *testing.T) {
 // gaugesOf are the gauges of graygate in one Envoy, without those of the policy as a whole.
 func gaugesOf(e *envoy, policy string) map[string]int {
 	found := map[string]int{}
-	for name, value := range e.counters("graygate_(upstream_ready|version_share|policy_enforced|policy_document)") {
+	for name, value := range e.counters("graygate_(upstream_ready|version_share_basis_points|policy_enforced|policy_document)") {
 		if strings.Contains(name, "policy=.="+policy+";") {
 			found[name] = value
 		}
@@ -91,18 +91,18 @@ func TestGaugesOfWhatLeftAPolicyRaiseNoAlert(t *testing.T) {
 				sum, count := value("upstream=.=reviews-v2;")
 				return count == 0 || sum > 0
 			})
-			e.until("the shares add up to 100 %", func() bool { sum, _ := value("version_share"); return sum == 10_000 })
+			e.until("the shares add up to 100 %", func() bool { sum, _ := value("version_share_basis_points"); return sum == 10_000 })
 
 			apply(c, strings.Replace(withoutV2, "name: reviews\n", "name: reviews\nmode: shadow\n", 1))
 			e.until("no gauge says that it is in force", func() bool { sum, _ := value("policy_enforced"); return sum == 0 })
-			e.until("the shares add up to 100 %, still", func() bool { sum, _ := value("version_share"); return sum == 10_000 })
+			e.until("the shares add up to 100 %, still", func() bool { sum, _ := value("version_share_basis_points"); return sum == 10_000 })
 
 			apply(c, strings.Replace(withoutV2, "name: reviews\n", "name: others\n", 1))
 			e.until("the other policy is in use", func() bool { return len(gaugesOf(e, "others")) > 0 })
 			e.until("no gauge of the first says that it is in force", func() bool {
 				enforced, _ := value("policy_enforced")
 				document, _ := value("policy_document")
-				shares, _ := value("version_share")
+				shares, _ := value("version_share_basis_points")
 				return enforced == 0 && document == 0 && shares == 0
 			})
 		})

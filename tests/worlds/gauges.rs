@@ -37,7 +37,7 @@ fn of_policy(world: &World, name: &str) -> (u64, bool) {
 fn pass_and_add_up(world: &mut World, millis: u32) {
     for _ in 0..millis / 10 {
         world.pass(10 * MS);
-        assert_eq!(world.metric("version_share", &["policy=shop", "release=web"]), 10_000);
+        assert_eq!(world.metric("version_share_basis_points", &["policy=shop", "release=web"]), 10_000);
     }
 }
 
@@ -71,13 +71,13 @@ fn a_release_that_leaves_has_no_shares() {
     renamed["releases"][0]["name"] = json!("other");
     world.configure(&renamed);
     world.pass(2 * SECOND);
-    assert_eq!(world.metric("version_share", &["release=web"]), 0);
-    assert_eq!(world.metric("version_share", &["release=other"]), 10_000);
+    assert_eq!(world.metric("version_share_basis_points", &["release=web"]), 0);
+    assert_eq!(world.metric("version_share_basis_points", &["release=other"]), 10_000);
     let mut none = checked(&[1, 1]);
     none["releases"] = json!([]);
     world.configure(&none);
     world.pass(2 * SECOND);
-    assert_eq!(world.metric("version_share", &[]), 0);
+    assert_eq!(world.metric("version_share_basis_points", &[]), 0);
 }
 
 #[test]
@@ -124,8 +124,8 @@ fn a_policy_whose_name_leaves_the_proxy_ends_once_its_listener_has_drained() {
     drain(&mut world);
     assert_eq!((of_policy(&world, "shop"), of_policy(&world, "store")), ((0, false), (1, true)));
     assert_eq!(ready(&world, "up-2"), 1);
-    assert_eq!(world.metric("version_share", &["policy=shop"]), 0);
-    assert_eq!(world.metric("version_share", &["policy=store"]), 10_000);
+    assert_eq!(world.metric("version_share_basis_points", &["policy=shop"]), 0);
+    assert_eq!(world.metric("version_share_basis_points", &["policy=store"]), 10_000);
     world.pass(5 * SECOND);
     assert_eq!(of_policy(&world, "shop"), (0, false));
     // The first name comes back with the same document.
@@ -134,7 +134,7 @@ fn a_policy_whose_name_leaves_the_proxy_ends_once_its_listener_has_drained() {
     drain(&mut world);
     world.pass(2 * SECOND);
     assert_eq!((of_policy(&world, "shop"), of_policy(&world, "store")), ((1, true), (0, false)));
-    assert_eq!(world.metric("version_share", &["policy=shop"]), 10_000);
+    assert_eq!(world.metric("version_share_basis_points", &["policy=shop"]), 10_000);
     assert_eq!(ready(&world, "up-2"), 0);
 }
 
@@ -148,7 +148,7 @@ fn no_mode_leaves_a_gauge_of_another_behind() {
         world.pass(3 * SECOND);
         for _ in 0..2 {
             assert_eq!(of_policy(&world, "shop"), (enforced, true), "{mode}");
-            assert_eq!(world.metric("version_share", &[]), shares, "{mode}");
+            assert_eq!(world.metric("version_share_basis_points", &[]), shares, "{mode}");
             assert_eq!(ready(&world, "up-2"), u64::from(mode == "off"), "{mode}");
             drain(&mut world);
             world.pass(SECOND);
@@ -193,7 +193,7 @@ fn gauges_end_though_a_vm_has_died_and_come_back() {
     world.pass(2 * SECOND);
     drain(&mut world);
     assert_eq!(of_policy(&world, "shop"), (0, false));
-    assert_eq!(world.metric("version_share", &["policy=shop"]), 0);
+    assert_eq!(world.metric("version_share_basis_points", &["policy=shop"]), 0);
 }
 
 #[test]

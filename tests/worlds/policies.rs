@@ -284,7 +284,11 @@ fn the_work_of_one_tick_is_bounded_for_all_policies_together() {
     world.pass(30 * SECOND);
     // Each gets its turn.
     for policy in 0..40 {
-        assert_eq!(world.metric("version_share", &[&format!("policy=p{policy}")]), 10_000, "{policy}");
+        assert_eq!(
+            world.metric("version_share_basis_points", &[&format!("policy=p{policy}")]),
+            10_000,
+            "{policy}"
+        );
         assert!(!world.calls_to(&format!("c{policy}-9")).is_empty(), "{policy}");
     }
 }

@@ -84,7 +84,7 @@ pub fn later(world: &mut World, seconds: i64) {
 
 /// Returns the share of a version by its gauge, in hundredths of a percent.
 pub fn share(world: &World, version: &str) -> u64 {
-    world.metric("version_share", &["policy=shop", "release=web", &format!("version={version}")])
+    world.metric("version_share_basis_points", &["policy=shop", "release=web", &format!("version={version}")])
 }
 
 /// Returns how many requests got which version for which reason, without zeros.

@@ -433,7 +433,7 @@ fn a_rollback_in_shadow_mode_does_not_apply_when_the_policy_is_enforced() {
     let [line] = rollbacks(&world).1.try_into().unwrap();
     assert!(line.ends_with(" (mode: shadow)"), "{line}");
     assert_eq!(world.metric("rollbacks_total", &["mode=shadow"]), 1);
-    assert_eq!(world.metric("version_share", &["version=v2"]), 0);
+    assert_eq!(world.metric("version_share_basis_points", &["version=v2"]), 0);
     world.configure(&enforced);
     assert_eq!(held(&mut world, 0, 200), split);
     world.pass(SECOND);

@@ -38,7 +38,7 @@ fn the_metrics_of_many_versions_are_defined_over_several_ticks_by_one_worker() {
         ticks += 1;
         assert!(ticks < 400, "{count} are defined");
     }
-    assert_eq!(world.metric("version_share", &["release=r7"]), 10_000);
+    assert_eq!(world.metric("version_share_basis_points", &["release=r7"]), 10_000);
     // With nothing left to define, this policy needs no ticks once it is in use.
     world.pass(6 * SECOND);
     assert_eq!((0..3).map(|vm| world.tick_of(vm)).max(), Some(0));

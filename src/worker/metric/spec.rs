@@ -42,6 +42,7 @@ const UPSTREAM: &str = "upstream";
 const REASON: &str = "reason";
 const RESULT: &str = "result";
 const PLUGIN: &str = "plugin";
+const REVISION: &str = "revision";
 
 const FIRST: &str = "0.1.0";
 
@@ -96,10 +97,10 @@ pub static SCHEDULE_STEPS: MetricSpec = MetricSpec::counter(
 
 /// The share of a version.
 pub static SHARE: MetricSpec = MetricSpec::gauge(
-    "version_share",
+    "version_share_basis_points",
     &[POLICY, RELEASE, VERSION],
-    "hundredths of a percent",
-    "Shows the share that a version holds now. The shares of a release add up to 10,000.",
+    "basis points",
+    "Shows the share that a version holds now, in hundredths of a percent. The shares of a release add up to 10,000.",
     FIRST,
 );
 
@@ -214,9 +215,18 @@ pub static REFUSALS: MetricSpec = MetricSpec::counter(
     FIRST,
 );
 
+/// The module.
+pub static BUILD: MetricSpec = MetricSpec::gauge(
+    "build_info",
+    &[VERSION, REVISION],
+    "1",
+    "Shows 1 with the version and the commit of the module that the proxy runs, and 0 for one that it ran before.",
+    FIRST,
+);
+
 /// All metrics, in the order of the reference page.
 #[cfg(feature = "tool")]
-pub static METRICS: [&MetricSpec; 18] = [
+pub static METRICS: [&MetricSpec; 19] = [
     &ASSIGNMENTS,
     &SHARE,
     &MISROUTED,
@@ -235,6 +245,7 @@ pub static METRICS: [&MetricSpec; 18] = [
     &DOCUMENT,
     &REFUSED,
     &REFUSALS,
+    &BUILD,
 ];
 
 /// Returns all labels, each once. They are the tags that an Envoy needs in its `stats_tags`.

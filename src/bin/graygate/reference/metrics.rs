@@ -13,7 +13,7 @@ Envoy shows them in `/stats` and in `/stats/prometheus`. To have labels in Prome
 A gauge shows the newest document of a policy. What leaves a policy gets a value on which no alert fires:
 
 - `graygate_upstream_ready` of an upstream that leaves is 1.
-- `graygate_version_share` of a version that leaves is 0.
+- `graygate_version_share_basis_points` of a version that leaves is 0.
 - `graygate_policy_enforced` and `graygate_policy_document` of a policy that leaves are 0.
 
 Counters of releases and gates have the label `mode=\"shadow\"` while the policy is in `mode: shadow`.
@@ -25,7 +25,7 @@ fn about_label(label: &str) -> &'static str {
     match label {
         "policy" => "the name of the policy",
         "release" => "the name of the release",
-        "version" => "the name of the version",
+        "version" => "the name of the version; of `graygate_build_info`, the version of the module",
         "upstream" => "the name of the upstream in the policy",
         "reason" => "the reason as a [code](reasons.md)",
         "result" => "the result as a [code](reasons.md)",
@@ -33,6 +33,7 @@ fn about_label(label: &str) -> &'static str {
         "to" => "the phase or lifecycle that began; of a fallback, its upstream, or `answer`",
         "probe" => "the name of the probe; of a single check, `PROBE/UPSTREAM`; `drain`, `grpc`",
         "code" => "the status of the reply; for gRPC, the grpc-status",
+        "revision" => "the commit from which the module was built, or `unknown`",
         "plugin" => "the name of the plugin in Envoy's configuration",
         "mode" => "`shadow`, or absent",
         _ => "",
