@@ -11,7 +11,8 @@
 //! upstream's cluster. The first closed gate decides. A gate that fails open leaves the request to the next
 //! gate. A gate does the same with a CORS preflight that it does not reply to.
 //!
-//! A steer header from outside that no release trusts counts as absent, so nothing matches on it.
+//! A steer header from outside that no release trusts counts as absent, so nothing matches on it. So does a member of `baggage`
+//! by which releases steer.
 
 pub mod action;
 mod admit;
@@ -117,7 +118,8 @@ pub fn decide<'p, R: Request>(
     if policy.mode == Mode::Off {
         return decision;
     }
-    let mut request = Headers::new(request, &policy.untrusted_headers);
+    let mut request =
+        Headers::new(request, &policy.untrusted_headers).hiding_members(&policy.untrusted_members);
     if let Some(probe) = probe::find(policy, &mut request) {
         decision.action = probe::answer(policy, probe, &mut request, readiness);
         if let Action::GrpcCheck { edits, .. } = &mut decision.action {

@@ -72,6 +72,10 @@ pub struct Policy {
     /// The headers that releases and fallbacks steer by and that no release trusts. Each occurs once, in ascending
     /// order. A header that any release trusts is left out, as it may be meant for a later hop.
     pub untrusted_headers: Vec<String>,
+    /// The same for members of `baggage`, by their keys.
+    pub untrusted_members: Vec<String>,
+    /// Whether a release steers by a member of `baggage`.
+    pub steers_by_baggage: bool,
     /// Finds the releases that a request may match.
     pub release_index: Index,
     /// Finds the gates that a request may match.
@@ -196,14 +200,14 @@ impl Policy {
     /// Returns the tick: the interval at which a worker reads and writes the shared state.
     ///
     /// The tick is a quarter of the shortest check period or `notReadyFor`, but at least 50 ms and at most 250 ms. It
-    /// is 250 ms if only a startup probe, a drain switch or a release that changes needs one. Returns `None` if nothing
-    /// that is shared can change.
+    /// is 250 ms if only a startup probe, a drain switch, or a release with a schedule or a rollback needs one. Returns
+    /// `None` if nothing that is shared can change.
     pub fn tick(&self) -> Option<Duration> {
         let checks =
             self.upstreams.iter().filter_map(|upstream| Some(upstream.check.as_ref()?.periods.shortest()));
         let lifecycle_changes = self.probes.drain.is_some()
             || self.probes.of(probe::ProbeKind::Startup).is_some()
-            || self.releases.iter().any(Release::changes);
+            || self.releases.iter().any(|release| release.changes() || release.rollback.is_some());
         let lifecycle = lifecycle_changes.then_some(Duration::from_secs(1));
         let intervals = checks.chain(self.breakers().map(|breaker| breaker.not_ready_for)).chain(lifecycle);
         let shortest = intervals.min()?;
@@ -357,6 +361,8 @@ fn read(fields: &Fields<'_>, node_id: Option<&[u8]>, totals: &mut Totals) -> Opt
         gated: gated.into_iter().collect(),
         selective: selective.map(|(index, _)| UpstreamId(index)).collect(),
         untrusted_headers: untrusted_headers(&releases, &gates),
+        untrusted_members: untrusted_members(&releases),
+        steers_by_baggage: releases.iter().any(|release| release.steer.member().is_some()),
         release_index: Index::new(releases.iter().map(|release| &release.matches)),
         gate_index: Index::new(gates.iter().map(|gate| &gate.matches)),
         upstreams,
@@ -403,6 +409,16 @@ fn untrusted_headers(releases: &[Release], gates: &[Gate]) -> Vec<String> {
     };
     let headers = steers.chain(fallbacks(gates).map(|(_, header)| header));
     let untrusted: BTreeSet<&str> = headers.filter(|header| !is_trusted(header)).collect();
+    untrusted.into_iter().map(str::to_owned).collect()
+}
+
+/// Returns the members of `baggage` that releases steer by and that no release trusts.
+fn untrusted_members(releases: &[Release]) -> Vec<String> {
+    let members = releases.iter().filter_map(|release| release.steer.member());
+    let is_trusted = |member: &str| {
+        releases.iter().any(|release| release.steer.member() == Some(member) && release.trust_incoming)
+    };
+    let untrusted: BTreeSet<&str> = members.filter(|member| !is_trusted(member)).collect();
     untrusted.into_iter().map(str::to_owned).collect()
 }
 

@@ -35,7 +35,7 @@ pub trait Proxy {
     fn headers(&self, map: Map) -> Option<Vec<u8>>;
 
     /// Sets a header to this value. Removes it if `value` is `None`.
-    fn set_header(&self, map: Map, name: &str, value: Option<&str>);
+    fn set_header(&self, map: Map, name: &str, value: Option<&[u8]>);
 
     /// Adds a value to a header and keeps its present values.
     fn add_header(&self, map: Map, name: &str, value: &str);

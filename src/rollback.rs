@@ -284,6 +284,9 @@ impl RollbackCause {
 
     /// Returns the rule by which the policy judges this cause, if it does.
     fn rule(self, rollback: &Rollback) -> Option<Rule> {
+        if !rollback.judges {
+            return None;
+        }
         let (limit, minimum) = match self {
             RollbackCause::Failures => (rollback.failure_percent?, rollback.minimum_requests),
             RollbackCause::Latency => {
@@ -303,7 +306,7 @@ impl ReleaseState {
         let windows = CauseWindows { short: window.clone(), long: window, past: Tally::default() };
         let version =
             VersionState { rolled_back_at: None, causes: [windows.clone(), windows.clone(), windows] };
-        let judged = if release.rollback.is_some() { release.versions.len() } else { 0 };
+        let judged = if release.judging_rollback().is_some() { release.versions.len() } else { 0 };
         ReleaseState {
             identity,
             versions: vec![version; judged],
@@ -328,7 +331,7 @@ impl ReleaseState {
         seen: &[Observations],
         default_holds: bool,
     ) -> Vec<RollbackFinding> {
-        let Some(rollback) = &release.rollback else {
+        let Some(rollback) = release.judging_rollback() else {
             return Vec::new();
         };
         let none = Observations::default();

@@ -1,6 +1,7 @@
 //! Plain values that all other layers share. They hold no policy and no state.
 
 pub mod authority;
+pub mod baggage;
 pub mod code;
 pub mod content_type;
 pub mod date;

@@ -77,6 +77,8 @@ pub struct HeaderEdit<'p> {
 pub enum HeaderChange<'p> {
     /// Replaces all values by this one.
     Set(Cow<'p, str>),
+    /// The same. The value need not be UTF-8.
+    SetBytes(Vec<u8>),
     /// Adds this value.
     Add(Cow<'p, str>),
     /// Removes the header.
@@ -87,6 +89,12 @@ impl<'p> HeaderEdit<'p> {
     /// Returns an edit that replaces all values of the header by this one.
     pub fn set(header: &'p str, value: impl Into<Cow<'p, str>>) -> Self {
         HeaderEdit { header: header.into(), change: HeaderChange::Set(value.into()) }
+    }
+
+    /// Returns an edit that replaces all values of the header by this one. An empty value removes the header.
+    pub fn replace(header: &'p str, value: Vec<u8>) -> Self {
+        let change = if value.is_empty() { HeaderChange::Remove } else { HeaderChange::SetBytes(value) };
+        HeaderEdit { header: header.into(), change }
     }
 
     /// Returns an edit that adds this value to the header.
@@ -104,6 +112,7 @@ impl<'p> HeaderEdit<'p> {
         let own = |text: Cow<'p, str>| Cow::Owned(text.into_owned());
         let change = match self.change {
             HeaderChange::Set(value) => HeaderChange::Set(own(value)),
+            HeaderChange::SetBytes(value) => HeaderChange::SetBytes(value),
             HeaderChange::Add(value) => HeaderChange::Add(own(value)),
             HeaderChange::Remove => HeaderChange::Remove,
         };

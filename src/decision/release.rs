@@ -2,7 +2,7 @@
 //!
 //! The first of these rules that applies decides:
 //!
-//! 1. **incoming**: the steer header names a version and the release trusts it. If the release has no such
+//! 1. **incoming**: the steer header or member names a version and the release trusts it. If the release has no such
 //!    version, the request gets the default version, as **no-such-version**.
 //! 2. **match**: the request meets the `match` of a version, whatever its weight. The first such version in
 //!    the document counts.
@@ -14,11 +14,13 @@
 //! 6. **rotation**: the request has no key. Each worker deals out the versions in turn, exactly by weight. If
 //!    the release issues keys, the request gets a key of that version.
 //!
-//! If the upstream of that version is not Ready, the request gets the default version, as **fallback**.
+//! If the upstream of that version is not Ready, the request gets the default version, as **fallback**. If the release steers
+//! by `baggage` and the request's has no room for the version, the request gets the default version, as **not-carried**.
 
 pub mod cookie;
 pub mod split;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::policy::release::Release;
@@ -54,11 +56,13 @@ pub enum AssignmentReason {
     Rotation,
     /// The chosen version is not Ready.
     Fallback,
+    /// The `baggage` of the request cannot carry the version.
+    NotCarried,
 }
 
 impl AssignmentReason {
     /// All reasons.
-    pub const ALL: [AssignmentReason; 9] = [
+    pub const ALL: [AssignmentReason; 10] = [
         AssignmentReason::Incoming,
         AssignmentReason::NoSuchVersion,
         AssignmentReason::Match,
@@ -68,7 +72,13 @@ impl AssignmentReason {
         AssignmentReason::Denied,
         AssignmentReason::Rotation,
         AssignmentReason::Fallback,
+        AssignmentReason::NotCarried,
     ];
+
+    /// Returns whether a request can get its version for this reason if the release steers this way.
+    pub fn occurs(self, steer: &Steer) -> bool {
+        self != AssignmentReason::NotCarried || steer.member().is_some()
+    }
 
     /// Returns the code in metrics and explanations.
     pub fn code(self) -> &'static str {
@@ -168,6 +178,16 @@ impl AssignmentReason {
                     )
                 }
             }
+            AssignmentReason::NotCarried => {
+                const {
+                    CodeSpec::new(
+                        "not-carried",
+                        OF_ASSIGNMENTS,
+                        "The request's `baggage` cannot carry the version: it would have more than 64 members or 8,192 bytes, or it is not UTF-8. So the request gets the default version.",
+                        "Find out who puts so much into `baggage`, or steer by a header.",
+                    )
+                }
+            }
         }
     }
 }
@@ -210,7 +230,7 @@ pub struct Assignment<'p> {
     pub version: usize,
     /// The reason for which it got that one.
     pub reason: AssignmentReason,
-    /// The hash of the user's key, if the release has a rollback. See [`user`].
+    /// The hash of the user's key, if the release may roll a version back. See [`user`].
     pub user: Option<u64>,
     /// Whether the request had this assignment before the proxy followed a redirect.
     pub is_repeated: bool,
@@ -229,11 +249,10 @@ pub fn choose<'p: 'r, 'r, R: Request>(
 ) -> Choice<'p> {
     let choice = |version, reason| Choice { version, reason, key: None, number: 0, issued: None };
     if release.trust_incoming
-        && let Some(header) = release.steer.header()
-        && let Some(incoming) = request.get(header).filter(|incoming| !incoming.is_empty())
+        && let Some(incoming) = incoming(release, request)
     {
         let named = release.versions.iter().position(|version| {
-            release.steer.value(version).is_some_and(|value| value.as_bytes() == incoming)
+            release.steer.value(version).is_some_and(|value| value.as_bytes() == &*incoming)
         });
         return match named {
             Some(index) => choice(index, AssignmentReason::Incoming),
@@ -245,6 +264,18 @@ pub fn choose<'p: 'r, 'r, R: Request>(
     }
     let by_key = release.keys.iter().find_map(|key| choose_by_key(release, split, key, request, issued));
     by_key.unwrap_or_else(|| choose_by_turn(release, split, date))
+}
+
+/// Returns what names the version on a request that comes in. An empty value counts as absent.
+fn incoming<'v, 'p: 'r, 'r, R: Request>(
+    release: &'p Release,
+    request: &'v mut Headers<'r, R>,
+) -> Option<Cow<'v, [u8]>> {
+    let incoming = match release.steer.member() {
+        Some(key) => request.member(key),
+        None => request.get(release.steer.header()?).map(Cow::Borrowed),
+    };
+    incoming.filter(|incoming| !incoming.is_empty())
 }
 
 /// Returns the choice by this key, or `None` if the request does not have it. An empty key counts as absent,
@@ -281,6 +312,10 @@ fn value_of<'v, 'p: 'r, 'r, R: Request>(
         Key::QueryParameter(name) => {
             request.get(":path").and_then(|target| request::query_values(target, name).next())
         }
+        Key::Baggage(key) => {
+            buffer.extend_from_slice(&request.member(key)?);
+            Some(buffer.as_slice())
+        }
         Key::Host => {
             buffer.extend_from_slice(Authority::of(request.get(AUTHORITY)?).host());
             Some(buffer.as_slice())
@@ -315,7 +350,7 @@ fn add_part(key: &mut Vec<u8>, part: &[u8]) {
 }
 
 /// Returns the hash of the key by which the rollback of the release knows the user. Returns `None` if the request is a
-/// user of its own, or if the release has no rollback.
+/// user of its own, or if the release rolls nothing back.
 ///
 /// A `match` may select one client's requests for a version, so without a key they count for the client's address. A
 /// trusted version does not identify the client, because its hop is the one with the address.
@@ -325,7 +360,7 @@ pub fn user<'p: 'r, 'r, R: Request>(
     choice: &Choice<'p>,
     issued: &[Issued<'p>],
 ) -> Option<u64> {
-    release.rollback.as_ref()?;
+    release.judging_rollback()?;
     let is_matched = match choice.reason {
         AssignmentReason::Match => true,
         AssignmentReason::Incoming | AssignmentReason::NoSuchVersion => false,

@@ -6,13 +6,14 @@ use std::borrow::Cow;
 use super::admit::admit;
 use crate::decision::action::{ForwardEdits, HeaderEdit};
 use crate::decision::release::split::Split;
-use crate::decision::release::{self, Assignment, Choice, Issued, cookie};
+use crate::decision::release::{self, Assignment, AssignmentReason, Choice, Issued, cookie};
 use crate::policy::Policy;
 use crate::policy::release::Release;
 use crate::policy::release::key::Key;
 use crate::policy::release::steer::Steer;
 use crate::policy::release::version::HeaderEdits;
 use crate::readiness::{Permit, Readiness};
+use crate::value::baggage;
 use crate::value::request::{Headers, Request};
 use crate::weights::number;
 
@@ -28,25 +29,26 @@ pub fn steer<'p: 'r, 'r, R: Request>(
     let mut edits = ForwardEdits::default();
     let mut issued: Vec<Issued<'p>> = Vec::new();
     let mut ended: Vec<&'p Release> = Vec::new();
-    let mut steers: Vec<Option<&str>> = Vec::new();
+    let mut steers: Vec<&Steer> = Vec::new();
     let candidates = policy.release_index.find(request);
     for index in candidates.iter().copied() {
         let (Some(release), Some(split)) = (policy.releases.get(index), splits.get_mut(index)) else {
             continue;
         };
-        let header = release.steer.header();
-        if steers.contains(&header) || !release.matches.hold(request) || release.skip.may_any(request) {
+        let is_taken = steers.iter().any(|steer| steer.writes_as(&release.steer));
+        if is_taken || !release.matches.hold(request) || release.skip.may_any(request) {
             continue;
         }
         // A single candidate cannot share its header with another release.
         if candidates.len() > 1 {
-            steers.push(header);
+            steers.push(&release.steer);
         }
         if !split.is_in_progress() {
             ended.push(release);
         }
         let choice = release::choose(release, request, split, &issued, || readiness.date());
-        let assigned = enter(release, &choice, readiness, permits);
+        let is_carried = carry(release, &choice, choice.version, request);
+        let assigned = enter(release, &choice, is_carried, readiness, permits);
         let user = release::user(release, request, &choice, &issued);
         let version = assigned.map(|(version, _)| version);
         add_edits(release, split, &choice, version, request, &mut edits);
@@ -58,7 +60,10 @@ pub fn steer<'p: 'r, 'r, R: Request>(
             assignments.push(Assignment { release: index, choice, version, reason, user, is_repeated });
         }
     }
-    strip_untrusted(policy, request, &mut edits.request);
+    strip_headers(policy, request, &mut edits.request);
+    if let Some(baggage) = policy.steers_by_baggage.then(|| request.new_baggage()).flatten() {
+        edits.request.push(HeaderEdit::replace(baggage::HEADER, baggage));
+    }
     edits.request.extend(cookie_edit(&issued, request));
     edits.response.extend(issued.iter().filter_map(|issued| {
         let issue = issued.cookie.issue.as_ref()?;
@@ -108,14 +113,35 @@ fn issued_before_redirect<'p: 'r, 'r, R: Request>(
     Some(Issued { cookie, key: core::str::from_utf8(key).ok()?.to_owned() })
 }
 
+/// Writes the version into the request's `baggage`, if the release steers by that. Returns `false` if it cannot carry the
+/// version. It then has no member of that key.
+fn carry<R: Request>(
+    release: &Release,
+    choice: &Choice<'_>,
+    version: usize,
+    request: &mut Headers<'_, R>,
+) -> bool {
+    // A later hop may have the version that this one lacks.
+    let (Some(key), false) = (release.steer.member(), choice.reason == AssignmentReason::NoSuchVersion)
+    else {
+        return true;
+    };
+    let is_carried = release.versions.get(version).is_none_or(|to| request.set_member(key, &to.name));
+    if !is_carried {
+        request.remove_member(key);
+    }
+    is_carried
+}
+
 /// Returns the version that the request gets by this choice, and the reason. Returns `None` if the release
-/// has no versions.
+/// has no versions. A request that cannot be steered to the version gets the default one, to which routes lead without.
 fn enter(
     release: &Release,
     choice: &Choice<'_>,
+    is_carried: bool,
     readiness: &mut impl Readiness,
     permits: &mut Vec<Permit>,
-) -> Option<(usize, release::AssignmentReason)> {
+) -> Option<(usize, AssignmentReason)> {
     release.versions.get(choice.version)?;
     let mut is_admitted = |version: usize| {
         let version = release.versions.get(version);
@@ -123,11 +149,13 @@ fn enter(
     };
     // A request gets the default version even if that is not Ready, because there is no other. It takes a
     // permit if there is one. Otherwise the trial of the default version would never end.
-    if is_admitted(choice.version) || choice.version == release.default {
+    let is_default = choice.version == release.default;
+    if (is_carried || is_default) && is_admitted(choice.version) || is_default {
         return Some((choice.version, choice.reason));
     }
     is_admitted(release.default);
-    Some((release.default, release::AssignmentReason::Fallback))
+    let reason = if is_carried { AssignmentReason::Fallback } else { AssignmentReason::NotCarried };
+    Some((release.default, reason))
 }
 
 /// Adds the edits of the release for a request that gets this version.
@@ -142,13 +170,16 @@ fn add_edits<'p: 'r, 'r, R: Request>(
     let assigned = version.and_then(|version| release.versions.get(version));
     let value = match &release.steer {
         // A later hop may have the version that this one lacks.
-        Steer::Header(_) if choice.reason == release::AssignmentReason::NoSuchVersion => None,
+        Steer::Header(_) if choice.reason == AssignmentReason::NoSuchVersion => None,
         Steer::RandomValueHeader(_) => Some(Cow::Owned(number_for(split, choice, version).to_string())),
         steer => assigned.and_then(|version| steer.value(version)).map(Cow::Borrowed),
     };
     if let (Some(header), Some(value)) = (release.steer.header(), value) {
         request.override_visible(header, Some(value.clone()));
         edits.request.push(HeaderEdit::set(header, value));
+    }
+    if let Some(fallback) = version.filter(|version| *version != choice.version) {
+        carry(release, choice, fallback, request);
     }
     let Some(version) = assigned else {
         return;
@@ -230,9 +261,20 @@ pub fn divert<'p, R: Request>(
     edits
 }
 
-/// Removes the steer headers that came from outside and that no edit replaces. They must not pick a route
-/// that no release gives the request.
+/// Removes the steer headers and members that came from outside and that no edit replaces, from a request that gets no
+/// version. They must not pick a route that no release gives the request.
 pub fn strip_untrusted<'p, R: Request>(
+    policy: &'p Policy,
+    request: &Headers<'_, R>,
+    edits: &mut Vec<HeaderEdit<'p>>,
+) {
+    strip_headers(policy, request, edits);
+    if let Some(baggage) = request.without_hidden_members() {
+        edits.push(HeaderEdit::replace(baggage::HEADER, baggage));
+    }
+}
+
+fn strip_headers<'p, R: Request>(
     policy: &'p Policy,
     request: &Headers<'_, R>,
     edits: &mut Vec<HeaderEdit<'p>>,

@@ -221,6 +221,7 @@ impl Bench {
             HeaderChange::Set(value) => format!("{}: {value}", edit.header),
             HeaderChange::Add(value) => format!("also {}: {value}", edit.header),
             HeaderChange::Remove => format!("no {}", edit.header),
+            HeaderChange::SetBytes(value) => format!("{}: {}", edit.header, String::from_utf8_lossy(value)),
         };
         let describe = |edits: &[HeaderEdit<'_>]| Some(edits.iter().map(edit).collect::<Vec<_>>().join(", "));
         let mut response = None;

@@ -15,7 +15,7 @@ pub fn accepts(format: Format, text: &str) -> bool {
         | Format::Date => !text.is_empty(),
         Format::DnsLabel => is_label(text) && text.bytes().all(is_dns),
         Format::Label => is_label(text),
-        Format::HeaderName | Format::CookieName => is_token(text),
+        Format::HeaderName | Format::CookieName | Format::MemberKey => is_token(text),
         Format::WrittenHeader => is_token(text) && !is_proxys(text),
         Format::CheckHeader => is_token(text) && (text == "host" || !is_proxys(text)),
         Format::Cluster => !text.is_empty() && is_header_value(text),

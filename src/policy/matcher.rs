@@ -1,14 +1,18 @@
 //! Matches, in the terms of an Istio `HTTPMatchRequest`. The entries of a list are alternatives, and all conditions of
 //! one entry must hold.
 
+use std::borrow::Cow;
+
 use ipnet::IpNet;
 
 use super::document::Node;
+use super::format;
 use super::host;
 use super::keys;
 use super::keys::spec::{Format, KeyRule};
 use super::reader::{Fields, Value};
 use crate::value::authority::Authority;
+use crate::value::baggage;
 use crate::value::host::Hosts;
 use crate::value::request::{self, AUTHORITY, Headers, Request};
 use crate::value::string_match::{MAX_STEPS, Pattern, PatternError, StringMatch};
@@ -62,6 +66,8 @@ struct RequestMatch {
     query_params: Vec<(String, StringMatch)>,
     /// Conditions on the first value of each cookie.
     cookies: Vec<(String, StringMatch)>,
+    /// Conditions on the first well-formed value of each member of `baggage`.
+    baggage: Vec<(String, StringMatch)>,
     /// The networks that the request may come from, by its source address as the proxy sees it. Empty means any.
     source_ip_blocks: Vec<IpNet>,
 }
@@ -259,10 +265,11 @@ impl RequestMatch {
             without_headers: read_named(fields.get("withoutHeaders"), read_header_name),
             query_params: read_named(fields.get("queryParams"), |name, _| Some(name.to_owned())),
             cookies: read_named(fields.get("cookies"), |name, _| Some(name.to_owned())),
+            baggage: read_named(fields.get("baggage"), read_member_key),
             source_ip_blocks: source_ip_blocks?,
         };
         // An empty map, such as `headers: {}`, is not a condition.
-        let maps = ["headers", "withoutHeaders", "queryParams", "cookies"];
+        let maps = ["headers", "withoutHeaders", "queryParams", "cookies", "baggage"];
         let is_empty_map =
             |value: &Value<'_>| matches!(value.node(), Node::Object(fields) if fields.is_empty());
         let given = |key: &&str| fields.has(key);
@@ -311,28 +318,37 @@ impl RequestMatch {
     fn hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>, unknown: bool) -> bool {
         let uri = self.uri.as_ref().is_none_or(|condition| {
             let ignore_case = self.ignore_uri_case;
-            let holds = decide(request, ":path", condition, ignore_case, |target| target.map(request::path));
+            let holds = decide(request, ":path", condition, ignore_case, |target| {
+                target.map(request::path).map(Cow::Borrowed)
+            });
             holds.unwrap_or(unknown)
         });
         uri && self.is_for_host(request)
             && self.headers.iter().all(|(name, condition)| {
-                decide(request, name, condition, false, |value| value).unwrap_or(unknown)
+                decide(request, name, condition, false, |value| value.map(Cow::Borrowed)).unwrap_or(unknown)
             })
             && !self.without_headers.iter().any(|(name, condition)| {
                 // As in Istio, a condition on the value takes an absent header as empty.
                 let absent = (*condition != StringMatch::Present).then_some(&b""[..]);
-                decide(request, name, condition, false, |value| value.or(absent)).unwrap_or(!unknown)
+                decide(request, name, condition, false, |value| value.or(absent).map(Cow::Borrowed))
+                    .unwrap_or(!unknown)
             })
             && self.query_params.iter().all(|(name, condition)| {
                 // As in Envoy's routes, the first value counts.
                 let holds = decide(request, ":path", condition, false, |target| {
-                    request::query_values(target.unwrap_or_default(), name).next()
+                    request::query_values(target.unwrap_or_default(), name).next().map(Cow::Borrowed)
                 });
                 holds.unwrap_or(unknown)
             })
             && self.cookies.iter().all(|(name, condition)| {
+                let holds = decide(request, "cookie", condition, false, |header| {
+                    request::cookie(header?, name).map(Cow::Borrowed)
+                });
+                holds.unwrap_or(unknown)
+            })
+            && self.baggage.iter().all(|(key, condition)| {
                 let holds =
-                    decide(request, "cookie", condition, false, |header| request::cookie(header?, name));
+                    decide(request, baggage::HEADER, condition, false, |header| baggage::value(header?, key));
                 holds.unwrap_or(unknown)
             })
             && (self.source_ip_blocks.is_empty() || self.comes_from(request))
@@ -359,12 +375,13 @@ fn decide<'r, R: Request>(
     name: &'r str,
     condition: &StringMatch,
     ignore_case: bool,
-    select: impl for<'v> FnOnce(Option<&'v [u8]>) -> Option<&'v [u8]>,
+    select: impl for<'v> FnOnce(Option<&'v [u8]>) -> Option<Cow<'v, [u8]>>,
 ) -> Option<bool> {
     if condition.is_regex() && request.has_worked_enough() {
         return None;
     }
     let value = select(request.get(name));
+    let value = value.as_deref();
     let work = condition.work(value.map_or(0, <[u8]>::len));
     let holds = match value {
         Some(value) if name == AUTHORITY => Authority::of(value).meets(condition),
@@ -389,6 +406,11 @@ fn read_named(
         Some((name, condition))
     };
     entries.into_iter().filter_map(read).collect()
+}
+
+fn read_member_key(key: &str, value: &Value<'_>) -> Option<String> {
+    let valid = format::accepts(Format::MemberKey, key).then(|| key.to_owned());
+    valid.or_else(|| value.problem(format!("a bad name; allowed: {}", Format::MemberKey)))
 }
 
 /// Returns the name under which the proxy has this header, in lower case. Refuses four names under which Istio would

@@ -492,11 +492,19 @@ impl<'a> Fields<'a> {
             KeyRule::AtMostOne(keys) => (keys, false, true),
             KeyRule::ExactlyOne(keys) => (keys, true, true),
             KeyRule::AtLeastOne(keys) => (keys, true, false),
+            KeyRule::AtLeastOneUnlessFalse(keys, switch) => {
+                let is_off = self.get(switch).is_some_and(|value| matches!(value.node, Node::Bool(false)));
+                (keys, !is_off, false)
+            }
         };
         let mut first = given(keys);
         match (first.next(), first.next()) {
             (None, _) if needs_one && !self.entries.iter().any(is_reported) => {
-                self.object.problem(format_args!("incomplete; add one of {}", keys.join(", ")))
+                let (or, switch) = match self.spec.rule {
+                    KeyRule::AtLeastOneUnlessFalse(_, switch) => (", or ", format!("{switch}: false")),
+                    _ => ("", String::new()),
+                };
+                self.object.problem(format_args!("incomplete; add one of {}{or}{switch}", keys.join(", ")))
             }
             (Some(first), Some(second)) if excludes => {
                 self.object.problem(format_args!("has {first} and {second}; keep one of them"))

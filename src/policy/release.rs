@@ -51,7 +51,8 @@ pub struct Release {
     pub seed: u64,
     /// Which version holds which bucket at which time.
     pub schedule: Schedule,
-    /// When a version is rolled back, which means that it loses its buckets.
+    /// When a version is rolled back, which means that it loses its buckets. Also which of its responses count as failed or
+    /// slow.
     pub rollback: Option<Rollback>,
 }
 
@@ -79,7 +80,7 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Ve
 /// and a value from outside could look like the filter's own.
 fn validate_header_edits(items: &[Value<'_>], releases: &[Option<Release>]) {
     let steer_headers =
-        || releases.iter().flatten().filter_map(|release| Some((release, release.steer.header()?)));
+        || releases.iter().flatten().filter_map(|release| Some((release, release.steer.written_header()?)));
     for (item, release) in items.iter().zip(releases) {
         for version in release.iter().flat_map(|release| &release.versions) {
             for (steering, header) in steer_headers().filter(|(_, header)| version.request.edits(header)) {
@@ -180,6 +181,11 @@ impl Release {
 
     /// Returns whether the assignment of buckets can change while the policy stays the same.
     pub fn changes(&self) -> bool {
-        self.schedule.changes() || self.rollback.is_some()
+        self.schedule.changes() || self.judging_rollback().is_some()
+    }
+
+    /// Returns the rollback if it can roll a version back.
+    pub fn judging_rollback(&self) -> Option<&Rollback> {
+        self.rollback.as_ref().filter(|rollback| rollback.judges)
     }
 }

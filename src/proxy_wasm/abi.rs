@@ -212,7 +212,7 @@ pub fn set_headers(map: u32, headers: &[(&str, &str)]) {
 }
 
 /// Replaces a header. Removes it if `value` is `None`.
-pub fn set_header(map: u32, name: &str, value: Option<&str>) {
+pub fn set_header(map: u32, name: &str, value: Option<&[u8]>) {
     // SAFETY: as above.
     let _ = unsafe {
         match value {

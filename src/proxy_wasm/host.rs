@@ -47,7 +47,7 @@ impl Proxy for Host {
         abi::headers(map_type(map))
     }
 
-    fn set_header(&self, map: Map, name: &str, value: Option<&str>) {
+    fn set_header(&self, map: Map, name: &str, value: Option<&[u8]>) {
         abi::set_header(map_type(map), name, value);
     }
 

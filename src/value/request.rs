@@ -5,6 +5,8 @@ use core::cell::OnceCell;
 use core::net::SocketAddr;
 use std::borrow::Cow;
 
+use super::baggage::{self, NotCarried};
+
 /// A source of header values. In the filter each call is a host call that copies the value.
 pub trait Request {
     /// Returns the value of a header by its lower-case name, including `:path`, `:method`, `:scheme` and
@@ -13,6 +15,11 @@ pub trait Request {
     /// Returns the first value of a repeated header. The proxy itself joins the cookies of an HTTP/2 request.
     /// The value may not be UTF-8.
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>>;
+
+    /// Returns all values of a repeated header, joined by commas. A request whose headers have been handed over needs none.
+    fn joined(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        self.header(name)
+    }
 
     /// Returns all headers if the proxy has already handed them over. No header then costs a call.
     fn all_headers(&self) -> Option<HeaderMap<'_>> {
@@ -88,6 +95,18 @@ impl<'b> HeaderMap<'b> {
     pub fn get(self, name: &str) -> Option<&'b [u8]> {
         self.iter().find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value)
     }
+
+    /// Returns all values of the header `name`, joined by commas.
+    pub fn joined(self, name: &str) -> Option<Cow<'b, [u8]>> {
+        let mut values = self.iter().filter(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value);
+        let mut joined = Cow::Borrowed(values.next()?);
+        for value in values {
+            let joined = joined.to_mut();
+            joined.push(b',');
+            joined.extend_from_slice(value);
+        }
+        Some(joined)
+    }
 }
 
 impl<'b> Iterator for Pairs<'b> {
@@ -123,6 +142,10 @@ pub struct Headers<'r, R> {
     all_headers: OnceCell<Option<HeaderMap<'r>>>,
     /// The path in `all_headers`, because it is read most often. No edit may change it.
     path: OnceCell<Option<&'r [u8]>>,
+    /// The keys of members of `baggage` that are hidden until an edit shows them.
+    hidden_members: &'r [String],
+    /// The `baggage` with which the request arrived.
+    received_baggage: OnceCell<Option<Cow<'r, [u8]>>>,
     /// Values that were read from the request or written by an edit.
     values: Vec<(&'r str, Option<Cow<'r, [u8]>>)>,
     /// The work that regular expressions may have taken so far. See [`super::string_match::StringMatch::work`].
@@ -140,11 +163,19 @@ impl<'r, R: Request> Headers<'r, R> {
         Self {
             request,
             hidden,
+            hidden_members: &[],
+            received_baggage: OnceCell::new(),
             all_headers: OnceCell::new(),
             path: OnceCell::new(),
             values: Vec::new(),
             work: 0,
         }
+    }
+
+    /// Names members of `baggage` that count as absent until an edit shows them.
+    pub fn hiding_members(mut self, keys: &'r [String]) -> Self {
+        self.hidden_members = keys;
+        self
     }
 
     /// Records work that a regular expression may have taken.
@@ -167,7 +198,10 @@ impl<'r, R: Request> Headers<'r, R> {
         if known.is_none() && self.is_hidden(name) {
             return None;
         }
-        if known.is_none()
+        if known.is_none() && name == baggage::HEADER {
+            let visible = self.visible_baggage();
+            self.values.push((name, visible));
+        } else if known.is_none()
             && let Some(all) = self.all()
         {
             return match name {
@@ -175,11 +209,78 @@ impl<'r, R: Request> Headers<'r, R> {
                 name => all.get(name),
             };
         }
-        let index = known.unwrap_or_else(|| {
+        let index = known.or_else(|| self.values.iter().position(|(known, _)| *known == name));
+        let index = index.unwrap_or_else(|| {
             self.values.push((name, self.request.header(name)));
             self.values.len() - 1
         });
         self.values.get(index).and_then(|(_, value)| value.as_deref())
+    }
+
+    /// Returns the `baggage` with which the request arrived. Its lines are joined by commas, as routes see them.
+    fn received_baggage(&self) -> Option<&Cow<'r, [u8]>> {
+        let read = || match self.all() {
+            Some(all) => all.joined(baggage::HEADER),
+            None => self.request.joined(baggage::HEADER),
+        };
+        self.received_baggage.get_or_init(read).as_ref()
+    }
+
+    /// Returns the `baggage` with which the request arrived, without hidden members.
+    fn visible_baggage(&self) -> Option<Cow<'r, [u8]>> {
+        let visible = self.without_hidden_members().map(Cow::Owned);
+        visible.or_else(|| self.received_baggage().cloned()).filter(|visible| !visible.is_empty())
+    }
+
+    /// Returns the `baggage` with which the request arrived without its hidden members. Returns `None` if it has none of
+    /// them.
+    pub fn without_hidden_members(&self) -> Option<Vec<u8>> {
+        if self.hidden_members.is_empty() {
+            return None;
+        }
+        baggage::without(self.received_baggage()?, self.hidden_members)
+    }
+
+    /// Returns the value of the member of `baggage` with this key, percent-decoded.
+    pub fn member(&mut self, key: &str) -> Option<Cow<'_, [u8]>> {
+        self.get(baggage::HEADER).and_then(|header| baggage::value(header, key))
+    }
+
+    /// Returns whether `baggage` can carry this member. Shows it from now on if it can.
+    pub fn set_member(&mut self, key: &str, value: &str) -> bool {
+        let visible = self.get(baggage::HEADER).unwrap_or_default();
+        let new = match baggage::with(visible, key, value) {
+            Ok(Cow::Borrowed(_)) => return true,
+            Ok(Cow::Owned(new)) => new,
+            Err(NotCarried) => return false,
+        };
+        self.show_baggage(Some(new));
+        true
+    }
+
+    /// Hides the member of `baggage` with this key from now on.
+    pub fn remove_member(&mut self, key: &str) {
+        let keys = [key.to_owned()];
+        let visible = self.get(baggage::HEADER).unwrap_or_default();
+        if let Some(rest) = baggage::without(visible, &keys) {
+            self.show_baggage(Some(rest).filter(|rest| !rest.is_empty()));
+        }
+    }
+
+    fn show_baggage(&mut self, value: Option<Vec<u8>>) {
+        self.values.retain(|(known, _)| *known != baggage::HEADER);
+        self.values.push((baggage::HEADER, value.map(Cow::Owned)));
+    }
+
+    /// Returns the `baggage` that is forwarded, if it is another one than arrived. It is empty if there is none. Reads it
+    /// only if it has been read before, or if it may have hidden members.
+    pub fn new_baggage(&mut self) -> Option<Vec<u8>> {
+        if self.hidden_members.is_empty() && self.received_baggage.get().is_none() {
+            return None;
+        }
+        let visible = self.get(baggage::HEADER).unwrap_or_default().to_vec();
+        let received = self.received_baggage().map(|received| received.as_ref()).unwrap_or_default();
+        (visible != received).then_some(visible)
     }
 
     fn is_hidden(&self, name: &str) -> bool {

@@ -47,7 +47,7 @@ pub struct ForwardedRequest {
     /// The upstreams for which it has counted already, by its permit or because it waited too long.
     counted: Vec<UpstreamId>,
     /// The versions that it got in releases with a rollback.
-    versions: Vec<JudgedVersion>,
+    versions: Vec<CountedVersion>,
     /// The versions that it got, if its response tells whether routes lead to them.
     routed: Vec<VersionIndex>,
     /// The time at which the whole request had been forwarded, if the policy or a deadline uses times.
@@ -61,8 +61,8 @@ pub struct ForwardedRequest {
     whole: bool,
 }
 
-/// A version that a rollback judges, and the user that got it.
-struct JudgedVersion {
+/// A version whose responses count, and the user that got it.
+struct CountedVersion {
     /// The index of the release in the policy.
     release: usize,
     /// The index of the version in the release.
@@ -131,11 +131,11 @@ impl ForwardedRequest {
             ("x-envoy-max-retries", "0"),
             ("x-envoy-hedge-on-per-try-timeout", "false"),
         ] {
-            scope.proxy.set_header(Map::RequestHeaders, name, Some(value));
+            scope.proxy.set_header(Map::RequestHeaders, name, Some(value.as_bytes()));
         }
     }
 
-    /// Counts the versions that the request got, and keeps those that a rollback judges.
+    /// Counts the versions that the request got, and keeps those whose responses count.
     pub fn assign<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, assignments: &[Assignment<'_>]) {
         for assignment in assignments {
             if !assignment.is_repeated {
@@ -144,7 +144,7 @@ impl ForwardedRequest {
             let release = scope.policy.releases.get(assignment.release);
             if release.is_some_and(|release| release.rollback.is_some()) {
                 let Assignment { release, version, user, .. } = *assignment;
-                self.versions.push(JudgedVersion { release, version, user: user.map(UserId::new) });
+                self.versions.push(CountedVersion { release, version, user: user.map(UserId::new) });
             }
         }
     }
@@ -486,8 +486,8 @@ impl ForwardedRequest {
         response: &ResponseSummary,
         classify: impl Fn(&Rollback) -> Option<ResponseClass>,
     ) {
-        for judged in &self.versions {
-            let Some(rollback) = judged.reached_rollback(scope, response) else {
+        for counted in &self.versions {
+            let Some(rollback) = counted.reached_rollback(scope, response) else {
                 continue;
             };
             let failed = match classify(rollback) {
@@ -495,22 +495,24 @@ impl ForwardedRequest {
                 Some(class) => class.is_failure(),
             };
             let slow = response.took.is_some_and(|took| rollback.is_slow(took));
-            if let Some(seen) = scope.releases.observations_mut(judged.release, judged.version) {
-                seen.add_response(judged.user, failed, slow);
+            if rollback.judges
+                && let Some(seen) = scope.releases.observations_mut(counted.release, counted.version)
+            {
+                seen.add_response(counted.user, failed, slow);
             }
             let result = match (failed, slow) {
                 (true, _) => ResponseCount::Failure,
                 (false, true) => ResponseCount::Slow,
                 (false, false) => ResponseCount::Success,
             };
-            scope.metrics.count_response(scope.proxy, scope.policy, judged.indexes(), result);
+            scope.metrics.count_response(scope.proxy, scope.policy, counted.indexes(), result);
         }
     }
 
     /// Counts the break-off of a response whose beginning has counted. The response becomes a failure.
     fn count_broken_versions<P: Proxy>(&self, scope: &mut Scope<'_, P>, response: &ResponseSummary) {
-        for judged in &self.versions {
-            let Some(rollback) = judged.reached_rollback(scope, response) else {
+        for counted in &self.versions {
+            let Some(rollback) = counted.reached_rollback(scope, response) else {
                 continue;
             };
             let begun = response.classify(rollback.classifier());
@@ -518,20 +520,22 @@ impl ForwardedRequest {
             if begun != ResponseClass::Success || !fails {
                 continue;
             }
-            if let Some(seen) = scope.releases.observations_mut(judged.release, judged.version) {
-                seen.add_break_off(judged.user);
+            if rollback.judges
+                && let Some(seen) = scope.releases.observations_mut(counted.release, counted.version)
+            {
+                seen.add_break_off(counted.user);
             }
             scope.metrics.count_response(
                 scope.proxy,
                 scope.policy,
-                judged.indexes(),
+                counted.indexes(),
                 ResponseCount::BrokenOff,
             );
         }
     }
 }
 
-impl JudgedVersion {
+impl CountedVersion {
     /// Returns the indexes of release and version.
     fn indexes(&self) -> (usize, usize) {
         (self.release, self.version)

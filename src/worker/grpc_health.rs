@@ -40,10 +40,10 @@ impl HealthExchange {
         for (name, value) in
             [(":status", Some("200")), ("content-type", Some("application/grpc")), ("content-length", None)]
         {
-            proxy.set_header(map, name, value);
+            proxy.set_header(map, name, value.map(str::as_bytes));
         }
         if let Some(encodings) = response.accepted_encodings() {
-            proxy.set_header(map, "grpc-accept-encoding", Some(encodings));
+            proxy.set_header(map, "grpc-accept-encoding", Some(encodings.as_bytes()));
         }
         if end {
             finish(proxy, map, response);
@@ -72,9 +72,9 @@ impl HealthExchange {
 
 /// Writes the gRPC status into the trailers, or into the headers of a response without a body.
 fn finish(proxy: &impl Proxy, map: Map, response: HealthResponse) {
-    proxy.set_header(map, "grpc-status", Some(&response.status().to_string()));
+    proxy.set_header(map, "grpc-status", Some(response.status().to_string().as_bytes()));
     let message = Some(response.message()).filter(|message| !message.is_empty());
     if message.is_some() || map == Map::ResponseHeaders {
-        proxy.set_header(map, "grpc-message", message);
+        proxy.set_header(map, "grpc-message", message.map(str::as_bytes));
     }
 }

@@ -71,6 +71,12 @@ impl<P: Proxy> Request for RequestHeaders<'_, P> {
         read().map(Cow::Owned)
     }
 
+    fn joined(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        // By its name, the proxy returns only the first value.
+        let all = self.proxy.headers(Map::RequestHeaders)?;
+        HeaderMap(&all).joined(name).map(|value| Cow::Owned(value.into_owned()))
+    }
+
     fn all_headers(&self) -> Option<HeaderMap<'_>> {
         let all = || if self.few { self.proxy.headers(Map::RequestHeaders) } else { None };
         self.all.get_or_init(all).as_deref().map(HeaderMap)
@@ -90,7 +96,8 @@ impl<P: Proxy> Request for RequestHeaders<'_, P> {
 pub fn apply(proxy: &impl Proxy, map: Map, edits: &[HeaderEdit<'_>]) {
     for HeaderEdit { header, change } in edits {
         match change {
-            HeaderChange::Set(value) => proxy.set_header(map, header, Some(value)),
+            HeaderChange::Set(value) => proxy.set_header(map, header, Some(value.as_bytes())),
+            HeaderChange::SetBytes(value) => proxy.set_header(map, header, Some(value)),
             HeaderChange::Add(value) => proxy.add_header(map, header, value),
             HeaderChange::Remove => proxy.set_header(map, header, None),
         }

@@ -70,7 +70,7 @@ fn initial(policy: &Policy, act: &mut dyn FnMut(Metric)) {
             if policy.mode == Mode::Enforce {
                 act(Metric::Misrouted { release, version });
             }
-            for reason in AssignmentReason::ALL {
+            for reason in AssignmentReason::ALL.into_iter().filter(|reason| reason.occurs(&of.steer)) {
                 act(Metric::Assignment { release, version, reason });
             }
             let Some(rollback) = &of.rollback else {

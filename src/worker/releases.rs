@@ -110,7 +110,7 @@ impl ReleaseTable {
     /// Counts the result of a check for each version that has this upstream, in releases whose rollback uses checks.
     pub fn on_check(&mut self, policy: &Policy, id: UpstreamId, passed: bool) {
         let judged = |release: &Release| {
-            release.rollback.as_ref().is_some_and(|rollback| rollback.check_failure_percent.is_some())
+            release.judging_rollback().is_some_and(|rollback| rollback.check_failure_percent.is_some())
         };
         for (index, release) in policy.releases.iter().enumerate().filter(|(_, release)| judged(release)) {
             let served = release.versions.iter().enumerate().filter(|(_, version)| version.upstream == id);

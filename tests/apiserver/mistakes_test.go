@@ -80,7 +80,7 @@ var mistakes = []mistake{
 		in(policy, "upstreams", "app", "circuitBreaker")["failOn"] = []any{"5XX"}
 	}, "spec.pluginConfig.upstreams.app.circuitBreaker.failOn: the value is not allowed; allowed: a list of 5xx, 4xx, gateway-error, "},
 	{"two ways to steer", func(_, policy map[string]any) { in(release(policy), "steer")["clusterHeader"] = "x-c" },
-		"spec.pluginConfig.releases[0].steer: needs exactly one of header, clusterHeader, randomValueHeader, filterState"},
+		"spec.pluginConfig.releases[0].steer: needs exactly one of header, clusterHeader, randomValueHeader, filterState, baggage"},
 	{"a condition without a value", func(_, policy map[string]any) { first(gate(policy)["match"])["uri"] = map[string]any{} },
 		"spec.pluginConfig.gates[0].match[0].uri: needs exactly one of exact, prefix, regex"},
 	{"a match that holds always", func(_, policy map[string]any) { gate(policy)["match"] = []any{map[string]any{"name": "all"}} },

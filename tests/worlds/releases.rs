@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use graygate::decision::release::AssignmentReason;
+use graygate::policy::release::steer::Steer;
 use graygate::value::date::Date;
 use serde_json::{Value, json};
 
@@ -386,7 +387,9 @@ fn each_version_has_a_counter_for_each_reason_before_its_first_request() {
     world.pass(SECOND);
     let names = world.metric_names();
     for version in ["v1", "v2"] {
-        for reason in AssignmentReason::ALL.map(AssignmentReason::code) {
+        let steer = Steer::Header("x-version".to_owned());
+        for reason in AssignmentReason::ALL.into_iter().filter(|reason| reason.occurs(&steer)) {
+            let reason = reason.code();
             let name = format!(
                 "graygate_assignments_total.policy=.=shop;.;release=.=web;.;version=.={version};.;reason=.={reason};.;"
             );

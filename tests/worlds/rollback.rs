@@ -594,6 +594,67 @@ fn every_response_is_counted_once_by_its_result() {
     assert_eq!(world.metric("responses_total", &["version=v1"]), 180);
 }
 
+#[test]
+fn a_rollback_that_does_not_judge_counts_the_same_and_never_rolls_back() {
+    let judging =
+        json!({"failurePercent": 5, "latency": {"percentile": 99, "above": "300ms"}, "window": "1s"});
+    let mut counting = judging.clone();
+    counting["judge"] = json!(false);
+    let alone = json!({"judge": false, "latency": {"above": "300ms"}});
+    let results = ["success", "slow", "failure", "broken-off"];
+    let manners =
+        [Manner::Slow(Duration::from_millis(301)), Manner::Resets, Manner::BreaksOff, Manner::Status(503)];
+    let counts = [judging, counting, alone].map(|rollback| {
+        let mut world = world_of(&guarded(&rollback), 3);
+        for manner in manners.clone() {
+            world.set("app-v2", manner);
+            for _ in 0..60 {
+                world.ask(0, &Request::get("/").with("x-tester", "1"));
+                world.ask(1, &Request::get("/").with("x-tester", "1"));
+            }
+            later(&mut world, 5);
+        }
+        let is_judged = rollback["judge"] != false;
+        assert_eq!(rollbacks(&world).0, u64::from(is_judged), "{rollback}");
+        assert_eq!(share(&world, "v2"), if is_judged { 0 } else { 5_000 });
+        let names = world.metric_names();
+        assert_eq!(names.iter().any(|name| name.contains("rollbacks_total")), is_judged);
+        results.map(|result| responses(&world, "v2", result))
+    });
+    assert_eq!(counts, [[120, 120, 240, 120]; 3].map(|_| counts[0]));
+    assert!(counts[0].iter().all(|count| *count > 0), "{counts:?}");
+}
+
+#[test]
+fn a_response_that_breaks_off_late_does_not_count_as_broken_though_nothing_is_judged() {
+    let mut world = world_of(&guarded(&json!({"judge": false})), 1);
+    let id = world.send(0, &Request::get("/").with("x-tester", "1"));
+    world.respond(id, 200, "via_upstream", &[], false);
+    later(&mut world, 60);
+    world.end(id, "upstream_reset_after_response_started{connection_termination}");
+    assert_eq!((responses(&world, "v2", "success"), responses(&world, "v2", "broken-off")), (1, 0));
+}
+
+#[test]
+fn a_version_that_was_rolled_back_gets_its_users_again_once_nothing_is_judged() {
+    let mut world = rolled_back(&guarded(&failures()), 2);
+    let mut rollback = failures();
+    rollback["judge"] = json!(false);
+    world.configure(&guarded(&rollback));
+    world.pass(SECOND);
+    assert_eq!(share(&world, "v2"), 5_000);
+    pairs(&mut world, 300);
+    later(&mut world, 60);
+    assert_eq!((rollbacks(&world).0, share(&world, "v2")), (1, 5_000));
+    // It is judged again by what comes from then on.
+    world.configure(&guarded(&failures()));
+    world.pass(SECOND);
+    assert_eq!(share(&world, "v2"), 5_000);
+    pairs(&mut world, 60);
+    share_all(&mut world);
+    assert_eq!((rollbacks(&world).0, share(&world, "v2")), (2, 0));
+}
+
 /// Returns so many users of v2.
 fn users_of_v2(count: usize) -> Vec<String> {
     let mut world = world_of(&shop(&[50, 50]), 1);

@@ -139,12 +139,11 @@ fn find_version(policy: &Policy, name: &str) -> Option<(usize, usize)> {
     (release.default != version).then_some((index, version))
 }
 
-/// Returns the request in the arguments. It has the first value of each header, as the proxy shows the filter only that one
-/// of a repeated header.
+/// Returns the request in the arguments.
 fn request(arguments: &ExplainArguments) -> SampleRequest {
     let mut headers = BTreeMap::new();
     for (name, value) in arguments.headers() {
-        headers.entry(name.clone()).or_insert_with(|| value.clone());
+        sample::add_header(&mut headers, name, value);
     }
     let url = arguments.url.as_ref();
     SampleRequest {

@@ -39,7 +39,7 @@ pub static MATCH: ObjectSpec = ObjectSpec::new(
             "Conditions on query parameters, by their names. The first value counts, as it is \
                     written.",
         ),
-        // Istio lacks the next three here. It matches cookies only as header text, and has the other two elsewhere.
+        // Istio lacks the next four here. It matches cookies and baggage only as header text, and has the other two elsewhere.
         key("hosts", HOSTS).entries(1, 1_000).about(
             "The hosts that the request may be for: a name, `*.example.com`, or `reviews.shop` for \
                     a Service of Kubernetes with all its names.",
@@ -47,6 +47,10 @@ pub static MATCH: ObjectSpec = ObjectSpec::new(
         key("cookies", CONDITIONS)
             .entries(0, 50)
             .about("Conditions on cookies, by their names. The first value of each counts."),
+        key("baggage", CONDITIONS).entries(0, 50).about(
+            "Conditions on members of the W3C's `baggage` header, by their keys. The first value of each \
+                    counts, percent-decoded.",
+        ),
         key("sourceIpBlocks", NETWORKS)
             .entries(1, 1_000)
             .about("The networks that the request may come from, by its source address as Envoy sees it."),
@@ -67,6 +71,7 @@ pub static MATCH: ObjectSpec = ObjectSpec::new(
     "queryParams",
     "hosts",
     "cookies",
+    "baggage",
     "sourceIpBlocks",
 ]))
 .example("{uri: {prefix: /api}}")

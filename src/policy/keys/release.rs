@@ -5,7 +5,7 @@ use super::shapes::{
     DATE, DAY, HEADERS, HOUR, LABEL, LIMIT_PERCENT, MAX_HEADERS, PATH, SECOND, TEXT, WRITTEN_HEADER, key,
     required,
 };
-use super::spec::KeyRule::{AtLeastOne, ExactlyOne};
+use super::spec::KeyRule::{AtLeastOneUnlessFalse, ExactlyOne};
 use super::spec::Shape::{Boolean, Choice, Duration, List, Map, Object, Refused, True, Upstream, Whole};
 use super::spec::{Format, Need, ObjectSpec, Shape};
 use super::upstream::FAILURES;
@@ -67,6 +67,10 @@ pub static STEER: ObjectSpec = ObjectSpec::new(
             "The header that gets a number, the same for the same key. A route's \
                     `weighted_clusters.header_name` reads it, and the route's weights decide.",
         ),
+        key("baggage", Shape::Text(Format::MemberKey)).about(
+            "The member of the header `baggage` that gets the version's name. All other members stay. A \
+                    route matches it by a regular expression.",
+        ),
         // It is the only object that a Wasm filter can set and a route can match on.
         key("filterState", Choice(&["envoy.string"])).about(
             "The filter state object that gets the version's name. A route with a match on \
@@ -74,7 +78,7 @@ pub static STEER: ObjectSpec = ObjectSpec::new(
         ),
     ],
 )
-.rule(ExactlyOne(&["header", "clusterHeader", "randomValueHeader", "filterState"]))
+.rule(ExactlyOne(&["header", "clusterHeader", "randomValueHeader", "filterState", "baggage"]))
 .example("{header: x-gray-version}");
 
 /// A key of Istio's `consistentHash` about rings.
@@ -89,6 +93,8 @@ pub static HASH_ON: ObjectSpec = ObjectSpec::new(
             .about("A header. `host` is the host without the port, and `:path` the path with its query."),
         key("httpCookie", Object(&COOKIE)).about("A cookie, which the filter issues if it has a `ttl`."),
         key("httpQueryParameterName", TEXT).about("A query parameter, as it is written."),
+        key("baggage", Shape::Text(Format::MemberKey))
+            .about("A member of the W3C's `baggage` header, by its key. Its value is percent-decoded."),
         key("useSourceIp", True).about("The client's address, as Envoy sees it."),
         key("usePath", True).about("The path without its query."),
         key("all", List(&Object(&HASH_ON)))
@@ -104,6 +110,7 @@ pub static HASH_ON: ObjectSpec = ObjectSpec::new(
     "httpHeaderName",
     "httpCookie",
     "httpQueryParameterName",
+    "baggage",
     "useSourceIp",
     "usePath",
     "all",
@@ -206,6 +213,10 @@ pub static STEP: ObjectSpec = ObjectSpec::new(
 pub static ROLLBACK: ObjectSpec = ObjectSpec::new(
     "rollback",
     &[
+        key("judge", Boolean).default("true").about(
+            "Whether a bad version is rolled back. With `false`, responses are counted and nothing is ever \
+                    rolled back.",
+        ),
         key("failurePercent", LIMIT_PERCENT)
             .about("Rolls a version back if a larger share of its responses fails."),
         key("latency", Object(&LATENCY)).about("Rolls a version back if too many of its responses are slow."),
@@ -226,14 +237,15 @@ pub static ROLLBACK: ObjectSpec = ObjectSpec::new(
             .about("How long the version takes to lose its users, in a line."),
     ],
 )
-.rule(AtLeastOne(&["failurePercent", "latency", "checks"]))
+.rule(AtLeastOneUnlessFalse(&["failurePercent", "latency", "checks"], "judge"))
 .example("{failurePercent: 5}");
 
 /// `latency` of a rollback.
 pub static LATENCY: ObjectSpec = ObjectSpec::new(
     "latency",
     &[
-        required("percentile", LIMIT_PERCENT)
+        key("percentile", LIMIT_PERCENT)
+            .default("99")
             .about("The share of responses that must not be slow, in percent."),
         required("above", Duration(&[1, HOUR]))
             .about("The time to a response's headers above which it is slow."),

@@ -123,6 +123,8 @@ pub enum Format {
     CheckHeader,
     /// The name of a cookie.
     CookieName,
+    /// The key of a member of `baggage`.
+    MemberKey,
     /// The value of a header.
     HeaderValue,
     /// A path without a query.
@@ -156,6 +158,8 @@ pub enum KeyRule {
     ExactlyOne(&'static [&'static str]),
     /// At least one of these keys.
     AtLeastOne(&'static [&'static str]),
+    /// At least one of these keys, unless the last key is there with the value false.
+    AtLeastOneUnlessFalse(&'static [&'static str], &'static str),
 }
 
 /// The longest header value, in bytes.
@@ -416,6 +420,7 @@ impl fmt::Display for Format {
                 write!(f, "the name of a header: {TOKEN}, except {denied}")
             }
             Format::CookieName => write!(f, "the name of a cookie: {TOKEN}"),
+            Format::MemberKey => write!(f, "the key of a member of baggage: {TOKEN}"),
             Format::HeaderValue => {
                 write!(f, "a string: at most {MAX_HEADER_VALUE_BYTES} bytes, no control characters")
             }

@@ -125,7 +125,9 @@ fn text(value: &str) -> Node {
 fn example(spec: &'static ObjectSpec, with: Option<(&str, Node)>) -> Node {
     let given = |name: &str| with.as_ref().is_some_and(|(key, _)| *key == name);
     let alternatives: &[&str] = match spec.rule {
-        KeyRule::ExactlyOne(keys) | KeyRule::AtLeastOne(keys) => keys,
+        KeyRule::ExactlyOne(keys) | KeyRule::AtLeastOne(keys) | KeyRule::AtLeastOneUnlessFalse(keys, _) => {
+            keys
+        }
         KeyRule::AtMostOne(_) | KeyRule::Free => &[],
     };
     let alternative = alternatives.first().filter(|_| !alternatives.iter().any(|key| given(key)));
@@ -190,7 +192,7 @@ fn badly_formatted(format: Format) -> &'static [&'static str] {
         Format::KeyHeader => &["", "a b"],
         Format::CheckHeader => &["", "a b", "content-length"],
         Format::Domain => &["", "a b", "a..b"],
-        Format::HeaderName | Format::CookieName => &["", "a b"],
+        Format::HeaderName | Format::CookieName | Format::MemberKey => &["", "a b"],
         Format::WrittenHeader => &["", "a b", "content-length"],
         Format::HeaderValue => &["a\nb"],
         Format::Path => &["", "v1", "/v1?a", "/é"],
@@ -351,7 +353,7 @@ fn the_reader_has_the_rules_of_the_table_for_keys_that_exclude_each_other() {
             KeyRule::Free => continue,
             KeyRule::AtMostOne(keys) => (keys, false, false),
             KeyRule::ExactlyOne(keys) => (keys, true, false),
-            KeyRule::AtLeastOne(keys) => (keys, true, true),
+            KeyRule::AtLeastOne(keys) | KeyRule::AtLeastOneUnlessFalse(keys, _) => (keys, true, true),
         };
         let rest: Vec<_> = all.into_iter().filter(|(name, _)| !keys.contains(&name.as_str())).collect();
         let with = |chosen: &[&str]| {
@@ -374,10 +376,13 @@ fn no_object_of_the_table_has_a_key_twice_or_a_rule_on_a_key_that_it_lacks() {
         for (index, name) in names.iter().enumerate() {
             assert!(!names[..index].contains(name), "{}", place.path_of(name));
         }
-        let (KeyRule::AtMostOne(keys) | KeyRule::ExactlyOne(keys) | KeyRule::AtLeastOne(keys)) =
-            place.spec.rule
-        else {
-            continue;
+        let keys = match place.spec.rule {
+            KeyRule::Free => continue,
+            KeyRule::AtMostOne(keys) | KeyRule::ExactlyOne(keys) | KeyRule::AtLeastOne(keys) => keys,
+            KeyRule::AtLeastOneUnlessFalse(keys, switch) => {
+                assert!(names.contains(&switch), "{}: {switch}", place.path());
+                keys
+            }
         };
         assert!(keys.iter().all(|key| names.contains(key)), "{}: {keys:?}", place.path());
     }

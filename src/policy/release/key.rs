@@ -16,6 +16,8 @@ pub enum Key {
     Cookie(Cookie),
     /// `httpQueryParameterName`: a query parameter. The name is compared as written, without percent-decoding.
     QueryParameter(String),
+    /// `baggage`: a member of the header `baggage`, by its key. Its value is percent-decoded.
+    Baggage(String),
     /// `useSourceIp`: the source address of the request, as the proxy sees it.
     SourceIp,
     /// `usePath`: the path without its query.
@@ -101,8 +103,10 @@ impl Key {
         });
         let source = fields.optional("useSourceIp", |value| value.boolean().map(|_| Key::SourceIp));
         let path = fields.optional("usePath", |value| value.boolean().map(|_| Key::Path));
+        let baggage =
+            fields.optional("baggage", |value| value.text().map(|key| Key::Baggage(key.to_owned())));
         let all = fields.optional("all", Key::read_parts);
-        let mut keys = [header?, cookie?, parameter?, source?, path?, all?].into_iter().flatten();
+        let mut keys = [header?, cookie?, parameter?, baggage?, source?, path?, all?].into_iter().flatten();
         // The table's rule reports none and more than one.
         keys.next().filter(|_| keys.next().is_none())
     }

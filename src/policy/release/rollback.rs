@@ -7,10 +7,12 @@ use crate::policy::reader::Value;
 use crate::policy::upstream::{UpstreamDraft, read_fail_on};
 use crate::value::response::{Classifier, FailOn};
 
-/// When a version is rolled back, and how fast. At least one of the criteria is set: `failure_percent`, `latency` or
-/// `check_failure_percent`.
+/// When a version is rolled back, and how fast. If it judges, at least one of the criteria is set: `failure_percent`,
+/// `latency` or `check_failure_percent`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rollback {
+    /// `judge`: whether a version can be rolled back. If not, its responses are only counted. Default true.
+    pub judges: bool,
     /// `failurePercent`: the version is rolled back if a larger share of its responses fails. 1 to 99.
     pub failure_percent: Option<u32>,
     /// The responses that are failures. Default `5xx`.
@@ -31,7 +33,7 @@ pub struct Rollback {
 /// `latency`: a limit on the time to a response's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Latency {
-    /// The share of responses that must stay within the limit, in percent. 1 to 99.
+    /// The share of responses that must stay within the limit, in percent. 1 to 99, default 99.
     pub percentile: u32,
     /// The limit. 1 ms to 1 h.
     pub above: Duration,
@@ -46,6 +48,7 @@ impl Rollback {
     /// Reads `rollback`. `known` are the versions and the upstreams, or `None` if either could not be read.
     pub fn read(value: &Value<'_>, known: Option<(&[Version], &[UpstreamDraft])>) -> Option<Self> {
         let fields = value.object()?;
+        let judges = fields.boolean("judge");
         let failure_percent = fields.optional("failurePercent", Value::whole);
         let latency = fields.optional("latency", Latency::read);
         let check_failure_percent = fields.optional("checks", |value| read_checks(value, known));
@@ -54,6 +57,7 @@ impl Rollback {
         let window = fields.duration("window");
         let over = fields.duration("over");
         Some(Rollback {
+            judges: judges?,
             failure_percent: failure_percent?,
             fail_on: fail_on?,
             latency: latency?,

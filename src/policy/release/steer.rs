@@ -3,6 +3,7 @@
 use super::key::Key;
 use super::version::Version;
 use crate::policy::reader::{Fields, Value};
+use crate::value::baggage;
 
 /// A way to tell the proxy's routes the version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +20,8 @@ pub enum Steer {
     /// `filterState`: a filter state object whose value is the version's name. A route with a match on `filter_state`
     /// reads it. There is no header.
     FilterState(String),
+    /// `baggage`: a member of the header `baggage`, with this key, whose value is the version's name. All other members stay.
+    Baggage(String),
 }
 
 impl Steer {
@@ -33,24 +36,46 @@ impl Steer {
             read_header("clusterHeader", Steer::ClusterHeader)?,
             read_header("randomValueHeader", Steer::RandomValueHeader)?,
             fields.optional("filterState", |value| Some(Steer::FilterState(value.word()?.to_owned())))?,
+            fields.optional("baggage", |value| Some(Steer::Baggage(value.text()?.to_owned())))?,
         ];
         // The table's rule reports none and more than one.
         let mut steers = steers.into_iter().flatten();
         steers.next().filter(|_| steers.next().is_none())
     }
 
-    /// Returns the header that the filter writes, if this way uses one.
+    /// Returns the header that the filter writes as a whole, if this way uses one.
     pub fn header(&self) -> Option<&str> {
         match self {
             Steer::Header(name) | Steer::ClusterHeader(name) | Steer::RandomValueHeader(name) => Some(name),
-            Steer::FilterState(_) => None,
+            Steer::FilterState(_) | Steer::Baggage(_) => None,
         }
+    }
+
+    /// Returns the header that the filter writes as a whole or in part, if this way uses one.
+    pub fn written_header(&self) -> Option<&str> {
+        match self {
+            Steer::Baggage(_) => Some(baggage::HEADER),
+            steer => steer.header(),
+        }
+    }
+
+    /// Returns the key of the member of `baggage` that the filter writes, if this way uses one.
+    pub fn member(&self) -> Option<&str> {
+        match self {
+            Steer::Baggage(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Returns whether both write the same place, so that only one of two releases can steer a request.
+    pub fn writes_as(&self, other: &Steer) -> bool {
+        self.header() == other.header() && self.member() == other.member()
     }
 
     /// Returns the value that names the version. Returns `None` if the route picks the version itself.
     pub fn value<'v>(&self, version: &'v Version) -> Option<&'v str> {
         match self {
-            Steer::Header(_) | Steer::FilterState(_) => Some(&version.name),
+            Steer::Header(_) | Steer::FilterState(_) | Steer::Baggage(_) => Some(&version.name),
             Steer::ClusterHeader(_) => Some(&version.cluster),
             Steer::RandomValueHeader(_) => None,
         }
@@ -62,6 +87,7 @@ impl Steer {
         let matching = match self {
             Steer::Header(header) => format!("matches {header}: {name}"),
             Steer::FilterState(object) => format!("matches filter state {object} with the value {name}"),
+            Steer::Baggage(key) => format!("matches {key}={name} in the header baggage"),
             Steer::ClusterHeader(header) => {
                 return format!("a route takes its cluster from the header {header}");
             }
@@ -72,6 +98,11 @@ impl Steer {
             }
         };
         format!("a route {matching} and leads to {cluster}")
+    }
+
+    /// Returns whether steering by this header would replace what others keep in it.
+    fn replaces_others(&self, name: &str) -> bool {
+        self.header() == Some(name) && ["cookie", baggage::HEADER].contains(&name)
     }
 
     /// Reports settings of the release that do not work with this way to steer.
@@ -86,16 +117,22 @@ impl Steer {
         let Some(steer) = fields.get("steer") else {
             return;
         };
-        // Steering would overwrite the sticky key, or all cookies.
+        // Steering would overwrite the sticky key, all cookies, or all baggage.
         let mut parts = keys.iter().flat_map(Key::parts);
         let mut is_key = |name: &str| parts.any(|key| matches!(key, Key::Header(key) if key == name));
-        if let Some(name) = self.header().filter(|name| *name == "cookie" || is_key(name)) {
+        if let Some(name) = self.written_header().filter(|name| is_key(name) || self.replaces_others(name)) {
             steer.problem::<()>(format!(
                 "{name:?} carries something else; use a header that carries nothing else, such as x-gray-version"
             ));
         }
+        if let Some(name) = self.member()
+            && keys.iter().flat_map(Key::parts).any(|key| matches!(key, Key::Baggage(key) if key == name))
+        {
+            steer
+                .problem::<()>(format!("{name:?} holds the key of hashOn; use another member, such as lane"));
+        }
         match self {
-            Steer::Header(_) => {}
+            Steer::Header(_) | Steer::Baggage(_) => {}
             Steer::ClusterHeader(_) => {
                 for (index, version) in versions.iter().enumerate() {
                     if trust_incoming

@@ -247,7 +247,7 @@ fn the_second_of_two_releases_with_one_name_is_reported() {
 #[test]
 fn a_match_without_a_condition_is_refused() {
     let all = "releases[0].versions[0].match[0]: would match every request; add a condition";
-    let path = "releases[0].versions[0].match[0]: incomplete; add one of uri, scheme, method, authority, headers, withoutHeaders, queryParams, hosts, cookies, sourceIpBlocks";
+    let path = "releases[0].versions[0].match[0]: incomplete; add one of uri, scheme, method, authority, headers, withoutHeaders, queryParams, hosts, cookies, baggage, sourceIpBlocks";
     assert_problem(&[
         (with_match("{}"), path),
         (with_match(r#"{"name":"all"}"#), path),
@@ -608,7 +608,7 @@ fn invalid_evidence_settings_of_a_breaker_are_told_what_is_allowed() {
     assert_problem(&[
         (
             with_breaker(r#""ignore":[{}]"#),
-            "upstreams.app.circuitBreaker.ignore[0]: incomplete; add one of uri, scheme, method, authority, headers, withoutHeaders, queryParams, hosts, cookies, sourceIpBlocks",
+            "upstreams.app.circuitBreaker.ignore[0]: incomplete; add one of uri, scheme, method, authority, headers, withoutHeaders, queryParams, hosts, cookies, baggage, sourceIpBlocks",
         ),
         (
             with_breaker(r#""consecutiveLocalOriginFailures":-1"#),

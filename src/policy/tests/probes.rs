@@ -220,7 +220,7 @@ fn paths_are_exact_and_unique() {
 fn an_empty_match_condition_is_refused() {
     assert_refused(&[(
         document(r#""liveness":{"path":"/l"},"match":[{}]"#),
-        ".match[0]: incomplete; add one of uri, scheme, method, authority, headers, withoutHeaders, queryParams, hosts, cookies, sourceIpBlocks",
+        ".match[0]: incomplete; add one of uri, scheme, method, authority, headers, withoutHeaders, queryParams, hosts, cookies, baggage, sourceIpBlocks",
     )]);
 }
 

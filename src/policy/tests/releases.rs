@@ -1,7 +1,7 @@
 //! Tests of `releases`.
 
 use super::*;
-use crate::policy::release::rollback::Latency;
+use crate::policy::release::rollback::{Latency, Rollback};
 use crate::policy::release::version::HeaderEdits;
 use crate::value::date::Date;
 use crate::weights::layout::Layout;
@@ -88,7 +88,7 @@ mod steer {
         assert_problem_of_release(&[
             (
                 steered("{}", ""),
-                "steer: incomplete; add one of header, clusterHeader, randomValueHeader, filterState",
+                "steer: incomplete; add one of header, clusterHeader, randomValueHeader, filterState, baggage",
             ),
             (
                 steered(r#"{"header":"x-a","filterState":"envoy.string"}"#, ""),
@@ -516,7 +516,7 @@ mod whole_release {
         assert_problem_of_release(&[
             (
                 with(r#""skip":[{}]"#),
-                "skip[0]: incomplete; add one of uri, scheme, method, authority, headers, withoutHeaders, queryParams, hosts, cookies, sourceIpBlocks",
+                "skip[0]: incomplete; add one of uri, scheme, method, authority, headers, withoutHeaders, queryParams, hosts, cookies, baggage, sourceIpBlocks",
             ),
             (
                 with(r#""skip":{}"#),

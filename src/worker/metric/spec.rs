@@ -70,7 +70,7 @@ pub static RESPONSES: MetricSpec = MetricSpec::counter(
     "responses_total",
     &[POLICY, RELEASE, VERSION, RESULT],
     "responses",
-    "Counts the responses of a version by which a release with `rollback` is judged.",
+    "Counts the responses of a version in a release with `rollback`, also if it only counts (`judge: false`).",
     FIRST,
 )
 .of_decisions();

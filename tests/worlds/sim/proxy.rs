@@ -99,10 +99,10 @@ impl Proxy for SimProxy {
         })
     }
 
-    fn set_header(&self, map: Map, name: &str, value: Option<&str>) {
+    fn set_header(&self, map: Map, name: &str, value: Option<&[u8]>) {
         self.with_map(map, |headers| {
             headers.retain(|(known, _)| known != name);
-            headers.extend(value.map(|value| (name.to_owned(), value.as_bytes().to_vec())));
+            headers.extend(value.map(|value| (name.to_owned(), value.to_vec())));
         });
     }
 

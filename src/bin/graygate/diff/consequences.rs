@@ -103,7 +103,7 @@ impl Consequences {
 
     /// Warns of rollbacks that end, as a rollback stands only until the release or the mode changes.
     fn add_rollbacks(&mut self, old: &Policy, new: &Policy) {
-        let has_rollback = |release: &&Release| release.rollback.is_some();
+        let has_rollback = |release: &&Release| release.judging_rollback().is_some();
         for release in old.releases.iter().filter(has_rollback) {
             let after = new.releases.iter().find(|other| other.name == release.name);
             let digest = |policy: &Policy, release: &Release| hash::digest(0, &(release, policy.mode));

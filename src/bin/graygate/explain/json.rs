@@ -1,5 +1,6 @@
 //! Explanations in JSON, for programs.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use graygate::decision::action::{Action, ForwardEdits, HeaderChange, HeaderEdit};
@@ -104,7 +105,10 @@ fn edits_value(edits: &[HeaderEdit<'_>]) -> Value {
     for HeaderEdit { header, change } in edits {
         match change {
             HeaderChange::Set(value) => {
-                set.insert(header, value);
+                set.insert(header, Cow::Borrowed(value.as_ref()));
+            }
+            HeaderChange::SetBytes(value) => {
+                set.insert(header, String::from_utf8_lossy(value));
             }
             HeaderChange::Add(value) => add.push([header, value]),
             HeaderChange::Remove => remove.push(header),

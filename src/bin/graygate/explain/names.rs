@@ -23,6 +23,7 @@ pub fn describe_key(key: &Key) -> String {
         Key::Header(name) => format!("header {name}"),
         Key::Cookie(cookie) => format!("cookie {}", cookie.name),
         Key::QueryParameter(name) => format!("query parameter {name}"),
+        Key::Baggage(key) => format!("baggage {key}"),
         Key::Host => "host".to_owned(),
         Key::SourceIp => "source address".to_owned(),
         Key::Path => "path".to_owned(),

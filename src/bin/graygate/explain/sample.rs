@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use graygate::value::baggage;
 use graygate::value::request::Request;
 use serde::{Deserialize, Deserializer};
 
@@ -27,7 +28,7 @@ pub struct SampleRequest {
     /// own.
     #[serde(default)]
     pub cluster: Option<String>,
-    #[serde(default, deserialize_with = "read_first_values")]
+    #[serde(default, deserialize_with = "read_headers")]
     pub headers: BTreeMap<String, String>,
     /// Whether a gate has asked where the route leads to.
     #[serde(skip)]
@@ -42,14 +43,33 @@ enum HeaderValues {
     Many(Vec<String>),
 }
 
-/// Reads headers by their names, and keeps the first value of each.
-fn read_first_values<'de, D: Deserializer<'de>>(headers: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let first_value = |(name, values)| match values {
-        HeaderValues::One(value) => Some((name, value)),
-        HeaderValues::Many(values) => values.into_iter().next().map(|value| (name, value)),
-    };
-    let headers = BTreeMap::<String, HeaderValues>::deserialize(headers)?;
-    Ok(headers.into_iter().filter_map(first_value).collect())
+/// Reads headers by their names.
+fn read_headers<'de, D: Deserializer<'de>>(headers: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let mut read = BTreeMap::new();
+    for (name, values) in BTreeMap::<String, HeaderValues>::deserialize(headers)? {
+        let values = match values {
+            HeaderValues::One(value) => vec![value],
+            HeaderValues::Many(values) => values,
+        };
+        values.iter().for_each(|value| add_header(&mut read, &name, value));
+    }
+    Ok(read)
+}
+
+/// Adds a header. The first value of a name stays, as the proxy shows the filter only that one of a repeated header. The
+/// filter reads all lines of `baggage`.
+pub fn add_header(headers: &mut BTreeMap<String, String>, name: &str, value: &str) {
+    let known = headers.get_mut(name);
+    match known {
+        Some(known) if name.eq_ignore_ascii_case(baggage::HEADER) => {
+            known.push(',');
+            known.push_str(value);
+        }
+        Some(_) => {}
+        None => {
+            headers.insert(name.to_owned(), value.to_owned());
+        }
+    }
 }
 
 impl SampleRequest {
@@ -58,7 +78,7 @@ impl SampleRequest {
     pub fn normalize(&mut self) {
         let mut first_values = BTreeMap::new();
         for (name, value) in core::mem::take(&mut self.headers) {
-            first_values.entry(name.to_ascii_lowercase()).or_insert(value);
+            add_header(&mut first_values, &name.to_ascii_lowercase(), &value);
         }
         let mut take = |name: &str| first_values.remove(name);
         if let Some(authority) = take(":authority").or(take("host")) {

@@ -157,6 +157,10 @@ fn write_assignment(
     if assignment.reason == AssignmentReason::Fallback {
         writeln!(out, "          {:<17} the upstream of {wanted} is not ready: {version}", "fallback")?;
     }
+    if assignment.reason == AssignmentReason::NotCarried {
+        let words = format!("baggage has no room for {wanted}, or is not UTF-8: {version}");
+        writeln!(out, "          {:<17} {words}", assignment.reason.code())?;
+    }
     Ok(())
 }
 
@@ -172,12 +176,15 @@ fn reasons(
     let mut reasons = Vec::new();
     let mut add = |reason: AssignmentReason, explanation: String| reasons.push((reason.code(), explanation));
 
-    let header = release.steer.header().unwrap_or_default();
+    let header = match release.steer.member() {
+        Some(key) => format!("{key} in baggage"),
+        None => release.steer.header().unwrap_or_default().to_owned(),
+    };
     match applied {
         AssignmentReason::Incoming => add(applied, format!("{header} of the request names {wanted}")),
         AssignmentReason::NoSuchVersion => {
             let kept = match release.steer {
-                Steer::Header(_) => ", and stays as it is for the next hop",
+                Steer::Header(_) | Steer::Baggage(_) => ", and stays as it is for the next hop",
                 _ => "",
             };
             add(applied, format!("{header} of the request names none of these versions{kept}: {wanted}"));
@@ -253,6 +260,9 @@ fn write_edits(edits: &[HeaderEdit<'_>], out: &mut impl Write) -> io::Result<()>
     for HeaderEdit { header, change } in edits {
         match change {
             HeaderChange::Set(value) => writeln!(out, "          with {header}: {value}")?,
+            HeaderChange::SetBytes(value) => {
+                writeln!(out, "          with {header}: {}", String::from_utf8_lossy(value))?;
+            }
             HeaderChange::Add(value) => writeln!(out, "          with one more {header}: {value}")?,
             HeaderChange::Remove => writeln!(out, "          without {header}")?,
         }

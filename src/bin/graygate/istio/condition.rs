@@ -127,8 +127,8 @@ pub enum Condition<'n> {
 /// What is known of requests.
 #[derive(Clone, Copy, Default)]
 pub struct KnownRequest<'f> {
-    /// The header that the filter writes, with its value.
-    pub steered: Option<(&'f str, &'f str)>,
+    /// The header that the filter writes, with values that it may have.
+    pub steered: Option<(&'f str, &'f [String])>,
     /// One alternative of the release's `match`.
     pub alternative: Option<&'f Node>,
     /// The port of the service, if the route is for the service's own name.
@@ -153,8 +153,10 @@ impl Condition<'_> {
         match self {
             Condition::Header { name, text, negated, .. } => {
                 let verdict = match request.steered {
-                    Some((header, value)) if name.eq_ignore_ascii_case(header) => {
-                        text.holds_for(value, false)
+                    Some((header, values)) if name.eq_ignore_ascii_case(header) => {
+                        let verdicts = || values.iter().map(|value| text.holds_for(value, false));
+                        let first = verdicts().next().unwrap_or(Verdict::Maybe);
+                        if verdicts().all(|verdict| verdict == first) { first } else { Verdict::Maybe }
                     }
                     _ => {
                         let headers = request.alternative.and_then(|node| get(node, &["headers"]));
@@ -213,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_condition_on_the_steer_header_is_decided_by_the_value_that_the_filter_writes() {
-        let known = KnownRequest { steered: Some(("x-v", "v2")), ..KnownRequest::default() };
+        let values = ["v2".to_owned()];
+        let known = KnownRequest { steered: Some(("x-v", &values)), ..KnownRequest::default() };
         let header = |name, text, negated| {
             Condition::Header { path: String::new(), name, text, negated }.verdict(&known)
         };

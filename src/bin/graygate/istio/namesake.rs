@@ -39,7 +39,7 @@ fn disagreement(one: &Policy, two: &Policy) -> Option<&'static str> {
 /// Returns the releases that can be rolled back, by name.
 fn with_rollback(policy: &Policy) -> Vec<&Release> {
     let mut releases: Vec<&Release> =
-        policy.releases.iter().filter(|release| release.rollback.is_some()).collect();
+        policy.releases.iter().filter(|release| release.judging_rollback().is_some()).collect();
     releases.sort_by(|one, two| one.name.cmp(&two.name));
     releases
 }

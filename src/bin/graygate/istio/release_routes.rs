@@ -7,6 +7,7 @@ use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::reader::segment;
 use graygate::policy::release::steer::Steer;
+use graygate::policy::release::version::Version;
 
 use super::cluster::ServiceCluster;
 use super::direction::{self, Direction};
@@ -75,7 +76,8 @@ pub fn check(
 
 fn check_release(placed: &PlacedRelease<'_>, findings: &mut Findings) {
     match &placed.release.steer {
-        Steer::Header(header) => {
+        steer @ (Steer::Header(_) | Steer::Baggage(_)) => {
+            let header = steer.written_header().unwrap_or_default();
             for table in placed.tables(Some(header), findings) {
                 check_table(placed, table, header, findings);
             }
@@ -89,15 +91,27 @@ fn check_release(placed: &PlacedRelease<'_>, findings: &mut Findings) {
     }
 }
 
+/// Returns values that the filter may write for a version: alone, and beside what others have in `baggage`.
+fn written(placed: &PlacedRelease<'_>, version: &Version) -> Vec<String> {
+    match placed.release.steer.member() {
+        Some(key) => {
+            let member = format!("{key}={}", version.name);
+            vec![member.clone(), format!("{key}-id=1;p=2, {member};p=3 ,\tid={}", version.name)]
+        }
+        None => vec![version.name.clone()],
+    }
+}
+
 /// Follows the requests of each version through the routes, and reports those that go elsewhere.
 fn check_table(placed: &PlacedRelease<'_>, table: &RouteTable<'_>, header: &str, findings: &mut Findings) {
     let whole = [None];
     let alternatives: Vec<Option<&Node>> = placed.alternatives.iter().map(Some).collect();
     let alternatives = if alternatives.is_empty() { &whole[..] } else { &alternatives[..] };
+    let values: Vec<Vec<String>> = placed.versions().map(|(version, _)| written(placed, version)).collect();
     let mut walks = Vec::new();
-    for (version, cluster) in placed.versions() {
+    for ((version, cluster), values) in placed.versions().zip(&values) {
         for alternative in alternatives {
-            let request = request(placed, header, version, *alternative);
+            let request = request(placed, header, values, *alternative);
             walks.push((version, cluster, request, Walked::through(&table.routes, &request)));
         }
     }

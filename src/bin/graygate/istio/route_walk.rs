@@ -3,6 +3,7 @@
 use graygate::policy::document::Node;
 use graygate::policy::release::version::Version;
 use graygate::policy::spelling::nearest;
+use graygate::value::baggage;
 
 use super::cluster::ServiceCluster;
 use super::condition::{KnownRequest, TextMatch, Verdict};
@@ -11,17 +12,18 @@ use super::findings::Findings;
 use super::placed_release::PlacedRelease;
 use super::route::{Destination, Route, RouteAction, RouteTable};
 
-/// Returns what is known of a version's requests that meet one alternative of the release's `match`.
+/// Returns what is known of a version's requests that meet one alternative of the release's `match`. The filter writes one of
+/// `values` into the header.
 pub fn request<'a>(
     placed: &PlacedRelease<'a>,
     header: &'a str,
-    version: &'a Version,
+    values: &'a [String],
     alternative: Option<&'a Node>,
 ) -> KnownRequest<'a> {
     let at_gateway = placed.proxies.direction == Direction::Gateway;
     let port = placed.clusters.first().map(|cluster| cluster.port);
     KnownRequest {
-        steered: Some((header, &version.name)),
+        steered: Some((header, values)),
         alternative,
         port: port.filter(|_| !at_gateway),
         at_gateway,
@@ -98,13 +100,16 @@ impl<'r> Traveler<'_, 'r> {
         }
         // A route to the version's cluster tells best what was meant.
         let (name, value) = (*header, version.name.as_str());
+        let is_whole = placed.release.steer.member().is_none();
+        let written =
+            self.request.steered.and_then(|(_, values)| values.first()).map_or(value, String::as_str);
         let later = walked.rest.map_or(&[][..], |index| routes.get(index + 1..).unwrap_or_default());
         let behind = later
             .iter()
             .find(|route| self.leads_home(route) && route.verdict(self.request) != Verdict::Never);
         if let (Some(route), Some(before)) = (behind, rest) {
             findings.problem(format!(
-                "{}: never reached by requests with {name}: {value}, as {} takes them before, so version {value} of {label} gets none. Move {} before {}.",
+                "{}: never reached by requests with {name}: {written}, as {} takes them before, so version {value} of {label} gets none. Move {} before {}.",
                 self.at(&route.path), before.path, route.path, before.path
             ));
             return vec![&route.path, &before.path];
@@ -113,6 +118,7 @@ impl<'r> Traveler<'_, 'r> {
             let mut conditions = route.header_conditions();
             let own = conditions.find(|(_, key, _)| key.eq_ignore_ascii_case(name));
             if let Some((path, _, TextMatch::Exact(text))) = own
+                && is_whole
                 && !placed.release.versions.iter().any(|version| version.name == text)
             {
                 let names: Vec<&str> =
@@ -144,7 +150,7 @@ impl<'r> Traveler<'_, 'r> {
         let end = rest.map_or_else(|| "get 404".to_owned(), |route| describe_end(route));
         let is_unread = |route: &&&Route<'_>| {
             let mut own = route.header_conditions().filter(|(_, key, _)| key.eq_ignore_ascii_case(name));
-            own.any(|(_, _, text)| text.holds_for(value, false) == Verdict::Maybe)
+            own.any(|(_, _, text)| text.holds_for(written, false) == Verdict::Maybe)
         };
         if let Some(route) = partial.as_ref().filter(|route| is_unread(route)) {
             findings.note(format!(
@@ -155,8 +161,18 @@ impl<'r> Traveler<'_, 'r> {
             return path.into_iter().collect();
         }
         if let Some(route) = partial {
+            let (conditions, remedy) = match placed.release.steer.member() {
+                Some(key) => (
+                    "conditions",
+                    format!(
+                        "Match {name} by regex: '{}', or add a route by that alone behind it",
+                        baggage::pattern(key, value)
+                    ),
+                ),
+                None => ("other conditions", format!("Add a route by {name} alone behind it")),
+            };
             findings.problem(format!(
-                "{}: only some requests with {name}: {value} meet its other conditions, and the others {end}, not to version {value} of {label}. Add a route by {name} alone behind it",
+                "{}: only some requests with {name}: {written} meet its {conditions}, and the others {end}, not to version {value} of {label}. {remedy}",
                 self.at(&route.path)
             ));
             return vec![];
@@ -183,8 +199,12 @@ impl<'r> Traveler<'_, 'r> {
             ));
             return vec![&route.path];
         }
+        let condition = match placed.release.steer.member() {
+            Some(key) => format!("regex: '{}'", baggage::pattern(key, value)),
+            None => format!("exact: {value}"),
+        };
         let route = format!(
-            "{{match: [{{headers: {{{name}: {{exact: {value}}}}}}}], route: [{{destination: {}}}]}}",
+            "{{match: [{{headers: {{{name}: {{{condition}}}}}}}], route: [{{destination: {}}}]}}",
             destination_of(cluster)
         );
         let allowed = match rest {
@@ -192,7 +212,7 @@ impl<'r> Traveler<'_, 'r> {
             None => route,
         };
         findings.problem(format!(
-            "{}: no route for version {value} of {label}: requests with {name}: {value} {end}; allowed: {allowed}",
+            "{}: no route for version {value} of {label}: requests with {name}: {written} {end}; allowed: {allowed}",
             self.at(place)
         ));
         Vec::new()

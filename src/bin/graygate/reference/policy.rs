@@ -189,6 +189,10 @@ fn rules(spec: &ObjectSpec) -> String {
         KeyRule::AtMostOne(keys) => lines.push(format!("At most one of {}.", names(keys))),
         KeyRule::ExactlyOne(keys) => lines.push(format!("Exactly one of {}.", names(keys))),
         KeyRule::AtLeastOne(keys) => lines.push(format!("At least one of {}.", names(keys))),
+        KeyRule::AtLeastOneUnlessFalse(keys, switch) => {
+            let off = code(&format!("{switch}: false"));
+            lines.push(format!("At least one of {}, or {off}.", names(keys)));
+        }
     }
     for need in spec.needs {
         let any = need.any_of.iter().map(|key| code(key)).collect::<Vec<_>>().join(" or ");

@@ -5,6 +5,7 @@ use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::release::Release;
 use graygate::policy::release::steer::Steer;
+use graygate::value::baggage;
 
 use super::manifest::{self, Identity, Manifest, Selection, patch};
 use crate::istio::cluster::ServiceCluster;
@@ -99,7 +100,7 @@ impl Routes<'_> {
         let mut manifests = Vec::new();
         manifests.extend(self.destination_rule(&subsets));
         match &release.steer {
-            Steer::Header(header) => manifests.push(self.header_routes(release, &subsets, header)),
+            Steer::Header(_) | Steer::Baggage(_) => manifests.push(self.version_routes(release, &subsets)),
             Steer::ClusterHeader(header) => manifests.push(self.cluster_header_route(&subsets, header)),
             Steer::RandomValueHeader(header) => {
                 if release.versions.iter().filter(|version| version.weight > 0).count() < 2 {
@@ -159,15 +160,20 @@ impl Routes<'_> {
         Manifest { comments, object: self.resource("VirtualService", spec) }
     }
 
-    /// Returns one route for each version, by the steer header. The default version comes last, as its route has no
-    /// match.
-    fn header_routes(&self, release: &Release, subsets: &Subsets<'_>, header: &str) -> Manifest {
+    /// Returns one route for each version, by the steer header or by the member of `baggage`. The default version comes
+    /// last, as its route has no match.
+    fn version_routes(&self, release: &Release, subsets: &Subsets<'_>) -> Manifest {
+        let header = release.steer.written_header().unwrap_or_default();
         let mut order: Vec<usize> =
             (0..release.versions.len()).filter(|index| *index != release.default).collect();
         order.push(release.default);
         let routes = order.into_iter().filter_map(|index| {
             let version = release.versions.get(index)?;
-            let headers = object([("headers", object([(header, object([("exact", text(&version.name))]))]))]);
+            let condition = match release.steer.member() {
+                Some(key) => object([("regex", text(baggage::pattern(key, &version.name)))]),
+                None => object([("exact", text(&version.name))]),
+            };
+            let headers = object([("headers", object([(header, condition)]))]);
             let matched = (index != release.default).then(|| list([headers]));
             let route = object([("destination", subsets.destination(index))]);
             Some(object([
@@ -176,8 +182,12 @@ impl Routes<'_> {
                 ("route", list([route])),
             ]))
         });
+        let by = match release.steer.member() {
+            Some(key) => format!("the member {key} of the header {header}"),
+            None => format!("the header {header}"),
+        };
         let description = format!(
-            "One route for each version of release {}, by the header {header}, which the filter sets. The route of the default version comes last and takes all other requests, also while the filter is absent.",
+            "One route for each version of release {}, by {by}, which the filter sets. The route of the default version comes last and takes all other requests, also while the filter is absent.",
             release.name
         );
         self.virtual_service(subsets, routes.collect(), &description)
@@ -234,7 +244,7 @@ impl Routes<'_> {
 /// Returns a warning if a release takes effect only by a route that no VirtualService can make.
 pub fn missing_route_warning(policy: &Policy, release: &Release) -> Option<String> {
     let needed_route = match &release.steer {
-        Steer::Header(_) => return None,
+        Steer::Header(_) | Steer::Baggage(_) => return None,
         Steer::ClusterHeader(header) => format!("a route with cluster_header: {header}"),
         Steer::RandomValueHeader(header) => format!("a route with weighted_clusters.header_name: {header}"),
         Steer::FilterState(object) => format!("a route with a match on the filter state {object}"),

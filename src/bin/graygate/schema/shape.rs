@@ -189,6 +189,15 @@ fn rules(spec: &ObjectSpec) -> Vec<Node> {
         KeyRule::AtMostOne(keys) => vec![not_two(keys)],
         KeyRule::ExactlyOne(keys) => vec![any(keys), not_two(keys)],
         KeyRule::AtLeastOne(keys) => vec![any(keys)],
+        KeyRule::AtLeastOneUnlessFalse(keys, switch) => {
+            let is_false = object([("const", Node::Bool(false))]);
+            let is_off = object([
+                ("required", strings([switch])),
+                ("properties", Node::Object(vec![(switch.to_owned(), is_false)])),
+            ]);
+            let given = keys.iter().map(|key| present(spec, key));
+            vec![object([("anyOf", list(given.chain([is_off])))])]
+        }
     }
 }
 
@@ -211,7 +220,7 @@ fn string(format: Format) -> Node {
         Format::Label => with(LABEL),
         Format::Cluster => with(NO_CONTROLS_NOT_EMPTY),
         Format::HeaderValue => with(NO_CONTROLS),
-        Format::HeaderName | Format::CookieName => with(TOKEN),
+        Format::HeaderName | Format::CookieName | Format::MemberKey => with(TOKEN),
         Format::WrittenHeader => without(&PROXY_HEADERS),
         Format::CheckHeader => {
             let denied: Vec<&str> = PROXY_HEADERS.into_iter().filter(|name| *name != "host").collect();

@@ -29,14 +29,12 @@ fn a_rollback_has_the_documents_values() {
 
 #[test]
 fn a_rollback_needs_at_least_one_criterion() {
-    let nothing = "rollback: incomplete; add one of failurePercent, latency, checks";
+    let nothing = "rollback: incomplete; add one of failurePercent, latency, checks, or judge: false";
     assert_problem_of_release(&[
         (with_rollback(""), nothing),
         (with_rollback(r#""failOn":["5xx"],"window":"60s""#), nothing),
-        (
-            with_rollback(r#""latency":{"above":"1s"}"#),
-            "rollback.latency.percentile: missing; add a whole number from 1 to 99",
-        ),
+        (with_rollback(r#""judge":true"#), nothing),
+        (with_rollback(r#""judge":null"#), nothing),
         (
             with_rollback(r#""latency":{"percentile":99}"#),
             r#"rollback.latency.above: missing; add a duration such as "300ms", "1.5s" or "1h30m", from 1ms to 1h"#,
@@ -46,6 +44,23 @@ fn a_rollback_needs_at_least_one_criterion() {
             "rollback.checks.failurePercent: missing; add a whole number from 1 to 99",
         ),
     ]);
+}
+
+#[test]
+fn a_rollback_that_does_not_judge_needs_no_criterion_and_keeps_those_it_has() {
+    let alone = compile(&with_rollback(r#""judge":false"#));
+    let rollback = alone.releases[0].rollback.as_ref().unwrap();
+    assert!(!rollback.judges && alone.releases[0].judging_rollback().is_none());
+    assert_eq!((rollback.failure_percent, rollback.latency), (None, None));
+    let full = r#""failurePercent":5,"latency":{"above":"1s"},"minimumRequests":9"#;
+    let judging = compile(&with_rollback(full));
+    let counting = compile(&with_rollback(&format!(r#""judge":false,{full}"#)));
+    let of = |policy: &Policy| policy.releases[0].rollback.clone().unwrap();
+    assert_eq!(of(&counting), Rollback { judges: false, ..of(&judging) });
+    let latency = Latency { percentile: 99, above: Duration::from_secs(1) };
+    assert_eq!(of(&judging).latency, Some(latency));
+    assert_eq!(counting.tick(), judging.tick());
+    assert!(judging.releases[0].changes() && !counting.releases[0].changes());
 }
 
 #[test]
@@ -76,6 +91,10 @@ fn values_out_of_range_are_refused() {
         (r#""failurePercent":5,"minimumRequests":0"#, format!("minimumRequests: 0 {percent} 1000000")),
         (r#""failurePercent":5,"window":"999ms""#, format!(r#"window: "999ms" {seconds} 1s to 1h"#)),
         (r#""failurePercent":5,"window":"61m""#, format!(r#"window: "61m" {seconds} 1s to 1h"#)),
+        (
+            r#""failurePercent":5,"judge":"no""#,
+            r#"judge: "no" is not allowed; allowed: true or false"#.into(),
+        ),
         (r#""failurePercent":5,"failOn":[]"#, "failOn: empty; add at least one entry".into()),
         (r#""failurePercent":5,"over":"25h""#, format!(r#"over: "25h" {seconds} 0s to 24h"#)),
         (r#""failurePercent":5,"windw":"1s""#, r#"windw: unknown field; did you mean "window"?"#.into()),

@@ -154,6 +154,10 @@ impl Table {
             KeyRule::AtLeastOne(keys) => {
                 Some((none(keys), format!("incomplete; add one of {}", names(keys))))
             }
+            KeyRule::AtLeastOneUnlessFalse(keys, switch) => Some((
+                format!("{} && {object}.?{switch}.orValue(true) != false", none(keys)),
+                format!("incomplete; add one of {}, or {switch}: false", names(keys)),
+            )),
         };
         let needs = self.spec.needs.iter().map(|need| {
             let alone = format!("'{}' in {object} && {}", need.key, none(need.any_of));

@@ -5,6 +5,7 @@ use graygate::policy::document::Node;
 use graygate::policy::gate::Fallback;
 use graygate::policy::release::Release;
 use graygate::policy::release::steer::Steer;
+use graygate::value::baggage;
 
 use super::{hop, listener};
 use crate::tree::{list, number, object, text};
@@ -82,7 +83,7 @@ fn routes(policy: &Policy, default_cluster: Option<&str>, warnings: &mut Vec<Str
                 cluster_headers.push(header);
                 routes.push(cluster_header_route(&name, header));
             }
-            Steer::Header(_) | Steer::FilterState(_) => {
+            Steer::Header(_) | Steer::FilterState(_) | Steer::Baggage(_) => {
                 routes.extend(version_routes(policy, index, release, warnings));
             }
             Steer::RandomValueHeader(_) if release.versions.is_empty() => warnings.push(format!(
@@ -139,7 +140,7 @@ fn default_route(cluster: Option<&str>) -> Node {
     }
 }
 
-/// Returns one route for each version, by its name in the header or in filter state.
+/// Returns one route for each version, by its name in the header, in filter state or in `baggage`.
 fn version_routes(policy: &Policy, index: usize, release: &Release, warnings: &mut Vec<String>) -> Vec<Node> {
     let mut routes = Vec::new();
     for version in &release.versions {
@@ -161,6 +162,11 @@ fn version_routes(policy: &Policy, index: usize, release: &Release, warnings: &m
         let condition = match &release.steer {
             Steer::FilterState(key) => {
                 ("filter_state", object([("key", text(key)), ("string_match", exact)]))
+            }
+            Steer::Baggage(member) => {
+                let regex = object([("regex", text(baggage::pattern(member, &version.name)))]);
+                let matched = object([("safe_regex", regex)]);
+                ("headers", object([("name", text(baggage::HEADER)), ("string_match", matched)]))
             }
             steer => {
                 let header = steer.header().unwrap_or_default();
