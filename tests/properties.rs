@@ -1007,3 +1007,90 @@ mod index {
         }
     }
 }
+
+/// The members of `baggage`.
+mod members {
+    use super::*;
+    use graygate::value::baggage::{self, MAX_BYTES, MAX_MEMBERS};
+    use graygate::value::string_match::{Pattern, StringMatch};
+
+    /// Texts of parts from which headers are made that nearly have the member `lane`, and any bytes.
+    fn header() -> impl Strategy<Value = Vec<u8>> {
+        let part = select(vec![
+            "lane", "lane", "=", "=", "v1", "v2", ",", ",", ";", " ", "\t", "%76", "%", "a", "\"", "\\", "ä",
+        ]);
+        prop_oneof![
+            4 => vec(part, 0..40).prop_map(|parts| parts.concat().into_bytes()),
+            1 => vec(any::<u8>(), 0..200),
+            1 => (0..80usize, 0..9_000usize).prop_map(|(members, bytes)| {
+                format!("{}{}", "a=b,".repeat(members), "x".repeat(bytes)).into_bytes()
+            }),
+        ]
+    }
+
+    /// Returns the parts between commas that do not have this key, in order.
+    fn others(baggage: &[u8]) -> Vec<Vec<u8>> {
+        let is_lane = |part: &&[u8]| {
+            let end = part.iter().position(|byte| *byte == b'=');
+            end.is_some_and(|end| part[..end].trim_ascii() == b"lane")
+        };
+        baggage.split(|byte| *byte == b',').filter(|part| !is_lane(part)).map(<[u8]>::to_vec).collect()
+    }
+
+    /// The same without blanks at the ends and without empty parts, as the first or last member may be gone.
+    fn trimmed(parts: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        parts.iter().map(|part| part.trim_ascii().to_vec()).filter(|part| !part.is_empty()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_member_is_written_once_and_read_back_and_others_stay_as_they_are(
+            before in header(), value in select(vec!["v1", "v2", "v1.2_rc-3"]),
+        ) {
+            let Ok(after) = baggage::with(&before, "lane", value) else {
+                let is_large = before.len() + "lane=v1.2_rc-3,".len() > MAX_BYTES
+                    || before.split(|byte| *byte == b',').count() >= MAX_MEMBERS;
+                prop_assert!(is_large || core::str::from_utf8(&before).is_err());
+                return Ok(());
+            };
+            if others(&before) != [b" ".to_vec()] {
+                prop_assert_eq!(trimmed(&others(&after)), trimmed(&others(&before)));
+            }
+            prop_assert_eq!(after.split(|byte| *byte == b',').count(), others(&after).len() + 1);
+            let again = baggage::with(&after, "lane", value);
+            prop_assert_eq!(again.as_deref(), Ok(&*after));
+            if after.len() <= MAX_BYTES && after.split(|byte| *byte == b',').count() <= MAX_MEMBERS {
+                let read = baggage::value(&after, "lane");
+                prop_assert_eq!(read.as_deref(), Some(value.as_bytes()));
+            }
+            prop_assert_eq!(baggage::without(&after, &["none".to_owned()]), None);
+            let keys = ["lane".to_owned()];
+            let gone = baggage::without(&after, &keys).unwrap();
+            prop_assert_eq!(trimmed(&others(&gone)), trimmed(&others(&before)));
+            prop_assert_eq!(baggage::without(&gone, &keys), None);
+        }
+
+        #[test]
+        fn the_pattern_of_a_route_holds_for_exactly_the_version_that_is_written(
+            before in header(), version in select(vec!["v1", "v2", "v1.2"]),
+        ) {
+            let pattern = |version: &str| {
+                StringMatch::Regex(Pattern::compile(&baggage::pattern("lane", version), false).unwrap())
+            };
+            if let Ok(after) = baggage::with(&before, "lane", version) && after.len() < 2_000 {
+                for other in ["v1", "v2", "v1.2", "v1x2"] {
+                    prop_assert_eq!(pattern(other).holds(Some(&after), false), other == version, "{:?}", after);
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_and_no_key_make_reading_or_writing_panic(before in vec(any::<u8>(), 0..300), key in "\\PC{0,5}") {
+            let value = baggage::value(&before, &key);
+            prop_assert!(value.is_none_or(|value| value.len() <= before.len()));
+            let _ = baggage::with(&before, &key, "v1");
+            let rest = baggage::without(&before, std::slice::from_ref(&key));
+            prop_assert!(rest.is_none_or(|rest| rest.len() < before.len()));
+        }
+    }
+}

@@ -9,6 +9,7 @@ from typing import Any
 from .config import Tree
 from .samples import HEADERS, HOSTS, ISTIO_CLUSTERS, METHODS, PATHS, PLAIN_CLUSTERS, VALUES
 
+MEMBERS = ("v1", "v2", "alice", "b", "%zz")
 NETWORKS = ("127.0.0.0/24", "127.0.0.2", "10.0.0.0/8", "::1/128", "127.0.0.0/8")
 LONG_AGO, FAR_AHEAD = "2020-01-01T00:00:00Z", "2090-01-01T00:00:00Z"
 
@@ -47,10 +48,11 @@ def conditions(rng: Random) -> Tree:
         },
         "queryParams": lambda: {"q": condition(rng, ("1", "2", "%31", "=1"), present=True)},
         "cookies": lambda: {rng.choice(("gray", "user", "GRAY")): condition(rng, cookie_values, present=True)},
+        "baggage": lambda: {rng.choice(("lane", "user-id", "a")): condition(rng, MEMBERS, present=True)},
         "sourceIpBlocks": lambda: rng.sample(NETWORKS, rng.randint(1, 2)),
         "hosts": lambda: rng.sample((*HOSTS, "*.example.com", "*.shop", "*"), rng.randint(1, 3)),
     }
-    weights = (6, 2, 2, 3, 4, 2, 3, 3, 2, 4)
+    weights = (6, 2, 2, 3, 4, 2, 3, 3, 3, 2, 4)
     for name in rng.choices(list(parts), weights, k=rng.randint(1, 2)):
         found[name] = parts[name]()
     if "uri" in found and rng.random() < 0.2:
@@ -84,9 +86,10 @@ def keys(rng: Random) -> list[Tree]:
         {"httpHeaderName": rng.choice(("x-user-id", "X-User-Id", "host"))},
         {"httpCookie": {"name": rng.choice(("user", "gray"))}},
         {"httpQueryParameterName": rng.choice(("uid", "q"))},
+        {"baggage": "user-id"},
     ]
     # Most requests have a key, as the turns of those without one are a matter of chance.
-    found = [*rng.sample(found, rng.randint(0, 3)), *([source] if rng.random() < 0.8 else [])]
+    found = [*rng.sample(found, rng.randint(0, 4)), *([source] if rng.random() < 0.8 else [])]
     issued = {"httpCookie": {"name": "gray-id", "ttl": "1h"}}
     return [*found, *([issued] if rng.random() < 0.2 else [])]
 
@@ -106,8 +109,9 @@ def release(rng: Random, number: int, upstreams: list[str]) -> Tree:
         {"clusterHeader": "x-gray-cluster"},
         {"filterState": "envoy.string"},
         {"randomValueHeader": "x-gray-random"},
+        {"baggage": "lane"},
     )
-    found: Tree = {"name": f"r{number}", "steer": rng.choices(steers, (8, 3, 2, 1))[0]}
+    found: Tree = {"name": f"r{number}", "steer": rng.choices(steers, (8, 3, 2, 1, 5))[0]}
     found |= {"versions": versions(rng, upstreams), "hashOn": keys(rng)}
     if found["hashOn"] and rng.random() < 0.3:
         found["versions"][0]["allow"] = ["alice", "always", "1"]

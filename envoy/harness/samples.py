@@ -28,6 +28,11 @@ COOKIES = (
         "=;=;;",
     ),
 )
+BAGGAGE = (
+    *("lane=v1", "lane=v2", "lane=v9;p=1, user-id=alice", "user-id=alice,lane=%76%32", "a=b;c , lane = v2 ;d"),
+    *("user-id=al%69ce", "user-id=", "user-id=bob, user-id=carol", 'user-id="alice",user-id=bob', "LANE=v2,lane"),
+    *("lane=v1,lane=v2,a=b", ",,=;", "a=%zz,lane=u2", "lane=", ",".join(["a=b"] * 64), "user-id=bob,a=" + "x" * 8180),
+)
 VALUES = ("true", "TRUE", "", "1", "true,false", "a b", "yes/no")
 STEERED = ("v1", "v2", "v3", "v9", "u0", "u2", "")
 HEADERS = ("x-a", "x-b", "x-tester", "accept")
@@ -93,6 +98,8 @@ def request(rng: Random) -> Sample:
         headers += [("x-user-id", rng.choice(USERS)) for _ in range(rng.choice((1, 1, 2)))]
     if rng.random() < 0.5:
         headers += [("cookie", rng.choice(COOKIES)) for _ in range(rng.choice((1, 1, 2)))]
+    if rng.random() < 0.4:
+        headers += [("baggage", rng.choice(BAGGAGE)) for _ in range(rng.choice((1, 1, 2)))]
     if rng.random() < 0.3:
         headers += [("x-gray-version", rng.choice(STEERED)) for _ in range(rng.choice((1, 1, 2)))]
     if rng.random() < 0.2:
