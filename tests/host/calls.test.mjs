@@ -124,6 +124,45 @@ costs("a sticky split of a request with many headers", (count) => {
   return { calls: made, check };
 });
 
+/** A release that takes its key from baggage and writes its version there, beside what apps keep in it. */
+const BAGGAGE = [["baggage", "user-id=alice;shared, lane=v9, theme=dark"]];
+const lanes = (match) => release("lanes", match, { steer: { baggage: "lane" }, hashOn: [{ baggage: "user-id" }] });
+
+for (const [headers, more] of [
+  ["few", []],
+  ["many", MANY],
+]) {
+  costs(`a sticky split by baggage, ${headers} headers`, (count) => {
+    const at = worker(policy({ releases: [...others(count - 1), lanes({ uri: { prefix: "/reviews" } })] }));
+    const { stream, calls: made } = calls(at, request("/reviews/7", [...BAGGAGE, ...more]), response());
+    const check = () => {
+      assert.match(new Map(stream.request).get("baggage") ?? "", /^user-id=alice;shared, theme=dark,lane=v[12]$/);
+      // With many headers, the path and then all lines of baggage.
+      within(made, "the whole stream", more.length ? 2 : 1, 2);
+      only(made, ["proxy_replace_header_map_value", "proxy_increment_metric"]);
+    };
+    return { calls: made, check };
+  });
+}
+
+test("a policy that does not use baggage does not read it", () => {
+  const at = worker(policy());
+  const made = [[], BAGGAGE].map((more) => calls(at, request("/orders/17", [...more, ...MANY]), response()).calls);
+  assert.deepEqual(made[1].shape, made[0].shape);
+});
+
+/** A release whose responses are counted, and rolled back or not. */
+const counted = (rollback) =>
+  policy({ app: forced("ready"), releases: [release("reviews", { uri: { prefix: "/" } }, { rollback })] });
+
+test("a response that is only counted costs no more than one that a rollback judges", () => {
+  const [judged, counting] = [{ failurePercent: 50 }, { judge: false }].map((rollback) => {
+    const options = { cluster: "reviews-v1" };
+    return calls(worker(counted(rollback)), request("/", [["x-user", "user-1"]]), response(), options).calls;
+  });
+  assert.ok(counting.bytes <= judged.bytes && counting.others <= judged.others, `${counting}\n${judged}`);
+});
+
 costs("a liveness probe of the kubelet's", (count) => {
   const at = worker(policy({ releases: others(count) }));
   const { stream, calls: made } = calls(at, kubelet("/livez"));

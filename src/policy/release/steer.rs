@@ -128,8 +128,7 @@ impl Steer {
         if let Some(name) = self.member()
             && keys.iter().flat_map(Key::parts).any(|key| matches!(key, Key::Baggage(key) if key == name))
         {
-            steer
-                .problem::<()>(format!("{name:?} holds the key of hashOn; use another member, such as lane"));
+            steer.problem::<()>(format!("{name:?} holds the key of hashOn; use another member"));
         }
         match self {
             Steer::Header(_) | Steer::Baggage(_) => {}

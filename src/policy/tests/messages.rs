@@ -253,6 +253,7 @@ fn a_match_without_a_condition_is_refused() {
         (with_match(r#"{"name":"all"}"#), path),
         (with_match(r#"{"ignoreUriCase":true}"#), path),
         (with_match(r#"{"headers":{}}"#), all),
+        (with_match(r#"{"baggage":{}}"#), all),
         (with_match(r#"{"withoutHeaders":{},"queryParams":{}}"#), all),
     ]);
 }
@@ -271,6 +272,10 @@ fn an_invalid_condition_is_told_what_is_allowed() {
         (
             r#"{"headers":{"a b":{}}}"#,
             r#"headers["a b"]: a bad name; use a name without spaces and control characters"#,
+        ),
+        (
+            r#"{"baggage":{"a;b":{}}}"#,
+            r#"baggage["a;b"]: a bad name; allowed: the key of a member of baggage: letters, digits and any of !#$%&'*+-.^_`|~"#,
         ),
         (
             r#"{"headers":{"Method":{"exact":"GET"}}}"#,

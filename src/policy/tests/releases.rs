@@ -122,6 +122,33 @@ mod steer {
     }
 
     #[test]
+    fn steering_by_baggage_writes_one_member_and_neither_the_key_nor_all_of_it() {
+        let policy = compile(&steered(r#"{"baggage":"Lane"}"#, r#","hashOn":[{"baggage":"lane"}]"#));
+        let release = &policy.releases[0];
+        assert_eq!((release.steer.member(), release.steer.header()), (Some("Lane"), None));
+        assert_eq!(policy.untrusted_members, ["Lane"]);
+        assert!(policy.steers_by_baggage && policy.untrusted_headers.is_empty());
+        let trusting = compile(&steered(r#"{"baggage":"lane"}"#, r#","trustIncoming":true"#));
+        assert!(trusting.untrusted_members.is_empty() && trusting.steers_by_baggage);
+        let token = "the key of a member of baggage: letters, digits and any of !#$%&'*+-.^_`|~";
+        let bad_key = format!(r#"steer.baggage: "a b" is not allowed; allowed: {token}"#);
+        let other = "use a header that carries nothing else, such as x-gray-version";
+        let whole = format!(r#"steer: "baggage" carries something else; {other}"#);
+        assert_problem_of_release(&[
+            (steered(r#"{"baggage":"a b"}"#, ""), &bad_key),
+            (steered(r#"{"header":"Baggage"}"#, ""), &whole),
+            (steered(r#"{"baggage":"lane"}"#, r#","hashOn":[{"httpHeaderName":"baggage"}]"#), &whole),
+            (
+                steered(
+                    r#"{"baggage":"lane"}"#,
+                    r#","hashOn":[{"all":[{"baggage":"lane"},{"usePath":true}]}]"#,
+                ),
+                r#"steer: "lane" holds the key of hashOn; use another member"#,
+            ),
+        ]);
+    }
+
+    #[test]
     fn steering_by_a_header_that_a_version_edits_is_refused() {
         for edits in [r#"{"set":{"X-V":"1"}}"#, r#"{"add":{"x-v":"1"}}"#, r#"{"remove":["x-v"]}"#] {
             assert_problem(&[(
