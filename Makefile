@@ -1,6 +1,6 @@
 # `make` lists the targets. The scripts in .ci install what they need, print what they
 # install, and install nothing the second time.
-.PHONY: help wasm image tool demo up pictures compare faults bench sizes test lint format unit wasm-test host-test integration configs reference manifests istio-test apiserver soak instructions coverage venv clean
+.PHONY: help wasm image tool demo up pictures compare faults bench sizes test lint format unit wasm-test host-test integration configs reference manifests observability istio-test apiserver soak instructions coverage venv clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -20,9 +20,11 @@ demo: wasm venv ## show in a real Envoy what graygate does, also as pictures in 
 up: wasm venv ## run Envoy with graygate for use with curl, until Ctrl-C
 	@.venv/bin/python envoy/demo.py up
 
-pictures: wasm tool venv ## draw the pictures in docs/pictures again, from a run of the demo and from simulate
+pictures: wasm tool venv ## draw the pictures in docs/pictures again, from runs of real proxies and from simulate
 	@.venv/bin/python envoy/demo.py pictures
 	@target/release/graygate simulate docs/pictures/schedule.yaml --svg docs/pictures/simulate.svg
+	@.ci/prometheus
+	@.venv/bin/python -m observability.picture
 
 compare: wasm venv ## send the same users through weighted_clusters, with and without use_hash_policy, and graygate; takes a minute
 	@.venv/bin/python envoy/compare.py
@@ -80,8 +82,9 @@ wasm-test: ## run the core's tests on wasm32 under Node
 host-test: wasm ## test the module alone under Node: host calls per request, exports, size, memory
 	@.ci/host-test
 
-configs: tool venv ## validate the configurations in envoy/ with Envoy and the tool; fail if docs/reference is stale
+configs: tool venv ## validate the configurations in envoy/ with Envoy and the tool; fail if docs/reference or istio/observability is stale
 	@.ci/configs
+	@.ci/observability --check
 	@.ci/reference --check
 
 reference: tool ## write docs/reference again from the tables in the code
@@ -89,6 +92,9 @@ reference: tool ## write docs/reference again from the tables in the code
 
 manifests: tool ## render istio/base again from istio/policies and the table of keys
 	@.ci/manifests
+
+observability: venv ## write the PrometheusRule and the dashboard in istio/observability again
+	@.ci/observability
 
 istio-test: wasm tool venv ## test istio/ with Istio's control plane, agent and istioctl, and checks with the kubelet's prober; needs Go
 	@.ci/manifests --check
@@ -99,6 +105,7 @@ integration: wasm tool venv ## test the behaviour in a real Envoy
 	@.ci/sarif-schema
 	@.ci/grpc-health-probe
 	@.ci/clock
+	@.ci/prometheus
 	@.ci/wasm faults
 	@.ci/bench
 	.venv/bin/python -m pytest tests -n 2

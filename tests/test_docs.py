@@ -35,6 +35,7 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "docs/evaluate/cost.md": {"slow": 1},
     "docs/evaluate/faults.md": {"slow": 1},
     "docs/how-to/edit-with-a-schema.md": {"cluster": 1},
+    "docs/operate/alerts-and-dashboards.md": {"sh": 2},
     "docs/operate/compatibility.md": {"slow": 1},
     "docs/quick-start-envoy.md": {"slow": 1},
     "docs/quick-start-istio.md": {"slow": 1, "cluster": 4},
@@ -167,6 +168,8 @@ def test_the_commands_of_a_page_print_what_it_says(page, tmp_path):
     (bin_directory / "graygate").symlink_to(BINARY)
     (bin_directory / "envoy").symlink_to(binary())
     (directory / "dist").symlink_to(PROJECT / "dist")
+    (directory / "istio").mkdir()
+    (directory / "istio/observability").symlink_to(PROJECT / "istio/observability")
     script, expected = [f"{sys.executable} -c '{LOOPBACK_UP}'"], []
     steps: list[tuple[int, Block | str]] = [(block.line, block) for block in blocks(page)]
     steps += hidden_commands(page)

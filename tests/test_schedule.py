@@ -28,7 +28,10 @@ def envoy(policy, v1, v2):
 
 def shown(envoy):
     """Returns the shares that the gauges show, in hundredths of a percent."""
-    return [envoy.counter("graygate_version_share_basis_points", release="reviews", version=version) for version in ("v1", "v2")]
+    return [
+        envoy.counter("graygate_version_share_basis_points", release="reviews", version=version)
+        for version in ("v1", "v2")
+    ]
 
 
 def test_all_workers_take_a_step_without_a_push_and_log_it_once(envoy):

@@ -126,6 +126,8 @@ pub enum Metric {
         /// The upstream. Only an upstream with a check or a breaker has this gauge.
         upstream: UpstreamId,
     },
+    /// A gauge that is 1 while the proxy drains, and otherwise 0.
+    Draining,
     /// A gauge that is 1 if the policy's mode is `enforce`, and otherwise 0.
     Enforced,
     /// A gauge with a hash of the document. It shows which proxies have the same document.
@@ -304,6 +306,7 @@ impl Metric {
             Metric::Misrouted { .. } => &spec::MISROUTED,
             Metric::Share { .. } => &spec::SHARE,
             Metric::Ready { .. } => &spec::READY,
+            Metric::Draining => &spec::DRAINING,
             Metric::Enforced => &spec::ENFORCED,
             Metric::Document => &spec::DOCUMENT,
         }
@@ -348,7 +351,7 @@ impl Metric {
             }
             Metric::Check { upstream: id, result } => name(&[own, upstream(id), result.spec().code]),
             Metric::Lifecycle { to } => name(&[own, to.spec().code]),
-            Metric::Enforced | Metric::Document => name(&[own]),
+            Metric::Draining | Metric::Enforced | Metric::Document => name(&[own]),
         }
     }
 }
@@ -398,6 +401,7 @@ mod tests {
             MetricVariant::Misrouted => Metric::Misrouted { release, version },
             MetricVariant::Share => Metric::Share { release, version },
             MetricVariant::Ready => Metric::Ready { upstream },
+            MetricVariant::Draining => Metric::Draining,
             MetricVariant::Enforced => Metric::Enforced,
             MetricVariant::Document => Metric::Document,
         }

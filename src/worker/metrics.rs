@@ -170,6 +170,9 @@ impl Metrics {
         self.role = GaugeRole::Shows;
         self.set(proxy, policy, Metric::Enforced, 0);
         self.set(proxy, policy, Metric::Document, 0);
+        if policy.probes.drain.is_some() {
+            self.set_draining(proxy, policy, false);
+        }
         self.role = GaugeRole::Outdated;
     }
 
@@ -270,6 +273,15 @@ impl Metrics {
     pub fn set_in_use(&mut self, proxy: &impl Proxy, policy: &Policy, document: u64) {
         self.set(proxy, policy, Metric::Enforced, u64::from(policy.mode == Mode::Enforce));
         self.set(proxy, policy, Metric::Document, document & u64::from(u32::MAX));
+        // In this mode, nothing answers the probes that a drain would fail, and no later tick sets the gauge.
+        if policy.mode == Mode::Off && policy.probes.drain.is_some() {
+            self.set(proxy, policy, Metric::Draining, 0);
+        }
+    }
+
+    /// Sets the gauge of whether the proxy drains.
+    pub fn set_draining(&mut self, proxy: &impl Proxy, policy: &Policy, draining: bool) {
+        self.set(proxy, policy, Metric::Draining, draining.into());
     }
 
     /// Sets the gauge of whether the upstream is Ready or on a ramp.

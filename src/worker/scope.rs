@@ -219,6 +219,10 @@ impl<'w, P: Proxy> Scope<'w, P> {
         {
             self.change_lifecycle(LifecycleChange::Started);
         }
+        if self.policy.probes.drain.is_some() {
+            let draining = self.snapshot().lifecycle().draining;
+            self.metrics.set_draining(self.proxy, self.policy, draining);
+        }
     }
 
     /// Orders the proxy to drain or to stop draining. Returns whether the order was written.
@@ -229,6 +233,10 @@ impl<'w, P: Proxy> Scope<'w, P> {
     fn change_lifecycle(&mut self, change: LifecycleChange) -> bool {
         let changed = self.lifecycle.change(self.proxy, change);
         if changed == Some(true) {
+            // A policy that has no switch has no later tick that would end the gauge.
+            if change == LifecycleChange::NotDraining {
+                self.metrics.set_draining(self.proxy, self.policy, false);
+            }
             self.record(&Event::Lifecycle { policy: self.policy, change });
         }
         changed.is_some()

@@ -49,6 +49,7 @@ const _: fn(Metric) = |metric| match metric {
     | Metric::Share { .. }
     | Metric::Ready { .. }
     | Metric::Enforced
+    | Metric::Draining
     | Metric::Document => {}
 };
 
@@ -673,6 +674,7 @@ fn each_metric_has_the_name_and_labels_that_dashboards_use() {
             "transitions_total",
             &[policy, app, ("from", "ready"), ("to", "not-ready"), ("reason", "check-failed")],
         ),
+        named("draining", &[policy]),
         named("lifecycle_changes_total", &[policy, ("to", "started")]),
         named("lifecycle_changes_total", &[policy, ("to", "draining")]),
         named("lifecycle_changes_total", &[policy, ("to", "not-draining")]),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::releases::{at, later, probe, share, shop, world_of};
-use super::sim::{Manner, World};
+use super::sim::{Manner, Request, World};
 use super::{MS, SECOND};
 
 /// Returns a policy with these weights whose upstreams are all checked.
@@ -215,4 +215,46 @@ fn lost_writes_delay_the_end_of_gauges_and_do_not_prevent_it() {
     world.configure(&checked(&[1]));
     world.pass(3 * SECOND);
     assert_eq!((share(&world, "v1"), share(&world, "v2"), ready(&world, "up-2")), (10_000, 0, 1));
+}
+
+#[test]
+fn the_gauge_of_a_drain_follows_the_orders_and_ends_with_the_switch_and_with_the_policy() {
+    let with_switch = |mode: &str| {
+        let mut document = checked(&[1, 1]);
+        document["mode"] = json!(mode);
+        document["probes"] = json!({"readiness": {"path": "/readyz"}, "drain": {"path": "/drainz"}});
+        document
+    };
+    let draining = |world: &World| world.metric("draining", &["policy=shop"]);
+    let mut world = world_of(&with_switch("enforce"), 3);
+    world.pass(SECOND);
+    assert!(world.metric_names().iter().any(|name| name.starts_with("graygate_draining.")));
+    assert_eq!(draining(&world), 0);
+    for (method, expected) in [("POST", 1), ("DELETE", 0), ("POST", 1)] {
+        assert_eq!(world.ask(1, &Request::of(method, "/drainz")).status, 200);
+        world.pass(SECOND);
+        assert_eq!(draining(&world), expected, "{method}");
+    }
+    // The drain goes on in every mode. In mode off, nothing answers the probe.
+    for (mode, expected) in [("shadow", 1), ("off", 0), ("enforce", 1)] {
+        world.configure(&with_switch(mode));
+        world.pass(SECOND);
+        drain(&mut world);
+        assert_eq!(draining(&world), expected, "{mode}");
+    }
+    world.configure(&checked(&[1, 1]));
+    world.pass(SECOND);
+    drain(&mut world);
+    assert_eq!(draining(&world), 0, "no switch");
+    world.configure(&with_switch("enforce"));
+    world.pass(SECOND);
+    world.ask(0, &Request::of("POST", "/drainz"));
+    world.pass(SECOND);
+    assert_eq!(draining(&world), 1);
+    let mut renamed = with_switch("enforce");
+    renamed["name"] = json!("store");
+    world.configure(&renamed);
+    world.pass(SECOND);
+    drain(&mut world);
+    assert_eq!(draining(&world), 0, "another name");
 }

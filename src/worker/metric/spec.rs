@@ -179,6 +179,15 @@ pub static LIFECYCLE: MetricSpec = MetricSpec::counter(
     FIRST,
 );
 
+/// Whether the proxy drains.
+pub static DRAINING: MetricSpec = MetricSpec::gauge(
+    "draining",
+    &[POLICY],
+    "0 or 1",
+    "Shows 1 while the proxy drains, and otherwise 0. Only a policy with `probes.drain` has it.",
+    FIRST,
+);
+
 /// Whether the policy is enforced.
 pub static ENFORCED: MetricSpec = MetricSpec::gauge(
     "policy_enforced",
@@ -226,7 +235,7 @@ pub static BUILD: MetricSpec = MetricSpec::gauge(
 
 /// All metrics, in the order of the reference page.
 #[cfg(feature = "tool")]
-pub static METRICS: [&MetricSpec; 19] = [
+pub static METRICS: [&MetricSpec; 20] = [
     &ASSIGNMENTS,
     &SHARE,
     &MISROUTED,
@@ -241,6 +250,7 @@ pub static METRICS: [&MetricSpec; 19] = [
     &FAILED_OPEN,
     &PROBE_ANSWERS,
     &LIFECYCLE,
+    &DRAINING,
     &ENFORCED,
     &DOCUMENT,
     &REFUSED,
