@@ -7,6 +7,9 @@ import math
 import re
 
 import pytest
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from harness.envoy import PROJECT
 from observability.dashboard import FILE, text
@@ -105,6 +108,12 @@ def test_every_metric_of_graygate_is_in_the_dashboard():
 
 def test_the_dashboard_is_what_its_generator_makes():
     assert FILE.read_text() == text()
+
+
+def test_the_file_is_a_dashboard_by_the_types_of_grafana():
+    plugins.register_default_plugins()
+    read = Dashboard.from_json(BOARD)
+    assert json.loads(JSONEncoder().encode(read)) == BOARD
 
 
 def test_every_panel_has_a_title_a_description_and_a_place_of_its_own():

@@ -108,7 +108,7 @@ def states(title: str, description: str, expression: str, legend: str, width: in
 
 def rows_of(title: str, description: str, *queries: prometheus.Dataquery, hide: list[str], width: int) -> table.Panel:
     """Returns a table with a row for each set of labels, and a column for each query."""
-    panel = placed(table.Panel(), title, description, width, 8)
+    panel = placed(table.Panel(), title, description, width, 8).show_header(show_header=True)
     for each in queries:
         panel.with_target(each)
     panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
