@@ -1,6 +1,6 @@
 # `make` lists the targets. The scripts in .ci install what they need, print what they
 # install, and install nothing the second time.
-.PHONY: help wasm image tool demo up pictures compare faults bench sizes test lint format unit wasm-test host-test integration configs reference manifests observability istio-test apiserver soak instructions coverage venv clean
+.PHONY: help wasm image tool demo up pictures compare faults bench sizes test lint format unit wasm-test host-test integration configs reference manifests observability istio-test controllers-test apiserver soak instructions coverage venv clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -57,6 +57,7 @@ test: ## run all checks and tests
 	@$(MAKE) --no-print-directory host-test
 	@$(MAKE) --no-print-directory configs
 	@$(MAKE) --no-print-directory istio-test
+	@$(MAKE) --no-print-directory controllers-test
 	@$(MAKE) --no-print-directory integration
 
 lint: ## check the format and run the linters
@@ -99,6 +100,9 @@ observability: venv ## write the PrometheusRule and the dashboard in istio/obser
 istio-test: wasm tool venv ## test istio/ with Istio's control plane, agent and istioctl, and checks with the kubelet's prober; needs Go
 	@.ci/manifests --check
 	@.ci/istio
+
+controllers-test: wasm tool venv ## test the metrics and routes of Flagger and Argo Rollouts by their own code; needs Go
+	@.ci/controllers
 
 integration: wasm tool venv ## test the behaviour in a real Envoy
 	@.ci/documents
