@@ -95,6 +95,25 @@ def test_routes_that_lead_each_version_to_its_cluster_are_not_a_problem(check, h
     assert check.notes == []
 
 
+def by_baggage(condition):
+    return [{"match": [{"headers": {"baggage": condition}}], "route": [to("v2")]}, {"route": [to("v1")]}]
+
+
+LANE = r"(.*,)?[ \t]*lane[ \t]*=[ \t]*v2[ \t]*(;[^,]*)?(,.*)?"
+
+
+def test_a_release_that_steers_by_baggage_needs_routes_that_find_its_member_beside_others(check):
+    lanes = plugin(policy(steer={"baggage": "lane"}))
+    assert check(lanes, virtual_service(by_baggage({"regex": LANE})), RULE) == []
+    assert check.notes == []
+    (found,) = check(lanes, virtual_service(by_baggage({"exact": "lane=v2"})), RULE)
+    assert "spec.http[0]: only some requests with baggage: lane=v2 meet its conditions, and the others go by" in found
+    assert f"Match baggage by regex: '{LANE}'" in found
+    (found,) = check(lanes, virtual_service([{"route": [to("v1")]}]), RULE)
+    assert f"no route for version v2 of {LABEL}: requests with baggage: lane=v2 go by" in found
+    assert f"{{headers: {{baggage: {{regex: '{LANE}'}}}}}}" in found
+
+
 @pytest.mark.parametrize("hosts", [["reviews"], ["other.example.com", HOST], ["*.shop.svc.cluster.local"], ["*"]])
 def test_istio_completes_the_name_of_a_host(check, hosts):
     assert check(plugin(), virtual_service(GOOD, hosts), destination_rule(host="reviews")) == []

@@ -364,6 +364,16 @@ def test_routes_by_header_have_the_default_version_last(policy, render):
     }
 
 
+def test_routes_by_baggage_match_the_member_by_a_regular_expression(policy, render):
+    at_outbound(policy)
+    policy["releases"][0]["steer"] = {"baggage": "lane"}
+    printed, _ = routes(render)
+    first, last = printed["VirtualService"]["http"]
+    regex = r"(.*,)?[ \t]*lane[ \t]*=[ \t]*v2[ \t]*(;[^,]*)?(,.*)?"
+    assert first["match"] == [{"headers": {"baggage": {"regex": regex}}}]
+    assert "match" not in last
+
+
 def test_routes_by_cluster_header_are_first(policy, render):
     at_outbound(policy)["steer"] = {"clusterHeader": "x-gray-cluster"}
     printed, said = routes(render)

@@ -162,6 +162,23 @@ def test_every_response_is_counted_by_its_result(start, policy, v2):
     until(lambda: {key: responses(envoy, *key) for key in wanted} == wanted, what=f"counters {wanted}")
 
 
+def test_responses_are_counted_without_judging(start, policy, v2):
+    envoy = start(guarded(policy, judge=False, latency={"above": "10s"}))
+    served = by_user(envoy)
+    v2.answer(500)
+    for _ in range(3):
+        drive(envoy.port(), requests_of(USERS))
+    on_v2 = sum(version == "v2" for version in served.values())
+    wanted = {("v1", "success"): 4 * (len(USERS) - on_v2), ("v2", "success"): on_v2, ("v2", "failure"): 3 * on_v2}
+    until(lambda: {key: responses(envoy, *key) for key in wanted} == wanted, what=f"counters {wanted}")
+    # All workers have shared by then what a judging rollback would have seen.
+    time.sleep(1)
+    v2.answer()
+    assert by_user(envoy) == served
+    assert said(envoy) == []
+    assert "graygate_rollbacks_total" not in envoy.prometheus()
+
+
 def test_rollback_counters_exist_with_the_value_0_before_any_request(start, policy):
     latency = {"percentile": 99, "above": "300ms"}
     checked = {name: dict(upstream) for name, upstream in policy["upstreams"].items()}

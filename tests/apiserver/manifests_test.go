@@ -135,7 +135,7 @@ func TestEveryShippedPolicyIsAccepted(t *testing.T) {
 }
 
 // chosen are the keys of the policy under which users choose the keys.
-var chosen = []string{"upstreams", "groups", "headers", "withoutHeaders", "queryParams", "cookies", "set", "add", "weights"}
+var chosen = []string{"upstreams", "groups", "headers", "withoutHeaders", "queryParams", "cookies", "baggage", "set", "add", "weights"}
 
 // objects calls visit for each object with known keys, with its path.
 func objects(value any, path, key string, visit func(path string, object map[string]any)) {
