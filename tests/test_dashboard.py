@@ -6,7 +6,6 @@ import json
 import math
 import re
 
-import pytest
 from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -21,13 +20,17 @@ QUERIES = queries(BOARD)
 REFERENCE = (PROJECT / "docs/reference/metrics.md").read_text()
 
 
-@pytest.fixture(scope="module")
-def story():
+def test_every_query_of_every_panel_finds_what_happened_to_real_proxies():
+    """One test, as the story takes most of the time, and pytest may give two tests to two processes."""
     with told(scrapes=4) as story:
-        yield story
+        every_query_finds_something(story)
+        the_panels_show_what_happened(story)
+        the_tables_name_each_proxy_and_the_module(story)
+        the_variables_list_policies_and_releases(story)
+        prometheus_evaluates_every_rule_and_expands_every_text(story)
 
 
-def test_every_query_of_every_panel_finds_something_in_the_story(story):
+def every_query_finds_something(story):
     nothing = []
     for query in QUERIES:
         expression = substituted(query.expression, INTERVAL)
@@ -48,7 +51,7 @@ def found(story, title):
     return {query.name(each.labels): max(value for _, value in each.points if not math.isnan(value)) for each in series}
 
 
-def test_the_panels_show_what_happened(story):
+def the_panels_show_what_happened(story):
     wanted = found(story, "Share wanted")
     assert (wanted["web v1"], wanted["web v2"]) == (1.0, 0.5)
     assert found(story, "Failures by version")["web v2"] > 0.5
@@ -68,7 +71,7 @@ def test_the_panels_show_what_happened(story):
     )
 
 
-def test_the_tables_name_each_proxy_and_the_module(story):
+def the_tables_name_each_proxy_and_the_module(story):
     tables = {
         query.panel: story.prometheus.query(substituted(query.expression, INTERVAL))
         for query in QUERIES
@@ -79,7 +82,7 @@ def test_the_tables_name_each_proxy_and_the_module(story):
     assert (set(module.labels), module.value) == ({"version", "revision"}, 2)
 
 
-def test_the_variables_list_policies_and_releases(story):
+def the_variables_list_policies_and_releases(story):
     for variable, expected in (("policy", ["shop"]), ("release", ["web"])):
         [found] = [each for each in BOARD["templating"]["list"] if each["name"] == variable]
         asked = re.fullmatch(r"label_values\((.+), (\w+)\)", found["query"])
@@ -88,7 +91,7 @@ def test_the_variables_list_policies_and_releases(story):
         assert values == expected
 
 
-def test_prometheus_evaluates_every_rule_and_expands_every_text(story):
+def prometheus_evaluates_every_rule_and_expands_every_text(story):
     rules = [rule for group in story.prometheus.get("rules")["groups"] for rule in group["rules"]]
     assert [rule for rule in rules if rule["health"] != "ok"] == []
     texts = [text for alert in story.prometheus.get("alerts")["alerts"] for text in alert["annotations"].values()]
