@@ -133,13 +133,16 @@ for (const [headers, more] of [
   ["many", MANY],
 ]) {
   costs(`a sticky split by baggage, ${headers} headers`, (count) => {
-    const at = worker(policy({ releases: [...others(count - 1), lanes({ uri: { prefix: "/reviews" } })] }));
+    const at = worker(
+      policy({ releases: [...others(Math.max(1, count - 1)), lanes({ uri: { prefix: "/reviews" } })] }),
+    );
     const { stream, calls: made } = calls(at, request("/reviews/7", [...BAGGAGE, ...more]), response());
     const check = () => {
       assert.match(new Map(stream.request).get("baggage") ?? "", /^user-id=alice;shared, theme=dark,lane=v[12]$/);
-      // With many headers, the path and then all lines of baggage.
-      within(made, "the whole stream", more.length ? 2 : 1, 2);
-      only(made, ["proxy_replace_header_map_value", "proxy_increment_metric"]);
+      // With many headers, the path, all lines of baggage, and whether the other releases' header came.
+      within(made, "the whole stream", more.length ? 2 : 1, more.length ? 3 : 2);
+      const asked = more.length ? ["proxy_get_header_map_value"] : [];
+      only(made, [...asked, "proxy_replace_header_map_value", "proxy_increment_metric"]);
     };
     return { calls: made, check };
   });
