@@ -75,7 +75,7 @@ pub use admission::{Admission, Readiness, UpstreamStatus, is_admitted_on_ramp};
 pub use permit::{LeaseId, Permit, PermitQuery};
 pub use phase::{Phase, Transition, TrialLease};
 pub use reason::{Share, UpstreamReason};
-pub use state::UpstreamState;
+pub use state::{BreakerCounts, UpstreamState};
 pub use trial::TrialOutcome;
 
 #[cfg(test)]

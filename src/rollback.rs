@@ -320,6 +320,22 @@ impl ReleaseState {
         self.versions.iter().map(|state| state.rolled_back_at).collect()
     }
 
+    /// Returns what a version is judged by at present: for each judged cause, when its window began, and the counts of the
+    /// version and of the default version in it. Nothing for the default version, which is not judged.
+    #[inline(never)]
+    pub fn counts(&self, release: &Release, version: usize) -> Vec<(RollbackCause, Time, [BadCount; 2])> {
+        let (Some(rollback), Some(state)) = (&release.rollback, self.versions.get(version)) else {
+            return Vec::new();
+        };
+        let causes = RollbackCause::ALL.into_iter().zip(&state.causes);
+        let judged = causes.filter(|(cause, _)| version != release.default && cause.is_judged(rollback));
+        let counts = judged.map(|(cause, windows)| {
+            let (window, users) = (&windows.long, cause.users(&self.users));
+            (cause, window.from, [window.version.counted(users), window.default.counted(users)])
+        });
+        counts.collect()
+    }
+
     /// Takes what a worker observed of each version, and returns new rollbacks.
     ///
     /// `default_holds` is whether the default version holds a share. A version that is rolled back stays so

@@ -22,6 +22,7 @@
 //! | [`event`], [`metrics`] | what is logged and counted |
 //! | [`gauges`] | which policy's gauges are shown, and the end of those that leave |
 //! | [`scope`] | what one callback works with |
+//! | [`status`] | what the status page shows |
 //! | [`signals`] | what has to be read from each response |
 //! | [`budget`] | what the workers of a root may do on one tick |
 //! | [`configuration`], [`last_good`] | a root's document, and what goes on instead of a wrong policy |
@@ -54,6 +55,7 @@ mod releases;
 mod routes;
 mod scope;
 mod signals;
+mod status;
 pub mod store;
 mod summary;
 mod sweep;

@@ -521,21 +521,22 @@ def test_a_kustomization_must_be_built_first(tmp_path):
     assert "kubectl kustomize DIR | graygate check --istio -" in done.stderr
 
 
+@pytest.mark.parametrize("key", ["drain", "status"])
 @pytest.mark.parametrize(
     ("allowed", "wide"), [(None, "127.0.0.0/8"), (["127.0.0.0/29"], "127.0.0.0/29"), (["127.0.0.1/32"], None)]
 )
-def test_a_drain_order_from_peers_is_a_problem_at_the_filters_own_listener(check, allowed, wide):
-    drain = {"path": "/drainz"} | ({"from": allowed} if allowed else {})
-    policy = {"name": "shop", "probes": {"readiness": {"path": "/readyz"}, "drain": drain}}
+def test_a_drain_order_or_a_look_by_peers_is_a_problem_at_the_filters_own_listener(check, allowed, wide, key):
+    page = {"path": "/path"} | ({"from": allowed} if allowed else {})
+    policy = {"name": "shop", "probes": {"readiness": {"path": "/readyz"}, key: page}}
     listener = {"filter_chains": [{"filters": [{"typed_config": {"http_filters": [wasm(policy)]}}]}]}
     in_listener = check(envoy_filter("f", patch(listener, apply_to="LISTENER")))
     assert ("from 127.0.0.6" in str(in_listener)) == (wide is not None)
-    assert wide is None or f'probes.drain.from: "{wide}" is not allowed there' in str(in_listener)
+    assert wide is None or f'probes.{key}.from: "{wide}" is not allowed there' in str(in_listener)
     # Traffic that Istio's listener forwards has the address of its sender, also if a patch changes the filter there.
-    assert "drain" not in str(check(envoy_filter("f", patch(wasm(policy)))))
+    assert f"probes.{key}" not in str(check(envoy_filter("f", patch(wasm(policy)))))
     merged = patch(wasm(policy))
     merged["patch"]["operation"] = "MERGE"
-    assert "drain" not in str(check(envoy_filter("f", merged)))
+    assert f"probes.{key}" not in str(check(envoy_filter("f", merged)))
 
 
 def test_probes_in_mode_off_are_warned_about_and_are_no_problem(tmp_path):
@@ -553,3 +554,9 @@ def test_probes_in_mode_off_are_warned_about_and_are_no_problem(tmp_path):
         assert "mode: off: the filter does not answer the policy's probes; " + effect in warning
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(wasm_plugin("a", policy={**PROBES, "mode": "shadow"})))
     assert "mode: " not in run("check", "--istio", tmp_path).stderr
+
+
+def test_the_kubelet_is_not_mentioned_for_a_status_page_alone(check):
+    pages = {"status": {"path": "/statusz", "from": ["127.0.0.1/32"]}}
+    found = check(wasm_plugin("a", policy={"name": "shop", "probes": pages}))
+    assert "kubelet" not in str(found)

@@ -744,19 +744,29 @@ def test_a_listener_for_probes_replaces_a_plugin_with_probes_alone(policy, rende
     assert manager_of(listener_of(item))["http_filters"][0]["typed_config"]
 
 
-def test_other_workloads_may_not_order_a_drain_at_the_listener(policy, render, refused, tmp_path):
+@pytest.mark.parametrize("key", ["drain", "status"])
+def test_other_workloads_may_neither_order_a_drain_nor_read_the_status_at_the_listener(
+    policy, render, refused, tmp_path, key
+):
     only(policy, "probes")
-    policy["probes"]["drain"] = {"path": "/drainz"}
+    policy["probes"][key] = {"path": "/path"}
     printed, _ = render("--probe-listener", "15099", "--callout", "app-8080=127.0.0.1:8080", *MODULE_FILE)
     config = manager_of(listener_of(printed[0]))["http_filters"][0]["typed_config"]["config"]
-    drain = json.loads(config["configuration"]["value"])["probes"]["drain"]
-    assert drain == {"path": "/drainz", "from": ["127.0.0.1/32", "::1/128"]}
+    written = json.loads(config["configuration"]["value"])["probes"][key]
+    assert written == {"path": "/path", "from": ["127.0.0.1/32", "::1/128"]}
     file = tmp_path / "manifests.yaml"
     file.write_text(yaml.safe_dump_all(printed))
     assert run("check", "--istio", file).returncode == 0
-    policy["probes"]["drain"]["from"] = ["127.0.0.0/8"]
+    policy["probes"][key]["from"] = ["127.0.0.0/8"]
     (problem,) = refused("--probe-listener", "15099", *MODULE_FILE)
-    assert problem.startswith("probes.drain.from: ")
+    assert problem.startswith(f"probes.{key}.from: ")
+
+
+def test_a_policy_with_a_status_page_alone_gets_a_listener_for_it(policy, render):
+    only(policy, "probes")
+    policy["probes"] = {"status": {"path": "/statusz"}}
+    (item,), _ = render("--probe-listener", "15099", *MODULE_FILE)
+    assert manager_of(listener_of(item))["http_filters"][0]["typed_config"]
 
 
 def test_a_module_that_is_fetched_is_discovered_by_the_listener_too(policy, render, tmp_path):

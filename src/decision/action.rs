@@ -20,6 +20,8 @@ pub enum Action<'p> {
         /// The reply once the order is carried out.
         reply: Reply,
     },
+    /// Reply with what the worker knows, in JSON.
+    Status,
     /// Reply with what the app answers to a call of the worker's own, or with its last answer. The call carries
     /// nothing of the client's.
     PassThrough {
@@ -42,12 +44,14 @@ pub enum Action<'p> {
 }
 
 impl Action<'_> {
-    /// Returns whether the request is a probe or an order to drain.
+    /// Returns whether the request is a probe, an order to drain, or for the status page.
     pub fn is_for_probe(&self) -> bool {
         match self {
             Action::Forward(_) => false,
             Action::Reply(reply) => matches!(reply.cause, ReplyCause::Probe { .. }),
-            Action::Drain { .. } | Action::PassThrough { .. } | Action::GrpcCheck { .. } => true,
+            Action::Drain { .. } | Action::Status | Action::PassThrough { .. } | Action::GrpcCheck { .. } => {
+                true
+            }
         }
     }
 }

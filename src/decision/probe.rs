@@ -19,6 +19,7 @@ pub mod health;
 mod json;
 pub mod result;
 mod source;
+pub mod status;
 mod text;
 
 use crate::decision::action::Action;
@@ -26,7 +27,7 @@ use crate::decision::reply::{Header, ProbeTarget, Reply};
 use crate::policy::Policy;
 use crate::policy::format::is_label;
 use crate::policy::probe::{
-    Basis, Component, Details, Drain, GRPC_HEALTH, Probe, ProbeComponents, ProbeKind,
+    Basis, Component, Details, Drain, GRPC_HEALTH, Probe, ProbeComponents, ProbeKind, StatusPage,
 };
 use crate::readiness::Readiness;
 use crate::value::request::{self, Headers, Request};
@@ -41,6 +42,8 @@ pub enum ProbeRequest<'p> {
     UnknownCheck(usize, &'p Probe, &'p ProbeComponents),
     /// The drain switch.
     Drain(&'p Drain),
+    /// The status page.
+    Status(&'p StatusPage),
     /// The gRPC health service.
     Grpc,
 }
@@ -70,6 +73,9 @@ fn find_by_path<'p>(policy: &'p Policy, path: &[u8]) -> Option<ProbeRequest<'p>>
     }
     if let Some(drain) = probes.drain.as_ref().filter(|drain| drain.path.as_bytes() == path) {
         return Some(ProbeRequest::Drain(drain));
+    }
+    if let Some(page) = probes.status.as_ref().filter(|page| page.path.as_bytes() == path) {
+        return Some(ProbeRequest::Status(page));
     }
     if !probes.grpc_services.is_empty() && path.starts_with(GRPC_HEALTH.as_bytes()) {
         return Some(ProbeRequest::Grpc);
@@ -138,6 +144,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
             Action::Reply(unknown_check(policy, index, probe, checks))
         }
         ProbeRequest::Drain(drain) => drain::answer(policy, drain, request, readiness),
+        ProbeRequest::Status(page) => status::answer(policy, page, request),
         ProbeRequest::Grpc => health::answer(policy, request, readiness),
     }
 }

@@ -71,6 +71,8 @@ pub enum ProbeTarget {
     Check(usize, UpstreamId),
     /// The drain switch.
     Drain,
+    /// The status page.
+    Status,
     /// The gRPC health service.
     Grpc,
 }
@@ -84,6 +86,7 @@ impl ProbeTarget {
             ProbeTarget::Endpoint(index) => endpoint(index).into(),
             ProbeTarget::Check(index, id) => [endpoint(index), "/", policy.name_of(id)].concat().into(),
             ProbeTarget::Drain => "drain".into(),
+            ProbeTarget::Status => "status".into(),
             ProbeTarget::Grpc => "grpc".into(),
         }
     }

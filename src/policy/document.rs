@@ -99,7 +99,8 @@ impl Node {
     }
 }
 
-fn write_json_text(text: &str, json: &mut String) {
+/// Appends a string as JSON.
+pub fn write_json_text(text: &str, json: &mut String) {
     json.push('"');
     for char in text.chars() {
         match char {

@@ -17,6 +17,8 @@ pub struct Probes {
     pub grpc_services: Vec<String>,
     /// The switch that makes readiness fail.
     pub drain: Option<Drain>,
+    /// The page that shows what the proxy knows.
+    pub status: Option<StatusPage>,
     /// How much detail a response gives.
     pub details: Details,
     /// The age from which the latest check result of an upstream is stale. 100 ms to 24 h. If absent, it follows from
@@ -31,12 +33,13 @@ pub struct Probes {
 impl Probes {
     /// Returns whether no request can be a probe.
     pub fn is_empty(&self) -> bool {
-        self.endpoints.is_empty() && self.grpc_services.is_empty() && self.drain.is_none()
+        self.count() == 0
     }
 
-    /// Returns the number of HTTP endpoints, plus one for gRPC and one for the drain switch, if there are any.
+    /// Returns the number of HTTP endpoints, plus one each for gRPC, the drain switch and the status page, if there are any.
     pub fn count(&self) -> usize {
-        self.endpoints.len() + usize::from(!self.grpc_services.is_empty()) + usize::from(self.drain.is_some())
+        let others = [!self.grpc_services.is_empty(), self.drain.is_some(), self.status.is_some()];
+        self.endpoints.len() + others.into_iter().filter(|has| *has).count()
     }
 
     /// Returns the first endpoint of this kind.
@@ -145,6 +148,15 @@ pub struct Drain {
     pub from: Vec<IpNet>,
 }
 
+/// `status`: the page that shows what the proxy knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusPage {
+    /// The exact path, without a query.
+    pub path: String,
+    /// The networks that may read the page. Default: the loopback addresses.
+    pub from: Vec<IpNet>,
+}
+
 /// How much detail a probe's response gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Details {
@@ -176,7 +188,9 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
     let groups = fields.read("groups", Vec::new(), |value| {
         let read_group = |(name, value): &(&str, Value<'_>)| {
             let name = value.at_key().validate_label(name)?;
-            if ["liveness", "startup", "readiness", "grpc", "drain"].contains(&name) {
+            // A group may have had this name before there was a page.
+            let is_page = name == "status" && fields.has(name);
+            if is_page || ["liveness", "startup", "readiness", "grpc", "drain"].contains(&name) {
                 return value.at_key().problem("the name of another probe; choose a name of its own");
             }
             Probe::read(name, ProbeKind::Group, value, upstreams)
@@ -187,6 +201,7 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
         value.object()?.read_list("services", |value| value.text().map(str::to_owned))
     });
     let drain = fields.optional("drain", Drain::read);
+    let status = fields.optional("status", StatusPage::read);
     let details = fields.word("details").map(|word| match word {
         "never" => Details::Never,
         "always" => Details::Always,
@@ -200,6 +215,7 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
         endpoints: [liveness?, startup?, readiness?].into_iter().flatten().chain(groups?).collect(),
         grpc_services: grpc_services?,
         drain: drain?,
+        status: status?,
         details: details?,
         stale_after: stale_after?,
         marker_headers: marker_headers?,
@@ -226,8 +242,10 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
         }
     }
     let drain = probes.drain.iter().map(|drain| ("drain", &drain.path));
+    let others = drain.chain(probes.status.iter().map(|page| ("status", &page.path)));
     let mut paths: Vec<(&str, &String)> = Vec::new();
-    for (name, path) in probes.endpoints.iter().map(|probe| (probe.name.as_str(), &probe.path)).chain(drain) {
+    for (name, path) in probes.endpoints.iter().map(|probe| (probe.name.as_str(), &probe.path)).chain(others)
+    {
         if let Some((other, _)) = paths.iter().find(|(_, taken)| *taken == path) {
             return value
                 .problem(format!("{other} and {name} share the path {path:?}; give each a path of its own"));
@@ -374,6 +392,14 @@ impl Drain {
         let fields = value.object()?;
         let from = read_sources(&fields);
         Some(Drain { path: read_path(&fields)?, from: from? })
+    }
+}
+
+impl StatusPage {
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let fields = value.object()?;
+        let from = read_sources(&fields);
+        Some(StatusPage { path: read_path(&fields)?, from: from? })
     }
 }
 

@@ -26,6 +26,8 @@ pub struct CheckHistory {
     pub started: Option<Time>,
     /// The time of the last result, passed or failed.
     pub last_result_at: Option<Time>,
+    /// How the last check failed, if it did.
+    pub last_failure: Option<CheckFailure>,
     /// Whether the last check could not be sent. All workers share it, so that it is logged once.
     pub unsent: bool,
     /// The time at which a request last needed the upstream, to within a quarter of a period.
@@ -48,6 +50,7 @@ impl CheckHistory {
 
     /// Counts one result.
     pub fn record(&mut self, result: Result<(), CheckFailure>) {
+        self.last_failure = result.err();
         if result.is_ok() {
             self.passed = self.passed.saturating_add(1);
             self.failed = 0;

@@ -12,6 +12,7 @@ use super::heard::HeardSuccesses;
 use super::phase::{Phase, Transition};
 use super::reason::UpstreamReason;
 use super::streak::Streak;
+use super::window::ResponseCounts;
 use crate::policy::check::Check;
 use crate::policy::upstream::{Breaker, Upstream};
 use crate::value::peers::Peers;
@@ -71,6 +72,21 @@ pub struct UpstreamState {
     pub(super) trips: u32,
     /// The peers of the request that failed the last trial, until a trial passes.
     pub(super) failed_trial: Option<Peers>,
+}
+
+/// What a breaker has counted in the present phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerCounts {
+    /// The length of the window, and the counts in it. `None` if the breaker has no window.
+    pub window: Option<(Duration, ResponseCounts)>,
+    /// The number of failures in a row.
+    pub failures: u32,
+    /// The number of requests in a row without a response, if they count apart.
+    pub unanswered: u32,
+    /// The number of responses in a row that broke off.
+    pub broken_off: u32,
+    /// The number of trips without a healthy time in between.
+    pub trips: u32,
 }
 
 impl UpstreamState {
@@ -229,6 +245,19 @@ impl UpstreamState {
     /// Returns whether responses have broken off since the last one that ended well.
     pub fn has_break_off(&self) -> bool {
         !self.evidence.broken_off.is_empty()
+    }
+
+    /// Returns what a breaker has counted in this phase. `unshared` is what the worker that asks has not shared.
+    #[inline(never)]
+    pub fn counted(&self, breaker: &Breaker, now: Time, unshared: &Streak) -> BreakerCounts {
+        let evidence = self.evidence.with(breaker, now, unshared);
+        BreakerCounts {
+            window: breaker.shares.as_ref().map(|shares| (shares.window, evidence.window.counts())),
+            failures: evidence.failures.incidents,
+            unanswered: evidence.unanswered.incidents,
+            broken_off: evidence.broken_off.incidents,
+            trips: self.trips,
+        }
     }
 
     /// Returns whether the responses that one worker saw would make the upstream NotReady.

@@ -88,6 +88,7 @@ impl Exchange {
                 let written = scope.drain(draining);
                 ControlFlow::Break(if written { reply } else { probe::drain::failed(scope.policy) })
             }
+            Action::Status => ControlFlow::Break(probe::status::json(scope.policy, scope.status())),
             Action::PassThrough { endpoint, probe, rule, head } => {
                 match scope.pass_through(id, &ProbeQuery { endpoint, probe, rule, head }) {
                     ProbeAction::Reply(reply) => ControlFlow::Break(reply),

@@ -24,6 +24,15 @@ pub fn seed(proxy: &impl Proxy, policy: &Policy) {
     }
 }
 
+/// Returns the names of the upstreams whose gates fail open, as it was last recorded.
+pub fn open(proxy: &impl Proxy, policy: &Policy) -> Vec<String> {
+    if !policy.may_fail_open() {
+        return Vec::new();
+    }
+    let open: OpenGates = store::get(proxy, &key(policy)).unwrap_or_default();
+    open.into_iter().map(|(upstream, _)| upstream).collect()
+}
+
 fn key(policy: &Policy) -> String {
     format!("graygate/{}/failing-open/{}", policy.name, store::LAYOUT)
 }

@@ -27,6 +27,12 @@ pub fn claim(proxy: &impl Proxy, key: &str, holder: Holder, now: Time, span: Dur
     role.unwrap_or(LeaseRole::Follows)
 }
 
+/// Returns the id of the holder of the lease beside `key`, unless the lease has expired.
+pub fn holder(proxy: &impl Proxy, key: &str, now: Time) -> Option<u64> {
+    let lease: Option<Lease> = store::get(proxy, &beside(key));
+    lease.filter(|lease| lease.until > now).map(|lease| lease.holder.id)
+}
+
 fn beside(key: &str) -> String {
     format!("{key}/leader")
 }

@@ -4,10 +4,10 @@ use super::metric::spec::{BUILD, MetricSpec, REFUSED};
 use crate::proxy::Proxy;
 
 /// The version of the module.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The commit of the module's sources. `.ci/wasm` sets it.
-const REVISION: &str = match option_env!("GRAYGATE_REVISION") {
+pub const REVISION: &str = match option_env!("GRAYGATE_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };

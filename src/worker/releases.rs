@@ -101,6 +101,41 @@ impl ReleaseTable {
         &mut self.splits
     }
 
+    /// Returns the shares that the versions of a release hold, in hundredths of a percent.
+    pub fn shares_of(&self, release: usize) -> &[u32] {
+        self.splits.get(release).map_or(&[], Split::shares)
+    }
+
+    /// Returns the date by which the schedules go.
+    pub fn latest(&self) -> Date {
+        self.latest
+    }
+
+    /// Returns when each version of a release was rolled back, as this worker last read it.
+    pub fn rolled_back(&self, release: usize) -> &[Option<Time>] {
+        let entry = self.entries.iter().find(|entry| entry.release == release);
+        entry.map_or(&[], |entry| &entry.rolled_back)
+    }
+
+    /// Returns the states of the releases as the workers share them now.
+    pub fn shared(&self, proxy: &impl Proxy) -> RollbackStore {
+        if self.entries.is_empty() {
+            return RollbackStore::default();
+        }
+        store::get(proxy, &self.key).unwrap_or_default()
+    }
+
+    /// Returns the state of one release in what [`ReleaseTable::shared`] returned.
+    pub fn state_in<'s>(
+        &self,
+        shared: &'s mut RollbackStore,
+        index: usize,
+        release: &Release,
+    ) -> Option<&'s mut ReleaseState> {
+        let entry = self.entries.iter().find(|entry| entry.release == index)?;
+        shared.state(&release.name, entry.identity)
+    }
+
     /// Returns this worker's unshared observations of a version. `None` if its release cannot change.
     pub fn observations_mut(&mut self, release: usize, version: usize) -> Option<&mut Observations> {
         let entry = self.entries.iter_mut().find(|entry| entry.release == release);

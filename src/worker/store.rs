@@ -26,7 +26,7 @@ use crate::proxy::{Proxy, StoreError, StoreVersion, Stored};
 
 /// The version of the types that are stored. Raise it when one of them changes, so that another release of this module
 /// does not misread the value.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// The maximum number of attempts at one update. An attempt fails only if another worker's succeeds, so this many
 /// failures in a row do not happen by chance.

@@ -29,7 +29,7 @@ use super::fast_path::{FastPath, INSPECTED, Redundancy};
 use super::sweep::Sweep;
 use super::{leader, store};
 use crate::policy::Policy;
-use crate::policy::upstream::{Upstream, UpstreamId};
+use crate::policy::upstream::{Breaker, Upstream, UpstreamId};
 use crate::proxy::{Attribute, Proxy};
 use crate::readiness::check::CheckFailure;
 use crate::readiness::heard::{SAMPLE_PERIOD, SuccessSample};
@@ -38,7 +38,7 @@ use crate::readiness::row::RowFailure;
 use crate::readiness::streak::Streak;
 use crate::readiness::throttle::ReportThrottle;
 use crate::readiness::{
-    Admission, Phase, Transition, TrialOutcome, UpstreamReason, UpstreamState, UpstreamStatus,
+    Admission, BreakerCounts, Phase, Transition, TrialOutcome, UpstreamReason, UpstreamState, UpstreamStatus,
 };
 use crate::value::hash;
 use crate::value::lease::{Holder, LeaseRole};
@@ -277,6 +277,16 @@ impl UpstreamTable {
     /// Returns the upstream's state as this worker last read it.
     pub fn snapshot(&self, id: UpstreamId) -> Option<&UpstreamState> {
         self.entries.get(id.0).map(|entry| &entry.snapshot)
+    }
+
+    /// Returns the id of the worker that leads the upstream, if one does.
+    pub fn leader(&self, proxy: &impl Proxy, id: UpstreamId, now: Time) -> Option<u64> {
+        self.entries.get(id.0).and_then(|entry| leader::holder(proxy, &entry.key, now))
+    }
+
+    /// Returns what the upstream's breaker has counted, as far as this worker knows.
+    pub fn counted(&self, id: UpstreamId, breaker: &Breaker, now: Time) -> Option<BreakerCounts> {
+        self.entries.get(id.0).map(|entry| entry.snapshot.counted(breaker, now, &entry.unshared))
     }
 
     /// Returns what a request that needs the upstream may do, and records that a request needs it.

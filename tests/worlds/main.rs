@@ -48,6 +48,7 @@ mod shadow;
 mod sharing;
 mod sim;
 mod sizes;
+mod status_page;
 mod steering;
 mod trial;
 mod tunnels;

@@ -86,7 +86,7 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
     for source in &sources.policies {
         let mut document = source.document.clone();
         if arguments.probe_listener.is_some() {
-            probe_listener::restrict_drain(&mut document);
+            probe_listener::restrict_sources(&mut document);
         }
         match part::parts(arguments.at, &source.file, &document) {
             Ok(of_source) => parts.extend(of_source),
@@ -99,7 +99,7 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
         let of_direction = direction::problems(part.direction, &part.document, &part.policy);
         let of_hosts = host_rule::problems(part.direction, &part.document, &part.policy, &[]);
         let has_listener = arguments.probe_listener.is_some() && part.direction == Direction::Inbound;
-        let of_listener = direction::drain_problem(&part.policy).filter(|_| has_listener);
+        let of_listener = direction::source_problems(&part.policy).into_iter().filter(|_| has_listener);
         for problem in of_direction.into_iter().chain(of_hosts).chain(of_listener) {
             let problem = format!("{}: {problem}", part.file);
             if !found.contains(&problem) {

@@ -1,4 +1,4 @@
-//! Who may use a path that is not for everyone: the drain switch.
+//! Who may use a path that is not for everyone: the drain switch, and the status page.
 //!
 //! The address is that of the connection, as in the proxy's `source.address`. Behind a listener that accepts
 //! the PROXY protocol, it is the address in that protocol. A client that may speak the protocol to the

@@ -29,6 +29,9 @@ pub static PROBES: ObjectSpec = ObjectSpec::new(
             .about("Further probes by names of your choice. Neither startup nor a drain affects them."),
         key("grpc", Object(&GRPC_SERVICES)).about("Answers `grpc.health.v1.Health/Check` from readiness."),
         key("drain", Object(&DRAIN)).about("A switch that makes readiness fail until it is switched back."),
+        key("status", Object(&STATUS)).about(
+            "A page that shows the policy in force, the state of each upstream, and the shares of each release.",
+        ),
         key("details", Choice(&["never", "onFailure", "always"])).default("onFailure").about(
             "How much a response tells. `never`: the outcome. `onFailure`: each check as well, if \
                     something is wrong or the client asks. `always`: each check.",
@@ -172,3 +175,17 @@ pub static DRAIN: ObjectSpec = ObjectSpec::new(
     ],
 )
 .example("{path: /drainz}");
+
+/// `status` of `probes`.
+pub static STATUS: ObjectSpec = ObjectSpec::new(
+    "status of probes",
+    &[
+        required("path", PATH)
+            .about("The path of the page. GET answers JSON, or HTML to a browser and to `?format=html`."),
+        key("from", NETWORKS)
+            .default_in_words("the loopback addresses")
+            .entries(1, 1_000)
+            .about("The networks that may read the page, by the address of the connection."),
+    ],
+)
+.example("{path: /statusz}");

@@ -89,6 +89,7 @@ fn the_probes_have_the_full_documents_values() {
             path: "/drainz".into(),
             from: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
         }),
+        status: Some(StatusPage { path: "/statusz".into(), from: vec!["127.0.0.1/32".parse().unwrap()] }),
         details: Details::OnFailure,
         stale_after: Some(Duration::from_secs(30)),
         marker_headers: true,
@@ -109,6 +110,23 @@ fn a_drain_switch_accepts_loopback_by_default() {
 #[test]
 fn a_drain_switch_alone_needs_a_tick() {
     assert_eq!(compile(&document(r#""drain":{"path":"/d"}"#)).tick(), Some(Duration::from_millis(250)));
+}
+
+#[test]
+fn a_status_page_accepts_loopback_by_default_and_needs_no_tick() {
+    let page = compile(&document(r#""status":{"path":"/s"}"#));
+    let parsed = |text: &str| text.parse::<ipnet::IpNet>().unwrap();
+    assert_eq!(page.probes.status.as_ref().unwrap().from, [parsed("127.0.0.0/8"), parsed("::1/128")]);
+    assert_eq!((page.tick(), page.probes.count(), page.probes.is_empty()), (None, 1, false));
+    assert_eq!(compile(&document(r#""liveness":{"path":"/l"}"#)).probes.status, None);
+}
+
+#[test]
+fn a_group_may_have_the_name_of_the_status_page_if_there_is_none() {
+    let group = r#""groups":{"status":{"path":"/d"}}"#;
+    assert_compiles(&[document(group)]);
+    let both = document(&format!(r#"{group},"status":{{"path":"/s"}}"#));
+    assert_refused(&[(both, ".groups.status: the name of another probe; choose a name of its own")]);
 }
 
 #[test]
@@ -196,6 +214,10 @@ fn paths_are_exact_and_unique() {
         (
             document(r#""liveness":{"path":"/z"},"drain":{"path":"/z"}"#),
             r#": liveness and drain share the path "/z"; give each a path of its own"#,
+        ),
+        (
+            document(r#""status":{"path":"/z"},"drain":{"path":"/z"}"#),
+            r#": drain and status share the path "/z"; give each a path of its own"#,
         ),
         (
             document(r#""liveness":{"path":"livez"}"#),
@@ -305,6 +327,12 @@ fn empty_lists_and_invalid_items_are_refused() {
         (document(r#""grpc":{"services":[]}"#), r#".grpc.services: empty; add at least one entry"#),
         (document(r#""grpc":{}"#), r#".grpc.services: missing; add a list"#),
         (document(r#""drain":{"path":"/d","from":[]}"#), ".drain.from: empty; add at least one entry"),
+        (document(r#""status":{"path":"/s","from":[]}"#), ".status.from: empty; add at least one entry"),
+        (
+            document(r#""status":{"path":"/s","form":["::1"]}"#),
+            r#".status.form: unknown field; did you mean "from"?"#,
+        ),
+        (document(r#""status":{}"#), ".status.path: missing; add text"),
         (
             document(r#""drain":{"path":"/d","from":["10.0.0.0/33"]}"#),
             r#".drain.from[0]: "10.0.0.0/33" is not allowed; allowed: an address or a network, such as 10.0.0.1, 10.0.0.0/8 or ::1/128"#,

@@ -128,9 +128,10 @@ impl Consequences {
                 .iter()
                 .map(|probe| (format!("The {} probe", probe.name), probe.path.clone()));
             let drain = probes.drain.iter().map(|drain| ("The drain switch".to_owned(), drain.path.clone()));
+            let page = probes.status.iter().map(|page| ("The status page".to_owned(), page.path.clone()));
             let services = probes.grpc_services.iter();
             let services = services.map(|service| ("gRPC health".to_owned(), format!("service {service:?}")));
-            endpoints.chain(drain).chain(services).collect()
+            endpoints.chain(drain).chain(page).chain(services).collect()
         };
         let now = answered(new);
         for (name, path) in answered(old) {

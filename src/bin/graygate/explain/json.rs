@@ -24,6 +24,7 @@ pub fn value(circumstances: &Circumstances<'_>, request: &SampleRequest, decisio
     let mut explanation = match &decision.action {
         Action::Forward(edits) => forward_value(edits),
         Action::PassThrough { .. } => action_value("pass through", &[]),
+        Action::Status => action_value("status page", &[]),
         Action::GrpcCheck { edits, .. } => action_value("grpc health check", edits),
         Action::Reply(reply) => reply_value("reply", reply),
         Action::Drain { draining: true, reply } => reply_value("drain", reply),

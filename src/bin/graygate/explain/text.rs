@@ -76,6 +76,7 @@ pub fn write(
         Action::GrpcCheck { edits, .. } => {
             ("forward, and answer as gRPC health check".to_owned(), edits.as_slice(), None)
         }
+        Action::Status => ("reply 200: the status page, in JSON".to_owned(), &[][..], None),
         Action::Reply(reply) => {
             (format!("reply {}: {}", reply.status, describe_cause(policy, reply)), &[][..], Some(reply))
         }

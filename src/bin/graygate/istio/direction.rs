@@ -116,16 +116,21 @@ pub fn port_problem(direction: Direction, path: &str, ports: &[u32]) -> Option<P
     Some(refused(path, &first.to_string(), reason, "none at a waypoint"))
 }
 
-/// Returns a problem if every peer could switch the drain on, at a listener that the filter adds to a sidecar.
+/// Returns a problem for each path that every peer could use although it is not for all, at a listener that the filter adds
+/// to a sidecar: the drain switch and the status page.
 ///
 /// If Istio has no listener for inbound traffic, it forwards the traffic to its port. The source address is then always
 /// 127.0.0.6, whoever the client is.
-pub fn drain_problem(policy: &Policy) -> Option<Problem> {
-    let from = &policy.probes.drain.as_ref()?.from;
+pub fn source_problems(policy: &Policy) -> Vec<Problem> {
     let forwarded_source = IpAddr::from([127, 0, 0, 6]);
-    let too_wide = from.iter().find(|block| block.contains(&forwarded_source))?;
-    let reason = "a listener of a sidecar's own gets what all peers send to its port from 127.0.0.6";
-    Some(refused("probes.drain.from", &format!("\"{too_wide}\""), reason, "\"127.0.0.1/32\", \"::1/128\""))
+    let drain = policy.probes.drain.iter().map(|drain| ("probes.drain.from", &drain.from));
+    let paths = drain.chain(policy.probes.status.iter().map(|page| ("probes.status.from", &page.from)));
+    let problems = paths.filter_map(|(path, from)| {
+        let too_wide = from.iter().find(|block| block.contains(&forwarded_source))?;
+        let reason = "a listener of a sidecar's own gets what all peers send to its port from 127.0.0.6";
+        Some(refused(path, &format!("\"{too_wide}\""), reason, "\"127.0.0.1/32\", \"::1/128\""))
+    });
+    problems.collect()
 }
 
 /// Returns a warning if the policy's mode keeps the filter from answering its probes. `own_listener` is whether nothing is

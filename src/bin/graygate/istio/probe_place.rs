@@ -21,7 +21,9 @@ pub fn check(start: &str, filter: &Filter, policy: &Policy, objects: &[Object<'_
     if let Some(off) = direction::off_warning(policy, filter.own_listener) {
         findings.note(format!("{start}.{off}"));
     }
-    if filter.own_listener || filter.is_partial {
+    // No kubelet asks for the status page.
+    let is_page_alone = policy.probes.count() == usize::from(policy.probes.status.is_some());
+    if filter.own_listener || filter.is_partial || is_page_alone {
         return;
     }
     let place = if filter.directions.contains(&Direction::Waypoint) {

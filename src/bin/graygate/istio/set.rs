@@ -210,7 +210,8 @@ impl<'n> ManifestSet<'n> {
         let FilterPolicy { path, document, policy } = of;
         let mut problems = Vec::new();
         if filter.own_listener && filter.directions.contains(&Direction::Inbound) {
-            problems.extend(direction::drain_problem(policy).map(|problem| format!("{path}.{problem}")));
+            let of_sources = direction::source_problems(policy);
+            problems.extend(of_sources.iter().map(|problem| format!("{path}.{problem}")));
         }
         for direction in &filter.directions {
             let mut found = direction::problems(*direction, document, policy);

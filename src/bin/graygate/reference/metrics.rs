@@ -31,7 +31,7 @@ fn about_label(label: &str) -> &'static str {
         "result" => "the result as a [code](reasons.md)",
         "from" => "the phase that ended",
         "to" => "the phase or lifecycle that began; of a fallback, its upstream, or `answer`",
-        "probe" => "the name of the probe; of a single check, `PROBE/UPSTREAM`; `drain`, `grpc`",
+        "probe" => "the name of the probe; of a single check, `PROBE/UPSTREAM`; `drain`, `status`, `grpc`",
         "code" => "the status of the reply; for gRPC, the grpc-status",
         "revision" => "the commit from which the module was built, or `unknown`",
         "plugin" => "the name of the plugin in Envoy's configuration",

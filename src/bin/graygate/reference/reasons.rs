@@ -7,6 +7,7 @@ use graygate::decision::gate::fail_open::FailOpen;
 use graygate::decision::probe::drain::DrainReply;
 use graygate::decision::probe::health::call::HealthResponse;
 use graygate::decision::probe::result::{DRAINING, Doubt, Fault, NOT_STARTED, ProbeStatus};
+use graygate::decision::probe::status::StatusReply;
 use graygate::decision::release::AssignmentReason;
 use graygate::readiness::check::CheckFailure;
 use graygate::readiness::{Phase, UpstreamReason};
@@ -25,7 +26,7 @@ In Envoy's access log, `%RESPONSE_CODE_DETAILS%` marks the filter's own replies:
 | details | reply of |
 |---|---|
 | `graygate_gate{POLICY\\|UPSTREAM\\|REASON}` | a gate, with the reason for which its upstream is not ready |
-| `graygate_probe{POLICY\\|PROBE}` | a probe, the drain switch (`drain`) or the gRPC health service (`grpc`) |
+| `graygate_probe{POLICY\\|PROBE}` | a probe, the drain switch (`drain`), the status page (`status`) or the gRPC health service (`grpc`) |
 
 In `mode: shadow`, `%FILTER_STATE(wasm.graygate:PLAIN)%` has what the filter would have done: `RELEASE=VERSION REASON`, or
 the details of a reply.
@@ -89,6 +90,11 @@ fn families() -> Vec<Family> {
             ProbeStatus::iter().map(ProbeStatus::spec).collect(),
         ),
         family("Drain", "What the drain switch replied.", DrainReply::iter().map(DrainReply::spec).collect()),
+        family(
+            "Status page",
+            "What the status page replied.",
+            StatusReply::iter().map(StatusReply::spec).collect(),
+        ),
         family(
             "gRPC health",
             "What `grpc.health.v1.Health` replied.",

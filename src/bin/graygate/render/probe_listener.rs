@@ -78,15 +78,17 @@ pub fn manifest(
     Ok(Manifest { comments, object })
 }
 
-/// Lets only the Pod itself order a drain, if the policy does not say who may.
+/// Lets only the Pod itself order a drain and read the status page, if the policy does not say who may.
 ///
 /// By default, every loopback address may. But a sidecar passes on requests of other workloads for this port from
 /// 127.0.0.6, so that each of them could drain the Pod.
-pub fn restrict_drain(document: &mut Node) {
-    let Some(Node::Object(drain)) = tree::get_mut(document, &["probes", "drain"]) else {
-        return;
-    };
-    if !drain.iter().any(|(key, _)| key == "from") {
-        drain.push(("from".to_owned(), list(["127.0.0.1/32", "::1/128"].map(text))));
+pub fn restrict_sources(document: &mut Node) {
+    for key in ["drain", "status"] {
+        let Some(Node::Object(fields)) = tree::get_mut(document, &["probes", key]) else {
+            continue;
+        };
+        if !fields.iter().any(|(key, _)| key == "from") {
+            fields.push(("from".to_owned(), list(["127.0.0.1/32", "::1/128"].map(text))));
+        }
     }
 }
