@@ -25,6 +25,8 @@ pictures: wasm tool venv ## draw the pictures in docs/pictures again, from runs 
 	@target/release/graygate simulate docs/pictures/schedule.yaml --svg docs/pictures/simulate.svg
 	@.ci/prometheus
 	@.venv/bin/python -m observability.picture
+	@.ci/chromium
+	@.venv/bin/python envoy/status_picture.py
 
 compare: wasm venv ## send the same users through weighted_clusters, with and without use_hash_policy, and graygate; takes a minute
 	@.venv/bin/python envoy/compare.py
@@ -106,6 +108,7 @@ controllers-test: wasm tool venv ## test the metrics and routes of Flagger and A
 
 integration: wasm tool venv ## test the behaviour in a real Envoy
 	@.ci/documents
+	@.ci/chromium
 	@.ci/sarif-schema
 	@.ci/grpc-health-probe
 	@.ci/clock
