@@ -24,6 +24,7 @@ mod render;
 mod schema;
 mod simulate;
 mod source;
+mod status;
 mod syntax;
 mod tree;
 mod warning;
@@ -36,7 +37,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 /// The end of the help text.
 const EXIT_CODES: &str = "Exit codes:
   0  it worked
-  1  the policy or a manifest has problems
+  1  the policy or a manifest has problems, or proxies differ
   2  the tool was called wrongly
   3  a file could not be read or written";
 
@@ -68,6 +69,8 @@ enum Command {
     Simulate(simulate::SimulateArguments),
     /// Print what a new policy changes, and which users move
     Diff(diff::DiffArguments),
+    /// Read the status of many proxies, and print one table and who differs
+    Status(status::StatusArguments),
     /// Write a first policy, from options or from your answers
     Init(init::InitArguments),
     /// Print a script for your shell that completes the tool's arguments
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
         Command::Man(arguments) => man::run(&arguments, Arguments::command()),

@@ -47,6 +47,10 @@ enum ToolOutput {
     Diff,
     Explain,
     Simulate,
+    /// The status page, which `probes.status` answers
+    Status,
+    /// What `graygate status --json` prints
+    StatusReport,
 }
 
 impl ToolOutput {
@@ -56,6 +60,8 @@ impl ToolOutput {
             ToolOutput::Check => include_str!("outputs/check.schema.json"),
             ToolOutput::Diff => include_str!("outputs/diff.schema.json"),
             ToolOutput::Explain => include_str!("outputs/explain.schema.json"),
+            ToolOutput::Status => include_str!("outputs/status.schema.json"),
+            ToolOutput::StatusReport => include_str!("outputs/status-report.schema.json"),
             ToolOutput::Simulate => include_str!("outputs/simulate.schema.json"),
         }
     }

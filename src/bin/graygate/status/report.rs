@@ -1,0 +1,71 @@
+//! What the command found out: the policies of each proxy, and who differs.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::Difference;
+
+/// All that the command found out.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusReport {
+    /// The proxies, in the order of the sources.
+    pub proxies: Vec<ProxyStatus>,
+    /// What proxies with a policy of the same name do not have in common.
+    pub differences: Vec<Difference>,
+    /// Whether all proxies could be read, and none differ.
+    pub agree: bool,
+}
+
+/// One source.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyStatus {
+    /// The URL or the file.
+    pub source: String,
+    /// Why it could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Its policies.
+    pub policies: Vec<PolicyStatus>,
+}
+
+/// One policy of one proxy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// The policy's name.
+    pub policy: String,
+    /// The version of the module.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module_version: Option<String>,
+    /// The commit of the module's sources.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The number of the document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<u64>,
+    /// The mode. From statistics, only `enforce` is known from the others, which are `not enforced`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// The upstreams that are not ready.
+    pub not_ready: Vec<NotReadyUpstream>,
+    /// The shares of each release in percent, by version. Those without a share are left out.
+    pub shares: BTreeMap<String, BTreeMap<String, f64>>,
+    /// The versions that are rolled back, as `RELEASE/VERSION`.
+    pub rolled_back: Vec<String>,
+}
+
+/// An upstream that is not ready.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotReadyUpstream {
+    /// Its name.
+    pub upstream: String,
+    /// Its state. Statistics only tell that it is not ready.
+    pub state: String,
+    /// The reason, if the source tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
