@@ -18,7 +18,6 @@ use clap::Args;
 
 use crate::failure::Failure;
 use crate::input;
-use agreement::Difference;
 use report::{ProxyStatus, StatusReport};
 
 /// The end of the help text.

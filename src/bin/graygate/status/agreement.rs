@@ -2,34 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
-use super::report::{PolicyStatus, ProxyStatus};
+use super::report::{Difference, DifferenceGroup, PolicyStatus, ProxyStatus};
 
 /// How far shares may be apart, in percent. Proxies are not read at the same moment, and shares may be on the move.
 const MAX_SHARE_GAP: f64 = 1.0;
-
-/// Something in which proxies differ.
-#[derive(Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Difference {
-    /// The policy's name.
-    pub policy: String,
-    /// What differs.
-    pub what: &'static str,
-    /// Each value with the proxies that have it. The value that most have comes first.
-    pub groups: Vec<DifferenceGroup>,
-}
-
-/// The proxies with one value.
-#[derive(Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DifferenceGroup {
-    /// The value.
-    pub value: String,
-    /// The proxies.
-    pub proxies: Vec<String>,
-}
 
 /// Returns all differences, by policy.
 pub fn differences(proxies: &[ProxyStatus]) -> Vec<Difference> {

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Difference;
-
 /// All that the command found out.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -68,4 +66,26 @@ pub struct NotReadyUpstream {
     /// The reason, if the source tells it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// Something in which proxies differ.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// The policy's name.
+    pub policy: String,
+    /// What differs.
+    pub what: &'static str,
+    /// Each value with the proxies that have it. The value that most have comes first.
+    pub groups: Vec<DifferenceGroup>,
+}
+
+/// The proxies with one value.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DifferenceGroup {
+    /// The value.
+    pub value: String,
+    /// The proxies.
+    pub proxies: Vec<String>,
 }
