@@ -186,6 +186,7 @@ mod full_document {
                     }),
                 }),
                 Key::QueryParameter("uid".into()),
+                Key::Baggage("user-id".into()),
                 Key::SourceIp
             ]
         );

@@ -173,6 +173,7 @@ fn an_empty_string_is_refused_unless_it_has_a_meaning() {
         "reviews",
         "true",
         "always",
+        "blue",
         "v2",
         "warming-up",
         "}",
