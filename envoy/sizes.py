@@ -48,7 +48,8 @@ class Figures:
     """What a policy costs. Times are in milliseconds, CPU in percent of a core, and memory in MB over the small policy.
 
     `load`, `busy` and `slowest` are the least of all updates: the time until Envoy has taken it, the CPU time that the
-    busiest worker needs for it, and the time of the slowest request. `refused` is the policy's first problem.
+    busiest worker needs for it, and the time of the slowest request. `series` is how many the filter has defined.
+    `refused` is the policy's first problem.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Figures:
     p99: float = 0
     idle: float = 0
     memory: float = 0
+    series: int = 0
 
 
 # -- policies ---------------------------------------------------------------------
@@ -136,6 +138,16 @@ def policies(count: int, upstreams: int, **parts: object) -> Tree:
     return {"policies": [policy(number) for number in range(count)]}
 
 
+def guarded(count: int) -> Tree:
+    """Returns a policy whose upstreams are checked, judged and gated, with two releases of two versions."""
+    names = [f"u{number}" for number in range(count)]
+    gates = [{"upstream": name, "match": [{"uri": {"prefix": f"/{name}"}}]} for name in names]
+    of = {name: upstream(**check(10), circuitBreaker={}) for name in names}
+    match = [[{"authority": {"exact": f"r{number}.test"}}] for number in range(2)]
+    both = [release(f"r{number}", 2, match=match[number], rollback={"failurePercent": 5}) for number in range(2)]
+    return document({"app": upstream(), **of}, gates=gates, releases=both)
+
+
 def keys(count: int) -> Tree:
     lists = {"allow": [f"in-{number}" for number in range(count)], "deny": [f"out-{number}" for number in range(count)]}
     tree = releases(1, 2)
@@ -174,6 +186,8 @@ CASES = [
     Case("2,000 upstreams, checked each 10 s", lambda: upstreams(2_000, **check(10))),
     Case("100 upstreams, checked each 0.2 s", lambda: upstreams(100, **check(0.2))),
     Case("1,000 upstreams, checked each 0.2 s", lambda: upstreams(1_000, **check(0.2))),
+    Case("50 upstreams, checks, breakers, gates, 2 releases with rollback", lambda: guarded(50)),
+    Case("1,999 upstreams, checks, breakers, gates, 2 releases with rollback", lambda: guarded(1_999)),
     Case("10,000 upstreams", lambda: upstreams(10_000)),
     Case("40 teams: 1,000 upstreams, checks, breakers, gates, releases", lambda: teams(40)),
     Case("40 policies of 3 upstreams, checks, breakers, gates, a release", lambda: policies(40, 3)),
@@ -228,12 +242,13 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
-def settle(envoy: Envoy) -> None:
-    """Waits until the filter defines no more statistics."""
+def settle(envoy: Envoy) -> int:
+    """Waits until the filter defines no more statistics. Returns their number."""
     known = -1
     while (count := envoy.admin("/stats?filter=wasmcustom").count("\n")) != known:
         known = count
         time.sleep(1)
+    return known
 
 
 def update(envoy: Envoy, load: Load, policy: Tree) -> tuple[float, float, float]:
@@ -290,7 +305,7 @@ def measure(case: Case, port: int, seconds: float) -> Figures:
             p99 = quantile([answer.seconds for answer in load.since(begun)], 0.99)
             if load.failed:
                 raise SystemExit(f"{case.name}: {len(load.failed)} requests failed, such as {load.failed[0]}")
-        settle(envoy)
+        series = settle(envoy)
         cpu, begun = cpu_time(envoy.pid), time.monotonic()
         time.sleep(seconds)
         idle = (cpu_time(envoy.pid) - cpu) / 1e7 / (time.monotonic() - begun)
@@ -305,6 +320,7 @@ def measure(case: Case, port: int, seconds: float) -> Figures:
             p99=milliseconds(p99),
             idle=round(idle, 1),
             memory=round(memory, 1),
+            series=series,
         )
 
 
@@ -318,15 +334,15 @@ def hold(envoy: Envoy, count: int, held: ExitStack) -> None:
 
 def table(figures: Sequence[Figures]) -> Iterator[str]:
     """Yields the lines of a Markdown table."""
-    yield "| policy | document | update taken in | CPU of a worker | slowest request | p99 | idle CPU | memory |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| policy | document | update taken in | CPU of a worker | slowest | p99 | idle CPU | memory | series |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for each in figures:
         kib = f"{each.bytes / 1024:,.0f} KiB"
         if each.refused:
-            yield f"| {each.name} | {kib} | refused: {each.refused} | | | | | |"
+            yield f"| {each.name} | {kib} | refused: {each.refused} | | | | | | |"
             continue
         times = " | ".join(f"{value:,.0f} ms" for value in (each.load, each.busy, each.slowest, each.p99))
-        yield f"| {each.name} | {kib} | {times} | {each.idle:.1f} % | {each.memory:+,.0f} MB |"
+        yield f"| {each.name} | {kib} | {times} | {each.idle:.1f} % | {each.memory:+,.0f} MB | {each.series:,} |"
 
 
 def options() -> argparse.Namespace:

@@ -14,6 +14,7 @@ pub mod format;
 pub mod gate;
 pub mod host;
 pub mod host_index;
+pub mod identity;
 pub mod index;
 pub mod keys;
 mod limits;

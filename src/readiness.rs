@@ -63,6 +63,7 @@ pub mod evidence;
 pub mod heard;
 pub mod permit;
 mod phase;
+pub mod possible;
 mod reason;
 pub mod row;
 mod state;

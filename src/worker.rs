@@ -150,7 +150,7 @@ impl Worker {
             releases: ReleaseTable::new(proxy, &policy, now),
             routes: RouteWatch::new(&policy),
             lifecycle: LifecycleView::new(proxy, &policy),
-            metrics: Metrics::new(&policy),
+            metrics: Metrics::new(&policy, watched),
             signals: RequiredSignals::of(&policy),
             holder: Holder { id, configured: now, policy: document, serves: false },
             service: String::from_utf8_lossy(&service).into_owned(),

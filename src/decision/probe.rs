@@ -30,6 +30,7 @@ use crate::policy::probe::{
     Basis, Component, Details, Drain, GRPC_HEALTH, Probe, ProbeComponents, ProbeKind, StatusPage,
 };
 use crate::readiness::Readiness;
+use crate::value::code::CodeSpec;
 use crate::value::request::{self, Headers, Request};
 use result::{ProbeResult, ProbeStatus};
 
@@ -169,6 +170,17 @@ fn one_check<'r, R: Request>(
     reply(policy, probe, ProbeTarget::Check(index, component.upstream), &result, request, readiness)
 }
 
+/// The status of the reply to a probe for a check that does not exist.
+pub const UNKNOWN_STATUS: u32 = 404;
+
+/// The code of that reply in metrics.
+pub const UNKNOWN: CodeSpec = CodeSpec::new(
+    "not-found",
+    "`result` of `graygate_probe_answers_total`",
+    "The path names a check that the probe does not have.",
+    "Ask the probe itself with `?verbose`, which lists the names of its checks.",
+);
+
 /// Returns the reply to a probe for a check that does not exist. It names the checks only if the policy tells
 /// clients their names.
 fn unknown_check(policy: &Policy, index: usize, probe: &Probe, checks: &ProbeComponents) -> Reply {
@@ -181,7 +193,7 @@ fn unknown_check(policy: &Policy, index: usize, probe: &Probe, checks: &ProbeCom
             format!("{name} has no check of this name. It has: {}", names.join(", "))
         }
     };
-    Reply::line_to_probe(policy, ProbeTarget::Endpoint(index), 404, "not-found", &text)
+    Reply::line_to_probe(policy, ProbeTarget::Endpoint(index), UNKNOWN_STATUS, UNKNOWN.code, &text)
 }
 
 /// Returns whether the startup probe's checks have passed. Without a startup probe the proxy counts as

@@ -70,33 +70,60 @@ impl Node {
     /// Returns the value as JSON. A serializer of `serde_json` would add 10 kB of tables to the module.
     pub fn to_json(&self) -> String {
         let mut json = String::new();
-        self.write_json(&mut json);
+        self.write_json(false, &mut json);
         json
     }
 
-    fn write_json(&self, json: &mut String) {
+    /// Returns the value as JSON in its canonical form: the keys of each object are in order, and whole numbers have no
+    /// fraction. Documents that a conversion from YAML or a `google.protobuf.Struct` made of one have the same form. Leaves
+    /// out the fields of the value itself that are not `kept`.
+    pub fn to_canonical_json(&self, kept: fn(&str) -> bool) -> String {
+        let mut json = String::new();
+        match self {
+            Node::Object(fields) => {
+                let fields = fields.iter().filter(|(key, _)| kept(key)).collect();
+                write_object(fields, true, &mut json);
+            }
+            other => other.write_json(true, &mut json),
+        }
+        json
+    }
+
+    fn write_json(&self, is_canonical: bool, json: &mut String) {
         match self {
             Node::Text(text) => write_json_text(text, json),
             Node::List(items) => {
                 for (index, item) in items.iter().enumerate() {
                     json.push(if index == 0 { '[' } else { ',' });
-                    item.write_json(json);
+                    item.write_json(is_canonical, json);
                 }
                 json.push_str(if items.is_empty() { "[]" } else { "]" });
             }
-            Node::Object(fields) => {
-                for (index, (key, value)) in fields.iter().enumerate() {
-                    json.push(if index == 0 { '{' } else { ',' });
-                    write_json_text(key, json);
-                    json.push(':');
-                    value.write_json(json);
-                }
-                json.push_str(if fields.is_empty() { "{}" } else { "}" });
+            Node::Object(fields) => write_object(fields.iter().collect(), is_canonical, json),
+            // Larger numbers are not exact in a `google.protobuf.Struct`.
+            Node::Number(value) if is_canonical && value.fract() == 0.0 && value.abs() < 9e15 => {
+                *json += &(*value as i64).to_string();
             }
             // These are quoted in messages as JSON has them.
             plain => *json += &plain.to_string(),
         }
     }
+}
+
+fn write_object(fields: Vec<&(String, Node)>, is_canonical: bool, json: &mut String) {
+    let mut ordered = Vec::with_capacity(fields.len());
+    for field in fields {
+        // A sort of the standard library would add several kilobytes to the module.
+        let place = ordered.partition_point(|known: &&(String, Node)| !is_canonical || known.0 <= field.0);
+        ordered.insert(place, field);
+    }
+    for (index, (key, value)) in ordered.iter().enumerate() {
+        json.push(if index == 0 { '{' } else { ',' });
+        write_json_text(key, json);
+        json.push(':');
+        value.write_json(is_canonical, json);
+    }
+    json.push_str(if ordered.is_empty() { "{}" } else { "}" });
 }
 
 /// Appends a string as JSON.
@@ -222,5 +249,21 @@ mod tests {
         }
         let text = r#"{"a":["b",1,1.5,true,null,{"c":"\\\""}]}"#;
         assert_eq!(serde_json::from_str::<Node>(text).unwrap().to_json(), text);
+    }
+
+    #[test]
+    fn conversions_do_not_change_the_canonical_form() {
+        let canonical =
+            |text: &str| serde_json::from_str::<Node>(text).unwrap().to_canonical_json(|key| key != "x-note");
+        let expected = r#"{"a":{"b":[1,0.5,-3,0],"x-note":null},"c":"1.0"}"#;
+        for text in [
+            expected,
+            r#"{ "c": "1.0", "x-note": {"any": 1}, "a": {"x-note": null, "b": [1.0, 5e-1, -3, 0.0]} }"#,
+            r#"{"a":{"b":[1e0,0.50,-3.0,-0.0],"x-note":null},"c":"\u0031.0"}"#,
+        ] {
+            assert_eq!(canonical(text), expected, "{text}");
+        }
+        assert_ne!(canonical("[1,2]"), canonical("[2,1]"));
+        assert_eq!(canonical("[1e300,9007199254740993]"), "[1e300,9007199254740993]");
     }
 }

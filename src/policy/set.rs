@@ -9,6 +9,7 @@
 
 use super::document::Node;
 use super::host_index::HostIndex;
+use super::identity::PolicyIdentity;
 use super::keys::spec::{Format, Shape};
 use super::limits::Totals;
 use super::problem::{ProblemLog, Problems};
@@ -23,6 +24,8 @@ pub struct PolicySet {
     pub policies: Vec<Policy>,
     /// Whether the document has the form for several policies. It may still have only one.
     pub is_list: bool,
+    /// What identifies each of them.
+    pub identities: Vec<PolicyIdentity>,
     /// Finds the policy that a request is for, as a position in `policies`.
     pub index: HostIndex,
 }
@@ -45,6 +48,8 @@ pub struct PolicyEntry {
     pub policy: Option<Policy>,
     /// The text of the policy, as JSON.
     pub text: Vec<u8>,
+    /// What identifies the policy.
+    pub identity: PolicyIdentity,
     /// The limit of the mode of what is applied. It also holds for the last good document in place of a wrong one, because a
     /// wrong document must not keep an operator from stopping the filter.
     pub mode_limit: Mode,
@@ -80,10 +85,11 @@ impl PolicySet {
         match reading.problems {
             Some(problems) => Err(problems),
             None => {
-                let policies: Vec<Policy> =
-                    reading.entries.into_iter().filter_map(|entry| entry.policy).collect();
+                let entries = reading.entries.into_iter();
+                let (policies, identities): (Vec<Policy>, Vec<PolicyIdentity>) =
+                    entries.filter_map(|entry| Some((entry.policy?, entry.identity))).unzip();
                 let index = HostIndex::new(policies.iter().map(|policy| &policy.hosts));
-                Ok(PolicySet { policies, is_list: is_list(document), index })
+                Ok(PolicySet { policies, is_list: is_list(document), identities, index })
             }
         }
     }
@@ -152,10 +158,6 @@ impl DocumentReading {
 
 impl PolicyEntry {
     fn new(document: &Node, mut policy: Option<Policy>, limit: Mode) -> Self {
-        let log = ProblemLog::default();
-        let name = document
-            .field("name")
-            .and_then(|name| Value::root(name, &log, Shape::Text(Format::DnsLabel)).text());
         let mode_limit = match &mut policy {
             Some(policy) => {
                 policy.mode = policy.mode.limited_to(limit);
@@ -163,8 +165,16 @@ impl PolicyEntry {
             }
             None => Mode::of(document).limited_to(limit),
         };
-        PolicyEntry { name: name.map(str::to_owned), policy, text: Vec::new(), mode_limit }
+        let identity = PolicyIdentity::of(document, mode_limit);
+        PolicyEntry { name: name_of(document), policy, text: Vec::new(), identity, mode_limit }
     }
+}
+
+/// Returns the name of the policy with this document, if it can be read.
+fn name_of(document: &Node) -> Option<String> {
+    let log = ProblemLog::default();
+    let name = Value::root(document.field("name")?, &log, Shape::Text(Format::DnsLabel)).text();
+    name.map(str::to_owned)
 }
 
 /// Reads the policies of a document that has the form for several.
@@ -176,7 +186,8 @@ fn read_list(document: &Value<'_>, log: &ProblemLog, node_id: Option<&[u8]>) -> 
     });
     let mode_limit = Mode::of(document.node());
     let Some(items) = items else {
-        return vec![PolicyEntry { name: None, policy: None, text: Vec::new(), mode_limit }];
+        let identity = PolicyIdentity::of(document.node(), mode_limit);
+        return vec![PolicyEntry { name: None, policy: None, text: Vec::new(), identity, mode_limit }];
     };
     let mut totals = Totals::default();
     let mut entries: Vec<PolicyEntry> = Vec::new();
@@ -186,7 +197,7 @@ fn read_list(document: &Value<'_>, log: &ProblemLog, node_id: Option<&[u8]>) -> 
         let policy = item.object().and_then(|fields| {
             fields.contradiction("onWrongPolicy", "not here; write it beside policies, for all of them");
             let policy = read(&fields, node_id, &mut totals)?;
-            let next = items.get(index + 1).map(|next| PolicyEntry::new(next.node(), None, mode_limit));
+            let next = items.get(index + 1).map(|next| name_of(next.node()));
             let hosts = hosts_of(item.node());
             check_place(&policy, &fields, &hosts, &entries, &taken, next.as_ref());
             if log.is_part_valid() {
@@ -225,7 +236,7 @@ fn check_place(
     hosts: &Hosts,
     earlier: &[PolicyEntry],
     taken: &[(String, Hosts)],
-    next: Option<&PolicyEntry>,
+    next: Option<&Option<String>>,
 ) {
     let name = &policy.name;
     if earlier.iter().any(|entry| entry.name.as_ref() == Some(name)) {
@@ -235,7 +246,7 @@ fn check_place(
     }
     if hosts.are_all() {
         if let Some(next) = next {
-            let next = next.name.as_deref().unwrap_or("?");
+            let next = next.as_deref().unwrap_or("?");
             fields.object().problem::<()>(format!(
                 "policy {name:?} is for every host, so no request is left for policy {next:?} after it. Add hosts, or move it to the end of the list."
             ));

@@ -6,11 +6,11 @@ use super::event::Event;
 use super::last_good::{self, KeptPolicy};
 use super::{Worker, plugin_metrics, store};
 use crate::policy::host_index::HostIndex;
+use crate::policy::identity::PolicyIdentity;
 use crate::policy::problem::Problems;
 use crate::policy::set::DocumentReading;
 use crate::policy::{Mode, OnWrongPolicy, Policy};
 use crate::proxy::{Attribute, Body, Proxy};
-use crate::value::hash;
 use crate::value::time::Time;
 
 /// The maximum number of problems of a wrong document that are logged. Every VM logs them.
@@ -24,6 +24,26 @@ pub struct Configuration {
     pub index: HostIndex,
     /// What the root shares once the document is in use.
     pub unshared: Unshared,
+    /// The document, if it is wrong and not counted yet.
+    pub refusal: Option<Refusal>,
+}
+
+/// A wrong document that is yet to be counted, because the counter has only just begun at 0.
+pub struct Refusal {
+    plugin: String,
+    due: Time,
+}
+
+impl Refusal {
+    /// Returns whether a rise of the counter is seen now.
+    pub fn is_due(&self, now: Time) -> bool {
+        now >= self.due
+    }
+
+    /// Counts the document.
+    pub fn count(&self, proxy: &impl Proxy) {
+        plugin_metrics::count_refused(proxy, &self.plugin);
+    }
 }
 
 /// What a root shares once its document is in use: it has got a request, or is settled.
@@ -47,6 +67,7 @@ impl Unshared {
 
     /// Shares it. Returns `false` if a part could not be written.
     pub fn share(&self, proxy: &impl Proxy) -> bool {
+        plugin_metrics::show_build(proxy);
         plugin_metrics::set_refused(proxy, &self.plugin, self.is_wrong);
         last_good::keep(proxy, &self.plugin, &self.policies, self.configured)
     }
@@ -56,18 +77,8 @@ impl Unshared {
 struct Chosen {
     policy: Policy,
     kept: KeptPolicy,
-    /// The limit of its mode, which is already applied.
-    mode_limit: Mode,
-}
-
-impl Chosen {
-    /// Returns the hash that identifies what is applied: the text and the limit of its mode.
-    fn document(&self) -> u64 {
-        match self.mode_limit {
-            Mode::Enforce => self.kept.hash,
-            limit => hash::key(self.kept.hash, limit.name().as_bytes()),
-        }
-    }
+    /// The hash of what is applied.
+    applied: u64,
 }
 
 /// Reads the document, which has `size` bytes, and creates its workers. Logs and counts a document that is wrong. Returns
@@ -77,12 +88,21 @@ pub fn configure(proxy: &impl Proxy, size: usize) -> Option<Configuration> {
     let plugin = proxy.attribute(Attribute::PluginName).unwrap_or_default();
     let plugin = String::from_utf8_lossy(&plugin).into_owned();
     let node = proxy.attribute(Attribute::NodeId).unwrap_or_default();
-    plugin_metrics::show_build(proxy);
+    let due = plugin_metrics::define(proxy, &plugin);
     let reading = DocumentReading::for_node(text, &node);
     let is_wrong = reading.problems.is_some();
+    let mut refusal = None;
     if let Some(problems) = &reading.problems {
         report(proxy, &plugin, problems);
-        if reading.on_wrong_policy == OnWrongPolicy::Refuse {
+        let refused = Refusal { plugin: plugin.clone(), due };
+        let ends = reading.on_wrong_policy == OnWrongPolicy::Refuse;
+        // A VM whose document the proxy refuses may have no tick.
+        if ends || refused.is_due(proxy.now()) {
+            refused.count(proxy);
+        } else {
+            refusal = Some(refused);
+        }
+        if ends {
             return None;
         }
     }
@@ -90,8 +110,7 @@ pub fn configure(proxy: &impl Proxy, size: usize) -> Option<Configuration> {
     let watched = chosen.iter().map(|chosen| chosen.policy.watched()).sum();
     let (mut workers, mut policies) = (Vec::new(), Vec::new());
     for chosen in chosen {
-        let document = chosen.document();
-        let Chosen { policy, kept, .. } = chosen;
+        let Chosen { policy, kept, applied: document } = chosen;
         if kept.text.is_some() && is_new(proxy, &plugin, &policy, document) {
             Event::PolicyLoaded { policy: &policy }.record(proxy);
         }
@@ -100,7 +119,7 @@ pub fn configure(proxy: &impl Proxy, size: usize) -> Option<Configuration> {
     }
     let index = HostIndex::new(workers.iter().map(|worker| &worker.policy().hosts));
     let unshared = Unshared { plugin, policies, is_wrong, configured: proxy.now() };
-    Some(Configuration { workers, index, unshared })
+    Some(Configuration { workers, index, unshared, refusal })
 }
 
 /// Returns the policies that the workers apply: the valid ones of the document, and the last good document of each other.
@@ -109,9 +128,9 @@ fn choose(proxy: &impl Proxy, plugin: &str, node: &[u8], reading: DocumentReadin
     let mut chosen: Vec<Chosen> = Vec::new();
     for entry in reading.entries {
         if let Some(policy) = entry.policy {
-            let hash = hash::key(0, &entry.text);
-            let kept = KeptPolicy { name: policy.name.clone(), hash, text: Some(entry.text) };
-            chosen.push(Chosen { policy, kept, mode_limit: entry.mode_limit });
+            let PolicyIdentity { written, applied } = entry.identity;
+            let kept = KeptPolicy { name: policy.name.clone(), hash: written, text: Some(entry.text) };
+            chosen.push(Chosen { policy, kept, applied });
             continue;
         }
         // A policy whose name cannot be read is one of those that the document no longer names.
@@ -142,13 +161,16 @@ fn choose(proxy: &impl Proxy, plugin: &str, node: &[u8], reading: DocumentReadin
 /// Returns the last good document of a policy, with its mode limited.
 fn last_good(proxy: &impl Proxy, plugin: &str, node: &[u8], name: &str, mode_limit: Mode) -> Option<Chosen> {
     let text = last_good::text(proxy, plugin, name)?;
-    let mut policy = Policy::for_node(&text, node).ok()?;
+    let reading = DocumentReading::for_node(text, node);
+    let entry = reading.entries.into_iter().next().filter(|_| reading.problems.is_none())?;
+    let mut policy = entry.policy?;
+    let PolicyIdentity { written, applied } = entry.identity.limited_to(mode_limit);
     policy.mode = policy.mode.limited_to(mode_limit);
-    let kept = KeptPolicy { name: name.to_owned(), hash: hash::key(0, &text), text: None };
-    Some(Chosen { policy, kept, mode_limit })
+    let kept = KeptPolicy { name: name.to_owned(), hash: written, text: None };
+    Some(Chosen { policy, kept, applied })
 }
 
-/// Logs and counts a wrong document. The proxy's own log line does not give the reason.
+/// Logs and shows a wrong document. The proxy's own log line does not give the reason.
 fn report(proxy: &impl Proxy, plugin: &str, problems: &Problems) {
     let count = problems.iter().count();
     for problem in problems.iter().take(MAX_LOGGED_PROBLEMS) {
@@ -157,7 +179,6 @@ fn report(proxy: &impl Proxy, plugin: &str, problems: &Problems) {
     if count > MAX_LOGGED_PROBLEMS {
         Event::MoreProblems(count - MAX_LOGGED_PROBLEMS).record(proxy);
     }
-    Event::PolicyRefused { plugin }.record(proxy);
     plugin_metrics::set_refused(proxy, plugin, true);
 }
 

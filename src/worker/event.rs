@@ -10,7 +10,7 @@
 #[cfg(feature = "tool")]
 pub mod examples;
 
-use super::metric::{CheckCount, LifecycleChange, Metric, spec};
+use super::metric::{CheckCount, LifecycleChange, Metric};
 use crate::policy::Policy;
 use crate::policy::problem::Problem;
 use crate::policy::upstream::UpstreamId;
@@ -27,11 +27,6 @@ pub enum Event<'e> {
     Problem(&'e Problem),
     /// A refused policy has this many problems that were not logged.
     MoreProblems(usize),
-    /// The plugin's policy was refused.
-    PolicyRefused {
-        /// The name of the plugin, because a refused policy has no reliable name.
-        plugin: &'e str,
-    },
     /// A policy is wrong, and something goes on instead.
     Instead {
         /// The name of the policy, or of the plugin if the policy's name cannot be read.
@@ -191,9 +186,7 @@ impl Event<'_> {
                 };
                 (Level::Error, format!("policy {whose}: refused, and {instead}"))
             }
-            Event::PolicyRefused { .. }
-            | Event::CheckResult { .. }
-            | Event::CheckNotSent { is_first: false, .. } => return None,
+            Event::CheckResult { .. } | Event::CheckNotSent { is_first: false, .. } => return None,
             Event::PolicyLoaded { policy } => {
                 let tick = policy.tick().map(|tick| format!(", one tick every {} ms", tick.as_millis()));
                 let line = format!(
@@ -296,7 +289,6 @@ impl Event<'_> {
     /// Returns the full name of the counter. `None` if the event is not counted.
     fn metric(&self) -> Option<String> {
         Some(match self {
-            Event::PolicyRefused { plugin } => spec::REFUSALS.full_name(&[plugin], false),
             Event::Transition { policy, upstream, transition: Transition { from, to, reason } } => {
                 Metric::Transition { upstream: *upstream, from, to, reason: reason.code() }.name(policy)
             }

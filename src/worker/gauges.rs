@@ -124,7 +124,7 @@ impl<P: Proxy> Scope<'_, P> {
                 let all = [own.as_slice(), &leaving].concat();
                 replace_names(self.proxy, self.policy, &all);
             }
-            self.metrics.begin(leaving, was_shown);
+            self.metrics.begin(self.policy, leaving, was_shown);
         }
         self.metrics.define_some(self.proxy, self.policy, left);
         if !self.metrics.shares_exist(self.policy) {

@@ -3,6 +3,7 @@
 //! [`spec`] has the table of metrics. The number of metrics is bounded, because all values come from the policy. The only
 //! exception is the status of an app's response to a probe that passes through.
 
+pub mod initial;
 pub mod spec;
 
 use crate::decision::gate::fail_open::FailOpen;
@@ -208,6 +209,10 @@ impl CheckCount {
 const OF_RESPONSES: &str = "`result` of `graygate_responses_total`";
 
 impl ResponseCount {
+    /// All results.
+    pub const ALL: [ResponseCount; 4] =
+        [ResponseCount::Success, ResponseCount::Slow, ResponseCount::Failure, ResponseCount::BrokenOff];
+
     /// Returns the code in metrics.
     pub fn spec(self) -> CodeSpec {
         match self {
@@ -220,7 +225,7 @@ impl ResponseCount {
                         "slow",
                         OF_RESPONSES,
                         "The response took longer than `rollback.latency.above`.",
-                        "",
+                        "Compare the share of slow responses with that of the stable version. `latency.above` sets the limit.",
                     )
                 }
             }
@@ -230,7 +235,7 @@ impl ResponseCount {
                         "failure",
                         OF_RESPONSES,
                         "The response is a failure by `rollback.failOn`.",
-                        "",
+                        "Look at the version's own errors, and compare the share with that of the stable version.",
                     )
                 }
             }
@@ -240,7 +245,7 @@ impl ResponseCount {
                         "broken-off",
                         OF_RESPONSES,
                         "The response was counted as `success` or `slow`, and broke off later. It now counts as a failure.",
-                        "",
+                        "Look for crashes of the version, and for timeouts of its streams.",
                     )
                 }
             }
@@ -251,6 +256,10 @@ impl ResponseCount {
 const OF_LIFECYCLE: &str = "`to` of `graygate_lifecycle_changes_total`, log";
 
 impl LifecycleChange {
+    /// All changes.
+    pub const ALL: [LifecycleChange; 3] =
+        [LifecycleChange::Started, LifecycleChange::Draining, LifecycleChange::NotDraining];
+
     /// Returns the code in metrics.
     pub fn spec(self) -> CodeSpec {
         match self {
@@ -360,7 +369,10 @@ impl Metric {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::probe::drain::DrainReply;
+    use crate::decision::probe::health::call::HealthResponse;
     use crate::policy::upstream::UpstreamId;
+    use crate::readiness::UpstreamReason;
     use std::collections::BTreeSet;
     use strum::IntoEnumIterator;
 
@@ -449,5 +461,12 @@ mod tests {
         assert!(AssignmentReason::iter().eq(AssignmentReason::ALL));
         assert!(FailOpen::iter().eq(FailOpen::ALL));
         assert!(RollbackCause::iter().eq(RollbackCause::ALL));
+        assert!(ResponseCount::iter().eq(ResponseCount::ALL));
+        assert!(LifecycleChange::iter().eq(LifecycleChange::ALL));
+        assert!(DrainReply::iter().eq(DrainReply::ALL));
+        assert!(HealthResponse::iter().eq(HealthResponse::ALL));
+        let reasons =
+            |all: Vec<UpstreamReason>| all.into_iter().map(UpstreamReason::code).collect::<Vec<_>>();
+        assert_eq!(reasons(UpstreamReason::iter().collect()), reasons(UpstreamReason::ALL.to_vec()));
     }
 }

@@ -5,19 +5,18 @@
 
 use std::collections::BTreeMap;
 
+use super::metric::initial::{self, Rank};
 use super::metric::spec::{READY, SHARE};
 use super::metric::{Metric, ResponseCount};
 use crate::decision::Assignment;
-use crate::decision::gate::fail_open::FailOpen;
 use crate::decision::gate::{GateAction, GateBypass};
-use crate::decision::probe::result::ProbeStatus;
 use crate::decision::release::AssignmentReason;
-use crate::decision::reply::{ProbeTarget, ReplyCause};
+use crate::decision::reply::ReplyCause;
+use crate::policy::identity::PolicyIdentity;
 use crate::policy::release::Release;
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
 use crate::proxy::{MetricId, MetricKind, Proxy};
-use crate::rollback::RollbackCause;
 
 /// What a worker has to do with the gauges of its policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +39,11 @@ pub struct Metrics {
     /// The ids of assignment counters by version and reason, for each release. Every request that gets a version counts
     /// one, so they are not looked up in the map.
     assignments: Vec<Vec<Option<MetricId>>>,
-    /// How many metrics of [`initial`] this worker has defined.
+    /// The most metrics that exist from the beginning.
+    most: usize,
+    /// The ranks of the metrics that exist from the beginning.
+    ranks: &'static [Rank],
+    /// How many of these this worker has defined.
     defined: usize,
     /// Whether this worker's document decides on the gauges of the policy's name.
     role: GaugeRole,
@@ -50,68 +53,17 @@ pub struct Metrics {
     ends: u32,
 }
 
-/// Calls `act` with each metric that exists from the beginning: the shares of versions, and the counters that alerts are
-/// likely to use. An alert on a rise would not see a counter appear.
-fn initial(policy: &Policy, act: &mut dyn FnMut(Metric)) {
-    if policy.mode == Mode::Off {
-        return;
-    }
-    for (release, of) in policy.releases.iter().enumerate() {
-        for version in 0..of.versions.len() {
-            act(Metric::Share { release, version });
-        }
-    }
-    for (release, of) in policy.releases.iter().enumerate() {
-        if of.schedule.changes() {
-            act(Metric::ScheduleStep { release });
-        }
-        for version in 0..of.versions.len() {
-            // In mode `shadow` no request is steered.
-            if policy.mode == Mode::Enforce {
-                act(Metric::Misrouted { release, version });
-            }
-            for reason in AssignmentReason::ALL.into_iter().filter(|reason| reason.occurs(&of.steer)) {
-                act(Metric::Assignment { release, version, reason });
-            }
-            let Some(rollback) = &of.rollback else {
-                continue;
-            };
-            for result in [
-                ResponseCount::Success,
-                ResponseCount::Slow,
-                ResponseCount::Failure,
-                ResponseCount::BrokenOff,
-            ] {
-                act(Metric::Response { release, version, result });
-            }
-            for cause in RollbackCause::ALL.into_iter().filter(|cause| cause.is_judged(rollback)) {
-                act(Metric::Rollback { release, version, cause });
-            }
-        }
-    }
-    for upstream in policy.gated.iter().filter(|_| policy.may_fail_open()) {
-        for why in FailOpen::ALL {
-            act(Metric::FailedOpen { upstream: *upstream, why });
-        }
-    }
-    for (index, probe) in policy.probes.endpoints.iter().enumerate() {
-        for (code, status) in
-            [(probe.statuses.passed, ProbeStatus::Passed), (probe.statuses.failed, ProbeStatus::Failed)]
-        {
-            let result = status.name();
-            act(Metric::ProbeAnswer { target: ProbeTarget::Endpoint(index), code, result });
-        }
-    }
-}
-
 impl Metrics {
-    /// Creates the metrics without defining any in the proxy.
-    pub fn new(policy: &Policy) -> Self {
+    /// Creates the metrics without defining any in the proxy. `watched` is [`Policy::watched`] of all policies of the root's
+    /// document.
+    pub fn new(policy: &Policy, watched: usize) -> Self {
         let count = |release: &Release| release.versions.len() * AssignmentReason::ALL.len();
         let assignments = policy.releases.iter().map(|release| vec![None; count(release)]).collect();
         Metrics {
             ids: BTreeMap::new(),
             assignments,
+            most: initial::most(policy, watched),
+            ranks: &[],
             defined: 0,
             role: GaugeRole::Outdated,
             leaving: None,
@@ -142,9 +94,10 @@ impl Metrics {
         self.leaving.is_some()
     }
 
-    /// Starts to define the metrics of [`initial`]. `leaving` are the gauges that leave. `was_shown` is whether a policy
+    /// Starts to define the metrics that exist from the beginning. `leaving` are the gauges that leave. `was_shown` is whether a policy
     /// before has set any.
-    pub fn begin(&mut self, leaving: GaugeNames, was_shown: bool) {
+    pub fn begin(&mut self, policy: &Policy, leaving: GaugeNames, was_shown: bool) {
+        self.ranks = initial::ranks(policy, self.most);
         self.defined = 0;
         self.leaving = Some(leaving);
         self.ends = if was_shown { 2 } else { 1 };
@@ -176,12 +129,13 @@ impl Metrics {
         self.role = GaugeRole::Outdated;
     }
 
-    /// Defines the next metrics of [`initial`], at most `left`, from which it takes their number.
+    /// Defines the next metrics that exist from the beginning, at most `left`, from which it takes their number.
     pub fn define_some(&mut self, proxy: &impl Proxy, policy: &Policy, left: &mut usize) {
         let defined = self.defined;
         let end = defined.saturating_add(*left);
         let mut count = 0;
-        initial(policy, &mut |metric| {
+        let ranks = self.ranks;
+        let mut define = |metric| {
             if (defined..end).contains(&count) {
                 match metric {
                     Metric::Assignment { release, version, reason } => {
@@ -193,7 +147,10 @@ impl Metrics {
                 }
             }
             count += 1;
-        });
+        };
+        for rank in ranks {
+            initial::of_rank(policy, *rank, &mut define);
+        }
         *left -= end.min(count).saturating_sub(defined);
         self.defined = if end < count { end } else { usize::MAX };
     }
@@ -269,10 +226,10 @@ impl Metrics {
         }
     }
 
-    /// Sets the gauges of a policy that is in use. `document` is the hash of its text.
+    /// Sets the gauges of a policy that is in use. `document` is the hash of what is applied.
     pub fn set_in_use(&mut self, proxy: &impl Proxy, policy: &Policy, document: u64) {
         self.set(proxy, policy, Metric::Enforced, u64::from(policy.mode == Mode::Enforce));
-        self.set(proxy, policy, Metric::Document, document & u64::from(u32::MAX));
+        self.set(proxy, policy, Metric::Document, PolicyIdentity::number(document));
         // In this mode, nothing answers the probes that a drain would fail, and no later tick sets the gauge.
         if policy.mode == Mode::Off && policy.probes.drain.is_some() {
             self.set(proxy, policy, Metric::Draining, 0);

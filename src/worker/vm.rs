@@ -10,12 +10,12 @@ use core::time::Duration;
 
 use super::Worker;
 use super::budget::TickBudget;
-use super::configuration::{self, Configuration, Unshared};
+use super::configuration::{self, Configuration, Refusal, Unshared};
 use super::headers::RequestHeaders;
 use crate::policy::host_index::HostIndex;
 use crate::proxy::{CallId, ExchangeId, Flow, Proxy};
 
-/// The tick of a root with something to share and no worker that needs a tick.
+/// The tick of a root with something to share or to count and no worker that needs a tick.
 const IDLE_TICK: Duration = Duration::from_millis(250);
 
 /// All contexts of a VM, by the ids that the proxy gives them.
@@ -43,6 +43,8 @@ struct Root<P> {
     busy: Vec<usize>,
     /// What is to be shared once the document is in use.
     unshared: Option<Unshared>,
+    /// The newest document, if it is wrong and not counted yet.
+    refusal: Option<Refusal>,
     /// Whether it has got a request with its newest document.
     serves: bool,
     /// The current tick, or zero if the root does not tick.
@@ -71,6 +73,7 @@ impl<P: Proxy> Vm<P> {
                 index: HostIndex::default(),
                 busy: Vec::new(),
                 unshared: None,
+                refusal: None,
                 serves: false,
                 tick: Duration::ZERO,
                 first: 0,
@@ -93,6 +96,7 @@ impl<P: Proxy> Vm<P> {
             any_ended |= root.ended;
             // No tick follows that would share what the workers have seen.
             if ends || ended_a_request && root.ended {
+                root.count_refusal(true);
                 root.share();
                 root.workers.iter_mut().for_each(|worker| worker.flush(&root.proxy));
             }
@@ -209,6 +213,8 @@ impl<P: Proxy> Root<P> {
         self.workers.extend(configuration.workers);
         self.index = configuration.index;
         self.unshared = Some(configuration.unshared);
+        self.count_refusal(true);
+        self.refusal = configuration.refusal;
         self.serves = false;
         self.set_tick();
     }
@@ -238,7 +244,16 @@ impl<P: Proxy> Root<P> {
             self.unshared.take().filter(|unshared| !is_in_use(unshared) || !unshared.share(proxy));
     }
 
+    /// Counts a wrong document, if its rise is seen now, or if it `must` be counted.
+    fn count_refusal(&mut self, must: bool) {
+        let proxy = &self.proxy;
+        if let Some(refusal) = self.refusal.take_if(|refusal| must || refusal.is_due(proxy.now())) {
+            refusal.count(proxy);
+        }
+    }
+
     fn on_tick(&mut self, serves: bool) {
+        self.count_refusal(false);
         self.share();
         let now = self.proxy.now();
         let mut budget = TickBudget::new();
@@ -303,7 +318,8 @@ impl<P: Proxy> Root<P> {
     /// Sets the tick that the root needs now. Setting it delays the next tick, so it is set only if it changes.
     fn set_tick(&mut self) {
         let ticks = self.workers.iter().map(Worker::tick).filter(|tick| !tick.is_zero());
-        let tick = ticks.min().or(self.unshared.is_some().then_some(IDLE_TICK)).unwrap_or(Duration::ZERO);
+        let waits = self.unshared.is_some() || self.refusal.is_some();
+        let tick = ticks.min().or(waits.then_some(IDLE_TICK)).unwrap_or(Duration::ZERO);
         if tick != self.tick {
             self.tick = tick;
             self.proxy.tick_every(tick);

@@ -10,6 +10,7 @@ mod manner;
 mod observation;
 mod proxy;
 mod request;
+mod series;
 mod surroundings;
 mod traffic;
 mod world;

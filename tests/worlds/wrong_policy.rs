@@ -96,12 +96,46 @@ fn the_last_good_document_goes_on_in_place_of_a_wrong_one_until_a_good_one_comes
             "policy shop: refused, and its last good document stays in use"
         );
         assert!(error(&world, "gatse").starts_with("policy refused: gatse: unknown field"));
-        assert_eq!(world.metric("policies_refused_total", &["plugin=plugin"]), 3 * u64::from(round + 1));
         assert!(world.configure(&last_good(gated("shop", 430 + round))));
         assert_eq!(all(&mut world), [430 + round; 3]);
         world.pass(SECOND);
         assert_eq!((all(&mut world), refused(&world)), (vec![430 + round; 3], 0));
     }
+    world.pass(65 * SECOND);
+    assert_eq!(counted(&world), 6, "once in each VM");
+}
+
+#[test]
+fn the_counter_of_wrong_documents_is_at_0_for_as_long_as_a_scrape_takes_to_see_it() {
+    let document = wrong(last_good(gated("shop", 418)));
+    let mut world = World::unconfigured(2);
+    assert!(world.configure(&document));
+    assert!(world.metric_names().contains("graygate_policies_refused_total.plugin=.=plugin;.;"));
+    assert_eq!(refused(&world), 1, "the gauge does not wait");
+    world.pass(60 * SECOND);
+    assert_eq!(counted(&world), 0);
+    world.pass(6 * SECOND);
+    assert_eq!(counted(&world), 2);
+    assert!(world.configure(&document));
+    assert_eq!(counted(&world), 4, "at once, as the counter has been there");
+    world.pass(70 * SECOND);
+    assert_eq!(counted(&world), 4);
+}
+
+#[test]
+fn a_wrong_document_is_counted_at_once_if_its_vm_ends() {
+    let mut world = World::unconfigured(1);
+    assert!(!world.configure(&wrong(gated("shop", 418))), "refused");
+    assert_eq!(counted(&world), 1);
+    let mut world = World::unconfigured(1);
+    assert!(world.configure(&wrong(last_good(gated("shop", 418)))));
+    assert_eq!(counted(&world), 0);
+    world.end_root(0, 0);
+    assert_eq!(counted(&world), 1);
+}
+
+fn counted(world: &World) -> u64 {
+    world.metric("policies_refused_total", &["plugin=plugin"])
 }
 
 #[test]

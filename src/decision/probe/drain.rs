@@ -25,6 +25,17 @@ pub enum DrainReply {
 const OF_DRAIN: &str = "`result` of `graygate_probe_answers_total` with `probe=\"drain\"`";
 
 impl DrainReply {
+    /// All of them.
+    pub const ALL: [DrainReply; 3] = [DrainReply::Draining, DrainReply::NotDraining, DrainReply::Refused];
+
+    /// Returns the statuses that such a reply can have.
+    pub fn statuses(self) -> &'static [u32] {
+        match self {
+            DrainReply::Draining | DrainReply::NotDraining => &[200],
+            DrainReply::Refused => &[403, 405, 503],
+        }
+    }
+
     /// Returns the code in metrics.
     pub fn spec(self) -> CodeSpec {
         match self {

@@ -23,6 +23,9 @@ pub const HOP: (&str, &str) = ("x-graygate-hop", "grpc-health");
 /// The `content-type` of a Check on its way there. As gRPC it would get a response without a body.
 const PLAIN: &str = "application/x-graygate";
 
+/// The status of the reply to a request that is not gRPC.
+pub const NOT_GRPC: u32 = 415;
+
 /// Returns what happens to a request for the health service.
 pub fn answer<'p: 'r, 'r, R: Request>(
     policy: &'p Policy,
@@ -31,7 +34,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
 ) -> Action<'p> {
     if !request.get("content-type").is_some_and(content_type::is_grpc) {
         let text = "only gRPC is answered at this path. Send content-type: application/grpc";
-        return Action::Reply(reply(policy, 415, false, text));
+        return Action::Reply(reply(policy, NOT_GRPC, false, text));
     }
     let path = request::path(request.get(":path").unwrap_or_default());
     let is_check = path.strip_prefix(GRPC_HEALTH.as_bytes()) == Some(grpc::METHOD.as_bytes());

@@ -127,7 +127,7 @@ fn describe(variant: EventVariant) -> Option<[&'static str; 3]> {
             "The app's response to a probe could not be written to the state that workers share.",
             "If it comes often, report it.",
         ],
-        EventVariant::PolicyRefused | EventVariant::CheckResult => return None,
+        EventVariant::CheckResult => return None,
     })
 }
 
@@ -150,7 +150,6 @@ fn events<'e>(policy: &'e Policy, problem: &'e Problem) -> Vec<Event<'e>> {
     vec![
         Event::Problem(problem),
         Event::MoreProblems(7),
-        Event::PolicyRefused { plugin: "graygate" },
         Event::Instead { whose: "shop", is_last_good: true },
         Event::Instead { whose: "shop", is_last_good: false },
         Event::PolicyLoaded { policy },

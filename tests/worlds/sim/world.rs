@@ -10,6 +10,7 @@ use graygate::worker::vm::Vm;
 
 use super::manner::Manner;
 use super::proxy::SimProxy;
+use super::series;
 use super::surroundings::{Event, Phase, Surroundings};
 
 /// A VM of the filter.
@@ -31,6 +32,8 @@ pub struct World {
     pub around: Rc<Surroundings>,
     pub(super) vms: Vec<SimVm>,
     pub(super) document: String,
+    /// All documents that a VM has got.
+    documents: BTreeSet<String>,
     pub(super) streams: u32,
     /// The requests that wait for the filter.
     pub(super) paused: BTreeSet<u32>,
@@ -75,6 +78,7 @@ impl World {
             around: Rc::new(Surroundings::new()),
             vms: vms.collect(),
             document: String::new(),
+            documents: BTreeSet::new(),
             streams: 0,
             paused: BTreeSet::new(),
             timers: BTreeMap::new(),
@@ -112,6 +116,7 @@ impl World {
     pub fn configure_vm(&mut self, vm: usize) -> bool {
         let root = self.vms[vm].ticks.len();
         *self.around.document.borrow_mut() = self.document.clone();
+        self.documents.insert(self.document.clone());
         let (world, size) = (Rc::clone(&self.around), self.document.len());
         let usable = self.during(vm, Phase::Configure, None, |contexts| {
             contexts.create(root_id(root), 0, || SimProxy { world, vm, root });
@@ -298,13 +303,17 @@ impl World {
 }
 
 impl Drop for World {
-    /// Fails the test if a worker has read or called what Envoy does not allow at that point.
+    /// Fails the test if a worker has read or called what Envoy does not allow at that point, or has counted what should
+    /// have existed at 0 and did not.
     fn drop(&mut self) {
         for vm in 0..self.vms.len() {
             self.kill(vm);
         }
         if !std::thread::panicking() {
             assert!(self.around.misread.borrow().is_empty(), "{:?}", self.around.misread.borrow());
+            let metrics = self.around.metrics.borrow();
+            let metrics = metrics.iter().map(|(name, kind, _)| (name.as_str(), *kind));
+            assert_eq!(series::unlisted(&self.documents, metrics), [""; 0], "not at 0 from the beginning");
         }
     }
 }

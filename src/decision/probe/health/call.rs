@@ -92,6 +92,15 @@ impl HealthCall {
 pub const ENCODINGS: &str = "identity,gzip";
 
 impl HealthResponse {
+    /// All of them.
+    pub const ALL: [HealthResponse; 5] = [
+        HealthResponse::Serving,
+        HealthResponse::NotServing,
+        HealthResponse::NotFound,
+        HealthResponse::Unreadable,
+        HealthResponse::NoHop,
+    ];
+
     /// Returns the grpc-status.
     pub fn status(self) -> u32 {
         match self {
