@@ -34,6 +34,7 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "docs/evaluate/comparison.md": {"slow": 1},
     "docs/evaluate/cost.md": {"slow": 1},
     "docs/evaluate/faults.md": {"slow": 1},
+    "docs/evaluate/limits.md": {"slow": 1},
     "docs/how-to/edit-with-a-schema.md": {"cluster": 1},
     "docs/operate/alerts-and-dashboards.md": {"sh": 2},
     "docs/operate/compatibility.md": {"slow": 1},

@@ -229,10 +229,23 @@ func bootstrap(who node, controlPlane string) map[string]any {
 	}
 }
 
-// statsTags are the labels of graygate's metrics, as `extraStatTags` adds them to a proxy of Istio.
+// statsTags are the rules that Istio's bootstrap has for the tags that the tool prints for `extraStatTags`.
 func statsTags() (tags []any) {
-	labels := "policy release version upstream probe reason from to code result mode plugin revision"
-	for _, label := range strings.Fields(labels) {
+	printed, err := exec.Command(tool, "stats-tags", "--for", "istio").Output()
+	if err != nil {
+		panic(fmt.Sprintf("%v; `make tool` builds it", err))
+	}
+	var mesh struct {
+		MeshConfig struct {
+			DefaultConfig struct {
+				ExtraStatTags []string `json:"extraStatTags"`
+			} `json:"defaultConfig"`
+		} `json:"meshConfig"`
+	}
+	if err := yaml.Unmarshal(printed, &mesh); err != nil {
+		panic(err)
+	}
+	for _, label := range mesh.MeshConfig.DefaultConfig.ExtraStatTags {
 		tags = append(tags, map[string]any{"tag_name": label, "regex": `(` + label + `=\.=(.*?);\.;)`})
 	}
 	return tags

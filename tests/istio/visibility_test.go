@@ -2,6 +2,8 @@ package istio
 
 import (
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -104,6 +106,43 @@ func TestGaugesOfWhatLeftAPolicyRaiseNoAlert(t *testing.T) {
 				document, _ := value("policy_document")
 				shares, _ := value("version_share_basis_points")
 				return enforced == 0 && document == 0 && shares == 0
+			})
+		})
+	}
+}
+
+// number is the one that the tool prints for the policy in a manifest.
+func number(t *testing.T, text string) int {
+	t.Helper()
+	command := exec.Command(tool, "policy-number", "-")
+	command.Stdin = strings.NewReader(text)
+	printed, err := command.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(strings.TrimSpace(string(printed)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return number
+}
+
+// Istio makes a Struct of the policy in a WasmPlugin, and JSON of that.
+func TestAProxyShowsTheNumberOfThePolicyInTheManifest(t *testing.T) {
+	for _, kind := range twoWays {
+		t.Run(kind, func(t *testing.T) {
+			v1, v2 := serve(t, "v1", "127.0.0.2"), serve(t, "v2", "127.0.0.3")
+			text := local(t, manifest(t, kind, "outbound", parsed(t, judged)))
+			c := startForEnvoy(t, world{V1: v1.endpoint, V2: v2.endpoint}, egress(ownAddress(t, 9080)), built(t, "base/steering/header"), text)
+			e := c.envoy(callerNode)
+			expected := number(t, text)
+			e.until("it shows the number of the manifest", func() bool {
+				for name, value := range gaugesOf(e, "reviews") {
+					if strings.Contains(name, "policy_document") {
+						return value == expected
+					}
+				}
+				return false
 			})
 		})
 	}

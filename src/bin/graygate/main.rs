@@ -18,6 +18,7 @@ mod marks;
 mod number;
 mod pattern;
 mod policy_argument;
+mod policy_number;
 mod progress;
 mod reference;
 mod render;
@@ -25,6 +26,7 @@ mod schema;
 mod simulate;
 mod source;
 mod status;
+mod stats_tags;
 mod syntax;
 mod tree;
 mod warning;
@@ -71,6 +73,10 @@ enum Command {
     Diff(diff::DiffArguments),
     /// Read the status of many proxies, and print one table and who differs
     Status(status::StatusArguments),
+    /// Print the number that a proxy shows in `graygate_policy_document` while it uses a policy
+    PolicyNumber(policy_number::PolicyNumberArguments),
+    /// Print what makes the labels of the metrics known to Envoy, Istio or Envoy Gateway
+    StatsTags(stats_tags::StatsTagsArguments),
     /// Write a first policy, from options or from your answers
     Init(init::InitArguments),
     /// Print a script for your shell that completes the tool's arguments
@@ -89,6 +95,8 @@ fn main() -> ExitCode {
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::PolicyNumber(arguments) => policy_number::run(&arguments),
+        Command::StatsTags(arguments) => stats_tags::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
         Command::Man(arguments) => man::run(&arguments, Arguments::command()),

@@ -11,7 +11,7 @@ mod conflicts;
 mod envoy;
 mod envoy_filter;
 mod fail;
-mod manifest;
+pub mod manifest;
 mod module;
 mod options;
 mod part;

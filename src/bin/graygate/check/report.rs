@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use graygate::policy::Policy;
+use graygate::policy::identity::PolicyIdentity;
 use graygate::policy::problem::Position;
 use graygate::policy::set::{self, PolicySet};
 use serde::Serialize;
@@ -58,6 +59,8 @@ pub struct ValidPolicy {
     pub name: String,
     /// What it has, in one line.
     pub summary: String,
+    /// The number that a proxy shows while it uses the policy.
+    pub number: u64,
 }
 
 /// A file, and what was found in it.
@@ -178,14 +181,15 @@ impl CheckedFile {
             }
         };
         let prefixes = set::documents(&found.node).into_iter().map(|(prefix, _)| prefix);
-        for (prefix, policy) in prefixes.zip(&set.policies) {
+        for ((prefix, policy), identity) in prefixes.zip(&set.policies).zip(&set.identities) {
             for (key, message) in warnings(policy) {
                 let path = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
                 let position = Position { steps: steps_of(&found.node, &path), is_key: true };
                 let range = placer.ranges(found, &[position]).into_iter().next().flatten();
                 self.findings.push(Finding { range, path, message, severity: Severity::Warning });
             }
-            self.policies.push(ValidPolicy { name: policy.name.clone(), summary: policy.summary() });
+            let number = PolicyIdentity::number(identity.applied);
+            self.policies.push(ValidPolicy { name: policy.name.clone(), summary: policy.summary(), number });
         }
         Some(set)
     }

@@ -6,9 +6,9 @@ use graygate::worker::metric::spec::{METRICS, MODE, MetricSpec, PREFIX};
 use super::markdown::{code, head, table};
 
 const INTRO: &str = "\
-Envoy shows them in `/stats` and in `/stats/prometheus`. To have labels in Prometheus, Envoy needs `stats_tags`: those of
-`envoy/envoy.yaml`, or those that `graygate render --kind envoy` prints. In Istio, name the labels in `extraStatTags`, as in
-[the runbook](../../istio/runbook.md#before-you-begin). Without the tags, the labels are part of the name.
+Envoy shows them in `/stats` and in `/stats/prometheus`. For labels in Prometheus, Envoy needs rules for the names.
+`graygate stats-tags` prints them: by `--for` as `stats_tags` of a bootstrap, for Istio or for Envoy Gateway. Without the
+rules, the labels are part of the name.
 
 A gauge shows the newest document of a policy. What leaves a policy gets a value on which no alert fires:
 
@@ -18,6 +18,22 @@ A gauge shows the newest document of a policy. What leaves a policy gets a value
 
 Counters of releases and gates have the label `mode=\"shadow\"` while the policy is in `mode: shadow`.
 [Reasons](reasons.md) explains the values of `reason`, `result`, `from` and `to`.
+
+## Counters begin at 0
+
+`increase()` of Prometheus sees no rise in a series that begins at 1. So each counter whose labels follow from the policy exists
+at 0, within seconds after the policy came into use. An alert on the first outage then fires.
+
+These begin with their first event:
+
+- replies to a probe with `passThrough`, by the status of the app's response, other than 200 and 503
+- transitions out of a phase that only an earlier policy made possible, such as a ramp that it no longer has
+- in a large document, what exceeds [7,000 series](../evaluate/limits.md#series-of-a-large-policy)
+
+The metrics of a plugin exist from the start of its VM. A wrong document counts in `graygate_policies_refused_total` once the
+counter has been at 0 for 65 seconds, which is one scrape. `graygate_policy_refused` is 1 at once. If `onWrongPolicy` is
+`refuse`, the document counts at once. A proxy that refuses its first document ends the VM, and Envoy drops its metrics. Then
+Envoy's own `listener_manager.lds.update_rejected` or `extension_config_discovery…config_fail` rises.
 ";
 
 /// What a label holds.

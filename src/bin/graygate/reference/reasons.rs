@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use graygate::decision::gate::GateAction;
 use graygate::decision::gate::fail_open::FailOpen;
+use graygate::decision::probe::UNKNOWN;
 use graygate::decision::probe::drain::DrainReply;
 use graygate::decision::probe::health::call::HealthResponse;
 use graygate::decision::probe::result::{DRAINING, Doubt, Fault, NOT_STARTED, ProbeStatus};
@@ -87,7 +88,7 @@ fn families() -> Vec<Family> {
         family(
             "Probes",
             "The verdict of a probe. A response that is passed through is `passed` below the status 400, and otherwise `failed`.",
-            ProbeStatus::iter().map(ProbeStatus::spec).collect(),
+            ProbeStatus::iter().map(ProbeStatus::spec).chain([UNKNOWN]).collect(),
         ),
         family("Drain", "What the drain switch replied.", DrainReply::iter().map(DrainReply::spec).collect()),
         family(

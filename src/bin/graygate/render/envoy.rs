@@ -5,7 +5,6 @@ mod hop;
 pub mod listener;
 mod problems;
 mod route;
-mod stats;
 
 use std::io::Write;
 
@@ -18,6 +17,7 @@ use super::manifest;
 use super::policy_files::PolicyFiles;
 use crate::failure::Failure;
 use crate::istio::direction;
+use crate::stats_tags;
 use crate::tree::{self, list, object, text};
 use crate::warning;
 use cluster::Endpoint;
@@ -217,7 +217,7 @@ impl Rendering<'_> {
         sections.push(Section::new(
             "stats_config",
             "Turns the labels in the names of the filter's metrics into labels of Prometheus.",
-            stats::config(),
+            stats_tags::stats_config(),
         ));
         sections
     }
