@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::metric::initial::{self, Rank};
+use super::metric::initial::{self, MetricRank};
 use super::metric::spec::{READY, SHARE};
 use super::metric::{Metric, ResponseCount};
 use crate::decision::Assignment;
@@ -42,7 +42,7 @@ pub struct Metrics {
     /// The most metrics that exist from the beginning.
     most: usize,
     /// The ranks of the metrics that exist from the beginning.
-    ranks: &'static [Rank],
+    ranks: &'static [MetricRank],
     /// How many of these this worker has defined.
     defined: usize,
     /// Whether this worker's document decides on the gauges of the policy's name.

@@ -7,7 +7,7 @@
 //! - the transitions out of a phase that only an earlier document made possible.
 //!
 //! Each metric takes memory and time in every scrape. So a document has at most [`MAX_METRICS`], apart from those of its
-//! releases. They are left out by [`Rank`]. What is left out is defined when it is first counted.
+//! releases. They are left out by [`MetricRank`]. What is left out is defined when it is first counted.
 
 use super::{CheckCount, LifecycleChange, Metric, ResponseCount};
 use crate::decision::gate::fail_open::FailOpen;
@@ -40,7 +40,7 @@ pub fn most(policy: &Policy, watched: usize) -> usize {
 
 /// How soon a metric is left out in a policy that has too many. A rank is left out as a whole, with all that follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
+pub enum MetricRank {
     /// The shares of versions. They come first, as gauges wait for them.
     Shares,
     /// What releases count. It is never left out.
@@ -55,45 +55,51 @@ pub enum Rank {
     SingleChecks,
 }
 
-impl Rank {
+impl MetricRank {
     /// All ranks. The last ones are left out first.
-    pub const ALL: &'static [Rank] =
-        &[Rank::Shares, Rank::Releases, Rank::Proxy, Rank::Outages, Rank::Consequences, Rank::SingleChecks];
+    pub const ALL: &'static [MetricRank] = &[
+        MetricRank::Shares,
+        MetricRank::Releases,
+        MetricRank::Proxy,
+        MetricRank::Outages,
+        MetricRank::Consequences,
+        MetricRank::SingleChecks,
+    ];
 }
 
 /// Returns the ranks of which a policy's metrics exist from the beginning, if it has at most so many.
-pub fn ranks(policy: &Policy, most: usize) -> &'static [Rank] {
+pub fn ranks(policy: &Policy, most: usize) -> &'static [MetricRank] {
     let mut count = 0;
-    let is_left_out = |rank: &Rank| {
-        if *rank > Rank::Releases {
+    let is_left_out = |rank: &MetricRank| {
+        if *rank > MetricRank::Releases {
             of_rank(policy, *rank, &mut |_| count += 1);
         }
         count > most
     };
-    let end = Rank::ALL.iter().position(is_left_out).unwrap_or(Rank::ALL.len());
-    Rank::ALL.get(..end).unwrap_or_default()
+    let end = MetricRank::ALL.iter().position(is_left_out).unwrap_or(MetricRank::ALL.len());
+    MetricRank::ALL.get(..end).unwrap_or_default()
 }
 
 /// Calls `act` with each metric of a policy that has this rank.
-pub fn of_rank(policy: &Policy, rank: Rank, act: &mut dyn FnMut(Metric)) {
+pub fn of_rank(policy: &Policy, rank: MetricRank, act: &mut dyn FnMut(Metric)) {
     if policy.mode == Mode::Off {
         return;
     }
     match rank {
-        Rank::Shares => shares(policy, act),
-        Rank::Releases => releases(policy, act),
-        Rank::Proxy => proxy(policy, act),
-        Rank::Outages => {
+        MetricRank::Shares => shares(policy, act),
+        MetricRank::Releases => releases(policy, act),
+        MetricRank::Proxy => proxy(policy, act),
+        MetricRank::Outages => {
             transitions(policy, true, act);
             checks(policy, &[CheckCount::Error], act);
             failed_open(policy, act);
         }
-        Rank::Consequences => {
+        MetricRank::Consequences => {
             transitions(policy, false, act);
             checks(policy, &[CheckCount::Passed, CheckCount::Failed], act);
             gates(policy, act);
         }
-        Rank::SingleChecks => single_checks(policy, act),
+        MetricRank::SingleChecks => single_checks(policy, act),
     }
 }
 
@@ -271,7 +277,7 @@ mod tests {
         Policy::from_json(document.to_string().as_bytes()).unwrap()
     }
 
-    fn count(policy: &Policy, ranks: &[Rank]) -> usize {
+    fn count(policy: &Policy, ranks: &[MetricRank]) -> usize {
         let mut count = 0;
         ranks.iter().for_each(|rank| of_rank(policy, *rank, &mut |_| count += 1));
         count
@@ -282,7 +288,7 @@ mod tests {
     fn a_policy_has_so_many_metrics_from_the_beginning() {
         let policy = policy(50);
         let ranks = ranks(&policy, most(&policy, 50));
-        assert_eq!(ranks, Rank::ALL);
+        assert_eq!(ranks, MetricRank::ALL);
         assert_eq!(count(&policy, ranks), 50 * (9 + 3 + 5) + 2 * 2 * (1 + 1 + 9));
     }
 
@@ -290,7 +296,7 @@ mod tests {
     fn a_large_policy_has_the_first_signs_of_an_outage_and_leaves_the_rest_out() {
         let policy = policy(2_000);
         let ranks = ranks(&policy, most(&policy, 2_000));
-        assert_eq!(ranks.last(), Some(&Rank::Outages));
+        assert_eq!(ranks.last(), Some(&MetricRank::Outages));
         assert_eq!(count(&policy, ranks), 2_000 * 3 + 2 * 2 * (1 + 1 + 9));
     }
 

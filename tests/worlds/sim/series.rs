@@ -37,7 +37,7 @@ fn policies(document: &str) -> Vec<Policy> {
 fn names(policy: &Policy) -> Vec<String> {
     let policy = Policy { mode: Mode::Enforce, ..policy.clone() };
     let mut names = Vec::new();
-    for rank in initial::Rank::ALL {
+    for rank in initial::MetricRank::ALL {
         initial::of_rank(&policy, *rank, &mut |metric| names.push(metric.name(&policy)));
     }
     names
