@@ -15,6 +15,7 @@ use crate::decision::probe::drain::DrainReply;
 use crate::decision::probe::health::NOT_GRPC;
 use crate::decision::probe::health::call::HealthResponse;
 use crate::decision::probe::result::ProbeStatus;
+use crate::decision::probe::status::StatusReply;
 use crate::decision::probe::{UNKNOWN, UNKNOWN_STATUS};
 use crate::decision::release::AssignmentReason;
 use crate::decision::reply::ProbeTarget;
@@ -159,6 +160,13 @@ fn proxy(policy: &Policy, act: &mut dyn FnMut(Metric)) {
         for reply in DrainReply::ALL {
             for code in reply.statuses().iter().copied() {
                 act(Metric::ProbeAnswer { target: ProbeTarget::Drain, code, result: reply.spec().code });
+            }
+        }
+    }
+    if probes.status.is_some() {
+        for reply in StatusReply::ALL {
+            for code in reply.statuses().iter().copied() {
+                act(Metric::ProbeAnswer { target: ProbeTarget::Status, code, result: reply.spec().code });
             }
         }
     }
