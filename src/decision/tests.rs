@@ -235,6 +235,7 @@ impl Bench {
             }
             Action::PassThrough { head: false, .. } => ("pass through", None, None),
             Action::PassThrough { head: true, .. } => ("pass through with no body", None, None),
+            Action::Status => ("status page", None, None),
             Action::GrpcCheck { edits, .. } => ("grpc check", describe(&edits), None),
             Action::Reply(reply) => ("reply", None, Some(reply)),
             Action::Drain { draining: true, reply } => ("drain", None, Some(reply)),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::policy::probe::{
-    Basis, Component, Details, Drain, PassThrough, Probe, ProbeComponents, ProbeKind, Statuses,
+    Basis, Component, Details, Drain, PassThrough, Probe, ProbeComponents, ProbeKind, StatusPage, Statuses,
 };
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
