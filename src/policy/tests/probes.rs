@@ -332,7 +332,10 @@ fn empty_lists_and_invalid_items_are_refused() {
             document(r#""status":{"path":"/s","form":["::1"]}"#),
             r#".status.form: unknown field; did you mean "from"?"#,
         ),
-        (document(r#""status":{}"#), ".status.path: missing; add text"),
+        (
+            document(r#""status":{}"#),
+            r##".status.path: missing; add a path that starts with "/", in visible ASCII, with no "?" or "#""##,
+        ),
         (
             document(r#""drain":{"path":"/d","from":["10.0.0.0/33"]}"#),
             r#".drain.from[0]: "10.0.0.0/33" is not allowed; allowed: an address or a network, such as 10.0.0.1, 10.0.0.0/8 or ::1/128"#,
