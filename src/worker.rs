@@ -127,7 +127,7 @@ const TRIED: Duration = Duration::from_millis(250);
 /// The period of the first ticks of a policy that needs no periodic ticks. With few metrics, there is only one.
 const FIRST_TICK: Duration = Duration::from_millis(50);
 
-/// The tick while the proxy has an order to drain for which the policy has no switch. The worker tries to end the order.
+/// The tick while the proxy drains for a reason that the policy does not have. The worker tries to end the drain.
 const ORPHANED_DRAIN_TICK: Duration = Duration::from_millis(250);
 
 impl Worker {
@@ -436,13 +436,13 @@ impl Worker {
 }
 
 impl<P: Proxy> Scope<'_, P> {
-    /// Takes over what an earlier policy left of releases, of gates and of assumptions about upstreams. Ends an order to
-    /// drain for which this policy has no switch. Called on the first tick, because before that the proxy may still
+    /// Takes over what an earlier policy left of releases, of gates and of assumptions about upstreams. Ends a drain for
+    /// a reason that this policy does not have. Called on the first tick, because before that the proxy may still
     /// refuse the policy. Returns `false` if a part could not be written.
     fn adopt(&mut self) -> bool {
         let releases = self.releases.adopt(self.proxy, self.policy);
         let gates = self.adopt_gates();
-        let drain = !self.lifecycle.has_orphaned_drain(self.policy) || self.drain(false);
+        let drain = self.end_orphaned_drain();
         let assumptions = self.upstreams.adopt_assumptions(self.proxy, self.policy);
         releases && gates && drain && assumptions
     }

@@ -586,3 +586,33 @@ def test_the_time_for_a_directory_grows_with_its_files(tmp_path):
     few, many = seconds(100), seconds(1_000)
     assert many < 40 * few
     assert many < 10
+
+
+@pytest.mark.parametrize(
+    ("drain", "checks", "warned"),
+    [
+        ({"path": "/drainz"}, [], []),
+        ({"path": "/drainz", "groups": ["lb"], "readinessAfter": "5s"}, [], []),
+        ({"path": "/drainz", "readinessAfter": "5s"}, [], ["nobody is told of a drain at once"]),
+        ({"alsoWhen": {"upstream": "envoy"}}, ["envoy"], []),
+        (
+            {"alsoWhen": {"upstream": "envoy"}, "groups": ["lb"], "readinessAfter": "5s"},
+            ["envoy"],
+            ["readiness also has envoy in its checks"],
+        ),
+    ],
+)
+def test_an_order_of_telling_that_has_no_effect_is_a_warning(tmp_path, drain, checks, warned):
+    probe = {"httpGet": {"path": "/ready"}}
+    probes = {
+        "readiness": {"path": "/readyz", "checks": [{"upstream": name} for name in checks]},
+        "groups": {"lb": {"path": "/lbz"}},
+        "drain": drain,
+    }
+    policy = {"name": "shop", "upstreams": {"envoy": {"cluster": "admin", "readinessProbe": probe}}, "probes": probes}
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(policy))
+    done = run("check", file)
+    assert done.returncode == 0
+    assert [words for words in warned if words not in done.stderr] == []
+    assert done.stderr.count("warning: probes.drain.") == len(warned)

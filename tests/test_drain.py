@@ -1,16 +1,20 @@
-"""The drain switch: an order from an allowed address fails readiness in all workers, and has no other effect.
+"""Drains: an order from an allowed address, or an upstream that drains, fails readiness in all workers.
 
-`tests/worlds/lifecycle.rs` covers the effects of an order and how long they last.
+`tests/worlds/lifecycle.rs` covers the effects of an order and how long they last, and `tests/worlds/drains.rs` what an
+upstream tells, and in which order probes fail.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
 from harness.client import get, get2
-from harness.config import bootstrap
+from harness.config import bootstrap, cluster
 from harness.envoy import Envoy
 from harness.load import Load, Request
+from harness.local import free_port
 from harness.probe import all_pass, all_say, document, status, text
 from harness.wait import until, until_all
 
@@ -88,6 +92,104 @@ def test_a_refused_update_does_not_end_a_drain(start, switched):
     assert envoy.put("./lds.json", envoy.config.refused({**switched, "probes": without})) != ""
     assert order(envoy, "GET").text == DRAINING
     assert "no longer draining" not in envoy.logs()
+
+
+# -- Envoy's own drain ------------------------------------------------------------
+
+
+@pytest.fixture
+def follows(policy, v1, v2):
+    """`envoy = follows(readinessAfter="1h")`: an Envoy whose policy drains with it, as its `/ready` tells."""
+    policy["upstreams"]["envoy"] = {
+        "cluster": "admin",
+        "readinessProbe": {"httpGet": {"path": "/ready"}, "periodSeconds": 0.2, "failureThreshold": 1},
+    }
+    policy["probes"]["groups"] = {"lb": {"path": "/lbz"}}
+    with ExitStack() as stack:
+
+        def start_following(**drain):
+            policy["probes"]["drain"] = {"path": "/drainz", "alsoWhen": {"upstream": "envoy"}, **drain}
+            admin = free_port()
+            ports = {"reviews-v1": v1.port, "reviews-v2": v2.port}
+            config = bootstrap(policy, ports, clusters=[cluster("admin", admin)]).document()
+            config["admin"]["address"]["socket_address"]["port_value"] = admin
+            return stack.enter_context(Envoy(config, concurrency=4))
+
+        yield start_following
+
+
+def drains(envoy):
+    """Returns the lines of the log about the drain, without what stands before them."""
+    lines = [line.partition("policy ")[2] for line in envoy.logs().splitlines()]
+    return [line for line in lines if line.startswith("reviews: ") and "draining" in line]
+
+
+def test_readiness_follows_envoys_own_drain_and_its_end(follows):
+    envoy = follows()
+    all_pass(envoy)
+    assert order(envoy, "GET").text == NOT_DRAINING
+    for _ in range(2):
+        envoy.admin("/healthcheck/fail", "POST")
+        all_say(envoy, 503)
+        assert "[-]drain failed: draining (upstream envoy)\n" in text(envoy)
+        assert document(envoy)["output"] == "draining (upstream envoy)"
+        assert {status(envoy, path) for path in ("/livez", "/lbz", "/")} == {200}
+        assert order(envoy, "GET").text == "policy reviews: draining (upstream envoy)\n"
+        envoy.admin("/healthcheck/ok", "POST")
+        all_say(envoy, 200)
+    lines = ["reviews: draining (upstream envoy)", "reviews: no longer draining"]
+    until(lambda: drains(envoy) == 2 * lines, what="a line for each beginning and end")
+    assert [envoy.counter("graygate_lifecycle_changes_total", to=to) for to in ("draining", "not-draining")] == [2, 2]
+
+
+def test_an_order_to_end_what_envoy_began_is_answered_409(follows):
+    envoy = follows()
+    all_pass(envoy)
+    order(envoy)
+    envoy.admin("/healthcheck/fail", "POST")
+    both = "policy reviews: draining (by order, and upstream envoy)\n"
+    until_all(lambda: order(envoy, "GET").text == both, what="both reasons")
+    answer = order(envoy, "DELETE")
+    assert answer.status == 409
+    assert answer.text == "policy reviews: still draining (upstream envoy). DELETE takes back only an order\n"
+    until_all(lambda: order(envoy, "GET").text == "policy reviews: draining (upstream envoy)\n", what="one reason")
+    envoy.admin("/healthcheck/ok", "POST")
+    all_say(envoy, 200)
+
+
+@pytest.mark.parametrize("path", ["/drainz", "/healthcheck/fail"])
+def test_the_groups_of_a_drain_fail_long_before_readiness(follows, path):
+    envoy = follows(groups=["lb"], readinessAfter="1h")
+    all_pass(envoy)
+    if path == "/drainz":
+        assert "; readiness fails in 3" in order(envoy).text
+    else:
+        envoy.admin(path, "POST")
+    all_say(envoy, 503, "/lbz")
+    assert text(envoy, "/lbz").startswith("[-]drain failed: draining")
+    assert {status(envoy) for _ in range(20)} == {200}
+    assert "; readiness fails in 3" in order(envoy, "GET").text
+
+
+def test_readiness_fails_after_its_delay(follows):
+    envoy = follows(groups=["lb"], readinessAfter="0.5s")
+    all_pass(envoy)
+    order(envoy)
+    all_say(envoy, 503, "/lbz")
+    all_say(envoy, 503)
+    assert order(envoy, "GET").text == DRAINING
+    assert order(envoy, "DELETE").text == NOT_DRAINING
+    all_say(envoy, 200)
+    all_say(envoy, 200, "/lbz")
+
+
+def test_an_upstream_that_refuses_connections_is_no_drain(start, policy):
+    policy["probes"]["drain"] = {"alsoWhen": {"upstream": "reviews-v2"}}
+    policy["upstreams"]["reviews-v2"]["cluster"] = "gone"
+    envoy = start(policy, clusters=[cluster("gone", free_port())])
+    until(lambda: envoy.transitions(upstream="reviews-v2", to="not-ready"), what="not reachable")
+    until_all(lambda: status(envoy) == 200, what="readiness")
+    assert drains(envoy) == []
 
 
 # -- who may ------------------------------------------------------------------------

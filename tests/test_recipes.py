@@ -159,6 +159,6 @@ def test_readiness_can_follow_envoys_own_drain(v1, order, follows):
         envoy.admin(order, "POST")
         if follows:
             all_say(envoy, 503)
-            assert "[-]envoy failed: check-failed: status 503" in text(envoy)
+            assert "[-]drain failed: draining (upstream envoy)" in text(envoy)
         else:
             assert envoy.admin("/ready").strip() == "LIVE"

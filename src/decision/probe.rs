@@ -32,7 +32,7 @@ use crate::policy::probe::{
 use crate::readiness::Readiness;
 use crate::value::code::CodeSpec;
 use crate::value::request::{self, Headers, Request};
-use result::{ProbeResult, ProbeStatus};
+use result::{HeldBack, ProbeResult, ProbeStatus};
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,9 @@ fn find_by_path<'p>(policy: &'p Policy, path: &[u8]) -> Option<ProbeRequest<'p>>
     if let Some((index, probe)) = endpoints().find(|(_, probe)| probe.path.as_bytes() == path) {
         return Some(ProbeRequest::Endpoint(index, probe, None));
     }
-    if let Some(drain) = probes.drain.as_ref().filter(|drain| drain.path.as_bytes() == path) {
+    if let Some(drain) = &probes.drain
+        && drain.path.as_ref().is_some_and(|switch| switch.as_bytes() == path)
+    {
         return Some(ProbeRequest::Drain(drain));
     }
     if let Some(page) = probes.status.as_ref().filter(|page| page.path.as_bytes() == path) {
@@ -119,12 +121,12 @@ pub fn answer<'p: 'r, 'r, R: Request>(
             (Basis::Checks(checks), None) => {
                 let target = request.get(":path").unwrap_or_default();
                 let excluded: Vec<&[u8]> = request::query_values(target, "exclude").collect();
-                let result = ProbeResult::of(policy, probe.kind, checks, readiness, &excluded);
+                let result = ProbeResult::of(policy, probe, checks, readiness, &excluded);
                 Action::Reply(reply(policy, probe, ProbeTarget::Endpoint(index), &result, request, readiness))
             }
             (Basis::App(rule), _) => {
                 // The app cannot override what holds readiness back.
-                let result = ProbeResult::of(policy, probe.kind, &ProbeComponents::default(), readiness, &[]);
+                let result = ProbeResult::of(policy, probe, &ProbeComponents::default(), readiness, &[]);
                 match result.status {
                     ProbeStatus::Failed => Action::Reply(reply(
                         policy,
@@ -165,7 +167,7 @@ fn one_check<'r, R: Request>(
         ProbeKind::Startup if !readiness.lifecycle().started => {
             ProbeResult::of_startup(policy, &alone, readiness)
         }
-        _ => ProbeResult::of(policy, ProbeKind::Group, &alone, readiness, &[]),
+        _ => ProbeResult::of_checks(policy, &alone, readiness),
     };
     reply(policy, probe, ProbeTarget::Check(index, component.upstream), &result, request, readiness)
 }
@@ -235,7 +237,7 @@ fn reply<'r, R: Request>(
     };
     // The proxy replies faster than a cache would. Only the form whose specification provides for caches
     // allows them, until the next check. An order to drain must not wait that long.
-    let may_drain = probe.kind == ProbeKind::Readiness && policy.probes.drain.is_some();
+    let may_drain = policy.probes.fails_after(probe.kind, probe.fails_at_once).is_some();
     let cache_control = match form {
         Some(_) if result.status == ProbeStatus::Passed && !may_drain => {
             format!("max-age={}", result.fresh_for.as_secs()).into()
@@ -249,7 +251,7 @@ fn reply<'r, R: Request>(
         ("x-content-type-options".into(), "nosniff".into()),
     ];
     headers.extend(result.oldest.map(|age| ("age".into(), age.as_secs().to_string().into())));
-    let draining = result.held.iter().any(|(name, _)| *name == "drain");
+    let draining = result.held.iter().any(|held| matches!(held, HeldBack::Draining(_)));
     let marker = match result.status {
         ProbeStatus::Degraded => Some("x-envoy-degraded"),
         ProbeStatus::Failed if draining => Some("x-envoy-immediate-health-check-fail"),

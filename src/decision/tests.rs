@@ -164,7 +164,7 @@ impl Bench {
         let readiness = TestReadiness {
             admissions: vec![Admission::Ready; count],
             permits: vec![0; count],
-            lifecycle: Lifecycle { started: true, draining: false },
+            lifecycle: Lifecycle { started: true, ..Lifecycle::default() },
             now: Time::default(),
             date: Date::default(),
             until: None,

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::matcher::Matches;
 use super::reader::{Fields, Value};
+use super::spelling::nearest;
 use super::upstream::{self, UpstreamDraft, UpstreamId};
 
 /// The `probes` section of a policy.
@@ -15,7 +16,7 @@ pub struct Probes {
     pub endpoints: Vec<Probe>,
     /// The services whose health the proxy answers by gRPC. Empty means none.
     pub grpc_services: Vec<String>,
-    /// The switch that makes readiness fail.
+    /// What makes readiness fail until it ends.
     pub drain: Option<Drain>,
     /// The page that shows what the proxy knows.
     pub status: Option<StatusPage>,
@@ -38,8 +39,24 @@ impl Probes {
 
     /// Returns the number of HTTP endpoints, plus one each for gRPC, the drain switch and the status page, if there are any.
     pub fn count(&self) -> usize {
-        let others = [!self.grpc_services.is_empty(), self.drain.is_some(), self.status.is_some()];
+        let others = [!self.grpc_services.is_empty(), self.drain_path().is_some(), self.status.is_some()];
         self.endpoints.len() + others.into_iter().filter(|has| *has).count()
+    }
+
+    /// Returns the path of the drain switch, if there is one.
+    pub fn drain_path(&self) -> Option<&str> {
+        self.drain.as_ref()?.path.as_deref()
+    }
+
+    /// Returns how long after the beginning of a drain a probe of this kind fails, or the one of gRPC for readiness.
+    /// `fails_at_once` is the probe's own. Returns `None` if a drain does not make it fail.
+    pub fn fails_after(&self, kind: ProbeKind, fails_at_once: bool) -> Option<Duration> {
+        let drain = self.drain.as_ref()?;
+        match kind {
+            ProbeKind::Readiness => Some(drain.readiness_after),
+            ProbeKind::Group if fails_at_once => Some(Duration::ZERO),
+            _ => None,
+        }
     }
 
     /// Returns the first endpoint of this kind.
@@ -61,6 +78,8 @@ pub struct Probe {
     pub basis: Basis,
     /// The status of the response for each outcome.
     pub statuses: Statuses,
+    /// Whether it fails as soon as the proxy drains, which only a group does.
+    pub fails_at_once: bool,
 }
 
 /// The question that a probe asks.
@@ -72,7 +91,7 @@ pub enum ProbeKind {
     Startup,
     /// May this proxy get traffic? Fails before the proxy has started and while it drains.
     Readiness,
-    /// Are the upstreams of this group healthy?
+    /// Are the upstreams of this group healthy? Fails while the proxy drains, if `drain` names the group.
     Group,
 }
 
@@ -139,13 +158,17 @@ pub struct PassThrough {
     pub upstream: Option<UpstreamId>,
 }
 
-/// `drain`: a switch that makes readiness fail until it is switched back.
+/// `drain`: what makes readiness fail until it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drain {
-    /// The exact path, without a query.
-    pub path: String,
+    /// The exact path of the switch, without a query. If absent, nobody can order a drain.
+    pub path: Option<String>,
     /// The networks that may use the switch. Default: the loopback addresses.
     pub from: Vec<IpNet>,
+    /// The upstream that drains with the proxy. It has a check.
+    pub also_when: Option<UpstreamId>,
+    /// How long after the beginning of a drain readiness fails. 0 s to 1 h, default 0 s.
+    pub readiness_after: Duration,
 }
 
 /// `status`: the page that shows what the proxy knows.
@@ -200,7 +223,8 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
     let grpc_services = fields.read("grpc", Vec::new(), |value| {
         value.object()?.read_list("services", |value| value.text().map(str::to_owned))
     });
-    let drain = fields.optional("drain", Drain::read);
+    let mut groups = groups;
+    let drain = fields.optional("drain", |value| Drain::read(value, upstreams, groups.as_deref_mut()));
     let status = fields.optional("status", StatusPage::read);
     let details = fields.word("details").map(|word| match word {
         "never" => Details::Never,
@@ -241,11 +265,11 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
             ));
         }
     }
-    let drain = probes.drain.iter().map(|drain| ("drain", &drain.path));
-    let others = drain.chain(probes.status.iter().map(|page| ("status", &page.path)));
-    let mut paths: Vec<(&str, &String)> = Vec::new();
-    for (name, path) in probes.endpoints.iter().map(|probe| (probe.name.as_str(), &probe.path)).chain(others)
-    {
+    let drain = probes.drain_path().map(|path| ("drain", path));
+    let others = drain.into_iter().chain(probes.status.iter().map(|page| ("status", page.path.as_str())));
+    let mut paths: Vec<(&str, &str)> = Vec::new();
+    let endpoints = probes.endpoints.iter().map(|probe| (probe.name.as_str(), probe.path.as_str()));
+    for (name, path) in endpoints.chain(others) {
         if let Some((other, _)) = paths.iter().find(|(_, taken)| *taken == path) {
             return value
                 .problem(format!("{other} and {name} share the path {path:?}; give each a path of its own"));
@@ -286,7 +310,8 @@ impl Probe {
             Some(pass_through) => Basis::App(pass_through),
             None => Basis::Checks(checks?),
         };
-        Some(Probe { name: name.to_owned(), kind, path: path?, basis, statuses: statuses? })
+        let name = name.to_owned();
+        Some(Probe { name, kind, path: path?, basis, statuses: statuses?, fails_at_once: false })
     }
 
     /// Returns the upstreams whose state decides the outcome. Returns `None` if the app's own response decides it.
@@ -388,10 +413,38 @@ fn read_cached_header(value: &Value<'_>) -> Option<String> {
 }
 
 impl Drain {
-    fn read(value: &Value<'_>) -> Option<Self> {
+    /// Reads `drain`, and marks those of `groups` that fail at once. `groups` is `None` if it could not be read.
+    fn read(
+        value: &Value<'_>,
+        upstreams: Option<&[UpstreamDraft]>,
+        groups: Option<&mut [Probe]>,
+    ) -> Option<Self> {
         let fields = value.object()?;
         let from = read_sources(&fields);
-        Some(Drain { path: read_path(&fields)?, from: from? })
+        let path = match fields.get("path") {
+            Some(_) => read_path(&fields).map(Some),
+            None => Some(None),
+        };
+        let also_when = fields.optional("alsoWhen", |value| {
+            let fields = value.object()?;
+            let id = upstream::read_required_reference(&fields, upstreams)?;
+            let draft = upstreams.and_then(|upstreams| upstreams.get(id.0));
+            if draft.is_some_and(|draft| draft.check.is_none() && !draft.is_placeholder) {
+                let name = fields.get("upstream")?;
+                return name.problem(format!(
+                    "{} has no readinessProbe, so nothing tells that it drains. Add one to the upstream, such as {{httpGet: {{path: /ready}}}}.",
+                    name.node()
+                ));
+            }
+            Some(id)
+        });
+        let readiness_after = fields.duration("readinessAfter");
+        if let Some(groups) = groups {
+            for value in fields.get("groups").and_then(Value::list).unwrap_or_default() {
+                mark_group(&value, groups);
+            }
+        }
+        Some(Drain { path: path?, from: from?, also_when: also_when?, readiness_after: readiness_after? })
     }
 }
 
@@ -409,6 +462,21 @@ fn read_sources(fields: &Fields<'_>) -> Option<Vec<IpNet>> {
         Some(_) => fields.read_list("from", Value::network),
         None => Some(["127.0.0.0/8", "::1/128"].iter().filter_map(|text| text.parse().ok()).collect()),
     }
+}
+
+/// Marks the group with this name as one that fails at once.
+fn mark_group(value: &Value<'_>, groups: &mut [Probe]) -> Option<()> {
+    let name = value.text()?;
+    if let Some(group) = groups.iter_mut().find(|group| group.name == name) {
+        group.fails_at_once = true;
+        return Some(());
+    }
+    let names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
+    value.problem(match (names.first(), nearest(name, &names)) {
+        (None, _) => format!("{name:?} is not a group; add it to probes.groups, which is empty"),
+        (_, Some(near)) => format!("{name:?} is not a group; did you mean {near:?}?"),
+        _ => format!("{name:?} is not a group; allowed: {}", names.join(", ")),
+    })
 }
 
 /// Reads the path of a probe. Refuses a `*`, as users would take it for a pattern. A probe that matched more than its

@@ -49,6 +49,8 @@ pub struct UpstreamDraft {
     pub assume_ready: bool,
     /// See [`Upstream::force`].
     pub force: Option<bool>,
+    /// Whether it stands for an upstream that could not be read, which is reported already.
+    pub is_placeholder: bool,
     /// The index of the upstream whose name has this draft's place in alphabetical order. Finds a name among thousands.
     alphabetical: usize,
 }
@@ -213,13 +215,14 @@ impl UpstreamDraft {
             breaker: None,
             assume_ready: true,
             force: None,
+            is_placeholder: true,
             alphabetical: 0,
         }
     }
 
     /// Completes the upstream by whether the rest of the policy guards it.
     pub fn build(self, guarded: bool) -> Upstream {
-        let UpstreamDraft { name, cluster, check, breaker, assume_ready, force, alphabetical: _ } = self;
+        let UpstreamDraft { name, cluster, check, breaker, assume_ready, force, .. } = self;
         Upstream { name, cluster, check, breaker, assume_ready, force, guarded }
     }
 
@@ -249,6 +252,7 @@ impl UpstreamDraft {
             breaker: breaker?,
             assume_ready: assume_ready?,
             force: force?,
+            is_placeholder: false,
             alphabetical: 0,
         })
     }

@@ -110,6 +110,8 @@ pub enum Event<'e> {
         policy: &'e Policy,
         /// The change, which has one counter for each kind.
         change: LifecycleChange,
+        /// The upstream whose checks tell of the drain that begins.
+        upstream: Option<UpstreamId>,
     },
     /// A check has a result. This event has a counter but no log line.
     CheckResult {
@@ -254,14 +256,15 @@ impl Event<'_> {
                 let whose = whose(policy, "upstream", upstream);
                 (Level::Warn, format!("{whose}: its gate no longer fails open{}", policy.mode.mark()))
             }
-            Event::Lifecycle { policy, change } => {
+            Event::Lifecycle { policy, change, upstream } => {
                 let is_start = *change == LifecycleChange::Started;
                 let level = if is_start { Level::Info } else { Level::Warn };
                 let text = match change {
                     LifecycleChange::NotDraining => "no longer draining",
                     change => change.spec().code,
                 };
-                (level, format!("policy {}: {text}", policy.name))
+                let told = upstream.map(|id| format!(" (upstream {})", policy.name_of(id)));
+                (level, format!("policy {}: {text}{}", policy.name, told.unwrap_or_default()))
             }
             Event::CheckNotSent { policy, upstream: id, why, .. } => {
                 let cluster = policy.upstream(*id).map_or("", |upstream| &upstream.cluster);
@@ -299,7 +302,7 @@ impl Event<'_> {
                 let RollbackFinding { version, cause, .. } = *finding;
                 Metric::Rollback { release: *release, version, cause }.name(policy)
             }
-            Event::Lifecycle { policy, change } => Metric::Lifecycle { to: *change }.name(policy),
+            Event::Lifecycle { policy, change, .. } => Metric::Lifecycle { to: *change }.name(policy),
             Event::CheckResult { policy, upstream, passed } => {
                 let result = if *passed { CheckCount::Passed } else { CheckCount::Failed };
                 Metric::Check { upstream: *upstream, result }.name(policy)

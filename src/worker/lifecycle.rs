@@ -2,12 +2,13 @@
 
 use core::time::Duration;
 
-use super::metric::LifecycleChange;
 use super::{leader, store};
 use crate::policy::Policy;
+use crate::policy::upstream::UpstreamId;
 use crate::proxy::Proxy;
+use crate::value::hash;
 use crate::value::lease::{Holder, LeaseRole};
-use crate::value::lifecycle::Lifecycle;
+use crate::value::lifecycle::{Lifecycle, UpstreamDrain};
 use crate::value::time::Time;
 
 /// One worker's view of the lifecycle.
@@ -16,6 +17,8 @@ pub struct LifecycleView {
     key: String,
     /// The key beside which the lead is. It has the layout in it, as a lease is not kept.
     lead: String,
+    /// The upstream whose checks tell of a drain, as a hash of its name. 0 if there is none.
+    source: u64,
     seen: Lifecycle,
 }
 
@@ -27,7 +30,9 @@ impl LifecycleView {
         store::seed(proxy, &key, &Lifecycle::default());
         let lead = format!("{key}/{}", store::LAYOUT);
         leader::seed(proxy, &lead);
-        let mut view = LifecycleView { key, lead, seen: Lifecycle::default() };
+        let also_when = policy.probes.drain.as_ref().and_then(|drain| drain.also_when);
+        let source = also_when.map_or(0, |id| hash::seed(policy.name_of(id)));
+        let mut view = LifecycleView { key, lead, source, seen: Lifecycle::default() };
         view.refresh(proxy);
         view
     }
@@ -35,6 +40,13 @@ impl LifecycleView {
     /// Returns the lifecycle as this worker last read it.
     pub fn seen(&self) -> Lifecycle {
         self.seen
+    }
+
+    /// Returns the lifecycle as this worker last read it, without what the policy does not ask for.
+    pub fn of(&self, policy: &Policy) -> Lifecycle {
+        let upstream = self.seen.upstream.of(self.source);
+        let draining = self.seen.draining && has_switch(policy);
+        Lifecycle { draining, upstream, ..self.seen }
     }
 
     /// Reads the lifecycle again.
@@ -47,9 +59,10 @@ impl LifecycleView {
         self.seen.started = true;
     }
 
-    /// Returns whether the proxy has an order to drain for which the policy has no switch.
+    /// Returns whether the proxy drains for a reason that the policy does not have.
     pub fn has_orphaned_drain(&self, policy: &Policy) -> bool {
-        self.seen.draining && policy.probes.drain.is_none()
+        let of_policy = self.of(policy);
+        self.seen.draining != of_policy.draining || self.seen.upstream.draining != of_policy.upstream.draining
     }
 
     /// Claims the lead for `span`. Only the leader decides whether the proxy has started. Returns whether this worker leads.
@@ -57,20 +70,48 @@ impl LifecycleView {
         leader::claim(proxy, &self.lead, holder, now, span) == LeaseRole::Leads
     }
 
-    /// Applies one change to the shared lifecycle. Returns whether that changed anything, or `None` if it could not be
-    /// written.
-    pub fn change(&mut self, proxy: &impl Proxy, change: LifecycleChange) -> Option<bool> {
+    /// Applies one change to the shared lifecycle. Returns it as it was before and as it is now, or `None` if it could
+    /// not be written.
+    pub fn change(
+        &mut self,
+        proxy: &impl Proxy,
+        change: impl Fn(&mut Lifecycle),
+    ) -> Option<(Lifecycle, Lifecycle)> {
+        let now = proxy.now();
         let (before, after) = store::update(proxy, &self.key, |known: Option<Lifecycle>| {
             let before = known.unwrap_or_default();
-            let mut after = before;
-            match change {
-                LifecycleChange::Started => after.started = true,
-                LifecycleChange::Draining => after.draining = true,
-                LifecycleChange::NotDraining => after.draining = false,
-            }
+            let after = before.changed(&change, now);
             ((before, after), (before != after).then_some(after))
         })?;
         self.seen = after;
-        Some(before != after)
+        Some((before, after))
     }
+
+    /// Returns the change that ends the reasons to drain which the policy does not have.
+    pub fn without_orphans(&self, policy: &Policy) -> impl Fn(&mut Lifecycle) + use<> {
+        let (has_switch, source) = (has_switch(policy), self.source);
+        move |lifecycle| {
+            lifecycle.draining &= has_switch;
+            lifecycle.upstream = lifecycle.upstream.of(source);
+        }
+    }
+
+    /// Returns the change that an answer to a check of the upstream makes.
+    pub fn with_answer(&self, passed: bool, threshold: u32) -> impl Fn(&mut Lifecycle) + use<> {
+        let source = self.source;
+        move |lifecycle| {
+            let mut upstream: UpstreamDrain = lifecycle.upstream.of(source);
+            upstream.on_answer(passed, threshold);
+            lifecycle.upstream = upstream;
+        }
+    }
+}
+
+fn has_switch(policy: &Policy) -> bool {
+    policy.probes.drain.as_ref().is_some_and(|drain| drain.path.is_some())
+}
+
+/// Returns whether the checks of this upstream tell of a drain.
+pub fn tells_of_drain(policy: &Policy, id: UpstreamId) -> bool {
+    policy.probes.drain.as_ref().is_some_and(|drain| drain.also_when == Some(id))
 }

@@ -167,9 +167,9 @@ pub enum ResponseCount {
 pub enum LifecycleChange {
     /// The startup probe's checks have passed.
     Started,
-    /// The proxy was ordered to drain.
+    /// The proxy was ordered to drain, or the checks of an upstream tell of a drain.
     Draining,
-    /// The proxy was ordered to stop draining, or a policy without a drain switch came into use.
+    /// No reason to drain is left, or a policy without one came into use.
     NotDraining,
 }
 
@@ -278,8 +278,8 @@ impl LifecycleChange {
                     CodeSpec::new(
                         "draining",
                         OF_LIFECYCLE,
-                        "Someone ordered the proxy to drain, so readiness fails.",
-                        "If nobody should have, send `DELETE` to the drain path and restrict `probes.drain.from`.",
+                        "Someone ordered the proxy to drain, or the upstream of `drain.alsoWhen` does. Readiness fails, after `readinessAfter`.",
+                        "If nobody should have ordered it, send `DELETE` to the drain path and restrict `probes.drain.from`.",
                     )
                 }
             }
@@ -288,7 +288,7 @@ impl LifecycleChange {
                     CodeSpec::new(
                         "not-draining",
                         OF_LIFECYCLE,
-                        "The drain was taken back, or the policy no longer has `probes.drain`.",
+                        "The drain was taken back and the upstream of `drain.alsoWhen` passes, or the policy no longer has `probes.drain`.",
                         "",
                     )
                 }

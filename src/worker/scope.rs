@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::app_calls::AppCalls;
 use super::event::Event;
-use super::lifecycle::LifecycleView;
+use super::lifecycle::{self, LifecycleView};
 use super::metric::LifecycleChange;
 use super::metrics::Metrics;
 use super::releases::ReleaseTable;
@@ -94,7 +94,7 @@ impl<'w, P: Proxy> Scope<'w, P> {
             policy: self.policy,
             proxy: self.proxy,
             upstreams: self.upstreams,
-            lifecycle: self.lifecycle.seen(),
+            lifecycle: self.lifecycle.of(self.policy),
             ids: self.ids,
             random: None,
             is_whole: false,
@@ -184,6 +184,23 @@ impl<'w, P: Proxy> Scope<'w, P> {
         self.releases.on_check(self.policy, id, passed);
         let transition = self.upstreams.on_check(self.policy, self.proxy, id, generation, result);
         self.record_transition(id, transition);
+        self.hear_of_drain(id, result);
+    }
+
+    /// Takes what a check tells of a drain, if the policy listens to it. Only an answer of the upstream tells. If the
+    /// upstream cannot be reached or hangs, a drain neither begins nor ends, because this is what an outage looks like.
+    fn hear_of_drain(&mut self, id: UpstreamId, result: Result<(), CheckFailure>) {
+        let check = self.policy.upstream(id).and_then(|upstream| upstream.check.as_ref());
+        let Some(check) = check.filter(|_| lifecycle::tells_of_drain(self.policy, id)) else {
+            return;
+        };
+        let threshold = match result {
+            Ok(()) => check.success_threshold,
+            Err(CheckFailure::Status(_) | CheckFailure::NotServing(_)) => check.failure_threshold,
+            Err(_) => return,
+        };
+        let change = self.lifecycle.with_answer(result.is_ok(), threshold);
+        self.change_lifecycle(change);
     }
 
     /// Records that a check could not be sent.
@@ -217,29 +234,47 @@ impl<'w, P: Proxy> Scope<'w, P> {
             && self.lifecycle.claim_lead(self.proxy, self.holder, now, span)
             && self.has_started()
         {
-            self.change_lifecycle(LifecycleChange::Started);
+            self.change_lifecycle(|lifecycle| lifecycle.started = true);
         }
         if self.policy.probes.drain.is_some() {
-            let draining = self.snapshot().lifecycle().draining;
+            let draining = self.snapshot().lifecycle().is_draining();
             self.metrics.set_draining(self.proxy, self.policy, draining);
         }
     }
 
     /// Orders the proxy to drain or to stop draining. Returns whether the order was written.
     pub fn drain(&mut self, draining: bool) -> bool {
-        self.change_lifecycle(if draining { LifecycleChange::Draining } else { LifecycleChange::NotDraining })
+        self.change_lifecycle(|lifecycle| lifecycle.draining = draining)
     }
 
-    fn change_lifecycle(&mut self, change: LifecycleChange) -> bool {
-        let changed = self.lifecycle.change(self.proxy, change);
-        if changed == Some(true) {
-            // A policy that has no switch has no later tick that would end the gauge.
-            if change == LifecycleChange::NotDraining {
-                self.metrics.set_draining(self.proxy, self.policy, false);
-            }
-            self.record(&Event::Lifecycle { policy: self.policy, change });
+    /// Ends a drain for a reason that the policy does not have. Returns whether none is left.
+    pub fn end_orphaned_drain(&mut self) -> bool {
+        let change = self.lifecycle.without_orphans(self.policy);
+        !self.lifecycle.has_orphaned_drain(self.policy) || self.change_lifecycle(change)
+    }
+
+    /// Changes the shared lifecycle, and records what begins or ends with it. Returns whether it was written.
+    fn change_lifecycle(&mut self, change: impl Fn(&mut Lifecycle)) -> bool {
+        let Some((before, after)) = self.lifecycle.change(self.proxy, change) else {
+            return false;
+        };
+        let policy = self.policy;
+        if !before.started && after.started {
+            self.record(&Event::Lifecycle { policy, change: LifecycleChange::Started, upstream: None });
         }
-        changed.is_some()
+        let change = match (before.is_draining(), after.is_draining()) {
+            (false, true) => LifecycleChange::Draining,
+            (true, false) => LifecycleChange::NotDraining,
+            _ => return true,
+        };
+        // A policy that no longer has a drain has no later tick that would end the gauge.
+        if change == LifecycleChange::NotDraining {
+            self.metrics.set_draining(self.proxy, policy, false);
+        }
+        let also_when = policy.probes.drain.as_ref().and_then(|drain| drain.also_when);
+        let upstream = also_when.filter(|_| after.upstream.draining);
+        self.record(&Event::Lifecycle { policy, change, upstream });
+        true
     }
 }
 
@@ -277,11 +312,8 @@ impl<P: Proxy> Readiness for Snapshot<'_, P> {
     }
 
     fn lifecycle(&self) -> Lifecycle {
-        let probes = &self.policy.probes;
-        Lifecycle {
-            started: self.lifecycle.started || probes.of(ProbeKind::Startup).is_none(),
-            draining: self.lifecycle.draining && probes.drain.is_some(),
-        }
+        let started = self.lifecycle.started || self.policy.probes.of(ProbeKind::Startup).is_none();
+        Lifecycle { started, ..self.lifecycle }
     }
 
     fn now(&self) -> Time {

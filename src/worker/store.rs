@@ -9,7 +9,7 @@
 //! | `graygate/POLICY/releases/LAYOUT` | [`crate::rollback::RollbackStore`] | every worker, [`super::releases`] |
 //! | `graygate/POLICY/clock/LAYOUT` | the latest date seen | every worker, [`super::releases`] |
 //! | `graygate/POLICY/failing-open/LAYOUT` | the gates that fail open | its leader, [`super::gates`] |
-//! | `graygate/POLICY/lifecycle` | [`crate::value::lifecycle::Lifecycle`] | its leader, and a worker that changes the order to drain, [`super::lifecycle`] |
+//! | `graygate/POLICY/lifecycle` | [`crate::value::lifecycle::Lifecycle`] | its leader, and a worker that changes a reason to drain, [`super::lifecycle`] |
 //! | `graygate/POLICY/kept/PROBE/HASH` | [`crate::decision::probe::cache::CachedProbe`] | every worker, [`super::app_probe`] |
 //! | `graygate/POLICY/in-use` | the document whose gauges are shown | a worker of a newer document, [`super::gauges`] |
 //! | `graygate/POLICY/gauges` | the names of its gauges | its leader, [`super::gauges`] |

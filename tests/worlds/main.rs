@@ -11,6 +11,7 @@ mod checks;
 mod clocks;
 mod cookies;
 mod counts;
+mod drains;
 mod events;
 mod evidence;
 mod fail_open;

@@ -1,5 +1,7 @@
-//! The drain switch. An order from an allowed address fails readiness until it is taken back.
+//! The drain switch. An order from an allowed address fails readiness until it is taken back. A drain that an upstream's
+//! checks tell of cannot be taken back here.
 
+use super::result::{DrainReason, Seconds};
 use super::source;
 use crate::decision::action::Action;
 use crate::decision::reply::{ProbeTarget, Reply};
@@ -7,7 +9,9 @@ use crate::policy::Policy;
 use crate::policy::probe::Drain;
 use crate::readiness::Readiness;
 use crate::value::code::CodeSpec;
+use crate::value::lifecycle::Lifecycle;
 use crate::value::request::{Headers, Request};
+use crate::value::time::Time;
 
 /// What a reply of the switch says, as it is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +44,14 @@ impl DrainReply {
     pub fn spec(self) -> CodeSpec {
         match self {
             DrainReply::Draining => {
-                const { CodeSpec::new("draining", OF_DRAIN, "The proxy drains, so its readiness fails.", "") }
+                const {
+                    CodeSpec::new(
+                        "draining",
+                        OF_DRAIN,
+                        "The proxy drains, so its readiness fails, after `readinessAfter`.",
+                        "",
+                    )
+                }
             }
             DrainReply::NotDraining => {
                 const { CodeSpec::new("not-draining", OF_DRAIN, "The proxy does not drain.", "") }
@@ -69,11 +80,13 @@ pub fn answer<'p: 'r, 'r, R: Request>(
     if let Err(why) = source::authorize("drain", &drain.from, request.source()) {
         return Action::Reply(reply(policy, 403, &why, DrainReply::Refused));
     }
+    let now = readiness.now();
+    let lifecycle = readiness.lifecycle();
     let order = match request.get(":method") {
         Some(b"POST") => true,
         Some(b"DELETE") => false,
         Some(b"GET" | b"HEAD") => {
-            return Action::Reply(state_reply(policy, readiness.lifecycle().draining));
+            return Action::Reply(state_reply(policy, drain, &lifecycle, now));
         }
         _ => {
             let mut reply =
@@ -82,7 +95,16 @@ pub fn answer<'p: 'r, 'r, R: Request>(
             return Action::Reply(reply);
         }
     };
-    Action::Drain { draining: order, reply: state_reply(policy, order) }
+    let ordered = lifecycle.changed(|lifecycle| lifecycle.draining = order, now);
+    let reply = match DrainReason::of(policy, &ordered) {
+        // The order is taken back all the same. Whoever sent it expects a proxy that does not drain.
+        Some(reason) if !order => {
+            let text = format!("still {reason}. DELETE takes back only an order");
+            reply(policy, 409, &text, DrainReply::Draining)
+        }
+        _ => state_reply(policy, drain, &ordered, now),
+    };
+    Action::Drain { draining: order, reply }
 }
 
 /// Returns the reply to an order that could not be carried out.
@@ -90,10 +112,16 @@ pub fn failed(policy: &Policy) -> Reply {
     reply(policy, 503, "the order could not be stored: try again", DrainReply::Refused)
 }
 
-fn state_reply(policy: &Policy, draining: bool) -> Reply {
-    let (text, result) =
-        if draining { ("draining", DrainReply::Draining) } else { ("not draining", DrainReply::NotDraining) };
-    reply(policy, 200, text, result)
+/// Returns the reply that says whether the proxy drains, why, and when readiness follows.
+fn state_reply(policy: &Policy, drain: &Drain, lifecycle: &Lifecycle, now: Time) -> Reply {
+    let Some(reason) = DrainReason::of(policy, lifecycle) else {
+        return reply(policy, 200, "not draining", DrainReply::NotDraining);
+    };
+    let text = match lifecycle.rest_of(drain.readiness_after, now) {
+        Some(rest) => format!("{reason}; readiness fails in {} s", Seconds(rest)),
+        None => reason.to_string(),
+    };
+    reply(policy, 200, &text, DrainReply::Draining)
 }
 
 fn reply(policy: &Policy, status: u32, text: &str, result: DrainReply) -> Reply {

@@ -97,7 +97,7 @@ pub fn body(
     lists: bool,
     today: impl Fn() -> Date,
 ) -> Vec<u8> {
-    let held_back = result.held.iter().map(|(_, reason)| (*reason).to_owned());
+    let held_back = result.held.iter().map(ToString::to_string);
     let reasons: Vec<String> = held_back.chain(result.score.map(|score| score.to_string())).collect();
     let notes = result.unknown.iter().map(|name| format!("no check {name:?} to exclude"));
     let document = Document {

@@ -8,6 +8,7 @@ use crate::policy::probe::{Component, Probe, ProbeComponents, ProbeKind};
 use crate::policy::upstream::Upstream;
 use crate::readiness::{Admission, Readiness, UpstreamReason, UpstreamStatus};
 use crate::value::code::CodeSpec;
+use crate::value::lifecycle::Lifecycle;
 use crate::value::time::Time;
 
 /// The result of a probe.
@@ -17,7 +18,7 @@ pub struct ProbeResult<'p> {
     /// The result of each check.
     pub components: Vec<ComponentResult<'p>>,
     /// The reasons that hold readiness back whatever the checks report, as name and reason.
-    pub held: Vec<(&'static str, &'static str)>,
+    pub held: Vec<HeldBack<'p>>,
     /// The score, if the checks have weights.
     pub score: Option<Score>,
     /// The names to exclude that are not those of checks. Only the first ones are kept.
@@ -29,11 +30,68 @@ pub struct ProbeResult<'p> {
     pub fresh_for: Duration,
 }
 
-/// Holds readiness back until the proxy has started, and startup, too.
-pub const NOT_STARTED: (&str, &str) = ("startup", "not started yet");
+/// What holds a probe back whatever the checks report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldBack<'p> {
+    /// The proxy has not started. It holds readiness back, and startup, too.
+    NotStarted,
+    /// The proxy drains.
+    Draining(DrainReason<'p>),
+}
 
-/// Holds readiness back while the proxy drains.
-pub const DRAINING: (&str, &str) = ("drain", "draining");
+/// The reason for which the proxy drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainReason<'p> {
+    /// Someone ordered it.
+    Ordered,
+    /// This upstream drains.
+    Upstream(&'p str),
+    /// Both.
+    Both(&'p str),
+}
+
+impl HeldBack<'_> {
+    /// Returns the name that stands in place of a check's.
+    pub fn name(self) -> &'static str {
+        match self {
+            HeldBack::NotStarted => "startup",
+            HeldBack::Draining(_) => "drain",
+        }
+    }
+}
+
+impl<'p> DrainReason<'p> {
+    /// Returns the reason for which the proxy drains. `None` if it does not.
+    pub fn of(policy: &'p Policy, lifecycle: &Lifecycle) -> Option<Self> {
+        let also_when = policy.probes.drain.as_ref()?.also_when;
+        let upstream = also_when.filter(|_| lifecycle.upstream.draining).map(|id| policy.name_of(id));
+        match (lifecycle.draining, upstream) {
+            (false, None) => None,
+            (true, None) => Some(DrainReason::Ordered),
+            (false, Some(name)) => Some(DrainReason::Upstream(name)),
+            (true, Some(name)) => Some(DrainReason::Both(name)),
+        }
+    }
+}
+
+impl fmt::Display for HeldBack<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HeldBack::NotStarted => f.write_str("not started yet"),
+            HeldBack::Draining(reason) => reason.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for DrainReason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DrainReason::Ordered => f.write_str("draining"),
+            DrainReason::Upstream(name) => write!(f, "draining (upstream {name})"),
+            DrainReason::Both(name) => write!(f, "draining (by order, and upstream {name})"),
+        }
+    }
+}
 
 /// The verdict on a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,14 +243,31 @@ impl fmt::Display for Score {
 const MAX_UNKNOWN: (usize, usize) = (5, 63);
 
 impl<'p> ProbeResult<'p> {
-    /// Returns the result of a probe of this kind with these checks. Those whose names are `excluded` count
-    /// as ready.
+    /// Returns the result of a probe with these checks. Those whose names are `excluded` count as ready.
     pub fn of(
+        policy: &'p Policy,
+        probe: &Probe,
+        checks: &ProbeComponents,
+        readiness: &impl Readiness,
+        excluded: &[&[u8]],
+    ) -> Self {
+        let drain = policy.probes.fails_after(probe.kind, probe.fails_at_once);
+        Self::of_kind(policy, probe.kind, checks, readiness, excluded, drain)
+    }
+
+    /// Returns the result of these checks, whatever the lifecycle is.
+    pub fn of_checks(policy: &'p Policy, checks: &ProbeComponents, readiness: &impl Readiness) -> Self {
+        Self::of_kind(policy, ProbeKind::Group, checks, readiness, &[], None)
+    }
+
+    /// Returns the result of a probe of this kind. It fails after the proxy has drained for `drain`.
+    fn of_kind(
         policy: &'p Policy,
         kind: ProbeKind,
         checks: &ProbeComponents,
         readiness: &impl Readiness,
         excluded: &[&[u8]],
+        drain: Option<Duration>,
     ) -> Self {
         let lifecycle = readiness.lifecycle();
         let mut held = Vec::new();
@@ -201,10 +276,10 @@ impl<'p> ProbeResult<'p> {
             return ProbeResult::new(Vec::new(), held, checks);
         }
         if kind == ProbeKind::Readiness && !lifecycle.started {
-            held.push(NOT_STARTED);
+            held.push(HeldBack::NotStarted);
         }
-        if kind == ProbeKind::Readiness && lifecycle.draining {
-            held.push(DRAINING);
+        if drain.is_some_and(|delay| lifecycle.has_drained_for(delay, readiness.now())) {
+            held.extend(DrainReason::of(policy, &lifecycle).map(HeldBack::Draining));
         }
         let components = component_results(policy, checks, readiness, kind == ProbeKind::Startup, excluded);
         let unknown = unknown_names(&components, excluded);
@@ -217,7 +292,7 @@ impl<'p> ProbeResult<'p> {
         // Only the flag counts, because all workers share it. Otherwise another worker could contradict this
         // one.
         if kind == ProbeKind::Startup && result.status != ProbeStatus::Failed {
-            result.held.push(NOT_STARTED);
+            result.held.push(HeldBack::NotStarted);
             result.status = ProbeStatus::Failed;
         }
         result
@@ -229,11 +304,7 @@ impl<'p> ProbeResult<'p> {
         ProbeResult::new(components, Vec::new(), checks)
     }
 
-    fn new(
-        components: Vec<ComponentResult<'p>>,
-        held: Vec<(&'static str, &'static str)>,
-        checks: &ProbeComponents,
-    ) -> Self {
+    fn new(components: Vec<ComponentResult<'p>>, held: Vec<HeldBack<'p>>, checks: &ProbeComponents) -> Self {
         let score = Score::of(&components, checks);
         let required_fails =
             components.iter().any(|component| component.part.required && component.has_failed());
@@ -296,7 +367,9 @@ fn unknown_names(components: &[ComponentResult<'_>], excluded: &[&[u8]]) -> Vec<
 pub fn is_ready(policy: &Policy, readiness: &impl Readiness) -> bool {
     let none = ProbeComponents::default();
     let checks = policy.probes.of(ProbeKind::Readiness).and_then(Probe::checks).unwrap_or(&none);
-    ProbeResult::of(policy, ProbeKind::Readiness, checks, readiness, &[]).status != ProbeStatus::Failed
+    let drain = policy.probes.fails_after(ProbeKind::Readiness, false);
+    let result = ProbeResult::of_kind(policy, ProbeKind::Readiness, checks, readiness, &[], drain);
+    result.status != ProbeStatus::Failed
 }
 
 /// Returns the result of each check. If `must_be_verified`, an assumption is not enough.

@@ -82,7 +82,7 @@ impl Bench {
         let text = format!(r#"{{"name":"shop","upstreams":{{{upstreams}}},"probes":{{{probes}}}}}"#);
         let status =
             UpstreamStatus { last_result_at: Some(Time::from_millis(999_600)), ..UpstreamStatus::unknown() };
-        let lifecycle = Lifecycle { started: true, draining: false };
+        let lifecycle = Lifecycle { started: true, ..Lifecycle::default() };
         let readiness = TestReadiness(vec![status; 4], lifecycle);
         Bench { policy: Policy::from_json(text.as_bytes()).unwrap(), readiness }
     }
@@ -128,6 +128,7 @@ const LIVENESS: &str = r#""liveness":{"path":"/livez"}"#;
 const REQUIRED: &str = r#""readiness":{"path":"/readyz","checks":[{"upstream":"db"},{"upstream":"cache"}]}"#;
 const SCORED: &str = r#""readiness":{"path":"/readyz","minimumScore":70,"checks":[{"upstream":"db","weight":40},
     {"upstream":"cache","weight":30},{"upstream":"api","weight":20},{"upstream":"queue","weight":10}]}"#;
+const DRAIN: &str = r#""drain":{"path":"/d"}"#;
 const STARTUP: &str = r#""startup":{"path":"/startupz","checks":[{"upstream":"db"}]}"#;
 
 #[test]
@@ -239,7 +240,7 @@ fn a_probe_must_also_meet_the_match() {
 #[test]
 fn liveness_depends_on_nothing() {
     let mut bench = Bench::new(&format!("{LIVENESS},{REQUIRED},{STARTUP}")).set("db", DOWN);
-    bench.readiness.1 = Lifecycle { started: false, draining: true };
+    bench.readiness.1 = Lifecycle { started: false, draining: true, ..Lifecycle::default() };
     assert_eq!(bench.get("/livez"), (200, "policy shop: liveness passed\n".to_owned()));
 }
 
@@ -352,7 +353,7 @@ fn without_details_no_reply_names_an_upstream_or_a_reason() {
         .into_iter()
         .fold(Bench::new(&probes), |bench, upstream| bench.set(upstream, DOWN));
     for (started, draining) in [(true, false), (false, false), (true, true)] {
-        bench.readiness.1 = Lifecycle { started, draining };
+        bench.readiness.1 = Lifecycle { started, draining, ..Lifecycle::default() };
         for path in
             ["/readyz", "/readyz?verbose", "/readyz?exclude=nope", "/startupz?verbose", "/readyz/db?verbose"]
         {
@@ -429,8 +430,8 @@ fn a_status_without_a_body_gets_an_empty_one() {
 
 #[test]
 fn readiness_fails_before_the_start_and_while_draining() {
-    let mut bench = Bench::new(&format!("{REQUIRED},{STARTUP}"));
-    bench.readiness.1 = Lifecycle { started: false, draining: true };
+    let mut bench = Bench::new(&format!("{REQUIRED},{STARTUP},{DRAIN}"));
+    bench.readiness.1 = Lifecycle { started: false, draining: true, ..Lifecycle::default() };
     let (status, body) = bench.get("/readyz");
     assert_eq!(status, 503);
     let held = "[-]startup failed: not started yet\n[-]drain failed: draining\n";
@@ -465,9 +466,77 @@ fn a_start_needs_more_than_an_assumption() {
 
 #[test]
 fn neither_startup_nor_drain_holds_back_a_group() {
-    let mut bench = Bench::new(r#""groups":{"deep":{"path":"/deepz","checks":[{"upstream":"db"}]}}"#);
-    bench.readiness.1 = Lifecycle { started: false, draining: true };
+    let mut bench = Bench::new(&format!(
+        r#""groups":{{"deep":{{"path":"/deepz","checks":[{{"upstream":"db"}}]}}}},{DRAIN}"#
+    ));
+    bench.readiness.1 = Lifecycle { started: false, draining: true, ..Lifecycle::default() };
     assert_eq!(bench.get("/deepz"), (200, "policy shop: deep passed\n".to_owned()));
+}
+
+/// Readiness follows ten seconds after the groups `lb` and `mesh`. The group `deep` takes no part.
+const STAGED: &str = r#""groups":{"lb":{"path":"/lbz"},"mesh":{"path":"/meshz"},"deep":{"path":"/deepz"}},
+    "drain":{"path":"/d","alsoWhen":{"upstream":"queue"},"groups":["lb","mesh"],"readinessAfter":"10s"},
+    "markerHeaders":true"#;
+
+/// Returns a proxy that has drained for this many seconds.
+fn draining_for(seconds: u64) -> Bench {
+    let mut bench = Bench::new(&format!("{LIVENESS},{REQUIRED},{STAGED}"));
+    let since = Some(Time::from_millis(NOW.as_millis() - seconds * 1_000));
+    bench.readiness.1 = Lifecycle { started: true, draining: true, since, ..Lifecycle::default() };
+    bench
+}
+
+#[test]
+fn groups_that_the_drain_names_fail_at_once_and_readiness_after_its_delay() {
+    let statuses = |bench: &Bench| {
+        ["/lbz", "/meshz", "/readyz", "/deepz", "/livez", "/readyz/db"].map(|path| bench.get(path).0)
+    };
+    for (seconds, readiness) in [(0, 200), (9, 200), (10, 503), (600, 503)] {
+        let bench = draining_for(seconds);
+        assert_eq!(statuses(&bench), [503, 503, readiness, 200, 200, 200], "{seconds}");
+        assert_eq!(result::is_ready(&bench.policy, &bench.readiness), readiness == 200, "{seconds}");
+    }
+    let (_, body) = draining_for(3).get("/lbz");
+    assert_eq!(body, "[-]drain failed: draining\npolicy shop: lb failed\n");
+    let mut idle = draining_for(600);
+    idle.readiness.1 = Lifecycle { started: true, ..Lifecycle::default() };
+    assert_eq!(statuses(&idle), [200; 6]);
+}
+
+#[test]
+fn the_marker_of_a_drain_is_on_what_fails_for_it() {
+    let is_marked = |bench: &Bench, path: &str| {
+        let reply = bench.reply(path, &[]).unwrap();
+        header(&reply, "x-envoy-immediate-health-check-fail").is_some()
+    };
+    for (seconds, readiness) in [(0, false), (10, true)] {
+        let bench = draining_for(seconds);
+        let marks = ["/lbz", "/readyz", "/deepz", "/livez"].map(|path| is_marked(&bench, path));
+        assert_eq!(marks, [true, readiness, false, false], "{seconds}");
+    }
+}
+
+#[test]
+fn a_result_that_a_drain_may_change_is_not_cached() {
+    let mut bench = draining_for(0);
+    bench.readiness.1.draining = false;
+    for (path, cache) in [("/lbz", "no-store"), ("/readyz", "no-store"), ("/deepz", "max-age=0")] {
+        let reply = bench.reply(path, &[("accept", "application/json")]).unwrap();
+        assert_eq!(header(&reply, "cache-control"), Some(cache), "{path}");
+    }
+}
+
+#[test]
+fn the_reason_of_a_drain_is_in_the_reply() {
+    let line = |ordered, told| {
+        let mut bench = draining_for(10);
+        bench.readiness.1.draining = ordered;
+        bench.readiness.1.upstream.draining = told;
+        bench.get("/lbz").1.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(line(true, false), "[-]drain failed: draining");
+    assert_eq!(line(false, true), "[-]drain failed: draining (upstream queue)");
+    assert_eq!(line(true, true), "[-]drain failed: draining (by order, and upstream queue)");
 }
 
 mod json {
@@ -530,7 +599,7 @@ mod json {
             Bench::new(REQUIRED).set("db", Admission::Trial(UpstreamReason::WaitOver)).json("/readyz").1["status"],
             "warn"
         );
-        let mut bench = Bench::new(REQUIRED);
+        let mut bench = Bench::new(&format!("{REQUIRED},{DRAIN}"));
         bench.readiness.1.draining = true;
         let (status, document) = bench.json("/readyz");
         assert_eq!(

@@ -46,8 +46,8 @@ fn list(body: &mut String, result: &ProbeResult<'_>) -> core::fmt::Result {
             }
         }
     }
-    for (name, reason) in &result.held {
-        writeln!(body, "[-]{name} failed: {reason}")?;
+    for held in &result.held {
+        writeln!(body, "[-]{} failed: {held}", held.name())?;
     }
     if let Some(score) = result.score {
         writeln!(body, "{score}")?;

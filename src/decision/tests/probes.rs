@@ -55,7 +55,7 @@ fn readiness_does_not_pass_through_while_it_is_held_back() {
     let mut bench = with_gate_and_release(&format!(
         r#""startup":{{"path":"/s"}},"liveness":{{"path":"/l",{through}}},"readiness":{{"path":"/r",{through}}}"#
     ));
-    bench.readiness.lifecycle = Lifecycle { started: false, draining: false };
+    bench.readiness.lifecycle = Lifecycle { started: false, ..Lifecycle::default() };
     bench.ask(get("/r")).is_answered("reply", 503);
     assert_eq!(bench.ask(get("/l")).action, "pass through");
 }

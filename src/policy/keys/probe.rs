@@ -2,11 +2,11 @@
 
 use super::matcher::MATCHES;
 use super::shapes::{
-    DAY, HEADER_VALUE, HOST, HOUR, MAX_HEADERS, NETWORKS, PATH, WRITTEN_HEADER, key, required,
+    DAY, HEADER_VALUE, HOST, HOUR, LABEL, MAX_HEADERS, NETWORKS, PATH, WRITTEN_HEADER, key, required,
 };
-use super::spec::KeyRule::AtMostOne;
-use super::spec::Shape::{Boolean, Choice, List, Map, Object, Refused, Seconds, Upstream, Whole};
-use super::spec::{KeySpec, ObjectSpec, Shape};
+use super::spec::KeyRule::{AtLeastOne, AtMostOne};
+use super::spec::Shape::{Boolean, Choice, Duration, List, Map, Object, Refused, Seconds, Upstream, Whole};
+use super::spec::{KeySpec, Need, ObjectSpec, Shape};
 
 /// `probes`.
 pub static PROBES: ObjectSpec = ObjectSpec::new(
@@ -24,11 +24,13 @@ pub static PROBES: ObjectSpec = ObjectSpec::new(
             "Passes while the upstreams in its checks are ready enough. Fails while the proxy \
                     drains.",
         ),
-        key("groups", Map(&Object(&STARTUP)))
-            .entries(0, 100)
-            .about("Further probes by names of your choice. Neither startup nor a drain affects them."),
+        key("groups", Map(&Object(&STARTUP))).entries(0, 100).about(
+            "Further probes by names of your choice. Startup does not affect them, and a drain only those in \
+                    `drain.groups`.",
+        ),
         key("grpc", Object(&GRPC_SERVICES)).about("Answers `grpc.health.v1.Health/Check` from readiness."),
-        key("drain", Object(&DRAIN)).about("A switch that makes readiness fail until it is switched back."),
+        key("drain", Object(&DRAIN))
+            .about("What makes readiness fail until it ends: an order, or an upstream that drains."),
         key("status", Object(&STATUS)).about(
             "A page that shows the policy in force, the state of each upstream, and the shares of each release.",
         ),
@@ -167,14 +169,38 @@ pub static GRPC_SERVICES: ObjectSpec = ObjectSpec::new(
 pub static DRAIN: ObjectSpec = ObjectSpec::new(
     "drain",
     &[
-        required("path", PATH).about("The path of the switch: POST drains, DELETE takes it back, GET tells."),
+        key("path", PATH).about(
+            "The path of the switch: POST drains, DELETE takes it back, GET tells. Required without `alsoWhen`.",
+        ),
         key("from", NETWORKS)
             .default_in_words("the loopback addresses")
             .entries(1, 1_000)
             .about("The networks that may use the switch, by the address of the connection."),
+        key("alsoWhen", Object(&ALSO_WHEN))
+            .default_in_words("only by order")
+            .about("An upstream with which the proxy drains, such as Envoy's admin port."),
+        key("groups", List(&LABEL)).default_in_words("none").entries(0, 100).about(
+            "The `groups` of probes that fail as soon as the proxy drains, for load balancers that are told first.",
+        ),
+        key("readinessAfter", Duration(&[0, HOUR])).default("0s").about(
+            "How long after the beginning of a drain readiness and gRPC health fail, at the same moment on all \
+             workers.",
+        ),
     ],
 )
+.rule(AtLeastOne(&["path", "alsoWhen"]))
+.needs(&[Need { key: "from", any_of: &["path"] }])
 .example("{path: /drainz}");
+
+/// `alsoWhen` of `drain`.
+pub static ALSO_WHEN: ObjectSpec = ObjectSpec::new(
+    "alsoWhen",
+    &[required("upstream", Upstream).about(
+        "The upstream. The proxy drains once `failureThreshold` checks in a row were answered that it is not \
+         ready, and until `successThreshold` have passed. Other failures of checks and the breaker do not count.",
+    )],
+)
+.example("{upstream: envoy}");
 
 /// `status` of `probes`.
 pub static STATUS: ObjectSpec = ObjectSpec::new(

@@ -53,6 +53,7 @@ fn the_probes_have_the_full_documents_values() {
         path: path.into(),
         basis,
         statuses: Statuses { passed: 200, degraded: 200, failed: 503 },
+        fails_at_once: false,
     };
     let component = |upstream: &str, required, weight| {
         let index = policy.upstreams.iter().position(|known| known.name == upstream).unwrap();
@@ -83,11 +84,17 @@ fn the_probes_have_the_full_documents_values() {
             probe("startup", ProbeKind::Startup, "/startupz", one("app")),
             probe("readiness", ProbeKind::Readiness, "/readyz", Basis::Checks(all)),
             Probe { statuses: deep, ..probe("deep", ProbeKind::Group, "/deepz", one("search")) },
+            Probe {
+                fails_at_once: true,
+                ..probe("lb", ProbeKind::Group, "/lbz", Basis::Checks(ProbeComponents::default()))
+            },
         ],
         grpc_services: vec![String::new(), "shop.Reviews".into()],
         drain: Some(Drain {
-            path: "/drainz".into(),
+            path: Some("/drainz".into()),
             from: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            also_when: policy.upstreams.iter().position(|known| known.name == "app").map(UpstreamId),
+            readiness_after: Duration::from_secs(10),
         }),
         status: Some(StatusPage { path: "/statusz".into(), from: vec!["127.0.0.1/32".parse().unwrap()] }),
         details: Details::OnFailure,
@@ -105,6 +112,72 @@ fn a_drain_switch_accepts_loopback_by_default() {
         |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<ipnet::IpNet>>();
     assert_eq!(from(""), parsed(&["127.0.0.0/8", "::1/128"]));
     assert_eq!(from(r#","from":["10.0.0.1","fd00::/8"]"#), parsed(&["10.0.0.1/32", "fd00::/8"]));
+}
+
+#[test]
+fn a_drain_may_follow_an_upstream_and_needs_no_switch_then() {
+    let checked = |drain: &str| {
+        let upstreams = r#""upstreams":{"app":{"cluster":"app"},"envoy":{"cluster":"admin","readinessProbe":{"httpGet":{}}}}"#;
+        format!(r#"{{"name":"p",{upstreams},"probes":{{"drain":{{{drain}}}}}}}"#)
+    };
+    let drain = compile(&checked(r#""alsoWhen":{"upstream":"envoy"}"#)).probes.drain.unwrap();
+    assert_eq!((drain.path, drain.also_when), (None, Some(UpstreamId(1))));
+    assert_eq!(drain.readiness_after, Duration::ZERO);
+    let policy = compile(&checked(r#""path":"/d","alsoWhen":{"upstream":"envoy"}"#));
+    assert_eq!((policy.probes.count(), policy.probes.drain_path()), (1, Some("/d")));
+    assert_refused(&[
+        (checked(""), ".drain: incomplete; add one of path, alsoWhen"),
+        (checked(r#""readinessAfter":"1s""#), ".drain: incomplete; add one of path, alsoWhen"),
+        (
+            checked(r#""alsoWhen":{"upstream":"envoy"},"from":["10.0.0.1"]"#),
+            ".drain.from: has no effect alone; add path",
+        ),
+        (checked(r#""alsoWhen":{}"#), ".drain.alsoWhen.upstream: missing; add the name of an upstream"),
+        (
+            checked(r#""alsoWhen":{"upstream":"envoi"}"#),
+            r#".drain.alsoWhen.upstream: "envoi" is not an upstream; did you mean "envoy"?"#,
+        ),
+        (
+            checked(r#""alsoWhen":{"upstream":"app"}"#),
+            r#".drain.alsoWhen.upstream: "app" has no readinessProbe, so nothing tells that it drains. Add one to the upstream, such as {httpGet: {path: /ready}}."#,
+        ),
+    ]);
+    // An upstream that cannot be read is one problem.
+    let document = r#"{"name":"p","upstreams":{"envoy":{"cluster":""}},"probes":{"drain":{"alsoWhen":{"upstream":"envoy"}}}}"#;
+    assert_eq!(problems(document).len(), 1);
+}
+
+#[test]
+fn a_drain_names_the_groups_that_fail_at_once() {
+    let of = |drain: &str| {
+        let groups = r#""groups":{"lb":{"path":"/lbz"},"deep":{"path":"/deepz"}}"#;
+        document(&format!(r#"{groups},"drain":{{"path":"/d",{drain}}}"#))
+    };
+    let at_once = |drain: &str| -> Vec<bool> {
+        compile(&of(drain)).probes.endpoints.iter().map(|probe| probe.fails_at_once).collect()
+    };
+    assert_eq!(at_once(r#""groups":["lb"],"readinessAfter":"1h""#), [true, false]);
+    assert_eq!(at_once(r#""groups":[]"#), [false, false]);
+    assert_eq!(at_once(r#""readinessAfter":"500ms""#), [false, false]);
+    assert_refused(&[
+        (of(r#""groups":["lbs"]"#), r#".drain.groups[0]: "lbs" is not a group; allowed: lb, deep"#),
+        (
+            of(r#""groups":["lb","deeep"]"#),
+            r#".drain.groups[1]: "deeep" is not a group; did you mean "deep"?"#,
+        ),
+        (
+            of(r#""groups":["readiness"]"#),
+            r#".drain.groups[0]: "readiness" is not a group; allowed: lb, deep"#,
+        ),
+        (
+            document(r#""drain":{"path":"/d","groups":["lb"]}"#),
+            r#".drain.groups[0]: "lb" is not a group; add it to probes.groups, which is empty"#,
+        ),
+        (
+            of(r#""readinessAfter":"61m""#),
+            r#".drain.readinessAfter: "61m" is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0s to 1h"#,
+        ),
+    ]);
 }
 
 #[test]

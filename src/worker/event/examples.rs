@@ -105,7 +105,7 @@ fn describe(variant: EventVariant) -> Option<[&'static str; 3]> {
         EventVariant::Lifecycle => [
             "Start and drain",
             "The proxy has started, begins to drain, or stops draining.",
-            "If nobody should have ordered a drain, restrict `probes.drain.from`.",
+            "If nobody should have ordered a drain, restrict `probes.drain.from`. If an upstream is named, it says that it drains.",
         ],
         EventVariant::CheckNotSent => [
             "A check was not sent",
@@ -166,9 +166,10 @@ fn events<'e>(policy: &'e Policy, problem: &'e Problem) -> Vec<Event<'e>> {
         Event::Unreached { policy, upstream, requests: 20, to: "cart-all" },
         Event::FailsOpen { policy, upstream: "cart", why: "all-not-ready" },
         Event::NoLongerFailsOpen { policy, upstream: "cart" },
-        Event::Lifecycle { policy, change: LifecycleChange::Started },
-        Event::Lifecycle { policy, change: LifecycleChange::Draining },
-        Event::Lifecycle { policy, change: LifecycleChange::NotDraining },
+        Event::Lifecycle { policy, change: LifecycleChange::Started, upstream: None },
+        Event::Lifecycle { policy, change: LifecycleChange::Draining, upstream: None },
+        Event::Lifecycle { policy, change: LifecycleChange::Draining, upstream: Some(upstream) },
+        Event::Lifecycle { policy, change: LifecycleChange::NotDraining, upstream: None },
         Event::CheckResult { policy, upstream, passed: true },
         Event::CheckNotSent { policy, upstream, why: NotSent::NoCluster, is_first: true },
         Event::CheckNotSent { policy, upstream, why: NotSent::NoHost, is_first: true },

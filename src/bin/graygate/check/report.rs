@@ -214,7 +214,8 @@ fn warnings(policy: &Policy) -> Vec<(String, String)> {
         let (key, message) = warning.split_once(": ")?;
         Some((key.to_owned(), message.to_owned()))
     });
-    hosts.into_iter().chain(off).collect()
+    let drain = warning::drain_warnings(policy).into_iter().map(|(key, text)| (key.to_owned(), text));
+    hosts.into_iter().chain(off).chain(drain).collect()
 }
 
 /// All files of a check.

@@ -127,7 +127,7 @@ impl Consequences {
                 .endpoints
                 .iter()
                 .map(|probe| (format!("The {} probe", probe.name), probe.path.clone()));
-            let drain = probes.drain.iter().map(|drain| ("The drain switch".to_owned(), drain.path.clone()));
+            let drain = probes.drain_path().map(|path| ("The drain switch".to_owned(), path.to_owned()));
             let page = probes.status.iter().map(|page| ("The status page".to_owned(), page.path.clone()));
             let services = probes.grpc_services.iter();
             let services = services.map(|service| ("gRPC health".to_owned(), format!("service {service:?}")));

@@ -98,7 +98,7 @@ impl Readiness for AssumedReadiness<'_> {
     }
 
     fn lifecycle(&self) -> Lifecycle {
-        Lifecycle { started: true, draining: false }
+        Lifecycle { started: true, ..Lifecycle::default() }
     }
 
     fn now(&self) -> Time {

@@ -32,8 +32,17 @@ fn disagreement(one: &Policy, two: &Policy) -> Option<&'static str> {
     if one.probes.drain.is_some() != two.probes.drain.is_some() {
         return Some("whichever comes without drain ends the other's");
     }
+    if reasons_to_drain(one) != reasons_to_drain(two) {
+        return Some("whichever comes with other reasons to drain ends the other's");
+    }
     let differ = with_rollback(one) != with_rollback(two);
     differ.then_some("whichever comes without a release that can be rolled back ends the other's rollback")
+}
+
+/// Returns whether the policy has a drain switch, and the upstream with which it drains.
+fn reasons_to_drain(policy: &Policy) -> (bool, Option<&str>) {
+    let also_when = policy.probes.drain.as_ref().and_then(|drain| drain.also_when);
+    (policy.probes.drain_path().is_some(), also_when.map(|id| policy.name_of(id)))
 }
 
 /// Returns the releases that can be rolled back, by name.

@@ -87,7 +87,9 @@ pub fn restrict_sources(document: &mut Node) {
         let Some(Node::Object(fields)) = tree::get_mut(document, &["probes", key]) else {
             continue;
         };
-        if !fields.iter().any(|(key, _)| key == "from") {
+        let has = |name: &str| fields.iter().any(|(key, _)| key == name);
+        // Without a path, nobody asks or orders anything.
+        if has("path") && !has("from") {
             fields.push(("from".to_owned(), list(["127.0.0.1/32", "::1/128"].map(text))));
         }
     }
