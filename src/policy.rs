@@ -58,6 +58,8 @@ pub struct Policy {
     pub rollout: u32,
     /// The upstreams, in document order. An [`UpstreamId`] is an index into this list.
     pub upstreams: Vec<Upstream>,
+    /// Whether requests are labelled also where decisions take effect.
+    pub labels_enforced: bool,
     /// The health endpoints that the proxy answers.
     pub probes: Probes,
     /// The releases, in document order.
@@ -329,6 +331,7 @@ fn read(fields: &Fields<'_>, node_id: Option<&[u8]>, totals: &mut Totals) -> Opt
     let mode = fields.word("mode").map(Mode::named);
     let rollout = fields.read("rollout", 100, |value| value.object()?.whole("percent"));
     fields.word("onWrongPolicy");
+    let label = fields.word("requestLabel");
     limits::check_counts(fields, totals)?;
     let drafts = fields.read("upstreams", Vec::new(), upstream::read);
     // Without the list, every reference to an upstream would be one more problem.
@@ -357,6 +360,7 @@ fn read(fields: &Fields<'_>, node_id: Option<&[u8]>, totals: &mut Totals) -> Opt
         name: name.to_owned(),
         hosts: hosts?,
         rollout,
+        labels_enforced: label? == "always",
         probes: probes?,
         max_gated_percent: max_gated_percent?,
         gated: gated.into_iter().collect(),

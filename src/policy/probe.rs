@@ -208,6 +208,8 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
     ];
     let [liveness, startup, readiness] =
         kinds.map(|(name, kind)| fields.optional(name, |value| Probe::read(name, kind, value, upstreams)));
+    // Also those of groups that could not be read, as references to them are no problem of their own.
+    let mut names = Vec::new();
     let groups = fields.read("groups", Vec::new(), |value| {
         let read_group = |(name, value): &(&str, Value<'_>)| {
             let name = value.at_key().validate_label(name)?;
@@ -218,13 +220,16 @@ pub fn read(value: &Value<'_>, upstreams: Option<&[UpstreamDraft]>) -> Option<Pr
             }
             Probe::read(name, ProbeKind::Group, value, upstreams)
         };
-        Some(value.entries()?.iter().filter_map(read_group).collect())
+        let entries = value.entries()?;
+        names.extend(entries.iter().map(|(name, _)| *name));
+        Some(entries.iter().filter_map(read_group).collect())
     });
     let grpc_services = fields.read("grpc", Vec::new(), |value| {
         value.object()?.read_list("services", |value| value.text().map(str::to_owned))
     });
     let mut groups = groups;
-    let drain = fields.optional("drain", |value| Drain::read(value, upstreams, groups.as_deref_mut()));
+    let known = groups.as_deref_mut().filter(|_| !fields.is_misspelt("groups"));
+    let drain = fields.optional("drain", |value| Drain::read(value, upstreams, &names, known));
     let status = fields.optional("status", StatusPage::read);
     let details = fields.word("details").map(|word| match word {
         "never" => Details::Never,
@@ -413,10 +418,12 @@ fn read_cached_header(value: &Value<'_>) -> Option<String> {
 }
 
 impl Drain {
-    /// Reads `drain`, and marks those of `groups` that fail at once. `groups` is `None` if it could not be read.
+    /// Reads `drain`, and marks those of `groups` that fail at once. `names` are those of all groups. `groups` is `None` if
+    /// it could not be read.
     fn read(
         value: &Value<'_>,
         upstreams: Option<&[UpstreamDraft]>,
+        names: &[&str],
         groups: Option<&mut [Probe]>,
     ) -> Option<Self> {
         let fields = value.object()?;
@@ -429,7 +436,7 @@ impl Drain {
             let fields = value.object()?;
             let id = upstream::read_required_reference(&fields, upstreams)?;
             let draft = upstreams.and_then(|upstreams| upstreams.get(id.0));
-            if draft.is_some_and(|draft| draft.check.is_none() && !draft.is_placeholder) {
+            if draft.is_some_and(|draft| draft.check.is_none() && !draft.lost_check) {
                 let name = fields.get("upstream")?;
                 return name.problem(format!(
                     "{} has no readinessProbe, so nothing tells that it drains. Add one to the upstream, such as {{httpGet: {{path: /ready}}}}.",
@@ -441,7 +448,7 @@ impl Drain {
         let readiness_after = fields.duration("readinessAfter");
         if let Some(groups) = groups {
             for value in fields.get("groups").and_then(Value::list).unwrap_or_default() {
-                mark_group(&value, groups);
+                mark_group(&value, names, groups);
             }
         }
         Some(Drain { path: path?, from: from?, also_when: also_when?, readiness_after: readiness_after? })
@@ -465,14 +472,15 @@ fn read_sources(fields: &Fields<'_>) -> Option<Vec<IpNet>> {
 }
 
 /// Marks the group with this name as one that fails at once.
-fn mark_group(value: &Value<'_>, groups: &mut [Probe]) -> Option<()> {
+fn mark_group(value: &Value<'_>, names: &[&str], groups: &mut [Probe]) -> Option<()> {
     let name = value.text()?;
     if let Some(group) = groups.iter_mut().find(|group| group.name == name) {
         group.fails_at_once = true;
+    }
+    if names.contains(&name) {
         return Some(());
     }
-    let names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
-    value.problem(match (names.first(), nearest(name, &names)) {
+    value.problem(match (names.first(), nearest(name, names)) {
         (None, _) => format!("{name:?} is not a group; add it to probes.groups, which is empty"),
         (_, Some(near)) => format!("{name:?} is not a group; did you mean {near:?}?"),
         _ => format!("{name:?} is not a group; allowed: {}", names.join(", ")),

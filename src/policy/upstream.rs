@@ -49,8 +49,8 @@ pub struct UpstreamDraft {
     pub assume_ready: bool,
     /// See [`Upstream::force`].
     pub force: Option<bool>,
-    /// Whether it stands for an upstream that could not be read, which is reported already.
-    pub is_placeholder: bool,
+    /// Whether it may have a check that could not be read, which is reported already.
+    pub lost_check: bool,
     /// The index of the upstream whose name has this draft's place in alphabetical order. Finds a name among thousands.
     alphabetical: usize,
 }
@@ -215,7 +215,7 @@ impl UpstreamDraft {
             breaker: None,
             assume_ready: true,
             force: None,
-            is_placeholder: true,
+            lost_check: true,
             alphabetical: 0,
         }
     }
@@ -252,7 +252,7 @@ impl UpstreamDraft {
             breaker: breaker?,
             assume_ready: assume_ready?,
             force: force?,
-            is_placeholder: false,
+            lost_check: fields.is_misspelt("readinessProbe"),
             alphabetical: 0,
         })
     }

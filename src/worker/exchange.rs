@@ -14,6 +14,7 @@
 
 use core::ops::ControlFlow;
 use core::time::Duration;
+use std::borrow::Cow;
 
 use super::app_probe::{ProbeAction, ProbeQuery};
 use super::exchanges::Looks;
@@ -73,6 +74,9 @@ impl Exchange {
         // Probes are answered in this mode too. Only decisions of releases and gates have no effect.
         if scope.policy.mode == Mode::Shadow && !decision.action.is_for_probe() {
             return (Flow::Continue, shadow(scope, request, &decision, headers, end));
+        }
+        if scope.policy.labels_enforced {
+            label(scope, &decision);
         }
         let forwarded = match decision.action {
             Action::Forward(edits) => {
@@ -355,18 +359,30 @@ fn shadow<P: Proxy>(
     headers: &RequestHeaders<'_, P>,
     end: bool,
 ) -> Option<Exchange> {
-    let (label, assignments) = match &decision.action {
+    let assignments = match &decision.action {
         // The request is forwarded anyway, and no version counts.
         Action::Reply(reply) => {
             scope.metrics.count_reply(scope.proxy, scope.policy, reply.cause);
-            (reply.details.clone(), &[][..])
+            &[][..]
         }
-        _ => (explain(scope.policy, decision), decision.assignments.as_slice()),
+        _ => decision.assignments.as_slice(),
+    };
+    label(scope, decision);
+    Exchange::forwarded(scope, request, assignments, Vec::new(), headers, end)
+}
+
+/// Labels a request with what a release or a gate decides on it, if one does. A probe gets no label, because its details
+/// in the access log say all of it.
+fn label<P: Proxy>(scope: &Scope<'_, P>, decision: &Decision<'_>) {
+    let label = match &decision.action {
+        action if action.is_for_probe() => return,
+        // A reply says what its gate did. The versions that the request would have got do not count.
+        Action::Reply(reply) => Cow::Borrowed(reply.details.as_str()),
+        _ => Cow::Owned(explain(scope.policy, decision)),
     };
     if !label.is_empty() {
         scope.proxy.set_label(&label);
     }
-    Exchange::forwarded(scope, request, assignments, Vec::new(), headers, end)
 }
 
 /// Describes the versions that a request got with the reasons, and the closed gates that let it pass. For example

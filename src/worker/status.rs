@@ -58,7 +58,7 @@ impl<P: Proxy> Scope<'_, P> {
         json.text("at", &present.date.to_string());
         json.open("lifecycle");
         json.flag("started", lifecycle.started);
-        json.flag("draining", lifecycle.draining);
+        json.flag("draining", lifecycle.is_draining());
         json.close();
         json.open("worker");
         json.id("id", self.holder.id);

@@ -227,6 +227,34 @@ costs("a response that a breaker counts as a success", (count) => {
   return { calls: made, check };
 });
 
+const LABELLED = {
+  "given a version": [{ releases: [SPLIT] }, request("/", [["x-user", "alice"]])],
+  gated: [{ app: forced("notReady") }, request("/orders/17")],
+};
+
+for (const [how, [more, asked]] of Object.entries(LABELLED)) {
+  test(`a label costs a request one call that returns no bytes, and only if the policy asks for it: ${how}`, () => {
+    const [bare, labelled] = ["shadow", "always"].map(
+      (requestLabel) => calls(worker(policy({ ...more, requestLabel })), asked, response()).calls,
+    );
+    const names = ({ list }) => list.map(({ name }) => name);
+    assert.ok(!names(bare).includes("proxy_set_property"));
+    assert.deepEqual(
+      names(labelled).filter((name) => name !== "proxy_set_property"),
+      names(bare),
+    );
+    assert.deepEqual([labelled.bytes, labelled.others], [bare.bytes, bare.others + 1]);
+  });
+}
+
+test("a request that neither a release nor a gate acts on gets no label, and neither does a probe", () => {
+  const at = worker(policy({ requestLabel: "always" }));
+  for (const asked of [request("/orders/17"), kubelet("/livez")]) {
+    const made = calls(at, asked, response()).calls;
+    assert.ok(!made.list.some(({ name }) => name === "proxy_set_property"), `${made}`);
+  }
+});
+
 /** As of a router that is told to suppress its headers: nothing in it tells that an upstream sent it. */
 function bare() {
   const { headers, ...rest } = response();

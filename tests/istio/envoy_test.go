@@ -36,12 +36,25 @@ spec: {mtls: {mode: DISABLE}}
 // the clusters are the same without them.
 func startForEnvoy(t *testing.T, w world, texts ...string) *controlPlane {
 	t.Helper()
+	return startForEnvoyWith(t, w, "", texts...)
+}
+
+// startForEnvoyWith has more of the mesh's configuration, as YAML. Istio's own code reads and validates it.
+func startForEnvoyWith(t *testing.T, w world, meshConfig string, texts ...string) *controlPlane {
+	t.Helper()
 	test.SetForTest(t, &features.ALPNFilter, false)
 	test.SetForTest(t, &features.MetadataExchange, false)
 	withoutTLS := mesh.DefaultMeshConfig()
 	withoutTLS.EnableAutoMtls.Value = false
 	withoutTLS.EnableTracing = false
 	withoutTLS.DefaultProviders = &meshconfig.MeshConfig_DefaultProviders{}
+	if meshConfig != "" {
+		applied, err := mesh.ApplyMeshConfig(meshConfig, withoutTLS)
+		if err != nil {
+			t.Fatalf("the mesh's configuration: %v", err)
+		}
+		withoutTLS = applied
+	}
 	options := xds.FakeOptions{MeshConfig: withoutTLS, ListenerBuilder: listen}
 	return startWith(t, w, options, append(texts, plain)...)
 }
@@ -101,6 +114,7 @@ func startEnvoy(t *testing.T, bootstrap map[string]any) *envoy {
 	defer logs.Close()
 	e.process = exec.Command(program, "-c", "bootstrap.yaml", "--admin-address-path", "admin", "--concurrency", "2",
 		"--drain-time-s", "1", "--parent-shutdown-time-s", "2", "--disable-hot-restart",
+		"--file-flush-interval-msec", "100",
 		"--log-level", "warning", "--component-log-level", "misc:error")
 	// Should this process end in a panic, which skips the cleanup, Envoy is to end with it.
 	e.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

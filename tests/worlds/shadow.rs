@@ -65,6 +65,41 @@ fn a_request_is_labelled_with_its_version_and_reason_and_is_not_changed() {
 }
 
 #[test]
+fn in_enforce_a_request_is_labelled_only_if_the_policy_asks_for_it_and_in_the_same_words() {
+    for (requested, is_labelled) in [(None, false), (Some("shadow"), false), (Some("always"), true)] {
+        let mut document = shop(&[1, 1]);
+        document["gates"] = json!([
+            {"match": [{"uri": {"prefix": "/gated"}}], "upstream": "down"},
+            {"match": [{"uri": {"prefix": "/open"}}], "upstream": "down", "whenAllNotReady": "forward"},
+        ]);
+        document["upstreams"]["down"] = json!({"cluster": "down", "readinessProbe": probe()});
+        document["probes"] = json!({"readiness": {"path": "/readyz"}});
+        if let Some(requested) = requested {
+            document["requestLabel"] = json!(requested);
+        }
+        let mut labels = Vec::new();
+        for mode in ["enforce", "shadow"] {
+            document["mode"] = json!(mode);
+            let mut world = world_of(&document, 1);
+            world.set_checks("down", Manner::Status(500));
+            world.pass(3 * SECOND);
+            let mut label = |path: &str| {
+                let id = world.start(0, &Request::get(path).with("x-user", "alice"));
+                world.pass(SECOND / 10);
+                world.label(id)
+            };
+            labels.push(["/", "/gated", "/open", "/readyz"].map(&mut label));
+        }
+        let [enforce, shadow] = labels.try_into().unwrap();
+        assert!(shadow[0].starts_with("web=v") && shadow[0].ends_with(" sticky"), "{shadow:?}");
+        assert_eq!(shadow[1], "graygate_gate{shop|down|check-failed}");
+        assert!(shadow[2].ends_with("; because=all-not-ready"), "{shadow:?}");
+        assert_eq!(shadow[3], "");
+        assert_eq!(enforce, if is_labelled { shadow } else { Default::default() }, "{requested:?}");
+    }
+}
+
+#[test]
 fn a_label_names_all_releases_that_match_the_request() {
     let mut document = shadow(&[1, 0]);
     let mut other = shop(&[1])["releases"][0].clone();

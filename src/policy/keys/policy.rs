@@ -4,7 +4,7 @@ use super::gate::GATE;
 use super::probe::PROBES;
 use super::release::RELEASE;
 use super::shapes::{DNS_LABEL, HOSTS, MODE, ON_WRONG_POLICY, PERCENT, key, required};
-use super::spec::Shape::{List, Map, Object, Whole};
+use super::spec::Shape::{Choice, List, Map, Object, Whole};
 use super::spec::{KeySpec, ObjectSpec};
 use super::upstream::UPSTREAM;
 
@@ -31,6 +31,11 @@ pub static POLICY: ObjectSpec = ObjectSpec::new(
         key("rollout", Object(&ROLLOUT))
             .default_in_words("all proxies")
             .about("The share of proxies that follow `mode`. The others are in `shadow`."),
+        key("requestLabel", Choice(&["shadow", "always"])).default("shadow").about(
+            "Which requests get a label for access logs and traces, with release, version, reason and gate. \
+                    `shadow`: those in `mode: shadow`. `always`: also those in `enforce`, for one more call to the \
+                    proxy each.",
+        ),
         key("upstreams", Map(&Object(&UPSTREAM)))
             .about("The services that requests need, by names of your choice."),
         key("probes", Object(&PROBES)).about("The health probes that the proxy answers."),

@@ -15,11 +15,11 @@ fn an_unknown_field_gets_the_nearest_known_one_suggested() {
         ),
         (
             r#"{"name":"p","banana":1}"#.into(),
-            "banana: unknown field; allowed: name, hosts, mode, rollout, upstreams, probes, releases, gates, maxGatedPercent, onWrongPolicy",
+            "banana: unknown field; allowed: name, hosts, mode, rollout, requestLabel, upstreams, probes, releases, gates, maxGatedPercent, onWrongPolicy",
         ),
         (
             r#"{"name":"p","a b":1}"#.into(),
-            r#"["a b"]: unknown field; allowed: name, hosts, mode, rollout, upstreams, probes, releases, gates, maxGatedPercent, onWrongPolicy"#,
+            r#"["a b"]: unknown field; allowed: name, hosts, mode, rollout, requestLabel, upstreams, probes, releases, gates, maxGatedPercent, onWrongPolicy"#,
         ),
     ]);
 }
@@ -117,7 +117,7 @@ fn a_key_with_the_value_null_counts_as_absent_unless_it_widens_a_condition() {
         ),
         (
             r#"{"name":"p","banana":null}"#.into(),
-            "banana: unknown field; allowed: name, hosts, mode, rollout, upstreams, probes, releases, gates, maxGatedPercent, onWrongPolicy",
+            "banana: unknown field; allowed: name, hosts, mode, rollout, requestLabel, upstreams, probes, releases, gates, maxGatedPercent, onWrongPolicy",
         ),
     ]);
 }

@@ -100,7 +100,7 @@ fn policies_that_cannot_stand_together_are_refused_with_both_names() {
         ),
         (
             r#"{"name":"a","policies":[]}"#,
-            "policies[0].policies: unknown field; allowed: name, hosts, mode, rollout, upstreams, probes, releases, gates, maxGatedPercent, onWrongPolicy",
+            "policies[0].policies: unknown field; allowed: name, hosts, mode, rollout, requestLabel, upstreams, probes, releases, gates, maxGatedPercent, onWrongPolicy",
         ),
     ] {
         assert_eq!(problems_of(policies), [expected]);

@@ -123,7 +123,8 @@ pub fn port_problem(direction: Direction, path: &str, ports: &[u32]) -> Option<P
 /// 127.0.0.6, whoever the client is.
 pub fn source_problems(policy: &Policy) -> Vec<Problem> {
     let forwarded_source = IpAddr::from([127, 0, 0, 6]);
-    let drain = policy.probes.drain.iter().map(|drain| ("probes.drain.from", &drain.from));
+    let drain = policy.probes.drain.iter().filter(|drain| drain.path.is_some());
+    let drain = drain.map(|drain| ("probes.drain.from", &drain.from));
     let paths = drain.chain(policy.probes.status.iter().map(|page| ("probes.status.from", &page.from)));
     let problems = paths.filter_map(|(path, from)| {
         let too_wide = from.iter().find(|block| block.contains(&forwarded_source))?;

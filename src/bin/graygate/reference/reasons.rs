@@ -7,7 +7,7 @@ use graygate::decision::gate::fail_open::FailOpen;
 use graygate::decision::probe::UNKNOWN;
 use graygate::decision::probe::drain::DrainReply;
 use graygate::decision::probe::health::call::HealthResponse;
-use graygate::decision::probe::result::{DRAINING, Doubt, Fault, NOT_STARTED, ProbeStatus};
+use graygate::decision::probe::result::{Doubt, DrainReason, Fault, HeldBack, ProbeStatus};
 use graygate::decision::probe::status::StatusReply;
 use graygate::decision::release::AssignmentReason;
 use graygate::readiness::check::CheckFailure;
@@ -29,8 +29,9 @@ In Envoy's access log, `%RESPONSE_CODE_DETAILS%` marks the filter's own replies:
 | `graygate_gate{POLICY\\|UPSTREAM\\|REASON}` | a gate, with the reason for which its upstream is not ready |
 | `graygate_probe{POLICY\\|PROBE}` | a probe, the drain switch (`drain`), the status page (`status`) or the gRPC health service (`grpc`) |
 
-In `mode: shadow`, `%FILTER_STATE(wasm.graygate:PLAIN)%` has what the filter would have done: `RELEASE=VERSION REASON`, or
-the details of a reply.
+`%FILTER_STATE(wasm.graygate:PLAIN)%` is the label of a request that the filter acts on: `RELEASE=VERSION REASON`, or the
+details of a reply. Requests have it in `mode: shadow`, for what the filter would have done, and with `requestLabel: always`.
+[Access logs and traces](../how-to/access-logs-and-traces.md#the-label) has every form of it.
 ";
 
 struct Family {
@@ -180,13 +181,16 @@ fn probe_lines() -> String {
         [code(&example.to_string()), meaning.to_owned()]
     };
     let few = Fault::Unverified { answered: true };
+    let draining = |reason: DrainReason<'_>| HeldBack::Draining(reason).to_string();
     let fixed = [
         (few.to_string(), "Fewer checks than `successThreshold` have passed since the start."),
         (
-            NOT_STARTED.1.to_owned(),
+            HeldBack::NotStarted.to_string(),
             "The checks of startup have not all passed yet. It holds readiness back, too.",
         ),
-        (DRAINING.1.to_owned(), "Someone ordered the proxy to drain."),
+        (draining(DrainReason::Ordered), "Someone ordered the proxy to drain."),
+        (draining(DrainReason::Upstream("envoy")), "The upstream of `drain.alsoWhen` says that it drains."),
+        (draining(DrainReason::Both("envoy")), "Both."),
     ];
     let rows = Doubt::iter().map(doubt).chain(fixed.map(|(text, meaning)| [code(&text), meaning.to_owned()]));
     format!("\n## Lines of a probe\n\n{about}\n\n{}", table(["text", "meaning"], rows))

@@ -71,12 +71,14 @@ pub fn not_found(name: &str, mut routes: Vec<Node>) -> Node {
     virtual_host(name, ["*".to_owned()], routes)
 }
 
-/// Returns an access log on standard output. `details` has the reason of each reply of the filter.
+/// Returns an access log on standard output. `details` has the reason of each reply of the filter, and `graygate` the label
+/// of each request that it acts on, as `requestLabel` says.
 fn access_log() -> Node {
     let fields = [
         ("path", "%REQ(:PATH)%"),
         ("status", "%RESPONSE_CODE%"),
         ("details", "%RESPONSE_CODE_DETAILS%"),
+        ("graygate", "%FILTER_STATE(wasm.graygate:PLAIN)%"),
         ("cluster", "%UPSTREAM_CLUSTER%"),
         ("duration", "%DURATION%"),
     ];
