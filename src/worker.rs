@@ -27,6 +27,7 @@
 //! | [`budget`] | what the workers of a root may do on one tick |
 //! | [`configuration`], [`last_good`] | a root's document, and what goes on instead of a wrong policy |
 //! | [`vm`] | the workers of one VM, by the ids of their root contexts |
+//! | [`pulse`] | which VMs of a plugin live |
 
 mod app_calls;
 mod app_probe;
@@ -51,6 +52,7 @@ pub mod metric;
 pub mod metrics;
 mod misrouted;
 mod plugin_metrics;
+mod pulse;
 mod releases;
 mod routes;
 mod scope;

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::event::Event;
 use super::last_good::{self, KeptPolicy};
+use super::pulse::Pulse;
 use super::{Worker, plugin_metrics, store};
 use crate::policy::host_index::HostIndex;
 use crate::policy::identity::PolicyIdentity;
@@ -26,6 +27,8 @@ pub struct Configuration {
     pub unshared: Unshared,
     /// The document, if it is wrong and not counted yet.
     pub refusal: Option<Refusal>,
+    /// The root's part in the VM's signs of life.
+    pub pulse: Pulse,
 }
 
 /// A wrong document that is yet to be counted, because the counter has only just begun at 0.
@@ -68,7 +71,7 @@ impl Unshared {
     /// Shares it. Returns `false` if a part could not be written.
     pub fn share(&self, proxy: &impl Proxy) -> bool {
         plugin_metrics::show_build(proxy);
-        plugin_metrics::set_refused(proxy, &self.plugin, self.is_wrong);
+        plugin_metrics::set_refused(proxy, &self.plugin, self.is_wrong, self.configured);
         last_good::keep(proxy, &self.plugin, &self.policies, self.configured)
     }
 }
@@ -118,8 +121,9 @@ pub fn configure(proxy: &impl Proxy, size: usize) -> Option<Configuration> {
         policies.push(kept);
     }
     let index = HostIndex::new(workers.iter().map(|worker| &worker.policy().hosts));
+    let pulse = Pulse::new(&plugin);
     let unshared = Unshared { plugin, policies, is_wrong, configured: proxy.now() };
-    Some(Configuration { workers, index, unshared, refusal })
+    Some(Configuration { workers, index, unshared, refusal, pulse })
 }
 
 /// Returns the policies that the workers apply: the valid ones of the document, and the last good document of each other.
@@ -179,7 +183,7 @@ fn report(proxy: &impl Proxy, plugin: &str, problems: &Problems) {
     if count > MAX_LOGGED_PROBLEMS {
         Event::MoreProblems(count - MAX_LOGGED_PROBLEMS).record(proxy);
     }
-    plugin_metrics::set_refused(proxy, plugin, true);
+    plugin_metrics::set_refused(proxy, plugin, true, proxy.now());
 }
 
 /// Returns whether this worker is the first of the proxy to get this document. Only the first one logs it.

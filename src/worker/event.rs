@@ -151,6 +151,11 @@ pub enum Event<'e> {
         /// The reason that the proxy gave.
         why: NotSent,
     },
+    /// A VM of a plugin has died. [`super::plugin_metrics`] counts it.
+    VmDied {
+        /// The plugin.
+        plugin: &'e str,
+    },
     /// The app's response to a probe could not be cached. No worker calls the app until the lease of the call expires.
     AnswerNotShared {
         /// The policy in which it happened.
@@ -283,6 +288,10 @@ impl Event<'_> {
                 let remedy = "Set passThrough.upstream to an upstream that can be called";
                 (Level::Warn, format!("{}: {line}: {why}. {remedy}", whose(policy, "probe", probe)))
             }
+            Event::VmDied { plugin } => {
+                let line = "a VM has died, and its worker thread may let requests pass unmanaged";
+                (Level::Error, format!("plugin {plugin}: {line}. Restart the proxy, and report Envoy's log"))
+            }
             Event::AnswerNotShared { policy } => {
                 (Level::Warn, format!("policy {}: a response of the app could not be cached", policy.name))
             }
@@ -320,6 +329,7 @@ impl Event<'_> {
             | Event::NoLongerFailsOpen { .. }
             | Event::ReplyRefused { .. }
             | Event::AppNotCalled { .. }
+            | Event::VmDied { .. }
             | Event::AnswerNotShared { .. } => return None,
         })
     }

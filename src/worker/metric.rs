@@ -442,7 +442,7 @@ mod tests {
     fn the_table_has_each_metric_once() {
         let mut used: BTreeSet<_> =
             MetricVariant::iter().map(|variant| example(variant).spec().name).collect();
-        used.extend([spec::REFUSED.name, spec::REFUSALS.name, spec::BUILD.name]);
+        used.extend([&spec::REFUSED, &spec::REFUSALS, &spec::DEATHS, &spec::BUILD].map(|spec| spec.name));
         let listed: Vec<_> = spec::METRICS.iter().map(|spec| spec.name).collect();
         assert_eq!(listed.len(), used.len());
         assert_eq!(BTreeSet::from_iter(listed), used);

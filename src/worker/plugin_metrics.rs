@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::metric::spec::{BUILD, MetricSpec, REFUSALS, REFUSED};
+use super::metric::spec::{BUILD, DEATHS, MetricSpec, REFUSALS, REFUSED};
 use super::store;
 use crate::proxy::{MetricId, Proxy};
 use crate::value::time::Time;
@@ -27,6 +27,7 @@ pub fn define(proxy: &impl Proxy, plugin: &str) -> Time {
     metric(proxy, &BUILD, &[VERSION, REVISION]);
     metric(proxy, &REFUSED, &[plugin]);
     metric(proxy, &REFUSALS, &[plugin]);
+    metric(proxy, &DEATHS, &[plugin]);
     let seen = proxy.now() + SEEN_AFTER;
     let first = store::update(proxy, &format!("graygate//since/{plugin}"), |known: Option<Time>| {
         (known.unwrap_or(seen), known.is_none().then_some(seen))
@@ -47,14 +48,28 @@ pub fn show_build(proxy: &impl Proxy) {
     set(proxy, &BUILD, &[VERSION, REVISION], 1);
 }
 
-/// Shows whether the plugin's newest document is wrong.
-pub fn set_refused(proxy: &impl Proxy, plugin: &str, is_wrong: bool) {
-    set(proxy, &REFUSED, &[plugin], is_wrong.into());
+/// Shows whether the plugin's newest document is wrong. `configured` is the time at which a VM got this one. Each VM shows
+/// a document some time after that, so it does not if a newer one was shown before.
+pub fn set_refused(proxy: &impl Proxy, plugin: &str, is_wrong: bool, configured: Time) {
+    let is_newest = store::update(proxy, &format!("graygate//newest/{plugin}"), |known: Option<Time>| {
+        let is_newest = known.is_none_or(|known| known <= configured);
+        (is_newest, (is_newest && known != Some(configured)).then_some(configured))
+    });
+    if is_newest.unwrap_or(true) {
+        set(proxy, &REFUSED, &[plugin], is_wrong.into());
+    }
 }
 
 /// Counts one wrong document of the plugin.
 pub fn count_refused(proxy: &impl Proxy, plugin: &str) {
     if let Some(counter) = metric(proxy, &REFUSALS, &[plugin]) {
+        proxy.add(counter, 1);
+    }
+}
+
+/// Counts one VM of the plugin that has died.
+pub fn count_death(proxy: &impl Proxy, plugin: &str) {
+    if let Some(counter) = metric(proxy, &DEATHS, &[plugin]) {
         proxy.add(counter, 1);
     }
 }

@@ -17,6 +17,10 @@
 //! | `graygate/POLICY/loaded/PLUGIN` | a hash of the policy's text | the first VM that gets the text, [`super`] |
 //! | `graygate/POLICY/last-good/PLUGIN`, `…/last-good-hash/PLUGIN` | the text of the policy that was last in use, and its hash | every VM, [`super::last_good`] |
 //! | `graygate//policies/PLUGIN` | the names of the policies that the plugin last had in use | every VM, [`super::last_good`] |
+//! | `graygate//build` | the version and the commit of the module | every VM, [`super::plugin_metrics`] |
+//! | `graygate//since/PLUGIN` | the time from which a rise of the plugin's counters is seen | the first VM, [`super::plugin_metrics`] |
+//! | `graygate//vms/PLUGIN/LAYOUT` | the last sign of life of each VM | every VM, [`super::pulse`] |
+//! | `graygate//newest/PLUGIN` | the time of the newest document of which a gauge tells whether it is wrong | every VM, [`super::plugin_metrics`] |
 //! | `KEY/leader` | [`crate::value::lease::Lease`] | the worker that claims or renews the lead, [`super::leader`] |
 
 use serde::Serialize;

@@ -12,6 +12,7 @@ use super::Worker;
 use super::budget::TickBudget;
 use super::configuration::{self, Configuration, Refusal, Unshared};
 use super::headers::RequestHeaders;
+use super::pulse::Pulse;
 use crate::policy::host_index::HostIndex;
 use crate::proxy::{CallId, ExchangeId, Flow, Proxy};
 
@@ -26,6 +27,8 @@ pub struct Vm<P> {
     latest: (u32, u32),
     /// Whether any root of the VM has served a request. All of them use the connections of one thread.
     serves: bool,
+    /// A random number, which identifies the VM. `None` before its first tick.
+    id: Option<u64>,
 }
 
 /// A root context.
@@ -45,6 +48,8 @@ struct Root<P> {
     unshared: Option<Unshared>,
     /// The newest document, if it is wrong and not counted yet.
     refusal: Option<Refusal>,
+    /// The signs of life of the VM. `None` before the first document.
+    pulse: Option<Pulse>,
     /// Whether it has got a request with its newest document.
     serves: bool,
     /// The current tick, or zero if the root does not tick.
@@ -58,7 +63,7 @@ struct Root<P> {
 impl<P: Proxy> Vm<P> {
     /// Creates a VM without a context.
     pub const fn new() -> Self {
-        Vm { roots: Vec::new(), latest: (0, 0), serves: false }
+        Vm { roots: Vec::new(), latest: (0, 0), serves: false, id: None }
     }
 
     /// Takes the start of a context. If `root` is 0 it is a root context, and otherwise the context of a request. `proxy`
@@ -74,6 +79,7 @@ impl<P: Proxy> Vm<P> {
                 busy: Vec::new(),
                 unshared: None,
                 refusal: None,
+                pulse: None,
                 serves: false,
                 tick: Duration::ZERO,
                 first: 0,
@@ -99,6 +105,9 @@ impl<P: Proxy> Vm<P> {
                 root.count_refusal(true);
                 root.share();
                 root.workers.iter_mut().for_each(|worker| worker.flush(&root.proxy));
+            }
+            if ends && let Some(pulse) = &mut root.pulse {
+                pulse.end(&root.proxy);
             }
             ended_now |= ends;
             if ended_a_request {
@@ -144,10 +153,12 @@ impl<P: Proxy> Vm<P> {
 
     /// Ticks the workers of a root that are due. Workers of earlier documents may still have requests to count.
     pub fn on_tick(&mut self, root: u32) {
-        let serves = self.serves;
+        let (serves, mut id) = (self.serves, self.id);
         if let Some(root) = self.root(root) {
-            root.on_tick(serves);
+            let vm = *id.get_or_insert_with(|| root.proxy.random());
+            root.on_tick(vm, serves);
         }
+        self.id = id;
     }
 
     /// Returns whether a worker of a root led any upstream on its last tick.
@@ -213,6 +224,7 @@ impl<P: Proxy> Root<P> {
         self.workers.extend(configuration.workers);
         self.index = configuration.index;
         self.unshared = Some(configuration.unshared);
+        self.pulse.get_or_insert(configuration.pulse);
         self.count_refusal(true);
         self.refusal = configuration.refusal;
         self.serves = false;
@@ -252,10 +264,14 @@ impl<P: Proxy> Root<P> {
         }
     }
 
-    fn on_tick(&mut self, serves: bool) {
+    fn on_tick(&mut self, vm: u64, serves: bool) {
         self.count_refusal(false);
         self.share();
         let now = self.proxy.now();
+        // The proxy may still refuse a document that is not in use, and drop the root without a word.
+        if let Some(pulse) = self.pulse.as_mut().filter(|_| self.unshared.is_none()) {
+            pulse.beat(&self.proxy, vm, now);
+        }
         let mut budget = TickBudget::new();
         let count = self.workers.len();
         for turn in 0..count {
@@ -323,6 +339,11 @@ impl<P: Proxy> Root<P> {
         if tick != self.tick {
             self.tick = tick;
             self.proxy.tick_every(tick);
+            if tick.is_zero()
+                && let Some(pulse) = &mut self.pulse
+            {
+                pulse.end(&self.proxy);
+            }
         }
     }
 }

@@ -27,6 +27,7 @@ const _: fn(&Event<'_>) = |event| match event {
     | Event::CheckResult { .. }
     | Event::CheckNotSent { .. }
     | Event::ReplyRefused { .. }
+    | Event::VmDied { .. }
     | Event::AppNotCalled { .. }
     | Event::AnswerNotShared { .. } => {}
 };

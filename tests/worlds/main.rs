@@ -37,6 +37,7 @@ mod pass_through;
 mod permits;
 mod policies;
 mod probes;
+mod pulse;
 mod ramp;
 mod readiness;
 mod releases;

@@ -369,3 +369,17 @@ fn the_last_good_document_of_another_plugin_or_name_does_not_go_on() {
     assert!(world.configure(&wrong(last_good(gated("shop", 418)))));
     assert_eq!(all(&mut world), [200]);
 }
+
+#[test]
+fn a_good_document_that_settles_late_does_not_hide_that_a_newer_one_is_wrong() {
+    let mut world = World::new(&gated("shop", 429), 3);
+    assert!(!world.configure(&wrong(gated("shop", 430))));
+    for _ in 0..10 {
+        assert_eq!(refused(&world), 1);
+        all(&mut world);
+        world.pass(SECOND);
+    }
+    assert!(world.configure(&gated("shop", 431)));
+    use_it(&mut world);
+    assert_eq!(refused(&world), 0);
+}

@@ -122,6 +122,11 @@ fn describe(variant: EventVariant) -> Option<[&'static str; 3]> {
             "Envoy did not accept a call of the app for `passThrough`. Each probe is then forwarded on its own.",
             "Set `passThrough.upstream` to an upstream whose cluster has a host of its own.",
         ],
+        EventVariant::VmDied => [
+            "A VM has died",
+            "A VM of the plugin has given no sign of life for 20 seconds, so a panic has ended it.",
+            "Restart the proxy, unless Envoy makes a new VM by `FAIL_RELOAD`. Report the line of Envoy's log with the stack.",
+        ],
         EventVariant::AnswerNotShared => [
             "A response of the app is not kept",
             "The app's response to a probe could not be written to the state that workers share.",
@@ -175,6 +180,7 @@ fn events<'e>(policy: &'e Policy, problem: &'e Problem) -> Vec<Event<'e>> {
         Event::CheckNotSent { policy, upstream, why: NotSent::NoHost, is_first: true },
         Event::ReplyRefused { policy, details: "graygate_probe{shop|readiness}" },
         Event::AppNotCalled { policy, endpoint: 0, cluster: "cart", why: NotSent::NoHost },
+        Event::VmDied { plugin: "graygate" },
         Event::AnswerNotShared { policy },
     ]
 }

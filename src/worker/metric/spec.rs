@@ -224,6 +224,15 @@ pub static REFUSALS: MetricSpec = MetricSpec::counter(
     FIRST,
 );
 
+/// VMs that have died.
+pub static DEATHS: MetricSpec = MetricSpec::counter(
+    "vm_deaths_total",
+    &[PLUGIN],
+    "VMs",
+    "Counts the VMs of a plugin that gave no sign of life for 20 seconds. A VM without ticks is not watched.",
+    FIRST,
+);
+
 /// The module.
 pub static BUILD: MetricSpec = MetricSpec::gauge(
     "build_info",
@@ -235,7 +244,7 @@ pub static BUILD: MetricSpec = MetricSpec::gauge(
 
 /// All metrics, in the order of the reference page.
 #[cfg(feature = "tool")]
-pub static METRICS: [&MetricSpec; 20] = [
+pub static METRICS: [&MetricSpec; 21] = [
     &ASSIGNMENTS,
     &SHARE,
     &MISROUTED,
@@ -255,6 +264,7 @@ pub static METRICS: [&MetricSpec; 20] = [
     &DOCUMENT,
     &REFUSED,
     &REFUSALS,
+    &DEATHS,
     &BUILD,
 ];
 
