@@ -150,7 +150,8 @@ fn enter(
     // A request gets the default version even if that is not Ready, because there is no other. It takes a
     // permit if there is one. Otherwise the trial of the default version would never end.
     let is_default = choice.version == release.default;
-    if (is_carried || is_default) && is_admitted(choice.version) || is_default {
+    let is_served = (is_carried || is_default) && is_admitted(choice.version);
+    if is_served || is_default {
         return Some((choice.version, choice.reason));
     }
     is_admitted(release.default);

@@ -10,7 +10,7 @@ import { wide } from "./policies.mjs";
 const KIB = 1024;
 
 /** The module's most bytes, so that none come unnoticed: a proxy compiles them when it starts. */
-const MOST_SIZE = 712 * KIB;
+const MOST_SIZE = 736 * KIB;
 /** The most linear memory of a VM with `UPSTREAMS` upstreams configured. */
 const MOST_MEMORY = 1536 * KIB;
 const UPSTREAMS = 50;

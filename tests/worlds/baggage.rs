@@ -112,7 +112,7 @@ fn a_version_that_baggage_cannot_carry_is_not_given() {
     assert_eq!(assigned(&world), [(("v1".to_owned(), "not-carried"), 3)].into());
     // The default version needs no member, so its requests keep their reason.
     let mut world = World::new(&lanes(&[1, 0], &json!({})), 1);
-    assert_eq!(sent(&mut world, &[&full]), [full.clone()]);
+    assert_eq!(sent(&mut world, &[&full]), std::slice::from_ref(&full));
     assert_eq!(assigned(&world), [(("v1".to_owned(), "rotation"), 1)].into());
 }
 

@@ -146,7 +146,7 @@ fn neither_a_breaker_nor_force_makes_the_proxy_drain() {
     world.set("admin", Manner::Status(500));
     world.set_checks("admin", Manner::Status(200));
     world.routes = [("envoy".to_owned(), "admin".to_owned())].into();
-    let to_envoy = Request::get("/envoy").with("x-gray-version", "envoy");
+    let to_envoy = Request::get("/envoy").with("x-version", "envoy");
     for _ in 0..20 {
         world.ask(0, &to_envoy);
         world.pass(50 * MS);

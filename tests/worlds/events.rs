@@ -729,6 +729,7 @@ fn each_metric_has_the_name_and_labels_that_dashboards_use() {
         named("upstream_ready", &[policy, ("upstream", "v2")]),
         named("draining", &[policy]),
         named("policies_refused_total", &[("plugin", "plugin")]),
+        named("vm_deaths_total", &[("plugin", "plugin")]),
     ];
     expected.sort();
     assert_eq!(new, expected.iter().collect::<Vec<_>>());

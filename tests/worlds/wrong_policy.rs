@@ -149,6 +149,8 @@ fn requests_pass_unmanaged_if_the_proxy_has_had_no_good_document_of_that_name() 
             world.pass(SECOND);
         }
         assert!(error(&world, "unmanaged").contains("this proxy has no earlier good document"));
+        // The document counts once its counter has been at 0 for a scrape.
+        world.pass(70 * SECOND);
         assert_eq!(world.tick_of(0), 0);
         assert!(world.configure(&last_good(gated("shop", 429))));
         use_it(&mut world);
@@ -373,6 +375,7 @@ fn the_last_good_document_of_another_plugin_or_name_does_not_go_on() {
 #[test]
 fn a_good_document_that_settles_late_does_not_hide_that_a_newer_one_is_wrong() {
     let mut world = World::new(&gated("shop", 429), 3);
+    world.pass(50 * MS);
     assert!(!world.configure(&wrong(gated("shop", 430))));
     for _ in 0..10 {
         assert_eq!(refused(&world), 1);

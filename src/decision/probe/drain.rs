@@ -32,9 +32,10 @@ impl DrainReply {
     /// All of them.
     pub const ALL: [DrainReply; 3] = [DrainReply::Draining, DrainReply::NotDraining, DrainReply::Refused];
 
-    /// Returns the statuses that such a reply can have.
-    pub fn statuses(self) -> &'static [u32] {
+    /// Returns the statuses that such a reply of this switch can have. `DELETE` cannot end a drain that an upstream tells of.
+    pub fn statuses(self, drain: &Drain) -> &'static [u32] {
         match self {
+            DrainReply::Draining if drain.also_when.is_some() => &[200, 409],
             DrainReply::Draining | DrainReply::NotDraining => &[200],
             DrainReply::Refused => &[403, 405, 503],
         }

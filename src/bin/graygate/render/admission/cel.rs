@@ -383,7 +383,7 @@ mod tests {
             "upstreams_circuitBreaker_failOn",
             "upstreams_readinessProbe_expectedStatuses",
             "match",
-            "match_headers_or_withoutHeaders_or_queryParams_or_cookies",
+            "match_headers_or_withoutHeaders_or_queryParams_or_cookies_or_baggage",
         ] {
             assert!(names.iter().any(|known| known == name), "{name} in {names:?}");
         }
