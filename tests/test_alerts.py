@@ -30,7 +30,7 @@ from observability.shop import USERS, Shop, metrics, policy, requests
 
 MODULE = "target/graygate-faults.wasm"
 # Envoy's names of the series that the rules read. Others would only make the file larger.
-READ = quote(r"^wasmcustom\.graygate_|^server\.live$|^http\..*\.downstream_rq_total$|\.vm_reload_")
+READ = quote(r"^wasmcustom\.graygate_|^server\.live$|^http\..*\.downstream_rq_total$")
 FIRING = 'max by (alertname) (ALERTS{alertstate="firing"})'
 UPSTREAM = {"GraygateUpstreamNotReady", "GraygateUpstreamNotReadyAnywhere"}
 
@@ -251,6 +251,7 @@ class Play:
         envoy = self.shop.proxies["b"]
         assert get(envoy.port(), "/", {"x-graygate-fault": "here"}).status == 503
         until_all(lambda: get(envoy.port(), "/livez").status == 200, 10, "a new VM")
+        until(lambda: envoy.counter("graygate_vm_deaths_total") == 1, 60, "the death counted")
         self.pass_minutes()
         self.record.expect("GraygateVmDied")
         self.resolve()

@@ -104,8 +104,8 @@ def test_every_metric_of_graygate_is_in_the_dashboard():
     names = set(re.findall(r"`(graygate_\w+)`", REFERENCE))
     shown = {name for query in QUERIES for name in re.findall(r"graygate_\w+", query.expression)}
     assert shown <= names
-    # These count what panels show as a state.
-    counted = {"lifecycle_changes", "schedule_steps", "policies_refused"}
+    # These count what panels show as a state, or what an alert tells.
+    counted = {"lifecycle_changes", "schedule_steps", "policies_refused", "vm_deaths"}
     assert names - shown == {f"graygate_{name}_total" for name in counted}
 
 

@@ -51,3 +51,25 @@ def test_a_restarted_vm_knows_what_the_others_know(start, policy, v1):
     until(lambda: "is not ready: consecutive-failures" in get(envoy.port()).text, what="gated by the new VM")
     assert v1.requests == seen, "no request has passed in between"
     assert ended(envoy) == 1
+
+
+def deaths(envoy):
+    return envoy.counter("graygate_vm_deaths_total", plugin="graygate")
+
+
+def test_a_vm_that_nothing_restarts_is_counted_and_one_that_an_update_ends_is_not(start, policy):
+    """A VM writes every 5 s that it lives, and counts as dead after 20 s without."""
+    envoy = start(policy, delivery="ecds", concurrency=2, module=MODULE, failure={"failure_policy": "FAIL_OPEN"})
+    until_all(lambda: get(envoy.port(), "/livez").status == 200, what="all workers answer")
+    for path in ("/ready1", "/ready2", "/ready3"):
+        # A VM says that it lives once the document is in use. An update ends its root in order.
+        until(lambda: envoy.counter("graygate_build_info") == 1, what="the document in use")
+        readiness = {**policy["probes"]["readiness"], "path": path}
+        updated = {**policy, "probes": {**policy["probes"], "readiness": readiness}}
+        assert envoy.publish(updated) == ""
+        until_all(lambda path=path: "readiness passed" in get(envoy.port(), path).text, what="the update")
+    assert deaths(envoy) == 0
+    get(envoy.port(), "/", HERE)
+    assert ended(envoy) == 1
+    until(lambda: deaths(envoy) == 1, timeout=60, what="the death counted")
+    assert envoy.logs().count("plugin graygate: a VM has died") == 1

@@ -47,21 +47,11 @@ def told(scrapes: int) -> Iterator[Story]:
         with ExitStack() as loads:
             for envoy in shop.proxies.values():
                 loads.enter_context(Load(envoy.port(), mixed(), rate=60, connections=8))
-            rehearse(shop)
             prometheus.has_scraped(6)
             story.start = time.time()
             tell(story, shop, scrapes)
             story.end = time.time()
         yield story
-
-
-def rehearse(shop: Shop) -> None:
-    """Lets each upstream go down and come back once, so that the counters of these transitions exist."""
-    shop.sick(*shop.carts.values(), shop.upstreams["search"], shop.upstreams["v2"])
-    for ready in (False, True):
-        for upstream in ("cart", "search", "v2"):
-            shop.until_ready(upstream, ready=ready)
-        shop.well()
 
 
 def mixed() -> list[Request]:
