@@ -6,6 +6,8 @@ In this module, a request's header ends the VM of its worker, or the VM that lea
 
 from __future__ import annotations
 
+from functools import partial
+
 from harness.breaker import in_turn, judged
 from harness.client import get
 from harness.wait import until, until_all
@@ -57,6 +59,10 @@ def deaths(envoy):
     return envoy.counter("graygate_vm_deaths_total", plugin="graygate")
 
 
+def passes(envoy, path):
+    return "readiness passed" in get(envoy.port(), path).text
+
+
 def test_a_vm_that_nothing_restarts_is_counted_and_one_that_an_update_ends_is_not(start, policy):
     """A VM writes every 5 s that it lives, and counts as dead after 20 s without."""
     envoy = start(policy, delivery="ecds", concurrency=2, module=MODULE, failure={"failure_policy": "FAIL_OPEN"})
@@ -67,7 +73,7 @@ def test_a_vm_that_nothing_restarts_is_counted_and_one_that_an_update_ends_is_no
         readiness = {**policy["probes"]["readiness"], "path": path}
         updated = {**policy, "probes": {**policy["probes"], "readiness": readiness}}
         assert envoy.publish(updated) == ""
-        until_all(lambda path=path: "readiness passed" in get(envoy.port(), path).text, what="the update")
+        until_all(partial(passes, envoy, path), what="the update")
     assert deaths(envoy) == 0
     get(envoy.port(), "/", HERE)
     assert ended(envoy) == 1
