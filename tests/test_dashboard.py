@@ -53,22 +53,22 @@ def found(story, title):
 
 def the_panels_show_what_happened(story):
     wanted = found(story, "Share wanted")
-    assert (wanted["web v1"], wanted["web v2"]) == (1.0, 0.5)
-    assert found(story, "Failures by version")["web v2"] > 0.5
-    assert found(story, "Rollbacks").keys() >= {"web v2 failures"}
-    assert found(story, "Gated requests").keys() >= {"cart check-failed", "search check-failed"}
-    assert found(story, "Fallback requests").keys() == {"search to spare"}
-    assert found(story, "Requests that failed open").keys() >= {"cart all-not-ready"}
+    assert (wanted["shop/web v1"], wanted["shop/web v2"]) == (1.0, 0.5)
+    assert found(story, "Failures by version")["shop/web v2"] > 0.5
+    assert found(story, "Rollbacks").keys() >= {"shop/web v2 failures"}
+    assert found(story, "Gated requests").keys() >= {"shop/cart check-failed", "shop/search check-failed"}
+    assert found(story, "Fallback requests").keys() == {"shop/search to spare"}
+    assert found(story, "Requests that failed open").keys() >= {"shop/cart all-not-ready"}
     assert found(story, "Transitions and their reasons").keys() >= {
-        "cart not-ready: check-failed",
-        "v2 ready: check-passed",
+        "shop/cart not-ready: check-failed",
+        "shop/v2 ready: check-passed",
     }
-    assert "v2 fallback" not in found(story, "Why a request got its version")
-    assert found(story, "Why a request got its version")["v1 fallback"] > 0
+    assert "shop/web v2 fallback" not in found(story, "Why a request got its version")
+    assert found(story, "Why a request got its version")["shop/web v1 fallback"] > 0
     readiness = found(story, "Readiness")
-    assert {f"{upstream} on proxy-{proxy}" for upstream in ("v1", "v2", "cart", "search") for proxy in "ab"} <= set(
-        readiness
-    )
+    assert {
+        f"shop/{upstream} on proxy-{proxy}" for upstream in ("v1", "v2", "cart", "search") for proxy in "ab"
+    } <= set(readiness)
 
 
 def the_tables_name_each_proxy_and_the_module(story):
@@ -107,6 +107,18 @@ def test_every_metric_of_graygate_is_in_the_dashboard():
     # These count what panels show as a state, or what an alert tells.
     counted = {"lifecycle_changes", "schedule_steps", "policies_refused", "vm_deaths"}
     assert names - shown == {f"graygate_{name}_total" for name in counted}
+
+
+def test_releases_and_upstreams_of_two_policies_with_the_same_names_stay_apart():
+    grouped = 0
+    for query in QUERIES:
+        for labels in re.findall(r"\b(?:by|on) \(([^)]*)\)", query.expression):
+            if {"release", "upstream", "probe"} & set(labels.split(", ")):
+                grouped += 1
+                assert "policy" in labels.split(", "), (query.panel, query.expression)
+        if re.search(r"\{\{(release|upstream|probe)\}\}", query.legend):
+            assert query.legend.startswith("{{policy}}/"), (query.panel, query.legend)
+    assert grouped > 10
 
 
 def test_the_dashboard_is_what_its_generator_makes():

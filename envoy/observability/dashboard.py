@@ -5,6 +5,7 @@ Rules for its queries:
 - Each query works without the recording rules, so the dashboard needs only the metrics.
 - mode="" leaves out decisions that have no effect.
 - A query names its proxies by the label `instance`, which each Prometheus has.
+- Releases and upstreams of two policies may have the same name. So they are grouped, matched and named with `policy`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ FILE = PROJECT / "istio/observability/dashboard.json"
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 POLICY = 'policy=~"$policy"'
 RELEASE = f'{POLICY},release=~"$release"'
+# Leaves out proxies that drain, as the alerts do.
+SERVING = "unless on (job, instance, policy) graygate_draining == 1"
 # Clusters of Istio's own and the hop say nothing about an upstream.
 NOT_USERS = "xds-grpc|sds-grpc|agent|prometheus_stats|zipkin|graygate-hop"
 
@@ -131,8 +134,8 @@ def overview(board: builders.Dashboard) -> None:
         ),
         number(
             "Upstreams not ready",
-            "The upstreams that are not ready on at least one proxy.",
-            f"count(count by (policy, upstream) (graygate_upstream_ready{{{POLICY}}} == 0)) or vector(0)",
+            "The upstreams that are not ready on at least one proxy that does not drain.",
+            f"count(count by (policy, upstream) (graygate_upstream_ready{{{POLICY}}} == 0 {SERVING})) or vector(0)",
             bad_from=1,
         ),
         number(
@@ -158,7 +161,7 @@ def overview(board: builders.Dashboard) -> None:
 
 def releases(board: builders.Dashboard) -> None:
     board.with_row(builders.Row("Releases"))
-    by = "by (release, version)"
+    by = "by (policy, release, version)"
     counted = f'graygate_responses_total{{{RELEASE},mode=""}}'
     board.with_panel(
         stacked(
@@ -167,7 +170,8 @@ def releases(board: builders.Dashboard) -> None:
                 "The share that each version holds by weight, schedule and rollbacks. It is the mean of all proxies.",
                 "percentunit",
                 query(
-                    f"avg {by} (graygate_version_share_basis_points{{{RELEASE}}}) / 10000", "{{release}} {{version}}"
+                    f"avg {by} (graygate_version_share_basis_points{{{RELEASE}}}) / 10000",
+                    "{{policy}}/{{release}} {{version}}",
                 ),
             ).max(1)
         )
@@ -181,8 +185,8 @@ def releases(board: builders.Dashboard) -> None:
                 "many requests, or if a version falls back.",
                 "percentunit",
                 query(
-                    f"sum {by} ({assigned}) / on (release) group_left () sum by (release) ({assigned})",
-                    "{{release}} {{version}}",
+                    f"sum {by} ({assigned}) / on (policy, release) group_left () sum by (policy, release) ({assigned})",
+                    "{{policy}}/{{release}} {{version}}",
                 ),
             ).max(1)
         )
@@ -200,7 +204,7 @@ def releases(board: builders.Dashboard) -> None:
                 "percentunit",
                 query(
                     f"sum {by} (rate({some}[$__rate_interval])) / sum {by} (rate({whole}[$__rate_interval]))",
-                    "{{release}} {{version}}",
+                    "{{policy}}/{{release}} {{version}}",
                 ),
             )
         )
@@ -230,7 +234,10 @@ def releases(board: builders.Dashboard) -> None:
                 "Why a request got its version",
                 "Requests by the reason for their version. `fallback` means that the version's upstream is not ready.",
                 "reqps",
-                query(f"sum by (version, reason) ({assigned}) > 0", "{{version}} {{reason}}"),
+                query(
+                    f"sum by (policy, release, version, reason) ({assigned}) > 0",
+                    "{{policy}}/{{release}} {{version}} {{reason}}",
+                ),
             )
         )
     )
@@ -241,9 +248,9 @@ def releases(board: builders.Dashboard) -> None:
                 "Rollbacks by version and limit. Each proxy judges for itself.",
                 "none",
                 query(
-                    "sum by (release, version, reason) "
+                    "sum by (policy, release, version, reason) "
                     f'(increase(graygate_rollbacks_total{{{RELEASE},mode=""}}[$__rate_interval]))',
-                    "{{release}} {{version}} {{reason}}",
+                    "{{policy}}/{{release}} {{version}} {{reason}}",
                 ),
             )
         )
@@ -255,7 +262,7 @@ def releases(board: builders.Dashboard) -> None:
             "reqps",
             query(
                 f"sum {by} (rate(graygate_misrouted_requests_total{{{RELEASE}}}[$__rate_interval]))",
-                "{{release}} {{version}}",
+                "{{policy}}/{{release}} {{version}}",
             ),
         )
     )
@@ -266,9 +273,9 @@ def upstreams(board: builders.Dashboard) -> None:
     board.with_panel(
         states(
             "Readiness",
-            "Whether each upstream is ready, by proxy.",
+            "Whether each upstream of each policy is ready, by proxy.",
             f"graygate_upstream_ready{{{POLICY}}}",
-            "{{upstream}} on {{instance}}",
+            "{{policy}}/{{upstream}} on {{instance}}",
         )
     )
     board.with_panel(
@@ -278,9 +285,9 @@ def upstreams(board: builders.Dashboard) -> None:
                 "How often upstreams changed their phase, and why. Each counts once for a proxy.",
                 "none",
                 query(
-                    "sum by (upstream, to, reason) "
+                    "sum by (policy, upstream, to, reason) "
                     f"(increase(graygate_transitions_total{{{POLICY}}}[$__rate_interval])) > 0",
-                    "{{upstream}} {{to}}: {{reason}}",
+                    "{{policy}}/{{upstream}} {{to}}: {{reason}}",
                 ),
             )
         )
@@ -291,8 +298,8 @@ def upstreams(board: builders.Dashboard) -> None:
             "`error` means that Envoy did not send the check, so nothing new is known of the upstream.",
             "ops",
             query(
-                f"sum by (upstream, result) (rate(graygate_checks_total{{{POLICY}}}[$__rate_interval])) > 0",
-                "{{upstream}} {{result}}",
+                f"sum by (policy, upstream, result) (rate(graygate_checks_total{{{POLICY}}}[$__rate_interval])) > 0",
+                "{{policy}}/{{upstream}} {{result}}",
             ),
         )
     )
@@ -303,9 +310,9 @@ def upstreams(board: builders.Dashboard) -> None:
                 "Requests that a gate kept from an upstream, by the reason for which it is not ready.",
                 "reqps",
                 query(
-                    "sum by (upstream, reason) "
+                    "sum by (policy, upstream, reason) "
                     f'(rate(graygate_gated_requests_total{{{POLICY},mode=""}}[$__rate_interval])) > 0',
-                    "{{upstream}} {{reason}}",
+                    "{{policy}}/{{upstream}} {{reason}}",
                 ),
             )
         )
@@ -317,9 +324,9 @@ def upstreams(board: builders.Dashboard) -> None:
                 "Gated requests that went to another upstream or got the static answer.",
                 "reqps",
                 query(
-                    "sum by (upstream, to) "
+                    "sum by (policy, upstream, to) "
                     f'(rate(graygate_fallback_requests_total{{{POLICY},mode=""}}[$__rate_interval]))',
-                    "{{upstream}} to {{to}}",
+                    "{{policy}}/{{upstream}} to {{to}}",
                 ),
             )
         )
@@ -331,9 +338,9 @@ def upstreams(board: builders.Dashboard) -> None:
                 "Requests that a gate let through although its upstream is not ready.",
                 "reqps",
                 query(
-                    "sum by (upstream, reason) "
+                    "sum by (policy, upstream, reason) "
                     f'(rate(graygate_failed_open_requests_total{{{POLICY},mode=""}}[$__rate_interval]))',
-                    "{{upstream}} {{reason}}",
+                    "{{policy}}/{{upstream}} {{reason}}",
                 ),
             )
         )
@@ -377,8 +384,9 @@ def proxies(board: builders.Dashboard) -> None:
             "Replies by probe and verdict.",
             "reqps",
             query(
-                f"sum by (probe, result) (rate(graygate_probe_answers_total{{{POLICY}}}[$__rate_interval])) > 0",
-                "{{probe}} {{result}}",
+                "sum by (policy, probe, result) "
+                f"(rate(graygate_probe_answers_total{{{POLICY}}}[$__rate_interval])) > 0",
+                "{{policy}}/{{probe}} {{result}}",
             ),
         )
     )
@@ -421,7 +429,9 @@ def dashboard() -> models.Dashboard:
             .datasource(SOURCE)
             .enable(enable=True)
             .icon_color(RED)
-            .expr(f'sum by (release, version) (increase(graygate_rollbacks_total{{{RELEASE},mode=""}}[1m])) > 0')
+            .expr(
+                f'sum by (policy, release, version) (increase(graygate_rollbacks_total{{{RELEASE},mode=""}}[1m])) > 0'
+            )
         )
     )
     for section in (overview, releases, upstreams, proxies):
