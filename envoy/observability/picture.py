@@ -195,7 +195,7 @@ class Picture:
             [label for _, label in kept],
             loc="upper left",
             bbox_to_anchor=(-0.06, -0.02),
-            ncols=3 if max(len(label) for _, label in kept) < 30 else 2,
+            ncols=3 if max(len(label) for _, label in kept) < 38 else 2,
             fontsize=6,
             frameon=False,
             handlelength=1,
