@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jsonschema
@@ -106,6 +110,85 @@ def test_an_answer_of_something_else_is_named(start, policy):
     assert found["proxies"][1]["error"].startswith("the answer is neither a status page nor statistics: ")
 
 
+def stats(path, text: str) -> str:
+    path.write_text("".join(f"wasmcustom.graygate_{line}\n" for line in text.splitlines()))
+    return str(path)
+
+
+def test_statistics_differ_in_draining_and_in_the_policies_in_use(tmp_path, schema):
+    shop = "policy_document.policy=.=shop;.;: 77\n"
+    one = stats(tmp_path / "1.stats", f"{shop}draining.policy=.=shop;.;: 0")
+    two = stats(tmp_path / "2.stats", f"{shop}draining.policy=.=shop;.;: 1\npolicy_document.policy=.=web;.;: 5")
+    found = report(one, two, code=1)
+    schema.validate(found)
+    assert [(difference["policy"], difference["what"]) for difference in found["differences"]] == [
+        ("shop", "draining"),
+        ("web", "in use"),
+    ]
+    lines = run("status", one, two).stdout.splitlines()
+    assert lines[0].split()[4:6] == ["MODE", "DRAINING"]
+    assert "differ: policy web: in use" in lines
+
+
+def test_a_refused_document_is_told_and_no_agreement(tmp_path, schema):
+    refused = stats(tmp_path / "1.stats", "policy_refused.plugin=.=shop;.;: 1")
+    found = report(refused, code=1)
+    schema.validate(found)
+    [proxy] = found["proxies"]
+    assert (proxy["policyRefused"], proxy["policies"], "error" in proxy) == (["shop"], [], False)
+    told = run("status", refused).stdout
+    assert told == f"refused: {refused}: the newest document of plugin shop was refused, and no policy is in use\n"
+
+
+def test_an_own_weight_of_0_after_a_rollback_is_no_difference(tmp_path, schema):
+    shop = "policy_document.policy=.=shop;.;: 77\n"
+    count = "rollbacks_total.policy=.=shop;.;release=.=web;.;version=.=v2;.;reason=.=failures;.;: 1\n"
+    one, two = stats(tmp_path / "1.stats", shop + count), stats(tmp_path / "2.stats", shop)
+    found = report(one, two, code=0)
+    schema.validate(found)
+    [policy] = found["proxies"][0]["policies"]
+    assert (policy["rollbacks"], "rolledBack" in policy) == ({"web/v2": 1}, False)
+    assert "web/v2 (1 so far)" in run("status", one, two).stdout
+
+
+@contextmanager
+def answering(status: int, body: bytes, **headers: str) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/statusz"
+        server.shutdown()
+
+
+def test_text_of_strangers_is_printed_with_escapes():
+    hostile = "\x1b[2Jall well\x9b\u202e"
+    with answering(500, hostile.encode()) as url:
+        told = run("status", url)
+        found = run("status", "--json", url)
+    assert told.stdout.splitlines()[0] == f"unreadable: {url}: status 500: \\u{{1b}}[2Jall well\\u{{9b}}\\u{{202e}}"
+    assert found.stdout.isascii()
+    assert json.loads(found.stdout)["proxies"][0]["error"] == f"status 500: {hostile}"
+
+
+def test_neither_a_redirect_nor_a_proxy_of_the_environment_is_used(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with answering(302, b"", location="/elsewhere") as url:
+        [proxy] = report(url, code=1)["proxies"]
+    assert proxy["error"] == "status 302: a redirect to /elsewhere, which is not followed"
+
+
 def test_lists_of_urls_come_from_a_file_or_standard_input_and_answers_from_files(start, shown, tmp_path):
     envoy = start(shown)
     until_all(lambda: shows(envoy, "ready"), what="both ready")
@@ -124,6 +207,7 @@ def test_lists_of_urls_come_from_a_file_or_standard_input_and_answers_from_files
     [
         ([], 2, "required"),
         (["https://proxy/statusz"], 2, "https is not supported"),
+        (["127.0.0.1:20000"], 2, "127.0.0.1:20000: is no file. If it is a URL, begin it with http://."),
         (["--timeout", "0s", "http://127.0.0.1:1/"], 2, "write a time such as 2s or 500ms"),
         (["--file", "/nowhere/urls.txt"], 3, "No such file"),
         (["/nowhere/pod.stats"], 3, "No such file"),

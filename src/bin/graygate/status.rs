@@ -6,6 +6,7 @@
 mod agreement;
 mod fetch;
 mod page;
+mod printable;
 mod report;
 mod stats;
 mod table;
@@ -21,7 +22,8 @@ use crate::input;
 use report::{ProxyStatus, StatusReport};
 
 /// The end of the help text.
-const EXAMPLES: &str = "The exit code is 0 if all proxies agree, and 1 if they differ or one cannot be read.
+const EXAMPLES: &str = "The exit code is 0 if all proxies agree. It is 1 if they differ, or if one \
+cannot be read or has refused its newest document.
 
 Examples:
   graygate status http://10.0.0.1:8080/statusz http://10.0.0.2:8080/statusz
@@ -61,18 +63,19 @@ pub fn run(arguments: &StatusArguments) -> Result<(), Failure> {
         .into_iter()
         .zip(answers)
         .map(|(source, answer)| match answer.and_then(|text| read(&text)) {
-            Ok(policies) => ProxyStatus { source, error: None, policies },
-            Err(error) => ProxyStatus { source, error: Some(error), policies: Vec::new() },
+            Ok(proxy) => ProxyStatus { source, ..proxy },
+            Err(error) => ProxyStatus { source, error: Some(error), ..ProxyStatus::default() },
         })
         .collect();
     let differences = agreement::differences(&proxies);
-    let agree = differences.is_empty() && proxies.iter().all(|proxy| proxy.error.is_none());
+    let is_good = |proxy: &ProxyStatus| proxy.error.is_none() && proxy.policy_refused.is_empty();
+    let agree = differences.is_empty() && proxies.iter().all(is_good);
     let report = StatusReport { proxies, differences, agree };
     let mut out = std::io::stdout().lock();
     let written = if arguments.json {
         let json = serde_json::to_string_pretty(&report);
         let json = json.map_err(|error| Failure::Io(format!("the report is not JSON: {error}")))?;
-        writeln!(out, "{json}")
+        writeln!(out, "{}", printable::printable_json(&json))
     } else {
         table::write(&report, &mut out)
     };
@@ -96,7 +99,14 @@ fn sources(arguments: &StatusArguments) -> Result<Vec<String>, Failure> {
     for source in sources {
         if source.starts_with("https:") {
             return Err(Failure::Usage(format!(
-                "{source}: https is not supported. Ask the proxy itself over http, such as through kubectl port-forward."
+                "{}: https is not supported. Ask the proxy itself over http, such as through kubectl port-forward.",
+                printable::printable(&source)
+            )));
+        }
+        if is_unmarked_url(&source) {
+            let source = printable::printable(&source);
+            return Err(Failure::Usage(format!(
+                "{source}: is no file. If it is a URL, begin it with http://."
             )));
         }
         if !distinct.contains(&source) {
@@ -109,6 +119,12 @@ fn sources(arguments: &StatusArguments) -> Result<Vec<String>, Failure> {
     Ok(distinct)
 }
 
+/// Returns whether the source is `HOST:PORT…` or has another scheme, and is no file.
+fn is_unmarked_url(source: &str) -> bool {
+    let host = source.split('/').next().unwrap_or_default();
+    !source.starts_with("http://") && host.contains(':') && !Path::new(source).exists()
+}
+
 fn listed(file: &Path) -> Result<Vec<String>, Failure> {
     let mut text = String::new();
     input::open(file)?.read_to_string(&mut text).map_err(|error| Failure::io(file.display(), &error))?;
@@ -117,7 +133,7 @@ fn listed(file: &Path) -> Result<Vec<String>, Failure> {
 }
 
 /// Reads an answer: a status page, or statistics in one of Envoy's three forms.
-fn read(text: &str) -> Result<Vec<report::PolicyStatus>, String> {
+fn read(text: &str) -> Result<ProxyStatus, String> {
     if !text.trim_start().starts_with('{') {
         return stats::read(stats::of_text(text));
     }
@@ -125,6 +141,6 @@ fn read(text: &str) -> Result<Vec<report::PolicyStatus>, String> {
         serde_json::from_str(text).map_err(|error| format!("the answer is not JSON: {error}"))?;
     match document.get("stats") {
         Some(listed) => stats::read(stats::of_json(listed)),
-        None => page::read(document).map(|policy| vec![policy]),
+        None => page::read(document),
     }
 }

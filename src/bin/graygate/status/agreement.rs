@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::report::{Difference, DifferenceGroup, PolicyStatus, ProxyStatus};
+use super::report::{Difference, DifferenceGroup, PolicyStatus, ProxyStatus, SourceKind};
 
 /// How far shares may be apart, in percent. Proxies are not read at the same moment, and shares may be on the move.
 const MAX_SHARE_GAP: f64 = 1.0;
@@ -18,6 +18,15 @@ pub fn differences(proxies: &[ProxyStatus]) -> Vec<Difference> {
     }
     let mut differences = Vec::new();
     for (name, rows) in by_policy {
+        // A page shows one policy, so it tells nothing of the others.
+        let used = readable.iter().filter_map(|proxy| {
+            match (proxy.policies.iter().any(|policy| policy.policy == name), proxy.kind) {
+                (true, _) => Some((proxy.source.as_str(), yes_or_no(true))),
+                (false, Some(SourceKind::Statistics)) => Some((proxy.source.as_str(), yes_or_no(false))),
+                (false, _) => None,
+            }
+        });
+        differences.extend(difference(name, "in use", used.collect()));
         let mut add = |what: &'static str, value: &dyn Fn(&PolicyStatus) -> Option<String>| {
             let known = rows.iter().filter_map(|(source, policy)| Some((*source, value(policy)?)));
             differences.extend(difference(name, what, known.collect()));
@@ -32,11 +41,12 @@ pub fn differences(proxies: &[ProxyStatus]) -> Vec<Difference> {
             let mode = policy.mode.clone()?;
             Some(if is_coarse && mode != "enforce" { "not enforced".to_owned() } else { mode })
         });
+        add("draining", &|policy| policy.draining.map(yes_or_no));
         add("upstreams not ready", &|policy| Some(or_none(not_ready(policy))));
         if shares_differ(&rows) {
             add("shares", &|policy| Some(or_none(shares(policy))));
         }
-        add("rolled back", &|policy| Some(or_none(policy.rolled_back.join(", "))));
+        add("rolled back", &|policy| Some(or_none(policy.rolled_back.as_ref()?.join(", "))));
     }
     differences
 }
@@ -96,6 +106,11 @@ pub fn shares(policy: &PolicyStatus) -> String {
     releases.collect::<Vec<_>>().join("; ")
 }
 
+/// Returns the word for a fact.
+pub fn yes_or_no(fact: bool) -> String {
+    if fact { "yes" } else { "no" }.to_owned()
+}
+
 fn or_none(text: String) -> String {
     if text.is_empty() { "none".to_owned() } else { text }
 }
@@ -120,7 +135,7 @@ mod tests {
             shares: BTreeMap::from([("web".to_owned(), versions)]),
             ..PolicyStatus::default()
         };
-        ProxyStatus { source: source.to_owned(), error: None, policies: vec![policy] }
+        ProxyStatus { source: source.to_owned(), policies: vec![policy], ..ProxyStatus::default() }
     }
 
     fn found(proxies: &[ProxyStatus]) -> Vec<&'static str> {
@@ -133,6 +148,39 @@ mod tests {
         let down = [("app", "not-ready")];
         assert!(found(&[proxy("a", 1, 10.0, &down), proxy("b", 1, 10.0, &down)]).is_empty());
         assert!(found(&[proxy("a", 1, 10.0, &[("app", "ramp")]), proxy("b", 1, 10.0, &[])]).is_empty());
+    }
+
+    #[test]
+    fn proxies_of_which_one_drains_differ_and_one_that_does_not_tell_does_not() {
+        let draining = |source: &str, draining| {
+            let mut proxy = proxy(source, 1, 10.0, &[]);
+            proxy.policies[0].draining = draining;
+            proxy
+        };
+        assert_eq!(found(&[draining("a", Some(true)), draining("b", Some(false))]), ["draining"]);
+        assert!(found(&[draining("a", Some(true)), draining("b", None)]).is_empty());
+    }
+
+    #[test]
+    fn a_policy_that_statistics_lack_is_a_difference_and_one_that_a_page_lacks_is_none() {
+        let other = |kind| ProxyStatus { source: "b".to_owned(), kind: Some(kind), ..ProxyStatus::default() };
+        let shop = proxy("a", 1, 10.0, &[]);
+        let differences = differences(&[shop, other(SourceKind::Statistics)]);
+        let groups: Vec<&str> = differences[0].groups.iter().map(|group| group.value.as_str()).collect();
+        assert_eq!((differences[0].what, groups), ("in use", vec!["yes", "no"]));
+        assert!(found(&[proxy("a", 1, 10.0, &[]), other(SourceKind::Page)]).is_empty());
+    }
+
+    #[test]
+    fn what_is_rolled_back_differs_only_if_both_tell_it() {
+        let back = |source: &str, back: Option<&str>| {
+            let mut proxy = proxy(source, 1, 10.0, &[]);
+            proxy.policies[0].rolled_back = back.map(|back| vec![back.to_owned()]);
+            proxy.policies[0].rollbacks.insert(source.to_owned(), 1);
+            proxy
+        };
+        assert_eq!(found(&[back("a", Some("web/v2")), back("b", Some("web/v1"))]), ["rolled back"]);
+        assert!(found(&[back("a", Some("web/v2")), back("b", None)]).is_empty());
     }
 
     #[test]

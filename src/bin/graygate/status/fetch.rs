@@ -17,14 +17,18 @@ const AT_ONCE: usize = 64;
 /// The longest answer. Statistics of a proxy with many clusters have some megabytes.
 const MAX_ANSWER: u64 = 64 << 20;
 
+/// How many characters of an error a message quotes.
+const MAX_QUOTED: usize = 300;
+
 /// Returns the answer of each source, or why there is none. Files are read first.
 ///
 /// # Errors
 ///
 /// Returns a [`Failure`] if a file cannot be read. A proxy that cannot be reached is a finding and no failure.
 pub fn all(sources: &[String], timeout: Duration) -> Result<Vec<Result<String, String>>, Failure> {
-    let agent: Agent =
-        Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).build().into();
+    // What a redirect or a proxy of the environment would bring is the answer of another.
+    let config = Agent::config_builder().proxy(None).max_redirects(0).http_status_as_error(false);
+    let agent: Agent = config.timeout_global(Some(timeout)).build().into();
     let mut answers: Vec<Option<Result<String, String>>> = Vec::new();
     for source in sources {
         let is_url = source.starts_with("http://");
@@ -66,13 +70,23 @@ fn get(agent: &Agent, url: &str, timeout: Duration) -> Result<String, String> {
     let answer = agent.get(url).header("accept", "application/json, text/plain").call();
     let mut answer = answer.map_err(|error| describe(&error, timeout))?;
     let status = answer.status();
+    if status.is_redirection() {
+        let place = answer.headers().get("location").map(|place| String::from_utf8_lossy(place.as_bytes()));
+        let place = place.map(|place| format!(" to {}", start(&place))).unwrap_or_default();
+        return Err(format!("status {}: a redirect{place}, which is not followed", status.as_u16()));
+    }
     let body = answer.body_mut().with_config().limit(MAX_ANSWER).lossy_utf8(true).read_to_string();
     let body = body.map_err(|error| describe(&error, timeout))?;
     if status.is_success() {
         return Ok(body);
     }
     let first = body.lines().next().unwrap_or_default();
-    Err(format!("status {}: {first}", status.as_u16()))
+    Err(format!("status {}: {}", status.as_u16(), start(first)))
+}
+
+/// Returns as much of the text as belongs on a line.
+fn start(text: &str) -> String {
+    text.chars().take(MAX_QUOTED).collect()
 }
 
 /// Returns the error in words.

@@ -12,12 +12,22 @@ pub struct StatusReport {
     pub proxies: Vec<ProxyStatus>,
     /// What proxies with a policy of the same name do not have in common.
     pub differences: Vec<Difference>,
-    /// Whether all proxies could be read, and none differ.
+    /// Whether all proxies could be read, none differ, and none has refused its newest document.
     pub agree: bool,
 }
 
+/// What a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SourceKind {
+    /// A status page, which shows one policy.
+    Page,
+    /// Statistics, which show all policies.
+    Statistics,
+}
+
 /// One source.
-#[derive(Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyStatus {
     /// The URL or the file.
@@ -25,6 +35,12 @@ pub struct ProxyStatus {
     /// Why it could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<SourceKind>,
+    /// The plugins whose newest document was refused. Only statistics tell it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policy_refused: Vec<String>,
     /// Its policies.
     pub policies: Vec<PolicyStatus>,
 }
@@ -47,12 +63,19 @@ pub struct PolicyStatus {
     /// The mode. From statistics, only `enforce` is known from the others, which are `not enforced`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// Whether the proxy drains. Statistics tell it of a policy with `probes.drain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draining: Option<bool>,
     /// The upstreams that are not ready.
     pub not_ready: Vec<NotReadyUpstream>,
     /// The shares of each release in percent, by version. Those without a share are left out.
     pub shares: BTreeMap<String, BTreeMap<String, f64>>,
-    /// The versions that are rolled back, as `RELEASE/VERSION`.
-    pub rolled_back: Vec<String>,
+    /// The versions that are rolled back, as `RELEASE/VERSION`. Statistics do not tell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<Vec<String>>,
+    /// How often each version was rolled back, by `RELEASE/VERSION`. Only statistics tell it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rollbacks: BTreeMap<String, u64>,
 }
 
 /// An upstream that is not ready.

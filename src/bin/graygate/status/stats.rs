@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use graygate::worker::metric::spec;
 use serde_json::Value;
 
-use super::report::{NotReadyUpstream, PolicyStatus};
+use super::report::{NotReadyUpstream, PolicyStatus, ProxyStatus, SourceKind};
+
+/// The share of a version that has all requests.
+const WHOLE: u64 = 10_000;
 
 /// One value of a metric of the module.
 #[derive(Debug, PartialEq)]
@@ -83,20 +86,29 @@ fn quoted(text: &str) -> BTreeMap<String, String> {
     labels
 }
 
-/// Returns what statistics tell of each policy.
-pub fn read(samples: Vec<StatSample>) -> Result<Vec<PolicyStatus>, String> {
+/// Returns what statistics tell of the proxy and of each policy.
+pub fn read(samples: Vec<StatSample>) -> Result<ProxyStatus, String> {
     let named = |name: &'static str| samples.iter().filter(move |sample| sample.name == name);
     let of = |name: &'static str, policy: &str| {
         let policy = policy.to_owned();
         named(name).filter(move |sample| sample.label("policy") == policy)
     };
-    let build = named(spec::BUILD.name).find(|sample| sample.value > 0);
+    if let Some(sample) = named(spec::SHARE.name).find(|sample| sample.value > WHOLE) {
+        let (release, version) = (sample.label("release"), sample.label("version"));
+        return Err(format!(
+            "not an answer of graygate: {release}/{version} has a share of {}, which is more than {WHOLE}",
+            sample.value
+        ));
+    }
+    // All are 0 if Envoy has the series of a module that has not shown itself yet.
+    let build = named(spec::BUILD.name).max_by_key(|sample| sample.value);
     let policies: Vec<PolicyStatus> = named(spec::DOCUMENT.name)
         // 0 is that of a policy that has left the proxy.
         .filter(|sample| sample.value > 0 && !sample.label("policy").is_empty())
         .map(|document| {
             let policy = document.label("policy");
             let enforced = of(spec::ENFORCED.name, policy).next().map(|sample| sample.value > 0);
+            let draining = of(spec::DRAINING.name, policy).next().map(|sample| sample.value > 0);
             let not_ready = of(spec::READY.name, policy).filter(|sample| sample.value == 0);
             let not_ready = not_ready.map(|sample| NotReadyUpstream {
                 upstream: sample.label("upstream").to_owned(),
@@ -108,34 +120,33 @@ pub fn read(samples: Vec<StatSample>) -> Result<Vec<PolicyStatus>, String> {
                 let release = shares.entry(sample.label("release").to_owned()).or_default();
                 release.insert(sample.label("version").to_owned(), sample.value as f64 / 100.0);
             }
-            let has_share = |release: &str, version: &str| {
-                shares.get(release).is_some_and(|versions| versions.contains_key(version))
-            };
-            let rolled_back = of(spec::ROLLBACKS.name, policy)
-                .filter(|sample| sample.value > 0)
-                .map(|sample| (sample.label("release"), sample.label("version")))
-                // One that has a share again was rolled back under an earlier document.
-                .filter(|(release, version)| !has_share(release, version));
-            let mut rolled_back: Vec<String> =
-                rolled_back.map(|(release, version)| format!("{release}/{version}")).collect();
-            rolled_back.sort_unstable();
-            rolled_back.dedup();
+            // Whether one is still rolled back is not told: a version without a share may have a weight of 0.
+            let mut rollbacks: BTreeMap<String, u64> = BTreeMap::new();
+            for sample in of(spec::ROLLBACKS.name, policy).filter(|sample| sample.value > 0) {
+                let version = format!("{}/{}", sample.label("release"), sample.label("version"));
+                let count = rollbacks.entry(version).or_default();
+                *count = count.saturating_add(sample.value);
+            }
             PolicyStatus {
                 policy: policy.to_owned(),
                 module_version: build.map(|build| build.label("version").to_owned()),
                 revision: build.map(|build| build.label("revision").to_owned()),
                 document: Some(document.value),
                 mode: enforced.map(|enforced| if enforced { "enforce" } else { "not enforced" }.to_owned()),
+                draining,
                 not_ready: not_ready.collect(),
-                rolled_back,
                 shares,
+                rolled_back: None,
+                rollbacks,
             }
         })
         .collect();
-    if policies.is_empty() {
+    let refused = named(spec::REFUSED.name).filter(|sample| sample.value > 0);
+    let policy_refused: Vec<String> = refused.map(|sample| sample.label("plugin").to_owned()).collect();
+    if policies.is_empty() && policy_refused.is_empty() {
         return Err("no statistics of graygate. Ask for /stats, or add graygate's stats_tags to Envoy so that /stats/prometheus has labels.".to_owned());
     }
-    Ok(policies)
+    Ok(ProxyStatus { kind: Some(SourceKind::Statistics), policies, policy_refused, ..ProxyStatus::default() })
 }
 
 #[cfg(test)]
@@ -153,6 +164,10 @@ wasmcustom.graygate_upstream_ready.policy=.=shop;.;upstream=.=db;.;: 1
 wasmcustom.graygate_version_share_basis_points.policy=.=shop;.;release=.=web;.;version=.=v1;.;: 10000
 wasmcustom.graygate_version_share_basis_points.policy=.=shop;.;release=.=web;.;version=.=v2;.;: 0
 wasmcustom.graygate_rollbacks_total.policy=.=shop;.;release=.=web;.;version=.=v2;.;reason=.=failures;.;: 1
+wasmcustom.graygate_rollbacks_total.policy=.=shop;.;release=.=web;.;version=.=v2;.;reason=.=latency;.;: 2
+wasmcustom.graygate_draining.policy=.=shop;.;: 1
+wasmcustom.graygate_policy_refused.plugin=.=main;.;: 0
+wasmcustom.graygate_policy_refused.plugin=.=canary;.;: 1
 cluster.app.upstream_rq_time: P0(nan,1) P25(nan,2)
 ";
 
@@ -167,6 +182,10 @@ graygate_upstream_ready{policy=\"shop\",upstream=\"db\"} 1
 graygate_version_share_basis_points{policy=\"shop\",release=\"web\",version=\"v1\"} 10000
 graygate_version_share_basis_points{policy=\"shop\",release=\"web\",version=\"v2\"} 0
 graygate_rollbacks_total{policy=\"shop\",release=\"web\",version=\"v2\",reason=\"failures\"} 1
+graygate_rollbacks_total{policy=\"shop\",release=\"web\",version=\"v2\",reason=\"latency\"} 2
+graygate_draining{policy=\"shop\"} 1
+graygate_policy_refused{plugin=\"main\"} 0
+graygate_policy_refused{plugin=\"canary\"} 1
 envoy_cluster_upstream_rq{envoy_response_code=\"200\"} 3
 ";
 
@@ -182,7 +201,7 @@ envoy_cluster_upstream_rq{envoy_response_code=\"200\"} 3
             [of_text(RAW), of_text(PROMETHEUS), of_json(&json)].map(|samples| read(samples).unwrap());
         assert_eq!(raw, prometheus);
         assert_eq!(raw, json);
-        let [shop] = raw.as_slice() else { panic!("{raw:?}") };
+        let [shop] = raw.policies.as_slice() else { panic!("{raw:?}") };
         assert_eq!(
             (shop.policy.as_str(), shop.document, shop.mode.as_deref()),
             ("shop", Some(77), Some("enforce"))
@@ -193,7 +212,9 @@ envoy_cluster_upstream_rq{envoy_response_code=\"200\"} 3
             ["app"]
         );
         assert_eq!(shop.shares["web"], BTreeMap::from([("v1".to_owned(), 100.0)]));
-        assert_eq!(shop.rolled_back, ["web/v2"]);
+        assert_eq!((&shop.rolled_back, shop.draining), (&None, Some(true)));
+        assert_eq!(shop.rollbacks, BTreeMap::from([("web/v2".to_owned(), 3)]));
+        assert_eq!(raw.policy_refused, ["canary"]);
     }
 
     #[test]
@@ -202,6 +223,34 @@ envoy_cluster_upstream_rq{envoy_response_code=\"200\"} 3
         for text in ["", "server.live: 1\n", untagged] {
             assert!(read(of_text(text)).unwrap_err().contains("stats_tags"));
         }
+    }
+
+    #[test]
+    fn a_proxy_that_has_refused_its_only_document_is_read() {
+        let text = "wasmcustom.graygate_policy_refused.plugin=.=shop;.;: 1\n";
+        let read = read(of_text(text)).unwrap();
+        assert_eq!((read.policies.len(), read.policy_refused), (0, vec!["shop".to_owned()]));
+    }
+
+    #[test]
+    fn a_build_at_0_is_better_than_none_and_one_at_1_wins() {
+        let build = |lines: &str| {
+            let document = "wasmcustom.graygate_policy_document.policy=.=shop;.;: 7\n";
+            read(of_text(&format!("{lines}{document}"))).unwrap().policies[0].module_version.clone().unwrap()
+        };
+        let old = "wasmcustom.graygate_build_info.version=.=0.1.0;.;revision=.=abc;.;: 0\n";
+        let new = "wasmcustom.graygate_build_info.version=.=0.2.0;.;revision=.=def;.;: 1\n";
+        assert_eq!(build(old), "0.1.0");
+        assert_eq!(
+            (build(&format!("{old}{new}")), build(&format!("{new}{old}"))),
+            ("0.2.0".to_owned(), "0.2.0".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_share_that_no_proxy_has_is_an_error() {
+        let text = RAW.replace("10000", "10001");
+        assert!(read(of_text(&text)).unwrap_err().starts_with("not an answer of graygate: web/v1 "));
     }
 
     #[test]

@@ -2,17 +2,18 @@
 
 use std::io::{self, Write};
 
-use super::agreement::shares;
+use super::agreement::{shares, yes_or_no};
+use super::printable::printable;
 use super::report::{PolicyStatus, ProxyStatus, StatusReport};
 
-const HEADS: [&str; 8] =
-    ["PROXY", "MODULE", "POLICY", "DOCUMENT", "MODE", "NOT READY", "SHARES", "ROLLED BACK"];
+const HEADS: [&str; 9] =
+    ["PROXY", "MODULE", "POLICY", "DOCUMENT", "MODE", "DRAINING", "NOT READY", "SHARES", "ROLLED BACK"];
 
 /// Writes the report.
 pub fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     let mut rows = vec![HEADS.map(str::to_owned)];
     for proxy in &report.proxies {
-        rows.extend(proxy.policies.iter().map(|policy| row(proxy, policy)));
+        rows.extend(proxy.policies.iter().map(|policy| row(proxy, policy).map(|cell| printable(&cell))));
     }
     if rows.len() > 1 {
         let widths: [usize; HEADS.len()] = core::array::from_fn(|column| {
@@ -25,13 +26,19 @@ pub fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     }
     for proxy in &report.proxies {
         if let Some(error) = &proxy.error {
-            writeln!(out, "unreadable: {}: {error}", proxy.source)?;
+            writeln!(out, "unreadable: {}: {}", printable(&proxy.source), printable(error))?;
+        }
+        for plugin in &proxy.policy_refused {
+            let (source, plugin) = (printable(&proxy.source), printable(plugin));
+            let instead = if proxy.policies.is_empty() { ", and no policy is in use" } else { "" };
+            writeln!(out, "refused: {source}: the newest document of plugin {plugin} was refused{instead}")?;
         }
     }
     for difference in &report.differences {
-        writeln!(out, "differ: policy {}: {}", difference.policy, difference.what)?;
+        writeln!(out, "differ: policy {}: {}", printable(&difference.policy), difference.what)?;
         for group in &difference.groups {
-            writeln!(out, "  {} on {}", group.value, group.proxies.join(", "))?;
+            let proxies = printable(&group.proxies.join(", "));
+            writeln!(out, "  {} on {proxies}", printable(&group.value))?;
         }
     }
     let (read, all) =
@@ -56,14 +63,53 @@ fn row(proxy: &ProxyStatus, policy: &PolicyStatus) -> [String; HEADS.len()] {
             None => upstream.upstream.clone(),
         }
     });
+    let counts = policy.rollbacks.iter().map(|(version, count)| format!("{version} ({count} so far)"));
+    let rolled_back = policy.rolled_back.clone().unwrap_or_else(|| counts.collect());
     [
         proxy.source.clone(),
         or_dash(policy.module_version.clone().unwrap_or_default()),
         policy.policy.clone(),
         or_dash(policy.document.map(|document| document.to_string()).unwrap_or_default()),
         or_dash(policy.mode.clone().unwrap_or_default()),
+        or_dash(policy.draining.map(yes_or_no).unwrap_or_default()),
         or_dash(not_ready.collect::<Vec<_>>().join(", ")),
         or_dash(shares(policy)),
-        or_dash(policy.rolled_back.join(", ")),
+        or_dash(rolled_back.join(", ")),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(proxy: ProxyStatus) -> String {
+        let report = StatusReport { proxies: vec![proxy], differences: Vec::new(), agree: false };
+        let mut out = Vec::new();
+        write(&report, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn text_of_strangers_does_not_reach_the_terminal_as_it_is() {
+        let policy = PolicyStatus { policy: "shop\u{1b}[2J\n1 proxy".to_owned(), ..PolicyStatus::default() };
+        let error = Some("status 500: \u{202e}\u{9b}".to_owned());
+        let text = written(ProxyStatus { error, policies: vec![policy], ..ProxyStatus::default() });
+        assert!(text.contains(r"shop\u{1b}[2J\n1 proxy") && text.contains(r"status 500: \u{202e}\u{9b}"));
+    }
+
+    #[test]
+    fn a_refused_document_is_told_whether_or_not_a_policy_is_in_use() {
+        let refused = |policies| {
+            let policy_refused = vec!["canary".to_owned()];
+            written(ProxyStatus {
+                source: "a".to_owned(),
+                policy_refused,
+                policies,
+                ..ProxyStatus::default()
+            })
+        };
+        let line = "refused: a: the newest document of plugin canary was refused";
+        assert_eq!(refused(Vec::new()), format!("{line}, and no policy is in use\n"));
+        assert!(refused(vec![PolicyStatus::default()]).ends_with(&format!("{line}\n")));
+    }
 }
