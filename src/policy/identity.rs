@@ -2,7 +2,7 @@
 //!
 //! A document reaches the filter in many forms. Istio makes a `google.protobuf.Struct` of YAML, which has no order of keys and
 //! one kind of number, and JSON of that. So the number is a hash of the parsed policy as JSON with ordered keys and without
-//! spaces. Comments and the keys that begin with `x-` are not part of it. Everything else is.
+//! spaces. These are not part of it: comments, the keys that begin with `x-`, and `onWrongPolicy`, which is about another document.
 
 use super::Mode;
 use super::document::Node;
@@ -20,7 +20,7 @@ pub struct PolicyIdentity {
 impl PolicyIdentity {
     /// Returns the identity of a policy with this document, whose mode is limited.
     pub fn of(document: &Node, limit: Mode) -> Self {
-        let canonical = document.to_canonical_json(|key| !key.starts_with("x-"));
+        let canonical = document.to_canonical_json(|key| !key.starts_with("x-") && key != "onWrongPolicy");
         let written = hash::key(0, canonical.as_bytes());
         PolicyIdentity { written, applied: written }.limited_to(limit)
     }

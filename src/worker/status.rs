@@ -13,6 +13,7 @@ use super::scope::Scope;
 use crate::proxy::Proxy;
 use crate::readiness::Readiness;
 use crate::value::date::Date;
+use crate::value::lifecycle::Lifecycle;
 use crate::value::time::Time;
 use writer::JsonWriter;
 
@@ -56,13 +57,9 @@ impl<P: Proxy> Scope<'_, P> {
         json.text("moduleVersion", VERSION);
         json.text("revision", REVISION);
         json.text("at", &present.date.to_string());
-        json.open("lifecycle");
-        json.flag("started", lifecycle.started);
-        json.flag("draining", lifecycle.is_draining());
-        json.close();
+        self.write_lifecycle(present, &lifecycle, &mut json);
         json.open("worker");
         json.id("id", self.holder.id);
-        json.flag("servesRequests", self.holder.serves);
         json.close();
         let mut leaders: Vec<Option<u64>> = Vec::new();
         json.open_list("upstreams");
@@ -80,6 +77,31 @@ impl<P: Proxy> Scope<'_, P> {
         json.close_list();
         self.write_leader(leaders, &mut json);
         json.finish()
+    }
+
+    /// Writes whether the proxy has started, and whether and why it drains.
+    #[inline(never)]
+    fn write_lifecycle(&self, present: Present, lifecycle: &Lifecycle, json: &mut JsonWriter) {
+        json.open("lifecycle");
+        json.flag("started", lifecycle.started);
+        json.flag("draining", lifecycle.is_draining());
+        if let Some(drain) = self.policy.probes.drain.as_ref().filter(|_| lifecycle.is_draining()) {
+            json.open_list("drainReasons");
+            if lifecycle.draining {
+                json.text("", "order");
+            }
+            if let Some(id) = drain.also_when.filter(|_| lifecycle.upstream.draining) {
+                json.text("", &["upstream ", self.policy.name_of(id)].concat());
+            }
+            json.close_list();
+            if let Some(since) = lifecycle.since {
+                present.write_ago(json, "drainingSinceSecondsAgo", since);
+            }
+            if let Some(rest) = lifecycle.rest_of(drain.readiness_after, present.now) {
+                json.number("readinessFailsInSeconds", rest.as_secs());
+            }
+        }
+        json.close();
     }
 
     #[inline(never)]

@@ -67,6 +67,27 @@ fn each_worker_shows_an_outage_with_its_reason_and_its_time_and_the_same_after_i
 }
 
 #[test]
+fn a_drain_has_its_reasons_and_says_when_readiness_fails() {
+    let mut document = shown(
+        json!({"name": "shop", "upstreams": {"envoy": {"cluster": "admin", "readinessProbe": {"httpGet": {}, "failureThreshold": 1}}}}),
+    );
+    document["probes"]["drain"] =
+        json!({"path": "/drainz", "alsoWhen": {"upstream": "envoy"}, "readinessAfter": "60s"});
+    let mut world = World::new(&document, 2);
+    world.pass(3 * SECOND);
+    assert_eq!(status(&mut world, 0)["lifecycle"], json!({"started": true, "draining": false}));
+    world.ask(0, &Request::of("POST", "/drainz"));
+    world.set_checks("admin", Manner::Status(503));
+    world.pass(20 * SECOND);
+    let lifecycle = status(&mut world, 1)["lifecycle"].clone();
+    assert_eq!(lifecycle["drainReasons"], json!(["order", "upstream envoy"]));
+    assert_eq!(lifecycle["drainingSinceSecondsAgo"], 20);
+    assert!((39..=40).contains(&lifecycle["readinessFailsInSeconds"].as_u64().unwrap()), "{lifecycle}");
+    world.pass(60 * SECOND);
+    assert_eq!(status(&mut world, 0)["lifecycle"].get("readinessFailsInSeconds"), None);
+}
+
+#[test]
 fn one_worker_leads_and_each_names_it() {
     let mut world = checked();
     world.pass(5 * SECOND);

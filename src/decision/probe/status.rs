@@ -59,7 +59,7 @@ impl StatusReply {
 const PAGE: &str = include_str!("status/page.html");
 
 /// The policy of [`PAGE`] for browsers: its own style and script, and requests to its own origin. Nothing else.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'sha256-Hpnfnp+Y1UhoEY1mi+278o1t/wiY7EMDdI2/6QE4+so='; script-src 'sha256-tzL06+1uTdJ1+ZD1EofZyVU8E4JeYKnI2UF7YALoAd8='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'sha256-Hpnfnp+Y1UhoEY1mi+278o1t/wiY7EMDdI2/6QE4+so='; script-src 'sha256-ftd64B3Jfk5zpAWTZvmo5HhsQtiB7X9or7JYj4lrrIs='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Returns what happens to a request for the page.
 pub fn answer<'p, 'r, R: Request>(

@@ -238,7 +238,7 @@ pub static BUILD: MetricSpec = MetricSpec::gauge(
     "build_info",
     &[VERSION, REVISION],
     "1",
-    "Shows 1 with the version and the commit of the module that the proxy runs, and 0 for one that it ran before.",
+    "Shows 1 with the version and commit of the module, from the first request or 5 seconds after the start. Shows 0 for an earlier module.",
     FIRST,
 );
 

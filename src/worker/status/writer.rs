@@ -1,4 +1,4 @@
-//! Writes JSON field by field. A tree of values, or derived serializers, would take six times as much of the module.
+//! Writes JSON field by field. A tree of values, or derived serializers, would take more of the module.
 
 use crate::policy::document::write_json_text;
 

@@ -131,7 +131,8 @@ pub fn references(policy: &Policy) -> impl Iterator<Item = UpstreamId> + '_ {
         };
         [Some(gate.upstream), fallback].into_iter().flatten()
     });
-    components.chain(versions).chain(gates)
+    let drain = policy.probes.drain.iter().filter_map(|drain| drain.also_when);
+    components.chain(versions).chain(gates).chain(drain)
 }
 
 /// Returns the part of the document for `direction`, with the upstreams whose names `keep` accepts.
@@ -191,24 +192,27 @@ mod tests {
         let probes = json!({
             "startup": {"path": "/startupz", "checks": [{"upstream": "db"}]},
             "groups": {"deep": {"path": "/deepz", "checks": [{"upstream": "v1"}]}},
+            "drain": {"alsoWhen": {"upstream": "envoy"}},
         });
         let fallback = json!({"upstream": "spare", "clusterHeader": "x-c"});
         let inner = json!({"upstream": "app", "fallback": fallback});
         let outer = json!({"upstream": "search"});
         let cluster = |name: &str| json!({"cluster": name});
+        let checked =
+            json!({"cluster": "prometheus_stats", "readinessProbe": {"httpGet": {"path": "/ready"}}});
         let policy = json!({
             "name": "a", "mode": "shadow", "rollout": {"percent": 5},
             "upstreams": {
                 "app": cluster("app"), "spare": cluster("outbound|80||spare"), "db": cluster("db"),
                 "search": cluster("outbound|80||search"), "v1": cluster("outbound|80|v1|s"),
-                "v2": cluster("outbound|80|v2|s"), "unused": cluster("x"),
+                "v2": cluster("outbound|80|v2|s"), "envoy": checked, "unused": cluster("x"),
             },
             "probes": probes, "releases": [release], "gates": [outer, inner], "maxGatedPercent": 50,
         });
         let found = split(policy);
         let inbound = json!({
             "name": "a-inbound", "mode": "shadow", "rollout": {"percent": 5},
-            "upstreams": {"app": cluster("app"), "spare": cluster("outbound|80||spare"), "db": cluster("db"), "v1": cluster("outbound|80|v1|s")},
+            "upstreams": {"app": cluster("app"), "spare": cluster("outbound|80||spare"), "db": cluster("db"), "v1": cluster("outbound|80|v1|s"), "envoy": checked},
             "probes": probes, "gates": [inner], "maxGatedPercent": 50,
         });
         let outbound = json!({
