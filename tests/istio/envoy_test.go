@@ -107,7 +107,8 @@ func startEnvoy(t *testing.T, bootstrap map[string]any) *envoy {
 	if err := os.WriteFile(e.file("bootstrap.yaml"), config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	logs, err := os.Create(e.file("log"))
+	// The access log opens the same file by the name /dev/stdout, so both must append.
+	logs, err := os.OpenFile(e.file("log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ enableTracing: true
 // labelled has a release for some requests only, and a label on each request that it acts on.
 var labelled = strings.NewReplacer(
 	"name: reviews\nupstreams", "name: reviews\nrequestLabel: always\nupstreams",
-	"  steer:", "  match: [{uri: {prefix: /gray}}]\n  steer:",
+	"  steer:", "  match: [{hosts: [reviews.shop, reviews], uri: {prefix: /gray}}]\n  steer:",
 ).Replace(judged)
 
 // lines are those of the access log, by the path of the request.
@@ -72,7 +72,7 @@ func TestTelemetryLogsTheRequestsThatGraygateActsOn(t *testing.T) {
 	label, _ := found["/gray"]["graygate"].(string)
 	version, _ := found["/gray"]["version"].(string)
 	if label != "reviews="+version+" sticky" {
-		t.Errorf("the label is %q, and the version %q", label, version)
+		t.Errorf("the label is %q, and the version %q, in %v", label, version, found["/gray"])
 	}
 	if details, _ := found["/gated"]["details"].(string); !strings.HasPrefix(details, "graygate_gate{reviews|reviews-v1|") {
 		t.Errorf("the details of a gate's reply are %q", details)

@@ -48,7 +48,7 @@ func TestAWrongPolicyTakesNoTrafficDown(t *testing.T) {
 			wait.Until(t, "LIVE", running.live)
 			running.wants(t, "/livez", 200, alive)
 			// A policy is kept as a good one once it is in use. The gauge tells that.
-			wait.Until(t, "the good policy is in use", func() bool { return running.isRefused() == 0 })
+			wait.Until(t, "the good policy is in use", func() bool { return running.gauge("build_info") == 1 })
 			requests := running.load()
 
 			m.apply(t, policyWith(t, "reviews", "lastGood", true))
@@ -105,7 +105,12 @@ func TestAWrongPolicyThatIsRefusedIsSeenAtTheControlPlane(t *testing.T) {
 
 // isRefused returns the gauge of a wrong policy, or -1 if it does not exist.
 func (p *proxy) isRefused() int {
-	for _, line := range strings.Split(p.admin("/stats?filter=graygate_policy_refused"), "\n") {
+	return p.gauge("policy_refused")
+}
+
+// gauge returns the first gauge of graygate with this name, or -1 if there is none.
+func (p *proxy) gauge(name string) int {
+	for _, line := range strings.Split(p.admin("/stats?filter=graygate_"+name), "\n") {
 		if _, value, ok := strings.Cut(line, ": "); ok {
 			var number int
 			_, _ = fmt.Sscan(value, &number)
