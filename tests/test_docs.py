@@ -36,6 +36,7 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "docs/evaluate/faults.md": {"slow": 1},
     "docs/evaluate/limits.md": {"slow": 1},
     "docs/how-to/edit-with-a-schema.md": {"cluster": 1},
+    "docs/how-to/status-page.md": {"sh": 1, "cluster": 1},
     "docs/operate/alerts-and-dashboards.md": {"sh": 2},
     "docs/operate/compatibility.md": {"slow": 1},
     "docs/quick-start-envoy.md": {"slow": 1},

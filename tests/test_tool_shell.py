@@ -18,7 +18,7 @@ from harness.tool import BINARY, run
 def subcommands():
     commands = run("--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
     return [
-        found[1] for line in commands.splitlines() if (found := re.match(r"  (\w+)  ", line)) and found[1] != "help"
+        found[1] for line in commands.splitlines() if (found := re.match(r"  ([\w-]+)  ", line)) and found[1] != "help"
     ]
 
 

@@ -6,6 +6,7 @@ In this module, a request's header ends the VM of its worker, or the VM that lea
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 from harness.breaker import in_turn, judged
@@ -75,6 +76,8 @@ def test_a_vm_that_nothing_restarts_is_counted_and_one_that_an_update_ends_is_no
         assert envoy.publish(updated) == ""
         until_all(partial(passes, envoy, path), what="the update")
     assert deaths(envoy) == 0
+    # A VM is watched from its next tick on, which is due every 50 ms.
+    time.sleep(5)
     get(envoy.port(), "/", HERE)
     assert ended(envoy) == 1
     until(lambda: deaths(envoy) == 1, timeout=60, what="the death counted")

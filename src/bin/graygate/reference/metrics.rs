@@ -22,8 +22,8 @@ Counters of releases and gates have the label `mode=\"shadow\"` while the policy
 ## Counters begin at 0
 
 `increase()` of Prometheus sees no rise in a series that begins at 1. So each counter whose labels follow from the policy exists
-at 0 soon after the policy came into use: some 130 series each second, and the first signs of an outage before all others. An
-alert on the first outage then fires.
+at 0 soon after the policy came into use. Some 130 series begin each second, the first signs of an outage before all others.
+An alert on the first outage then fires.
 
 These begin with their first event:
 
