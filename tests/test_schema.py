@@ -33,7 +33,7 @@ BEYOND = re.compile(
     r"|has weight until then|0.01 % of all weights|the weights are all 0|(no|more than one) version is the default"
     r"|allow and deny list keys|has no checks; add|an address or a network|a host such as|a host alone"
     r"|browsers accept|is before the step above|does not treat a missing response|must be shorter than unansweredAfter"
-    r"|is too short: between its checks|has no readinessProbe, so nothing tells"
+    r"|is too short: between its checks|has no readinessProbe, so nothing tells|is not a group"
 )
 
 
