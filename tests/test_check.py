@@ -342,7 +342,18 @@ def test_the_place_of_a_problem_is_where_the_text_was_changed(tmp_path, style):
 
 
 # The objects of a policy in which a user chooses the keys.
-NAMED = {"upstreams", "groups", "headers", "withoutHeaders", "queryParams", "cookies", "weights", "set", "add"}
+NAMED = {
+    "upstreams",
+    "groups",
+    "headers",
+    "withoutHeaders",
+    "baggage",
+    "queryParams",
+    "cookies",
+    "weights",
+    "set",
+    "add",
+}
 
 
 # -- formats ---------------------------------------------------------------------------
