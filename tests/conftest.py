@@ -57,6 +57,13 @@ def policy() -> dict[str, Any]:
 
 
 @pytest.fixture
+def shown(policy: dict[str, Any]) -> dict[str, Any]:
+    """The policy with a status page."""
+    policy["probes"]["status"] = {"path": "/statusz"}
+    return policy
+
+
+@pytest.fixture
 def rule(policy: dict[str, Any]) -> dict[str, Any]:
     """The `passThrough` of readiness in `policy`. Responses are stored for an hour."""
     rule = {"cacheSeconds": 3600}

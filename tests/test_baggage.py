@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from contextlib import ExitStack
+from email.message import Message
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from harness.client import get
 from harness.config import Tree, bootstrap, route
 from harness.envoy import Envoy
 from harness.load import Request, drive
+from harness.relay import Relay
 from harness.tool import run
 from harness.upstream import Upstream
 
@@ -32,42 +32,17 @@ MAX_BYTES, MAX_MEMBERS = 8192, 64
 MANY = [(f"x-more-{number}", "y") for number in range(50)]
 
 
-@contextmanager
-def relay(name: str, next_port: int) -> Iterator[int]:
-    """An app that asks the next service for each one that it gets, with its baggage and one more member."""
+def passing_on(name: str, next_port: int) -> Relay:
+    """Returns an app that passes its baggage on, with one more member. It names itself and the next service."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1
+    def ask(path: str, headers: Message[str, str]) -> dict[str, Any]:
+        context = W3CBaggagePropagator().extract({"baggage": headers.get_all("baggage", [])})
+        passed: dict[str, str] = {}
+        W3CBaggagePropagator().inject(passed, baggage.set_baggage("app", name, context))
+        answer = get(next_port, path, passed)
+        return {"a": name, "b": answer.version, "seen": dict(baggage.get_all(context))}
 
-        def do_GET(self) -> None:
-            context = W3CBaggagePropagator().extract({"baggage": self.headers.get_all("baggage", [])})
-            headers: dict[str, str] = {}
-            W3CBaggagePropagator().inject(headers, baggage.set_baggage("app", name, context))
-            answer = get(next_port, self.path, headers)
-            chain = {"a": name, "b": answer.version, "seen": dict(baggage.get_all(context))}
-            body = json.dumps(chain).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, name=f"relay-{name}", daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join(5)
-        server.server_close()
+    return Relay(name, ask)
 
 
 def policy(service: str, **release: Any) -> Tree:
@@ -137,7 +112,8 @@ def test_a_user_stays_in_one_lane_over_apps_that_pass_baggage_on(start, apps):
     with ExitStack() as stack:
         trusting = {"trustIncoming": True}
         of_b = start(policy("app", **trusting), ports(apps))
-        of_a_ports = {f"a-{name}": stack.enter_context(relay(name, of_b.port())) for name in ("v1", "v2")}
+        relays = {f"a-{name}": stack.enter_context(passing_on(name, of_b.port())) for name in ("v1", "v2")}
+        of_a_ports = {cluster: relay.port for cluster, relay in relays.items()}
         of_a = start(policy("a", **trusting), of_a_ports)
         gateway_ports = dict.fromkeys(("edge-v1", "edge-v2"), of_a.port())
         gateway = start(policy("edge", hashOn=[{"baggage": "user-id"}]), gateway_ports)

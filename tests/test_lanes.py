@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any, Self
+from email.message import Message
+from typing import Any
 
 import pytest
 
@@ -21,49 +20,22 @@ from harness.client import get
 from harness.config import bootstrap
 from harness.envoy import Envoy
 from harness.load import Request, drive
+from harness.relay import Relay
 from harness.upstream import Upstream
 
 HEADER = "x-gray-version"
 USERS = [f"user-{number}" for number in range(100)]
 
 
-class Relay:
-    """An app that sends a request to the next service for each one that it gets. Its response names both."""
+def copying(name: str, next_port: int) -> Relay:
+    """Returns an app that copies the header. Its response names itself and the next service."""
 
-    def __init__(self, name: str, next_port: int) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1
+    def ask(path: str, headers: Message[str, str]) -> dict[str, Any]:
+        lane = headers[HEADER]
+        answer = get(next_port, path, {} if lane is None else {HEADER: lane})
+        return {"a": name, "b": answer.version, "lane": lane, "status": answer.status}
 
-            def do_GET(self) -> None:
-                lane = self.headers[HEADER]
-                answer = get(next_port, self.path, {} if lane is None else {HEADER: lane})
-                chain = {"a": name, "b": answer.version, "lane": lane, "status": answer.status}
-                body = json.dumps(chain).encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 128
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self._thread = Thread(target=self._server.serve_forever, name=f"relay-{name}", daemon=True)
-        self.port = self._server.server_port
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join(5)
-        self._server.server_close()
+    return Relay(name, ask)
 
 
 def policy(service: str, clusters: dict[str, str], **release: Any) -> dict[str, Any]:
@@ -107,7 +79,7 @@ def chain() -> Iterator[Callable[..., Chain]]:
         def start(a: list[str], b: list[str]) -> Chain:
             apps = {version: stack.enter_context(Upstream(version)) for version in b}
             of_b = envoy("b", {version: app.port for version, app in apps.items()}, trustIncoming=True)
-            relays = {version: stack.enter_context(Relay(version, of_b.port())) for version in a}
+            relays = {version: stack.enter_context(copying(version, of_b.port())) for version in a}
             of_a = envoy("a", {version: relay.port for version, relay in relays.items()}, trustIncoming=True)
             port = of_a.port()
             gateway = envoy("gateway", {"v1": port, "v2": port}, hashOn=[{"httpHeaderName": "x-user-id"}])

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import jsonschema_rs
 import pytest
 import yaml
 
 from harness import tool
 from harness.envoy import PROJECT
+from harness.tool import schema, validator
 
 FULL = json.loads((PROJECT / "tests/data/full-policy.json").read_text())
 POLICIES = [*(PROJECT / "istio/policies").glob("*.yaml"), PROJECT / "tests/data/full-policy.json"]
@@ -35,19 +35,6 @@ BEYOND = re.compile(
     r"|browsers accept|is before the step above|does not treat a missing response|must be shorter than unansweredAfter"
     r"|is too short: between its checks|has no readinessProbe, so nothing tells|is not a group"
 )
-
-
-def schema(*options: str) -> dict[str, Any]:
-    done = tool.run("schema", *options)
-    assert done.returncode == 0, done.stderr
-    loaded: dict[str, Any] = json.loads(done.stdout)
-    return loaded
-
-
-def validator(*options: str) -> jsonschema.Draft202012Validator:
-    loaded = schema(*options)
-    jsonschema.Draft202012Validator.check_schema(loaded)
-    return jsonschema.Draft202012Validator(loaded)
 
 
 def policies() -> Iterator[tuple[str, Any]]:

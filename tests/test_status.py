@@ -16,21 +16,13 @@ import pytest
 
 from harness.client import get, get2
 from harness.envoy import PROJECT, Envoy
-from harness.tool import run
+from harness.tool import validator
 from harness.wait import until, until_all
-
-
-@pytest.fixture
-def shown(policy):
-    policy["probes"]["status"] = {"path": "/statusz"}
-    return policy
 
 
 @pytest.fixture(scope="module")
 def schema() -> jsonschema.Draft202012Validator:
-    document = json.loads(run("schema", "--of", "status").stdout)
-    jsonschema.Draft202012Validator.check_schema(document)
-    return jsonschema.Draft202012Validator(document)
+    return validator("--of", "status")
 
 
 def status(envoy: Envoy) -> dict[str, Any]:

@@ -6,16 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import jsonschema
 import pytest
 
-from harness.tool import run
-
-
-def validator(name: str) -> jsonschema.Draft202012Validator:
-    schema = json.loads(run("schema", "--of", name).stdout)
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema)
+from harness.tool import run, validator
 
 
 def broken(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -38,7 +31,7 @@ def file(policy, tmp_path):
 
 
 def test_explanations_are_as_their_schema_says(file):
-    schema = validator("explain")
+    schema = validator("--of", "explain")
     grpc = {"method": "POST", "path": "/grpc.health.v1.Health/Check", "headers": {"content-type": "application/grpc"}}
     requests = [
         {"path": "/"},
@@ -65,11 +58,11 @@ def test_an_explanation_without_a_policy_is_as_the_schema_says(policy, tmp_path)
     path.write_text(json.dumps({**policy, "hosts": ["reviews.shop"]}))
     found = json.loads(run("explain", path, "--json").stdout)
     assert found["policy"] is None
-    validator("explain").validate(found)
+    validator("--of", "explain").validate(found)
 
 
 def test_steps_of_a_simulation_are_as_their_schema_says(file):
-    schema = validator("simulate")
+    schema = validator("--of", "simulate")
     lines = run("simulate", file, "--users", "1000", "--json").stdout.splitlines()
     assert len(lines) == 2
     for line in lines:
@@ -78,7 +71,7 @@ def test_steps_of_a_simulation_are_as_their_schema_says(file):
 
 
 def test_a_report_of_check_is_as_its_schema_says(file, tmp_path):
-    schema = validator("check")
+    schema = validator("--of", "check")
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("name: A B\nmode: on\n")
     for path, code in ((file, 0), (wrong, 1)):
@@ -89,7 +82,7 @@ def test_a_report_of_check_is_as_its_schema_says(file, tmp_path):
 
 
 def test_a_difference_is_as_its_schema_says(file, policy, tmp_path):
-    schema = validator("diff")
+    schema = validator("--of", "diff")
     new = tmp_path / "new.json"
     policy["releases"][0]["versions"][1]["weight"] = 50
     new.write_text(json.dumps(policy))

@@ -14,21 +14,13 @@ import jsonschema
 import pytest
 
 from harness.client import get
-from harness.tool import run
+from harness.tool import run, validator
 from harness.wait import until, until_all
-
-
-@pytest.fixture
-def shown(policy):
-    policy["probes"]["status"] = {"path": "/statusz"}
-    return policy
 
 
 @pytest.fixture(scope="module")
 def schema() -> jsonschema.Draft202012Validator:
-    document = json.loads(run("schema", "--of", "status-report").stdout)
-    jsonschema.Draft202012Validator.check_schema(document)
-    return jsonschema.Draft202012Validator(document)
+    return validator("--of", "status-report")
 
 
 def report(*arguments: str, code: int) -> dict[str, Any]:
@@ -207,7 +199,7 @@ def test_lists_of_urls_come_from_a_file_or_standard_input_and_answers_from_files
     [
         ([], 2, "required"),
         (["https://proxy/statusz"], 2, "https is not supported"),
-        (["127.0.0.1:20000"], 2, "127.0.0.1:20000: is no file. If it is a URL, begin it with http://."),
+        (["127.0.0.1:20000"], 2, "127.0.0.1:20000: no such file. If it is a URL, begin it with http://."),
         (["--timeout", "0s", "http://127.0.0.1:1/"], 2, "write a time such as 2s or 500ms"),
         (["--file", "/nowhere/urls.txt"], 3, "No such file"),
         (["/nowhere/pod.stats"], 3, "No such file"),

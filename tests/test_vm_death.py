@@ -6,7 +6,6 @@ In this module, a request's header ends the VM of its worker, or the VM that lea
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 from harness.breaker import in_turn, judged
@@ -64,7 +63,7 @@ def passes(envoy, path):
     return "readiness passed" in get(envoy.port(), path).text
 
 
-def test_a_vm_that_nothing_restarts_is_counted_and_one_that_an_update_ends_is_not(start, policy):
+def test_a_vm_that_nothing_restarts_is_counted_and_one_that_an_update_ends_is_not(start, policy, v1):
     """A VM writes every 5 s that it lives, and counts as dead after 20 s without."""
     envoy = start(policy, delivery="ecds", concurrency=2, module=MODULE, failure={"failure_policy": "FAIL_OPEN"})
     until_all(lambda: get(envoy.port(), "/livez").status == 200, what="all workers answer")
@@ -76,8 +75,9 @@ def test_a_vm_that_nothing_restarts_is_counted_and_one_that_an_update_ends_is_no
         assert envoy.publish(updated) == ""
         until_all(partial(passes, envoy, path), what="the update")
     assert deaths(envoy) == 0
-    # A VM is watched from its next tick on, which is due every 50 ms.
-    time.sleep(5)
+    # A VM is watched from its next tick on. Many ticks lie between two checks.
+    seen = v1.seen("/healthz")
+    until(lambda: v1.seen("/healthz") > seen + 10, timeout=30, what="checks")
     get(envoy.port(), "/", HERE)
     assert ended(envoy) == 1
     until(lambda: deaths(envoy) == 1, timeout=60, what="the death counted")

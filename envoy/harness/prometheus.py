@@ -126,7 +126,7 @@ class Prometheus:
         return {each.labels["instance"]: each.value for each in self.query("timestamp(up)")}
 
     def has_scraped(self, times: int = 1) -> None:
-        """Waits until each target has been scraped so many times more."""
+        """Waits until each target has been scraped `times` more times."""
         for _ in range(times):
             before = self.scrapes()
 

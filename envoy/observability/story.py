@@ -20,7 +20,7 @@ INTERVAL = 0.5
 
 
 def judged(weight: int, requests: int) -> Policy:
-    """Returns the policy of which a version with so many bad requests is rolled back."""
+    """Returns a policy with this weight of v2. A version is judged once it has had this many requests."""
     return policy(weight, minimumRequests=requests, window="10s", latency={"percentile": 90, "above": "100ms"})
 
 
@@ -39,7 +39,7 @@ class Story:
 
 @contextmanager
 def told(scrapes: int) -> Iterator[Story]:
-    """Tells the story. Each state of it lasts for so many scrapes. The Prometheus ends with the context."""
+    """Tells the story. Each state of it lasts for this many scrapes. The Prometheus ends with the context."""
     with ExitStack() as stack:
         shop = stack.enter_context(Shop("proxy-a", "proxy-b", first=judged(10, NEVER)))
         prometheus = stack.enter_context(Prometheus(shop.targets, interval=f"{int(INTERVAL * 1000)}ms", rules=[SOURCE]))

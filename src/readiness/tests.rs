@@ -491,24 +491,7 @@ mod transitions {
 
     #[test]
     fn the_codes_of_reasons_are_distinct_and_fit_for_metrics() {
-        let reasons = [
-            UpstreamReason::Assumed,
-            UpstreamReason::CheckPassed,
-            UpstreamReason::CheckFailed(CheckFailure::Unreachable),
-            UpstreamReason::ConsecutiveFailures(5),
-            UpstreamReason::LocalOriginFailures(5),
-            UpstreamReason::FailureShare(Share { part: 1, all: 2 }),
-            UpstreamReason::SlowShare(Share { part: 1, all: 2 }),
-            UpstreamReason::Forced,
-            UpstreamReason::OnTrial,
-            UpstreamReason::OnRamp,
-            UpstreamReason::WaitOver,
-            UpstreamReason::TrialPassed,
-            UpstreamReason::RampOver,
-            UpstreamReason::TrialFailed,
-            UpstreamReason::TrialUnanswered,
-            UpstreamReason::PolicyChanged,
-        ];
+        let reasons = UpstreamReason::ALL;
         let mut codes: Vec<_> = reasons.iter().map(|reason| reason.code()).collect();
         assert!(codes.iter().all(|code| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')));
         codes.sort_unstable();

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::sim::{Answer, Manner, Request, World};
-use super::{MS, SECOND};
+use super::sim::{Manner, Request, World};
+use super::{MS, SECOND, all_say, status};
 
 /// Returns a policy that drains with the upstream `envoy` and by order. Its group `lb` fails at once, its readiness ten
 /// seconds later.
@@ -41,17 +41,6 @@ fn world(document: &Value) -> World {
     let mut world = World::new(document, 4);
     world.pass(5 * SECOND);
     world
-}
-
-/// Returns the response, whose status and body are the same on all workers.
-fn all_say(world: &mut World, path: &str) -> Answer {
-    let answers: Vec<Answer> = (0..4).map(|vm| world.ask(vm, &Request::get(path))).collect();
-    assert!(answers.iter().all(|answer| answer.status == answers[0].status), "{answers:?}");
-    answers.into_iter().next().unwrap()
-}
-
-fn status(world: &mut World, path: &str) -> u16 {
-    all_say(world, path).status
 }
 
 /// Returns the status of the group `lb`, of readiness, of the other group and of liveness.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::sim::{Answer, Manner, Request, World};
-use super::{MS, SECOND, check_each_second};
+use super::{MS, SECOND, all_say, check_each_second, status};
 
 /// Returns a policy whose readiness depends on `app`, and whose startup waits for `db`.
 fn document() -> Value {
@@ -35,17 +35,6 @@ fn without(probe: &str) -> Value {
     let mut document = document();
     document["probes"].as_object_mut().unwrap().remove(probe);
     document
-}
-
-/// Returns the response, which is the same on all workers.
-fn all_say(world: &mut World, path: &str) -> Answer {
-    let answers: Vec<Answer> = (0..4).map(|vm| world.ask(vm, &Request::get(path))).collect();
-    assert!(answers.iter().all(|answer| answer.status == answers[0].status), "{answers:?}");
-    answers.into_iter().next().unwrap()
-}
-
-fn status(world: &mut World, path: &str) -> u16 {
-    all_say(world, path).status
 }
 
 fn order(world: &mut World, vm: usize, method: &str) -> Answer {

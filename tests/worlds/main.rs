@@ -62,7 +62,7 @@ mod wrong_policy;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sim::{Manner, World};
+use sim::{Answer, Manner, Request, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -99,4 +99,15 @@ fn fail_checks(world: &mut World, cluster: &str) {
 fn pass_checks(world: &mut World, cluster: &str) {
     world.set_checks(cluster, Manner::Status(200));
     world.pass(3 * SECOND);
+}
+
+/// Returns the response, whose status is the same on all workers.
+fn all_say(world: &mut World, path: &str) -> Answer {
+    let answers: Vec<Answer> = (0..world.workers()).map(|vm| world.ask(vm, &Request::get(path))).collect();
+    assert!(answers.iter().all(|answer| answer.status == answers[0].status), "{answers:?}");
+    answers.into_iter().next().unwrap()
+}
+
+fn status(world: &mut World, path: &str) -> u16 {
+    all_say(world, path).status
 }

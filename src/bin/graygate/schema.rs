@@ -49,7 +49,7 @@ enum ToolOutput {
     Simulate,
     /// The status page, which `probes.status` answers
     Status,
-    /// What `graygate status --json` prints
+    /// The output of `graygate status --json`
     StatusReport,
 }
 

@@ -21,12 +21,12 @@ const EXAMPLES: &str = "Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct StatsTagsArguments {
-    /// What reads it
+    /// The configuration that the rules are for
     #[arg(long = "for", value_enum, value_name = "WHAT", default_value = "envoy")]
     reader: TagReader,
 }
 
-/// What reads the labels. The comments are the text of `--help`.
+/// The configuration that has the rules. The comments are the text of `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum TagReader {
     /// The bootstrap of an Envoy: `stats_config`

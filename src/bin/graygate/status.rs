@@ -106,7 +106,7 @@ fn sources(arguments: &StatusArguments) -> Result<Vec<String>, Failure> {
         if is_unmarked_url(&source) {
             let source = printable::printable(&source);
             return Err(Failure::Usage(format!(
-                "{source}: is no file. If it is a URL, begin it with http://."
+                "{source}: no such file. If it is a URL, begin it with http://."
             )));
         }
         if !distinct.contains(&source) {
@@ -119,7 +119,7 @@ fn sources(arguments: &StatusArguments) -> Result<Vec<String>, Failure> {
     Ok(distinct)
 }
 
-/// Returns whether the source is `HOST:PORT…` or has another scheme, and is no file.
+/// Returns whether the source is `HOST:PORT…` or has another scheme, and no file has that name.
 fn is_unmarked_url(source: &str) -> bool {
     let host = source.split('/').next().unwrap_or_default();
     !source.starts_with("http://") && host.contains(':') && !Path::new(source).exists()

@@ -68,7 +68,7 @@ impl MetricRank {
     ];
 }
 
-/// Returns the ranks of which a policy's metrics exist from the beginning, if it has at most so many.
+/// Returns the ranks of which a policy's metrics exist from the beginning, if it may have at most `most`.
 pub fn ranks(policy: &Policy, most: usize) -> &'static [MetricRank] {
     let mut count = 0;
     let is_left_out = |rank: &MetricRank| {
