@@ -10,6 +10,7 @@ mod writer;
 use super::gates;
 use super::plugin_metrics::{REVISION, VERSION};
 use super::scope::Scope;
+use crate::decision::probe::result::DrainReason;
 use crate::proxy::Proxy;
 use crate::readiness::Readiness;
 use crate::value::date::Date;
@@ -85,13 +86,15 @@ impl<P: Proxy> Scope<'_, P> {
         json.open("lifecycle");
         json.flag("started", lifecycle.started);
         json.flag("draining", lifecycle.is_draining());
-        if let Some(drain) = self.policy.probes.drain.as_ref().filter(|_| lifecycle.is_draining()) {
+        if let Some(drain) = &self.policy.probes.drain
+            && let Some(reason) = DrainReason::of(self.policy, lifecycle)
+        {
             json.open_list("drainReasons");
-            if lifecycle.draining {
+            if let DrainReason::Ordered | DrainReason::Both(_) = reason {
                 json.text("", "order");
             }
-            if let Some(id) = drain.also_when.filter(|_| lifecycle.upstream.draining) {
-                json.text("", &["upstream ", self.policy.name_of(id)].concat());
+            if let DrainReason::Upstream(name) | DrainReason::Both(name) = reason {
+                json.text("", &["upstream ", name].concat());
             }
             json.close_list();
             if let Some(since) = lifecycle.since {

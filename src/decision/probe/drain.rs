@@ -98,7 +98,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
     };
     let ordered = lifecycle.changed(|lifecycle| lifecycle.draining = order, now);
     let reply = match DrainReason::of(policy, &ordered) {
-        // The order is taken back all the same. Whoever sent it expects a proxy that does not drain.
+        // The order is taken back all the same. Its sender expects a proxy that does not drain.
         Some(reason) if !order => {
             let text = format!("still {reason}. DELETE takes back only an order");
             reply(policy, 409, &text, DrainReply::Draining)
