@@ -102,14 +102,19 @@ func (e *envoy) admin(path string) string {
 
 var checksTotal = regexp.MustCompile(`graygate_checks_total\..*upstream=\.=(.*?);\.;result=\.=(\w+);\.;: (\d+)`)
 
-// checks returns how many checks of each upstream had each result.
+// checks returns how many checks of each upstream had each result. All results exist with the value 0 before the
+// first check ends: only what is counted is returned.
 func (e *envoy) checks() map[string]map[string]int {
 	found := map[string]map[string]int{}
 	for _, match := range checksTotal.FindAllStringSubmatch(e.admin("/stats?filter=graygate_checks_total"), -1) {
+		count, _ := strconv.Atoi(match[3])
+		if count == 0 {
+			continue
+		}
 		if found[match[1]] == nil {
 			found[match[1]] = map[string]int{}
 		}
-		found[match[1]][match[2]], _ = strconv.Atoi(match[3])
+		found[match[1]][match[2]] = count
 	}
 	return found
 }
