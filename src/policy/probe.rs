@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 
+use super::format::is_label;
 use super::matcher::Matches;
 use super::reader::{Fields, Value};
 use super::spelling::nearest;
@@ -480,10 +481,13 @@ fn mark_group(value: &Value<'_>, names: &[&str], groups: &mut [Probe]) -> Option
     if names.contains(&name) {
         return Some(());
     }
-    value.problem(match (names.first(), nearest(name, names)) {
+    // A bad name is reported where it stands.
+    let valid: Vec<&str> = names.iter().copied().filter(|name| is_label(name)).collect();
+    value.problem(match (names.first(), nearest(name, &valid)) {
         (None, _) => format!("{name:?} is not a group; add it to probes.groups, which is empty"),
         (_, Some(near)) => format!("{name:?} is not a group; did you mean {near:?}?"),
-        _ => format!("{name:?} is not a group; allowed: {}", names.join(", ")),
+        _ if valid.is_empty() => format!("{name:?} is not a group; use the name of one"),
+        _ => format!("{name:?} is not a group; allowed: {}", valid.join(", ")),
     })
 }
 

@@ -178,6 +178,14 @@ fn a_drain_names_the_groups_that_fail_at_once() {
             r#".drain.readinessAfter: "61m" is not allowed; allowed: a duration such as "300ms", "1.5s" or "1h30m", from 0s to 1h"#,
         ),
     ]);
+    // A bad name is not offered, as its characters could do harm in a log.
+    let bad =
+        r#""groups":{"\u0000":{"path":"/x"},"deep":{"path":"/y"}},"drain":{"path":"/d","groups":["lb"]}"#;
+    let found = problems(&document(bad));
+    assert!(
+        found.contains(&r#"probes.drain.groups[0]: "lb" is not a group; allowed: deep"#.to_owned()),
+        "{found:?}"
+    );
 }
 
 #[test]
