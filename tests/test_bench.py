@@ -6,13 +6,15 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from bench.contestants import Contestant, Limit, fnv1a
 from bench.measure import Figures, figures
-from bench.report import MODULE
 from bench.tables import TABLES
+from harness.config import MODULE
+from harness.envoy import PROJECT
 
 QUICK = ("--rounds", "1", "--seconds", "0.1")
 # These contestants together have all filters, several Envoys and a real upstream. The others differ only in their
@@ -52,16 +54,34 @@ def test_every_contestant_responds_correctly_and_is_measured(tmp_path):
     machine = report["machine"]
     assert f"{machine['cores']} cores, {machine['cpu']}; Linux {machine['kernel']}" in done.stdout
     assert f"Envoy {machine['envoy']}; wrk " in done.stdout
-    assert f"graygate.wasm {machine['module_bytes']} bytes" in done.stdout
+    assert set(machine["module_bytes"]) == {"graygate-requests.wasm", "graygate.wasm", "noop.wasm"}
+    for name, size in machine["module_bytes"].items():
+        assert f"{name} {size} bytes" in done.stdout
     assert "bench --rounds 1 --seconds 0.1 --table passed" in done.stdout
 
 
 def test_another_build_is_measured_beside_this_one(tmp_path):
     module = tmp_path / "before.wasm"
-    module.write_bytes(MODULE.read_bytes())
+    module.write_bytes((PROJECT / MODULE).read_bytes())
     done = bench(*QUICK, "--table", "gate", "--beside", str(module))
     assert (done.returncode, done.stderr) == (0, "")
-    assert "graygate, a gate without a match, before.wasm beside" in done.stdout
+    assert "graygate.wasm, a gate without a match, before.wasm beside" in done.stdout
+    assert "graygate-requests.wasm, a gate without a match, before.wasm beside" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("build", "table", "beside"),
+    [
+        ("before.wasm", "split", ["whole"]),
+        ("graygate-requests-before.wasm", "split", ["requests"]),
+        # Only graygate-requests.wasm has this policy, and graygate.wasm can serve it, too.
+        ("before.wasm", "workers", ["graygate-one", "graygate-two"]),
+        ("graygate-requests-before.wasm", "breaker", []),
+    ],
+)
+def test_a_build_is_put_beside_each_policy_once(build, table, beside):
+    added = TABLES[table]().with_beside(Path(build)).contestants.keys() - TABLES[table]().contestants.keys()
+    assert sorted(added) == [f"{name}-{Path(build).stem}" for name in beside]
 
 
 def test_a_missing_build_is_named(tmp_path):

@@ -15,12 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.arguments import new_file, positive
-from harness.config import socket_address
+from harness.config import MODULE, socket_address
 from harness.envoy import PROJECT, Envoy
 
-from .contestants import APP, NOOP, Contestant, direct
+from .contestants import APP, NOOP, REQUESTS, Contestant, direct
 from .measure import measure
-from .report import MODULE, Progress, Report, machine, show
+from .report import Progress, Report, machine, show
 from .tables import TABLES
 
 
@@ -41,7 +41,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=burst, default=0.4, metavar="S", help="of load in each; 0.4 if not given")
     only = "this table alone, or more if given again"
     parser.add_argument("--table", action="append", choices=TABLES, help=only)
-    other = "another build of graygate, measured in turn with this one"
+    other = "another build of graygate, measured in turn with this one; of graygate-requests.wasm if its name begins so"
     parser.add_argument("--beside", type=Path, metavar="MODULE", help=other)
     parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures there, each round's too")
     return parser.parse_args()
@@ -62,7 +62,7 @@ def run(names: Sequence[str], rounds: int, seconds: float, other: Path | None) -
     begun = time.monotonic()
     tables = {name: TABLES[name]() for name in names}
     if other:
-        tables = {name: table.with_beside(str(other.resolve())) for name, table in tables.items()}
+        tables = {name: table.with_beside(other.resolve()) for name, table in tables.items()}
     with ExitStack() as stack:
         app = stack.enter_context(upstream())
         tell = stack.enter_context(Progress())
@@ -89,9 +89,9 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    for file, maker in ((MODULE, "make wasm"), (PROJECT / NOOP, ".ci/bench")):
-        if not file.exists():
-            print(f"{file.relative_to(PROJECT)}: not there; build it with: {maker}", file=sys.stderr)
+    for module, maker in ((MODULE, "make wasm"), (REQUESTS, "make wasm"), (NOOP, ".ci/bench")):
+        if not (PROJECT / module).exists():
+            print(f"{module}: not there; build it with: {maker}", file=sys.stderr)
             return 1
     if not shutil.which("wrk"):
         print("wrk: no such program; install it with: .ci/bench", file=sys.stderr)

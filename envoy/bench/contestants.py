@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.client import get
-from harness.config import HTTP_FILTERS, Tree, listener, plugin
+from harness.config import HTTP_FILTERS, MODULE, Tree, listener, plugin
 from harness.load import Request, drive
 from harness.wait import until
 
+# Of a stream, the proxy calls only the first of its callbacks: for policies that look at requests alone.
+REQUESTS = "dist/graygate-requests.wasm"
 # Not processed after linking, like most filters.
 NOOP = "target/noop.wasm"
 FLOOR = "target/floor.wasm"
@@ -27,6 +29,13 @@ ALIVE_HEADERS = {
     "x-content-type-options": "nosniff",
 }
 REFUSAL = "not now, please\n"
+REFUSAL_HEADERS = {"retry-after": "5"}
+GATE_HEADERS = {
+    "content-type": "text/plain; charset=utf-8",
+    "cache-control": "no-store",
+    "x-envoy-ratelimited": "true",
+    **REFUSAL_HEADERS,
+}
 # A short user key, as Lua hashes it byte by byte.
 USER = "user-4711"
 
@@ -116,24 +125,51 @@ def floor() -> Tree:
     return {"name": "floor", "typed_config": plugin("", vm_id="floor", module=FLOOR)}
 
 
-def beside(contestant: Contestant, against: str, module: str) -> Contestant:
-    """The same by another build of graygate, compared with the contestant of this name."""
+def graygate(policy: Mapping[str, Any], vm: str, module: str = REQUESTS) -> Tree:
+    """Returns graygate in VMs of its own, so that no policy's VM has requests of another in its tables."""
+    return {"name": "graygate", "typed_config": plugin(policy, vm_id=vm, module=module)}
+
+
+def build_and_policy(contestant: Contestant) -> tuple[str, str] | None:
+    """Returns the path of the contestant's build of graygate and the text of its policy. None if it has no graygate."""
+    for tree in contestant.filters:
+        if tree["name"] == "graygate":
+            config = tree["typed_config"]["config"]
+            return config["vm_config"]["code"]["local"]["filename"], config["configuration"]["value"]
+    return None
+
+
+def beside(contestant: Contestant, against: str, module: Path) -> Contestant:
+    """Returns the contestant with another build of graygate, compared with the contestant of the name `against`."""
 
     def other(tree: Tree) -> Tree:
         tree = deepcopy(tree)
         vm = tree["typed_config"]["config"]["vm_config"]
-        vm["vm_id"] += "-beside"
-        vm["code"]["local"]["filename"] = module
+        vm["vm_id"] += f"-{module.stem}"
+        vm["code"]["local"]["filename"] = str(module)
         return tree
 
     filters = [other(tree) if tree["name"] == "graygate" else tree for tree in contestant.filters]
-    title = f"{contestant.title}, {Path(module).name} beside"
+    title = f"{contestant.title}, {module.name} beside"
     return replace(contestant, title=title, filters=filters, limit=Limit(against))
 
 
-def graygate(policy: Mapping[str, Any], vm: str) -> Tree:
-    """Returns graygate in VMs of its own, so that no policy's VM has requests of another in its tables."""
-    return {"name": "graygate", "typed_config": plugin(policy, vm_id=vm)}
+def put_beside(contestants: Mapping[str, Contestant], module: Path) -> dict[str, Contestant]:
+    """Returns the contestants, and another build of graygate beside each policy.
+
+    A build is put beside the module that it is a build of, by its name. graygate.wasm serves every policy, so it is
+    also put beside a policy that only the other module has.
+    """
+    build = REQUESTS if module.name.startswith(Path(REQUESTS).stem) else MODULE
+    known = {name: found for name, each in contestants.items() if (found := build_and_policy(each))}
+    served = {policy for its, policy in known.values() if its == build}
+    result: dict[str, Contestant] = {}
+    for name, contestant in contestants.items():
+        result[name] = contestant
+        its, policy = known.get(name, (None, ""))
+        if its == build or (its and build == MODULE and policy not in served):
+            result[f"{name}-{module.stem}"] = beside(contestant, name, module)
+    return result
 
 
 # -- routes -----------------------------------------------------------------------

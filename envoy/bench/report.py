@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from harness.config import MODULE
 from harness.envoy import PROJECT
 
-from .contestants import NOOP
+from .contestants import NOOP, REQUESTS
 from .measure import Figures, Result
 from .tables import Table
 
-MODULE = PROJECT / "dist/graygate.wasm"
 HEADER = ("us over no filter", "quartiles", "us in all", "compared to", "its us", "ratio", "at most")
-WIDTHS = (46, 17, 17, 11, 38, 8, 10, 10, 6)
+WIDTHS = (60, 17, 17, 11, 42, 8, 10, 10, 6)
 # The columns with text on the left. The others have it on the right.
 LEFT = (0, 4)
 
@@ -37,16 +37,14 @@ class Machine:
     wrk: str
     rustc: str | None
     commit: str | None
-    module_bytes: int
-    noop_bytes: int
+    module_bytes: Mapping[str, int]
 
     def lines(self) -> Sequence[str]:
+        modules = ", ".join(f"{name} {size} bytes" for name, size in self.module_bytes.items())
+        compiler = self.rustc or "a compiler that is not known"
         return (
             f"{self.cores} cores, {self.cpu}; Linux {self.kernel}; Envoy {self.envoy}; {self.wrk}",
-            (
-                f"{MODULE.name} {self.module_bytes} bytes, {Path(NOOP).name} {self.noop_bytes} bytes,"
-                f" built by {self.rustc or 'a compiler that is not known'}; graygate {self.commit or 'of no commit'}"
-            ),
+            f"{modules}, built by {compiler}; graygate {self.commit or 'of no commit'}",
         )
 
 
@@ -76,8 +74,7 @@ def machine(envoy: str) -> Machine:
         wrk=wrk[0] if wrk else "wrk",
         rustc=compiler(),
         commit=said("git", "describe", "--always", "--dirty", "--exclude=*"),
-        module_bytes=MODULE.stat().st_size,
-        noop_bytes=(PROJECT / NOOP).stat().st_size,
+        module_bytes={Path(module).name: (PROJECT / module).stat().st_size for module in (REQUESTS, MODULE, NOOP)},
     )
 
 

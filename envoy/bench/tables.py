@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-from harness.config import Tree, route
+from harness.config import MODULE, Tree, route
 
 from .contestants import (
     ALIVE,
     ALIVE_HEADERS,
     APP,
+    GATE_HEADERS,
     REFUSAL,
+    REFUSAL_HEADERS,
+    REQUESTS,
     USER,
     Answer,
     Contestant,
     Limit,
     Question,
-    beside,
     by_fnv1a,
     direct,
     floor,
@@ -32,6 +36,7 @@ from .contestants import (
     noop,
     observed,
     probes,
+    put_beside,
     split,
     splits,
 )
@@ -45,14 +50,20 @@ class Table:
     # Enough that the worker never waits for the load. Waiting would cost it a wake-up per request.
     connections: int = 8
 
-    def with_beside(self, module: str) -> Table:
-        """The same, with another build of graygate measured in turn with this one."""
-        contestants: dict[str, Contestant] = {}
-        for name, contestant in self.contestants.items():
-            contestants[name] = contestant
-            if any(tree["name"] == "graygate" for tree in contestant.filters):
-                contestants[f"{name}-beside"] = beside(contestant, name, module)
-        return replace(self, contestants=contestants)
+    def with_beside(self, module: Path) -> Table:
+        """Returns the table with another build of graygate, measured in turn with this one."""
+        return replace(self, contestants=put_beside(self.contestants, module))
+
+
+def in_both(
+    each: Callable[..., Contestant], text: str, policy: Tree, limit: Limit, *, prefix: str = "", **more: Any
+) -> dict[str, Contestant]:
+    """Returns two contestants: one policy in each module. The limit is for the module that users get for it."""
+    lean, whole = f"{prefix}requests", f"{prefix}whole"
+    return {
+        lean: each(f"graygate-requests.wasm, {text}", [graygate(policy, lean, REQUESTS)], limit=limit, **more),
+        whole: each(f"graygate.wasm, {text}", [graygate(policy, whole, MODULE)], **more),
+    }
 
 
 def passed() -> Table:
@@ -62,9 +73,7 @@ def passed() -> Table:
         {
             "none": each("no filter", baseline=None),
             "noop": each("filter that does nothing, stock SDK", [noop()]),
-            "graygate": each(
-                "graygate, a full policy", [graygate(full(), "passed")], limit=Limit("noop", 1.0), check=probes
-            ),
+            **in_both(each, "a full policy", full(), Limit("noop", 0.8), check=probes),
             "floor": each("by hand: the same callbacks, reads the headers", [floor()]),
             "lua-empty": each("Lua, empty", [lua("empty")]),
             "lua-path": each("Lua, reads :path", [lua("path")]),
@@ -83,13 +92,7 @@ def sticky() -> Table:
         {
             "none": each("no filter", baseline=None),
             "lua": each("Lua, the same by FNV-1a", [lua("split")], answer=theirs, check=splits(by_fnv1a)),
-            "graygate": each(
-                "graygate, one release",
-                [graygate(split(), "split")],
-                answer=ours,
-                limit=Limit("lua", 1.0),
-                check=splits(),
-            ),
+            **in_both(each, "one release", split(), Limit("lua", 1.0), answer=ours, check=splits()),
         },
         "by a user header, one in ten on v2, steered by a header, for the requests under one path",
     )
@@ -104,34 +107,27 @@ def probe() -> Table:
         {
             "none": each("no filter, a direct response", baseline=None),
             "lua": each("Lua, respond()", [lua("probe")]),
-            "graygate": each("graygate, /livez", [graygate(full(), "probe")], answer=whole, limit=Limit("lua", 1.3)),
             "lua-headers": each("Lua, with graygate's headers", [lua("probe_headers")], answer=whole),
+            **in_both(each, "/livez", full(), Limit("lua-headers", 1.0), answer=whole),
             "health-check": each("health_check, no body", [health_check()], answer=Answer(body="")),
         },
     )
 
 
 def gates() -> Table:
-    retry = {"retry-after": "5"}
-    each = partial(Contestant, routes=[direct(REFUSAL, 503)], answer=Answer(503, REFUSAL, retry))
+    short, whole = (Answer(503, REFUSAL, headers) for headers in (REFUSAL_HEADERS, GATE_HEADERS))
+    each = partial(Contestant, routes=[direct(REFUSAL, 503)], answer=whole)
+    # graygate reads the route, which must lead to the upstream of its gate.
+    to_app = [route("app", "5s")]
     return Table(
         "request gated",
         {
             "none": each("no filter, a direct response", baseline=None, answer=Answer(503, REFUSAL)),
-            "lua": each("Lua, respond() to all", [lua("gate")]),
-            "graygate": each(
-                "graygate, a gate without a match",
-                [graygate(gated(), "gate")],
-                limit=Limit("lua", 1.3),
-                # It reads the route, which must lead to its upstream.
-                routes=[route("app", "5s")],
-            ),
-            "lua-path": each("Lua, respond() by path", [lua("gate_path")]),
-            "graygate-full": each(
-                "graygate, a full policy, by path",
-                [graygate(full(force="notReady"), "gate-full")],
-                limit=Limit("lua-path", 1.3),
-            ),
+            "lua": each("Lua, respond() to all", [lua("gate")], answer=short),
+            "lua-headers": each("Lua, to all, graygate's headers", [lua("gate_headers")]),
+            **in_both(each, "a gate without a match", gated(), Limit("lua-headers", 1.0), routes=to_app),
+            "lua-path": each("Lua, by path, graygate's headers", [lua("gate_path")]),
+            **in_both(each, "a full policy, by path", full(force="notReady"), Limit("lua-path", 1.0), prefix="path-"),
         },
     )
 
@@ -153,11 +149,11 @@ def breaker() -> Table:
     each = partial(Contestant, routes=[route("app", "5s")])
     contestants = {
         "none": each("no filter", baseline=None),
-        "gate": each("graygate, a gate alone", [graygate(observed(), "gate")]),
+        "gate": each("graygate.wasm, a gate alone", [graygate(observed(), "gate", MODULE)]),
     }
     for name, (title, keys, at_most) in BREAKERS.items():
         limit = Limit("gate", at_most, "more")
-        contestants[name] = each(f"breaker, {title}", [graygate(observed(keys), name)], limit=limit)
+        contestants[name] = each(f"breaker, {title}", [graygate(observed(keys), name, MODULE)], limit=limit)
     return Table("response observed by the breaker", contestants, "a real upstream, whose CPU time is not in it")
 
 
@@ -173,7 +169,7 @@ def workers() -> Table:
             limit=Limit("none-one", None, "in all") if against else None,
         )
         contestants[f"graygate-{name}"] = each(
-            f"graygate, a full policy, {name}",
+            f"graygate-requests.wasm, a full policy, {name}",
             [graygate(full(), f"workers-{name}")],
             baseline=f"none-{name}",
             workers=count,
@@ -211,7 +207,11 @@ def growth() -> Table:
         question=Question(f"/app-{most - 1}/4711"),
         limit=Limit(f"releases-{most}"),
     )
-    return Table("growth", contestants, "for a request that none of them is for; all steer by the same header")
+    return Table(
+        "growth",
+        contestants,
+        "graygate-requests.wasm, for a request that none of them is for; all steer by the same header",
+    )
 
 
 TABLES: Mapping[str, Callable[[], Table]] = {
