@@ -10,21 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from bench.contestants import Contestant, Limit, fnv1a
-from bench.measure import Figures, figures
+from bench.contestants import FLOORS, Contestant, Limit, fnv1a
+from bench.figures import Figures, beyond_chance, figures, together
+from bench.placement import core_list, placement
 from bench.tables import TABLES
 from harness.config import MODULE
 from harness.envoy import PROJECT
 
 QUICK = ("--rounds", "1", "--seconds", "0.1")
-# These contestants together have all filters, several Envoys and a real upstream. The others differ only in their
-# policies.
-RUN = ("passed", "split", "gate", "workers")
+# These contestants together have all filters, all loads, several Envoys and a real upstream. The others differ only in
+# their policies.
+RUN = ("passed", "split", "workers")
 
 
 def bench(*arguments):
     command = [sys.executable, "-m", "bench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
 
 
 def numbers(tree):
@@ -42,16 +43,21 @@ def test_every_contestant_responds_correctly_and_is_measured(tmp_path):
     report = json.loads(file.read_text())
     assert all(math.isfinite(number) for number in numbers(report))
     assert list(report["tables"]) == list(RUN)
+    machine = report["machine"]
     for name, result in report["tables"].items():
-        contestants = TABLES[name]().contestants
+        table = TABLES[name]()
+        contestants = table.contestants
+        assert ("not pinned" in result["placement"]) == (not table.pinned or machine["cores"] < 2)
         assert list(result["figures"]) == list(contestants)
         for each, found in result["figures"].items():
-            assert len(found["rounds"]) == 1
+            assert len(found["rounds"]) == table.parts
             assert found["requests"] > 0
             assert found["in_all"] > 0
-            assert (found["over"] is None) == (contestants[each].baseline is None)
+            assert (found["over"] is None) == (found["least"] is None) == (contestants[each].baseline is None)
+            assert [its["limit"]["against"] for its in found["comparisons"]] == [
+                limit.against for limit in contestants[each].limits
+            ]
             assert contestants[each].title in done.stdout
-    machine = report["machine"]
     assert f"{machine['cores']} cores, {machine['cpu']}; Linux {machine['kernel']}" in done.stdout
     assert f"Envoy {machine['envoy']}; wrk " in done.stdout
     assert set(machine["module_bytes"]) == {"graygate-requests.wasm", "graygate.wasm", "noop.wasm"}
@@ -90,20 +96,62 @@ def test_a_missing_build_is_named(tmp_path):
     assert f"{tmp_path / 'none.wasm'}: no such file" in done.stderr
 
 
+def exports(module: str) -> set[str]:
+    """Returns the names that a module exports."""
+    data, at = (PROJECT / module).read_bytes(), 8
+
+    def number() -> int:
+        nonlocal at
+        value, shift = 0, 0
+        while True:
+            byte, at = data[at], at + 1
+            value += (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    while at < len(data):
+        kind, at = data[at], at + 1
+        size = number()
+        if kind == 7:
+            break
+        at += size
+    names = set()
+    for _ in range(number()):
+        length = number()
+        names.add(data[at : at + length].decode())
+        at += length + 1
+        number()
+    return names
+
+
+def test_a_module_by_hand_has_no_callback_that_graygate_lacks():
+    def callbacks(module):
+        return {name for name in exports(module) if name.startswith("proxy_on_")}
+
+    one = {"proxy_on_request_headers"}
+    assert callbacks(FLOORS["headers"]) == callbacks(FLOORS["path"]) == one
+    assert one < callbacks(FLOORS["responses"]) <= callbacks(MODULE)
+
+
 # -- how it counts ----------------------------------------------------------------
 
 
-def of(**costs) -> dict[str, Figures]:
-    """Three contestants with the cost of each in each round."""
+def of(others=0.0, **costs) -> dict[str, Figures]:
+    """Contestants with the cost of each in each round."""
     contestants = {
         "none": Contestant("no filter", baseline=None),
         "other": Contestant("another"),
-        "times": Contestant("ours", limit=Limit("other", 1.0)),
-        "more": Contestant("ours", limit=Limit("other", 1.5, "more")),
-        "all": Contestant("ours", limit=Limit("other", 1.05, "in all")),
+        "times": Contestant("ours", limits=[Limit("other", 1.0)]),
+        "more": Contestant("ours", limits=[Limit("other", 1.5, "more")]),
+        "all": Contestant("ours", limits=[Limit("other", 1.05, "in all")]),
     }
     rounds = {name: costs.get(name, costs["other"]) for name in contestants}
-    return figures(contestants, rounds, dict.fromkeys(contestants, 1))
+    return figures(contestants, rounds, dict.fromkeys(contestants, 1), others)
+
+
+def compared(found):
+    return found.comparisons[0]
 
 
 def test_the_cost_is_the_median_of_differences_within_each_round():
@@ -113,26 +161,113 @@ def test_the_cost_is_the_median_of_differences_within_each_round():
     assert (found["other"].over, found["other"].in_all, found["other"].quartiles) == (4, 25, (3.5, 4.5))
 
 
+def test_the_least_cost_is_that_of_all_rounds_less_the_least_without_a_filter():
+    # The quietest rounds of the two need not be the same.
+    found = of(none=[10, 12, 20], other=[16, 13, 25])
+    assert (found["none"].least, found["none"].least_in_all) == (None, 10)
+    assert (found["other"].least, found["other"].least_in_all) == (3, 13)
+
+
 @pytest.mark.parametrize(
-    ("name", "ours", "its", "measure", "ok"),
+    ("name", "ours", "its", "measure", "verdict"),
     [
-        ("times", [12, 12, 12], 4, 0.5, True),
-        ("times", [14, 14, 14], 4, 1.0, True),
-        ("times", [16, 16, 16], 4, 1.5, False),
-        ("more", [15, 15, 15], 4, 1.0, True),
-        ("more", [16, 16, 16], 4, 2.0, False),
-        ("all", [14, 14, 14], 14, 1.0, True),
-        ("all", [21, 21, 21], 14, 1.5, False),
+        ("times", 12, 4, 0.5, "ok"),
+        ("times", 14, 4, 1.0, "ok"),
+        ("times", 16, 4, 1.5, "over"),
+        ("more", 15, 4, 1.0, "ok"),
+        ("more", 16, 4, 2.0, "over"),
+        ("all", 14, 14, 1.0, "ok"),
+        ("all", 21, 14, 1.5, "over"),
     ],
 )
-def test_a_limit_applies_to_the_ratio_the_difference_or_the_total_ratio(name, ours, its, measure, ok):
-    found = of(none=[10, 10, 10], other=[14, 14, 14], **{name: ours})[name]
-    assert (found.its, found.measure, found.ok) == (its, measure, ok)
+def test_a_limit_applies_to_the_ratio_the_difference_or_the_total_ratio(name, ours, its, measure, verdict):
+    found = compared(of(none=[10] * 6, other=[14] * 6, **{name: [ours] * 6})[name])
+    assert (found.its, found.measure, found.least, found.verdict) == (its, measure, measure, verdict)
+
+
+def test_a_limit_by_the_least_costs_ignores_a_disturbed_round():
+    found = compared(of(none=[10, 20, 30], other=[14, 24, 50], times=[50, 12, 50])["times"])
+    assert (found.measure, found.least) == (5.0, 0.5)
 
 
 def test_there_is_no_ratio_to_a_cost_of_zero():
-    found = of(none=[10, 10, 10], other=[9, 10, 11], times=[12, 12, 12])["times"]
-    assert (found.its, found.measure, found.ok) == (0, None, None)
+    found = compared(of(none=[10] * 7, other=[9, 10, 11, 10, 10, 10, 10], times=[12] * 7)["times"])
+    assert (found.its, found.measure, found.verdict) == (0, None, "too noisy to tell")
+
+
+@pytest.mark.parametrize(
+    ("within", "rounds", "verdict"),
+    [
+        (5, 5, "too noisy to tell"),
+        (6, 6, "ok"),
+        (7, 8, "too noisy to tell"),
+        (8, 9, "ok"),
+        (4, 9, "too noisy to tell"),
+        (1, 9, "over"),
+        (18, 25, "ok"),
+        (17, 25, "too noisy to tell"),
+    ],
+)
+def test_a_verdict_needs_more_agreement_of_the_rounds_than_chance_gives(within, rounds, verdict):
+    ours = [12] * within + [16] * (rounds - within)
+    found = of(none=[10] * rounds, other=[14] * rounds, times=ours)["times"]
+    assert (compared(found).within, found.verdict) == (within, verdict)
+
+
+def test_a_coin_seldom_falls_so_often_on_one_side():
+    assert not beyond_chance(9, 12)
+    assert beyond_chance(10, 12)
+
+
+def test_no_verdict_is_told_while_other_programs_are_busy():
+    costs = {"none": [10] * 9, "other": [14] * 9, "times": [12] * 9}
+    assert [of(others, **costs)["times"].verdict for others in (0.1, 0.11)] == ["ok", "too noisy to tell"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "one", "every"),
+    [
+        (["ok", "over"], "ok", "over"),
+        (["ok", "too noisy to tell"], "ok", "too noisy to tell"),
+        (["over", "too noisy to tell"], "too noisy to tell", "over"),
+        (["ok", None], "ok", "ok"),
+        ([None], None, None),
+    ],
+)
+def test_one_limit_is_enough_or_all_must_be_kept(verdicts, one, every):
+    assert together(verdicts, one_is_enough=True) == one
+    assert together(verdicts, one_is_enough=False) == every
+
+
+# -- where it runs ----------------------------------------------------------------
+
+
+def test_envoy_gets_a_core_of_its_own_if_there_are_two(monkeypatch):
+    monkeypatch.setattr("bench.placement.siblings", lambda core: frozenset({core}))
+    found = placement(frozenset({0, 1, 2}))
+    assert found.envoy == {2}
+    assert found.load == {0, 1}
+    assert found.said == "pinned: Envoy to core 2, the load and its upstream to 0, 1"
+
+
+def test_the_load_stays_off_the_hyperthread_beside_envoy_if_it_can(monkeypatch):
+    monkeypatch.setattr("bench.placement.siblings", lambda core: frozenset({core, core ^ 1}))
+    assert placement(frozenset({0, 1, 2, 3})).load == {0, 1}
+    found = placement(frozenset({0, 1}))
+    assert found.envoy == {1}
+    assert found.load == {0}
+    assert found.said.endswith("to 0, a hyperthread of the same core")
+
+
+@pytest.mark.parametrize(("cores", "pinned"), [({3}, True), ({0, 1}, False)])
+def test_the_report_says_that_nothing_is_pinned(cores, pinned):
+    found = placement(frozenset(cores), pinned=pinned)
+    assert found.envoy == found.load == cores
+    assert found.said.startswith("not pinned: ")
+
+
+def test_lists_of_cores_are_read_as_the_kernel_writes_them():
+    assert [core_list(text) for text in ("0\n", "0-2,5\n", "")] == [{0}, {0, 1, 2, 5}, set()]
 
 
 @pytest.mark.parametrize(("text", "value"), [("", 0x811C9DC5), ("a", 0xE40C292C), ("foobar", 0xBF9CF968)])

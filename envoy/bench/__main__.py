@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -18,10 +19,14 @@ from harness.arguments import new_file, positive
 from harness.config import MODULE, socket_address
 from harness.envoy import PROJECT, Envoy
 
-from .contestants import APP, NOOP, REQUESTS, Contestant, direct
+from .contestants import APP, FLOORS, NOOP, REQUESTS, Contestant, direct
 from .measure import measure
+from .placement import pin, placement
 from .report import Progress, Report, machine, show
 from .tables import TABLES
+
+# Many short bursts, so that each contestant has some without noise.
+ROUNDS, SECONDS = 25, 0.12
 
 
 def burst(text: str) -> float:
@@ -37,8 +42,10 @@ def burst(text: str) -> float:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="what graygate costs in CPU time per request")
-    parser.add_argument("--rounds", type=positive, default=9, metavar="N", help="9 if not given")
-    parser.add_argument("--seconds", type=burst, default=0.4, metavar="S", help="of load in each; 0.4 if not given")
+    rounds = f"{ROUNDS} if not given; no limit can be told with less than 6"
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, metavar="N", help=rounds)
+    length = f"of load in each; {SECONDS} if not given"
+    parser.add_argument("--seconds", type=burst, default=SECONDS, metavar="S", help=length)
     only = "this table alone, or more if given again"
     parser.add_argument("--table", action="append", choices=TABLES, help=only)
     other = "another build of graygate, measured in turn with this one; of graygate-requests.wasm if its name begins so"
@@ -63,19 +70,24 @@ def run(names: Sequence[str], rounds: int, seconds: float, other: Path | None) -
     tables = {name: TABLES[name]() for name in names}
     if other:
         tables = {name: table.with_beside(other.resolve()) for name, table in tables.items()}
+    cores = frozenset(os.sched_getaffinity(0))
+    results = {}
     with ExitStack() as stack:
         app = stack.enter_context(upstream())
         tell = stack.enter_context(Progress())
         version = json.loads(app.admin("/server_info"))["version"].split("/")[1]
-        port = app.port("app")
-        results = {name: measure(name, table, port, rounds, seconds, tell) for name, table in tables.items()}
+        for name, table in tables.items():
+            where = placement(cores, pinned=table.pinned)
+            # What is started from now on runs where this program does, until it is told otherwise.
+            for process in (0, app.pid):
+                pin(process, where.load)
+            results[name] = measure(name, table, app.port("app"), rounds, seconds, where, tell)
     for name, table in tables.items():
         show(table, results[name])
     return Report(
         command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         machine=machine(version),
         rounds=rounds,
-        burst_seconds=seconds,
         seconds=round(time.monotonic() - begun, 1),
         tables=results,
     )
@@ -89,7 +101,8 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    for module, maker in ((MODULE, "make wasm"), (REQUESTS, "make wasm"), (NOOP, ".ci/bench")):
+    built = [(MODULE, "make wasm"), (REQUESTS, "make wasm")]
+    for module, maker in (*built, *((each, ".ci/bench") for each in (NOOP, *FLOORS.values()))):
         if not (PROJECT / module).exists():
             print(f"{module}: not there; build it with: {maker}", file=sys.stderr)
             return 1
@@ -105,7 +118,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     print("\n" + "\n".join(report.machine.lines()))
-    print(f"{report.command}: {report.rounds} rounds of {report.burst_seconds:g} s each, took {report.seconds:.0f} s")
+    print(f"{report.command}: {report.rounds} rounds, took {report.seconds:.0f} s")
     if given.json:
         given.json.write_text(json.dumps(asdict(report), indent=1, allow_nan=False) + "\n")
     return 0

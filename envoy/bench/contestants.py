@@ -17,7 +17,9 @@ from harness.wait import until
 REQUESTS = "dist/graygate-requests.wasm"
 # Not processed after linking, like most filters.
 NOOP = "target/noop.wasm"
-FLOOR = "target/floor.wasm"
+# What a module costs at least: with one callback that takes all headers or reads the path, and with the callbacks of
+# graygate.wasm. They are written by hand.
+FLOORS = {name: f"target/floor_{name}.wasm" for name in ("headers", "path", "responses")}
 APP = "app\n"
 # The response of graygate, so that others can give the same. The name of the policy occurs in it.
 POLICY = "bench"
@@ -75,7 +77,7 @@ class Limit:
 @dataclass(frozen=True)
 class Contestant:
     """`baseline` names the contestant without a filter, or is None if this is the one. `check` verifies more than the
-    response, given the contestant's port.
+    response, given the contestant's port. It must keep all `limits`, or one of them if `one_is_enough`.
     """
 
     title: str
@@ -84,7 +86,8 @@ class Contestant:
     question: Question = Question()
     answer: Answer = Answer()
     baseline: str | None = "none"
-    limit: Limit | None = None
+    limits: Sequence[Limit] = ()
+    one_is_enough: bool = False
     workers: int = 1
     check: Callable[[int], None] | None = None
 
@@ -121,8 +124,8 @@ def noop() -> Tree:
     return {"name": "noop", "typed_config": plugin("", vm_id="noop", module=NOOP)}
 
 
-def floor() -> Tree:
-    return {"name": "floor", "typed_config": plugin("", vm_id="floor", module=FLOOR)}
+def floor(name: str) -> Tree:
+    return {"name": "floor", "typed_config": plugin("", vm_id=f"floor-{name}", module=FLOORS[name])}
 
 
 def graygate(policy: Mapping[str, Any], vm: str, module: str = REQUESTS) -> Tree:
@@ -151,7 +154,7 @@ def beside(contestant: Contestant, against: str, module: Path) -> Contestant:
 
     filters = [other(tree) if tree["name"] == "graygate" else tree for tree in contestant.filters]
     title = f"{contestant.title}, {module.name} beside"
-    return replace(contestant, title=title, filters=filters, limit=Limit(against))
+    return replace(contestant, title=title, filters=filters, limits=[Limit(against)])
 
 
 def put_beside(contestants: Mapping[str, Contestant], module: Path) -> dict[str, Contestant]:

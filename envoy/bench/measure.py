@@ -1,51 +1,28 @@
-"""The measurement: bursts of load, their CPU time, and the figures of each contestant."""
+"""The measurement: bursts of load, and their CPU time."""
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import resource
-import signal
-import statistics
-import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config import Tree, cluster, socket_address
 from harness.envoy import Envoy
-from harness.wait import until
 
-from .contestants import Contestant, Limit, Question
+from .contestants import Contestant
+from .figures import Figures, figures
+from .loads import LOADS, Load
+from .placement import Placement, pin
 from .tables import Table
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The figures of one contestant, in microseconds of CPU time per request.
-
-    `in_all` is the median of `rounds`. `over` is the median of the differences to the baseline within each round, and
-    `quartiles` are theirs. A baseline has no `over`, and its quartiles are those of `rounds`.
-
-    `its` is the cost of the contestant that it is compared to. `measure` is the ratio or the difference, or None if
-    that cost is too small to measure. `ok` is None if there is no limit to compare with.
-    """
-
-    title: str
-    requests: int
-    in_all: float
-    over: float | None
-    quartiles: tuple[float, float]
-    limit: Limit | None
-    its: float | None
-    measure: float | None
-    ok: bool | None
-    rounds: Sequence[float]
+# How many rounds' load each contestant gets before the first round, but not more than it gets in all.
+WARM_UP = 5
 
 
 @dataclass(frozen=True)
@@ -53,12 +30,14 @@ class Result:
     """The figures of one table.
 
     `idle` is the CPU time of its Envoys without load, in milliseconds per second, which the ticks of all policies take.
-    `others` is the number of cores that were busy with other things than the measurement. If it is high, the figures
-    are unreliable.
+    `others` is the number of cores that were busy with other things than the measurement, or that the host had given to
+    others. If it is high, the figures are unreliable.
     """
 
     idle: float
     others: float
+    placement: str
+    burst_seconds: float
     figures: Mapping[str, Figures]
 
 
@@ -70,60 +49,32 @@ def cpu_time(process: int) -> int:
     return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{process}/task").glob("*/schedstat"))
 
 
-def own_time() -> float:
-    """Returns the CPU time of the measurement so far, in seconds: running Envoys, finished loads and this program."""
+def own_time(helper: int | None) -> float:
+    """Returns the CPU time of the measurement so far, in seconds: running Envoys, loads and this program."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    envoys = sum(cpu_time(envoy.pid) for envoy in Envoy.running)
-    return envoys / 1e9 + sum(each.ru_utime + each.ru_stime for each in usages)
+    running = [envoy.pid for envoy in Envoy.running] + ([helper] if helper else [])
+    return sum(map(cpu_time, running)) / 1e9 + sum(each.ru_utime + each.ru_stime for each in usages)
 
 
 def busy_time() -> float:
-    """Returns the CPU time of the whole machine so far, in seconds, without idle time and I/O wait."""
-    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    """Returns the CPU time of the whole machine so far, in seconds, without idle time and I/O wait.
 
-
-# -- a burst ----------------------------------------------------------------------
-
-
-def catches(process: int, number: signal.Signals) -> bool:
-    """Returns whether the process has a handler for the signal."""
-    caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
-    return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
-
-
-def load(port: int, question: Question, status: int, seconds: float, connections: int) -> int:
-    """Sends as many requests as the connections carry in that time. Returns their number. All must get the status."""
-    headers = [part for pair in question.all_headers.items() for part in ("--header", ": ".join(pair))]
-    url = f"http://127.0.0.1:{port}{question.path}"
-    # wrk accepts only whole seconds. When interrupted earlier, it stops as it does at the end of its time.
-    most = f"{math.ceil(seconds) + 1}s"
-    command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", most, *headers, url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as wrk:
-        try:
-            # Until its threads run, the signal would end it without a report.
-            until(lambda: wrk.poll() is not None or catches(wrk.pid, signal.SIGINT), what="wrk at work", every=0.001)
-            time.sleep(seconds)
-        finally:
-            wrk.send_signal(signal.SIGINT)
-            said, _ = wrk.communicate()
-    counted = re.search(r"(\d+) requests in", said)
-    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-    requests, failures = (int(found[1]) if found else 0 for found in (counted, refused))
-    if not requests or "Socket errors" in said or failures != (requests if status >= 400 else 0):
-        raise SystemExit(f"{url}: not all were answered with {status}; wrk said:\n{said}")
-    return requests
+    It includes the time that the host gave to other machines while this one had work.
+    """
+    user, nice, system, _, _, irq, softirq, stolen, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + stolen) / os.sysconf("SC_CLK_TCK")
 
 
 # -- a table ----------------------------------------------------------------------
 
 
-def bootstrap(name: str, contestants: Mapping[str, Contestant], upstream: int) -> Tree:
-    listeners = [contestant.listener(each) for each, contestant in contestants.items()]
+def bootstrap(name: str, table: Table, contestants: Mapping[str, Contestant], upstream: int) -> Tree:
+    buffers: Tree = {"per_connection_buffer_limit_bytes": table.buffer_bytes} if table.buffer_bytes else {}
+    listeners = [{**contestant.listener(each), **buffers} for each, contestant in contestants.items()]
     return {
         "node": {"id": name, "cluster": "bench"},
         "admin": {"address": socket_address()},
-        "static_resources": {"listeners": listeners, "clusters": [cluster("app", upstream)]},
+        "static_resources": {"listeners": listeners, "clusters": [{**cluster("app", upstream), **buffers}]},
     }
 
 
@@ -136,11 +87,10 @@ class Site:
     envoy: Envoy
     port: int
 
-    def burst(self, seconds: float, connections: int) -> tuple[float, int]:
+    def burst(self, load: Load, seconds: float) -> tuple[float, int]:
         """Puts load on the contestant. Returns microseconds of CPU time per request, and the number of requests."""
-        question, status = self.contestant.question, self.contestant.answer.status
         before = cpu_time(self.envoy.pid)
-        requests = load(self.port, question, status, seconds, connections)
+        requests = load.burst(self.port, self.contestant, seconds)
         return round((cpu_time(self.envoy.pid) - before) / requests / 1_000, 3), requests
 
     def verify_workers(self, connections: int) -> None:
@@ -151,110 +101,65 @@ class Site:
         if len(seen) != workers or min(seen) < 0.8 * connections / workers:
             raise SystemExit(f"{self.contestant.title}: {connections} connections are not shared out evenly: {seen}")
 
+    def verify_log(self) -> None:
+        if complaints := re.findall(r"(?m)^.*\]\[(?:error|critical)\]\[.*$", self.envoy.logs()):
+            raise SystemExit(f"{self.contestant.title}: Envoy complains:\n" + "\n".join(complaints[:5]))
+
 
 @contextmanager
-def sites(name: str, table: Table, upstream: int) -> Iterator[dict[str, Site]]:
+def sites(name: str, table: Table, upstream: int, placement: Placement) -> Iterator[dict[str, Site]]:
     """Starts one Envoy for all contestants with the same number of workers."""
     with ExitStack() as stack:
         found = {}
         for workers in sorted({each.workers for each in table.contestants.values()}):
             those = {each: it for each, it in table.contestants.items() if it.workers == workers}
-            envoy = Envoy(bootstrap(name, those, upstream), concurrency=workers, log_level="warning")
+            envoy = Envoy(bootstrap(name, table, those, upstream), concurrency=workers, log_level="warning")
             stack.enter_context(envoy)
+            pin(envoy.pid, placement.envoy)
             found.update({each: Site(each, it, envoy, envoy.port(each)) for each, it in those.items()})
         yield found
 
 
-def measure(name: str, table: Table, upstream: int, rounds: int, seconds: float, tell: Tell) -> Result:
-    """Measures all contestants of a table in turn, in each of `rounds` rounds with a burst of `seconds`."""
-    with sites(name, table, upstream) as found:
+def measure(
+    name: str, table: Table, upstream: int, rounds: int, seconds: float, placement: Placement, tell: Tell
+) -> Result:
+    """Measures all contestants of a table in turn, in each of `rounds` rounds with a burst of `seconds`.
+
+    The table may have several shorter rounds for each of these.
+    """
+    warm_up = seconds * min(WARM_UP, rounds)
+    seconds *= table.longer / table.parts
+    with ExitStack() as stack:
+        load = stack.enter_context(LOADS[table.load](table.connections, placement))
+        found = stack.enter_context(sites(name, table, load.upstream or upstream, placement))
         for site in found.values():
             site.contestant.verify(site.port)
         costs: dict[str, list[float]] = {each: [] for each in found}
         requests = dict.fromkeys(found, 0)
-        begun, busy, own = time.monotonic(), busy_time(), own_time()
-        # The first round warms up and does not count. Every second round has the reverse order, so that a drift over
-        # time affects all contestants alike.
-        for number in range(rounds + 1):
-            tell(f"{table.title}: " + (f"round {number} of {rounds}" if number else "warming up"))
-            for each in found if number % 2 else reversed(found):
-                cost, count = found[each].burst(seconds, table.connections)
-                if number:
-                    costs[each].append(cost)
-                    requests[each] += count
-        others = (busy_time() - busy - own_time() + own) / (time.monotonic() - begun)
-        # Measured last, when the start of the policies is over, such as their first checks.
-        idle = idle_time({site.envoy for site in found.values()}, seconds)
+        # The proxy compiles again what is called often, so all of that has to be over.
+        tell(f"{table.title}: warming up")
         for site in found.values():
-            site.verify_workers((rounds + 1) * table.connections)
-            if complaints := re.findall(r"(?m)^.*\]\[(?:error|critical)\]\[.*$", site.envoy.logs()):
-                raise SystemExit(f"{table.title}: Envoy complains:\n" + "\n".join(complaints[:5]))
-    return Result(idle, round(max(others, 0.0), 2), figures(table.contestants, costs, requests))
+            site.burst(load, warm_up)
+        begun, busy, own = time.monotonic(), busy_time(), own_time(load.helper)
+        # Every second round has the reverse order, so that a drift over time affects all contestants alike.
+        for number in range(rounds * table.parts):
+            if number % table.parts == 0:
+                tell(f"{table.title}: round {number // table.parts + 1} of {rounds}")
+            for each in found if number % 2 else reversed(found):
+                cost, count = found[each].burst(load, seconds)
+                costs[each].append(cost)
+                requests[each] += count
+        others = busy_time() - busy - own_time(load.helper) + own
+        others = round(max(others / (time.monotonic() - begun), 0.0), 2)
+        # Measured last, when the start of the policies is over, such as their first checks.
+        idle = idle_time({site.envoy for site in found.values()}, max(seconds, 0.5))
+        for site in found.values():
+            site.verify_workers(table.connections * (rounds + 1 if load.renews else 1))
+            site.verify_log()
+    return Result(idle, others, placement.said, seconds, figures(table.contestants, costs, requests, others))
 
 
 def idle_time(envoys: Collection[Envoy], seconds: float) -> float:
     before = sum(cpu_time(envoy.pid) for envoy in envoys)
     time.sleep(seconds)
     return round((sum(cpu_time(envoy.pid) for envoy in envoys) - before) / 1e6 / seconds, 2)
-
-
-# -- the figures ------------------------------------------------------------------
-
-
-def quartiles(values: Sequence[float]) -> tuple[float, float]:
-    if len(values) < 2:
-        return values[0], values[0]
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, high
-
-
-def figures(
-    contestants: Mapping[str, Contestant], costs: Mapping[str, Sequence[float]], requests: Mapping[str, int]
-) -> dict[str, Figures]:
-    over = {
-        name: [mine - its for mine, its in zip(costs[name], costs[each.baseline], strict=True)]
-        for name, each in contestants.items()
-        if each.baseline
-    }
-    found = {}
-    for name, each in contestants.items():
-        its, measured = compared(each.limit, name, costs, over) if each.limit else (None, None)
-        found[name] = Figures(
-            title=each.title,
-            requests=requests[name],
-            in_all=statistics.median(costs[name]),
-            over=statistics.median(over[name]) if name in over else None,
-            quartiles=quartiles(over.get(name, costs[name])),
-            limit=each.limit,
-            its=its,
-            measure=measured,
-            ok=within(each.limit, measured),
-            rounds=costs[name],
-        )
-    return found
-
-
-def compared(
-    limit: Limit, name: str, costs: Mapping[str, Sequence[float]], over: Mapping[str, Sequence[float]]
-) -> tuple[float, float | None]:
-    """Returns the cost of the contestant to compare with, and the ratio or difference."""
-    values = costs if limit.kind == "in all" else over
-    mine, its = values[name], values[limit.against]
-    pairs = list(zip(mine, its, strict=True))
-    other = statistics.median(its)
-    measured: float | None
-    match limit.kind:
-        case "more":
-            measured = statistics.median(a - b for a, b in pairs)
-        case "in all":
-            measured = statistics.median(a / b for a, b in pairs)
-        case "times":
-            # Not a ratio within each round, as a small cost may be 0 in one of them.
-            measured = statistics.median(mine) / other if other > 0 else None
-    return other, measured
-
-
-def within(limit: Limit | None, measured: float | None) -> bool | None:
-    if limit is None or limit.at_most is None or measured is None:
-        return None
-    return measured <= limit.at_most

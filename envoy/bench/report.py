@@ -11,19 +11,22 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 from harness.config import MODULE
 from harness.envoy import PROJECT
 
 from .contestants import NOOP, REQUESTS
-from .measure import Figures, Result
+from .figures import OTHERS, Comparison, Figures, Verdict
+from .measure import Result
 from .tables import Table
 
-HEADER = ("us over no filter", "quartiles", "us in all", "compared to", "its us", "ratio", "at most")
-WIDTHS = (60, 17, 17, 11, 42, 8, 10, 10, 6)
+HEADER = (
+    *("us over no filter", "the least", "quartiles", "us in all"),
+    *("compared to", "ratio", "of the least", "at most", "verdict"),
+)
 # The columns with text on the left. The others have it on the right.
-LEFT = (0, 4)
+LEFT = (0, 5, 9)
 
 
 @dataclass(frozen=True)
@@ -96,36 +99,69 @@ class Progress:
             self("")
 
 
-def row(*cells: str) -> None:
-    columns = enumerate(zip(cells, WIDTHS, strict=False))
-    aligned = (f"  {cell}".ljust(width) if at in LEFT else cell.rjust(width) for at, (cell, width) in columns)
-    print("".join(aligned).rstrip())
+def markdown(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Returns a table whose columns stand below each other, to be read here and pasted into a document."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        aligned = (
+            cell.ljust(width) if at in LEFT else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield f"| {' | '.join(aligned)} |"
+        if not number:
+            rules = ("-" * (width + 2) if at in LEFT else "-" * (width + 1) + ":" for at, width in enumerate(widths))
+            yield f"|{'|'.join(rules)}|"
 
 
-def cells(found: Mapping[str, Figures], figures: Figures) -> Iterator[str]:
+def rows(found: Mapping[str, Figures], figures: Figures) -> Iterator[Sequence[str]]:
+    """Returns a row for the contestant, which has the first comparison, and one for each further comparison."""
     low, high = figures.quartiles
-    yield figures.title
-    yield "-" if figures.over is None else f"{figures.over:.2f}"
-    yield f"{low:.2f} to {high:.2f}"
-    yield f"{figures.in_all:.2f}"
-    if limit := figures.limit:
-        form = "{:+.2f} us" if limit.kind == "more" else "{:.2f}"
-        yield found[limit.against].title
-        yield f"{figures.its:.2f}"
-        yield "-" if figures.measure is None else form.format(figures.measure)
-        yield "-" if limit.at_most is None else form.format(limit.at_most)
-        yield {True: "ok", False: "over", None: ""}[figures.ok]
+    costs = ["-" if cost is None else f"{cost:.2f}" for cost in (figures.over, figures.least)]
+    first = [figures.title, *costs, f"{low:.2f} to {high:.2f}", f"{figures.in_all:.2f}"]
+    compared = [list(comparison(found, each)) for each in figures.comparisons] or [[""] * 5]
+    yield [*first, *compared[0]]
+    yield from ([""] * len(first) + cells for cells in compared[1:])
+
+
+def comparison(found: Mapping[str, Figures], it: Comparison) -> Iterator[str]:
+    def told(value: float | None) -> str:
+        form = "{:+.2f} us" if it.limit.kind == "more" else "{:.3f}" if it.limit.kind == "in all" else "{:.2f}"
+        return "-" if value is None else form.format(value)
+
+    yield found[it.limit.against].title
+    yield told(it.measure)
+    yield told(it.least)
+    yield told(it.limit.at_most)
+    yield it.verdict or ""
+
+
+def verdict(table: Table, result: Result) -> str:
+    """Returns one line: which limits are kept, and whether the machine was too noisy to tell."""
+    told = {name: each.verdict for name, each in result.figures.items() if each.verdict}
+    if not told:
+        return "no limits"
+    if result.others > OTHERS:
+        return f"too noisy to tell: other things took {result.others} cores, and at most {OTHERS} is allowed"
+    parts = []
+    for word in get_args(Verdict):
+        names = [result.figures[name].title for name, each in told.items() if each == word]
+        if names:
+            parts.append(f"{word}: {len(names)} of {len(told)}" + (f" ({'; '.join(names)})" if word != "ok" else ""))
+    enough = any(table.contestants[name].one_is_enough and len(table.contestants[name].limits) > 1 for name in told)
+    return ", ".join(parts) + ("; one of two limits is enough" if enough else "")
 
 
 def show(table: Table, result: Result) -> None:
     print()
-    row(table.title.upper(), *HEADER)
-    for figures in result.figures.values():
-        row(*cells(result.figures, figures))
+    found = result.figures
+    lines = [row for figures in found.values() for row in rows(found, figures)]
+    print("\n".join(markdown([(table.title, *HEADER), *lines])))
     if table.note:
-        print(f"  {table.note}")
+        print(table.note)
+    print(f"Limits: {verdict(table, result)}.")
     print(
-        f"  besides: Envoy when idle, {result.idle:.1f} ms of CPU time a second; all else here, {result.others} cores"
+        f"Besides: Envoy when idle, {result.idle:.1f} ms of CPU time a second; all else here, {result.others} cores;"
+        f" {result.placement}."
     )
 
 
@@ -136,6 +172,5 @@ class Report:
     command: str
     machine: Machine
     rounds: int
-    burst_seconds: float
     seconds: float
     tables: Mapping[str, Result]

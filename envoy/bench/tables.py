@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.config import MODULE, Tree, route
 
@@ -47,8 +47,17 @@ class Table:
     title: str
     contestants: Mapping[str, Contestant]
     note: str = ""
+    load: Literal["wrk"] = "wrk"
     # Enough that the worker never waits for the load. Waiting would cost it a wake-up per request.
     connections: int = 8
+    # Whether Envoy has a core of its own.
+    pinned: bool = True
+    # How much longer than that of other tables the load of a round is, and in how many bursts it comes. Each burst is a
+    # round of its own. Loads other than wrk can have very short bursts, some of which nothing disturbs.
+    longer: float = 1.0
+    parts: int = 1
+    # Of each connection. The proxy's own default if None.
+    buffer_bytes: int | None = None
 
     def with_beside(self, module: Path) -> Table:
         """Returns the table with another build of graygate, measured in turn with this one."""
@@ -56,30 +65,37 @@ class Table:
 
 
 def in_both(
-    each: Callable[..., Contestant], text: str, policy: Tree, limit: Limit, *, prefix: str = "", **more: Any
+    each: Callable[..., Contestant], text: str, policy: Tree, *limits: Limit, prefix: str = "", **more: Any
 ) -> dict[str, Contestant]:
-    """Returns two contestants: one policy in each module. The limit is for the module that users get for it."""
+    """Returns two contestants: one policy in each module. The limits are for the module that users get for it."""
     lean, whole = f"{prefix}requests", f"{prefix}whole"
     return {
-        lean: each(f"graygate-requests.wasm, {text}", [graygate(policy, lean, REQUESTS)], limit=limit, **more),
+        lean: each(f"graygate-requests.wasm, {text}", [graygate(policy, lean, REQUESTS)], limits=limits, **more),
         whole: each(f"graygate.wasm, {text}", [graygate(policy, whole, MODULE)], **more),
     }
 
 
+BY_HAND_HEADERS = "by hand: on_request_headers, takes all headers"
+BY_HAND_PATH = "by hand: on_request_headers, reads :path"
+BY_HAND_RESPONSES = "by hand: graygate.wasm's callbacks, reads :status"
+
+
 def passed() -> Table:
     each = partial(Contestant, routes=[direct(APP)])
+    limits = Limit("noop", 0.8), Limit("floor-headers", 1.1)
     return Table(
-        "passed through",
+        "let pass",
         {
             "none": each("no filter", baseline=None),
-            "noop": each("filter that does nothing, stock SDK", [noop()]),
-            **in_both(each, "a full policy", full(), Limit("noop", 0.8), check=probes),
-            "floor": each("by hand: the same callbacks, reads the headers", [floor()]),
+            "noop": each("SDK's filter that does nothing", [noop()]),
+            "floor-headers": each(BY_HAND_HEADERS, [floor("headers")]),
+            "floor-path": each(BY_HAND_PATH, [floor("path")]),
+            **in_both(each, "a full policy", full(), *limits, one_is_enough=True, check=probes),
             "lua-empty": each("Lua, empty", [lua("empty")]),
             "lua-path": each("Lua, reads :path", [lua("path")]),
             "health-check": each("health_check", [health_check()]),
         },
-        "the policy: two probes, a check, a release for other requests, a gate for these whose upstream is ready",
+        "The policy has two probes, a check, a release for other requests, a gate for these whose upstream is ready.",
     )
 
 
@@ -94,7 +110,7 @@ def sticky() -> Table:
             "lua": each("Lua, the same by FNV-1a", [lua("split")], answer=theirs, check=splits(by_fnv1a)),
             **in_both(each, "one release", split(), Limit("lua", 1.0), answer=ours, check=splits()),
         },
-        "by a user header, one in ten on v2, steered by a header, for the requests under one path",
+        "By a user header, one in ten on v2, steered by a header, for the requests under one path.",
     )
 
 
@@ -132,29 +148,32 @@ def gates() -> Table:
     )
 
 
-# For each breaker its title, its settings, and the most microseconds that it may add.
-BREAKERS: Mapping[str, tuple[str, Tree, float | None]] = {
-    "consecutive": ("consecutiveFailures", {"consecutiveFailures": 5}, 1.5),
-    "share": ("and failurePercent", {"consecutiveFailures": 5, "failurePercent": 50, "window": "10s"}, None),
-    "slow": (
-        "and slowerThan",
-        {"consecutiveFailures": 5, "slowPercent": 80, "slowerThan": "2s", "window": "10s"},
-        None,
-    ),
-    "unanswered": ("and unansweredAfter", {"unansweredAfter": "5s"}, None),
+# For each breaker its title and its settings.
+BREAKERS: Mapping[str, tuple[str, Tree]] = {
+    "consecutive": ("consecutiveFailures", {"consecutiveFailures": 5}),
+    "share": ("and failurePercent", {"consecutiveFailures": 5, "failurePercent": 50, "window": "10s"}),
+    "slow": ("and slowerThan", {"consecutiveFailures": 5, "slowPercent": 80, "slowerThan": "2s", "window": "10s"}),
+    "unanswered": ("and unansweredAfter", {"unansweredAfter": "5s"}),
 }
 
 
-def breaker() -> Table:
+def judged(*limits: Limit) -> dict[str, Contestant]:
+    """Returns the contestants whose responses come from a real upstream, and are judged by a breaker of each kind."""
     each = partial(Contestant, routes=[route("app", "5s")])
     contestants = {
         "none": each("no filter", baseline=None),
+        "floor-responses": each(BY_HAND_RESPONSES, [floor("responses")]),
         "gate": each("graygate.wasm, a gate alone", [graygate(observed(), "gate", MODULE)]),
     }
-    for name, (title, keys, at_most) in BREAKERS.items():
-        limit = Limit("gate", at_most, "more")
-        contestants[name] = each(f"breaker, {title}", [graygate(observed(keys), name, MODULE)], limit=limit)
-    return Table("response observed by the breaker", contestants, "a real upstream, whose CPU time is not in it")
+    for name, (title, keys) in BREAKERS.items():
+        filters = [graygate(observed(keys), name, MODULE)]
+        contestants[name] = each(f"graygate.wasm, breaker, {title}", filters, limits=limits)
+    return contestants
+
+
+def breaker() -> Table:
+    limits = Limit("gate", 1.0, "more"), Limit("floor-responses", 1.1)
+    return Table("response judged", judged(*limits), "The upstream is real. Its CPU time is not in the figures.")
 
 
 def workers() -> Table:
@@ -166,7 +185,7 @@ def workers() -> Table:
             f"no filter, {name}",
             baseline=None,
             workers=count,
-            limit=Limit("none-one", None, "in all") if against else None,
+            limits=[Limit("none-one", None, "in all")] if against else (),
         )
         contestants[f"graygate-{name}"] = each(
             f"graygate-requests.wasm, a full policy, {name}",
@@ -174,13 +193,14 @@ def workers() -> Table:
             baseline=f"none-{name}",
             workers=count,
             check=probes,
-            limit=Limit("graygate-one", 1.05, "in all") if against else None,
+            limits=[Limit("graygate-one", 1.05, "in all")] if against else (),
         )
     return Table(
         "two workers against one",
         contestants,
-        "compared in all; one Envoy with one worker, one with two, and the load, which shares the cores with them",
+        "Compared in all. One Envoy has one worker, the other has two. Both share the cores with the load.",
         connections=16,
+        pinned=False,
     )
 
 
@@ -205,12 +225,12 @@ def growth() -> Table:
         f"releases by host and path: {most}, one's path",
         [graygate(many_releases(most, paths=True), "near")],
         question=Question(f"/app-{most - 1}/4711"),
-        limit=Limit(f"releases-{most}"),
+        limits=[Limit(f"releases-{most}")],
     )
     return Table(
         "growth",
         contestants,
-        "graygate-requests.wasm, for a request that none of them is for; all steer by the same header",
+        "graygate-requests.wasm, for a request that none of them is for. All releases steer by the same header.",
     )
 
 

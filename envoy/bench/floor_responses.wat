@@ -1,8 +1,11 @@
-;; The least that a module can cost that has graygate's callbacks and looks at a request: it is handed the headers, once,
-;; and does nothing with them. Memory for them is always the same.
+;; The least that a module can cost that has graygate.wasm's callbacks for a stream and looks at a request and its
+;; response: it is handed the request's headers once, and the response's status. It does nothing with them. Memory for
+;; them is always the same.
 (module
   (import "env" "proxy_get_header_map_pairs" (func $headers (param i32 i32 i32) (result i32)))
+  (import "env" "proxy_get_header_map_value" (func $header (param i32 i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 2)
+  (data (i32.const 32) ":status")
   (func (export "proxy_abi_version_0_2_1"))
   (func (export "malloc") (param $size i32) (result i32) (i32.const 4096))
   (func (export "proxy_on_context_create") (param $id i32) (param $root i32))
@@ -11,6 +14,11 @@
     (drop (call $headers (i32.const 0) (i32.const 16) (i32.const 20)))
     (i32.const 0))
   (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 0))
-  (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (i32.const 0))
+  (func (export "proxy_on_request_trailers") (param i32 i32) (result i32) (i32.const 0))
+  (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+    ;; Of the response, map 2, the header whose name is at 32.
+    (drop (call $header (i32.const 2) (i32.const 32) (i32.const 7) (i32.const 16) (i32.const 20)))
+    (i32.const 0))
   (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (i32.const 0))
+  (func (export "proxy_on_response_trailers") (param i32 i32) (result i32) (i32.const 0))
   (func (export "proxy_on_delete") (param $id i32)))
