@@ -13,6 +13,7 @@ import pytest
 from bench.contestants import FLOORS, Contestant, Limit, fnv1a
 from bench.figures import Figures, beyond_chance, figures, together
 from bench.placement import core_list, placement
+from bench.sweep import cache_bytes
 from bench.tables import TABLES
 from harness.config import MODULE
 from harness.envoy import PROJECT
@@ -20,7 +21,7 @@ from harness.envoy import PROJECT
 QUICK = ("--rounds", "1", "--seconds", "0.1")
 # These contestants together have all filters, all loads, several Envoys and a real upstream. The others differ only in
 # their policies.
-RUN = ("passed", "split", "workers")
+RUN = ("passed", "split", "cold", "workers")
 
 
 def bench(*arguments):
@@ -268,6 +269,15 @@ def test_the_report_says_that_nothing_is_pinned(cores, pinned):
 
 def test_lists_of_cores_are_read_as_the_kernel_writes_them():
     assert [core_list(text) for text in ("0\n", "0-2,5\n", "")] == [{0}, {0, 1, 2, 5}, set()]
+
+
+def test_the_largest_cache_determines_how_much_memory_is_swept(tmp_path):
+    for index, size in enumerate(("32K", "1M", "512K")):
+        directory = tmp_path / f"index{index}"
+        directory.mkdir()
+        (directory / "size").write_text(f"{size}\n")
+    assert cache_bytes(str(tmp_path)) == 1 << 20
+    assert cache_bytes(str(tmp_path / "none")) == 0
 
 
 @pytest.mark.parametrize(("text", "value"), [("", 0x811C9DC5), ("a", 0xE40C292C), ("foobar", 0xBF9CF968)])

@@ -14,4 +14,10 @@
 
 The measure is CPU time and not latency. The cost of a proxy is the cores that it takes from the app beside it. Latency
 depends more on the load than on the filter.
+
+In the table with cold caches, the caches are swept between short bursts of eight requests. Beside a busy app, or on a
+machine whose caches are shared, little of Envoy's memory is cached when a request comes. What a request touches then
+has to come from main memory, and a measurement under a steady load hides that. The sweep reads more memory than the
+caches hold. It runs on Envoy's core, whose own caches only a program there can sweep, and while Envoy waits. It is
+another process (`sweep`), so its CPU time is not counted.
 """

@@ -1,6 +1,8 @@
 """The loads. Each sends requests to a contestant for a while, and returns how many were answered as expected.
 
 - `Wrk` keeps Envoy busy, so that it never waits for the load.
+- `Cold` sends a short burst of requests, one on each connection, and then sweeps the caches before the next. The sweep
+  runs on Envoy's core while Envoy has nothing to do. It is a process of its own, so its CPU time is not Envoy's.
 """
 
 from __future__ import annotations
@@ -8,7 +10,9 @@ from __future__ import annotations
 import math
 import re
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +20,8 @@ from typing import Self
 
 from harness.wait import until
 
-from .contestants import Contestant
-from .placement import Placement
+from .contestants import Contestant, Question
+from .placement import Placement, pin
 
 
 class Load:
@@ -81,4 +85,104 @@ class Wrk(Load):
         return requests
 
 
-LOADS: Mapping[str, type[Load]] = {"wrk": Wrk}
+# -- by hand ----------------------------------------------------------------------
+
+
+def head(question: Question, method: str = "GET", length: int = 0) -> bytes:
+    lines = [f"{method} {question.path} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in question.all_headers.items()]
+    lines += [f"content-length: {length}"] if length else []
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def content_length(text: bytes) -> int:
+    found = re.search(rb"(?i)\r\ncontent-length: *(\d+)\r\n", text)
+    return int(found[1]) if found else 0
+
+
+def receive(connection: socket.socket, into: bytearray) -> bytes:
+    """Receives one message over the contents of `into`. Returns its head, or nothing if the connection was closed."""
+    got = connection.recv_into(into)
+    while (end := into.find(b"\r\n\r\n", 0, got)) < 0:
+        more = connection.recv_into(memoryview(into)[got:])
+        if not more:
+            return b""
+        got += more
+    text = bytes(into[: end + 4])
+    missing = content_length(text) - (got - end - 4)
+    while missing > 0:
+        received = connection.recv_into(into)
+        if not received:
+            raise ConnectionResetError("closed before the end of a body")
+        missing -= received
+    return text
+
+
+class Connections:
+    """Connections to each contestant, which are kept from burst to burst."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._open: dict[int, list[socket.socket]] = {}
+
+    def to(self, port: int) -> list[socket.socket]:
+        if port not in self._open:
+            self._open[port] = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(self._count)]
+        return self._open[port]
+
+    def close(self) -> None:
+        for connections in self._open.values():
+            for connection in connections:
+                connection.close()
+
+
+def expect(contestant: Contestant, text: bytes) -> None:
+    if text.split(b" ")[1:2] != [b"%d" % contestant.answer.status]:
+        raise SystemExit(f"{contestant.title}: not all were answered with {contestant.answer.status}: {text!r}")
+
+
+# -- cold caches ------------------------------------------------------------------
+
+
+class Cold(Load):
+    def __enter__(self) -> Self:
+        self._connections = Connections(self._count)
+        self._buffer = bytearray(1 << 16)
+        command = [sys.executable, "-m", "bench.sweep"]
+        self._sweeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.helper = self._sweeper.pid
+        pin(self.helper, self._placement.envoy)
+        self._swept()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connections.close()
+        self._sweeper.kill()
+        self._sweeper.communicate()
+
+    def _swept(self) -> None:
+        assert self._sweeper.stdout
+        if not self._sweeper.stdout.readline():
+            raise SystemExit("the program that sweeps the caches has ended")
+
+    def _sweep(self) -> None:
+        assert self._sweeper.stdin
+        self._sweeper.stdin.write(b"\n")
+        self._sweeper.stdin.flush()
+        self._swept()
+
+    def burst(self, port: int, contestant: Contestant, seconds: float) -> int:
+        """Sends one request on each connection after each sweep."""
+        request, connections = head(contestant.question), self._connections.to(port)
+        until_then, requests = time.monotonic() + seconds, 0
+        while not requests or time.monotonic() < until_then:
+            self._sweep()
+            for connection in connections:
+                connection.sendall(request)
+            for connection in connections:
+                expect(contestant, receive(connection, self._buffer))
+            requests += len(connections)
+        return requests
+
+
+LOADS: Mapping[str, type[Load]] = {"wrk": Wrk, "cold": Cold}

@@ -47,7 +47,7 @@ class Table:
     title: str
     contestants: Mapping[str, Contestant]
     note: str = ""
-    load: Literal["wrk"] = "wrk"
+    load: Literal["wrk", "cold"] = "wrk"
     # Enough that the worker never waits for the load. Waiting would cost it a wake-up per request.
     connections: int = 8
     # Whether Envoy has a core of its own.
@@ -176,6 +176,17 @@ def breaker() -> Table:
     return Table("response judged", judged(*limits), "The upstream is real. Its CPU time is not in the figures.")
 
 
+def cold() -> Table:
+    return Table(
+        "response judged, with cold caches",
+        judged(Limit("gate", 2.0, "more")),
+        "The caches are swept before each eight requests.",
+        load="cold",
+        longer=2.0,
+        parts=8,
+    )
+
+
 def workers() -> Table:
     each = partial(Contestant, routes=[direct(APP)])
     contestants = {}
@@ -240,6 +251,7 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "probe": probe,
     "gate": gates,
     "breaker": breaker,
+    "cold": cold,
     "workers": workers,
     "growth": growth,
 }
