@@ -21,7 +21,7 @@ from harness.envoy import PROJECT
 QUICK = ("--rounds", "1", "--seconds", "0.1")
 # These contestants together have all filters, all loads, several Envoys and a real upstream. The others differ only in
 # their policies.
-RUN = ("passed", "split", "cold", "workers")
+RUN = ("passed", "split", "cold", "bodies", "workers")
 
 
 def bench(*arguments):

@@ -20,4 +20,6 @@ machine whose caches are shared, little of Envoy's memory is cached when a reque
 has to come from main memory, and a measurement under a steady load hides that. The sweep reads more memory than the
 caches hold. It runs on Envoy's core, whose own caches only a program there can sweep, and while Envoy waits. It is
 another process (`sweep`), so its CPU time is not counted.
+
+In the table of bodies, Envoy's buffers have the size that Istio gives them. So a body comes in parts, as in a mesh.
 """

@@ -44,7 +44,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="what graygate costs in CPU time per request")
     rounds = f"{ROUNDS} if not given; no limit can be told with less than 6"
     parser.add_argument("--rounds", type=positive, default=ROUNDS, metavar="N", help=rounds)
-    length = f"of load in each; {SECONDS} if not given; twice as long with cold caches"
+    length = f"of load in each; {SECONDS} if not given; twice as long with cold caches and bodies"
     parser.add_argument("--seconds", type=burst, default=SECONDS, metavar="S", help=length)
     only = "this table alone, or more if given again"
     parser.add_argument("--table", action="append", choices=TABLES, help=only)

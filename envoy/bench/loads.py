@@ -3,6 +3,8 @@
 - `Wrk` keeps Envoy busy, so that it never waits for the load.
 - `Cold` sends a short burst of requests, one on each connection, and then sweeps the caches before the next. The sweep
   runs on Envoy's core while Envoy has nothing to do. It is a process of its own, so its CPU time is not Envoy's.
+- `Bodies` sends a large body with each request, and gets one of the same size. Python sends them, as wrk would have to
+  copy the body for each request in Lua.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +27,8 @@ from harness.wait import until
 
 from .contestants import Contestant, Question
 from .placement import Placement, pin
+
+BODY_BYTES = 10 << 20
 
 
 class Load:
@@ -185,4 +192,60 @@ class Cold(Load):
         return requests
 
 
-LOADS: Mapping[str, type[Load]] = {"wrk": Wrk, "cold": Cold}
+# -- bodies -----------------------------------------------------------------------
+
+
+class Bodies(Load):
+    def __enter__(self) -> Self:
+        self._connections = Connections(self._count)
+        self._body = bytes(BODY_BYTES)
+        self._pool = ThreadPoolExecutor(self._count)
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.upstream = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connections.close()
+        self._listening.close()
+        self._pool.shutdown()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        """Answers each request with a body of the same length, once it has received all of it."""
+        buffer = bytearray(1 << 20)
+        # The proxy may end first.
+        with connection, suppress(OSError):
+            while text := receive(connection, buffer):
+                length = content_length(text)
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % length)
+                connection.sendall(memoryview(self._body)[:length])
+
+    def burst(self, port: int, contestant: Contestant, seconds: float) -> int:
+        """Sends one body after the other on each connection."""
+        until_then = time.monotonic() + seconds
+        request = head(contestant.question, "POST", BODY_BYTES)
+
+        def send(connection: socket.socket) -> int:
+            buffer, requests = bytearray(1 << 20), 0
+            while not requests or time.monotonic() < until_then:
+                connection.sendall(request)
+                connection.sendall(self._body)
+                text = receive(connection, buffer)
+                expect(contestant, text)
+                if content_length(text) != BODY_BYTES:
+                    raise SystemExit(f"{contestant.title}: a body of {content_length(text)} bytes")
+                requests += 1
+            return requests
+
+        return sum(self._pool.map(send, self._connections.to(port)))
+
+
+LOADS: Mapping[str, type[Load]] = {"wrk": Wrk, "cold": Cold, "bodies": Bodies}

@@ -47,7 +47,7 @@ class Table:
     title: str
     contestants: Mapping[str, Contestant]
     note: str = ""
-    load: Literal["wrk", "cold"] = "wrk"
+    load: Literal["wrk", "cold", "bodies"] = "wrk"
     # Enough that the worker never waits for the load. Waiting would cost it a wake-up per request.
     connections: int = 8
     # Whether Envoy has a core of its own.
@@ -187,6 +187,25 @@ def cold() -> Table:
     )
 
 
+def bodies() -> Table:
+    answer = Answer(body="", headers={"content-length": "0"})
+    each = partial(Contestant, routes=[route("app", "30s")], answer=answer)
+    return Table(
+        "10 MiB up and 10 MiB down",
+        {
+            "none": each("no filter", baseline=None),
+            **in_both(each, "a full policy", full(), Limit("none", 1.02, "in all"), check=probes),
+            "noop": each("SDK's filter that does nothing", [noop()], limits=[Limit("none", None, "in all")]),
+        },
+        "In parts of at most 32 KiB, the size of buffers that Istio sets.",
+        load="bodies",
+        connections=2,
+        longer=2.0,
+        parts=8,
+        buffer_bytes=32 << 10,
+    )
+
+
 def workers() -> Table:
     each = partial(Contestant, routes=[direct(APP)])
     contestants = {}
@@ -252,6 +271,7 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "gate": gates,
     "breaker": breaker,
     "cold": cold,
+    "bodies": bodies,
     "workers": workers,
     "growth": growth,
 }
