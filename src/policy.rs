@@ -19,6 +19,7 @@ pub mod index;
 pub mod keys;
 mod limits;
 pub mod matcher;
+pub mod module;
 pub mod probe;
 pub mod problem;
 pub mod reader;

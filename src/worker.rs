@@ -26,7 +26,8 @@
 //! | [`signals`] | what has to be read from each response |
 //! | [`budget`] | what the workers of a root may do on one tick |
 //! | [`configuration`], [`last_good`] | a root's document, and what goes on instead of a wrong policy |
-//! | [`vm`] | the workers of one VM, by the ids of their root contexts |
+//! | [`root`] | a root context: the workers of one document |
+//! | [`vm`] | the roots of one VM, by the ids of their contexts |
 //! | [`pulse`] | which VMs of a plugin live |
 
 mod app_calls;
@@ -54,6 +55,7 @@ mod misrouted;
 mod plugin_metrics;
 mod pulse;
 mod releases;
+mod root;
 mod routes;
 mod scope;
 mod signals;
@@ -66,6 +68,7 @@ pub mod vm;
 
 use core::time::Duration;
 
+use crate::policy::module::ModuleKind;
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::policy::{Mode, Policy};
 use crate::proxy::{Attribute, CallId, ExchangeId, Flow, Proxy};
@@ -133,15 +136,21 @@ const FIRST_TICK: Duration = Duration::from_millis(50);
 const ORPHANED_DRAIN_TICK: Duration = Duration::from_millis(250);
 
 impl Worker {
-    /// Creates the worker of a policy. It starts with the state that the other workers share. `document` is the hash of
-    /// the policy's text. `watched` is [`Policy::watched`] of all policies of the root's document.
-    pub fn start(proxy: &impl Proxy, policy: Policy, document: u64, watched: usize) -> Self {
-        let mut worker = Self::new(proxy, policy, document, watched);
+    /// Creates the worker of a policy. It starts with the state that the other workers share. `module` is the one that runs.
+    /// `document` is the hash of the policy's text. `watched` is [`Policy::watched`] of all policies of the root's document.
+    pub fn start(
+        proxy: &impl Proxy,
+        policy: Policy,
+        module: ModuleKind,
+        document: u64,
+        watched: usize,
+    ) -> Self {
+        let mut worker = Self::new(proxy, policy, module, document, watched);
         worker.plan_tick(proxy.now());
         worker
     }
 
-    fn new(proxy: &impl Proxy, policy: Policy, document: u64, watched: usize) -> Self {
+    fn new(proxy: &impl Proxy, policy: Policy, module: ModuleKind, document: u64, watched: usize) -> Self {
         let now = proxy.now();
         let service = proxy.attribute(Attribute::NodeCluster).unwrap_or_default();
         gates::seed(proxy, &policy);
@@ -153,7 +162,7 @@ impl Worker {
             routes: RouteWatch::new(&policy),
             lifecycle: LifecycleView::new(proxy, &policy),
             metrics: Metrics::new(&policy, watched),
-            signals: RequiredSignals::of(&policy),
+            signals: RequiredSignals::of(&policy, module),
             holder: Holder { id, configured: now, policy: document, serves: false },
             service: String::from_utf8_lossy(&service).into_owned(),
             ids: Ids::new(id),

@@ -42,8 +42,19 @@ pub struct Problems {
 impl Problems {
     /// Returns the one problem of a document that could not be parsed.
     pub fn unreadable(message: impl fmt::Display) -> Self {
-        let problem = Problem { path: String::new(), message: message.to_string() };
+        Self::one(Problem { path: String::new(), message: message.to_string() })
+    }
+
+    /// Returns one problem that concerns a policy as a whole.
+    pub fn one(problem: Problem) -> Self {
         Self::new(vec![(Position::default(), problem)])
+    }
+
+    /// Adds a problem that concerns the policy as a whole, at the end.
+    pub fn add(&mut self, problem: Problem) {
+        self.problems.push(problem);
+        #[cfg(feature = "tool")]
+        self.positions.push(Position::default());
     }
 
     fn new(noted: Vec<(Position, Problem)>) -> Self {

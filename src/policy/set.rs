@@ -12,7 +12,8 @@ use super::host_index::HostIndex;
 use super::identity::PolicyIdentity;
 use super::keys::spec::{Format, Shape};
 use super::limits::Totals;
-use super::problem::{ProblemLog, Problems};
+use super::module::ModuleKind;
+use super::problem::{Problem, ProblemLog, Problems};
 use super::reader::{Fields, Value};
 use super::spelling::nearest;
 use super::{Mode, OnWrongPolicy, Policy, keys, limit_size, parse, read};
@@ -36,6 +37,8 @@ pub struct DocumentReading {
     pub on_wrong_policy: OnWrongPolicy,
     /// The policies, in document order. If the list itself cannot be read, one entry without a name.
     pub entries: Vec<PolicyEntry>,
+    /// Whether the document has the form for several policies.
+    pub is_list: bool,
     /// All problems. `None` if the document is valid.
     pub problems: Option<Problems>,
 }
@@ -89,7 +92,7 @@ impl PolicySet {
                 let (policies, identities): (Vec<Policy>, Vec<PolicyIdentity>) =
                     entries.filter_map(|entry| Some((entry.policy?, entry.identity))).unzip();
                 let index = HostIndex::new(policies.iter().map(|policy| &policy.hosts));
-                Ok(PolicySet { policies, is_list: is_list(document), identities, index })
+                Ok(PolicySet { policies, is_list: reading.is_list, identities, index })
             }
         }
     }
@@ -125,22 +128,50 @@ impl DocumentReading {
             Ok(document) => document,
             Err(problems) => {
                 let on_wrong_policy = OnWrongPolicy::Refuse;
-                return DocumentReading { on_wrong_policy, entries: Vec::new(), problems: Some(problems) };
+                let problems = Some(problems);
+                return DocumentReading { on_wrong_policy, entries: Vec::new(), is_list: false, problems };
             }
         };
         let mut reading = Self::of(&document, Some(node_id));
         // A policy by itself keeps the text that the user wrote.
-        if let ([entry], false) = (reading.entries.as_mut_slice(), is_list(&document)) {
+        if let ([entry], false) = (reading.entries.as_mut_slice(), reading.is_list) {
             entry.text = text;
         }
         reading
+    }
+
+    /// Refuses the policies of the document that this module cannot serve.
+    pub fn limit_to(&mut self, module: ModuleKind) {
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            let missing = entry.policy.as_ref().map(|policy| module.missing(policy)).unwrap_or_default();
+            if missing.is_empty() {
+                continue;
+            }
+            let path = if self.is_list { format!("policies[{index}]") } else { String::new() };
+            let message = format!(
+                "{} acts on the headers of requests alone, and this policy has {}; use {}, or remove {}",
+                module.file(),
+                missing.join(", "),
+                ModuleKind::Full.file(),
+                if missing.len() == 1 { "the key" } else { "these keys" },
+            );
+            entry.policy = None;
+            refuse(&mut self.problems, Problem { path, message });
+        }
+    }
+
+    /// Refuses the whole document for this reason.
+    pub fn refuse(&mut self, message: String) {
+        self.entries.iter_mut().for_each(|entry| entry.policy = None);
+        refuse(&mut self.problems, Problem { path: String::new(), message });
     }
 
     fn of(document: &Node, node_id: Option<&[u8]>) -> Self {
         let log = ProblemLog::default();
         let proxy = node_id.and_then(MeshPlace::of_node);
         let root = |shape| Value::root(document, &log, shape).for_proxy(proxy.as_ref());
-        let entries = if is_list(document) {
+        let is_list = is_list(document);
+        let entries = if is_list {
             read_list(&root(Shape::Object(&keys::DOCUMENT)), &log, node_id)
         } else {
             let fields = root(Shape::Object(&keys::POLICY)).object();
@@ -151,6 +182,7 @@ impl DocumentReading {
         DocumentReading {
             on_wrong_policy: OnWrongPolicy::of(document),
             entries,
+            is_list,
             problems: log.finish(is_complete.then_some(())).err(),
         }
     }
@@ -167,6 +199,13 @@ impl PolicyEntry {
         };
         let identity = PolicyIdentity::of(document, mode_limit);
         PolicyEntry { name: name_of(document), policy, text: Vec::new(), identity, mode_limit }
+    }
+}
+
+fn refuse(problems: &mut Option<Problems>, problem: Problem) {
+    match problems {
+        Some(problems) => problems.add(problem),
+        None => *problems = Some(Problems::one(problem)),
     }
 }
 

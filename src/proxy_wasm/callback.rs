@@ -1,17 +1,22 @@
 //! The callbacks that the module exports. Only those that a worker uses are exported, because the proxy calls every
-//! exported one for each request.
+//! exported one for each request. Without the feature `responses`, the callback of a request's headers is the only one of a
+//! request.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
 
 use super::abi;
 use super::host::Host;
+use crate::policy::module::ModuleKind;
 use crate::proxy::Flow;
 use crate::worker::vm::Vm;
 
 thread_local! {
-    static VM: RefCell<Vm<Host>> = const { RefCell::new(Vm::new()) };
+    static VM: RefCell<Vm<Host>> = const { RefCell::new(Vm::new(MODULE)) };
 }
+
+/// The module that this is.
+const MODULE: ModuleKind = if cfg!(feature = "responses") { ModuleKind::Full } else { ModuleKind::Requests };
 
 /// The log level for what must never happen.
 const CRITICAL: u32 = 5;
@@ -43,14 +48,15 @@ extern "C" fn _initialize() {
     std::panic::set_hook(Box::new(|panic| abi::log(CRITICAL, &panic.to_string())));
 }
 
+#[cfg(feature = "responses")]
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_context_create(id: u32, root: u32) {
-    with_vm(|vm| vm.create(id, root, || Host { root: id }));
+    with_vm(|vm| vm.create(id, root));
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_configure(root: u32, size: usize) -> bool {
-    with_vm(|vm| vm.configure(root, size))
+    with_vm(|vm| vm.configure(root, size, || Host { root }))
 }
 
 #[unsafe(no_mangle)]
@@ -76,36 +82,42 @@ extern "C" fn proxy_on_request_headers(id: u32, headers: usize, end: bool) -> u3
     code(with_vm(|vm| vm.on_request_headers(id, headers, end)))
 }
 
+#[cfg(feature = "responses")]
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_body(id: u32, size: usize, end: bool) -> u32 {
     with_vm(|vm| vm.with_exchange(id, |worker, host, id| worker.on_request_body(host, id, size, end)));
     code(Flow::Continue)
 }
 
+#[cfg(feature = "responses")]
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_trailers(id: u32, _: usize) -> u32 {
     with_vm(|vm| vm.with_exchange(id, |worker, host, id| worker.on_request_trailers(host, id)));
     code(Flow::Continue)
 }
 
+#[cfg(feature = "responses")]
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_headers(id: u32, headers: usize, end: bool) -> u32 {
     with_vm(|vm| vm.with_exchange(id, |worker, host, id| worker.on_response_headers(host, id, headers, end)));
     code(Flow::Continue)
 }
 
+#[cfg(feature = "responses")]
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_body(id: u32, size: usize, end: bool) -> u32 {
     with_vm(|vm| vm.with_exchange(id, |worker, host, id| worker.on_response_body(host, id, size, end)));
     code(Flow::Continue)
 }
 
+#[cfg(feature = "responses")]
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_trailers(id: u32, _: usize) -> u32 {
     with_vm(|vm| vm.with_exchange(id, |worker, host, id| worker.on_response_trailers(host, id)));
     code(Flow::Continue)
 }
 
+#[cfg(feature = "responses")]
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_delete(id: u32) {
     with_vm(|vm| vm.delete(id));

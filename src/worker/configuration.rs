@@ -8,10 +8,12 @@ use super::pulse::Pulse;
 use super::{Worker, plugin_metrics, store};
 use crate::policy::host_index::HostIndex;
 use crate::policy::identity::PolicyIdentity;
+use crate::policy::module::ModuleKind;
 use crate::policy::problem::Problems;
 use crate::policy::set::DocumentReading;
 use crate::policy::{Mode, OnWrongPolicy, Policy};
 use crate::proxy::{Attribute, Body, Proxy};
+use crate::value::hash;
 use crate::value::time::Time;
 
 /// The maximum number of problems of a wrong document that are logged. Every VM logs them.
@@ -85,14 +87,31 @@ struct Chosen {
 }
 
 /// Reads the document, which has `size` bytes, and creates its workers. Logs and counts a document that is wrong. Returns
-/// `None` if the proxy must refuse it.
-pub fn configure(proxy: &impl Proxy, size: usize) -> Option<Configuration> {
+/// `None` if the proxy must refuse it. `module` is the one that runs. `others` are the names of the policies of each other
+/// document of the plugin in this VM, if the module cannot tell the requests for it from those for this one.
+pub fn configure(
+    proxy: &impl Proxy,
+    size: usize,
+    module: ModuleKind,
+    others: &[Vec<String>],
+) -> Option<Configuration> {
     let text = proxy.body(Body::Configuration, size);
     let plugin = proxy.attribute(Attribute::PluginName).unwrap_or_default();
     let plugin = String::from_utf8_lossy(&plugin).into_owned();
     let node = proxy.attribute(Attribute::NodeId).unwrap_or_default();
     let due = plugin_metrics::define(proxy, &plugin);
-    let reading = DocumentReading::for_node(text, &node);
+    let document = hash::digest(0, &text);
+    let mut reading = DocumentReading::for_node(text, &node);
+    reading.limit_to(module);
+    if let Some(other) = others.iter().find(|names| !shares_name(&reading, names)) {
+        reading.refuse(format!(
+            "plugin {plugin:?} already has a policy named {}, and {} takes a second document of one plugin for its \
+            successor; give each plugin a `name` of its own, keep the policy's name, or use {}",
+            other.join(", "),
+            module.file(),
+            ModuleKind::Full.file(),
+        ));
+    }
     let is_wrong = reading.problems.is_some();
     let mut refusal = None;
     if let Some(problems) = &reading.problems {
@@ -117,13 +136,19 @@ pub fn configure(proxy: &impl Proxy, size: usize) -> Option<Configuration> {
         if kept.text.is_some() && is_new(proxy, &plugin, &policy, document) {
             Event::PolicyLoaded { policy: &policy }.record(proxy);
         }
-        workers.push(Worker::start(proxy, policy, document, watched));
+        workers.push(Worker::start(proxy, policy, module, document, watched));
         policies.push(kept);
     }
     let index = HostIndex::new(workers.iter().map(|worker| &worker.policy().hosts));
-    let pulse = Pulse::new(&plugin);
+    let pulse = Pulse::new(&plugin, module, document, proxy.now());
     let unshared = Unshared { plugin, policies, is_wrong, configured: proxy.now() };
     Some(Configuration { workers, index, unshared, refusal, pulse })
+}
+
+/// Returns whether the document has a policy of one of these names, or no policy at all.
+fn shares_name(reading: &DocumentReading, names: &[String]) -> bool {
+    let mut own = reading.entries.iter().filter_map(|entry| entry.name.as_ref());
+    names.is_empty() || own.clone().next().is_none() || own.any(|name| names.contains(name))
 }
 
 /// Returns the policies that the workers apply: the valid ones of the document, and the last good document of each other.

@@ -151,6 +151,9 @@ impl ForwardedRequest {
 
     /// Determines whether the response is to tell if routes lead to the versions. The request must have been steered to them.
     pub fn watch_route<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, assignments: &[Assignment<'_>]) {
+        if !scope.signals.routes {
+            return;
+        }
         let ticked = scope.upstreams.ticked();
         let mut takes_look = false;
         for Assignment { release, version, reason, .. } in assignments {

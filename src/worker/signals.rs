@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::policy::Policy;
+use crate::policy::module::ModuleKind;
 use crate::value::response::FailOn;
 
 /// The signals that the breakers and rollbacks of a policy judge by.
@@ -10,6 +11,8 @@ use crate::value::response::FailOn;
 pub struct RequiredSignals {
     /// Whether any response counts for an upstream, because the policy has a breaker.
     pub responses: bool,
+    /// Whether responses show where requests went.
+    pub routes: bool,
     /// Whether the time that a response takes matters.
     pub time: bool,
     /// Whether a gRPC status can be a failure or be ignored.
@@ -23,8 +26,8 @@ pub struct RequiredSignals {
 }
 
 impl RequiredSignals {
-    /// Returns the signals that the policy needs.
-    pub fn of(policy: &Policy) -> Self {
+    /// Returns the signals that the policy needs, as far as this module sees any.
+    pub fn of(policy: &Policy, module: ModuleKind) -> Self {
         let breakers = || policy.breakers();
         let rollbacks = || policy.releases.iter().filter_map(|release| release.rollback.as_ref());
         let conditions = || {
@@ -36,6 +39,7 @@ impl RequiredSignals {
         headers.dedup();
         RequiredSignals {
             responses: breakers().next().is_some(),
+            routes: module.sees_responses(),
             unanswered_after: breakers().filter_map(|breaker| breaker.unanswered_after).min(),
             time: breakers().any(|breaker| breaker.slower_than().or(breaker.unanswered_after).is_some())
                 || rollbacks().any(|rollback| rollback.latency.is_some()),

@@ -19,7 +19,7 @@
 //! | `graygate//policies/PLUGIN` | the names of the policies that the plugin last had in use | every VM, [`super::last_good`] |
 //! | `graygate//build` | the version and the commit of the module | every VM, [`super::plugin_metrics`] |
 //! | `graygate//since/PLUGIN` | the time from which a rise of the plugin's counters is seen | the first VM, [`super::plugin_metrics`] |
-//! | `graygate//vms/PLUGIN/LAYOUT` | the last sign of life of each VM | every VM, [`super::pulse`] |
+//! | `graygate//alive/PLUGIN/LAYOUT` | the last sign of life of each VM | every VM, [`super::pulse`] |
 //! | `graygate//newest/PLUGIN` | the time of the newest document of which a gauge tells whether it is wrong | every VM, [`super::plugin_metrics`] |
 //! | `KEY/leader` | [`crate::value::lease::Lease`] | the worker that claims or renews the lead, [`super::leader`] |
 

@@ -3,24 +3,20 @@
 //! The proxy identifies a request only by the id of its context, so this module finds the request's worker. A request may
 //! outlive its root context and the root's document, so a worker is kept until its requests have ended.
 //!
-//! The proxy has one timer for each root. It ticks as often as the worker that needs the shortest tick. The other workers
-//! are ticked when they are due.
-
-use core::time::Duration;
+//! To be told of the start and the end of each context costs each request. The module that acts on the headers of requests alone
+//! is not told. Its VM finds the root of a request by [`Vm::root_of_plugin`], and the end of a root by
+//! [`Vm::end_silent_roots`].
 
 use super::Worker;
-use super::budget::TickBudget;
-use super::configuration::{self, Configuration, Refusal, Unshared};
-use super::headers::RequestHeaders;
-use super::pulse::Pulse;
-use crate::policy::host_index::HostIndex;
-use crate::proxy::{CallId, ExchangeId, Flow, Proxy};
-
-/// The tick of a root with something to share or to count and no worker that needs a tick.
-const IDLE_TICK: Duration = Duration::from_millis(250);
+use super::configuration;
+use super::root::Root;
+use crate::policy::module::ModuleKind;
+use crate::proxy::{Attribute, CallId, ExchangeId, Flow, Proxy};
 
 /// All contexts of a VM, by the ids that the proxy gives them.
 pub struct Vm<P> {
+    /// The module that runs in the VM.
+    module: ModuleKind,
     roots: Vec<Root<P>>,
     /// The ids of the request whose context was created last, and of its root. The proxy creates each context right before
     /// it hands over the request's headers.
@@ -31,61 +27,15 @@ pub struct Vm<P> {
     id: Option<u64>,
 }
 
-/// A root context.
-struct Root<P> {
-    id: u32,
-    proxy: P,
-    /// The workers of earlier documents, which are kept until their requests have ended. After them, those of the newest
-    /// document in its order.
-    workers: Vec<Worker>,
-    /// The number of workers of earlier documents.
-    earlier: usize,
-    /// Finds the worker of the newest document that a request is for.
-    index: HostIndex,
-    /// The workers that have exchanges. Most callbacks of a proxy with many policies are for no worker.
-    busy: Vec<usize>,
-    /// What is to be shared once the document is in use.
-    unshared: Option<Unshared>,
-    /// The newest document, if it is wrong and not counted yet.
-    refusal: Option<Refusal>,
-    /// The signs of life of the VM. `None` before the first document.
-    pulse: Option<Pulse>,
-    /// Whether it has got a request with its newest document.
-    serves: bool,
-    /// The current tick, or zero if the root does not tick.
-    tick: Duration,
-    /// The worker that has the first turn on the next tick.
-    first: usize,
-    /// Whether the context has ended. The root is kept until the requests of its workers have ended.
-    ended: bool,
-}
-
 impl<P: Proxy> Vm<P> {
     /// Creates a VM without a context.
-    pub const fn new() -> Self {
-        Vm { roots: Vec::new(), latest: (0, 0), serves: false, id: None }
+    pub const fn new(module: ModuleKind) -> Self {
+        Vm { module, roots: Vec::new(), latest: (0, 0), serves: false, id: None }
     }
 
-    /// Takes the start of a context. If `root` is 0 it is a root context, and otherwise the context of a request. `proxy`
-    /// creates the proxy for the workers of a root.
-    pub fn create(&mut self, id: u32, root: u32, proxy: impl FnOnce() -> P) {
-        if root == 0 {
-            self.roots.push(Root {
-                id,
-                proxy: proxy(),
-                workers: Vec::new(),
-                earlier: 0,
-                index: HostIndex::default(),
-                busy: Vec::new(),
-                unshared: None,
-                refusal: None,
-                pulse: None,
-                serves: false,
-                tick: Duration::ZERO,
-                first: 0,
-                ended: false,
-            });
-        } else {
+    /// Takes the start of a request's context, which belongs to this root. Only a module that sees the end of requests is told.
+    pub fn create(&mut self, id: u32, root: u32) {
+        if root != 0 {
             self.latest = (id, root);
             self.serves = true;
         }
@@ -106,8 +56,8 @@ impl<P: Proxy> Vm<P> {
                 root.share();
                 root.workers.iter_mut().for_each(|worker| worker.flush(&root.proxy));
             }
-            if ends && let Some(pulse) = &mut root.pulse {
-                pulse.end(&root.proxy);
+            if ends {
+                root.end_pulse();
             }
             ended_now |= ends;
             if ended_a_request {
@@ -137,28 +87,77 @@ impl<P: Proxy> Vm<P> {
         }
     }
 
-    /// Gives a root its document, which has `size` bytes. Returns whether the proxy may use it.
-    pub fn configure(&mut self, root: u32, size: usize) -> bool {
-        let Some(root) = self.root(root) else {
+    /// Gives a root its document, which has `size` bytes. Returns whether the proxy may use it. `proxy` creates the proxy for
+    /// the workers of a root.
+    pub fn configure(&mut self, id: u32, size: usize, proxy: impl FnOnce() -> P) -> bool {
+        let module = self.module;
+        if let Some(root) = self.root(id) {
+            let configuration = configuration::configure(&root.proxy, size, module, &[]);
+            let is_usable = configuration.is_some();
+            configuration.into_iter().for_each(|configuration| root.configure(configuration));
+            return is_usable;
+        }
+        let proxy = proxy();
+        let others = if module.sees_responses() { Vec::new() } else { self.policies_of_plugin(&proxy) };
+        let Some(configuration) = configuration::configure(&proxy, size, module, &others) else {
             return false;
         };
-        match configuration::configure(&root.proxy, size) {
-            Some(configuration) => {
-                root.configure(configuration);
-                true
-            }
-            None => false,
+        self.roots.push(Root::new(id, proxy, configuration));
+        self.watch_roots();
+        true
+    }
+
+    /// Returns the names of the policies of each other root of the plugin that is configured now.
+    fn policies_of_plugin(&self, proxy: &P) -> Vec<Vec<String>> {
+        let plugin = proxy.attribute(Attribute::PluginName).unwrap_or_default();
+        let roots = self.roots.iter().filter(|root| !root.ended && root.plugin == plugin);
+        let names = |root: &Root<P>| root.newest().map(|worker| worker.policy().name.clone()).collect();
+        roots.map(names).collect()
+    }
+
+    /// Has all roots tick while there are several and nothing tells of the end of one. Its ticks then tell.
+    fn watch_roots(&mut self) {
+        if self.module.sees_responses() {
+            return;
         }
+        let must_tick = self.roots.len() > 1;
+        let Some((last, others)) = self.roots.split_last_mut() else {
+            return;
+        };
+        for root in others {
+            root.require_ticks(must_tick);
+        }
+        last.require_ticks(must_tick);
     }
 
     /// Ticks the workers of a root that are due. Workers of earlier documents may still have requests to count.
-    pub fn on_tick(&mut self, root: u32) {
-        let (serves, mut id) = (self.serves, self.id);
-        if let Some(root) = self.root(root) {
-            let vm = *id.get_or_insert_with(|| root.proxy.random());
+    pub fn on_tick(&mut self, id: u32) {
+        let (serves, mut vm) = (self.serves, self.id);
+        if let Some(root) = self.root(id) {
+            let vm = *vm.get_or_insert_with(|| root.proxy.random());
             root.on_tick(vm, serves);
         }
-        self.id = id;
+        self.id = vm;
+        if !self.module.sees_responses() && self.roots.len() > 1 {
+            self.end_silent_roots(id);
+        }
+    }
+
+    /// Ends the roots whose ticks no longer come. `ticking` is the one that ticks now.
+    fn end_silent_roots(&mut self, ticking: u32) {
+        let Some(now) = self.roots.first().map(|root| root.proxy.now()) else {
+            return;
+        };
+        let others = self.roots.iter_mut().filter(|root| root.id != ticking);
+        let silent: Vec<u32> = others.filter_map(|root| root.is_silent(now).then_some(root.id)).collect();
+        if silent.is_empty() {
+            return;
+        }
+        silent.into_iter().for_each(|id| self.delete(id));
+        self.watch_roots();
+        if let Some(root) = self.root(ticking) {
+            root.proxy.leave();
+        }
     }
 
     /// Returns whether a worker of a root led any upstream on its last tick.
@@ -177,14 +176,30 @@ impl<P: Proxy> Vm<P> {
 
     /// Takes the headers of a request. `headers` is their number. Returns what the proxy must do with the request now.
     pub fn on_request_headers(&mut self, id: u32, headers: usize, end: bool) -> Flow {
-        let (latest, root) = self.latest;
-        if latest != id {
-            return Flow::Continue;
-        }
-        let Some(root) = self.root(root) else {
-            return Flow::Continue;
+        let root = if self.module.sees_responses() {
+            let (latest, root) = self.latest;
+            if latest == id { self.root(root) } else { None }
+        } else {
+            self.serves = true;
+            self.root_of_plugin()
         };
-        root.on_request_headers(ExchangeId(id), headers, end)
+        root.map_or(Flow::Continue, |root| root.on_request_headers(ExchangeId(id), headers, end))
+    }
+
+    /// Returns the root of the current request, if the proxy does not tell which one it is. If there are several, the name of
+    /// the plugin decides. If there are still several, its document is being replaced, and the newest one that is in use
+    /// counts.
+    fn root_of_plugin(&mut self) -> Option<&mut Root<P>> {
+        let place = match self.roots.as_slice() {
+            [first, _, ..] => {
+                let plugin = first.proxy.attribute(Attribute::PluginName).unwrap_or_default();
+                let of_plugin = |root: &Root<P>| root.plugin == plugin;
+                let settled = self.roots.iter().rposition(|root| of_plugin(root) && root.is_settled());
+                settled.or_else(|| self.roots.iter().position(of_plugin))?
+            }
+            _ => 0,
+        };
+        self.roots.get_mut(place)
     }
 
     /// Calls `act` with the worker that has an exchange for the request, if one has.
@@ -203,153 +218,10 @@ impl<P: Proxy> Vm<P> {
 
     /// Iterates over the workers of each root's newest document, with the root's id.
     pub fn workers(&self) -> impl Iterator<Item = (u32, &Worker)> {
-        self.roots
-            .iter()
-            .flat_map(|root| root.workers.iter().skip(root.earlier).map(|worker| (root.id, worker)))
+        self.roots.iter().flat_map(|root| root.newest().map(|worker| (root.id, worker)))
     }
 
     fn root(&mut self, id: u32) -> Option<&mut Root<P>> {
         self.roots.iter_mut().find(|root| root.id == id && !root.ended)
-    }
-}
-
-impl<P: Proxy> Root<P> {
-    /// Replaces the document. Workers of the earlier one that have no requests share what they have seen, and end.
-    fn configure(&mut self, configuration: Configuration) {
-        for worker in self.workers.iter_mut().filter(|worker| worker.is_idle()) {
-            worker.flush(&self.proxy);
-        }
-        self.earlier = self.workers.len();
-        self.drop_earlier();
-        self.workers.extend(configuration.workers);
-        self.index = configuration.index;
-        self.unshared = Some(configuration.unshared);
-        self.pulse.get_or_insert(configuration.pulse);
-        self.count_refusal(true);
-        self.refusal = configuration.refusal;
-        self.serves = false;
-        self.set_tick();
-    }
-
-    /// Removes the workers of earlier documents whose requests have ended.
-    fn drop_earlier(&mut self) {
-        let count = self.workers.len();
-        let (mut index, earlier) = (0, self.earlier);
-        self.workers.retain_mut(|worker| {
-            index += 1;
-            let is_kept = index > earlier || !worker.is_idle();
-            if !is_kept {
-                worker.leave(&self.proxy);
-            }
-            is_kept
-        });
-        self.earlier -= count - self.workers.len();
-        let workers = self.workers.iter().enumerate();
-        self.busy = workers.filter(|(_, worker)| !worker.is_idle()).map(|(index, _)| index).collect();
-    }
-
-    /// Shares what is unshared, if the document is in use.
-    fn share(&mut self) {
-        let (proxy, serves) = (&self.proxy, self.serves);
-        let is_in_use = |unshared: &Unshared| serves || unshared.is_settled(proxy.now());
-        self.unshared =
-            self.unshared.take().filter(|unshared| !is_in_use(unshared) || !unshared.share(proxy));
-    }
-
-    /// Counts a wrong document, if its rise is seen now, or if it `must` be counted.
-    fn count_refusal(&mut self, must: bool) {
-        let proxy = &self.proxy;
-        if let Some(refusal) = self.refusal.take_if(|refusal| must || refusal.is_due(proxy.now())) {
-            refusal.count(proxy);
-        }
-    }
-
-    fn on_tick(&mut self, vm: u64, serves: bool) {
-        self.count_refusal(false);
-        self.share();
-        let now = self.proxy.now();
-        // The proxy may still refuse a document that is not in use, and drop the root without a word.
-        if let Some(pulse) = self.pulse.as_mut().filter(|_| self.unshared.is_none()) {
-            pulse.beat(&self.proxy, vm, now);
-        }
-        let mut budget = TickBudget::new();
-        let count = self.workers.len();
-        for turn in 0..count {
-            // The budget may not last for all, so each worker comes first in its turn.
-            let index = (self.first + turn) % count;
-            if let Some(worker) = self.workers.get_mut(index)
-                && worker.is_tick_due(now, self.tick)
-            {
-                worker.on_tick(&self.proxy, serves, &mut budget);
-            }
-        }
-        self.first = self.first.wrapping_add(1);
-        if self.earlier > 0 {
-            self.drop_earlier();
-        }
-        self.set_tick();
-    }
-
-    fn on_request_headers(&mut self, id: ExchangeId, headers: usize, end: bool) -> Flow {
-        self.serves = true;
-        let headers = RequestHeaders::new(&self.proxy, headers);
-        let position = if self.index.needs_authority() {
-            self.index.find(headers.authority().as_deref())
-        } else {
-            self.index.find(None)
-        };
-        let Some(index) = position.map(|position| self.earlier + position) else {
-            return Flow::Continue;
-        };
-        let Some(worker) = self.workers.get_mut(index) else {
-            return Flow::Continue;
-        };
-        let tick = worker.tick();
-        let flow = worker.on_request_headers(&self.proxy, id, &headers, end);
-        let needs_tick = worker.tick() != tick;
-        if !worker.is_idle() && !self.busy.contains(&index) {
-            self.busy.push(index);
-        }
-        if needs_tick {
-            self.set_tick();
-        }
-        flow
-    }
-
-    /// Ends a request. Returns whether a worker had work for it.
-    fn end_request(&mut self, id: ExchangeId) -> bool {
-        let found = self.busy.iter().position(|index| {
-            self.workers.get_mut(*index).is_some_and(|worker| worker.on_end(&self.proxy, id))
-        });
-        let Some(place) = found else {
-            return false;
-        };
-        let worker = self.busy.get(place).and_then(|index| self.workers.get(*index));
-        if worker.is_none_or(Worker::is_idle) {
-            self.busy.swap_remove(place);
-        }
-        true
-    }
-
-    /// Sets the tick that the root needs now. Setting it delays the next tick, so it is set only if it changes.
-    fn set_tick(&mut self) {
-        let ticks = self.workers.iter().map(Worker::tick).filter(|tick| !tick.is_zero());
-        let waits = self.unshared.is_some() || self.refusal.is_some();
-        let tick = ticks.min().or(waits.then_some(IDLE_TICK)).unwrap_or(Duration::ZERO);
-        if tick != self.tick {
-            self.tick = tick;
-            self.proxy.tick_every(tick);
-            if tick.is_zero()
-                && let Some(pulse) = &mut self.pulse
-            {
-                pulse.end(&self.proxy);
-            }
-        }
-    }
-}
-
-impl<P: Proxy> Default for Vm<P> {
-    fn default() -> Self {
-        Vm::new()
     }
 }

@@ -41,6 +41,7 @@ mod pulse;
 mod ramp;
 mod readiness;
 mod releases;
+mod requests_module;
 mod retry_after;
 mod rollback;
 mod routes;

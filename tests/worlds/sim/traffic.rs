@@ -26,8 +26,11 @@ impl World {
         // Envoy selects a route before the first filter, and again if headers change.
         self.locate(id);
         let (count, whole) = (request.headers.len(), request.whole);
+        let is_told = self.module.sees_responses();
         let flow = self.during(vm, Phase::Request, Some(id), |contexts| {
-            contexts.create(id, root_id(root), || unreachable!("a request has a root"));
+            if is_told {
+                contexts.create(id, root_id(root));
+            }
             contexts.on_request_headers(id, count, whole)
         });
         let reply = self.stream(id, |stream| stream.reply.take());
@@ -184,7 +187,9 @@ impl World {
         }
         self.stream(id, |stream| stream.details = details.to_owned());
         let vm = self.stream(id, |stream| stream.vm);
-        self.during(vm, Phase::None, Some(id), |contexts| contexts.delete(id));
+        if self.module.sees_responses() {
+            self.during(vm, Phase::None, Some(id), |contexts| contexts.delete(id));
+        }
         self.stream(id, |stream| stream.over = true);
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use graygate::policy::module::ModuleKind;
 use graygate::proxy::ExchangeId;
 use graygate::worker::Worker;
 use graygate::worker::vm::Vm;
@@ -30,6 +31,8 @@ pub(super) fn root_id(root: usize) -> u32 {
 /// A proxy with its upstreams and clients.
 pub struct World {
     pub around: Rc<Surroundings>,
+    /// The module that runs in the VMs.
+    pub(super) module: ModuleKind,
     pub(super) vms: Vec<SimVm>,
     pub(super) document: String,
     /// All documents that a VM has got.
@@ -58,7 +61,14 @@ pub struct World {
 impl World {
     /// Starts a proxy with this document and this number of workers. Each cluster of its policies exists and responds 200.
     pub fn new(document: &serde_json::Value, workers: usize) -> Self {
+        Self::with_module(ModuleKind::Full, document, workers)
+    }
+
+    /// Starts a proxy with this module.
+    pub fn with_module(module: ModuleKind, document: &serde_json::Value, workers: usize) -> Self {
         let mut world = Self::unconfigured(workers);
+        world.module = module;
+        world.vms.iter_mut().for_each(|vm| vm.contexts = Vm::new(module));
         let policies = document["policies"].as_array().map_or(std::slice::from_ref(document), Vec::as_slice);
         for upstream in policies.iter().filter_map(|policy| policy["upstreams"].as_object()).flatten() {
             world.set(upstream.1["cluster"].as_str().unwrap(), Manner::Status(200));
@@ -70,12 +80,13 @@ impl World {
     /// Starts a proxy without a document.
     pub fn unconfigured(workers: usize) -> Self {
         let vms = (0..workers).map(|index| SimVm {
-            contexts: Vm::new(),
+            contexts: Vm::new(ModuleKind::Full),
             ticks: Vec::new(),
             offset: 7 * index as u64,
         });
         World {
             around: Rc::new(Surroundings::new()),
+            module: ModuleKind::Full,
             vms: vms.collect(),
             document: String::new(),
             documents: BTreeSet::new(),
@@ -119,8 +130,7 @@ impl World {
         self.documents.insert(self.document.clone());
         let (world, size) = (Rc::clone(&self.around), self.document.len());
         let usable = self.during(vm, Phase::Configure, None, |contexts| {
-            contexts.create(root_id(root), 0, || SimProxy { world, vm, root });
-            contexts.configure(root_id(root), size)
+            contexts.configure(root_id(root), size, || SimProxy { world, vm, root })
         });
         self.vms[vm].ticks.push(usable);
         self.set_timers(vm);
@@ -135,7 +145,7 @@ impl World {
     /// Ends a VM as a panic does. Its workers return nothing that they hold.
     pub fn kill(&mut self, vm: usize) {
         // Its destructors must not run.
-        core::mem::forget(core::mem::take(&mut self.vms[vm].contexts));
+        core::mem::forget(core::mem::replace(&mut self.vms[vm].contexts, Vm::new(self.module)));
         self.vms[vm].ticks.fill(false);
         for stream in self.around.streams.borrow_mut().values_mut().filter(|stream| stream.vm == vm) {
             stream.over = true;
@@ -160,7 +170,9 @@ impl World {
     /// Ends a root but none of its requests.
     pub fn end_root(&mut self, vm: usize, root: usize) {
         self.vms[vm].ticks[root] = false;
-        self.during(vm, Phase::None, None, |contexts| contexts.delete(root_id(root)));
+        if self.module.sees_responses() {
+            self.during(vm, Phase::None, None, |contexts| contexts.delete(root_id(root)));
+        }
     }
 
     /// Sets how many milliseconds a VM's ticks come after each multiple of the period.

@@ -1,0 +1,271 @@
+//! A root context: one document of a plugin in one VM, with a worker for each of its policies.
+//!
+//! The proxy has one timer for each root. It ticks as often as the worker that needs the shortest tick. The other workers
+//! are ticked when they are due.
+
+use core::time::Duration;
+
+use super::Worker;
+use super::budget::TickBudget;
+use super::configuration::{Configuration, Refusal, Unshared};
+use super::headers::RequestHeaders;
+use super::pulse::Pulse;
+use crate::policy::host_index::HostIndex;
+use crate::proxy::{Attribute, ExchangeId, Flow, Proxy};
+use crate::value::time::Time;
+
+/// The tick of a root that must tick and has no worker that needs a tick.
+const IDLE_TICK: Duration = Duration::from_millis(250);
+
+/// The time after which the proxy has taken or refused a document.
+const SETTLES_AFTER: Duration = Duration::from_millis(250);
+
+/// After how many ticks of other roots since its own was due a root counts as ended. All timers of a VM are on one thread, so
+/// after a standstill of the proxy the others tick a few times at most before it does.
+const OVERDUE: u32 = 8;
+
+/// The time without a tick before which no root counts as ended.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
+
+/// A root context.
+pub struct Root<P> {
+    /// The id that the proxy gave to the context.
+    pub id: u32,
+    /// The proxy, for the workers of this root.
+    pub proxy: P,
+    /// The name of its plugin.
+    pub plugin: Vec<u8>,
+    /// The workers of earlier documents, which are kept until their requests have ended. After them, those of the newest
+    /// document in its order.
+    pub workers: Vec<Worker>,
+    /// The number of workers of earlier documents.
+    pub earlier: usize,
+    /// Finds the worker of the newest document that a request is for.
+    index: HostIndex,
+    /// The workers that have exchanges. Most callbacks of a proxy with many policies are for no worker.
+    pub busy: Vec<usize>,
+    /// What is to be shared once the document is in use.
+    unshared: Option<Unshared>,
+    /// The newest document, if it is wrong and not counted yet.
+    refusal: Option<Refusal>,
+    /// The signs of life of the VM. `None` before the first document.
+    pulse: Option<Pulse>,
+    /// Whether it has got a request with its newest document.
+    serves: bool,
+    /// The current tick, or zero if the root does not tick.
+    tick: Duration,
+    /// The worker that has the first turn on the next tick.
+    first: usize,
+    /// Whether it ticks even if no worker needs it, so that the VM sees whether the root still lives.
+    must_tick: bool,
+    /// When it last ticked, or got its newest document.
+    ticked: Time,
+    /// How many ticks of other roots have come since its own was due.
+    overdue: u32,
+    /// When it got its newest document.
+    configured: Time,
+    /// Whether it has ticked after the proxy had taken or refused its newest document.
+    is_settled: bool,
+    /// Whether the context has ended. The root is kept until the requests of its workers have ended.
+    pub ended: bool,
+}
+
+impl<P: Proxy> Root<P> {
+    /// Creates a root with its first document.
+    pub fn new(id: u32, proxy: P, configuration: Configuration) -> Self {
+        let now = proxy.now();
+        let mut root = Root {
+            id,
+            plugin: proxy.attribute(Attribute::PluginName).unwrap_or_default(),
+            proxy,
+            workers: Vec::new(),
+            earlier: 0,
+            index: HostIndex::default(),
+            busy: Vec::new(),
+            unshared: None,
+            refusal: None,
+            pulse: None,
+            serves: false,
+            tick: Duration::ZERO,
+            first: 0,
+            must_tick: false,
+            ticked: now,
+            overdue: 0,
+            configured: now,
+            is_settled: false,
+            ended: false,
+        };
+        root.configure(configuration);
+        root
+    }
+
+    /// Returns the workers of the newest document.
+    pub fn newest(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.iter().skip(self.earlier)
+    }
+
+    /// Replaces the document. Workers of the earlier one that have no requests share what they have seen, and end.
+    pub fn configure(&mut self, configuration: Configuration) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.is_idle()) {
+            worker.flush(&self.proxy);
+        }
+        self.earlier = self.workers.len();
+        self.drop_earlier();
+        self.workers.extend(configuration.workers);
+        self.index = configuration.index;
+        self.unshared = Some(configuration.unshared);
+        self.pulse.get_or_insert(configuration.pulse);
+        self.count_refusal(true);
+        self.refusal = configuration.refusal;
+        self.serves = false;
+        self.configured = self.proxy.now();
+        self.is_settled = false;
+        self.set_tick();
+    }
+
+    /// Removes the workers of earlier documents whose requests have ended.
+    fn drop_earlier(&mut self) {
+        let count = self.workers.len();
+        let (mut index, earlier) = (0, self.earlier);
+        self.workers.retain_mut(|worker| {
+            index += 1;
+            let is_kept = index > earlier || !worker.is_idle();
+            if !is_kept {
+                worker.leave(&self.proxy);
+            }
+            is_kept
+        });
+        self.earlier -= count - self.workers.len();
+        let workers = self.workers.iter().enumerate();
+        self.busy = workers.filter(|(_, worker)| !worker.is_idle()).map(|(index, _)| index).collect();
+    }
+
+    /// Shares what is unshared, if the document is in use.
+    pub fn share(&mut self) {
+        let (proxy, serves) = (&self.proxy, self.serves);
+        let is_in_use = |unshared: &Unshared| serves || unshared.is_settled(proxy.now());
+        self.unshared =
+            self.unshared.take().filter(|unshared| !is_in_use(unshared) || !unshared.share(proxy));
+    }
+
+    /// Counts a wrong document, if its rise is seen now, or if it `must` be counted.
+    pub fn count_refusal(&mut self, must: bool) {
+        let proxy = &self.proxy;
+        if let Some(refusal) = self.refusal.take_if(|refusal| must || refusal.is_due(proxy.now())) {
+            refusal.count(proxy);
+        }
+    }
+
+    /// Ticks the workers that are due. `serves` is whether the VM has served a request.
+    pub fn on_tick(&mut self, vm: u64, serves: bool) {
+        self.count_refusal(false);
+        self.share();
+        let now = self.proxy.now();
+        (self.ticked, self.overdue) = (now, 0);
+        self.is_settled = now >= self.configured + SETTLES_AFTER;
+        // The proxy may still refuse a document that is not in use, and drop the root without a word.
+        if let Some(pulse) = self.pulse.as_mut().filter(|_| self.unshared.is_none()) {
+            pulse.beat(&self.proxy, vm, now);
+        }
+        let mut budget = TickBudget::new();
+        let count = self.workers.len();
+        for turn in 0..count {
+            // The budget may not last for all, so each worker comes first in its turn.
+            let index = (self.first + turn) % count;
+            if let Some(worker) = self.workers.get_mut(index)
+                && worker.is_tick_due(now, self.tick)
+            {
+                worker.on_tick(&self.proxy, serves, &mut budget);
+            }
+        }
+        self.first = self.first.wrapping_add(1);
+        if self.earlier > 0 {
+            self.drop_earlier();
+        }
+        self.set_tick();
+    }
+
+    /// Takes the headers of a request. `headers` is their number.
+    pub fn on_request_headers(&mut self, id: ExchangeId, headers: usize, end: bool) -> Flow {
+        self.serves = true;
+        let headers = RequestHeaders::new(&self.proxy, headers);
+        let position = if self.index.needs_authority() {
+            self.index.find(headers.authority().as_deref())
+        } else {
+            self.index.find(None)
+        };
+        let Some(index) = position.map(|position| self.earlier + position) else {
+            return Flow::Continue;
+        };
+        let Some(worker) = self.workers.get_mut(index) else {
+            return Flow::Continue;
+        };
+        let tick = worker.tick();
+        let flow = worker.on_request_headers(&self.proxy, id, &headers, end);
+        let needs_tick = worker.tick() != tick;
+        if !worker.is_idle() && !self.busy.contains(&index) {
+            self.busy.push(index);
+        }
+        if needs_tick {
+            self.set_tick();
+        }
+        flow
+    }
+
+    /// Ends a request. Returns whether a worker had work for it.
+    pub fn end_request(&mut self, id: ExchangeId) -> bool {
+        let found = self.busy.iter().position(|index| {
+            self.workers.get_mut(*index).is_some_and(|worker| worker.on_end(&self.proxy, id))
+        });
+        let Some(place) = found else {
+            return false;
+        };
+        let worker = self.busy.get(place).and_then(|index| self.workers.get(*index));
+        if worker.is_none_or(Worker::is_idle) {
+            self.busy.swap_remove(place);
+        }
+        true
+    }
+
+    /// Sets the tick that the root needs now. Setting it delays the next tick, so it is set only if it changes.
+    fn set_tick(&mut self) {
+        let ticks = self.workers.iter().map(Worker::tick).filter(|tick| !tick.is_zero());
+        let waits = self.must_tick || self.unshared.is_some() || self.refusal.is_some();
+        let tick = ticks.min().or(waits.then_some(IDLE_TICK)).unwrap_or(Duration::ZERO);
+        if tick != self.tick {
+            self.tick = tick;
+            self.proxy.tick_every(tick);
+            if tick.is_zero() {
+                self.end_pulse();
+            }
+        }
+    }
+
+    /// Ends the watch of the VM by this root.
+    pub fn end_pulse(&mut self) {
+        if let Some(pulse) = &mut self.pulse {
+            pulse.end(&self.proxy);
+        }
+    }
+
+    /// Sets whether it ticks even if no worker needs it. May be called in the context of another root.
+    pub fn require_ticks(&mut self, must_tick: bool) {
+        self.must_tick = must_tick;
+        self.ticked = self.proxy.now();
+        self.proxy.leave();
+        self.set_tick();
+    }
+
+    /// Returns whether the proxy uses its newest document, as far as its ticks tell.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled && self.overdue < OVERDUE
+    }
+
+    /// Takes the tick of another root at `now`. Returns whether this one has ended, because its own ticks no longer come.
+    pub fn is_silent(&mut self, now: Time) -> bool {
+        if now >= self.ticked + self.tick + IDLE_TICK {
+            self.overdue = self.overdue.saturating_add(1);
+        }
+        self.overdue >= OVERDUE && now >= self.ticked + SILENT_AFTER
+    }
+}
