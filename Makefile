@@ -5,7 +5,7 @@
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
-wasm: ## build the filter: dist/graygate.wasm
+wasm: ## build the filter: dist/graygate.wasm, and dist/graygate-requests.wasm for policies without breakers
 	@.ci/wasm
 
 image: wasm ## write the filter as an OCI image for Istio to dist/image; print its digest and how to push it
@@ -69,7 +69,8 @@ lint: ## check the format and run the linters
 	cargo fmt --check
 	@.ci/lint
 	cargo clippy --all-targets --locked --no-default-features --features tool -- -D warnings
-	cargo clippy --lib --locked --features host -- -D warnings
+	cargo clippy --lib --locked -- -D warnings
+	cargo clippy --lib --locked --no-default-features --features host -- -D warnings
 	cargo clippy --lib --locked --features faults -- -D warnings
 
 format: ## format everything but Go, and apply the safe fixes of the linters

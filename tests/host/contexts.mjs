@@ -11,9 +11,9 @@ const HEALTH_CHECK = "/grpc.health.v1.Health/Check";
 const SERVING = "\0\0\0\0\x02\x08\x01";
 
 export class Root {
-  constructor(vm, policy) {
+  constructor(vm, policy, plugin = PLUGIN) {
     this.vm = vm;
-    this.plugin = PLUGIN;
+    this.plugin = plugin;
     this.configuration = utf8(typeof policy === "string" ? policy : JSON.stringify(policy));
     this.id = vm.nextId();
     this.period = 0;

@@ -15,26 +15,30 @@ const PROJECT = new URL("../../", import.meta.url);
 /** How many lines of the module's log are kept. */
 const LINES = 1000;
 
+const built = (name) => fileURLToPath(new URL(`dist/${name}`, PROJECT));
+
 /** GRAYGATE_WASM, or the module that `make wasm` has built. */
-export const MODULE = process.env.GRAYGATE_WASM ?? fileURLToPath(new URL("dist/graygate.wasm", PROJECT));
+export const MODULE = process.env.GRAYGATE_WASM ?? built("graygate.wasm");
+/** The module that acts on the headers of requests alone. */
+export const REQUESTS_MODULE = built("graygate-requests.wasm");
 
 /** The module's bytes. */
-export function binary() {
+export function binary(file = MODULE) {
   try {
-    return readFileSync(MODULE);
+    return readFileSync(file);
   } catch (error) {
-    throw new Error(`${MODULE}: not to be read (${error.code}); build it by \`make wasm\`, or set GRAYGATE_WASM`, {
+    throw new Error(`${file}: not to be read (${error.code}); build it by \`make wasm\`, or set GRAYGATE_WASM`, {
       cause: error,
     });
   }
 }
 
-let compiled;
+const compiled = new Map();
 
 /** The module, compiled once. */
-export function compile() {
-  compiled ??= new WebAssembly.Module(binary());
-  return compiled;
+export function compile(file = MODULE) {
+  if (!compiled.has(file)) compiled.set(file, new WebAssembly.Module(binary(file)));
+  return compiled.get(file);
 }
 
 export class Proxy {
@@ -110,8 +114,8 @@ export class Proxy {
 }
 
 export class Vm {
-  /** `records` whether calls are kept to be looked at. */
-  constructor(proxy, { records = true } = {}) {
+  /** `records` whether calls are kept to be looked at. `file` is the module. */
+  constructor(proxy, { records = true, file = MODULE } = {}) {
     this.proxy = proxy;
     this.contexts = new Map();
     this.metrics = [];
@@ -120,7 +124,9 @@ export class Vm {
     /** How often the module's allocator was called for bytes that it is given. */
     this.allocations = 0;
     this.started = false;
-    const module = compile();
+    /** How often the proxy has called a callback. */
+    this.entries = 0;
+    const module = compile(file);
     const instance = new WebAssembly.Instance(module, this.#imports(module));
     this.exports = instance.exports;
     this.malloc = this.exports.malloc ?? this.exports.proxy_on_memory_allocate;
@@ -158,6 +164,7 @@ export class Vm {
   call(context, callback, ...args) {
     const run = this.exports[callback];
     if (!run) return undefined;
+    this.entries += 1;
     Object.assign(this, { current: context, effective: undefined, callback });
     try {
       return run(context.id, ...args);
@@ -181,6 +188,11 @@ export class Vm {
   /** Calls since the last time. */
   takeCalls() {
     return new Calls(this.calls.splice(0));
+  }
+
+  /** A root of this plugin with this policy, which is not configured yet. */
+  root(policy, plugin) {
+    return new Root(this, policy, plugin);
   }
 
   /** A root with this policy, or an error with what the module has to say against it. */
