@@ -13,12 +13,18 @@ use core::time::Duration;
 pub use log::Level;
 
 use crate::decision::reply::Reply;
+use crate::policy::module::ModuleKind;
 use crate::value::date::Date;
 use crate::value::parse::number;
 use crate::value::time::Time;
 
 /// The calls that a worker makes to the proxy.
 pub trait Proxy {
+    /// Returns the module that runs.
+    fn module(&self) -> ModuleKind {
+        ModuleKind::Full
+    }
+
     /// Returns the time by a clock that never jumps and that all workers share.
     fn now(&self) -> Time;
 

@@ -68,7 +68,6 @@ pub mod vm;
 
 use core::time::Duration;
 
-use crate::policy::module::ModuleKind;
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::policy::{Mode, Policy};
 use crate::proxy::{Attribute, CallId, ExchangeId, Flow, Proxy};
@@ -136,21 +135,15 @@ const FIRST_TICK: Duration = Duration::from_millis(50);
 const ORPHANED_DRAIN_TICK: Duration = Duration::from_millis(250);
 
 impl Worker {
-    /// Creates the worker of a policy. It starts with the state that the other workers share. `module` is the one that runs.
-    /// `document` is the hash of the policy's text. `watched` is [`Policy::watched`] of all policies of the root's document.
-    pub fn start(
-        proxy: &impl Proxy,
-        policy: Policy,
-        module: ModuleKind,
-        document: u64,
-        watched: usize,
-    ) -> Self {
-        let mut worker = Self::new(proxy, policy, module, document, watched);
+    /// Creates the worker of a policy. It starts with the state that the other workers share. `document` is the hash of
+    /// the policy's text. `watched` is [`Policy::watched`] of all policies of the root's document.
+    pub fn start(proxy: &impl Proxy, policy: Policy, document: u64, watched: usize) -> Self {
+        let mut worker = Self::new(proxy, policy, document, watched);
         worker.plan_tick(proxy.now());
         worker
     }
 
-    fn new(proxy: &impl Proxy, policy: Policy, module: ModuleKind, document: u64, watched: usize) -> Self {
+    fn new(proxy: &impl Proxy, policy: Policy, document: u64, watched: usize) -> Self {
         let now = proxy.now();
         let service = proxy.attribute(Attribute::NodeCluster).unwrap_or_default();
         gates::seed(proxy, &policy);
@@ -162,7 +155,7 @@ impl Worker {
             routes: RouteWatch::new(&policy),
             lifecycle: LifecycleView::new(proxy, &policy),
             metrics: Metrics::new(&policy, watched),
-            signals: RequiredSignals::of(&policy, module),
+            signals: RequiredSignals::of(&policy, proxy.module()),
             holder: Holder { id, configured: now, policy: document, serves: false },
             service: String::from_utf8_lossy(&service).into_owned(),
             ids: Ids::new(id),
@@ -259,7 +252,8 @@ impl Worker {
         self.asked = true;
         let (mut scope, exchanges, _) = self.split(proxy);
         let (flow, exchange) = Exchange::begin(&mut scope, id, headers, end);
-        if let Some(exchange) = exchange
+        if proxy.module().sees_responses()
+            && let Some(exchange) = exchange
             && let Some(replaced) = exchanges.insert(id, Box::new(exchange))
         {
             replaced.on_end(&mut scope);
@@ -297,6 +291,9 @@ impl Worker {
 
     /// Takes the end of a request, whatever its cause. Returns whether the worker had work for it.
     pub fn on_end(&mut self, proxy: &impl Proxy, id: ExchangeId) -> bool {
+        if !proxy.module().sees_responses() {
+            return false;
+        }
         if self.app_calls.leave(id) {
             return true;
         }
@@ -350,7 +347,8 @@ impl Worker {
         scope.upstreams.on_tick(proxy, now);
         let mut entered = false;
         let mut looks = Looks::new(&mut budget.looks);
-        for (id, exchange) in exchanges.iter_from(first_look) {
+        let exchanges = proxy.module().sees_responses().then(|| exchanges.iter_from(first_look));
+        for (id, exchange) in exchanges.into_iter().flatten() {
             entered |= exchange.on_tick(&mut scope, id, now, &mut looks);
         }
         let next_look = looks.next.unwrap_or(first_look);
@@ -382,7 +380,9 @@ impl Worker {
         scope.refresh_gates(now, LEASE);
         scope.refresh_lifecycle(now, LEASE);
         scope.refresh_releases(now);
-        scope.refresh_app_probes(now);
+        if proxy.module().sees_responses() {
+            scope.refresh_app_probes(now);
+        }
         scope.refresh_gauges(now, LEASE, &mut budget.metrics);
         self.leads = leads_any;
         self.next_look = next_look;
@@ -392,7 +392,9 @@ impl Worker {
 
     /// Shares what the worker has seen since its last tick. Called when its root has ended, because no tick follows.
     pub fn flush(&mut self, proxy: &impl Proxy) {
-        self.scope(proxy).abandon_app_probes();
+        if proxy.module().sees_responses() {
+            self.scope(proxy).abandon_app_probes();
+        }
         if !self.in_use {
             return;
         }
@@ -420,7 +422,9 @@ impl Worker {
         let (mut scope, _, checks) = self.split(proxy);
         let result = checks.on_response(&scope, id, headers, now);
         scope.finish_check(result);
-        scope.on_app_response(id, headers);
+        if proxy.module().sees_responses() {
+            scope.on_app_response(id, headers);
+        }
     }
 
     /// Determines the tick that the worker needs now.

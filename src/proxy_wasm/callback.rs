@@ -7,16 +7,12 @@ use std::cell::RefCell;
 
 use super::abi;
 use super::host::Host;
-use crate::policy::module::ModuleKind;
 use crate::proxy::Flow;
 use crate::worker::vm::Vm;
 
 thread_local! {
-    static VM: RefCell<Vm<Host>> = const { RefCell::new(Vm::new(MODULE)) };
+    static VM: RefCell<Vm<Host>> = const { RefCell::new(Vm::new()) };
 }
-
-/// The module that this is.
-const MODULE: ModuleKind = if cfg!(feature = "responses") { ModuleKind::Full } else { ModuleKind::Requests };
 
 /// The log level for what must never happen.
 const CRITICAL: u32 = 5;

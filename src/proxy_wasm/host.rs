@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::abi;
 use crate::decision::reply::Reply;
+use crate::policy::module::ModuleKind;
 use crate::proxy::{
     Attribute, Body, CallId, ExchangeId, Level, Map, MetricId, MetricKind, NotSent, Proxy, StoreError,
     StoreVersion, Stored,
@@ -27,6 +28,12 @@ pub struct Host {
 }
 
 impl Proxy for Host {
+    /// A constant, so the compiler leaves out what the module does not need.
+    #[inline]
+    fn module(&self) -> ModuleKind {
+        if cfg!(feature = "responses") { ModuleKind::Full } else { ModuleKind::Requests }
+    }
+
     fn now(&self) -> Time {
         Time::from_millis(millis(abi::now()))
     }

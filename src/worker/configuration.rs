@@ -87,14 +87,10 @@ struct Chosen {
 }
 
 /// Reads the document, which has `size` bytes, and creates its workers. Logs and counts a document that is wrong. Returns
-/// `None` if the proxy must refuse it. `module` is the one that runs. `others` are the names of the policies of each other
-/// document of the plugin in this VM, if the module cannot tell the requests for it from those for this one.
-pub fn configure(
-    proxy: &impl Proxy,
-    size: usize,
-    module: ModuleKind,
-    others: &[Vec<String>],
-) -> Option<Configuration> {
+/// `None` if the proxy must refuse it. `others` are the names of the policies of each other document of the plugin in this VM, if
+/// the module cannot tell the requests for it from those for this one.
+pub fn configure(proxy: &impl Proxy, size: usize, others: &[Vec<String>]) -> Option<Configuration> {
+    let module = proxy.module();
     let text = proxy.body(Body::Configuration, size);
     let plugin = proxy.attribute(Attribute::PluginName).unwrap_or_default();
     let plugin = String::from_utf8_lossy(&plugin).into_owned();
@@ -136,7 +132,7 @@ pub fn configure(
         if kept.text.is_some() && is_new(proxy, &plugin, &policy, document) {
             Event::PolicyLoaded { policy: &policy }.record(proxy);
         }
-        workers.push(Worker::start(proxy, policy, module, document, watched));
+        workers.push(Worker::start(proxy, policy, document, watched));
         policies.push(kept);
     }
     let index = HostIndex::new(workers.iter().map(|worker| &worker.policy().hosts));

@@ -93,6 +93,12 @@ impl Exchange {
                 ControlFlow::Break(if written { reply } else { probe::drain::failed(scope.policy) })
             }
             Action::Status => ControlFlow::Break(probe::status::json(scope.policy, scope.status())),
+            // Only a policy that the module refuses has them.
+            Action::PassThrough { .. } | Action::GrpcCheck { .. }
+                if !scope.proxy.module().sees_responses() =>
+            {
+                ControlFlow::Continue((Flow::Continue, None))
+            }
             Action::PassThrough { endpoint, probe, rule, head } => {
                 match scope.pass_through(id, &ProbeQuery { endpoint, probe, rule, head }) {
                     ProbeAction::Reply(reply) => ControlFlow::Break(reply),

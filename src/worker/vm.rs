@@ -10,13 +10,10 @@
 use super::Worker;
 use super::configuration;
 use super::root::Root;
-use crate::policy::module::ModuleKind;
 use crate::proxy::{Attribute, CallId, ExchangeId, Flow, Proxy};
 
 /// All contexts of a VM, by the ids that the proxy gives them.
 pub struct Vm<P> {
-    /// The module that runs in the VM.
-    module: ModuleKind,
     roots: Vec<Root<P>>,
     /// The ids of the request whose context was created last, and of its root. The proxy creates each context right before
     /// it hands over the request's headers.
@@ -29,8 +26,8 @@ pub struct Vm<P> {
 
 impl<P: Proxy> Vm<P> {
     /// Creates a VM without a context.
-    pub const fn new(module: ModuleKind) -> Self {
-        Vm { module, roots: Vec::new(), latest: (0, 0), serves: false, id: None }
+    pub const fn new() -> Self {
+        Vm { roots: Vec::new(), latest: (0, 0), serves: false, id: None }
     }
 
     /// Takes the start of a request's context, which belongs to this root. Only a module that sees the end of requests is told.
@@ -90,21 +87,26 @@ impl<P: Proxy> Vm<P> {
     /// Gives a root its document, which has `size` bytes. Returns whether the proxy may use it. `proxy` creates the proxy for
     /// the workers of a root.
     pub fn configure(&mut self, id: u32, size: usize, proxy: impl FnOnce() -> P) -> bool {
-        let module = self.module;
         if let Some(root) = self.root(id) {
-            let configuration = configuration::configure(&root.proxy, size, module, &[]);
+            let configuration = configuration::configure(&root.proxy, size, &[]);
             let is_usable = configuration.is_some();
             configuration.into_iter().for_each(|configuration| root.configure(configuration));
             return is_usable;
         }
         let proxy = proxy();
-        let others = if module.sees_responses() { Vec::new() } else { self.policies_of_plugin(&proxy) };
-        let Some(configuration) = configuration::configure(&proxy, size, module, &others) else {
+        let is_told = proxy.module().sees_responses();
+        let others = if is_told { Vec::new() } else { self.policies_of_plugin(&proxy) };
+        let Some(configuration) = configuration::configure(&proxy, size, &others) else {
             return false;
         };
         self.roots.push(Root::new(id, proxy, configuration));
         self.watch_roots();
         true
+    }
+
+    /// Returns whether the proxy tells of the start and the end of each context.
+    fn is_told(&self) -> bool {
+        self.roots.first().is_none_or(|root| root.proxy.module().sees_responses())
     }
 
     /// Returns the names of the policies of each other root of the plugin that is configured now.
@@ -117,7 +119,7 @@ impl<P: Proxy> Vm<P> {
 
     /// Has all roots tick while there are several and nothing tells of the end of one. Its ticks then tell.
     fn watch_roots(&mut self) {
-        if self.module.sees_responses() {
+        if self.is_told() {
             return;
         }
         let must_tick = self.roots.len() > 1;
@@ -138,7 +140,7 @@ impl<P: Proxy> Vm<P> {
             root.on_tick(vm, serves);
         }
         self.id = vm;
-        if !self.module.sees_responses() && self.roots.len() > 1 {
+        if !self.is_told() && self.roots.len() > 1 {
             self.end_silent_roots(id);
         }
     }
@@ -176,7 +178,7 @@ impl<P: Proxy> Vm<P> {
 
     /// Takes the headers of a request. `headers` is their number. Returns what the proxy must do with the request now.
     pub fn on_request_headers(&mut self, id: u32, headers: usize, end: bool) -> Flow {
-        let root = if self.module.sees_responses() {
+        let root = if self.is_told() {
             let (latest, root) = self.latest;
             if latest == id { self.root(root) } else { None }
         } else {
@@ -223,5 +225,11 @@ impl<P: Proxy> Vm<P> {
 
     fn root(&mut self, id: u32) -> Option<&mut Root<P>> {
         self.roots.iter_mut().find(|root| root.id == id && !root.ended)
+    }
+}
+
+impl<P: Proxy> Default for Vm<P> {
+    fn default() -> Self {
+        Vm::new()
     }
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use graygate::decision::reply::Reply;
+use graygate::policy::module::ModuleKind;
 use graygate::proxy::{
     Attribute, Body, CallId, ExchangeId, Level, Map, MetricId, MetricKind, NotSent, Proxy, StoreError,
     StoreVersion, Stored,
@@ -70,6 +71,10 @@ impl SimProxy {
 }
 
 impl Proxy for SimProxy {
+    fn module(&self) -> ModuleKind {
+        self.world.module.get()
+    }
+
     fn now(&self) -> Time {
         Time::from_millis(self.world.now.get())
     }

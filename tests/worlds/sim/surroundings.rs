@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use graygate::policy::module::ModuleKind;
 use graygate::proxy::{Level, MetricKind};
 
 use super::call::{CallEnd, SentCall};
@@ -50,6 +51,8 @@ pub(super) enum Phase {
 
 /// What the workers of a world share, and a record of their actions.
 pub struct Surroundings {
+    /// The module that runs in the VMs.
+    pub(super) module: Cell<ModuleKind>,
     /// The time by the monotonic clock.
     pub now: Cell<u64>,
     /// By how much the wall clock is ahead of the monotonic one.
@@ -136,6 +139,7 @@ impl Surroundings {
     /// Returns surroundings in which nothing has happened.
     pub(super) fn new() -> Self {
         Surroundings {
+            module: Cell::new(ModuleKind::Full),
             now: Cell::new(UPTIME),
             wall: Cell::new(1_800_000_000_000 - UPTIME),
             random: Cell::new(7),

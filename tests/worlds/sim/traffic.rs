@@ -26,7 +26,7 @@ impl World {
         // Envoy selects a route before the first filter, and again if headers change.
         self.locate(id);
         let (count, whole) = (request.headers.len(), request.whole);
-        let is_told = self.module.sees_responses();
+        let is_told = self.around.module.get().sees_responses();
         let flow = self.during(vm, Phase::Request, Some(id), |contexts| {
             if is_told {
                 contexts.create(id, root_id(root));
@@ -187,7 +187,7 @@ impl World {
         }
         self.stream(id, |stream| stream.details = details.to_owned());
         let vm = self.stream(id, |stream| stream.vm);
-        if self.module.sees_responses() {
+        if self.around.module.get().sees_responses() {
             self.during(vm, Phase::None, Some(id), |contexts| contexts.delete(id));
         }
         self.stream(id, |stream| stream.over = true);

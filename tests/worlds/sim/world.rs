@@ -31,8 +31,6 @@ pub(super) fn root_id(root: usize) -> u32 {
 /// A proxy with its upstreams and clients.
 pub struct World {
     pub around: Rc<Surroundings>,
-    /// The module that runs in the VMs.
-    pub(super) module: ModuleKind,
     pub(super) vms: Vec<SimVm>,
     pub(super) document: String,
     /// All documents that a VM has got.
@@ -67,8 +65,7 @@ impl World {
     /// Starts a proxy with this module.
     pub fn with_module(module: ModuleKind, document: &serde_json::Value, workers: usize) -> Self {
         let mut world = Self::unconfigured(workers);
-        world.module = module;
-        world.vms.iter_mut().for_each(|vm| vm.contexts = Vm::new(module));
+        world.around.module.set(module);
         let policies = document["policies"].as_array().map_or(std::slice::from_ref(document), Vec::as_slice);
         for upstream in policies.iter().filter_map(|policy| policy["upstreams"].as_object()).flatten() {
             world.set(upstream.1["cluster"].as_str().unwrap(), Manner::Status(200));
@@ -80,13 +77,12 @@ impl World {
     /// Starts a proxy without a document.
     pub fn unconfigured(workers: usize) -> Self {
         let vms = (0..workers).map(|index| SimVm {
-            contexts: Vm::new(ModuleKind::Full),
+            contexts: Vm::new(),
             ticks: Vec::new(),
             offset: 7 * index as u64,
         });
         World {
             around: Rc::new(Surroundings::new()),
-            module: ModuleKind::Full,
             vms: vms.collect(),
             document: String::new(),
             documents: BTreeSet::new(),
@@ -145,7 +141,7 @@ impl World {
     /// Ends a VM as a panic does. Its workers return nothing that they hold.
     pub fn kill(&mut self, vm: usize) {
         // Its destructors must not run.
-        core::mem::forget(core::mem::replace(&mut self.vms[vm].contexts, Vm::new(self.module)));
+        core::mem::forget(core::mem::take(&mut self.vms[vm].contexts));
         self.vms[vm].ticks.fill(false);
         for stream in self.around.streams.borrow_mut().values_mut().filter(|stream| stream.vm == vm) {
             stream.over = true;
@@ -170,7 +166,7 @@ impl World {
     /// Ends a root but none of its requests.
     pub fn end_root(&mut self, vm: usize, root: usize) {
         self.vms[vm].ticks[root] = false;
-        if self.module.sees_responses() {
+        if self.around.module.get().sees_responses() {
             self.during(vm, Phase::None, None, |contexts| contexts.delete(root_id(root)));
         }
     }
