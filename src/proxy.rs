@@ -58,10 +58,11 @@ pub trait Proxy {
     /// Returns an attribute of the current request or of the proxy.
     fn attribute(&self, attribute: Attribute) -> Option<Vec<u8>>;
 
-    /// Makes another request the current one, until [`Proxy::leave`]. Returns `false` if that request has ended.
+    /// Makes another context the current one, until [`Proxy::leave`]. Returns `false` if that context has ended. It is that of a
+    /// request, or of a root of this VM.
     fn enter(&self, exchange: ExchangeId) -> bool;
 
-    /// Leaves the request that [`Proxy::enter`] made current.
+    /// Leaves the context that [`Proxy::enter`] made current, for that of the worker's own root.
     fn leave(&self);
 
     /// Sends a reply to the current request. Returns `false` if the proxy did not accept the reply.
@@ -114,7 +115,7 @@ pub trait Proxy {
     /// Writes a line to the proxy's log.
     fn log(&self, level: Level, line: &str);
 
-    /// Sets the worker's tick. The worker does not tick if `period` is zero.
+    /// Sets the tick of the root to which the current context belongs. It does not tick if `period` is zero.
     fn tick_every(&self, period: Duration);
 
     /// Returns the `:status` of a response, or of the response to a call.

@@ -14,18 +14,17 @@ use crate::policy::host_index::HostIndex;
 use crate::proxy::{Attribute, ExchangeId, Flow, Proxy};
 use crate::value::time::Time;
 
-/// The tick of a root that must tick and has no worker that needs a tick.
+/// The tick of a root with something to share or to count and no worker that needs a tick.
 const IDLE_TICK: Duration = Duration::from_millis(250);
 
-/// The time after which the proxy has taken or refused a document.
-const SETTLES_AFTER: Duration = Duration::from_millis(250);
+/// The time after which the proxy has certainly taken or refused a document. It may load the module of another filter meanwhile.
+const SETTLES_AFTER: Duration = Duration::from_secs(30);
 
-/// After how many ticks of other roots since its own was due a root counts as ended. All timers of a VM are on one thread, so
-/// after a standstill of the proxy the others tick a few times at most before it does.
-const OVERDUE: u32 = 8;
+/// How much before its time a tick must come, to be the one that a request has asked for.
+const EARLY: Duration = Duration::from_millis(20);
 
-/// The time without a tick before which no root counts as ended.
-const SILENT_AFTER: Duration = Duration::from_secs(3);
+/// The period that a request sets to ask for a tick of its root.
+const ASKING_TICK: Duration = Duration::from_millis(1);
 
 /// A root context.
 pub struct Root<P> {
@@ -56,16 +55,12 @@ pub struct Root<P> {
     tick: Duration,
     /// The worker that has the first turn on the next tick.
     first: usize,
-    /// Whether it ticks even if no worker needs it, so that the VM sees whether the root still lives.
-    must_tick: bool,
-    /// When it last ticked, or got its newest document.
-    ticked: Time,
-    /// How many ticks of other roots have come since its own was due.
-    overdue: u32,
+    /// The time of its next tick. `None` if it needs none.
+    due: Option<Time>,
     /// When it got its newest document.
     configured: Time,
-    /// Whether it has ticked after the proxy had taken or refused its newest document.
-    is_settled: bool,
+    /// Whether a request of its own has shown that the proxy uses its newest document.
+    is_asked: bool,
     /// Whether the context has ended. The root is kept until the requests of its workers have ended.
     pub ended: bool,
 }
@@ -88,11 +83,9 @@ impl<P: Proxy> Root<P> {
             serves: false,
             tick: Duration::ZERO,
             first: 0,
-            must_tick: false,
-            ticked: now,
-            overdue: 0,
+            due: None,
             configured: now,
-            is_settled: false,
+            is_asked: false,
             ended: false,
         };
         root.configure(configuration);
@@ -119,7 +112,7 @@ impl<P: Proxy> Root<P> {
         self.refusal = configuration.refusal;
         self.serves = false;
         self.configured = self.proxy.now();
-        self.is_settled = false;
+        self.is_asked = false;
         self.set_tick();
     }
 
@@ -161,8 +154,9 @@ impl<P: Proxy> Root<P> {
         self.count_refusal(false);
         self.share();
         let now = self.proxy.now();
-        (self.ticked, self.overdue) = (now, 0);
-        self.is_settled = now >= self.configured + SETTLES_AFTER;
+        if !self.proxy.module().sees_responses() {
+            self.take_asked_tick(now);
+        }
         // The proxy may still refuse a document that is not in use, and drop the root without a word.
         if let Some(pulse) = self.pulse.as_mut().filter(|_| self.unshared.is_none()) {
             pulse.beat(&self.proxy, vm, now);
@@ -230,10 +224,11 @@ impl<P: Proxy> Root<P> {
     /// Sets the tick that the root needs now. Setting it delays the next tick, so it is set only if it changes.
     fn set_tick(&mut self) {
         let ticks = self.workers.iter().map(Worker::tick).filter(|tick| !tick.is_zero());
-        let waits = self.must_tick || self.unshared.is_some() || self.refusal.is_some();
+        let waits = self.unshared.is_some() || self.refusal.is_some();
         let tick = ticks.min().or(waits.then_some(IDLE_TICK)).unwrap_or(Duration::ZERO);
         if tick != self.tick {
             self.tick = tick;
+            self.due = (!tick.is_zero()).then(|| self.proxy.now() + tick);
             self.proxy.tick_every(tick);
             if tick.is_zero() {
                 self.end_pulse();
@@ -248,24 +243,22 @@ impl<P: Proxy> Root<P> {
         }
     }
 
-    /// Sets whether it ticks even if no worker needs it. May be called in the context of another root.
-    pub fn require_ticks(&mut self, must_tick: bool) {
-        self.must_tick = must_tick;
-        self.ticked = self.proxy.now();
-        self.proxy.leave();
-        self.set_tick();
+    /// Asks for a tick of the root that the current request belongs to.
+    pub fn ask(&self) {
+        self.proxy.tick_every(ASKING_TICK);
     }
 
-    /// Returns whether the proxy uses its newest document, as far as its ticks tell.
-    pub fn is_settled(&self) -> bool {
-        self.is_settled && self.overdue < OVERDUE
-    }
-
-    /// Takes the tick of another root at `now`. Returns whether this one has ended, because its own ticks no longer come.
-    pub fn is_silent(&mut self, now: Time) -> bool {
-        if now >= self.ticked + self.tick + IDLE_TICK {
-            self.overdue = self.overdue.saturating_add(1);
+    /// Takes a tick. If it comes before its time, a request of this root has asked for it.
+    fn take_asked_tick(&mut self, now: Time) {
+        if self.due.is_none_or(|due| now + EARLY < due) {
+            self.is_asked = true;
+            self.proxy.tick_every(self.tick);
         }
-        self.overdue >= OVERDUE && now >= self.ticked + SILENT_AFTER
+        self.due = (!self.tick.is_zero()).then(|| now + self.tick);
+    }
+
+    /// Returns whether the proxy uses its newest document.
+    pub fn is_in_use(&self, now: Time) -> bool {
+        self.is_asked || self.serves || now >= self.configured + SETTLES_AFTER
     }
 }

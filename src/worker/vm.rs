@@ -4,13 +4,18 @@
 //! outlive its root context and the root's document, so a worker is kept until its requests have ended.
 //!
 //! To be told of the start and the end of each context costs each request. The module that acts on the headers of requests alone
-//! is not told. Its VM finds the root of a request by [`Vm::root_of_plugin`], and the end of a root by
-//! [`Vm::end_silent_roots`].
+//! is not told. While its VM has several roots, it asks which of them live, and which plugin a request is of. While a document
+//! of one plugin is replaced, there are two roots for that. The newer one counts from its first request on. Before that, the proxy
+//! may still refuse its document. A request shows its root only by a tick that it asks for, so the first ones are still decided
+//! by the earlier document.
+
+use core::time::Duration;
 
 use super::Worker;
 use super::configuration;
 use super::root::Root;
 use crate::proxy::{Attribute, CallId, ExchangeId, Flow, Proxy};
+use crate::value::time::Time;
 
 /// All contexts of a VM, by the ids that the proxy gives them.
 pub struct Vm<P> {
@@ -22,12 +27,17 @@ pub struct Vm<P> {
     serves: bool,
     /// A random number, which identifies the VM. `None` before its first tick.
     id: Option<u64>,
+    /// When a request has last asked for a tick of its root.
+    asked: Option<Time>,
 }
+
+/// The time after which another request asks for a tick of its root.
+const ASKED_AGAIN: Duration = Duration::from_millis(50);
 
 impl<P: Proxy> Vm<P> {
     /// Creates a VM without a context.
     pub const fn new() -> Self {
-        Vm { roots: Vec::new(), latest: (0, 0), serves: false, id: None }
+        Vm { roots: Vec::new(), latest: (0, 0), serves: false, id: None, asked: None }
     }
 
     /// Takes the start of a request's context, which belongs to this root. Only a module that sees the end of requests is told.
@@ -87,20 +97,28 @@ impl<P: Proxy> Vm<P> {
     /// Gives a root its document, which has `size` bytes. Returns whether the proxy may use it. `proxy` creates the proxy for
     /// the workers of a root.
     pub fn configure(&mut self, id: u32, size: usize, proxy: impl FnOnce() -> P) -> bool {
-        if let Some(root) = self.root(id) {
+        if let Some(place) = self.roots.iter().position(|root| root.id == id && !root.ended) {
+            // Now it has the newest document.
+            let mut root = self.roots.remove(place);
             let configuration = configuration::configure(&root.proxy, size, &[]);
             let is_usable = configuration.is_some();
             configuration.into_iter().for_each(|configuration| root.configure(configuration));
+            self.roots.push(root);
             return is_usable;
         }
         let proxy = proxy();
         let is_told = proxy.module().sees_responses();
-        let others = if is_told { Vec::new() } else { self.policies_of_plugin(&proxy) };
+        let others = if is_told {
+            Vec::new()
+        } else {
+            self.delete_ended_roots();
+            proxy.leave();
+            self.policies_of_plugin(&proxy)
+        };
         let Some(configuration) = configuration::configure(&proxy, size, &others) else {
             return false;
         };
         self.roots.push(Root::new(id, proxy, configuration));
-        self.watch_roots();
         true
     }
 
@@ -117,21 +135,6 @@ impl<P: Proxy> Vm<P> {
         roots.map(names).collect()
     }
 
-    /// Has all roots tick while there are several and nothing tells of the end of one. Its ticks then tell.
-    fn watch_roots(&mut self) {
-        if self.is_told() {
-            return;
-        }
-        let must_tick = self.roots.len() > 1;
-        let Some((last, others)) = self.roots.split_last_mut() else {
-            return;
-        };
-        for root in others {
-            root.require_ticks(must_tick);
-        }
-        last.require_ticks(must_tick);
-    }
-
     /// Ticks the workers of a root that are due. Workers of earlier documents may still have requests to count.
     pub fn on_tick(&mut self, id: u32) {
         let (serves, mut vm) = (self.serves, self.id);
@@ -141,25 +144,15 @@ impl<P: Proxy> Vm<P> {
         }
         self.id = vm;
         if !self.is_told() && self.roots.len() > 1 {
-            self.end_silent_roots(id);
+            self.delete_ended_roots();
         }
     }
 
-    /// Ends the roots whose ticks no longer come. `ticking` is the one that ticks now.
-    fn end_silent_roots(&mut self, ticking: u32) {
-        let Some(now) = self.roots.first().map(|root| root.proxy.now()) else {
-            return;
-        };
-        let others = self.roots.iter_mut().filter(|root| root.id != ticking);
-        let silent: Vec<u32> = others.filter_map(|root| root.is_silent(now).then_some(root.id)).collect();
-        if silent.is_empty() {
-            return;
-        }
-        silent.into_iter().for_each(|id| self.delete(id));
-        self.watch_roots();
-        if let Some(root) = self.root(ticking) {
-            root.proxy.leave();
-        }
+    /// Deletes the roots that the proxy has ended without telling. Afterwards, the context of any root may be the current one.
+    fn delete_ended_roots(&mut self) {
+        let is_over = |root: &&Root<P>| !root.proxy.enter(ExchangeId(root.id));
+        let ended: Vec<u32> = self.roots.iter().filter(is_over).map(|root| root.id).collect();
+        ended.into_iter().for_each(|id| self.delete(id));
     }
 
     /// Returns whether a worker of a root led any upstream on its last tick.
@@ -183,24 +176,27 @@ impl<P: Proxy> Vm<P> {
             if latest == id { self.root(root) } else { None }
         } else {
             self.serves = true;
-            self.root_of_plugin()
+            if self.roots.len() > 1 { self.find_root(ExchangeId(id)) } else { self.roots.first_mut() }
         };
         root.map_or(Flow::Continue, |root| root.on_request_headers(ExchangeId(id), headers, end))
     }
 
-    /// Returns the root of the current request, if the proxy does not tell which one it is. If there are several, the name of
-    /// the plugin decides. If there are still several, its document is being replaced, and the newest one that is in use
-    /// counts.
-    fn root_of_plugin(&mut self) -> Option<&mut Root<P>> {
-        let place = match self.roots.as_slice() {
-            [first, _, ..] => {
-                let plugin = first.proxy.attribute(Attribute::PluginName).unwrap_or_default();
-                let of_plugin = |root: &Root<P>| root.plugin == plugin;
-                let settled = self.roots.iter().rposition(|root| of_plugin(root) && root.is_settled());
-                settled.or_else(|| self.roots.iter().position(of_plugin))?
-            }
-            _ => 0,
-        };
+    /// Returns the root whose document decides on the current request, if there are several and the proxy does not tell.
+    #[cold]
+    fn find_root(&mut self, request: ExchangeId) -> Option<&mut Root<P>> {
+        self.delete_ended_roots();
+        let first = self.roots.first()?;
+        first.proxy.enter(request);
+        let now = first.proxy.now();
+        let plugin = first.proxy.attribute(Attribute::PluginName).unwrap_or_default();
+        let is_wanted = |root: &Root<P>| root.plugin == plugin;
+        let newest = self.roots.iter().rfind(|root| is_wanted(root))?;
+        if !newest.is_in_use(now) && self.asked.is_none_or(|asked| now >= asked + ASKED_AGAIN) {
+            newest.ask();
+            self.asked = Some(now);
+        }
+        let in_use = self.roots.iter().rposition(|root| is_wanted(root) && root.is_in_use(now));
+        let place = in_use.or_else(|| self.roots.iter().position(is_wanted))?;
         self.roots.get_mut(place)
     }
 

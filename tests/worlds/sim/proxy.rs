@@ -16,6 +16,7 @@ use graygate::value::time::Time;
 use super::call::CallEnd;
 use super::request::{Answer, Stream};
 use super::surroundings::{Phase, Surroundings, Written, text};
+use super::world::root_id;
 
 /// The proxy, as one worker sees it.
 pub struct SimProxy {
@@ -179,6 +180,10 @@ impl Proxy for SimProxy {
 
     fn enter(&self, exchange: ExchangeId) -> bool {
         self.world.entered.set(self.world.entered.get() + 1);
+        if let Some(root) = exchange.0.checked_sub(root_id(0)) {
+            self.world.stream.set(None);
+            return !self.world.ended.borrow().contains(&(self.vm, root as usize));
+        }
         let streams = self.world.streams.borrow();
         let known = streams.get(&exchange.0).is_some_and(|stream| stream.vm == self.vm && !stream.over);
         if known {
@@ -291,6 +296,9 @@ impl Proxy for SimProxy {
 
     fn tick_every(&self, period: Duration) {
         let period = u64::try_from(period.as_millis()).unwrap();
-        self.world.ticks.borrow_mut().insert((self.vm, self.root), period);
+        // In the context of a request, it is the tick of the request's own root.
+        let stream = self.world.stream.get();
+        let root = stream.map_or(self.root, |id| self.world.streams.borrow()[&id].root);
+        self.world.ticks.borrow_mut().insert((self.vm, root), period);
     }
 }

@@ -1,7 +1,7 @@
 //! What the workers of a world share: the store, the clocks, the queue of events, and the log.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use graygate::policy::module::ModuleKind;
@@ -53,6 +53,8 @@ pub(super) enum Phase {
 pub struct Surroundings {
     /// The module that runs in the VMs.
     pub(super) module: Cell<ModuleKind>,
+    /// The VM and the number of each root that has ended.
+    pub(super) ended: RefCell<BTreeSet<(usize, usize)>>,
     /// The time by the monotonic clock.
     pub now: Cell<u64>,
     /// By how much the wall clock is ahead of the monotonic one.
@@ -140,6 +142,7 @@ impl Surroundings {
     pub(super) fn new() -> Self {
         Surroundings {
             module: Cell::new(ModuleKind::Full),
+            ended: RefCell::default(),
             now: Cell::new(UPTIME),
             wall: Cell::new(1_800_000_000_000 - UPTIME),
             random: Cell::new(7),

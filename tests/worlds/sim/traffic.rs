@@ -19,7 +19,7 @@ impl World {
         let id = self.streams;
         let headers =
             request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
-        let root = self.vms[vm].ticks.len() - 1;
+        let root = self.vms[vm].ticks.len() - if self.newest_serves { 1 } else { 2 };
         let source = self.around.source.borrow().clone();
         let stream = Stream { vm, root, source, request: headers, ..Stream::default() };
         self.around.streams.borrow_mut().insert(id, stream);

@@ -52,6 +52,8 @@ pub struct World {
     pub timeout: Option<Duration>,
     /// How many more headers each response has. Responses with many headers do not take the fast path.
     pub extra_headers: usize,
+    /// Whether new requests belong to the newest root, rather than to the one before.
+    pub newest_serves: bool,
     /// Whether another filter holds up requests, so that the router does not get them.
     pub held_up: bool,
 }
@@ -95,6 +97,7 @@ impl World {
             host: Some("10.1.0.1:80"),
             timeout: None,
             extra_headers: 0,
+            newest_serves: true,
             held_up: false,
         }
     }
@@ -166,6 +169,7 @@ impl World {
     /// Ends a root but none of its requests.
     pub fn end_root(&mut self, vm: usize, root: usize) {
         self.vms[vm].ticks[root] = false;
+        self.around.ended.borrow_mut().insert((vm, root));
         if self.around.module.get().sees_responses() {
             self.during(vm, Phase::None, None, |contexts| contexts.delete(root_id(root)));
         }
@@ -207,7 +211,12 @@ impl World {
             if period > 0 {
                 let (now, offset) = (self.around.now.get(), self.vms[vm].offset % period);
                 let next = (now / period) * period + offset;
-                let next = if next > now { next } else { next + period };
+                // As in Envoy, where no tick comes early. Else, ticks of VMs keep the same distance, which tests rely on.
+                let next = match self.around.module.get() {
+                    ModuleKind::Requests => now + period,
+                    ModuleKind::Full if next > now => next,
+                    ModuleKind::Full => next + period,
+                };
                 self.around.at(next, Event::Tick { vm, root, timer });
             }
         }
