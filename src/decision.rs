@@ -24,6 +24,7 @@ mod steering;
 
 use crate::decision::action::{Action, ForwardEdits, HeaderEdit};
 use crate::decision::gate::{GateAction, GateBypass, cors, fail_open};
+use crate::decision::probe::ProbeRequest;
 use crate::decision::release::split::Split;
 use crate::decision::reply::GATE_HEADER;
 use crate::policy::gate::{Fallback, Gate, OnPreflight};
@@ -49,6 +50,19 @@ pub struct Decision<'p> {
     pub ignored: Vec<UpstreamId>,
     /// The closed gates that did not reply to it.
     pub bypasses: Vec<GateBypass>,
+}
+
+impl Decision<'_> {
+    /// Returns whether the request is forwarded as it came, and nothing is to be counted.
+    pub fn is_to_let_pass(&self) -> bool {
+        let is_unchanged = match &self.action {
+            Action::Forward(edits) => {
+                edits.request.is_empty() && edits.response.is_empty() && edits.filter_state.is_empty()
+            }
+            _ => false,
+        };
+        is_unchanged && self.assignments.is_empty() && self.permits.is_empty() && self.bypasses.is_empty()
+    }
 }
 
 /// Decides on a request.
@@ -121,28 +135,42 @@ pub fn decide<'p, R: Request>(
     let mut request =
         Headers::new(request, &policy.untrusted_headers).hiding_members(&policy.untrusted_members);
     if let Some(probe) = probe::find(policy, &mut request) {
-        decision.action = probe::answer(policy, probe, &mut request, readiness);
-        if let Action::GrpcCheck { edits, .. } = &mut decision.action {
-            steering::strip_untrusted(policy, &request, edits);
-        }
+        decision.action = answer_probe(policy, probe, &mut request, readiness);
         return decision;
     }
-    decision.ignored = ignored(policy, &mut request);
-    let edits = steering::steer(
-        policy,
-        &mut request,
-        readiness,
-        splits,
-        &mut decision.assignments,
-        &mut decision.permits,
-    );
-    let gated = apply_gates(policy, &mut request, readiness, &mut decision);
-    decision.action = gated.unwrap_or(Action::Forward(edits));
-    if let Action::Forward(edits) = &mut decision.action {
+    if !policy.selective.is_empty() {
+        decision.ignored = ignored(policy, &mut request);
+    }
+    let mut edits = ForwardEdits::default();
+    let Decision { assignments, permits, .. } = &mut decision;
+    steering::steer(policy, &mut request, readiness, splits, assignments, permits, &mut edits);
+    if let Some(action) = apply_gates(policy, &mut request, readiness, &mut decision) {
+        decision.action = action;
+    } else {
+        decision.action = Action::Forward(edits);
+    }
+    if !decision.bypasses.is_empty()
+        && let Action::Forward(edits) = &mut decision.action
+    {
         let bypasses = decision.bypasses.iter();
         edits.response.extend(bypasses.map(|bypass| HeaderEdit::add(GATE_HEADER, bypass.header(policy))));
     }
     decision
+}
+
+/// Returns what happens to a probe.
+#[inline(never)]
+fn answer_probe<'p: 'r, 'r, R: Request>(
+    policy: &'p Policy,
+    probe: ProbeRequest<'p>,
+    request: &mut Headers<'r, R>,
+    readiness: &impl Readiness,
+) -> Action<'p> {
+    let mut action = probe::answer(policy, probe, request, readiness);
+    if let Action::GrpcCheck { edits, .. } = &mut action {
+        steering::strip_untrusted(policy, request, edits);
+    }
+    action
 }
 
 /// Returns the upstreams whose breaker does not count the response to this request, by the request as it
@@ -192,18 +220,34 @@ fn apply_gates<'p: 'r, 'r, R: Request>(
         let Err(reason) = admit(gate.upstream, readiness, &mut decision.permits) else {
             continue;
         };
-        if let Some(action) = fall_back(policy, gate, reason, request, readiness, decision) {
+        if let Some(action) = close(policy, gate, reason, request, readiness, decision) {
             return Some(action);
         }
-        if let Some(why) = fail_open::of_gate(policy, gate, readiness) {
-            record_bypass(decision, gate, reason, GateAction::FailOpen(why));
-            continue;
-        }
-        let (origin, status) = (reply_origin(gate, request), readiness.status(gate.upstream));
-        let reply = gate::reply(policy, gate, reason, origin.as_deref(), &status, || readiness.now());
-        return Some(Action::Reply(reply));
     }
     None
+}
+
+/// Returns what a closed gate does with the request, whose upstream is not ready for `reason`. Returns `None` if the gate fails
+/// open.
+#[inline(never)]
+fn close<'p: 'r, 'r, R: Request>(
+    policy: &'p Policy,
+    gate: &'p Gate,
+    reason: UpstreamReason,
+    request: &mut Headers<'r, R>,
+    readiness: &mut impl Readiness,
+    decision: &mut Decision<'_>,
+) -> Option<Action<'p>> {
+    if let Some(action) = fall_back(policy, gate, reason, request, readiness, decision) {
+        return Some(action);
+    }
+    if let Some(why) = fail_open::of_gate(policy, gate, readiness) {
+        record_bypass(decision, gate, reason, GateAction::FailOpen(why));
+        return None;
+    }
+    let (origin, status) = (reply_origin(gate, request), readiness.status(gate.upstream));
+    let reply = gate::reply(policy, gate, reason, origin.as_deref(), &status, || readiness.now());
+    Some(Action::Reply(reply))
 }
 
 /// Returns whether the request is a preflight to which the gate does not reply. Reads no header while the

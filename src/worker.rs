@@ -79,7 +79,7 @@ use budget::TickBudget;
 use checks::{CheckResult, ChecksInFlight};
 use exchange::Exchange;
 use exchanges::{Exchanges, Looks};
-use headers::RequestHeaders;
+use headers::{ReadingHabit, RequestHeaders};
 use lifecycle::LifecycleView;
 use metrics::Metrics;
 use releases::ReleaseTable;
@@ -100,6 +100,7 @@ pub struct Worker {
     lifecycle: LifecycleView,
     metrics: Metrics,
     ids: Ids,
+    reading: ReadingHabit,
     exchanges: Exchanges<Box<Exchange>>,
     /// The first request that the next tick looks at.
     next_look: ExchangeId,
@@ -159,6 +160,7 @@ impl Worker {
             holder: Holder { id, configured: now, policy: document, serves: false },
             service: String::from_utf8_lossy(&service).into_owned(),
             ids: Ids::new(id),
+            reading: ReadingHabit::default(),
             exchanges: Exchanges::default(),
             next_look: ExchangeId(0),
             checks: ChecksInFlight::default(),
@@ -250,13 +252,19 @@ impl Worker {
         end: bool,
     ) -> Flow {
         self.asked = true;
+        if self.reading.is_path_first() {
+            headers.read_path_first();
+        }
         let (mut scope, exchanges, _) = self.split(proxy);
         let (flow, exchange) = Exchange::begin(&mut scope, id, headers, end);
         if proxy.module().sees_responses()
             && let Some(exchange) = exchange
-            && let Some(replaced) = exchanges.insert(id, Box::new(exchange))
+            && let Some(replaced) = exchanges.insert(id, exchange)
         {
             replaced.on_end(&mut scope);
+        }
+        if let Some(path_sufficed) = headers.path_sufficed() {
+            self.reading.learn(path_sufficed);
         }
         if self.app_calls.is_waiting() && self.tick != WAITING_TICK {
             self.plan_tick(proxy.now());

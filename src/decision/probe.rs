@@ -58,7 +58,7 @@ pub fn find<'p: 'r, 'r, R: Request>(
     if probes.is_empty() {
         return None;
     }
-    let probe = find_by_path(policy, request::path(request.get(":path")?))?;
+    let probe = find_by_path(policy, request.path()?)?;
     let is_read = matches!(request.get(":method"), Some(b"GET" | b"HEAD"));
     if matches!(probe, ProbeRequest::Endpoint(..) | ProbeRequest::UnknownCheck(..)) && !is_read {
         return None;

@@ -320,7 +320,7 @@ fn value_of<'v, 'p: 'r, 'r, R: Request>(
             buffer.extend_from_slice(Authority::of(request.get(AUTHORITY)?).host());
             Some(buffer.as_slice())
         }
-        Key::Path => request.get(":path").map(request::path),
+        Key::Path => request.path(),
         Key::All(parts) => {
             for part in parts {
                 let mut own = Vec::new();

@@ -17,7 +17,7 @@ use crate::value::baggage;
 use crate::value::request::{Headers, Request};
 use crate::weights::number;
 
-/// Picks a version in each release that matches the request, and returns the edits that follow.
+/// Picks a version in each release that matches the request, and adds the edits that follow.
 pub fn steer<'p: 'r, 'r, R: Request>(
     policy: &'p Policy,
     request: &mut Headers<'r, R>,
@@ -25,56 +25,94 @@ pub fn steer<'p: 'r, 'r, R: Request>(
     splits: &mut [Split],
     assignments: &mut Vec<Assignment<'p>>,
     permits: &mut Vec<Permit>,
-) -> ForwardEdits<'p> {
-    let mut edits = ForwardEdits::default();
-    let mut issued: Vec<Issued<'p>> = Vec::new();
-    let mut ended: Vec<&'p Release> = Vec::new();
-    let mut steers: Vec<&Steer> = Vec::new();
+    edits: &mut ForwardEdits<'p>,
+) {
     let candidates = policy.release_index.find(request);
-    for index in candidates.iter().copied() {
-        let (Some(release), Some(split)) = (policy.releases.get(index), splits.get_mut(index)) else {
-            continue;
-        };
-        let is_taken = steers.iter().any(|steer| steer.writes_as(&release.steer));
-        if is_taken || !release.matches.hold(request) || release.skip.may_any(request) {
-            continue;
-        }
-        // A single candidate cannot share its header with another release.
-        if candidates.len() > 1 {
-            steers.push(&release.steer);
-        }
-        if !split.is_in_progress() {
-            ended.push(release);
-        }
-        let choice = release::choose(release, request, split, &issued, || readiness.date());
-        let is_carried = carry(release, &choice, choice.version, request);
-        let assigned = enter(release, &choice, is_carried, readiness, permits);
-        let user = release::user(release, request, &choice, &issued);
-        let version = assigned.map(|(version, _)| version);
-        add_edits(release, split, &choice, version, request, &mut edits);
-        let before = issued_before_redirect(release, split, request);
-        let is_repeated = before.is_some();
-        issued.extend(choice.issued.clone().or(before));
-        // Without versions, only the route's weights decide, so the version is unknown here.
-        if let Some((version, reason)) = assigned {
-            assignments.push(Assignment { release: index, choice, version, reason, user, is_repeated });
-        }
+    if !candidates.is_empty() {
+        let split = Candidates { policy, indexes: &candidates };
+        return split.steer(request, readiness, splits, assignments, permits, edits);
     }
     strip_headers(policy, request, &mut edits.request);
+    write_baggage(policy, request, edits);
+}
+
+/// The releases that a request may match.
+struct Candidates<'p, 'c> {
+    policy: &'p Policy,
+    indexes: &'c [usize],
+}
+
+impl<'p> Candidates<'p, '_> {
+    /// Picks a version in each that the request matches, and adds the edits that follow.
+    #[inline(never)]
+    fn steer<'r, R: Request>(
+        &self,
+        request: &mut Headers<'r, R>,
+        readiness: &mut impl Readiness,
+        splits: &mut [Split],
+        assignments: &mut Vec<Assignment<'p>>,
+        permits: &mut Vec<Permit>,
+        edits: &mut ForwardEdits<'p>,
+    ) where
+        'p: 'r,
+    {
+        let Candidates { policy, indexes } = *self;
+        let mut issued: Vec<Issued<'p>> = Vec::new();
+        let mut ended: Vec<&'p Release> = Vec::new();
+        let mut steers: Vec<&Steer> = Vec::new();
+        for index in indexes.iter().copied() {
+            let (Some(release), Some(split)) = (policy.releases.get(index), splits.get_mut(index)) else {
+                continue;
+            };
+            let is_taken = steers.iter().any(|steer| steer.writes_as(&release.steer));
+            if is_taken || !release.matches.hold(request) || release.skip.may_any(request) {
+                continue;
+            }
+            // A single candidate cannot share its header with another release.
+            if indexes.len() > 1 {
+                steers.push(&release.steer);
+            }
+            if !split.is_in_progress() && release.issues().is_some() {
+                ended.push(release);
+            }
+            let choice = release::choose(release, request, split, &issued, || readiness.date());
+            let is_carried = carry(release, &choice, choice.version, request);
+            let assigned = enter(release, &choice, is_carried, readiness, permits);
+            let user = release::user(release, request, &choice, &issued);
+            let version = assigned.map(|(version, _)| version);
+            add_edits(release, split, &choice, version, request, edits);
+            let before = issued_before_redirect(release, split, request);
+            let is_repeated = before.is_some();
+            issued.extend(choice.issued.clone().or(before));
+            // Without versions, only the route's weights decide, so the version is unknown here.
+            if let Some((version, reason)) = assigned {
+                assignments.push(Assignment { release: index, choice, version, reason, user, is_repeated });
+            }
+        }
+        strip_headers(policy, request, &mut edits.request);
+        write_baggage(policy, request, edits);
+        edits.request.extend(cookie_edit(&issued, request));
+        edits.response.extend(issued.iter().filter_map(|issued| {
+            let issue = issued.cookie.issue.as_ref()?;
+            Some(HeaderEdit::add("set-cookie", cookie::issue(issued.cookie, issue, &issued.key)))
+        }));
+        for release in ended {
+            // Two releases may have issued the same cookie.
+            let edit = take_back_cookie(policy, release, splits, request);
+            edits.response.extend(edit.filter(|edit| !edits.response.contains(edit)));
+        }
+    }
+}
+
+/// Adds the edit of the request's `baggage`, if it changes.
+fn write_baggage<'p, R: Request>(
+    policy: &'p Policy,
+    request: &mut Headers<'_, R>,
+    edits: &mut ForwardEdits<'p>,
+) {
     if let Some(baggage) = policy.steers_by_baggage.then(|| request.new_baggage()).flatten() {
         edits.request.push(HeaderEdit::replace(baggage::HEADER, baggage));
     }
-    edits.request.extend(cookie_edit(&issued, request));
-    edits.response.extend(issued.iter().filter_map(|issued| {
-        let issue = issued.cookie.issue.as_ref()?;
-        Some(HeaderEdit::add("set-cookie", cookie::issue(issued.cookie, issue, &issued.key)))
-    }));
-    for release in ended {
-        // Two releases may have issued the same cookie.
-        let edit = take_back_cookie(policy, release, splits, request);
-        edits.response.extend(edit.filter(|edit| !edits.response.contains(edit)));
-    }
-    edits
 }
 
 /// The header that Envoy adds to a request when it follows a redirect.

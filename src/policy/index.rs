@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use super::matcher::{Matches, PathCondition};
 use crate::value::authority::Authority;
-use crate::value::request::{self, AUTHORITY, Headers, Request};
+use crate::value::request::{AUTHORITY, Headers, Request};
 
 /// The entries of a list, such as all releases, by their conditions on path and authority. An entry is represented by
 /// its position in that list.
@@ -103,7 +103,7 @@ impl Index {
         let mut found = Cow::Borrowed(&[][..]);
         self.any_path.find(request, &mut found);
         if !self.nodes.is_empty()
-            && let Some(path) = request.get(":path").map(request::path)
+            && let Some(path) = request.path()
         {
             let mut next = self.longest_beginning(path);
             if let Some(node) = next

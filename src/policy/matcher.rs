@@ -318,9 +318,13 @@ impl RequestMatch {
     fn hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>, unknown: bool) -> bool {
         let uri = self.uri.as_ref().is_none_or(|condition| {
             let ignore_case = self.ignore_uri_case;
-            let holds = decide(request, ":path", condition, ignore_case, |target| {
-                target.map(request::path).map(Cow::Borrowed)
-            });
+            let holds = if condition.is_regex() {
+                decide(request, ":path", condition, ignore_case, |target| {
+                    target.map(request::path).map(Cow::Borrowed)
+                })
+            } else {
+                condition.evaluate(request.path(), ignore_case)
+            };
             holds.unwrap_or(unknown)
         });
         uri && self.is_for_host(request)

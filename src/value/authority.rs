@@ -7,6 +7,8 @@
 //! - A condition holds if it holds for the authority with its port or without. So the port counts only if the
 //!   condition names one.
 
+use std::borrow::Cow;
+
 use super::string_match::StringMatch;
 
 /// An authority in lower case, without a dot at the end of its host and without an empty port.
@@ -19,23 +21,28 @@ use super::string_match::StringMatch;
 /// assert_eq!(authority.host(), b"reviews.example.com");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authority {
-    text: Vec<u8>,
+pub struct Authority<'v> {
+    /// The value itself if it has this form already, as most values do.
+    text: Cow<'v, [u8]>,
     /// The length of the host in `text`.
     host: usize,
 }
 
-impl Authority {
+impl<'v> Authority<'v> {
     /// Returns the authority in this value of `:authority` or `Host`. Text that is no authority is a host.
-    pub fn of(value: &[u8]) -> Self {
+    pub fn of(value: &'v [u8]) -> Self {
         let (host, port) = split_port(value);
         let host = host.strip_suffix(b".").unwrap_or(host);
+        let size = if port.is_empty() { host.len() } else { host.len() + 1 + port.len() };
+        if size == value.len() && !host.iter().any(u8::is_ascii_uppercase) {
+            return Authority { text: Cow::Borrowed(value), host: host.len() };
+        }
         let mut text = host.to_ascii_lowercase();
         if !port.is_empty() {
             text.push(b':');
             text.extend_from_slice(port);
         }
-        Authority { text, host: host.len() }
+        Authority { text: Cow::Owned(text), host: host.len() }
     }
 
     /// Returns the host with the port, if there is one.

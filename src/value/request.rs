@@ -21,9 +21,14 @@ pub trait Request {
         self.header(name)
     }
 
-    /// Returns all headers if the proxy has already handed them over. No header then costs a call.
+    /// Returns all headers if the proxy hands them over in one call. No header then costs a call of its own.
     fn all_headers(&self) -> Option<HeaderMap<'_>> {
         None
+    }
+
+    /// Returns the same, unless the path alone may suffice and nothing else has been read. Then a header by its name costs less.
+    fn headers_at_hand(&self) -> Option<HeaderMap<'_>> {
+        self.all_headers()
     }
 
     /// Returns the address that the request comes from, as `address:port`, or `None` if it is unknown. The
@@ -93,7 +98,20 @@ impl<'b> HeaderMap<'b> {
 
     /// Returns the first value of the header `name`.
     pub fn get(self, name: &str) -> Option<&'b [u8]> {
-        self.iter().find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value)
+        let name = name.as_bytes();
+        let mut name_at = number(self.0, 0)?.checked_mul(8)?.checked_add(4)?;
+        let (sizes, _) = self.0.get(4..name_at)?.as_chunks::<4>();
+        let mut sizes = sizes.iter().map(|size| u32::from_le_bytes(*size) as usize);
+        while let (Some(name_size), Some(value_size)) = (sizes.next(), sizes.next()) {
+            let value_at = name_at.checked_add(name_size)?.checked_add(1)?;
+            let value_end = value_at.checked_add(value_size)?;
+            // Most names differ in their sizes, which are close together.
+            if name_size == name.len() && self.0.get(name_at..value_at - 1)? == name {
+                return self.0.get(value_at..value_end);
+            }
+            name_at = value_end.checked_add(1)?;
+        }
+        None
     }
 
     /// Returns all values of the header `name`, joined by commas.
@@ -140,8 +158,8 @@ pub struct Headers<'r, R> {
     hidden: &'r [String],
     /// All headers, if the proxy has handed them over. Unset until the first read.
     all_headers: OnceCell<Option<HeaderMap<'r>>>,
-    /// The path in `all_headers`, because it is read most often. No edit may change it.
-    path: OnceCell<Option<&'r [u8]>>,
+    /// The value of `:path`, because it is read most often. No edit may change it.
+    target: OnceCell<Option<PathAndQuery<'r>>>,
     /// The keys of members of `baggage` that are hidden until an edit shows them.
     hidden_members: &'r [String],
     /// The `baggage` with which the request arrived.
@@ -150,6 +168,13 @@ pub struct Headers<'r, R> {
     values: Vec<(&'r str, Option<Cow<'r, [u8]>>)>,
     /// The work that regular expressions may have taken so far. See [`super::string_match::StringMatch::work`].
     work: u32,
+}
+
+/// The value of `:path`.
+struct PathAndQuery<'r> {
+    value: Cow<'r, [u8]>,
+    /// The size of the path without the query.
+    path: usize,
 }
 
 /// The most work that regular expressions may take for one request. It is that of eight whose product of size and longest
@@ -166,7 +191,7 @@ impl<'r, R: Request> Headers<'r, R> {
             hidden_members: &[],
             received_baggage: OnceCell::new(),
             all_headers: OnceCell::new(),
-            path: OnceCell::new(),
+            target: OnceCell::new(),
             values: Vec::new(),
             work: 0,
         }
@@ -192,29 +217,48 @@ impl<'r, R: Request> Headers<'r, R> {
         *self.all_headers.get_or_init(|| self.request.all_headers())
     }
 
+    fn target(&self) -> Option<&PathAndQuery<'r>> {
+        let read = || {
+            let value = match self.request.headers_at_hand() {
+                Some(all) => Cow::Borrowed(all.get(PATH)?),
+                None => self.request.header(PATH)?,
+            };
+            let path = path(&value).len();
+            Some(PathAndQuery { value, path })
+        };
+        self.target.get_or_init(read).as_ref()
+    }
+
+    /// Returns the path without its query.
+    pub fn path(&self) -> Option<&[u8]> {
+        self.target().and_then(|target| target.value.get(..target.path))
+    }
+
     /// Returns the value of the header `name`, which is in lower case.
     pub fn get(&mut self, name: &'r str) -> Option<&[u8]> {
-        let known = self.values.iter().position(|(known, _)| *known == name);
-        if known.is_none() && self.is_hidden(name) {
+        if name == PATH {
+            return self.target().map(|target| &*target.value);
+        }
+        self.get_other(name)
+    }
+
+    #[inline(never)]
+    fn get_other(&mut self, name: &'r str) -> Option<&[u8]> {
+        if let Some(known) = self.values.iter().position(|(known, _)| *known == name) {
+            return self.values.get(known).and_then(|(_, value)| value.as_deref());
+        }
+        if self.is_hidden(name) {
             return None;
         }
-        if known.is_none() && name == baggage::HEADER {
-            let visible = self.visible_baggage();
-            self.values.push((name, visible));
-        } else if known.is_none()
-            && let Some(all) = self.all()
-        {
-            return match name {
-                ":path" => *self.path.get_or_init(|| all.get(name)),
-                name => all.get(name),
-            };
-        }
-        let index = known.or_else(|| self.values.iter().position(|(known, _)| *known == name));
-        let index = index.unwrap_or_else(|| {
-            self.values.push((name, self.request.header(name)));
-            self.values.len() - 1
-        });
-        self.values.get(index).and_then(|(_, value)| value.as_deref())
+        let value = if name == baggage::HEADER {
+            self.visible_baggage()
+        } else if let Some(all) = self.all() {
+            return all.get(name);
+        } else {
+            self.request.header(name)
+        };
+        self.values.push((name, value));
+        self.values.last().and_then(|(_, value)| value.as_deref())
     }
 
     /// Returns the `baggage` with which the request arrived. Its lines are joined by commas, as routes see them.
@@ -314,16 +358,26 @@ impl<'r, R: Request> Headers<'r, R> {
     }
 
     /// Returns the indexes of the hidden headers that the request arrived with and for which `matters` is
-    /// true, whatever edits show. Reads headers from the request if the proxy has not handed them over.
+    /// true, whatever edits show. A few are asked for by their names if no other header has been read.
     pub fn received_hidden(&self, matters: impl Fn(&str) -> bool) -> Vec<usize> {
-        if self.hidden.is_empty() {
-            return Vec::new();
+        if self.hidden.len() > BY_NAME
+            && let Some(all) = self.all()
+        {
+            return self.received_of_many(all, matters);
         }
-        let Some(all) = self.all() else {
-            let was_received = |name: &String| matters(name) && self.request.header(name).is_some();
-            let hidden = self.hidden.iter().enumerate();
-            return hidden.filter(|(_, name)| was_received(name)).map(|(index, _)| index).collect();
-        };
+        let hidden = self.hidden.iter().enumerate().filter(|(_, name)| matters(name));
+        hidden.filter(|(_, name)| self.has_received(name)).map(|(index, _)| index).collect()
+    }
+
+    fn has_received(&self, name: &str) -> bool {
+        match self.request.headers_at_hand() {
+            Some(all) => all.get(name).is_some(),
+            None => self.request.header(name).is_some(),
+        }
+    }
+
+    #[inline(never)]
+    fn received_of_many(&self, all: HeaderMap<'_>, matters: impl Fn(&str) -> bool) -> Vec<usize> {
         let mut received = Vec::new();
         for (name, _) in all.iter() {
             let index = self.hidden.binary_search_by(|hidden| hidden.as_bytes().cmp(name)).ok();
@@ -335,6 +389,13 @@ impl<'r, R: Request> Headers<'r, R> {
         received
     }
 }
+
+/// The most hidden headers that are asked for by their names. A request seldom has them, and to learn so costs a fraction of
+/// reading all headers.
+const BY_NAME: usize = 2;
+
+/// The name under which the proxy has a request's path and query.
+const PATH: &str = ":path";
 
 /// The name under which the proxy has a request's `Host`.
 pub const AUTHORITY: &str = ":authority";
@@ -383,6 +444,8 @@ fn pairs<'t>(parts: impl Iterator<Item = &'t [u8]>, name: &str) -> impl Iterator
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -464,6 +527,49 @@ mod tests {
             assert_eq!(headers.received_hidden(|name| name != "steer"), [2]);
             headers.override_visible("steer", Some("v1".into()));
             assert_eq!(headers.get("steer"), Some(&b"v1"[..]));
+        }
+    }
+
+    /// A request that hands over all headers, but of which nothing has been read yet.
+    struct Unread {
+        all: Vec<u8>,
+        /// The names by which it was asked for headers, or `*` for all of them.
+        asked: RefCell<Vec<String>>,
+    }
+
+    impl Request for Unread {
+        fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+            self.asked.borrow_mut().push(name.to_owned());
+            HeaderMap(&self.all).get(name).map(Cow::Borrowed)
+        }
+
+        fn all_headers(&self) -> Option<HeaderMap<'_>> {
+            self.asked.borrow_mut().push("*".to_owned());
+            Some(HeaderMap(&self.all))
+        }
+
+        fn headers_at_hand(&self) -> Option<HeaderMap<'_>> {
+            None
+        }
+    }
+
+    #[test]
+    fn the_path_and_a_few_hidden_headers_are_read_by_their_names_and_anything_else_with_all() {
+        let all = serialized(&[(":path", b"/a?b"), ("steer", b"v2"), ("x", b"1")]);
+        for (hidden, received, asked) in [
+            (&[][..], &[][..], ":path"),
+            (&["steer"], &[0], ":path steer"),
+            (&["absent", "steer"], &[1], ":path absent steer"),
+            (&["absent", "other", "steer"], &[2], ":path *"),
+        ] {
+            let request = Unread { all: all.clone(), asked: RefCell::default() };
+            let hidden: Vec<String> = hidden.iter().map(|name| (*name).to_owned()).collect();
+            let mut headers = Headers::new(&request, &hidden);
+            assert_eq!((headers.path(), headers.get(":path")), (Some(&b"/a"[..]), Some(&b"/a?b"[..])));
+            assert_eq!(headers.received_hidden(|_| true), received);
+            assert_eq!(request.asked.borrow().join(" "), asked);
+            assert_eq!(headers.get("x"), Some(&b"1"[..]));
+            assert!(request.asked.borrow().last().is_some_and(|last| last == "*"));
         }
     }
 }

@@ -62,11 +62,27 @@ impl Exchange {
         id: ExchangeId,
         headers: &RequestHeaders<'_, P>,
         end: bool,
-    ) -> (Flow, Option<Self>) {
+    ) -> (Flow, Option<Box<Self>>) {
         if scope.policy.mode == Mode::Off {
             return (Flow::Continue, None);
         }
-        let mut decision = scope.decide(headers, end);
+        let decision = scope.decide(headers, end);
+        if decision.is_to_let_pass() && !scope.signals.responses {
+            // No response is looked at, so none can be the sample that is due.
+            scope.upstreams.takes_sample();
+            return (Flow::Continue, None);
+        }
+        Self::carry_out(scope, id, decision, headers, end)
+    }
+
+    #[inline(never)]
+    fn carry_out<P: Proxy>(
+        scope: &mut Scope<'_, P>,
+        id: ExchangeId,
+        mut decision: Decision<'_>,
+        headers: &RequestHeaders<'_, P>,
+        end: bool,
+    ) -> (Flow, Option<Box<Self>>) {
         scope.metrics.count_bypasses(scope.proxy, scope.policy, &decision.bypasses);
         let permits = core::mem::take(&mut decision.permits);
         let ignored = core::mem::take(&mut decision.ignored);
@@ -115,7 +131,7 @@ impl Exchange {
         request.give_back(scope);
         match forwarded {
             ControlFlow::Continue((flow, state)) => {
-                (flow, state.map(|state| Exchange { edits: Vec::new(), state }))
+                (flow, state.map(|state| Box::new(Exchange { edits: Vec::new(), state })))
             }
             // If the proxy does not accept the reply, the request is forwarded.
             ControlFlow::Break(reply) => {
@@ -132,13 +148,13 @@ impl Exchange {
         edits: Vec<HeaderEdit<'static>>,
         headers: &RequestHeaders<'_, P>,
         whole: bool,
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         request.assign(scope, assignments);
         if request.is_evidence(scope) {
             let wait = request.start(scope, headers.traits(whole), whole);
-            return Some(Exchange { edits, state: State::Waiting(request, wait) });
+            return Some(Box::new(Exchange { edits, state: State::Waiting(request, wait) }));
         }
-        if edits.is_empty() { None } else { Some(Exchange { edits, state: State::Done }) }
+        if edits.is_empty() { None } else { Some(Box::new(Exchange { edits, state: State::Done })) }
     }
 
     /// Checks on a request that waits for a response, if that is due. Returns whether it entered the request's context.
@@ -364,7 +380,7 @@ fn shadow<P: Proxy>(
     decision: &Decision<'_>,
     headers: &RequestHeaders<'_, P>,
     end: bool,
-) -> Option<Exchange> {
+) -> Option<Box<Exchange>> {
     let assignments = match &decision.action {
         // The request is forwarded anyway, and no version counts.
         Action::Reply(reply) => {

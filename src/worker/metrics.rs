@@ -39,6 +39,8 @@ pub struct Metrics {
     /// The ids of assignment counters by version and reason, for each release. Every request that gets a version counts
     /// one, so they are not looked up in the map.
     assignments: Vec<Vec<Option<MetricId>>>,
+    /// The ids of the counters of the latest kinds of replies, as most replies are of the same few kinds.
+    replies: Vec<(ReplyCause, MetricId)>,
     /// The most metrics that exist from the beginning.
     most: usize,
     /// The ranks of the metrics that exist from the beginning.
@@ -53,6 +55,9 @@ pub struct Metrics {
     ends: u32,
 }
 
+/// The number of kinds of replies whose counters are found at once.
+const REPLIES: usize = 8;
+
 impl Metrics {
     /// Creates the metrics without defining any in the proxy. `watched` is [`Policy::watched`] of all policies of the root's
     /// document.
@@ -62,6 +67,7 @@ impl Metrics {
         Metrics {
             ids: BTreeMap::new(),
             assignments,
+            replies: Vec::new(),
             most: initial::most(policy, watched),
             ranks: &[],
             defined: 0,
@@ -180,11 +186,28 @@ impl Metrics {
 
     /// Counts one reply, or one response to a probe that was forwarded.
     pub fn count_reply(&mut self, proxy: &impl Proxy, policy: &Policy, cause: ReplyCause) {
+        let known = self.replies.iter().position(|(known, _)| *known == cause);
+        let id = match known.and_then(|place| self.replies.get(place)) {
+            Some((_, id)) => Some(*id),
+            None => self.remember_reply(proxy, policy, cause),
+        };
+        if let Some(id) = id {
+            proxy.add(id, 1);
+        }
+    }
+
+    #[inline(never)]
+    fn remember_reply(&mut self, proxy: &impl Proxy, policy: &Policy, cause: ReplyCause) -> Option<MetricId> {
         let metric = match cause {
             ReplyCause::Probe { asked: target, code, result } => Metric::ProbeAnswer { target, code, result },
             ReplyCause::Gate { upstream, reason } => Metric::Gated { upstream, reason: reason.code() },
         };
-        self.count(proxy, policy, metric);
+        let id = self.id(proxy, policy, metric)?;
+        if self.replies.len() >= REPLIES {
+            self.replies.remove(0);
+        }
+        self.replies.push((cause, id));
+        Some(id)
     }
 
     /// Counts the closed gates that did not reply. A request that one let through is not a gated request. A request

@@ -87,6 +87,60 @@ for (const [how, app] of Object.entries(READY)) {
   });
 }
 
+/** The headers that are read by their names, and those of them that are not there. */
+function named({ list }) {
+  const read = list.filter(({ name }) => name === "proxy_get_header_map_value");
+  const about = (calls) => calls.map(({ about }) => about);
+  return { all: about(read), missed: about(read.filter(({ bytes }) => !bytes)) };
+}
+
+costs("of a request that is let pass by its path, only the path is handed over", (count) => {
+  const at = worker(policy({ releases: others(count) }));
+  const { stream, calls: made } = calls(at, request("/orders/17"), response());
+  const check = () => {
+    assert.equal(stream.reply, undefined);
+    within(made, "the whole stream", 1, 1);
+    const { all, missed } = named(made);
+    // Beside the path, whether it came with a steer header that nobody trusts.
+    assert.match(all.join(), /:path.*x-gray-version/);
+    assert.match(missed.join(), /x-gray-version/);
+    assert.deepEqual([all.length, missed.length], [2, 1]);
+  };
+  return { calls: made, check };
+});
+
+test("a steer header that nobody trusts is removed from a request whose path is read alone", () => {
+  const at = worker(policy());
+  calls(at, request("/orders/17"), response());
+  at.vm.takeCalls();
+  const stream = at.vm.stream(at.root).exchange(request("/orders/17", [["x-gray-version", "v2"]]), response());
+  assert.match(named(at.vm.takeCalls()).all.join(), /:path.*x-gray-version/);
+  assert.ok(!new Map(stream.request).has("x-gray-version"));
+});
+
+test("requests that need more than the path cost one more call that returns bytes, until the worker has learnt it", () => {
+  const at = worker(policy());
+  calls(at, request("/orders/17"), response());
+  const bytes = Array.from({ length: 20 }, () => {
+    at.vm.takeCalls();
+    at.vm.stream(at.root).exchange(kubelet("/livez"));
+    return at.vm.takeCalls().bytes;
+  });
+  const first = bytes.indexOf(1);
+  assert.ok(first >= 0 && first <= 5, bytes.join());
+  assert.ok(bytes.slice(0, first).every((count) => count === 2) && bytes.slice(first).every((count) => count === 1));
+});
+
+test("of a worker that gets few requests by the path alone, each costs one call that returns bytes", () => {
+  const at = worker(policy());
+  for (let number = 0; number < 60; number += 1) {
+    const asked = number % 3 ? request("/orders/17") : kubelet("/livez");
+    at.vm.takeCalls();
+    at.vm.stream(at.root).exchange(asked, response());
+    assert.equal(at.vm.takeCalls().bytes, 1);
+  }
+});
+
 costs("a sticky split", (count) => {
   const reviews = release("reviews", { uri: { prefix: "/reviews" } });
   const at = worker(policy({ releases: [...others(count - 1), reviews] }));

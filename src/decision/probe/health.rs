@@ -14,7 +14,7 @@ use crate::policy::probe::GRPC_HEALTH;
 use crate::readiness::Readiness;
 use crate::readiness::check::grpc;
 use crate::value::content_type;
-use crate::value::request::{self, Headers, Request};
+use crate::value::request::{Headers, Request};
 use call::{HealthCall, HealthResponse, UNIMPLEMENTED};
 
 /// The request header that routes a Check to its upstream, and its value.
@@ -36,7 +36,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
         let text = "only gRPC is answered at this path. Send content-type: application/grpc";
         return Action::Reply(reply(policy, NOT_GRPC, false, text));
     }
-    let path = request::path(request.get(":path").unwrap_or_default());
+    let path = request.path().unwrap_or_default();
     let is_check = path.strip_prefix(GRPC_HEALTH.as_bytes()) == Some(grpc::METHOD.as_bytes());
     if !is_check || request.get(":method") != Some(b"POST") {
         let text = "only Check is implemented (by POST)";

@@ -6,12 +6,14 @@
 use std::hint::black_box;
 
 use graygate::decision::Decision;
+use graygate::proxy::Flow;
 use graygate::value::hash;
 use graygate::weights::layout::Layout;
 use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
 use scene::Scene;
+use scene::filter::Filter;
 
 const SEED: u64 = 0x34C4_312E_5274_7C9B;
 
@@ -23,11 +25,11 @@ fn hash_of_a_key(key: &[u8]) -> u64 {
 }
 
 fn two_versions() -> Layout {
-    Layout::of(&[90, 10])
+    Layout::of(&[90, 10], 0)
 }
 
 fn ten_versions() -> Layout {
-    Layout::of(&[10; 10])
+    Layout::of(&[10; 10], 0)
 }
 
 #[library_benchmark]
@@ -54,10 +56,21 @@ fn request_split(scene: &'static mut Scene) -> Decision<'static> {
     black_box(scene).decide()
 }
 
+#[library_benchmark]
+#[bench::let_pass(Filter::let_pass())]
+#[bench::split(Filter::split())]
+#[bench::liveness(Filter::liveness())]
+#[bench::readiness(Filter::readiness())]
+#[bench::gated(Filter::gated())]
+fn callback(filter: &'static mut Filter) -> Flow {
+    black_box(filter).on_request_headers()
+}
+
 library_benchmark_group!(name = key; benchmarks = hash_of_a_key, assignment_of_a_bucket);
 library_benchmark_group!(name = request; benchmarks = request_let_pass, request_split);
+library_benchmark_group!(name = filter; benchmarks = callback);
 
 main!(
     config = LibraryBenchmarkConfig::default().tool(Callgrind::default().format([EventKind::Ir]));
-    library_benchmark_groups = key, request
+    library_benchmark_groups = key, request, filter
 );

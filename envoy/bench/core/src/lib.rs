@@ -1,5 +1,8 @@
 //! The scenes that are measured. Each has a policy with a number of releases, upstreams that are all Ready,
-//! and a request.
+//! and a request. [`filter`] has those of the whole filter.
+
+pub mod filter;
+pub mod proxy;
 
 use std::borrow::Cow;
 
@@ -12,6 +15,7 @@ use graygate::value::date::Date;
 use graygate::value::lifecycle::Lifecycle;
 use graygate::value::request::Request;
 use graygate::value::time::Time;
+use proxy::Pairs;
 use serde_json::{Value, json};
 
 const NOW: Time = Time::from_millis(60_000);
@@ -23,9 +27,6 @@ pub struct Scene {
     splits: Vec<Split>,
     request: &'static Headers,
 }
-
-/// The headers of a request, by name.
-type Pairs = [(&'static str, &'static str)];
 
 struct Headers(&'static Pairs);
 
