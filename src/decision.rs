@@ -18,6 +18,7 @@ pub mod action;
 mod admit;
 pub mod gate;
 pub mod probe;
+pub mod ready;
 pub mod release;
 pub mod reply;
 mod steering;
@@ -25,6 +26,7 @@ mod steering;
 use crate::decision::action::{Action, ForwardEdits, HeaderEdit};
 use crate::decision::gate::{GateAction, GateBypass, cors, fail_open};
 use crate::decision::probe::ProbeRequest;
+use crate::decision::ready::{Occasion, ReadyReplies};
 use crate::decision::release::split::Split;
 use crate::decision::reply::GATE_HEADER;
 use crate::policy::gate::{Fallback, Gate, OnPreflight};
@@ -122,6 +124,17 @@ pub fn decide<'p, R: Request>(
     readiness: &mut impl Readiness,
     splits: &mut [Split],
 ) -> Decision<'p> {
+    decide_with(policy, request, readiness, splits, &mut ReadyReplies::default())
+}
+
+/// Decides on a request. See [`decide`]. `ready` are replies of this policy that are kept.
+pub fn decide_with<'p, R: Request>(
+    policy: &'p Policy,
+    request: &R,
+    readiness: &mut impl Readiness,
+    splits: &mut [Split],
+    ready: &mut ReadyReplies,
+) -> Decision<'p> {
     let mut decision = Decision {
         action: Action::Forward(ForwardEdits::default()),
         assignments: Vec::new(),
@@ -135,7 +148,7 @@ pub fn decide<'p, R: Request>(
     let mut request =
         Headers::new(request, &policy.untrusted_headers).hiding_members(&policy.untrusted_members);
     if let Some(probe) = probe::find(policy, &mut request) {
-        decision.action = answer_probe(policy, probe, &mut request, readiness);
+        decision.action = answer_probe(policy, probe, &mut request, readiness, ready);
         return decision;
     }
     if !policy.selective.is_empty() {
@@ -144,7 +157,7 @@ pub fn decide<'p, R: Request>(
     let mut edits = ForwardEdits::default();
     let Decision { assignments, permits, .. } = &mut decision;
     steering::steer(policy, &mut request, readiness, splits, assignments, permits, &mut edits);
-    if let Some(action) = apply_gates(policy, &mut request, readiness, &mut decision) {
+    if let Some(action) = apply_gates(policy, &mut request, readiness, &mut decision, ready) {
         decision.action = action;
     } else {
         decision.action = Action::Forward(edits);
@@ -165,8 +178,9 @@ fn answer_probe<'p: 'r, 'r, R: Request>(
     probe: ProbeRequest<'p>,
     request: &mut Headers<'r, R>,
     readiness: &impl Readiness,
+    ready: &mut ReadyReplies,
 ) -> Action<'p> {
-    let mut action = probe::answer(policy, probe, request, readiness);
+    let mut action = probe::answer(policy, probe, request, readiness, ready);
     if let Action::GrpcCheck { edits, .. } = &mut action {
         steering::strip_untrusted(policy, request, edits);
     }
@@ -195,9 +209,10 @@ fn apply_gates<'p: 'r, 'r, R: Request>(
     request: &mut Headers<'r, R>,
     readiness: &mut impl Readiness,
     decision: &mut Decision<'_>,
+    ready: &mut ReadyReplies,
 ) -> Option<Action<'p>> {
     let candidates = policy.gate_index.find(request);
-    for gate in candidates.iter().filter_map(|index| policy.gates.get(*index)) {
+    for (index, gate) in candidates.iter().filter_map(|index| Some((*index, policy.gates.get(*index)?))) {
         let holds = if gate.matches.is_empty() {
             leads_to_upstream(policy, gate.upstream, request, readiness, decision)
         } else {
@@ -220,15 +235,26 @@ fn apply_gates<'p: 'r, 'r, R: Request>(
         let Err(reason) = admit(gate.upstream, readiness, &mut decision.permits) else {
             continue;
         };
-        if let Some(action) = close(policy, gate, reason, request, readiness, decision) {
-            return Some(action);
+        match close(policy, gate, reason, request, readiness, decision) {
+            Closed::Replies => return Some(reply(policy, (index, gate), reason, request, readiness, ready)),
+            Closed::Diverts(action) => return Some(action),
+            Closed::FailsOpen => {}
         }
     }
     None
 }
 
-/// Returns what a closed gate does with the request, whose upstream is not ready for `reason`. Returns `None` if the gate fails
-/// open.
+/// What a closed gate does with a request.
+enum Closed<'p> {
+    /// It replies.
+    Replies,
+    /// It has a fallback.
+    Diverts(Action<'p>),
+    /// It leaves the request to the next gate.
+    FailsOpen,
+}
+
+/// Returns what a closed gate does with the request, whose upstream is not Ready for `reason`.
 #[inline(never)]
 fn close<'p: 'r, 'r, R: Request>(
     policy: &'p Policy,
@@ -237,17 +263,34 @@ fn close<'p: 'r, 'r, R: Request>(
     request: &mut Headers<'r, R>,
     readiness: &mut impl Readiness,
     decision: &mut Decision<'_>,
-) -> Option<Action<'p>> {
+) -> Closed<'p> {
     if let Some(action) = fall_back(policy, gate, reason, request, readiness, decision) {
-        return Some(action);
+        return Closed::Diverts(action);
     }
     if let Some(why) = fail_open::of_gate(policy, gate, readiness) {
         record_bypass(decision, gate, reason, GateAction::FailOpen(why));
-        return None;
+        return Closed::FailsOpen;
     }
-    let (origin, status) = (reply_origin(gate, request), readiness.status(gate.upstream));
-    let reply = gate::reply(policy, gate, reason, origin.as_deref(), &status, || readiness.now());
-    Some(Action::Reply(reply))
+    Closed::Replies
+}
+
+/// Returns the reply of a closed gate.
+#[inline(never)]
+fn reply<'p, R: Request>(
+    policy: &'p Policy,
+    (index, gate): (usize, &'p Gate),
+    reason: UpstreamReason,
+    request: &mut Headers<'_, R>,
+    readiness: &impl Readiness,
+    ready: &mut ReadyReplies,
+) -> Action<'p> {
+    let retry_after = gate::retry_after(gate, &readiness.status(gate.upstream), || readiness.now());
+    if gate.cors.is_some() {
+        let origin = cors::origin(request);
+        return Action::Reply(gate::reply(policy, gate, reason, origin.as_deref(), retry_after));
+    }
+    let occasion = Occasion::Gate { gate: index, reason, retry_after };
+    ready.action(occasion, || gate::reply(policy, gate, reason, None, retry_after))
 }
 
 /// Returns whether the request is a preflight to which the gate does not reply. Reads no header while the

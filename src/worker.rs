@@ -68,6 +68,7 @@ pub mod vm;
 
 use core::time::Duration;
 
+use crate::decision::ready::ReadyReplies;
 use crate::policy::upstream::{Upstream, UpstreamId};
 use crate::policy::{Mode, Policy};
 use crate::proxy::{Attribute, CallId, ExchangeId, Flow, Proxy};
@@ -101,6 +102,7 @@ pub struct Worker {
     metrics: Metrics,
     ids: Ids,
     reading: ReadingHabit,
+    ready: ReadyReplies,
     exchanges: Exchanges<Box<Exchange>>,
     /// The first request that the next tick looks at.
     next_look: ExchangeId,
@@ -161,6 +163,7 @@ impl Worker {
             service: String::from_utf8_lossy(&service).into_owned(),
             ids: Ids::new(id),
             reading: ReadingHabit::default(),
+            ready: ReadyReplies::kept(),
             exchanges: Exchanges::default(),
             next_look: ExchangeId(0),
             checks: ChecksInFlight::default(),
@@ -238,6 +241,7 @@ impl Worker {
             lifecycle: &mut self.lifecycle,
             app_calls: &mut self.app_calls,
             metrics: &mut self.metrics,
+            ready: &mut self.ready,
             ids: &mut self.ids,
         };
         (scope, &mut self.exchanges, &mut self.checks)

@@ -1,9 +1,10 @@
 //! The actions that a decision consists of.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use crate::decision::probe::health::call::HealthCall;
-use crate::decision::reply::{Reply, ReplyCause};
+use crate::decision::reply::Reply;
 use crate::policy::probe::{PassThrough, Probe};
 
 /// What the worker does with a request.
@@ -13,6 +14,8 @@ pub enum Action<'p> {
     Forward(ForwardEdits<'p>),
     /// Answer it.
     Reply(Reply),
+    /// Answer it with a reply that is kept ready-made.
+    Ready(Rc<Reply>),
     /// Order the proxy to drain or to stop draining, then reply.
     Drain {
         /// Whether to drain.
@@ -48,7 +51,8 @@ impl Action<'_> {
     pub fn is_for_probe(&self) -> bool {
         match self {
             Action::Forward(_) => false,
-            Action::Reply(reply) => matches!(reply.cause, ReplyCause::Probe { .. }),
+            Action::Reply(reply) => reply.is_for_probe(),
+            Action::Ready(reply) => reply.is_for_probe(),
             Action::Drain { .. } | Action::Status | Action::PassThrough { .. } | Action::GrpcCheck { .. } => {
                 true
             }

@@ -114,21 +114,23 @@ impl GateAction {
     }
 }
 
-/// Returns the reply of `gate`, whose upstream is not Ready for `reason`, to a page of this origin.
+/// Returns the seconds after which a client may retry that gets a reply of `gate`. `now` is called only if they depend on it.
+pub fn retry_after(gate: &Gate, status: &UpstreamStatus, now: impl Fn() -> Time) -> u32 {
+    gate.reply.retry_after_seconds.unwrap_or_else(|| seconds_left(status, now))
+}
+
+/// Returns the reply of `gate`, whose upstream is not Ready for `reason`, to a page of this origin. The client may retry after
+/// so many seconds.
 ///
 /// A gRPC request gets the same reply. Envoy turns the status into a grpc-status and the body into the
 /// grpc-message.
-///
-/// `now` is called only if the reply depends on it.
 pub fn reply(
     policy: &Policy,
     gate: &Gate,
     reason: UpstreamReason,
     origin: Option<&str>,
-    status: &UpstreamStatus,
-    now: impl Fn() -> Time,
+    retry_after: u32,
 ) -> Reply {
-    let retry_after = gate.reply.retry_after_seconds.unwrap_or_else(|| seconds_left(status, now));
     let mut reply = compose(policy, gate, &gate.reply, reason, origin, retry_after);
     reply.headers.push(("retry-after".into(), retry_after.to_string().into()));
     reply
@@ -184,6 +186,7 @@ fn compose(
         status: reply.status,
         grpc_status: reply.grpc_status,
         headers: headers(gate, reply, &body, origin),
+        serialized: Vec::new(),
         body: body.into_bytes(),
         details: ["graygate_gate{", &policy.name, "|", upstream, "|", reason.code(), "}"].concat(),
         cause: ReplyCause::Gate { upstream: gate.upstream, reason },

@@ -23,6 +23,7 @@ pub mod status;
 mod text;
 
 use crate::decision::action::Action;
+use crate::decision::ready::{Occasion, ReadyReplies};
 use crate::decision::reply::{Header, ProbeTarget, Reply};
 use crate::policy::Policy;
 use crate::policy::format::is_label;
@@ -31,6 +32,7 @@ use crate::policy::probe::{
 };
 use crate::readiness::Readiness;
 use crate::value::code::CodeSpec;
+use crate::value::date::Date;
 use crate::value::request::{self, Headers, Request};
 use result::{HeldBack, ProbeResult, ProbeStatus};
 
@@ -112,30 +114,26 @@ pub fn answer<'p: 'r, 'r, R: Request>(
     probe: ProbeRequest<'p>,
     request: &mut Headers<'r, R>,
     readiness: &impl Readiness,
+    ready: &mut ReadyReplies,
 ) -> Action<'p> {
     match probe {
         ProbeRequest::Endpoint(index, probe, component) => match (&probe.basis, component) {
             (Basis::Checks(_), Some(component)) => {
-                Action::Reply(one_check(policy, index, probe, component, request, readiness))
+                one_check(policy, (index, probe), component, request, readiness, ready)
             }
             (Basis::Checks(checks), None) => {
                 let target = request.get(":path").unwrap_or_default();
                 let excluded: Vec<&[u8]> = request::query_values(target, "exclude").collect();
                 let result = ProbeResult::of(policy, probe, checks, readiness, &excluded);
-                Action::Reply(reply(policy, probe, ProbeTarget::Endpoint(index), &result, request, readiness))
+                reply(policy, probe, ProbeTarget::Endpoint(index), &result, request, readiness, ready)
             }
             (Basis::App(rule), _) => {
                 // The app cannot override what holds readiness back.
                 let result = ProbeResult::of(policy, probe, &ProbeComponents::default(), readiness, &[]);
                 match result.status {
-                    ProbeStatus::Failed => Action::Reply(reply(
-                        policy,
-                        probe,
-                        ProbeTarget::Endpoint(index),
-                        &result,
-                        request,
-                        readiness,
-                    )),
+                    ProbeStatus::Failed => {
+                        reply(policy, probe, ProbeTarget::Endpoint(index), &result, request, readiness, ready)
+                    }
                     _ => {
                         let head = request.get(":method") == Some(b"HEAD");
                         Action::PassThrough { endpoint: index, probe, rule, head }
@@ -153,14 +151,14 @@ pub fn answer<'p: 'r, 'r, R: Request>(
 }
 
 /// Returns the reply to a probe for one check. Only that check counts, whatever else holds readiness back.
-fn one_check<'r, R: Request>(
+fn one_check<'p, 'r, R: Request>(
     policy: &Policy,
-    index: usize,
-    probe: &Probe,
+    (index, probe): (usize, &Probe),
     component: &Component,
     request: &mut Headers<'r, R>,
     readiness: &impl Readiness,
-) -> Reply {
+    ready: &mut ReadyReplies,
+) -> Action<'p> {
     let required = Component { required: true, weight: 0, ..*component };
     let alone = ProbeComponents { components: vec![required], minimum_score: 0 };
     let result = match probe.kind {
@@ -169,7 +167,7 @@ fn one_check<'r, R: Request>(
         }
         _ => ProbeResult::of_checks(policy, &alone, readiness),
     };
-    reply(policy, probe, ProbeTarget::Check(index, component.upstream), &result, request, readiness)
+    reply(policy, probe, ProbeTarget::Check(index, component.upstream), &result, request, readiness, ready)
 }
 
 /// The status of the reply to a probe for a check that does not exist.
@@ -212,15 +210,15 @@ pub fn has_started(policy: &Policy, readiness: &impl Readiness) -> bool {
 pub const SERVICE: &str = "x-envoy-upstream-healthchecked-cluster";
 
 /// Returns the reply with this result, in the form that the request accepts.
-fn reply<'r, R: Request>(
+fn reply<'p, 'r, R: Request>(
     policy: &Policy,
     probe: &Probe,
     asked: ProbeTarget,
     result: &ProbeResult<'_>,
     request: &mut Headers<'r, R>,
     readiness: &impl Readiness,
-) -> Reply {
-    let name = asked.name(policy);
+    ready: &mut ReadyReplies,
+) -> Action<'p> {
     let form = request.get("accept").and_then(json::media_type);
     let verbose = request::query_values(request.get(":path").unwrap_or_default(), "verbose").next().is_some();
     let lists = match policy.probes.details {
@@ -231,8 +229,40 @@ fn reply<'r, R: Request>(
         }
         Details::Always => true,
     };
+    let draining = result.held.iter().any(|held| matches!(held, HeldBack::Draining(_)));
+    let view = View { form, lists, draining };
+    let make = || make_reply(policy, probe, asked, result, view, &|| readiness.date());
+    if form.is_some() || lists {
+        return Action::Reply(make());
+    }
+    let age = result.oldest.map(|age| age.as_secs());
+    ready.action(Occasion::Probe { asked, status: result.status, draining, age }, make)
+}
+
+/// What a reply to a probe shows.
+#[derive(Clone, Copy)]
+struct View {
+    /// The media type, if it is a form of JSON.
+    form: Option<&'static str>,
+    /// Whether it lists the result of each check.
+    lists: bool,
+    /// Whether the proxy drains.
+    draining: bool,
+}
+
+/// Creates the reply to a probe. Without a form and a list, it depends on what [`Occasion::Probe`] has alone.
+#[inline(never)]
+fn make_reply(
+    policy: &Policy,
+    probe: &Probe,
+    asked: ProbeTarget,
+    result: &ProbeResult<'_>,
+    View { form, lists, draining }: View,
+    today: &dyn Fn() -> Date,
+) -> Reply {
+    let name = asked.name(policy);
     let body = match form {
-        Some(_) => json::body(policy, &name, result, lists, || readiness.date()),
+        Some(_) => json::body(policy, &name, result, lists, today),
         None => text::body(policy, &name, result, lists).into_bytes(),
     };
     // The proxy replies faster than a cache would. Only the form whose specification provides for caches
@@ -251,7 +281,6 @@ fn reply<'r, R: Request>(
         ("x-content-type-options".into(), "nosniff".into()),
     ];
     headers.extend(result.oldest.map(|age| ("age".into(), age.as_secs().to_string().into())));
-    let draining = result.held.iter().any(|held| matches!(held, HeldBack::Draining(_)));
     let marker = match result.status {
         ProbeStatus::Degraded => Some("x-envoy-degraded"),
         ProbeStatus::Failed if draining => Some("x-envoy-immediate-health-check-fail"),

@@ -6,6 +6,7 @@ use crate::policy::Policy;
 pub use crate::policy::gate::GATE_HEADER;
 use crate::policy::upstream::UpstreamId;
 use crate::readiness;
+use crate::value::request::serialize;
 
 /// A header's name, in lower case, and its value. Most headers are the same in each reply.
 pub type Header = (Cow<'static, str>, Cow<'static, str>);
@@ -19,6 +20,8 @@ pub struct Reply {
     pub grpc_status: Option<u32>,
     /// The headers.
     pub headers: Vec<Header>,
+    /// The same in the form that the proxy takes, if it is kept. Empty if not.
+    pub serialized: Vec<u8>,
     /// The body.
     pub body: Vec<u8>,
     /// The value of `response_code_details` in Envoy's access log.
@@ -44,7 +47,33 @@ impl Reply {
         };
         let details = ["graygate_probe{", &policy.name, "|", &name, "}"].concat();
         let cause = ReplyCause::Probe { asked, code: status, result };
-        Reply { status, grpc_status: None, headers, body, details, cause }
+        Reply { status, grpc_status: None, headers, serialized: Vec::new(), body, details, cause }
+    }
+
+    /// Returns whether it answers a probe.
+    pub fn is_for_probe(&self) -> bool {
+        matches!(self.cause, ReplyCause::Probe { .. })
+    }
+
+    /// Keeps the headers in the form that the proxy takes. They must not change from then on.
+    pub fn serialize_headers(&mut self) {
+        self.serialized = self.serialized_headers().into_owned();
+    }
+
+    /// Returns the headers in the form that the proxy takes.
+    pub fn serialized_headers(&self) -> Cow<'_, [u8]> {
+        if !self.serialized.is_empty() {
+            return Cow::Borrowed(&self.serialized);
+        }
+        let headers = self.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        Cow::Owned(serialize(headers))
+    }
+
+    /// Returns the same reply with one more header.
+    pub fn with_header(&self, name: &'static str, value: String) -> Self {
+        let mut reply = Reply { serialized: Vec::new(), ..self.clone() };
+        reply.headers.push((name.into(), value.into()));
+        reply
     }
 
     /// Creates the reply to a probe as one line of text, which must not be cached.

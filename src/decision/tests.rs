@@ -240,6 +240,7 @@ impl Bench {
             Action::Reply(reply) => ("reply", None, Some(reply)),
             Action::Drain { draining: true, reply } => ("drain", None, Some(reply)),
             Action::Drain { draining: false, reply } => ("stop draining", None, Some(reply)),
+            Action::Ready(reply) => panic!("kept by nobody: {reply:?}"),
         };
         Outcome { action, edits, response, filter_state, reply, assigned, permits }
     }

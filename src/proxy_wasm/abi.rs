@@ -310,7 +310,7 @@ pub fn record_metric(id: u32, value: u64) {
 pub fn send_local_response(reply: &Reply) -> bool {
     let Reply { status, body, details, .. } = reply;
     let grpc_status = reply.grpc_status.and_then(|status| i32::try_from(status).ok());
-    let headers = serialize(reply.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+    let headers = reply.serialized_headers();
     // SAFETY: as above.
     let result = unsafe {
         proxy_send_local_response(

@@ -565,7 +565,8 @@ mod tests {
             let request = Unread { all: all.clone(), asked: RefCell::default() };
             let hidden: Vec<String> = hidden.iter().map(|name| (*name).to_owned()).collect();
             let mut headers = Headers::new(&request, &hidden);
-            assert_eq!((headers.path(), headers.get(":path")), (Some(&b"/a"[..]), Some(&b"/a?b"[..])));
+            assert_eq!(headers.path(), Some(&b"/a"[..]));
+            assert_eq!(headers.get(":path"), Some(&b"/a?b"[..]));
             assert_eq!(headers.received_hidden(|_| true), received);
             assert_eq!(request.asked.borrow().join(" "), asked);
             assert_eq!(headers.get("x"), Some(&b"1"[..]));

@@ -292,7 +292,7 @@ impl<P: Proxy> Scope<'_, P> {
                 continue;
             }
             entered = true;
-            let is_answered = reply(waiting).is_some_and(|reply| self.reply(reply));
+            let is_answered = reply(waiting).is_some_and(|reply| self.send(&reply));
             if !is_answered {
                 proxy.replace_headers(Map::RequestHeaders, &borrowed(&waiting.question.headers));
                 proxy.resume();

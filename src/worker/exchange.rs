@@ -25,6 +25,7 @@ use super::scope::Scope;
 use super::summary::{self, ResponseSummary};
 use crate::decision::action::{Action, ForwardEdits, HeaderEdit};
 use crate::decision::probe;
+use crate::decision::reply::Reply;
 use crate::decision::{Assignment, Decision};
 use crate::policy::{Mode, Policy};
 use crate::proxy::{Attribute, ExchangeId, Flow, Map, Proxy};
@@ -103,6 +104,10 @@ impl Exchange {
                 let exchange = Self::forwarded(scope, request, &decision.assignments, edits, headers, end);
                 return (Flow::Continue, exchange);
             }
+            Action::Ready(reply) => {
+                request.give_back(scope);
+                return (if scope.send(&reply) { Flow::Pause } else { Flow::Continue }, None);
+            }
             Action::Reply(reply) => ControlFlow::Break(reply),
             Action::Drain { draining, reply } => {
                 let written = scope.drain(draining);
@@ -135,7 +140,7 @@ impl Exchange {
             }
             // If the proxy does not accept the reply, the request is forwarded.
             ControlFlow::Break(reply) => {
-                (if scope.reply(reply) { Flow::Pause } else { Flow::Continue }, None)
+                (if scope.send(&reply) { Flow::Pause } else { Flow::Continue }, None)
             }
         }
     }
@@ -383,7 +388,11 @@ fn shadow<P: Proxy>(
 ) -> Option<Box<Exchange>> {
     let assignments = match &decision.action {
         // The request is forwarded anyway, and no version counts.
-        Action::Reply(reply) => {
+        Action::Reply(Reply { cause, .. }) => {
+            scope.metrics.count_reply(scope.proxy, scope.policy, *cause);
+            &[][..]
+        }
+        Action::Ready(reply) => {
             scope.metrics.count_reply(scope.proxy, scope.policy, reply.cause);
             &[][..]
         }
@@ -400,6 +409,7 @@ fn label<P: Proxy>(scope: &Scope<'_, P>, decision: &Decision<'_>) {
         action if action.is_for_probe() => return,
         // A reply says what its gate did. The versions that the request would have got do not count.
         Action::Reply(reply) => Cow::Borrowed(reply.details.as_str()),
+        Action::Ready(reply) => Cow::Borrowed(reply.details.as_str()),
         _ => Cow::Owned(explain(scope.policy, decision)),
     };
     if !label.is_empty() {

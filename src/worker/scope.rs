@@ -14,8 +14,9 @@ use super::releases::ReleaseTable;
 use super::routes::RouteWatch;
 use super::signals::RequiredSignals;
 use super::upstreams::{self, Moment, UpstreamTable};
+use crate::decision::ready::ReadyReplies;
 use crate::decision::release::split::Split;
-use crate::decision::reply::{Reply, ReplyCause};
+use crate::decision::reply::Reply;
 use crate::decision::{self, Decision, probe};
 use crate::policy::Policy;
 use crate::policy::probe::ProbeKind;
@@ -55,6 +56,8 @@ pub struct Scope<'w, P> {
     pub app_calls: &'w mut AppCalls,
     /// The policy's counters and gauges.
     pub metrics: &'w mut Metrics,
+    /// The latest replies, ready-made.
+    pub ready: &'w mut ReadyReplies,
     /// The source of ids for permits and for calls to the app.
     pub ids: &'w mut Ids,
 }
@@ -79,27 +82,28 @@ impl<'w, P: Proxy> Scope<'w, P> {
     /// Decides on a request by the worker's current snapshot. `is_whole` tells whether the whole request has come.
     pub fn decide(&mut self, request: &impl Request, is_whole: bool) -> Decision<'w> {
         let policy = self.policy;
-        let (mut snapshot, splits) = self.snapshot_and_splits();
+        let (mut snapshot, splits, ready) = self.split();
         snapshot.is_whole = is_whole;
-        decision::decide(policy, request, &mut snapshot, splits)
+        decision::decide_with(policy, request, &mut snapshot, splits, ready)
     }
 
     /// Returns the state that a request decides by, which is what this worker knows now.
     pub fn snapshot(&mut self) -> Snapshot<'_, P> {
-        self.snapshot_and_splits().0
+        self.split().0
     }
 
-    fn snapshot_and_splits(&mut self) -> (Snapshot<'_, P>, &mut [Split]) {
+    /// Borrows the snapshot separately from the splits and the replies.
+    fn split(&mut self) -> (Snapshot<'_, P>, &mut [Split], &mut ReadyReplies) {
         let snapshot = Snapshot {
             policy: self.policy,
             proxy: self.proxy,
             upstreams: self.upstreams,
-            lifecycle: self.lifecycle.of(self.policy),
+            lifecycle: self.lifecycle,
             ids: self.ids,
             random: None,
             is_whole: false,
         };
-        (snapshot, self.releases.splits_mut())
+        (snapshot, self.releases.splits_mut(), self.ready)
     }
 
     /// Writes the event's log line and increments its counter.
@@ -108,13 +112,14 @@ impl<'w, P: Proxy> Scope<'w, P> {
     }
 
     /// Sends a reply to the current request, and counts it. Returns `false` if the proxy does not accept it.
-    pub fn reply(&mut self, mut reply: Reply) -> bool {
+    pub fn send(&mut self, reply: &Reply) -> bool {
         let policy = self.policy;
-        if policy.probes.marker_headers && matches!(reply.cause, ReplyCause::Probe { .. }) {
-            reply.headers.push((probe::SERVICE.into(), self.service.to_owned().into()));
-        }
         self.metrics.count_reply(self.proxy, policy, reply.cause);
-        let accepted = self.proxy.reply(&reply);
+        let accepted = if policy.probes.marker_headers && reply.is_for_probe() {
+            self.proxy.reply(&reply.with_header(probe::SERVICE, self.service.to_owned()))
+        } else {
+            self.proxy.reply(reply)
+        };
         if !accepted {
             self.record(&Event::ReplyRefused { policy, details: &reply.details });
         }
@@ -283,7 +288,7 @@ pub struct Snapshot<'s, P> {
     policy: &'s Policy,
     proxy: &'s P,
     upstreams: &'s mut UpstreamTable,
-    lifecycle: Lifecycle,
+    lifecycle: &'s LifecycleView,
     ids: &'s mut Ids,
     /// The random number of this request. It is read on its first use, because few requests use it.
     random: Option<u64>,
@@ -312,8 +317,9 @@ impl<P: Proxy> Readiness for Snapshot<'_, P> {
     }
 
     fn lifecycle(&self) -> Lifecycle {
-        let started = self.lifecycle.started || self.policy.probes.of(ProbeKind::Startup).is_none();
-        Lifecycle { started, ..self.lifecycle }
+        let known = self.lifecycle.of(self.policy);
+        let started = known.started || self.policy.probes.of(ProbeKind::Startup).is_none();
+        Lifecycle { started, ..known }
     }
 
     fn now(&self) -> Time {

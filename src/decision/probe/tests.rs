@@ -101,7 +101,7 @@ impl Bench {
         let get = ProbeGet { method: "GET", path: path.as_ref().to_vec(), headers: headers.to_vec() };
         let mut request = Headers::new(&get, &[]);
         let ask = find(&self.policy, &mut request)?;
-        match answer(&self.policy, ask, &mut request, &self.readiness) {
+        match answer(&self.policy, ask, &mut request, &self.readiness, &mut ReadyReplies::default()) {
             Action::Reply(reply) => Some(reply),
             other => panic!("{other:?}"),
         }

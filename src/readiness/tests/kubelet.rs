@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::*;
 use crate::decision::action::Action;
 use crate::decision::probe;
+use crate::decision::ready::ReadyReplies;
 use crate::policy::Policy;
 use crate::policy::upstream::UpstreamId;
 use crate::value::date::Date;
@@ -113,7 +114,7 @@ impl Pod {
         let get = Get(path);
         let mut request = Headers::new(&get, &[]);
         let ask = probe::find(&self.policy, &mut request).unwrap();
-        match probe::answer(&self.policy, ask, &mut request, self) {
+        match probe::answer(&self.policy, ask, &mut request, self, &mut ReadyReplies::default()) {
             Action::Reply(reply) => reply.status == 200,
             other => panic!("{other:?}"),
         }

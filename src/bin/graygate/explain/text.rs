@@ -80,6 +80,9 @@ pub fn write(
         Action::Reply(reply) => {
             (format!("reply {}: {}", reply.status, describe_cause(policy, reply)), &[][..], Some(reply))
         }
+        Action::Ready(reply) => {
+            (format!("reply {}: {}", reply.status, describe_cause(policy, reply)), &[][..], Some(&**reply))
+        }
         Action::Drain { draining, reply } => {
             let order = if *draining { "drain" } else { "stop draining" };
             (format!("{order}, then reply {}", reply.status), &[][..], Some(reply))
