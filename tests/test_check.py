@@ -627,3 +627,34 @@ def test_an_order_of_telling_that_has_no_effect_is_a_warning(tmp_path, drain, ch
     assert done.returncode == 0
     assert [words for words in warned if words not in done.stderr] == []
     assert done.stderr.count("warning: probes.drain.") == len(warned)
+
+
+# -- the module ----------------------------------------------------------------------
+
+
+def test_each_policy_has_the_module_with_the_lowest_cost_that_serves_it(tmp_path):
+    judged = {"name": "b", "hosts": ["b.shop"], "upstreams": {"a": {"cluster": "y", "circuitBreaker": {}}}}
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps({"policies": [judged, RIGHT]}))
+    lines = run("check", file).stdout.splitlines()
+    assert [line.rsplit(", ", 1)[1] for line in lines] == ["module graygate.wasm", "module graygate-requests.wasm"]
+    [checked] = report(file)[1]["files"]
+    assert [policy["module"] for policy in checked["policies"]] == ["graygate.wasm", "graygate-requests.wasm"]
+
+
+def test_a_key_that_the_named_module_lacks_is_a_problem_at_the_key(tmp_path):
+    judged = {"name": "shop", "upstreams": {"a": {"cluster": "y", "circuitBreaker": {}}}}
+    file = tmp_path / "envoy.yaml"
+    for name, count in (("graygate-requests", 1), ("graygate", 0)):
+        code = {"local": {"filename": f"/etc/envoy/{name}.wasm"}}
+        text = yaml.safe_dump({"http_filters": [wasm(judged, vm_config={"code": code})]})
+        file.write_text(text)
+        found = errors(file)
+        assert len(found) == count
+        for problem in found:
+            assert problem["path"] == "upstreams.a.circuitBreaker"
+            assert problem["message"].startswith(
+                "needs graygate.wasm, and http_filters[0].typed_config.config.vm_config.code.local.filename has "
+                "graygate-requests.wasm"
+            )
+            assert (problem["line"], problem["column"]) == place(text, '"circuitBreaker"')

@@ -145,6 +145,62 @@ def test_a_module_without_a_digest_is_a_problem_unless_it_is_allowed_or_a_file(c
         assert check(plugin) == []
 
 
+JUDGED = {
+    "name": "shop",
+    "upstreams": {"db": {"cluster": "outbound|80||db.shop.svc.cluster.local", "circuitBreaker": {}}},
+    "gates": [{"match": [{"hosts": ["*"]}], "upstream": "db", "whenAllNotReady": "forward"}],
+}
+SMALL = "oci://r.example/graygate-requests:1"
+
+
+@pytest.mark.parametrize(
+    ("small", "full", "policy_path", "module_path"),
+    [
+        (
+            wasm_plugin("a", OUTBOUND, JUDGED, url=SMALL),
+            wasm_plugin("a", OUTBOUND, JUDGED, url="oci://r.example/graygate:1"),
+            "spec.pluginConfig",
+            "spec.url",
+        ),
+        (
+            traffic_extension(
+                "a",
+                wasm={"url": f"{SMALL}@sha256:{DIGEST}", "failStrategy": "FAIL_OPEN", "pluginConfig": JUDGED},
+                match=OUTBOUND,
+            ),
+            traffic_extension("a", OUTBOUND, JUDGED),
+            "spec.wasm.pluginConfig",
+            "spec.wasm.url",
+        ),
+        (
+            envoy_filter(
+                "a",
+                patch(
+                    wasm(JUDGED, vm_config={"code": {"local": {"filename": "/etc/graygate-requests.wasm"}}}),
+                    "SIDECAR_OUTBOUND",
+                ),
+            ),
+            envoy_filter(
+                "a",
+                patch(wasm(JUDGED, vm_config={"code": {"local": {"filename": "/etc/x.wasm"}}}), "SIDECAR_OUTBOUND"),
+            ),
+            f"{CONFIG}.configuration.value",
+            f"{CONFIG}.vm_config.code.local.filename",
+        ),
+    ],
+)
+def test_each_key_that_the_named_module_lacks_is_a_problem(check, small, full, policy_path, module_path):
+    words = (
+        f"needs graygate.wasm, and {module_path} has graygate-requests.wasm, which acts on the headers of requests "
+        "alone. Use graygate.wasm there, or remove the key."
+    )
+    assert [problem.split("/a: ")[1] for problem in check(small)] == [
+        f"{policy_path}.upstreams.db.circuitBreaker: {words}",
+        f"{policy_path}.gates[0].whenAllNotReady: {words}",
+    ]
+    assert check(full) == []
+
+
 # -- probes -------------------------------------------------------------------------
 
 

@@ -103,7 +103,7 @@ def test_check_prints_the_number(policy, tmp_path):
     file = tmp_path / "policy.json"
     file.write_text(json.dumps(policy))
     expected = number(str(file)).strip()
-    assert run("check", file).stdout.endswith(f", number {expected}\n")
+    assert run("check", file).stdout.endswith(f", number {expected}, module graygate-requests.wasm\n")
     [checked] = json.loads(run("check", file, "--format", "json").stdout)["files"]
     assert [found["number"] for found in checked["policies"]] == [int(expected)]
 

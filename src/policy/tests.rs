@@ -15,6 +15,8 @@ use crate::value::string_match::{Pattern, StringMatch};
 mod checks;
 mod hosts;
 mod messages;
+#[cfg(feature = "tool")]
+mod modules;
 mod odd_documents;
 mod probes;
 mod releases;

@@ -121,8 +121,8 @@ fn print(report: &Report, format: ReportFormat) -> Result<(), Failure> {
             for file in &report.files {
                 for policy in &file.policies {
                     print_line(&format!(
-                        "{}: policy {}: no problems: {}, number {}",
-                        file.name, policy.name, policy.summary, policy.number
+                        "{}: policy {}: no problems: {}, number {}, module {}",
+                        file.name, policy.name, policy.summary, policy.number, policy.module
                     ))?;
                 }
             }

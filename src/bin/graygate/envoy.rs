@@ -29,7 +29,11 @@ impl<'n> WasmConfig<'n> {
 
     /// Returns whether the filter is graygate: by its name, or by that of its module.
     pub fn is_graygate(&self) -> bool {
-        ["root_id", "name"].iter().any(|key| get_field_text(self.node, &[key]) == Some("graygate"))
+        let name = |key| get_field_text(self.node, &[key]).unwrap_or_default();
+        name("root_id") == "graygate"
+            || name("name") == "graygate"
+            // As `render --kind envoy` names the plugin of one policy.
+            || name("name").starts_with("graygate-")
             || self.module().is_some_and(|module| is_graygate_module(&module.url))
     }
 

@@ -11,6 +11,7 @@ use graygate::policy::spelling::nearest;
 use crate::embedded::Embedded;
 use crate::envoy::WasmConfig;
 use crate::istio::model::Object;
+use crate::istio::module_source::ModuleSource;
 use crate::istio::{read, source as manifests};
 use crate::marks::{Marks, steps_of};
 use crate::source::Source;
@@ -54,6 +55,8 @@ pub struct FoundPolicy {
     pub node: Node,
     /// The string that is the document, if it is one.
     pub text: Option<String>,
+    /// The module that what holds it names, if it does.
+    pub module: Option<ModuleSource>,
 }
 
 /// A problem with what holds a policy.
@@ -115,7 +118,8 @@ impl FileContents {
         if !unknown.is_empty() {
             self.others.push("an Envoy configuration whose Wasm filters are not graygate. A filter is graygate if its name, root_id or module is, or if its configuration is a policy".to_owned());
         } else if is_policy(&node) || self.is_named && is_meant_as_policy(&node) {
-            self.policies.push(FoundPolicy { at: at(&[]), holder: PolicyHolder::File, node, text: None });
+            let holder = PolicyHolder::File;
+            self.policies.push(FoundPolicy { at: at(&[]), holder, node, text: None, module: None });
         } else {
             if let Some(index) = items(Some(&node)).iter().position(is_policy) {
                 self.problem(at(&[index]), "", "a policy in a list. A file has one policy by itself, or several in a list: policies: [{name: …}, {name: …}]");
@@ -156,9 +160,13 @@ impl FileContents {
             let steps = steps.iter().copied().chain(steps_of(node, &filter.path)).collect();
             let at = At { document, steps };
             match filter.policy {
-                Ok(node) => {
-                    self.policies.push(FoundPolicy { at, holder: PolicyHolder::Manifest, node, text: None });
-                }
+                Ok(node) => self.policies.push(FoundPolicy {
+                    at,
+                    holder: PolicyHolder::Manifest,
+                    node,
+                    text: None,
+                    module: filter.module,
+                }),
                 Err(message) => self.problem(at, &filter.path, &message),
             }
         }
@@ -187,7 +195,8 @@ impl FileContents {
         let at = at("configuration.value");
         match syntax::parse_json(text) {
             Ok(node) => {
-                self.policies.push(FoundPolicy { at, holder, node, text: Some(text.to_owned()) });
+                let (text, module) = (Some(text.to_owned()), filter.module());
+                self.policies.push(FoundPolicy { at, holder, node, text, module });
             }
             Err(problem) => self.problems.push(HolderProblem {
                 at,

@@ -4,6 +4,7 @@ mod command_line;
 mod log_lines;
 mod markdown;
 mod metrics;
+mod modules;
 mod policy;
 mod reasons;
 
@@ -36,6 +37,8 @@ enum Page {
     Reasons,
     /// The lines that the filter logs
     LogLines,
+    /// The modules, and which keys need which
+    Modules,
     /// This tool's own commands and options
     CommandLine,
 }
@@ -47,6 +50,7 @@ pub fn run(arguments: &ReferenceArguments, tool: clap::Command) -> Result<(), Fa
         Page::Metrics => metrics::page(),
         Page::Reasons => reasons::page(),
         Page::LogLines => log_lines::page(),
+        Page::Modules => modules::page(),
         Page::CommandLine => command_line::page(tool),
     };
     io::stdout().write_all(page.as_bytes()).map_err(|error| Failure::output(&error))

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use graygate::policy::Policy;
 use graygate::policy::identity::PolicyIdentity;
+use graygate::policy::module::ModuleKind;
 use graygate::policy::problem::Position;
 use graygate::policy::set::{self, PolicySet};
 use serde::Serialize;
@@ -61,6 +62,8 @@ pub struct ValidPolicy {
     pub summary: String,
     /// The number that a proxy shows while it uses the policy.
     pub number: u64,
+    /// The file of the module with the lowest cost that serves it.
+    pub module: &'static str,
 }
 
 /// A file, and what was found in it.
@@ -182,14 +185,25 @@ impl CheckedFile {
         };
         let prefixes = set::documents(&found.node).into_iter().map(|(prefix, _)| prefix);
         for ((prefix, policy), identity) in prefixes.zip(&set.policies).zip(&set.identities) {
-            for (key, message) in warnings(policy) {
+            let unserved = found.module.iter().flat_map(|module| module.unserved(policy));
+            let unserved: Vec<_> = unserved.map(|problem| (problem.path, problem.message)).collect();
+            let is_served = unserved.is_empty();
+            let unserved = unserved.into_iter().map(|words| (words, Severity::Error));
+            let warnings = warnings(policy).into_iter().map(|words| (words, Severity::Warning));
+            for ((key, message), severity) in unserved.chain(warnings) {
                 let path = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
                 let position = Position { steps: steps_of(&found.node, &path), is_key: true };
                 let range = placer.ranges(found, &[position]).into_iter().next().flatten();
-                self.findings.push(Finding { range, path, message, severity: Severity::Warning });
+                self.findings.push(Finding { range, path, message, severity });
             }
-            let number = PolicyIdentity::number(identity.applied);
-            self.policies.push(ValidPolicy { name: policy.name.clone(), summary: policy.summary(), number });
+            if is_served {
+                self.policies.push(ValidPolicy {
+                    name: policy.name.clone(),
+                    summary: policy.summary(),
+                    number: PolicyIdentity::number(identity.applied),
+                    module: ModuleKind::of(policy).file(),
+                });
+            }
         }
         Some(set)
     }

@@ -1,7 +1,10 @@
 //! Where proxies get the module, and by what they verify it.
 
 use clap::ValueEnum;
+use graygate::policy::Policy;
 use graygate::policy::document::Node;
+use graygate::policy::module::ModuleKind;
+use graygate::policy::problem::Problem;
 
 /// What `check --istio --allow` lets pass. The comments on its variants are the text of `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -15,6 +18,7 @@ pub enum Allowed {
 }
 
 /// The module that a filter names.
+#[derive(Debug)]
 pub struct ModuleSource {
     /// The path to the URL.
     pub path: String,
@@ -30,6 +34,21 @@ impl ModuleSource {
     /// Returns whether the module is a file in the proxy.
     pub fn is_file(&self) -> bool {
         self.url.starts_with("file://")
+    }
+
+    /// Returns a problem for each key of the policy that needs another module.
+    pub fn unserved(&self, policy: &Policy) -> Vec<Problem> {
+        let Some(module) = kind_of(&self.url) else {
+            return Vec::new();
+        };
+        let message = format!(
+            "needs {full}, and {} has {}, which acts on the headers of requests alone. Use {full} there, or remove the key.",
+            self.path,
+            module.file(),
+            full = ModuleKind::Full.file(),
+        );
+        let missing = module.missing(policy).into_iter();
+        missing.map(|path| Problem { path, message: message.clone() }).collect()
     }
 
     /// Returns the problems of the module.
@@ -66,6 +85,15 @@ impl ModuleSource {
     }
 }
 
+/// Returns the module that the last part of a URL or path names, with or without a tag, a digest or `.wasm`. Returns `None` for
+/// a name of the user's own.
+pub fn kind_of(url: &str) -> Option<ModuleKind> {
+    let name = url.rsplit('/').next().unwrap_or_default();
+    let name = name.split(['@', ':', '?']).next().unwrap_or_default();
+    let name = name.strip_suffix(".wasm").unwrap_or(name);
+    [ModuleKind::Full, ModuleKind::Requests].into_iter().find(|module| module.name() == name)
+}
+
 /// Returns whether nobody can have an image of this name: its domain is one of those for examples, or its host is in
 /// capital letters.
 fn is_placeholder(url: &str) -> bool {
@@ -82,6 +110,24 @@ fn is_placeholder(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_is_known_by_the_last_part_of_its_url() {
+        for (url, module) in [
+            ("oci://r:5000/graygate-requests:0.1.0", Some(ModuleKind::Requests)),
+            ("oci://r/a/graygate-requests@sha256:0123", Some(ModuleKind::Requests)),
+            ("oci://r/graygate-requests:0.1.0@sha256:0123", Some(ModuleKind::Requests)),
+            ("https://r/graygate-requests.wasm", Some(ModuleKind::Requests)),
+            ("file:///etc/graygate-requests.wasm", Some(ModuleKind::Requests)),
+            ("graygate-requests", Some(ModuleKind::Requests)),
+            ("dist/graygate.wasm", Some(ModuleKind::Full)),
+            ("oci://r/graygate", Some(ModuleKind::Full)),
+            ("oci://r/graygate-requests/mine:1", None),
+            ("oci://r/graygate-requests-of-mine:1", None),
+        ] {
+            assert_eq!(kind_of(url), module, "{url}");
+        }
+    }
 
     #[test]
     fn names_that_nobody_has_are_placeholders() {

@@ -177,7 +177,11 @@ impl<'n> ManifestSet<'n> {
                 _ => format!("{policy_path}.{problem}"),
             })),
             Ok(Ok(policies)) => {
-                problems.extend(policies.iter().flat_map(|policy| self.direction_problems(filter, policy)));
+                for policy in &policies {
+                    let unserved = filter.module.iter().flat_map(|module| module.unserved(&policy.policy));
+                    problems.extend(unserved.map(|problem| format!("{}.{problem}", policy.path)));
+                    problems.extend(self.direction_problems(filter, policy));
+                }
             }
         }
         if filter.scopes.is_empty() && resource.kind != "EnvoyFilter" {
