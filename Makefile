@@ -8,7 +8,7 @@ help: ## list the targets
 wasm: ## build the filter: dist/graygate.wasm, and dist/graygate-requests.wasm for policies without breakers
 	@.ci/wasm
 
-image: wasm ## write the filter as an OCI image for Istio to dist/image; print its digest and how to push it
+image: wasm ## write both modules as OCI images for Istio, dist/image and dist/image-requests; print their digests and how to push them
 	@.ci/image
 
 tool: ## build the command line tool: target/release/graygate

@@ -115,5 +115,23 @@ def test_a_file_that_is_not_a_module_is_refused(tmp_path):
 def test_the_files_that_the_dockerfile_copies_exist():
     steps = [line.split() for line in (PROJECT / "istio/image/Dockerfile").read_text().splitlines()]
     steps = [words for words in steps if words and not words[0].startswith("#")]
-    assert steps == [["FROM", "scratch"], ["COPY", "graygate.wasm", "./plugin.wasm"]]
-    assert (MODULE.parent / "graygate.wasm").exists()
+    assert steps == [["FROM", "scratch"], ["ARG", "MODULE=graygate"], ["COPY", "${MODULE}.wasm", "./plugin.wasm"]]
+    assert all((MODULE.parent / f"{name}.wasm").exists() for name in ("graygate", "graygate-requests"))
+
+
+def test_both_modules_become_images_of_their_own_names():
+    done = image()
+    assert (done.returncode, done.stderr) == (0, "")
+    for name, place in (("graygate", "image"), ("graygate-requests", "image-requests")):
+        written = Layout(PROJECT / "dist" / place, done.stdout)
+        annotations = written.manifest["annotations"]
+        assert annotations["org.opencontainers.image.title"] == name
+        digest = written.index["manifests"][0]["digest"]
+        assert f"{name}.wasm, the image {name}:\n\n{digest}\n" in done.stdout
+        assert f"--sha256 {name}={digest.removeprefix('sha256:')}" in done.stdout
+        assert re.search(rf"crane push dist/{place} REGISTRY/{name}:\d", done.stdout)
+        with tarfile.open(fileobj=io.BytesIO(written.blob(written.manifest["layers"][-1]))) as archive:
+            content = archive.extractfile("plugin.wasm")
+            assert content
+            assert content.read() == (MODULE.parent / f"{name}.wasm").read_bytes()
+    assert "graygate render FILE --module oci://REGISTRY/{module}:" in done.stdout
