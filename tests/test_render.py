@@ -641,7 +641,9 @@ def test_options_that_do_not_go_together_are_refused(refused, arguments, starts)
         ["--istio", "latest"],
         ["--module", "graygate:1"],
         ["--module", "http://a/b"],
+        ["--module", "oci://r.example/{modul}:1"],
         ["--sha256", "sha256:ab"],
+        ["--sha256", f"graygate-mine={DIGEST}"],
         ["--sha256", DIGEST.upper()],
         ["--target", "GatewayClass/x"],
         ["--selector", "app"],
@@ -794,3 +796,94 @@ def test_a_listener_for_probes_needs_probes(policy, refused):
     del policy["probes"]
     (problem,) = refused("--probe-listener", "15099", *MODULE_FILE)
     assert problem.startswith("--probe-listener: the policy has no probes")
+
+
+# -- the module ---------------------------------------------------------------------
+
+
+CHOSEN = ["--module", "oci://r.example/{module}:1"]
+BOTH = [f"--sha256=graygate={'a' * 64}", f"--sha256=graygate-requests={'b' * 64}"]
+
+
+def module_of(item):
+    """Returns the URL, the digest and the label of a rendered manifest."""
+    spec = item["spec"].get("wasm", item["spec"])
+    return spec["url"], spec["sha256"], item["metadata"]["labels"]["graygate/module"]
+
+
+@pytest.mark.parametrize("kind", ["wasmplugin", "trafficextension"])
+def test_each_manifest_names_the_module_that_its_part_needs(render, kind):
+    (inbound, outbound), said = render("--kind", kind, *CHOSEN, *BOTH)
+    # The release gives a new user a cookie.
+    assert module_of(inbound) == ("oci://r.example/graygate-requests:1", "b" * 64, "graygate-requests")
+    assert module_of(outbound) == ("oci://r.example/graygate:1", "a" * 64, "graygate")
+    assert "--sha256" not in said
+
+
+def test_an_envoy_filter_and_its_probe_listener_name_the_same_module(policy, render):
+    only(policy, "probes", "gates")
+    del policy["gates"][1]
+    items, _ = render("--kind", "envoyfilter", *CHOSEN, *BOTH, "--probe-listener", "15099")
+    labels = [item["metadata"]["labels"].get("graygate/module") for item in items]
+    assert labels == ["graygate-requests"] * 2
+    assert json.dumps(items).count('"uri": "oci://r.example/graygate-requests:1"') == 2
+    _, *configs = json.dumps(items).split('"config": {"name": "')
+    assert len({config.split('"')[0] for config in configs}) == 2
+
+
+def test_the_placeholder_is_the_module_that_each_part_needs(render):
+    (inbound, outbound), said = render()
+    assert inbound["spec"]["url"].startswith("oci://registry.example.com/graygate-requests:")
+    assert outbound["spec"]["url"].startswith("oci://registry.example.com/graygate:")
+    assert said.count("is a placeholder. Set --module to the URL of your module, with {module} for its name") == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "part", "line"),
+    [
+        ("{module}", 0, "# The module is graygate-requests.wasm. It has all that is needed, at a lower cost"),
+        ("{module}", 1, "# The module is graygate.wasm, because releases[0].hashOn[0].httpCookie.ttl needs it."),
+        ("graygate", 0, "# The module is graygate.wasm. graygate-requests.wasm would do, at a lower cost per request."),
+        ("mine", 0, "# The module may be graygate-requests.wasm, which costs less per request than graygate.wasm."),
+        ("mine", 1, "# The module must be graygate.wasm, because releases[0].hashOn[0].httpCookie.ttl needs it."),
+    ],
+)
+def test_the_comment_says_which_module_it_is_and_why(policy, tmp_path, module, part, line):
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(policy))
+    done = run("render", file, "--module", f"oci://r.example/{module}:1")
+    assert line in done.stdout.split("---\n")[1 + part]
+
+
+def test_a_module_that_lacks_a_key_is_refused_with_the_key_of_the_file(policy, refused):
+    policy["gates"].append({"upstream": "v1", "match": [{"hosts": ["reviews.shop"]}], "whenAllNotReady": "forward"})
+    words = (
+        "needs graygate.wasm, and --module has graygate-requests.wasm, which acts on the headers of requests alone. "
+        "Use graygate.wasm there, or remove the key."
+    )
+    expected = ["releases[0].hashOn[0].httpCookie.ttl", "gates[2].whenAllNotReady"]
+    assert refused("--module", "oci://r.example/graygate-requests:1") == [f"{key}: {words}" for key in expected]
+    # A breaker of an upstream that no part has is in no manifest.
+    policy["upstreams"]["unused"] = {"cluster": "unused", "circuitBreaker": {}}
+    assert len(refused("--module", "oci://r.example/graygate-requests:1")) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([f"--sha256={DIGEST}"], "the manifests need two modules, and each has a SHA-256 of its own"),
+        ([*BOTH, f"--sha256={DIGEST}"], "one names its module, and another does not"),
+        ([*BOTH, BOTH[0]], "given twice for the same module"),
+    ],
+)
+def test_digests_that_do_not_say_what_they_are_of_are_refused(refused, options, words):
+    (problem,) = refused(*CHOSEN, *options)
+    assert problem.startswith(f"--sha256: {words}")
+
+
+def test_one_digest_will_do_where_all_manifests_need_the_same_module(policy, render, refused):
+    (problem,) = refused("--kind", "envoyfilter", *CHOSEN, BOTH[0])
+    assert problem.startswith("--sha256: missing for graygate-requests, and an EnvoyFilter needs it")
+    only(policy, "releases")
+    (plugin,), _ = render(*CHOSEN, "--sha256", DIGEST)
+    assert module_of(plugin) == ("oci://r.example/graygate:1", DIGEST, "graygate")

@@ -286,7 +286,60 @@ def test_parts_without_a_need_are_left_out(write):
     (config,) = wasm_configs(parts)
     assert json.loads(config["configuration"]["value"]) == liveness
     assert config["failure_policy"] == "FAIL_RELOAD"
-    assert config["vm_config"]["code"] == {"local": {"filename": "/etc/envoy/graygate.wasm"}}
+    assert config["vm_config"]["code"] == {"local": {"filename": "/etc/envoy/graygate-requests.wasm"}}
+
+
+@pytest.mark.parametrize("options", [[], ["--bootstrap"]])
+def test_the_module_is_the_one_that_the_policies_need_and_the_output_says_why(write, options):
+    modest = {"name": "a", "upstreams": {"app": {"cluster": "app"}}, "gates": [{"upstream": "app"}]}
+    judged = {
+        **modest,
+        "name": "b",
+        "hosts": ["b.shop"],
+        "upstreams": {"app": {"cluster": "app", "circuitBreaker": {}}},
+    }
+    both = [judged, modest]
+    for documents, name, why in [
+        ([modest], "graygate-requests", "has all that is needed, at a lower cost per request than graygate.wasm."),
+        ([judged], "graygate", "because upstreams.app.circuitBreaker needs it."),
+        (both, "graygate", "because policies[0].upstreams.app.circuitBreaker needs it."),
+    ]:
+        files = [write(document, f"{document['name']}.json") for document in documents]
+        endpoint = ["--endpoint", "app=127.0.0.1:1"]
+        done = run("render", *files, "--kind", "envoy", "--module", "dist/{module}.wasm", *options, *endpoint)
+        assert done.returncode == 0, done.stderr
+        comments = " ".join(line.removeprefix("# ") for line in done.stdout.splitlines() if line.startswith("# "))
+        assert f"The module is {name}.wasm" in comments
+        assert why in comments
+        (config,) = wasm_configs(yaml.safe_load(done.stdout))
+        assert config["vm_config"]["code"] == {"local": {"filename": f"dist/{name}.wasm"}}
+
+
+def test_the_plugins_of_two_policies_have_different_names(write):
+    names = []
+    for name in ("a", "b"):
+        file = write({"name": name, "probes": {"liveness": {"path": "/livez"}}})
+        done = run("render", file, "--kind", "envoy", "--probe-listener", "15099")
+        # The listener for probes shares the state of the plugin, so it has the same name.
+        (own,) = {config["name"] for config in wasm_configs(yaml.safe_load(done.stdout))}
+        names.append(own)
+    assert names == ["graygate-a", "graygate-b"]
+
+
+def test_a_module_that_lacks_a_key_is_refused_with_the_key(write):
+    policy = {
+        "name": "a",
+        "upstreams": {"app": {"cluster": "app", "circuitBreaker": {}}},
+        "gates": [{"upstream": "app"}],
+    }
+    file = write(policy)
+    done = run("render", file, "--kind", "envoy", "--module", "dist/graygate-requests.wasm")
+    assert (done.returncode, done.stdout) == (1, "")
+    words = (
+        "needs graygate.wasm, and --module has graygate-requests.wasm, which acts on the headers of requests alone. "
+        "Use graygate.wasm there, or remove the key."
+    )
+    assert done.stderr == f"{file}: upstreams.app.circuitBreaker: {words}\n1 problem\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--bootstrap", "--fail", "open"), ("--bootstrap", "--fail", "closed")])

@@ -114,7 +114,7 @@ func TestTheModuleIsNamedInOnePlaceForAllOverlays(t *testing.T) {
 		t.Fatal(err)
 	}
 	zeros, ones := strings.Repeat("0", 64), strings.Repeat("1", 64)
-	own := strings.NewReplacer("registry.example.com/graygate:0.1.0", "own.example.com/g:2", zeros, ones, "# - {", "- {").Replace(string(text))
+	own := strings.NewReplacer("registry.example.com/graygate:0.1.0", "own.example.com/g:2", "registry.example.com/graygate-requests:0.1.0", "own.example.com/g:2", zeros, ones, "# - {", "- {").Replace(string(text))
 	if err := os.WriteFile(filepath.Join(directory, "components/module/kustomization.yaml"), []byte(own), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ use module::Module;
 use options::{ManifestKind, NamespaceScope};
 use part::{Bundle, Part};
 use plugin::Plugin;
-use policy_files::PolicyFiles;
+use policy_files::{PolicyFile, PolicyFiles};
 use routes::Routes;
 use version::IstioVersion;
 
@@ -109,6 +109,7 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
     }
     found.extend(idle_problems(&sources));
     let bundles = part::bundles(parts, sources.is_list, sources.on_wrong_policy);
+    found.extend(unserved_keys(arguments, &sources, Some(&bundles)));
     found.extend(option_problems(arguments, Some(&bundles)).iter().map(Problem::to_string));
     if !found.is_empty() {
         return refuse(found);
@@ -122,9 +123,10 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
 
 /// Prints the configuration for Envoy without Istio. Wrong options are wrong usage, as the policies are fine.
 fn run_envoy(arguments: &RenderArguments, sources: &PolicyFiles) -> Result<(), Failure> {
-    let idle = idle_problems(sources);
-    if !idle.is_empty() {
-        return refuse(idle);
+    let mut found = idle_problems(sources);
+    found.extend(unserved_keys(arguments, sources, None));
+    if !found.is_empty() {
+        return refuse(found);
     }
     let problems: Vec<String> =
         envoy::problems(arguments, Some(sources)).iter().map(Problem::to_string).collect();
@@ -153,6 +155,27 @@ fn idle_problems(sources: &PolicyFiles) -> Vec<String> {
         )
     })
     .collect()
+}
+
+/// Returns a problem for each key that the module of `--module` cannot serve, by its path in the file. `bundles` are the parts
+/// of the policies, of which a policy may have fewer keys.
+fn unserved_keys(
+    arguments: &RenderArguments,
+    sources: &PolicyFiles,
+    bundles: Option<&[Bundle]>,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    for PolicyFile { file, policy, .. } in &sources.policies {
+        let parts = bundles.map(|bundles| {
+            let parts = bundles.iter().flat_map(|bundle| &bundle.parts);
+            parts.filter(|part| part.policy_name == policy.name).collect::<Vec<_>>()
+        });
+        let is_used =
+            |key: &str| parts.as_ref().is_none_or(|parts| parts.iter().any(|part| part.needs_full(key)));
+        let problems = arguments.unserved(policy).into_iter().filter(|problem| is_used(&problem.path));
+        found.extend(problems.map(|problem| format!("{file}: {problem}")));
+    }
+    found
 }
 
 fn print(manifests: &[Manifest]) -> Result<(), Failure> {
@@ -212,22 +235,9 @@ impl RenderArguments {
                 self.istio
             ));
         }
-        let module = Module {
-            url: self.module.clone().unwrap_or_else(Module::placeholder),
-            sha256: self.sha256.clone(),
-            secret: self.pull_secret.clone(),
-        };
-        if self.module.is_none() {
-            output.warnings.push(format!(
-                "--module: {} is a placeholder. Set --module to the URL of your module",
-                module.url
-            ));
-        } else if module.sha256.is_none() && !module.url.starts_with("file://") {
-            let url = &module.url;
-            output.warnings.push(format!(
-                "--sha256: not given, so proxies accept any module that they find at {url}. Give the module's 64 digits to pin it"
-            ));
-        }
+        let modules: Vec<Module> =
+            bundles.iter().map(|bundle| self.module_for(&bundle.policies(), sources.is_list)).collect();
+        self.add_module_warnings(&modules, &mut output.warnings);
         if self.fail() == FailurePolicy::Closed {
             let warning = "--fail closed: every request is denied while the module cannot be fetched or its VM has failed. graygate check accepts this with --allow fail-close";
             output.warnings.push(warning.to_owned());
@@ -254,10 +264,30 @@ impl RenderArguments {
             output.add_warnings(warnings, &source.file, sources.is_list);
         }
         let mut added_clusters: Vec<&str> = Vec::new();
-        for bundle in bundles {
-            self.add_bundle(bundle, bundles.len(), sources, &module, &mut added_clusters, &mut output)?;
+        for (bundle, module) in bundles.iter().zip(&modules) {
+            self.add_bundle(bundle, bundles.len(), sources, module, &mut added_clusters, &mut output)?;
         }
         Ok(output)
+    }
+
+    /// Adds a warning for each module that is a placeholder or is not pinned.
+    fn add_module_warnings(&self, modules: &[Module], warnings: &mut Vec<String>) {
+        for Module { url, sha256, .. } in modules {
+            let warning = if self.module.is_none() {
+                format!(
+                    "--module: {url} is a placeholder. Set --module to the URL of your module, with {{module}} for its name"
+                )
+            } else if sha256.is_none() && !url.starts_with("file://") {
+                format!(
+                    "--sha256: not given, so proxies accept any module that they find at {url}. Give the module's 64 digits to pin it"
+                )
+            } else {
+                continue;
+            };
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
     }
 
     /// Adds the manifests and warnings of one of `count` plugins. `added_clusters` are the clusters that an earlier one
@@ -272,7 +302,7 @@ impl RenderArguments {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let direction = bundle.direction;
-        let identity = self.identity(bundle);
+        let identity = self.identity(bundle, module);
         let selection = self.selection(bundle);
         let ports: Vec<u32> = self.port.iter().copied().map(u32::from).collect();
         let plugin = Plugin {
@@ -293,6 +323,7 @@ impl RenderArguments {
         };
         let mut comments = vec![
             self.describe_part(direction),
+            module.about.clone(),
             self.kind.use_for().to_owned(),
             self.fail().reason(direction, self.kind),
         ];
@@ -417,7 +448,7 @@ impl RenderArguments {
         }
     }
 
-    fn identity(&self, bundle: &Bundle) -> Identity {
+    fn identity(&self, bundle: &Bundle, module: &Module) -> Identity {
         let direction = bundle.direction.name();
         let name = match (&self.name, self.at) {
             (Some(name), Some(_)) => name.clone(),
@@ -434,7 +465,8 @@ impl RenderArguments {
             self.scope == NamespaceScope::Mesh || gateway_by_labels && self.scope == NamespaceScope::Workload;
         let default_namespace = if is_root { ROOT_NAMESPACE } else { "default" };
         let namespace = self.namespace.clone().unwrap_or_else(|| default_namespace.to_owned());
-        Identity { name, namespace, component: direction, revision: self.revision.clone() }
+        let module = Some(module.kind);
+        Identity { name, namespace, component: direction, revision: self.revision.clone(), module }
     }
 
     fn selection(&self, bundle: &Bundle) -> Selection {

@@ -8,7 +8,7 @@ use clap::Args;
 use super::callout::{self, Callout};
 use super::envoy::cluster::{self, Endpoint};
 use super::fail::FailurePolicy;
-use super::module;
+use super::module::{self, ModuleDigest};
 use super::options::{self, ManifestKind, NamespaceScope, Target};
 use super::version::IstioVersion;
 use crate::istio::direction::Direction;
@@ -18,7 +18,8 @@ use crate::number;
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  graygate render policy.yaml --module oci://registry.example.com/graygate:1 --sha256 HEX | kubectl apply -f -
+  graygate render policy.yaml --module oci://registry.example.com/{module}:1 --sha256 graygate=HEX \\
+    --sha256 graygate-requests=HEX | kubectl apply -f -
   graygate render policy.yaml --kind envoy --bootstrap --endpoint app=127.0.0.1:8080 > envoy.yaml && envoy -c envoy.yaml")]
 pub struct RenderArguments {
     /// The policy, as YAML or JSON. "-" is standard input. Several files make one document of all their policies, in
@@ -33,12 +34,14 @@ pub struct RenderArguments {
     pub kind: ManifestKind,
 
     /// Where proxies get the module. For Istio: oci://, https:// or file:///PATH [default: an image that does not
-    /// exist]. For Envoy: a path [default: /etc/envoy/graygate.wasm].
+    /// exist]. For Envoy: a path [default: /etc/envoy/{module}.wasm]. {module} is replaced by graygate-requests, which
+    /// costs less per request, or by graygate if the policy needs it.
     #[arg(long, value_name = "URL", value_parser = module::parse_url, help_heading = MODULE)]
     pub module: Option<String>,
-    /// The SHA-256 that the module must have. Of an image, it is that of the manifest.
+    /// The SHA-256 that the module must have. Of an image, it is that of the manifest. With {module} in --module, write
+    /// graygate=HEX and graygate-requests=HEX.
     #[arg(long, value_name = "HEX", value_parser = module::parse_sha256, help_heading = MODULE)]
-    pub sha256: Option<String>,
+    pub sha256: Vec<ModuleDigest>,
     /// The secret with the login to the registry. It must be in the same namespace. An EnvoyFilter cannot name one.
     #[arg(long, value_name = "NAME", value_parser = options::parse_name, help_heading = MODULE)]
     pub pull_secret: Option<String>,

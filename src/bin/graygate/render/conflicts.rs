@@ -1,10 +1,12 @@
 //! Finds options of `render` that contradict each other, the policy, or the version of Istio.
 
+use graygate::policy::module::ModuleKind;
 use graygate::policy::problem::Problem;
 
 use super::arguments::RenderArguments;
 use super::envoy;
 use super::manifest::TargetKind;
+use super::module;
 use super::options::{ManifestKind, NamespaceScope};
 use super::part::Bundle;
 use super::probe_listener;
@@ -15,7 +17,7 @@ use crate::istio::direction::{self, Direction, refused};
 /// be read.
 pub fn problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<Problem> {
     let direction = arguments.at;
-    let mut problems = kind_problems(arguments);
+    let mut problems = kind_problems(arguments, bundles);
     problems.extend(envoy::problems(arguments, None));
     problems.extend(probe_listener_problem(arguments, bundles));
     problems.extend(selection_problems(arguments));
@@ -70,7 +72,7 @@ pub fn problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<
 }
 
 /// Returns the problems of options that the kind of resource or the version of Istio does not support.
-fn kind_problems(arguments: &RenderArguments) -> Vec<Problem> {
+fn kind_problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let is_plugin = arguments.kind != ManifestKind::Envoyfilter;
     let since = arguments.fail().since(is_plugin);
@@ -99,11 +101,28 @@ fn kind_problems(arguments: &RenderArguments) -> Vec<Problem> {
     }
     let is_remote = arguments.module.as_ref().is_none_or(|url| !url.starts_with("file://"));
     let names_module = !is_plugin || arguments.probe_listener.is_some();
-    if names_module && is_remote && arguments.sha256.is_none() {
-        let message = "missing, and an EnvoyFilter needs it for a module that Istio fetches. Give the 64 digits of the SHA-256, or --module file:///PATH";
-        problems.push(Problem { path: "--sha256".to_owned(), message: message.to_owned() });
+    if names_module && is_remote {
+        problems.extend(missing_digest(arguments, bundles));
     }
+    let needed: Vec<ModuleKind> =
+        bundles.unwrap_or_default().iter().map(|bundle| module::needed(&bundle.policies())).collect();
+    problems.extend(arguments.digest_problem(&needed));
     problems
+}
+
+/// Returns the problem that a module has no SHA-256.
+fn missing_digest(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Option<Problem> {
+    let mut modules =
+        bundles.unwrap_or_default().iter().map(|bundle| arguments.module_for(&bundle.policies(), false));
+    let of_module = match (arguments.sha256.as_slice(), modules.find(|module| module.sha256.is_none())) {
+        ([], _) => String::new(),
+        (_, Some(module)) => format!(" for {}", module.kind.name()),
+        (_, None) => return None,
+    };
+    let message = format!(
+        "missing{of_module}, and an EnvoyFilter needs it for a module that Istio fetches. Give the 64 digits of the SHA-256, or --module file:///PATH"
+    );
+    Some(Problem { path: "--sha256".to_owned(), message })
 }
 
 /// Returns the problem of the listener for probes, which is one of sidecars.

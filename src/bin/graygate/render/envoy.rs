@@ -14,6 +14,7 @@ use graygate::policy::{Policy, problem::Problem};
 use super::arguments::RenderArguments;
 use super::envoy_filter::WASM;
 use super::manifest;
+use super::module::Module;
 use super::policy_files::PolicyFiles;
 use crate::failure::Failure;
 use crate::istio::direction;
@@ -22,9 +23,6 @@ use crate::tree::{self, list, object, text};
 use crate::warning;
 use cluster::Endpoint;
 use listener::Manager;
-
-/// The path of the module without `--module`.
-const MODULE_PATH: &str = "/etc/envoy/graygate.wasm";
 
 /// The port of the admin interface without `--admin-port`.
 const ADMIN_PORT: u16 = 9_901;
@@ -52,6 +50,7 @@ struct Rendering<'a> {
     arguments: &'a RenderArguments,
     sources: &'a PolicyFiles,
     policies: Vec<&'a Policy>,
+    module: Module,
     address: String,
 }
 
@@ -64,7 +63,8 @@ pub fn problems(arguments: &RenderArguments, sources: Option<&PolicyFiles>) -> V
 pub fn print(arguments: &RenderArguments, sources: &PolicyFiles) -> Result<(), Failure> {
     let policies: Vec<&Policy> = sources.policies.iter().map(|source| &source.policy).collect();
     let address = arguments.address.map_or("127.0.0.1".to_owned(), |address| address.to_string());
-    let rendering = Rendering { arguments, sources, policies, address };
+    let module = arguments.module_for(&policies, sources.is_list);
+    let rendering = Rendering { arguments, sources, policies, module, address };
     let mut warnings = rendering.warnings();
     let hosts = route::virtual_hosts(&rendering.policies, arguments.default_cluster.as_deref());
     warnings.extend(hosts.warnings);
@@ -119,6 +119,7 @@ impl Rendering<'_> {
                     self.sources.files()
                 ),
                 "http_filters of the HTTP connection manager: the filter comes right before the router, so it sees requests as the router will.".to_owned(),
+                self.module.about.clone(),
                 self.explain_filter(),
             ],
             value: list([self.filter()?]),
@@ -192,7 +193,7 @@ impl Rendering<'_> {
         let hop = self.needs_hop().then(hop::listener);
         let listeners = list([Some(main), probes, hop].into_iter().flatten());
         let resources = object([("listeners", listeners), ("clusters", list(self.clusters()))]);
-        let mut comments = vec![self.explain_filter()];
+        let mut comments = vec![self.module.about.clone(), self.explain_filter()];
         comments.push("The routes follow what the filter writes into requests. The last one is for requests without a version.".to_owned());
         if self.arguments.probe_listener.is_some() || self.needs_hop() {
             comments.push(self.explain_listeners());
@@ -289,8 +290,7 @@ impl Rendering<'_> {
     fn filter(&self) -> Result<Node, Failure> {
         let policy = serde_json::to_string_pretty(&self.document())
             .map_err(|error| Failure::Usage(format!("cannot write the policy as JSON: {error}")))?;
-        let module = self.arguments.module.as_deref().unwrap_or(MODULE_PATH);
-        let path = module.strip_prefix("file://").unwrap_or(module);
+        let path = self.module.path().unwrap_or(&self.module.url);
         let fail = self.arguments.fail();
         let reload = match fail {
             super::fail::FailurePolicy::Reload => {
@@ -306,7 +306,7 @@ impl Rendering<'_> {
             ("value", text(policy + "\n")),
         ]);
         let config = object([
-            ("name", text("graygate")),
+            ("name", text(self.plugin_name())),
             ("failure_policy", text(fail.policy())),
             ("reload_config", reload),
             ("vm_config", vm),
@@ -314,6 +314,14 @@ impl Rendering<'_> {
         ]);
         let typed = object([("@type", text(WASM)), ("config", config)]);
         Ok(object([("name", text("graygate")), ("typed_config", typed)]))
+    }
+
+    /// Returns the name of the plugin. A module without callbacks for each request tells the plugins of one VM apart by it.
+    fn plugin_name(&self) -> String {
+        match self.policies.as_slice() {
+            [policy] if !self.sources.is_list => format!("graygate-{}", policy.name),
+            _ => "graygate".to_owned(),
+        }
     }
 
     /// Returns the document of all policies. Envoy refuses a wrong one as a whole, so it needs no onWrongPolicy.

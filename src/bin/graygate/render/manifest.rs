@@ -1,6 +1,7 @@
 //! Manifests: Kubernetes objects with comments, and the parts that all of them have.
 
 use graygate::policy::document::Node;
+use graygate::policy::module::ModuleKind;
 
 use crate::failure::Failure;
 use crate::tree::{self, list, number, object, or_null, text};
@@ -113,12 +114,14 @@ pub struct Identity {
     pub component: &'static str,
     /// The revision of the control plane that reads it. If absent, all revisions do.
     pub revision: Option<String>,
+    /// The module that it adds to proxies, if it adds one.
+    pub module: Option<ModuleKind>,
 }
 
 impl Identity {
     /// Returns the identity of another object of the same part, with this suffix in its name.
     pub fn with_suffix(&self, suffix: &str) -> Identity {
-        Identity { name: format!("{}-{suffix}", self.name), ..self.clone() }
+        Identity { name: format!("{}-{suffix}", self.name), module: None, ..self.clone() }
     }
 
     /// Returns the identity without the label of a revision.
@@ -129,11 +132,12 @@ impl Identity {
     /// Returns the object's `metadata`.
     ///
     /// The labels are those that Kubernetes recommends. `check` reads the component if nothing else tells a gateway
-    /// from a sidecar.
+    /// from a sidecar. The label of the module lets kustomize replace the URL of each.
     pub fn metadata(&self) -> Node {
         let labels = object([
             ("app.kubernetes.io/name", text("graygate")),
             ("app.kubernetes.io/component", text(self.component)),
+            ("graygate/module", or_null(self.module.map(|module| text(module.name())))),
             ("istio.io/rev", or_null(self.revision.as_deref().map(text))),
         ]);
         object([("name", text(&self.name)), ("namespace", text(&self.namespace)), ("labels", labels)])

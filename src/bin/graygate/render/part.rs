@@ -7,6 +7,7 @@
 
 use graygate::policy::document::Node;
 use graygate::policy::gate::Fallback;
+use graygate::policy::module::ModuleKind;
 use graygate::policy::problem::Problems;
 use graygate::policy::upstream::UpstreamId;
 use graygate::policy::{Policy, probe};
@@ -49,6 +50,18 @@ pub struct Part {
     pub document: Node,
     /// The policy that the document compiles to.
     pub policy: Policy,
+}
+
+impl Part {
+    /// Returns whether the part has this key of the whole policy, which only the full module can serve. A part may have fewer
+    /// gates, so their places differ.
+    pub fn needs_full(&self, key: &str) -> bool {
+        let name = |key: &str| match key.strip_prefix("gates[").and_then(|key| key.split_once(']')) {
+            Some((_, rest)) => rest.to_owned(),
+            None => key.to_owned(),
+        };
+        ModuleKind::Requests.missing(&self.policy).iter().any(|own| name(own) == name(key))
+    }
 }
 
 /// Returns the parts of the policy, inbound first. Returns the whole policy as one part if a direction is given.

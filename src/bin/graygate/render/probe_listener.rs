@@ -8,7 +8,7 @@ use graygate::policy::document::Node;
 use super::envoy::listener::{self, Manager};
 use super::envoy_filter;
 use super::fail::FailurePolicy;
-use super::manifest::{self, Manifest, patch};
+use super::manifest::{self, Identity, Manifest, patch};
 use super::options::ManifestKind;
 use super::part::Bundle;
 use super::plugin::Plugin;
@@ -37,7 +37,7 @@ pub fn manifest(
     istio: IstioVersion,
     port: u16,
 ) -> Result<Manifest, Failure> {
-    let identity = plugin.identity.with_suffix("probes");
+    let identity = Identity { module: plugin.identity.module, ..plugin.identity.with_suffix("probes") };
     let fail = match istio < IstioVersion::FAILURE_POLICY {
         // Older proxies cannot reload a VM. A probe must not pass to the route, which responds 404.
         true => FailurePolicy::Closed,
@@ -71,6 +71,7 @@ pub fn manifest(
         format!(
             "graygate, probes: a listener on port {port} that answers the policy's probes, and 404 to all else. Aim the Pod's probes at this port."
         ),
+        plugin.module.about.clone(),
         "The kubelet's probes do not pass the filter on the app's port: Istio rewrites them to its agent, which asks the app directly. The agent asks this listener at the Pod's address, so it binds 0.0.0.0. In a Pod that only has IPv6, write \"::\".".to_owned(),
         "It has the same document as the plugin on the app's port, if there is one, so both share one state. Change both together.".to_owned(),
     ];

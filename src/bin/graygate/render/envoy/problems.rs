@@ -27,7 +27,7 @@ pub fn problems(arguments: &RenderArguments, sources: Option<&PolicyFiles>) -> V
         arguments.module.as_deref().filter(|url| !url.starts_with("file://") && url.contains("://"))
     {
         let message = format!(
-            "{url:?}: only Istio fetches modules. Copy the module to each Envoy and give its path, such as /etc/envoy/graygate.wasm"
+            "{url:?}: only Istio fetches modules. Copy the module to each Envoy and give its path, such as /etc/envoy/{{module}}.wasm"
         );
         problems.push(problem("--module", &message));
     }
@@ -136,7 +136,7 @@ fn given_istio_options(arguments: &RenderArguments) -> Vec<&'static str> {
         ("--callout", !arguments.callout.is_empty()),
         ("--routes", arguments.routes),
         ("--pull-secret", arguments.pull_secret.is_some()),
-        ("--sha256", arguments.sha256.is_some()),
+        ("--sha256", !arguments.sha256.is_empty()),
     ])
 }
 
