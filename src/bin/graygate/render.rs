@@ -13,6 +13,7 @@ mod envoy_filter;
 mod fail;
 pub mod manifest;
 mod module;
+mod module_choice;
 mod options;
 mod part;
 mod plugin;

@@ -6,7 +6,7 @@ use graygate::policy::problem::Problem;
 use super::arguments::RenderArguments;
 use super::envoy;
 use super::manifest::TargetKind;
-use super::module;
+use super::module_choice;
 use super::options::{ManifestKind, NamespaceScope};
 use super::part::Bundle;
 use super::probe_listener;
@@ -105,7 +105,7 @@ fn kind_problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec
         problems.extend(missing_digest(arguments, bundles));
     }
     let needed: Vec<ModuleKind> =
-        bundles.unwrap_or_default().iter().map(|bundle| module::needed(&bundle.policies())).collect();
+        bundles.unwrap_or_default().iter().map(|bundle| module_choice::needed(&bundle.policies())).collect();
     problems.extend(arguments.digest_problem(&needed));
     problems
 }
