@@ -204,7 +204,7 @@ class Envoy:
 
     # -- new policies -----------------------------------------------------------
 
-    def publish(self, policy: Policy, timeout: float = 10.0) -> str:
+    def publish(self, policy: Policy, timeout: float = 30.0) -> str:
         """Gives a running Envoy a new policy. Returns "" once it is accepted, or the reason once it is refused."""
         if not isinstance(self.config, Config) or not self.config.dynamic_file:
             raise ValueError('publish: this Envoy\'s filter is static; allowed: delivery "ecds" or "lds"')
@@ -213,7 +213,7 @@ class Envoy:
         self._version += 1
         return self.put(file, self.config.discovery(str(self._version)), timeout)
 
-    def put(self, file: str, discovery: Tree, timeout: float = 10.0) -> str:
+    def put(self, file: str, discovery: Tree, timeout: float = 30.0) -> str:
         """Gives a running Envoy a discovery response with a new version_info. Returns like `publish`.
 
         The main thread reports that it has accepted the response. Each worker follows within milliseconds.
