@@ -34,7 +34,7 @@ compare: wasm venv ## send the same users through weighted_clusters, with and wi
 faults: wasm venv ## compare graygate, Envoy's outlier detection and neither under faults and healthy events; takes six minutes
 	@.venv/bin/python -m faults
 
-bench: wasm venv ## compare CPU time per request with Lua and filters that do nothing; takes six minutes
+bench: wasm venv ## compare CPU time per request with Lua and filters that do nothing; takes eight minutes
 	@.ci/bench
 	@.venv/bin/python -m bench --json target/bench.json
 

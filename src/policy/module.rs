@@ -15,7 +15,7 @@ use super::release::version::HeaderEdits;
 pub enum ModuleKind {
     /// It serves every policy.
     Full,
-    /// It serves policies that act on the headers of requests alone. A request costs about half as much.
+    /// It serves policies that act on the headers of requests alone. A request costs less.
     Requests,
 }
 
