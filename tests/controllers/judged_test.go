@@ -44,6 +44,9 @@ func (w *world) mixed() {
 	w.send(others, "/slow", 200)
 	w.send(others, "/", 1500-begun)
 	w.send(users, "/", 500)
+	w.until("all responses of the other version are scraped", func() bool {
+		return w.value(`max(sum by (version) (graygate_responses_total))`) == 2000
+	})
 }
 
 // neverRolledBack asserts that nothing was rolled back, although the other version failed.
