@@ -23,6 +23,8 @@ pub mod release;
 pub mod reply;
 mod steering;
 
+use std::rc::Rc;
+
 use crate::decision::action::{Action, ForwardEdits, HeaderEdit};
 use crate::decision::gate::{GateAction, GateBypass, cors, fail_open};
 use crate::decision::probe::ProbeRequest;
@@ -244,7 +246,7 @@ fn apply_gates<'p: 'r, 'r, R: Request>(
     None
 }
 
-/// What a closed gate does with a request.
+/// The ways in which a closed gate handles a request.
 enum Closed<'p> {
     /// It replies.
     Replies,
@@ -287,7 +289,7 @@ fn reply<'p, R: Request>(
     let retry_after = gate::retry_after(gate, &readiness.status(gate.upstream), || readiness.now());
     if gate.cors.is_some() {
         let origin = cors::origin(request);
-        return Action::Reply(gate::reply(policy, gate, reason, origin.as_deref(), retry_after));
+        return Action::Reply(Rc::new(gate::reply(policy, gate, reason, origin.as_deref(), retry_after)));
     }
     let occasion = Occasion::Gate { gate: index, reason, retry_after };
     ready.action(occasion, || gate::reply(policy, gate, reason, None, retry_after))
@@ -353,7 +355,7 @@ fn fall_back<'p: 'r, 'r, R: Request>(
             }
             record_bypass(decision, gate, reason, GateAction::Answer);
             let origin = reply_origin(gate, request);
-            Some(Action::Reply(gate::answer(policy, gate, answer, reason, origin.as_deref())))
+            Some(Action::Reply(Rc::new(gate::answer(policy, gate, answer, reason, origin.as_deref()))))
         }
     }
 }

@@ -78,7 +78,7 @@ def run(names: Sequence[str], rounds: int, seconds: float, other: Path | None) -
         version = json.loads(app.admin("/server_info"))["version"].split("/")[1]
         for name, table in tables.items():
             where = placement(cores, pinned=table.pinned)
-            # What is started from now on runs where this program does, until it is told otherwise.
+            # Later processes inherit the core of this program.
             for process in (0, app.pid):
                 pin(process, where.load)
             results[name] = measure(name, table, app.port("app"), rounds, seconds, where, tell)

@@ -4,8 +4,8 @@
   little.
 - The least over no filter is the least cost of all rounds, less the least cost of the baseline. Noise only adds to CPU
   time. With many short bursts, some of each contestant's have little of it.
-- A verdict goes by the rounds in which the contestant was within its limit. If chance could have made it so many or so
-  few, the verdict is that the machine is too noisy to tell.
+- A verdict goes by the rounds in which the contestant was within its limit. If chance alone could explain their
+  number, the verdict is that the machine is too noisy to tell.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def compared(
 
 
 def beyond_chance(count: int, rounds: int) -> bool:
-    """Returns whether a fair coin seldom falls on one side in so many of the rounds."""
+    """Returns whether a fair coin seldom falls on one side in at least `count` of the rounds."""
     return sum(comb(rounds, heads) for heads in range(count, rounds + 1)) <= CHANCE * float(2**rounds)
 
 

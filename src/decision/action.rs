@@ -12,10 +12,8 @@ use crate::policy::probe::{PassThrough, Probe};
 pub enum Action<'p> {
     /// Forward it.
     Forward(ForwardEdits<'p>),
-    /// Answer it.
-    Reply(Reply),
-    /// Answer it with a reply that is kept ready-made.
-    Ready(Rc<Reply>),
+    /// Answer it. A reply that is kept ready-made is shared.
+    Reply(Rc<Reply>),
     /// Order the proxy to drain or to stop draining, then reply.
     Drain {
         /// Whether to drain.
@@ -52,7 +50,6 @@ impl Action<'_> {
         match self {
             Action::Forward(_) => false,
             Action::Reply(reply) => reply.is_for_probe(),
-            Action::Ready(reply) => reply.is_for_probe(),
             Action::Drain { .. } | Action::Status | Action::PassThrough { .. } | Action::GrpcCheck { .. } => {
                 true
             }

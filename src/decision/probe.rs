@@ -22,6 +22,8 @@ mod source;
 pub mod status;
 mod text;
 
+use std::rc::Rc;
+
 use crate::decision::action::Action;
 use crate::decision::ready::{Occasion, ReadyReplies};
 use crate::decision::reply::{Header, ProbeTarget, Reply};
@@ -142,7 +144,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
             }
         },
         ProbeRequest::UnknownCheck(index, probe, checks) => {
-            Action::Reply(unknown_check(policy, index, probe, checks))
+            Action::Reply(Rc::new(unknown_check(policy, index, probe, checks)))
         }
         ProbeRequest::Drain(drain) => drain::answer(policy, drain, request, readiness),
         ProbeRequest::Status(page) => status::answer(policy, page, request),
@@ -233,13 +235,13 @@ fn reply<'p, 'r, R: Request>(
     let view = View { form, lists, draining };
     let make = || make_reply(policy, probe, asked, result, view, &|| readiness.date());
     if form.is_some() || lists {
-        return Action::Reply(make());
+        return Action::Reply(Rc::new(make()));
     }
     let age = result.oldest.map(|age| age.as_secs());
     ready.action(Occasion::Probe { asked, status: result.status, draining, age }, make)
 }
 
-/// What a reply to a probe shows.
+/// The parts that a reply to a probe has.
 #[derive(Clone, Copy)]
 struct View {
     /// The media type, if it is a form of JSON.

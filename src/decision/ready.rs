@@ -21,7 +21,7 @@ pub enum Occasion {
     },
     /// A probe is answered as one line of text, without the results of its checks.
     Probe {
-        /// What it asks for.
+        /// The target of the request.
         asked: ProbeTarget,
         /// The verdict.
         status: ProbeStatus,
@@ -52,8 +52,8 @@ impl ReadyReplies {
     /// Returns the reply of this occasion. `make` makes it if it is not kept.
     pub fn action<'p>(&mut self, occasion: Occasion, make: impl FnOnce() -> Reply) -> Action<'p> {
         match self.latest.iter().find(|(known, _)| *known == occasion) {
-            Some((_, reply)) => Action::Ready(Rc::clone(reply)),
-            None if self.most == 0 => Action::Reply(make()),
+            Some((_, reply)) => Action::Reply(Rc::clone(reply)),
+            None if self.most == 0 => Action::Reply(Rc::new(make())),
             None => self.keep(occasion, make()),
         }
     }
@@ -68,7 +68,7 @@ impl ReadyReplies {
             self.latest.remove(place);
         }
         self.latest.push((occasion, Rc::clone(&reply)));
-        Action::Ready(reply)
+        Action::Reply(reply)
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
                 reply(&format!("{gate} {retry_after}"))
             });
             match action {
-                Action::Ready(reply) => {
+                Action::Reply(reply) => {
                     assert_eq!(reply.body, format!("{gate} {retry_after}").as_bytes());
                     assert_eq!(*reply.serialized_headers(), *reply.serialized);
                     assert!(!reply.serialized.is_empty());
@@ -136,6 +136,6 @@ mod tests {
     #[test]
     fn the_default_keeps_no_reply() {
         let action = ReadyReplies::default().action(occasion(0, 5), || reply("made"));
-        assert_eq!(action, Action::Reply(reply("made")));
+        assert_eq!(action, Action::Reply(Rc::new(reply("made"))));
     }
 }

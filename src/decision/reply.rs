@@ -126,7 +126,7 @@ impl ProbeTarget {
 pub enum ReplyCause {
     /// The request is a probe.
     Probe {
-        /// What it asks for.
+        /// The target of the request.
         asked: ProbeTarget,
         /// The status of the reply, or the grpc-status if the reply is gRPC.
         code: u32,

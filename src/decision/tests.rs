@@ -237,10 +237,9 @@ impl Bench {
             Action::PassThrough { head: true, .. } => ("pass through with no body", None, None),
             Action::Status => ("status page", None, None),
             Action::GrpcCheck { edits, .. } => ("grpc check", describe(&edits), None),
-            Action::Reply(reply) => ("reply", None, Some(reply)),
+            Action::Reply(reply) => ("reply", None, Some(Reply::clone(&reply))),
             Action::Drain { draining: true, reply } => ("drain", None, Some(reply)),
             Action::Drain { draining: false, reply } => ("stop draining", None, Some(reply)),
-            Action::Ready(reply) => panic!("kept by nobody: {reply:?}"),
         };
         Outcome { action, edits, response, filter_state, reply, assigned, permits }
     }

@@ -75,7 +75,7 @@ pub struct FullKey {
     /// The values of the key that need the full module. Empty if all do.
     #[cfg(feature = "tool")]
     pub values: &'static str,
-    /// What the full module does for the key.
+    /// A sentence about what the full module does for the key.
     #[cfg(feature = "tool")]
     pub about: &'static str,
     /// Adds the path of each place in a policy that has the key.

@@ -21,6 +21,8 @@ const MAX_LOGGED_PROBLEMS: usize = 20;
 
 /// What a root does by its document.
 pub struct Configuration {
+    /// The name of the plugin.
+    pub plugin: String,
     /// One worker for each policy.
     pub workers: Vec<Worker>,
     /// Finds the worker that a request is for.
@@ -87,9 +89,13 @@ struct Chosen {
 }
 
 /// Reads the document, which has `size` bytes, and creates its workers. Logs and counts a document that is wrong. Returns
-/// `None` if the proxy must refuse it. `others` are the names of the policies of each other document of the plugin in this VM, if
-/// the module cannot tell the requests for it from those for this one.
-pub fn configure(proxy: &impl Proxy, size: usize, others: &[Vec<String>]) -> Option<Configuration> {
+/// `None` if the proxy must refuse it. `others` returns the names of the policies of each other document of the plugin in this VM. It
+/// is asked if the module cannot tell the requests for those from the ones for this document.
+pub fn configure(
+    proxy: &impl Proxy,
+    size: usize,
+    others: impl FnOnce(&str) -> Vec<Vec<String>>,
+) -> Option<Configuration> {
     let module = proxy.module();
     let text = proxy.body(Body::Configuration, size);
     let plugin = proxy.attribute(Attribute::PluginName).unwrap_or_default();
@@ -99,6 +105,7 @@ pub fn configure(proxy: &impl Proxy, size: usize, others: &[Vec<String>]) -> Opt
     let document = hash::digest(0, &text);
     let mut reading = DocumentReading::for_node(text, &node);
     reading.limit_to(module);
+    let others = if module.sees_responses() { Vec::new() } else { others(&plugin) };
     if let Some(other) = others.iter().find(|names| !shares_name(&reading, names)) {
         reading.refuse(format!(
             "plugin {plugin:?} already has a policy named {}, and {} takes a second document of one plugin for its \
@@ -137,8 +144,8 @@ pub fn configure(proxy: &impl Proxy, size: usize, others: &[Vec<String>]) -> Opt
     }
     let index = HostIndex::new(workers.iter().map(|worker| &worker.policy().hosts));
     let pulse = Pulse::new(&plugin, module, document, proxy.now());
-    let unshared = Unshared { plugin, policies, is_wrong, configured: proxy.now() };
-    Some(Configuration { workers, index, unshared, refusal, pulse })
+    let unshared = Unshared { plugin: plugin.clone(), policies, is_wrong, configured: proxy.now() };
+    Some(Configuration { plugin, workers, index, unshared, refusal, pulse })
 }
 
 /// Returns whether the document has a policy of one of these names, or no policy at all.

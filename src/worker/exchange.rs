@@ -15,6 +15,7 @@
 use core::ops::ControlFlow;
 use core::time::Duration;
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use super::app_probe::{ProbeAction, ProbeQuery};
 use super::exchanges::Looks;
@@ -25,7 +26,6 @@ use super::scope::Scope;
 use super::summary::{self, ResponseSummary};
 use crate::decision::action::{Action, ForwardEdits, HeaderEdit};
 use crate::decision::probe;
-use crate::decision::reply::Reply;
 use crate::decision::{Assignment, Decision};
 use crate::policy::{Mode, Policy};
 use crate::proxy::{Attribute, ExchangeId, Flow, Map, Proxy};
@@ -104,16 +104,13 @@ impl Exchange {
                 let exchange = Self::forwarded(scope, request, &decision.assignments, edits, headers, end);
                 return (Flow::Continue, exchange);
             }
-            Action::Ready(reply) => {
-                request.give_back(scope);
-                return (if scope.send(&reply) { Flow::Pause } else { Flow::Continue }, None);
-            }
             Action::Reply(reply) => ControlFlow::Break(reply),
             Action::Drain { draining, reply } => {
                 let written = scope.drain(draining);
-                ControlFlow::Break(if written { reply } else { probe::drain::failed(scope.policy) })
+                let reply = if written { reply } else { probe::drain::failed(scope.policy) };
+                ControlFlow::Break(Rc::new(reply))
             }
-            Action::Status => ControlFlow::Break(probe::status::json(scope.policy, scope.status())),
+            Action::Status => ControlFlow::Break(Rc::new(probe::status::json(scope.policy, scope.status()))),
             // Only a policy that the module refuses has them.
             Action::PassThrough { .. } | Action::GrpcCheck { .. }
                 if !scope.proxy.module().sees_responses() =>
@@ -122,7 +119,7 @@ impl Exchange {
             }
             Action::PassThrough { endpoint, probe, rule, head } => {
                 match scope.pass_through(id, &ProbeQuery { endpoint, probe, rule, head }) {
-                    ProbeAction::Reply(reply) => ControlFlow::Break(reply),
+                    ProbeAction::Reply(reply) => ControlFlow::Break(Rc::new(reply)),
                     ProbeAction::Wait => ControlFlow::Continue((Flow::Pause, None)),
                     ProbeAction::Forward => ControlFlow::Continue((Flow::Continue, None)),
                 }
@@ -388,11 +385,7 @@ fn shadow<P: Proxy>(
 ) -> Option<Box<Exchange>> {
     let assignments = match &decision.action {
         // The request is forwarded anyway, and no version counts.
-        Action::Reply(Reply { cause, .. }) => {
-            scope.metrics.count_reply(scope.proxy, scope.policy, *cause);
-            &[][..]
-        }
-        Action::Ready(reply) => {
+        Action::Reply(reply) => {
             scope.metrics.count_reply(scope.proxy, scope.policy, reply.cause);
             &[][..]
         }
@@ -409,7 +402,6 @@ fn label<P: Proxy>(scope: &Scope<'_, P>, decision: &Decision<'_>) {
         action if action.is_for_probe() => return,
         // A reply says what its gate did. The versions that the request would have got do not count.
         Action::Reply(reply) => Cow::Borrowed(reply.details.as_str()),
-        Action::Ready(reply) => Cow::Borrowed(reply.details.as_str()),
         _ => Cow::Owned(explain(scope.policy, decision)),
     };
     if !label.is_empty() {

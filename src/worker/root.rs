@@ -11,7 +11,7 @@ use super::configuration::{Configuration, Refusal, Unshared};
 use super::headers::RequestHeaders;
 use super::pulse::Pulse;
 use crate::policy::host_index::HostIndex;
-use crate::proxy::{Attribute, ExchangeId, Flow, Proxy};
+use crate::proxy::{ExchangeId, Flow, Proxy};
 use crate::value::time::Time;
 
 /// The tick of a root with something to share or to count and no worker that needs a tick.
@@ -33,7 +33,7 @@ pub struct Root<P> {
     /// The proxy, for the workers of this root.
     pub proxy: P,
     /// The name of its plugin.
-    pub plugin: Vec<u8>,
+    pub plugin: String,
     /// The workers of earlier documents, which are kept until their requests have ended. After them, those of the newest
     /// document in its order.
     pub workers: Vec<Worker>,
@@ -71,7 +71,7 @@ impl<P: Proxy> Root<P> {
         let now = proxy.now();
         let mut root = Root {
             id,
-            plugin: proxy.attribute(Attribute::PluginName).unwrap_or_default(),
+            plugin: configuration.plugin.clone(),
             proxy,
             workers: Vec::new(),
             earlier: 0,

@@ -100,22 +100,19 @@ impl<P: Proxy> Vm<P> {
         if let Some(place) = self.roots.iter().position(|root| root.id == id && !root.ended) {
             // Now it has the newest document.
             let mut root = self.roots.remove(place);
-            let configuration = configuration::configure(&root.proxy, size, &[]);
+            let configuration = configuration::configure(&root.proxy, size, |_| Vec::new());
             let is_usable = configuration.is_some();
             configuration.into_iter().for_each(|configuration| root.configure(configuration));
             self.roots.push(root);
             return is_usable;
         }
         let proxy = proxy();
-        let is_told = proxy.module().sees_responses();
-        let others = if is_told {
-            Vec::new()
-        } else {
+        if !proxy.module().sees_responses() {
             self.delete_ended_roots();
             proxy.leave();
-            self.policies_of_plugin(&proxy)
-        };
-        let Some(configuration) = configuration::configure(&proxy, size, &others) else {
+        }
+        let others = |plugin: &str| self.policies_of(plugin);
+        let Some(configuration) = configuration::configure(&proxy, size, others) else {
             return false;
         };
         self.roots.push(Root::new(id, proxy, configuration));
@@ -127,9 +124,8 @@ impl<P: Proxy> Vm<P> {
         self.roots.first().is_none_or(|root| root.proxy.module().sees_responses())
     }
 
-    /// Returns the names of the policies of each other root of the plugin that is configured now.
-    fn policies_of_plugin(&self, proxy: &P) -> Vec<Vec<String>> {
-        let plugin = proxy.attribute(Attribute::PluginName).unwrap_or_default();
+    /// Returns the names of the policies of each root of this plugin.
+    fn policies_of(&self, plugin: &str) -> Vec<Vec<String>> {
         let roots = self.roots.iter().filter(|root| !root.ended && root.plugin == plugin);
         let names = |root: &Root<P>| root.newest().map(|worker| worker.policy().name.clone()).collect();
         roots.map(names).collect()
@@ -189,7 +185,7 @@ impl<P: Proxy> Vm<P> {
         first.proxy.enter(request);
         let now = first.proxy.now();
         let plugin = first.proxy.attribute(Attribute::PluginName).unwrap_or_default();
-        let is_wanted = |root: &Root<P>| root.plugin == plugin;
+        let is_wanted = |root: &Root<P>| root.plugin.as_bytes() == plugin;
         let newest = self.roots.iter().rfind(|root| is_wanted(root))?;
         if !newest.is_in_use(now) && self.asked.is_none_or(|asked| now >= asked + ASKED_AGAIN) {
             newest.ask();

@@ -3,6 +3,8 @@
 
 use super::result::{DrainReason, Seconds};
 use super::source;
+use std::rc::Rc;
+
 use crate::decision::action::Action;
 use crate::decision::reply::{ProbeTarget, Reply};
 use crate::policy::Policy;
@@ -79,7 +81,7 @@ pub fn answer<'p: 'r, 'r, R: Request>(
     readiness: &impl Readiness,
 ) -> Action<'p> {
     if let Err(why) = source::authorize("drain", &drain.from, request.source()) {
-        return Action::Reply(reply(policy, 403, &why, DrainReply::Refused));
+        return Action::Reply(Rc::new(reply(policy, 403, &why, DrainReply::Refused)));
     }
     let now = readiness.now();
     let lifecycle = readiness.lifecycle();
@@ -87,13 +89,13 @@ pub fn answer<'p: 'r, 'r, R: Request>(
         Some(b"POST") => true,
         Some(b"DELETE") => false,
         Some(b"GET" | b"HEAD") => {
-            return Action::Reply(state_reply(policy, drain, &lifecycle, now));
+            return Action::Reply(Rc::new(state_reply(policy, drain, &lifecycle, now)));
         }
         _ => {
             let mut reply =
                 reply(policy, 405, "method not allowed: use POST, DELETE, GET or HEAD", DrainReply::Refused);
             reply.headers.push(("allow".into(), "GET, HEAD, POST, DELETE".into()));
-            return Action::Reply(reply);
+            return Action::Reply(Rc::new(reply));
         }
     };
     let ordered = lifecycle.changed(|lifecycle| lifecycle.draining = order, now);

@@ -7,6 +7,8 @@
 
 pub mod call;
 
+use std::rc::Rc;
+
 use crate::decision::action::{Action, HeaderEdit};
 use crate::decision::reply::{ProbeTarget, Reply};
 use crate::policy::Policy;
@@ -34,13 +36,13 @@ pub fn answer<'p: 'r, 'r, R: Request>(
 ) -> Action<'p> {
     if !request.get("content-type").is_some_and(content_type::is_grpc) {
         let text = "only gRPC is answered at this path. Send content-type: application/grpc";
-        return Action::Reply(reply(policy, NOT_GRPC, false, text));
+        return Action::Reply(Rc::new(reply(policy, NOT_GRPC, false, text)));
     }
     let path = request.path().unwrap_or_default();
     let is_check = path.strip_prefix(GRPC_HEALTH.as_bytes()) == Some(grpc::METHOD.as_bytes());
     if !is_check || request.get(":method") != Some(b"POST") {
         let text = "only Check is implemented (by POST)";
-        return Action::Reply(reply(policy, UNIMPLEMENTED, true, text));
+        return Action::Reply(Rc::new(reply(policy, UNIMPLEMENTED, true, text)));
     }
     let edits = [("content-type", PLAIN), HOP].map(|(header, value)| HeaderEdit::set(header, value));
     let encoding = request.get("grpc-encoding");

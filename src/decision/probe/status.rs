@@ -3,6 +3,8 @@
 //! The page for people has no data. Its script reads the JSON from the same path, again and again.
 
 use super::source;
+use std::rc::Rc;
+
 use crate::decision::action::Action;
 use crate::decision::reply::{Header, ProbeTarget, Reply};
 use crate::policy::Policy;
@@ -68,12 +70,12 @@ pub fn answer<'p, 'r, R: Request>(
     request: &mut Headers<'r, R>,
 ) -> Action<'p> {
     if let Err(why) = source::authorize("status", &page.from, request.source()) {
-        return Action::Reply(refusal(policy, 403, &why));
+        return Action::Reply(Rc::new(refusal(policy, 403, &why)));
     }
     if !matches!(request.get(":method"), Some(b"GET" | b"HEAD")) {
         let mut reply = refusal(policy, 405, "method not allowed: use GET or HEAD");
         reply.headers.push(("allow".into(), "GET, HEAD".into()));
-        return Action::Reply(reply);
+        return Action::Reply(Rc::new(reply));
     }
     if !wants_page(request) {
         return Action::Status;
@@ -84,7 +86,7 @@ pub fn answer<'p, 'r, R: Request>(
         ("cross-origin-resource-policy", "same-origin"),
     ];
     let own = own.map(|(name, value)| (name.into(), value.into()));
-    Action::Reply(reply(policy, "text/html; charset=utf-8", own.to_vec(), PAGE.as_bytes().to_vec()))
+    Action::Reply(Rc::new(reply(policy, "text/html; charset=utf-8", own.to_vec(), PAGE.as_bytes().to_vec())))
 }
 
 /// Returns the reply with this JSON.

@@ -102,7 +102,7 @@ impl Bench {
         let mut request = Headers::new(&get, &[]);
         let ask = find(&self.policy, &mut request)?;
         match answer(&self.policy, ask, &mut request, &self.readiness, &mut ReadyReplies::default()) {
-            Action::Reply(reply) => Some(reply),
+            Action::Reply(reply) => Some(Reply::clone(&reply)),
             other => panic!("{other:?}"),
         }
     }

@@ -27,7 +27,6 @@ pub fn value(circumstances: &Circumstances<'_>, request: &SampleRequest, decisio
         Action::Status => action_value("status page", &[]),
         Action::GrpcCheck { edits, .. } => action_value("grpc health check", edits),
         Action::Reply(reply) => reply_value("reply", reply),
-        Action::Ready(reply) => reply_value("reply", reply),
         Action::Drain { draining: true, reply } => reply_value("drain", reply),
         Action::Drain { draining: false, reply } => reply_value("stop draining", reply),
     };

@@ -78,9 +78,6 @@ pub fn write(
         }
         Action::Status => ("reply 200: the status page, in JSON".to_owned(), &[][..], None),
         Action::Reply(reply) => {
-            (format!("reply {}: {}", reply.status, describe_cause(policy, reply)), &[][..], Some(reply))
-        }
-        Action::Ready(reply) => {
             (format!("reply {}: {}", reply.status, describe_cause(policy, reply)), &[][..], Some(&**reply))
         }
         Action::Drain { draining, reply } => {

@@ -2,7 +2,7 @@
 
 use graygate::policy::module::ModuleKind;
 
-/// What `--module` has in place of the name of the module.
+/// The placeholder in `--module` for the name of the module.
 pub const NAME: &str = "{module}";
 
 /// The module that a resource names.
