@@ -77,6 +77,9 @@ def in_both(
 
 BY_HAND_HEADERS = "by hand: on_request_headers, takes all headers"
 BY_HAND_PATH = "by hand: on_request_headers, reads :path"
+BY_HAND_SPLIT = "by hand: takes all headers, sets one"
+BY_HAND_PROBE = "by hand: reads :path, replies"
+BY_HAND_GATE = "by hand: replies to all"
 BY_HAND_RESPONSES = "by hand: graygate.wasm's callbacks, reads :status"
 
 
@@ -108,7 +111,10 @@ def sticky() -> Table:
         {
             "none": each("no filter", baseline=None),
             "lua": each("Lua, the same by FNV-1a", [lua("split")], answer=theirs, check=splits(by_fnv1a)),
-            **in_both(each, "one release", split(), Limit("lua", 1.0), answer=ours, check=splits()),
+            "floor-split": each(BY_HAND_SPLIT, [floor("split")], answer=ours, limits=[Limit("lua")]),
+            **in_both(
+                each, "one release", split(), Limit("lua", 1.0), Limit("floor-split"), answer=ours, check=splits()
+            ),
         },
         "By a user header, one in ten on v2, steered by a header, for the requests under one path.",
     )
@@ -124,7 +130,8 @@ def probe() -> Table:
             "none": each("no filter, a direct response", baseline=None),
             "lua": each("Lua, respond()", [lua("probe")]),
             "lua-headers": each("Lua, with graygate's headers", [lua("probe_headers")], answer=whole),
-            **in_both(each, "/livez", full(), Limit("lua-headers", 1.0), answer=whole),
+            "floor-probe": each(BY_HAND_PROBE, [floor("probe")], answer=whole, limits=[Limit("lua-headers")]),
+            **in_both(each, "/livez", full(), Limit("lua-headers", 1.0), Limit("floor-probe"), answer=whole),
             "health-check": each("health_check, no body", [health_check()], answer=Answer(body="")),
         },
     )
@@ -141,7 +148,15 @@ def gates() -> Table:
             "none": each("no filter, a direct response", baseline=None, answer=Answer(503, REFUSAL)),
             "lua": each("Lua, respond() to all", [lua("gate")], answer=short),
             "lua-headers": each("Lua, to all, graygate's headers", [lua("gate_headers")]),
-            **in_both(each, "a gate without a match", gated(), Limit("lua-headers", 1.0), routes=to_app),
+            "floor-gate": each(BY_HAND_GATE, [floor("gate")], limits=[Limit("lua-headers")]),
+            **in_both(
+                each,
+                "a gate without a match",
+                gated(),
+                Limit("lua-headers", 1.0),
+                Limit("floor-gate"),
+                routes=to_app,
+            ),
             "lua-path": each("Lua, by path, graygate's headers", [lua("gate_path")]),
             **in_both(each, "a full policy, by path", full(force="notReady"), Limit("lua-path", 1.0), prefix="path-"),
         },
