@@ -153,7 +153,7 @@ impl Steer {
             }
             Steer::FilterState(_) => {}
             Steer::RandomValueHeader(_) => {
-                let message = "has no effect: the route's weights decide, and the filter cannot change them. Remove it, or steer by header, clusterHeader or filterState.";
+                let message = "has no effect: the route's weights decide, and the filter cannot change them. Remove it, or steer by header, clusterHeader, filterState or baggage.";
                 for key in ["startsAt", "schedule", "rollback"] {
                     fields.contradiction(key, message);
                 }

@@ -93,7 +93,7 @@ fn the_probes_have_the_full_documents_values() {
         drain: Some(Drain {
             path: Some("/drainz".into()),
             from: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
-            also_when: policy.upstreams.iter().position(|known| known.name == "app").map(UpstreamId),
+            also_when: policy.upstreams.iter().position(|known| known.name == "envoy").map(UpstreamId),
             readiness_after: Duration::from_secs(10),
         }),
         status: Some(StatusPage { path: "/statusz".into(), from: vec!["127.0.0.1/32".parse().unwrap()] }),

@@ -241,7 +241,7 @@ mod random_value_header {
 
     #[test]
     fn a_random_value_header_excludes_settings_that_change_weights() {
-        let message = "has no effect: the route's weights decide, and the filter cannot change them. Remove it, or steer by header, clusterHeader or filterState.";
+        let message = "has no effect: the route's weights decide, and the filter cannot change them. Remove it, or steer by header, clusterHeader, filterState or baggage.";
         for (key, value) in [
             ("startsAt", r#""2026-12-01T10:00:00Z""#),
             ("schedule", &format!("[{}]", step(r#""v1":1,"v2":1"#, ""))),
