@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.config import TAGS, Tree, listener, plugin, stats_tags
+from harness.config import TAGS, Tree, cluster, listener, plugin, stats_tags, values_of
 from harness.docs import Block, anchors, blocks, hidden_commands, is_unmarked_part, links, pages, prose, whole_policy
 from harness.envoy import PROJECT, binary
 from harness.tool import BINARY, run
@@ -30,22 +30,25 @@ COMMANDS = [page for page in PAGES if any(block.info == "console" for block in b
 # are targets of `make`, and those in `sh` or `text`. Tests in tests/istio run those of the runbook.
 NOT_RUN: dict[str, dict[str, int]] = {
     "CONTRIBUTING.md": {"slow": 2},
-    "README.md": {"slow": 1},
+    "README.md": {"slow": 1, "sh": 1},
     "docs/evaluate/comparison.md": {"slow": 1},
     "docs/evaluate/cost.md": {"slow": 1},
     "docs/evaluate/faults.md": {"slow": 1},
     "docs/evaluate/limits.md": {"slow": 1},
+    "docs/how-to/check-a-policy.md": {"sh": 1},
     "docs/how-to/edit-with-a-schema.md": {"cluster": 1},
     "docs/how-to/status-page.md": {"sh": 1, "cluster": 1},
     "docs/operate/alerts-and-dashboards.md": {"sh": 2},
     "docs/operate/compatibility.md": {"slow": 1},
-    "docs/quick-start-envoy.md": {"slow": 1},
+    "docs/quick-start-envoy.md": {"slow": 1, "sh": 2},
     "docs/quick-start-istio.md": {"slow": 1, "cluster": 4},
-    "istio/README.md": {"cluster": 1},
+    "istio/README.md": {"cluster": 1, "sh": 3},
     "istio/runbook.md": {"sh": 26},
 }
 # The languages of blocks that have nothing to check or to run.
 PLAIN = {"text", "promql", "rust", "mermaid", "html"}
+# A line that begins with one of these is a command, whatever the block says that it is.
+PROGRAMS = "curl|docker|envoy|graygate|helm|kubectl|kustomize|make|mkdir|target/release/graygate"
 
 
 def name(of: Path | Block) -> str:
@@ -82,6 +85,7 @@ def test_a_block_of_yaml_is_right(block, tmp_path):
 
 def validate(bootstrap: Tree, directory: Path) -> str:
     """Lets the real Envoy read a whole configuration. Returns "", or what it has against it."""
+    directory.mkdir(exist_ok=True)
     (directory / "envoy.json").write_text(json.dumps(bootstrap))
     for link in ("dist", "envoy"):
         if not (directory / link).exists():
@@ -120,15 +124,41 @@ def test_the_real_envoy_accepts_every_policy(tmp_path):
         pytest.fail("Envoy accepts each policy alone, and not all of them together")
 
 
+def problems_of_configurations(page: Path, directory: Path) -> list[str]:
+    """Returns what the real Envoy has against the whole configurations of a page."""
+    found = []
+    for block in blocks(page):
+        if block.file:
+            write(directory / block.file, with_built_module(block.text))
+        if block.language == "yaml" and "static_resources:" in block.text:
+            wholes = [json.loads(with_built_module(json.dumps(bootstrap))) for bootstrap in block.bootstraps]
+            found += [problem for bootstrap in wholes if (problem := validate(bootstrap, directory))]
+    return found
+
+
+def test_the_real_envoy_accepts_each_whole_configuration(tmp_path):
+    for page in PAGES:
+        assert problems_of_configurations(page, tmp_path / page.stem) == [], name(page)
+
+
+def test_a_wrong_configuration_is_found(tmp_path):
+    for key, is_right in [("connect_timeout", True), ("conect_timeout", False)]:
+        text = f"```yaml\nstatic_resources: {{clusters: [{{name: app, {key}: 1s}}]}}\n```\n"
+        assert (problems_of_configurations(page_of(tmp_path, text), tmp_path) == []) == is_right
+
+
 @pytest.mark.parametrize(
-    "block", [block for block in in_language("yaml") if "static_resources:" in block.text], ids=name
+    "block", [block for block in in_language("yaml") if is_readable(block) and block.routes], ids=name
 )
-def test_the_real_envoy_accepts_a_whole_configuration(block, tmp_path):
-    for other in blocks(block.page):
-        if other.file:
-            write(tmp_path / other.file, with_built_module(other.text))
-    for bootstrap in block.bootstraps:
-        assert validate(json.loads(with_built_module(json.dumps(bootstrap))), tmp_path) == "", block.where
+def test_the_real_envoy_accepts_routes(block, tmp_path):
+    names = sorted({*values_of(block.routes, "cluster"), *values_of(block.routes, "name")})
+    bootstrap = {
+        "static_resources": {
+            "listeners": [listener("app", [], block.routes)],
+            "clusters": [cluster(each, 8080) for each in names],
+        }
+    }
+    assert validate(bootstrap, tmp_path) == "", block.where
 
 
 # -- commands --------------------------------------------------------------------
@@ -231,7 +261,7 @@ def test_no_command_goes_unrun_unseen():
         if block.language == "console":
             assert len(block.marks) == 1, f"{block.where}: {block.info}: one mark is enough"
             found.setdefault(page, Counter())[block.marks[0]] += 1
-        elif block.language in {"sh", "bash", "shell"} or re.search(r"(?m)^\$ ", block.text):
+        elif block.language in {"sh", "bash", "shell"} or re.search(rf"(?m)^(?:\$|{PROGRAMS}) ", block.text):
             found.setdefault(page, Counter())["sh"] += 1
         else:
             allowed = PLAIN | {"yaml", "json", "console"}
@@ -251,7 +281,8 @@ def test_slow_commands_are_targets_of_make():
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_no_command_stands_outside_a_block(page):
-    found = re.findall(r"(?m)^ {2,}\$ .*$", prose(page))
+    # A line that is indented after an empty one is code, unless it goes on with a list.
+    found = re.findall(r"(?m)^ {2,}\$ .*$|(?<=[^\n]\n\n) {4}(?![-*] |\d+\. )\S.*$", prose(page))
     assert not found, f"commands belong into ```console blocks, so that they are run: {found}"
 
 
@@ -326,6 +357,22 @@ def test_every_list_of_labels_is_that_of_the_table():
     assert {tag["tag_name"] for tag in bootstrap["stats_config"]["stats_tags"]} == labels
     mesh = re.findall(r"extraStatTags: \[(.*?)\]", (PROJECT / "istio/runbook.md").read_text())
     assert [set(tags.split(", ")) for tags in mesh] == [labels]
+
+
+def test_the_tests_that_contributing_names_exist():
+    text = (PROJECT / "CONTRIBUTING.md").read_text()
+    commands = re.findall(r"-m pytest (tests/\w+\.py) -k (\w+)", text)
+    assert commands
+    for file, word in commands:
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", file, "-k", word]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, f"pytest {file} -k {word} selects no test"
+    for directory, names in re.findall(r"cd (tests/\w+) && .*?-run (\w+)", text):
+        found = "\n".join(file.read_text() for file in (PROJECT / directory).glob("*_test.go"))
+        assert f"func {names}" in found, f"{directory}: no test begins with {names}"
+    for name_of_test in re.findall(r"cargo test [^`]*--test (\w+)", text):
+        files = [PROJECT / f"tests/{name_of_test}.rs", PROJECT / f"tests/{name_of_test}/main.rs"]
+        assert any(file.exists() for file in files), name_of_test
 
 
 # -- language --------------------------------------------------------------------

@@ -11,6 +11,7 @@ A comment `<!-- run` has commands, a line each, that readers do not see. They pr
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -24,10 +25,11 @@ import yaml
 from .config import Tree, values_of
 from .envoy import PROJECT
 
-POLICY_KEYS = {
-    *("name", "hosts", "mode", "rollout", "upstreams", "probes", "releases", "gates"),
-    *("maxGatedPercent", "onWrongPolicy", "policies"),
-}
+# The keys at the top of a policy, as the table of keys has them, and `policies`.
+DEFINITIONS = json.loads((PROJECT / "docs/reference/policy.schema.json").read_text())["$defs"]
+POLICY_KEYS = {*DEFINITIONS["policy"]["properties"], "policies"}
+# Those of them by which a tree with a `name` is a policy, whatever else it has. So a misspelt key does not hide it.
+PARTS_OF_A_POLICY = {"upstreams", "probes", "releases", "gates"}
 # The resources of Istio that can have a policy in them.
 PLUGIN_KINDS = {"WasmPlugin", "TrafficExtension", "EnvoyFilter"}
 FENCE = re.compile(r"(?ms)^(?P<indent> *)(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<text>.*?)^ *(?P=fence) *$")
@@ -115,6 +117,17 @@ class Block:
         ]
 
     @property
+    def routes(self) -> list[Tree]:
+        """The routes of Envoy in a YAML block that is a part of its configuration."""
+        if len(self.documents) != 1:
+            return []
+        [tree] = self.documents
+        found = tree.get("routes") if isinstance(tree, dict) and set(tree) == {"routes"} else tree
+        if not isinstance(found, list):
+            return []
+        return [each for each in found if isinstance(each, dict) and {"match", "route"} <= set(each)]
+
+    @property
     def commands(self) -> list[Command]:
         """The commands of a console block. A command goes on after a backslash, and to the end of a here-document."""
         found: list[Command] = []
@@ -184,11 +197,18 @@ def is_unmarked_part(tree: Any) -> bool:
     return isinstance(tree, dict) and set(tree) < POLICY_KEYS and not list(policies_in(tree))
 
 
+def is_policy(tree: Tree) -> bool:
+    """Whether a tree is meant to be a policy, or a document of several."""
+    keys = {key for key in tree if not str(key).startswith("x-")}
+    if "name" in keys:
+        return bool(keys & PARTS_OF_A_POLICY) or (keys <= POLICY_KEYS and len(keys) > 1)
+    return "policies" in keys and keys <= POLICY_KEYS
+
+
 def policies_in(tree: Any) -> Iterator[Tree]:
     """Returns the whole policies in a document: the document itself, or those in a configuration of Envoy."""
     if isinstance(tree, dict):
-        keys = {key for key in tree if not str(key).startswith("x-")}
-        if (keys <= POLICY_KEYS and keys & {"name", "policies"} and len(keys) > 1) or keys == {"policies"}:
+        if is_policy(tree):
             yield tree
         elif str(tree.get("@type", "")).endswith("google.protobuf.StringValue"):
             yield yaml.safe_load(tree["value"])
