@@ -118,7 +118,7 @@ mod full_document {
         assert_eq!(policy.hosts.names().len(), 3);
         assert_eq!(policy.hosts.endings(), [".example.com"]);
         assert_eq!(policy.mode, Mode::Enforce);
-        assert_eq!(policy.summary(), "7 upstreams, 8 probes, 1 release, 2 gates");
+        assert_eq!(policy.summary(), "8 upstreams, 8 probes, 1 release, 2 gates");
     }
 
     #[test]

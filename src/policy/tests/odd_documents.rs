@@ -167,6 +167,7 @@ fn an_empty_string_is_refused_unless_it_has_a_meaning() {
         "/healthz",
         "graygate",
         "/healthz",
+        "/ready",
         "shop.Db",
         "",
         "shop.Reviews",
