@@ -110,6 +110,7 @@ def test_every_policy_in_the_tree_is_valid(options):
 def test_the_schema_accepts_what_the_filter_accepts_and_refuses_what_a_schema_can(tmp_path):
     # Some thousand documents are too many for a validator in Python.
     valid = jsonschema_rs.Draft202012Validator(schema())
+    inline = jsonschema_rs.Draft202012Validator(schema("--inline"))
     several = {"policies": [FULL | {"name": "other", "hosts": ["other.example.com"]}], "mode": "shadow"}
     several["policies"][0].pop("onWrongPolicy")
     cases = [*mutants(FULL), *mutants(several, deepest=2)]
@@ -120,6 +121,7 @@ def test_the_schema_accepts_what_the_filter_accepts_and_refuses_what_a_schema_ca
         if not said:
             accepted += 1
             assert is_valid, (name, [error.message for error in valid.iter_errors(document)])
+            assert inline.is_valid(document), (name, [error.message for error in inline.iter_errors(document)])
         elif not is_valid:
             refused += 1
         else:

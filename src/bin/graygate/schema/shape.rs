@@ -183,7 +183,9 @@ fn rules(spec: &ObjectSpec) -> Vec<Node> {
             .flat_map(|(index, one)| keys.iter().skip(index + 1).map(move |other| [one, other]));
         list(pairs.map(|pair| object([("allOf", list(pair.map(|key| present(spec, key))))])))
     };
-    let not_two = |keys: &[&str]| object([("not", object([("anyOf", no_two(keys))]))]);
+    // Only of an object: null has none of the keys, but a schema's `required` and `properties` let it pass.
+    let not_two =
+        |keys: &[&str]| object([("not", object([("type", text("object")), ("anyOf", no_two(keys))]))]);
     match spec.rule {
         KeyRule::Free => Vec::new(),
         KeyRule::AtMostOne(keys) => vec![not_two(keys)],
