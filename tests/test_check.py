@@ -506,7 +506,7 @@ BOMB = "\n".join(
         ("a.yaml", "name: café\n".encode("latin-1"), "1:10: the byte 0xE9 is not text in UTF-8"),
         ("a.yaml", b"name: a\0\n", "1:8: a NUL byte"),
         ("a.yaml", "- name: a\n  gates: []\n", "1:3: a policy in a list"),
-        ("a.yaml", "name: a\nupstreams:\n\ta: {}\n", "3:2: a tab in the indentation"),
+        ("a.yaml", "name: a\nupstreams:\n\ta: {}\n", "3:1: a tab in the indentation"),
         ("a.yaml", BOMB, "aliases of aliases"),
         ("a.yaml", "name: a\nname: b\n", "2:1: name: "),
         ("a.json", '{"name": "a",\n "name": "b"}', "2:2: name: "),

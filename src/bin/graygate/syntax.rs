@@ -7,6 +7,8 @@ use crate::source::{Source, TextProblem};
 
 /// The deepest nesting of YAML that is read. Each level takes up to 20 kB of the stack.
 const MAX_DEPTH: usize = 64;
+/// What is wrong with a tab before a key.
+const TAB: &str = "a tab in the indentation. Indent with spaces.";
 
 /// The options for YAML.
 pub fn yaml_options() -> Options {
@@ -86,7 +88,23 @@ fn yaml_problem(source: &Source, error: &Error) -> TextProblem {
         true => "a template, which is YAML only when its values are filled in. Check what it renders: helm template CHART | graygate check -".to_owned(),
         false => yaml_words(error),
     };
-    TextProblem { at: at.unwrap_or_default(), message }
+    let at = at.unwrap_or_default();
+    let at = if message == TAB { tab_after(source, at).unwrap_or(at) } else { at };
+    TextProblem { at, message }
+}
+
+/// Returns the offset of the first tab in the indentation of a line, from the line at `at` on. The parser may stop at the
+/// value before it.
+fn tab_after(source: &Source, at: usize) -> Option<usize> {
+    let mut start = source.line_start(source.place(at).line);
+    for line in source.text.get(start..)?.split_inclusive('\n') {
+        let indentation = line.len() - line.trim_start().len();
+        if let Some(tab) = line.get(..indentation)?.find('\t') {
+            return Some(start + tab);
+        }
+        start += line.len();
+    }
+    None
 }
 
 /// Says what is wrong with YAML. The parser's own words stand only where they are about YAML.
@@ -127,13 +145,17 @@ fn yaml_words(error: &Error) -> String {
 /// Says what is wrong with the syntax of YAML, and how to mend it.
 fn yaml_syntax_words(message: &str) -> String {
     let known = [
-        ("tab", "a tab in the indentation. Indent with spaces."),
+        ("tab", TAB),
         ("recursion limit", ""),
         (
             "mapping values are not allowed",
             "a second \": \" where a value has one line. Quote the value, or put the key on a line of its own.",
         ),
         ("unknown anchor", "an alias without an anchor before it. Add the anchor, or quote the value."),
+        (
+            "escape",
+            "a backslash that YAML does not know in double quotes. Write \\\\ for a backslash, or use single quotes.",
+        ),
         ("quote", "a quote without an end. Add the closing quote."),
         (
             "simple key expected",
@@ -219,7 +241,9 @@ mod tests {
             bomb += &format!("a{level}: &a{level} [{aliases}]\n");
         }
         for (name, text, line, column, words) in [
-            ("a.yaml", "a:\n\tb: 1\n", 2, 2, "a tab in the indentation"),
+            ("a.yaml", "a:\n\tb: 1\n", 2, 1, "a tab in the indentation"),
+            ("a.yaml", "a: 1\n \tb: 1\n", 2, 2, "a tab in the indentation"),
+            ("a.yaml", "a: \"b\\d\"\n", 1, 4, "a backslash that YAML does not know"),
             ("a.yaml", "é: b: c", 1, 5, "a second \": \""),
             ("a.yaml", "a: *x\n", 1, 4, "an alias without an anchor"),
             ("a.yaml", "&a [*a]", 1, 5, "an alias inside its own anchor"),
