@@ -188,3 +188,11 @@ def test_there_is_a_manual_page_for_each_subcommand(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     assert run("man", file / "man1").returncode == 3
+
+
+def test_manual_pages_are_not_written_into_a_directory_named_as_standard_input(tmp_path):
+    command = [str(BINARY), "man", "-"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Name a directory, such as man1" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -22,6 +22,12 @@ pub struct ManArguments {
 /// Writes a page for the tool and one for each subcommand. `tool` describes the arguments of this tool.
 pub fn run(arguments: &ManArguments, tool: clap::Command) -> Result<(), Failure> {
     let directory = &arguments.directory;
+    if directory.as_os_str() == "-" {
+        return Err(Failure::Usage(
+            "man writes several files, and \"-\" is standard output. Name a directory, such as man1."
+                .to_owned(),
+        ));
+    }
     let failure = |error| Failure::io(directory.display(), &error);
     std::fs::create_dir_all(directory).map_err(failure)?;
     // `help` has the same text as the pages.
