@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
@@ -67,7 +68,7 @@ def refused(policy, tmp_path):
         file.write_text(json.dumps(policy))
         done = run("render", file, *arguments)
         assert (done.returncode, done.stdout) == (1, ""), done.stderr
-        *problems, count = done.stderr.replace(f"{file}: ", "").splitlines()
+        *problems, count = re.sub(rf"{file}(:\d+:\d+)?: ", "", done.stderr).splitlines()
         assert count == f"{len(problems)} problem{'s' * (len(problems) != 1)}"
         return problems
 
@@ -507,6 +508,20 @@ def test_a_policy_with_problems_is_refused_as_check_does(policy, refused):
         'gates[0].upstream: "ap" is not an upstream; did you mean "app"?',
         "--istio: 1.23 is not allowed there: it cannot read these manifests; allowed: 1.24 to 1.31",
     ]
+
+
+def test_the_problems_of_each_file_have_their_places(tmp_path):
+    for name, text in [("a", "name: a\ngatse: []\n"), ("b", "name: b\n\tmode: off\n")]:
+        (tmp_path / f"{name}.yaml").write_text(text)
+    done = run("render", tmp_path / "a.yaml", tmp_path / "b.yaml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        f'{tmp_path}/a.yaml:2:1: gatse: unknown field; did you mean "gates"?',
+        f"{tmp_path}/b.yaml:2:1: a tab in the indentation. Indent with spaces.",
+        "2 problems",
+    ]
+    done = run("render", "-", stdin="name: a\ngatse: []\n")
+    assert done.stderr.startswith("standard input:2:1: gatse: unknown field")
 
 
 def test_a_policy_without_effect_is_refused(policy, refused):

@@ -9,38 +9,27 @@ use graygate::policy::set::PolicySet;
 use crate::check::report::{CheckedFile, Report};
 use crate::check::text;
 use crate::failure::Failure;
-use crate::found::{FileContents, FoundPolicy, Placer, PolicyHolder};
-use crate::source::{LineColumn, Source, TextProblem};
+use crate::found::{FileContents, FoundPolicy, PolicyHolder};
+use crate::source::{Source, TextProblem};
 use crate::syntax;
 
 /// Reads the document in `file`, or on standard input if `file` is `-`.
 ///
 /// # Errors
 ///
-/// Returns a [`Failure`] if the file cannot be read or is a manifest. Returns [`Problems`] inside if it has no policy that
-/// can be read.
-pub fn read(file: &Path) -> Result<Result<Node, Problems>, Failure> {
+/// Returns a [`Failure`] if the file cannot be read or is a manifest. Returns the problems of its policies inside, each as
+/// a line with its place.
+pub fn read(file: &Path) -> Result<Result<Node, Vec<String>>, Failure> {
     let (source, problem) = Source::read(file)?;
-    let at = |offset: Option<usize>| match offset.map(|offset| source.place(offset)) {
-        Some(LineColumn { line, column }) => format!("line {line}, column {column}: "),
-        None => String::new(),
-    };
-    let documents = match problem.map_or_else(|| syntax::parse(&source), Err) {
-        Ok(documents) => documents,
-        Err(problem) => {
-            return Ok(Err(Problems::unreadable(format!("{}{}", at(Some(problem.at)), problem.message))));
-        }
-    };
-    let contents = FileContents::of(documents, true);
-    if let Some(problem) = contents.problems.first() {
-        let range = Placer::new(&source).holder_range(problem);
-        return Ok(Err(Problems::unreadable(format!(
-            "{}{}",
-            at(range.map(|range| range.start)),
-            problem.message
-        ))));
+    let name = source.name.clone();
+    // A text that cannot be parsed has its problem among the findings.
+    let documents = syntax::parse(&source).unwrap_or_default();
+    let checked = CheckedFile::of(source, problem, true).0.without_warnings();
+    if checked.errors() > 0 {
+        return Ok(Err(text::lines(&checked)));
     }
-    Ok(only(&source.name, contents)?.map(|found| found.node))
+    let found = only(&name, FileContents::of(documents, true))?;
+    Ok(found.map(|found| found.node).map_err(|problems| vec![format!("{name}: {problems}")]))
 }
 
 /// Reads and compiles the policies in `file`. Prints the document's problems, if there are any, to standard error.

@@ -22,6 +22,11 @@ pub fn print_findings(report: &Report) {
     }
 }
 
+/// Returns the findings of a file, each in one line.
+pub fn lines(file: &CheckedFile) -> Vec<String> {
+    file.findings.iter().map(|finding| line(file, finding)).collect()
+}
+
 /// Returns a finding in one line.
 fn line(file: &CheckedFile, finding: &Finding) -> String {
     let place = match (&file.source, &finding.range) {

@@ -8,6 +8,7 @@ use super::arguments::RenderArguments;
 use crate::document;
 use crate::failure::Failure;
 use crate::policy_argument::unknown;
+use crate::source::display_name;
 use crate::tree::{self, get_text, list, object};
 
 /// The policies of all files, in the order of the files.
@@ -39,14 +40,15 @@ pub fn read(arguments: &RenderArguments) -> Result<Result<PolicyFiles, Vec<Strin
         PolicyFiles { policies: Vec::new(), is_list: false, on_wrong_policy: "lastGood", is_chosen: false };
     let mut choices: Vec<(String, String)> = Vec::new();
     for path in &arguments.policies {
-        let file = path.display().to_string();
-        let read = document::read(path)?;
-        let compiled = read.and_then(|document| {
-            let document = arguments.overridden(document);
-            let set = PolicySet::from_document(&document)?;
-            Ok((document, set))
-        });
-        match compiled {
+        let file = display_name(path);
+        let document = match document::read(path)? {
+            Ok(document) => arguments.overridden(document),
+            Err(found) => {
+                problems.extend(found);
+                continue;
+            }
+        };
+        match PolicySet::from_document(&document).map(|set| (document, set)) {
             Ok((document, set)) => {
                 sources.is_list |= set.is_list;
                 let choice = get_text(&document, &["onWrongPolicy"]);
