@@ -420,6 +420,9 @@ def test_releases_that_no_route_can_tell_apart_are_warned_of(render, policy):
         (["--module", "oci://r.example/g:1"], "only Istio fetches modules"),
         (["--at", "inbound"], "--at: is only for Istio"),
         (["--scope", "mesh", "--routes"], "--scope: is only for Istio"),
+        (["--bootstrap", "--port", "9901"], "--port: 9901 is also the port of the admin interface"),
+        (["--bootstrap", "--admin-port", "10000"], "--port: 10000 is also the port of the admin interface"),
+        (["--bootstrap", "--probe-listener", "9901"], "--probe-listener: 9901 is also the port of the admin"),
         (["--bootstrap", "--port", "1", "--probe-listener", "1"], "--probe-listener: the same port as --port"),
     ],
 )

@@ -7,7 +7,7 @@ use super::super::arguments::RenderArguments;
 use super::super::options::{ManifestKind, NamespaceScope};
 use super::super::policy_files::PolicyFiles;
 use super::super::version::IstioVersion;
-use super::{listener, route};
+use super::{ADMIN_PORT, listener, route};
 
 /// Returns the problems of the options. `sources` are the policies, if they could be read.
 pub fn problems(arguments: &RenderArguments, sources: Option<&PolicyFiles>) -> Vec<Problem> {
@@ -36,9 +36,19 @@ pub fn problems(arguments: &RenderArguments, sources: Option<&PolicyFiles>) -> V
             problems
                 .push(problem("--port", &format!("{second}: a second port. The bootstrap has one listener")));
         }
-        let ports = [arguments.port.first().copied().unwrap_or(listener::PORT)];
-        if arguments.probe_listener.is_some_and(|port| ports.contains(&port)) {
+        let port = arguments.port.first().copied().unwrap_or(listener::PORT);
+        let admin_port = arguments.admin_port.unwrap_or(ADMIN_PORT);
+        if arguments.probe_listener == Some(port) {
             problems.push(problem("--probe-listener", "the same port as --port. Choose another"));
+        }
+        // Envoy would start, and requests would reach one or the other.
+        for (option, other) in [("--port", Some(port)), ("--probe-listener", arguments.probe_listener)] {
+            if other == Some(admin_port) {
+                let message = format!(
+                    "{admin_port} is also the port of the admin interface. Choose another, or add --admin-port"
+                );
+                problems.push(problem(option, &message));
+            }
         }
     } else {
         for (option, is_given) in [
