@@ -118,8 +118,13 @@ def test_a_wrong_value_of_an_option_gets_what_is_allowed(arguments, words, file)
     ("line", "words"),
     [
         ("path: /api", "not JSON. Write one object per line"),
-        ('{"pth": "/api"}', "not a request: unknown field `pth`"),
-        ('{"path": 5}', "not a request: invalid type"),
+        ('{"pth": "/api"}', 'not a request: unknown field "pth"; did you mean "path"?'),
+        ('{"pod": "/api"}', 'not a request: unknown field "pod"; allowed: method, path, authority'),
+        ('{"path": 5}', "not a request: path: 5 is not allowed; allowed: a string"),
+        ('{"source": "1.2.3.4"}', 'not a request: source: "1.2.3.4" is not allowed; allowed: an IP address and a port'),
+        ('{"headers": {"a": 5}}', "not a request: headers.a: 5 is not allowed; allowed: a string, or a list"),
+        ('{"path": "/", "path": "/a"}', "not a request: path: given twice"),
+        ("[]", "not a request: a list"),
     ],
 )
 def test_a_wrong_line_of_requests_is_told_by_its_number(line, words, file, tmp_path):

@@ -81,26 +81,13 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
             let mut progress = (!is_hidden).then(|| Progress::new("requests", None));
             for (number, line) in BufReader::new(input::open(file)?).lines().enumerate() {
                 let line = line.map_err(|error| Failure::io(file.display(), &error))?;
-                let request = serde_json::from_str(&line);
-                explain(request.map_err(|error| input_error(number, &describe_request_error(&error)))?)?;
+                let request = sample::read(&line);
+                explain(request.map_err(|message| input_error(number, &message))?)?;
                 progress.as_mut().map(Progress::advance);
             }
         }
     }
     out.flush().map_err(|error| Failure::output(&error))
-}
-
-/// Says what is wrong with a line of the file of `--requests`. Leaves out the line's number, which is always 1.
-fn describe_request_error(error: &serde_json::Error) -> String {
-    let example = r#"{"path": "/api", "headers": {"x-user-id": "alice"}}"#;
-    match error.classify() {
-        serde_json::error::Category::Data => {
-            let text = error.to_string();
-            let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
-            format!("not a request: {message}. Write an object such as {example}")
-        }
-        _ => format!("not JSON. Write one object per line, such as {example}"),
-    }
 }
 
 /// Returns how each release of each policy divides its requests on this date. The versions in `rolled_back` have lost all

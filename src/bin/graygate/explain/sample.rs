@@ -5,6 +5,8 @@ use core::net::SocketAddr;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use graygate::policy::document::Node;
+use graygate::policy::spelling::nearest;
 use graygate::value::baggage;
 use graygate::value::request::Request;
 use serde::{Deserialize, Deserializer};
@@ -41,6 +43,52 @@ pub struct SampleRequest {
 enum HeaderValues {
     One(String),
     Many(Vec<String>),
+}
+
+/// The fields of a request.
+const FIELDS: [&str; 7] = ["method", "path", "authority", "scheme", "source", "cluster", "headers"];
+
+/// Reads a request from a line of JSON. Returns what is wrong with it, and how to mend it.
+pub fn read(line: &str) -> Result<SampleRequest, String> {
+    let example = r#"{"path": "/api", "headers": {"x-user-id": "alice"}}"#;
+    let node: Node = serde_json::from_str(line)
+        .map_err(|_| format!("not JSON. Write one object per line, such as {example}"))?;
+    if let Some(found) = problem(&node) {
+        let stop = if found.ends_with('?') { "" } else { "." };
+        return Err(format!("not a request: {found}{stop} Write an object such as {example}"));
+    }
+    serde_json::from_str(line)
+        .map_err(|_| format!("not a request. Write an object such as {example}"))
+}
+
+/// Returns what is wrong with a value that is not a request.
+fn problem(node: &Node) -> Option<String> {
+    let wrong = |key: &str, node: &Node, allowed: &str| {
+        Some(format!("{key}: {node} is not allowed; allowed: {allowed}"))
+    };
+    let Node::Object(fields) = node else {
+        return Some(format!("{node} is not an object"));
+    };
+    fields.iter().enumerate().find_map(|(index, (key, node))| match (key.as_str(), node) {
+        (key, _) if !FIELDS.contains(&key) => Some(match nearest(key, &FIELDS) {
+            Some(near) => format!("unknown field {key:?}; did you mean {near:?}?"),
+            None => format!("unknown field {key:?}; allowed: {}", FIELDS.join(", ")),
+        }),
+        (key, _) if fields.iter().take(index).any(|(other, _)| other == key) => {
+            Some(format!("{key}: given twice"))
+        }
+        ("source", Node::Text(text)) if text.parse::<SocketAddr>().is_ok() => None,
+        ("source", node) => wrong(key, node, "an IP address and a port, such as \"10.0.0.7:50000\""),
+        ("scheme" | "cluster", Node::Null) => None,
+        ("headers", Node::Object(headers)) => headers.iter().find_map(|(name, values)| match values {
+            Node::Text(_) => None,
+            Node::List(items) if items.iter().all(|item| matches!(item, Node::Text(_))) => None,
+            values => wrong(&format!("headers.{name}"), values, "a string, or a list of strings"),
+        }),
+        ("headers", node) => wrong(key, node, "an object such as {\"x-user-id\": \"alice\"}"),
+        (_, Node::Text(_)) => None,
+        (key, node) => wrong(key, node, "a string"),
+    })
 }
 
 /// Reads headers by their names.
