@@ -16,12 +16,17 @@ pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     (edits <= 2 && edits * 2 < near.len()).then_some(near)
 }
 
+/// Names of keys in other tools, and the key here. The Gateway API calls the `uri` of a match its path.
+const OTHER_NAMES: [(&str, &str); 1] = [("path", "uri")];
+
 /// Returns the known key that `key` is most likely meant to be. A key in `snake_case`, and a part of a key such as `timeout`
 /// for `timeoutSeconds`, are common mistakes as well.
 pub fn nearest_key(key: &str, spec: &ObjectSpec) -> Option<&'static str> {
     let names: Vec<&'static str> = spec.keys.iter().map(|spec| spec.name).collect();
     let plain = key.replace(['-', '_'], "");
-    nearest(&plain, &names).or_else(|| {
+    let other_name = OTHER_NAMES.iter().find(|(other, name)| *other == plain && names.contains(name));
+    let plain = other_name.map_or(plain.as_str(), |(_, name)| name);
+    nearest(plain, &names).or_else(|| {
         let plain = plain.to_ascii_lowercase();
         let begins = |long: &str, short: &str| short.len() >= 4 && long.starts_with(short);
         names.into_iter().find(|name| {
@@ -65,5 +70,7 @@ mod tests {
         ] {
             assert_eq!(nearest_key(key, policy), near, "{key}");
         }
+        assert_eq!(nearest_key("path", &crate::policy::keys::MATCH), Some("uri"));
+        assert_eq!(nearest_key("path", policy), None);
     }
 }
