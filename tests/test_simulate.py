@@ -174,6 +174,17 @@ def test_the_picture_says_in_words_what_it_shows(file, tmp_path):
     assert "prefers-color-scheme: dark" in root.find(f"{SVG}style").text
 
 
+def test_all_versions_have_numbers_if_one_name_does_not_fit(file, policy, tmp_path):
+    policy["releases"][0]["versions"][1]["name"] = "canary-of-the-week"
+    weights = ",".join(str(share) for share in range(21))
+    weights = ["--weights", f"canary-of-the-week={weights}", "--users", "1000"]
+    _, words = draw(tmp_path / "picture.svg", file(), *weights)
+    assert {"1: v1", "2: canary-of-the-week", "1", "2"} < set(words)
+    assert "v1" not in words
+    # The share of 1 % is beside its bar, and cannot be read as the number of a version.
+    assert "1%" in words
+
+
 def test_twenty_long_names_and_twenty_steps_fit_a_page(file, policy, tmp_path):
     names = many_versions(policy, 20)
     weights = [{name: 5 if 0 < index <= step else 0 for index, name in enumerate(names)} for step in range(1, 21)]

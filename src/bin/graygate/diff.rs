@@ -20,6 +20,7 @@ use crate::document;
 use crate::failure::Failure;
 use crate::number;
 use crate::policy_argument::unknown;
+use crate::source::display_name;
 use crate::wording::describe_date;
 use consequences::Consequences;
 use difference::{DocumentDifference, PolicyDifference, PolicyFate};
@@ -94,8 +95,8 @@ pub fn run(arguments: &DiffArguments) -> Result<(), Failure> {
     let old = sides(&old_document, &old).into_iter().filter(is_wanted).collect::<Vec<_>>();
     let new = sides(&new_document, &new).into_iter().filter(is_wanted).collect::<Vec<_>>();
     let mut difference = DocumentDifference {
-        old: arguments.old.display().to_string(),
-        new: arguments.new.display().to_string(),
+        old: display_name(&arguments.old),
+        new: display_name(&arguments.new),
         at: describe_date(date),
         sampled_users: arguments.users,
         policies: Vec::new(),

@@ -24,6 +24,7 @@ use crate::input;
 use crate::number;
 use crate::policy_argument::{PolicyArgument, unknown};
 use crate::progress::Progress;
+use crate::source::display_name;
 use step::PlannedStep;
 use table::Simulation;
 use times::Offset;
@@ -277,7 +278,7 @@ fn hashes(release: &Release, arguments: &SimulateArguments) -> Result<Vec<u64>, 
         }
     }
     if hashes.is_empty() {
-        return Err(Failure::Usage(format!("{}: no keys. Write one per line.", file.display())));
+        return Err(Failure::Usage(format!("{}: no keys. Write one per line.", display_name(file))));
     }
     Ok(hashes)
 }

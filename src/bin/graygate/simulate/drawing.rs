@@ -91,7 +91,7 @@ pub fn draw(simulation: &Simulation<'_>) -> Document {
     let mut first = 0;
     loop {
         let last = (first + STEPS).min(count);
-        let row = Row { simulation, steps: first..last, top: y, pitch };
+        let row = Row { simulation, steps: first..last, top: y, pitch, is_numbered };
         (picture, y) = row.add(picture);
         if last >= count {
             break;
@@ -107,7 +107,7 @@ fn title(simulation: &Simulation<'_>) -> String {
 }
 
 /// Returns what the whole picture says, in a line.
-fn facts(simulation: &Simulation<'_>) -> String {
+pub fn facts(simulation: &Simulation<'_>) -> String {
     let users = grouped(simulation.users);
     match simulation.steps.len() {
         0 | 1 => format!("{users} users."),

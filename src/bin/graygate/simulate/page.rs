@@ -1,5 +1,6 @@
 //! A page with the picture and the table of a simulation. It needs no other file.
 
+use super::drawing::facts;
 use super::table::{Simulation, grouped, percent, share};
 use super::times::short;
 
@@ -27,7 +28,7 @@ pub fn page(simulation: &Simulation<'_>, picture: &str) -> String {
         false => column("shares"),
     };
     let rows: String = (0..simulation.steps.len()).map(|number| row(simulation, number)).collect();
-    let (users, summary) = (grouped(simulation.users), simulation.summary());
+    let facts = facts(simulation);
     format!(
         "<!doctype html>
 <html lang=\"en\">
@@ -36,7 +37,7 @@ pub fn page(simulation: &Simulation<'_>, picture: &str) -> String {
 <title>Release {release}: who moves</title>
 <style>{STYLE}</style>
 <h1>Release {release}: who moves</h1>
-<p>{users} users: {summary}.</p>
+<p>{facts}</p>
 <figure>
 {picture}
 </figure>
@@ -77,7 +78,10 @@ fn row(simulation: &Simulation<'_>, number: usize) -> String {
     }
     let [moved, must] = [step.moved(), step.must_move].map(|users| percent(users, simulation.users));
     let who = escape(&simulation.who(step)).replace(", ", "<br>");
-    format!("{begin}<td>{moved}</td><td>{must}</td><td>{}</td><td>{who}</td></tr>\n", step.moved_back)
+    format!(
+        "{begin}<td>{moved}</td><td>{must}</td><td>{}</td><td>{who}</td></tr>\n",
+        grouped(step.moved_back)
+    )
 }
 
 fn escape(text: &str) -> String {

@@ -73,7 +73,7 @@ impl Simulation<'_> {
             return begin;
         }
         let [moved, must] = [step.moved(), step.must_move].map(|users| percent(users, self.users));
-        format!("{begin} {moved} of the users moved, {must} had to, {} moved back.", step.moved_back)
+        format!("{begin} {moved} of the users moved, {must} had to, {} moved back.", grouped(step.moved_back))
     }
 
     /// Writes one line per step: the shares, the users who moved, those who had to, and those who moved back.

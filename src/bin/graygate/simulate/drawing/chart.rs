@@ -48,6 +48,8 @@ pub struct Row<'a> {
     pub steps: Range<usize>,
     pub top: f64,
     pub pitch: f64,
+    /// Whether the legend has a number for each version, as the names do not fit beside the bars.
+    pub is_numbered: bool,
 }
 
 impl Row<'_> {
@@ -170,12 +172,14 @@ impl Row<'_> {
                     text(x + bar / 2.0, middle, weight.clone()).set("class", palette::text_class(version));
                 picture = picture.add(label.set("text-anchor", "middle").set("font-size", SIZE));
             }
-            // Beside the bar, the longest that fits: the name or the number of the legend, and a share that is not on it.
-            let number = (version + 1).to_string();
-            let beside = if is_labelled {
-                vec![name.to_owned(), number]
-            } else {
-                vec![format!("{name} {weight}"), format!("{number}: {weight}"), weight]
+            // Beside the bar: the name, or the number of the legend for all versions, and a share that is not on it.
+            // A bare number would be read as one of the legend.
+            let bare = if weight.ends_with('%') { weight.clone() } else { format!("{weight}%") };
+            let beside = match (is_labelled, self.is_numbered) {
+                (true, true) => vec![(version + 1).to_string()],
+                (true, false) => vec![name.to_owned()],
+                (false, true) => vec![format!("{}: {weight}", version + 1), bare],
+                (false, false) => vec![format!("{name} {weight}"), weight],
             };
             let fitting = beside.into_iter().find(|words| fits_beside(words, self.pitch));
             if let Some(words) = fitting.filter(|_| middle - labelled_to >= SIZE) {
