@@ -257,8 +257,9 @@ fn read_body(value: &Value<'_>) -> Option<String> {
         return value.problem(format!("{} bytes; allowed: at most {MAX_BODY_BYTES}", text.len()));
     }
     let words = text.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
-    for (word, _) in words.filter(|(word, _)| word.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
-        match nearest(word, &PLACEHOLDERS) {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_- ".contains(&byte);
+    for (word, _) in words.filter(|(word, _)| word.bytes().all(is_allowed)) {
+        match nearest(&word.replace(['_', '-', ' '], ""), &PLACEHOLDERS) {
             Some(near) if near != word => {
                 value.problem::<()>(format!("unknown placeholder {{{word}}}; did you mean {{{near}}}?"));
             }

@@ -25,6 +25,27 @@ fn an_unknown_field_gets_the_nearest_known_one_suggested() {
 }
 
 #[test]
+fn a_misspelt_placeholder_gets_the_nearest_known_one_suggested() {
+    let with_body = |body: &str| {
+        let gate = format!(r#"{{"upstream":"a","reply":{{"body":"{body}"}}}}"#);
+        format!(r#"{{"name":"p","upstreams":{{"a":{{"cluster":"a"}}}},"gates":[{gate}]}}"#)
+    };
+    let cases = [
+        ("why: {reson}", "{reson}; did you mean {reason}?"),
+        ("{upstream} {Upstream}", "{Upstream}; did you mean {upstream}?"),
+        ("{retry_after}", "{retry_after}; did you mean {retryAfter}?"),
+        ("{ reason }", "{ reason }; did you mean {reason}?"),
+    ];
+    for (body, words) in cases {
+        let message = format!("gates[0].reply.body: unknown placeholder {words}");
+        assert_problem(&[(with_body(body), message.as_str())]);
+    }
+    for body in ["{upstream} {reason} {retryAfter}", "{other}", "{}", "{ }", r#"{\"error\": {\"why\": 1}}"#] {
+        compile(&with_body(body));
+    }
+}
+
+#[test]
 fn a_repeated_key_is_named() {
     assert_problem(&[
         (r#"{"name":"p","name":"q"}"#.into(), "name: given twice; keep one of them"),
