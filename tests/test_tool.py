@@ -100,6 +100,8 @@ def test_wrong_usage_ends_with_2(arguments):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["explain", "FILE", "--method", ""], "write a method, such as GET or POST"),
+        (["explain", "FILE", "--path", "api"], "write a path that begins with /, such as /api?uid=7"),
         (["render", "FILE", "--percent", "101"], "write a whole number from 0 to 100"),
         (["render", "FILE", "--port", "0"], "write a whole number from 1 to 65535"),
         (["render", "FILE", "--priority", "high"], "write a whole number from -2147483648 to 2147483647"),
@@ -129,10 +131,10 @@ def test_a_wrong_value_of_an_option_gets_what_is_allowed(arguments, words, file)
 )
 def test_a_wrong_line_of_requests_is_told_by_its_number(line, words, file, tmp_path):
     requests = tmp_path / "requests.jsonl"
-    requests.write_text(f'{{"path": "/"}}\n{line}\n')
+    requests.write_text(f'{{"path": "/"}}\n\n{line}\n')
     done = run("explain", file, "--requests", requests, "--json")
     assert done.returncode == 2
-    assert f"requests.jsonl, line 2: {words}" in done.stderr
+    assert f"requests.jsonl, line 3: {words}" in done.stderr
     assert "at line 1" not in done.stderr
 
 

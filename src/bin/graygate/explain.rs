@@ -81,6 +81,9 @@ pub fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
             let mut progress = (!is_hidden).then(|| Progress::new("requests", None));
             for (number, line) in BufReader::new(input::open(file)?).lines().enumerate() {
                 let line = line.map_err(|error| Failure::io(file.display(), &error))?;
+                if line.trim().is_empty() {
+                    continue;
+                }
                 let request = sample::read(&line);
                 explain(request.map_err(|message| input_error(number, &message))?)?;
                 progress.as_mut().map(Progress::advance);

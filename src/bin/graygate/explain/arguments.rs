@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use graygate::value::date::Date;
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Method, Uri};
 
 use crate::policy_argument::PolicyArgument;
 
@@ -26,7 +26,7 @@ pub struct ExplainArguments {
     pub url: Option<RequestTarget>,
 
     /// The request's method
-    #[arg(short = 'X', long, default_value = "GET", help_heading = "Request")]
+    #[arg(short = 'X', long, default_value = "GET", value_parser = parse_method, help_heading = "Request")]
     pub method: String,
     /// A header of the request, as in curl; may be repeated. "NAME:" is a header without a value
     #[arg(short = 'H', value_name = "NAME: VALUE", value_parser = parse_header, help_heading = "Request")]
@@ -35,7 +35,7 @@ pub struct ExplainArguments {
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_pair, hide = true)]
     pairs: Vec<(String, String)>,
     /// The request's path, with its query
-    #[arg(long, default_value = "/", help_heading = "Request")]
+    #[arg(long, default_value = "/", value_parser = parse_path, help_heading = "Request")]
     pub path: String,
     /// The request's host, with a port if it has one
     #[arg(long, value_name = "HOST", default_value = "localhost", help_heading = "Request")]
@@ -153,6 +153,21 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
             Ok((name.to_ascii_lowercase(), value.to_owned()))
         }
         _ => parse_header(text),
+    }
+}
+
+/// Parses a method. The proxy refuses a request whose method is not a token.
+fn parse_method(text: &str) -> Result<String, String> {
+    let method = Method::from_bytes(text.as_bytes());
+    method.map(|_| text.to_owned()).map_err(|_| "write a method, such as GET or POST".to_owned())
+}
+
+/// Parses a path. The proxy refuses a request whose path does not begin with a slash.
+fn parse_path(text: &str) -> Result<String, String> {
+    match text {
+        "*" => Ok(text.to_owned()),
+        text if text.starts_with('/') && !text.contains(char::is_whitespace) => Ok(text.to_owned()),
+        _ => Err("write a path that begins with /, such as /api?uid=7".to_owned()),
     }
 }
 

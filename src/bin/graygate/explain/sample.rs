@@ -57,8 +57,7 @@ pub fn read(line: &str) -> Result<SampleRequest, String> {
         let stop = if found.ends_with('?') { "" } else { "." };
         return Err(format!("not a request: {found}{stop} Write an object such as {example}"));
     }
-    serde_json::from_str(line)
-        .map_err(|_| format!("not a request. Write an object such as {example}"))
+    serde_json::from_str(line).map_err(|_| format!("not a request. Write an object such as {example}"))
 }
 
 /// Returns what is wrong with a value that is not a request.
