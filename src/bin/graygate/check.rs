@@ -15,6 +15,7 @@ use crate::failure::{Failure, print_error, print_line};
 use crate::found::WANTED;
 use crate::istio;
 use crate::istio::module_source::Allowed;
+use crate::progress::Progress;
 use crate::source::{Source, display_name};
 use files::Input;
 use report::{CheckedFile, Report};
@@ -96,7 +97,9 @@ pub fn run(arguments: &CheckArguments) -> Result<(), Failure> {
 fn check_files(paths: &[PathBuf], skip_others: bool) -> Result<(Report, Vec<Failure>), Failure> {
     let mut report = Report::default();
     let mut failures = Vec::new();
-    for input in paths.iter().flat_map(|path| files::of(path)) {
+    let inputs: Vec<_> = paths.iter().flat_map(|path| files::of(path)).collect();
+    let mut progress = Progress::of_long("files", inputs.len() as u64);
+    for input in inputs {
         if let Ok(Input { path, is_file: false, .. }) = &input {
             report.files.push(CheckedFile::not_read(display_name(path)));
             continue;
@@ -109,6 +112,7 @@ fn check_files(paths: &[PathBuf], skip_others: bool) -> Result<(Report, Vec<Fail
             Err(failure @ Failure::Io(_)) => failures.push(failure),
             Err(failure) => return Err(failure),
         }
+        progress.advance();
     }
     report.note_manifests();
     Ok((report, failures))
