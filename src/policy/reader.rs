@@ -128,7 +128,15 @@ impl<'a> Value<'a> {
                     Shape::Boolean => matches!(text.as_str(), "true" | "false"),
                     Shape::True => text == "true",
                     Shape::Whole(low, high) => {
-                        text.parse().is_ok_and(|number: u32| (low..=high).contains(&number))
+                        let is_in_range =
+                            |text: &str| text.parse().is_ok_and(|number: u32| (low..=high).contains(&number));
+                        let share = text.strip_suffix('%').map(str::trim_end);
+                        if let Some(number) = share.filter(|number| is_in_range(number)) {
+                            return Some(format!(
+                                "{node} is not a number. Write it without the sign: {number}"
+                            ));
+                        }
+                        is_in_range(text)
                     }
                     Shape::Seconds(_) if text.parse::<u32>().is_ok() => true,
                     Shape::Seconds(_) => {

@@ -160,6 +160,24 @@ fn words_of_istio_and_kubernetes_that_have_no_effect_are_named() {
 }
 
 #[test]
+fn a_share_with_its_sign_is_told_the_number() {
+    assert_problem(&[
+        (
+            r#"{"name":"p","rollout":{"percent":"5%"}}"#.into(),
+            r#"rollout.percent: "5%" is not a number. Write it without the sign: 5"#,
+        ),
+        (
+            r#"{"name":"p","maxGatedPercent":"50 %"}"#.into(),
+            r#"maxGatedPercent: "50 %" is not a number. Write it without the sign: 50"#,
+        ),
+        (
+            r#"{"name":"p","rollout":{"percent":"101%"}}"#.into(),
+            r#"rollout.percent: "101%" is not allowed; allowed: a whole number from 0 to 100"#,
+        ),
+    ]);
+}
+
+#[test]
 fn a_value_out_of_range_is_told_the_range() {
     assert_problem(&[
         (
