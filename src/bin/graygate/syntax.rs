@@ -242,7 +242,7 @@ mod tests {
         }
         for (name, text, line, column, words) in [
             ("a.yaml", "a:\n\tb: 1\n", 2, 1, "a tab in the indentation"),
-            ("a.yaml", "a: 1\n \tb: 1\n", 2, 2, "a tab in the indentation"),
+            ("a.yaml", "a: 1\n\tb: []\n", 2, 1, "a tab in the indentation"),
             ("a.yaml", "a: \"b\\d\"\n", 1, 4, "a backslash that YAML does not know"),
             ("a.yaml", "é: b: c", 1, 5, "a second \": \""),
             ("a.yaml", "a: *x\n", 1, 4, "an alias without an anchor"),
