@@ -24,9 +24,6 @@ use crate::warning;
 use cluster::Endpoint;
 use listener::Manager;
 
-/// The port of the admin interface without `--admin-port`.
-const ADMIN_PORT: u16 = 9_901;
-
 /// One top-level key of the output, with the comments above it.
 struct Section {
     key: &'static str,
@@ -169,7 +166,7 @@ impl Rendering<'_> {
             ],
             value: node,
         };
-        let admin_port = self.arguments.admin_port.unwrap_or(ADMIN_PORT);
+        let admin_port = self.arguments.admin_port.unwrap_or(listener::ADMIN_PORT);
         let admin = object([("address", listener::socket_address("127.0.0.1", admin_port))]);
         let admin = Section::new(
             "admin",

@@ -6,6 +6,8 @@ use crate::tree::{list, number, object, or_null, text};
 
 /// The port of the bootstrap's listener without `--port`.
 pub const PORT: u16 = 10_000;
+/// The port of the admin interface without `--admin-port`.
+pub const ADMIN_PORT: u16 = 9_901;
 
 /// What tells the HTTP connection manager of one listener from that of another.
 pub struct Manager {

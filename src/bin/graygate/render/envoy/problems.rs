@@ -7,7 +7,7 @@ use super::super::arguments::RenderArguments;
 use super::super::options::{ManifestKind, NamespaceScope};
 use super::super::policy_files::PolicyFiles;
 use super::super::version::IstioVersion;
-use super::{ADMIN_PORT, listener, route};
+use super::{listener, route};
 
 /// Returns the problems of the options. `sources` are the policies, if they could be read.
 pub fn problems(arguments: &RenderArguments, sources: Option<&PolicyFiles>) -> Vec<Problem> {
@@ -37,7 +37,7 @@ pub fn problems(arguments: &RenderArguments, sources: Option<&PolicyFiles>) -> V
                 .push(problem("--port", &format!("{second}: a second port. The bootstrap has one listener")));
         }
         let port = arguments.port.first().copied().unwrap_or(listener::PORT);
-        let admin_port = arguments.admin_port.unwrap_or(ADMIN_PORT);
+        let admin_port = arguments.admin_port.unwrap_or(listener::ADMIN_PORT);
         if arguments.probe_listener == Some(port) {
             problems.push(problem("--probe-listener", "the same port as --port. Choose another"));
         }
