@@ -73,6 +73,8 @@ pub struct Policy {
     pub gated: Vec<UpstreamId>,
     /// The upstreams whose breaker takes only some requests as evidence.
     pub selective: Vec<UpstreamId>,
+    /// The upstreams that have a breaker, in ascending order of their clusters.
+    pub judged: Vec<UpstreamId>,
     /// The headers that releases and fallbacks steer by and that no release trusts. Each occurs once, in ascending
     /// order. A header that any release trusts is left out, as it may be meant for a later hop.
     pub untrusted_headers: Vec<String>,
@@ -267,6 +269,16 @@ impl Policy {
         self.upstreams.iter().filter_map(|upstream| upstream.breaker.as_ref())
     }
 
+    /// Returns the upstreams with this cluster that have a breaker, in document order. The cost does not grow with the number
+    /// of upstreams.
+    pub fn judged_at(&self, cluster: &[u8]) -> impl Iterator<Item = (UpstreamId, &Breaker)> {
+        let cluster_of = |id: &UpstreamId| self.upstream(*id).map(|upstream| upstream.cluster.as_bytes());
+        let first = self.judged.partition_point(|id| cluster_of(id) < Some(cluster));
+        let from_first = self.judged.get(first..).unwrap_or_default().iter();
+        let those = from_first.copied().take_while(move |id| cluster_of(id) == Some(cluster));
+        those.filter_map(|id| Some((id, self.upstream(id)?.breaker.as_ref()?)))
+    }
+
     /// Returns the upstreams with their IDs.
     pub fn upstream_ids(&self) -> impl Iterator<Item = (UpstreamId, &Upstream)> {
         self.upstreams.iter().enumerate().map(|(index, upstream)| (UpstreamId(index), upstream))
@@ -356,6 +368,9 @@ fn read(fields: &Fields<'_>, node_id: Option<&[u8]>, totals: &mut Totals) -> Opt
     let is_selective =
         |upstream: &Upstream| upstream.breaker.as_ref().is_some_and(|breaker| breaker.is_selective());
     let selective = upstreams.iter().enumerate().filter(|(_, upstream)| is_selective(upstream));
+    let mut judged: Vec<_> =
+        upstreams.iter().enumerate().filter(|(_, upstream)| upstream.breaker.is_some()).collect();
+    judged.sort_by_key(|(_, upstream)| &upstream.cluster);
     let policy = Policy {
         mode: mode_at(name, mode?, rollout, node_id),
         name: name.to_owned(),
@@ -366,6 +381,7 @@ fn read(fields: &Fields<'_>, node_id: Option<&[u8]>, totals: &mut Totals) -> Opt
         max_gated_percent: max_gated_percent?,
         gated: gated.into_iter().collect(),
         selective: selective.map(|(index, _)| UpstreamId(index)).collect(),
+        judged: judged.into_iter().map(|(index, _)| UpstreamId(index)).collect(),
         untrusted_headers: untrusted_headers(&releases, &gates),
         untrusted_members: untrusted_members(&releases),
         steers_by_baggage: releases.iter().any(|release| release.steer.member().is_some()),

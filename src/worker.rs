@@ -158,7 +158,7 @@ impl Worker {
             routes: RouteWatch::new(&policy),
             lifecycle: LifecycleView::new(proxy, &policy),
             metrics: Metrics::new(&policy, watched),
-            signals: RequiredSignals::of(&policy, proxy.module()),
+            signals: RequiredSignals::of(&policy),
             holder: Holder { id, configured: now, policy: document, serves: false },
             service: String::from_utf8_lossy(&service).into_owned(),
             ids: Ids::new(id),
@@ -208,6 +208,21 @@ impl Worker {
     /// Returns whether the worker led any upstream on its last tick.
     pub fn leads(&self) -> bool {
         self.leads
+    }
+
+    /// Returns whether a tick that comes soon is to look at a request.
+    pub fn awaits_look(&self) -> bool {
+        self.routes.is_late_look_due()
+    }
+
+    /// Looks at that request.
+    pub fn look_at_late_request(&mut self, proxy: &impl Proxy) {
+        self.scope(proxy).look_at_late_request();
+    }
+
+    /// Returns the time of its next tick. `None` if it needs none.
+    pub fn next_tick(&self) -> Option<Time> {
+        (!self.tick.is_zero()).then_some(self.next_tick)
     }
 
     /// Returns whether the worker has no exchanges and no work for probes.

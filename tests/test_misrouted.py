@@ -15,6 +15,7 @@ from harness.config import route
 from harness.load import Request, drive
 from harness.wait import until
 
+REQUESTS = "dist/graygate-requests.wasm"
 TESTER = {"x-tester": "true"}
 V1 = route("reviews-v1", "5s", ("x-gray-version", "v1"))
 V2 = route("reviews-v2", "5s", ("x-gray-version", "v2"))
@@ -53,10 +54,16 @@ def with_weight(policy, weight):
         pytest.param([V1, route("reviews-v1", "5s", ("x-gray-version", "v2"))], id="wrong cluster"),
     ],
 )
-def test_a_version_that_no_route_leads_to_is_counted_and_said_once(start, policy, routes):
-    envoy = start(with_weight(policy, 0), routes=routes)
+@pytest.mark.parametrize("module", ["dist/graygate.wasm", REQUESTS])
+def test_a_version_that_no_route_leads_to_is_counted_and_said_once(start, policy, v1, routes, module):
+    envoy = start(with_weight(policy, 0), routes=routes, module=module)
+    # The module that sees no responses looks while requests wait for them.
+    v1.slow(0.01 if module == REQUESTS else 0)
     assert {answer.version for answer in ask_both(envoy)} == {"v1"}
-    until(lambda: misrouted(envoy) == 100, what="all requests of v2 counted")
+    if module == REQUESTS:
+        until(lambda: misrouted(envoy) > 10, what="requests of v2 counted")
+    else:
+        until(lambda: misrouted(envoy) == 100, what="all requests of v2 counted")
     assert misrouted(envoy, "v1") == 0
     [line] = warnings(envoy)
     assert "[warning]" in line
@@ -97,7 +104,8 @@ def test_a_policy_that_misspells_the_cluster_of_a_version_is_found_by_its_reques
     assert 'requests of v2 go to cluster "reviews-v2" instead of its cluster "reveiws-v2"' in line
 
 
-def test_requests_that_reach_their_version_count_nothing_whatever_the_way(start, policy, v1, v2):
+@pytest.mark.parametrize("module", ["dist/graygate.wasm", REQUESTS])
+def test_requests_that_reach_their_version_count_nothing_whatever_the_way(start, policy, v1, v2, module):
     """Retries, an aggregate cluster, redirects that Envoy follows, and replies of Envoy itself."""
     aggregate = {
         "name": "reviews-v2-all",
@@ -120,7 +128,9 @@ def test_requests_that_reach_their_version_count_nothing_whatever_the_way(start,
             "internal_redirect_policy": redirects,
         }
     direct = {"match": {"prefix": "/direct"}, "direct_response": {"status": 418}}
-    envoy = start(with_weight(policy, 0), routes=[direct, to_v1, to_v2, DEFAULT], clusters=[aggregate])
+    envoy = start(with_weight(policy, 0), routes=[direct, to_v1, to_v2, DEFAULT], clusters=[aggregate], module=module)
+    for upstream in (v1, v2):
+        upstream.slow(0.01 if module == REQUESTS else 0)
     ask_both(envoy)
     for upstream in (v1, v2):
         upstream.answer(503, path="/fails")

@@ -17,10 +17,12 @@ from harness.wait import until
 REQUESTS = "dist/graygate-requests.wasm"
 # Not processed after linking, like most filters.
 NOOP = "target/noop.wasm"
-# What a module costs at least that does what a request needs of the proxy, and decides nothing. `headers` takes all headers,
-# `path` reads the path, `split` sets a header as well, `probe` and `gate` reply, and `responses` has the callbacks of
-# graygate.wasm. They are written by hand.
-FLOORS = {name: f"target/floor_{name}.wasm" for name in ("headers", "path", "split", "probe", "gate", "responses")}
+# What a module costs at least that asks the proxy for what a request needs, and decides nothing. `headers` takes all
+# headers, `path` reads the path, `split` sets a header as well, and `probe` and `gate` reply. `responses` and
+# `evidence` have the callbacks of graygate.wasm. The latter asks what a response counts for. They are written by hand.
+FLOORS = {
+    name: f"target/floor_{name}.wasm" for name in ("headers", "path", "split", "probe", "gate", "responses", "evidence")
+}
 APP = "app\n"
 # The response of graygate, so that others can give the same. The name of the policy occurs in it.
 POLICY = "bench"

@@ -81,6 +81,7 @@ BY_HAND_SPLIT = "by hand: takes all headers, sets one"
 BY_HAND_PROBE = "by hand: reads :path, replies"
 BY_HAND_GATE = "by hand: replies to all"
 BY_HAND_RESPONSES = "by hand: graygate.wasm's callbacks, reads :status"
+BY_HAND_EVIDENCE = "by hand: the same callbacks, reads :status, cluster, details"
 
 
 def passed() -> Table:
@@ -178,6 +179,7 @@ def judged(*limits: Limit) -> dict[str, Contestant]:
     contestants = {
         "none": each("no filter", baseline=None),
         "floor-responses": each(BY_HAND_RESPONSES, [floor("responses")]),
+        "floor-evidence": each(BY_HAND_EVIDENCE, [floor("evidence")]),
         "gate": each("graygate.wasm, a gate alone", [graygate(observed(), "gate", MODULE)]),
     }
     for name, (title, keys) in BREAKERS.items():

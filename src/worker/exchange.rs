@@ -23,14 +23,14 @@ use super::forwarded::{ForwardedRequest, Wait};
 use super::grpc_health::HealthExchange;
 use super::headers::{self, READ_AT_ONCE, RequestHeaders};
 use super::scope::Scope;
-use super::summary::{self, ResponseSummary};
+use super::summary::{self, PassedResponse, ResponseSummary};
 use crate::decision::action::{Action, ForwardEdits, HeaderEdit};
 use crate::decision::probe;
 use crate::decision::{Assignment, Decision};
 use crate::policy::{Mode, Policy};
-use crate::proxy::{Attribute, ExchangeId, Flow, Map, Proxy};
+use crate::proxy::{ExchangeId, Flow, Map, Proxy};
 use crate::value::request::HeaderMap;
-use crate::value::response::{self, VIA_UPSTREAM};
+use crate::value::response;
 use crate::value::time::Time;
 
 /// A request for which work remains after its first callback.
@@ -44,11 +44,11 @@ enum State {
     /// The request was forwarded, and no response has come.
     Waiting(ForwardedRequest, Wait),
     /// A response has begun that is a success by its headers. It was not inspected. See [`super::fast_path`].
-    Uninspected(ForwardedRequest, ResponseSummary),
+    Uninspected(ForwardedRequest, PassedResponse),
     /// A response has begun, and its gRPC status has not come.
-    Unsettled(ForwardedRequest, ResponseSummary),
+    Unsettled(ForwardedRequest, Box<ResponseSummary>),
     /// A response has begun. If its beginning was a failure, that was counted. It may still break off.
-    Begun(ForwardedRequest, ResponseSummary),
+    Begun(ForwardedRequest, Box<ResponseSummary>),
     /// A gRPC health check was forwarded to a hop. Its response is still to be rewritten.
     GrpcHealth(HealthExchange),
     /// Nothing is left to count. The edits may still apply.
@@ -99,7 +99,7 @@ impl Exchange {
             Action::Forward(edits) => {
                 forward(scope.proxy, &edits);
                 request.mark(scope);
-                request.watch_route(scope, &decision.assignments);
+                request.watch_route(scope, id, &decision.assignments);
                 let edits = edits.response.into_iter().map(HeaderEdit::into_owned).collect();
                 let exchange = Self::forwarded(scope, request, &decision.assignments, edits, headers, end);
                 return (Flow::Continue, exchange);
@@ -278,14 +278,14 @@ impl State {
         let status_follows = grpc && response.grpc_status.is_none() && !end && summary::is_grpc(scope.proxy);
         if status_follows {
             request.on_response_begun(scope, &response);
-            return State::Unsettled(request, response);
+            return State::Unsettled(request, Box::new(response));
         }
         request.count_beginning(scope, &response, Some(Map::ResponseHeaders), end);
         if end {
             request.count_end(scope, &response);
             return State::Done;
         }
-        State::Begun(request, response)
+        State::Begun(request, Box::new(response))
     }
 
     /// Counts a response that has ended, as far as its beginning was not counted.
@@ -300,12 +300,11 @@ impl State {
                 request.count_end(scope, &response);
             }
             State::Begun(request, response) => request.count_end(scope, &response),
-            State::Uninspected(request, mut response) => {
+            State::Uninspected(request, response) => {
                 let (fast_path, redundancy) = scope.upstreams.fast_path(scope.policy);
-                // Its end counts if it has broken off, or if others have. See [`super::upstreams`].
-                if response.broken.is_some() || !fast_path.may_pass(redundancy) {
-                    response.cluster = scope.proxy.attribute(Attribute::Cluster);
-                    request.count_end(scope, &response);
+                // Its end counts if others have broken off. See [`super::upstreams`].
+                if !fast_path.may_pass(redundancy) {
+                    request.count_end(scope, &response.into_summary(scope.proxy, None));
                 }
             }
             State::Waiting(..) | State::GrpcHealth(_) | State::Done => {}
@@ -314,37 +313,52 @@ impl State {
 
     fn on_end<P: Proxy>(mut self, scope: &mut Scope<'_, P>) {
         let unsettled = matches!(self, State::Unsettled(..));
-        if let State::Waiting(request, _) = self {
-            return request.on_unanswered(scope);
-        }
-        match &mut self {
-            State::Uninspected(request, response)
-            | State::Unsettled(request, response)
-            | State::Begun(request, response) => {
-                let details = scope.proxy.code_details();
-                let is_broken = response::broke_off(&details);
-                if is_broken && request.may_break_off(scope, response.begun) {
-                    response.broken = Some(details);
-                } else if unsettled || is_broken || response::is_timeout(&details) {
-                    // It has not ended well, but nobody knows whose fault that is. A gRPC response whose status has not
-                    // come tells nothing else either.
-                    request.give_back(scope);
-                    return;
-                }
-                self.finish(scope, None);
+        let (request, begun) = match &mut self {
+            State::Uninspected(request, response) => (request, response.begun),
+            State::Unsettled(request, response) | State::Begun(request, response) => {
+                (request, response.begun)
             }
-            State::Waiting(..) | State::GrpcHealth(_) | State::Done => {}
+            State::Waiting(..) | State::GrpcHealth(_) | State::Done => {
+                if let State::Waiting(request, _) = self {
+                    request.on_unanswered(scope);
+                }
+                return;
+            }
+        };
+        let details = scope.proxy.code_details();
+        let is_broken = response::broke_off(&details);
+        let counts = is_broken && request.may_break_off(scope, begun);
+        if !counts && (unsettled || is_broken || response::is_timeout(&details)) {
+            // It has not ended well, but nobody knows whose fault that is. A gRPC response whose status has not
+            // come tells nothing else either.
+            request.give_back(scope);
+            return;
+        }
+        let broken = counts.then_some(details);
+        match self {
+            State::Uninspected(request, response) if counts => {
+                request.count_end(scope, &response.into_summary(scope.proxy, broken));
+            }
+            State::Unsettled(request, mut response) => {
+                response.broken = broken;
+                State::Unsettled(request, response).finish(scope, None);
+            }
+            State::Begun(request, mut response) => {
+                response.broken = broken;
+                request.count_end(scope, &response);
+            }
+            other => other.finish(scope, None),
         }
     }
 }
 
-/// Returns a summary of the response without inspecting it, if it takes the fast path.
+/// Returns what is known of the response without inspecting it, if it takes the fast path.
 fn take_fast_path<P: Proxy>(
     scope: &mut Scope<'_, P>,
     request: &ForwardedRequest,
     headers: usize,
     took: Option<Duration>,
-) -> Option<ResponseSummary> {
+) -> Option<PassedResponse> {
     let policy = scope.policy;
     if !request.is_plain() || scope.signals.grpc_status || scope.signals.attempts {
         return None;
@@ -357,13 +371,12 @@ fn take_fast_path<P: Proxy>(
     let headers = HeaderMap(&bytes);
     let status = summary::upstream_status(scope.proxy, headers)?;
     let judged = (!scope.signals.headers.is_empty()).then_some(headers);
-    if !fast_path.is_success(policy, status, judged, took) {
+    let is_slow = took.zip(scope.signals.slower_than).is_some_and(|(took, limit)| took > limit);
+    if is_slow || !fast_path.is_success(policy, status, judged) {
         return None;
     }
     fast_path.pass();
-    let details = VIA_UPSTREAM.to_vec();
-    let begun = scope.upstreams.ticked();
-    Some(ResponseSummary { status: Some(status), details, took, begun, ..ResponseSummary::default() })
+    Some(PassedResponse { status, took, begun: scope.upstreams.ticked() })
 }
 
 /// Edits a request that is forwarded.

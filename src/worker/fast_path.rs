@@ -18,8 +18,6 @@
 //! The upstream of a response is unknown until it is inspected, so at most [`INSPECTED`] redundant responses between two
 //! ticks are inspected. With more upstreams in use, a joined run may count failures from before an uninspected success.
 
-use core::time::Duration;
-
 use crate::policy::Policy;
 use crate::value::request::HeaderMap;
 
@@ -37,6 +35,8 @@ pub struct Redundancy {
 pub struct FastPath {
     /// `None` if it may have changed.
     redundancy: Option<Redundancy>,
+    /// The upstream for which a success was last not redundant, by its position. It is looked at first.
+    blocker: usize,
     /// The number of redundant responses that were inspected since the last tick.
     inspected: u32,
     /// The number of responses that were not inspected since the last tick.
@@ -58,6 +58,16 @@ impl FastPath {
     /// Remembers the redundancy until [`FastPath::forget`].
     pub fn remember(&mut self, redundancy: Redundancy) {
         self.redundancy = Some(redundancy);
+    }
+
+    /// Returns the upstream for which a success was last not redundant, by its position in the policy.
+    pub fn blocker(&self) -> usize {
+        self.blocker
+    }
+
+    /// Takes the upstream for which a success is not redundant now.
+    pub fn block(&mut self, upstream: usize) {
+        self.blocker = upstream;
     }
 
     /// Forgets the redundancy, because an upstream's state may have changed.
@@ -89,21 +99,14 @@ impl FastPath {
     }
 
     /// Returns whether a response with this status is a success for all breakers. `headers` are its headers, or `None`
-    /// if the policy judges by none. `took` is the time to its headers.
-    pub fn is_success(
-        &mut self,
-        policy: &Policy,
-        status: u16,
-        headers: Option<HeaderMap<'_>>,
-        took: Option<Duration>,
-    ) -> bool {
+    /// if the policy judges by none.
+    pub fn is_success(&mut self, policy: &Policy, status: u16, headers: Option<HeaderMap<'_>>) -> bool {
         let known = headers.is_none() && self.good_status == Some(status);
         let headers = headers.unwrap_or_default();
         let good = known || policy.breakers().all(|breaker| breaker.classifier().is_success(status, headers));
         if good {
             self.good_status = Some(status);
         }
-        let slow = |took| policy.breakers().any(|breaker| breaker.is_slow(took));
-        good && !took.is_some_and(slow)
+        good
     }
 }

@@ -26,7 +26,7 @@ use crate::decision::Assignment;
 use crate::decision::release::AssignmentReason;
 use crate::policy::release::rollback::Rollback;
 use crate::policy::upstream::{Breaker, UpstreamId};
-use crate::proxy::{Map, Proxy};
+use crate::proxy::{ExchangeId, Map, Proxy};
 use crate::readiness::TrialOutcome;
 use crate::readiness::permit::{self, Permit};
 use crate::rollback::users::UserId;
@@ -149,9 +149,15 @@ impl ForwardedRequest {
         }
     }
 
-    /// Determines whether the response is to tell if routes lead to the versions. The request must have been steered to them.
-    pub fn watch_route<P: Proxy>(&mut self, scope: &mut Scope<'_, P>, assignments: &[Assignment<'_>]) {
-        if !scope.signals.routes {
+    /// Determines whether the response, or a tick, is to tell if routes lead to the versions. The request must have been steered
+    /// to them.
+    pub fn watch_route<P: Proxy>(
+        &mut self,
+        scope: &mut Scope<'_, P>,
+        id: ExchangeId,
+        assignments: &[Assignment<'_>],
+    ) {
+        if scope.routes.is_late_look_due() {
             return;
         }
         let ticked = scope.upstreams.ticked();
@@ -163,9 +169,15 @@ impl ForwardedRequest {
             }
             takes_look |= scope.routes.takes_look((*release, *version), ticked);
         }
-        if takes_look {
-            self.routed =
-                assignments.iter().map(|assignment| (assignment.release, assignment.version)).collect();
+        if !takes_look {
+            return;
+        }
+        let versions =
+            assignments.iter().map(|assignment| (assignment.release, assignment.version)).collect();
+        if scope.proxy.module().sees_responses() {
+            self.routed = versions;
+        } else {
+            scope.routes.look_later(id, versions);
         }
     }
 

@@ -69,9 +69,10 @@ impl<P: Proxy> RequestHeaders<'_, P> {
         }
     }
 
-    /// Returns what the headers tell about how the request may end. `whole` tells whether the whole request has come.
+    /// Returns what the headers tell about how the request may end. `whole` tells whether the whole request has come. Few
+    /// requests have such headers, and to be told that one is absent costs less than to be handed all headers.
     pub fn traits(&self, whole: bool) -> RequestTraits {
-        let get = |name: &str| match self.all_headers() {
+        let get = |name: &str| match self.headers_read() {
             Some(all) => all.get(name).map(<[u8]>::to_vec),
             None => self.proxy.header(Map::RequestHeaders, name),
         };
@@ -81,6 +82,11 @@ impl<P: Proxy> RequestHeaders<'_, P> {
                 || get(":method").is_some_and(|method| method == b"CONNECT")
         };
         RequestTraits { deadline: CallerDeadline::read(get), is_upgrade: !whole && is_upgrade() }
+    }
+
+    /// Returns all headers if they have been read.
+    fn headers_read(&self) -> Option<HeaderMap<'_>> {
+        self.all.get()?.as_deref().map(HeaderMap)
     }
 }
 

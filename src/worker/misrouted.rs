@@ -2,12 +2,12 @@
 
 use super::event::Event;
 use super::metric::Metric;
-use super::routes::{ALIKE, Look, VersionIndex};
+use super::routes::{ALIKE, LateLook, Look, VersionIndex};
 use super::scope::Scope;
 use super::store;
 use crate::policy::upstream::UpstreamId;
 use crate::policy::{Mode, Policy};
-use crate::proxy::Proxy;
+use crate::proxy::{Attribute, Proxy};
 use crate::value::hash;
 use crate::value::response::{VIA_UPSTREAM, had_no_cluster};
 
@@ -15,10 +15,55 @@ use crate::value::response::{VIA_UPSTREAM, had_no_cluster};
 /// reaches has no release.
 type Misrouted = Vec<(String, String)>;
 
+/// The place of requests without a route to a cluster.
+const NO_ROUTE: u64 = 1;
+
+/// Returns the place of requests that go to this cluster.
+fn place_of(cluster: &[u8]) -> u64 {
+    hash::key(1, cluster)
+}
+
 impl<P: Proxy> Scope<'_, P> {
     /// Looks at the response to a request that got these versions. `cluster` is the one that the request went to. Must be
     /// called in the callback of the response's headers.
     pub fn look_at_route(&mut self, assigned: &[VersionIndex], cluster: Option<&[u8]>) {
+        self.take_route(assigned, cluster, |proxy| {
+            let details = proxy.code_details();
+            match cluster.filter(|_| details == VIA_UPSTREAM) {
+                Some(cluster) => Some(place_of(cluster)),
+                None if details == b"route_not_found" || had_no_cluster(&details) => Some(NO_ROUTE),
+                None => None,
+            }
+        });
+    }
+
+    /// Looks at the request that a tick is to look at. One that has ended tells nothing. Afterwards, the context of the root
+    /// is the current one.
+    pub fn look_at_late_request(&mut self) {
+        let Some(look) = self.routes.take_late_look() else {
+            return;
+        };
+        if !self.proxy.enter(look.request) {
+            return;
+        }
+        // Before the router has it, the proxy tells the route that the request had as it came.
+        if self.proxy.is_with_router() {
+            let LateLook { versions, .. } = look;
+            let cluster = self.proxy.attribute(Attribute::Cluster);
+            self.take_route(&versions, cluster.as_deref(), |_| cluster.as_deref().map(place_of));
+        } else {
+            self.routes.look_again(look);
+        }
+        self.proxy.leave();
+    }
+
+    /// Takes where a request went that got these versions: its cluster, and its place, which is read only if it matters.
+    fn take_route(
+        &mut self,
+        assigned: &[VersionIndex],
+        cluster: Option<&[u8]>,
+        place: impl FnOnce(&P) -> Option<u64>,
+    ) {
         let policy = self.policy;
         let own = |(release, version): VersionIndex| {
             let version = policy.releases.get(release)?.versions.get(version)?;
@@ -35,22 +80,19 @@ impl<P: Proxy> Scope<'_, P> {
         if is_explained {
             return;
         }
-        let details = self.proxy.code_details();
-        let place = match cluster.filter(|_| details == VIA_UPSTREAM) {
-            Some(cluster) => hash::key(1, cluster),
-            None if details == b"route_not_found" || had_no_cluster(&details) => 1,
-            None => return,
+        let Some(place) = place(self.proxy) else {
+            return;
         };
         for index in assigned {
             let others = policy.releases.get(index.0).into_iter().flat_map(|release| &release.versions);
-            let is_certain =
-                place != 1 && others.into_iter().any(|other| Some(other.cluster.as_bytes()) == cluster);
+            let is_certain = place != NO_ROUTE
+                && others.into_iter().any(|other| Some(other.cluster.as_bytes()) == cluster);
             let look = self.routes.take_elsewhere(*index, place, is_certain, self.proxy.now());
             if let Look::Wrong { is_first } = look {
                 let (release, version) = *index;
                 self.metrics.count(self.proxy, policy, Metric::Misrouted { release, version });
                 if is_first && self.mark_misrouted(*index, true) {
-                    let to = cluster.filter(|_| place != 1).map(String::from_utf8_lossy);
+                    let to = cluster.filter(|_| place != NO_ROUTE).map(String::from_utf8_lossy);
                     self.record(&Event::Misrouted { policy, release, version, to: to.as_deref() });
                 }
             }

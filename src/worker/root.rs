@@ -23,8 +23,8 @@ const SETTLES_AFTER: Duration = Duration::from_secs(30);
 /// How much before its time a tick must come, to be the one that a request has asked for.
 const EARLY: Duration = Duration::from_millis(20);
 
-/// The period that a request sets to ask for a tick of its root.
-const ASKING_TICK: Duration = Duration::from_millis(1);
+/// The period that a request sets to ask for a tick soon.
+const SOON: Duration = Duration::from_millis(1);
 
 /// A root context.
 pub struct Root<P> {
@@ -156,6 +156,9 @@ impl<P: Proxy> Root<P> {
         let now = self.proxy.now();
         if !self.proxy.module().sees_responses() {
             self.take_asked_tick(now);
+            for worker in self.workers.iter_mut().filter(|worker| worker.awaits_look()) {
+                worker.look_at_late_request(&self.proxy);
+            }
         }
         // The proxy may still refuse a document that is not in use, and drop the root without a word.
         if let Some(pulse) = self.pulse.as_mut().filter(|_| self.unshared.is_none()) {
@@ -196,7 +199,7 @@ impl<P: Proxy> Root<P> {
         };
         let tick = worker.tick();
         let flow = worker.on_request_headers(&self.proxy, id, &headers, end);
-        let needs_tick = worker.tick() != tick;
+        let needs_tick = worker.tick() != tick || worker.awaits_look() && self.tick != SOON;
         if !worker.is_idle() && !self.busy.contains(&index) {
             self.busy.push(index);
         }
@@ -225,7 +228,8 @@ impl<P: Proxy> Root<P> {
     fn set_tick(&mut self) {
         let ticks = self.workers.iter().map(Worker::tick).filter(|tick| !tick.is_zero());
         let waits = self.unshared.is_some() || self.refusal.is_some();
-        let tick = ticks.min().or(waits.then_some(IDLE_TICK)).unwrap_or(Duration::ZERO);
+        let regular = ticks.min().or(waits.then_some(IDLE_TICK)).unwrap_or(Duration::ZERO);
+        let tick = self.irregular_tick().unwrap_or(regular);
         if tick != self.tick {
             self.tick = tick;
             self.due = (!tick.is_zero()).then(|| self.proxy.now() + tick);
@@ -234,6 +238,15 @@ impl<P: Proxy> Root<P> {
                 self.end_pulse();
             }
         }
+    }
+
+    /// Returns the tick for a look at a request, and after it, the one that puts nobody's regular tick off.
+    fn irregular_tick(&self) -> Option<Duration> {
+        if self.workers.iter().any(Worker::awaits_look) {
+            return Some(SOON);
+        }
+        let next = self.workers.iter().filter_map(Worker::next_tick).min().filter(|_| self.tick == SOON)?;
+        Some(next.since(self.proxy.now()).max(SOON))
     }
 
     /// Ends the watch of the VM by this root.
@@ -245,7 +258,7 @@ impl<P: Proxy> Root<P> {
 
     /// Asks for a tick of the root that the current request belongs to.
     pub fn ask(&self) {
-        self.proxy.tick_every(ASKING_TICK);
+        self.proxy.tick_every(SOON);
     }
 
     /// Takes a tick. If it comes before its time, a request of this root has asked for it.

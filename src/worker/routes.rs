@@ -12,6 +12,9 @@
 //!
 //! Replies of the proxy itself are not looked at, because another filter may have sent them.
 //!
+//! The module that acts on the headers of requests alone sees no response. It looks at a request from a tick that comes soon
+//! after the headers. One that has ended by then, or that has no route, tells nothing.
+//!
 //! An upstream that only a breaker judges is not known at all if no response comes from its cluster. That is so for a member
 //! of an aggregate cluster, and for a name that no route has. It is said once, after [`ALIKE`] requests that needed it. Only
 //! an explicit `match` tells that requests need an upstream. Without one, they may be for other services.
@@ -20,6 +23,7 @@ use core::time::Duration;
 
 use crate::policy::Policy;
 use crate::policy::upstream::UpstreamId;
+use crate::proxy::ExchangeId;
 use crate::value::time::Time;
 
 /// How many responses of a version are looked at in the beginning.
@@ -38,6 +42,9 @@ pub const ALIKE: u32 = 20;
 /// go elsewhere for ever, which is one finding.
 const OVER: Duration = Duration::from_secs(60);
 
+/// How many ticks look for a request while another filter has it.
+const TRIES: u8 = 10;
+
 /// A release and a version of it, by their indexes.
 pub type VersionIndex = (usize, usize);
 
@@ -46,6 +53,18 @@ pub struct RouteWatch {
     versions: Vec<Vec<VersionRoutes>>,
     /// For each upstream, how many requests that needed it went elsewhere. `None` once one has reached it.
     missed: Vec<Option<u32>>,
+    /// The request that the next tick looks at, if one is due.
+    late: Option<LateLook>,
+}
+
+/// A look at a request while it waits for its response.
+pub struct LateLook {
+    /// The request.
+    pub request: ExchangeId,
+    /// The versions that it got.
+    pub versions: Vec<VersionIndex>,
+    /// How many more ticks may look.
+    tries: u8,
 }
 
 /// What this worker knows about the routes of one version.
@@ -92,7 +111,27 @@ impl RouteWatch {
             // Its checks tell whether it is reached.
             (upstream.breaker.is_some() && upstream.check.is_none()).then_some(0)
         });
-        RouteWatch { versions: versions.collect(), missed: missed.collect() }
+        RouteWatch { versions: versions.collect(), missed: missed.collect(), late: None }
+    }
+
+    /// Returns whether a tick is to look at a request.
+    pub fn is_late_look_due(&self) -> bool {
+        self.late.is_some()
+    }
+
+    /// Has the next tick look at this request, which got these versions.
+    pub fn look_later(&mut self, request: ExchangeId, versions: Vec<VersionIndex>) {
+        self.late = Some(LateLook { request, versions, tries: TRIES });
+    }
+
+    /// Takes the request that this tick looks at.
+    pub fn take_late_look(&mut self) -> Option<LateLook> {
+        self.late.take()
+    }
+
+    /// Has the next tick look at the request again, unless enough have.
+    pub fn look_again(&mut self, look: LateLook) {
+        self.late = look.tries.checked_sub(1).map(|tries| LateLook { tries, ..look });
     }
 
     /// Returns whether the response to the next request of this version is looked at. `ticked` is the time of the last tick.

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::policy::Policy;
-use crate::policy::module::ModuleKind;
+use crate::policy::upstream::Breaker;
 use crate::value::response::FailOn;
 
 /// The signals that the breakers and rollbacks of a policy judge by.
@@ -11,10 +11,10 @@ use crate::value::response::FailOn;
 pub struct RequiredSignals {
     /// Whether any response counts for an upstream, because the policy has a breaker.
     pub responses: bool,
-    /// Whether responses show where requests went.
-    pub routes: bool,
     /// Whether the time that a response takes matters.
     pub time: bool,
+    /// The shortest time after which a response is slow for any breaker, if one can be.
+    pub slower_than: Option<Duration>,
     /// Whether a gRPC status can be a failure or be ignored.
     pub grpc_status: bool,
     /// Whether it matters how often a request was sent.
@@ -26,8 +26,8 @@ pub struct RequiredSignals {
 }
 
 impl RequiredSignals {
-    /// Returns the signals that the policy needs, as far as this module sees any.
-    pub fn of(policy: &Policy, module: ModuleKind) -> Self {
+    /// Returns the signals that the policy needs.
+    pub fn of(policy: &Policy) -> Self {
         let breakers = || policy.breakers();
         let rollbacks = || policy.releases.iter().filter_map(|release| release.rollback.as_ref());
         let conditions = || {
@@ -39,8 +39,8 @@ impl RequiredSignals {
         headers.dedup();
         RequiredSignals {
             responses: breakers().next().is_some(),
-            routes: module.sees_responses(),
             unanswered_after: breakers().filter_map(|breaker| breaker.unanswered_after).min(),
+            slower_than: breakers().filter_map(Breaker::slower_than).min(),
             time: breakers().any(|breaker| breaker.slower_than().or(breaker.unanswered_after).is_some())
                 || rollbacks().any(|rollback| rollback.latency.is_some()),
             grpc_status: conditions().any(FailOn::asks_for_grpc_status),

@@ -39,6 +39,32 @@ pub struct ResponseSummary {
     pub broken: Option<Vec<u8>>,
 }
 
+/// What a worker knows about a success of an upstream that was not inspected. See [`super::fast_path`].
+#[derive(Clone, Copy, Debug)]
+pub struct PassedResponse {
+    /// See [`ResponseSummary::status`].
+    pub status: u16,
+    /// See [`ResponseSummary::took`].
+    pub took: Option<Duration>,
+    /// See [`ResponseSummary::begun`].
+    pub begun: Time,
+}
+
+impl PassedResponse {
+    /// See [`ResponseSummary::is_upgrade`].
+    pub fn is_upgrade(&self) -> bool {
+        self.status == SWITCHING_PROTOCOLS
+    }
+
+    /// Returns what its end is judged by. `broken` has the proxy's code details if it broke off. Reads the cluster.
+    pub fn into_summary(self, proxy: &impl Proxy, broken: Option<Vec<u8>>) -> ResponseSummary {
+        let PassedResponse { status, took, begun } = self;
+        let details = VIA_UPSTREAM.to_vec();
+        let reached = ResponseSummary::without_response(proxy);
+        ResponseSummary { status: Some(status), details, took, begun, broken, ..reached }
+    }
+}
+
 /// Whose fault a response is that the proxy made itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attribution {
@@ -131,8 +157,7 @@ impl ResponseSummary {
 
     /// Returns the upstreams that the request went to and that have a breaker.
     pub fn judged<'p>(&self, policy: &'p Policy) -> impl Iterator<Item = (UpstreamId, &'p Breaker)> {
-        let reached = policy.upstream_ids().filter(|(id, _)| self.is_of(policy, *id));
-        reached.filter_map(|(id, upstream)| Some((id, upstream.breaker.as_ref()?)))
+        self.cluster.as_deref().into_iter().flat_map(|cluster| policy.judged_at(cluster))
     }
 }
 

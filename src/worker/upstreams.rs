@@ -334,24 +334,36 @@ impl UpstreamTable {
 
     /// Returns the fast path, with the redundancy of one more success.
     pub fn fast_path(&mut self, policy: &Policy) -> (&mut FastPath, Redundancy) {
-        let redundancy = self.fast_path.redundancy().unwrap_or_else(|| self.redundancy(policy));
+        let known = self.fast_path.redundancy();
+        let redundancy = known.unwrap_or_else(|| self.redundancy(policy));
         self.fast_path.remember(redundancy);
         (&mut self.fast_path, redundancy)
     }
 
-    fn redundancy(&self, policy: &Policy) -> Redundancy {
-        let mut redundancy = Redundancy { of_all: true, succeeded: true };
-        for (upstream, entry) in policy.upstreams.iter().zip(&self.entries) {
+    /// Determines the redundancy. It changes with each response while an upstream needs successes, so this upstream is
+    /// looked at first. The cost then does not grow with the number of upstreams.
+    fn redundancy(&mut self, policy: &Policy) -> Redundancy {
+        const NEEDED: Redundancy = Redundancy { of_all: false, succeeded: false };
+        let needs_success = |(upstream, entry): (&Upstream, &Entry)| {
             let Some(breaker) = &upstream.breaker else {
-                continue;
+                return false;
             };
             let by_use = upstream.check.as_ref().is_some_and(|check| check.periods.go_by_use());
             let ignores =
                 entry.throttle.is_idle() && entry.snapshot.ignores_success(breaker, &entry.unshared);
-            redundancy.of_all &= !by_use && !entry.outdated && ignores;
-            redundancy.succeeded &= entry.unshared.has_success();
+            by_use || entry.outdated || !ignores
+        };
+        let last = self.fast_path.blocker();
+        if policy.upstreams.get(last).zip(self.entries.get(last)).is_some_and(needs_success) {
+            return NEEDED;
         }
-        redundancy
+        if let Some(blocker) = policy.upstreams.iter().zip(&self.entries).position(needs_success) {
+            self.fast_path.block(blocker);
+            return NEEDED;
+        }
+        let mut judged =
+            policy.upstreams.iter().zip(&self.entries).filter(|(upstream, _)| upstream.breaker.is_some());
+        Redundancy { of_all: true, succeeded: judged.all(|(_, entry)| entry.unshared.has_success()) }
     }
 
     /// Returns an entry to change. The redundancy is forgotten, because the change may affect it.

@@ -276,9 +276,16 @@ costs("a response that a breaker counts as a success", (count) => {
   const { stream, calls: made } = calls(at, request("/orders/17"), response(), { cluster: "app" });
   const check = () => {
     assert.equal(stream.reply, undefined);
+    // The path; and that the request has none of the four headers with which callers set a deadline.
+    within(made.in("request"), "the request", 1, 4 + 1);
     within(made.in("response", "end"), "the response and the end", 1);
   };
   return { calls: made, check };
+});
+
+test("a request that no condition looks at is handed over with nothing, though its response is judged", () => {
+  const at = worker(policy({ app: JUDGED, gates: [{ upstream: "app" }], releases: [] }));
+  within(calls(at, request("/orders/17"), response(), { cluster: "app" }).calls.in("request"), "the request", 0);
 });
 
 const LABELLED = {

@@ -1,10 +1,12 @@
 //! The module that acts on the headers of requests alone. Nothing tells its VM which root a request belongs to, nor that a
 //! root or a request has ended.
 
+use core::time::Duration;
+
 use graygate::policy::module::ModuleKind;
 use serde_json::{Value, json};
 
-use super::sim::{Request, World};
+use super::sim::{Manner, Request, World};
 use super::{MS, SECOND};
 
 /// Returns a policy of this name whose gate is closed and replies with this status.
@@ -153,9 +155,9 @@ fn a_proxy_that_stands_still_keeps_both_documents() {
     assert_eq!(statuses(&mut world), [503; 3]);
 }
 
-#[test]
-fn a_request_leaves_nothing_in_the_worker() {
-    let policy = json!({
+/// Returns a policy with a release of two versions, each of which gets half of the users.
+fn halves() -> Value {
+    json!({
         "name": "shop",
         "upstreams": {"v1": {"cluster": "v1"}, "v2": {"cluster": "v2"}},
         "releases": [{
@@ -168,8 +170,12 @@ fn a_request_leaves_nothing_in_the_worker() {
                 {"name": "v2", "upstream": "v2", "weight": 50},
             ],
         }],
-    });
-    let mut world = world(&policy);
+    })
+}
+
+#[test]
+fn a_request_leaves_nothing_in_the_worker() {
+    let mut world = world(&halves());
     for user in 0..100 {
         let id = world.send(0, &Request::get("/").with("x-user", &user.to_string()));
         assert!(matches!(world.sent_header(id, "x-version").as_deref(), Some("v1" | "v2")));
@@ -208,4 +214,91 @@ fn a_vm_that_dies_counts_and_one_that_leaves_does_not() {
     world.end_root(2, 2);
     world.pass(120 * SECOND);
     assert_eq!(deaths(&world), 1);
+}
+
+/// Sends requests of many users to all workers, each of which takes so many milliseconds.
+fn send_for(world: &mut World, requests: usize, millis: u64) {
+    for user in 0..requests {
+        let vm = user % world.workers();
+        let id = world.send(vm, &Request::get("/").with("x-user", &user.to_string()));
+        world.pass(Duration::from_millis(millis));
+        world.respond_as(id, &Manner::Status(200));
+    }
+}
+
+fn misrouted(world: &World) -> [u64; 2] {
+    let labels = |version| ["policy=shop", "release=shop", version];
+    ["version=v1", "version=v2"].map(|version| world.metric("misrouted_requests_total", &labels(version)))
+}
+
+#[test]
+fn a_version_whose_requests_reach_another_is_counted_and_warned_of_once() {
+    let mut world = world(&halves());
+    // No route matches the header, so all requests take the default one.
+    world.route = "v1".to_owned();
+    world.pass(SECOND);
+    send_for(&mut world, 400, 3);
+    let [v1, v2] = misrouted(&world);
+    assert_eq!(v1, 0);
+    assert!(v2 > 50, "{v2}");
+    let warnings = world.logged("requests of v2 go to cluster");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    // Nothing of it is left.
+    world.pass(SECOND);
+    assert_eq!(world.tick_of(0), 0);
+}
+
+#[test]
+fn requests_that_reach_their_version_count_nothing() {
+    let mut world = world(&halves());
+    world.route = "v1".to_owned();
+    world.routes.insert("v2".to_owned(), "v2".to_owned());
+    world.pass(SECOND);
+    send_for(&mut world, 400, 3);
+    assert_eq!((misrouted(&world), world.logged("requests of v").len()), ([0, 0], 0));
+}
+
+#[test]
+fn a_request_that_ends_before_the_tick_tells_nothing() {
+    let mut world = world(&halves());
+    world.route = "v1".to_owned();
+    world.pass(SECOND);
+    send_for(&mut world, 400, 0);
+    world.pass(SECOND);
+    assert_eq!((misrouted(&world), world.logged("requests of v").len()), ([0, 0], 0));
+    assert_eq!(world.tick_of(0), 0);
+}
+
+#[test]
+fn a_request_that_another_filter_has_is_looked_at_once_the_router_has_it() {
+    let mut world = world(&halves());
+    world.route = "v1".to_owned();
+    world.pass(SECOND);
+    for user in 0..50 {
+        world.held_up = true;
+        let id = world.send(0, &Request::get("/").with("x-user", &user.to_string()));
+        world.pass(5 * MS);
+        world.held_up = false;
+        world.route(id);
+        world.pass(5 * MS);
+        world.respond_as(id, &Manner::Status(200));
+    }
+    assert!(misrouted(&world)[1] > 10, "{:?}", misrouted(&world));
+}
+
+#[test]
+fn looks_at_requests_put_no_check_off() {
+    let checked =
+        |period: f64| json!({"cluster": "v1", "readinessProbe": {"httpGet": {}, "periodSeconds": period}});
+    let mut policy = halves();
+    policy["upstreams"]["v1"] = checked(1.0);
+    let mut world = world(&policy);
+    world.route = "v1".to_owned();
+    world.pass(5 * SECOND);
+    let before = world.calls_to("v1").len();
+    // Each request is looked at, because all of v2 go elsewhere.
+    send_for(&mut world, 4_000, 5);
+    let sent = world.calls_to("v1").len() - before;
+    assert!((19..=21).contains(&sent), "{sent}");
+    assert!(misrouted(&world)[1] > 1_000);
 }

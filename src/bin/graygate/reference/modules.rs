@@ -28,7 +28,8 @@ All other keys are in both modules.
 
 ## What else differs in graygate-requests.wasm
 
-- `graygate_misrouted_requests_total` is not counted. It needs the cluster that a request went to in the end.
+- `graygate_misrouted_requests_total` counts only some of the requests that go elsewhere. A request is looked at a millisecond after its
+  headers, one at a time. One that has ended by then, such as one without a route, is not seen.
 - A gauge of a policy whose plugin is removed keeps its last value until the proxy restarts. Set `mode: off` first.
 - Two plugins in one VM need a `config.name` each. By that name, the module tells which policy a request is for. `graygate render`
   and Istio write one. A second document under the same name is refused if none of its policies has a name of the first.
