@@ -4,10 +4,10 @@
 //! outlive its root context and the root's document, so a worker is kept until its requests have ended.
 //!
 //! To be told of the start and the end of each context costs each request. The module that acts on the headers of requests alone
-//! is not told. While its VM has several roots, it asks which of them live, and which plugin a request is of. While a document
-//! of one plugin is replaced, there are two roots for that. The newer one counts from its first request on. Before that, the proxy
-//! may still refuse its document. A request shows its root only by a tick that it asks for, so the first ones are still decided
-//! by the earlier document.
+//! is not told. While its VM has several roots, it asks which plugin a request is of. While a document of one plugin is
+//! replaced, there are two roots for that, and it asks which of them live. The newer one counts from its first request on.
+//! Before that, the proxy may still refuse its document. A request shows its root only by a tick that it asks for, so the
+//! first ones are still decided by the earlier document.
 
 use core::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct Vm<P> {
     id: Option<u64>,
     /// When a request has last asked for a tick of its root.
     asked: Option<Time>,
+    /// How many requests have asked for their plugin, modulo 256.
+    asks: u8,
 }
 
 /// The time after which another request asks for a tick of its root.
@@ -37,7 +39,7 @@ const ASKED_AGAIN: Duration = Duration::from_millis(50);
 impl<P: Proxy> Vm<P> {
     /// Creates a VM without a context.
     pub const fn new() -> Self {
-        Vm { roots: Vec::new(), latest: (0, 0), serves: false, id: None, asked: None }
+        Vm { roots: Vec::new(), latest: (0, 0), serves: false, id: None, asked: None, asks: 0 }
     }
 
     /// Takes the start of a request's context, which belongs to this root. Only a module that sees the end of requests is told.
@@ -180,12 +182,17 @@ impl<P: Proxy> Vm<P> {
     /// Returns the root whose document decides on the current request, if there are several and the proxy does not tell.
     #[cold]
     fn find_root(&mut self, request: ExchangeId) -> Option<&mut Root<P>> {
+        let plugin = self.roots.first()?.proxy.attribute(Attribute::PluginName).unwrap_or_default();
+        let is_wanted = |root: &Root<P>| root.plugin.as_bytes() == plugin;
+        self.asks = self.asks.wrapping_add(1);
+        // To ask which roots live costs a call for each, so with one root of the plugin that is done now and then.
+        if self.asks != 0 && self.roots.iter().filter(|root| is_wanted(root)).count() == 1 {
+            return self.roots.iter_mut().find(|root| is_wanted(root));
+        }
         self.delete_ended_roots();
         let first = self.roots.first()?;
         first.proxy.enter(request);
         let now = first.proxy.now();
-        let plugin = first.proxy.attribute(Attribute::PluginName).unwrap_or_default();
-        let is_wanted = |root: &Root<P>| root.plugin.as_bytes() == plugin;
         let newest = self.roots.iter().rfind(|root| is_wanted(root))?;
         if !newest.is_in_use(now) && self.asked.is_none_or(|asked| now >= asked + ASKED_AGAIN) {
             newest.ask();

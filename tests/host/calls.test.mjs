@@ -335,6 +335,14 @@ costs("a success by a header that the breaker names", (count) => {
   return { calls: made, check: () => within(made.in("response", "end"), "the response and the end", 1) };
 });
 
+costs("a success that a breaker judges by shares", (count) => {
+  const shares = { circuitBreaker: { failurePercent: 50 } };
+  const at = worker(policy({ app: { ...checked, ...shares }, releases: others(count) }));
+  const { calls: made } = calls(at, request("/orders/17"), response(), { cluster: "app" });
+  // The status, the cluster and the details.
+  return { calls: made, check: () => within(made.in("response", "end"), "the response and the end", 3) };
+});
+
 costs("a success that a breaker with the word retried counts", (count) => {
   const retried = { circuitBreaker: { failOn: ["5xx", "retried"] } };
   const at = worker(policy({ app: { ...checked, ...retried }, releases: others(count) }));

@@ -75,4 +75,22 @@ test("two plugins of one VM keep their policies apart", () => {
   ]) {
     assert.equal(vm.stream(root).exchange(request("/orders/17"), response()).reply?.status, status);
   }
+  // To be told the plugin is the only call more.
+  const { calls } = last({ vm, root: open }, request("/orders/17"), response());
+  const alone = last(worker(REQUESTS_MODULE, policy()), request("/orders/17"), response()).calls;
+  assert.deepEqual([calls.bytes, calls.others], [alone.bytes + 1, alone.others], `${calls}`);
+});
+
+test("a plugin that has left a VM is noticed by the requests of the others", () => {
+  const vm = new Vm(new Proxy(), { file: REQUESTS_MODULE });
+  const [stays, leaves] = ["stays", "leaves"].map((plugin) => {
+    const root = vm.root({ ...policy(), name: plugin }, plugin);
+    assert.ok(root.configure());
+    return root;
+  });
+  vm.proxy.pass(3000);
+  vm.contexts.delete(leaves.id);
+  const asks = ({ calls }) => calls.list.some(({ about }) => about.includes("plugin_name"));
+  const asked = Array.from({ length: 300 }, () => asks(last({ vm, root: stays }, request("/orders/17"), response())));
+  assert.ok(asked[0] && !asked.at(-1));
 });
