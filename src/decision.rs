@@ -219,7 +219,7 @@ fn apply_gates<'p: 'r, 'r, R: Request>(
             leads_to_upstream(policy, gate.upstream, request, readiness, decision)
         } else {
             let got = gets_version(policy, decision, &|version| version.upstream == gate.upstream);
-            got != Some(false) && gate.matches.may_hold(request)
+            got != Some(false) && (policy.gate_index.decides(index) || gate.matches.may_hold(request))
         };
         if !holds {
             continue;

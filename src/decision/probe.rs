@@ -73,8 +73,12 @@ pub fn find<'p: 'r, 'r, R: Request>(
 fn find_by_path<'p>(policy: &'p Policy, path: &[u8]) -> Option<ProbeRequest<'p>> {
     let probes = &policy.probes;
     let endpoints = || probes.endpoints.iter().enumerate();
-    if let Some((index, probe)) = endpoints().find(|(_, probe)| probe.path.as_bytes() == path) {
-        return Some(ProbeRequest::Endpoint(index, probe, None));
+    let mut names_check = false;
+    for (index, probe) in endpoints() {
+        match path.strip_prefix(probe.path.as_bytes()) {
+            Some([]) => return Some(ProbeRequest::Endpoint(index, probe, None)),
+            rest => names_check |= rest.is_some(),
+        }
     }
     if let Some(drain) = &probes.drain
         && drain.path.as_ref().is_some_and(|switch| switch.as_bytes() == path)
@@ -86,6 +90,9 @@ fn find_by_path<'p>(policy: &'p Policy, path: &[u8]) -> Option<ProbeRequest<'p>>
     }
     if !probes.grpc_services.is_empty() && path.starts_with(GRPC_HEALTH.as_bytes()) {
         return Some(ProbeRequest::Grpc);
+    }
+    if !names_check {
+        return None;
     }
     let mut unknown = None;
     for (index, probe) in endpoints() {

@@ -65,7 +65,8 @@ impl<'p> Candidates<'p, '_> {
                 continue;
             };
             let is_taken = steers.iter().any(|steer| steer.writes_as(&release.steer));
-            if is_taken || !release.matches.hold(request) || release.skip.may_any(request) {
+            let is_matched = policy.release_index.decides(index) || release.matches.hold(request);
+            if is_taken || !is_matched || release.skip.may_any(request) {
                 continue;
             }
             // A single candidate cannot share its header with another release.

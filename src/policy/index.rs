@@ -2,7 +2,7 @@
 //! not grow with their number.
 //!
 //! The index only narrows the search. An entry that it leaves out cannot match the request. An entry that it returns
-//! still has to be matched.
+//! still has to be matched, unless its matches have nothing but a path that the index looks up.
 
 use std::borrow::Cow;
 
@@ -18,6 +18,8 @@ pub struct Index {
     any_path: AuthorityMap,
     /// The other entries, in ascending order of their paths.
     nodes: Vec<TrieNode>,
+    /// For each entry, whether it matches every request for which the index finds it.
+    decided: Vec<bool>,
 }
 
 /// The entries with a condition on one path.
@@ -47,6 +49,7 @@ impl Index {
         let mut index = Index::default();
         for (entry, matches) in entries.enumerate() {
             index.insert(entry, matches);
+            index.decided.push(matches.are_looked_up());
         }
         index.find_parents();
         index
@@ -95,6 +98,11 @@ impl Index {
         let path = &self.nodes.get(position)?.path;
         let is_beginning = |node: &TrieNode| path.starts_with(&node.path);
         self.nodes.get(..position)?.iter().rposition(is_beginning)
+    }
+
+    /// Returns whether this entry matches every request for which the index finds it.
+    pub fn decides(&self, entry: usize) -> bool {
+        self.decided.get(entry).is_some_and(|is_decided| *is_decided)
     }
 
     /// Returns the positions of the entries that the request may match, in ascending order. Reads the authority only if
@@ -233,6 +241,27 @@ mod tests {
         let entries: Vec<Matches> = entries.iter().map(|text| matches(text)).collect();
         let index = Index::new(entries.iter());
         index.find(&mut Headers::new(&PathAndAuthority(path, authority), &[])).into_owned()
+    }
+
+    #[test]
+    fn an_entry_is_decided_by_the_index_if_it_has_nothing_but_paths_that_are_looked_up() {
+        for (text, expected) in [
+            (r#"[{"uri":{"prefix":"/a"}}]"#, true),
+            (r#"[{"uri":{"prefix":"/a"}},{"name":"b","uri":{"exact":"/b"}}]"#, true),
+            (r#"[{"uri":{"prefix":"/a"}},{"uri":{"regex":"/b+"}}]"#, false),
+            (r#"[{"uri":{"prefix":"/a"},"ignoreUriCase":true}]"#, false),
+            (r#"[{"uri":{"prefix":"/a"},"hosts":["a.example"]}]"#, false),
+            (r#"[{"uri":{"prefix":"/a"},"headers":{"x":{"exact":"1"}}}]"#, false),
+            (r#"[{"uri":{"prefix":"/a"},"method":{"exact":"GET"}}]"#, false),
+            (r#"[{"uri":{"prefix":"/a"},"queryParams":{"x":{"exact":"1"}}}]"#, false),
+            (r#"[{"uri":{"prefix":"/a"},"sourceIpBlocks":["10.0.0.0/8"]}]"#, false),
+            (r#"[{"authority":{"exact":"a.example"}}]"#, false),
+            ("[]", false),
+        ] {
+            let index = Index::new([matches(text)].iter());
+            assert_eq!(index.decides(0), expected, "{text}");
+            assert!(!index.decides(1));
+        }
     }
 
     #[test]

@@ -209,6 +209,11 @@ impl Matches {
         }
     }
 
+    /// Returns whether each alternative is a condition on the path that an index can look up, and no other condition.
+    pub fn are_looked_up(&self) -> bool {
+        !self.is_empty() && self.0.iter().all(RequestMatch::is_looked_up)
+    }
+
     /// Returns whether the request meets at least one alternative, or the list is empty. An alternative with a value that
     /// is too long for its regular expression is not met.
     pub fn hold<'r, R: Request>(&'r self, request: &mut Headers<'r, R>) -> bool {
@@ -303,6 +308,12 @@ impl RequestMatch {
             }
             _ => take(path, authority),
         }
+    }
+
+    fn is_looked_up(&self) -> bool {
+        let is_path = matches!(self.uri, Some(StringMatch::Exact(_) | StringMatch::Prefix(_)));
+        let alone = RequestMatch { uri: self.uri.clone(), ..RequestMatch::default() };
+        is_path && *self == alone
     }
 
     fn names_hosts(&self) -> bool {

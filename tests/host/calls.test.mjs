@@ -283,11 +283,6 @@ costs("a response that a breaker counts as a success", (count) => {
   return { calls: made, check };
 });
 
-test("a request that no condition looks at is handed over with nothing, though its response is judged", () => {
-  const at = worker(policy({ app: JUDGED, gates: [{ upstream: "app" }], releases: [] }));
-  within(calls(at, request("/orders/17"), response(), { cluster: "app" }).calls.in("request"), "the request", 0);
-});
-
 const LABELLED = {
   "given a version": [{ releases: [SPLIT] }, request("/", [["x-user", "alice"]])],
   gated: [{ app: forced("notReady") }, request("/orders/17")],
