@@ -176,9 +176,9 @@ def test_the_picture_says_in_words_what_it_shows(file, tmp_path):
 
 def test_all_versions_have_numbers_if_one_name_does_not_fit(file, policy, tmp_path):
     policy["releases"][0]["versions"][1]["name"] = "canary-of-the-week"
-    weights = ",".join(str(share) for share in range(21))
-    weights = ["--weights", f"canary-of-the-week={weights}", "--users", "1000"]
-    _, words = draw(tmp_path / "picture.svg", file(), *weights)
+    shares = ",".join(str(share) for share in range(21))
+    options = ["--weights", f"canary-of-the-week={shares}", "--users", "1000"]
+    _, words = draw(tmp_path / "picture.svg", file(), *options)
     assert {"1: v1", "2: canary-of-the-week", "1", "2"} < set(words)
     assert "v1" not in words
     # The share of 1 % is beside its bar, and cannot be read as the number of a version.
