@@ -215,7 +215,7 @@ impl Worker {
         self.routes.is_late_look_due()
     }
 
-    /// Looks at that request.
+    /// Looks at the request that waits for it. See [`Worker::awaits_look`].
     pub fn look_at_late_request(&mut self, proxy: &impl Proxy) {
         self.scope(proxy).look_at_late_request();
     }

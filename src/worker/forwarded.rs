@@ -161,23 +161,24 @@ impl ForwardedRequest {
             return;
         }
         let ticked = scope.upstreams.ticked();
+        let late = !scope.proxy.module().sees_responses();
         let mut takes_look = false;
         for Assignment { release, version, reason, .. } in assignments {
             // The header names a version of a later hop, which routes may know.
             if *reason == AssignmentReason::NoSuchVersion {
                 return;
             }
-            takes_look |= scope.routes.takes_look((*release, *version), ticked);
+            takes_look |= scope.routes.takes_look((*release, *version), ticked, late);
         }
         if !takes_look {
             return;
         }
         let versions =
             assignments.iter().map(|assignment| (assignment.release, assignment.version)).collect();
-        if scope.proxy.module().sees_responses() {
-            self.routed = versions;
-        } else {
+        if late {
             scope.routes.look_later(id, versions);
+        } else {
+            self.routed = versions;
         }
     }
 

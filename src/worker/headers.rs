@@ -70,9 +70,11 @@ impl<P: Proxy> RequestHeaders<'_, P> {
     }
 
     /// Returns what the headers tell about how the request may end. `whole` tells whether the whole request has come. Few
-    /// requests have such headers, and to be told that one is absent costs less than to be handed all headers.
+    /// requests have such headers, and to be told that four are absent costs less than to be handed all headers. A request
+    /// of which a part is still to come may be an upgrade, and its method is read as well.
     pub fn traits(&self, whole: bool) -> RequestTraits {
-        let get = |name: &str| match self.headers_read() {
+        let all = if whole { self.headers_read() } else { self.all_headers() };
+        let get = |name: &str| match all {
             Some(all) => all.get(name).map(<[u8]>::to_vec),
             None => self.proxy.header(Map::RequestHeaders, name),
         };

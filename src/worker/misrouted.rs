@@ -44,7 +44,7 @@ impl<P: Proxy> Scope<'_, P> {
             return;
         };
         if !self.proxy.enter(look.request) {
-            return;
+            return self.routes.take_ended(&look.versions);
         }
         // Before the router has it, the proxy tells the route that the request had as it came.
         if self.proxy.is_with_router() {

@@ -1,7 +1,7 @@
 //! A root context: one document of a plugin in one VM, with a worker for each of its policies.
 //!
 //! The proxy has one timer for each root. It ticks as often as the worker that needs the shortest tick. The other workers
-//! are ticked when they are due.
+//! are ticked when they are due. In between, one tick may come soon, to look at a request.
 
 use core::time::Duration;
 
@@ -23,7 +23,7 @@ const SETTLES_AFTER: Duration = Duration::from_secs(30);
 /// How much before its time a tick must come, to be the one that a request has asked for.
 const EARLY: Duration = Duration::from_millis(20);
 
-/// The period that a request sets to ask for a tick soon.
+/// The period of a tick that is to come soon, because of a request.
 const SOON: Duration = Duration::from_millis(1);
 
 /// A root context.
@@ -53,6 +53,8 @@ pub struct Root<P> {
     serves: bool,
     /// The current tick, or zero if the root does not tick.
     tick: Duration,
+    /// Whether that is another one than the workers need, because of a look at a request.
+    is_off_beat: bool,
     /// The worker that has the first turn on the next tick.
     first: usize,
     /// The time of its next tick. `None` if it needs none.
@@ -82,6 +84,7 @@ impl<P: Proxy> Root<P> {
             pulse: None,
             serves: false,
             tick: Duration::ZERO,
+            is_off_beat: false,
             first: 0,
             due: None,
             configured: now,
@@ -160,12 +163,14 @@ impl<P: Proxy> Root<P> {
                 worker.look_at_late_request(&self.proxy);
             }
         }
+        let count = self.workers.len();
+        let is_due =
+            !self.is_off_beat || self.workers.iter().any(|worker| worker.is_tick_due(now, self.tick));
         // The proxy may still refuse a document that is not in use, and drop the root without a word.
-        if let Some(pulse) = self.pulse.as_mut().filter(|_| self.unshared.is_none()) {
+        if let Some(pulse) = self.pulse.as_mut().filter(|_| is_due && self.unshared.is_none()) {
             pulse.beat(&self.proxy, vm, now);
         }
         let mut budget = TickBudget::new();
-        let count = self.workers.len();
         for turn in 0..count {
             // The budget may not last for all, so each worker comes first in its turn.
             let index = (self.first + turn) % count;
@@ -175,7 +180,7 @@ impl<P: Proxy> Root<P> {
                 worker.on_tick(&self.proxy, serves, &mut budget);
             }
         }
-        self.first = self.first.wrapping_add(1);
+        self.first = self.first.wrapping_add(usize::from(is_due));
         if self.earlier > 0 {
             self.drop_earlier();
         }
@@ -199,11 +204,13 @@ impl<P: Proxy> Root<P> {
         };
         let tick = worker.tick();
         let flow = worker.on_request_headers(&self.proxy, id, &headers, end);
-        let needs_tick = worker.tick() != tick || worker.awaits_look() && self.tick != SOON;
+        let needs_tick = worker.tick() != tick || (worker.awaits_look() && self.tick != SOON);
         if !worker.is_idle() && !self.busy.contains(&index) {
             self.busy.push(index);
         }
         if needs_tick {
+            // The request may belong to another root, whose timer it would be.
+            self.proxy.leave();
             self.set_tick();
         }
         flow
@@ -229,24 +236,30 @@ impl<P: Proxy> Root<P> {
         let ticks = self.workers.iter().map(Worker::tick).filter(|tick| !tick.is_zero());
         let waits = self.unshared.is_some() || self.refusal.is_some();
         let regular = ticks.min().or(waits.then_some(IDLE_TICK)).unwrap_or(Duration::ZERO);
-        let tick = self.irregular_tick().unwrap_or(regular);
+        let looks = self.workers.iter().any(Worker::awaits_look);
+        let tick = match self.is_off_beat {
+            _ if looks => SOON,
+            true => self.time_left(regular),
+            false => regular,
+        };
+        self.is_off_beat = tick != regular;
+        if tick.is_zero() {
+            self.end_pulse();
+        }
         if tick != self.tick {
             self.tick = tick;
             self.due = (!tick.is_zero()).then(|| self.proxy.now() + tick);
             self.proxy.tick_every(tick);
-            if tick.is_zero() {
-                self.end_pulse();
-            }
         }
     }
 
-    /// Returns the tick for a look at a request, and after it, the one that puts nobody's regular tick off.
-    fn irregular_tick(&self) -> Option<Duration> {
-        if self.workers.iter().any(Worker::awaits_look) {
-            return Some(SOON);
-        }
-        let next = self.workers.iter().filter_map(Worker::next_tick).min().filter(|_| self.tick == SOON)?;
-        Some(next.since(self.proxy.now()).max(SOON))
+    /// Returns the time until a worker is due, or the regular tick if that is about the same. So a look at a request puts no
+    /// worker's tick off.
+    fn time_left(&self, regular: Duration) -> Duration {
+        let now = self.proxy.now();
+        let left =
+            self.workers.iter().filter_map(Worker::next_tick).min().map(|next| next.since(now).max(SOON));
+        left.filter(|left| *left + EARLY < regular).unwrap_or(regular)
     }
 
     /// Ends the watch of the VM by this root.

@@ -1,7 +1,8 @@
 //! Whether the requests of each version reach the version's cluster.
 //!
 //! The filter only steers a request. The proxy's routes choose the cluster, and they may not know the version. So some
-//! responses of each version are looked at: the first [`FIRST`], then one for each tick and one of [`EACH`]. While requests of the version go elsewhere, all are looked at.
+//! responses of each version are looked at: the first [`FIRST`], then one for each tick and one of [`EACH`]. While requests
+//! of the version go elsewhere, all are looked at.
 //!
 //! A request went elsewhere if the response came from the cluster of another version of the release. A response from any
 //! other cluster, and a request without a route, may be for another service that the release matches as well. They count only
@@ -13,7 +14,9 @@
 //! Replies of the proxy itself are not looked at, because another filter may have sent them.
 //!
 //! The module that acts on the headers of requests alone sees no response. It looks at a request from a tick that comes soon
-//! after the headers. One that has ended by then, or that has no route, tells nothing.
+//! after the headers, at one request at a time and at one of [`EACH_LATE`], also while requests go elsewhere. A request that
+//! has ended by then, or that has no route, tells nothing. It may have reached its version, so the count of those that went
+//! to the same place begins again.
 //!
 //! An upstream that only a breaker judges is not known at all if no response comes from its cluster. That is so for a member
 //! of an aggregate cluster, and for a name that no route has. It is said once, after [`ALIKE`] requests that needed it. Only
@@ -35,6 +38,9 @@ const RIGHT: u32 = 20;
 /// One of this many later responses is looked at if the policy has no ticks.
 const EACH: u32 = 256;
 
+/// The same for the module that looks from a tick.
+const EACH_LATE: u32 = 64;
+
 /// How many requests in a row must go to the same unknown place.
 pub const ALIKE: u32 = 20;
 
@@ -42,7 +48,7 @@ pub const ALIKE: u32 = 20;
 /// go elsewhere for ever, which is one finding.
 const OVER: Duration = Duration::from_secs(60);
 
-/// How many ticks look for a request while another filter has it.
+/// How many ticks look at a request while another filter has it.
 const TRIES: u8 = 10;
 
 /// A release and a version of it, by their indexes.
@@ -59,7 +65,7 @@ pub struct RouteWatch {
 
 /// A look at a request while it waits for its response.
 pub struct LateLook {
-    /// The request.
+    /// The id of its stream.
     pub request: ExchangeId,
     /// The versions that it got.
     pub versions: Vec<VersionIndex>,
@@ -80,7 +86,7 @@ struct VersionRoutes {
     place: u64,
     /// The number of requests in a row that went there.
     alike: u32,
-    /// The number of looks in the beginning.
+    /// The number of looks in the beginning, also of those that told nothing.
     looks: u32,
     /// The tick of the last look.
     looked: Time,
@@ -121,7 +127,7 @@ impl RouteWatch {
 
     /// Has the next tick look at this request, which got these versions.
     pub fn look_later(&mut self, request: ExchangeId, versions: Vec<VersionIndex>) {
-        self.late = Some(LateLook { request, versions, tries: TRIES });
+        self.late = Some(LateLook { request, versions, tries: TRIES - 1 });
     }
 
     /// Takes the request that this tick looks at.
@@ -134,13 +140,24 @@ impl RouteWatch {
         self.late = look.tries.checked_sub(1).map(|tries| LateLook { tries, ..look });
     }
 
-    /// Returns whether the response to the next request of this version is looked at. `ticked` is the time of the last tick.
-    pub fn takes_look(&mut self, (release, version): VersionIndex, ticked: Time) -> bool {
+    /// Takes a look that found its request ended.
+    pub fn take_ended(&mut self, versions: &[VersionIndex]) {
+        for index in versions {
+            if let Some(known) = self.get_mut(*index) {
+                known.alike = 0;
+            }
+        }
+    }
+
+    /// Returns whether the next request of this version is looked at, by its response or `late`, from a tick. `ticked` is
+    /// the time of the last tick.
+    pub fn takes_look(&mut self, (release, version): VersionIndex, ticked: Time, late: bool) -> bool {
         let Some(known) = self.get_mut((release, version)) else {
             return false;
         };
-        let is_sample = known.looks < FIRST || known.looked != ticked || known.skipped >= EACH;
-        let is_due = is_sample || known.wrong_at.is_some();
+        let each = if late { EACH_LATE } else { EACH };
+        let is_sample = known.looks < FIRST || known.looked != ticked || known.skipped >= each;
+        let is_due = is_sample || (known.wrong_at.is_some() && !late);
         if is_due {
             (known.looked, known.skipped) = (ticked, 0);
             known.looks = known.looks.saturating_add(1);

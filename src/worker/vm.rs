@@ -3,11 +3,11 @@
 //! The proxy identifies a request only by the id of its context, so this module finds the request's worker. A request may
 //! outlive its root context and the root's document, so a worker is kept until its requests have ended.
 //!
-//! To be told of the start and the end of each context costs each request. The module that acts on the headers of requests alone
-//! is not told. While its VM has several roots, it asks which plugin a request is of. While a document of one plugin is
-//! replaced, there are two roots for that, and it asks which of them live. The newer one counts from its first request on.
-//! Before that, the proxy may still refuse its document. A request shows its root only by a tick that it asks for, so the
-//! first ones are still decided by the earlier document.
+//! To be told of the start and the end of each context costs each request. The module that acts on the headers of requests
+//! alone is not told. While its VM has several roots, it asks which plugin a request is of. While a document of one plugin is
+//! replaced, there are two roots for that, and it asks which of them live. It asks the same now and then. The newer one
+//! counts from its first request on. Before that, the proxy may still refuse its document. A request shows its root only by
+//! a tick that it asks for, so the first ones are still decided by the earlier document.
 
 use core::time::Duration;
 
@@ -28,9 +28,9 @@ pub struct Vm<P> {
     /// A random number, which identifies the VM. `None` before its first tick.
     id: Option<u64>,
     /// When a request has last asked for a tick of its root.
-    asked: Option<Time>,
+    tick_asked: Option<Time>,
     /// How many requests have asked for their plugin, modulo 256.
-    asks: u8,
+    plugin_asks: u8,
 }
 
 /// The time after which another request asks for a tick of its root.
@@ -39,7 +39,7 @@ const ASKED_AGAIN: Duration = Duration::from_millis(50);
 impl<P: Proxy> Vm<P> {
     /// Creates a VM without a context.
     pub const fn new() -> Self {
-        Vm { roots: Vec::new(), latest: (0, 0), serves: false, id: None, asked: None, asks: 0 }
+        Vm { roots: Vec::new(), latest: (0, 0), serves: false, id: None, tick_asked: None, plugin_asks: 0 }
     }
 
     /// Takes the start of a request's context, which belongs to this root. Only a module that sees the end of requests is told.
@@ -184,9 +184,9 @@ impl<P: Proxy> Vm<P> {
     fn find_root(&mut self, request: ExchangeId) -> Option<&mut Root<P>> {
         let plugin = self.roots.first()?.proxy.attribute(Attribute::PluginName).unwrap_or_default();
         let is_wanted = |root: &Root<P>| root.plugin.as_bytes() == plugin;
-        self.asks = self.asks.wrapping_add(1);
+        self.plugin_asks = self.plugin_asks.wrapping_add(1);
         // To ask which roots live costs a call for each, so with one root of the plugin that is done now and then.
-        if self.asks != 0 && self.roots.iter().filter(|root| is_wanted(root)).count() == 1 {
+        if self.plugin_asks != 0 && self.roots.iter().filter(|root| is_wanted(root)).count() == 1 {
             return self.roots.iter_mut().find(|root| is_wanted(root));
         }
         self.delete_ended_roots();
@@ -194,9 +194,9 @@ impl<P: Proxy> Vm<P> {
         first.proxy.enter(request);
         let now = first.proxy.now();
         let newest = self.roots.iter().rfind(|root| is_wanted(root))?;
-        if !newest.is_in_use(now) && self.asked.is_none_or(|asked| now >= asked + ASKED_AGAIN) {
+        if !newest.is_in_use(now) && self.tick_asked.is_none_or(|asked| now >= asked + ASKED_AGAIN) {
             newest.ask();
-            self.asked = Some(now);
+            self.tick_asked = Some(now);
         }
         let in_use = self.roots.iter().rposition(|root| is_wanted(root) && root.is_in_use(now));
         let place = in_use.or_else(|| self.roots.iter().position(is_wanted))?;
