@@ -228,13 +228,12 @@ impl UpstreamState {
         self.has_row() || leads && ends
     }
 
-    /// Returns whether one more success would change nothing, after the responses that one worker saw. It
-    /// does change something on trial, after a failure, or if the policy limits shares of responses.
-    pub fn ignores_success(&self, breaker: &Breaker, streak: &Streak) -> bool {
-        if breaker.shares.is_some() || matches!(self.phase, Phase::Trial { .. }) {
-            return false;
-        }
-        !self.has_row() && streak.ends_well()
+    /// Returns whether one more success would at most be one more, after the responses that one worker saw. It is more than
+    /// that on trial, after a failure, and while a failed or slow response is in the window of shares.
+    pub fn needs_no_success(&self, breaker: &Breaker, streak: &Streak) -> bool {
+        let is_calm = !self.has_row() && streak.ends_well() && !matches!(self.phase, Phase::Trial { .. });
+        let has_bad = || self.evidence.window.counts().has_bad() || streak.counts().has_bad();
+        is_calm && !(breaker.shares.is_some() && has_bad())
     }
 
     /// Returns whether the responses that were shared last were failures.

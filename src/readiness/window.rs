@@ -1,4 +1,5 @@
-//! Exact counts of recent responses, by tenths of a sliding window.
+//! Counts of recent responses, by tenths of a sliding window. Those of failures are exact. A success may stand for others
+//! that were not inspected.
 
 use core::time::Duration;
 
@@ -23,7 +24,7 @@ impl ResponseCounts {
     pub fn add(&mut self, sample: Sample) {
         let counts = sample.class != ResponseClass::Ignored;
         self.merge(ResponseCounts {
-            all: u32::from(counts),
+            all: if counts { sample.stands_for.saturating_add(1) } else { 0 },
             failed: u32::from(sample.class.is_failure()),
             slow: u32::from(counts && sample.slow),
         });
@@ -32,6 +33,11 @@ impl ResponseCounts {
     /// Counts the break-off of a response whose beginning was counted as a success.
     pub fn add_break_off(&mut self) {
         self.failed = self.failed.saturating_add(1);
+    }
+
+    /// Returns whether any response was failed or slow.
+    pub fn has_bad(self) -> bool {
+        self.failed > 0 || self.slow > 0
     }
 
     fn merge(&mut self, more: ResponseCounts) {

@@ -44,11 +44,20 @@ pub struct Sample {
     pub has_waited: bool,
     /// The host that it came from and the client that it went to, if they matter.
     pub peers: Peers,
+    /// The number of successes before it that were not inspected, and for which it stands.
+    pub stands_for: u32,
 }
 
 impl From<ResponseClass> for Sample {
     fn from(class: ResponseClass) -> Self {
-        Sample { class, slow: false, retry_at: None, has_waited: false, peers: Peers::default() }
+        Sample {
+            class,
+            slow: false,
+            retry_at: None,
+            has_waited: false,
+            peers: Peers::default(),
+            stands_for: 0,
+        }
     }
 }
 

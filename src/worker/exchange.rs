@@ -19,6 +19,7 @@ use std::rc::Rc;
 
 use super::app_probe::{ProbeAction, ProbeQuery};
 use super::exchanges::Looks;
+use super::fast_path::Redundancy;
 use super::forwarded::{ForwardedRequest, Wait};
 use super::grpc_health::HealthExchange;
 use super::headers::{self, READ_AT_ONCE, RequestHeaders};
@@ -258,12 +259,13 @@ impl State {
             other => return other,
         };
         let took = request.took(scope);
-        if let Some(response) = take_fast_path(scope, &request, headers, took) {
-            let is_over = end || response.is_upgrade();
-            return if is_over { State::Done } else { State::Uninspected(request, response) };
-        }
+        let stands_for = match take_fast_path(scope, &request, headers, took) {
+            Turn::Passes(response) if end || response.is_upgrade() => return State::Done,
+            Turn::Passes(response) => return State::Uninspected(request, response),
+            Turn::StandsFor(group) => group,
+        };
         let grpc = scope.signals.grpc_status;
-        let mut response = ResponseSummary::read(scope.proxy, took);
+        let mut response = ResponseSummary { stands_for, ..ResponseSummary::read(scope.proxy, took) };
         request.look_at_route(scope, &response);
         if !request.is_judged_by(scope, &response) {
             request.give_back(scope);
@@ -303,7 +305,7 @@ impl State {
             State::Uninspected(request, response) => {
                 let (fast_path, redundancy) = scope.upstreams.fast_path(scope.policy);
                 // Its end counts if others have broken off. See [`super::upstreams`].
-                if !fast_path.may_pass(redundancy) {
+                if fast_path.counts_end(redundancy) {
                     request.count_end(scope, &response.into_summary(scope.proxy, None));
                 }
             }
@@ -352,31 +354,42 @@ impl State {
     }
 }
 
-/// Returns what is known of the response without inspecting it, if it takes the fast path.
+/// Whether a response takes the fast path.
+enum Turn {
+    /// It does. It was not inspected.
+    Passes(PassedResponse),
+    /// It is to be inspected. If it is a success, it stands for so many before it that were not.
+    StandsFor(u32),
+}
+
+/// Decides in the callback of the response's headers whether it takes the fast path.
 fn take_fast_path<P: Proxy>(
     scope: &mut Scope<'_, P>,
     request: &ForwardedRequest,
     headers: usize,
     took: Option<Duration>,
-) -> Option<PassedResponse> {
+) -> Turn {
     let policy = scope.policy;
-    if !request.is_plain() || scope.signals.grpc_status || scope.signals.attempts {
-        return None;
-    }
+    let is_plain = request.is_plain() && !scope.signals.grpc_status && !scope.signals.attempts;
     let (fast_path, redundancy) = scope.upstreams.fast_path(policy);
-    if !fast_path.may_pass(redundancy) || headers > READ_AT_ONCE {
-        return None;
+    if !is_plain || redundancy == Redundancy::Needed || headers > READ_AT_ONCE {
+        return Turn::StandsFor(0);
     }
-    let bytes = scope.proxy.headers(Map::ResponseHeaders)?;
+    let bytes = scope.proxy.headers(Map::ResponseHeaders).unwrap_or_default();
     let headers = HeaderMap(&bytes);
-    let status = summary::upstream_status(scope.proxy, headers)?;
+    let Some(status) = summary::upstream_status(scope.proxy, headers) else {
+        return Turn::StandsFor(0);
+    };
     let judged = (!scope.signals.headers.is_empty()).then_some(headers);
     let is_slow = took.zip(scope.signals.slower_than).is_some_and(|(took, limit)| took > limit);
     if is_slow || !fast_path.is_success(policy, status, judged) {
-        return None;
+        return Turn::StandsFor(0);
+    }
+    if !fast_path.may_pass(redundancy) {
+        return Turn::StandsFor(fast_path.take_group());
     }
     fast_path.pass();
-    Some(PassedResponse { status, took, begun: scope.upstreams.ticked() })
+    Turn::Passes(PassedResponse { status, took, begun: scope.upstreams.ticked() })
 }
 
 /// Edits a request that is forwarded.

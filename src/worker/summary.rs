@@ -37,6 +37,8 @@ pub struct ResponseSummary {
     pub begun: Time,
     /// The proxy's code details if the response broke off.
     pub broken: Option<Vec<u8>>,
+    /// The number of successes before it that were not inspected, and for which it stands if it is one.
+    pub stands_for: u32,
 }
 
 /// What a worker knows about a success of an upstream that was not inspected. See [`super::fast_path`].
@@ -145,7 +147,7 @@ impl ResponseSummary {
     pub fn sample(&self, breaker: &Breaker, class: ResponseClass) -> Sample {
         let slow = self.took.is_some_and(|took| breaker.is_slow(took));
         let has_waited = self.attribution == Attribution::Unanswered || response::is_timeout(&self.details);
-        Sample { slow, has_waited, ..class.into() }
+        Sample { slow, has_waited, stands_for: self.stands_for, ..class.into() }
     }
 
     /// Returns whether the request went to this upstream.

@@ -164,7 +164,7 @@ impl UpstreamTable {
             moment: Moment::default(),
             ticked: now,
             wants_sample: None,
-            fast_path: FastPath::default(),
+            fast_path: FastPath::new(policy.breakers().any(|breaker| breaker.shares.is_some()), random),
             sweep,
             changes,
         }
@@ -334,8 +334,7 @@ impl UpstreamTable {
 
     /// Returns the fast path, with the redundancy of one more success.
     pub fn fast_path(&mut self, policy: &Policy) -> (&mut FastPath, Redundancy) {
-        let known = self.fast_path.redundancy();
-        let redundancy = known.unwrap_or_else(|| self.redundancy(policy));
+        let redundancy = self.redundancy(policy);
         self.fast_path.remember(redundancy);
         (&mut self.fast_path, redundancy)
     }
@@ -343,32 +342,41 @@ impl UpstreamTable {
     /// Determines the redundancy. It changes with each response while an upstream needs successes, so this upstream is
     /// looked at first. The cost then does not grow with the number of upstreams.
     fn redundancy(&mut self, policy: &Policy) -> Redundancy {
-        const NEEDED: Redundancy = Redundancy { of_all: false, succeeded: false };
         let needs_success = |(upstream, entry): (&Upstream, &Entry)| {
             let Some(breaker) = &upstream.breaker else {
                 return false;
             };
             let by_use = upstream.check.as_ref().is_some_and(|check| check.periods.go_by_use());
-            let ignores =
-                entry.throttle.is_idle() && entry.snapshot.ignores_success(breaker, &entry.unshared);
-            by_use || entry.outdated || !ignores
+            let is_calm =
+                entry.throttle.is_idle() && entry.snapshot.needs_no_success(breaker, &entry.unshared);
+            by_use || entry.outdated || !is_calm
         };
-        let last = self.fast_path.blocker();
-        if policy.upstreams.get(last).zip(self.entries.get(last)).is_some_and(needs_success) {
-            return NEEDED;
+        let (known, changed) = self.fast_path.redundancy();
+        let needs_success_at = |place: usize| {
+            policy.upstreams.get(place).zip(self.entries.get(place)).is_some_and(needs_success)
+        };
+        match (known, changed) {
+            (Some(known), None) => return known,
+            (Some(Redundancy::OneMore { succeeded: true }), Some(changed)) if !needs_success_at(changed) => {
+                return Redundancy::OneMore { succeeded: true };
+            }
+            _ => {}
+        }
+        if needs_success_at(self.fast_path.blocker()) {
+            return Redundancy::Needed;
         }
         if let Some(blocker) = policy.upstreams.iter().zip(&self.entries).position(needs_success) {
             self.fast_path.block(blocker);
-            return NEEDED;
+            return Redundancy::Needed;
         }
         let mut judged =
             policy.upstreams.iter().zip(&self.entries).filter(|(upstream, _)| upstream.breaker.is_some());
-        Redundancy { of_all: true, succeeded: judged.all(|(_, entry)| entry.unshared.has_success()) }
+        Redundancy::OneMore { succeeded: judged.all(|(_, entry)| entry.unshared.has_success()) }
     }
 
     /// Returns an entry to change. The redundancy is forgotten, because the change may affect it.
     fn entry_mut(&mut self, id: UpstreamId) -> Option<&mut Entry> {
-        self.fast_path.forget();
+        self.fast_path.forget_one(id.0);
         self.entries.get_mut(id.0)
     }
 
@@ -513,7 +521,7 @@ impl UpstreamTable {
         if takes_sample {
             entry.take_sample(now, peers);
         } else if !is_failure {
-            entry.successes = entry.successes.saturating_add(1);
+            entry.successes = entry.successes.saturating_add(sample.stands_for).saturating_add(1);
         }
         let is_news = if is_failure {
             is_incident && entry.throttle.should_report_now(sample.class)

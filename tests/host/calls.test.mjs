@@ -330,12 +330,20 @@ costs("a success by a header that the breaker names", (count) => {
   return { calls: made, check: () => within(made.in("response", "end"), "the response and the end", 1) };
 });
 
-costs("a success that a breaker judges by shares", (count) => {
+test("of many successes that a breaker judges by shares, one in eight is asked where it came from", () => {
   const shares = { circuitBreaker: { failurePercent: 50 } };
-  const at = worker(policy({ app: { ...checked, ...shares }, releases: others(count) }));
-  const { calls: made } = calls(at, request("/orders/17"), response(), { cluster: "app" });
-  // The status, the cluster and the details.
-  return { calls: made, check: () => within(made.in("response", "end"), "the response and the end", 3) };
+  const { vm, root } = worker(policy({ app: { ...checked, ...shares } }));
+  const ask = (count) => {
+    vm.takeCalls();
+    for (let number = 0; number < count; number += 1) {
+      vm.stream(root, { cluster: "app" }).exchange(request("/orders/17"), response());
+    }
+    return vm.takeCalls().in("response", "end").bytes;
+  };
+  ask(100);
+  // All are handed the headers. Those that are picked also read the status, the cluster and the details.
+  const bytes = ask(4000) / 4000;
+  assert.ok(1.3 < bytes && bytes < 1.45, `${bytes} calls that return bytes for each`);
 });
 
 costs("a success that a breaker with the word retried counts", (count) => {

@@ -48,6 +48,7 @@ mod routes;
 mod rules;
 mod schedule;
 mod shadow;
+mod shares;
 mod sharing;
 mod sim;
 mod sizes;

@@ -167,6 +167,7 @@ impl Proxy for SimProxy {
             }
             Attribute::CodeDetails => self.with_stream(|stream| stream.details.clone().into_bytes()),
             Attribute::Cluster => {
+                self.world.clusters_read.set(self.world.clusters_read.get() + 1);
                 let cluster = self.with_stream(|stream| stream.cluster.clone())?;
                 // Envoy has no such attribute if the request has no route, or one to no cluster.
                 (!cluster.is_empty()).then(|| cluster.into_bytes())

@@ -70,6 +70,8 @@ pub struct Surroundings {
     pub loads: Cell<u32>,
     /// How often a worker entered the context of a request.
     pub entered: Cell<u32>,
+    /// How often a worker read the cluster that a request went to.
+    pub clusters_read: Cell<u32>,
     pub(super) metrics: RefCell<Vec<(String, MetricKind, u64)>>,
     pub log: RefCell<Vec<(Level, String)>>,
     pub(super) streams: RefCell<BTreeMap<u32, Stream>>,
@@ -152,6 +154,7 @@ impl Surroundings {
             writes: Cell::new(0),
             loads: Cell::new(0),
             entered: Cell::new(0),
+            clusters_read: Cell::new(0),
             metrics: RefCell::default(),
             log: RefCell::default(),
             streams: RefCell::default(),
