@@ -11,7 +11,7 @@ use super::reason::{Share, UpstreamReason};
 use super::row::{ENOUGH_CLIENTS, Row};
 use super::streak::Streak;
 use super::window::{ResponseCounts, ResponseWindow};
-use crate::policy::upstream::{Breaker, Upstream};
+use crate::policy::upstream::{Breaker, Shares, Upstream};
 use crate::value::time::Time;
 
 /// The responses in the current phase of an upstream.
@@ -53,6 +53,16 @@ impl Evidence {
         evidence
     }
 
+    /// Returns whether each success counts, because a share is not far from its limit. `streak` is what one worker has not
+    /// shared.
+    pub fn needs_exact_shares(&self, breaker: &Breaker, streak: &Streak) -> bool {
+        breaker.shares.as_ref().is_some_and(|shares| {
+            let mut counts = self.window.counts();
+            counts.merge(streak.counts());
+            !are_far(shares, counts)
+        })
+    }
+
     /// Adds the responses of one worker without moving the window.
     pub fn append(&mut self, streak: &Streak) {
         self.window.append(streak.counts());
@@ -88,6 +98,17 @@ impl Evidence {
         }
         exceeded_share(breaker, self.window.counts(), new)
     }
+}
+
+/// A share is far from its limit while it is at most this part of it: one in so many.
+const FAR: u64 = 4;
+
+/// Returns whether shares are so far from their limits that the number of successes need not be exact.
+fn are_far(shares: &Shares, counts: ResponseCounts) -> bool {
+    let is_far =
+        |part: u32, percent: u32| u64::from(part) * 100 * FAR <= u64::from(counts.all) * u64::from(percent);
+    shares.failure_percent.is_none_or(|percent| is_far(counts.failed, percent))
+        && shares.slow.as_ref().is_none_or(|slow| is_far(counts.slow, slow.percent))
 }
 
 /// Returns whether checks that pass speak against a row. They do if few clients have failed, and the upstream responded

@@ -229,11 +229,10 @@ impl UpstreamState {
     }
 
     /// Returns whether one more success would at most be one more, after the responses that one worker saw. It is more than
-    /// that on trial, after a failure, and while a failed or slow response is in the window of shares.
+    /// that on trial, after a failure, and while a share is not far from its limit.
     pub fn needs_no_success(&self, breaker: &Breaker, streak: &Streak) -> bool {
         let is_calm = !self.has_row() && streak.ends_well() && !matches!(self.phase, Phase::Trial { .. });
-        let has_bad = || self.evidence.window.counts().has_bad() || streak.counts().has_bad();
-        is_calm && !(breaker.shares.is_some() && has_bad())
+        is_calm && !self.evidence.needs_exact_shares(breaker, streak)
     }
 
     /// Returns whether the responses that were shared last were failures.

@@ -35,12 +35,8 @@ impl ResponseCounts {
         self.failed = self.failed.saturating_add(1);
     }
 
-    /// Returns whether any response was failed or slow.
-    pub fn has_bad(self) -> bool {
-        self.failed > 0 || self.slow > 0
-    }
-
-    fn merge(&mut self, more: ResponseCounts) {
+    /// Adds other responses.
+    pub fn merge(&mut self, more: ResponseCounts) {
         self.all = self.all.saturating_add(more.all);
         self.failed = self.failed.saturating_add(more.failed);
         self.slow = self.slow.saturating_add(more.slow);

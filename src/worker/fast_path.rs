@@ -4,15 +4,16 @@
 //! work on it. So while every upstream is healthy, a response that is a success for all breakers is not inspected.
 //!
 //! A success takes the fast path only if it would at most be one more. That is so if no upstream is on trial, has a run of
-//! failures, has a failed or slow response in the window of its shares, or is checked by use. The worker must also have
-//! reported the end of every run of failures that it reported.
+//! failures, has a share of failed or slow responses that is above a quarter of its limit, or is checked by use. The worker
+//! must also have reported the end of every run of failures that it reported.
 //!
 //! # Shares
 //!
 //! A share needs the number of all responses. So if a breaker has shares, one of [`EACH`] successes is inspected, picked by
 //! chance. It stands for those before it that were not. The estimate favours no upstream. It is made only of successes, and
 //! only while there are many: the first [`INSPECTED`] after each tick are inspected. Failed and slow responses are always
-//! inspected, and with the first of them, all others are until it has left the window.
+//! inspected. So are all others once a share reaches a quarter of its limit, so that it is exact by then, save for the
+//! successes before.
 //!
 //! # What else a success tells
 //!

@@ -187,22 +187,29 @@ fn slow_responses_are_found_though_successes_are_estimated() {
 }
 
 #[test]
-fn after_a_failure_each_success_is_inspected_until_it_has_left_the_window() {
+fn each_success_is_inspected_while_a_share_is_above_a_quarter_of_its_limit() {
     let mut world = world(&failures("2s"), 1);
-    let succeed = |world: &mut World| {
-        for _ in 0..3_000 {
-            respond(world, 0, "app", 200, 0);
+    // Sends for four seconds. Returns how many of 1,000 successes were inspected in the last one.
+    let mut inspected = |bad: u64| {
+        let mut before = (0, 0);
+        let mut successes = 0;
+        for number in 0..4_000 {
+            if number == 3_000 {
+                before = (world.around.clusters_read.get(), successes);
+            }
+            let is_bad = mixed(number) < bad;
+            respond(&mut world, 0, "app", if is_bad { 500 } else { 200 }, 0);
+            successes += u32::from(!is_bad);
             world.pass(MS);
         }
+        let failed = 1_000 - (successes - before.1);
+        1_000 * (world.around.clusters_read.get() - before.0 - failed) / (successes - before.1)
     };
-    succeed(&mut world);
-    let before = world.around.clusters_read.get();
-    succeed(&mut world);
-    let calm = world.around.clusters_read.get() - before;
-    respond(&mut world, 0, "app", 500, 0);
-    let before = world.around.clusters_read.get();
-    succeed(&mut world);
-    let after = world.around.clusters_read.get() - before;
-    assert!(calm < 3_000 / 4, "{calm}");
-    assert!((2_000..2_700).contains(&after), "{after}");
+    for (bad, is_exact) in
+        [(0, false), (20, false), (60, false), (200, true), (400, true), (0, false), (60, false)]
+    {
+        let inspected = inspected(bad);
+        assert_eq!(inspected >= 950, is_exact, "{bad} bad of 1,000: {inspected} inspected");
+        assert!(is_exact || inspected < 400, "{bad} bad of 1,000: {inspected} inspected");
+    }
 }
