@@ -260,9 +260,9 @@ impl State {
         };
         let took = request.took(scope);
         let stands_for = match take_fast_path(scope, &request, headers, took) {
-            Turn::Passes(response) if end || response.is_upgrade() => return State::Done,
-            Turn::Passes(response) => return State::Uninspected(request, response),
-            Turn::StandsFor(group) => group,
+            FastPathOutcome::Passes(response) if end || response.is_upgrade() => return State::Done,
+            FastPathOutcome::Passes(response) => return State::Uninspected(request, response),
+            FastPathOutcome::StandsFor(group) => group,
         };
         let grpc = scope.signals.grpc_status;
         let mut response = ResponseSummary { stands_for, ..ResponseSummary::read(scope.proxy, took) };
@@ -355,7 +355,7 @@ impl State {
 }
 
 /// Whether a response takes the fast path.
-enum Turn {
+enum FastPathOutcome {
     /// It does. It was not inspected.
     Passes(PassedResponse),
     /// It is to be inspected. If it is a success, it stands for so many before it that were not.
@@ -368,28 +368,28 @@ fn take_fast_path<P: Proxy>(
     request: &ForwardedRequest,
     headers: usize,
     took: Option<Duration>,
-) -> Turn {
+) -> FastPathOutcome {
     let policy = scope.policy;
     let is_plain = request.is_plain() && !scope.signals.grpc_status && !scope.signals.attempts;
     let (fast_path, redundancy) = scope.upstreams.fast_path(policy);
     if !is_plain || redundancy == Redundancy::Needed || headers > READ_AT_ONCE {
-        return Turn::StandsFor(0);
+        return FastPathOutcome::StandsFor(0);
     }
     let bytes = scope.proxy.headers(Map::ResponseHeaders).unwrap_or_default();
     let headers = HeaderMap(&bytes);
     let Some(status) = summary::upstream_status(scope.proxy, headers) else {
-        return Turn::StandsFor(0);
+        return FastPathOutcome::StandsFor(0);
     };
     let judged = (!scope.signals.headers.is_empty()).then_some(headers);
     let is_slow = took.zip(scope.signals.slower_than).is_some_and(|(took, limit)| took > limit);
     if is_slow || !fast_path.is_success(policy, status, judged) {
-        return Turn::StandsFor(0);
+        return FastPathOutcome::StandsFor(0);
     }
     if !fast_path.may_pass(redundancy) {
-        return Turn::StandsFor(fast_path.take_group());
+        return FastPathOutcome::StandsFor(fast_path.take_group());
     }
     fast_path.pass();
-    Turn::Passes(PassedResponse { status, took, begun: scope.upstreams.ticked() })
+    FastPathOutcome::Passes(PassedResponse { status, took, begun: scope.upstreams.ticked() })
 }
 
 /// Edits a request that is forwarded.
