@@ -339,8 +339,8 @@ impl UpstreamTable {
         (&mut self.fast_path, redundancy)
     }
 
-    /// Determines the redundancy. It changes with each response while an upstream needs successes, so this upstream is
-    /// looked at first. The cost then does not grow with the number of upstreams.
+    /// Determines the redundancy. It may change with each response. So the upstream that has changed is looked at, or the one
+    /// that needed successes before. The cost then does not grow with the number of upstreams.
     fn redundancy(&mut self, policy: &Policy) -> Redundancy {
         let needs_success = |(upstream, entry): (&Upstream, &Entry)| {
             let Some(breaker) = &upstream.breaker else {
@@ -355,10 +355,14 @@ impl UpstreamTable {
         let needs_success_at = |place: usize| {
             policy.upstreams.get(place).zip(self.entries.get(place)).is_some_and(needs_success)
         };
+        let have_all_succeeded = || {
+            let mut each = policy.upstreams.iter().zip(&self.entries);
+            each.all(|(upstream, entry)| upstream.breaker.is_none() || entry.unshared.has_success())
+        };
         match (known, changed) {
             (Some(known), None) => return known,
-            (Some(Redundancy::OneMore { succeeded: true }), Some(changed)) if !needs_success_at(changed) => {
-                return Redundancy::OneMore { succeeded: true };
+            (Some(Redundancy::OneMore { succeeded }), Some(changed)) if !needs_success_at(changed) => {
+                return Redundancy::OneMore { succeeded: succeeded || have_all_succeeded() };
             }
             _ => {}
         }
@@ -369,12 +373,10 @@ impl UpstreamTable {
             self.fast_path.block(blocker);
             return Redundancy::Needed;
         }
-        let mut judged =
-            policy.upstreams.iter().zip(&self.entries).filter(|(upstream, _)| upstream.breaker.is_some());
-        Redundancy::OneMore { succeeded: judged.all(|(_, entry)| entry.unshared.has_success()) }
+        Redundancy::OneMore { succeeded: have_all_succeeded() }
     }
 
-    /// Returns an entry to change. The redundancy is forgotten, because the change may affect it.
+    /// Returns an entry to change, which may affect the redundancy.
     fn entry_mut(&mut self, id: UpstreamId) -> Option<&mut Entry> {
         self.fast_path.forget_one(id.0);
         self.entries.get_mut(id.0)
