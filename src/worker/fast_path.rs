@@ -12,13 +12,13 @@
 //! A share needs the number of all responses. So if a breaker has shares, one of [`EACH`] successes is inspected, picked by
 //! chance. It stands for those before it that were not. The estimate favours no upstream. It is made only of successes, and
 //! only while there are many: the first [`INSPECTED`] after each tick are inspected. Failed and slow responses are always
-//! inspected. So are all others once a share reaches a quarter of its limit, so that it is exact by then, save for the
+//! inspected. So are all others once a share reaches a quarter of its limit. From then on it is exact, save for the
 //! successes before.
 //!
 //! # What else a success tells
 //!
-//! The next run of failures on this worker begins after it. That matters when the runs of several workers are joined. So the first success of each upstream after a tick is counted, even if its response began
-//! before the tick.
+//! The next run of failures on this worker begins after it. That matters when the runs of several workers are joined. So
+//! the first success of each upstream after a tick is counted, even if its response began before the tick.
 //!
 //! A later success on the fast path does not end a row that began on another worker in between. The worker learns of
 //! the row on its next tick, and reports the next success at once. A row lasts long enough for that. See
