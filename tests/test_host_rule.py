@@ -29,7 +29,7 @@ def refused(document, place):
     if done.returncode == 0:
         return []
     assert (done.returncode, done.stdout) == (1, "")
-    return [line.removeprefix("-: ") for line in done.stderr.splitlines()[:-1]]
+    return [line.removeprefix("standard input: ") for line in done.stderr.splitlines()[:-1]]
 
 
 @pytest.fixture

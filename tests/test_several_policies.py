@@ -167,7 +167,7 @@ def test_a_comment_says_why_the_last_good_policy_goes_on(render):
                 "Write the same value in all files, because they make one document."
             ),
         ),
-        ([team("a"), team("b", gatse=[])], 'b.yaml: gatse: unknown field; did you mean "gates"?'),
+        ([team("a"), team("b", gatse=[])], 'b.yaml:9:1: gatse: unknown field; did you mean "gates"?'),
     ],
 )
 def test_policies_that_take_each_others_requests_are_refused_with_both_files(problems, documents, expected):

@@ -100,9 +100,9 @@ fn check_files(paths: &[PathBuf], skip_others: bool) -> Result<(Report, Vec<Fail
     let inputs: Vec<_> = paths.iter().flat_map(|path| files::of(path)).collect();
     let mut progress = Progress::of_long("files", inputs.len() as u64);
     for input in inputs {
-        progress.advance();
         if let Ok(Input { path, is_file: false, .. }) = &input {
             report.files.push(CheckedFile::not_read(display_name(path)));
+            progress.advance();
             continue;
         }
         let read = input.and_then(|input| Ok((Source::read(&input.path)?, input.is_named && !skip_others)));
@@ -113,6 +113,7 @@ fn check_files(paths: &[PathBuf], skip_others: bool) -> Result<(Report, Vec<Fail
             Err(failure @ Failure::Io(_)) => failures.push(failure),
             Err(failure) => return Err(failure),
         }
+        progress.advance();
     }
     report.note_manifests();
     Ok((report, failures))
