@@ -291,11 +291,7 @@ impl RequestMatch {
     }
 
     fn each_lookup<'m>(&'m self, take: &mut dyn FnMut(PathCondition<'m>, Option<&'m str>)) {
-        let path = match &self.uri {
-            Some(StringMatch::Exact(path)) if !self.ignore_uri_case => PathCondition::Exact(path),
-            Some(StringMatch::Prefix(path)) if !self.ignore_uri_case => PathCondition::Prefix(path),
-            _ => PathCondition::Any,
-        };
+        let path = self.path_condition();
         let authority = self.headers.iter().find_map(|(name, condition)| match condition {
             StringMatch::Exact(authority) if name == AUTHORITY => Some(authority.as_str()),
             _ => None,
@@ -310,10 +306,17 @@ impl RequestMatch {
         }
     }
 
+    fn path_condition(&self) -> PathCondition<'_> {
+        match &self.uri {
+            Some(StringMatch::Exact(path)) if !self.ignore_uri_case => PathCondition::Exact(path),
+            Some(StringMatch::Prefix(path)) if !self.ignore_uri_case => PathCondition::Prefix(path),
+            _ => PathCondition::Any,
+        }
+    }
+
     fn is_looked_up(&self) -> bool {
-        let is_path = matches!(self.uri, Some(StringMatch::Exact(_) | StringMatch::Prefix(_)));
         let alone = RequestMatch { uri: self.uri.clone(), ..RequestMatch::default() };
-        is_path && *self == alone
+        self.path_condition() != PathCondition::Any && *self == alone
     }
 
     fn names_hosts(&self) -> bool {

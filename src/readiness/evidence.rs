@@ -100,7 +100,7 @@ impl Evidence {
     }
 }
 
-/// A share is far from its limit while it is at most this part of it: one in so many.
+/// A share counts as far from its limit up to the limit divided by this.
 const FAR: u64 = 4;
 
 /// Returns whether shares are so far from their limits that the number of successes need not be exact.

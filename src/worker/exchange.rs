@@ -358,7 +358,7 @@ impl State {
 enum FastPathOutcome {
     /// It does. It was not inspected.
     Passes(PassedResponse),
-    /// It is to be inspected. If it is a success, it stands for so many before it that were not.
+    /// It is to be inspected. Has the number of successes before it for which it stands if it is one.
     StandsFor(u32),
 }
 

@@ -41,7 +41,7 @@ pub struct ResponseSummary {
     pub stands_for: u32,
 }
 
-/// What a worker knows about a success of an upstream that was not inspected. See [`super::fast_path`].
+/// The facts that a worker keeps of a success that was not inspected. See [`super::fast_path`].
 #[derive(Clone, Copy, Debug)]
 pub struct PassedResponse {
     /// See [`ResponseSummary::status`].

@@ -216,7 +216,7 @@ fn a_vm_that_dies_counts_and_one_that_leaves_does_not() {
     assert_eq!(deaths(&world), 1);
 }
 
-/// Sends requests of many users to all workers, each of which takes so many milliseconds.
+/// Sends requests of many users to all workers. Each request takes `millis` milliseconds.
 fn send_for(world: &mut World, requests: usize, millis: u64) {
     for user in 0..requests {
         let vm = user % world.workers();

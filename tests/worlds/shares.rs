@@ -41,7 +41,7 @@ fn world(policy: &Value, workers: usize) -> World {
     world
 }
 
-/// Sends a request to a cluster, and responds after so many milliseconds.
+/// Sends a request to a cluster, and responds after `millis` milliseconds.
 fn respond(world: &mut World, vm: usize, to: &str, status: u16, millis: u32) {
     let id = world.send(vm, &Request::get("/").with("x-to", to));
     if millis > 0 {
@@ -126,8 +126,8 @@ fn with_few_responses_none_is_estimated() {
     }
 }
 
-/// Lets `calm` successes pass, one each millisecond, and then responses of which so many of 1,000 are bad. Returns after how
-/// many of these the gate closes.
+/// Sends `calm` successes, one each millisecond, and then responses of which `bad` in 1,000 are bad. Returns the number of
+/// these after which the gate closes.
 fn closes_after(
     world: &mut World,
     calm: u64,

@@ -7,7 +7,7 @@ use crate::source::{Source, TextProblem};
 
 /// The deepest nesting of YAML that is read. Each level takes up to 20 kB of the stack.
 const MAX_DEPTH: usize = 64;
-/// What is wrong with a tab before a key.
+/// The problem of a tab before a key.
 const TAB: &str = "a tab in the indentation. Indent with spaces.";
 
 /// The options for YAML.
