@@ -114,7 +114,7 @@ integration: wasm tool venv ## test the behaviour in a real Envoy
 	@.ci/documents
 	@.ci/chromium
 	@.ci/sarif-schema
-	@.ci/grpc-health-probe
+	@.ci/go-tools
 	@.ci/clock
 	@.ci/prometheus
 	@.ci/wasm faults

@@ -100,7 +100,7 @@ def test_responses_count_the_same_if_the_router_adds_no_headers(policy, v1):
         paths = ["/", "/bad", "/bad", "/", "/bad", "/bad", "/bad"]
         assert in_turn(envoy, *paths) == [200, 500, 500, 200, 500, 500, 500]
         until(lambda: envoy.transitions(reason="consecutive-failures"), what="a trip")
-        # The main thread may have seen first that the row has lasted long enough. A worker learns of it on its next tick.
+        # If the main thread saw first that the row has lasted long enough, a worker learns of it on its next tick.
         until_gated(envoy, "consecutive-failures")
 
 

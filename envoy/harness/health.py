@@ -165,7 +165,7 @@ def probe(port: int, service: str = "", *options: str, timeout: float = 10.0) ->
     The exit code is 0 for SERVING, 2 without a connection, 3 for a failed call and 4 for another status.
     """
     if not PROBE.exists():
-        raise FileNotFoundError(f"{PROBE}: no such program; .ci/grpc-health-probe installs it")
+        raise FileNotFoundError(f"{PROBE}: no such program; .ci/go-tools installs it")
     limits = ["-connect-timeout", f"{timeout:g}s", "-rpc-timeout", f"{timeout:g}s"]
     command = [str(PROBE), "-addr", f"127.0.0.1:{port}", "-service", service, *limits, *options]
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
