@@ -1,6 +1,6 @@
 # `make` lists the targets. The scripts in .ci install what they need, print what they
 # install, and install nothing the second time.
-.PHONY: help wasm image tool demo up pictures compare faults bench sizes test lint format unit wasm-test host-test integration configs reference manifests observability istio-test controllers-test apiserver peers soak instructions coverage venv clean
+.PHONY: help wasm image tool demo up pictures compare faults bench sizes test test-matrix lint format unit wasm-test host-test integration configs reference manifests observability istio-test controllers-test apiserver peers soak instructions coverage venv clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -48,6 +48,10 @@ apiserver: tool ## apply mistakes to a real API server with Istio's types; build
 peers: wasm tool venv ## run the tests that build more of other projects: Istio 1.30, Flagger, Argo Rollouts, an API server; half an hour the first time; needs Go
 	@.ci/manifests --check
 	@.ci/peers
+
+test-matrix: wasm tool venv ## run the tests in a real Envoy on each version that is supported; takes over an hour
+	@.ci/integration-tools
+	@.ci/matrix
 
 soak: wasm venv ## check that memory stays constant under a million requests and a hundred policies; takes two minutes
 	@.ci/soak
@@ -111,14 +115,7 @@ controllers-test: wasm tool venv ## test the metrics and routes of Flagger and A
 	@.ci/controllers
 
 integration: wasm tool venv ## test the behaviour in a real Envoy
-	@.ci/documents
-	@.ci/chromium
-	@.ci/sarif-schema
-	@.ci/go-tools
-	@.ci/clock
-	@.ci/prometheus
-	@.ci/wasm faults
-	@.ci/bench
+	@.ci/integration-tools
 	.venv/bin/python -m pytest tests -n 2
 
 venv:
