@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 
 import pytest
 
@@ -76,6 +77,30 @@ def test_the_layout_has_one_image_for_the_platform_that_agents_request(layout):
     assert layout.manifest["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
 
 
+def test_the_image_says_where_it_comes_from_by_the_keys_of_oci(layout):
+    package = tomllib.loads((PROJECT / "Cargo.toml").read_text())["package"]
+    revision = subprocess.run([PROJECT / ".ci/revision", "--full"], capture_output=True, text=True, check=True).stdout
+    prefix = "org.opencontainers.image."
+    said = {key: value for key, value in layout.manifest["annotations"].items() if key.startswith(prefix)}
+    assert said == {
+        f"{prefix}title": "graygate",
+        f"{prefix}description": package["description"],
+        f"{prefix}version": package["version"],
+        f"{prefix}licenses": package["license"],
+        f"{prefix}source": package["repository"],
+        f"{prefix}documentation": package["documentation"],
+        f"{prefix}revision": revision.strip(),
+    }
+    assert re.fullmatch(r"[0-9a-f]{40}(-modified)?|unknown", revision.strip())
+
+
+@pytest.mark.parametrize("name", ["graygate", "graygate-requests"])
+def test_a_module_has_no_path_of_the_machine_that_built_it(name):
+    module = (PROJECT / "dist" / f"{name}.wasm").read_bytes()
+    places = {str(PROJECT).encode(), b"/.cargo/", b"/rustlib/src/"}
+    assert [place for place in places if place in module] == []
+
+
 def test_the_same_module_gives_the_same_digest(layout, tmp_path):
     copy = tmp_path / "copy.wasm"
     copy.write_bytes(MODULE.read_bytes())
@@ -85,6 +110,20 @@ def test_the_same_module_gives_the_same_digest(layout, tmp_path):
     # A custom section with no name and no content.
     other.write_bytes(MODULE.read_bytes() + b"\0\1\0")
     assert image(other, tmp_path / "other").stdout.splitlines()[0] != layout.said.splitlines()[0]
+
+
+def test_files_of_licences_are_in_a_layer_below_the_modules(tmp_path):
+    notices = tmp_path / "notices.txt"
+    notices.write_text("theirs")
+    done = image(MODULE, tmp_path / "image", PROJECT / "LICENSE", notices)
+    assert (done.returncode, done.stderr) == (0, "")
+    written = Layout(tmp_path / "image", done.stdout)
+    below, above = written.manifest["layers"]
+    found = {}
+    for each in (below, above):
+        with tarfile.open(fileobj=io.BytesIO(written.blob(each))) as archive:
+            found[each["digest"]] = archive.getnames()
+    assert found == {below["digest"]: ["licenses/LICENSE", "licenses/notices.txt"], above["digest"]: ["plugin.wasm"]}
 
 
 def test_an_existing_layout_is_replaced_completely(layout, tmp_path):
