@@ -1,6 +1,6 @@
 # `make` lists the targets. The scripts in .ci install what they need, print what they
 # install, and install nothing the second time.
-.PHONY: help wasm image tool demo up pictures compare faults bench sizes test test-matrix lint format unit wasm-test host-test integration configs reference manifests observability istio-test controllers-test apiserver peers soak instructions coverage venv clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' Makefile) venv
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -55,6 +55,19 @@ test-matrix: wasm tool venv ## run the tests in a real Envoy on each version tha
 
 soak: wasm venv ## check that memory stays constant under a million requests and a hundred policies; takes two minutes
 	@.ci/soak
+
+# Checks itself at the end.
+release: wasm tool venv ## write all of a release into dist/release, and test it; half an hour the first time
+	@.ci/release
+
+release-test: ## push dist/release to a registry on the loopback, sign it, verify it, let Istio's agent pull it; needs Go
+	@.ci/release-test
+
+reproducible: wasm ## build the modules again in another folder, and compare the bytes
+	@.ci/reproducible
+
+deny: ## check licences, sources and known vulnerabilities of all crates
+	@.ci/deny
 
 instructions: ## count the instructions that the core takes for a request, with valgrind
 	@.ci/instructions
