@@ -29,7 +29,7 @@ COMMANDS = [page for page in PAGES if any(block.info == "console" for block in b
 # The blocks of commands that this test does not run, for each page: those that need a cluster, those that take long and
 # are targets of `make`, and those in `sh` or `text`. Tests in tests/istio run those of the runbook.
 NOT_RUN: dict[str, dict[str, int]] = {
-    "CONTRIBUTING.md": {"slow": 2},
+    "CONTRIBUTING.md": {"slow": 3},
     "README.md": {"slow": 1, "sh": 1},
     "docs/evaluate/comparison.md": {"slow": 1},
     "docs/evaluate/cost.md": {"slow": 1},
@@ -40,6 +40,7 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "docs/how-to/status-page.md": {"sh": 1, "cluster": 1},
     "docs/operate/alerts-and-dashboards.md": {"sh": 2},
     "docs/operate/compatibility.md": {"slow": 1},
+    "docs/operate/install-and-verify.md": {"slow": 1, "sh": 7},
     "docs/quick-start-envoy.md": {"slow": 1, "sh": 2},
     "docs/quick-start-istio.md": {"slow": 1, "cluster": 4},
     "istio/README.md": {"cluster": 1, "sh": 3},

@@ -38,7 +38,7 @@ LINK = re.compile(r"!?\[(?:[^\]\\]|\\.)*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\
 
 def pages() -> list[Path]:
     """Returns all documents that users and contributors read."""
-    top = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    top = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
     found = [*top, *sorted((PROJECT / "docs").rglob("*.md")), *sorted((PROJECT / "istio").glob("*.md"))]
     return [page for page in found if page.exists()]
 
