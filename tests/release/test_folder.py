@@ -56,8 +56,10 @@ def parts(tree):
 
 
 def added(tree):
-    """The components that are no crates of Cargo.lock."""
-    return [each for each in tree["components"] if not each.get("purl", "").startswith("pkg:cargo/")]
+    """The components that are no crates of Cargo.lock, by name."""
+    others = [each for each in tree["components"] if "purl" not in each]
+    assert all(each["purl"].startswith("pkg:cargo/") for each in tree["components"] if each not in others)
+    return {each["name"]: each for each in others}
 
 
 def test_the_checksums_are_right_and_each_file_has_one():
@@ -161,13 +163,13 @@ def test_an_image_is_whole_and_says_where_it_comes_from(module):
 def test_a_bill_has_the_crates_that_the_file_is_built_from_and_no_others(name):
     tree = bill(name)
     others = added(tree)
-    assert parts(tree) - {(each["name"], each["version"]) for each in others} == crates(*BUILDS[name])
-    assert others[0]["name"] == "rust-standard-library"
-    # The module's memory comes from there, and musl is in the tools.
-    inside = {name for name, _ in parts(others[0])}
-    assert {"hashbrown", "foldhash"} <= inside
+    assert {part for part in parts(tree) if part[0] not in others} == crates(*BUILDS[name])
+    static = set() if name.endswith(".wasm") else {"musl", "llvm-libunwind", "zig-compiler-rt"}
+    assert set(others) == {"rust-standard-library", *static}
+    # The module's memory comes from there.
+    inside = {part for part, _ in parts(others["rust-standard-library"])}
+    assert "hashbrown" in inside
     assert ("dlmalloc" in inside) == name.endswith(".wasm")
-    assert ("musl" in {each["name"] for each in others}) == (not name.endswith(".wasm"))
     root = tree["metadata"]["component"]
     digest = hashlib.sha256((RELEASE / name).read_bytes()).hexdigest()
     assert (root["name"], root["version"]) == (name, PACKAGE["version"])
@@ -185,14 +187,15 @@ def test_the_notices_name_each_part_and_have_the_texts_of_its_licence(name):
     text = (RELEASE / "notices" / f"{name}.txt").read_text()
     listed, *sections = text.split(f"\n{'=' * 80}\n")
     tree = bill(name)
-    named = parts(tree) | {part for each in added(tree) for part in parts(each)}
-    for part, version in named - {(added(tree)[0]["name"], added(tree)[0]["version"])}:
+    library = added(tree)["rust-standard-library"]
+    for part, version in (parts(tree) | parts(library)) - {(library["name"], library["version"])}:
         assert re.search(rf"^  {re.escape(part)} {re.escape(version)}: \S", listed, re.MULTILINE), part
         texts = [each for each in sections if f"\n{part} {version}\n" in each]
         assert texts, part
-        assert all(len(each) > 300 for each in texts), part
+        assert any(len(each) > 400 for each in texts), part
     assert any("Permission is hereby granted, free of charge" in each for each in sections)
-    assert any("This software is provided 'as-is'" in each for each in sections), "Zlib"
+    if "Zlib" in listed:
+        assert any("This software is provided 'as-is'" in each for each in sections)
     assert [path for path in (RELEASE / "notices").glob("rust-standard-library.*") if path.stat().st_size > 10_000]
 
 
@@ -209,10 +212,10 @@ def test_no_file_has_a_path_of_the_machine_that_built_it():
 def test_the_module_runs_in_envoy_and_shows_the_version(start, policy, module):
     envoy = start(policy, module=str((RELEASE / f"{module}.wasm").relative_to(PROJECT)))
     until(lambda: get(envoy.port(), "/livez").status == 200, what="liveness")
-    until(lambda: envoy.counter("graygate_build_info") == 1, what="the document in use")
-    shown = get(envoy.admin, "/stats/prometheus").text
     revision = subprocess.run([PROJECT / ".ci/revision"], capture_output=True, text=True, check=True).stdout.strip()
-    assert f'graygate_build_info{{version="{PACKAGE["version"]}",revision="{revision}"}} 1' in shown
+    build = {"version": PACKAGE["version"], "revision": revision}
+    until(lambda: envoy.counter("graygate_build_info") == 1, what="the document in use")
+    assert envoy.counter("graygate_build_info", **build) == 1
 
 
 def test_the_documents_and_the_changelog_are_of_this_version():
