@@ -94,7 +94,7 @@ class Envoy:
         )
         Envoy.running.append(self)
         try:
-            until(self._live, 20, "Envoy LIVE")
+            until(self._live, 60, "Envoy LIVE")
         except BaseException:
             self.__exit__(*sys.exc_info())
             raise
