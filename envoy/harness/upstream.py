@@ -219,9 +219,9 @@ class Service:
         headers = [("x-version", self.name), ("content-type", "text/plain"), *behaviour.headers]
         return encode(behaviour.status or 200, headers, body, head=method == "HEAD")
 
-    async def listen(self, port: int) -> asyncio.Server:
+    async def listen(self, port: int, address: str = "127.0.0.1") -> asyncio.Server:
         loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: Connection(self), "127.0.0.1", port, backlog=1024)
+        return await loop.create_server(lambda: Connection(self), address, port, backlog=1024)
 
     def drop(self) -> None:
         for connection in list(self.connections):
@@ -356,21 +356,22 @@ class Upstream:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(5)
 
 
-async def serve(name: str, port: int) -> None:
-    server = await Service(name).listen(port)
+async def serve(name: str, port: int, address: str) -> None:
+    server = await Service(name).listen(port, address)
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    print(f"{name} listens on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    print(f"{name} listens on {address}:{server.sockets[0].getsockname()[1]}", flush=True)
     await stop.wait()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="the demo service behind the proxy")
     parser.add_argument("--name", required=True, help="the version that it answers as, e.g. v1")
-    parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1; 0 picks a free one")
+    parser.add_argument("--port", type=int, required=True, help="0 picks a free one")
+    parser.add_argument("--address", default="127.0.0.1", help="where it listens; 0.0.0.0 in a container")
     options = parser.parse_args()
-    asyncio.run(serve(options.name, options.port))
+    asyncio.run(serve(options.name, options.port, options.address))
 
 
 if __name__ == "__main__":
