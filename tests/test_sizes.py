@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ from harness.client import get
 from harness.envoy import PROJECT
 from harness.load import Load, Request
 from harness.wait import until, until_all
+
+MOST_BYTES = 1_048_576
 
 
 def enlarge(policy, upstreams=500, releases=100):
@@ -44,6 +47,24 @@ def test_an_update_of_a_large_policy_loses_no_request_and_keeps_every_verdict(st
     until(lambda: envoy.counter("graygate_checks_total", upstream="u499", result="passed"), what="a check of u499")
     assert get(envoy.port(), "/u499").status == 200
     assert envoy.counter("graygate_assignments_total", release="reviews") > 0
+
+
+def test_the_largest_document_is_served_and_ends_no_vm(start, policy):
+    """`tests/host/limits.test.mjs` measures its stack and its memory."""
+    enlarge(policy, upstreams=1_900, releases=400)
+    # The others have the same versions.
+    policy["releases"][0]["versions"] = [dict(version) for version in policy["releases"][0]["versions"]]
+    policy["releases"][0]["versions"][1]["allow"] = [f"user-{number:05}" for number in range(10_000)]
+    body = (MOST_BYTES - len(json.dumps(policy))) // 64
+    for gate in policy["gates"][1:61]:
+        gate["reply"] = {"body": "x" * (body - 32)}
+    assert 0.9 * MOST_BYTES < len(json.dumps(policy)) < MOST_BYTES
+    envoy = start(policy, delivery="ecds")
+    policy["releases"][1]["versions"][1]["weight"] = 20
+    assert envoy.publish(policy) == ""
+    until_all(lambda: get(envoy.port(), "/", {"x-user-id": "user-00007"}).status == 200, what="all workers serve")
+    assert "panicked" not in envoy.logs()
+    assert "proxy_on_" not in envoy.logs()
 
 
 def test_a_policy_beyond_a_limit_is_refused_and_the_old_one_continues(start, policy):
