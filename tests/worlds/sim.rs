@@ -15,7 +15,7 @@ mod surroundings;
 mod traffic;
 mod world;
 
-pub use call::SentCall;
+pub use call::{CallEnd, SentCall};
 pub use manner::Manner;
 pub use request::{Answer, Request};
 pub use world::World;

@@ -30,10 +30,10 @@ impl SentCall {
 
 /// The end of a call, as the proxy reports it. It has no headers if the response broke off.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CallEnd {
-    pub(super) headers: Vec<(String, Vec<u8>)>,
-    pub(super) body: Vec<u8>,
-    pub(super) trailers: Vec<(String, Vec<u8>)>,
+pub struct CallEnd {
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub body: Vec<u8>,
+    pub trailers: Vec<(String, Vec<u8>)>,
 }
 
 /// Returns the end of a gRPC call with this status and message. It has no body.
@@ -135,6 +135,7 @@ impl SimProxy {
             (_, true) => (Duration::from_millis(1), grpc_served(1)),
             (_, false) => (Duration::from_millis(1), http(200, true)),
         };
+        let end = self.world.call_ends.borrow_mut().pop_front().unwrap_or(end);
         self.world.called.borrow_mut().push(cluster.to_owned());
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (at, vm, root) = (self.world.now.get(), self.vm, self.root);

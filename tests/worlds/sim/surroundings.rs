@@ -1,7 +1,7 @@
 //! What the workers of a world share: the store, the clocks, the queue of events, and the log.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use graygate::policy::module::ModuleKind;
@@ -52,7 +52,7 @@ pub(super) enum Phase {
 /// What the workers of a world share, and a record of their actions.
 pub struct Surroundings {
     /// The module that runs in the VMs.
-    pub(super) module: Cell<ModuleKind>,
+    pub module: Cell<ModuleKind>,
     /// The VM and the number of each root that has ended.
     pub(super) ended: RefCell<BTreeSet<(usize, usize)>>,
     /// The time by the monotonic clock.
@@ -60,7 +60,8 @@ pub struct Surroundings {
     /// By how much the wall clock is ahead of the monotonic one.
     pub(super) wall: Cell<u64>,
     pub(super) random: Cell<u64>,
-    pub(super) store: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
+    /// The values that workers share, by key, with their versions.
+    pub store: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
     pub(super) versions: Cell<u32>,
     /// How many of the next writes conflict with those of another worker.
     pub lose: Cell<u32>,
@@ -96,6 +97,8 @@ pub struct Surroundings {
     pub sent: RefCell<Vec<SentCall>>,
     /// Behaviours towards calls, by cluster and path.
     pub(super) call_paths: RefCell<BTreeMap<(String, String), Manner>>,
+    /// How the next calls end, whatever their upstreams do.
+    pub call_ends: RefCell<VecDeque<CallEnd>>,
     /// How long upstreams take to respond to calls.
     pub call_takes: Cell<Duration>,
     /// Whether a response to a call with `connection: close` has that header, too.
@@ -173,6 +176,7 @@ impl Surroundings {
             source: RefCell::new("127.0.0.1:50000".to_owned()),
             sent: RefCell::default(),
             call_paths: RefCell::default(),
+            call_ends: RefCell::default(),
             call_takes: Cell::default(),
             confirms_close: Cell::new(true),
             call_body: RefCell::default(),

@@ -15,17 +15,22 @@ impl World {
     /// Sends a request to a worker. If the filter forwards it, the test decides how it continues, for example with
     /// [`World::respond`] and [`World::end`].
     pub fn send(&mut self, vm: usize, request: &Request) -> u32 {
+        let headers = request.headers.iter();
+        let headers = headers.map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
+        self.send_bytes(vm, headers, request.whole)
+    }
+
+    /// Sends a request whose header values may be any bytes.
+    pub fn send_bytes(&mut self, vm: usize, headers: Vec<(String, Vec<u8>)>, whole: bool) -> u32 {
         self.streams += 1;
         let id = self.streams;
-        let headers =
-            request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
+        let count = headers.len();
         let root = self.vms[vm].ticks.len() - if self.newest_serves { 1 } else { 2 };
         let source = self.around.source.borrow().clone();
         let stream = Stream { vm, root, source, request: headers, ..Stream::default() };
         self.around.streams.borrow_mut().insert(id, stream);
         // Envoy selects a route before the first filter, and again if headers change.
         self.locate(id);
-        let (count, whole) = (request.headers.len(), request.whole);
         let is_told = self.around.module.get().sees_responses();
         let flow = self.during(vm, Phase::Request, Some(id), |contexts| {
             if is_told {
@@ -133,6 +138,18 @@ impl World {
 
     /// Begins the response. It comes from an upstream if `details` is `via_upstream`.
     pub fn respond(&mut self, id: u32, status: u16, details: &str, headers: &[(&str, &str)], end: bool) {
+        self.respond_bytes(id, status, details, text(headers), end);
+    }
+
+    /// Begins a response whose header values may be any bytes.
+    pub fn respond_bytes(
+        &mut self,
+        id: u32,
+        status: u16,
+        details: &str,
+        headers: Vec<(String, Vec<u8>)>,
+        end: bool,
+    ) {
         let extra = self.extra_headers;
         let count = self.stream(id, |stream| {
             stream.details = details.to_owned();
@@ -140,7 +157,7 @@ impl World {
             if details == "via_upstream" {
                 stream.response.extend(text(&[("x-envoy-upstream-service-time", "1")]));
             }
-            stream.response.extend(text(headers));
+            stream.response.extend(headers);
             stream.response.len() + extra
         });
         self.call(id, Phase::Response, |worker, proxy, id| worker.on_response_headers(proxy, id, count, end));
