@@ -5,6 +5,7 @@ mod github;
 mod json;
 pub mod report;
 mod sarif;
+pub mod severity;
 pub mod text;
 
 use std::path::PathBuf;
@@ -24,14 +25,16 @@ use report::{CheckedFile, Report};
 const EXAMPLES: &str = "Examples:
   graygate check policy.yaml
   graygate check . --format github
+  graygate check extension-policy.yaml http-route.yaml envoy-proxy.yaml
   graygate check --istio manifests --allow unpinned";
 
 /// The arguments of `check`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CheckArguments {
-    /// The files to check: policies, Envoy configurations and Istio manifests, as YAML or JSON; of a directory, all such
-    /// files in and below it that have a policy; "-" is standard input
+    /// The files to check: policies, Envoy configurations, Istio manifests, and the resources for Envoy Gateway, which are
+    /// checked together; as YAML or JSON; of a directory, all such files in and below it that have a policy; "-" is standard
+    /// input
     #[arg(value_name = "FILE", required_unless_present = "istio", conflicts_with = "istio")]
     files: Vec<PathBuf>,
     /// How to print what was found
@@ -108,13 +111,14 @@ fn check_files(paths: &[PathBuf], skip_others: bool) -> Result<(Report, Vec<Fail
         let read = input.and_then(|input| Ok((Source::read(&input.path)?, input.is_named && !skip_others)));
         match read {
             Ok(((source, problem), is_named)) => {
-                report.files.push(CheckedFile::of(source, problem, is_named).0);
+                report.files.push(CheckedFile::among_others(source, problem, is_named).0);
             }
             Err(failure @ Failure::Io(_)) => failures.push(failure),
             Err(failure) => return Err(failure),
         }
         progress.advance();
     }
+    report.check_gateway();
     report.note_manifests();
     Ok((report, failures))
 }

@@ -57,6 +57,7 @@ fn compile(source: Source, problem: Option<TextProblem>) -> Result<PolicySet, Fa
     match (sets.next(), sets.next()) {
         (Some(_), Some(_)) if checked.errors() == 0 => Err(several(&checked.name)),
         (Some((PolicyHolder::Manifest, _)), None) if checked.errors() == 0 => Err(manifest(&checked.name)),
+        (Some((PolicyHolder::Gateway, _)), None) if checked.errors() == 0 => Err(resource(&checked.name)),
         (Some((_, Some(set))), None) if checked.errors() == 0 => Ok(set),
         _ => {
             let mut report = Report::default();
@@ -74,6 +75,7 @@ fn only(file: &str, contents: FileContents) -> Result<Result<FoundPolicy, Proble
     match (policies.next(), policies.next()) {
         (Some(_), Some(_)) => Err(several(file)),
         (Some(found), None) if found.holder == PolicyHolder::Manifest => Err(manifest(file)),
+        (Some(found), None) if found.holder == PolicyHolder::Gateway => Err(resource(file)),
         (Some(found), None) => Ok(Ok(found)),
         (None, _) => Ok(Err(Problems::unreadable(words))),
     }
@@ -86,5 +88,11 @@ fn several(file: &str) -> Failure {
 fn manifest(file: &str) -> Failure {
     Failure::Usage(format!(
         "{file}: a manifest; allowed: a policy by itself, or graygate check --istio {file}"
+    ))
+}
+
+fn resource(file: &str) -> Failure {
+    Failure::Usage(format!(
+        "{file}: a resource for Envoy Gateway; allowed: a policy by itself, or graygate check {file}"
     ))
 }

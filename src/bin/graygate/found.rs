@@ -1,4 +1,5 @@
-//! Finds the policies in a file: a policy by itself, in the configuration of Envoy, or in the manifests of Istio.
+//! Finds the policies in a file: a policy by itself, in the configuration of Envoy, in the manifests of Istio, or in the
+//! resources of Envoy Gateway.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -10,6 +11,7 @@ use graygate::policy::spelling::nearest;
 
 use crate::embedded::Embedded;
 use crate::envoy::WasmConfig;
+use crate::gateway::set as gateway;
 use crate::istio::model::Object;
 use crate::istio::module_source::ModuleSource;
 use crate::istio::{read, source as manifests};
@@ -22,7 +24,7 @@ use crate::tree::{fields, get, get_field, get_text, items};
 const SECTIONS: [&str; 5] = ["upstreams", "probes", "releases", "gates", "policies"];
 
 /// Says what a policy is, to those who gave none.
-pub const WANTED: &str = "A policy has a name and upstreams, probes, releases or gates. It is a file by itself, or in a Wasm filter of Envoy or Istio.";
+pub const WANTED: &str = "A policy has a name and upstreams, probes, releases or gates. It is a file by itself, or in a Wasm filter of Envoy, Istio or Envoy Gateway.";
 
 /// A place in a file's documents.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +44,17 @@ pub enum PolicyHolder {
     Envoy,
     /// A manifest of Istio.
     Manifest,
+    /// A resource for Envoy Gateway.
+    Gateway,
+}
+
+/// A resource for Envoy Gateway, which is checked together with others.
+#[derive(Debug)]
+pub struct GatewayObject {
+    /// Where it is.
+    pub at: At,
+    /// The object.
+    pub node: Node,
 }
 
 /// A document of one policy or of several.
@@ -81,6 +94,8 @@ pub struct FileContents {
     pub problems: Vec<HolderProblem>,
     /// Manifests that are templates, by kind and name.
     pub templates: Vec<String>,
+    /// The resources for Envoy Gateway.
+    pub gateway: Vec<GatewayObject>,
     /// What else is there, in words.
     pub others: Vec<String>,
     is_named: bool,
@@ -140,6 +155,9 @@ impl FileContents {
             return;
         }
         let objects = Object::all(node, "");
+        if let Some(object) = objects.first().filter(|object| gateway::has_kind(object)) {
+            return self.add_gateway(document, object, steps);
+        }
         let Some(object) = objects.first().filter(|object| read::has_kind(object)) else {
             return self.others.push(describe(node));
         };
@@ -170,6 +188,38 @@ impl FileContents {
                 Err(message) => self.problem(at, &filter.path, &message),
             }
         }
+    }
+
+    /// Adds a resource for Envoy Gateway, and its policies.
+    fn add_gateway(&mut self, document: usize, object: &Object<'_>, steps: &[usize]) {
+        let node = object.node;
+        let filters = gateway::filters(object);
+        if manifests::is_template(node) {
+            if !filters.is_empty() {
+                self.templates.push(object.to_string());
+            }
+            return;
+        }
+        if filters.is_empty() {
+            self.others.push(describe(node));
+        }
+        for filter in filters {
+            let path = filter.config_path();
+            let steps = steps.iter().copied().chain(steps_of(node, &path)).collect();
+            let at = At { document, steps };
+            match filter.config() {
+                Ok(node) => self.policies.push(FoundPolicy {
+                    at,
+                    holder: PolicyHolder::Gateway,
+                    node: node.clone(),
+                    text: None,
+                    module: filter.module(),
+                }),
+                Err(message) => self.problem(at, &path, &message),
+            }
+        }
+        let at = At { document, steps: steps.to_vec() };
+        self.gateway.push(GatewayObject { at, node: node.clone() });
     }
 
     fn add_filter(
@@ -347,6 +397,13 @@ impl<'s> Placer<'s> {
             Embedded::new(&self.source.text, range.clone(), text)?.range(*offset..*offset)
         });
         Some(inside.unwrap_or(range))
+    }
+
+    /// Returns the range of the value at a path of a resource for Envoy Gateway.
+    pub fn object_range(&self, found: &GatewayObject, path: &str) -> Option<Range<usize>> {
+        let GatewayObject { at, node } = found;
+        let steps = at.steps.iter().copied().chain(steps_of(node, path)).collect();
+        self.range(&At { document: at.document, steps })
     }
 
     /// Returns the ranges of positions in a policy.

@@ -10,6 +10,7 @@ mod envoy;
 mod explain;
 mod failure;
 mod found;
+mod gateway;
 mod init;
 mod input;
 mod istio;
@@ -61,7 +62,7 @@ enum Command {
     Check(check::CheckArguments),
     /// Print what the filter would decide for a request, and why
     Explain(Box<explain::ExplainArguments>),
-    /// Print the Istio manifests for a policy, or the configuration for an Envoy without Istio
+    /// Print the manifests for Istio or Envoy Gateway, or the configuration for an Envoy without them
     Render(Box<render::arguments::RenderArguments>),
     /// Print a page of the reference as Markdown
     Reference(reference::ReferenceArguments),

@@ -1,5 +1,5 @@
-//! `graygate render` prints the Istio manifests for the policies of one file or of several, or the configuration for an
-//! Envoy without Istio ([`envoy`]).
+//! `graygate render` prints the Istio manifests for the policies of one file or of several, those for Envoy Gateway
+//! ([`gateway`]), or the configuration for an Envoy without Istio ([`envoy`]).
 //!
 //! A policy for sidecars is split into an inbound and an outbound [`part`]. The parts of one direction become one manifest
 //! that adds the filter, and others for clusters and routes, if the arguments ask for them.
@@ -11,6 +11,7 @@ mod conflicts;
 mod envoy;
 mod envoy_filter;
 mod fail;
+mod gateway;
 pub mod manifest;
 mod module;
 mod module_choice;
@@ -69,7 +70,7 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
         && let Some(path) = arguments.module.as_ref().filter(|url| !url.contains("://"))
     {
         return Err(Failure::Usage(format!(
-            "--module: {path:?} is a path, which is for --kind envoy. For Istio, write a URL: oci://REGISTRY/NAME:TAG, https://HOST/PATH or file:///PATH"
+            "--module: {path:?} is a path, which is for --kind envoy. For Istio and Envoy Gateway, write a URL: oci://REGISTRY/NAME:TAG, https://HOST/PATH or file:///PATH"
         )));
     }
     let sources = match policy_files::read(arguments)? {
@@ -80,7 +81,10 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
         }
     };
     if arguments.kind == ManifestKind::Envoy {
-        return run_envoy(arguments, &sources);
+        return run_whole(arguments, &sources, envoy::problems, envoy::print);
+    }
+    if arguments.kind == ManifestKind::Envoyextensionpolicy {
+        return run_whole(arguments, &sources, gateway::problems, print_gateway);
     }
     let mut found: Vec<String> = Vec::new();
     let mut parts: Vec<Part> = Vec::new();
@@ -122,19 +126,37 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
     print(&output.manifests)
 }
 
-/// Prints the configuration for Envoy without Istio. Wrong options are wrong usage, as the policies are fine.
-fn run_envoy(arguments: &RenderArguments, sources: &PolicyFiles) -> Result<(), Failure> {
+/// Prints what is made of whole policies, for Envoy without Istio or for Envoy Gateway. Wrong options are wrong usage, as the
+/// policies are fine.
+fn run_whole(
+    arguments: &RenderArguments,
+    sources: &PolicyFiles,
+    problems: fn(&RenderArguments, Option<&PolicyFiles>) -> Vec<Problem>,
+    run: fn(&RenderArguments, &PolicyFiles) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut found = idle_problems(sources);
     found.extend(unserved_keys(arguments, sources, None));
     if !found.is_empty() {
         return refuse(found);
     }
-    let problems: Vec<String> =
-        envoy::problems(arguments, Some(sources)).iter().map(Problem::to_string).collect();
+    let problems: Vec<String> = problems(arguments, Some(sources)).iter().map(Problem::to_string).collect();
     if !problems.is_empty() {
         return Err(Failure::Usage(problems.join("\ngraygate: ")));
     }
-    envoy::print(arguments, sources)
+    run(arguments, sources)
+}
+
+/// Prints the manifests for Envoy Gateway, and warnings.
+fn print_gateway(arguments: &RenderArguments, sources: &PolicyFiles) -> Result<(), Failure> {
+    match gateway::manifests(arguments, sources)? {
+        Ok(output) => {
+            for warning in output.warnings {
+                print_error(&format!("graygate: warning: {warning}"));
+            }
+            print(&output.manifests)
+        }
+        Err(problems) => refuse(problems),
+    }
 }
 
 /// Returns the problems of options that do not fit together. `bundles` are the parts of the policies for Istio, if they
@@ -142,6 +164,7 @@ fn run_envoy(arguments: &RenderArguments, sources: &PolicyFiles) -> Result<(), F
 fn option_problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<Problem> {
     match arguments.kind {
         ManifestKind::Envoy => envoy::problems(arguments, None),
+        ManifestKind::Envoyextensionpolicy => gateway::problems(arguments, None),
         _ => conflicts::problems(arguments, bundles),
     }
 }
@@ -319,8 +342,10 @@ impl RenderArguments {
             ManifestKind::Wasmplugin => plugin.wasm_plugin(),
             ManifestKind::Trafficextension => plugin.traffic_extension(),
             ManifestKind::Envoyfilter => envoy_filter::envoy_filter(&plugin, self.istio)?,
-            // They have no parts. See `admission` and `envoy`.
-            ManifestKind::Validatingadmissionpolicy | ManifestKind::Envoy => return Ok(()),
+            // They have no parts. See `admission`, `envoy` and `gateway`.
+            ManifestKind::Validatingadmissionpolicy
+            | ManifestKind::Envoy
+            | ManifestKind::Envoyextensionpolicy => return Ok(()),
         };
         let mut comments = vec![
             self.describe_part(direction),

@@ -42,7 +42,7 @@ pub fn run(arguments: &StatsTagsArguments) -> Result<(), Failure> {
     let (comments, node) = match arguments.reader {
         TagReader::Envoy => (envoy_comments(), bootstrap()),
         TagReader::Istio => (istio_comments(), mesh_config()),
-        TagReader::EnvoyGateway => (gateway_comments(), envoy_proxy()?),
+        TagReader::EnvoyGateway => (comment_lines(&gateway_comments()), envoy_proxy()?),
     };
     let output = comments + &tree::write(&node)?;
     let written = std::io::stdout().lock().write_all(output.as_bytes());
@@ -96,7 +96,7 @@ fn istio_comments() -> String {
 }
 
 /// Returns the resource of Envoy Gateway. It adds lists of `value` to those of its own bootstrap.
-fn envoy_proxy() -> Result<Node, Failure> {
+pub fn envoy_proxy() -> Result<Node, Failure> {
     let value = text(tree::write(&bootstrap())?);
     let bootstrap = object([("type", text("Merge")), ("value", value)]);
     Ok(object([
@@ -107,12 +107,13 @@ fn envoy_proxy() -> Result<Node, Failure> {
     ]))
 }
 
-fn gateway_comments() -> String {
-    comment_lines(&[
+/// Returns the comments above that resource.
+pub fn gateway_comments() -> Vec<String> {
+    vec![
         made(),
         "Name it in spec.infrastructure.parametersRef of the Gateway, or in spec.parametersRef of the GatewayClass. If there is an EnvoyProxy already, add spec.bootstrap to it.".to_owned(),
         "If spec.telemetry.metrics.matches is set, add the prefix wasmcustom.graygate_ to it.".to_owned(),
-    ])
+    ]
 }
 
 #[cfg(test)]

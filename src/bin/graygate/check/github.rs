@@ -1,6 +1,7 @@
 //! The report as workflow commands of GitHub Actions, which shows them at the lines of a pull request.
 
-use super::report::{CheckedFile, Finding, Report, Severity};
+use super::report::{CheckedFile, Finding, Report};
+use super::severity::Severity;
 use crate::source::LineColumn;
 
 /// Returns one command for each finding.

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::report::{Report, Severity, ValidPolicy};
+use super::report::{Report, ValidPolicy};
+use super::severity::Severity;
 use crate::source::LineColumn;
 
 #[derive(Serialize)]

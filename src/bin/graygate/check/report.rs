@@ -9,22 +9,13 @@ use graygate::policy::problem::Position;
 use graygate::policy::set::{self, PolicySet};
 use serde::Serialize;
 
-use crate::found::{FileContents, FoundPolicy, Placer, PolicyHolder};
+use super::severity::Severity;
+use crate::found::{FileContents, FoundPolicy, GatewayObject, Placer, PolicyHolder};
+use crate::gateway::set as gateway;
+use crate::istio::model::Object;
 use crate::marks::steps_of;
 use crate::source::{Source, TextProblem};
 use crate::{istio, syntax, warning};
-
-/// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// The filter would refuse the policy, or would not get it.
-    Error,
-    /// The policy works, but may not do what is meant.
-    Warning,
-    /// Something that the check does not look at.
-    Note,
-}
 
 /// One finding.
 #[derive(Debug)]
@@ -79,8 +70,12 @@ pub struct CheckedFile {
     pub findings: Vec<Finding>,
     /// Whether the file has something of graygate, or cannot be read.
     pub is_relevant: bool,
-    /// Whether a manifest has a policy.
+    /// Whether a manifest of Istio has a policy.
     has_manifest: bool,
+    /// The resources for Envoy Gateway, which are checked together with those of other files.
+    gateway: Vec<GatewayObject>,
+    /// What the file has instead of a policy, if it must have one and only has resources for Envoy Gateway.
+    nothing_found: Option<String>,
 }
 
 /// A document of policies with what holds it. It has no policies if they have problems.
@@ -95,6 +90,8 @@ impl CheckedFile {
             findings: Vec::new(),
             is_relevant: true,
             has_manifest: false,
+            gateway: Vec::new(),
+            nothing_found: None,
         }
     }
 
@@ -112,8 +109,19 @@ impl CheckedFile {
         checked
     }
 
-    /// Checks a file. A file that the user names must have a policy. Returns the policies, too.
+    /// Checks a file by itself. If the user names it, it must have a policy. Returns the policies, too.
     pub fn of(source: Source, problem: Option<TextProblem>, is_named: bool) -> (Self, Vec<ReadSet>) {
+        let (mut checked, sets) = Self::among_others(source, problem, is_named);
+        checked.require_policy();
+        (checked, sets)
+    }
+
+    /// Checks a file. Its resources for Envoy Gateway are checked by [`Report::check_gateway`].
+    pub fn among_others(
+        source: Source,
+        problem: Option<TextProblem>,
+        is_named: bool,
+    ) -> (Self, Vec<ReadSet>) {
         let mut checked = CheckedFile::new(source.name.clone());
         let mut sets = Vec::new();
         match problem.map_or_else(|| syntax::parse(&source), Err) {
@@ -124,11 +132,16 @@ impl CheckedFile {
             }
             Err(problem) => checked.unreadable(&source, problem, is_named),
         }
-        if !checked.findings.is_empty() {
-            checked.findings.sort_by_key(|finding| finding.range.as_ref().map_or(0, |range| range.start));
+        checked.sort();
+        if !checked.findings.is_empty() || !checked.gateway.is_empty() {
             checked.source = Some(source);
         }
         (checked, sets)
+    }
+
+    /// Sorts the findings by their places in the text.
+    fn sort(&mut self) {
+        self.findings.sort_by_key(|finding| finding.range.as_ref().map_or(0, |range| range.start));
     }
 
     /// Adds the problem of a text that cannot be parsed. In a directory, it may be a file of something else.
@@ -148,7 +161,7 @@ impl CheckedFile {
         self.findings.push(Finding { range, path: String::new(), message: problem.message, severity });
     }
 
-    fn add(&mut self, source: &Source, contents: FileContents, is_named: bool) -> Vec<ReadSet> {
+    fn add(&mut self, source: &Source, mut contents: FileContents, is_named: bool) -> Vec<ReadSet> {
         let placer = Placer::new(source);
         for problem in &contents.problems {
             let range = placer.holder_range(problem);
@@ -158,8 +171,12 @@ impl CheckedFile {
             self.note(format!("{object}: not checked, as it is a template, which is a manifest only when its values are filled in. Check what it renders: helm template CHART | graygate check -"));
         }
         self.has_manifest = contents.policies.iter().any(|found| found.holder == PolicyHolder::Manifest);
+        self.gateway = core::mem::take(&mut contents.gateway);
         if contents.is_empty() && is_named {
-            self.findings.push(Finding::error(None, "", contents.nothing_found()));
+            match self.gateway.as_slice() {
+                [] => self.findings.push(Finding::error(None, "", contents.nothing_found())),
+                _ => self.nothing_found = Some(contents.nothing_found()),
+            }
         }
         contents.policies.iter().map(|found| (found.holder, self.add_policy(&placer, found))).collect()
     }
@@ -208,6 +225,12 @@ impl CheckedFile {
         Some(set)
     }
 
+    /// Adds the problem that a file must have a policy, unless another file has one with which its resources are checked.
+    fn require_policy(&mut self) {
+        let message = self.nothing_found.take();
+        self.findings.extend(message.map(|message| Finding::error(None, "", message)));
+    }
+
     /// Returns the number of errors.
     pub fn errors(&self) -> usize {
         self.findings.iter().filter(|finding| finding.severity == Severity::Error).count()
@@ -240,6 +263,38 @@ pub struct Report {
 }
 
 impl Report {
+    /// Checks the resources for Envoy Gateway in all files together.
+    pub fn check_gateway(&mut self) {
+        let placed = self.files.iter().enumerate().flat_map(|(file, checked)| {
+            checked.gateway.iter().enumerate().map(move |(index, object)| (file, index, object))
+        });
+        let placed: Vec<_> = placed.collect();
+        let objects: Vec<Object<'_>> = placed
+            .iter()
+            .filter_map(|(file, _, found)| {
+                Object::all(&found.node, self.files.get(*file).map_or("", |checked| &checked.name)).pop()
+            })
+            .collect();
+        if !objects.iter().any(|object| !gateway::filters(object).is_empty()) {
+            self.files.iter_mut().for_each(CheckedFile::require_policy);
+            return;
+        }
+        let found = gateway::check(&objects).into_iter().filter_map(|found| {
+            let (file, _, object) = placed.get(found.object)?;
+            let source = self.files.get(*file)?.source.as_ref()?;
+            let range = Placer::new(source).object_range(object, &found.path);
+            let severity = found.severity;
+            Some((*file, Finding { range, path: found.path, message: found.message, severity }))
+        });
+        let found: Vec<_> = found.collect();
+        for (file, finding) in found {
+            if let Some(checked) = self.files.get_mut(file) {
+                checked.findings.push(finding);
+                checked.sort();
+            }
+        }
+    }
+
     /// Adds a note that manifests may have problems together.
     pub fn note_manifests(&mut self) {
         if let Some(file) = self.files.iter_mut().find(|file| file.has_manifest) {

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::report::{CheckedFile, Finding, Report, Severity};
+use super::report::{CheckedFile, Finding, Report};
+use super::severity::Severity;
 
 /// Returns the report as SARIF.
 pub fn write(report: &Report) -> serde_json::Result<String> {

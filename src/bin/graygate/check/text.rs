@@ -4,7 +4,8 @@ use std::io::IsTerminal;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use super::report::{CheckedFile, Finding, Report, Severity};
+use super::report::{CheckedFile, Finding, Report};
+use super::severity::Severity;
 use crate::failure::print_error;
 use crate::source::LineColumn;
 

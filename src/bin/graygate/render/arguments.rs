@@ -8,6 +8,8 @@ use clap::Args;
 use super::callout::{self, Callout};
 use super::envoy::cluster::{self, Endpoint};
 use super::fail::FailurePolicy;
+use super::gateway::backend::{self, Backend};
+use super::gateway::gateway_name::{self, GatewayName};
 use super::module::{self, ModuleDigest};
 use super::options::{self, ManifestKind, NamespaceScope, Target};
 use super::version::IstioVersion;
@@ -20,7 +22,9 @@ use crate::number;
 Examples:
   graygate render policy.yaml --module oci://registry.example.com/{module}:1 --sha256 graygate=HEX \\
     --sha256 graygate-requests=HEX | kubectl apply -f -
-  graygate render policy.yaml --kind envoy --bootstrap --endpoint app=127.0.0.1:8080 > envoy.yaml && envoy -c envoy.yaml")]
+  graygate render policy.yaml --kind envoy --bootstrap --endpoint app=127.0.0.1:8080 > envoy.yaml && envoy -c envoy.yaml
+  graygate render policy.yaml --kind envoyextensionpolicy --gateway eg --backend app=reviews:9080 \\
+    --module oci://registry.example.com/{module}:1 --sha256 HEX")]
 pub struct RenderArguments {
     /// The policy, as YAML or JSON. "-" is standard input. Several files make one document of all their policies, in
     /// this order. Only the last policy may have no hosts.
@@ -33,8 +37,8 @@ pub struct RenderArguments {
     #[arg(long, value_enum, default_value = "wasmplugin")]
     pub kind: ManifestKind,
 
-    /// Where proxies get the module. For Istio: oci://, https:// or file:///PATH [default: an image that does not
-    /// exist]. For Envoy: a path [default: /etc/envoy/{module}.wasm]. {module} is replaced by graygate-requests, which
+    /// Where proxies get the module. For Istio and Envoy Gateway: oci:// or https://, and for Istio
+    /// file:///PATH [default: an image that does not exist]. For Envoy: a path [default: /etc/envoy/{module}.wasm]. {module} is replaced by graygate-requests, which
     /// costs less per request, or by graygate if the policy needs it.
     #[arg(long, value_name = "URL", value_parser = module::parse_url, help_heading = MODULE)]
     pub module: Option<String>,
@@ -76,10 +80,12 @@ pub struct RenderArguments {
     #[arg(long, value_name = "KEY=VALUE", value_parser = options::parse_label, help_heading = ISTIO)]
     pub selector: Vec<(String, String)>,
     /// At a gateway or waypoint: attach to Gateway/NAME or Service/NAME instead. May be repeated [default:
-    /// Gateway/waypoint at a waypoint].
+    /// Gateway/waypoint at a waypoint]. For Envoy Gateway: Gateway/NAME, or a route of your own, HTTPRoute/NAME, whose
+    /// clusters the policy names [default: the HTTPRoutes that are printed].
     #[arg(long, value_name = "KIND/NAME", value_parser = options::parse_target, help_heading = ISTIO)]
     pub target: Vec<Target>,
-    /// The name of the resource. Without --at, the direction is added to it [default: graygate-POLICY-DIRECTION].
+    /// The name of the resource. Without --at, the direction is added to it [default: graygate-POLICY-DIRECTION, and for Envoy
+    /// Gateway graygate-POLICY].
     #[arg(long, value_parser = options::parse_name, help_heading = ISTIO)]
     pub name: Option<String>,
     /// The namespace of the resource [default: default, or istio-system for scope mesh and for gateways by label].
@@ -107,6 +113,19 @@ pub struct RenderArguments {
     #[arg(long, help_heading = ISTIO)]
     pub routes: bool,
 
+    /// The Service behind a cluster of the policy. May be repeated. The policy gets the names that Envoy Gateway gives to the
+    /// clusters. A name of Istio for a whole Service needs no option.
+    #[arg(
+        long,
+        value_name = "CLUSTER=[NAMESPACE/]SERVICE:PORT",
+        value_parser = backend::parse_backend,
+        help_heading = GATEWAY
+    )]
+    pub backend: Vec<Backend>,
+    /// The Gateway of the HTTPRoutes [default: that of --target, or eg, in the namespace of --namespace].
+    #[arg(long, value_name = "[NAMESPACE/]NAME", value_parser = gateway_name::parse_gateway, help_heading = GATEWAY)]
+    pub gateway: Option<GatewayName>,
+
     /// Print a whole bootstrap, which `envoy -c` runs, instead of the parts.
     #[arg(long, help_heading = ENVOY)]
     pub bootstrap: bool,
@@ -130,6 +149,7 @@ const MODULE: &str = "The module";
 const POLICY: &str = "The policy";
 const LISTENERS: &str = "Listeners";
 const ISTIO: &str = "Istio";
+const GATEWAY: &str = "Envoy Gateway (--kind envoyextensionpolicy)";
 const ENVOY: &str = "Envoy without Istio (--kind envoy)";
 
 impl RenderArguments {

@@ -5,6 +5,7 @@ use graygate::policy::problem::Problem;
 
 use super::arguments::RenderArguments;
 use super::envoy;
+use super::gateway;
 use super::manifest::TargetKind;
 use super::module_choice;
 use super::options::{ManifestKind, NamespaceScope};
@@ -19,6 +20,7 @@ pub fn problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<
     let direction = arguments.at;
     let mut problems = kind_problems(arguments, bundles);
     problems.extend(envoy::problems(arguments, None));
+    problems.extend(gateway::problems(arguments, None));
     problems.extend(probe_listener_problem(arguments, bundles));
     problems.extend(selection_problems(arguments));
     let ports: Vec<u32> = arguments.port.iter().copied().map(u32::from).collect();
@@ -172,11 +174,12 @@ fn selection_problems(arguments: &RenderArguments) -> Vec<Problem> {
         }
     }
     for (kind, name) in &arguments.target {
-        let target = match kind {
-            TargetKind::Gateway => format!("Gateway/{name}"),
-            TargetKind::Service => format!("Service/{name}"),
-        };
-        if !takes_targets {
+        let target = format!("{}/{name}", kind.reference().1);
+        if *kind == TargetKind::HttpRoute {
+            let reason = "Istio attaches no resource to a route";
+            let allowed = "Gateway/NAME, Service/NAME; HTTPRoute/NAME with --kind envoyextensionpolicy";
+            problems.push(refused("--target", &target, reason, allowed));
+        } else if !takes_targets {
             problems.push(refused(
                 "--target",
                 &target,

@@ -4,7 +4,7 @@ pub mod cluster;
 mod hop;
 pub mod listener;
 mod problems;
-mod route;
+pub mod route;
 
 use std::io::Write;
 

@@ -65,6 +65,19 @@ pub enum TargetKind {
     Gateway,
     /// A Service with a waypoint.
     Service,
+    /// A route of the Gateway API. Only Envoy Gateway attaches resources to it.
+    HttpRoute,
+}
+
+impl TargetKind {
+    /// Returns the API group and the kind.
+    pub fn reference(self) -> (&'static str, &'static str) {
+        match self {
+            TargetKind::Gateway => ("gateway.networking.k8s.io", "Gateway"),
+            TargetKind::Service => ("", "Service"),
+            TargetKind::HttpRoute => ("gateway.networking.k8s.io", "HTTPRoute"),
+        }
+    }
 }
 
 impl Selection {
@@ -82,10 +95,7 @@ impl Selection {
             return None;
         };
         Some(list(targets.iter().map(|(kind, name)| {
-            let (group, kind) = match kind {
-                TargetKind::Gateway => ("gateway.networking.k8s.io", "Gateway"),
-                TargetKind::Service => ("", "Service"),
-            };
+            let (group, kind) = kind.reference();
             object([("group", text(group)), ("kind", text(kind)), ("name", text(name))])
         })))
     }

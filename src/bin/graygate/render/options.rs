@@ -16,6 +16,8 @@ pub enum ManifestKind {
     Trafficextension,
     /// An EnvoyFilter, for a VM of its own and a place before all other filters
     Envoyfilter,
+    /// An EnvoyExtensionPolicy, its HTTPRoutes and an EnvoyProxy with the labels of metrics, for Envoy Gateway
+    Envoyextensionpolicy,
     /// Parts of an Envoy configuration, or a whole bootstrap, for Envoy without Istio
     Envoy,
     /// Rules by which the API server refuses mistakes in the resources for Istio. Takes no FILE
@@ -29,6 +31,7 @@ impl ManifestKind {
             ManifestKind::Wasmplugin => "wasmplugin",
             ManifestKind::Trafficextension => "trafficextension",
             ManifestKind::Envoyfilter => "envoyfilter",
+            ManifestKind::Envoyextensionpolicy => "envoyextensionpolicy",
             ManifestKind::Envoy => "envoy",
             ManifestKind::Validatingadmissionpolicy => "validatingadmissionpolicy",
         }
@@ -46,8 +49,10 @@ impl ManifestKind {
             ManifestKind::Envoyfilter => {
                 "An EnvoyFilter can set what a WasmPlugin cannot: a VM id of its own, and a place before all other filters. It depends on how Istio builds listeners, so test it with each new version. Do not apply it with a WasmPlugin or TrafficExtension for the same proxies, because the filter would run twice."
             }
-            // These have no manifest with the filter.
-            ManifestKind::Envoy | ManifestKind::Validatingadmissionpolicy => "",
+            // These have no manifest with the filter, or comments of their own.
+            ManifestKind::Envoyextensionpolicy
+            | ManifestKind::Envoy
+            | ManifestKind::Validatingadmissionpolicy => "",
         }
     }
 }
@@ -140,7 +145,8 @@ pub fn parse_target(text: &str) -> Result<Target, String> {
     match text.split_once('/') {
         Some(("Gateway", name)) => with_kind(TargetKind::Gateway, name),
         Some(("Service", name)) => with_kind(TargetKind::Service, name),
-        _ => Err("allowed: Gateway/NAME or Service/NAME".to_owned()),
+        Some(("HTTPRoute", name)) => with_kind(TargetKind::HttpRoute, name),
+        _ => Err("allowed: Gateway/NAME or Service/NAME, and for Envoy Gateway HTTPRoute/NAME".to_owned()),
     }
 }
 

@@ -42,7 +42,7 @@ pub fn virtual_hosts(policies: &[&Policy], default_cluster: Option<&str>) -> Vir
 }
 
 /// Returns the domains of a policy's hosts, without ports, which route tables ignore.
-fn domains(policy: &Policy) -> Vec<String> {
+pub fn domains(policy: &Policy) -> Vec<String> {
     if policy.hosts.are_all() {
         return vec!["*".to_owned()];
     }
