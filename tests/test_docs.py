@@ -37,6 +37,7 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "docs/evaluate/limits.md": {"slow": 1},
     "docs/how-to/check-a-policy.md": {"sh": 1},
     "docs/how-to/edit-with-a-schema.md": {"cluster": 1},
+    "docs/how-to/envoy-gateway.md": {"cluster": 1},
     "docs/how-to/status-page.md": {"sh": 1, "cluster": 1},
     "docs/operate/alerts-and-dashboards.md": {"sh": 2},
     "docs/operate/compatibility.md": {"slow": 1},

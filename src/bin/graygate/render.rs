@@ -81,10 +81,10 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
         }
     };
     if arguments.kind == ManifestKind::Envoy {
-        return run_whole(arguments, &sources, envoy::problems, envoy::print);
+        return run_whole(arguments, &sources, envoy::print);
     }
     if arguments.kind == ManifestKind::Envoyextensionpolicy {
-        return run_whole(arguments, &sources, gateway::problems, print_gateway);
+        return run_whole(arguments, &sources, print_gateway);
     }
     let mut found: Vec<String> = Vec::new();
     let mut parts: Vec<Part> = Vec::new();
@@ -131,7 +131,6 @@ pub fn run(arguments: &RenderArguments) -> Result<(), Failure> {
 fn run_whole(
     arguments: &RenderArguments,
     sources: &PolicyFiles,
-    problems: fn(&RenderArguments, Option<&PolicyFiles>) -> Vec<Problem>,
     run: fn(&RenderArguments, &PolicyFiles) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut found = idle_problems(sources);
@@ -139,11 +138,19 @@ fn run_whole(
     if !found.is_empty() {
         return refuse(found);
     }
-    let problems: Vec<String> = problems(arguments, Some(sources)).iter().map(Problem::to_string).collect();
+    let problems: Vec<String> =
+        whole_problems(arguments, Some(sources)).iter().map(Problem::to_string).collect();
     if !problems.is_empty() {
         return Err(Failure::Usage(problems.join("\ngraygate: ")));
     }
     run(arguments, sources)
+}
+
+/// Returns the problems of the options for a kind that takes whole policies. Each kind refuses the options of the other.
+fn whole_problems(arguments: &RenderArguments, sources: Option<&PolicyFiles>) -> Vec<Problem> {
+    let mut problems = envoy::problems(arguments, sources);
+    problems.extend(gateway::problems(arguments, sources));
+    problems
 }
 
 /// Prints the manifests for Envoy Gateway, and warnings.
@@ -163,8 +170,7 @@ fn print_gateway(arguments: &RenderArguments, sources: &PolicyFiles) -> Result<(
 /// could be read.
 fn option_problems(arguments: &RenderArguments, bundles: Option<&[Bundle]>) -> Vec<Problem> {
     match arguments.kind {
-        ManifestKind::Envoy => envoy::problems(arguments, None),
-        ManifestKind::Envoyextensionpolicy => gateway::problems(arguments, None),
+        ManifestKind::Envoy | ManifestKind::Envoyextensionpolicy => whole_problems(arguments, None),
         _ => conflicts::problems(arguments, bundles),
     }
 }

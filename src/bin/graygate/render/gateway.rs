@@ -159,8 +159,8 @@ impl RenderArguments {
         let is_other = gateway_namespace != route.namespace;
         let namespace = is_other.then(|| text(gateway_namespace));
         let parent = object([("name", text(gateway)), ("namespace", or_null(namespace))]);
-        let hosts = super::envoy::route::domains(&source.policy);
-        let hosts = (!source.policy.hosts.are_all()).then(|| list(hosts.iter().map(text)));
+        let hosts = rules::hostnames(&source.policy);
+        let hosts = (!hosts.is_empty()).then(|| list(hosts.iter().map(text)));
         let spec =
             object([("parentRefs", list([parent])), ("hostnames", or_null(hosts)), ("rules", rules.node())]);
         let mut comments = vec![format!(

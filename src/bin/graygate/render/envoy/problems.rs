@@ -23,7 +23,6 @@ pub fn problems(arguments: &RenderArguments, sources: Option<&PolicyFiles>) -> V
         .into_iter()
         .map(|option| problem(option, "is only for Istio and has no effect with --kind envoy. Remove it"))
         .collect();
-    problems.extend(super::super::gateway::problems(arguments, None));
     if let Some(url) =
         arguments.module.as_deref().filter(|url| !url.starts_with("file://") && url.contains("://"))
     {

@@ -5,6 +5,8 @@
 //! last. So an upstream that is added at the end moves no other name. The order decides nothing else: a request meets the
 //! rule whose match says most.
 
+use core::net::IpAddr;
+
 use graygate::policy::Policy;
 use graygate::policy::document::Node;
 use graygate::policy::gate::Fallback;
@@ -24,6 +26,8 @@ use crate::tree::{get_mut, list, object, or_null, set, text};
 
 /// The most rules that an HTTPRoute may have.
 const MAX_RULES: usize = 16;
+/// The most hosts that an HTTPRoute may have.
+const MAX_HOSTS: usize = 16;
 /// The most matches that a rule may have.
 const MAX_MATCHES: usize = 64;
 /// A regular expression that no text matches, also not the empty one.
@@ -278,6 +282,7 @@ impl<'a> Rules<'a> {
                 ),
             });
         }
+        problems.extend(host_problem(self.policy));
         let wide = self.rules.iter().find(|rule| rule.matches.len() > MAX_MATCHES);
         problems.extend(wide.map(|rule| Problem {
             path: "probes".to_owned(),
@@ -322,6 +327,26 @@ fn headers(name: &str, kind: &str, value: &str) -> Node {
     let kind = (kind != "Exact").then(|| text(kind));
     let header = object([("type", or_null(kind)), ("name", text(name)), ("value", text(value))]);
     object([("headers", list([header]))])
+}
+
+/// Returns the hosts that the route is for. Empty means all.
+pub fn hostnames(policy: &Policy) -> Vec<String> {
+    if policy.hosts.are_all() { Vec::new() } else { route::domains(policy) }
+}
+
+/// Reports hosts that an HTTPRoute cannot have.
+fn host_problem(policy: &Policy) -> Option<Problem> {
+    let hosts = hostnames(policy);
+    let is_address = |host: &&String| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let message = match hosts.iter().find(is_address) {
+        Some(host) => format!("{host:?}: an HTTPRoute has no IP address among its hostnames. Remove it"),
+        None if hosts.len() > MAX_HOSTS => format!(
+            "{} hostnames, and an HTTPRoute has at most {MAX_HOSTS}. A name of a Service stands for several. Divide the policy, or use a wildcard",
+            hosts.len()
+        ),
+        None => return None,
+    };
+    Some(Problem { path: "hosts".to_owned(), message })
 }
 
 /// Reports releases that steer by what no rule of an HTTPRoute can read.
@@ -486,6 +511,22 @@ mod tests {
             problems[0].contains("17 clusters need 17 rules, and an HTTPRoute has at most 16"),
             "{problems:?}"
         );
+    }
+
+    #[test]
+    fn hosts_that_a_route_cannot_have_are_refused() {
+        let hosts = |hosts: &[&str]| {
+            let found = rules(json!({"hosts": hosts}), &["v1", "v2"]);
+            found.err().map(|problems| problems.join(" "))
+        };
+        assert_eq!(hosts(&["www.example.com", "*.example.org"]), None);
+        assert_eq!(
+            hosts(&["10.0.0.1"]).as_deref(),
+            Some("hosts: \"10.0.0.1\": an HTTPRoute has no IP address among its hostnames. Remove it")
+        );
+        let many: Vec<String> = (0..17).map(|number| format!("h{number}.example.com")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(hosts(&many).unwrap().starts_with("hosts: 17 hostnames, and an HTTPRoute has at most 16"));
     }
 
     #[test]
