@@ -45,7 +45,7 @@ apiserver: tool ## apply mistakes to a real API server with Istio's types; build
 	@.ci/manifests --check
 	@.ci/apiserver
 
-peers: wasm tool venv ## run the tests that build more of other projects: Istio 1.30, Flagger, Argo Rollouts, an API server; half an hour the first time; needs Go
+peers: wasm tool venv ## run the tests that build more of other projects: Istio 1.30, Envoy Gateway, Flagger, Argo Rollouts, an API server; half an hour the first time; needs Go
 	@.ci/manifests --check
 	@.ci/peers
 
@@ -129,6 +129,9 @@ istio-test: wasm tool venv ## test istio/ with Istio's control plane, agent and 
 
 controllers-test: wasm tool venv ## test the metrics and routes of Flagger and Argo Rollouts by their own code; needs Go
 	@.ci/controllers
+
+gateway-test: wasm tool venv ## run the filter in Envoy Gateway, with its own control plane; builds it from source the first time; needs Go
+	@.ci/gateway
 
 integration: wasm tool venv ## test the behaviour in a real Envoy
 	@.ci/integration-tools
