@@ -59,6 +59,11 @@ docker-test: wasm venv ## build the Dockerfiles and run the compose files in a d
 soak: wasm venv ## check that memory stays constant under a million requests and a hundred policies; takes two minutes
 	@.ci/soak
 
+chaos: wasm tool venv ## count what users lose with graygate and without it while upstreams, Envoy, VMs and servers fail; takes six minutes
+	@.ci/wasm faults
+	@.ci/clock
+	@.venv/bin/python -m chaos
+
 # Checks itself at the end.
 release: wasm tool venv ## write all of a release into dist/release, and test it; half an hour the first time
 	@.ci/release

@@ -84,14 +84,7 @@ class Envoy:
             replace_file(self.directory / config.dynamic_file, config.discovery(str(self._version)))
         document = config.document() if isinstance(config, Config) else config
         replace_file(self.directory / "bootstrap.json", document)
-        self._process = subprocess.Popen(
-            [binary(), "-c", "bootstrap.json", "--admin-address-path", "admin.address", *self._options],
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=(self.directory / "stdout.log").open("wb"),
-            stderr=(self.directory / "envoy.log").open("wb"),
-            env={**os.environ, **(self._clock() if self._own_clock else {})},
-        )
+        self._process = self._launch()
         Envoy.running.append(self)
         try:
             until(self._live, 60, "Envoy LIVE")
@@ -99,6 +92,17 @@ class Envoy:
             self.__exit__(*sys.exc_info())
             raise
         return self
+
+    def _launch(self, *options: str) -> subprocess.Popen[bytes]:
+        """Starts a process with these options besides those that each has. It adds to the logs of an earlier one."""
+        return subprocess.Popen(
+            [binary(), "-c", "bootstrap.json", "--admin-address-path", "admin.address", *self._options, *options],
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=(self.directory / "stdout.log").open("ab"),
+            stderr=(self.directory / "envoy.log").open("ab"),
+            env={**os.environ, **(self._clock() if self._own_clock else {})},
+        )
 
     def __exit__(self, _: object = None, failure: BaseException | None = None, *__: object) -> None:
         Envoy.running.remove(self)
