@@ -101,18 +101,20 @@ func TestTheAgentFetchesTheModuleByWhatNamesItAlone(t *testing.T) {
 }
 
 func TestTheDigestThatIsPrintedIsTheOneThatTheAgentCompares(t *testing.T) {
-	image, printed := moduleImage(t, modulePath)
-	server := serveModules(t)
-	server.push(t, image, "1.0.0")
-	fetcher := wasm.NewImageFetcher(context.Background(), wasm.ImageFetcherOption{Insecure: true})
-	binary, digest, err := fetcher.PrepareFetch(server.host + "/graygate:1.0.0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if digest != printed {
-		t.Errorf("printed %s, compared by the agent %s", printed, digest)
-	}
-	if module, err := binary(); err != nil || !bytes.Equal(module, moduleBytes(t)) {
-		t.Errorf("not the module: %d bytes, %v", len(module), err)
+	for what, licences := range map[string][]string{"make image": nil, "make release": {"../../../LICENSE"}} {
+		image, printed := moduleImage(t, modulePath, licences...)
+		server := serveModules(t)
+		server.push(t, image, "1.0.0")
+		fetcher := wasm.NewImageFetcher(context.Background(), wasm.ImageFetcherOption{Insecure: true})
+		binary, digest, err := fetcher.PrepareFetch(server.host + "/graygate:1.0.0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if digest != printed {
+			t.Errorf("%s: printed %s, compared by the agent %s", what, printed, digest)
+		}
+		if module, err := binary(); err != nil || !bytes.Equal(module, moduleBytes(t)) {
+			t.Errorf("%s: not the module: %d bytes, %v", what, len(module), err)
+		}
 	}
 }

@@ -37,11 +37,11 @@ func sha256Of(content []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// What `make image` writes of a module, and the digest that it prints.
-func moduleImage(t *testing.T, module string) (v1.Image, string) {
+// What `make image` writes of a module, and the digest that it prints. With files of licences, what `make release` writes.
+func moduleImage(t *testing.T, module string, licences ...string) (v1.Image, string) {
 	t.Helper()
 	place := filepath.Join(t.TempDir(), "image")
-	said, err := exec.Command("../../../.ci/image", module, place).Output()
+	said, err := exec.Command("../../../.ci/image", append([]string{module, place}, licences...)...).Output()
 	if err != nil {
 		t.Fatalf(".ci/image: %v", err)
 	}
