@@ -19,10 +19,11 @@ import yaml
 
 from harness.client import get
 from harness.envoy import PROJECT
-from harness.wait import until
+from harness.wait import until, until_all
 
 # Debian's, as another docker in PATH may lack the plugin for BuildKit.
 DOCKER = "/usr/bin/docker"
+COMPOSE = os.environ.get("COMPOSE", "/usr/bin/docker-compose")
 PORT, PLAIN, ADMIN = 10000, 10001, 9901
 COMMIT = "0123456789"
 USERS = [f"user-{number}" for number in range(200)]
@@ -99,13 +100,14 @@ class Project:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self.users: dict[str, str] = {}
         self.policy = file.parent / ("graygate.yaml" if file.parent.name == "envoy" else "envoy/graygate.yaml")
 
     def compose(self, *words):
-        return run("/usr/bin/docker-compose", "-f", self.file, *words, timeout=300)
+        return run(COMPOSE, "-f", self.file, *words, timeout=300)
 
     def container(self, service):
-        return self.compose("ps", "-q", service).strip()
+        return self.compose("ps", "--all", "--quiet", service).strip()
 
     def state(self, service):
         (found,) = json.loads(run(DOCKER, "inspect", self.container(service)))
@@ -116,7 +118,9 @@ class Project:
 
     def kill(self, service):
         """Kills the container's first process from outside, as the kernel does when memory is short."""
-        os.kill(self.state(service)["Pid"], signal.SIGKILL)
+        state = self.state(service)
+        assert state["Running"], f"{service}: {state}"
+        os.kill(state["Pid"], signal.SIGKILL)
 
     def log(self, service="envoy"):
         """Returns the log without the lines of the access log."""
@@ -134,6 +138,23 @@ def readiness():
     return get(PORT, "/readyz?verbose").text
 
 
+def settled():
+    """Waits until all workers know that both versions are ready, and returns who gets which version."""
+    until_all(lambda: "readiness passed;" in readiness(), 60, "both versions are ready")
+
+    def unchanged():
+        users = versions()
+        return users if set(users.values()) == {"v1", "v2"} and users == versions() else None
+
+    return until(unchanged, 30, "each user has a version")
+
+
+def back(project):
+    """Waits until each user has the version from the start again."""
+    until_all(lambda: "readiness passed;" in readiness(), 60, "both versions are ready again")
+    until(lambda: versions() == project.users, 30, "each user has the version from the start")
+
+
 @pytest.fixture(scope="module", params=["envoy/docker-compose.yaml", "compose.yaml"])
 def project(request, checkout):
     """The demo, started by each of the two files. Only the one whose modules are built outside gets dist/."""
@@ -147,7 +168,7 @@ def project(request, checkout):
     project = Project(file)
     project.compose("up", "-d")
     try:
-        until(lambda: "readiness passed;" in readiness(), 60, "both versions are ready")
+        project.users = settled()
         yield project
     finally:
         project.compose("down", "--timeout", "5")
@@ -165,7 +186,7 @@ def _log_of_a_failed_test(request):
 
 def test_the_proxy_answers_the_probes(project):
     assert get(PORT, "/livez").status == 200
-    assert get(PORT, "/startupz").status == 200
+    until(lambda: get(PORT, "/startupz").status == 200, 20, "each worker knows that v1 has started")
     ready = get(PORT, "/readyz?verbose")
     assert ready.status == 200
     assert ready.text.startswith("[+]reviews-v1 ok\n[+]reviews-v2 ok\n")
@@ -179,16 +200,13 @@ def test_the_healthcheck_of_compose_passes(project):
 
 
 def test_a_user_stays_on_a_version_and_a_tenth_get_the_new_one(project):
-    first = versions()
-    shares = Counter(first.values())
-    assert set(shares) == {"v1", "v2"}
+    shares = Counter(project.users.values())
     # 200 users are a sample of all: 20 are expected on v2, with a standard deviation of 4.2.
     assert 5 <= shares["v2"] <= 40
-    assert versions() == first
+    assert versions() == project.users
 
 
 def test_a_gate_answers_while_the_container_of_its_upstream_is_down(project):
-    before = versions()
     project.compose("kill", "reviews-v1")
     until(lambda: get(PORT, headers={"x-user-id": "user-0"}).status == 503, 20, "the gate answers")
     blocked = get(PORT, headers={"x-user-id": "user-0"})
@@ -197,40 +215,34 @@ def test_a_gate_answers_while_the_container_of_its_upstream_is_down(project):
     assert get(PORT, "/livez").status == 200
     assert get(PORT, "/readyz").status == 503
     project.compose("start", "reviews-v1")
-    until(lambda: "readiness passed;" in readiness(), 30, "v1 is ready again")
-    until(lambda: versions() == before, 30, "each user has the version from before")
+    back(project)
 
 
 def test_users_of_a_version_whose_container_died_get_the_default_one_until_it_is_back(project):
-    before = versions()
-    moved = [user for user, version in before.items() if version == "v2"]
+    moved = [user for user, version in project.users.items() if version == "v2"]
     restarts = project.state("reviews-v2")["restarts"]
     project.compose("kill", "reviews-v2")
     until(lambda: set(versions(moved).values()) == {"v1"}, 30, "v1 serves the users of v2")
     assert "[-]reviews-v2 failed" in readiness()
     project.compose("start", "reviews-v2")
-    until(lambda: versions() == before, 30, "each user has the version from before")
+    back(project)
     assert project.state("reviews-v2")["restarts"] == restarts
 
 
 @pytest.mark.parametrize("service", ["envoy", "reviews-v1", "reviews-v2"])
 def test_a_container_whose_process_is_killed_starts_again_and_all_is_as_before(project, service):
-    before = versions()
     restarts = project.state(service)["restarts"]
     project.kill(service)
     until(lambda: project.state(service)["restarts"] == restarts + 1, 30, f"docker starts {service} again")
-    until(lambda: "readiness passed;" in readiness(), 60, "both versions are ready again")
-    until(lambda: versions() == before, 30, "each user has the version from before")
+    back(project)
     # It stays up: one death is one restart.
     assert project.state(service)["restarts"] == restarts + 1
     assert project.state(service)["Running"]
 
 
 def test_all_containers_are_as_before_after_a_restart_of_compose(project):
-    before = versions()
     project.compose("restart", "--timeout", "5")
-    until(lambda: "readiness passed;" in readiness(), 60, "both versions are ready again")
-    until(lambda: versions() == before, 30, "each user has the version from before")
+    back(project)
 
 
 def accepted():
@@ -249,21 +261,20 @@ def edit(project, change):
 
 def test_a_policy_that_is_edited_takes_effect_without_a_restart(project):
     started = project.state("envoy")["StartedAt"]
-    before = versions()
     text = project.policy.read_text()
     raised = text.replace('"weight": 90', '"weight": 50').replace('"weight": 10', '"weight": 50')
     assert raised != text
     edit(project, lambda _: raised)
     until(lambda: Counter(versions().values())["v2"] > 60, 20, "half of the users get v2")
-    after = versions()
-    assert all(after[user] == "v2" for user in USERS if before[user] == "v2"), "nobody moves back"
+    after = settled()
+    assert all(after[user] == "v2" for user in USERS if project.users[user] == "v2"), "nobody moves back"
     # A wrong one is refused, and the one before stays in effect.
     edit(project, lambda policy: policy.replace('"weight": 50', '"wieght": 50'))
     until(lambda: accepted()["config_fail"] > 0, 20, "Envoy refuses the wrong policy")
     assert "wieght" in project.log()
     assert versions() == after
     edit(project, lambda _: text)
-    until(lambda: versions() == before, 20, "the first policy is in effect again")
+    back(project)
     assert project.state("envoy")["StartedAt"] == started
 
 
