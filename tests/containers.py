@@ -208,12 +208,19 @@ def test_a_user_stays_on_a_version_and_a_tenth_get_the_new_one(project):
 
 def test_a_gate_answers_while_the_container_of_its_upstream_is_down(project):
     project.compose("kill", "reviews-v1")
-    until(lambda: get(PORT, headers={"x-user-id": "user-0"}).status == 503, 20, "the gate answers")
-    blocked = get(PORT, headers={"x-user-id": "user-0"})
-    assert blocked.headers["retry-after"]
-    assert "reviews-v1" in blocked.text
+
+    def blocked():
+        # Until a worker knows, Envoy itself answers 503, and says that it could not connect.
+        response = get(PORT, headers={"x-user-id": "user-0"})
+        return (
+            response.status == 503
+            and "upstream reviews-v1 is not ready" in response.text
+            and response.headers["retry-after"]
+        )
+
+    until_all(blocked, 30, "the gate answers on each worker")
+    until_all(lambda: get(PORT, "/readyz").status == 503, 20, "readiness fails on each worker")
     assert get(PORT, "/livez").status == 200
-    assert get(PORT, "/readyz").status == 503
     project.compose("start", "reviews-v1")
     back(project)
 
@@ -223,7 +230,7 @@ def test_users_of_a_version_whose_container_died_get_the_default_one_until_it_is
     restarts = project.state("reviews-v2")["restarts"]
     project.compose("kill", "reviews-v2")
     until(lambda: set(versions(moved).values()) == {"v1"}, 30, "v1 serves the users of v2")
-    assert "[-]reviews-v2 failed" in readiness()
+    until_all(lambda: "[-]reviews-v2 failed" in readiness(), 20, "each worker knows")
     project.compose("start", "reviews-v2")
     back(project)
     assert project.state("reviews-v2")["restarts"] == restarts
