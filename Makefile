@@ -80,6 +80,9 @@ deny: ## check licences, sources and known vulnerabilities of all crates
 instructions: ## count the instructions that the core takes for a request, with valgrind
 	@.ci/instructions
 
+fuzz: ## look for inputs on which the core fails, with libFuzzer; takes six minutes, a minute for each target
+	@.ci/fuzz
+
 # Runs the fastest first, and one after the other, as they would compete for the same cores.
 test: ## run all checks and tests
 	@$(MAKE) --no-print-directory lint
