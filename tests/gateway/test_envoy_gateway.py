@@ -130,7 +130,7 @@ def with_failed(world, name, act):
 def test_each_user_gets_the_version_that_the_tool_says(world):
     until(lambda: world.get("/readyz").status == 200, what="all upstreams ready")
     questions = [{"headers": {"x-user-id": user}} for user in USERS]
-    expected = [answer["releases"][0]["version"] for answer in explain(world.directory, world.policy, questions)]
+    expected = [answer["assignments"][0]["version"] for answer in explain(world.directory, world.policy, questions)]
     got = [world.get("/", {"x-user-id": user}).version for user in USERS]
     assert got == expected
     assert set(Counter(got)) == {"v1", "v2"}
