@@ -31,6 +31,7 @@ COMMANDS = [page for page in PAGES if any(block.info == "console" for block in b
 NOT_RUN: dict[str, dict[str, int]] = {
     "CONTRIBUTING.md": {"slow": 3},
     "README.md": {"slow": 1, "sh": 1},
+    "docs/evaluate/chaos.md": {"slow": 1, "sh": 1},
     "docs/evaluate/comparison.md": {"slow": 1},
     "docs/evaluate/cost.md": {"slow": 1},
     "docs/evaluate/faults.md": {"slow": 1},

@@ -64,6 +64,9 @@ def result(name: str) -> Result:
     # What the harness raises if a process does not start, or something does not happen in time.
     except (AssertionError, OSError, RuntimeError) as error:
         trial, problems = NOTHING, [f"did not run to its end: {error}"]
+        for note in getattr(error, "__notes__", ()):
+            # The end of Envoy's log.
+            print(note, file=sys.stderr)
     seconds = round(time.monotonic() - begun, 1)
     say(f"{seconds:.0f} s, {'; '.join(problems) or 'as it should be'}")
     graygate, plain = trial.figures()
