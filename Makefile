@@ -59,7 +59,7 @@ docker-test: wasm venv ## build the Dockerfiles and run the compose files in a d
 soak: wasm venv ## check that memory stays constant under a million requests and a hundred policies; takes two minutes
 	@.ci/soak
 
-chaos: wasm tool venv ## count what users lose with graygate and without it while upstreams, Envoy, VMs and servers fail; takes six minutes
+chaos: wasm tool venv ## count what users lose with graygate and without it while upstreams, Envoy, VMs and servers fail; takes seven minutes
 	@.ci/wasm faults
 	@.ci/clock
 	@.venv/bin/python -m chaos
