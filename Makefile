@@ -53,7 +53,7 @@ test-matrix: wasm tool venv ## run the tests in a real Envoy on each version tha
 	@.ci/integration-tools
 	@.ci/matrix
 
-docker-test: wasm venv ## build the Dockerfiles and run the compose files in a docker of their own; half an hour the first time; needs root on Debian
+docker-test: wasm venv ## build the Dockerfiles and run the compose files in a docker of their own; takes half an hour; needs root on Debian
 	@.ci/docker
 
 soak: wasm venv ## check that memory stays constant under a million requests and a hundred policies; takes two minutes

@@ -23,6 +23,7 @@ from harness.wait import until, until_all
 
 # Debian's, as another docker in PATH may lack the plugin for BuildKit.
 DOCKER = "/usr/bin/docker"
+# Another release is tried by COMPOSE=/path/to/docker-compose.
 COMPOSE = os.environ.get("COMPOSE", "/usr/bin/docker-compose")
 PORT, PLAIN, ADMIN = 10000, 10001, 9901
 COMMIT = "0123456789"
