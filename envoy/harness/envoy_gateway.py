@@ -6,13 +6,14 @@ It binds ports that are fixed, such as 18000. So it wants a network of its own, 
 from __future__ import annotations
 
 import base64
+import copy
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import yaml
 
@@ -64,7 +65,7 @@ class EnvoyGateway:
                 },
             },
             "logging": {"level": {"default": "info"}},
-            "extensionApis": {"enableEnvoyPatchPolicy": True},
+            "extensionApis": {"enableEnvoyPatchPolicy": True, "enableBackend": True},
         }
         (self.directory / "envoy-gateway.yaml").write_text(yaml.safe_dump(config))
         return self
@@ -95,7 +96,7 @@ class EnvoyGateway:
         """Puts these resources beside those of the Gateway. Starts the control plane the first time."""
         resources = list(resources)
         proxies = [resource for resource in resources if resource["kind"] == "EnvoyProxy"]
-        others = [resource for resource in resources if resource["kind"] != "EnvoyProxy"]
+        others = [with_backends(resource) for resource in resources if resource["kind"] != "EnvoyProxy"]
         documents = [*self._own(proxies), *others]
         text = yaml.safe_dump_all(documents, sort_keys=False)
         fresh = self.directory / "resources.new"
@@ -211,20 +212,17 @@ class EnvoyGateway:
         return {line.split("::", 1)[0] for line in self.admin("/clusters").splitlines()}
 
 
+def with_backends(resource: Tree) -> Tree:
+    """Returns a route with a Backend in place of each Service, which a control plane outside of Kubernetes lacks."""
+    resource = copy.deepcopy(resource)
+    for rule in resource["spec"].get("rules", []):
+        for backend in rule.get("backendRefs", []):
+            del backend["port"]
+            backend.update(group="gateway.envoyproxy.io", kind="Backend")
+    return resource
+
+
 def service(name: str, port: int) -> list[Tree]:
-    """Returns a Service of the namespace `shop` with one address, on loopback."""
-    meta: dict[str, Any] = {"name": name, "namespace": "shop"}
-    ports = [{"name": "http", "port": 80, "targetPort": port, "protocol": "TCP"}]
-    spec = {"clusterIP": "10.96.0.1", "ports": ports, "selector": {"app": name}}
-    labels = {"kubernetes.io/service-name": name}
-    return [
-        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec},
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {**meta, "labels": labels},
-            "addressType": "IPv4",
-            "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
-            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
-        },
-    ]
+    """Returns a Backend of the namespace `shop` with one address, on loopback."""
+    spec = {"endpoints": [{"ip": {"address": "127.0.0.1", "port": port}}]}
+    return [{"apiVersion": OWN, "kind": "Backend", "metadata": {"name": name, "namespace": "shop"}, "spec": spec}]
