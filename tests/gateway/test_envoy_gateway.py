@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import copy
-import http.client
 import json
 import re
 import subprocess
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 
 import pytest
 import yaml
@@ -185,40 +184,3 @@ def test_a_path_without_a_route_is_not_found(world):
     finally:
         world.apply(world.policy)
     until(lambda: world.get("/livez").status == 200, 30, "the path is found again")
-
-
-def test_a_changed_policy_is_in_force_and_keeps_users(world):
-    """A policy without weight for v2 takes its users back. The full module serves one with a breaker."""
-    changed = copy.deepcopy(world.policy)
-    changed["releases"][0]["versions"][0]["weight"] = 100
-    changed["releases"][0]["versions"][1]["weight"] = 0
-    changed["upstreams"]["v2"]["circuitBreaker"] = {"consecutiveFailures": 5}
-    world.apply(changed)
-    try:
-        until(
-            lambda: {world.get("/", {"x-user-id": user}).version for user in USERS[:40]} == {"v1"}, 60, "the new policy"
-        )
-    finally:
-        world.apply(world.policy)
-    until(lambda: "v2" in {world.get("/", {"x-user-id": user}).version for user in USERS[:40]}, 60, "the old policy")
-
-
-def test_a_changed_policy_drains_the_connections_of_the_listener(world):
-    """What `check` notes: a connection from before the change is told to close."""
-    changed = copy.deepcopy(world.policy)
-    changed["gates"][0]["reply"]["retryAfterSeconds"] = 8
-    connection = http.client.HTTPConnection("127.0.0.1", world.gateway.port, timeout=10)
-
-    def closes():
-        connection.request("GET", "/livez")
-        response = connection.getresponse()
-        response.read()
-        return response.headers["connection"] == "close"
-
-    with closing(connection):
-        assert not closes()
-        world.apply(changed)
-        try:
-            until(closes, 60, "a response that closes the connection")
-        finally:
-            world.apply(world.policy)
