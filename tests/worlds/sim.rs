@@ -5,7 +5,7 @@
 //! A world is a queue of events. It never sleeps, and its random numbers have a fixed seed, so each run is the same.
 //! It calls a worker as Envoy does, with Envoy's details and statuses. The tests on a real Envoy check that this is so.
 
-mod call;
+pub mod call;
 mod manner;
 mod observation;
 mod proxy;
@@ -15,7 +15,7 @@ mod surroundings;
 mod traffic;
 mod world;
 
-pub use call::{CallEnd, SentCall};
+pub use call::SentCall;
 pub use manner::Manner;
 pub use request::{Answer, Request};
 pub use world::World;

@@ -8,7 +8,8 @@ use core::time::Duration;
 use serde_json::{Value, json};
 
 use super::message;
-use super::worlds::sim::{CallEnd, Request, World};
+use super::worlds::sim::call::CallEnd;
+use super::worlds::sim::{Request, World};
 
 const RECORD_SEPARATOR: u8 = 0x1e;
 const UNIT_SEPARATOR: u8 = 0x1f;

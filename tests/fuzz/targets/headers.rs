@@ -67,7 +67,7 @@ fn serve(document: &Value, policy: &Policy, lines: &[u8]) {
             continue;
         }
         let request = message::headers(line);
-        for known in [Known::AllReady, Known::NoneReady, Known::SomeReady] {
+        for known in [Known::All, Known::Nothing, Known::First] {
             check_decision(policy, &request, known);
         }
         last = Some(world.send_bytes(0, request, line.len().is_multiple_of(2)));

@@ -10,7 +10,8 @@ use graygate::readiness::check::grpc::{self, GrpcResponse};
 use graygate::value::gzip;
 use serde_json::{Value, json};
 
-use super::worlds::sim::{CallEnd, Request, World};
+use super::worlds::sim::call::CallEnd;
+use super::worlds::sim::{Request, World};
 
 /// The most bytes that a message may become.
 const LIMIT: usize = 4_096;

@@ -44,7 +44,7 @@ pub fn run(input: &[u8]) {
     for (request, policy) in
         requests.iter().flat_map(|request| policies.iter().map(move |policy| (request, policy)))
     {
-        for known in [Known::AllReady, Known::NoneReady, Known::SomeReady] {
+        for known in [Known::All, Known::Nothing, Known::First] {
             check_decision(policy, request, known);
         }
     }
@@ -67,12 +67,12 @@ fn check_text(document: &[u8]) {
     }
 }
 
-/// What is known of the upstreams.
+/// Which of the upstreams are ready: all, none, or each fourth one. Of the others, some are on trial, and some on a ramp.
 #[derive(Clone, Copy)]
 pub enum Known {
-    AllReady,
-    NoneReady,
-    SomeReady,
+    All,
+    Nothing,
+    First,
 }
 
 impl Readiness for Known {
@@ -88,8 +88,8 @@ impl Readiness for Known {
         let reason = UpstreamReason::TrialFailed;
         let (now, until) = (Time::default(), Time::from_millis(9));
         let admission = match (self, upstream.0 % 4) {
-            (Known::AllReady, _) | (Known::SomeReady, 0) => Admission::Ready,
-            (Known::NoneReady, _) | (_, 1) => Admission::NotReady(reason),
+            (Known::All, _) | (Known::First, 0) => Admission::Ready,
+            (Known::Nothing, _) | (_, 1) => Admission::NotReady(reason),
             (_, 2) => Admission::Trial(reason),
             _ => Admission::Ramp { from: now, until, reason },
         };
@@ -98,7 +98,7 @@ impl Readiness for Known {
     }
 
     fn lifecycle(&self) -> Lifecycle {
-        Lifecycle { draining: matches!(self, Known::SomeReady), ..Lifecycle::default() }
+        Lifecycle { draining: matches!(self, Known::First), ..Lifecycle::default() }
     }
 
     fn now(&self) -> Time {
