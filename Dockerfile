@@ -21,8 +21,8 @@ COPY .ci/common .ci/wasm-toolchain .ci/binaryen .ci/
 RUN bash -c 'source .ci/common && source .ci/wasm-toolchain' && .ci/binaryen wasm-opt --version
 COPY . .
 ARG GRAYGATE_COMMIT
-RUN .ci/wasm && \
-    cargo build --release --locked --no-default-features --features tool --bin graygate
+RUN .ci/wasm
+RUN cargo build --release --locked --no-default-features --features tool --bin graygate
 
 FROM scratch AS modules
 COPY --from=build /graygate/dist/*.wasm /

@@ -39,6 +39,7 @@ CHECKOUT = (
     ".ci",
     "envoy",
     "src",
+    "tests/data",
 )
 
 
