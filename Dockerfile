@@ -17,7 +17,7 @@ WORKDIR /graygate
 RUN apt-get update -qq && \
     apt-get install -y -qq --no-install-recommends ca-certificates gcc libc6-dev >/dev/null
 # Installs the compilers in a layer of its own, which a change of the source leaves as it is.
-COPY .ci/common .ci/wasm-toolchain .ci/binaryen .ci/
+COPY .ci/common .ci/toolchain .ci/wasm-toolchain .ci/binaryen .ci/
 RUN bash -c 'source .ci/common && source .ci/wasm-toolchain' && .ci/binaryen wasm-opt --version
 COPY . .
 ARG GRAYGATE_COMMIT
