@@ -12,7 +12,6 @@ The weights change without a restart, and at the end v2 is killed. Every number 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from harness.envoy import PROJECT, Envoy
 from harness.load import Answer, Load, Request, drive
 from harness.local import free_port
 from harness.service import Service
+from harness.signals import end_by_signals
 from harness.wait import until, until_all
 
 CONTESTANTS = ("weighted_clusters", "use_hash_policy", "graygate")
@@ -274,10 +274,7 @@ def main() -> int:
     if not (PROJECT / "dist/graygate.wasm").exists():
         print("dist/graygate.wasm: not there; build it with: make wasm", file=sys.stderr)
         return 1
-    # Handles SIGTERM like Ctrl-C, so that asyncio stops cleanly and every process that was started is stopped. A shell
-    # makes background jobs ignore SIGINT, so its handler is set again.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_by_signals()
     try:
         with ExitStack() as stack:
             services = [stack.enter_context(Service(name, free_port())) for name in VERSIONS]

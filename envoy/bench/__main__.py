@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from harness.arguments import new_file, positive
 from harness.config import MODULE, socket_address
 from harness.envoy import PROJECT, Envoy
+from harness.signals import end_by_signals
 
 from .contestants import APP, FLOORS, NOOP, REQUESTS, Contestant, direct
 from .measure import measure
@@ -109,10 +109,7 @@ def main() -> int:
     if not shutil.which("wrk"):
         print("wrk: no such program; install it with: .ci/bench", file=sys.stderr)
         return 1
-    # Handles SIGTERM like Ctrl-C, so that every process that was started is stopped. A shell makes background jobs
-    # ignore SIGINT, so its handler is set again.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_by_signals()
     try:
         report = run(list(dict.fromkeys(given.table or TABLES)), given.rounds, given.seconds, given.beside)
     except KeyboardInterrupt:

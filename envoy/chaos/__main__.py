@@ -6,20 +6,19 @@ import argparse
 import json
 import os
 import shlex
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from harness.arguments import new_file
-from harness.envoy import PROJECT, binary
+from harness.envoy import PROJECT, version
+from harness.say import say
+from harness.signals import end_by_signals
 from harness.tool import BINARY
 
 from .count import Trial
 from .report import Report, Result
-from .say import say
 from .scenarios import FAULTS, SCENARIOS
 
 NEEDED = {
@@ -28,7 +27,6 @@ NEEDED = {
     PROJECT / "target/clock.so": ".ci/clock",
     BINARY: "make tool",
 }
-
 
 NOTHING = Trial((), (), {})
 
@@ -48,12 +46,6 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def envoy_version() -> str:
-    """Returns Envoy's version. Its line ends with `version: <hash>/1.40.0/Clean/RELEASE/BoringSSL`."""
-    done = subprocess.run([binary(), "--version"], capture_output=True, text=True, timeout=30, check=True)
-    return done.stdout.rpartition("version:")[2].split("/")[1]
-
-
 def result(name: str) -> Result:
     say(f"{name}: ", end="")
     begun = time.monotonic()
@@ -61,7 +53,7 @@ def result(name: str) -> Result:
     try:
         trial = scenario.run()
         problems = trial.problems()
-    # What the harness raises if a process does not start, or something does not happen in time.
+    # The harness raises these if a process does not start, or something does not happen in time.
     except (AssertionError, OSError, RuntimeError) as error:
         trial, problems = NOTHING, [f"did not run to its end: {error}"]
         for note in getattr(error, "__notes__", ()):
@@ -79,7 +71,7 @@ def run(names: Sequence[str]) -> Report:
     return Report(
         command=shlex.join(["python", "-m", "chaos", *sys.argv[1:]]),
         cores=len(os.sched_getaffinity(0)),
-        envoy=envoy_version(),
+        envoy=version(),
         seconds=round(time.monotonic() - begun, 1),
         results=results,
     )
@@ -91,10 +83,7 @@ def main() -> int:
         if not file.exists():
             print(f"{file.relative_to(PROJECT)}: not there; build it with: {command}", file=sys.stderr)
             return 1
-    # Handles SIGTERM like Ctrl-C, so that every process that was started is stopped. A shell makes background jobs
-    # ignore SIGINT, so its handler is set again.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_by_signals()
     try:
         report = run(list(dict.fromkeys(given.only or SCENARIOS)))
     except KeyboardInterrupt:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.say import say
+
 from .count import Figures
-from .say import say
 
 HEADER = ("scenario", "listener", "sent", "failed", "lost alone", "gated", "wrong version", "wrong gate", "tolerated")
 WIDTHS = (26, 10, 7, 8, 12, 7, 15, 12)

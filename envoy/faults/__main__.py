@@ -7,19 +7,18 @@ import json
 import math
 import os
 import shlex
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from harness.arguments import new_file, positive
-from harness.envoy import binary
+from harness.envoy import version
+from harness.say import say
+from harness.signals import end_by_signals
 
 from . import events, outages
 from .report import MODULE, Report
-from .say import say
 
 NAMES = (*outages.FAULTS, *events.EVENTS_BY_NAME)
 
@@ -53,12 +52,6 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def envoy_version() -> str:
-    """Returns Envoy's version. Its line ends with `version: <hash>/1.40.0/Clean/RELEASE/BoringSSL`."""
-    done = subprocess.run([binary(), "--version"], capture_output=True, text=True, timeout=30, check=True)
-    return done.stdout.rpartition("version:")[2].split("/")[1]
-
-
 def run(names: Sequence[str], healthy_seconds: float, replicas: Sequence[int]) -> Report:
     begun = time.monotonic()
     healthy: dict[str, outages.Healthy] = {}
@@ -72,7 +65,7 @@ def run(names: Sequence[str], healthy_seconds: float, replicas: Sequence[int]) -
     return Report(
         command=shlex.join(["python", "-m", "faults", *sys.argv[1:]]),
         cores=len(os.sched_getaffinity(0)),
-        envoy=envoy_version(),
+        envoy=version(),
         module_bytes=MODULE.stat().st_size,
         seconds=round(time.monotonic() - begun, 1),
         healthy_seconds=healthy_seconds,
@@ -87,10 +80,7 @@ def main() -> int:
     if not MODULE.exists():
         print("dist/graygate.wasm: not there; build it with: make wasm", file=sys.stderr)
         return 1
-    # Handles SIGTERM like Ctrl-C, so that every process that was started is stopped. A shell makes background jobs
-    # ignore SIGINT, so its handler is set again.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_by_signals()
     names, replicas = (list(dict.fromkeys(each)) for each in (given.only or NAMES, given.replicas or (1, 5)))
     try:
         report = run(names, given.healthy, replicas)

@@ -17,12 +17,12 @@ from harness.config import Tree, cluster_of, http_options, listener, plugin, rou
 from harness.envoy import Envoy
 from harness.http2 import Burst, Http2Upstream
 from harness.load import Answer, Load, Request
+from harness.say import say
 from harness.sockets import SocketServer, read_head
 from harness.upstream import Behaviour, Upstream
 from harness.wait import until
 
 from .answers import gated
-from .say import say
 
 # The clients of an event, and one that is alone in what it does.
 OTHERS = [f"127.0.1.{number}" for number in range(1, 9)]

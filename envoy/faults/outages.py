@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from harness.config import Tree, cluster_of, listener, plugin, route, socket_address
 from harness.envoy import Envoy, replace_file
 from harness.load import Load, Request
+from harness.say import say
 from harness.upstream import Behaviour, Upstream
 from harness.wait import until
 
 from .answers import RUN, SLOW, asked_in, failed, first_of_run, good, refused
-from .say import say
 
 # With this many connections, the rate holds even while every request waits for the route's timeout.
 RATE, CONNECTIONS, TIMEOUT = 50, 120, "2s"

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.envoy import PROJECT
+from harness.say import say
 
 from . import events, outages
 from .outages import RECOVERY_DEADLINE, Figures, Healthy
-from .say import say
 
 MODULE = PROJECT / "dist/graygate.wasm"
 

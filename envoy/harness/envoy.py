@@ -31,6 +31,12 @@ def binary() -> str:
     return found
 
 
+def version() -> str:
+    """Returns Envoy's version. Its line ends with `version: <hash>/1.40.0/Clean/RELEASE/BoringSSL`."""
+    done = subprocess.run([binary(), "--version"], capture_output=True, text=True, timeout=30, check=True)
+    return done.stdout.rpartition("version:")[2].split("/")[1]
+
+
 def replace_file(path: Path, content: Any) -> None:
     """Replaces a file by a rename, which is the only change that Envoy watches for. JSON is valid YAML."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -105,7 +105,7 @@ def take_out(tree: Tree, path: str) -> None:
 
 
 def policies(rng: Random, count: int, directory: Path) -> Iterator[Tree]:
-    """Returns so many legal policies, each with a name of its own."""
+    """Returns this number of legal policies, each with a name of its own."""
     those = known(rng)
     pool: dict[str, list[Any]] = {}
     for policy in those:

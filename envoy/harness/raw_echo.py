@@ -7,7 +7,7 @@ import socket
 
 from .sockets import SocketServer
 
-# What differs between two runs of the same request. The steer header is the filter's own.
+# Headers that differ between two runs of the same request. The steer header is the filter's own.
 VOLATILE = re.compile(
     rb"(?im)^(date|x-request-id|x-envoy-upstream-service-time|x-envoy-expected-rq-timeout-ms|x-gray-version):[^\r]*\r\n"
 )

@@ -37,14 +37,9 @@ func sha256Of(content []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// What `make image` writes of a module, and the digest that it prints. With files of licences, what `make release` writes.
-func moduleImage(t *testing.T, module string, licences ...string) (v1.Image, string) {
+// The image of a layout that has one.
+func imageIn(t *testing.T, place string) v1.Image {
 	t.Helper()
-	place := filepath.Join(t.TempDir(), "image")
-	said, err := exec.Command("../../../.ci/image", append([]string{module, place}, licences...)...).Output()
-	if err != nil {
-		t.Fatalf(".ci/image: %v", err)
-	}
 	index, err := layout.ImageIndexFromPath(place)
 	if err != nil {
 		t.Fatal(err)
@@ -57,6 +52,18 @@ func moduleImage(t *testing.T, module string, licences ...string) (v1.Image, str
 	if err != nil {
 		t.Fatal(err)
 	}
+	return image
+}
+
+// What `make image` writes of a module, and the digest that it prints. With files of licences, what `make release` writes.
+func moduleImage(t *testing.T, module string, licences ...string) (v1.Image, string) {
+	t.Helper()
+	place := filepath.Join(t.TempDir(), "image")
+	said, err := exec.Command("../../../.ci/image", append([]string{module, place}, licences...)...).Output()
+	if err != nil {
+		t.Fatalf(".ci/image: %v", err)
+	}
+	image := imageIn(t, place)
 	digest, _, _ := strings.Cut(string(said), "\n")
 	return image, strings.TrimPrefix(digest, "sha256:")
 }

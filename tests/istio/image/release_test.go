@@ -59,15 +59,11 @@ func must(t *testing.T, place string, command ...string) string {
 
 func digestOf(t *testing.T, place string) v1.Hash {
 	t.Helper()
-	index, err := layout.ImageIndexFromPath(place)
+	digest, err := imageIn(t, place).Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	manifest, err := index.IndexManifest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return manifest.Manifests[0].Digest
+	return digest
 }
 
 func TestAReleaseIsPushedSignedVerifiedAndPulledByTheAgent(t *testing.T) {
