@@ -24,7 +24,7 @@ from harness.client import get
 from harness.config import Tree, cluster, listener, plugin, route, socket_address
 from harness.envoy import PROJECT, Envoy
 from harness.load import Answer, Load, Request, drive
-from harness.local import free_port
+from harness.ports import free_port
 from harness.service import Service
 from harness.signals import end_by_signals
 from harness.wait import until, until_all

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from harness.config import Tree, cluster, listener, plugin, route, socket_address
 from harness.envoy import PROJECT, Envoy
-from harness.local import free_port
+from harness.ports import free_port
 
 REQUESTS, POLICIES = 1_000_000, 100
 ROUND_SECONDS, MOST_ROUNDS = 6, 20

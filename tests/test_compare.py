@@ -13,7 +13,7 @@ from compare import START, USER, VERSIONS, weighted_route
 from harness.client import get
 from harness.config import cluster, listener, socket_address
 from harness.envoy import PROJECT, Envoy
-from harness.local import free_port
+from harness.ports import free_port
 from harness.service import Service
 from harness.wait import until
 

@@ -14,7 +14,7 @@ from harness.client import get, get2
 from harness.config import bootstrap, cluster
 from harness.envoy import Envoy
 from harness.load import Load, Request
-from harness.local import free_port
+from harness.ports import free_port
 from harness.probe import all_pass, all_say, document, status, text
 from harness.wait import until, until_all
 

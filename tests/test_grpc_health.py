@@ -17,7 +17,7 @@ import pytest
 from harness.client import Stream, get, get2
 from harness.config import HEALTH_CHECK, HOP, cluster, hop_route
 from harness.health import HealthServer, check, check_many, probe, watch
-from harness.local import free_port
+from harness.ports import free_port
 from harness.wait import until, until_all
 
 GRPC = {"content-type": "application/grpc", "te": "trailers"}

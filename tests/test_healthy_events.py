@@ -33,7 +33,7 @@ from harness.config import (
 from harness.envoy import Envoy
 from harness.http2 import Burst, Http2Upstream
 from harness.load import Answer, Load, Request
-from harness.local import free_port
+from harness.ports import free_port
 from harness.sockets import SocketServer, fail_every_other
 from harness.upstream import Behaviour, Upstream
 from harness.wait import until

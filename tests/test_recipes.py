@@ -17,7 +17,7 @@ from harness.config import Tree, bootstrap, cluster, route
 from harness.docs import blocks
 from harness.envoy import PROJECT, Envoy
 from harness.load import Load, Request, drive
-from harness.local import free_port
+from harness.ports import free_port
 from harness.probe import all_pass, all_say, text
 from harness.wait import until, until_all
 

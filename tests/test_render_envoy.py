@@ -17,7 +17,7 @@ from harness.config import stats_tags
 from harness.envoy import PROJECT, Envoy, binary
 from harness.health import check
 from harness.load import Request, drive
-from harness.local import free_port
+from harness.ports import free_port
 from harness.tool import explain, run
 from harness.wait import until, until_all
 

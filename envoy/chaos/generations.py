@@ -6,7 +6,7 @@ import subprocess
 
 from harness.config import Config, Tree, values_of
 from harness.envoy import Envoy
-from harness.local import free_port
+from harness.ports import free_port
 from harness.wait import until
 
 

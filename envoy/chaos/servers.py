@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
 from harness.config import Tree
-from harness.local import free_port
+from harness.ports import free_port
 
 
 class Server:

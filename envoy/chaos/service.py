@@ -8,7 +8,7 @@ import sys
 from typing import Self
 
 from harness.client import get
-from harness.local import free_port
+from harness.ports import free_port
 from harness.wait import until
 
 

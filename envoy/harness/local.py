@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import yaml
 
 from .config import Tree, values_of
 from .envoy import PROJECT
+from .ports import free_port, taken
 
 FILTER_FILE = "envoy/graygate.yaml"
 
@@ -22,24 +22,6 @@ def load(name: str) -> Tree:
 
 def socket_addresses(tree: Any) -> Iterator[Tree]:
     return values_of(tree, "socket_address")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def taken(port: int) -> bool:
-    with socket.socket() as probe:
-        # Servers set this, too. Without it, a port with lingering connections seems to be in use.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-        return False
 
 
 class Local:

@@ -18,7 +18,7 @@ import yaml
 from harness.client import get
 from harness.envoy import PROJECT
 from harness.envoy_gateway import EnvoyGateway
-from harness.local import free_port
+from harness.ports import free_port
 from harness.registry import Registry
 from harness.tool import explain, run
 from harness.upstream import Upstream
