@@ -151,6 +151,7 @@ impl Worker {
         let service = proxy.attribute(Attribute::NodeCluster).unwrap_or_default();
         gates::seed(proxy, &policy);
         app_probe::seed(proxy, &policy);
+        misrouted::seed(proxy, &policy);
         let id = proxy.random();
         let mut worker = Worker {
             upstreams: UpstreamTable::new(&policy, watched, proxy, now),

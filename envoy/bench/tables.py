@@ -79,7 +79,7 @@ BY_HAND_HEADERS = "by hand: on_request_headers, takes all headers"
 BY_HAND_PATH = "by hand: on_request_headers, reads :path"
 BY_HAND_SPLIT = "by hand: takes all headers, sets one"
 BY_HAND_PROBE = "by hand: reads :path, replies"
-BY_HAND_GATE = "by hand: replies to all"
+BY_HAND_GATE = "by hand: reads the route's cluster, replies, counts"
 BY_HAND_RESPONSES = "by hand: graygate.wasm's callbacks, reads :status"
 BY_HAND_EVIDENCE = "by hand: the same callbacks, reads :status, cluster, details"
 
@@ -149,7 +149,7 @@ def gates() -> Table:
             "none": each("no filter, a direct response", baseline=None, answer=Answer(503, REFUSAL)),
             "lua": each("Lua, respond() to all", [lua("gate")], answer=short),
             "lua-headers": each("Lua, to all, graygate's headers", [lua("gate_headers")]),
-            "floor-gate": each(BY_HAND_GATE, [floor("gate")], limits=[Limit("lua-headers")]),
+            "floor-gate": each(BY_HAND_GATE, [floor("gate")], limits=[Limit("lua-headers")], routes=to_app),
             **in_both(
                 each,
                 "a gate without a match",

@@ -23,6 +23,17 @@ fn place_of(cluster: &[u8]) -> u64 {
     hash::key(1, cluster)
 }
 
+fn key(policy: &Policy) -> String {
+    format!("graygate/{}/misrouted/{}", policy.name, store::LAYOUT)
+}
+
+/// Seeds the shared names, if requests of the policy can go elsewhere. See [`store::seed`].
+pub fn seed(proxy: &impl Proxy, policy: &Policy) {
+    if !policy.releases.is_empty() || !policy.gates.is_empty() {
+        store::seed(proxy, &key(policy), &Misrouted::new());
+    }
+}
+
 impl<P: Proxy> Scope<'_, P> {
     /// Looks at the response to a request that got these versions. `cluster` is the one that the request went to. Must be
     /// called in the callback of the response's headers.
@@ -139,8 +150,7 @@ impl<P: Proxy> Scope<'_, P> {
 
     /// Adds names to what is known to go elsewhere, or removes them. Returns whether that is new to the proxy.
     fn mark(&self, names: (String, String), is_misrouted: bool) -> bool {
-        let key = format!("graygate/{}/misrouted/{}", self.policy.name, store::LAYOUT);
-        let is_new = store::update(self.proxy, &key, |known: Option<Misrouted>| {
+        let is_new = store::update(self.proxy, &key(self.policy), |known: Option<Misrouted>| {
             let mut known = known.unwrap_or_default();
             if known.contains(&names) == is_misrouted {
                 return (false, None);
