@@ -247,7 +247,7 @@ class Comparison:
                 stack.enter_context(Load(self.envoy.port(each.name), requests(users), rate=OUTAGE_RATE, connections=1))
                 for each in self.contestants
             ]
-            until(lambda: all(load.answers for load in loads), 10, "a first answer through each contestant")
+            until(lambda: all(load.answers for load in loads), 30, "a first answer through each contestant")
             killed = time.monotonic()
             self.canary.kill()
             whole = 2 * users

@@ -67,7 +67,7 @@ class Demo:
         self.table = Table(self.story)
 
     def run(self) -> bool:
-        until_all(lambda: get(self.gray, "/readyz").status == 200, 10, "/readyz 200")
+        until_all(lambda: get(self.gray, "/readyz").status == 200, 30, "/readyz 200")
         self.table.heading("Probes")
         self.probes()
         self.table.heading("Releases")
@@ -104,7 +104,7 @@ class Demo:
         for order, wanted in (("POST", 503), ("DELETE", 200)):
             get(self.gray, "/drainz", method=order)
             # Each worker sees the order on its own tick.
-            until_all(lambda: get(self.gray, "/readyz").status == wanted, 5, f"/readyz {wanted}")
+            until_all(lambda: get(self.gray, "/readyz").status == wanted, 30, f"/readyz {wanted}")
             measured = f"/readyz {get(self.gray, '/readyz').status}, /livez {get(self.gray, '/livez').status}"
             what = "told to drain" if order == "POST" else "drain taken back"
             self.table.row(what, measured, f"{wanted}, 200", good=measured == f"/readyz {wanted}, /livez 200")
@@ -139,10 +139,10 @@ class Demo:
         # Without the filter, the route follows the header that the users bring, which sends them to v2 as well.
         led = [Request(user.path, {**dict(user.headers), "x-gray-version": "v2"}) for user in canary]
         with Load(self.gray, canary, rate=500) as load, Load(self.plain, led, rate=500) as plain:
-            until(lambda: len(load.answers) > 300 and len(plain.answers) > 300, 10, "300 answers to v2's users")
+            until(lambda: len(load.answers) > 300 and len(plain.answers) > 300, 30, "300 answers to v2's users")
             killed = time.monotonic()
             self.v2.kill()
-            until(lambda: self.moved_over(load, killed), 15, "v2's users served by v1")
+            until(lambda: self.moved_over(load, killed), 30, "v2's users served by v1")
             until(lambda: time.monotonic() > killed + AFTER, 10, "the end of the picture")
         self.story.gray, self.story.plain, self.story.killed = load.answers, plain.answers, killed
         after = load.since(killed)
@@ -169,7 +169,7 @@ class Demo:
         self.v1.process.send_signal(signal.SIGSTOP)
         hung = time.monotonic()
         # Uses a short timeout, so that a hanging request does not delay the measurement.
-        until(lambda: is_gated(get(self.gray, "/reviews", timeout=0.1)), 15, "503 from graygate with v1 hung")
+        until(lambda: is_gated(get(self.gray, "/reviews", timeout=0.1)), 30, "503 from graygate with v1 hung")
         took = time.monotonic() - hung
         self.table.row("v1 hangs too: noticed after", f"{took:.2f} s", "under 5 s", good=took < 5)
         times = []

@@ -268,7 +268,7 @@ def many_gates(count: int) -> Tree:
 
 def says(path: str, name: str, port: int) -> None:
     text = f"policy {POLICY}: {name} passed\n"
-    until(lambda: get(port, path).text == text, 5, f"{path}: {text!r}")
+    until(lambda: get(port, path).text == text, 30, f"{path}: {text!r}")
 
 
 def probes(port: int) -> None:

@@ -132,7 +132,7 @@ class Site:
         """Makes these the cluster's hosts."""
         replace_file(self.envoy.directory / endpoints_file(self.name), endpoints(self.name, ports))
         gauge = f"cluster.{self.name}.membership_total"
-        until(lambda: self.envoy.stats(gauge)[gauge] == len(ports), 5, f"{gauge} as in its file")
+        until(lambda: self.envoy.stats(gauge)[gauge] == len(ports), 30, f"{gauge} as in its file")
 
     def each(self, act: Callable[[Upstream], None]) -> None:
         for host in self.hosts:

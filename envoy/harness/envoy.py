@@ -167,7 +167,7 @@ class Envoy:
 
     def port(self, name: str = "graygate") -> int:
         """Returns the port of a listener. Waits until it is bound."""
-        return until(lambda: self.ports().get(name), 10, f"listener {name} bound")
+        return until(lambda: self.ports().get(name), 30, f"listener {name} bound")
 
     def ports(self) -> dict[str, int]:
         listeners = json.loads(self.admin("/listeners?format=json")).get("listener_statuses", [])

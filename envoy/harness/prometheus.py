@@ -74,8 +74,8 @@ class Prometheus:
             stderr=(self._directory / "log").open("wb"),
         )
         try:
-            self._port = until(self._bound_port, 20, "Prometheus bound")
-            until(lambda: len(self.query("up == 1")) == len(self._targets), 20, "a scrape of each target")
+            self._port = until(self._bound_port, 60, "Prometheus bound")
+            until(lambda: len(self.query("up == 1")) == len(self._targets), 60, "a scrape of each target")
         except BaseException:
             self.__exit__(*sys.exc_info())
             raise
@@ -134,4 +134,4 @@ class Prometheus:
                 now = self.scrapes()
                 return all(now.get(target, 0) > before.get(target, 0) for target in self._targets)
 
-            until(again, 20, "the next scrape")
+            until(again, 60, "the next scrape")

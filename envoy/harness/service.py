@@ -27,7 +27,7 @@ class Service:
     def start(self) -> None:
         command = [sys.executable, "-m", "harness.upstream", "--name", self.name, "--port", str(self.port)]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        until(lambda: get(self.port, "/healthz").status == 200, 10, f"{self.name} on port {self.port}")
+        until(lambda: get(self.port, "/healthz").status == 200, 30, f"{self.name} on port {self.port}")
 
     def kill(self) -> None:
         self.process.kill()

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 def until(
     condition: Callable[[], T | Literal[False, ""] | None],
-    timeout: float = 10.0,
+    timeout: float = 30.0,
     what: str = "the condition",
     every: float = 0.02,
 ) -> T:
@@ -35,7 +35,7 @@ def until(
 
 
 def until_all(
-    condition: Callable[[], object], timeout: float = 10.0, what: str = "the condition", times: int = 20
+    condition: Callable[[], object], timeout: float = 30.0, what: str = "the condition", times: int = 20
 ) -> None:
     """Evaluates the condition until it is truthy `times` times in a row.
 

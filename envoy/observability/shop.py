@@ -108,7 +108,7 @@ class Shop:
                 self.carts[name] = stack.enter_context(Upstream("cart"))
                 self.proxies[name] = stack.enter_context(Envoy(self.config(name), concurrency=1))
             for name, envoy in self.proxies.items():
-                until(lambda: envoy.counter("graygate_policy_document"), 10, f"the policy of {name}")
+                until(lambda: envoy.counter("graygate_policy_document"), 30, f"the policy of {name}")
             self._stack = stack.pop_all()
         return self
 
@@ -136,7 +136,7 @@ class Shop:
             if refused:
                 raise AssertionError(f"{name}: policy refused: {refused}")
             if not is_same:
-                until(lambda: envoy.counter("graygate_policy_document") != document, 10, f"the new policy of {name}")
+                until(lambda: envoy.counter("graygate_policy_document") != document, 30, f"the new policy of {name}")
 
     def sick(self, *upstreams: Upstream) -> None:
         """Lets the checks of these upstreams fail, while they serve requests."""
@@ -162,7 +162,7 @@ class Shop:
         """Orders a proxy to drain by POST, or to end the drain by DELETE. Waits until all workers know."""
         port = self.proxies[name].port()
         get(port, "/drainz", method=method)
-        until_all(lambda: get(port, "/readyz").status == (503 if method == "POST" else 200), 10, f"{method} of a drain")
+        until_all(lambda: get(port, "/readyz").status == (503 if method == "POST" else 200), 30, f"{method} of a drain")
 
 
 def requests(users: int = len(USERS), cart: int = 10, search: int = 3, probes: int = 1) -> list[Request]:

@@ -104,16 +104,16 @@ def tell(story: Story, shop: Shop, scrapes: int) -> None:
     shop.publish(judged(40, NEVER), "proxy-a")
     for method, mark in (("POST", "b drains"), ("DELETE", "b serves again")):
         shop.order("proxy-b", method)
-        until(lambda: b.counter("graygate_draining") == (method == "POST"), 10, "the gauge of the drain")
+        until(lambda: b.counter("graygate_draining") == (method == "POST"), 30, "the gauge of the drain")
         hold(mark)
     # A proxy takes a document as in use after 5 seconds, and only then shows that a later one is wrong.
     story.prometheus.has_scraped(round(5 / INTERVAL) - 3 * scrapes + 4)
     b.publish({**judged(40, NEVER), "mode": "wrong"})
-    until(lambda: b.counter("graygate_policy_refused"), 10, "the wrong policy")
+    until(lambda: b.counter("graygate_policy_refused"), 30, "the wrong policy")
     hold("b refuses")
     # Envoy does not hand over the document that is in use, so the way back is another one.
     shop.publish(judged(45, NEVER))
-    until(lambda: b.counter("graygate_policy_refused") == 0, 10, "the good policy")
+    until(lambda: b.counter("graygate_policy_refused") == 0, 30, "the good policy")
     shop.order("proxy-b", "POST")
-    until(lambda: b.counter("graygate_draining"), 10, "the gauge of the drain")
+    until(lambda: b.counter("graygate_draining"), 30, "the gauge of the drain")
     hold("b drains again")
