@@ -30,7 +30,7 @@ from harness.config import (
     socket_address,
     stats_tags,
 )
-from harness.envoy import Envoy
+from harness.envoy import Envoy, is_before
 from harness.http2 import Burst, Http2Upstream
 from harness.load import Answer, Load, Request
 from harness.ports import free_port
@@ -664,6 +664,7 @@ def judged_in_a_listener_of_its_own(provider: int, backup: int) -> Tree:
     )
 
 
+@pytest.mark.skipif(is_before("1.38"), reason="Envoy before 1.38 has no `refresh_cluster_on_retry`")
 @pytest.mark.parametrize("configured", [judged_in_the_cluster, judged_in_a_listener_of_its_own])
 def test_a_provider_that_asks_for_a_wait_is_left_alone_while_another_serves(v1, v2, configured):
     v1.answer(429, [("retry-after", f"{WAIT:g}")])

@@ -15,7 +15,7 @@ import pytest
 from harness.breaker import judged, until_gated
 from harness.client import Stream, get
 from harness.config import HTTP_FILTERS, MODULE, extension
-from harness.envoy import PROJECT
+from harness.envoy import PROJECT, is_before
 from harness.load import Load, Request, drive
 from harness.wait import until, until_all
 
@@ -160,6 +160,7 @@ def test_a_module_that_cannot_be_loaded_is_refused_and_the_old_one_continues(sta
     assert get(envoy.port(), "/livez").text == "policy reviews: liveness passed\n"
 
 
+@pytest.mark.skipif(is_before("1.38"), reason="Envoy 1.36 and 1.37 crash when a module that loads comes after it")
 def test_a_new_proxy_whose_module_cannot_be_loaded_responds_500_until_it_has_one(start, policy, broken):
     envoy = start(policy, delivery="ecds", module=broken, failure={"failure_policy": "FAIL_OPEN"})
     assert [get(envoy.port(), path).status for path in ("/", "/livez")] == [500, 500]

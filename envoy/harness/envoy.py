@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from urllib.parse import quote
@@ -35,6 +36,12 @@ def version() -> str:
     """Returns Envoy's version. Its line ends with `version: <hash>/1.40.0/Clean/RELEASE/BoringSSL`."""
     done = subprocess.run([binary(), "--version"], capture_output=True, text=True, timeout=30, check=True)
     return done.stdout.rpartition("version:")[2].split("/")[1]
+
+
+@cache
+def is_before(release: str) -> bool:
+    """Returns whether Envoy is older than this release, such as "1.38"."""
+    return [int(part) for part in version().split(".")[:2]] < [int(part) for part in release.split(".")]
 
 
 def replace_file(path: Path, content: Any) -> None:
