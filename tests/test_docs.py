@@ -45,6 +45,7 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "docs/operate/install-and-verify.md": {"slow": 1, "sh": 7},
     "docs/quick-start-envoy.md": {"slow": 1, "sh": 2},
     "docs/quick-start-istio.md": {"slow": 1, "cluster": 4},
+    "docs/security.md": {"slow": 1},
     "istio/README.md": {"cluster": 1, "sh": 3},
     "istio/runbook.md": {"sh": 26},
 }
