@@ -195,6 +195,8 @@ proptest! {
                     has_failed[vm.index(vms)] = false;
                 }
                 Short::Ask { vm, to, ends } => {
+                    // Responses of one millisecond have no order, and a success may end a row that began after it.
+                    twins.iter_mut().for_each(|life| life.apply(&Event::Pass(1)));
                     let vm = vm.index(vms);
                     let fails = matches!(ends, Ends::Headers(500) | Ends::Body(500) | Ends::BreaksOff);
                     if !matches!(ends, Ends::Headers(500) | Ends::Body(500)) && std::mem::take(&mut has_failed[vm]) {
