@@ -36,6 +36,7 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "docs/evaluate/cost.md": {"slow": 1},
     "docs/evaluate/faults.md": {"slow": 1},
     "docs/evaluate/limits.md": {"slow": 1},
+    "docs/evaluate/soak.md": {"slow": 1},
     "docs/how-to/check-a-policy.md": {"sh": 1},
     "docs/how-to/edit-with-a-schema.md": {"cluster": 1},
     "docs/how-to/envoy-gateway.md": {"cluster": 1},
