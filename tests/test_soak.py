@@ -38,7 +38,7 @@ def test_a_run_of_some_seconds_adds_up_and_is_drawn(tmp_path):
     done = soak("--hours", SHORT, "--json", file, "--svg", drawn)
     assert (done.returncode, done.stderr) == (0, "")
     found = picture.read(json.loads(file.read_text()))
-    assert [each.name for each in found.events] == ["rollout", "new module"]
+    assert [each.name for each in found.events] == ["rollout", "VMs die", "new module"]
     assert found.problems == []
     assert found.growth == {}
     assert "memory: not judged" in done.stdout

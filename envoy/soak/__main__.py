@@ -36,6 +36,7 @@ NEEDED = {
 }
 # Requests a second to each listener: a part of what two cores can do.
 RATE = 150.0
+RELOADED = "wasm.graygate.vm_reload_success"
 # In seconds. An hour has five rounds and more, and each event at most this long.
 MOST_PACE, ROUNDS = 60.0, 5
 
@@ -70,8 +71,6 @@ def follow_schedule(run: Run, seconds: float) -> None:
     number = 1
     while True:
         for event in SCHEDULE:
-            if event.first and number > 1:
-                continue
             due = run.now + run.pace
             happen(run, event, number)
             time.sleep(max(due - run.now, 0))
@@ -88,15 +87,22 @@ def ready(envoy: Envoy) -> bool:
 def sums(run: Run) -> list[Sum]:
     envoy = run.envoy
     stats = envoy.stats()
-    again = run.pairs.graygate.again + run.pairs.plain.again
     return [
-        *run.ledger.sums(stats, again),
+        *run.ledger.sums(stats, run.again),
         *ledger.transitions(stats, {name: run.outages[name] for name in VERSIONS}),
         *ledger.shares(stats, HALF),
         Sum.exact("wrong policies refused", envoy.refusals(), run.wrong, "policies"),
         Sum.exact("drains", envoy.counter("graygate_lifecycle_changes_total", to="draining"), run.drains, "orders"),
-        Sum.exact("VMs reloaded", stats["wasm.graygate.vm_reload_success"], run.deaths, "VMs"),
-        Sum.exact("VMs at the end", stats[ACTIVE], run.vms, "VMs"),
+        Sum.exact("VMs reloaded", stats[RELOADED], 0, "VMs"),
+        Sum.exact("VMs", stats[ACTIVE], run.vms, "VMs"),
+    ]
+
+
+def sums_of_vms(run: Run) -> list[Sum]:
+    stats = run.envoy.stats()
+    return [
+        Sum.exact("VMs reloaded at the end", stats[RELOADED], run.deaths, "VMs"),
+        Sum.exact("VMs after the last new module", stats[ACTIVE], run.vms, "VMs"),
         Sum.exact("probes that the filter did not answer", len(run.lost_probes()), 0, "probes"),
     ]
 
@@ -110,17 +116,21 @@ def measure(given: argparse.Namespace) -> Report:
         envoy = stack.enter_context(Envoy(config({name: each.port for name, each in services.items()})))
         run = Run(envoy, services, seconds, pace)
         found: list[Sum] = []
+        growth: dict[str, report.Growth] = {}
         try:
             with run.load(RATE):
                 follow_schedule(run, seconds)
-                happen(run, LAST, run.happened[-1].round)
             until(lambda: ready(envoy), 20, "both upstreams ready")
             found = sums(run)
+            growth = report.growth(run.samples, run.happened)
+            with run.load(RATE):
+                for event in LAST:
+                    happen(run, event, run.happened[-1].round)
+            found += sums_of_vms(run)
         # The harness raises these if a process does not start, or something does not happen in time.
         except (AssertionError, OSError, RuntimeError) as error:
             run.problems.append(f"did not run to its end: {error}")
             print(envoy.tail(), file=sys.stderr)
-        growth = report.growth(run.samples, run.happened[:-1])
         parts, windows = report.windows_of(run)
         return Report(
             command=shlex.join(["python", "-m", "soak", *sys.argv[1:]]),
@@ -130,7 +140,7 @@ def measure(given: argparse.Namespace) -> Report:
             seconds=round(time.monotonic() - begun, 1),
             rate=RATE,
             rounds=max((each.round for each in run.happened), default=0),
-            again=run.pairs.graygate.again + run.pairs.plain.again,
+            again=run.again,
             lost_alone=run.lost_alone,
             parts=parts,
             windows=windows,

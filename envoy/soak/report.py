@@ -202,4 +202,4 @@ def grown(growths: Mapping[str, Growth]) -> list[str]:
 def windows_of(run: Run) -> tuple[list[Part], list[Part]]:
     """Returns the rows of the table, and the windows of the picture."""
     windows = together(run, 1)
-    return together(run, max(-(-len(windows) // PARTS), 1)), windows
+    return together(run, max(round(len(windows) / PARTS), 1)), windows

@@ -32,6 +32,8 @@ DRAIN = "/drainz"
 PROBES = {"liveness": "/livez", "readiness": "/readyz"}
 # In seconds.
 PROBES_EVERY, SAMPLES_EVERY = 1.0, 5.0
+# In seconds. Other programs on the machine may stop a service for as long, which is no failure.
+STALL = 2.0
 
 
 def policy(share: float, number: int = 0) -> Tree:
@@ -39,8 +41,7 @@ def policy(share: float, number: int = 0) -> Tree:
     document = site.policy(share, match=[{"uri": {"exact": "/"}}])
     for name in VERSIONS:
         upstream = document["upstreams"][name]
-        # Other programs on the machine may stop a service for a second or two, which is no failure.
-        upstream["readinessProbe"] |= {"periodSeconds": 0.5, "timeoutSeconds": 2, "failureThreshold": 3}
+        upstream["readinessProbe"] |= {"periodSeconds": 0.5, "timeoutSeconds": STALL, "failureThreshold": 3}
         # Short, so that the gates of a breaker open soon after their upstream is well.
         again = {"notReadyFor": "0.5s", "maxNotReadyFor": "0.5s"}
         upstream["circuitBreaker"] |= {"unansweredAfter": "3s", **again}
@@ -110,7 +111,7 @@ class Prober:
 def said(port: int, probe: str, path: str, method: str = "GET") -> Said:
     at = time.monotonic()
     try:
-        answer = get(port, path, method=method, timeout=5)
+        answer = get(port, path, method=method, timeout=20)
     except OSError as error:
         return Said(probe, 0, str(error), at)
     return Said(probe, answer.status, answer.text, at)
@@ -119,11 +120,11 @@ def said(port: int, probe: str, path: str, method: str = "GET") -> Said:
 class Sampler:
     """Samples the memory of Envoy now and then."""
 
-    def __init__(self, envoy: Envoy, start: float, every: float) -> None:
+    def __init__(self, envoy: Envoy, start: float, every: float, samples: list[Sample]) -> None:
         self._envoy, self._start, self._every = envoy, start, every
+        self._samples = samples
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="sampler", daemon=True)
-        self.samples: list[Sample] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -137,7 +138,7 @@ class Sampler:
         while not self._stop.wait(self._every):
             # An Envoy that is gone fails the run elsewhere.
             with suppress(OSError):
-                self.samples.append(sample(self._envoy, time.monotonic() - self._start))
+                self._samples.append(sample(self._envoy, time.monotonic() - self._start))
 
 
 class Run:
@@ -152,6 +153,9 @@ class Run:
         self.ledger = Ledger()
         self.windows: defaultdict[int, Window] = defaultdict(Window)
         self.happened: list[Happened] = []
+        self.samples: list[Sample] = []
+        # How many requests were sent once more, as Envoy had closed a reused connection.
+        self.again = 0
         self.problems: list[str] = []
         self.lost_alone = 0
         self.outages: Counter[str] = Counter()
@@ -167,25 +171,22 @@ class Run:
     def load(self, rate: float) -> Iterator[None]:
         until_all(lambda: self.probe("liveness").code == 200, 30, "all workers with the policy")
         until(lambda: self.probe("readiness").code == 200, 30, "readiness")
-        self.vms = self.envoy.stats(ACTIVE)[ACTIVE]
+        self.vms = self.vms or self.envoy.stats(ACTIVE)[ACTIVE]
         ports = self.envoy.port(), self.envoy.port("plain")
         every = min(SAMPLES_EVERY, self.window)
         with Pairs(*ports, list(site.pairs(versions_of(HALF))), rate) as self.pairs:
-            self.start = time.monotonic()
-            with Prober(ports[0]) as self.prober, Sampler(self.envoy, self.start, every) as self.sampler:
+            self.start = self.start or time.monotonic()
+            with Prober(ports[0]) as prober, Sampler(self.envoy, self.start, every, self.samples):
                 time.sleep(site.AROUND)
                 yield
                 self.cut()
         self._judge(self.pairs.graygate.asked, self.pairs.plain.asked)
-        self.ledger.probe(self.prober.said)
+        self.ledger.probe(prober.said)
+        self.again += self.pairs.graygate.again + self.pairs.plain.again
 
     @property
     def now(self) -> float:
         return time.monotonic() - self.start
-
-    @property
-    def samples(self) -> list[Sample]:
-        return self.sampler.samples
 
     # -- what events do -----------------------------------------------------------
 
@@ -243,7 +244,7 @@ class Run:
         fail(service)
         time.sleep(self.outage_seconds)
         heal(service)
-        end = time.monotonic()
+        end = time.monotonic() + STALL
         self.outages[version] += 1
         self._outages.append(Outage(version, begin, end))
         if version != "v1":
@@ -251,7 +252,7 @@ class Run:
             why = f"{version} fails, so its users get v1"
             self._tolerated.append(Tolerated(("wrong version",), begin, end + GRACE, why))
         # Its gate may open late, which must show.
-        time.sleep(GRACE + site.AROUND)
+        time.sleep(STALL + GRACE + site.AROUND)
         self.cut()
 
     def end_vm(self) -> None:
