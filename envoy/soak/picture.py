@@ -9,6 +9,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .ledger import Sum
 from .memory import Sample
-from .report import Growth, Part, Report, Side, largest
+from .report import Growth, Part, Report, Side, kib, largest
 from .run import Happened
 
 # The palette of Okabe and Ito, which people with colour blindness can tell apart.
@@ -47,7 +49,24 @@ def draw(report: Report) -> str:
         panels[-1].set_xlim(0, max([each.at + each.seconds for each in report.windows], default=60) / 60)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Title": TITLE})
-    return themed(out.getvalue())
+    return described(themed(out.getvalue()), words(report))
+
+
+def words(report: Report) -> str:
+    graygate, plain = (sum(getattr(each, name).failed for each in report.windows) for name in ("graygate", "plain"))
+    sent = sum(each.graygate.sent for each in report.windows)
+    memory = [f"{name}: {kib(each.second)}, then {kib(each.last)}." for name, each in report.growth.items()]
+    return (
+        f"{sent:,} requests to each listener in {report.seconds / 60:.1f} minutes, with {len(report.events)} events. "
+        f"{graygate:,} failed with graygate, and {plain:,} without it. {' '.join(memory)}"
+    ).strip()
+
+
+def described(svg: str, description: str) -> str:
+    """Adds what a screen reader says."""
+    return svg.replace("<svg ", '<svg role="img" ', 1).replace(
+        "</title>", f"</title>\n <desc>{escape(description)}</desc>", 1
+    )
 
 
 def themed(svg: str) -> str:
@@ -63,6 +82,7 @@ def themed(svg: str) -> str:
 
 def frame(axes: Axes) -> None:
     axes.set_facecolor("none")
+    axes.set_axisbelow(b=True)
     axes.tick_params(labelsize=7.5, colors=FAINT, length=2)
     axes.grid(color=GRID, linewidth=0.5)
     for name, spine in axes.spines.items():
@@ -127,8 +147,8 @@ def vms(axes: Axes, report: Report) -> None:
     for number, name in enumerate(names):
         points = [(each.at / 60, each.vms[name]) for each in report.samples if name in each.vms]
         # Lines of the same height would hide each other.
-        width = 1 + 0.6 * (number % 4)
-        axes.plot(*zip(*points, strict=True), color=COLOURS[number % len(COLOURS)], linewidth=width, alpha=0.8)
+        style: Any = {"linewidth": 1 + 0.6 * (number % 4), "alpha": 0.8, "drawstyle": "steps-post"}
+        axes.plot(*zip(*points, strict=True), color=COLOURS[number % len(COLOURS)], **style)
     top = max((largest(each) for each in report.samples), default=64)
     axes.set_ylim(0, 1.25 * top)
 
@@ -155,6 +175,7 @@ def read(tree: dict[str, Any]) -> Report:
         "windows": [part(each) for each in tree["windows"]],
         "samples": [Sample(**each) for each in tree["samples"]],
         "events": [Happened(**each) for each in tree["events"]],
+        "sums": [Sum(**each) for each in tree["sums"]],
         "growth": {name: Growth(**each) for name, each in tree["growth"].items()},
     }
     return Report(**{**tree, **lists})
