@@ -86,7 +86,7 @@ def use(run: Run, file: str) -> None:
     assert isinstance(envoy.config, Config)
     envoy.config = replace(envoy.config, module=file)
     run.publish(HALF)
-    until(lambda: envoy.stats(CREATED)[CREATED] > made + 2, 20, "VMs of the new module")
+    until(lambda: envoy.stats(CREATED)[CREATED] > made + 2, 60, "VMs of the new module")
     until(lambda: envoy.stats(ACTIVE)[ACTIVE] == run.vms, 60, "the end of the VMs of the module before")
 
 
