@@ -56,7 +56,7 @@ test-matrix: wasm tool venv ## run the tests in a real Envoy on each version tha
 docker-test: wasm venv ## build the Dockerfiles and run the compose files in a docker of their own; takes half an hour; needs root on Debian
 	@.ci/docker
 
-soak: wasm venv ## check that memory stays constant under a million requests and a hundred policies; takes two minutes
+soak: wasm venv ## check that memory stays constant under a million requests and a hundred policies; takes two minutes; HOURS=1 runs an Envoy for an hour under faults and rollouts
 	@.ci/soak
 
 chaos: wasm tool venv ## count what users lose with graygate and without it while upstreams, Envoy, VMs and servers fail; takes seven minutes

@@ -36,6 +36,7 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "docs/evaluate/cost.md": {"slow": 1},
     "docs/evaluate/faults.md": {"slow": 1},
     "docs/evaluate/limits.md": {"slow": 1},
+    "docs/evaluate/soak.md": {"slow": 1},
     "docs/how-to/check-a-policy.md": {"sh": 1},
     "docs/how-to/edit-with-a-schema.md": {"cluster": 1},
     "docs/how-to/envoy-gateway.md": {"cluster": 1},
@@ -280,9 +281,14 @@ def test_slow_commands_are_targets_of_make():
     for block in BLOCKS:
         assert set(block.marks) <= {"slow", "cluster", "wrong"}, f"{block.where}: {block.info}"
         for command in block.commands if block.info == "console slow" else []:
-            words = command.command.partition("#")[0].split()
-            is_target = words[0] == "make" and set(words[1:]) <= targets
-            assert is_target, f"{name(block.page)}:{command.line}: {command.command}: not a target of make"
+            first, *words = command.command.partition("#")[0].split()
+            named = [word for word in words if "=" not in word]
+            where = f"{name(block.page)}:{command.line}: {command.command}"
+            assert first == "make", where
+            assert set(named) <= targets, f"{where}: not a target of make"
+            for variable in (word.partition("=")[0] for word in words if "=" in word):
+                scripts = [(PROJECT / ".ci" / target).read_text() for target in named]
+                assert any(f"${{{variable}" in script for script in scripts), f"{where}: nothing reads {variable}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

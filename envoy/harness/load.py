@@ -109,6 +109,8 @@ class Asker:
         self.port = port
         self.source = source
         self.connection: Connection | None = None
+        # How many requests were sent once more.
+        self.again = 0
 
     async def ask(self, request: bytes) -> Answer:
         asked = time.monotonic()
@@ -127,6 +129,7 @@ class Asker:
             except ConnectionResetError:
                 if connection.received:
                     raise
+                self.again += 1
         loop = asyncio.get_running_loop()
         _, self.connection = await loop.create_connection(
             Connection, "127.0.0.1", self.port, local_addr=(self.source, 0)
