@@ -42,7 +42,7 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "docs/how-to/envoy-gateway.md": {"cluster": 1},
     "docs/how-to/status-page.md": {"sh": 1, "cluster": 1},
     "docs/operate/alerts-and-dashboards.md": {"sh": 2},
-    "docs/operate/compatibility.md": {"slow": 1},
+    "docs/operate/compatibility.md": {"slow": 2},
     "docs/operate/install-and-verify.md": {"slow": 1, "sh": 7},
     "docs/quick-start-envoy.md": {"slow": 1, "sh": 2},
     "docs/quick-start-istio.md": {"slow": 1, "cluster": 4},

@@ -106,7 +106,8 @@ def test_a_slow_path_of_one_user_rolls_nothing_back_but_one_of_ten_users_does(st
         drive(envoy.port(), requests_of(USERS))
     on_v2 = [user for user in USERS if versions[user] == "v2"]
     assert {answer.version for answer in reports(envoy, on_v2[:1])} == {"v2"}
-    until(lambda: responses(envoy, "v2", "slow") == 100, what="100 slow responses")
+    # Others may be slow, too, on a busy machine.
+    until(lambda: responses(envoy, "v2", "slow") >= 100, what="100 slow responses")
     # All workers share these responses and those before them.
     drive(envoy.port(), requests_of(USERS))
     time.sleep(1)
