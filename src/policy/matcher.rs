@@ -91,6 +91,9 @@ impl Pattern {
             Err(PatternError::TooLarge(steps)) => value.problem(format!(
                 "the regular expression takes up to {steps} steps for each character; allowed: at most {MAX_STEPS}. Repeat less, or split it into several alternatives."
             )),
+            Err(PatternError::Verbose) => value.problem(
+                "the regular expression has the flag x, which is unknown to RE2; allowed: i, m, s and U. Write it without blanks and comments.",
+            ),
         }
     }
 }

@@ -62,6 +62,8 @@ pub enum PatternError {
     Invalid(Error),
     /// It takes this many steps for one character, which is more than [`MAX_STEPS`].
     TooLarge(u32),
+    /// It has the flag `x`, which RE2 does not know. Blanks in counts and comments would then mislead [`steps`].
+    Verbose,
 }
 
 impl From<Error> for PatternError {
@@ -75,8 +77,11 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// Returns an error if the text is invalid, or takes more than [`MAX_STEPS`].
+    /// Returns an error if the text is invalid, takes more than [`MAX_STEPS`], or has the flag `x`.
     pub fn compile(text: &str, ignore_case: bool) -> Result<Self, PatternError> {
+        if is_verbose(text) {
+            return Err(PatternError::Verbose);
+        }
         let steps = steps(text);
         let longest = SIZES.iter().find(|(size, _)| steps <= *size).map(|(_, longest)| *longest);
         let longest = longest.ok_or(PatternError::TooLarge(steps))?;
@@ -84,8 +89,8 @@ impl Pattern {
         // Without this, a text such as `a)|(b` would be valid inside the group and escape the anchors.
         build(text)?;
         let flags = if ignore_case { "i" } else { "" };
-        let text = format!("^(?{flags}:{text})$");
-        Ok(Pattern { compiled: build(&text)?, text, steps, longest })
+        let compiled = build(&format!("^(?{flags}:{})$", without_captures(text)))?;
+        Ok(Pattern { compiled, text: format!("^(?{flags}:{text})$"), steps, longest })
     }
 
     /// Returns whether the pattern matches, or `None` if the value is too long to find out. A value that is not UTF-8 does
@@ -96,6 +101,46 @@ impl Pattern {
         }
         Some(core::str::from_utf8(value).is_ok_and(|text| self.compiled.is_match(text)))
     }
+}
+
+/// Divides the text of a regular expression into its tokens: an escaped character, a class, the opening of a group with its
+/// flags or its name, or a single character. Together they are the text.
+fn tokens(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    core::iter::from_fn(move || {
+        let first = rest.chars().next()?;
+        let length = match first {
+            '\\' => 1 + rest.chars().nth(1).map_or(0, char::len_utf8),
+            '[' => 1 + class_length(rest.get(1..).unwrap_or_default().as_bytes()),
+            '(' if rest.starts_with("(?") => {
+                let ends = if rest.starts_with("(?P<") || rest.starts_with("(?<") { '>' } else { ':' };
+                // `(?i)` sets flags, and opens no group.
+                rest.find([ends, ')']).map_or(rest.len(), |end| end + 1)
+            }
+            _ => first.len_utf8(),
+        };
+        // A class may end within a character only if it is malformed.
+        let (token, after) = rest.split_at_checked(length).unwrap_or((rest, ""));
+        rest = after;
+        Some(token)
+    })
+}
+
+/// Returns whether a group of flags has `x`.
+fn is_verbose(text: &str) -> bool {
+    let is_name = |token: &str| token.ends_with('>');
+    tokens(text).any(|token| token.starts_with("(?") && !is_name(token) && token.contains('x'))
+}
+
+/// Returns the text with groups that capture nothing. For each step, the matcher keeps a place for each group that captures,
+/// and nobody asks for them.
+fn without_captures(text: &str) -> String {
+    let plain = |token| match token {
+        "(" => "(?:",
+        named if named.starts_with("(?") && named.ends_with('>') => "(?:",
+        other => other,
+    };
+    tokens(text).map(plain).collect()
 }
 
 /// Returns how many steps a regular expression may take for one character: one for each character and class in it, as
@@ -112,7 +157,8 @@ fn steps(text: &str) -> u32 {
                 groups.push((0, 0));
                 continue;
             }
-            b')' if groups.len() > 1 => groups.pop().map_or(0, |(sum, _)| sum),
+            // An empty group is a step, too, as it may be repeated.
+            b')' if groups.len() > 1 => groups.pop().map_or(1, |(sum, _)| sum.max(1)),
             b'*' | b'+' | b'?' => {
                 if let Some((sum, last)) = groups.last_mut() {
                     (*sum, *last) = (sum.saturating_add(1), last.saturating_add(1));
@@ -247,6 +293,9 @@ mod tests {
             ("[]a]{2}", 2),
             ("[[:alpha:]]{4}", 4),
             ("a{4294967295}{4294967295}", u32::MAX),
+            ("()", 1),
+            ("((){14000}a)*", 14_002),
+            ("(()){3}", 3),
         ] {
             assert_eq!(steps(text), expected, "{text}");
         }
@@ -256,6 +305,42 @@ mod tests {
     fn the_steps_of_a_malformed_text_are_counted_too() {
         for text in ["[", "[^", "[]", "(", ")", "{", "{,", "a{", "\\", "[\\", "[[:a", "*", "(((("] {
             assert!(steps(text) < 10, "{text}");
+        }
+    }
+
+    #[test]
+    fn groups_capture_nothing() {
+        for (text, expected) in [
+            ("", ""),
+            ("(a)(?:b)", "(?:a)(?:b)"),
+            ("(?P<name>a)|(?<other>b)", "(?:a)|(?:b)"),
+            ("(?i)a(?s:.)(?-s:.)", "(?i)a(?s:.)(?-s:.)"),
+            (r"\((a)\)", r"\((?:a)\)"),
+            ("[(](a)[^])](b)[[:alpha:](](c)", "[(](?:a)[^])](?:b)[[:alpha:](](?:c)"),
+            ("((é)ü)", "(?:(?:é)ü)"),
+            (r"\é(a)", r"\é(?:a)"),
+        ] {
+            assert_eq!(without_captures(text), expected, "{text}");
+        }
+        let pattern = Pattern::compile("(a)(?P<x>b)+", false).unwrap();
+        assert_eq!(pattern.compiled.captures_len(), 1);
+        assert_eq!([pattern.matches(b"abb"), pattern.matches(b"a")], [Some(true), Some(false)]);
+    }
+
+    #[test]
+    fn tokens_together_are_the_text_however_malformed() {
+        for text in ["[é", "(?", "(?P<é", "\\", "[\\é", "(?i", "[[:é", "é(", "[^]é]", "(?<"] {
+            assert_eq!(tokens(text).collect::<String>(), text);
+        }
+    }
+
+    #[test]
+    fn the_flag_x_is_refused_wherever_flags_are() {
+        for text in ["(?x)a", "(?ix)a", "(?i-x)a", "a(?sx:b)", "(?x)(a?){9 0 0 0}"] {
+            assert!(matches!(Pattern::compile(text, false), Err(PatternError::Verbose)), "{text}");
+        }
+        for text in ["x", "(x)", "(?P<x>a)", "(?<x>a)", "(?:x)", "(?i)x", r"\(?x", "[(]?x"] {
+            assert!(Pattern::compile(text, false).is_ok(), "{text}");
         }
     }
 

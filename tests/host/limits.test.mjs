@@ -73,6 +73,15 @@ function grouped(depth) {
   return JSON.stringify({ name: "deep", upstreams: { app: { cluster: "app" } }, gates: [gate] });
 }
 
+/** Many gates, each with a regular expression that is nearly as large as one may be, and the headers to match them all. */
+function patterned(gates) {
+  const regex = "(a)".repeat(330);
+  const gate = (number) => ({ upstream: "app", match: [{ headers: { [`x-${number}`]: { regex } } }] });
+  const headers = numbers(gates).map((number) => [`x-${number}`, "a"]);
+  const document = { name: "patterned", upstreams: { app: { cluster: "app" } }, gates: numbers(gates).map(gate) };
+  return [JSON.stringify(document), headers];
+}
+
 /** Runs `act`, and returns the bytes of the stack that it has taken. */
 function stackOf(vm, act) {
   vm.bytes.fill(UNTOUCHED, 0, STACK);
@@ -119,6 +128,15 @@ for (const file of [MODULE, REQUESTS_MODULE]) {
     for (const taken of [configured, ticked, served, again])
       assert.ok(taken > 0 && taken <= MOST_STACK, `${taken} bytes`);
     assert.ok(sizes.at(-1) <= MOST_MEMORY, `${sizes.at(-1)} bytes`);
+  });
+
+  test(`${name} matches regular expressions in ${MOST_MEMORY / KIB / KIB} MiB, however many groups they have`, () => {
+    const vm = opened(file);
+    const [text, headers] = patterned(900);
+    const root = vm.configure(text);
+    // Each is given its memory when it is first used. One request may not use so many.
+    for (const header of headers) vm.stream(root).requestHeaders(request("/", [header]).headers);
+    assert.ok(vm.bytes.length <= MOST_MEMORY, `${vm.bytes.length} bytes`);
   });
 
   test(`${name} reads the deepest documents in half of its stack`, (context) => {

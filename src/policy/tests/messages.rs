@@ -332,6 +332,10 @@ fn an_invalid_condition_is_told_what_is_allowed() {
             r#"{"headers":{"x":{"regex":"a)|(b"}}}"#,
             r#"headers.x.regex: "a)|(b" is not a valid regular expression: found closing ')' without matching '('; allowed: a regular expression in the syntax of RE2, without Unicode classes"#,
         ),
+        (
+            r#"{"headers":{"x":{"regex":"(?ix)a b"}}}"#,
+            "headers.x.regex: the regular expression has the flag x, which is unknown to RE2; allowed: i, m, s and U. Write it without blanks and comments.",
+        ),
         (r#"{"port":80}"#, "port: not supported: a filter does not see what this names; leave it out"),
     ] {
         assert_eq!(problems(&with_match(condition)), [format!("{all}.{problem}")], "{condition}");
