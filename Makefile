@@ -83,6 +83,9 @@ instructions: ## count the instructions that the core takes for a request, with 
 fuzz: ## look for inputs on which the core fails, with libFuzzer; takes six minutes, a minute for each target
 	@.ci/fuzz
 
+traps: ## list which functions of the modules can end a VM in a callback; fail if one has no reason in tests/traps.yaml; takes some minutes
+	@.ci/traps
+
 # Runs the fastest first, and one after the other, as they would compete for the same cores.
 test: ## run all checks and tests
 	@$(MAKE) --no-print-directory lint
