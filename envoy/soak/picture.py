@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from html import escape
@@ -63,10 +64,12 @@ def words(report: Report) -> str:
 
 
 def described(svg: str, description: str) -> str:
-    """Adds what a screen reader says."""
-    return svg.replace("<svg ", '<svg role="img" ', 1).replace(
-        "</title>", f"</title>\n <desc>{escape(description)}</desc>", 1
-    )
+    """Adds what a screen reader says, and leaves out what leads to elsewhere."""
+    svg = re.sub(r"<!DOCTYPE.*?>\n| <metadata>.*?</metadata>\n", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns:xlink="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = svg.replace("<svg ", '<svg role="img" aria-labelledby="title description" ', 1)
+    svg = svg.replace("<title>", '<title id="title">', 1)
+    return svg.replace("</title>", f'</title>\n <desc id="description">{escape(description)}</desc>', 1)
 
 
 def themed(svg: str) -> str:
