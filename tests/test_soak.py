@@ -36,7 +36,7 @@ def soak(*arguments):
 def test_a_run_of_some_seconds_adds_up_and_is_drawn(tmp_path):
     file, drawn = tmp_path / "soak.json", tmp_path / "soak.svg"
     done = soak("--hours", SHORT, "--json", file, "--svg", drawn)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     found = picture.read(json.loads(file.read_text()))
     assert [each.name for each in found.events] == ["rollout", "VMs die", "new module"]
     assert found.problems == []

@@ -79,9 +79,12 @@ def follow_schedule(run: Run, seconds: float) -> None:
         number += 1
 
 
-def ready(envoy: Envoy) -> bool:
-    values = envoy.stats("wasmcustom.graygate_upstream_ready.").values()
-    return len(values) == len(VERSIONS) and all(value == 1 for value in values)
+def settled(envoy: Envoy) -> bool:
+    """Returns whether the last event is over. Gauges tell of a policy from its next tick on."""
+    stats = envoy.stats("wasmcustom.graygate_")
+    ready = [value for name, value in stats.items() if name.startswith("wasmcustom.graygate_upstream_ready.")]
+    shown = ledger.shares(stats, HALF)
+    return ready == [1] * len(VERSIONS) and all(each.holds for each in shown)
 
 
 def sums(run: Run) -> list[Sum]:
@@ -120,7 +123,7 @@ def measure(given: argparse.Namespace) -> Report:
         try:
             with run.load(RATE):
                 follow_schedule(run, seconds)
-            until(lambda: ready(envoy), 20, "both upstreams ready")
+            until(lambda: settled(envoy), 60, "both upstreams ready, and the last policy's shares in use")
             found = sums(run)
             growth = report.growth(run.samples, run.happened)
             with run.load(RATE):
