@@ -18,11 +18,12 @@ REQUESTS = "dist/graygate-requests.wasm"
 # Not processed after linking, like most filters.
 NOOP = "target/noop.wasm"
 # Modules written by hand, which show the least cost. Each asks the proxy for the same as graygate does for a kind of
-# request, and decides nothing. `headers` takes all headers, `path` reads the path, `split` sets a header as well,
-# `probe` replies, and `gate` also counts. `responses` and `evidence` have the callbacks of graygate.wasm. The latter
-# asks what a response counts for.
+# request, and decides nothing. `headers` takes all headers, `path` reads the path, `steer` also looks for a
+# header, `split` sets one, `probe` replies, and `gate` also counts. `responses` and `evidence` have the callbacks of
+# graygate.wasm. The latter asks what a response counts for.
 FLOORS = {
-    name: f"target/floor_{name}.wasm" for name in ("headers", "path", "split", "probe", "gate", "responses", "evidence")
+    name: f"target/floor_{name}.wasm"
+    for name in ("headers", "path", "steer", "split", "probe", "gate", "responses", "evidence")
 }
 APP = "app\n"
 # The response of graygate, so that others can give the same. The name of the policy occurs in it.

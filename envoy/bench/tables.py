@@ -77,6 +77,7 @@ def in_both(
 
 BY_HAND_HEADERS = "by hand: on_request_headers, takes all headers"
 BY_HAND_PATH = "by hand: on_request_headers, reads :path"
+BY_HAND_STEER = "by hand: the same, looks for a header"
 BY_HAND_SPLIT = "by hand: takes all headers, sets one"
 BY_HAND_PROBE = "by hand: reads :path, replies"
 BY_HAND_GATE = "by hand: reads the route's cluster, replies, counts"
@@ -86,7 +87,7 @@ BY_HAND_EVIDENCE = "by hand: the same callbacks, reads :status, cluster, details
 
 def passed() -> Table:
     each = partial(Contestant, routes=[direct(APP)])
-    limits = Limit("noop", 0.8), Limit("floor-headers", 1.1)
+    limits = Limit("noop", 0.8), Limit("floor-headers", 1.1), Limit("floor-steer")
     return Table(
         "let pass",
         {
@@ -94,6 +95,7 @@ def passed() -> Table:
             "noop": each("SDK's filter that does nothing", [noop()]),
             "floor-headers": each(BY_HAND_HEADERS, [floor("headers")]),
             "floor-path": each(BY_HAND_PATH, [floor("path")]),
+            "floor-steer": each(BY_HAND_STEER, [floor("steer")]),
             **in_both(each, "a full policy", full(), *limits, one_is_enough=True, check=probes),
             "lua-empty": each("Lua, empty", [lua("empty")]),
             "lua-path": each("Lua, reads :path", [lua("path")]),
