@@ -20,6 +20,7 @@ from http.cookies import SimpleCookie
 from typing import NamedTuple
 
 from harness.arguments import positive
+from harness.built import are_built
 from harness.client import get
 from harness.config import Tree, cluster, listener, plugin, route, socket_address
 from harness.envoy import PROJECT, Envoy
@@ -271,8 +272,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="weighted_clusters and graygate, with the same users")
     parser.add_argument("--users", type=positive, default=5_000, metavar="N", help="5000 if not given")
     users = parser.parse_args().users
-    if not (PROJECT / "dist/graygate.wasm").exists():
-        print("dist/graygate.wasm: not there; build it with: make wasm", file=sys.stderr)
+    if not are_built({PROJECT / "dist/graygate.wasm": "make wasm"}):
         return 1
     end_by_signals()
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from demo_pictures import AFTER, Row, Story, page, whole_picture
 from harness import health
+from harness.built import are_built
 from harness.client import Response, get
 from harness.envoy import PROJECT, Envoy
 from harness.load import Answer, Load, Request, drive
@@ -240,8 +241,7 @@ def main() -> int:
         print(f'demo.py: argument {order[0]!r}; allowed: none, "up" or "pictures"', file=sys.stderr)
         return 2
     staying = order == ["up"]
-    if not (PROJECT / "dist/graygate.wasm").exists():
-        print("dist/graygate.wasm: not there; build it with: make wasm", file=sys.stderr)
+    if not are_built({PROJECT / "dist/graygate.wasm": "make wasm"}):
         return 1
     local = Local()
     for port, other in local.moved.items():

@@ -23,6 +23,7 @@ from socket import create_connection
 
 from bench.measure import cpu_time
 from harness.arguments import new_file, positive
+from harness.built import are_built
 from harness.config import HTTP_FILTERS, Tree, bootstrap, listener, socket_address
 from harness.envoy import PROJECT, Envoy
 from harness.load import Load, Request
@@ -355,8 +356,7 @@ def options() -> argparse.Namespace:
 
 def main() -> int:
     given = options()
-    if not MODULE.exists():
-        print("dist/graygate.wasm: not there; build it with: make wasm", file=sys.stderr)
+    if not are_built({MODULE: "make wasm"}):
         return 1
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     chosen = [case for case in CASES if not given.only or any(text in case.name for text in given.only)]

@@ -46,7 +46,7 @@ def refused(envoy):
 def in_use(envoy):
     """Returns whether the proxy has a document in use, and no wrong one after it.
 
-    A document that another replaces before that is no last good one.
+    Only a document that was in use becomes the last good one.
     """
     return envoy.counter("graygate_build_info") == 1 and refused(envoy) == 0
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from harness.arguments import new_file
+from harness.built import are_built
 from harness.envoy import PROJECT, version
 from harness.say import say
 from harness.signals import end_by_signals
@@ -79,10 +80,8 @@ def run(names: Sequence[str]) -> Report:
 
 def main() -> int:
     given = options()
-    for file, command in NEEDED.items():
-        if not file.exists():
-            print(f"{file.relative_to(PROJECT)}: not there; build it with: {command}", file=sys.stderr)
-            return 1
+    if not are_built(NEEDED):
+        return 1
     end_by_signals()
     try:
         report = run(list(dict.fromkeys(given.only or SCENARIOS)))

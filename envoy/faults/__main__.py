@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from harness.arguments import new_file, positive
+from harness.built import are_built
 from harness.envoy import version
 from harness.say import say
 from harness.signals import end_by_signals
@@ -77,8 +78,7 @@ def run(names: Sequence[str], healthy_seconds: float, replicas: Sequence[int]) -
 
 def main() -> int:
     given = options()
-    if not MODULE.exists():
-        print("dist/graygate.wasm: not there; build it with: make wasm", file=sys.stderr)
+    if not are_built({MODULE: "make wasm"}):
         return 1
     end_by_signals()
     names, replicas = (list(dict.fromkeys(each)) for each in (given.only or NAMES, given.replicas or (1, 5)))

@@ -14,6 +14,7 @@ from dataclasses import asdict
 
 from chaos.scenarios import FAULTS
 from harness.arguments import new_file
+from harness.built import are_built
 from harness.envoy import PROJECT, Envoy, version
 from harness.say import say
 from harness.signals import end_by_signals
@@ -157,10 +158,8 @@ def measure(given: argparse.Namespace) -> Report:
 
 def main() -> int:
     given = options()
-    for file, command in NEEDED.items():
-        if not file.exists():
-            print(f"{file.relative_to(PROJECT)}: not there; build it with: {command}", file=sys.stderr)
-            return 1
+    if not are_built(NEEDED):
+        return 1
     end_by_signals()
     try:
         found = measure(given)

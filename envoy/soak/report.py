@@ -34,7 +34,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the run, which begins so many seconds after the start."""
+    """A part of the run. It begins `at` seconds after the start, and lasts `seconds`."""
 
     at: float
     seconds: float

@@ -32,7 +32,7 @@ DRAIN = "/drainz"
 PROBES = {"liveness": "/livez", "readiness": "/readyz"}
 # In seconds.
 PROBES_EVERY, SAMPLES_EVERY = 1.0, 5.0
-# In seconds. Other programs on the machine may stop a service for as long, which is no failure.
+# In seconds. Other programs on the machine may stop a service for this time, which is no failure.
 STALL = 2.0
 
 
@@ -86,14 +86,13 @@ class Happened:
     end: float
 
 
-class Prober:
-    """Sends probes to the filter's listener on connections of their own, as a kubelet does."""
+class Repeated:
+    """Does something time and again while the context lasts, on a thread of its own. It begins with a pause."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, act: Callable[[], object], every: float) -> None:
+        self._act, self._every = act, every
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._probe, name="prober", daemon=True)
-        self.said: list[Said] = []
+        self._thread = threading.Thread(target=self._repeat, name="repeated", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -103,9 +102,9 @@ class Prober:
         self._stop.set()
         self._thread.join(20)
 
-    def _probe(self) -> None:
-        while not self._stop.wait(PROBES_EVERY):
-            self.said += [said(self._port, probe, path) for probe, path in PROBES.items()]
+    def _repeat(self) -> None:
+        while not self._stop.wait(self._every):
+            self._act()
 
 
 def said(port: int, probe: str, path: str, method: str = "GET") -> Said:
@@ -115,30 +114,6 @@ def said(port: int, probe: str, path: str, method: str = "GET") -> Said:
     except OSError as error:
         return Said(probe, 0, str(error), at)
     return Said(probe, answer.status, answer.text, at)
-
-
-class Sampler:
-    """Samples the memory of Envoy now and then."""
-
-    def __init__(self, envoy: Envoy, start: float, every: float, samples: list[Sample]) -> None:
-        self._envoy, self._start, self._every = envoy, start, every
-        self._samples = samples
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="sampler", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(20)
-
-    def _sample(self) -> None:
-        while not self._stop.wait(self._every):
-            # An Envoy that is gone fails the run elsewhere.
-            with suppress(OSError):
-                self._samples.append(sample(self._envoy, time.monotonic() - self._start))
 
 
 class Run:
@@ -176,13 +151,21 @@ class Run:
         every = min(SAMPLES_EVERY, self.window)
         with Pairs(*ports, list(site.pairs(versions_of(HALF))), rate) as self.pairs:
             self.start = self.start or time.monotonic()
-            with Prober(ports[0]) as prober, Sampler(self.envoy, self.start, every, self.samples):
+            # On connections of their own, as a kubelet does.
+            probed: list[Said] = []
+            probes = Repeated(lambda: probed.extend(said(ports[0], *each) for each in PROBES.items()), PROBES_EVERY)
+            with probes, Repeated(self._sample, every):
                 time.sleep(site.AROUND)
                 yield
                 self.cut()
         self._judge(self.pairs.graygate.asked, self.pairs.plain.asked)
-        self.ledger.probe(prober.said)
+        self.ledger.probe(probed)
         self.again += self.pairs.graygate.again + self.pairs.plain.again
+
+    def _sample(self) -> None:
+        # An Envoy that is gone fails the run elsewhere.
+        with suppress(OSError):
+            self.samples.append(sample(self.envoy, self.now))
 
     @property
     def now(self) -> float:
